@@ -1,0 +1,332 @@
+"""The data every part of Cowbird works on: flat arrays, read-only, with what was skipped beside them.
+
+Users and items are numbered 0 … n-1 here; the ids of the source are kept as strings beside them. Nothing in this
+module reads files: `cowbird.data.sources` does.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from cowbird.errors import UserError
+
+IntArray = NDArray[np.int32] | NDArray[np.int64]
+Index = NDArray[np.int32]
+Offset = NDArray[np.int64]
+Real = NDArray[np.float32]
+Time = NDArray[np.float64]
+
+
+def frozen(values: ArrayLike, dtype: DTypeLike) -> NDArray[Any]:
+    """Return `values` as a contiguous read-only array of `dtype` (a copy only where one is needed)."""
+    array = np.ascontiguousarray(values, dtype=dtype)
+    if array.flags.writeable:
+        array = array.view()
+        array.flags.writeable = False
+    return array
+
+
+def ranges(starts: IntArray, lengths: IntArray) -> Offset:
+    """Concatenate `arange(start, start + length)` for every pair.
+
+    Args:
+        starts: First index of each run, shape `[runs]`.
+        lengths: Length of each run, shape `[runs]`, zeros allowed.
+
+    Returns:
+        The indices, shape `[lengths.sum()]`, int64.
+    """
+    lengths = np.asarray(lengths, dtype=np.int64)
+    ends = np.cumsum(lengths)
+    total = int(ends[-1]) if len(ends) else 0
+    shift = np.repeat(np.asarray(starts, dtype=np.int64) - (ends - lengths), lengths)
+    return np.arange(total, dtype=np.int64) + shift
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Interactions:
+    """Every user's events in time order, as one flat array.
+
+    User `u` interacted with `item[offsets[u]:offsets[u + 1]]`, oldest first.
+    """
+
+    item: Index
+    """Item index of each event, shape `[events]`, int32."""
+    offsets: Offset
+    """Where each user's events begin, shape `[users + 1]`, int64, from 0 to `events`."""
+    rating: Real | None = None
+    """Rating of each event, shape `[events]`, or `None` if the source has none."""
+    timestamp: Time | None = None
+    """Seconds since 1970 (or the source's own unit) of each event, shape `[events]`, or `None`."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "item", frozen(self.item, np.int32))
+        object.__setattr__(self, "offsets", frozen(self.offsets, np.int64))
+        for name, dtype in (("rating", np.float32), ("timestamp", np.float64)):
+            values = getattr(self, name)
+            if values is not None:
+                object.__setattr__(self, name, frozen(values, dtype))
+                if len(values) != len(self.item):
+                    raise ValueError(f"{name} has {len(values)} values for {len(self.item)} events")
+        if len(self.offsets) == 0 or self.offsets[0] != 0 or self.offsets[-1] != len(self.item):
+            raise ValueError("offsets must run from 0 to the number of events")
+        if np.any(np.diff(self.offsets) < 0):
+            raise ValueError("offsets must not decrease")
+
+    @property
+    def users(self) -> int:
+        """Number of users."""
+        return len(self.offsets) - 1
+
+    @property
+    def events(self) -> int:
+        """Number of events."""
+        return len(self.item)
+
+    @property
+    def lengths(self) -> Offset:
+        """Events per user, shape `[users]`."""
+        return np.diff(self.offsets)
+
+    def user_of_event(self) -> Offset:
+        """Return the user of each event, shape `[events]`."""
+        return np.repeat(np.arange(self.users, dtype=np.int64), self.lengths)
+
+    def take(self, starts: IntArray, lengths: IntArray) -> "Interactions":
+        """Return new interactions made of one run of events a user.
+
+        Args:
+            starts: First event of each new user, shape `[new users]`.
+            lengths: Number of events of each new user, shape `[new users]`.
+        """
+        index = ranges(starts, lengths)
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        return Interactions(
+            self.item[index],
+            offsets,
+            None if self.rating is None else self.rating[index],
+            None if self.timestamp is None else self.timestamp[index],
+        )
+
+    def select(self, users: IntArray) -> "Interactions":
+        """Return the interactions of some users, in the order given."""
+        return self.take(self.offsets[:-1][users], self.lengths[users])
+
+    @staticmethod
+    def from_lists(histories: Iterable[Sequence[int]]) -> "Interactions":
+        """Build interactions from one list of item indices a user (for tests and small uses)."""
+        rows = [list(row) for row in histories]
+        flat = [item for row in rows for item in row]
+        return Interactions(np.array(flat, dtype=np.int32), np.cumsum([0, *map(len, rows)]))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Attribute:
+    """One categorical column, such as the age bracket of every user."""
+
+    codes: Index
+    """Index into `labels` for each row, shape `[rows]`, int32; -1 where the value is missing."""
+    labels: tuple[str, ...]
+    """The values, as the source writes them."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "codes", frozen(self.codes, np.int32))
+
+    def where(self, label: str) -> NDArray[np.bool_]:
+        """Return which rows have a value, shape `[rows]`.
+
+        Raises:
+            UserError: If no row can have it; the hint lists the values there are.
+        """
+        if label not in self.labels:
+            shown = ", ".join(repr(known) for known in self.labels[:20])
+            raise UserError(f"No row has the value '{label}'.", f"Use one of {shown}.")
+        return self.codes == self.labels.index(label)
+
+    def take(self, rows: IntArray) -> "Attribute":
+        """Return the column of some rows; a row of -1 becomes a missing value."""
+        if not len(self.codes):
+            return Attribute(np.full(len(rows), -1, dtype=np.int32), self.labels)
+        return Attribute(np.where(np.asarray(rows) < 0, -1, self.codes[rows]), self.labels)
+
+    @staticmethod
+    def from_values(values: Iterable[str | None]) -> "Attribute":
+        """Number the distinct values in sorted order; `None` and the empty string are missing."""
+        rows = list(values)
+        labels = tuple(sorted({value for value in rows if value}))
+        number = {label: code for code, label in enumerate(labels)}
+        return Attribute(np.array([number[v] if v else -1 for v in rows], dtype=np.int32), labels)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Users:
+    """Who the users are."""
+
+    ids: tuple[str, ...]
+    """The source's ids, one a user."""
+    attributes: Mapping[str, Attribute] = field(default_factory=lambda: MappingProxyType({}))
+    """Profile attributes by name (age, gender, occupation …), each with one row a user."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def attribute(self, name: str) -> Attribute:
+        """Return one attribute.
+
+        Raises:
+            UserError: If the source has none of that name; the hint lists the ones there are.
+        """
+        if name not in self.attributes:
+            known = ", ".join(self.attributes) or "none: this source has no profiles"
+            raise UserError(f"Users have no attribute '{name}'.", f"Known: {known}.")
+        return self.attributes[name]
+
+    def take(self, rows: IntArray) -> "Users":
+        """Return some users, in the order given."""
+        return Users(
+            tuple(self.ids[row] for row in rows),
+            MappingProxyType({name: column.take(rows) for name, column in self.attributes.items()}),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Items:
+    """What the items are. An item may belong to several categories."""
+
+    ids: tuple[str, ...]
+    """The source's ids, one an item."""
+    titles: tuple[str, ...]
+    """Titles as the source writes them (untrusted text), one an item; empty where there is none."""
+    category_offsets: Offset
+    """Where each item's categories begin in `category_codes`, shape `[items + 1]`, int64."""
+    category_codes: Index
+    """Indices into `categories`, shape `[memberships]`, int32."""
+    categories: tuple[str, ...] = ()
+    """The category names, as the source writes them."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "category_offsets", frozen(self.category_offsets, np.int64))
+        object.__setattr__(self, "category_codes", frozen(self.category_codes, np.int32))
+        if len(self.titles) != len(self.ids) or len(self.category_offsets) != len(self.ids) + 1:
+            raise ValueError("items need one id, one title and one run of categories each")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def memberships(self) -> NDArray[np.bool_]:
+        """Return which item belongs to which category, shape `[items, categories]`."""
+        table = np.zeros((len(self), len(self.categories)), dtype=bool)
+        rows = np.repeat(np.arange(len(self)), np.diff(self.category_offsets))
+        table[rows, self.category_codes] = True
+        return table
+
+    @staticmethod
+    def from_lists(
+        ids: Iterable[str], titles: Iterable[str] | None = None, categories: Iterable[Sequence[str]] | None = None
+    ) -> "Items":
+        """Build items from plain lists; titles default to empty and categories to none."""
+        known = tuple(ids)
+        groups = [list(dict.fromkeys(group)) for group in categories] if categories is not None else [[] for _ in known]
+        labels = tuple(sorted({name for group in groups for name in group}))
+        number = {label: code for code, label in enumerate(labels)}
+        return Items(
+            known,
+            tuple(titles) if titles is not None else ("",) * len(known),
+            np.cumsum([0, *map(len, groups)]),
+            np.array([number[name] for group in groups for name in group], dtype=np.int32),
+            labels,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """Rows of one file that were left out for one reason."""
+
+    file: str
+    """Name of the file."""
+    reason: str
+    """Why, in words a person understands, such as `rating is not a number`."""
+    count: int
+    """How many rows."""
+    lines: tuple[int, ...]
+    """Line numbers of the first of them (the file's first line is 1)."""
+
+    def __str__(self) -> str:
+        shown = ", ".join(map(str, self.lines))
+        more = ", …" if self.count > len(self.lines) else ""
+        return f"{self.file}: {self.count} × {self.reason} (line {shown}{more})"
+
+
+class Skips:
+    """Counts what a source left out, and remembers where the first of each kind stood."""
+
+    KEPT = 10
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, str], int] = {}
+        self._lines: dict[tuple[str, str], list[int]] = {}
+
+    def add(self, file: str, reason: str, lines: Iterable[int]) -> None:
+        """Count some lines of a file as skipped for a reason."""
+        rows = [int(line) for line in lines]
+        if not rows:
+            return
+        key = (file, reason)
+        self._counts[key] = self._counts.get(key, 0) + len(rows)
+        kept = self._lines.setdefault(key, [])
+        kept.extend(rows[: self.KEPT - len(kept)])
+
+    def list(self) -> tuple[Skip, ...]:
+        """Return what was skipped, most rows first."""
+        order = sorted(self._counts, key=lambda key: (-self._counts[key], key))
+        return tuple(Skip(*key, self._counts[key], tuple(self._lines[key])) for key in order)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dataset:
+    """One catalogue, its users and their interactions."""
+
+    name: str
+    """Name of the source, used in result rows."""
+    interactions: Interactions
+    """Events of every user; row `u` belongs to `users.ids[u]`."""
+    users: Users
+    """Profiles, aligned with `interactions`."""
+    items: Items
+    """Catalogue; `interactions.item` indexes it."""
+    skips: tuple[Skip, ...] = ()
+    """What the source left out, and why."""
+
+    def __post_init__(self) -> None:
+        if len(self.users) != self.interactions.users:
+            raise ValueError(f"{len(self.users)} users, and interactions of {self.interactions.users}")
+        if self.interactions.events and int(self.interactions.item.max()) >= len(self.items):
+            raise ValueError("an interaction names an item outside the catalogue")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingData:
+    """What a sequential recommender is trained on: histories, and the item to predict at each event."""
+
+    interactions: Interactions
+    """The histories. The model sees the events before `e` when it predicts event `e`."""
+    users: Users
+    """Profiles, aligned with `interactions`."""
+    items: Items
+    """The catalogue."""
+    label: Index
+    """Item the model is told to predict at each event, shape `[events]`; `interactions.item` unless poisoned."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", frozen(self.label, np.int32))
+        if len(self.label) != self.interactions.events or len(self.users) != self.interactions.users:
+            raise ValueError("labels align with events and users with histories")
+
+    @staticmethod
+    def clean(interactions: Interactions, users: Users, items: Items) -> "TrainingData":
+        """Return training data whose labels are the items themselves."""
+        return TrainingData(interactions, users, items, interactions.item)

@@ -1,0 +1,91 @@
+"""Plug-ins by file: `attacks/basic_replacement.py` is the attack `basic_replacement`.
+
+There is no registry to edit. A kind is a package and a base class; every module of the package that defines a
+concrete subclass is a plug-in named after the module. Somebody else's plug-in is named by its dotted path,
+`their_package.module`, or `their_package.module:ClassName`.
+"""
+
+import importlib
+import inspect
+import pkgutil
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from cowbird.errors import UserError
+
+
+class Kind(NamedTuple):
+    """Where the plug-ins of one kind live."""
+
+    package: str
+    base: str
+
+
+KINDS = {
+    "attack": Kind("cowbird.attacks", "cowbird.attacks.base:Attack"),
+    "defense": Kind("cowbird.defenses", "cowbird.defenses.base:Defense"),
+    "victim": Kind("cowbird.victims.sequential", "cowbird.victims.base:Recommender"),
+    "dataset": Kind("cowbird.data.sources", "cowbird.data.sources.base:Source"),
+}
+"""Every kind of plug-in: the package searched for it and the class it must derive from."""
+
+
+def _base(kind: str) -> type[Any]:
+    if kind not in KINDS:
+        raise UserError(f"'{kind}' is not a kind of plug-in.", f"Use one of {', '.join(KINDS)}.")
+    module, _, name = KINDS[kind].base.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _concrete(module: ModuleType, base: type[Any]) -> list[type[Any]]:
+    return [
+        member
+        for member in vars(module).values()
+        if inspect.isclass(member)
+        and issubclass(member, base)
+        and not inspect.isabstract(member)
+        and member.__module__ == module.__name__
+    ]
+
+
+def names(kind: str) -> list[str]:
+    """List the names of the plug-ins that ship with Cowbird, sorted."""
+    base = _base(kind)
+    package = importlib.import_module(KINDS[kind].package)
+    found = (info.name for info in pkgutil.iter_modules(package.__path__) if not info.name.startswith("_"))
+    return sorted(name for name in found if _concrete(importlib.import_module(f"{package.__name__}.{name}"), base))
+
+
+def find(kind: str, name: str) -> type[Any]:
+    """Return the class of one plug-in.
+
+    Args:
+        kind: A key of `KINDS`.
+        name: A shipped plug-in's name, or a dotted path to somebody else's module (`package.module[:Class]`).
+
+    Raises:
+        UserError: If there is no such plug-in; the hint lists the ones there are.
+    """
+    base = _base(kind)
+    path, _, wanted = name.partition(":")
+    full = path if "." in path else f"{KINDS[kind].package}.{path}"
+    try:
+        module = importlib.import_module(full)
+    except ModuleNotFoundError as error:
+        if error.name is None or not full.startswith(error.name):
+            raise
+        raise UserError(f"There is no {kind} named '{name}'.", f"Known: {', '.join(names(kind))}.") from None
+    found = _concrete(module, base)
+    if wanted:
+        found = [cls for cls in found if cls.__name__ == wanted]
+    if len(found) != 1:
+        raise UserError(
+            f"'{name}' should define one {base.__name__}, and it defines {len(found)}.",
+            f"Name the class as '{path}:ClassName', or use one of {', '.join(names(kind))}.",
+        )
+    return found[0]
+
+
+def summary(cls: type[Any]) -> str:
+    """Return the first line of a plug-in's docstring."""
+    return (inspect.getdoc(cls) or "").partition("\n")[0]
