@@ -1,0 +1,1 @@
+"""Attacks: one file each; `cowbird list attacks` prints them."""

@@ -1,0 +1,1 @@
+"""Datasets as flat arrays, their splits, and the sources that read them."""

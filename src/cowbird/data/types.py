@@ -188,7 +188,7 @@ class Users:
     def take(self, rows: IntArray) -> "Users":
         """Return some users, in the order given."""
         return Users(
-            tuple(self.ids[row] for row in rows),
+            tuple(self.ids[row] for row in rows.tolist()),
             MappingProxyType({name: column.take(rows) for name, column in self.attributes.items()}),
         )
 
@@ -230,7 +230,8 @@ class Items:
     ) -> "Items":
         """Build items from plain lists; titles default to empty and categories to none."""
         known = tuple(ids)
-        groups = [list(dict.fromkeys(group)) for group in categories] if categories is not None else [[] for _ in known]
+        given: Iterable[Sequence[str]] = categories if categories is not None else [()] * len(known)
+        groups = [list(dict.fromkeys(group)) for group in given]
         labels = tuple(sorted({name for group in groups for name in group}))
         number = {label: code for code, label in enumerate(labels)}
         return Items(

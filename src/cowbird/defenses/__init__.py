@@ -1,0 +1,1 @@
+"""Defenses: one file each; `cowbird list defenses` prints them."""

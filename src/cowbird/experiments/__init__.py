@@ -1,0 +1,1 @@
+"""Experiments: a TOML spec, a resumable run, and tidy result rows."""

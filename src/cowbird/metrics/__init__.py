@@ -1,0 +1,1 @@
+"""Metrics on plain arrays; usable on anybody's model."""

@@ -1,0 +1,1 @@
+"""The recommenders that are attacked and defended."""

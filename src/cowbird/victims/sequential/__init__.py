@@ -1,0 +1,1 @@
+"""Sequential recommenders: one file each, on one training loop."""
