@@ -187,8 +187,9 @@ class Users:
 
     def take(self, rows: IntArray) -> "Users":
         """Return some users, in the order given."""
+        index: list[int] = np.asarray(rows, dtype=np.int64).tolist()
         return Users(
-            tuple(self.ids[row] for row in rows.tolist()),
+            tuple(self.ids[row] for row in index),
             MappingProxyType({name: column.take(rows) for name, column in self.attributes.items()}),
         )
 

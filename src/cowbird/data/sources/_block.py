@@ -1,0 +1,166 @@
+"""One block of a delimited text file: whole lines, checked with array operations and parsed by polars."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from cowbird.data.sources._quotes import QUOTE, read_records, simple_lines, trouble
+from cowbird.errors import UserError
+
+LINE_LIMIT = 131_072
+"""Longest line in bytes; a longer one is skipped."""
+
+_NEWLINE = 0x0A
+_STAND_INS = [bytes([byte]) for byte in range(1, 32) if byte not in (0x09, 0x0A, 0x0D)]
+
+
+class Block:
+    """Whole lines of a file and what is wrong with some of them.
+
+    Args:
+        body: The bytes, empty or ending in a newline.
+        separator: What stands between columns.
+        width: Number of columns.
+        quoted: Whether double quotes wrap fields.
+        last: Whether the file ends here; otherwise a record left open at the end waits for the next block.
+    """
+
+    def __init__(self, body: bytes, separator: str, width: int, quoted: bool, last: bool) -> None:
+        self.bad: dict[str, list[int]] = {}
+        """Index in the block of the lines that can't be used, by reason."""
+        self._separator = separator
+        self._width = width
+        self._rows: list[list[str]] = []
+        self._row_lines: list[int] = []
+        self._place(body)
+        self.used = len(body)
+        """Bytes of the body that this block takes; the rest belongs before the next one."""
+        self.lines = len(self._ends)
+        """Lines that this block takes."""
+        self.number: NDArray[np.int64] = np.arange(self.lines, dtype=np.int64)
+        """Index of the line of each row of `frame`."""
+        if quoted and b'"' in body:
+            self._take_quoted(last)
+        self._drop_unreadable()
+        self._drop_ragged()
+
+    def frame(self, places: Sequence[int], columns: Sequence[str], file: str) -> pl.DataFrame:
+        """Return the good rows as strings.
+
+        Args:
+            places: Positions of the columns wanted.
+            columns: What to call them.
+            file: Name of the file, for messages.
+        """
+        schema = {f"c{place}": pl.String for place in range(self._width)}
+        wanted = [f"c{place}" for place in places]
+        if len(self._ends):
+            try:
+                plain = pl.read_csv(
+                    self._body, has_header=False, separator=self._separator, quote_char=None, schema=schema
+                ).select(wanted)
+            except pl.exceptions.PolarsError as error:
+                raise UserError(f"{file} can't be read as delimited text: {error}.", "Check the file.") from error
+        else:
+            plain = pl.DataFrame(schema={name: pl.String for name in wanted})
+        if self._rows:
+            cells = {name: [row[place] or None for row in self._rows] for name, place in zip(wanted, places, strict=True)}
+            plain = pl.concat([plain, pl.DataFrame(cells, schema=plain.schema)])
+            self.number = np.concatenate([self.number, np.array(self._row_lines, dtype=np.int64)])
+            order = np.argsort(self.number, kind="stable")
+            self.number, plain = self.number[order], plain[order]
+        if plain.height != len(self.number):
+            raise UserError(f"{file} can't be read as delimited text.", "Check the separator and the line endings.")
+        return plain.rename(dict(zip(wanted, columns, strict=True)))
+
+    def _place(self, body: bytes) -> None:
+        """Note where the lines of the body stand."""
+        self._body = body
+        self._bytes: NDArray[np.uint8] = np.frombuffer(body, dtype=np.uint8)
+        self._ends: NDArray[np.int64] = np.flatnonzero(self._bytes == _NEWLINE)
+        starts = np.zeros(len(self._ends), dtype=np.int64)
+        starts[1:] = self._ends[:-1] + 1
+        self._starts: NDArray[np.int64] = starts
+
+    def _keep(self, lines: NDArray[np.bool_], without: int | None = None) -> None:
+        """Keep some lines of the body, and of these the bytes other than `without`."""
+        if lines.all() and without is None:
+            return
+        mask = np.repeat(lines, self._ends - self._starts + 1)
+        if without is not None:
+            mask &= self._bytes != without
+        self.number = self.number[lines]
+        self._place(self._bytes[mask].tobytes())
+
+    def _reject(self, lines: NDArray[np.bool_], reason: str) -> None:
+        """Drop some lines of the body and note why."""
+        if lines.any():
+            self.bad.setdefault(reason, []).extend(self.number[lines].tolist())
+            self._keep(~lines)
+
+    def _take_quoted(self, last: bool) -> None:
+        """Move lines with quotes into rows, but for those where the quotes can be taken out."""
+        separator = ord(self._separator)
+        touched, simple = simple_lines(self._bytes, self._ends, separator)
+        found = read_records(self._body, self._ends, touched[~simple], self._separator, LINE_LIMIT, last)
+        plain = np.ones(len(self._ends), dtype=bool)
+        if found.open >= 0:
+            self.used = int(self._starts[found.open])
+            self.lines = found.open
+            plain[found.open :] = False
+        for index, row in zip(found.lines, found.rows, strict=True):
+            plain[index] = False
+            if len(row) == self._width:
+                self._rows.append(row)
+                self._row_lines.append(index)
+            else:
+                self.bad.setdefault(self._ragged(), []).append(index)
+        for index, reason in found.bad:
+            plain[index] = False
+            if reason:
+                self.bad.setdefault(reason, []).append(index)
+        self._keep(plain, without=QUOTE)
+
+    def _drop_unreadable(self) -> None:
+        """Drop lines that are empty, too long, or not text; even out line endings and the separator."""
+        self._reject(self._ends - self._starts > LINE_LIMIT, f"line is longer than {LINE_LIMIT:,} bytes")
+        if b"\0" in self._body:
+            self._reject(np.logical_or.reduceat(self._bytes == 0, self._starts), "contains a NUL byte")
+        if not self._body.isascii():
+            self._reject(self._undecodable(), "is not valid UTF-8")
+        if b"\r\n" in self._body:
+            self._place(self._body.replace(b"\r\n", b"\n"))
+        self._keep(self._ends > self._starts)
+        if len(self._separator) > 1:
+            stand_in = next((byte for byte in _STAND_INS if byte not in self._body), None)
+            if stand_in is None:
+                raise UserError("Expected a text file, and it holds every control character.", "Check the file.")
+            self._place(self._body.replace(self._separator.encode(), stand_in))
+            self._separator = stand_in.decode()
+
+    def _undecodable(self) -> NDArray[np.bool_]:
+        """Return which lines are not UTF-8."""
+        bad = np.zeros(len(self._ends), dtype=bool)
+        try:
+            self._body.decode()
+        except UnicodeDecodeError:
+            suspects = np.flatnonzero(np.logical_or.reduceat(self._bytes >= 0x80, self._starts))
+            for line in suspects.tolist():
+                bad[line] = bool(trouble(self._body[self._starts[line] : self._ends[line]]))
+        return bad
+
+    def _drop_ragged(self) -> None:
+        """Drop lines with more or fewer columns than the file has."""
+        seps = np.flatnonzero(self._bytes == ord(self._separator))
+        lines = len(self._ends)
+        if self._width > 1 and lines and len(seps) == lines * (self._width - 1):
+            table = seps.reshape(lines, self._width - 1)
+            if np.all(table[:, 0] >= self._starts) and np.all(table[:, -1] < self._ends):
+                return
+        counts = np.bincount(np.searchsorted(self._ends, seps), minlength=lines)[:lines]
+        self._reject(counts != self._width - 1, self._ragged())
+
+    def _ragged(self) -> str:
+        return f"wrong number of columns (expected {self._width})"

@@ -1,0 +1,150 @@
+"""Interactions gathered block by block into flat arrays.
+
+Ids become int32 codes as they arrive, in the order of their first appearance, so that memory holds numbers only.
+"""
+
+import numpy as np
+import polars as pl
+
+from cowbird.data.sources._text import LINE
+from cowbird.data.types import Interactions, Skips
+from cowbird.errors import UserError
+
+
+class Encoder:
+    """Numbers ids in the order of their first appearance."""
+
+    def __init__(self) -> None:
+        self._known = pl.DataFrame(schema={"id": pl.String, "code": pl.Int32, "line": pl.Int64})
+
+    def __len__(self) -> int:
+        return self._known.height
+
+    @property
+    def ids(self) -> pl.Series:
+        """The ids by code."""
+        return self._known["id"]
+
+    @property
+    def lines(self) -> pl.Series:
+        """The line where each id first stood, by code."""
+        return self._known["line"]
+
+    def encode(self, ids: pl.Series, lines: pl.Series) -> pl.Series:
+        """Return the code of each id; unknown ids get new codes."""
+        rows = pl.DataFrame({"id": ids, "line": lines})
+        codes = self._look_up(rows)
+        unknown = codes.is_null()
+        if not unknown.any():
+            return codes
+        fresh = rows.filter(unknown).unique("id", keep="first", maintain_order=True)
+        start = self._known.height
+        numbered = fresh.with_columns(code=pl.int_range(start, start + fresh.height, dtype=pl.Int32))
+        self._known = pl.concat([self._known, numbered.select("id", "code", "line")], rechunk=True)
+        return self._look_up(rows)
+
+    def _look_up(self, rows: pl.DataFrame) -> pl.Series:
+        known = self._known.select("id", "code")
+        return rows.select("id").join(known, on="id", how="left", maintain_order="left")["code"]
+
+
+class EventLog:
+    """Collects events; rows that can't be used are counted.
+
+    Args:
+        file: Name of the interactions file.
+        skips: Where unusable rows are counted.
+        items: Encoder of items, which may know the catalogue already.
+    """
+
+    def __init__(self, file: str, skips: Skips, items: Encoder | None = None) -> None:
+        self.file = file
+        self.skips = skips
+        self.users = Encoder()
+        self.items = items or Encoder()
+        self._parts: list[pl.DataFrame] = []
+
+    def add(self, frame: pl.DataFrame) -> None:
+        """Add a block of events.
+
+        Args:
+            frame: Columns `user` and `item` (strings), optionally `time` and `rating` (strings or numbers) and `mark`
+                (a number that tells otherwise equal events apart), and `LINE`.
+        """
+        frame = frame.with_columns(pl.col("user", "item").str.strip_chars())
+        for name in ("user", "item"):
+            missing = frame[name].is_null() | (frame[name] == "")
+            frame = self.reject(frame, missing, f"{name} id is missing")
+        for name, dtype in (("time", pl.Float64), ("rating", pl.Float32)):
+            if name in frame.columns:
+                frame = self._numbers(frame, name, dtype)
+        lines = frame[LINE]
+        codes = [self.users.encode(frame["user"], lines), self.items.encode(frame["item"], lines)]
+        self._parts.append(frame.with_columns(user=codes[0], item=codes[1]))
+
+    def reject(self, frame: pl.DataFrame, rows: pl.Series, reason: str) -> pl.DataFrame:
+        """Count some rows as skipped, and return the others."""
+        if not rows.any():
+            return frame
+        self.skips.add(self.file, reason, frame.filter(rows)[LINE].to_list())
+        return frame.filter(~rows)
+
+    def _numbers(self, frame: pl.DataFrame, name: str, dtype: type[pl.DataType]) -> pl.DataFrame:
+        """Turn a column into finite numbers; rows where that fails are skipped."""
+        texts = frame[name]
+        if texts.dtype == pl.String:
+            texts = texts.str.strip_chars()
+            missing = texts.is_null() | (texts == "")
+        else:
+            missing = texts.is_null()
+        values = texts.cast(pl.Float64, strict=False).cast(dtype, strict=False)
+        bad = ~values.is_finite().fill_null(False)
+        frame = frame.with_columns(values.alias(name))
+        if not bad.any():
+            return frame
+        self.reject(frame, missing, f"{name} is missing")
+        self.reject(frame, bad & ~missing, f"{name} is not a finite number")
+        return frame.filter(~bad)
+
+    def interactions(self) -> Interactions:
+        """Sort the events by user and time and return them.
+
+        Raises:
+            UserError: If there is no usable event.
+        """
+        frame = pl.concat(self._parts, rechunk=False) if self._parts else pl.DataFrame()
+        self._parts.clear()
+        if frame.is_empty():
+            worst = self.skips.list()
+            why = f" Most rows failed: {worst[0]}." if worst else ""
+            raise UserError(f"{self.file} should hold interactions, and none can be used.{why}", "Check the columns.")
+        dated = "time" in frame.columns
+        frame = frame.sort("user", "time", maintain_order=True) if dated else frame.sort("user", maintain_order=True)
+        if dated:
+            frame = self._without_repeats(frame)
+        counts = np.bincount(frame["user"].to_numpy(), minlength=len(self.users))
+        return Interactions(
+            frame["item"].to_numpy(),
+            np.concatenate([[0], np.cumsum(counts)]),
+            frame["rating"].to_numpy() if "rating" in frame.columns else None,
+            frame["time"].to_numpy() if dated else None,
+        )
+
+    def _without_repeats(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Drop events that repeat another of the same user, item and time (and rating and mark)."""
+        user, time = frame["user"].to_numpy(), frame["time"].to_numpy()
+        same = (user[1:] == user[:-1]) & (time[1:] == time[:-1])
+        if not same.any():
+            return frame
+        tied = np.zeros(frame.height, dtype=bool)
+        tied[1:] |= same
+        tied[:-1] |= same
+        places = np.flatnonzero(tied)
+        keys = [name for name in frame.columns if name != LINE]
+        repeats = places[~frame[places].select(pl.struct(keys).is_first_distinct()).to_series().to_numpy()]
+        if not len(repeats):
+            return frame
+        self.skips.add(self.file, "repeats an earlier event exactly", sorted(frame[repeats][LINE].to_list()))
+        keep = np.ones(frame.height, dtype=bool)
+        keep[repeats] = False
+        return frame.filter(pl.Series(keep))

@@ -1,0 +1,176 @@
+"""Where the bytes of a source come from: a file, a gzip file, a folder, or a member of a zip archive.
+
+Everything is streamed. Nothing is ever extracted to disk, so a member's path means nothing beyond its last part.
+"""
+
+import difflib
+import gzip
+import lzma
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, cast
+
+from cowbird.errors import UserError
+
+_DAMAGE = (EOFError, OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """Bytes that can be read from the start as often as needed."""
+
+    name: str
+    """Name of the file, for messages."""
+    opener: Callable[[ExitStack], IO[bytes]]
+    """Opens the stream; what it opens on the way goes onto the stack."""
+
+    @contextmanager
+    def stream(self) -> Iterator[IO[bytes]]:
+        """Open the bytes for reading.
+
+        Raises:
+            UserError: If they can't be opened, or turn out damaged while they are read.
+        """
+        try:
+            with ExitStack() as stack:
+                yield self.opener(stack)
+        except _DAMAGE as error:
+            raise UserError(
+                f"{self.name} can't be read: {error or type(error).__name__}.",
+                "Check that the file is complete and may be read, or download it again.",
+            ) from error
+
+
+def from_file(path: Path) -> Blob:
+    """Return the bytes of one file, unpacked if its name ends in `.gz`.
+
+    Raises:
+        UserError: If there is no such file; the hint names the ones in its folder that are spelled alike.
+    """
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "nothing"
+        raise UserError(f"Expected a file at {path}, and there is {found}.", _alike(path.name, _listing(path.parent)))
+
+    def opener(stack: ExitStack) -> IO[bytes]:
+        if path.suffix == ".gz":
+            return cast("IO[bytes]", stack.enter_context(gzip.open(path, "rb")))
+        return stack.enter_context(path.open("rb"))
+
+    return Blob(path.name, opener)
+
+
+def from_folder(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Blob]:
+    """Find files by name in a folder or a zip archive.
+
+    Args:
+        path: The folder (where `name.gz` serves as `name`) or the archive (where folders inside don't matter).
+        required: Names that have to be there.
+        optional: Names that may be there.
+
+    Raises:
+        UserError: If the path or a required file is missing, or the archive is damaged.
+    """
+    if path.is_dir():
+        found = _in_folder(path, [*required, *optional])
+        listing = _listing(path)
+    elif path.is_file():
+        found, listing = _in_archive(path, [*required, *optional])
+    else:
+        raise UserError(
+            f"Expected a folder or a zip archive at {path}, and there is nothing.",
+            _alike(path.name, _listing(path.parent)),
+        )
+    missing = [name for name in required if name not in found]
+    if missing:
+        raise UserError(
+            f"{path} should hold {', '.join(required)}, and {', '.join(missing)} can't be found.",
+            _alike(missing[0], listing),
+        )
+    return found
+
+
+def _in_folder(path: Path, names: Sequence[str]) -> dict[str, Blob]:
+    """Return the blobs of the names that a folder holds, plain or gzipped."""
+    found: dict[str, Blob] = {}
+    for name in names:
+        for candidate in (path / name, path / f"{name}.gz"):
+            if candidate.is_file():
+                found[name] = from_file(candidate)
+                break
+    return found
+
+
+def _in_archive(path: Path, names: Sequence[str]) -> tuple[dict[str, Blob], list[str]]:
+    """Return the blobs of the names that an archive holds, and the base names of all its members."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [info.filename for info in archive.infolist() if not info.is_dir()]
+    except _DAMAGE as error:
+        raise UserError(
+            f"{path} should be a folder or a zip archive, and it is neither: {error}.",
+            "Give the folder with the unpacked files, or download the archive again.",
+        ) from error
+    by_name: dict[str, str] = {}
+    for member in members:
+        if not member.startswith("__MACOSX/"):
+            by_name.setdefault(PurePosixPath(member).name, member)
+    return {name: _member(path, by_name[name]) for name in names if name in by_name}, list(by_name)
+
+
+def _member(path: Path, member: str) -> Blob:
+    """Return the bytes of one member of an archive."""
+
+    def opener(stack: ExitStack) -> IO[bytes]:
+        return stack.enter_context(stack.enter_context(zipfile.ZipFile(path)).open(member))
+
+    return Blob(PurePosixPath(member).name, opener)
+
+
+def _listing(folder: Path) -> list[str]:
+    """Return the names in a folder, sorted; none if it can't be listed."""
+    try:
+        return sorted(entry.name for entry in folder.iterdir())
+    except OSError:
+        return []
+
+
+def _alike(name: str, listing: Sequence[str]) -> str:
+    """Write the hint of a missing file: names spelled alike, or what there is."""
+    close = difflib.get_close_matches(name, listing, n=3, cutoff=0.6)
+    if close:
+        return f"Did you mean {' or '.join(close)}?"
+    if listing:
+        return f"Found there: {', '.join(listing[:10])}{', …' if len(listing) > 10 else ''}."
+    return "Check the path."
+
+
+def pick(wanted: str, names: Sequence[str], file: str, field: str = "") -> int:
+    """Return the position of a column.
+
+    Args:
+        wanted: Name of the column.
+        names: The columns that the file has.
+        file: Name of the file, for messages.
+        field: The parameter that names the column, for the hint.
+
+    Raises:
+        UserError: If the column is missing or is there twice; the hint lists names spelled alike.
+    """
+    count = names.count(wanted)
+    if count == 1:
+        return names.index(wanted)
+    if count > 1:
+        raise UserError(
+            f"{file} should have one column '{wanted}', and it has {count} of that name.",
+            "Rename or remove the others.",
+        )
+    folded = {name.lower(): name for name in reversed(names)}
+    close = [folded[name] for name in difflib.get_close_matches(wanted.lower(), list(folded), n=3, cutoff=0.5)]
+    have = ", ".join(f"'{name[:60]}'" for name in names[:20])
+    meant = f"Did you mean {' or '.join(repr(name) for name in close)}? " if close else ""
+    setting = f"Set {field} to the column's name." if field else "Check that this is the right file."
+    raise UserError(f"{file} should have a column '{wanted}', and its columns are {have}.", meant + setting)

@@ -1,0 +1,138 @@
+"""Double quotes in delimited text (RFC 4180), exactly, and fast where they only wrap whole fields.
+
+A line is *simple* when its quotes come in pairs that wrap whole fields with no separator inside: taking the quotes out
+changes nothing else, and that is done to all such lines at once. Any other quoted line goes through the `csv` module
+in strict mode, together with the lines that its open field runs over.
+"""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+QUOTE = 0x22
+RECORD_LINES = 100
+"""An open quote is given up as never closed after this many lines."""
+
+Mask = NDArray[np.bool_]
+Places = NDArray[np.int64]
+
+
+@dataclass(slots=True)
+class Records:
+    """What the quoted lines of one block hold."""
+
+    rows: list[list[str]] = field(default_factory=list[list[str]])
+    """Fields of each record that was read with the `csv` module."""
+    lines: list[int] = field(default_factory=list[int])
+    """Index of each record's first line in the block."""
+    bad: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
+    """Index of each line that can't be read, and why."""
+    open: int = -1
+    """Index of the line where a record begins that may go on in the next block, or -1."""
+
+
+def simple_lines(body: NDArray[np.uint8], ends: Places, separator: int) -> tuple[Places, Mask]:
+    """Tell which of the lines with quotes are simple.
+
+    Args:
+        body: Bytes of the block.
+        ends: Position of each line's newline.
+        separator: The separator's byte.
+
+    Returns:
+        The indices of the lines with quotes, ascending, and for each whether it is simple.
+    """
+    quotes = np.flatnonzero(body == QUOTE)
+    line = np.searchsorted(ends, quotes)
+    touched, first, counts = np.unique(line, return_index=True, return_counts=True)
+    rank = np.arange(len(quotes)) - np.repeat(first, counts)
+    opens = rank % 2 == 0
+    before = body[np.maximum(quotes - 1, 0)]
+    after = body[quotes + 1]
+    good = np.where(
+        opens,
+        (quotes == 0) | (before == separator) | (before == 0x0A),
+        (after == separator) | (after == 0x0A) | ((after == 0x0D) & (quotes + 2 == ends[line])),
+    )
+    fields = np.searchsorted(np.flatnonzero(body == separator), quotes)
+    good[1:] &= opens[1:] | (fields[1:] == fields[:-1])
+    return touched, np.logical_and.reduceat(good, first) & (counts % 2 == 0)
+
+
+def read_records(body: bytes, ends: Places, touched: Places, separator: str, limit: int, last: bool) -> Records:
+    """Read the quoted lines that are not simple.
+
+    Args:
+        body: Bytes of the block.
+        ends: Position of each line's newline.
+        touched: Indices of the lines to read, ascending.
+        separator: The separator.
+        limit: Longest record in bytes.
+        last: Whether no block follows.
+
+    Returns:
+        The records. Lines that a record runs over are taken, even where they would be simple.
+    """
+    found = Records()
+    done = 0
+    for index in touched.tolist():
+        if index < done:
+            continue
+        row, count, problem = _record(body, ends, index, separator, limit)
+        if problem and count and not last:
+            found.open = index
+            break
+        if problem:
+            found.bad.append((index, problem))
+            done = index + 1
+        else:
+            found.rows.append(row)
+            found.lines.append(index)
+            found.bad.extend((line, "") for line in range(index + 1, index + count))
+            done = index + count
+    return found
+
+
+def _record(body: bytes, ends: Places, index: int, separator: str, limit: int) -> tuple[list[str], int, str]:
+    """Read one record: its fields, how many lines it takes, and what is wrong with it.
+
+    With a problem, the count is positive only if the block ended before the record could.
+    """
+    stop = min(index + RECORD_LINES, len(ends))
+    exhausted = False
+
+    def lines() -> Iterator[str]:
+        nonlocal exhausted
+        start = int(ends[index - 1]) + 1 if index else 0
+        for end in ends[index:stop].tolist():
+            yield body[start : end + 1].decode("utf-8", "surrogateescape")
+            start = end + 1
+        exhausted = True
+
+    reader = csv.reader(lines(), delimiter=separator, strict=True)
+    try:
+        row = next(reader)
+    except csv.Error:
+        if exhausted:
+            return [], stop - index if stop == len(ends) < index + RECORD_LINES else 0, "a quote is never closed"
+        return [], 0, "quotes are malformed"
+    count = reader.line_num
+    start = int(ends[index - 1]) + 1 if index else 0
+    text = body[start : int(ends[index + count - 1])]
+    if len(text) > limit:
+        return [], 0, f"line is longer than {limit:,} bytes"
+    return row, count, trouble(text)
+
+
+def trouble(line: bytes) -> str:
+    """Return what makes a line unusable as text, or an empty string."""
+    if b"\0" in line:
+        return "contains a NUL byte"
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return "is not valid UTF-8"
+    return ""

@@ -1,0 +1,165 @@
+"""What a recommender is: a frozen spec, and the fitted model that `fit` returns.
+
+The spec is the record (its repr names tests, its hash names run directories); the fitted model holds weights and
+answers questions. Clean and attacked models are two fits of one spec.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from cowbird.data.split import Queries
+from cowbird.data.types import Interactions, IntArray, TrainingData
+from cowbird.errors import UserError
+from cowbird.metrics.ranking import exclude_seen, ranks, topk_ranks
+
+Report = Callable[[int, int, str], None]
+"""Progress: steps done, steps in all, and a short remark such as the last validation score."""
+
+SCORES_HELD = {"cpu": 1 << 21, "cuda": 1 << 28}
+"""Scores held at once while ranking: about the last-level cache of a small CPU; a gigabyte on a GPU."""
+
+
+def silent(done: int, total: int, remark: str) -> None:
+    """Report nothing."""
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device of that name; `auto` is the GPU if there is one.
+
+    Raises:
+        UserError: If the name is unknown or the device is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"Device '{name}' can't be used: {reason}", "Use auto, cpu, cuda or cuda:N.") from None
+    return device
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where and how a fit runs; none of it changes the result on one device."""
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    """Where the arrays live and the work is done."""
+    folder: Path | None = None
+    """Where checkpoints go; `None` keeps none, and the fit can't be resumed."""
+    report: Report = silent
+    """Told of progress."""
+    warn: Callable[[str], None] = print
+    """Told of trouble that was worked around, such as a damaged checkpoint."""
+
+
+class FittedRecommender(ABC):
+    """A trained recommender over a catalogue of `items` items, with its scores made on `device`."""
+
+    items: int
+    device: torch.device
+
+    @abstractmethod
+    def score(self, history: Interactions) -> Tensor:
+        """Score every item for every user of a batch.
+
+        Args:
+            history: What each user has done so far, at least one event each.
+
+        Returns:
+            Scores, shape `[users, items]`, float32, on `device`. The tensor is the caller's to change.
+        """
+
+    @abstractmethod
+    def save(self, path: Path) -> None:
+        """Write the model as one safetensors file with its spec in the header, replacing `path` atomically."""
+
+    def _score_batches(self, history: Interactions) -> Iterator[tuple[slice, Tensor, tuple[Tensor, Tensor]]]:
+        size = max(16, SCORES_HELD.get(self.device.type, 1 << 24) // max(self.items, 1))
+        for start in range(0, history.users, size):
+            rows = slice(start, min(start + size, history.users))
+            part = history.select(np.arange(rows.start, rows.stop))
+            seen = torch.from_numpy(part.user_of_event()), torch.from_numpy(part.item.astype(np.int64))
+            yield rows, self.score(part), seen
+
+    def rank_targets(self, queries: Queries) -> NDArray[np.int64]:
+        """Rank each query's target in the whole catalogue, seen items excluded, ties against it.
+
+        Returns:
+            1-based ranks, shape `[queries]`.
+        """
+        found = np.empty(queries.history.users, dtype=np.int64)
+        for rows, scores, seen in self._score_batches(queries.history):
+            found[rows] = ranks(scores, queries.target[rows], seen).cpu().numpy()
+        return found
+
+    def rank_items(self, history: Interactions, items: IntArray, k_max: int = 50) -> NDArray[np.int32]:
+        """Rank the same items for every user, seen items excluded, ties against them.
+
+        Args:
+            history: What each user has done so far.
+            items: Items to rank, shape `[m]`.
+            k_max: Ranks are exact up to here and `k_max + 1` beyond; a seen item has `k_max + 1`.
+
+        Returns:
+            Ranks, shape `[users, m]`.
+        """
+        found = np.empty((history.users, len(items)), dtype=np.int32)
+        for rows, scores, seen in self._score_batches(history):
+            found[rows] = topk_ranks(exclude_seen(scores, *seen), items, k_max).cpu().numpy()
+        return found
+
+    def recommend(self, history: Interactions, k: int = 10) -> NDArray[np.int64]:
+        """Return the `k` best unseen items of every user, best first, shape `[users, k]`."""
+        best = [
+            exclude_seen(scores, *seen).topk(min(k, self.items), dim=1).indices.cpu().numpy()
+            for _, scores, seen in self._score_batches(history)
+        ]
+        return np.concatenate(best) if best else np.empty((0, min(k, self.items)), dtype=np.int64)
+
+
+class Recommender(BaseModel, ABC):
+    """A frozen description of a recommender and of its training."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @abstractmethod
+    def fit(
+        self,
+        data: TrainingData,
+        validation: Queries,
+        seed: int,
+        workplace: Workplace | None = None,
+        start: FittedRecommender | None = None,
+    ) -> FittedRecommender:
+        """Train a model, choosing the best state on validation.
+
+        Args:
+            data: What to learn from.
+            validation: What decides which state is kept; never the test set.
+            seed: Decides initial weights, order and noise.
+            workplace: Device, checkpoint folder and progress; a CPU and nothing else by default.
+            start: A fitted model of the same spec to start from (fine-tuning); `None` starts from random weights.
+        """
+
+    @abstractmethod
+    def load(self, path: Path, device: torch.device) -> FittedRecommender:
+        """Read what `FittedRecommender.save` wrote.
+
+        Raises:
+            UserError: If the file is missing, damaged or another recommender's.
+        """
+
+    def tuned(self, **changes: Any) -> Self:
+        """Return the same recommender trained differently, such as `tuned(learning_rate=1e-4)` for fine-tuning."""
+        return self.model_validate({**self.model_dump(), **changes})

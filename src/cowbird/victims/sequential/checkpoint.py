@@ -1,0 +1,112 @@
+"""Checkpoints that survive a kill: safetensors and JSON, written under a temporary name and renamed.
+
+A checkpoint is two files, `step-N.safetensors` and `step-N.json`. The JSON is renamed into place last and holds the
+SHA-256 of the tensors, so a checkpoint exists only once it is whole, and a damaged one is noticed. The two newest are
+kept: when the newest is damaged, the one before it is used and the damage is told. Nothing is ever unpickled.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors.torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from cowbird.errors import UserError
+from cowbird.files import replacing, write_text
+
+KEPT = 2
+
+
+class Checkpoint(NamedTuple):
+    """What was read back."""
+
+    step: int
+    state: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str] | None = None) -> str:
+    """Write tensors atomically as safetensors.
+
+    Args:
+        path: The file.
+        tensors: What to write; moved to the CPU.
+        header: Text kept in the file's header.
+
+    Returns:
+        The file's SHA-256.
+    """
+    host = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    with replacing(path) as partial:
+        safetensors.torch.save_file(host, partial, dict(header or {}))
+        return _digest(partial)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file whole: tensors on the CPU, and the header's text.
+
+    Raises:
+        UserError: If the file is missing or not whole.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"'{path}' is not a readable safetensors file: {error}.", "Was it cut short?") from None
+
+
+def save(folder: Path, step: int, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Write the checkpoint of one step, then remove all but the newest two."""
+    path = folder / f"step-{step:09d}.safetensors"
+    digest = write_tensors(path, tensors)
+    write_text(path.with_suffix(".json"), json.dumps({"step": step, "sha256": digest, "state": dict(state)}))
+    for old in sorted(folder.glob("step-*.json"))[:-KEPT]:
+        old.unlink(missing_ok=True)
+        old.with_suffix(".safetensors").unlink(missing_ok=True)
+
+
+def _read(path: Path) -> Checkpoint:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        step, digest, state = int(record["step"]), str(record["sha256"]), dict(record["state"])
+        tensors_path = path.with_suffix(".safetensors")
+        if _digest(tensors_path) != digest:
+            raise UserError(f"Checkpoint '{tensors_path.name}' is damaged: its SHA-256 is not the recorded one.")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"Checkpoint '{path.name}' can't be read: {error}.") from None
+    return Checkpoint(step, state, read_tensors(tensors_path)[0])
+
+
+def latest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
+    """Read the newest whole checkpoint of a folder.
+
+    Args:
+        folder: Where `save` wrote; it need not exist.
+        warn: Told of each damaged checkpoint that was passed over.
+
+    Returns:
+        The checkpoint, or `None` if there is no whole one.
+    """
+    for leftover in folder.glob(".*.partial"):
+        leftover.unlink(missing_ok=True)
+    for path in sorted(folder.glob("step-*.json"), reverse=True):
+        try:
+            return _read(path)
+        except UserError as error:
+            warn(f"{error.message} Using the one before it.")
+    return None
+
+
+def clear(folder: Path) -> None:
+    """Remove the checkpoints of a finished fit."""
+    for path in folder.glob("step-*"):
+        path.unlink(missing_ok=True)

@@ -1,0 +1,46 @@
+"""GRU4Rec: a gated recurrent unit over the history (Hidasi et al., ICLR 2016; losses after Hidasi and Karatzoglou 2018).
+
+Departures: cross-entropy over the whole catalogue instead of sampled pairwise losses, tied item embeddings, and
+histories as rows instead of session-parallel batches.
+"""
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from cowbird.victims.sequential.base import SequentialNetwork, SequentialRecommender
+from cowbird.victims.sequential.noise import Noise
+
+
+class Network(SequentialNetwork):
+    """Item embeddings, a GRU, and a projection back to the embedding space."""
+
+    def __init__(self, items: int, hidden: int, layers: int) -> None:
+        super().__init__(items, hidden)
+        self.recur = nn.GRU(hidden, hidden, layers, batch_first=True)
+        self.merge = nn.Linear(hidden, hidden)
+        self.norm = nn.LayerNorm(hidden)
+
+    def forward(self, item: Tensor, noise: Noise) -> Tensor:
+        """Encode sequences; see `SequentialNetwork.forward`."""
+        states, _ = self.recur(noise(self.item(item)))
+        return self.norm(self.merge(noise(states)))
+
+    def reset(self, generator: torch.Generator) -> None:
+        """Draw initial weights; the GRU's from U(-1/√hidden, 1/√hidden)."""
+        super().reset(generator)
+        bound = self.recur.hidden_size**-0.5
+        with torch.no_grad():
+            for parameter in self.recur.parameters():
+                parameter.uniform_(-bound, bound, generator=generator)
+
+
+class GRU4Rec(SequentialRecommender):
+    """A gated recurrent unit over the history, trained with full-softmax cross-entropy."""
+
+    layers: int = Field(default=1, ge=1)
+    """Stacked recurrent layers."""
+
+    def build(self, items: int) -> Network:
+        """Make the network."""
+        return Network(items, self.hidden, self.layers)

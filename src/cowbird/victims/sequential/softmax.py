@@ -1,0 +1,74 @@
+"""Full-softmax cross-entropy over the catalogue without the [targets × items] logits.
+
+The catalogue is the class list, so the logits of one batch would be the largest tensor of the whole training. They are
+made a chunk of targets at a time, and the gradients of the hidden states and of the item embeddings are computed in the
+same pass, while the chunk is still in cache; the backward pass only scales them. Memory is `chunk × items`, whatever the
+batch. Matrix products run in the dtype of the inputs; sums over chunks are kept in float32.
+"""
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+CHUNK_ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 26}
+"""Logits held at once: about the last-level cache of a small CPU, and enough to fill a GPU."""
+
+
+def chunk_rows(items: int, device: torch.device) -> int:
+    """Return how many targets are handled at once for a catalogue of `items`."""
+    return max(32, CHUNK_ELEMENTS.get(device.type, 1 << 24) // max(items, 1) // 32 * 32)
+
+
+class _ChunkedSoftmax(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, items: Tensor, label: Tensor, weight: Tensor, kept: Tensor | None = None
+    ) -> Tensor:
+        rows = chunk_rows(len(items), hidden.device)
+        loss = torch.zeros((), device=hidden.device)
+        ctx.shape = hidden.shape
+        ctx.kept = kept
+        if kept is not None:
+            hidden, label, weight = hidden[kept], label[kept], weight[kept]
+        grad_hidden = torch.empty_like(hidden)
+        grad_items = torch.zeros(items.shape, device=items.device)
+        for h, y, w, gradient in zip(
+            hidden.split(rows), label.split(rows), weight.split(rows), grad_hidden.split(rows), strict=True
+        ):
+            p = torch.softmax(h @ items.T, dim=-1)
+            picked = p.gather(1, y[:, None])
+            loss -= (picked[:, 0].float().clamp_min(1e-30).log() * w).sum()
+            p.scatter_(1, y[:, None], picked - 1)
+            p.mul_(w[:, None].to(p.dtype))
+            torch.mm(p, items, out=gradient)
+            grad_items += p.T @ h
+        ctx.save_for_backward(grad_hidden, grad_items)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        grad_hidden, grad_items = ctx.saved_tensors
+        scale = grad_outputs[0]
+        scaled = grad_hidden * scale.to(grad_hidden.dtype)
+        if ctx.kept is not None:
+            scaled = scaled.new_zeros(ctx.shape).index_copy_(0, ctx.kept, scaled)
+        return scaled, (grad_items * scale).to(grad_hidden.dtype), None, None, None
+
+
+def chunked_softmax_loss(
+    hidden: Tensor, items: Tensor, label: Tensor, weight: Tensor, kept: Tensor | None = None
+) -> Tensor:
+    """Weighted sum of the cross-entropy of each target against the whole catalogue.
+
+    Args:
+        hidden: Predictions, shape `[targets, width]`.
+        items: Item embeddings, shape `[items, width]`, same dtype as `hidden`.
+        label: Right item of each target, shape `[targets]`, int64.
+        weight: Weight of each target, shape `[targets]`, float32; 0 leaves a target out, `1 / targets` makes a mean.
+        kept: Rows that have a target, int64; the others are not computed at all. `None` computes every row.
+
+    Returns:
+        A float32 scalar. Gradients flow into `hidden` and `items`.
+    """
+    return cast(Tensor, _ChunkedSoftmax.apply(hidden, items, label, weight, kept))

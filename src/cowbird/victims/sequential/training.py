@@ -1,0 +1,327 @@
+"""The one training loop of all sequential recommenders.
+
+The histories are on the device once, as flat arrays; a batch is a list of window numbers. Parameters are kept in
+float32; with bfloat16 precision a step works on a bfloat16 copy of them (they are small), so nothing is cast inside the
+network. On a GPU the whole step, from window numbers to the optimizer, is recorded once as a CUDA graph and replayed.
+
+Every draw is a function of the seed and of the step or epoch number, so a fit resumed from a checkpoint of any step ends
+in the same weights as one that was never interrupted. The state that is best on validation is kept.
+"""
+
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from torch.func import functional_call
+
+from cowbird.data.split import Queries
+from cowbird.data.types import TrainingData
+from cowbird.metrics.ranking import ndcg
+from cowbird.rng import derive, stream
+from cowbird.victims.base import Workplace
+from cowbird.victims.sequential import checkpoint
+from cowbird.victims.sequential.noise import Noise
+from cowbird.victims.sequential.softmax import chunked_softmax_loss
+from cowbird.victims.sequential.windows import Regime, Windows
+
+if TYPE_CHECKING:
+    from cowbird.victims.sequential.base import FittedSequential
+
+CHECKPOINT_SECONDS = 20.0
+"""How often a running fit is saved; the work that a kill can cost."""
+REPORT_SECONDS = 0.2
+
+
+class Recipe(BaseModel):
+    """How a sequential recommender is trained."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    epochs: int = Field(default=100, ge=1)
+    """Most passes over the windows."""
+    batch_size: int = Field(default=256, ge=1)
+    """Windows a step."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """AdamW's peak learning rate."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW's decoupled weight decay."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Steps in which the learning rate rises from zero."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """What the learning rate does after warm-up: stay, or fall to zero at the last epoch."""
+    regime: Regime = "all"
+    """Training windows: `last` a user, `all` of them, or one sample a `prefix`."""
+    validate_every: int = Field(default=1, ge=1)
+    """Epochs between validations (NDCG@10)."""
+    patience: int | None = Field(default=10, ge=1)
+    """Validations without a new best before the fit stops; `None` trains all epochs."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Number format of a training step; `auto` is bfloat16 where the processor multiplies it fast."""
+
+
+def step_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Return the number format of a training step on a device."""
+    if precision == "auto":
+        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bfloat16()
+        return torch.bfloat16 if fast else torch.float32
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
+def _cpu_has_bfloat16() -> bool:
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
+
+
+@contextmanager
+def _repeatable(device: torch.device) -> Iterator[None]:
+    """Ask a GPU's kernels for the same sums in the same order every time."""
+    if device.type != "cuda":
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.utils.deterministic.fill_uninitialized_memory = fill
+
+
+class _Step:
+    """One optimizer step on one batch: eager on a CPU, a replayed CUDA graph on a GPU."""
+
+    def __init__(self, fitted: "FittedSequential", windows: Windows, device: torch.device) -> None:
+        self.network, self.items, self.windows, self.device = fitted.network, fitted.items, windows, device
+        recipe = fitted.spec
+        self.dtype = step_dtype(recipe.precision, device)
+        self.noise = Noise(recipe.dropout, device)
+        self.parameters = dict(self.network.named_parameters())
+        on_gpu = device.type == "cuda"
+        rate: Any = torch.tensor(recipe.learning_rate, device=device) if on_gpu else recipe.learning_rate
+        self.optimizer = torch.optim.AdamW(
+            self.parameters.values(), lr=rate, weight_decay=recipe.weight_decay, fused=True, capturable=on_gpu
+        )
+        self.loss = torch.zeros((), device=device)
+        self.index = torch.full((min(recipe.batch_size, len(windows)),), -1, device=device)
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self, index: Tensor, rate: float, seed: int) -> None:
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+        if self.device.type != "cuda":
+            self.noise.begin(seed)
+            self._work(index)
+            return
+        self.index[: len(index)].copy_(index)
+        self.index[len(index) :].fill_(-1)
+        if self.graph is None:
+            self._record()
+        assert self.graph is not None
+        self.noise.generator.manual_seed(seed)
+        self.graph.replay()
+
+    def _work(self, index: Tensor) -> None:
+        batch = self.windows.batch(index)
+        if self.dtype is torch.float32:
+            hidden, table = self.network(batch.item, self.noise), self.network.item.weight
+        else:
+            cast = {name: parameter.to(self.dtype) for name, parameter in self.parameters.items()}
+            hidden, table = functional_call(self.network, cast, (batch.item, self.noise)), cast["item.weight"]
+        weight = batch.weight.flatten()
+        kept = None if self.device.type == "cuda" else weight.nonzero()[:, 0]
+        loss = chunked_softmax_loss(hidden.flatten(0, 1), table[: self.items], batch.label.flatten(), weight, kept)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.loss += loss.detach()
+
+    def _record(self) -> None:
+        """Warm up on a side stream, undo what the warm-up did, then record the step."""
+        state = {name: tensor.clone() for name, tensor in self.tensors().items()}
+        side = torch.cuda.Stream(self.device)
+        side.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                self.noise.begin(0)
+                self._work(self.index)
+        torch.cuda.current_stream(self.device).wait_stream(side)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.graph = torch.cuda.CUDAGraph()
+        self.graph.register_generator_state(self.noise.generator)
+        with torch.cuda.graph(self.graph):
+            self.noise.draw()
+            self._work(self.index)
+        self.restore(state)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all that a step changes, by name."""
+        held = {f"weight.{name}": parameter.data for name, parameter in self.parameters.items()}
+        for name, parameter in self.parameters.items():
+            for key in ("exp_avg", "exp_avg_sq", "step"):
+                state = self.optimizer.state[parameter]
+                if not state:
+                    state["step"] = torch.zeros((), dtype=torch.float32, device=self.device)
+                    state["exp_avg"] = torch.zeros_like(parameter)
+                    state["exp_avg_sq"] = torch.zeros_like(parameter)
+                held[f"adam.{key}.{name}"] = state[key]
+        return held | {"loss": self.loss}
+
+    def restore(self, saved: dict[str, Tensor]) -> None:
+        """Put saved values back in place."""
+        with torch.no_grad():
+            for name, tensor in self.tensors().items():
+                tensor.copy_(saved[name])
+
+
+class _Best:
+    """The best state on validation so far, and the history of validations."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        self.network = network
+        self.weights: dict[str, Tensor] = {}
+        self.history: list[tuple[int, float]] = []
+
+    @property
+    def epoch(self) -> int:
+        return max(self.history, key=lambda entry: (entry[1], -entry[0]))[0] if self.history else 0
+
+    @property
+    def waited(self) -> int:
+        return sum(1 for epoch, _ in self.history if epoch > self.epoch)
+
+    def add(self, epoch: int, score: float) -> None:
+        self.history.append((epoch, score))
+        if self.epoch == epoch:
+            self.weights = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
+
+
+def learning_rate(recipe: Recipe, step: int, total: int) -> float:
+    """Return the learning rate of a step (counted from 0) of `total`."""
+    if step < recipe.warmup_steps:
+        return recipe.learning_rate * (step + 1) / recipe.warmup_steps
+    if recipe.schedule == "constant":
+        return recipe.learning_rate
+    done = (step - recipe.warmup_steps) / max(1, total - recipe.warmup_steps)
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def fit_key(fitted: "FittedSequential", data: TrainingData, seed: int) -> str:
+    """Hash what decides a fit: spec, data, labels, seed and initial weights. Checkpoints of another are not used."""
+    digest = hashlib.sha256(json.dumps([type(fitted.spec).__name__, fitted.spec.model_dump(mode="json"), seed]).encode())
+    for array in (data.interactions.offsets, data.interactions.item, data.label):
+        digest.update(array.tobytes())
+    for tensor in fitted.network.state_dict().values():
+        digest.update(tensor.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def train(fitted: "FittedSequential", data: TrainingData, validation: Queries, seed: int, place: Workplace) -> None:
+    """Train `fitted.network` in place and leave in it the state that is best on validation.
+
+    Args:
+        fitted: Model with initial weights on `place.device`.
+        data: Histories and labels.
+        validation: Queries whose NDCG@10 (full ranking) decides which state is kept.
+        seed: Decides order and dropout.
+        place: Device, checkpoint folder, progress.
+
+    Raises:
+        UserError: If there is nothing to train on.
+        KeyboardInterrupt: Passed on after a checkpoint was written.
+    """
+    with _repeatable(place.device):
+        _Fit(fitted, data, validation, seed, place).run()
+
+
+class _Fit:
+    """One fit: where it stands, and how it is saved."""
+
+    def __init__(
+        self, fitted: "FittedSequential", data: TrainingData, validation: Queries, seed: int, place: Workplace
+    ) -> None:
+        self.fitted, self.validation, self.seed, self.place = fitted, validation, seed, place
+        self.recipe = fitted.spec
+        self.windows = Windows(data, self.recipe.max_length, self.recipe.regime, place.device)
+        self.key = fit_key(fitted, data, seed) if place.folder else ""
+        self.work = _Step(fitted, self.windows, place.device)
+        self.best = _Best(fitted.network)
+        self.per_epoch = -(-len(self.windows) // self.recipe.batch_size)
+        self.total = self.per_epoch * self.recipe.epochs
+        self.step = 0
+        self.saved_at = self.reported_at = time.monotonic()
+
+    def run(self) -> None:
+        self._resume()
+        try:
+            while self.step < self.total and not self._exhausted():
+                self._epoch(self.step // self.per_epoch)
+        except KeyboardInterrupt:
+            self._save()
+            raise
+        self.fitted.network.load_state_dict(self.best.weights)
+        self.fitted.validations = self.best.history
+        if self.place.folder:
+            checkpoint.clear(self.place.folder)
+
+    def _exhausted(self) -> bool:
+        return self.recipe.patience is not None and self.best.waited >= self.recipe.patience
+
+    def _epoch(self, epoch: int) -> None:
+        order = stream(self.seed, "order", epoch).permutation(len(self.windows))
+        batches = torch.from_numpy(order).to(self.place.device).split(self.recipe.batch_size)
+        for index in batches[self.step - epoch * self.per_epoch :]:
+            rate = learning_rate(self.recipe, self.step, self.total)
+            self.work(index, rate, derive(self.seed, "dropout", self.step))
+            self.step += 1
+            self._housekeeping()
+        last = epoch + 1 == self.recipe.epochs
+        if (epoch + 1) % self.recipe.validate_every == 0 or last:
+            ranks = self.fitted.rank_targets(self.validation)
+            self.best.add(epoch + 1, float(np.mean(ndcg(ranks, 10))))
+            self.work.loss.zero_()
+
+    def _housekeeping(self) -> None:
+        now = time.monotonic()
+        if now - self.reported_at > REPORT_SECONDS or self.step == self.total:
+            self.reported_at = now
+            best = max((score for _, score in self.best.history), default=None)
+            self.place.report(self.step, self.total, "" if best is None else f"validation NDCG@10 {best:.4f}")
+        mid_epoch = self.step % self.per_epoch != 0
+        if self.place.folder and mid_epoch and now - self.saved_at > CHECKPOINT_SECONDS:
+            self._save()
+            self.saved_at = time.monotonic()
+
+    def _save(self) -> None:
+        if not self.place.folder:
+            return
+        tensors = self.work.tensors() | {f"best.{name}": value for name, value in self.best.weights.items()}
+        state = {"key": self.key, "history": self.best.history}
+        checkpoint.save(self.place.folder, self.step, state, tensors)
+
+    def _resume(self) -> None:
+        found = checkpoint.latest(self.place.folder, self.place.warn) if self.place.folder else None
+        if found is None or found.state.get("key") != self.key:
+            return
+        self.work.restore(found.tensors)
+        self.best.history = [(int(epoch), float(score)) for epoch, score in found.state["history"]]
+        self.best.weights = {
+            name.removeprefix("best."): tensor.to(self.place.device)
+            for name, tensor in found.tensors.items()
+            if name.startswith("best.")
+        }
+        self.step = found.step
