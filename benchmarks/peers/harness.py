@@ -141,18 +141,20 @@ class Run:
     valid: Clock = field(default_factory=Clock)
     evaluation: Clock = field(default_factory=Clock)
     startup: float = 0.0
+    targets: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
     best: object = None
     reached: float | None = None
 
-    def started(self) -> None:
-        """Note the moment just before training."""
+    def started(self, targets: int | None = None) -> None:
+        """Note the moment just before training, and the targets in one epoch where the library has its own count."""
+        self.targets = self.split.targets(self.args.regime) if targets is None else targets
         self.startup = since_process_start()
 
     def validated(self, epoch: int, valid_ndcg: float, test_ndcg: float, state: Mapping[str, object]) -> bool:
         """Record one validation, keep ``state`` (of tensors) if it is the best so far; True says stop."""
         elapsed = self.train.wall + self.valid.wall
-        better = valid_ndcg > max((entry["valid_ndcg10"] for entry in self.history), default=-1.0)
+        better = all(valid_ndcg > entry["valid_ndcg10"] for entry in self.history)
         entry = {"epoch": epoch, "elapsed_seconds": elapsed, "train_seconds": self.train.wall}
         self.history.append(entry | {"valid_ndcg10": valid_ndcg, "test_ndcg10": test_ndcg})
         if better:
@@ -165,17 +167,16 @@ class Run:
     def emit(self, ranking: Mapping[int, Sequence[int]], notes: str, epochs: int | None = None) -> None:
         """Write the line of JSON to the real standard output."""
         epochs = self.args.epochs if epochs is None else epochs
-        targets = self.split.targets(self.args.regime)
         result = {
             "library": self.library,
             "version": version(self.library),
             "regime": self.args.regime,
             "seed": self.args.seed,
             "epochs": epochs,
-            "train_targets": targets,
+            "train_targets": self.targets,
             "train_seconds": self.train.wall,
             "train_cpu_seconds": self.train.cpu,
-            "targets_per_second": targets * epochs / self.train.wall,
+            "targets_per_second": self.targets * epochs / self.train.wall,
             "eval_seconds": self.evaluation.wall,
             **accuracy(ranking, self.split.test),
             "startup_seconds": self.startup,

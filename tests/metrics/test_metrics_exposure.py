@@ -158,6 +158,13 @@ def test_lift_that_was_not_measured_is_none():
     assert (alone.value, alone.low, alone.high, alone.n) == (2, None, None, 1)
 
 
+@pytest.mark.parametrize("ratio", [lift, selectivity])
+def test_users_without_pairs_are_not_drawn(ratio):
+    idle = [0] * 30
+    got = ratio(exposed([1, 2, 3, *idle], [3, 4, 5, *idle]), exposed([1, 1, 2, *idle], [3, 4, 5, *idle]), rng())
+    assert got == ratio(exposed([1, 2, 3], [3, 4, 5]), exposed([1, 1, 2], [3, 4, 5]), rng())
+
+
 def test_seeds_are_averaged_for_each_user():
     attacked = [exposed([4, 0, 1, 2]), exposed([2, 2, 3, 0])]
     clean = [exposed([1, 0, 0, 1])]

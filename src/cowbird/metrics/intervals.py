@@ -1,6 +1,6 @@
 """How sure a number is: bootstrap, binomial and t intervals, without SciPy.
 
-Binomial and t intervals match SciPy's to ten digits (`tests/metrics/test_intervals.py`).
+Binomial and t intervals match SciPy's to nine digits (`tests/metrics/test_metrics_intervals.py`).
 """
 
 import math

@@ -66,7 +66,9 @@ class Block:
         else:
             plain = pl.DataFrame(schema={name: pl.String for name in wanted})
         if self._rows:
-            cells = {name: [row[place] or None for row in self._rows] for name, place in zip(wanted, places, strict=True)}
+            cells = {
+                name: [row[place] or None for row in self._rows] for name, place in zip(wanted, places, strict=True)
+            }
             plain = pl.concat([plain, pl.DataFrame(cells, schema=plain.schema)])
             self.number = np.concatenate([self.number, np.array(self._row_lines, dtype=np.int64)])
             order = np.argsort(self.number, kind="stable")

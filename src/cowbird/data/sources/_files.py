@@ -16,7 +16,8 @@ from typing import IO, cast
 
 from cowbird.errors import UserError
 
-_DAMAGE = (EOFError, OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+_DAMAGE = (EOFError, OSError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+_UNOPENABLE = (*_DAMAGE, RuntimeError, NotImplementedError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +36,21 @@ class Blob:
         Raises:
             UserError: If they can't be opened, or turn out damaged while they are read.
         """
-        try:
-            with ExitStack() as stack:
-                yield self.opener(stack)
-        except _DAMAGE as error:
-            raise UserError(
-                f"{self.name} can't be read: {error or type(error).__name__}.",
-                "Check that the file is complete and may be read, or download it again.",
-            ) from error
+        with ExitStack() as stack:
+            try:
+                opened = self.opener(stack)
+            except _UNOPENABLE as error:
+                raise self._unreadable(error) from error
+            try:
+                yield opened
+            except _DAMAGE as error:
+                raise self._unreadable(error) from error
+
+    def _unreadable(self, error: Exception) -> UserError:
+        return UserError(
+            f"{self.name} can't be read: {str(error) or type(error).__name__}.",
+            "Check that the file is complete, not encrypted and may be read, or download it again.",
+        )
 
 
 def from_file(path: Path) -> Blob:
@@ -109,7 +117,7 @@ def _in_archive(path: Path, names: Sequence[str]) -> tuple[dict[str, Blob], list
     try:
         with zipfile.ZipFile(path) as archive:
             members = [info.filename for info in archive.infolist() if not info.is_dir()]
-    except _DAMAGE as error:
+    except _UNOPENABLE as error:
         raise UserError(
             f"{path} should be a folder or a zip archive, and it is neither: {error}.",
             "Give the folder with the unpacked files, or download the archive again.",

@@ -113,7 +113,9 @@ def _profiles(log: EventLog, users: pl.DataFrame | None, file: str) -> Users:
         log.skips.add(file, "user has no events: profile not used", sorted(idle[LINE].to_list()))
         aligned = seen.join(users, on="id", how="left", maintain_order="left")
         bare = ~ids.is_in(users["id"].implode())
-        log.skips.add(log.file, f"user is not in {file}: kept, without attributes", log.users.lines.filter(bare).to_list())
+        log.skips.add(
+            log.file, f"user is not in {file}: kept, without attributes", log.users.lines.filter(bare).to_list()
+        )
         for name in users.columns:
             if name not in ("id", LINE):
                 values = aligned[name].cast(pl.String).str.strip_chars()

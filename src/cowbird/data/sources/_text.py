@@ -137,7 +137,9 @@ class _Head:
         if not line:
             raise UserError(f"{file} should begin with column names, and it is empty.", "Check the file.")
         if b"\0" in line or len(line) > LINE_LIMIT:
-            raise UserError(f"{file} should begin with column names, and its first line is not text.", "Check the file.")
+            raise UserError(
+                f"{file} should begin with column names, and its first line is not text.", "Check the file."
+            )
         try:
             text = line.decode(form.encoding).rstrip("\r\n")
             names = next(csv.reader([text], delimiter=form.separator, strict=True)) if form.quoted else []

@@ -1,0 +1,91 @@
+"""Parquet files with the same interface as `TextTable`: columns by name, in blocks, with row numbers for lines."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import polars as pl
+
+from cowbird.data.sources._files import pick
+from cowbird.data.sources._text import LINE
+from cowbird.errors import UserError
+
+ROWS = 2_000_000
+"""Rows read at once."""
+
+_BROKEN = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
+
+
+class ParquetTable:
+    """One Parquet file.
+
+    Args:
+        path: The file.
+
+    Raises:
+        UserError: If it is missing or is not Parquet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.file = path.name
+        try:
+            with path.open("rb") as stream:
+                self._schema = pl.read_parquet_schema(stream)
+        except _BROKEN as error:
+            raise self._unreadable(error) from error
+        self._path = path
+        self.names = list(self._schema)
+
+    def _unreadable(self, error: BaseException) -> UserError:
+        reason = str(error).partition("\n")[0]
+        return UserError(
+            f"{self.file} should be a Parquet file, and it can't be read: {reason}.",
+            "Check that the file is complete, or write it again.",
+        )
+
+    def frames(self, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+        """Yield the rows, block by block.
+
+        Args:
+            columns: Names of the columns wanted, each once.
+
+        Yields:
+            Frames with these columns and `LINE`, the row number from 1. Dates become seconds since 1970; numbers,
+            strings and lists of them stay; other values become strings.
+        """
+        chosen = [self._column(self.names[pick(column, self.names, self.file)]) for column in columns]
+        start = 0
+        while True:
+            try:
+                lazy = pl.scan_parquet(self._path, glob=False).slice(start, ROWS).select(chosen)
+                frame = lazy.collect()
+            except _BROKEN as error:
+                raise self._unreadable(error) from error
+            if frame.height or not start:
+                yield frame.with_columns((pl.int_range(pl.len(), dtype=pl.Int64) + (start + 1)).alias(LINE))
+            if frame.height < ROWS:
+                return
+            start += ROWS
+
+    def _column(self, name: str) -> pl.Expr:
+        """Return the expression that reads a column."""
+        dtype = self._schema[name]
+        column = pl.col(name)
+        if isinstance(dtype, pl.Datetime | pl.Date):
+            return column.cast(pl.Datetime("us")).dt.epoch("us") / 1e6
+        if dtype.is_numeric() or dtype == pl.String:
+            return column
+        if isinstance(dtype, pl.List):
+            return column.cast(pl.List(pl.String))
+        if isinstance(dtype, pl.Boolean | pl.Categorical | pl.Enum | pl.Null):
+            return column.cast(pl.String)
+        raise UserError(
+            f"Column '{name}' of {self.file} should hold text, numbers or dates, and it holds {dtype}.",
+            "Convert the column, or name another.",
+        )
+
+
+def as_text(values: pl.Series) -> pl.Series:
+    """Return ids as strings; whole numbers that were stored as floats lose their `.0`."""
+    if values.dtype.is_float() and (values.is_null() | (values == values.round(0))).all():
+        values = values.cast(pl.Int64, strict=False)
+    return values.cast(pl.String)

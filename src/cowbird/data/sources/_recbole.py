@@ -1,0 +1,149 @@
+"""RecBole atomic files: tab-separated text with typed column names such as `user_id:token`.
+
+The format is described in RecBole's documentation, "Atomic Files". A `token_seq` holds tokens separated by spaces, and
+a `float_seq` numbers; quotes are ordinary characters. The genre `Children's` is one token, and so is `Sci-Fi`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+
+from cowbird.data.sources._ages import bracket
+from cowbird.data.sources._events import EventLog
+from cowbird.data.sources._files import Blob, from_file, pick
+from cowbird.data.sources._tables import assemble, keyed, seeded, split
+from cowbird.data.sources._text import Form, TextTable
+from cowbird.data.types import Dataset, Skips
+from cowbird.errors import UserError
+
+TITLES = ("movie_title", "title", "name", "item_name")
+"""Names under which titles are looked for."""
+CATEGORIES = ("genre", "genres", "class", "categories", "category", "tags")
+"""Names under which categories are looked for."""
+
+_TAB = Form(separator="\t", quoted=False)
+
+
+class Columns(NamedTuple):
+    """Names of the columns, without their types; `None` looks for the usual ones."""
+
+    user: str = "user_id"
+    item: str = "item_id"
+    time: str | None = "timestamp"
+    rating: str | None = "rating"
+    title: str | None = None
+    category: str | None = None
+
+
+class _Typed:
+    """A table whose header says the type of each column."""
+
+    def __init__(self, blob: Blob, skips: Skips) -> None:
+        self.table = TextTable(blob, _TAB, skips)
+        self.file = blob.name
+        parts = [name.partition(":") for name in self.table.names]
+        if not any(kind for _, _, kind in parts):
+            raise UserError(
+                f"{self.file} should name its columns as in 'user_id:token', and they are "
+                f"{', '.join(repr(name[:60]) for name in self.table.names[:10])}.",
+                "For plain CSV or TSV files use the source 'tabular'.",
+            )
+        self.names = [name for name, _, _ in parts]
+        self._kinds = [kind for _, _, kind in parts]
+
+    def raw(self, name: str, field: str = "") -> str:
+        """Return a column's name as the header writes it."""
+        return self.table.names[pick(name, self.names, self.file, field)]
+
+    def first(self, wanted: str | None, usual: Sequence[str], field: str) -> str | None:
+        """Return the name of the column wanted, or the first usual one that is there."""
+        if wanted is not None:
+            pick(wanted, self.names, self.file, field)
+            return wanted
+        return next((name for name in usual if name in self.names), None)
+
+    def is_sequence(self, name: str) -> bool:
+        """Tell whether a column holds tokens separated by spaces."""
+        return self._kinds[self.names.index(name)].endswith("_seq")
+
+
+def atomic_files(folder: Path, stem: str | None) -> dict[str, Blob]:
+    """Find the atomic files in a folder.
+
+    Args:
+        folder: The folder.
+        stem: Their name without the ending; `None` if the folder holds one `.inter` file.
+
+    Returns:
+        The files by ending: `inter`, and `item` and `user` where they exist.
+    """
+    if not folder.is_dir():
+        raise UserError(f"Expected a folder with atomic files at {folder}, and there is none.", "Check the path.")
+    stems = sorted(path.stem for path in folder.glob("*.inter"))
+    if stem is None and len(stems) != 1:
+        found = f"holds {len(stems)}: {', '.join(stems[:10])}" if stems else "holds none"
+        raise UserError(
+            f"{folder} should hold one .inter file, and it {found}.",
+            "Name it with the field 'name'." if stems else "Give the folder with the .inter, .item and .user files.",
+        )
+    stem = stem or stems[0]
+    blobs = {"inter": from_file(folder / f"{stem}.inter")}
+    for ending in ("item", "user"):
+        path = folder / f"{stem}.{ending}"
+        if path.is_file():
+            blobs[ending] = from_file(path)
+    return blobs
+
+
+def read_atomic(name: str, blobs: dict[str, Blob], columns: Columns) -> Dataset:
+    """Read atomic files.
+
+    Args:
+        name: Name of the source.
+        blobs: The files by ending.
+        columns: Names of the columns.
+    """
+    skips = Skips()
+    items = _items(_Typed(blobs["item"], skips), columns, skips) if "item" in blobs else None
+    users = _users(_Typed(blobs["user"], skips), columns, skips) if "user" in blobs else None
+    log = _events(_Typed(blobs["inter"], skips), columns, EventLog(blobs["inter"].name, skips, seeded(items)))
+    files = tuple(blobs[ending].name if ending in blobs else "" for ending in ("item", "user"))
+    return assemble(name, log, items, users, (files[0], files[1]))
+
+
+def _events(table: _Typed, columns: Columns, log: EventLog) -> EventLog:
+    """Add the interactions to a log."""
+    wanted = {table.raw(columns.user, "user_column"): "user", table.raw(columns.item, "item_column"): "item"}
+    defaults = Columns()
+    for role in ("time", "rating"):
+        column: str | None = getattr(columns, role)
+        if column is not None and (column in table.names or column != getattr(defaults, role)):
+            wanted[table.raw(column, f"{role}_column")] = role
+    for frame in table.table.frames(list(wanted)):
+        log.add(frame.rename(wanted))
+    return log
+
+
+def _items(table: _Typed, columns: Columns, skips: Skips) -> pl.DataFrame:
+    """Read the catalogue."""
+    title = table.first(columns.title, TITLES, "title_column")
+    category = table.first(columns.category, CATEGORIES, "category_column")
+    exprs = [pl.col(table.raw(columns.item, "item_column")).alias("id"), pl.selectors.last()]
+    if title is not None:
+        exprs.append(pl.col(table.raw(title)).alias("title"))
+    if category is not None:
+        separator = " " if table.is_sequence(category) else ""
+        exprs.append(split(table.raw(category), separator).alias("categories"))
+    names = dict.fromkeys(table.raw(name) for name in (columns.item, title, category) if name is not None)
+    frames = (frame.select(exprs) for frame in table.table.frames(list(names)))
+    return keyed(frames, table.file, "item", skips)
+
+
+def _users(table: _Typed, columns: Columns, skips: Skips) -> pl.DataFrame:
+    """Read the profiles; every column but the id is an attribute."""
+    own = pick(columns.user, table.names, table.file, "user_column")
+    rename = {raw: "id" if place == own else table.names[place] for place, raw in enumerate(table.table.names)}
+    frame = keyed((part.rename(rename) for part in table.table.frames(list(rename))), table.file, "user", skips)
+    return frame.with_columns(bracket("age")) if "age" in frame.columns else frame

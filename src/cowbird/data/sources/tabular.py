@@ -1,0 +1,170 @@
+"""Your own logs: interactions as CSV, TSV (either may be gzipped) or Parquet, with optional item and user files."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+
+from cowbird.data.sources._events import EventLog
+from cowbird.data.sources._files import Blob, from_file, pick
+from cowbird.data.sources._parquet import ParquetTable, as_text
+from cowbird.data.sources._tables import assemble, keyed, seeded, split
+from cowbird.data.sources._text import LINE, LINE_LIMIT, Form, TextTable
+from cowbird.data.sources.base import Source
+from cowbird.data.types import Dataset, Skips
+
+_SEPARATORS = (",", "\t", ";", "|")
+_DATES = ("%Y-%m-%d %H:%M:%S%.f%:z", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
+
+
+class Tabular(Source):
+    """CSV, TSV or Parquet files with named columns.
+
+    Users come in the order of their first event, items in the order of the item file and then of their first event.
+    Spaces around ids are taken off; titles stay as they are. Events that equal another in user, item, time and rating
+    are skipped where there is a time column; without one, the order of the file is the order in time, and repeats stay.
+    """
+
+    path: Path
+    """Interactions: `.csv`, `.tsv`, `.txt`, each also with `.gz`, or `.parquet`."""
+    item_path: Path | None = None
+    """Catalogue, with the column of item ids and columns of titles and categories."""
+    user_path: Path | None = None
+    """Profiles, with the column of user ids and one column an attribute."""
+    user_column: str = "user_id"
+    """Column of user ids, in the interactions and the user file."""
+    item_column: str = "item_id"
+    """Column of item ids, in the interactions and the item file."""
+    time_column: str | None = "timestamp"
+    """Column of times: numbers, or dates such as `2024-05-01 12:30:00`; `timestamp` is read only if it is there."""
+    rating_column: str | None = "rating"
+    """Column of ratings; `rating` is read only if it is there."""
+    title_column: str | None = "title"
+    """Column of titles in the item file; `title` is read only if it is there."""
+    category_column: str | None = "category"
+    """Column of categories in the item file; `category` is read only if it is there."""
+    category_separator: str = "|"
+    """What stands between the categories of an item; an empty string if each item has one."""
+    attribute_columns: tuple[str, ...] | None = None
+    """Columns of the user file to keep as attributes; all of them by default."""
+    separator: str | None = None
+    """What stands between columns of text files; by default the one the first line uses most, of `,` tab `;` and `|`."""
+    quoted: bool = True
+    """Whether double quotes wrap fields in text files."""
+    encoding: Literal["utf-8", "latin-1"] = "utf-8"
+    """Encoding of text files."""
+
+    def load(self) -> Dataset:
+        """Read the files."""
+        skips = Skips()
+        items = self._items(skips)
+        users = self._users(skips)
+        log = self._events(EventLog(self.path.name, skips, seeded(items)))
+        files = tuple(path.name if path else "" for path in (self.item_path, self.user_path))
+        return assemble(self.path.name.partition(".")[0], log, items, users, (files[0], files[1]))
+
+    def _table(self, path: Path, skips: Skips) -> TextTable | ParquetTable:
+        """Open one file."""
+        blob = from_file(path)
+        if path.suffix in (".parquet", ".pq"):
+            return ParquetTable(path)
+        separator = self.separator or _sniff(blob)
+        return TextTable(blob, Form(separator, self.quoted, self.encoding), skips)
+
+    def _optional(self, field: str, table: TextTable | ParquetTable) -> str | None:
+        """Return the column that a field names; `None` if it is the default and the file lacks it."""
+        column: str | None = getattr(self, field)
+        if column is None or (column not in table.names and column == type(self).model_fields[field].default):
+            return None
+        return table.names[pick(column, table.names, table.file, field)]
+
+    def _events(self, log: EventLog) -> EventLog:
+        """Read the interactions."""
+        table = self._table(self.path, log.skips)
+        roles = {"user": self.user_column, "item": self.item_column}
+        for role in ("user", "item"):
+            pick(roles[role], table.names, table.file, f"{role}_column")
+        for role in ("time", "rating"):
+            column = self._optional(f"{role}_column", table)
+            if column is not None:
+                roles[role] = column
+        for frame in table.frames(_distinct(roles.values())):
+            chosen = frame.select(*(pl.col(column).alias(role) for role, column in roles.items()), LINE)
+            chosen = chosen.with_columns(as_text(chosen["user"]), as_text(chosen["item"]))
+            log.add(_dated(chosen, log) if "time" in roles else chosen)
+        return log
+
+    def _items(self, skips: Skips) -> pl.DataFrame | None:
+        """Read the catalogue."""
+        if self.item_path is None:
+            return None
+        table = self._table(self.item_path, skips)
+        pick(self.item_column, table.names, table.file, "item_column")
+        title, category = self._optional("title_column", table), self._optional("category_column", table)
+        columns = _distinct(name for name in (self.item_column, title, category) if name is not None)
+        parts: list[pl.DataFrame] = []
+        for frame in table.frames(columns):
+            chosen = [as_text(frame[self.item_column]).alias("id"), frame[LINE]]
+            if title is not None:
+                chosen.append(frame[title].cast(pl.String).alias("title"))
+            if category is not None:
+                chosen.append(self._categories(frame, category))
+            parts.append(pl.DataFrame(chosen))
+        return keyed(parts, table.file, "item", skips)
+
+    def _categories(self, frame: pl.DataFrame, column: str) -> pl.Series:
+        """Return the lists of categories of some items."""
+        if isinstance(frame.schema[column], pl.List):
+            return frame[column].alias("categories")
+        texts = frame.select(pl.col(column).cast(pl.String))
+        return texts.select(split(column, self.category_separator)).to_series().alias("categories")
+
+    def _users(self, skips: Skips) -> pl.DataFrame | None:
+        """Read the profiles."""
+        if self.user_path is None:
+            return None
+        table = self._table(self.user_path, skips)
+        pick(self.user_column, table.names, table.file, "user_column")
+        names = self.attribute_columns
+        if names is None:
+            names = tuple(name for name in table.names if name != self.user_column)
+        for name in names:
+            pick(name, table.names, table.file, "attribute_columns")
+        frames = (
+            pl.DataFrame(
+                [as_text(frame[self.user_column]).alias("id"), frame[LINE], *(as_text(frame[name]) for name in names)]
+            )
+            for frame in table.frames(_distinct([self.user_column, *names]))
+        )
+        return keyed(frames, table.file, "user", skips)
+
+
+def _distinct(names: Iterable[str]) -> list[str]:
+    """Return names in their order, each once."""
+    return list(dict.fromkeys(names))
+
+
+def _sniff(blob: Blob) -> str:
+    """Return the separator that the first line of a file uses most."""
+    with blob.stream() as stream:
+        line = stream.readline(LINE_LIMIT)
+    return max(_SEPARATORS, key=lambda separator: line.count(separator.encode()))
+
+
+def _dated(frame: pl.DataFrame, log: EventLog) -> pl.DataFrame:
+    """Turn times written as dates into seconds since 1970 (UTC where they name no zone)."""
+    if frame.schema["time"] != pl.String:
+        return frame
+    texts = frame["time"].str.strip_chars()
+    numbers = texts.cast(pl.Float64, strict=False)
+    written = numbers.is_null() & texts.is_not_null() & (texts != "")
+    if not written.any():
+        return frame.with_columns(time=numbers)
+    spaced = pl.col("time").str.strip_chars().str.replace(r"^(\S{10})T", "$1 ").str.replace(r"Z$", "+00:00")
+    seconds = [
+        spaced.str.to_datetime(form, strict=False, time_unit="us").dt.epoch("us").cast(pl.Float64) / 1e6
+        for form in _DATES
+    ]
+    frame = frame.with_columns(time=pl.coalesce(numbers, *seconds))
+    return log.reject(frame, written & frame["time"].is_null(), "time is neither a number nor a date")
