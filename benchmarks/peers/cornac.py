@@ -4,7 +4,7 @@ Regime: ``prefix`` is the library's only one. Its session iterator makes a sampl
 a session, and here a user's history is one session.
 """
 
-from harness import BATCH, DROPOUT, HEADS, HIDDEN, K, LAYERS, MAX_LEN, RATE, Run, Split, parse
+from harness import BATCH, DROPOUT, HEADS, HIDDEN, LAYERS, MAX_LEN, RATE, K, Run, Split, parse
 
 NOTES = (
     "regime prefix only (native); the library has no full softmax: its loss 'ce' ranks each target against the batch's "

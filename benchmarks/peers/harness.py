@@ -64,6 +64,7 @@ class Split:
 
     @classmethod
     def read(cls, folder: Path) -> "Split":
+        """Read the three files that data.py wrote; their rows are in order."""
         parts: dict[str, list[tuple[int, int]]] = {}
         for name in ("train", "valid", "test"):
             with (folder / f"{name}.csv").open(newline="", encoding="utf-8") as file:
@@ -75,6 +76,7 @@ class Split:
 
     @property
     def items(self) -> list[int]:
+        """Return every item of the three parts, sorted."""
         return sorted({i for seq in self.train.values() for i in seq} | {*self.valid.values(), *self.test.values()})
 
     def known(self, user: int) -> list[int]:

@@ -8,7 +8,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from harness import BATCH, DROPOUT, HEADS, HIDDEN, K, LAYERS, MAX_LEN, RATE, Run, Split, parse
+from harness import BATCH, DROPOUT, HEADS, HIDDEN, LAYERS, MAX_LEN, RATE, K, Run, Split, parse
 
 NAME = "common"
 NOTES = (

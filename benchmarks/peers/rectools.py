@@ -5,7 +5,7 @@ of a history off as a user of its own, so that an epoch uses every transition on
 supported.
 """
 
-from harness import BATCH, DROPOUT, HEADS, HIDDEN, K, LAYERS, MAX_LEN, RATE, Run, Split, parse
+from harness import BATCH, DROPOUT, HEADS, HIDDEN, LAYERS, MAX_LEN, RATE, K, Run, Split, parse
 
 NOTES = (
     "regimes last (native) and all (windows as users); Adam betas (0.9, 0.98), the library's default; every position "

@@ -8,7 +8,7 @@ model's exposure over the clean model's.
 Pairs of one user are not independent, so sums are kept per user and the bootstrap draws users.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -211,6 +211,45 @@ def lift(
     table = np.stack([top.sums, bottom.sums, top.pairs.astype(np.float64)], axis=1)
     draws = resampled_sums(table[top.pairs > 0], rng, resamples)
     return _ratio(top, bottom, draws[:, :2] / draws[:, 2:], level)
+
+
+def lifts(
+    attacked: Mapping[Cell, Exposure],
+    clean: Mapping[Cell, Exposure],
+    rng: np.random.Generator,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+) -> dict[Cell, Lift]:
+    """Return the lift of every cell; the cells of a group share their resamples, so this costs little more than one.
+
+    Args:
+        attacked: Exposures under the attacked model, from `exposures`.
+        clean: The same cells under the clean model.
+        rng: Generator to draw from.
+        resamples: Number of resamples.
+        level: Coverage.
+
+    Raises:
+        UserError: As `lift`, and if a cell has no clean counterpart.
+    """
+    found: dict[Cell, Lift] = {}
+    for group in dict.fromkeys(cell.group for cell in attacked):
+        members = [cell for cell in attacked if cell.group == group]
+        for cell in members:
+            if cell not in clean:
+                raise UserError(f"There is no clean exposure for {cell}.", "Measure both models alike.")
+            _check_aligned(attacked[cell], clean[cell])
+        pairs = attacked[members[0]].pairs
+        kept = pairs > 0
+        sums = [side[cell].sums[kept] for side in (attacked, clean) for cell in members]
+        if not kept.any():
+            draws = np.empty((0, len(sums) + 1))
+        else:
+            draws = resampled_sums(np.stack([*sums, pairs[kept].astype(np.float64)], axis=1), rng, resamples)
+        for number, cell in enumerate(members):
+            columns = draws[:, [number, number + len(members)]] / draws[:, -1:]
+            found[cell] = _ratio(attacked[cell], clean[cell], columns, level)
+    return found
 
 
 def selectivity(

@@ -64,11 +64,9 @@ class Block:
             except pl.exceptions.PolarsError as error:
                 raise UserError(f"{file} can't be read as delimited text: {error}.", "Check the file.") from error
         else:
-            plain = pl.DataFrame(schema={name: pl.String for name in wanted})
+            plain = pl.DataFrame(schema=dict.fromkeys(wanted, pl.String))
         if self._rows:
-            cells = {
-                name: [row[place] or None for row in self._rows] for name, place in zip(wanted, places, strict=True)
-            }
+            cells = [pl.Series([row[place] or None for row in self._rows], dtype=pl.String) for place in places]
             plain = pl.concat([plain, pl.DataFrame(cells, schema=plain.schema)])
             self.number = np.concatenate([self.number, np.array(self._row_lines, dtype=np.int64)])
             order = np.argsort(self.number, kind="stable")
@@ -106,7 +104,7 @@ class Block:
         """Move lines with quotes into rows, but for those where the quotes can be taken out."""
         separator = ord(self._separator)
         touched, simple = simple_lines(self._bytes, self._ends, separator)
-        found = read_records(self._body, self._ends, touched[~simple], self._separator, LINE_LIMIT, last)
+        found = read_records(self._body, self._ends, touched[~simple], self._separator, limit=LINE_LIMIT, last=last)
         plain = np.ones(len(self._ends), dtype=bool)
         if found.open >= 0:
             self.used = int(self._starts[found.open])

@@ -1,51 +1,27 @@
-"""Interactions gathered block by block into flat arrays.
-
-Ids become int32 codes as they arrive, in the order of their first appearance, so that memory holds numbers only.
-"""
+"""Interactions gathered block by block into flat arrays; memory holds numbers only."""
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
+from cowbird.data.sources._encoder import Encoder, whole_numbers
 from cowbird.data.sources._text import LINE
-from cowbird.data.types import Interactions, Skips
+from cowbird.data.types import Index, Interactions, Skips, Time
 from cowbird.errors import UserError
 
 
-class Encoder:
-    """Numbers ids in the order of their first appearance."""
-
-    def __init__(self) -> None:
-        self._known = pl.DataFrame(schema={"id": pl.String, "code": pl.Int32, "line": pl.Int64})
-
-    def __len__(self) -> int:
-        return self._known.height
-
-    @property
-    def ids(self) -> pl.Series:
-        """The ids by code."""
-        return self._known["id"]
-
-    @property
-    def lines(self) -> pl.Series:
-        """The line where each id first stood, by code."""
-        return self._known["line"]
-
-    def encode(self, ids: pl.Series, lines: pl.Series) -> pl.Series:
-        """Return the code of each id; unknown ids get new codes."""
-        rows = pl.DataFrame({"id": ids, "line": lines})
-        codes = self._look_up(rows)
-        unknown = codes.is_null()
-        if not unknown.any():
-            return codes
-        fresh = rows.filter(unknown).unique("id", keep="first", maintain_order=True)
-        start = self._known.height
-        numbered = fresh.with_columns(code=pl.int_range(start, start + fresh.height, dtype=pl.Int32))
-        self._known = pl.concat([self._known, numbered.select("id", "code", "line")], rechunk=True)
-        return self._look_up(rows)
-
-    def _look_up(self, rows: pl.DataFrame) -> pl.Series:
-        known = self._known.select("id", "code")
-        return rows.select("id").join(known, on="id", how="left", maintain_order="left")["code"]
+def time_order(user: Index, time: Time | None) -> NDArray[np.int64]:
+    """Return the stable order of events by user and time, shape `[events]`."""
+    if time is None or not len(time):
+        return np.argsort(user, kind="stable")
+    since = time - time.min()
+    span = int(since.max()) + 1
+    if span * (int(user.max()) + 1) < 2**62 and np.array_equal(np.floor(since), since):
+        key = user.astype(np.int64)
+        key *= span
+        key += since.astype(np.int64)
+        return np.argsort(key, kind="stable")
+    return np.lexsort((time, user))
 
 
 class EventLog:
@@ -71,16 +47,19 @@ class EventLog:
             frame: Columns `user` and `item` (strings), optionally `time` and `rating` (strings or numbers) and `mark`
                 (a number that tells otherwise equal events apart), and `LINE`.
         """
-        frame = frame.with_columns(pl.col("user", "item").str.strip_chars())
         for name in ("user", "item"):
+            if whole_numbers(frame[name]) is not None:
+                continue
+            frame = frame.with_columns(pl.col(name).str.strip_chars())
             missing = frame[name].is_null() | (frame[name] == "")
             frame = self.reject(frame, missing, f"{name} id is missing")
         for name, dtype in (("time", pl.Float64), ("rating", pl.Float32)):
             if name in frame.columns:
                 frame = self._numbers(frame, name, dtype)
         lines = frame[LINE]
-        codes = [self.users.encode(frame["user"], lines), self.items.encode(frame["item"], lines)]
-        self._parts.append(frame.with_columns(user=codes[0], item=codes[1]))
+        user = pl.Series("user", self.users.encode(frame["user"], lines))
+        item = pl.Series("item", self.items.encode(frame["item"], lines))
+        self._parts.append(frame.with_columns(user, item))
 
     def reject(self, frame: pl.DataFrame, rows: pl.Series, reason: str) -> pl.DataFrame:
         """Count some rows as skipped, and return the others."""
@@ -112,14 +91,14 @@ class EventLog:
         Raises:
             UserError: If there is no usable event.
         """
-        frame = pl.concat(self._parts, rechunk=False) if self._parts else pl.DataFrame()
+        frame = pl.concat(self._parts, rechunk=True) if self._parts else pl.DataFrame()
         self._parts.clear()
         if frame.is_empty():
             worst = self.skips.list()
             why = f" Most rows failed: {worst[0]}." if worst else ""
             raise UserError(f"{self.file} should hold interactions, and none can be used.{why}", "Check the columns.")
         dated = "time" in frame.columns
-        frame = frame.sort("user", "time", maintain_order=True) if dated else frame.sort("user", maintain_order=True)
+        frame = frame[time_order(frame["user"].to_numpy(), frame["time"].to_numpy() if dated else None)]
         if dated:
             frame = self._without_repeats(frame)
         counts = np.bincount(frame["user"].to_numpy(), minlength=len(self.users))

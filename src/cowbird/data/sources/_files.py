@@ -8,7 +8,7 @@ import gzip
 import lzma
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -30,7 +30,7 @@ class Blob:
     """Opens the stream; what it opens on the way goes onto the stack."""
 
     @contextmanager
-    def stream(self) -> Iterator[IO[bytes]]:
+    def stream(self) -> Generator[IO[bytes]]:
         """Open the bytes for reading.
 
         Raises:
@@ -177,7 +177,7 @@ def pick(wanted: str, names: Sequence[str], file: str, field: str = "") -> int:
             "Rename or remove the others.",
         )
     folded = {name.lower(): name for name in reversed(names)}
-    close = [folded[name] for name in difflib.get_close_matches(wanted.lower(), list(folded), n=3, cutoff=0.5)]
+    close = [folded[name] for name in difflib.get_close_matches(wanted.lower(), list(folded), n=3, cutoff=0.6)]
     have = ", ".join(f"'{name[:60]}'" for name in names[:20])
     meant = f"Did you mean {' or '.join(repr(name) for name in close)}? " if close else ""
     setting = f"Set {field} to the column's name." if field else "Check that this is the right file."

@@ -52,17 +52,16 @@ def simple_lines(body: NDArray[np.uint8], ends: Places, separator: int) -> tuple
     opens = rank % 2 == 0
     before = body[np.maximum(quotes - 1, 0)]
     after = body[quotes + 1]
-    good = np.where(
-        opens,
-        (quotes == 0) | (before == separator) | (before == 0x0A),
-        (after == separator) | (after == 0x0A) | ((after == 0x0D) & (quotes + 2 == ends[line])),
-    )
+    opening: Mask = (quotes == 0) | (before == separator) | (before == 0x0A)
+    closing: Mask = (after == separator) | (after == 0x0A) | ((after == 0x0D) & (quotes + 2 == ends[line]))
+    good: Mask = (opens & opening) | (~opens & closing)
     fields = np.searchsorted(np.flatnonzero(body == separator), quotes)
     good[1:] &= opens[1:] | (fields[1:] == fields[:-1])
-    return touched, np.logical_and.reduceat(good, first) & (counts % 2 == 0)
+    simple: Mask = np.logical_and.reduceat(good, first) & (counts % 2 == 0)
+    return touched, simple
 
 
-def read_records(body: bytes, ends: Places, touched: Places, separator: str, limit: int, last: bool) -> Records:
+def read_records(body: bytes, ends: Places, touched: Places, separator: str, *, limit: int, last: bool) -> Records:
     """Read the quoted lines that are not simple.
 
     Args:

@@ -14,7 +14,7 @@ from cowbird.data.sources._ages import bracket
 from cowbird.data.sources._events import EventLog
 from cowbird.data.sources._files import Blob, from_file, pick
 from cowbird.data.sources._tables import assemble, keyed, seeded, split
-from cowbird.data.sources._text import Form, TextTable
+from cowbird.data.sources._text import ID, LINE, Form, TextTable
 from cowbird.data.types import Dataset, Skips
 from cowbird.errors import UserError
 
@@ -52,6 +52,8 @@ class _Typed:
             )
         self.names = [name for name, _, _ in parts]
         self._kinds = [kind for _, _, kind in parts]
+        for name in self.names:
+            pick(name, self.names, self.file)
 
     def raw(self, name: str, field: str = "") -> str:
         """Return a column's name as the header writes it."""
@@ -130,7 +132,7 @@ def _items(table: _Typed, columns: Columns, skips: Skips) -> pl.DataFrame:
     """Read the catalogue."""
     title = table.first(columns.title, TITLES, "title_column")
     category = table.first(columns.category, CATEGORIES, "category_column")
-    exprs = [pl.col(table.raw(columns.item, "item_column")).alias("id"), pl.selectors.last()]
+    exprs = [pl.col(table.raw(columns.item, "item_column")).alias(ID), pl.col(LINE)]
     if title is not None:
         exprs.append(pl.col(table.raw(title)).alias("title"))
     if category is not None:
@@ -144,6 +146,7 @@ def _items(table: _Typed, columns: Columns, skips: Skips) -> pl.DataFrame:
 def _users(table: _Typed, columns: Columns, skips: Skips) -> pl.DataFrame:
     """Read the profiles; every column but the id is an attribute."""
     own = pick(columns.user, table.names, table.file, "user_column")
-    rename = {raw: "id" if place == own else table.names[place] for place, raw in enumerate(table.table.names)}
+    rename = {raw: ID if place == own else table.names[place] for place, raw in enumerate(table.table.names)}
     frame = keyed((part.rename(rename) for part in table.table.frames(list(rename))), table.file, "user", skips)
-    return frame.with_columns(bracket("age")) if "age" in frame.columns else frame
+    wanted = "age" in frame.columns and "age_group" not in frame.columns
+    return frame.with_columns(bracket("age")) if wanted else frame

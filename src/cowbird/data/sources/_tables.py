@@ -6,8 +6,9 @@ from types import MappingProxyType
 import numpy as np
 import polars as pl
 
-from cowbird.data.sources._events import Encoder, EventLog
-from cowbird.data.sources._text import LINE
+from cowbird.data.sources._encoder import Encoder
+from cowbird.data.sources._events import EventLog
+from cowbird.data.sources._text import ID, LINE
 from cowbird.data.types import Attribute, Dataset, Index, Items, Offset, Skips, Users
 
 
@@ -15,17 +16,17 @@ def keyed(frames: Iterable[pl.DataFrame], file: str, what: str, skips: Skips) ->
     """Gather a table of items or users with one row an id, in file order.
 
     Args:
-        frames: Blocks with a column `id` and `LINE`.
+        frames: Blocks with the columns `ID` and `LINE`.
         file: Name of the file.
         what: `item` or `user`, for messages.
         skips: Where rows without an id, and rows that repeat one, are counted.
     """
     parts = list(frames)
-    frame = pl.concat(parts).with_columns(pl.col("id").str.strip_chars())
-    missing = frame["id"].is_null() | (frame["id"] == "")
+    frame = pl.concat(parts).with_columns(pl.col(ID).str.strip_chars())
+    missing = frame[ID].is_null() | (frame[ID] == "")
     skips.add(file, f"{what} id is missing", frame.filter(missing)[LINE].to_list())
     frame = frame.filter(~missing)
-    first = frame["id"].is_first_distinct()
+    first = frame[ID].is_first_distinct()
     skips.add(file, f"{what} id stands in an earlier row, which is kept", frame.filter(~first)[LINE].to_list())
     return frame.filter(first)
 
@@ -52,8 +53,8 @@ def assemble(
     Args:
         name: Name of the source.
         log: The events. If there is a catalogue, its encoder has to know it: see `seeded`.
-        items: Catalogue from `keyed`: `id`, optionally `title` (string) and `categories` (list of strings).
-        users: Profiles from `keyed`: `id` and one column an attribute.
+        items: Catalogue from `keyed`: `ID`, optionally `title` (string) and `categories` (list of strings).
+        users: Profiles from `keyed`: `ID` and one column an attribute.
         files: Names of the item file and the user file.
     """
     interactions = log.interactions()
@@ -66,7 +67,7 @@ def seeded(items: pl.DataFrame | None) -> Encoder:
     """Return an encoder that knows the items of a catalogue, in its order."""
     encoder = Encoder()
     if items is not None:
-        encoder.encode(items["id"], items[LINE])
+        encoder.encode(items[ID], items[LINE])
     return encoder
 
 
@@ -108,16 +109,15 @@ def _profiles(log: EventLog, users: pl.DataFrame | None, file: str) -> Users:
     ids = log.users.ids
     attributes: dict[str, Attribute] = {}
     if users is not None:
-        seen = pl.DataFrame({"id": ids})
-        idle = users.join(seen, on="id", how="anti")
+        seen = pl.DataFrame({ID: ids})
+        idle = users.join(seen, on=ID, how="anti")
         log.skips.add(file, "user has no events: profile not used", sorted(idle[LINE].to_list()))
-        aligned = seen.join(users, on="id", how="left", maintain_order="left")
-        bare = ~ids.is_in(users["id"].implode())
-        log.skips.add(
-            log.file, f"user is not in {file}: kept, without attributes", log.users.lines.filter(bare).to_list()
-        )
+        aligned = seen.join(users, on=ID, how="left", maintain_order="left")
+        bare = ~ids.is_in(users[ID].implode())
+        lines = log.users.lines.filter(bare).to_list()
+        log.skips.add(log.file, f"user is not in {file}: kept, without attributes", lines)
         for name in users.columns:
-            if name not in ("id", LINE):
+            if name not in (ID, LINE):
                 values = aligned[name].cast(pl.String).str.strip_chars()
                 attributes[name] = Attribute(*_coded(values.set(values == "", None)))
     return Users(tuple(ids.to_list()), MappingProxyType(attributes))

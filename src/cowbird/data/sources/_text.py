@@ -22,6 +22,8 @@ BLOCK = 32 << 20
 """Bytes read at once."""
 LINE = "\0line"
 """Name of the column with line numbers in the frames that tables yield (no header can hold it)."""
+ID = "\0id"
+"""Name of the column with ids in the frames of items and users."""
 
 _MAGIC = {
     b"PK\x03\x04": "a zip archive",
@@ -90,7 +92,7 @@ class TextTable:
                 cut = data.rfind(b"\n") + 1
                 data = data[: cut + LINE_LIMIT + 1]
                 block = Block(data[:cut], self._form.separator, len(self.names), self._form.quoted, last=not chunk)
-                if block.used:
+                if block.used or not chunk:
                     frame = block.frame(places, columns, self.file)
                     yield frame.with_columns(pl.Series(LINE, block.number + line, dtype=pl.Int64))
                     for reason, rows in block.bad.items():

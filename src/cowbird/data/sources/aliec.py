@@ -21,7 +21,7 @@ import polars as pl
 from cowbird.data.sources._events import EventLog
 from cowbird.data.sources._files import Blob, from_folder
 from cowbird.data.sources._tables import assemble, keyed, seeded
-from cowbird.data.sources._text import LINE, Form, TextTable
+from cowbird.data.sources._text import ID, LINE, Form, TextTable
 from cowbird.data.sources.base import Source
 from cowbird.data.types import Dataset, Skips
 
@@ -76,7 +76,7 @@ class AliEC(Source):
         category = pl.col(self.category).str.strip_chars()
         present = pl.when(category != "NULL").then(category)
         for frame in TextTable(blob, Form(), skips).frames(["adgroup_id", self.category]):
-            yield frame.select(pl.col("adgroup_id").alias("id"), pl.concat_list(present).alias("categories"), LINE)
+            yield frame.select(pl.col("adgroup_id").alias(ID), pl.concat_list(present).alias("categories"), LINE)
 
     def _behaviors(self, blob: Blob, skips: Skips) -> EventLog:
         """Read the behavior log."""
@@ -96,14 +96,14 @@ class AliEC(Source):
 
 def _pairs(log: EventLog) -> pl.DataFrame:
     """Return the catalogue of category and brand pairs that a log holds."""
-    category = pl.col("id").str.split("/").list.head(1).alias("categories")
-    return pl.DataFrame({"id": log.items.ids, LINE: log.items.lines}).with_columns(category)
+    category = pl.col(ID).str.split("/").list.head(1).alias("categories")
+    return pl.DataFrame({ID: log.items.ids, LINE: log.items.lines}).with_columns(category)
 
 
 def _profiles(blob: Blob, skips: Skips) -> pl.DataFrame:
     """Read the profiles; every column but the id is an attribute."""
     table = TextTable(blob, Form(), skips)
-    frames = (frame.rename({"userid": "id"}) for frame in table.frames(["userid", *_others(table)]))
+    frames = (frame.rename({"userid": ID}) for frame in table.frames(["userid", *_others(table)]))
     return keyed(frames, table.file, "user", skips)
 
 

@@ -1,4 +1,4 @@
-"""CIKM 2019 EComm AI: Taobao behavior for "Efficient User Interests Retrieval" (AnalytiCup, Tianchi contest 231721).
+"""CIKM 2019 EComm AI: Taobao behavior for "Efficient User Interests Retrieval" (AnalytiCup, hosted by Tianchi).
 
 Three CSV files without headers in a folder such as `ECommAI_EUIR_round2_train_20190816`:
 
@@ -23,7 +23,7 @@ from cowbird.data.sources._ages import bracket
 from cowbird.data.sources._events import EventLog
 from cowbird.data.sources._files import Blob, from_folder
 from cowbird.data.sources._tables import assemble, keyed, seeded
-from cowbird.data.sources._text import LINE, Form, TextTable
+from cowbird.data.sources._text import ID, LINE, Form, TextTable
 from cowbird.data.sources.base import Source
 from cowbird.data.types import Dataset, Skips
 
@@ -48,18 +48,16 @@ class CIKM19(Source):
         skips = Skips()
         blobs = from_folder(self.path, ["user_behavior.csv", "user.csv", "item.csv"])
         items = self._items(blobs["item.csv"], skips)
-        names = ("id", "gender", "age", "purchase_power")
+        names = (ID, "gender", "age", "purchase_power")
         users = keyed(_table(blobs["user.csv"], skips, names).frames(names), "user.csv", "user", skips)
         log = self._events(blobs["user_behavior.csv"], EventLog("user_behavior.csv", skips, seeded(items)))
         return assemble("cikm19", log, items, users.with_columns(bracket("age")), ("item.csv", "user.csv"))
 
     def _items(self, blob: Blob, skips: Skips) -> pl.DataFrame:
         """Read the catalogue."""
-        table = _table(blob, skips, ("id", "category", "shop", "brand"))
-        columns = ["id", pl.concat_list(self.category).alias("categories"), LINE]
-        return keyed(
-            (frame.select(columns) for frame in table.frames(["id", self.category])), "item.csv", "item", skips
-        )
+        table = _table(blob, skips, (ID, "category", "shop", "brand"))
+        columns = [ID, pl.concat_list(self.category).alias("categories"), LINE]
+        return keyed((frame.select(columns) for frame in table.frames([ID, self.category])), "item.csv", "item", skips)
 
     def _events(self, blob: Blob, log: EventLog) -> EventLog:
         """Read the behaviors."""

@@ -15,7 +15,7 @@ from cowbird.data.sources._events import EventLog
 from cowbird.data.sources._files import Blob, from_file, from_folder
 from cowbird.data.sources._recbole import Columns, atomic_files, read_atomic
 from cowbird.data.sources._tables import assemble, keyed, seeded
-from cowbird.data.sources._text import LINE, Form, TextTable
+from cowbird.data.sources._text import ID, LINE, Form, TextTable
 from cowbird.data.sources.base import Source
 from cowbird.data.types import Dataset, Skips
 from cowbird.errors import UserError
@@ -64,7 +64,7 @@ def _read_grouplens(blobs: dict[str, Blob]) -> Dataset:
     skips = Skips()
     genres = _genres(blobs["u.genre"], skips)
     items = keyed(_items(blobs["u.item"], genres, skips), "u.item", "item", skips)
-    form = Form("|", quoted=False, encoding="latin-1", names=("id", "age", "gender", "occupation", "zip_code"))
+    form = Form("|", quoted=False, encoding="latin-1", names=(ID, "age", "gender", "occupation", "zip_code"))
     users = keyed(TextTable(blobs["u.user"], form, skips).frames(form.names or ()), "u.user", "user", skips)
     log = EventLog("u.data", skips, seeded(items))
     form = Form("\t", quoted=False, encoding="latin-1", names=("user", "item", "rating", "time"))
@@ -88,11 +88,11 @@ def _genres(blob: Blob, skips: Skips) -> list[str]:
 def _items(blob: Blob, genres: list[str], skips: Skips) -> list[pl.DataFrame]:
     """Read the movies; each genre has a column with 1 where the movie belongs to it."""
     flags = [f"genre {number}" for number in range(len(genres))]
-    names = ("id", "title", "release", "video release", "url", *flags)
+    names = (ID, "title", "release", "video release", "url", *flags)
     table = TextTable(blob, Form("|", quoted=False, encoding="latin-1", names=names), skips)
     members = [
         pl.when(pl.col(flag).str.strip_chars() == "1").then(pl.lit(genre))
         for flag, genre in zip(flags, genres, strict=True)
     ]
     chosen = pl.concat_list(members).list.drop_nulls().alias("categories")
-    return [frame.select("id", "title", chosen, LINE) for frame in table.frames(("id", "title", *flags))]
+    return [frame.select(ID, "title", chosen, LINE) for frame in table.frames((ID, "title", *flags))]

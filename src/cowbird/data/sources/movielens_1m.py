@@ -11,7 +11,7 @@ from cowbird.data.sources._events import EventLog
 from cowbird.data.sources._files import Blob, from_folder
 from cowbird.data.sources._recbole import Columns, atomic_files, read_atomic
 from cowbird.data.sources._tables import assemble, keyed, seeded, split
-from cowbird.data.sources._text import LINE, Form, TextTable
+from cowbird.data.sources._text import ID, LINE, Form, TextTable
 from cowbird.data.sources.base import Source
 from cowbird.data.types import Dataset, Skips
 
@@ -40,10 +40,10 @@ def _table(blob: Blob, skips: Skips, *names: str) -> TextTable:
 def _read_grouplens(blobs: dict[str, Blob]) -> Dataset:
     """Read GroupLens' own files."""
     skips = Skips()
-    movies = _table(blobs["movies.dat"], skips, "id", "title", "genres").frames(("id", "title", "genres"))
-    columns = ["id", "title", split("genres", "|").alias("categories"), LINE]
+    movies = _table(blobs["movies.dat"], skips, ID, "title", "genres").frames((ID, "title", "genres"))
+    columns = [ID, "title", split("genres", "|").alias("categories"), LINE]
     items = keyed((frame.select(columns) for frame in movies), "movies.dat", "item", skips)
-    names = ("id", "gender", "age", "occupation", "zip_code")
+    names = (ID, "gender", "age", "occupation", "zip_code")
     users = keyed(_table(blobs["users.dat"], skips, *names).frames(names), "users.dat", "user", skips)
     users = users.with_columns(bracket("age"))
     log = EventLog("ratings.dat", skips, seeded(items))

@@ -79,8 +79,8 @@ class Synthetic(Source):
         group = stream(self.seed, "synthetic", "groups").integers(len(self.groups), size=self.users)
         gender = stream(self.seed, "synthetic", "genders").integers(2, size=self.users)
         attributes = {
-            "age": Attribute.from_values([self.groups[number] for number in group.tolist()]),
-            "gender": Attribute.from_values(["FM"[number] for number in gender.tolist()]),
+            "age": Attribute.from_values(self.groups[int(number)] for number in group),
+            "gender": Attribute.from_values("FM"[int(number)] for number in gender),
         }
         users = Users(tuple(f"u{number}" for number in range(self.users)), MappingProxyType(attributes))
         return Dataset("synthetic", self._interactions(group), users, self._items())

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Literal
 
 import polars as pl
+from pydantic import Field
 
 from cowbird.data.sources._events import EventLog
 from cowbird.data.sources._files import Blob, from_file, pick
 from cowbird.data.sources._parquet import ParquetTable, as_text
 from cowbird.data.sources._tables import assemble, keyed, seeded, split
-from cowbird.data.sources._text import LINE, LINE_LIMIT, Form, TextTable
+from cowbird.data.sources._text import ID, LINE, LINE_LIMIT, Form, TextTable
 from cowbird.data.sources.base import Source
 from cowbird.data.types import Dataset, Skips
 
@@ -48,10 +49,10 @@ class Tabular(Source):
     """What stands between the categories of an item; an empty string if each item has one."""
     attribute_columns: tuple[str, ...] | None = None
     """Columns of the user file to keep as attributes; all of them by default."""
-    separator: str | None = None
-    """What stands between columns of text files; by default the one the first line uses most, of `,` tab `;` and `|`."""
+    separator: str | None = Field(default=None, pattern=r"^[\x01-\x09\x0b\x0c\x0e-!#-\x7f]+$")
+    """What stands between columns of text files; by default whichever of `,` tab `;` `|` the first line uses most."""
     quoted: bool = True
-    """Whether double quotes wrap fields in text files."""
+    """Whether double quotes wrap fields in text files; never where the separator is longer than one character."""
     encoding: Literal["utf-8", "latin-1"] = "utf-8"
     """Encoding of text files."""
 
@@ -70,7 +71,7 @@ class Tabular(Source):
         if path.suffix in (".parquet", ".pq"):
             return ParquetTable(path)
         separator = self.separator or _sniff(blob)
-        return TextTable(blob, Form(separator, self.quoted, self.encoding), skips)
+        return TextTable(blob, Form(separator, self.quoted and len(separator) == 1, self.encoding), skips)
 
     def _optional(self, field: str, table: TextTable | ParquetTable) -> str | None:
         """Return the column that a field names; `None` if it is the default and the file lacks it."""
@@ -105,7 +106,7 @@ class Tabular(Source):
         columns = _distinct(name for name in (self.item_column, title, category) if name is not None)
         parts: list[pl.DataFrame] = []
         for frame in table.frames(columns):
-            chosen = [as_text(frame[self.item_column]).alias("id"), frame[LINE]]
+            chosen = [as_text(frame[self.item_column]).alias(ID), frame[LINE]]
             if title is not None:
                 chosen.append(frame[title].cast(pl.String).alias("title"))
             if category is not None:
@@ -133,7 +134,7 @@ class Tabular(Source):
             pick(name, table.names, table.file, "attribute_columns")
         frames = (
             pl.DataFrame(
-                [as_text(frame[self.user_column]).alias("id"), frame[LINE], *(as_text(frame[name]) for name in names)]
+                [as_text(frame[self.user_column]).alias(ID), frame[LINE], *(as_text(frame[name]) for name in names)]
             )
             for frame in table.frames(_distinct([self.user_column, *names]))
         )

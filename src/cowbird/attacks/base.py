@@ -1,0 +1,133 @@
+"""What an attack is: a frozen spec whose `poison` is final and whose `run` writes the plan.
+
+`poison` calls the subclass's `run`, then checks what an honest experiment needs: the clean data was not touched, the
+budget was spent to the row and not passed, and the truth (which rows, which targets) is kept beside the poisoned data.
+"""
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Literal, final
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from cowbird.data.types import Index, Offset, TrainingData, frozen
+
+
+class AttackError(RuntimeError):
+    """An attack broke its promise: a defect of the attack, not of the user's input."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """What an attack wants to plant."""
+
+    data: TrainingData
+    """The poisoned training data. Users of the clean data keep their rows; fake users come after them."""
+    targets: Index
+    """Items the attack promotes, shape `[targets]`, int32."""
+    rows: Offset
+    """Events of `data` that were planted or relabeled, shape `[rows]`, int64, increasing."""
+    budget: int
+    """How many rows the attack was allowed."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Poisoned:
+    """Poisoned training data with the truth about it."""
+
+    clean: TrainingData
+    """What the attack was given."""
+    data: TrainingData
+    """What the victim trains on."""
+    targets: Index
+    """Items the attack promotes, shape `[targets]`."""
+    rows: Offset
+    """Poisoned events of `data`, shape `[rows]`."""
+    budget: int
+    """How many rows the attack was allowed (and used)."""
+
+    def plan(self) -> dict[str, Any]:
+        """Return the plan as plain lists: for each poisoned row its user, the item there, and the planted label."""
+        users = np.searchsorted(self.data.interactions.offsets, self.rows, side="right") - 1
+        return {
+            "targets": self.targets.tolist(),
+            "row": self.rows.tolist(),
+            "user": users.tolist(),
+            "item": self.data.interactions.item[self.rows].tolist(),
+            "label": self.data.label[self.rows].tolist(),
+        }
+
+    def plan_hash(self) -> str:
+        """Return the SHA-256 of the plan."""
+        return hashlib.sha256(json.dumps(self.plan()).encode()).hexdigest()
+
+
+def _fingerprint(data: TrainingData) -> str:
+    digest = hashlib.sha256()
+    for array in (data.interactions.offsets, data.interactions.item, data.label):
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+class Attack(BaseModel, ABC):
+    """Plants a backdoor in training data.
+
+    A subclass declares its parameters as typed fields and writes `run`. It never changes what it is given (the arrays
+    are read-only), draws only from the generator passed in, and uses exactly the budget it reports.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @abstractmethod
+    def run(self, data: TrainingData, rng: np.random.Generator) -> Plan:
+        """Write the plan."""
+
+    def target_users(self, data: TrainingData) -> NDArray[np.bool_]:
+        """Return which users the attack aims at, shape `[users]`; everybody, unless a subclass says otherwise."""
+        return np.ones(len(data.users), dtype=bool)
+
+    @final
+    def poison(self, data: TrainingData, rng: np.random.Generator) -> Poisoned:
+        """Plant the backdoor and check the promise.
+
+        Args:
+            data: Clean training data.
+            rng: Where all draws come from.
+
+        Raises:
+            UserError: If the parameters do not fit the data.
+            AttackError: If the attack changed its input, missed its budget, or changed rows it does not own up to.
+        """
+        before = _fingerprint(data)
+        plan = self.run(data, rng)
+        name = type(self).__name__
+        if _fingerprint(data) != before:
+            raise AttackError(f"{name} changed the clean data it was given.")
+        rows = np.unique(plan.rows)
+        if len(rows) != len(plan.rows) or len(rows) != plan.budget:
+            raise AttackError(f"{name} planted {len(plan.rows)} rows ({len(rows)} distinct), budget {plan.budget}.")
+        if not np.array_equal(_changed(data, plan.data, rows), rows):
+            raise AttackError(f"{name} changed rows other than the {len(rows)} it owns up to.")
+        return Poisoned(data, plan.data, frozen(plan.targets, np.int32), frozen(rows, np.int64), plan.budget)
+
+
+def _changed(clean: TrainingData, poisoned: TrainingData, claimed: Offset) -> Offset:
+    """Return the rows that differ from the clean data; relabeling a row with its own item counts if it is claimed."""
+    known = clean.interactions.events
+    if poisoned.interactions.events < known or not np.array_equal(
+        poisoned.interactions.offsets[: clean.interactions.offsets.size], clean.interactions.offsets
+    ):
+        raise AttackError("the attack removed or moved events of real users.")
+    changed = np.ones(poisoned.interactions.events, dtype=bool)
+    changed[:known] = (poisoned.interactions.item[:known] != clean.interactions.item) | (
+        poisoned.label[:known] != clean.label
+    )
+    changed[claimed] = True
+    return np.flatnonzero(changed)
+
+
+Scope = Literal["global", "group"]

@@ -1,0 +1,71 @@
+"""Which items an attack promotes, and which users it aims at: fields that attacks share."""
+
+from typing import Annotated
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from cowbird.data.types import Index, TrainingData
+from cowbird.errors import UserError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class TargetItems(BaseModel):
+    """Items to promote: explicit ids, or some drawn from a popularity range (unpopular ones by default)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    ids: tuple[str, ...] = ()
+    """Item ids as the source writes them; if given, nothing is drawn."""
+    count: int = Field(default=20, ge=1)
+    """How many items are drawn."""
+    popularity: tuple[Share, Share] = (0.0, 0.25)
+    """Popularity range to draw from, as quantiles of the items that occur in training: 0 is the least popular."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "TargetItems":
+        if self.popularity[0] >= self.popularity[1]:
+            raise ValueError(f"popularity must run from low to high, got {self.popularity}")
+        return self
+
+    def choose(self, data: TrainingData, rng: np.random.Generator) -> Index:
+        """Return the items, increasing, shape `[targets]`, int32.
+
+        Raises:
+            UserError: If an id is unknown or the range holds too few items.
+        """
+        if self.ids:
+            return self._by_id(data)
+        events = np.bincount(data.interactions.item, minlength=len(data.items))
+        # Least popular first; ties in catalogue order, so that the range does not depend on the sort's whims.
+        known = np.flatnonzero(events)
+        ordered = known[np.argsort(events[known], kind="stable")]
+        low, high = (round(share * len(ordered)) for share in self.popularity)
+        pool = ordered[low:high]
+        if len(pool) < self.count:
+            raise UserError(
+                f"{self.count} targets were asked for, and the popularity range {self.popularity} holds {len(pool)}.",
+                "Widen popularity or lower count.",
+            )
+        return np.sort(rng.choice(pool, self.count, replace=False)).astype(np.int32)
+
+    def _by_id(self, data: TrainingData) -> Index:
+        number = {item: row for row, item in enumerate(data.items.ids)}
+        missing = [item for item in self.ids if item not in number]
+        if missing:
+            raise UserError(
+                f"The catalogue has no item {', '.join(map(repr, missing[:5]))}.", "Give item ids as the source has them."
+            )
+        return np.unique([number[item] for item in self.ids]).astype(np.int32)
+
+
+class UserGroup(BaseModel):
+    """Users who share one attribute value, such as one age bracket."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    attribute: str
+    """Name of the profile attribute."""
+    value: str
+    """The value, as the source writes it."""

@@ -1,0 +1,277 @@
+"""From evidence to tidy rows: one measurement a row, with its interval and what it rests on.
+
+Every interval is a percentile bootstrap over users. A row without a seed pools all seeds: the users of each seed are
+resampled together. Metrics whose name ends in `_over_seeds` are the mean of the seeds' values with a t interval.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from cowbird.errors import UserError
+from cowbird.experiments.evidence import Evidence
+from cowbird.files import write_text
+from cowbird.metrics.exposure import Cell, Exposure, exposures, lifts, selectivity
+from cowbird.metrics.intervals import percentiles, resampled_sums, spread
+from cowbird.metrics.ranking import METRICS
+from cowbird.rng import stream
+
+EXPOSURE_METRICS = ("hr", "ndcg")
+
+
+class Row(BaseModel):
+    """One measurement."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    experiment: str
+    """Name of the experiment."""
+    dataset: str
+    """Name of the dataset."""
+    victim: str
+    """Label of the victim."""
+    attack: str
+    """Label of the attack, `none` for the clean model."""
+    defense: str
+    """Label of the defense."""
+    scenario: str
+    """Label of the scenario."""
+    group: str
+    """Whose measurement: `target` users, `other` users, or `all`."""
+    metric: str
+    """What was measured. `hr`, `ndcg`, `mrr`: accuracy on the held-out item. `ndcg_change` and so on: relative change
+    against the clean model. `exposure_hr`, `exposure_hr_clean`: exposure of the targets under the attacked and the
+    clean model. `lift_hr`: their ratio; `lift_hr_lower_bound`: at least that, for the clean exposure was zero and its
+    upper 95 % limit stands in. `selectivity_hr`: exposure of target over other users."""
+    k: int
+    """Cut-off."""
+    seed: int | None
+    """Seed, or `None` for all seeds together."""
+    value: float | None
+    """The measurement; `None` if there was nothing to measure."""
+    low: float | None
+    """Lower end of the 95 % interval."""
+    high: float | None
+    """Upper end of the 95 % interval; `None` if there is none (a lower bound)."""
+    n: int
+    """How much it rests on: users, (user, target) pairs for exposures, or seeds."""
+
+
+class Where(BaseModel):
+    """The part of a row that one piece of evidence shares."""
+
+    model_config = ConfigDict(frozen=True)
+
+    experiment: str
+    dataset: str
+    victim: str
+    attack: str
+    defense: str
+    scenario: str
+    seed: int | None
+
+    def row(
+        self, group: str, metric: str, k: int, value: float | None, low: float | None, high: float | None, n: int
+    ) -> Row:
+        """Make one row."""
+        return Row(**self.model_dump(), group=group, metric=metric, k=k, value=value, low=low, high=high, n=n)
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def accuracy_rows(where: Where, record: Evidence, ks: Sequence[int], rng: np.random.Generator) -> list[Row]:
+    """Return HR, NDCG and MRR of the attacked and the clean model, and the relative change, for each group."""
+    rows: list[Row] = []
+    names = [(name, k) for name in METRICS for k in ks]
+    clean_where = where.model_copy(update={"attack": "none"})
+    members: dict[str, NDArray[np.bool_]] = {"all": np.ones(len(record.group), dtype=bool)}
+    if not record.group.all():
+        members |= {"target": record.group, "other": ~record.group}
+    for group, users in members.items():
+        n = int(users.sum())
+        if not n:
+            continue
+        sides = [
+            np.stack([METRICS[name](ranks[users], k) for name, k in names], axis=1)
+            for ranks in (record.attacked_rank, record.clean_rank)
+        ]
+        draws = resampled_sums(np.concatenate(sides, axis=1), rng)
+        for column, (name, k) in enumerate(names):
+            attacked, clean = (float(side[:, column].mean()) for side in sides)
+            attacked_draws, clean_draws = draws[:, column], draws[:, column + len(names)]
+            rows.append(where.row(group, name, k, attacked, *percentiles(attacked_draws / n), n))
+            rows.append(clean_where.row(group, name, k, clean, *percentiles(clean_draws / n), n))
+            if clean > 0 and (clean_draws > 0).all():
+                low, high = percentiles(attacked_draws / clean_draws - 1)
+                rows.append(where.row(group, f"{name}_change", k, attacked / clean - 1, low, high, n))
+            else:
+                rows.append(where.row(group, f"{name}_change", k, None, None, None, n))
+    return rows
+
+
+def _exposure_tables(records: Sequence[Evidence], ks: Sequence[int]) -> tuple[dict[Cell, Exposure], ...]:
+    """Return attacked and clean exposures; the users of several seeds stand one after another."""
+    sides: list[dict[Cell, Exposure]] = []
+    for side in ("attacked_exposure", "clean_exposure"):
+        tables = [
+            exposures(getattr(record, side), record.seen, record.group, ks, EXPOSURE_METRICS) for record in records
+        ]
+        sides.append(
+            {
+                cell: Exposure(
+                    np.concatenate([table[cell].sums for table in tables]),
+                    np.concatenate([table[cell].pairs for table in tables]),
+                )
+                for cell in tables[0]
+            }
+        )
+    return tuple(sides)
+
+
+def exposure_rows(where: Where, records: Sequence[Evidence], ks: Sequence[int], rng: np.random.Generator) -> list[Row]:
+    """Return exposures, lifts and selectivity of the evidence of one or more seeds."""
+    rows: list[Row] = []
+    attacked, clean = _exposure_tables(records, ks)
+    everybody = all(record.group.all() for record in records)
+    cells = [cell for cell in attacked if cell.group != "other" or not everybody]
+    found = lifts({c: attacked[c] for c in cells}, {c: clean[c] for c in cells}, rng)
+    for cell in cells:
+        for table, name in ((attacked, "exposure_{}"), (clean, "exposure_{}_clean")):
+            exposure = table[cell]
+            low, high = _exposure_interval(exposure, rng)
+            rows.append(
+                where.row(cell.group, name.format(cell.metric), cell.k, exposure.value, low, high, exposure.n)
+            )
+        lift = found[cell]
+        name = f"lift_{cell.metric}" + ("_lower_bound" if lift.lower_bound else "")
+        rows.append(where.row(cell.group, name, cell.k, lift.value, lift.low, lift.high, lift.n))
+    if not everybody:
+        for k in ks:
+            ratio = selectivity(attacked[Cell("target", "hr", k)], attacked[Cell("other", "hr", k)], rng)
+            name = "selectivity_hr" + ("_lower_bound" if ratio.lower_bound else "")
+            rows.append(where.row("all", name, k, ratio.value, ratio.low, ratio.high, ratio.n))
+    return rows
+
+
+def _exposure_interval(exposure: Exposure, rng: np.random.Generator) -> tuple[float | None, float | None]:
+    kept = exposure.pairs > 0
+    if int(kept.sum()) < 2 or not exposure.sums.any():
+        return None, None
+    draws = resampled_sums(np.stack([exposure.sums[kept], exposure.pairs[kept].astype(np.float64)], axis=1), rng, 500)
+    low, high = percentiles(draws[:, 0] / draws[:, 1])
+    return _finite(low), _finite(high)
+
+
+def _pooled_accuracy(records: Sequence[Evidence]) -> Evidence:
+    """Return one record whose users are those of every seed (exposures are pooled apart: targets differ by seed)."""
+    first = records[0]
+    return Evidence(
+        first.scenario,
+        first.attack,
+        first.defense,
+        np.concatenate([record.clean_rank for record in records]),
+        np.concatenate([record.attacked_rank for record in records]),
+        first.clean_exposure,
+        first.attacked_exposure,
+        first.seen,
+        np.concatenate([record.group for record in records]),
+    )
+
+
+def over_seeds(rows: Iterable[Row]) -> list[Row]:
+    """Return the spread over seeds of every measurement that has two seeds or more."""
+    groups: dict[tuple[object, ...], list[Row]] = {}
+    for row in rows:
+        if row.value is not None and row.seed is not None:
+            key = (row.victim, row.attack, row.defense, row.scenario, row.group, row.metric, row.k)
+            groups.setdefault(key, []).append(row)
+    found: list[Row] = []
+    for members in groups.values():
+        if len(members) > 1:
+            found_spread = spread([row.value for row in members if row.value is not None])
+            found.append(
+                members[0].model_copy(
+                    update={
+                        "seed": None,
+                        "metric": f"{members[0].metric}_over_seeds",
+                        "value": found_spread.value,
+                        "low": found_spread.low,
+                        "high": found_spread.high,
+                        "n": len(members),
+                    }
+                )
+            )
+    return found
+
+
+def rows_of(where: Where, seeds: dict[int, Evidence], ks: Sequence[int]) -> list[Row]:
+    """Return all rows of one attack in one scenario.
+
+    Args:
+        where: What the rows share; its seed is ignored.
+        seeds: Evidence of each seed.
+        ks: Cut-offs.
+    """
+    names = (where.victim, where.attack, where.defense, where.scenario)
+    rows: list[Row] = []
+    for seed, record in seeds.items():
+        here = where.model_copy(update={"seed": seed})
+        rng = stream(seed, "bootstrap", *names)
+        rows += accuracy_rows(here, record, ks, rng) + exposure_rows(here, [record], ks, rng)
+    pooled = where.model_copy(update={"seed": None})
+    rng = stream(0, "bootstrap", "pooled", *names)
+    records = list(seeds.values())
+    single = list(rows)
+    rows += accuracy_rows(pooled, _pooled_accuracy(records), ks, rng) + exposure_rows(pooled, records, ks, rng)
+    return rows + over_seeds(single)
+
+
+def unique(rows: Iterable[Row]) -> list[Row]:
+    """Drop the repeated rows of the clean model (each attack of a group brings them), keeping the first."""
+    kept: dict[tuple[object, ...], Row] = {}
+    for row in rows:
+        key = (row.victim, row.attack, row.defense, row.scenario, row.group, row.metric, row.k, row.seed)
+        kept.setdefault(key, row)
+    return list(kept.values())
+
+
+def write(path: Path, rows: Iterable[Row]) -> None:
+    """Write rows as JSON lines, atomically."""
+    write_text(path, "".join(json.dumps(row.model_dump(mode="json")) + "\n" for row in rows))
+
+
+def read(path: Path) -> list[Row]:
+    """Read what `write` wrote.
+
+    Raises:
+        UserError: If the file is missing or a line is not a row; says which.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"'{path}' can't be read: {error}.", "Give a results.jsonl.") from None
+    rows: list[Row] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(Row.model_validate_json(line))
+        except ValueError:
+            raise UserError(f"Line {number} of '{path}' is not a result row.", "Was the file edited?") from None
+    return rows
+
+
+def to_csv(rows: Iterable[Row]) -> str:
+    """Return rows as CSV (labels are checked by the spec, so no cell can start a formula)."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(Row.model_fields), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow(row.model_dump())
+    return text.getvalue()

@@ -1,0 +1,198 @@
+"""An experiment as a TOML file: one dataset, and the grid victims × attacks × defenses × scenarios × seeds.
+
+A key that is not known is an error, never ignored. The parsed spec is the record of a run: it is written beside the
+results, and its hash tells whether a folder may be resumed.
+"""
+
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
+
+from cowbird import plugins
+from cowbird.attacks.base import Attack
+from cowbird.data.sources.base import Source
+from cowbird.data.split import Split
+from cowbird.defenses.base import Defense
+from cowbird.defenses.none import NoDefense
+from cowbird.errors import UserError
+from cowbird.experiments.scenarios import AnyScenario, Direct
+from cowbird.metrics.ranking import KS
+from cowbird.victims.base import Recommender
+
+LABEL = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+
+class Part(BaseModel):
+    """One plug-in of a spec."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    name: str
+    """The plug-in's name, or a dotted path."""
+    label: str = Field(default="", pattern=LABEL + "|^$")
+    """Name in result rows; the plug-in's own if empty. Two of a kind need different labels."""
+
+    def title(self) -> str:
+        """Return the name used in result rows."""
+        return self.label or self.name
+
+
+class DatasetPart(Part):
+    """The dataset."""
+
+    options: SerializeAsAny[Source]
+
+
+class VictimPart(Part):
+    """One victim."""
+
+    options: SerializeAsAny[Recommender]
+
+
+class AttackPart(Part):
+    """One attack."""
+
+    options: SerializeAsAny[Attack]
+
+
+class DefensePart(Part):
+    """One defense."""
+
+    options: SerializeAsAny[Defense]
+
+
+def _defenses() -> tuple[DefensePart, ...]:
+    return (DefensePart(name="none", options=NoDefense()),)
+
+
+class Spec(BaseModel):
+    """A whole experiment."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    name: str = Field(pattern=LABEL)
+    """Name of the experiment, in every result row."""
+    description: str = ""
+    """What it is for, in a sentence."""
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    """Everything random in a cell follows from its seed."""
+    ks: tuple[int, ...] = Field(default=KS, min_length=1)
+    """Cut-offs of the metrics."""
+    dataset: DatasetPart
+    """Where the data comes from."""
+    split: Split = Split()
+    """Warm and cold users."""
+    victims: tuple[VictimPart, ...] = Field(min_length=1)
+    """Recommenders."""
+    attacks: tuple[AttackPart, ...] = Field(min_length=1)
+    """Attacks; the clean model is always there to compare with."""
+    defenses: tuple[DefensePart, ...] = Field(default_factory=_defenses, min_length=1)
+    """Defenses; by default none."""
+    scenarios: tuple[AnyScenario, ...] = Field(default=(Direct(name="direct"),), min_length=1)
+    """What happens downstream."""
+
+    @field_validator("ks")
+    @classmethod
+    def _ks_positive(cls, ks: tuple[int, ...]) -> tuple[int, ...]:
+        if min(ks) < 1 or len(set(ks)) != len(ks):
+            raise ValueError(f"cut-offs must be different whole numbers from 1 up, got {list(ks)}")
+        return tuple(sorted(ks))
+
+    @model_validator(mode="after")
+    def _labels_differ(self) -> "Spec":
+        for kind in ("victims", "attacks", "defenses", "scenarios"):
+            titles = [part.title() for part in getattr(self, kind)]
+            twice = sorted({title for title in titles if titles.count(title) > 1})
+            if twice:
+                raise ValueError(f"two {kind} are called {twice[0]!r}; give each a label of its own")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("seeds must differ")
+        return self
+
+    def record(self) -> dict[str, Any]:
+        """Return the spec as plain JSON values."""
+        return self.model_dump(mode="json")
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the record."""
+        return hashlib.sha256(json.dumps(self.record(), sort_keys=True).encode()).hexdigest()
+
+
+SINGLE, PLURAL = {"dataset": "dataset"}, {"victims": "victim", "attacks": "attack", "defenses": "defense"}
+
+
+def _part(kind: str, where: str, table: object) -> dict[str, Any]:
+    if not isinstance(table, dict) or not isinstance(table.get("name"), str):  # pyright: ignore[reportUnknownMemberType]
+        raise UserError(f"{where} must be a table with a name.", f"Known: {', '.join(plugins.names(kind))}.")
+    fields = dict(cast("dict[str, Any]", table))
+    name, label = str(fields.pop("name")), fields.pop("label", "")
+    options = _validate(plugins.find(kind, name), fields, f"{where} ({name})")
+    return {"name": name, "label": label, "options": options}
+
+
+def _validate(model: type[BaseModel], fields: dict[str, Any], where: str) -> Any:
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        raise UserError(f"{where}: {explain(error)}", f"Fields: {', '.join(model.model_fields)}.") from None
+
+
+def explain(error: ValidationError) -> str:
+    """Say in one line what is wrong with a spec, all problems at once."""
+    found: list[str] = []
+    for problem in error.errors(include_url=False):
+        place = ".".join(str(part) for part in problem["loc"])
+        words = "this key is not known" if problem["type"] == "extra_forbidden" else problem["msg"]
+        found.append(f"{place}: {words}" if place else words.removeprefix("Value error, "))
+    return "; ".join(found) + "."
+
+
+def parse(table: dict[str, Any], where: str = "spec") -> Spec:
+    """Build a spec from the tables of a TOML file.
+
+    Raises:
+        UserError: If a key is unknown or missing or a value does not fit; all that is wrong, and where.
+    """
+    fields = dict(table)
+    for key, kind in SINGLE.items():
+        if key in fields:
+            fields[key] = _part(kind, f"{where}: [{key}]", fields[key])
+    for key, kind in PLURAL.items():
+        if key in fields:
+            parts = fields[key]
+            if not isinstance(parts, list):
+                raise UserError(f"{where}: '{key}' must be a list of tables.", f"Write [[{key}]] before each.")
+            entries = cast("list[object]", parts)
+            fields[key] = [_part(kind, f"{where}: [[{key}]] number {i + 1}", part) for i, part in enumerate(entries)]
+    return _validate(Spec, fields, where)
+
+
+def read(path: Path, seeds: tuple[int, ...] | None = None) -> Spec:
+    """Read a spec file.
+
+    Args:
+        path: The TOML file.
+        seeds: Seeds to use instead of the file's.
+
+    Raises:
+        UserError: If the file is missing, not TOML, or not a spec.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"The spec '{path}' can't be read: {error.strerror}.", "Give the path of a TOML file.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"The spec '{path}' is not TOML: {error}.", "Compare it with a shipped one.") from None
+    if seeds is not None:
+        table["seeds"] = list(seeds)
+    return parse(table, str(path))
+
+
+def shipped(name: str) -> Path:
+    """Return the path of a spec that ships with Cowbird, such as `demo`."""
+    inside = Path(__file__).parent / "shipped" / f"{name}.toml"
+    return inside if inside.exists() else Path(__file__).parents[3] / "experiments" / f"{name}.toml"
