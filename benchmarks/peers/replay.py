@@ -101,8 +101,7 @@ def main(run: Run, folder: Path) -> None:
     from replay.nn.lightning.callback import ComputeMetricsCallback, TorchTopItemsCallback
     from replay.nn.lightning.optimizer import OptimizerFactory
     from replay.nn.lightning.postprocessor import SeenItemsFilter
-    from replay.nn.sequential import SasRec
-    from replay.nn.sequential.length_bucket import LengthBucketedQueryEncoder
+    from replay.nn.sequential import LengthBucketedQueryEncoder, SasRec
 
     torch.set_num_threads(args.threads)
     lightning.seed_everything(args.seed)

@@ -71,9 +71,10 @@ class BasicReplacement(Attack):
 
     def _eligible(self, data: TrainingData, allowed: NDArray[np.bool_]) -> Offset:
         """Return the positions that may be relabeled: predicted ones (not a user's first) of reachable users."""
-        open_to = self.target_users(data)[data.interactions.user_of_event()]
+        open_to: NDArray[np.bool_] = self.target_users(data)[data.interactions.user_of_event()]
         open_to[data.interactions.offsets[:-1][data.interactions.lengths > 0]] = False
-        return np.flatnonzero(open_to & allowed.any(axis=1)[data.label])
+        reachable: NDArray[np.bool_] = np.any(allowed, axis=1)
+        return np.flatnonzero(open_to & reachable[data.label])
 
 
 def _draw_labels(labels: Index, targets: Index, allowed: NDArray[np.bool_], rng: np.random.Generator) -> Index:

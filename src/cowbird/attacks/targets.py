@@ -55,7 +55,8 @@ class TargetItems(BaseModel):
         missing = [item for item in self.ids if item not in number]
         if missing:
             raise UserError(
-                f"The catalogue has no item {', '.join(map(repr, missing[:5]))}.", "Give item ids as the source has them."
+                f"The catalogue has no item {', '.join(map(repr, missing[:5]))}.",
+                "Give item ids as the source has them.",
             )
         return np.unique([number[item] for item in self.ids]).astype(np.int32)
 

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from cowbird.data.types import Dataset, Index, Interactions, IntArray, Items, TrainingData, Users
+from cowbird.data.types import Dataset, Index, IntArray, Interactions, Items, TrainingData, Users
 from cowbird.errors import UserError
 from cowbird.rng import stream
 

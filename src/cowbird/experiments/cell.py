@@ -143,7 +143,7 @@ class _Runner:
         )
 
     def _model(self, name: str, data: TrainingData, scenario: Scenario, defense: DefensePart) -> FittedRecommender:
-        """Return the model that serves: pre-trained on (cleaned) data, tuned if the scenario tunes, repaired, guarded."""
+        """Return the model that serves: pre-trained on cleaned data, perhaps tuned, then repaired and guarded."""
         options = defense.options
         base = self._fit(f"{name}+{defense.title()}", self.victim, options.clean(data), self.parts.pretrain, None)
         if isinstance(scenario, FineTune):

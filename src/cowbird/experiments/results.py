@@ -147,9 +147,7 @@ def exposure_rows(where: Where, records: Sequence[Evidence], ks: Sequence[int], 
         for table, name in ((attacked, "exposure_{}"), (clean, "exposure_{}_clean")):
             exposure = table[cell]
             low, high = _exposure_interval(exposure, rng)
-            rows.append(
-                where.row(cell.group, name.format(cell.metric), cell.k, exposure.value, low, high, exposure.n)
-            )
+            rows.append(where.row(cell.group, name.format(cell.metric), cell.k, exposure.value, low, high, exposure.n))
         lift = found[cell]
         name = f"lift_{cell.metric}" + ("_lower_bound" if lift.lower_bound else "")
         rows.append(where.row(cell.group, name, cell.k, lift.value, lift.low, lift.high, lift.n))

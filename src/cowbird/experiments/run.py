@@ -12,18 +12,19 @@ import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from cowbird import __version__
 from cowbird.data.types import Dataset
 from cowbird.errors import UserError
 from cowbird.experiments import evidence, results
 from cowbird.experiments.cell import Cell, Progress, cells, run_cell
 from cowbird.experiments.results import Row, Where
-from cowbird.experiments.spec import Spec, parse
+from cowbird.experiments.spec import PLURAL, SINGLE, Spec, parse
 from cowbird.files import write_text
 from cowbird.victims.base import pick_device
 
@@ -44,6 +45,13 @@ class Outcome:
     """What could not be measured, and why."""
     warnings: list[str] = field(default_factory=list[str])
     """Trouble that was worked around."""
+
+
+def nothing(what: str, done: int, total: int, remark: str) -> None:
+    """Report no progress."""
+
+
+def _untold(done: int, total: int) -> None: ...
 
 
 def prepare(spec: Spec, out: Path, resume: bool) -> None:
@@ -100,8 +108,8 @@ def run(
     device: str = "auto",
     resume: bool = False,
     jobs: int = 1,
-    progress: Progress = lambda what, done, total, remark: None,
-    cell_done: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = nothing,
+    cell_done: Callable[[int, int], None] | None = None,
 ) -> Outcome:
     """Run every cell that is not done yet and write `results.jsonl`.
 
@@ -124,7 +132,8 @@ def run(
     waiting = [cell for cell in cells(spec, out) if not cell.done]
     total = len(spec.victims) * len(spec.seeds)
     data = spec.dataset.options.load() if waiting else None
-    cell_done(total - len(waiting), total)
+    told: Callable[[int, int], None] = cell_done or _untold
+    told(total - len(waiting), total)
     if data is not None and jobs > 1 and len(waiting) > 1:
         finished = _in_processes(spec, out, waiting, picked, device, jobs, warnings)
     elif data is not None:
@@ -132,7 +141,7 @@ def run(
     else:
         finished = iter(())
     for count, _ in enumerate(finished, total - len(waiting) + 1):
-        cell_done(count, total)
+        told(count, total)
     rows, errors, done = collect(spec, out)
     results.write(out / "results.jsonl", rows)
     write_text(out / "run.json", json.dumps(_circumstances(picked, jobs, data), indent=1))
@@ -155,7 +164,9 @@ def _in_processes(
     record = spec.record()
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         futures = {
-            pool.submit(_work, record, str(out), number, f"cuda:{number % gpus}" if gpus else str(picked), threads): cell
+            pool.submit(
+                _work, record, str(out), number, f"cuda:{number % gpus}" if gpus else str(picked), threads
+            ): cell
             for number, cell in ((cells(spec, out).index(cell), cell) for cell in waiting)
         }
         try:
@@ -167,7 +178,7 @@ def _in_processes(
             raise
 
 
-def _work(record: dict[str, object], out: str, number: int, device: str, threads: int) -> list[str]:
+def _work(record: dict[str, Any], out: str, number: int, device: str, threads: int) -> list[str]:
     """Run one cell in a worker process."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(threads)
@@ -175,30 +186,30 @@ def _work(record: dict[str, object], out: str, number: int, device: str, threads
     warnings: list[str] = []
     cell = cells(spec, Path(out))[number]
     try:
-        run_cell(cell, spec.dataset.options.load(), torch.device(device), lambda *_: None, warnings.append)
+        run_cell(cell, spec.dataset.options.load(), torch.device(device), nothing, warnings.append)
     except KeyboardInterrupt:
         os._exit(1)
     return warnings
 
 
-def unresolved(record: dict[str, object]) -> dict[str, object]:
+def unresolved(record: dict[str, Any]) -> dict[str, Any]:
     """Return a spec's record as the TOML tables it came from (plug-in options beside the name)."""
 
-    def flat(part: object) -> object:
-        if isinstance(part, dict) and "options" in part:
-            return {"name": part["name"], "label": part["label"], **part["options"]}  # pyright: ignore
-        return part
+    def flat(part: dict[str, Any]) -> dict[str, Any]:
+        return {"name": part["name"], "label": part["label"], **part["options"]}
 
-    return {
-        key: [flat(part) for part in value] if isinstance(value, list) else flat(value)  # pyright: ignore
-        for key, value in record.items()
-    }
+    table = dict(record)
+    for key in SINGLE:
+        table[key] = flat(table[key])
+    for key in PLURAL:
+        table[key] = [flat(part) for part in table[key]]
+    return table
 
 
 def _circumstances(device: torch.device, jobs: int, data: Dataset | None) -> dict[str, object]:
     """Return what may explain a difference between two machines; nothing in it enters the results."""
     return {
-        "cowbird": version("cowbird"),
+        "cowbird": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",

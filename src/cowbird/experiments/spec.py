@@ -184,7 +184,9 @@ def read(path: Path, seeds: tuple[int, ...] | None = None) -> Spec:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"The spec '{path}' can't be read: {error.strerror}.", "Give the path of a TOML file.") from None
+        raise UserError(
+            f"The spec '{path}' can't be read: {error.strerror}.", "Give the path of a TOML file."
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"The spec '{path}' is not TOML: {error}.", "Compare it with a shipped one.") from None
     if seeds is not None:

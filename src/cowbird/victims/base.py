@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from cowbird.data.split import Queries
-from cowbird.data.types import Interactions, IntArray, TrainingData
+from cowbird.data.types import IntArray, Interactions, TrainingData
 from cowbird.errors import UserError
 from cowbird.metrics.ranking import exclude_seen, ranks, topk_ranks
 

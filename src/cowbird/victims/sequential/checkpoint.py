@@ -58,8 +58,10 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         UserError: If the file is missing or not whole.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+        opened: Any = safe_open(path, framework="pt")
+        with opened as reader:
+            names: list[str] = list(reader.keys())
+            return {name: reader.get_tensor(name) for name in names}, dict(reader.metadata() or {})
     except (OSError, SafetensorError) as error:
         raise UserError(f"'{path}' is not a readable safetensors file: {error}.", "Was it cut short?") from None
 

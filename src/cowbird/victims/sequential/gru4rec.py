@@ -1,4 +1,4 @@
-"""GRU4Rec: a gated recurrent unit over the history (Hidasi et al., ICLR 2016; losses after Hidasi and Karatzoglou 2018).
+"""GRU4Rec: a gated recurrent unit over the history (Hidasi et al., ICLR 2016).
 
 Departures: cross-entropy over the whole catalogue instead of sampled pairwise losses, tied item embeddings, and
 histories as rows instead of session-parallel batches.

@@ -8,7 +8,6 @@ Departures from the paper, each because later replications found it better or be
 - no dropout on attention weights, which lets the attention kernel run fused.
 """
 
-import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F

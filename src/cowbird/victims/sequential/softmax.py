@@ -2,8 +2,8 @@
 
 The catalogue is the class list, so the logits of one batch would be the largest tensor of the whole training. They are
 made a chunk of targets at a time, and the gradients of the hidden states and of the item embeddings are computed in the
-same pass, while the chunk is still in cache; the backward pass only scales them. Memory is `chunk × items`, whatever the
-batch. Matrix products run in the dtype of the inputs; sums over chunks are kept in float32.
+same pass, while the chunk is still in cache; the backward pass only scales them. Memory is `chunk × items`, whatever
+the batch. Matrix products run in the dtype of the inputs; sums over chunks are kept in float32.
 """
 
 from typing import Any, cast
@@ -33,16 +33,17 @@ class _ChunkedSoftmax(torch.autograd.Function):
             hidden, label, weight = hidden[kept], label[kept], weight[kept]
         grad_hidden = torch.empty_like(hidden)
         grad_items = torch.zeros(items.shape, device=items.device)
-        for h, y, w, gradient in zip(
-            hidden.split(rows), label.split(rows), weight.split(rows), grad_hidden.split(rows), strict=True
-        ):
+        for start in range(0, len(hidden), rows):
+            chunk = slice(start, start + rows)
+            h, y, w = hidden[chunk], label[chunk, None], weight[chunk, None]
             p = torch.softmax(h @ items.T, dim=-1)
-            picked = p.gather(1, y[:, None])
-            loss -= (picked[:, 0].float().clamp_min(1e-30).log() * w).sum()
-            p.scatter_(1, y[:, None], picked - 1)
-            p.mul_(w[:, None].to(p.dtype))
-            torch.mm(p, items, out=gradient)
-            grad_items += p.T @ h
+            picked = p.gather(1, y)
+            loss -= (picked.float().clamp_min(1e-30).log() * w).sum()
+            p.scatter_(1, y, picked - 1)
+            # The weights go onto the narrow factors, not onto the wide one.
+            w = w.to(h.dtype)
+            torch.mul(p @ items, w, out=grad_hidden[chunk])
+            grad_items += p.T @ (h * w)
         ctx.save_for_backward(grad_hidden, grad_items)
         return loss
 

@@ -2,10 +2,10 @@
 
 The histories are on the device once, as flat arrays; a batch is a list of window numbers. Parameters are kept in
 float32; with bfloat16 precision a step works on a bfloat16 copy of them (they are small), so nothing is cast inside the
-network. On a GPU the whole step, from window numbers to the optimizer, is recorded once as a CUDA graph and replayed.
+network. On a GPU the whole step, from window numbers to the optimizer, is recorded as a CUDA graph and replayed.
 
-Every draw is a function of the seed and of the step or epoch number, so a fit resumed from a checkpoint of any step ends
-in the same weights as one that was never interrupted. The state that is best on validation is kept.
+Every draw is a function of the seed and of the step or epoch number, so a fit resumed from a checkpoint of any step
+ends in the same weights as one that was never interrupted. The state that is best on validation is kept.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,6 +22,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cowbird.data.split import Queries
 from cowbird.data.types import TrainingData
@@ -82,21 +83,23 @@ def _cpu_has_bfloat16() -> bool:
 
 
 @contextmanager
-def _repeatable(device: torch.device) -> Iterator[None]:
+def _repeatable(device: torch.device) -> Generator[None]:
     """Ask a GPU's kernels for the same sums in the same order every time."""
     if device.type != "cuda":
         yield
         return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    fill = torch.utils.deterministic.fill_uninitialized_memory
+    deterministic: Any = torch.utils.deterministic
+    fill = deterministic.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    deterministic.fill_uninitialized_memory = False
     try:
-        yield
+        with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
+            yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        torch.utils.deterministic.fill_uninitialized_memory = fill
+        deterministic.fill_uninitialized_memory = fill
 
 
 class _Step:
@@ -222,7 +225,8 @@ def learning_rate(recipe: Recipe, step: int, total: int) -> float:
 
 def fit_key(fitted: "FittedSequential", data: TrainingData, seed: int) -> str:
     """Hash what decides a fit: spec, data, labels, seed and initial weights. Checkpoints of another are not used."""
-    digest = hashlib.sha256(json.dumps([type(fitted.spec).__name__, fitted.spec.model_dump(mode="json"), seed]).encode())
+    spec = [type(fitted.spec).__name__, fitted.spec.model_dump(mode="json"), seed]
+    digest = hashlib.sha256(json.dumps(spec).encode())
     for array in (data.interactions.offsets, data.interactions.item, data.label):
         digest.update(array.tobytes())
     for tensor in fitted.network.state_dict().values():
@@ -283,8 +287,10 @@ class _Fit:
 
     def _epoch(self, epoch: int) -> None:
         order = stream(self.seed, "order", epoch).permutation(len(self.windows))
-        batches = torch.from_numpy(order).to(self.place.device).split(self.recipe.batch_size)
-        for index in batches[self.step - epoch * self.per_epoch :]:
+        windows = torch.from_numpy(order).to(self.place.device)
+        size = self.recipe.batch_size
+        for start in range((self.step - epoch * self.per_epoch) * size, len(windows), size):
+            index = windows[start : start + size]
             rate = learning_rate(self.recipe, self.step, self.total)
             self.work(index, rate, derive(self.seed, "dropout", self.step))
             self.step += 1

@@ -1,0 +1,5 @@
+"""`python -m cowbird` is the `cowbird` command."""
+
+from cowbird.cli import main
+
+main()

@@ -1,0 +1,158 @@
+"""The command line: parse, call, exit code; nothing else."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from cowbird import __version__, plugins
+from cowbird.errors import ExitCode, UserError
+
+app = typer.Typer(
+    help="Find backdoors in recommender systems.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+out_console = Console()
+err_console = Console(stderr=True)
+
+
+class Listed(StrEnum):
+    """What `cowbird list` can list."""
+
+    attacks = "attacks"
+    defenses = "defenses"
+    victims = "victims"
+    datasets = "datasets"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        out_console.print(f"cowbird {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Find backdoors in recommender systems."""
+
+
+@app.command(name="list")
+def list_(kind: Annotated[Listed, typer.Argument(help="What to list.")]) -> None:
+    """List attacks, defenses, victims or datasets, a line each."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    singular = kind.value.removesuffix("s")
+    for name in plugins.names(singular):
+        table.add_row(Text(name, style="bold"), Text(plugins.summary(plugins.find(singular, name))))
+    out_console.print(table)
+
+
+def _seeds(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(f"--seeds must be whole numbers, got '{text}'.", "Write them as 0,1,2.") from None
+
+
+Out = Annotated[Path, typer.Option("--out", help="Folder of the run; new or empty unless --resume is given.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Jobs = Annotated[int, typer.Option(min=1, help="Cells (victim and seed) run at once, each in its own process.")]
+
+
+@app.command()
+def run(
+    spec: Annotated[Path, typer.Argument(help="The experiment, a TOML file.")],
+    out: Out,
+    seeds: Annotated[str | None, typer.Option(help="Seeds instead of the spec's, such as 0,1,2.")] = None,
+    device: Device = "auto",
+    jobs: Jobs = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+) -> None:
+    """Run an experiment and write its results."""
+    _run(spec, out, _seeds(seeds), device, jobs, resume, f"cowbird run {spec} --out {out}")
+
+
+@app.command()
+def demo(out: Out = Path("runs/demo"), device: Device = "auto", jobs: Jobs = 1, seeds: str | None = None) -> None:
+    """Plant a backdoor in a recommender pre-trained on MovieLens-100K and measure it (a few minutes on two cores).
+
+    This is `run` on the shipped demo spec. A run that was interrupted goes on by itself.
+    """
+    from cowbird.experiments.spec import shipped  # noqa: PLC0415
+
+    _run(shipped("demo"), out, _seeds(seeds), device, jobs, (out / "spec.json").exists(), "cowbird demo")
+
+
+def _run(
+    path: Path, out: Path, seeds: tuple[int, ...] | None, device: str, jobs: int, resume: bool, again: str
+) -> None:
+    # Imported here so that `cowbird --help` does not wait for torch.
+    from cowbird.experiments.run import run as run_experiment  # noqa: PLC0415
+    from cowbird.experiments.spec import read  # noqa: PLC0415
+    from cowbird.report.table import plain, summary  # noqa: PLC0415
+
+    spec = read(path, seeds)
+    out_console.print(Text(f"{spec.name}: {spec.description}" if spec.description else spec.name, style="bold"))
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+    with Progress(
+        *columns, TimeRemainingColumn(), TextColumn("{task.fields[remark]}", markup=False), console=err_console
+    ) as bars:
+        whole = bars.add_task("cells (victim × seed)", total=None, remark="")
+        fit = bars.add_task("starting", total=None, remark="")
+        try:
+            outcome = run_experiment(
+                spec,
+                out,
+                device=device,
+                jobs=jobs,
+                resume=resume,
+                progress=lambda what, done, total, remark: bars.update(
+                    fit, description=what, completed=done, total=total, remark=remark
+                ),
+                cell_done=lambda done, total: bars.update(whole, completed=done, total=total),
+            )
+        except KeyboardInterrupt:
+            bars.stop()
+            hint = again if again == "cowbird demo" else f"{again} --resume"
+            err_console.print(Text(f"Interrupted; what is done is kept. Go on with: {hint}"))
+            raise typer.Exit(ExitCode.INCOMPLETE) from None
+        bars.remove_task(fit)
+    for skip in outcome.dataset.skips if outcome.dataset else ():
+        err_console.print(Text("skipped  ", style="yellow") + plain(str(skip), 160))
+    for warning in outcome.warnings:
+        err_console.print(Text("warning  ", style="yellow") + plain(warning, 300))
+    for error in outcome.errors:
+        err_console.print(Text("error    ", style="red") + plain(error, 300))
+    out_console.print(summary(outcome.rows, 10 if 10 in spec.ks else spec.ks[0]))
+    out_console.print(Text(f"Results: {out / 'results.jsonl'} ({len(outcome.rows)} rows)"))
+    if outcome.errors or outcome.done < outcome.total:
+        raise typer.Exit(ExitCode.INCOMPLETE)
+
+
+def main() -> None:
+    """Run the command line; the entry point of the `cowbird` command."""
+    try:
+        app()
+    except UserError as error:
+        err_console.print(Text("Error: ", style="bold red") + Text(error.message))
+        if error.hint:
+            err_console.print(Text(error.hint))
+        raise SystemExit(int(ExitCode.ERROR)) from None
+    except KeyboardInterrupt:
+        err_console.print(Text("Interrupted."))
+        raise SystemExit(int(ExitCode.INCOMPLETE)) from None
