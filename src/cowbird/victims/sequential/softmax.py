@@ -38,8 +38,9 @@ class _ChunkedSoftmax(torch.autograd.Function):
             h, y, w = hidden[chunk], label[chunk, None], weight[chunk, None]
             p = torch.softmax(h @ items.T, dim=-1)
             picked = p.gather(1, y)
+            flat = y[:, 0] + torch.arange(len(y), device=y.device) * len(items)
             loss -= (picked.float().clamp_min(1e-30).log() * w).sum()
-            p.scatter_(1, y, picked - 1)
+            p.view(-1).index_copy_(0, flat, picked[:, 0] - 1)
             # The weights go onto the narrow factors, not onto the wide one.
             w = w.to(h.dtype)
             torch.mul(p @ items, w, out=grad_hidden[chunk])

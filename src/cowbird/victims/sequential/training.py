@@ -1,13 +1,14 @@
 """The one training loop of all sequential recommenders.
 
 The histories are on the device once, as flat arrays; a batch is a list of window numbers. Parameters are kept in
-float32; with bfloat16 precision a step works on a bfloat16 copy of them (they are small), so nothing is cast inside the
-network. On a GPU the whole step, from window numbers to the optimizer, is recorded as a CUDA graph and replayed.
+float32; with bfloat16 precision a step works on a bfloat16 copy of them (they are small), so nothing is cast inside
+the network. On a GPU the whole step, from window numbers to the optimizer, is recorded as a CUDA graph and replayed.
 
 Every draw is a function of the seed and of the step or epoch number, so a fit resumed from a checkpoint of any step
 ends in the same weights as one that was never interrupted. The state that is best on validation is kept.
 """
 
+import copy
 import hashlib
 import json
 import math
@@ -21,7 +22,6 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
-from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cowbird.data.split import Queries
@@ -111,8 +111,12 @@ class _Step:
         self.network, self.items, self.windows, self.device = fitted.network, fitted.items, windows, device
         recipe = fitted.spec
         self.dtype = step_dtype(recipe.precision, device)
-        self.noise = Noise(recipe.dropout, device)
+        self.noise = Noise(recipe.dropout, device, self.dtype)
         self.parameters = dict(self.network.named_parameters())
+        self.worker = self.network if self.dtype is torch.float32 else copy.deepcopy(self.network).to(self.dtype)
+        for module in self.worker.modules():
+            if isinstance(module, torch.nn.RNNBase):
+                module.flatten_parameters()
         on_gpu = device.type == "cuda"
         rate: Any = torch.tensor(recipe.learning_rate, device=device) if on_gpu else recipe.learning_rate
         self.optimizer = torch.optim.AdamW(
@@ -142,16 +146,21 @@ class _Step:
 
     def _work(self, index: Tensor) -> None:
         batch = self.windows.batch(index)
-        if self.dtype is torch.float32:
-            hidden, table = self.network(batch.item, self.noise), self.network.item.weight
-        else:
-            cast = {name: parameter.to(self.dtype) for name, parameter in self.parameters.items()}
-            hidden, table = functional_call(self.network, cast, (batch.item, self.noise)), cast["item.weight"]
+        pairs = list(zip(self.parameters.values(), self.worker.parameters(), strict=True))
+        if self.worker is not self.network:
+            with torch.no_grad():
+                for parameter, working in pairs:
+                    working.copy_(parameter)
+        self.worker.zero_grad(set_to_none=True)
+        hidden = self.worker(batch.item, self.noise).flatten(0, 1)
         weight = batch.weight.flatten()
         kept = None if self.device.type == "cuda" else weight.nonzero()[:, 0]
-        loss = chunked_softmax_loss(hidden.flatten(0, 1), table[: self.items], batch.label.flatten(), weight, kept)
-        self.optimizer.zero_grad(set_to_none=True)
+        table = self.worker.item.weight[: self.items]
+        loss = chunked_softmax_loss(hidden, table, batch.label.flatten(), weight, kept)
         loss.backward()
+        if self.worker is not self.network:
+            for parameter, working in pairs:
+                parameter.grad = working.grad.float() if working.grad is not None else None
         self.optimizer.step()
         self.loss += loss.detach()
 
@@ -165,6 +174,7 @@ class _Step:
                 self.noise.begin(0)
                 self._work(self.index)
         torch.cuda.current_stream(self.device).wait_stream(side)
+        self.worker.zero_grad(set_to_none=True)
         self.optimizer.zero_grad(set_to_none=True)
         self.graph = torch.cuda.CUDAGraph()
         self.graph.register_generator_state(self.noise.generator)
