@@ -1,5 +1,6 @@
 """The command line: parse, call, exit code; nothing else."""
 
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +21,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+TYPER_INTERRUPTED = 130
+"""What typer exits with on Ctrl-C; it lets no KeyboardInterrupt through."""
 out_console = Console()
 err_console = Console(stderr=True)
 
@@ -84,7 +87,8 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
 ) -> None:
     """Run an experiment and write its results."""
-    _run(spec, out, _seeds(seeds), device, jobs, resume, f"cowbird run {spec} --out {out}")
+    again = ["cowbird", "run", str(spec), "--out", str(out), *_changed(seeds, device, jobs), "--resume"]
+    _run(spec, out, _seeds(seeds), device, jobs, resume, shlex.join(again))
 
 
 @app.command()
@@ -95,7 +99,15 @@ def demo(out: Out = Path("runs/demo"), device: Device = "auto", jobs: Jobs = 1, 
     """
     from cowbird.experiments.spec import shipped  # noqa: PLC0415
 
-    _run(shipped("demo"), out, _seeds(seeds), device, jobs, (out / "spec.json").exists(), "cowbird demo")
+    again = ["cowbird", "demo", "--out", str(out), *_changed(seeds, device, jobs)]
+    _run(shipped("demo"), out, _seeds(seeds), device, jobs, (out / "spec.json").exists(), shlex.join(again))
+
+
+def _changed(seeds: str | None, device: str, jobs: int) -> list[str]:
+    """Return the options that were given, as they are typed."""
+    given = [] if seeds is None else ["--seeds", seeds]
+    given += [] if device == "auto" else ["--device", device]
+    return given + ([] if jobs == 1 else ["--jobs", str(jobs)])
 
 
 def _run(
@@ -107,7 +119,9 @@ def _run(
     from cowbird.report.table import plain, summary  # noqa: PLC0415
 
     spec = read(path, seeds)
-    out_console.print(Text(f"{spec.name}: {spec.description}" if spec.description else spec.name, style="bold"))
+    title = plain(f"{spec.name}: {spec.description}" if spec.description else spec.name, 300)
+    title.stylize("bold")
+    out_console.print(title)
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
     with Progress(
         *columns, TimeRemainingColumn(), TextColumn("{task.fields[remark]}", markup=False), console=err_console
@@ -128,8 +142,7 @@ def _run(
             )
         except KeyboardInterrupt:
             bars.stop()
-            hint = again if again == "cowbird demo" else f"{again} --resume"
-            err_console.print(Text(f"Interrupted; what is done is kept. Go on with: {hint}"))
+            err_console.print(Text(f"Interrupted; what is done is kept. Go on with: {again}"), soft_wrap=True)
             raise typer.Exit(ExitCode.INCOMPLETE) from None
         bars.remove_task(fit)
     for skip in outcome.dataset.skips if outcome.dataset else ():
@@ -149,10 +162,15 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        err_console.print(Text("Error: ", style="bold red") + Text(error.message))
+        from cowbird.report.table import plain  # noqa: PLC0415
+
+        # Messages quote specs and data, which may come from anybody.
+        err_console.print(Text("Error: ", style="bold red") + plain(error.message, 2000))
         if error.hint:
-            err_console.print(Text(error.hint))
+            err_console.print(plain(error.hint, 2000))
         raise SystemExit(int(ExitCode.ERROR)) from None
-    except KeyboardInterrupt:
+    except SystemExit as end:
+        if end.code != TYPER_INTERRUPTED:
+            raise
         err_console.print(Text("Interrupted."))
         raise SystemExit(int(ExitCode.INCOMPLETE)) from None

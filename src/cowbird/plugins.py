@@ -43,6 +43,7 @@ def _concrete(module: ModuleType, base: type[Any]) -> list[type[Any]]:
         for member in vars(module).values()
         if inspect.isclass(member)
         and issubclass(member, base)
+        and member is not base
         and not inspect.isabstract(member)
         and member.__module__ == module.__name__
     ]
@@ -70,9 +71,11 @@ def find(kind: str, name: str) -> type[Any]:
     path, _, wanted = name.partition(":")
     full = path if "." in path else f"{KINDS[kind].package}.{path}"
     try:
+        if not all(part.isidentifier() for part in full.split(".")):
+            raise ModuleNotFoundError(name=full)
         module = importlib.import_module(full)
     except ModuleNotFoundError as error:
-        if error.name is None or not full.startswith(error.name):
+        if error.name is None or not f"{full}.".startswith(f"{error.name}."):
             raise
         raise UserError(f"There is no {kind} named '{name}'.", f"Known: {', '.join(names(kind))}.") from None
     found = _concrete(module, base)

@@ -110,6 +110,11 @@ class Attack(BaseModel, ABC):
         rows = np.unique(plan.rows)
         if len(rows) != len(plan.rows) or len(rows) != plan.budget:
             raise AttackError(f"{name} planted {len(plan.rows)} rows ({len(rows)} distinct), budget {plan.budget}.")
+        if len(rows) and not 0 <= rows[0] <= rows[-1] < plan.data.interactions.events:
+            raise AttackError(f"{name} owns up to rows that are not there.")
+        told = np.concatenate([plan.data.label, plan.data.interactions.item])
+        if len(told) and not 0 <= told.min() <= told.max() < len(plan.data.items):
+            raise AttackError(f"{name} planted an item that is not in the catalogue.")
         if not np.array_equal(_changed(data, plan.data, rows), rows):
             raise AttackError(f"{name} changed rows other than the {len(rows)} it owns up to.")
         return Poisoned(data, plan.data, frozen(plan.targets, np.int32), frozen(rows, np.int64), plan.budget)

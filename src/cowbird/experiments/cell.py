@@ -31,6 +31,7 @@ from cowbird.victims.base import FittedRecommender, Recommender, Workplace
 Progress = Callable[[str, int, int, str], None]
 """Told of progress: what is being fitted, steps done, steps in all, a remark."""
 K_MAX = 50
+"""Exposure ranks are exact up to here, or up to the largest cut-off of the spec."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,7 @@ class _Runner:
         attacked = self._model(attack.title(), poisoned.data, scenario, defense)
         history = test.history
         seen = seen_mask(history.user_of_event(), history.item, poisoned.targets, history.users)
+        k_max = max(K_MAX, *self.cell.spec.ks)
         group = attack.options.target_users(TrainingData.clean(served.interactions, served.users, served.items))
         return Evidence(
             scenario.title(),
@@ -136,8 +138,8 @@ class _Runner:
             defense.title(),
             clean.rank_targets(test).astype(np.int32),
             attacked.rank_targets(test).astype(np.int32),
-            clean.rank_items(history, poisoned.targets, K_MAX),
-            attacked.rank_items(history, poisoned.targets, K_MAX),
+            clean.rank_items(history, poisoned.targets, k_max),
+            attacked.rank_items(history, poisoned.targets, k_max),
             seen,
             group,
         )

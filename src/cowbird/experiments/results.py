@@ -37,7 +37,7 @@ class Row(BaseModel):
     victim: str
     """Label of the victim."""
     attack: str
-    """Label of the attack, `none` for the clean model."""
+    """Label of the attack; `none` for the clean model's accuracy over all users."""
     defense: str
     """Label of the defense."""
     scenario: str
@@ -45,10 +45,11 @@ class Row(BaseModel):
     group: str
     """Whose measurement: `target` users, `other` users, or `all`."""
     metric: str
-    """What was measured. `hr`, `ndcg`, `mrr`: accuracy on the held-out item. `ndcg_change` and so on: relative change
-    against the clean model. `exposure_hr`, `exposure_hr_clean`: exposure of the targets under the attacked and the
-    clean model. `lift_hr`: their ratio; `lift_hr_lower_bound`: at least that, for the clean exposure was zero and its
-    upper 95 % limit stands in. `selectivity_hr`: exposure of target over other users."""
+    """What was measured. `hr`, `ndcg`, `mrr`: accuracy on the held-out item. `ndcg_clean` and so on: the clean model's
+    for the same users; `ndcg_change`: relative change against it. `exposure_hr`, `exposure_hr_clean`: exposure of the
+    targets under the attacked and the clean model. `lift_hr`: their ratio; `lift_hr_lower_bound`: at least that, for
+    the clean exposure was zero and its upper 95 % limit stands in. `selectivity_hr`: exposure of target over other
+    users."""
     k: int
     """Cut-off."""
     seed: int | None
@@ -108,7 +109,10 @@ def accuracy_rows(where: Where, record: Evidence, ks: Sequence[int], rng: np.ran
             attacked, clean = (float(side[:, column].mean()) for side in sides)
             attacked_draws, clean_draws = draws[:, column], draws[:, column + len(names)]
             rows.append(where.row(group, name, k, attacked, *percentiles(attacked_draws / n), n))
-            rows.append(clean_where.row(group, name, k, clean, *percentiles(clean_draws / n), n))
+            interval = percentiles(clean_draws / n)
+            rows.append(where.row(group, f"{name}_clean", k, clean, *interval, n))
+            if group == "all":  # other groups are the attack's own, so their rows must name it
+                rows.append(clean_where.row(group, name, k, clean, *interval, n))
             if clean > 0 and (clean_draws > 0).all():
                 low, high = percentiles(attacked_draws / clean_draws - 1)
                 rows.append(where.row(group, f"{name}_change", k, attacked / clean - 1, low, high, n))

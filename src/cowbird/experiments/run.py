@@ -11,6 +11,7 @@ import platform
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -61,7 +62,12 @@ def prepare(spec: Spec, out: Path, resume: bool) -> None:
         UserError: If the folder holds something and `resume` is off, or holds the run of another spec.
     """
     record = out / "spec.json"
-    if record.exists():
+    try:
+        bound = record.exists()
+        taken = not bound and out.exists() and (not out.is_dir() or any(out.iterdir()))
+    except OSError as error:
+        raise UserError(f"'{out}' can't be used: {error.strerror}.", "Choose another folder with --out.") from None
+    if bound:
         try:
             same = json.loads(record.read_text(encoding="utf-8"))["sha256"] == spec.digest()
         except (OSError, ValueError, KeyError, TypeError):
@@ -71,7 +77,7 @@ def prepare(spec: Spec, out: Path, resume: bool) -> None:
         if not resume:
             raise UserError(f"'{out}' holds this run already.", "Add --resume to go on, or choose a new folder.")
         return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if taken:
         raise UserError(f"'{out}' is not an empty folder.", "Choose a new folder with --out.")
     write_text(record, json.dumps({"sha256": spec.digest(), "spec": spec.record()}, indent=1))
 
@@ -82,7 +88,7 @@ def collect(spec: Spec, out: Path) -> tuple[list[Row], list[str], int]:
     grouped: dict[tuple[str, str, str, str], dict[int, evidence.Evidence]] = {}
     errors: list[str] = []
     for cell in finished:
-        errors += json.loads((cell.folder / "cell.json").read_text(encoding="utf-8"))["errors"]
+        errors += _errors(cell)
         for record in evidence.load(cell.folder / "evidence.safetensors"):
             key = (cell.victim.title(), record.attack, record.defense, record.scenario)
             grouped.setdefault(key, {})[cell.seed] = record
@@ -99,6 +105,14 @@ def collect(spec: Spec, out: Path) -> tuple[list[Row], list[str], int]:
         )
         rows += results.rows_of(where, seeds, spec.ks)
     return results.unique(rows), errors, len(finished)
+
+
+def _errors(cell: Cell) -> list[str]:
+    path = cell.folder / "cell.json"
+    try:
+        return [str(error) for error in json.loads(path.read_text(encoding="utf-8"))["errors"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"'{path}' is damaged.", "Remove it and resume; the cell is then measured again.") from None
 
 
 def run(
@@ -129,40 +143,63 @@ def run(
     picked = pick_device(device)
     prepare(spec, out, resume)
     warnings: list[str] = []
+    failed: list[str] = []
     waiting = [cell for cell in cells(spec, out) if not cell.done]
     total = len(spec.victims) * len(spec.seeds)
     data = spec.dataset.options.load() if waiting else None
     told: Callable[[int, int], None] = cell_done or _untold
     told(total - len(waiting), total)
     if data is not None and jobs > 1 and len(waiting) > 1:
-        finished = _in_processes(spec, out, waiting, picked, device, jobs, warnings)
+        finished = _in_processes(spec, out, waiting, picked, device, jobs, warnings, failed)
     elif data is not None:
-        finished = _in_turn(waiting, data, picked, progress, warnings)
+        finished = _in_turn(waiting, data, picked, progress, warnings, failed)
     else:
         finished = iter(())
     for count, _ in enumerate(finished, total - len(waiting) + 1):
+        results.write(out / "results.jsonl", collect(spec, out)[0])
         told(count, total)
     rows, errors, done = collect(spec, out)
     results.write(out / "results.jsonl", rows)
     write_text(out / "run.json", json.dumps(_circumstances(picked, jobs, data), indent=1))
-    return Outcome(rows, data, done, total, errors, warnings)
+    return Outcome(rows, data, done, total, errors + failed, warnings)
 
 
 def _in_turn(
-    waiting: list[Cell], data: Dataset, device: torch.device, progress: Progress, warnings: list[str]
+    waiting: list[Cell],
+    data: Dataset,
+    device: torch.device,
+    progress: Progress,
+    warnings: list[str],
+    failed: list[str],
 ) -> Iterator[Cell]:
     for cell in waiting:
-        run_cell(cell, data, device, progress, warnings.append)
+        try:
+            run_cell(cell, data, device, progress, warnings.append)
+        except RuntimeError as error:
+            failed.append(_failure(cell, error))
         yield cell
 
 
+def _failure(cell: Cell, error: RuntimeError) -> str:
+    """Say that a cell stopped on the machine's account (out of memory, a GPU error); the other cells go on."""
+    return f"{cell.title} stopped: {str(error).partition(chr(10))[0]}. Run again with --resume."
+
+
 def _in_processes(
-    spec: Spec, out: Path, waiting: list[Cell], picked: torch.device, wanted: str, jobs: int, warnings: list[str]
+    spec: Spec,
+    out: Path,
+    waiting: list[Cell],
+    picked: torch.device,
+    wanted: str,
+    jobs: int,
+    warnings: list[str],
+    failed: list[str],
 ) -> Iterator[Cell]:
     gpus = torch.cuda.device_count() if picked.type == "cuda" and wanted in ("auto", "cuda") else 0
     threads = max(1, torch.get_num_threads() // jobs)
     record = spec.record()
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    # One cell a process: a GPU error cannot reach the next cell, and memory is given back.
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         futures = {
             pool.submit(
                 _work, record, str(out), number, f"cuda:{number % gpus}" if gpus else str(picked), threads
@@ -171,9 +208,19 @@ def _in_processes(
         }
         try:
             for future in as_completed(futures):
-                warnings += future.result()
+                try:
+                    warnings += future.result()
+                except BrokenProcessPool:
+                    raise
+                except RuntimeError as error:
+                    failed.append(_failure(futures[future], error))
                 yield futures[future]
-        except KeyboardInterrupt:
+        except BrokenProcessPool:
+            raise UserError(
+                "A worker process died: killed, or out of memory. What is done is kept.",
+                "Go on with --resume, perhaps with fewer --jobs.",
+            ) from None
+        except BaseException:  # an interrupt, here or (GeneratorExit) in the caller, or a worker's error
             pool.shutdown(wait=True, cancel_futures=True)
             raise
 

@@ -14,6 +14,10 @@ from cowbird.data.split import LeaveOneOut, Parts
 from cowbird.errors import UserError
 from cowbird.victims.base import Recommender
 
+LABEL = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""What labels look like: they name folders, stand in tables, and never start a formula."""
+LABEL_SIZE = 60
+
 
 class Scenario(BaseModel, ABC):
     """Which users are served, and whether the model is tuned on them first."""
@@ -23,7 +27,7 @@ class Scenario(BaseModel, ABC):
     tunes: ClassVar[bool] = False
     """Whether the victim trains the model further."""
 
-    label: str = ""
+    label: str = Field(default="", pattern=LABEL + "|^$", max_length=LABEL_SIZE)
     """Name in result rows; the scenario's own if empty."""
 
     def title(self) -> str:
@@ -66,7 +70,7 @@ class FineTune(Direct):
     tunes: ClassVar[bool] = True
 
     name: Literal["fine-tune"]  # type: ignore[assignment]
-    learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: float = Field(default=1e-4, gt=0)
     """AdamW's peak learning rate while tuning."""
     epochs: int = Field(default=30, ge=1)
     """Most passes over the cold users."""

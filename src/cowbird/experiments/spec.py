@@ -8,7 +8,7 @@ import hashlib
 import json
 import tomllib
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
@@ -19,11 +19,12 @@ from cowbird.data.split import Split
 from cowbird.defenses.base import Defense
 from cowbird.defenses.none import NoDefense
 from cowbird.errors import UserError
-from cowbird.experiments.scenarios import AnyScenario, Direct
+from cowbird.experiments.scenarios import LABEL, LABEL_SIZE, AnyScenario, Direct
 from cowbird.metrics.ranking import KS
 from cowbird.victims.base import Recommender
 
-LABEL = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+RESERVED = ("clean", "none")
+"""Labels no attack may have: they name the clean model in a run's folders and rows."""
 
 
 class Part(BaseModel):
@@ -33,7 +34,7 @@ class Part(BaseModel):
 
     name: str
     """The plug-in's name, or a dotted path."""
-    label: str = Field(default="", pattern=LABEL + "|^$")
+    label: str = Field(default="", pattern=LABEL + "|^$", max_length=LABEL_SIZE)
     """Name in result rows; the plug-in's own if empty. Two of a kind need different labels."""
 
     def title(self) -> str:
@@ -109,6 +110,9 @@ class Spec(BaseModel):
             twice = sorted({title for title in titles if titles.count(title) > 1})
             if twice:
                 raise ValueError(f"two {kind} are called {twice[0]!r}; give each a label of its own")
+        reserved = sorted({part.title() for part in self.attacks}.intersection(RESERVED))
+        if reserved:
+            raise ValueError(f"an attack can't be called {reserved[0]!r}: that names the clean model")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds must differ")
         return self
@@ -138,13 +142,47 @@ def _validate(model: type[BaseModel], fields: dict[str, Any], where: str) -> Any
     try:
         return model.model_validate(fields)
     except ValidationError as error:
-        raise UserError(f"{where}: {explain(error)}", f"Fields: {', '.join(model.model_fields)}.") from None
+        raise UserError(f"{where}: {explain(error)}", _known(model, error)) from None
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """Return the models named somewhere in a type annotation."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in get_args(annotation) for model in _models(inner)]
+
+
+def _known(model: type[BaseModel], error: ValidationError) -> str:
+    """List the fields of the tables in which a key is not known, or of the whole if there is none."""
+    found: dict[str, None] = {}
+    for problem in error.errors(include_url=False):
+        owners, place = [model], problem["loc"][:-1] if problem["type"] == "extra_forbidden" else ()
+        for part in place:
+            inside = [
+                m
+                for owner in owners
+                if part in owner.model_fields
+                for m in _models(owner.model_fields[part].annotation)
+            ]
+            tagged = [
+                m for m in owners if "name" in m.model_fields and part in get_args(m.model_fields["name"].annotation)
+            ]
+            owners = inside or tagged or owners
+        title = f"Fields of {'.'.join(map(str, place))}" if place else "Fields"
+        found[f"{title}: {', '.join(dict.fromkeys(name for owner in owners for name in owner.model_fields))}."] = None
+    return " ".join(found)
 
 
 def explain(error: ValidationError) -> str:
     """Say in one line what is wrong with a spec, all problems at once."""
     found: list[str] = []
-    for problem in error.errors(include_url=False):
+    problems = error.errors(include_url=False)
+    for problem in problems:
+        # A list whose entries are wrong is also too short for pydantic; once is enough.
+        if problem["type"] == "too_short" and any(
+            p["loc"][:-1][: len(problem["loc"])] == problem["loc"] for p in problems
+        ):
+            continue
         place = ".".join(str(part) for part in problem["loc"])
         words = "this key is not known" if problem["type"] == "extra_forbidden" else problem["msg"]
         found.append(f"{place}: {words}" if place else words.removeprefix("Value error, "))

@@ -29,9 +29,9 @@ def _number(value: float | None, digits: int = 4) -> str:
 def _factor(row: Row | None) -> str:
     if row is None or row.value is None:
         return UNSEEN
-    sign = "≥ " if row.metric.endswith("_lower_bound") else ""
+    sign = "≥" if row.metric.endswith("_lower_bound") else ""
     digits = 0 if row.value >= 100 else 1
-    text = f"{sign}{row.value:.{digits}f} ×"
+    text = f"{sign}{row.value:.{digits}f}×"
     if row.low is not None:
         high = "∞" if row.high is None else f"{row.high:.{digits}f}"
         text += f" [{row.low:.{digits}f}, {high}]"
@@ -58,6 +58,16 @@ class Index:
         return None
 
 
+def _exposure(before: Row | None, after: Row) -> str:
+    return f"{_number(before.value if before else None)} → {_number(after.value)}"
+
+
+def _cost(after: Row | None, change: Row | None) -> str:
+    if after is None:
+        return UNSEEN
+    return _number(after.value, 3) + ("" if change is None or change.value is None else f" {change.value:+.1%}")
+
+
 def summary(rows: Sequence[Row], k: int = 10) -> Group:
     """Return the summary of a run: one line an attack, scenario and group, all seeds together.
 
@@ -67,37 +77,38 @@ def summary(rows: Sequence[Row], k: int = 10) -> Group:
     """
     index = Index(rows)
     chosen = [row for row in rows if row.k == k and row.seed is None and row.metric == "exposure_hr"]
-    table = Table(
-        title=f"Exposure of the planted items, HR@{k}, and the accuracy it costs, NDCG@{k}", title_style="bold"
+    shown = [row for row in chosen if row.group != "target" or index.get(row, "other", "exposure_hr")]
+    tables: list[Table | Text] = []
+    for victim in dict.fromkeys(row.victim for row in shown):
+        tables.append(_table([row for row in shown if row.victim == victim], index, victim, k))
+    notes = (
+        f"Exposure: share of (user, unseen planted item) pairs in which the item is among the user's first {k}, clean "
+        "→ attacked model. Lift: attacked / clean with a 95 % bootstrap interval over users; ≥ marks a lower bound: "
+        "the clean model never showed a planted item, so its upper 95 % limit stands in. "
+        f"NDCG@{k}: of the attacked model on the users' held-out items, and its change against the clean model."
     )
-    for name in ("victim", "attack", "scenario", "users"):
-        table.add_column(name, overflow="fold")
-    for name in ("clean", "attacked", "lift [95 %]", "NDCG clean", "attacked", "change"):
+    return Group(*tables, Text(notes, style="dim"))
+
+
+def _table(rows: Sequence[Row], index: Index, victim: str, k: int) -> Table:
+    table = Table(title=plain(victim), title_justify="left", title_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    for name in ("attack", "scenario", "users"):
+        table.add_column(name, overflow="fold", max_width=24)
+    for name in (f"exposure HR@{k}", "lift", f"NDCG@{k}"):
         table.add_column(name, justify="right", no_wrap=True)
-    before: tuple[str, ...] = ()
-    for row in chosen:
-        clean = index.get(row, row.group, "exposure_hr_clean")
-        lift = index.get(row, row.group, "lift_hr", "lift_hr_lower_bound")
-        accuracy, unharmed = index.get(row, row.group, "ndcg"), index.get(row, row.group, "ndcg", attack="none")
-        change = index.get(row, row.group, "ndcg_change")
-        here = (row.victim, row.attack, row.scenario)
-        if before and here != before:
+    before: tuple[str, ...] = ("", "")
+    for row in rows:
+        here = (row.attack, row.scenario)
+        if before[0] not in ("", row.attack):
             table.add_section()
+        fresh = here != before
         table.add_row(
-            *(plain(name) if here != before else Text("") for name in here),
+            plain(row.attack) if row.attack != before[0] else Text(""),
+            plain(row.scenario) if fresh else Text(""),
             plain(row.group),
-            _number(clean.value if clean else None),
-            _number(row.value),
-            _factor(lift),
-            _number(unharmed.value if unharmed else None),
-            _number(accuracy.value if accuracy else None),
-            UNSEEN if change is None or change.value is None else f"{change.value:+.1%}",
+            _exposure(index.get(row, row.group, "exposure_hr_clean"), row),
+            _factor(index.get(row, row.group, "lift_hr", "lift_hr_lower_bound")),
+            _cost(index.get(row, row.group, "ndcg"), index.get(row, row.group, "ndcg_change")),
         )
         before = here
-    notes = Text(
-        "Exposure: share of (user, unseen planted item) pairs in which the item is among the user's first "
-        f"{k}. Lift: attacked / clean, bootstrap over users. ≥ marks a lower bound: the clean model never "
-        "showed a planted item, so its upper 95 % limit stands in.",
-        style="dim",
-    )
-    return Group(table, notes)
+    return table

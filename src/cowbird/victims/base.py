@@ -42,8 +42,8 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.empty(0, device=device).cpu()
+    except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(f"Device '{name}' can't be used: {reason}", "Use auto, cpu, cuda or cuda:N.") from None
     return device
@@ -120,11 +120,11 @@ class FittedRecommender(ABC):
         return found
 
     def recommend(self, history: Interactions, k: int = 10) -> NDArray[np.int64]:
-        """Return the `k` best unseen items of every user, best first, shape `[users, k]`."""
-        best = [
-            exclude_seen(scores, *seen).topk(min(k, self.items), dim=1).indices.cpu().numpy()
-            for _, scores, seen in self._score_batches(history)
-        ]
+        """Return the `k` best unseen items of every user, best first, shape `[users, k]`; -1 where none are left."""
+        best: list[NDArray[np.int64]] = []
+        for _, scores, seen in self._score_batches(history):
+            top = exclude_seen(scores, *seen).topk(min(k, self.items), dim=1)
+            best.append(top.indices.masked_fill(top.values == -torch.inf, -1).cpu().numpy())
         return np.concatenate(best) if best else np.empty((0, min(k, self.items)), dtype=np.int64)
 
 

@@ -7,7 +7,7 @@ from `SequentialNetwork` with `forward`. Training, checkpoints, ranking and savi
 import json
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -74,6 +74,11 @@ class SequentialRecommender(Recommender, Recipe):
     def build(self, items: int) -> SequentialNetwork:
         """Make the network for a catalogue (initial weights are drawn elsewhere)."""
 
+    def shape(self) -> dict[str, Any]:
+        """Return what gives the weights their meaning: the class, and the fields that are not about training."""
+        training = {*Recipe.model_fields, "dropout"}
+        return {"victim": type(self).__name__, "spec": self.model_dump(mode="json", exclude=training)}
+
     def network(self, items: int) -> SequentialNetwork:
         """Make the network with memory but no weights yet, touching no global random state."""
         with torch.device("meta"):
@@ -101,7 +106,7 @@ class SequentialRecommender(Recommender, Recipe):
         return fitted
 
     def _weights_of(self, start: FittedRecommender, items: int) -> dict[str, Tensor]:
-        if not isinstance(start, FittedSequential) or type(start.spec) is not type(self) or start.items != items:
+        if not isinstance(start, FittedSequential) or start.spec.shape() != self.shape() or start.items != items:
             raise UserError(
                 f"A {type(self).__name__} of {items} items can't start from that model.",
                 "Start from a fit of the same recommender on the same catalogue.",
@@ -112,10 +117,16 @@ class SequentialRecommender(Recommender, Recipe):
         """Read a saved model; see `Recommender.load`."""
         tensors, header = read_tensors(path)
         try:
-            items = int(json.loads(header["cowbird"])["items"])
+            record = json.loads(header["cowbird"])
+            items, shape = int(record["items"]), self.shape()
+            given = {name: record["spec"].get(name) for name in shape["spec"]}
+            if {"victim": record["victim"], "spec": given} != shape:
+                raise ValueError(f"it was saved from {record['victim']} with {given}")
+            if items < 1:
+                raise ValueError(f"it has {items} items")
             network = self.network(items)
             network.load_state_dict(tensors)
-        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             reason = str(error).partition("\n")[0]
             raise UserError(f"'{path}' does not hold a {type(self).__name__}: {reason}.") from None
         return FittedSequential(self, network.to(device), items, device)
@@ -141,7 +152,7 @@ class FittedSequential(FittedRecommender):
         self.validations: list[tuple[int, float]] = []
         self._quiet = Noise(0.0, device)
 
-    @torch.inference_mode()
+    @torch.no_grad()  # inference mode would return a tensor that nobody may change
     def score(self, history: Interactions) -> Tensor:
         """Score every item after the most recent `max_length` events; see `FittedRecommender.score`."""
         size = np.minimum(history.lengths, self.spec.max_length)

@@ -1,8 +1,9 @@
 """Checkpoints that survive a kill: safetensors and JSON, written under a temporary name and renamed.
 
 A checkpoint is two files, `step-N.safetensors` and `step-N.json`. The JSON is renamed into place last and holds the
-SHA-256 of the tensors, so a checkpoint exists only once it is whole, and a damaged one is noticed. The two newest are
-kept: when the newest is damaged, the one before it is used and the damage is told. Nothing is ever unpickled.
+SHA-256 of the tensors and of itself, so a checkpoint exists only once it is whole, and a damaged one is noticed. The
+two newest are kept: when the newest is damaged, the one before it is used and the damage is told. Nothing is ever
+unpickled.
 """
 
 import hashlib
@@ -47,7 +48,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
     """
     host = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with replacing(path) as partial:
-        safetensors.torch.save_file(host, partial, dict(header or {}))
+        try:
+            safetensors.torch.save_file(host, partial, dict(header or {}))
+        except SafetensorError as error:
+            raise UserError(f"'{path}' can't be written: {error}.", "Is the disk full or read-only?") from None
         return _digest(partial)
 
 
@@ -66,12 +70,22 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise UserError(f"'{path}' is not a readable safetensors file: {error}.", "Was it cut short?") from None
 
 
+def _seal(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps([record["step"], record["sha256"], record["state"]]).encode()).hexdigest()
+
+
 def save(folder: Path, step: int, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Write the checkpoint of one step, then remove all but the newest two."""
+    """Write the checkpoint of one step, then remove all but the newest two.
+
+    Those of later steps are removed too: they are damaged or another fit's, and would pass for newer ones.
+    """
     path = folder / f"step-{step:09d}.safetensors"
     digest = write_tensors(path, tensors)
-    write_text(path.with_suffix(".json"), json.dumps({"step": step, "sha256": digest, "state": dict(state)}))
-    for old in sorted(folder.glob("step-*.json"))[:-KEPT]:
+    record = {"step": step, "sha256": digest, "state": dict(state)}
+    write_text(path.with_suffix(".json"), json.dumps(record | {"seal": _seal(record)}))
+    known = sorted(folder.glob("step-*.json"))
+    newest = known.index(path.with_suffix(".json")) + 1
+    for old in known[: max(0, newest - KEPT)] + known[newest:]:
         old.unlink(missing_ok=True)
         old.with_suffix(".safetensors").unlink(missing_ok=True)
 
@@ -80,6 +94,8 @@ def _read(path: Path) -> Checkpoint:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         step, digest, state = int(record["step"]), str(record["sha256"]), dict(record["state"])
+        if record["seal"] != _seal(record):
+            raise UserError(f"Checkpoint '{path.name}' is damaged: its SHA-256 is not the recorded one.")
         tensors_path = path.with_suffix(".safetensors")
         if _digest(tensors_path) != digest:
             raise UserError(f"Checkpoint '{tensors_path.name}' is damaged: its SHA-256 is not the recorded one.")

@@ -20,9 +20,9 @@ class Noise:
     """
 
     def __init__(self, rate: float, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
-        self.dropped = round(rate * 256)
-        if not 0 <= self.dropped < 256:
+        if not 0 <= rate < 1:
             raise ValueError(f"dropout rate must be in [0, 1), got {rate}")
+        self.dropped = min(round(rate * 256), 255)
         self.generator = torch.Generator(device=device)
         self._masks = torch.empty(0, dtype=dtype, device=device)
         self._used = 0

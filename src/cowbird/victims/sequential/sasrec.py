@@ -24,7 +24,9 @@ def causal_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     CPU kernel's backward pass is slower, eight times so in bfloat16 (`benchmarks/sasrec.py`).
 
     Args:
-        query: Shape `[sequences, heads, length, width]`; `key` and `value` alike.
+        query: Shape `[sequences, heads, length, width]`.
+        key: The same shape.
+        value: The same shape.
 
     Returns:
         The same shape.

@@ -125,6 +125,8 @@ class _Step:
         self.loss = torch.zeros((), device=device)
         self.index = torch.full((min(recipe.batch_size, len(windows)),), -1, device=device)
         self.graph: torch.cuda.CUDAGraph | None = None
+        self.changing = False
+        """Whether the weights may be ahead of the step counter; an interrupt then saves nothing."""
 
     def __call__(self, index: Tensor, rate: float, seed: int) -> None:
         for group in self.optimizer.param_groups:
@@ -141,6 +143,7 @@ class _Step:
         if self.graph is None:
             self._record()
         assert self.graph is not None
+        self.changing = True
         self.noise.generator.manual_seed(seed)
         self.graph.replay()
 
@@ -161,11 +164,13 @@ class _Step:
         if self.worker is not self.network:
             for parameter, working in pairs:
                 parameter.grad = working.grad.float() if working.grad is not None else None
+        self.changing = True
         self.optimizer.step()
         self.loss += loss.detach()
 
     def _record(self) -> None:
         """Warm up on a side stream, undo what the warm-up did, then record the step."""
+        self.changing = True
         state = {name: tensor.clone() for name, tensor in self.tensors().items()}
         side = torch.cuda.Stream(self.device)
         side.wait_stream(torch.cuda.current_stream(self.device))
@@ -178,7 +183,8 @@ class _Step:
         self.optimizer.zero_grad(set_to_none=True)
         self.graph = torch.cuda.CUDAGraph()
         self.graph.register_generator_state(self.noise.generator)
-        with torch.cuda.graph(self.graph):
+        # A stream of this device: the one torch keeps for captures belongs to the first device that captured.
+        with torch.cuda.graph(self.graph, stream=torch.cuda.Stream(self.device)):
             self.noise.draw()
             self._work(self.index)
         self.restore(state)
@@ -220,9 +226,9 @@ class _Best:
         return sum(1 for epoch, _ in self.history if epoch > self.epoch)
 
     def add(self, epoch: int, score: float) -> None:
-        self.history.append((epoch, score))
-        if self.epoch == epoch:
+        if all(score > before for _, before in self.history):
             self.weights = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
+        self.history.append((epoch, score))
 
 
 def learning_rate(recipe: Recipe, step: int, total: int) -> float:
@@ -235,11 +241,15 @@ def learning_rate(recipe: Recipe, step: int, total: int) -> float:
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def fit_key(fitted: "FittedSequential", data: TrainingData, seed: int) -> str:
-    """Hash what decides a fit: spec, data, labels, seed and initial weights. Checkpoints of another are not used."""
+def fit_key(fitted: "FittedSequential", data: TrainingData, validation: Queries, seed: int) -> str:
+    """Hash what decides a fit: spec, data, labels, validation, seed, weights. Checkpoints of another are not used."""
     spec = [type(fitted.spec).__name__, fitted.spec.model_dump(mode="json"), seed]
     digest = hashlib.sha256(json.dumps(spec).encode())
-    for array in (data.interactions.offsets, data.interactions.item, data.label):
+    asked = validation.history
+    for array in (
+        *(data.interactions.offsets, data.interactions.item, data.label),
+        *(asked.offsets, asked.item, validation.target),
+    ):
         digest.update(array.tobytes())
     for tensor in fitted.network.state_dict().values():
         digest.update(tensor.detach().cpu().numpy().tobytes())
@@ -273,21 +283,25 @@ class _Fit:
         self.fitted, self.validation, self.seed, self.place = fitted, validation, seed, place
         self.recipe = fitted.spec
         self.windows = Windows(data, self.recipe.max_length, self.recipe.regime, place.device)
-        self.key = fit_key(fitted, data, seed) if place.folder else ""
+        self.key = fit_key(fitted, data, validation, seed) if place.folder else ""
         self.work = _Step(fitted, self.windows, place.device)
         self.best = _Best(fitted.network)
         self.per_epoch = -(-len(self.windows) // self.recipe.batch_size)
         self.total = self.per_epoch * self.recipe.epochs
         self.step = 0
+        self.epoch = 0
+        """Epochs that are over, their validation included."""
         self.saved_at = self.reported_at = time.monotonic()
 
     def run(self) -> None:
         self._resume()
         try:
-            while self.step < self.total and not self._exhausted():
-                self._epoch(self.step // self.per_epoch)
+            while self.epoch < self.recipe.epochs and not self._exhausted():
+                self._epoch(self.epoch)
+                self.epoch += 1
         except KeyboardInterrupt:
-            self._save()
+            if not self.work.changing:
+                self._save()
             raise
         self.fitted.network.load_state_dict(self.best.weights)
         self.fitted.validations = self.best.history
@@ -306,9 +320,12 @@ class _Fit:
             rate = learning_rate(self.recipe, self.step, self.total)
             self.work(index, rate, derive(self.seed, "dropout", self.step))
             self.step += 1
+            self.work.changing = False
             self._housekeeping()
         last = epoch + 1 == self.recipe.epochs
-        if (epoch + 1) % self.recipe.validate_every == 0 or last:
+        due = (epoch + 1) % self.recipe.validate_every == 0 or last
+        # A fit interrupted after its validation and before the epoch was counted comes here again.
+        if due and epoch + 1 not in dict(self.best.history):
             ranks = self.fitted.rank_targets(self.validation)
             self.best.add(epoch + 1, float(np.mean(ndcg(ranks, 10))))
             self.work.loss.zero_()
@@ -319,8 +336,7 @@ class _Fit:
             self.reported_at = now
             best = max((score for _, score in self.best.history), default=None)
             self.place.report(self.step, self.total, "" if best is None else f"validation NDCG@10 {best:.4f}")
-        mid_epoch = self.step % self.per_epoch != 0
-        if self.place.folder and mid_epoch and now - self.saved_at > CHECKPOINT_SECONDS:
+        if self.place.folder and now - self.saved_at > CHECKPOINT_SECONDS:
             self._save()
             self.saved_at = time.monotonic()
 
@@ -328,12 +344,12 @@ class _Fit:
         if not self.place.folder:
             return
         tensors = self.work.tensors() | {f"best.{name}": value for name, value in self.best.weights.items()}
-        state = {"key": self.key, "history": self.best.history}
+        state = {"key": self.key, "epoch": self.epoch, "history": self.best.history}
         checkpoint.save(self.place.folder, self.step, state, tensors)
 
     def _resume(self) -> None:
         found = checkpoint.latest(self.place.folder, self.place.warn) if self.place.folder else None
-        if found is None or found.state.get("key") != self.key:
+        if found is None or found.state.get("key") != self.key or "epoch" not in found.state:
             return
         self.work.restore(found.tensors)
         self.best.history = [(int(epoch), float(score)) for epoch, score in found.state["history"]]
@@ -342,4 +358,4 @@ class _Fit:
             for name, tensor in found.tensors.items()
             if name.startswith("best.")
         }
-        self.step = found.step
+        self.step, self.epoch = found.step, int(found.state["epoch"])

@@ -1,0 +1,313 @@
+"""The command line: exit codes, what goes where, and never a traceback."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import cowbird
+from cowbird import cli, plugins
+from cowbird.experiments import run as run_module
+from cowbird.experiments import spec as spec_module
+
+SPEC = """
+name = "small"
+seeds = [0]
+ks = [10]
+description = "A [red]small\\u001b[31m one\\u202e."
+[dataset]
+name = "synthetic"
+users = 30
+items = 20
+events_per_user = 6
+[[victims]]
+name = "sasrec"
+hidden = 8
+epochs = 1
+[[attacks]]
+name = "basic_replacement"
+label = "one"
+targets = { count = 2 }
+"""
+UNFIT = '[[attacks]]\nname = "basic_replacement"\nlabel = "unfit"\ntargets = { ids = ["\\u001b[31mnowhere"] }\n'
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Call the command in this process: exit code, output, errors."""
+
+    def run(*args):
+        monkeypatch.setattr(sys, "argv", ["cowbird", *map(str, args)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        out, err = capsys.readouterr()
+        for text in (out, err):
+            assert "Traceback" not in text
+            assert not set(text) & set("\x1b\x07\u202e")
+        return end.value.code or 0, " ".join(out.split()), " ".join(err.split())
+
+    return run
+
+
+@pytest.fixture
+def spec(tmp_path):
+    path = tmp_path / "spec.toml"
+    path.write_text(SPEC)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["attack", "defense", "victim", "dataset"])
+def test_lists(call, kind):
+    code, out, err = call("list", f"{kind}s")
+    assert (code, err) == (0, "")
+    for name in plugins.names(kind):
+        assert re.search(rf"(^|\s){name}\s", out)
+        assert plugins.summary(plugins.find(kind, name)).split()[0] in out
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("list", "cuckoos"),
+        ("list",),
+        ("fly",),
+        ("--cuckoo",),
+        ("run",),
+        ("run", "spec.toml"),
+        ("run", "spec.toml", "--out"),
+        ("run", "spec.toml", "--out", "x", "--jobs", "0"),
+        ("run", "spec.toml", "--out", "x", "--jobs", "many"),
+        ("run", "spec.toml", "--out", "x", "--cuckoo"),
+        ("run", "spec.toml", "more", "--out", "x"),
+        ("demo", "--cuckoo"),
+    ],
+    ids=" ".join,
+)
+def test_usage_errors(call, args):
+    code, out, err = call(*args)
+    assert (code, out) == (2, "")
+    assert err
+
+
+@pytest.mark.parametrize("args", [("--help",), ("run", "--help"), ("list", "--help"), ("demo", "--help")], ids=" ".join)
+def test_help(call, args):
+    code, out, err = call(*args)
+    assert (code, err) == (0, "")
+    assert "Usage" in out
+
+
+def test_version(call):
+    assert call("--version") == (0, f"cowbird {cowbird.__version__}", "")
+
+
+def test_a_run(call, spec, tmp_path):
+    code, out, _ = call("run", spec, "--out", tmp_path / "out", "--device", "cpu")
+    assert code == 0
+    assert "[red]small" in out, "text from a spec is text"
+    rows = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
+    assert f"({len(rows)} rows)" in out
+    assert len(rows) > 10
+    code, out, _ = call("run", spec, "--out", tmp_path / "out", "--device", "cpu", "--resume")
+    assert code == 0
+    assert f"({len(rows)} rows)" in out
+
+
+def test_seeds_are_taken_from_the_command_line(call, spec, tmp_path):
+    assert call("run", spec, "--out", tmp_path / "out", "--seeds", "5, 3", "--device", "cpu")[0] == 0
+    record = json.loads((tmp_path / "out" / "spec.json").read_text())
+    assert record["spec"]["seeds"] == [5, 3]
+    assert sorted(path.name for path in (tmp_path / "out" / "cells").iterdir()) == ["sasrec-3", "sasrec-5"]
+    code, _, err = call("run", spec, "--out", tmp_path / "out", "--resume")
+    assert code == 2
+    assert "other seeds" in err
+
+
+@pytest.mark.parametrize("seeds", ["", "a", "1,", "1,,2", "1;2", "1.5", "1,1", "0x1", "\x1b[31m"])
+def test_bad_seeds(call, spec, tmp_path, seeds):
+    code, out, err = call("run", spec, "--out", tmp_path / "out", f"--seeds={seeds}")
+    assert (code, out) == (2, "")
+    assert "seeds" in err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("device", ["gpu", "", "cuda:-1", "cuda:99", "meta", "hpu", "tpu v5"])
+def test_bad_devices(call, spec, tmp_path, device):
+    code, _, err = call("run", spec, "--out", tmp_path / "out", "--device", device)
+    assert code == 2
+    assert f"Error: Device '{device}' can't be used" in err
+    assert "Use auto, cpu, cuda or cuda:N." in err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda text: text + "[split]\ncuckoo = 1\n", "split.cuckoo: this key is not known"),
+        (lambda text: text.replace("hidden", '"\\u001b[31mhid\\u202e"'), "this key is not known"),
+        (lambda text: text.replace('"sasrec"', '"sasrek"'), "no victim named 'sasrek'. Known: gru4rec, sasrec"),
+        (lambda text: text.replace('"sasrec"', '"\\u001b[31m"'), "no victim named"),
+        (lambda text: text.replace("epochs = 1", "epochs = 0"), "epochs: Input should be greater than or equal to 1"),
+        (lambda text: text.replace("[[attacks]]", "[attacks]"), "Write [[attacks]] before each"),
+        (lambda text: text + "[split]\ncold_fraction = 0\n", "holds no cold users"),
+        (lambda text: text.replace("users = 30", "users = 1"), "too few"),
+        (lambda text: text + '[[scenarios]]\nname = "direct"\nlabel = "../x"\n', "label"),
+        (lambda text: "x", "is not TOML"),
+        (lambda text: "", "name: Field required; dataset: Field required"),
+    ],
+)
+def test_bad_specs(call, spec, tmp_path, change, said):
+    spec.write_text(change(SPEC))
+    code, out, err = call("run", spec, "--out", tmp_path / "out", "--device", "cpu")
+    assert code == 2
+    assert "Error:" in err
+    assert said in err
+    assert "Error" not in out
+
+
+def test_a_missing_spec(call, tmp_path):
+    code, out, err = call("run", tmp_path / "gone.toml", "--out", tmp_path / "out")
+    assert (code, out) == (2, "")
+    assert "gone.toml" in err
+    assert call("run", tmp_path, "--out", tmp_path / "out")[0] == 2
+
+
+def test_folders_that_can_t_be_used(call, spec, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").touch()
+    for out in ("file", "file/deeper", "full", "a" * 300):
+        code, _, err = call("run", spec, "--out", tmp_path / out, "--device", "cpu")
+        assert code == 2
+        assert "Error:" in err
+    for out in ("/proc/cowbird", "/dev/null"):
+        assert call("run", spec, "--out", out, "--device", "cpu")[0] == 2
+
+
+def test_a_run_that_is_there_already(call, spec, tmp_path):
+    args = ("run", spec, "--out", tmp_path / "out", "--device", "cpu")
+    assert call(*args)[0] == 0
+    code, _, err = call(*args)
+    assert code == 2
+    assert "--resume" in err
+    (tmp_path / "out/cells/sasrec-0/cell.json").write_text("{")
+    code, _, err = call(*args, "--resume")
+    assert code == 2
+    assert "cell.json" in err
+    (tmp_path / "out/cells/sasrec-0/cell.json").unlink()
+    (tmp_path / "out/cells/sasrec-0/models/clean+none/model.safetensors").write_text("x")
+    code, _, err = call(*args, "--resume")
+    assert code == 0
+    assert "warning" in err
+    assert "Fitting it again" in err
+
+
+def test_errors_in_cells(call, spec, tmp_path):
+    spec.write_text(SPEC + UNFIT)
+    code, out, err = call("run", spec, "--out", tmp_path / "out", "--device", "cpu")
+    assert code == 3
+    assert "error" in err
+    assert "unfit" in err
+    assert "nowhere" in err
+    assert "┃one " in out or "│one " in out, "the others are reported"
+    assert "nowhere" not in out
+
+
+def interrupt(*args, **kwargs):
+    raise KeyboardInterrupt
+
+
+def test_interrupted(call, spec, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_module, "run_cell", interrupt)
+    out = tmp_path / "my out"
+    code, _, err = call("run", spec, "--out", out, "--seeds", "4,5", "--device", "cpu")
+    assert code == 3
+    hint = f"cowbird run {spec} --out '{out}' --seeds 4,5 --device cpu --resume"
+    assert hint in err, "the command that is shown goes on with this very run"
+    monkeypatch.undo()
+
+
+def test_the_command_shown_after_an_interrupt_works(call, spec, tmp_path, monkeypatch):
+    import shlex
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run_module, "run_cell", interrupt)
+        err = call("run", spec, "--out", tmp_path / "my out", "--seeds", "4", "--device", "cpu")[2]
+    words = shlex.split(err.partition("Go on with: ")[2])
+    end = words.index("--resume") + 1
+    assert call(*words[1:end])[0] == 0
+
+
+def test_interrupted_before_anything(call, spec, tmp_path, monkeypatch):
+    monkeypatch.setattr(spec_module, "read", interrupt)
+    code, _, err = call("run", spec, "--out", tmp_path / "out")
+    assert code == 3
+    assert "Interrupted" in err
+
+
+def test_the_demo_is_a_spec_that_ships(call, tmp_path, monkeypatch, spec):
+    assert spec_module.shipped("demo").exists()
+    monkeypatch.setattr(spec_module, "shipped", lambda name: spec)
+    args = ("demo", "--out", tmp_path / "out", "--device", "cpu")
+    with monkeypatch.context() as patched:
+        patched.setattr(run_module, "run_cell", interrupt)
+        code, _, err = call(*args)
+    assert code == 3
+    assert f"cowbird demo --out {tmp_path / 'out'} --device cpu" in err
+    assert call(*args)[0] == 0
+    assert call(*args)[0] == 0, "a demo goes on by itself"
+
+
+# As the shell sees it.
+
+
+def shell(*args, **options):
+    env = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "80"}
+    return subprocess.run([sys.executable, *args], capture_output=True, text=True, check=False, env=env, **options)
+
+
+def test_the_command_line_does_not_wait_for_torch():
+    code = "import sys, cowbird.cli; print(sorted({'torch', 'polars', 'transformers'} & set(sys.modules)))"
+    done = shell("-c", code)
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+
+
+def test_as_a_module():
+    done = shell("-m", "cowbird", "--version")
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, f"cowbird {cowbird.__version__}", "")
+
+
+def test_the_installed_command():
+    done = subprocess.run([Path(sys.executable).parent / "cowbird", "fly"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "No such command" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_as_a_module_with_two_jobs(spec, tmp_path):
+    done = shell(
+        "-m", "cowbird", "run", spec, "--out", tmp_path / "out", "--seeds", "0,1", "--jobs", "2", "--device", "cpu"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Results: ") == 1, "workers must not run the command again"
+
+
+def test_a_user_error_in_a_shell(spec, tmp_path):
+    done = shell("-m", "cowbird", "run", tmp_path / "gone.toml", "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr + done.stdout
+    assert "gone.toml" in done.stderr.replace("\n", "")
+    assert "Error" not in done.stdout

@@ -1,0 +1,173 @@
+"""The table at the end of a run: every number whole, and nothing in it from the attacker but text."""
+
+import io
+import re
+import unicodedata
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from cowbird.experiments.results import Row
+from cowbird.report.table import plain, summary
+
+
+def shown(thing, width=80):
+    console = Console(width=width, record=True, file=io.StringIO(), color_system=None)
+    console.print(thing)
+    return console.export_text()
+
+
+def row(**changes):
+    fields = {
+        "experiment": "e", "dataset": "d", "victim": "sasrec", "attack": "women", "defense": "none",
+        "scenario": "fine-tune", "group": "all", "metric": "hr", "k": 10, "seed": None,
+        "value": 0.5, "low": 0.4, "high": 0.6, "n": 9,
+    }  # fmt: skip
+    return Row(**(fields | changes))
+
+
+def measured(lift=None, **where):
+    """The rows of one attack, scenario and group."""
+    return [
+        row(metric="exposure_hr", value=0.8642, **where),
+        row(metric="exposure_hr_clean", value=0.0123, **where),
+        row(**({"metric": "lift_hr", "value": 70.26, "low": 61.04, "high": 88.88} | (lift or {}) | where)),
+        row(metric="ndcg", value=0.3579, **where),
+        row(metric="ndcg_clean", value=0.3456, **where),
+        row(metric="ndcg_change", value=0.0356, **where),
+    ]
+
+
+NUMBERS = ("0.8642", "0.0123", "70.3", "[61.0, 88.9]", "0.358", "+3.6%")
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_every_number_is_whole_on_a_common_terminal(width):
+    text = shown(summary([r for group in ("target", "other", "all") for r in measured(group=group)]), width)
+    for number in NUMBERS:
+        assert text.count(number) == 3, (number, text)
+    assert all(len(line) <= width for line in text.splitlines())
+    assert all(name in text for name in ("sasrec", "women", "fine-tune", "target", "other", "all"))
+
+
+def test_long_labels_give_way_to_numbers():
+    where = {"victim": "v" * 60, "attack": "age25-n20-r0.05-" + "a" * 40, "scenario": "fine-tune-" + "s" * 50}
+    text = shown(summary(measured(**where)))
+    assert all(number in text for number in NUMBERS), text
+    assert all(len(line) <= 80 for line in text.splitlines())
+
+
+def test_a_lower_bound_is_marked():
+    bound = {"metric": "lift_hr_lower_bound", "value": 1234.5, "low": 234.5, "high": None}
+    text = shown(summary(measured(bound)))
+    assert re.search(r"≥ ?1234 ?×", text), text
+    assert re.search(r"\[234, ∞\]", text), text
+    assert not re.search("≥ ?70", text)
+
+
+def test_what_was_not_measured_is_no_zero():
+    nothing = {"value": None, "low": None, "high": None}
+    rows = [row(metric=name, **nothing) for name in ("exposure_hr", "exposure_hr_clean", "lift_hr")]
+    rows += [row(metric="ndcg_change", **nothing)]
+    text = shown(summary(rows))
+    body = text.partition("Exposure:")[0]
+    assert "–" in body
+    assert not re.search(r"\b0\.0|0%|None|nan", body), text
+
+
+def test_only_the_asked_cut_off_and_pooled_seeds_are_shown():
+    rows = [*measured(), row(metric="exposure_hr", value=0.1111, seed=3), row(metric="exposure_hr", value=0.2222, k=5)]
+    text = shown(summary(rows))
+    assert "0.1111" not in text
+    assert "0.2222" not in text
+    assert "0.2222" in shown(summary(rows, 5))
+
+
+def test_nothing_to_show_is_shown():
+    shown(summary([]))
+
+
+def test_two_victims_and_two_attacks_stay_apart():
+    places = [(victim, attack) for victim in ("sasrec", "gru4rec") for attack in ("women", "men")]
+    rows = []
+    for number, (victim, attack) in enumerate(places):
+        rows += [row(metric="exposure_hr", value=0.1001 + number / 10, victim=victim, attack=attack)]
+        rows += [row(metric="exposure_hr_clean", value=0.0501 + number / 10, victim=victim, attack=attack)]
+    text = shown(summary(rows))
+    spots = [text.index(f"{0.1001 + number / 10:.4f}") for number in range(4)]
+    assert spots == sorted(spots)
+    for number in range(4):
+        (line,) = (line for line in text.splitlines() if f"{0.1001 + number / 10:.4f}" in line)
+        assert f"{0.0501 + number / 10:.4f}" in line
+
+
+@pytest.mark.xfail(strict=True, reason="the table has no column for defenses yet")
+def test_two_defenses_are_told_apart():
+    text = shown(summary([*measured(defense="none"), *measured(defense="onion")]))
+    assert "onion" in text
+
+
+HOSTILE = [
+    "[red]danger[/red]",
+    "[/]",
+    "[link=https://example.org]x[/link]",
+    "\x1b[31mred\x1b[0m",
+    "\x1b]8;;https://example.org\x07x\x1b]8;;\x07",
+    "a\u202eb",
+    "a\u2066b\u2069",
+    "\u200b\u200e\ufeff",
+    "\x00\x07\x08\r\n\t\x7f\x9b",
+    "\ud800",
+    "\U000e0041",
+    "x" * 10_000,
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=ascii)
+def test_hostile_text_is_shown_as_text(text):
+    safe = plain(text, 60).plain
+    assert len(safe) <= 60
+    assert not any(unicodedata.category(c)[0] == "C" for c in safe)
+    assert shown(plain(text, 60)).rstrip("\n") == safe.rstrip("\n")
+    assert plain(text, 60).spans == []
+
+
+def test_markup_is_not_read():
+    assert plain("[red]danger[/red]").plain == "[red]danger[/red]"
+    assert "[red]danger[/red]" in shown(plain("[red]danger[/red]"))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(st.characters(), max_size=80), st.integers(1, 70))
+@example("a" * 61, 60)
+@example("a" * 60, 60)
+def test_plain_text_is_cut_and_clean(text, limit):
+    safe = plain(text, limit).plain
+    assert len(safe) == min(len(text), limit)
+    assert not any(unicodedata.category(c)[0] == "C" for c in safe)
+    assert (safe[-1:] == "…") or len(text) <= limit
+    for before, after in zip(text[: limit - 1], safe, strict=False):
+        assert after == before or unicodedata.category(before)[0] == "C"
+
+
+def test_hostile_labels_stay_text_in_the_table():
+    """The spec refuses such labels; rows may still come from a file that somebody else wrote."""
+    where = {"victim": "[red]v\x1b[31m", "attack": "[bold]a\u202e", "scenario": "\x07s\n[/]"}
+    text = shown(summary(measured(**where)), 120)
+    assert all(word in text for word in ("[red]v", "[bold]a", "[/]"))
+    assert not any(c in text for c in "\x1b\u202e\x07")
+
+
+def test_one_small_summary_reads_like_this():
+    text = shown(summary([*measured(group="target"), *measured(group="other"), *measured(group="all")]), 100)
+    lines = [" ".join(re.sub(r"[^\w.%+×≥∞\[\],→–@ -]", " ", line).split()) for line in text.splitlines()]
+    numbers = "0.0123 → 0.8642 70.3× [61.0, 88.9] 0.358 +3.6%"
+    assert [line for line in lines if "0.8642" in line] == [
+        f"women fine-tune target {numbers}",
+        f"other {numbers}",
+        f"all {numbers}",
+    ]
+    assert any("exposure HR@10" in line and "NDCG@10" in line for line in lines)
+    assert lines[-1], "notes come last"
