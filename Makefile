@@ -11,7 +11,7 @@ setup: $(VENV)/.ready
 # Torch first and by its exact version, so that nothing else picks a build of several gigabytes.
 $(VENV)/.ready: pyproject.toml constraints.txt requirements-assets.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) --constraint constraints.txt torch $(TORCH_OPTIONS)
+	$(PIP) --constraint constraints.txt torch==2.13.0 $(TORCH_OPTIONS)
 	$(PIP) --no-deps --require-hashes --requirement requirements-assets.txt
 	$(PIP) --constraint constraints.txt --editable '.[dev]'
 	@touch $@

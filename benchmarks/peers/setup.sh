@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the environments of the four peers, one for each, under the folder $1 (default: .venv-peers).
-# torch 2.13.0 should resolve to a CPU build: where pip is not set up for that, export
-# PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu first, or gigabytes of CUDA libraries come along.
+# torch 2.13.0 should resolve to a CPU build: where pip is not set up for that, point PIP_EXTRA_INDEX_URL at PyTorch's
+# index of CPU builds first, or gigabytes of CUDA libraries come along.
 # PYTHON names the interpreter (default: python3.11). Runs from anywhere; a second run repairs what is missing.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -109,3 +109,12 @@ def test_global_random_state_is_untouched():
     before = torch.get_rng_state()
     masks(Noise(0.5, CPU), 1, [(64,), (3, 5)])
     assert torch.get_rng_state().equal(before)
+
+
+def test_no_two_steps_of_a_fit_share_their_masks(tiny, parts, monkeypatch):
+    seeds, begin = [], Noise.begin
+    monkeypatch.setattr(Noise, "begin", lambda self, seed: seeds.append(seed) or begin(self, seed))
+    spec, side = tiny("sasrec", dropout=0.2), parts.pretrain
+    for seed in (0, 1):
+        spec.fit(side.training(), side.validation(), seed)
+    assert len(seeds) == len(set(seeds)) > 2 * spec.epochs
