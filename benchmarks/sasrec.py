@@ -85,7 +85,12 @@ def summarize(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         groups.setdefault((run["name"], run["regime"] + (" to accuracy" if "history" in run else "")), []).append(run)
     table: list[dict[str, Any]] = []
     for (name, regime), members in groups.items():
-        row: dict[str, Any] = {"library": name, "version": members[0]["version"], "regime": regime, "runs": len(members)}
+        row: dict[str, Any] = {
+            "library": name,
+            "version": members[0]["version"],
+            "regime": regime,
+            "runs": len(members),
+        }
         for key in ("targets_per_second", "eval_seconds", "startup_seconds", "process_seconds"):
             row[key] = round(statistics.median(member[key] for member in members), 3)
         cpu = [m["train_targets"] * m["epochs"] / m["train_cpu_seconds"] for m in members]

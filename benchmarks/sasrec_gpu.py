@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
 from cowbird.data.sources.movielens_1m import MovieLens1M
 from cowbird.data.split import LeaveOneOut, Split
 from cowbird.data.types import Dataset

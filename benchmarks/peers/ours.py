@@ -5,7 +5,7 @@ Regimes: ``last``, ``all`` and ``prefix``. Run it with the Python of Cowbird's o
 
 import json
 
-from harness import BATCH, DROPOUT, HEADS, HIDDEN, LAYERS, MAX_LEN, RATE, K, Run, Split, parse
+from harness import DROPOUT, HEADS, HIDDEN, LAYERS, MAX_LEN, RATE, K, Run, Split, parse
 
 NOTES = "AdamW betas (0.9, 0.999), no weight decay; no dropout on attention weights; only real positions are scored"
 args = parse(__doc__, ["last", "all", "prefix"], eval_every=2)
@@ -19,6 +19,7 @@ def main(run: Run) -> None:
     """Train, rank and report."""
     import numpy as np
     import torch
+
     from cowbird.data.split import Split as CowbirdSplit
     from cowbird.data.types import Dataset, Interactions, Items, Users
     from cowbird.metrics.ranking import ndcg
@@ -32,7 +33,10 @@ def main(run: Run) -> None:
     users = list(run.split.test)
     histories = [[code[item] for item in [*run.split.known(user), run.split.test[user]]] for user in users]
     data = Dataset(
-        "common", Interactions.from_lists(histories), Users(tuple(map(str, users))), Items.from_lists(map(str, catalogue))
+        "common",
+        Interactions.from_lists(histories),
+        Users(tuple(map(str, users))),
+        Items.from_lists(map(str, catalogue)),
     )
     part = CowbirdSplit(cold_fraction=0).apply(data, 0).pretrain
     test = part.test()
