@@ -3,15 +3,15 @@
     benchmarks/peers/setup.sh .venv-peers
     python benchmarks/sasrec.py --peers .venv-peers --out docs/results/sasrec_cpu.json
 
-Without `--peers` Cowbird runs alone. Every library runs in a process and an environment of its own, with two threads, on
-one split (leave-one-out, written by `peers/data.py`): hidden 64, 2 layers, 2 heads, length 50, full softmax, batch 256,
+Without `--peers` Cowbird runs alone. Every library runs in a process and an environment of its own, with two threads,
+on one split (leave-one-out, from `peers/data.py`): hidden 64, 2 layers, 2 heads, length 50, full softmax, batch 256,
 learning rate 1e-3. The regime is part of the result, for it moves accuracy and work per target more than the library
 does: `last` (one window a user: RePlay's and RecTools' own), `all` (every window), `prefix` (one sample a prefix, loss
 on the last position: the only one RecBole and Cornac have).
 
-The floor. A target costs 1.02 MFLOP in `last` and `all` (forward and backward; 63 % of it the output layer), so a machine
-whose float32 matrix products reach R FLOP/s makes at most R / 1.02e6 targets a second in float32. `ceiling` in the output
-is R, measured here, for float32 and bfloat16.
+The floor. A target costs 1.02 MFLOP in `last` and `all` (forward and backward; 63 % of it the output layer), so a
+machine whose float32 matrix products reach R FLOP/s makes at most R / 1.02e6 targets a second in float32. `ceiling` in
+the output is R, measured here, for float32 and bfloat16.
 """
 
 import argparse

@@ -2,9 +2,10 @@
 
     python benchmarks/sasrec_gpu.py --data data/ml-1m --out docs/results/sasrec_ml1m_gpu.json
 
-Leave-one-out, full ranking over the catalogue, seen items excluded, the state chosen on validation. With `--drop-last 1`
-each user's last event is removed first, so that the one before it is the test item: in RecBole's copy of the data the
-last event is far less predictable than any other (`last_event_check` in the output says how much).
+Leave-one-out, full ranking over the catalogue, seen items excluded, the state chosen on validation. With
+`--drop-last 1` each user's last event is removed first, so that the one before it is the test item: in the copy of the
+data measured here the last event is far less predictable than any other (`last_event_check` in the output says by how
+much).
 
 The clock runs from the call of `fit` to the end of each validation; test scoring is outside of it.
 """

@@ -11,7 +11,7 @@ NOTES = "AdamW betas (0.9, 0.999), no weight decay; no dropout on attention weig
 args = parse(__doc__, ["last", "all", "prefix"], eval_every=2)
 
 
-class Reached(Exception):
+class ReachedError(Exception):
     """The target is reached, or the time is up."""
 
 
@@ -60,15 +60,14 @@ def main(run: Run) -> None:
         models[:] = [model]
         run.train.__exit__()
         with run.valid:
-            found = rank(model, queries)
-        return found
+            return rank(model, queries)
 
     def added(best: training._Best, epoch: int, score: float) -> None:
         add(best, epoch, score)
         if args.to_accuracy:
             found = float(np.mean(ndcg(rank(models[0], test), K)))
             if run.validated(epoch, score, found, models[0].network.state_dict()):
-                raise Reached
+                raise ReachedError
         run.train.__enter__()
 
     FittedSequential.rank_targets, training._Best.add = validate, added
@@ -78,7 +77,7 @@ def main(run: Run) -> None:
     try:
         model = spec.fit(part.training(), part.validation(), args.seed)
         run.train.__exit__()
-    except Reached:
+    except ReachedError:
         model, epochs = models[0], int(run.history[-1]["epoch"])
         model.network.load_state_dict(run.best)
     FittedSequential.rank_targets = rank

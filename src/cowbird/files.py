@@ -1,5 +1,6 @@
 """Writing files so that they are whole or not there: a temporary name first, then a rename."""
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Generator
@@ -40,3 +41,9 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -161,7 +161,7 @@ def test_bad_devices(call, spec, tmp_path, device):
         (lambda text: text.replace('"sasrec"', '"\\u001b[31m"'), "no victim named"),
         (lambda text: text.replace("epochs = 1", "epochs = 0"), "epochs: Input should be greater than or equal to 1"),
         (lambda text: text.replace("[[attacks]]", "[attacks]"), "Write [[attacks]] before each"),
-        (lambda text: text + "[split]\ncold_fraction = 0\n", "holds no cold users"),
+        (lambda text: text + "[split]\ncold_fraction = 0\n", "serves cold users"),
         (lambda text: text.replace("users = 30", "users = 1"), "too few"),
         (lambda text: text + '[[scenarios]]\nname = "direct"\nlabel = "../x"\n', "label"),
         (lambda text: "x", "is not TOML"),

@@ -296,7 +296,7 @@ def specs(draw):
         "ks": draw(st.lists(st.integers(1, 10**6), min_size=1, max_size=3, unique=True)),
         "dataset": {"name": "synthetic", "users": draw(st.integers(1, 99)), "noise": draw(rates)},
         "split": {
-            "cold_fraction": draw(st.sampled_from([0.0, 0.1, 0.5])),
+            "cold_fraction": draw(st.sampled_from([0.05, 0.1, 0.5])),
             "cut": draw(st.sampled_from(["first", "last"])),
         },
         "victims": [

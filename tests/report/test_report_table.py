@@ -103,7 +103,6 @@ def test_two_victims_and_two_attacks_stay_apart():
         assert f"{0.0501 + number / 10:.4f}" in line
 
 
-@pytest.mark.xfail(strict=True, reason="the table has no column for defenses yet")
 def test_two_defenses_are_told_apart():
     text = shown(summary([*measured(defense="none"), *measured(defense="onion")]))
     assert "onion" in text

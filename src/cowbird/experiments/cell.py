@@ -4,7 +4,6 @@ Each fit is kept in the cell's folder as it ends, and saves checkpoints while it
 stood. An attack that does not fit the data is an error in the cell's list; the others go on.
 """
 
-import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from cowbird.experiments import evidence
 from cowbird.experiments.evidence import Evidence
 from cowbird.experiments.scenarios import FineTune, Scenario
 from cowbird.experiments.spec import AttackPart, DefensePart, Spec, VictimPart
-from cowbird.files import write_text
+from cowbird.files import sha256, write_text
 from cowbird.metrics.exposure import seen_mask
 from cowbird.rng import stream
 from cowbird.victims.base import FittedRecommender, Recommender, Workplace
@@ -105,6 +104,8 @@ class _Runner:
             "cold_users": len(self.parts.downstream.users) if self.parts.downstream else 0,
             "users_too_short": self.parts.too_short,
             "plans": self.plans,
+            "models": model_hashes(self.cell),
+            "evidence": sha256(self.cell.folder / "evidence.safetensors"),
             "errors": self.errors,
             "seconds": self.seconds,
         }
@@ -160,12 +161,14 @@ class _Runner:
     ) -> FittedRecommender:
         """Fit, or load what an earlier call or run fitted."""
         folder = self.cell.folder / "models" / name
-        path = folder / "model.safetensors"
-        if path.exists():
+        path, seal = folder / "model.safetensors", folder / "model.sha256"
+        if path.exists() and seal.exists():
             try:
-                return spec.load(path, self.device)
-            except UserError as error:
-                self.warn(f"{error.message} Fitting it again.")
+                if sha256(path) == seal.read_text(encoding="utf-8"):
+                    return spec.load(path, self.device)
+                self.warn(f"'{path}' is damaged: its SHA-256 is not the recorded one. Fitting it again.")
+            except (UserError, OSError, UnicodeDecodeError) as error:
+                self.warn(f"{error} Fitting it again.")
         started = time.perf_counter()
         place = Workplace(
             self.device,
@@ -176,6 +179,7 @@ class _Runner:
         seed = self.cell.seed
         fitted = spec.fit(data, users.validation(), seed, place, start)
         fitted.save(path)
+        write_text(seal, sha256(path))
         self.seconds[name] = round(time.perf_counter() - started, 2)
         return fitted
 
@@ -183,4 +187,4 @@ class _Runner:
 def model_hashes(cell: Cell) -> dict[str, str]:
     """Return the SHA-256 of every model of a cell."""
     files = sorted((cell.folder / "models").glob("*/model.safetensors"))
-    return {path.parent.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {path.parent.name: sha256(path) for path in files}

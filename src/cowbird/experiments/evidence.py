@@ -63,9 +63,16 @@ def load(path: Path) -> list[Evidence]:
     tensors, header = read_tensors(path)
     try:
         labels = [(str(a), str(b), str(c)) for a, b, c in json.loads(header["cowbird"])]
-        return [
+        records = [
             Evidence(*names, **{name: tensors[f"{number}.{name}"].numpy() for name in ARRAYS})
             for number, names in enumerate(labels)
         ]
-    except (KeyError, ValueError, TypeError) as error:
+        for record in records:
+            pairs = (len(record.clean_rank), record.seen.shape[1])
+            users = {len(record.clean_rank), len(record.attacked_rank), len(record.group)}
+            tables = {record.seen.shape, record.clean_exposure.shape, record.attacked_exposure.shape}
+            if len(users) != 1 or tables != {pairs}:
+                raise ValueError(f"users and pairs of {record.attack}, {record.scenario} do not align")
+        return records
+    except (KeyError, ValueError, TypeError, IndexError) as error:
         raise UserError(f"'{path}' does not hold the evidence of a run: {error}.", "Run the cell again.") from None

@@ -113,11 +113,11 @@ def accuracy_rows(where: Where, record: Evidence, ks: Sequence[int], rng: np.ran
             rows.append(where.row(group, f"{name}_clean", k, clean, *interval, n))
             if group == "all":  # other groups are the attack's own, so their rows must name it
                 rows.append(clean_where.row(group, name, k, clean, *interval, n))
-            if clean > 0 and (clean_draws > 0).all():
-                low, high = percentiles(attacked_draws / clean_draws - 1)
-                rows.append(where.row(group, f"{name}_change", k, attacked / clean - 1, low, high, n))
-            else:
-                rows.append(where.row(group, f"{name}_change", k, None, None, None, n))
+            change = attacked / clean - 1 if clean > 0 else None
+            # A resample in which the clean model has no hit at all leaves the change without an interval.
+            known = change is not None and bool((clean_draws > 0).all())
+            ends = percentiles(attacked_draws / clean_draws - 1) if known else (None, None)
+            rows.append(where.row(group, f"{name}_change", k, change, *ends, n))
     return rows
 
 

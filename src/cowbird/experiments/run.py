@@ -26,7 +26,7 @@ from cowbird.experiments import evidence, results
 from cowbird.experiments.cell import Cell, Progress, cells, run_cell
 from cowbird.experiments.results import Row, Where
 from cowbird.experiments.spec import PLURAL, SINGLE, Spec, parse
-from cowbird.files import write_text
+from cowbird.files import sha256, write_text
 from cowbird.victims.base import pick_device
 
 
@@ -108,11 +108,17 @@ def collect(spec: Spec, out: Path) -> tuple[list[Row], list[str], int]:
 
 
 def _errors(cell: Cell) -> list[str]:
-    path = cell.folder / "cell.json"
+    """Return the errors of a finished cell, after a look at whether its files are whole."""
+    path, held = cell.folder / "cell.json", cell.folder / "evidence.safetensors"
+    again = f"Remove '{path}' and resume; the cell is then measured again."
     try:
-        return [str(error) for error in json.loads(path.read_text(encoding="utf-8"))["errors"]]
+        record = json.loads(path.read_text(encoding="utf-8"))
+        errors, seal = [str(error) for error in record["errors"]], str(record["evidence"])
     except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"'{path}' is damaged.", "Remove it and resume; the cell is then measured again.") from None
+        raise UserError(f"'{path}' is damaged.", again) from None
+    if not held.exists() or sha256(held) != seal:
+        raise UserError(f"'{held}' is missing or damaged: its SHA-256 is not the recorded one.", again)
+    return errors
 
 
 def run(

@@ -113,8 +113,11 @@ class Spec(BaseModel):
         reserved = sorted({part.title() for part in self.attacks}.intersection(RESERVED))
         if reserved:
             raise ValueError(f"an attack can't be called {reserved[0]!r}: that names the clean model")
-        if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError("seeds must differ")
+        if len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
+            raise ValueError("seeds must differ and be 0 or more")
+        cold = [scenario.title() for scenario in self.scenarios if isinstance(scenario, Direct)]
+        if cold and not self.split.cold_fraction:
+            raise ValueError(f"scenario {cold[0]!r} serves cold users; set split.cold_fraction above 0")
         return self
 
     def record(self) -> dict[str, Any]:

@@ -79,8 +79,10 @@ def summary(rows: Sequence[Row], k: int = 10) -> Group:
     chosen = [row for row in rows if row.k == k and row.seed is None and row.metric == "exposure_hr"]
     shown = [row for row in chosen if row.group != "target" or index.get(row, "other", "exposure_hr")]
     tables: list[Table | Text] = []
-    for victim in dict.fromkeys(row.victim for row in shown):
-        tables.append(_table([row for row in shown if row.victim == victim], index, victim, k))
+    several = len({row.defense for row in shown}) > 1
+    for victim, defense in dict.fromkeys((row.victim, row.defense) for row in shown):
+        rows_here = [row for row in shown if (row.victim, row.defense) == (victim, defense)]
+        tables.append(_table(rows_here, index, f"{victim}, defense {defense}" if several else victim, k))
     notes = (
         f"Exposure: share of (user, unseen planted item) pairs in which the item is among the user's first {k}, clean "
         "→ attacked model. Lift: attacked / clean with a 95 % bootstrap interval over users; ≥ marks a lower bound: "
@@ -90,8 +92,10 @@ def summary(rows: Sequence[Row], k: int = 10) -> Group:
     return Group(*tables, Text(notes, style="dim"))
 
 
-def _table(rows: Sequence[Row], index: Index, victim: str, k: int) -> Table:
-    table = Table(title=plain(victim), title_justify="left", title_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+def _table(rows: Sequence[Row], index: Index, title: str, k: int) -> Table:
+    table = Table(
+        title=plain(title, 140), title_justify="left", title_style="bold", pad_edge=False, padding=(0, 1, 0, 0)
+    )
     for name in ("attack", "scenario", "users"):
         table.add_column(name, overflow="fold", max_width=24)
     for name in (f"exposure HR@{k}", "lift", f"NDCG@{k}"):

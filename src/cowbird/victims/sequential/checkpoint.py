@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cowbird.errors import UserError
-from cowbird.files import replacing, write_text
+from cowbird.files import replacing, sha256, write_text
 
 KEPT = 2
 
@@ -28,11 +28,6 @@ class Checkpoint(NamedTuple):
     step: int
     state: dict[str, Any]
     tensors: dict[str, Tensor]
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str] | None = None) -> str:
@@ -52,7 +47,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
             safetensors.torch.save_file(host, partial, dict(header or {}))
         except SafetensorError as error:
             raise UserError(f"'{path}' can't be written: {error}.", "Is the disk full or read-only?") from None
-        return _digest(partial)
+        return sha256(partial)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -97,7 +92,7 @@ def _read(path: Path) -> Checkpoint:
         if record["seal"] != _seal(record):
             raise UserError(f"Checkpoint '{path.name}' is damaged: its SHA-256 is not the recorded one.")
         tensors_path = path.with_suffix(".safetensors")
-        if _digest(tensors_path) != digest:
+        if sha256(tensors_path) != digest:
             raise UserError(f"Checkpoint '{tensors_path.name}' is damaged: its SHA-256 is not the recorded one.")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"Checkpoint '{path.name}' can't be read: {error}.") from None
