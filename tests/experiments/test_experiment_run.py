@@ -496,7 +496,7 @@ def test_an_attack_that_breaks_its_promise_is_an_error_on_record(small, tmp_path
 
 @pytest.mark.parametrize("scenario", ["direct", "fine-tune"])
 def test_downstream_scenarios_need_cold_users(small, scenario):
-    with pytest.raises(UserError, match="serves cold users; set split.cold_fraction above 0"):
+    with pytest.raises(UserError, match=r"serves cold users; set split\.cold_fraction above 0"):
         parse_with(small, split={"cold_fraction": 0.0}, scenarios=[{"name": "pretrain"}, {"name": scenario}])
 
 

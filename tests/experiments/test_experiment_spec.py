@@ -292,7 +292,7 @@ def specs(draw):
     return {
         "name": draw(names),
         "description": draw(st.text(st.characters(codec="utf-8"), max_size=20)),
-        "seeds": draw(st.lists(st.integers(-(2**70), 2**70), min_size=1, max_size=3, unique=True)),
+        "seeds": draw(st.lists(st.integers(0, 2**70), min_size=1, max_size=3, unique=True)),
         "ks": draw(st.lists(st.integers(1, 10**6), min_size=1, max_size=3, unique=True)),
         "dataset": {"name": "synthetic", "users": draw(st.integers(1, 99)), "noise": draw(rates)},
         "split": {
