@@ -16,7 +16,7 @@ from cowbird.victims.base import Workplace
 from cowbird.victims.sequential import checkpoint, training
 from cowbird.victims.sequential.base import FittedSequential
 
-PER_EPOCH, EPOCHS = 5, 4
+PER_EPOCH, EPOCHS = 5, 3
 TOTAL = PER_EPOCH * EPOCHS
 
 
@@ -31,8 +31,10 @@ def always_save(monkeypatch):
 
 @pytest.fixture
 def small(tiny):
-    """Return a function that makes a victim of 5 steps an epoch, 4 epochs."""
-    return lambda name="sasrec", **fields: tiny(name, **({"dropout": 0.3, "weight_decay": 0.1} | fields))
+    """Return a function that makes a victim of 5 steps an epoch, 3 epochs."""
+    return lambda name="sasrec", **fields: tiny(
+        name, **({"epochs": EPOCHS, "dropout": 0.3, "weight_decay": 0.1} | fields)
+    )
 
 
 def fit(spec, parts, folder=None, seed=3, told=None, **more):
@@ -88,7 +90,7 @@ def test_the_numbers_of_this_file(small, parts, steps):
 @pytest.mark.parametrize("before", [False, True])
 def test_resumed_equals_uninterrupted(name, error, before, small, parts, steps, monkeypatch, tmp_path):
     wanted = fit(small(name), parts)
-    ends = [1, PER_EPOCH - 1, PER_EPOCH, PER_EPOCH + 1, 3 * PER_EPOCH, TOTAL - 1, TOTAL]
+    ends = [1, PER_EPOCH - 1, PER_EPOCH, PER_EPOCH + 1, 2 * PER_EPOCH, TOTAL - 1, TOTAL]
     ends = [PER_EPOCH, TOTAL] if before else ends
     for step in (*ends, random.Random(0).randrange(2, TOTAL)):
         folder = tmp_path / str(step)
