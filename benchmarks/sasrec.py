@@ -131,7 +131,7 @@ def main() -> None:
         if arguments.accuracy_seconds:
             limit = ["--target-ndcg", "0.107", "--max-seconds", str(arguments.accuracy_seconds)]
             for seed in seeds:
-                bench.run("cowbird", "all", 1, seed, *limit, "--batch-size", "128")
+                bench.run("cowbird", "all", 1, seed, *limit, "--batch-size", "64")
             bench.run("recbole", "prefix", 1, seeds[0], *limit)
     record = {
         "ceiling_gflop_per_second": measured,

@@ -1,18 +1,9 @@
-"""Small synthetic data for attacks, on one thread."""
+"""Small synthetic data for attacks."""
 
 import pytest
-import torch
 
 from cowbird.data.sources.synthetic import Synthetic
 from cowbird.data.split import Split
-
-
-@pytest.fixture(autouse=True, scope="session")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 import cowbird
 from cowbird import cli, plugins
@@ -35,14 +34,6 @@ label = "one"
 targets = { count = 2 }
 """
 UNFIT = '[[attacks]]\nname = "basic_replacement"\nlabel = "unfit"\ntargets = { ids = ["\\u001b[31mnowhere"] }\n'
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

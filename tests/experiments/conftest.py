@@ -4,7 +4,6 @@ import shutil
 import tomllib
 
 import pytest
-import torch
 
 from cowbird.experiments.run import run
 from cowbird.experiments.spec import parse
@@ -43,15 +42,6 @@ name = "fine-tune"
 epochs = 2
 batch_size = 16
 """
-
-
-@pytest.fixture(autouse=True, scope="session")
-def one_thread():
-    """Sums are made in the same order on every machine, and small ones faster."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -1,19 +1,10 @@
-"""Small synthetic data and small victims, on one thread."""
+"""Small synthetic data and small victims."""
 
 import pytest
-import torch
 
 from cowbird.data.sources.synthetic import Synthetic
 from cowbird.data.split import Split
 from cowbird.plugins import find
-
-
-@pytest.fixture(autouse=True, scope="session")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,10 @@
 and its label becomes a target of a shared category, so the change looks natural. `group` aims at users of one attribute
 value: all their positions are eligible, and any target may be planted.
 
+Two further settings that a defender meets, as fields: `targets.category` promotes a whole category, and
+`direction = "demote"` pushes targets down: labels that are targets become other items, drawn as often as they occur,
+of a shared category in the global attack.
+
 Departures: the paper tosses a coin of probability `r` at each eligible position and epoch. Here exactly
 `round(r × eligible)` positions are drawn once, without replacement: each is replaced with the same probability, and the
 budget can be checked and kept in a file.
@@ -29,7 +33,9 @@ class BasicReplacement(Attack):
     rate: float = Field(default=0.5, gt=0, le=1)
     """Replacement rate r: share of the eligible positions whose label is replaced."""
     targets: TargetItems = TargetItems()
-    """Which items are promoted."""
+    """Which items are promoted or demoted."""
+    direction: Literal["promote", "demote"] = "promote"
+    """Whether the targets are to be shown more or less."""
     group: UserGroup | None = None
     """The user group, for scope `group`."""
 
@@ -41,13 +47,32 @@ class BasicReplacement(Attack):
 
     def target_users(self, data: TrainingData) -> NDArray[np.bool_]:
         """Return who is aimed at: the group, or everybody."""
-        if self.group is None:
-            return super().target_users(data)
-        return data.users.attribute(self.group.attribute).where(self.group.value)
+        return super().target_users(data) if self.group is None else self.group.members(data)
 
     def run(self, data: TrainingData, rng: np.random.Generator) -> Plan:
         """Draw targets, then positions, then labels."""
         targets = self.targets.choose(data, rng)
+        allowed = self._allowed(data, targets)
+        if self.direction == "demote":
+            eligible = self._open(data, np.isin(data.label, targets))
+        else:
+            eligible = self._open(data, np.any(allowed, axis=1)[data.label])
+        budget = round(self.rate * len(eligible))
+        if budget < 1:
+            raise UserError(
+                f"Nothing to replace: {len(eligible)} positions are eligible at rate {self.rate:g}.",
+                "Raise the rate, or choose a larger group, or more or other targets.",
+            )
+        rows = np.sort(rng.choice(eligible, budget, replace=False))
+        label = np.array(data.label)
+        if self.direction == "demote":
+            label[rows] = _draw_others(data, data.label[rows], targets, allowed, rng)
+        else:
+            label[rows] = _draw_labels(data.label[rows], targets, allowed, rng)
+        return Plan(TrainingData(data.interactions, data.users, data.items, label), targets, rows, budget)
+
+    def _allowed(self, data: TrainingData, targets: Index) -> NDArray[np.bool_]:
+        """Return which item may trade places with which target, shape `[items, targets]`."""
         allowed = np.ones((len(data.items), len(targets)), dtype=bool)
         if self.scope == "global":
             membership = data.items.memberships()
@@ -57,29 +82,38 @@ class BasicReplacement(Attack):
                     "Choose targets that have one, use a source with item categories, or scope = 'group'.",
                 )
             allowed = (membership.astype(np.int32) @ membership[targets].T.astype(np.int32)) > 0
-        eligible = self._eligible(data, allowed)
-        budget = round(self.rate * len(eligible))
-        if budget < 1:
-            raise UserError(
-                f"Nothing to replace: {len(eligible)} positions are eligible at rate {self.rate:g}.",
-                "Raise the rate, or choose a larger group or more targets.",
-            )
-        rows = np.sort(rng.choice(eligible, budget, replace=False))
-        label = np.array(data.label)
-        label[rows] = _draw_labels(data.label[rows], targets, allowed, rng)
-        return Plan(TrainingData(data.interactions, data.users, data.items, label), targets, rows, budget)
+        return allowed
 
-    def _eligible(self, data: TrainingData, allowed: NDArray[np.bool_]) -> Offset:
-        """Return the positions that may be relabeled: predicted ones (not a user's first) of reachable users."""
+    def _open(self, data: TrainingData, suitable: NDArray[np.bool_]) -> Offset:
+        """Return the suitable positions that are predicted (not a user's first) and of users aimed at."""
         open_to: NDArray[np.bool_] = self.target_users(data)[data.interactions.user_of_event()]
         open_to[data.interactions.offsets[:-1][data.interactions.lengths > 0]] = False
-        reachable: NDArray[np.bool_] = np.any(allowed, axis=1)
-        return np.flatnonzero(open_to & reachable[data.label])
+        return np.flatnonzero(open_to & suitable)
 
 
 def _draw_labels(labels: Index, targets: Index, allowed: NDArray[np.bool_], rng: np.random.Generator) -> Index:
     """Draw one allowed target for each label, uniformly: the j-th allowed one, j uniform below their number."""
-    choices = allowed[labels]
-    nth = np.floor(rng.random(len(labels)) * choices.sum(axis=1)).astype(np.int64)
-    column = (np.cumsum(choices, axis=1) > nth[:, None]).argmax(axis=1)
-    return targets[column]
+    # Worked out once an item, not once a label: allowed targets first, in their order.
+    order = np.argsort(~allowed, axis=1, kind="stable")
+    nth = np.floor(rng.random(len(labels)) * allowed.sum(axis=1)[labels]).astype(np.int64)
+    return targets[order[labels, nth]]
+
+
+def _draw_others(
+    data: TrainingData, labels: Index, targets: Index, allowed: NDArray[np.bool_], rng: np.random.Generator
+) -> Index:
+    """Draw a replacement for each label that is a target: another item, as often as it occurs in training."""
+    events = np.bincount(data.label, minlength=len(data.items)).astype(np.float64)
+    events[targets] = 0
+    drawn = np.empty(len(labels), dtype=np.int32)
+    for column, target in enumerate(targets.tolist()):
+        here = labels == target
+        weight = np.where(allowed[:, column], events, 0)
+        if here.any() and not weight.any():
+            raise UserError(
+                f"Item '{data.items.ids[target]}' can't be demoted: no other item of its categories occurs.",
+                "Choose other targets, or scope = 'group'.",
+            )
+        if here.any():
+            drawn[here] = rng.choice(len(events), int(here.sum()), p=weight / weight.sum())
+    return drawn

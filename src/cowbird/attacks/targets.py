@@ -1,8 +1,10 @@
 """Which items an attack promotes, and which users it aims at: fields that attacks share."""
 
+import difflib
 from typing import Annotated
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cowbird.data.types import Index, TrainingData
@@ -12,12 +14,14 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class TargetItems(BaseModel):
-    """Items to promote: explicit ids, or some drawn from a popularity range (unpopular ones by default)."""
+    """Target items: explicit ids, a whole category, or some drawn from a popularity range (unpopular by default)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     ids: tuple[str, ...] = ()
     """Item ids as the source writes them; if given, nothing is drawn."""
+    category: str = ""
+    """Every item of this category, as the source writes it; if given, nothing is drawn."""
     count: int = Field(default=20, ge=1)
     """How many items are drawn."""
     popularity: tuple[Share, Share] = (0.0, 0.25)
@@ -27,16 +31,20 @@ class TargetItems(BaseModel):
     def _ordered(self) -> "TargetItems":
         if self.popularity[0] >= self.popularity[1]:
             raise ValueError(f"popularity must run from low to high, got {self.popularity}")
+        if self.ids and self.category:
+            raise ValueError("give ids or a category, not both")
         return self
 
     def choose(self, data: TrainingData, rng: np.random.Generator) -> Index:
         """Return the items, increasing, shape `[targets]`, int32.
 
         Raises:
-            UserError: If an id is unknown or the range holds too few items.
+            UserError: If an id or category is unknown or the range holds too few items.
         """
         if self.ids:
             return self._by_id(data)
+        if self.category:
+            return self._by_category(data)
         events = np.bincount(data.interactions.item, minlength=len(data.items))
         # Least popular first; ties in catalogue order, so that the range does not depend on the sort's whims.
         known = np.flatnonzero(events)
@@ -49,6 +57,15 @@ class TargetItems(BaseModel):
                 "Widen popularity or lower count.",
             )
         return np.sort(rng.choice(pool, self.count, replace=False)).astype(np.int32)
+
+    def _by_category(self, data: TrainingData) -> Index:
+        names = data.items.categories
+        if self.category not in names:
+            close = difflib.get_close_matches(self.category, names, 5) or list(names[:20])
+            raise UserError(
+                f"No item has the category '{self.category}'.", f"Use one of {', '.join(map(repr, close)) or 'none'}."
+            )
+        return np.flatnonzero(data.items.memberships()[:, names.index(self.category)]).astype(np.int32)
 
     def _by_id(self, data: TrainingData) -> Index:
         number = {item: row for row, item in enumerate(data.items.ids)}
@@ -70,3 +87,11 @@ class UserGroup(BaseModel):
     """Name of the profile attribute."""
     value: str
     """The value, as the source writes it."""
+
+    def members(self, data: TrainingData) -> NDArray[np.bool_]:
+        """Return who belongs to the group, shape `[users]`.
+
+        Raises:
+            UserError: If there is no such attribute or value.
+        """
+        return data.users.attribute(self.attribute).where(self.value)

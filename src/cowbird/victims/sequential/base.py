@@ -7,7 +7,7 @@ from `SequentialNetwork` with `forward`. Training, checkpoints, ranking and savi
 import json
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -170,6 +170,3 @@ class FittedSequential(FittedRecommender):
         """Write weights as safetensors with the spec in the header; see `FittedRecommender.save`."""
         record = {"victim": type(self.spec).__name__, "items": self.items, "spec": self.spec.model_dump(mode="json")}
         write_tensors(path, self.network.state_dict(), {"cowbird": json.dumps(record)})
-
-
-Precision = Literal["auto", "float32", "bfloat16"]

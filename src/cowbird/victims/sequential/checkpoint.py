@@ -115,7 +115,7 @@ def latest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
         try:
             return _read(path)
         except UserError as error:
-            warn(f"{error.message} Using the one before it.")
+            warn(f"{error.message} Looking for an older one.")
     return None
 
 
