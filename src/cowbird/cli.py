@@ -116,7 +116,7 @@ def _run(
     # Imported here so that `cowbird --help` does not wait for torch.
     from cowbird.experiments.run import run as run_experiment  # noqa: PLC0415
     from cowbird.experiments.spec import read  # noqa: PLC0415
-    from cowbird.report.table import plain, summary  # noqa: PLC0415
+    from cowbird.report.table import plain, plantings, summary  # noqa: PLC0415
 
     spec = read(path, seeds)
     title = plain(f"{spec.name}: {spec.description}" if spec.description else spec.name, 300)
@@ -151,6 +151,8 @@ def _run(
         err_console.print(Text("warning  ", style="yellow") + plain(warning, 300))
     for error in outcome.errors:
         err_console.print(Text("error    ", style="red") + plain(error, 300))
+    if outcome.planted:
+        out_console.print(plantings(outcome.planted))
     out_console.print(summary(outcome.rows, 10 if 10 in spec.ks else spec.ks[0]))
     out_console.print(Text(f"Results: {out / 'results.jsonl'} ({len(outcome.rows)} rows)"))
     if outcome.errors or outcome.done < outcome.total:

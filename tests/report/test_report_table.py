@@ -9,8 +9,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from cowbird.experiments.cell import Planted
 from cowbird.experiments.results import Row
-from cowbird.report.table import plain, summary
+from cowbird.report.table import plain, plantings, summary
 
 
 def shown(thing, width=80):
@@ -170,3 +171,19 @@ def test_one_small_summary_reads_like_this():
     ]
     assert any("exposure HR@10" in line and "NDCG@10" in line for line in lines)
     assert lines[-1], "notes come last"
+
+
+def test_plantings_show_what_was_planted_and_no_more_than_five_titles():
+    plan = Planted(
+        sha256="0" * 64,
+        rows=1234,
+        budget=1234,
+        share_of_labels=0.056,
+        targets=tuple("abcdefg"),
+        target_titles=("[red]Heat[/red]", "", "x\x1b[2J", *"defg"),
+    )
+    text = shown(plantings({"group": plan}), 140)
+    assert "1,234" in text
+    assert "5.6%" in text
+    assert "[red]Heat[/red], b, x\N{REPLACEMENT CHARACTER}[2J, d, e and 2 more" in " ".join(text.split())
+    assert "\x1b" not in text

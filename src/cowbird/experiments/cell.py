@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict
 
 from cowbird.attacks.base import AttackError, Poisoned
 from cowbird.data.split import LeaveOneOut, Parts
@@ -31,6 +31,25 @@ Progress = Callable[[str, int, int, str], None]
 """Told of progress: what is being fitted, steps done, steps in all, a remark."""
 K_MAX = 50
 """Exposure ranks are exact up to here, or up to the largest cut-off of the spec."""
+
+
+class Planted(BaseModel):
+    """What one attack planted in one cell."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+
+    sha256: str
+    """Hash of the plan, whose file is `plans/ATTACK.json`."""
+    rows: int
+    """Poisoned rows."""
+    budget: int
+    """How many rows the attack was allowed."""
+    share_of_labels: float
+    """Poisoned rows over all labels of the training data."""
+    targets: tuple[str, ...]
+    """Ids of the target items."""
+    target_titles: tuple[str, ...]
+    """Their titles, as the source writes them (untrusted text)."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +97,7 @@ class _Runner:
         self.training: TrainingData = self.parts.pretrain.training()
         self.records: list[Evidence] = []
         self.errors: list[str] = []
-        self.plans: dict[str, dict[str, Any]] = {}
+        self.plans: dict[str, Planted] = {}
         self.seconds: dict[str, float] = {}
 
     def run(self) -> None:
@@ -103,7 +122,7 @@ class _Runner:
             "warm_users": len(self.parts.pretrain.users),
             "cold_users": len(self.parts.downstream.users) if self.parts.downstream else 0,
             "users_too_short": self.parts.too_short,
-            "plans": self.plans,
+            "plans": {name: planted.model_dump() for name, planted in self.plans.items()},
             "models": model_hashes(self.cell),
             "evidence": sha256(self.cell.folder / "evidence.safetensors"),
             "errors": self.errors,
@@ -115,14 +134,15 @@ class _Runner:
         path = self.cell.folder / "plans" / f"{attack.title()}.json"
         write_text(path, json.dumps(poisoned.plan()))
         items = poisoned.data.items
-        self.plans[attack.title()] = {
-            "sha256": poisoned.plan_hash(),
-            "rows": len(poisoned.rows),
-            "budget": poisoned.budget,
-            "share_of_labels": len(poisoned.rows) / max(1, poisoned.data.interactions.events),
-            "targets": [items.ids[target] for target in poisoned.targets.tolist()],
-            "target_titles": [items.titles[target] for target in poisoned.targets.tolist()],
-        }
+        targets: list[int] = poisoned.targets.tolist()
+        self.plans[attack.title()] = Planted(
+            sha256=poisoned.plan_hash(),
+            rows=len(poisoned.rows),
+            budget=poisoned.budget,
+            share_of_labels=len(poisoned.rows) / max(1, poisoned.data.interactions.events),
+            targets=tuple(items.ids[target] for target in targets),
+            target_titles=tuple(items.titles[target] for target in targets),
+        )
 
     def _measure(self, attack: AttackPart, poisoned: Poisoned, defense: DefensePart, scenario: Scenario) -> Evidence:
         served = scenario.users(self.parts)

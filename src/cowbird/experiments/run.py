@@ -23,7 +23,7 @@ from cowbird import __version__
 from cowbird.data.types import Dataset
 from cowbird.errors import UserError
 from cowbird.experiments import evidence, results
-from cowbird.experiments.cell import Cell, Progress, cells, run_cell
+from cowbird.experiments.cell import Cell, Planted, Progress, cells, run_cell
 from cowbird.experiments.results import Row, Where
 from cowbird.experiments.spec import PLURAL, SINGLE, Spec, parse
 from cowbird.files import sha256, write_text
@@ -42,6 +42,8 @@ class Outcome:
     """Finished cells."""
     total: int
     """All cells."""
+    planted: dict[str, Planted] = field(default_factory=dict[str, Planted])
+    """What each attack planted in the first finished cell; other seeds draw other targets."""
     errors: list[str] = field(default_factory=list[str])
     """What could not be measured, and why."""
     warnings: list[str] = field(default_factory=list[str])
@@ -88,7 +90,7 @@ def collect(spec: Spec, out: Path) -> tuple[list[Row], list[str], int]:
     grouped: dict[tuple[str, str, str, str], dict[int, evidence.Evidence]] = {}
     errors: list[str] = []
     for cell in finished:
-        errors += _errors(cell)
+        errors += _finished(cell)[0]
         for record in evidence.load(cell.folder / "evidence.safetensors"):
             key = (cell.victim.title(), record.attack, record.defense, record.scenario)
             grouped.setdefault(key, {})[cell.seed] = record
@@ -107,18 +109,29 @@ def collect(spec: Spec, out: Path) -> tuple[list[Row], list[str], int]:
     return results.unique(rows), errors, len(finished)
 
 
-def _errors(cell: Cell) -> list[str]:
-    """Return the errors of a finished cell, after a look at whether its files are whole."""
+def planted(spec: Spec, out: Path) -> dict[str, Planted]:
+    """Return what each attack planted, from the first finished cell that has it."""
+    found: dict[str, Planted] = {}
+    for cell in cells(spec, out):
+        if cell.done:
+            for attack, plan in _finished(cell)[1].items():
+                found.setdefault(attack, plan)
+    return found
+
+
+def _finished(cell: Cell) -> tuple[list[str], dict[str, Planted]]:
+    """Return the errors and plans of a finished cell, after a look at whether its files are whole."""
     path, held = cell.folder / "cell.json", cell.folder / "evidence.safetensors"
     again = f"Remove '{path}' and resume; the cell is then measured again."
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         errors, seal = [str(error) for error in record["errors"]], str(record["evidence"])
-    except (OSError, ValueError, KeyError, TypeError):
+        plans = {str(name): Planted.model_validate(plan) for name, plan in record["plans"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"'{path}' is damaged.", again) from None
     if not held.exists() or sha256(held) != seal:
         raise UserError(f"'{held}' is missing or damaged: its SHA-256 is not the recorded one.", again)
-    return errors
+    return errors, plans
 
 
 def run(
@@ -167,7 +180,7 @@ def run(
     rows, errors, done = collect(spec, out)
     results.write(out / "results.jsonl", rows)
     write_text(out / "run.json", json.dumps(_circumstances(picked, jobs, data), indent=1))
-    return Outcome(rows, data, done, total, errors + failed, warnings)
+    return Outcome(rows, data, done, total, planted(spec, out), errors + failed, warnings)
 
 
 def _in_turn(

@@ -5,15 +5,17 @@ no markup, with control characters made visible.
 """
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from cowbird.experiments.cell import Planted
 from cowbird.experiments.results import Row
 
 UNSEEN = "–"
+SHOWN = 5
 
 
 def plain(text: str, limit: int = 60) -> Text:
@@ -56,6 +58,26 @@ class Index:
             if found is not None:
                 return found
         return None
+
+
+def plantings(planted: Mapping[str, Planted]) -> Table:
+    """Return what was planted, a line an attack: how many labels, and which items.
+
+    Args:
+        planted: What each attack planted in one cell.
+    """
+    table = Table(title="planted", title_justify="left", title_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("attack", overflow="fold", max_width=24)
+    table.add_column("rows", justify="right", no_wrap=True)
+    table.add_column("of all", justify="right", no_wrap=True)
+    table.add_column("target items", overflow="fold")
+    for attack, plan in planted.items():
+        shown = [title or item for title, item in zip(plan.target_titles, plan.targets, strict=True)]
+        names = Text(", ").join(plain(name, 40) for name in shown[:SHOWN])
+        if len(shown) > SHOWN:
+            names.append(f" and {len(shown) - SHOWN} more")
+        table.add_row(plain(attack), f"{plan.rows:,}", f"{plan.share_of_labels:.1%}", names)
+    return table
 
 
 def _exposure(before: Row | None, after: Row) -> str:
