@@ -122,7 +122,6 @@ class _Step:
         self.optimizer = torch.optim.AdamW(
             self.parameters.values(), lr=rate, weight_decay=recipe.weight_decay, fused=True, capturable=on_gpu
         )
-        self.loss = torch.zeros((), device=device)
         self.index = torch.full((min(recipe.batch_size, len(windows)),), -1, device=device)
         self.graph: torch.cuda.CUDAGraph | None = None
         self.changing = False
@@ -166,7 +165,6 @@ class _Step:
                 parameter.grad = working.grad.float() if working.grad is not None else None
         self.changing = True
         self.optimizer.step()
-        self.loss += loss.detach()
 
     def _record(self) -> None:
         """Warm up on a side stream, undo what the warm-up did, then record the step."""
@@ -200,7 +198,7 @@ class _Step:
                     state["exp_avg"] = torch.zeros_like(parameter)
                     state["exp_avg_sq"] = torch.zeros_like(parameter)
                 held[f"adam.{key}.{name}"] = state[key]
-        return held | {"loss": self.loss}
+        return held
 
     def restore(self, saved: dict[str, Tensor]) -> None:
         """Put saved values back in place."""
@@ -328,7 +326,6 @@ class _Fit:
         if due and epoch + 1 not in dict(self.best.history):
             ranks = self.fitted.rank_targets(self.validation)
             self.best.add(epoch + 1, float(np.mean(ndcg(ranks, 10))))
-            self.work.loss.zero_()
 
     def _housekeeping(self) -> None:
         now = time.monotonic()
