@@ -8,7 +8,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Literal, final
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,6 +133,3 @@ def _changed(clean: TrainingData, poisoned: TrainingData, claimed: Offset) -> Of
     )
     changed[claimed] = True
     return np.flatnonzero(changed)
-
-
-Scope = Literal["global", "group"]

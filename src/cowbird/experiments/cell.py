@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from cowbird.attacks.base import AttackError, Poisoned
@@ -99,6 +100,7 @@ class _Runner:
         self.errors: list[str] = []
         self.plans: dict[str, Planted] = {}
         self.seconds: dict[str, float] = {}
+        self.unharmed: dict[tuple[str, str], tuple[FittedRecommender, NDArray[np.int32]]] = {}
 
     def run(self) -> None:
         spec = self.cell.spec
@@ -147,7 +149,7 @@ class _Runner:
     def _measure(self, attack: AttackPart, poisoned: Poisoned, defense: DefensePart, scenario: Scenario) -> Evidence:
         served = scenario.users(self.parts)
         test = served.test()
-        clean = self._model("clean", self.training, scenario, defense)
+        clean, clean_rank = self._clean(scenario, defense)
         attacked = self._model(attack.title(), poisoned.data, scenario, defense)
         history = test.history
         seen = seen_mask(history.user_of_event(), history.item, poisoned.targets, history.users)
@@ -157,13 +159,21 @@ class _Runner:
             scenario.title(),
             attack.title(),
             defense.title(),
-            clean.rank_targets(test).astype(np.int32),
+            clean_rank,
             attacked.rank_targets(test).astype(np.int32),
             clean.rank_items(history, poisoned.targets, k_max),
             attacked.rank_items(history, poisoned.targets, k_max),
             seen,
             group,
         )
+
+    def _clean(self, scenario: Scenario, defense: DefensePart) -> tuple[FittedRecommender, NDArray[np.int32]]:
+        """Return the clean model and its ranks of the test items, made once for all attacks."""
+        key = (scenario.title(), defense.title())
+        if key not in self.unharmed:
+            model = self._model("clean", self.training, scenario, defense)
+            self.unharmed[key] = model, model.rank_targets(scenario.users(self.parts).test()).astype(np.int32)
+        return self.unharmed[key]
 
     def _model(self, name: str, data: TrainingData, scenario: Scenario, defense: DefensePart) -> FittedRecommender:
         """Return the model that serves: pre-trained on cleaned data, perhaps tuned, then repaired and guarded."""

@@ -174,11 +174,14 @@ def run(
         finished = _in_turn(waiting, data, picked, progress, warnings, failed)
     else:
         finished = iter(())
+    collected: tuple[list[Row], list[str], int] | None = None
     for count, _ in enumerate(finished, total - len(waiting) + 1):
-        results.write(out / "results.jsonl", collect(spec, out)[0])
+        collected = collect(spec, out)
+        results.write(out / "results.jsonl", collected[0])
         told(count, total)
-    rows, errors, done = collect(spec, out)
-    results.write(out / "results.jsonl", rows)
+    rows, errors, done = collected or collect(spec, out)
+    if collected is None:  # every cell was done before, and the file may be gone
+        results.write(out / "results.jsonl", rows)
     write_text(out / "run.json", json.dumps(_circumstances(picked, jobs, data), indent=1))
     return Outcome(rows, data, done, total, planted(spec, out), errors + failed, warnings)
 

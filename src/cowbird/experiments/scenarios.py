@@ -6,7 +6,7 @@
 """
 
 from abc import ABC, abstractmethod
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -23,9 +23,6 @@ class Scenario(BaseModel, ABC):
     """Which users are served, and whether the model is tuned on them first."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    tunes: ClassVar[bool] = False
-    """Whether the victim trains the model further."""
 
     label: str = Field(default="", pattern=LABEL + "|^$", max_length=LABEL_SIZE)
     """Name in result rows; the scenario's own if empty."""
@@ -66,8 +63,6 @@ class Direct(Scenario):
 
 class FineTune(Direct):
     """The downstream platform's cold users, after tuning on their training events."""
-
-    tunes: ClassVar[bool] = True
 
     name: Literal["fine-tune"]  # type: ignore[assignment]
     learning_rate: float = Field(default=1e-4, gt=0)

@@ -204,13 +204,8 @@ def lift(
     Raises:
         UserError: If users or pairs differ between exposures, or an option is out of range.
     """
-    top, bottom = pool(attacked), pool(clean)
-    _check_aligned(top, bottom)
-    if not top.n:
-        return _ratio(top, bottom, np.empty((0, 2)), level)
-    table = np.stack([top.sums, bottom.sums, top.pairs.astype(np.float64)], axis=1)
-    draws = resampled_sums(table[top.pairs > 0], rng, resamples)
-    return _ratio(top, bottom, draws[:, :2] / draws[:, 2:], level)
+    only = Cell("all", "hr", 1)  # a name for the one cell, whatever was measured
+    return lifts({only: pool(attacked)}, {only: pool(clean)}, rng, resamples, level)[only]
 
 
 def lifts(
