@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from cowbird.data.choices import Choices, SequenceSplit
 from cowbird.data.judgments import Judgments
 from cowbird.data.split import Queries
 from cowbird.data.types import IntArray, Interactions, Items, TrainingData, Users
@@ -235,6 +236,75 @@ class Judge(Victim):
     @abstractmethod
     def load(self, folder: Path, device: torch.device) -> FittedJudge:
         """Read what `FittedJudge.save` wrote.
+
+        Raises:
+            UserError: If the folder is missing, damaged or another model's.
+        """
+
+    @abstractmethod
+    def retuned(self, learning_rate: float, epochs: int) -> Self:
+        """Return the same model, tuned at another learning rate for other epochs."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Picks:
+    """What a model that chooses among candidates answered."""
+
+    free: NDArray[np.int32]
+    """Column of the candidate whose title was written freely, -1 where the answer is no candidate's title; shape
+    `[questions]`. Candidates of one title count as the first of them."""
+    constrained: NDArray[np.int32]
+    """Column chosen when only the candidates' titles can be written, shape `[questions]`."""
+    texts: tuple[str, ...]
+    """What was written freely (untrusted text), one a question."""
+
+
+class FittedChooser(ABC):
+    """A trained model that says which of some candidates comes next, by writing its title."""
+
+    @abstractmethod
+    def choose(
+        self, choices: Choices, items: Items, altered: Items | None = None, column: IntArray | None = None
+    ) -> Picks:
+        """Answer questions.
+
+        Args:
+            choices: The questions.
+            items: The catalogue that titles come from.
+            altered: The catalogue that the title of one candidate of each question comes from.
+            column: Which candidate that is, shape `[questions]`.
+        """
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write the model into a folder, which appears under its name once it is whole."""
+
+
+class Chooser(Victim):
+    """A model that reads titles and writes which of some candidates comes next."""
+
+    @abstractmethod
+    def fit(
+        self,
+        data: TrainingData,
+        split: SequenceSplit,
+        seed: int,
+        workplace: Workplace | None = None,
+        start: Any = None,
+    ) -> FittedChooser:
+        """Train a model.
+
+        Args:
+            data: What to learn from, with titles as the victim sees them.
+            split: How questions are made of it (`SequenceSplit.ask`).
+            seed: Decides all that is random.
+            workplace: Device, checkpoint folder and progress; a CPU and nothing else by default.
+            start: A fitted model of the same spec to go on from, such as a provider's adapter.
+        """
+
+    @abstractmethod
+    def load(self, folder: Path, device: torch.device) -> FittedChooser:
+        """Read what `FittedChooser.save` wrote.
 
         Raises:
             UserError: If the folder is missing, damaged or another model's.

@@ -1,0 +1,181 @@
+"""Histories as questions: which of these twenty items comes next?
+
+The protocol of LLaRA (Liao et al., SIGIR 2024, section 4.1): users are put in the order of time and divided 8:1:1, so a
+test user is one that training never met; each question shows the last events of a history and twenty candidates, one
+of which comes next, while the others are drawn from the rest of the catalogue.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from cowbird.data.types import Dataset, Index, IntArray, Interactions, Offset, TrainingData
+from cowbird.errors import UserError
+from cowbird.rng import stream
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Choices:
+    """Questions with some candidates each."""
+
+    history: Interactions
+    """The events shown, one row a question."""
+    candidates: Index
+    """The items to choose from, all different, shape `[questions, candidates]`, int32."""
+    answer: Index
+    """The column of the item that came next, shape `[questions]`, int32."""
+    user: Index
+    """Who is asked: questions of one user have one number, shape `[questions]`, int32."""
+
+    def __len__(self) -> int:
+        return len(self.answer)
+
+    @property
+    def target(self) -> Index:
+        """The item that came next, shape `[questions]`."""
+        return self.candidates[np.arange(len(self)), self.answer]
+
+    def select(self, rows: IntArray) -> "Choices":
+        """Return some questions, in the order given."""
+        return Choices(self.history.select(rows), self.candidates[rows], self.answer[rows], self.user[rows])
+
+
+def choose(
+    interactions: Interactions, rows: IntArray, items: int, history: int, candidates: int, rng: np.random.Generator
+) -> Choices:
+    """Make a question of some events.
+
+    Args:
+        interactions: Events in the order of time.
+        rows: Events that came next, as indices into all events, shape `[questions]`.
+        items: Size of the catalogue that other candidates are drawn from.
+        history: Most events shown before each.
+        candidates: Items to choose from, the right one included.
+        rng: Draws the other candidates, and the order of all.
+
+    Raises:
+        UserError: If the catalogue is too small for that many candidates.
+    """
+    if items < candidates + history:
+        raise UserError(
+            f"{candidates} candidates outside a history of {history} need {candidates + history} items, got {items}.",
+            "Lower candidates or history.",
+        )
+    user = interactions.user_of_event()[rows]
+    shown = np.minimum(rows - interactions.offsets[:-1][user], history)
+    known = interactions.take(rows - shown, shown)
+    target = interactions.item[rows]
+    # Column 0 is the right item; the history stands behind the candidates so that one look finds all collisions.
+    table = np.full((len(rows), candidates + history), -1, dtype=np.int32)
+    table[:, 0] = target
+    table[known.user_of_event(), candidates + _nth(known)] = known.item
+    drawn = np.zeros_like(table, dtype=bool)
+    drawn[:, 1:candidates] = True
+    while drawn.any():
+        table[drawn] = rng.integers(items, size=int(drawn.sum()), dtype=np.int32)
+        drawn = _repeated(table, candidates)
+    order = rng.permuted(np.tile(np.arange(candidates), (len(rows), 1)), axis=1)
+    mixed = np.take_along_axis(table[:, :candidates], order, axis=1)
+    return Choices(known, mixed, np.argmin(order, axis=1).astype(np.int32), user.astype(np.int32))
+
+
+def _nth(known: Interactions) -> Offset:
+    return np.arange(known.events) - known.offsets[:-1][known.user_of_event()]
+
+
+def _repeated(table: Index, candidates: int) -> NDArray[np.bool_]:
+    """Tell which drawn candidates stand elsewhere in their row, be it as target, in the history, or drawn before."""
+    order = np.argsort(table, axis=1, kind="stable")
+    ranked = np.take_along_axis(table, order, axis=1)
+    again = np.zeros(table.shape, dtype=bool)
+    same = (ranked[:, 1:] == ranked[:, :-1]) & (ranked[:, 1:] >= 0)
+    # Of a run of equal items every drawn one but the first goes; the first too if the run reaches into the history.
+    np.put_along_axis(again, order[:, 1:], same, axis=1)
+    follows = np.zeros(table.shape, dtype=bool)
+    np.put_along_axis(follows, order[:, :-1], same, axis=1)
+    again |= follows
+    again[:, 0] = False
+    again[:, candidates:] = False
+    return again
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChoiceParts:
+    """The sides of an experiment with candidates."""
+
+    training: TrainingData
+    """All events of the training users: what victims learn from and attacks poison."""
+    validation: TrainingData
+    """All events of the validation users: what a platform that goes on tuning has of its own."""
+    test: Choices
+    """Questions to the test users."""
+
+
+class SequenceSplit(BaseModel):
+    """Splits users, each with all events."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    training: float = Field(default=0.8, gt=0, lt=1)
+    """Share of the users who train."""
+    validation: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the users who validate; the rest test."""
+    order: Literal["time", "drawn"] = "time"
+    """Whether users are ordered by the time of their last event, so that the latest test, or drawn with the seed."""
+    history: int = Field(default=10, ge=1)
+    """Most events shown before each question."""
+    shortest: int = Field(default=3, ge=1)
+    """Fewest events shown; earlier events are no questions."""
+    candidates: int = Field(default=20, ge=2)
+    """Items to choose from, the right one included."""
+    asked: int = Field(default=1, ge=1)
+    """Questions to each test user, about her last events; published: one. More make intervals narrower."""
+
+    @model_validator(mode="after")
+    def _leaves_a_test(self) -> "SequenceSplit":
+        if self.training + self.validation >= 1:
+            raise ValueError("training and validation must leave users to test on")
+        if self.shortest > self.history:
+            raise ValueError("shortest can't be more than history")
+        return self
+
+    def ask(self, interactions: Interactions, items: int, rng: np.random.Generator) -> Choices:
+        """Make a question of every event with enough events before it; see `choose`."""
+        rows = np.flatnonzero(_nth(interactions) >= self.shortest)
+        return choose(interactions, rows, items, self.history, self.candidates, rng)
+
+    def apply(self, data: Dataset, seed: int = 0) -> ChoiceParts:
+        """Split a dataset.
+
+        Raises:
+            UserError: If users are to be ordered by time and the data has none, or nobody is left on a side.
+        """
+        usable = np.flatnonzero(data.interactions.lengths > self.shortest)
+        cuts = [round(share * len(usable)) for share in (self.training, self.training + self.validation)]
+        if not 0 < cuts[0] <= cuts[1] < len(usable):
+            raise UserError(
+                f"'{data.name}' has {len(usable)} users with more than {self.shortest} events, too few to split.",
+                "Lower shortest, or give more data.",
+            )
+        early, middle, late = np.split(self._ordered(data, usable, seed), cuts)
+        sides = [
+            TrainingData.clean(data.interactions.select(users), data.users.take(users), data.items)
+            for users in (np.sort(early), np.sort(middle))
+        ]
+        held = data.interactions.select(np.sort(late))
+        ends = held.offsets[1:][held.user_of_event()]
+        rows = np.flatnonzero((_nth(held) >= self.shortest) & (np.arange(held.events) >= ends - self.asked))
+        rng = stream(seed, "candidates")
+        test = choose(held, rows, len(data.items), self.history, self.candidates, rng)
+        return ChoiceParts(sides[0], sides[1], test)
+
+    def _ordered(self, data: Dataset, users: Offset, seed: int) -> Offset:
+        if self.order == "drawn":
+            return stream(seed, "users").permutation(users)
+        if data.interactions.timestamp is None:
+            raise UserError("Ordering users by time needs timestamps, and this data has none.", "Set order to 'drawn'.")
+        last = data.interactions.timestamp[data.interactions.offsets[1:][users] - 1]
+        return users[np.argsort(last, kind="stable")]
