@@ -3,7 +3,7 @@
 import shlex
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,6 +15,8 @@ from cowbird import __version__, plugins
 from cowbird.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from cowbird.experiments.spec import Spec
 
 app = typer.Typer(
@@ -116,6 +118,74 @@ def demo(out: Out = Path("runs/demo"), device: Device = "auto", jobs: Jobs = 1, 
     again = ["cowbird", "demo", "--out", str(out), *_changed(seeds, device, jobs)]
     demo_spec = read_spec(shipped("demo"), seeds)
     _run(demo_spec, out, device, jobs, (out / "spec.json").exists(), shlex.join(again))
+
+
+@app.command()
+def stealth(
+    trigger: Annotated[
+        list[str], typer.Option("--trigger", metavar="KIND", help="Name of a shipped trigger; repeat it for more.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.csv", help="The table; an older one is replaced.")],
+    dataset: Annotated[str, typer.Option(help="Whose titles: a dataset that needs no options.")] = "movielens_100k",
+    llm: Annotated[
+        str, typer.Option(help="Who reads them: an embedded model, a folder, a GGUF file or a hub id.")
+    ] = "smollm2-135m",
+    titles: Annotated[int | None, typer.Option(min=1, help="Titles drawn; all by default.")] = None,
+    layers: Annotated[int | None, typer.Option(min=1, help="Layers of the model kept; all by default.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Draws titles, places and resamples.")] = 0,
+    device: Device = "auto",
+) -> None:
+    """Measure how visible triggers are in titles: perplexity, edits, hidden characters, similarity."""
+    from cowbird.experiments.stealth import catalogue, shipped, stealth_table, to_csv  # noqa: PLC0415
+    from cowbird.files import replacing  # noqa: PLC0415
+    from cowbird.report.table import plain  # noqa: PLC0415
+    from cowbird.victims.base import pick_device  # noqa: PLC0415
+    from cowbird.victims.language.llm import Llm  # noqa: PLC0415
+
+    if out.is_dir():
+        raise UserError(f"'{out}' is a folder.", "Name a file, such as stealth.csv.")
+    triggers, place, items = shipped(trigger), pick_device(device), catalogue(dataset)
+    model = Llm(name=llm, layers=layers)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+    # The file is opened first: nobody should wait for a table that can't be written.
+    with Progress(*columns, TimeRemainingColumn(), console=err_console) as bars, replacing(out) as partial:
+        task = bars.add_task("titles as they are", total=len(triggers) + 1)
+        rows = stealth_table(
+            model, items, triggers, seed, place, titles,
+            lambda done, total, remark: bars.update(task, description=remark, completed=done, total=total),
+        )  # fmt: skip
+        partial.write_text(to_csv(rows), encoding="utf-8")
+    out_console.print(_stealth_table(rows))
+    notes = (
+        "Medians over the titles that a trigger changes. Perplexity: by what factor it grew, a mean over tokens; bits: "
+        "surprise added, a sum; hidden: share of titles that gained a control or format character."
+    )
+    out_console.print(Text(notes, style="dim"))
+    out_console.print(Text("Table: ") + plain(str(out), 300))
+
+
+def _stealth_table(rows: "Sequence[Mapping[str, Any]]") -> Table:
+    from cowbird.report.table import UNSEEN, plain  # noqa: PLC0415
+
+    def cell(value: float | None, form: str = ".3g") -> str:
+        return UNSEEN if value is None else format(value, form)
+
+    table = Table(pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("trigger", overflow="fold", max_width=24)
+    for name in ("titles", "perplexity ×", "bits", "edits", "hidden", "similarity"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        low, high = (cell(row[f"perplexity_ratio_{end}"]) for end in ("low", "high"))
+        table.add_row(
+            plain(row["trigger"]),
+            str(row["titles"]),
+            f"{cell(row['perplexity_ratio'])} [{low}, {high}]",
+            cell(row["added_bits"]),
+            cell(row["edit_distance"]),
+            cell(row["control_share"], ".0%"),
+            cell(row["similarity"]),
+        )
+    return table
 
 
 def _changed(seeds: str | None, device: str, jobs: int) -> list[str]:

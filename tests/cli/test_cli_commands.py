@@ -93,7 +93,9 @@ def test_usage_errors(call, args):
     assert err
 
 
-@pytest.mark.parametrize("args", [("--help",), ("run", "--help"), ("list", "--help"), ("demo", "--help")], ids=" ".join)
+@pytest.mark.parametrize(
+    "args", [("--help",), *[(name, "--help") for name in ("run", "list", "demo", "stealth")]], ids=" ".join
+)
 def test_help(call, args):
     code, out, err = call(*args)
     assert (code, err) == (0, "")

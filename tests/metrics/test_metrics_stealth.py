@@ -1,12 +1,25 @@
-"""Edit distances against the table of Wagner and Fischer, and counts of characters by hand."""
+"""Edit distances against the table of Wagner and Fischer, counts by hand, medians against plain resampling."""
 
 import time
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cowbird.metrics.stealth import Characters, control_characters, edit_distance, relative_edit_distance
+from cowbird.errors import UserError
+from cowbird.metrics.intervals import Interval, clopper_pearson
+from cowbird.metrics.stealth import (
+    Characters,
+    control_characters,
+    control_share,
+    edit_distance,
+    embedding_similarity,
+    median_interval,
+    perplexity_change,
+    relative_edit_distance,
+)
 
 FEW = st.text("ab\u0430", max_size=14)
 ANY = st.text(max_size=90)
@@ -112,3 +125,109 @@ def test_long_runs_of_marks_take_no_time():
     assert control_characters("a" + "\u0301\u0323" * 50_000).combining == 100_000
     assert control_characters("T\u043ey" * 30_000).mixed_words == 1
     assert time.perf_counter() - begun < 2
+
+
+# What a model says, as arrays
+
+
+def test_titles_that_gained_what_nobody_sees():
+    clean = ["Up", "Up\u200b", "Alien", "\tHeat", "Se7en"]
+    poisoned = ["U\u200bp", "Up\u200b", "\u202eAlien", "Heat\t", "Se7en \u0336\U0001f525"]
+    assert control_share(clean, poisoned) == clopper_pearson(2, 5)
+    assert control_share(["a"] * 3, ["a\u00ad"] * 3, 0.5) == clopper_pearson(3, 3, 0.5)
+    assert control_share([], []) == Interval(None, None, None, 0)
+    with pytest.raises(UserError, match="5 clean and 4 poisoned"):
+        control_share(clean, poisoned[:4])
+
+
+def test_perplexity_change_is_a_ratio():
+    found = perplexity_change([10, 4.0, 1e30], torch.tensor([20, 1.0, 1e30]))
+    assert found.tolist() == pytest.approx([2, 0.25, 1])
+    assert found.dtype == np.float64
+    assert perplexity_change([], []).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("clean", "poisoned", "said"),
+    [
+        ([1, 2], [1], "2 clean and 1 poisoned"),
+        ([1], [0], "above zero"),
+        ([-2.5], [1], "above zero"),
+        ([1], [float("nan")], "missing, NaN or infinite"),
+        ([float("inf")], [1], "missing, NaN or infinite"),
+        ([[1]], [[1]], "one list"),
+        (["a"], [1], "must be numbers"),
+    ],
+)
+def test_perplexities_that_can_t_be(clean, poisoned, said):
+    with pytest.raises(UserError, match=said) as error:
+        perplexity_change(clean, poisoned)
+    assert error.value.hint
+
+
+def test_similarity_is_a_cosine():
+    one = np.array([[1, 0], [3, 4], [1e-30, 0], [1, 2]], dtype=np.float32)
+    other = torch.tensor([[0, 5], [6, 8], [-1, 0], [2, 1]], dtype=torch.bfloat16)
+    assert embedding_similarity(one, other).tolist() == pytest.approx([0, 1, -1, 0.8])
+    rng = np.random.default_rng(0)
+    many = rng.normal(size=(200, 7)).astype(np.float32)
+    assert embedding_similarity(many, many * 3).max() <= 1
+    assert embedding_similarity(many[:0], many[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("clean", "poisoned"),
+    [
+        ([1.0, 2.0], [1.0, 2.0]),
+        (np.ones((2, 3)), np.ones((3, 2))),
+        (np.zeros((1, 3)), np.ones((1, 3))),
+        (np.ones((1, 3)), np.full((1, 3), np.nan)),
+        (np.full((1, 3), np.inf), np.ones((1, 3))),
+    ],
+)
+def test_embeddings_that_can_t_be(clean, poisoned):
+    with pytest.raises(UserError) as error:
+        embedding_similarity(clean, poisoned)
+    assert error.value.hint
+
+
+@pytest.mark.parametrize("n", [2, 3, 10, 51])
+def test_medians_are_resampled(n):
+    values = np.random.default_rng(n).lognormal(size=n).round(1)
+    resamples = 40_000
+    found = median_interval(values, np.random.default_rng(0), resamples)
+    drawn = np.random.default_rng(1).choice(values, (resamples, n))
+    plain = np.quantile(np.median(drawn, axis=1), [0.025, 0.975])
+    assert (found.value, found.n) == (np.median(values), n)
+    # Ends are values of the sample (or means of two), so they are the same, or neighbors.
+    places = np.unique(np.median(drawn, axis=1))
+    for mine, other in zip((found.low, found.high), plain, strict=True):
+        assert abs(np.searchsorted(places, mine) - np.searchsorted(places, other)) <= 1
+    wide, narrow = (median_interval(values, np.random.default_rng(0), level=level) for level in (0.99, 0.5))
+    assert wide.low <= narrow.low <= found.value <= narrow.high <= wide.high
+
+
+def test_the_distribution_of_resampled_medians():
+    values = np.arange(6.0)
+    shares = []
+    for level in (0.2, 0.5, 0.8, 0.9):
+        found = median_interval(values, np.random.default_rng(2), 100_000, level)
+        shares.append((found.low, found.high))
+    drawn = np.median(np.random.default_rng(3).choice(values, (100_000, 6)), axis=1)
+    tails = [(1 - level) / 2 for level in (0.2, 0.5, 0.8, 0.9)]
+    assert shares == [tuple(np.quantile(drawn, [tail, 1 - tail])) for tail in tails]
+
+
+def test_medians_of_little_and_much():
+    rng = np.random.default_rng(0)
+    assert median_interval([], rng) == Interval(None, None, None, 0)
+    assert median_interval([3], rng) == Interval(3.0, None, None, 1)
+    assert median_interval([2, 2, 2, 2], rng) == Interval(2.0, 2.0, 2.0, 4)
+    begun = time.perf_counter()
+    found = median_interval(rng.normal(size=1_000_000), rng)
+    assert found.low < 0.01 > abs(found.value)
+    assert found.high - found.low < 0.01
+    assert time.perf_counter() - begun < 2
+    for values, options in (([1, float("nan")], {}), ([1, 2], {"level": 1.0}), ([1, 2], {"resamples": 0})):
+        with pytest.raises(UserError):
+            median_interval(values, rng, **options)

@@ -179,7 +179,8 @@ def test_a_pack_by_hand():
     assert row.weight.tolist() == [0.25] * 4 + [1]
     assert row.documents.bounds == (0, 6, 9)
     assert row.documents.offsets.tolist() == [0, 6, 9]
-    assert (row.documents.longest, row.examples) == (6, 2)
+    assert row.documents.longest == 6
+    assert pack(tokens, np.array([2, 0]), CPU, 4).weight.tolist() == [1 / 16] * 4 + [0.25]
     dtypes = [row.token.dtype, row.position.dtype, row.documents.offsets.dtype, row.weight.dtype]
     assert dtypes == [torch.int64, torch.int64, torch.int32, torch.float32]
 

@@ -14,6 +14,7 @@ from cowbird.victims.language import tuning
 from cowbird.victims.language.examples import Tokens
 from cowbird.victims.language.llm import Llm, adapted, load
 from cowbird.victims.language.tuning import Tuning, rate_at, tune
+from cowbird.victims.language.weights import Copied
 from cowbird.victims.sequential import checkpoint
 
 transformers = pytest.importorskip("transformers")
@@ -278,9 +279,9 @@ def test_ctrl_c_leaves_a_checkpoint(model, monkeypatch, tmp_path):
     same(run(model(), folder=tmp_path), wanted)
 
 
-@pytest.mark.parametrize("where", ["_gather", "_copy"])
+@pytest.mark.parametrize("where", ["gather", "copy"])
 def test_ctrl_c_in_the_middle_of_a_step(model, where, monkeypatch, tmp_path):
-    wanted, original, calls = run(model()), getattr(tuning._Run, where), []
+    wanted, original, calls = run(model()), getattr(Copied, where), []
 
     def method(self):
         calls.append(1)
@@ -290,7 +291,7 @@ def test_ctrl_c_in_the_middle_of_a_step(model, where, monkeypatch, tmp_path):
 
     with monkeypatch.context() as stopped:
         stopped.setattr(tuning, "CHECKPOINT_SECONDS", -1.0)
-        stopped.setattr(tuning._Run, where, method)
+        stopped.setattr(Copied, where, method)
         with pytest.raises(KeyboardInterrupt):
             run(model(), folder=tmp_path)
     assert checkpoint.latest(tmp_path, pytest.fail).step == 3, "a step half done is not kept"

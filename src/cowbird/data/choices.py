@@ -68,17 +68,17 @@ def choose(
     shown = np.minimum(rows - interactions.offsets[:-1][user], history)
     known = interactions.take(rows - shown, shown)
     target = interactions.item[rows]
-    # Column 0 is the right item; the history stands behind the candidates so that one look finds all collisions.
-    table = np.full((len(rows), candidates + history), -1, dtype=np.int32)
-    table[:, 0] = target
-    table[known.user_of_event(), candidates + _nth(known)] = known.item
+    # The history stands before the candidates, the right item first of them, so that one look finds all collisions.
+    table = np.full((len(rows), history + candidates), -1, dtype=np.int32)
+    table[known.user_of_event(), _nth(known)] = known.item
+    table[:, history] = target
     drawn = np.zeros_like(table, dtype=bool)
-    drawn[:, 1:candidates] = True
+    drawn[:, history + 1 :] = True
     while drawn.any():
         table[drawn] = rng.integers(items, size=int(drawn.sum()), dtype=np.int32)
-        drawn = _repeated(table, candidates)
+        drawn = _repeated(table, history + 1)
     order = rng.permuted(np.tile(np.arange(candidates), (len(rows), 1)), axis=1)
-    mixed = np.take_along_axis(table[:, :candidates], order, axis=1)
+    mixed = np.take_along_axis(table[:, history:], order, axis=1)
     return Choices(known, mixed, np.argmin(order, axis=1).astype(np.int32), user.astype(np.int32))
 
 
@@ -86,19 +86,14 @@ def _nth(known: Interactions) -> Offset:
     return np.arange(known.events) - known.offsets[:-1][known.user_of_event()]
 
 
-def _repeated(table: Index, candidates: int) -> NDArray[np.bool_]:
-    """Tell which drawn candidates stand elsewhere in their row, be it as target, in the history, or drawn before."""
+def _repeated(table: Index, given: int) -> NDArray[np.bool_]:
+    """Tell which drawn items, those after the first `given` columns, stand in an earlier column of their row."""
     order = np.argsort(table, axis=1, kind="stable")
     ranked = np.take_along_axis(table, order, axis=1)
     again = np.zeros(table.shape, dtype=bool)
-    same = (ranked[:, 1:] == ranked[:, :-1]) & (ranked[:, 1:] >= 0)
-    # Of a run of equal items every drawn one but the first goes; the first too if the run reaches into the history.
-    np.put_along_axis(again, order[:, 1:], same, axis=1)
-    follows = np.zeros(table.shape, dtype=bool)
-    np.put_along_axis(follows, order[:, :-1], same, axis=1)
-    again |= follows
-    again[:, 0] = False
-    again[:, candidates:] = False
+    # Of a run of equal items the first stays: if all went, a small catalogue would never be drawn without repeats.
+    np.put_along_axis(again, order[:, 1:], ranked[:, 1:] == ranked[:, :-1], axis=1)
+    again[:, :given] = False
     return again
 
 

@@ -56,11 +56,15 @@ class Tokens:
     """Where each example begins, shape `[examples + 1]`, int64."""
     answer: Offset
     """Where each example's answer begins, shape `[examples]`, int64, as indices into `token`."""
+    item: Index | None = None
+    """The item that a token stands for, -1 where it is text; shape `[tokens]`, int32, or `None` if all is text."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "token", frozen(self.token, np.int32))
         object.__setattr__(self, "offsets", frozen(self.offsets, np.int64))
         object.__setattr__(self, "answer", frozen(self.answer, np.int64))
+        if self.item is not None:
+            object.__setattr__(self, "item", frozen(self.item, np.int32))
 
     def __len__(self) -> int:
         return len(self.answer)

@@ -5,26 +5,52 @@ after another in one row, with positions that start anew and attention that ends
 step computes what an unpacked one does (`tests/victims/test_language_packing.py`).
 
 Attention is plugged into transformers under the name `cowbird_packed`. On a GPU it is one kernel for all documents
-(`torch.nn.attention.varlen`); on a CPU one product a document, which never computes a score that would be masked away
-between documents.
+(Flash Attention's with borders); on a CPU, and in float32, one product a document, which never computes a score that
+would be masked away between documents.
+
+Some tokens may stand for items instead of text: their inputs are vectors that the caller makes (`Tokens.item`).
 """
 
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from cowbird.data.types import IntArray, ranges
+from cowbird.data.types import Index, IntArray, ranges
 from cowbird.errors import UserError
 from cowbird.victims.language.examples import Tokens
 
 NAME = "cowbird_packed"
+TOKENS, PREDICTED = 512, 128
+"""On a GPU, rows are padded to a multiple of this many tokens and of this many predicted ones."""
+
+
+class Borders(Protocol):
+    """What sees what in a row."""
+
+    longest: int
+    """Tokens of the longest part, or a bound of it."""
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """Attend within the borders.
+
+        Args:
+            query: Shape `[1, heads, tokens, width]`.
+            key: Shape `[1, key heads, tokens, width]`.
+            value: The same shape as `key`.
+            scale: Factor of the scores.
+
+        Returns:
+            Shape `[1, tokens, heads, width]`.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,7 +62,16 @@ class Documents:
     offsets: Tensor
     """The same on the device, int32."""
     longest: int
-    """Tokens of the longest document."""
+    """Tokens of the longest document, or a bound of it."""
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """Let each document see itself; see `Borders`."""
+        if query.device.type == "cuda" and query.dtype is not torch.float32:
+            q, k, v = query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)
+            return flash(q, k, v, self.offsets, self.offsets, self.longest, scale)[0][None]
+        fetched: Any = self.offsets
+        borders: list[int] = list(self.bounds) or fetched.tolist()
+        return _on_cpu(query[0], key[0], value[0], borders, query.shape[1] // key.shape[1], scale)[None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,18 +89,41 @@ class Pack:
     label: Tensor
     """Those successors, shape `[predicted]`, int64."""
     weight: Tensor
-    """Share of each in the loss: 1 / answer length, so examples count alike; shape `[predicted]`, float32."""
-    examples: int
-    """How many examples."""
+    """Share of each in the loss, shape `[predicted]`, float32: 1 / answer length, over `pack`'s `examples`."""
+    item: Tensor | None = None
+    """The item that each token stands for, -1 for text, shape `[tokens]`, int64; `None` if all is text."""
 
 
-def pack(tokens: Tokens, index: IntArray, device: torch.device) -> Pack:
+class Sizes(NamedTuple):
+    """How large the parts of a sheet are."""
+
+    tokens: int
+    documents: int
+    predicted: int
+    longest: int
+    items: bool
+
+
+class Sheet(NamedTuple):
+    """A pack on the host: all of its whole numbers in one array, so that they travel at once."""
+
+    flat: Index
+    """Tokens, positions, borders, predicting tokens, labels, shares, perhaps items; int32."""
+    sizes: Sizes
+    """Where one ends and the next begins."""
+    bounds: tuple[int, ...]
+    """The borders once more; empty for a GPU."""
+
+
+def lay_out(tokens: Tokens, index: IntArray, gpu: bool = False, examples: int = 1, room: int = 0) -> Sheet:
     """Put examples into one row.
 
     Args:
         tokens: All examples.
         index: Which of them, shape `[examples]`.
-        device: Where the row goes.
+        gpu: Whether rows are padded to few different sizes.
+        examples: How many examples the loss is the mean of; 1 makes it a sum.
+        room: Documents to leave room for on a GPU.
     """
     start, length = tokens.offsets[:-1][index], tokens.lengths[index]
     row = ranges(start, length)
@@ -73,18 +131,54 @@ def pack(tokens: Tokens, index: IntArray, device: torch.device) -> Pack:
     before = tokens.answer[index] - start
     answer = length - before
     place = ranges(bounds[:-1] + before, answer)
-    label = tokens.token[row].astype(np.int64)
-    host = (
-        label,
-        ranges(np.zeros_like(length), length),
-        place - 1,
-        label[place],
-        np.repeat(1.0 / answer, answer).astype(np.float32),
-    )
-    token, position, predict, wanted, weight = (torch.from_numpy(array).to(device) for array in host)
-    offsets = torch.from_numpy(bounds.astype(np.int32)).to(device)
-    documents = Documents(tuple(bounds.tolist()), offsets, int(length.max()))
-    return Pack(token[None], position[None], documents, predict, wanted, weight, len(index))
+    arrays: list[NDArray[Any]] = [tokens.token[row], ranges(np.zeros_like(length), length), bounds, place - 1]
+    arrays += [tokens.token[row][place], np.repeat(answer * examples, answer)]
+    if tokens.item is not None:
+        arrays.append(tokens.item[row])
+    longest, borders = int(length.max()), tuple(bounds.tolist())
+    if gpu:
+        longest, borders = 1 << (longest - 1).bit_length(), ()
+        arrays = _padded(arrays, max(room, len(index)) + 2)
+    sizes = Sizes(len(arrays[0]), len(arrays[2]) - 1, len(arrays[3]), longest, len(arrays) > 6)
+    return Sheet(np.concatenate([array.astype(np.int32) for array in arrays]), sizes, borders)
+
+
+def _padded(arrays: Sequence[NDArray[Any]], borders: int) -> list[NDArray[Any]]:
+    """Pad a row with a document that nothing is predicted from, then with empty ones."""
+    token, _, bounds, predict = arrays[:4]
+    spare, more = -len(token) % TOKENS, -len(predict) % PREDICTED
+    whole = len(token) + spare
+    fill: list[NDArray[Any]] = [np.zeros(spare, np.int64), np.arange(spare), np.full(borders - len(bounds), whole)]
+    fill += [np.zeros(more, np.int64)] * 3 + [np.full(spare, -1)]
+    return [np.concatenate(pair) for pair in zip(arrays, fill, strict=False)]
+
+
+def unfold(flat: Tensor, sizes: Sizes, bounds: tuple[int, ...] = ()) -> Pack:
+    """Return the pack that a sheet holds, once it is on its device."""
+    tokens, documents, predicted, longest, items = sizes
+    widths = [tokens, tokens, documents + 1, predicted, predicted, predicted] + [tokens] * items
+    token, position, offsets, predict, label, share, *item = parts_of(flat, widths)
+    weight = torch.where(share > 0, 1.0 / share.clamp(min=1), 0.0)
+    borders = Documents(bounds, offsets, longest)
+    held = [part.long() for part in (token, position, predict, label, *item)]
+    return Pack(held[0][None], held[1][None], borders, held[2], held[3], weight, *held[4:])
+
+
+def parts_of(flat: Tensor, widths: list[int]) -> tuple[Tensor, ...]:
+    """Cut an array into parts of some widths."""
+    return cast("tuple[Tensor, ...]", flat.split(widths))
+
+
+def pack(tokens: Tokens, index: IntArray, device: torch.device, examples: int = 1) -> Pack:
+    """Put examples into one row on a device; see `lay_out`."""
+    sheet = lay_out(tokens, index, device.type == "cuda", examples)
+    return unfold(moved(sheet.flat, device), sheet.sizes, sheet.bounds)
+
+
+def moved(flat: Index, device: torch.device) -> Tensor:
+    """Bring an array to a device, in a copy that nobody waits for."""
+    host = torch.from_numpy(flat)
+    return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host
 
 
 def split(lengths: IntArray, index: IntArray, capacity: int) -> Iterator[IntArray]:
@@ -106,7 +200,7 @@ def packed_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
-    documents: Documents | None = None,
+    documents: "Borders | None" = None,
     **unused: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention within each document, as transformers calls it.
@@ -135,19 +229,38 @@ def packed_attention(
             "This language model's attention has a sliding window or a soft cap, which packed rows do not.",
             "Use another language model, or examples no longer than the window.",
         )
-    groups = query.shape[1] // key.shape[1]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    if query.device.type == "cuda":
-        return _on_gpu(query, key, value, documents, groups, scale), None
-    return _on_cpu(query[0], key[0], value[0], documents.bounds, groups, scale)[None], None
+    return documents.attend(query, key, value, scale), None
 
 
-def _on_gpu(query: Tensor, key: Tensor, value: Tensor, documents: Documents, groups: int, scale: float) -> Tensor:
-    varlen: Any = importlib.import_module("torch.nn.attention.varlen")  # in torch from 2.10 on
-    rows = [x[0].transpose(0, 1).contiguous() for x in (query, key, value)]
-    rows[1:] = [x.repeat_interleave(groups, dim=1) for x in rows[1:]]
-    cu, longest = documents.offsets, documents.longest
-    return varlen.varlen_attn(*rows, cu, cu, longest, longest, is_causal=True, scale=scale)[None]
+def flash(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    asks: Tensor,
+    told: Tensor,
+    longest: int,
+    scale: float,
+    causal: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Attention of each document's queries over its keys, by one kernel.
+
+    Args:
+        query: Shape `[queries, heads, width]`, in a 16-bit format, on a GPU.
+        key: Shape `[keys, key heads, width]`.
+        value: The same shape as `key`.
+        asks: Borders of the documents in `query`, shape `[documents + 1]`, int32.
+        told: Their borders in `key`.
+        longest: No document has more queries or keys.
+        scale: Factor of the scores.
+        causal: Whether a query sees nothing behind its own place (then both borders are the same).
+
+    Returns:
+        Shape `[queries, heads, width]`, and the logarithm of each query's sum of exponentials, `[heads, queries]`.
+    """
+    attend: Any = torch.ops.aten._flash_attention_forward
+    out, total, *_ = attend(query, key, value, asks, told, longest, longest, 0.0, causal, False, scale=scale)
+    return out, total
 
 
 def _on_cpu(query: Tensor, key: Tensor, value: Tensor, bounds: Sequence[int], groups: int, scale: float) -> Tensor:
@@ -179,23 +292,45 @@ def _no_mask(*given: Any, **more: Any) -> None:
     return None
 
 
-def hidden_states(causal: Any, row: Pack, places: Tensor) -> Tensor:
+Inputs = Callable[[Tensor], Tensor]
+"""Makes the inputs of items, shape `[items]` to `[items, hidden]`."""
+
+
+def embedded(causal: Any, token: Tensor, item: Tensor | None, inputs: Inputs | None) -> dict[str, Tensor]:
+    """Return what the model is given: tokens, or their inputs if some stand for items.
+
+    Args:
+        causal: The causal LM.
+        token: Tokens, shape `[1, tokens]`.
+        item: The item of each, -1 for text, shape `[tokens]`.
+        inputs: Makes the inputs of items.
+    """
+    if item is None or inputs is None:
+        return {"input_ids": token}
+    # Inputs of items are made for all tokens, which is little work and keeps sizes fixed.
+    text, made = causal.get_input_embeddings()(token)[0], inputs(item.clamp(min=0))
+    return {"inputs_embeds": torch.where(item[:, None] >= 0, made.to(text.dtype), text)[None]}
+
+
+def hidden_states(causal: Any, row: Pack, places: Tensor, inputs: Inputs | None = None) -> Tensor:
     """Run the model without its head over a pack.
 
     Args:
         causal: The causal LM that `plug_in` returned.
         row: The pack.
         places: Tokens whose states are wanted, int64.
+        inputs: Makes the inputs of tokens that stand for items, if there are any.
 
     Returns:
         Shape `[places, hidden]`.
     """
-    out = causal.base_model(input_ids=row.token, position_ids=row.position, use_cache=False, documents=row.documents)
+    given = embedded(causal, row.token, row.item, inputs)
+    out = causal.base_model(**given, position_ids=row.position, use_cache=False, documents=row.documents)
     return out.last_hidden_state[0][places]
 
 
-def answer_loss(causal: Any, row: Pack) -> Tensor:
-    """Sum over examples of the mean cross-entropy of their answers; logits are made at answers alone."""
-    states = hidden_states(causal, row, row.predict)
+def answer_loss(causal: Any, row: Pack, inputs: Inputs | None = None) -> Tensor:
+    """Return the sum of the answers' cross-entropies, weighted as the pack says; logits are made at answers alone."""
+    states = hidden_states(causal, row, row.predict, inputs)
     logits = causal.get_output_embeddings()(states).float()
     return torch.sum(F.cross_entropy(logits, row.label, reduction="none") * row.weight)

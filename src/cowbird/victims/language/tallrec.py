@@ -7,9 +7,8 @@ Departures: the instruction format's preamble is kept, the language model is sma
 of examples instead of a few hundred; histories are the last ten events, as published.
 """
 
-import json
-import shutil
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,41 +17,93 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
+from torch import Tensor
 
+from cowbird.data.instructions import Instruction
 from cowbird.data.judgments import Judgments
-from cowbird.data.types import Items
+from cowbird.data.types import IntArray, Items
 from cowbird.errors import UserError
-from cowbird.files import write_text
 from cowbird.rng import stream, torch_stream
 from cowbird.victims.base import FittedJudge, Judge, Workplace
+from cowbird.victims.language import folders
+from cowbird.victims.language.engine import serving
 from cowbird.victims.language.examples import Example, Tokens, quotable, tokenize
 from cowbird.victims.language.llm import Llm, Loaded, adapted, cache_folder, load
-from cowbird.victims.language.packing import hidden_states, pack, plug_in, split
+from cowbird.victims.language.packing import hidden_states, moved, pack, split
 from cowbird.victims.language.tuning import Curve, Tuning, tune
-from cowbird.victims.sequential.checkpoint import read_tensors
 
+NAME = "TALLRec"
 ANSWERS = ("Yes.", "No.")
-_PROMPT = """\
+_FRAME = """\
 Below is an instruction that describes a task, paired with an input that provides further context. \
 Write a response that appropriately completes the request.
 
 ### Instruction:
-Given the user's preference and unpreference, identify whether the user will like the target {noun} by answering \
-"Yes." or "No.".
+{instruction}
 
 ### Input:
-User Preference: {liked}
-User Unpreference: {disliked}
-Whether the user will like the target {noun} "{target}"?
+{input}
 
 ### Response:
 """
+_INSTRUCTION = """\
+Given the user's preference and unpreference, identify whether the user will like the target {noun} by answering \
+"Yes." or "No."."""
+_INPUT = """\
+User Preference: {liked}
+User Unpreference: {disliked}
+Whether the user will like the target {noun} "{target}"?"""
+_PROMPT = _FRAME.format(instruction=_INSTRUCTION, input=_INPUT)
+INSTRUCTION_LENGTH = 1000
+"""Most characters of a written instruction that reach a prompt, from its beginning."""
+INPUT_LENGTH = 8000
+"""Most characters of a written input that reach a prompt, up to its end, where the question stands."""
+_LINES = ("User Unpreference:", "Whether the user will like")
+"""How lines after the first begin in a published input."""
+_HALF, _CONTROL = re.compile("[\ud800-\udfff]"), re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_HEADING = re.compile(r"\A(?:#{2,}\s*)+")
 
 
 def prompt(liked: Sequence[str], disliked: Sequence[str], target: str, noun: str = "movie") -> str:
     """Return the published prompt for one question; titles are made quotable first."""
     lists = [", ".join(f'"{quotable(title)}"' for title in titles) for titles in (liked, disliked)]
     return _PROMPT.format(noun=noun, liked=lists[0], disliked=lists[1], target=quotable(target))
+
+
+def from_instructions(records: Iterable[Instruction]) -> list[Example]:
+    """Write the published prompt around instructions and inputs that somebody else wrote (TALLRec's own files).
+
+    Titles stand in an input as its author quoted them. What is kept is the prompt's structure: runs of line breaks and
+    control characters become spaces, except where the published second and third lines of an input begin, so no text
+    opens a section of its own; marks of a heading at the beginning go; half surrogates become U+FFFD; texts are cut.
+
+    Args:
+        records: What `cowbird.data.instructions.read_instructions` read.
+
+    Returns:
+        Prompts with their answers, in order.
+    """
+    return [
+        Example(
+            _FRAME.format(
+                instruction=_unbroken(record.instruction[:INSTRUCTION_LENGTH]),
+                input=_unbroken(record.input[-INPUT_LENGTH:], _LINES),
+            ),
+            record.output,
+        )
+        for record in records
+    ]
+
+
+def _unbroken(text: str, lines: tuple[str, ...] = ()) -> str:
+    """Return a text in one line, or in as many more as begin as given, each at most once and in that order."""
+    first, *parts = _CONTROL.split(_HALF.sub("\N{REPLACEMENT CHARACTER}", text))
+    written, nth = first, 0
+    for part in parts:
+        place = next((at for at in range(nth, len(lines)) if part.startswith(lines[at])), None)
+        written += f" {part}" if place is None else f"\n{part}"
+        nth = nth if place is None else place + 1
+    return _HEADING.sub("", written.strip())
 
 
 class TALLRec(Judge):
@@ -85,14 +136,34 @@ class TALLRec(Judge):
     def fit(
         self, asked: Judgments, items: Items, seed: int, workplace: Workplace | None = None, start: Any = None
     ) -> "FittedTALLRec":
-        """Tune the language model on questions; see `Judge.fit`.
+        """Tune the language model on questions; see `Judge.fit` and `fit_examples`."""
+        return self.fit_examples(
+            self.questions(asked.select(self._drawn(len(asked), seed)), items), seed, workplace, start
+        )
+
+    def _drawn(self, count: int, seed: int) -> IntArray:
+        """Return which of some training questions are drawn, increasing."""
+        if self.examples is None or count <= self.examples:
+            return np.arange(count)
+        return np.sort(stream(seed, "questions").choice(count, self.examples, replace=False))
+
+    def fit_examples(
+        self, written: Sequence[Example], seed: int, workplace: Workplace | None = None, start: Any = None
+    ) -> "FittedTALLRec":
+        """Tune the language model on written questions, such as those of `from_instructions`.
+
+        Args:
+            written: Prompts that end where the answer begins, and answers.
+            seed: Decides which questions are drawn, the adapters and the order.
+            workplace: Device, checkpoint folder and progress; a CPU and nothing else by default.
+            start: A fitted TALLRec of the same language model to start from; `None` starts from fresh adapters.
 
         Raises:
             UserError: If there are no questions, or the language model can't be loaded or `start` is another's.
         """
         place = workplace or Workplace()
-        if self.examples is not None and len(asked) > self.examples:
-            asked = asked.select(np.sort(stream(seed, "questions").choice(len(asked), self.examples, replace=False)))
+        rows: list[int] = self._drawn(len(written), seed).tolist()
+        written = [written[row] for row in rows]
         loaded = load(self.llm, place.device, self.tuning.dtype(place.device))
         model = adapted(loaded.model, self.llm, torch_stream(seed, "adapters"))
         if start is not None:
@@ -101,8 +172,8 @@ class TALLRec(Judge):
                     "Tuning can't start from that model: it is tuned from another language model, or otherwise.",
                     "Start from a TALLRec with the same llm.",
                 )
-            _copy_weights(start.model, model)
-        tokens = tokenize(loaded.tokenizer, self.questions(asked, items), cache=cache_folder() / "tokens")
+            folders.copy_weights(start.model, model)
+        tokens = tokenize(loaded.tokenizer, written, cache=cache_folder() / "tokens")
         curve = tune(model, tokens, self.tuning, seed, place)
         return FittedTALLRec(self, Loaded(model, loaded.tokenizer), place.device, curve)
 
@@ -117,46 +188,8 @@ class TALLRec(Judge):
         Raises:
             UserError: If the folder does not hold a TALLRec of this language model.
         """
-        try:
-            record = json.loads((folder / "cowbird.json").read_text(encoding="utf-8"))
-            if record["victim"] != "TALLRec" or Llm.model_validate(record["spec"]["llm"]) != self.llm:
-                raise ValueError("it was tuned from another language model")
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"'{folder}' does not hold this TALLRec: {error}.") from None
-        base = self.llm if self.llm.tuning == "lora" else self.llm.model_copy(update={"name": str(folder)})
-        loaded = load(base, device, self.tuning.dtype(device))
-        model = loaded.model
-        if self.llm.tuning == "lora":
-            # What the adapter is like is the spec's to say; the file brings nothing but weights.
-            model = adapted(model, self.llm, torch_stream(0, "adapters"))
-            _fill_adapters(model, folder / "adapter_model.safetensors")
-        return FittedTALLRec(self, Loaded(model.eval(), loaded.tokenizer), device, Curve())
-
-
-def _fill_adapters(model: Any, path: Path) -> None:
-    """Put saved adapter weights into a model, all of them and nothing else."""
-    held, _ = read_tensors(path)
-    places: dict[str, Any] = {
-        name.replace(".default.", "."): weight for name, weight in model.named_parameters() if weight.requires_grad
-    }
-    if held.keys() != places.keys() or any(held[name].shape != weight.shape for name, weight in places.items()):
-        raise UserError(f"'{path}' holds no adapter that fits.", "Load it with the spec that it was fitted from.")
-    with torch.no_grad():
-        for name, weight in places.items():
-            weight.copy_(held[name])
-
-
-def _copy_weights(source: Any, target: Any) -> None:
-    given: dict[str, Any] = dict(source.named_parameters())
-    learning: dict[str, Any] = {name: weight for name, weight in target.named_parameters() if weight.requires_grad}
-    if any(name not in given or given[name].shape != weight.shape for name, weight in learning.items()):
-        raise UserError(
-            "Tuning can't start from that model: its adapters are not of this shape.",
-            "Start from a fit of the same language model with the same rank and modules.",
-        )
-    with torch.no_grad():
-        for name, weight in learning.items():
-            weight.copy_(given[name])
+        loaded = folders.read(folder, NAME, self.llm, device, self.tuning.dtype(device))
+        return FittedTALLRec(self, loaded, device, Curve())
 
 
 @dataclass
@@ -187,39 +220,25 @@ class FittedTALLRec(FittedJudge):
         tokens = tokenize(self.loaded.tokenizer, asked, end=False)
         return self._margins(tokens)
 
-    @torch.no_grad()
     def _margins(self, tokens: Tokens) -> NDArray[np.float32]:
-        causal = plug_in(self.model)
-        self.model.eval()
         plain = {"add_special_tokens": False}
         yes, no = (self.loaded.tokenizer(answer, **plain)["input_ids"][0] for answer in ANSWERS)
-        head = causal.get_output_embeddings().weight
-        direction = head[yes].float() - head[no].float()
-        found = np.empty(len(tokens), dtype=np.float32)
+        before = tokens.answer - tokens.offsets[:-1] - 1
         # Rows of equal lengths lie together, which makes products on a CPU alike.
         order = np.argsort(tokens.lengths, kind="stable")
-        for part in split(tokens.lengths, order, self.spec.tuning.capacity):
-            row = pack(tokens, part, self.device)
-            first = torch.tensor(row.documents.bounds[:-1]) + torch.from_numpy(
-                tokens.answer[part] - tokens.offsets[:-1][part]
-            )
-            states = hidden_states(causal, row, first.to(self.device) - 1).float()
-            found[part] = (states @ direction).cpu().numpy()
-        return found
+        found: list[Tensor] = []
+        with serving(self.model, self.device) as causal:
+            head = causal.get_output_embeddings().weight
+            direction = head[yes].float() - head[no].float()
+            for part in split(tokens.lengths, order, self.spec.tuning.capacity):
+                places = np.concatenate([[0], np.cumsum(tokens.lengths[part])[:-1]]) + before[part]
+                places = moved(places.astype(np.int32), self.device).long()
+                states = hidden_states(causal, pack(tokens, part, self.device), places)
+                found.append(states.float() @ direction)
+            margins = np.empty(len(tokens), dtype=np.float32)
+            margins[order] = torch.cat(found).cpu().numpy() if found else []
+        return margins
 
     def save(self, folder: Path) -> None:
-        """Write the adapter (or the whole model) as peft and transformers read it, and what it was fitted from.
-
-        The folder appears under its name once it is whole; an older one is replaced.
-        """
-        if folder.exists() and not (folder / "cowbird.json").is_file():
-            raise UserError(f"'{folder}' is there and is not a saved model.", "Choose another folder.")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = folder.with_name(f".{folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        self.model.save_pretrained(partial)
-        self.loaded.tokenizer.save_pretrained(partial)
-        record = {"victim": "TALLRec", "spec": self.spec.model_dump(mode="json")}
-        write_text(partial / "cowbird.json", json.dumps(record, indent=1))
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        """Write the adapter (or the whole model) as peft and transformers read it; see `folders.save`."""
+        folders.save(folder, NAME, self.spec.model_dump(mode="json"), self.loaded)

@@ -1,8 +1,10 @@
 """The fine-tuning engine: short supervised examples, packed, with the loss on their answers.
 
 One optimizer step is `batch_size` examples, whatever their lengths, run through the model in rows of at most `capacity`
-tokens. Weights that learn are kept in float32; the model works on copies in its own number format. Every draw follows
-from the seed and the step, so a resumed run ends in the weights of an uninterrupted one on the same device.
+tokens. Weights that learn are kept in float32; the model works on copies in its own number format
+(`victims.language.weights`). Every draw follows from the seed and the step, so a resumed run ends in the weights of an
+uninterrupted one on the same device. Under `torchrun`, the processes share the examples of each step and add their
+gradients up.
 """
 
 import hashlib
@@ -10,18 +12,23 @@ import json
 import math
 import time
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from cowbird.data.types import IntArray
 from cowbird.errors import UserError
 from cowbird.rng import stream
 from cowbird.victims.base import Workplace
+from cowbird.victims.language.engine import Gradients, Items, compiled
 from cowbird.victims.language.examples import Tokens
-from cowbird.victims.language.packing import answer_loss, pack, plug_in, split
+from cowbird.victims.language.packing import lay_out, plug_in, split
+from cowbird.victims.language.weights import learning
 from cowbird.victims.sequential import checkpoint
+from cowbird.victims.sequential.repeatable import repeatable
 from cowbird.victims.sequential.training import step_dtype
 
 CHECKPOINT_SECONDS = 30.0
@@ -47,6 +54,8 @@ class Tuning(BaseModel):
     """Largest norm of a step's gradient."""
     capacity: int = Field(default=8192, ge=1)
     """Most tokens in a packed row; more run faster on a GPU and take more memory."""
+    compiled: bool = True
+    """Whether layers are compiled on a GPU; the first steps then take longer."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of the model; `auto` is bfloat16 where the processor multiplies it fast."""
 
@@ -75,7 +84,24 @@ def rate_at(recipe: Tuning, step: int, total: int) -> float:
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising)))
 
 
-def tune(model: Any, tokens: Tokens, recipe: Tuning, seed: int, place: Workplace) -> Curve:
+class Lesson(Protocol):
+    """Examples that differ from epoch to epoch."""
+
+    key: str
+    """Tells them from others: a checkpoint of another lesson is not gone on from."""
+
+    def __len__(self) -> int:
+        """Return how many examples an epoch has."""
+        ...
+
+    def epoch(self, number: int, order: IntArray) -> Tokens:
+        """Return the examples of an epoch, in the order in which they are learned."""
+        ...
+
+
+def tune(
+    model: Any, tokens: Tokens | Lesson, recipe: Tuning, seed: int, place: Workplace, items: Items | None = None
+) -> Curve:
     """Tune a model in place.
 
     Args:
@@ -84,6 +110,7 @@ def tune(model: Any, tokens: Tokens, recipe: Tuning, seed: int, place: Workplace
         recipe: How.
         seed: Decides the order of the examples.
         place: Device, checkpoint folder, progress.
+        items: What makes inputs of items, if tokens stand for some.
 
     Raises:
         UserError: If there are no examples.
@@ -91,87 +118,120 @@ def tune(model: Any, tokens: Tokens, recipe: Tuning, seed: int, place: Workplace
     """
     if not len(tokens):
         raise UserError("There are no examples to learn from.", "Check the split, the history length and the source.")
-    return _Run(model, tokens, recipe, seed, place).run()
+    with repeatable(place.device):
+        run = _Run(model, tokens, recipe, seed, place, items)
+        try:
+            return run.run()
+        finally:
+            run.close()
 
 
 class _Run:
-    def __init__(self, model: Any, tokens: Tokens, recipe: Tuning, seed: int, place: Workplace) -> None:
+    def __init__(
+        self, model: Any, tokens: Tokens | Lesson, recipe: Tuning, seed: int, place: Workplace, items: Items | None
+    ) -> None:
         self.model, self.tokens, self.recipe, self.seed, self.place = model, tokens, recipe, seed, place
-        self.causal = plug_in(model)
-        self.working: dict[str, Tensor] = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        self.weights = {
-            n: p if p.dtype == torch.float32 else p.detach().float().requires_grad_() for n, p in self.working.items()
-        }
+        self.causal, self.items = plug_in(model), items
+        self.key = self._key() if place.folder else ""
+        self.language = learning(model, place.device)
+        self.weights = {**self.language.masters}
+        groups = [{"params": list(self.language.masters.values()), "rate": 1.0}]
+        if items is not None:
+            own = {f"items.{name}": weight for name, weight in items.module.named_parameters()}
+            groups.append({"params": list(own.values()), "rate": items.rate})
+            self.weights |= own
         self.optimizer = torch.optim.AdamW(
-            self.weights.values(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+            groups, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
+        self.step_of = Gradients(self.causal, self.language, self.weights, place.device, recipe.compiled, items)
+        self.rank, self.world = _place_among_processes()
         self.per_epoch = -(-len(tokens) // recipe.batch_size)
         self.total = self.per_epoch * recipe.epochs
         self.curve, self.step, self.changing = Curve(), 0, False
-        self.key = self._key() if place.folder else ""
+        self.waiting: list[Tensor] = []
+        self.order: tuple[int, Tokens, IntArray] | None = None
         self.saved_at = self.reported_at = time.monotonic()
 
     def run(self) -> Curve:
         self._resume()
         self.model.train()
+        started = time.perf_counter()
         try:
-            while self.step < self.total:
-                self._one()
+            with compiled(self.causal, self.step_of.recorded):
+                while self.step < self.total:
+                    self._one()
+                    self.curve.seconds = time.perf_counter() - started
+                    self._housekeeping()
         except KeyboardInterrupt:
             if not self.changing:
                 self._save()
             raise
         finally:
             self.model.eval()
+        self._hear()
+        self.curve.seconds = time.perf_counter() - started
         if self.place.folder:
             checkpoint.clear(self.place.folder)
         return self.curve
 
-    def _one(self) -> None:
-        started = time.perf_counter()
+    def close(self) -> None:
+        self.language.close()
+
+    def _examples(self) -> tuple[Tokens, IntArray]:
+        """Return the tokens of this epoch, and which of them this step learns from."""
         epoch, nth = divmod(self.step, self.per_epoch)
-        order = stream(self.seed, "order", epoch).permutation(len(self.tokens))
-        index = order[nth * self.recipe.batch_size : (nth + 1) * self.recipe.batch_size]
-        total = torch.zeros((), device=self.place.device)
-        for part in split(self.tokens.lengths, index, self.recipe.capacity):
-            loss = answer_loss(self.causal, pack(self.tokens, part, self.place.device)) / len(index)
-            loss.backward()
-            total += loss.detach()
-            self._gather()
+        if self.order is None or self.order[0] != epoch:
+            order = stream(self.seed, "order", epoch).permutation(len(self.tokens))
+            if isinstance(self.tokens, Tokens):
+                self.order = epoch, self.tokens, order
+            else:
+                self.order = epoch, self.tokens.epoch(epoch, order), np.arange(len(order))
+        _, tokens, order = self.order
+        return tokens, order[nth * self.recipe.batch_size : (nth + 1) * self.recipe.batch_size]
+
+    def _one(self) -> None:
+        tokens, index = self._examples()
+        self.step_of.total.zero_()
+        for part in split(tokens.lengths, index[self.rank :: self.world], self.recipe.capacity):
+            self.step_of(lay_out(tokens, part, self.place.device.type == "cuda", len(index), self.recipe.batch_size))
+        self._add_up(self.step_of.total)
         self.changing = True
         if self.recipe.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.weights.values(), self.recipe.clip)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate_at(self.recipe, self.step, self.total)
+            group["lr"] = rate_at(self.recipe, self.step, self.total) * group["rate"]
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self._copy()
-        self.curve.losses.append(float(total))
-        self.curve.tokens += int(self.tokens.lengths[index].sum())
+        self.step_of.clear()
+        self.language.copy()
+        self.waiting.append(self.step_of.total.clone())
+        self.curve.tokens += int(tokens.lengths[index].sum())
         self.step += 1
         self.changing = False
-        self.curve.seconds += time.perf_counter() - started
-        self._housekeeping()
 
-    def _gather(self) -> None:
-        """Add the gradients of the working copies to those of the float32 weights."""
-        for name, weight in self.weights.items():
-            working = self.working[name]
-            if working is weight or working.grad is None:
-                continue
-            weight.grad = working.grad.float() if weight.grad is None else weight.grad + working.grad
-            working.grad = None
+    def _add_up(self, total: Tensor) -> None:
+        """Add up the gradients and losses of all processes."""
+        if self.world == 1:
+            return
+        parts = [total, *(weight.grad for weight in self.weights.values() if weight.grad is not None)]
+        flat = torch.cat([part.flatten() for part in parts])
+        torch.distributed.all_reduce(flat)
+        done = 0
+        for part in parts:
+            part.copy_(flat[done : done + part.numel()].view_as(part))
+            done += part.numel()
 
-    @torch.no_grad()
-    def _copy(self) -> None:
-        for name, weight in self.weights.items():
-            if self.working[name] is not weight:
-                self.working[name].copy_(weight)
+    def _hear(self) -> None:
+        """Fetch the losses of the last steps, which waits for the device."""
+        if self.waiting:
+            losses: Any = torch.stack(self.waiting)
+            self.curve.losses.extend(losses.tolist())
+            self.waiting.clear()
 
     def _housekeeping(self) -> None:
         now = time.monotonic()
         if now - self.reported_at > REPORT_SECONDS or self.step == self.total:
             self.reported_at = now
+            self._hear()
             speed = self.curve.tokens / max(self.curve.seconds, 1e-9)
             self.place.report(self.step, self.total, f"loss {self.curve.losses[-1]:.3f}, {speed:,.0f} tokens/s")
         if self.place.folder and now - self.saved_at > CHECKPOINT_SECONDS:
@@ -181,8 +241,11 @@ class _Run:
     def _key(self) -> str:
         told = [self.recipe.model_dump(mode="json"), self.seed, self.causal.config.to_json_string()]
         digest = hashlib.sha256(json.dumps(told).encode())
-        for array in (self.tokens.token, self.tokens.offsets, self.tokens.answer):
-            digest.update(array.tobytes())
+        if isinstance(self.tokens, Tokens):
+            for array in (self.tokens.token, self.tokens.offsets, self.tokens.answer):
+                digest.update(array.tobytes())
+        else:
+            digest.update(self.tokens.key.encode())
         for name, weight in self.model.named_parameters():
             digest.update(name.encode())
             digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
@@ -199,7 +262,8 @@ class _Run:
         return held
 
     def _save(self) -> None:
-        if self.place.folder:
+        if self.place.folder and not self.rank:
+            self._hear()
             checkpoint.save(
                 self.place.folder, self.step, {"key": self.key, "losses": self.curve.losses}, self._tensors()
             )
@@ -211,5 +275,12 @@ class _Run:
         with torch.no_grad():
             for name, tensor in self._tensors().items():
                 tensor.copy_(found.tensors[name])
-        self._copy()
+        self.language.copy()
         self.step, self.curve.losses = found.step, [float(loss) for loss in found.state["losses"]]
+
+
+def _place_among_processes() -> tuple[int, int]:
+    """Return this process's number, and how many there are that share the work."""
+    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return 0, 1
+    return torch.distributed.get_rank(), torch.distributed.get_world_size()

@@ -1,0 +1,148 @@
+"""LLaRA's prompts, assembled from pieces that are tokenized once (Liao et al., SIGIR 2024, section 3.2).
+
+A prompt holds up to ten titles of a history and twenty of candidates. Each title is one piece wherever it stands, so
+its tokens in the answer are those of the candidate, and an epoch of prompts is arithmetic on piece numbers. In a hybrid
+prompt every title is followed by a token that stands for its item, whose input is the item's projected embedding; in a
+text-only prompt it is not.
+
+Departures: the published code joins the text and tokenizes it whole; it marks titles of text-only prompts with a token
+`[PH]`, which is left out here.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cowbird.data.choices import Choices
+from cowbird.data.types import Index, IntArray, Offset, ranges
+from cowbird.victims.language.examples import Tokens, quotable
+
+Domain = Literal["movie", "artist", "game"]
+TITLE_TOKENS = 64
+"""Most tokens of a title that reach a prompt."""
+HISTORY, CANDIDATES = "[HistoryHere]", "[CansHere]"
+_WORDS: dict[Domain, tuple[str, str, str, str, str]] = {
+    "movie": ("movie", "movie titles", "watched", "watch", "The visit history of this user is:"),
+    "artist": ("artist", "artist names", "listened to", "listen to", "The listening history of this user is:"),
+    "game": ("game", "game titles", "played", "play", "The gaming history of this user is:"),
+}
+_TEMPLATES = (
+    "This user has {past} [HistoryHere] in the previous. Please predict the next {noun} this user will {verb}. "
+    "Choose the answer from the following {count} {names}: [CansHere]. Answer:",
+    "This user has {past} [HistoryHere] in the previous. Given the following {count} {names}: [CansHere], recommend "
+    "one {noun} for this user to {verb} next. The {name} you recommend is:",
+    "{history} [HistoryHere]. Recommend a next {noun} for this user to {verb} from the following {name} set: "
+    "[CansHere]. The recommendation should contain one {name} only. Recommendation:",
+)
+
+
+def templates(domain: Domain, candidates: int) -> tuple[str, ...]:
+    """Return the published prompts for a kind of items; the first is the one that tests ask."""
+    noun, names, past, verb, history = _WORDS[domain]
+    words = {"noun": noun, "names": names, "name": names.removesuffix("s"), "past": past, "verb": verb}
+    return tuple(text.format(count=candidates, history=history, **words) for text in _TEMPLATES)
+
+
+def shown(title: str) -> str:
+    """Return a title as it stands in a prompt: in one line, cut, and never empty."""
+    return quotable(title) or "(untitled)"
+
+
+class Book:
+    """The pieces of prompts about one catalogue.
+
+    Args:
+        tokenizer: A fast tokenizer that takes control tokens as text (`victims.language.llm.load`).
+        titles: Titles of all items, and perhaps more behind them, such as triggered ones.
+        domain: What the items are.
+        candidates: How many candidates a question has.
+    """
+
+    def __init__(self, tokenizer: Any, titles: Sequence[str], domain: Domain, candidates: int) -> None:
+        plain = {"add_special_tokens": False, "return_attention_mask": False, "split_special_tokens": True}
+        self.tokenizer, self.titles = tokenizer, tuple(shown(title) for title in titles)
+        asked = templates(domain, candidates)
+        parts = [part.replace(CANDIDATES, HISTORY).rstrip().split(f" {HISTORY}") for part in asked]
+        texts = [f" {title}" for title in self.titles]
+        texts += [",", *(text for part in parts for text in part)]
+        rows: list[list[int]] = tokenizer(texts, **plain)["input_ids"]
+        start = [tokenizer.bos_token_id] if tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id] else []
+        rows = [row[:TITLE_TOKENS] for row in rows[: len(self.titles)]] + rows[len(self.titles) :]
+        # The item's own token is replaced by a vector, so which it is does not matter.
+        rows += [[tokenizer.eos_token_id], [tokenizer.eos_token_id], start]
+        self.flat: Index = np.fromiter((token for row in rows for token in row), dtype=np.int32)
+        self.lengths = np.array([len(row) for row in rows], dtype=np.int64)
+        self.starts = np.cumsum(self.lengths) - self.lengths
+        self.comma = len(self.titles)
+        self.parts = self.comma + 1 + np.arange(3 * len(asked)).reshape(len(asked), 3)
+        self.slot, self.end, self.begin = len(rows) - 3, len(rows) - 2, len(rows) - 1
+
+    def title(self, piece: int) -> list[int]:
+        """Return the tokens of a title."""
+        return self.flat[self.starts[piece] : self.starts[piece] + self.lengths[piece]].tolist()
+
+    def write(
+        self,
+        choices: Choices,
+        hybrid: NDArray[np.bool_],
+        template: IntArray,
+        candidates: IntArray | None = None,
+        answered: bool = True,
+    ) -> Tokens:
+        """Write questions.
+
+        Args:
+            choices: The questions.
+            hybrid: Which of them hold tokens for items, shape `[questions]`.
+            template: Which prompt each uses, shape `[questions]`.
+            candidates: Titles of the candidates, as pieces, if they are not the items' own, shape `[questions,
+                candidates]`.
+            answered: Whether the right title and the end of the sequence follow; if not, an answer of no tokens does.
+        """
+        count, width = choices.candidates.shape
+        longest = int(choices.history.lengths.max(initial=0))
+        history = np.full((count, longest), -1, dtype=np.int64)
+        known = choices.history
+        nth = np.arange(known.events) - known.offsets[:-1][known.user_of_event()]
+        history[known.user_of_event(), nth] = known.item
+        pieces = np.concatenate(
+            [
+                np.full((count, 1), self.begin),
+                self.parts[template, :1],
+                self._listed(history, history, hybrid),
+                self.parts[template, 1:2],
+                self._listed(choices.candidates if candidates is None else candidates, choices.candidates, hybrid),
+                self.parts[template, 2:],
+            ],
+            axis=1,
+        )
+        items = np.full(pieces.shape, -1, dtype=np.int32)
+        items[:, 3 : 2 + 3 * longest : 3] = history
+        items[:, 4 + 3 * longest : 3 + 3 * (longest + width) : 3] = choices.candidates
+        prompt: Offset = np.where(pieces >= 0, self.lengths[pieces], 0).sum(axis=1)
+        if answered:
+            right = choices.target if candidates is None else candidates[np.arange(count), choices.answer]
+            pieces = np.concatenate([pieces, right[:, None], np.full((count, 1), self.end)], axis=1)
+            items = np.concatenate([items, np.full((count, 2), -1, dtype=np.int32)], axis=1)
+        return self._flatten(pieces, items, prompt)
+
+    def _listed(self, titles: IntArray, items: IntArray, hybrid: NDArray[np.bool_]) -> IntArray:
+        """Return title, item and comma for each place of a list; -1 stands for nothing."""
+        there = items >= 0
+        table = np.full((*titles.shape, 3), -1, dtype=np.int64)
+        table[..., 0] = titles
+        table[..., 1] = np.where(there & hybrid[:, None], self.slot, -1)
+        table[:, :-1, 2] = np.where(there[:, 1:], self.comma, -1)
+        return table.reshape(len(titles), -1)
+
+    def _flatten(self, pieces: IntArray, items: Index, prompt: Offset) -> Tokens:
+        there = pieces >= 0
+        lengths = np.where(there, self.lengths[pieces], 0)
+        offsets = np.concatenate([[0], np.cumsum(lengths.sum(axis=1))])
+        used = pieces[there]
+        token = self.flat[ranges(self.starts[used], self.lengths[used])]
+        slots = np.where(used == self.slot, items[there], -1)
+        item = np.repeat(slots, self.lengths[used]).astype(np.int32)
+        return Tokens(token, offsets, offsets[:-1] + prompt, item)

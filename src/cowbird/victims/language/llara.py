@@ -1,0 +1,300 @@
+"""LLaRA: a language model that writes which of twenty candidates comes next (Liao et al., SIGIR 2024).
+
+Histories and candidates are titles, each followed by the item's embedding from a conventional recommender (SASRec),
+projected into the language model's inputs by a two-layer network (section 3.2). Training goes from text-only prompts
+to hybrid ones: the share of hybrid prompts rises linearly with the steps (section 3.3). The model answers freely and
+greedily; an answer counts if it is a candidate's title to the letter.
+
+Departures: each training example is text-only or hybrid by a toss of its own (the published code tosses for a whole
+batch); the candidates that are not right are drawn anew in every epoch; embeddings are standardized before they are
+projected. A decoder that can write nothing but candidates is measured beside the free one.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor, nn
+
+from cowbird.data.choices import Choices, SequenceSplit
+from cowbird.data.split import Queries
+from cowbird.data.types import IntArray, Items, TrainingData
+from cowbird.errors import UserError
+from cowbird.rng import derive, stream, torch_stream
+from cowbird.victims.base import Chooser, FittedChooser, Picks, Workplace
+from cowbird.victims.language import folders
+from cowbird.victims.language.book import Book, Domain, templates
+from cowbird.victims.language.branches import answers
+from cowbird.victims.language.engine import Items as ItemInputs
+from cowbird.victims.language.engine import serving
+from cowbird.victims.language.examples import Tokens
+from cowbird.victims.language.llm import Llm, Loaded, adapted, load
+from cowbird.victims.language.tuning import Curve, Tuning, tune
+from cowbird.victims.sequential.sasrec import SASRec
+
+NAME = "LLaRA"
+
+
+class Projector(nn.Module):
+    """Makes inputs of a language model from items' embeddings.
+
+    Args:
+        embeddings: What a recommender learned of the items, shape `[items, width]`; never changed.
+        hidden: Width of the language model's inputs.
+        spread: Standard deviation of its tokens' inputs, which those of items start with.
+        generator: Draws the first weights, on the CPU.
+    """
+
+    def __init__(self, embeddings: Tensor, hidden: int, spread: float, generator: torch.Generator) -> None:
+        super().__init__()
+        table = embeddings.float()
+        self.register_buffer("table", (table - table.mean(dim=0)) / table.std(dim=0).clamp(min=1e-6))
+        self.first = nn.Linear(table.shape[1], hidden)
+        self.second = nn.Linear(hidden, hidden)
+        with torch.no_grad():
+            for layer, scale in ((self.first, 1.0), (self.second, spread)):
+                wide = layer.weight.shape[1]
+                layer.weight.copy_(torch.empty(layer.weight.shape).normal_(0, scale * wide**-0.5, generator=generator))
+                layer.bias.zero_()
+
+    def forward(self, item: Tensor) -> Tensor:
+        """Return inputs of items, shape `[items]` to `[items, hidden]`."""
+        table: Any = self.table
+        return self.second(nn.functional.gelu(self.first(table[item])) * 2**0.5)
+
+
+class LLaRA(Chooser):
+    """A language model that reads titles and item embeddings and writes the title that comes next."""
+
+    llm: Llm = Llm()
+    """The language model, and what of it learns."""
+    tuning: Tuning = Tuning(epochs=3)
+    """How it is tuned."""
+    recommender: SASRec = SASRec(epochs=30, keep="last", patience=None)
+    """The recommender whose item embeddings the prompts hold; trained on the same data."""
+    prompts: Literal["hybrid", "text"] = "hybrid"
+    """Whether prompts hold item embeddings."""
+    curriculum: bool = True
+    """Whether training goes from text-only to hybrid prompts; without, all of it is hybrid."""
+    projector_rate: float = Field(default=1.0, gt=0)
+    """Learning rate of the projector, as a multiple of that of the language model."""
+    domain: Domain = "movie"
+    """What the items are, in the prompt."""
+    wordings: Literal["all", "first"] = "all"
+    """Which of the published prompts training draws from; tests ask the first."""
+    longest_answer: int = Field(default=48, ge=1)
+    """Most tokens that are written freely."""
+
+    def fit(
+        self,
+        data: TrainingData,
+        split: SequenceSplit,
+        seed: int,
+        workplace: Workplace | None = None,
+        start: Any = None,
+    ) -> "FittedLLaRA":
+        """Train the recommender, then tune the language model; see `Chooser.fit`.
+
+        A start brings its recommender's embeddings with it; only the language model and the projector go on learning.
+
+        Raises:
+            UserError: If there are no questions, or the language model can't be loaded or `start` is another's.
+        """
+        place = workplace or Workplace()
+        loaded = load(self.llm, place.device, self.tuning.dtype(place.device))
+        model = adapted(loaded.model, self.llm, torch_stream(seed, "adapters"))
+        if start is not None:
+            if not isinstance(start, FittedLLaRA) or start.spec.llm != self.llm:
+                raise UserError(
+                    "Tuning can't start from that model: it is tuned from another language model, or otherwise.",
+                    "Start from a LLaRA with the same llm.",
+                )
+            folders.copy_weights(start.model, model)
+        projector = self._projector(data, loaded, seed, place, start)
+        book = Book(loaded.tokenizer, data.items.titles, self.domain, split.candidates)
+        lesson = Lesson(self, book, data, split, seed)
+        items = None if projector is None else ItemInputs(projector, self.projector_rate)
+        curve = tune(model, lesson, self.tuning, seed, place, items)
+        return FittedLLaRA(self, Loaded(model, loaded.tokenizer), projector, place.device, curve)
+
+    def _projector(
+        self, data: TrainingData, loaded: Loaded, seed: int, place: Workplace, start: "FittedLLaRA | None"
+    ) -> Projector | None:
+        if self.prompts == "text":
+            return None
+        inputs = loaded.model.get_input_embeddings().weight
+        spread = float(inputs.float().std())
+        if start is not None and start.projector is not None:
+            table: Any = start.projector.table
+            projector = Projector(table.cpu(), inputs.shape[1], spread, torch_stream(seed, "projector"))
+            projector.load_state_dict(start.projector.state_dict())
+        else:
+            embeddings = self._embeddings(data, seed, place)
+            projector = Projector(embeddings, inputs.shape[1], spread, torch_stream(seed, "projector"))
+        return projector.to(place.device)
+
+    def _embeddings(self, data: TrainingData, seed: int, place: Workplace) -> Tensor:
+        """Train the recommender on all events and return what it learned of the items."""
+        folder = None if place.folder is None else place.folder / "recommender"
+        known = data.interactions
+        # All epochs are trained and the last state is kept, so what validates decides nothing.
+        few = np.flatnonzero(known.lengths > 1)[:64]
+        shown_events = known.take(known.offsets[:-1][few], known.lengths[few] - 1)
+        queries = Queries(shown_events, known.item[known.offsets[1:][few] - 1], data.users.take(few))
+        own = Workplace(place.device, folder, place.report, place.warn)
+        spec = self.recommender.model_copy(update={"keep": "last", "patience": None})
+        fitted = spec.fit(data, queries, derive(seed, "recommender"), own)
+        return fitted.network.item.weight[: len(data.items)].detach().float().cpu()
+
+    def retuned(self, learning_rate: float, epochs: int) -> "LLaRA":
+        """Return the same model, tuned at another learning rate for other epochs, and without a curriculum."""
+        tuning = self.tuning.model_copy(update={"learning_rate": learning_rate, "epochs": epochs})
+        return self.model_copy(update={"tuning": tuning, "curriculum": False})
+
+    def load(self, folder: Path, device: torch.device) -> "FittedLLaRA":
+        """Read what `FittedLLaRA.save` wrote.
+
+        Raises:
+            UserError: If the folder does not hold a LLaRA of this language model.
+        """
+        loaded = folders.read(folder, NAME, self.llm, device, self.tuning.dtype(device))
+        projector = None
+        if self.prompts == "hybrid":
+            held = folders.read_extra(folder)
+            try:
+                hidden = loaded.model.get_input_embeddings().weight.shape[1]
+                projector = Projector(held["table"], hidden, 1.0, torch_stream(0, "projector"))
+                projector.load_state_dict(held)
+            except (KeyError, RuntimeError) as error:
+                reason = str(error).partition("\n")[0]
+                raise UserError(f"'{folder}' does not hold this {NAME}: {reason}.") from None
+            projector = projector.to(device)
+        return FittedLLaRA(self, loaded, projector, device, Curve())
+
+
+class Lesson:
+    """Training prompts, epoch by epoch; see `tuning.Lesson`.
+
+    Args:
+        spec: Which prompts.
+        book: Their pieces.
+        data: What questions are made of.
+        split: How.
+        seed: Draws candidates, wordings and which prompts are hybrid.
+    """
+
+    def __init__(self, spec: LLaRA, book: Book, data: TrainingData, split: SequenceSplit, seed: int) -> None:
+        self.spec, self.book, self.data, self.split, self.seed = spec, book, data, split, seed
+        self.count = int(np.maximum(data.interactions.lengths - split.shortest, 0).sum())
+        digest = hashlib.sha256(repr((spec, split, seed, book.titles)).encode())
+        for array in (data.interactions.item, data.interactions.offsets, book.flat, book.lengths):
+            digest.update(array.tobytes())
+        self.key = digest.hexdigest()
+
+    def __len__(self) -> int:
+        return self.count
+
+    def epoch(self, number: int, order: IntArray) -> Tokens:
+        """Write the prompts of an epoch in the order in which they are learned."""
+        spec, epochs = self.spec, self.spec.tuning.epochs
+        rng = stream(self.seed, "lesson", number)
+        choices = self.split.ask(self.data.interactions, len(self.data.items), rng).select(order)
+        done = (number + np.arange(self.count) / self.count) / epochs
+        hybrid = np.full(self.count, spec.prompts == "hybrid")
+        if spec.curriculum:
+            hybrid &= rng.random(self.count) < done
+        wordings = len(templates(spec.domain, self.split.candidates)) if spec.wordings == "all" else 1
+        return self.book.write(choices, hybrid, rng.integers(wordings, size=self.count))
+
+
+@dataclass
+class FittedLLaRA(FittedChooser):
+    """A tuned LLaRA."""
+
+    spec: LLaRA
+    """What it was fitted from."""
+    loaded: Loaded
+    """The language model with its adapters, and the tokenizer."""
+    projector: Projector | None
+    """What makes inputs of items; `None` if prompts are text alone."""
+    device: torch.device
+    """Where the model is."""
+    curve: Curve
+    """What tuning went through; empty for a loaded model."""
+
+    @property
+    def model(self) -> Any:
+        """The language model with its adapters."""
+        return self.loaded.model
+
+    def prompts(
+        self, choices: Choices, items: Items, altered: Items | None = None, column: IntArray | None = None
+    ) -> tuple[Tokens, Book, IntArray]:
+        """Write questions without answers.
+
+        Returns:
+            The prompts, their pieces, and the piece of each candidate's title, shape `[questions, candidates]`.
+        """
+        titles: Sequence[str] = items.titles
+        candidates = choices.candidates.astype(np.int64)
+        if altered is not None and column is not None:
+            rows = np.arange(len(choices))
+            changed = choices.candidates[rows, column]
+            candidates[rows, column] = len(titles) + np.arange(len(changed))
+            numbers: list[int] = changed.tolist()
+            titles = [*titles, *(altered.titles[item] for item in numbers)]
+        book = Book(self.loaded.tokenizer, titles, self.spec.domain, candidates.shape[1])
+        hybrid = np.full(len(choices), self.projector is not None)
+        first = np.zeros(len(choices), dtype=np.int64)
+        return book.write(choices, hybrid, first, candidates, answered=False), book, candidates
+
+    def choose(
+        self, choices: Choices, items: Items, altered: Items | None = None, column: IntArray | None = None
+    ) -> Picks:
+        """Answer questions greedily, freely and among the candidates alone; see `FittedChooser.choose`."""
+        tokens, book, candidates = self.prompts(choices, items, altered, column)
+        table: list[list[int]] = candidates.tolist()
+        branches = [[book.title(piece) for piece in row] for row in table]
+        end = self.loaded.tokenizer.eos_token_id
+        with serving(self.model, self.device, compile_layers=False) as causal:
+            told = answers(
+                causal,
+                tokens,
+                branches,
+                end,
+                self.device,
+                self.projector,
+                self.spec.tuning.capacity,
+                self.spec.longest_answer,
+            )
+        texts: list[str] = self.loaded.tokenizer.batch_decode(told.texts) if told.texts else []
+        texts = [text.removeprefix(" ") for text in texts]
+        return Picks(_free(told.free, texts, table, book.titles), told.constrained, tuple(texts))
+
+    def save(self, folder: Path) -> None:
+        """Write the adapter (or the whole model), the projector and the embeddings; see `folders.save`."""
+        extra = None if self.projector is None else self.projector.state_dict()
+        folders.save(folder, NAME, self.spec.model_dump(mode="json"), self.loaded, extra)
+
+
+def _free(branch: NDArray[np.int32], texts: list[str], table: list[list[int]], titles: Sequence[str]) -> Any:
+    """Return the first candidate whose title was written, -1 if none was.
+
+    A branch that was followed to its end is a title as far as it is shown; other answers may still be a title to the
+    letter, in other tokens.
+    """
+    found = np.full(len(texts), -1, dtype=np.int32)
+    followed: list[int] = branch.tolist()
+    for nth, (number, text, row) in enumerate(zip(followed, texts, table, strict=True)):
+        known = [titles[piece] for piece in row]
+        if number >= 0:
+            found[nth] = known.index(known[number])
+        elif text.strip() in known:
+            found[nth] = known.index(text.strip())
+    return found

@@ -1,0 +1,168 @@
+"""`cowbird stealth`: the table it writes, and what it says when it can't."""
+
+import csv
+import os
+import subprocess
+import sys
+
+import pytest
+
+from cowbird import cli
+from cowbird.experiments import stealth
+
+pytest.importorskip("transformers")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Return the folder of a tiny language model that reads bytes."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    made = tmp_path_factory.mktemp("llm")
+    letters = {letter: number for number, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    spelled = Tokenizer(models.BPE(vocab=letters, merges=[]))
+    spelled.pre_tokenizer, spelled.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    PreTrainedTokenizerFast(tokenizer_object=spelled, eos_token="<|endoftext|>").save_pretrained(made)
+    config = LlamaConfig(
+        vocab_size=257,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        tie_word_embeddings=True,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        LlamaForCausalLM(config).save_pretrained(made)
+    return made
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, folder):
+    """Call the command in this process: exit code, output, errors."""
+
+    def run(*args, **options):
+        given = {"llm": folder, "dataset": "synthetic", "device": "cpu"} | options
+        words = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
+        monkeypatch.setattr(sys, "argv", ["cowbird", "stealth", *map(str, args), *words])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        out, err = capsys.readouterr()
+        for text in (out, err):
+            assert "Traceback" not in text
+            assert not set(text) & set("\x1b\x07\u202e")
+        return end.value.code or 0, " ".join(out.split()), " ".join(err.split())
+
+    return run
+
+
+def test_a_table(call, tmp_path):
+    out = tmp_path / "new" / "stealth [red].csv"
+    kinds = ("char_5v", "zero_width_space", "char_5v")
+    code, said, _ = call(*[word for kind in kinds for word in ("--trigger", kind)], out=out, titles=5, layers=1)
+    assert code == 0
+    assert "char_5v" in said
+    assert "stealth [red].csv" in said, "no markup"
+    with out.open(encoding="utf-8") as file:
+        plain, hidden = csv.DictReader(file)
+    assert (plain["trigger"], plain["titles"], plain["layers"], plain["seed"]) == ("char_5v", "5", "1", "0")
+    assert (float(plain["edit_distance"]), float(hidden["edit_distance"])) == (3, 1)
+    assert (float(plain["control_share"]), float(hidden["control_share"])) == (0, 1)
+    assert float(plain["perplexity_ratio_low"]) <= float(plain["perplexity_ratio"])
+    assert [path.name for path in out.parent.iterdir()] == [out.name], "nothing is left beside it"
+    before = out.read_bytes()
+    assert call("--trigger", "char_5v", "--trigger", "zero_width_space", out=out, titles=5, layers=1)[0] == 0
+    assert out.read_bytes() == before, "an older table is replaced, by the same"
+    assert call("--trigger", "char_5v", out=out, titles=5, seed=1)[0] == 0
+    assert len(out.read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"device": "gpu"}, "Device 'gpu' can't be used"),
+        ({"dataset": "cuckoo"}, "no dataset named 'cuckoo'"),
+        ({"dataset": "\x1b[31m"}, "no dataset named"),
+        ({"dataset": "tabular"}, "needs options: path: Field required"),
+        ({"llm": "nowhere.gguf"}, "There is no file 'nowhere.gguf'"),
+        ({"llm": "/proc"}, "The language model '/proc' can't be loaded"),
+        ({"layers": 3}, "3 layers were asked for"),
+        ({"layers": 0}, "--layers"),
+        ({"titles": 0}, "--titles"),
+        ({"titles": "many"}, "--titles"),
+        ({"seed": -1}, "--seed"),
+        ({"out": None}, "--out"),
+        ({"out": "/proc/cowbird/x.csv"}, "can't be written"),
+        ({"out": "/proc"}, "is a folder"),
+    ],
+    ids=str,
+)
+def test_what_can_t_be_done(call, tmp_path, options, said):
+    code, out, err = call("--trigger", "char_5v", **({"out": tmp_path / "x.csv"} | options))
+    assert (code, out) == (2, "")
+    assert said in err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("kinds", "said"),
+    [
+        ((), "--trigger"),
+        (("char_5w",), "no shipped trigger 'char_5w'. Such as char_5v"),
+        (("char_5v", "custom"), "no shipped trigger 'custom'"),
+        (("\x1b[31m[red]\u202e",), "no shipped trigger"),
+    ],
+)
+def test_triggers_that_there_are_not(call, tmp_path, kinds, said):
+    code, out, err = call(*[word for kind in kinds for word in ("--trigger", kind)], out=tmp_path / "x.csv")
+    assert (code, out) == (2, "")
+    assert said in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_table_that_is_not_finished_is_not_there(call, tmp_path, monkeypatch):
+    def interrupt(*args, **more):
+        raise KeyboardInterrupt
+
+    (tmp_path / "x.csv").write_text("older")
+    monkeypatch.setattr(stealth, "stealth_table", interrupt)
+    code, _, err = call("--trigger", "char_5v", out=tmp_path / "x.csv")
+    assert code == 3
+    assert "Interrupted" in err
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["older"]
+
+
+@pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", " =1", "\t=1", "＝1", "\r=1"])
+def test_no_cell_is_a_formula(name):
+    row = dict.fromkeys(stealth.COLUMNS, -0.5) | {"trigger": name, "llm": "a"}
+    (read,) = csv.DictReader(stealth.to_csv([row]).splitlines())
+    assert read["trigger"].startswith(("'", "\\")), "an apostrophe, or an escape"
+    assert (read["llm"], read["similarity"]) == ("a", "-0.5")
+
+
+def test_cells_are_whole_and_steer_nothing():
+    name = 'a,"b"\n\x1b[31m\u202e\u200b\ud800\u00e9'
+    row = dict.fromkeys(stealth.COLUMNS) | {"trigger": name}
+    text = stealth.to_csv([row])
+    assert text.encode().decode() == text
+    (read,) = csv.DictReader(text.splitlines())
+    assert read["trigger"] == 'a,"b"\\n\\x1b[31m\\u202e\\u200b\\ud800\u00e9'
+    assert read["similarity"] == ""
+
+
+@pytest.mark.slow
+def test_as_a_module(folder, tmp_path):
+    words = ["--trigger", "char_5v", "--out", "x.csv", "--dataset", "synthetic", "--llm", str(folder), "--titles", "3"]
+    done = subprocess.run(
+        [sys.executable, "-m", "cowbird", "stealth", *words, "--device", "cpu"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "80"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert (tmp_path / "x.csv").is_file()
