@@ -12,10 +12,11 @@ from cowbird.attacks.targets import TargetItems, UserGroup
 from cowbird.data.sources.synthetic import Synthetic
 from cowbird.data.types import Dataset, Users
 from cowbird.experiments import evidence
-from cowbird.experiments.cell import cells, model_hashes, run_cell
+from cowbird.experiments.cell import cells, model_hashes
 from cowbird.experiments.ledger import Ledger
 from cowbird.experiments.scenarios import Direct, FineTune, Pretrain, PromptTune, PromptTuneFull
 from cowbird.experiments.spec import AttackPart, DatasetPart, Spec, VictimPart
+from cowbird.experiments.workers import run_cell
 from cowbird.files import sha256
 from cowbird.rng import derive
 from cowbird.victims.base import FittedRecommender, Prompt, Recommender

@@ -11,10 +11,10 @@ import torch
 
 from cowbird.errors import UserError
 from cowbird.experiments import workers
-from cowbird.experiments.cell import cells, run_cell
+from cowbird.experiments.cell import cells
 from cowbird.experiments.run import run
 from cowbird.experiments.spec import parse
-from cowbird.experiments.workers import MOST_THREADS, Work
+from cowbird.experiments.workers import MOST_THREADS, Work, run_cell
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 OUT_OF_MEMORY = "CUDA out of memory\nTried to allocate 20 GiB."

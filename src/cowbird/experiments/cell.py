@@ -5,9 +5,9 @@ stood. An attack that does not fit the data is an error in the cell's list; the 
 """
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,20 +16,18 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from cowbird.attacks.base import AttackError, Poisoned
-from cowbird.data.judgments import Judgments
 from cowbird.data.split import Parts
-from cowbird.data.types import Dataset, Items, TrainingData
+from cowbird.data.types import Dataset, TrainingData
 from cowbird.errors import UserError
-from cowbird.experiments import evidence, judging
+from cowbird.experiments import evidence
 from cowbird.experiments.evidence import Evidence
-from cowbird.experiments.judging import Answers, Judging
 from cowbird.experiments.models import Deployment, Progress, Shelf, Training
-from cowbird.experiments.scenarios import Direct, PoisonedAdapter, Scenario
+from cowbird.experiments.scenarios import Scenario
 from cowbird.experiments.spec import AttackPart, DefensePart, Spec, VictimPart
 from cowbird.files import sha256, write_text
 from cowbird.metrics.exposure import seen_mask
 from cowbird.rng import derive, stream
-from cowbird.victims.base import FittedRecommender, Judge, Recommender
+from cowbird.victims.base import FittedRecommender, Recommender
 
 EVIDENCE = "evidence.safetensors"
 K_MAX = 50
@@ -84,21 +82,17 @@ def cells(spec: Spec, out: Path) -> list[Cell]:
     ]
 
 
-def run_cell(cell: Cell, data: Dataset, device: torch.device, progress: Progress, warn: Callable[[str], None]) -> None:
-    """Run one cell and write its evidence; does nothing for a cell that is done."""
-    if cell.done:
-        return
-    judge = isinstance(cell.victim.options, Judge)
-    (_JudgeRunner if judge else _Runner)(cell, data, device, progress, warn).run()
-
-
-class _Base:
+class Runner(ABC):
     """What cells of every kind of victim share: attacks, their plans, and the record of the cell."""
 
     def __init__(self, cell: Cell) -> None:
         self.cell = cell
         self.errors: list[str] = []
         self.plans: dict[str, Planted] = {}
+
+    @abstractmethod
+    def run(self) -> None:
+        """Measure every attack in every scenario, and write evidence and record."""
 
     def poison(self, attack: AttackPart, training: TrainingData) -> Poisoned | None:
         """Return the poisoned data; an attack that does not fit the data is an error on record."""
@@ -144,72 +138,17 @@ class _Base:
         )
 
 
-class _JudgeRunner(_Base):
-    """A cell whose victim answers questions about titles."""
+class RankingRunner(Runner):
+    """A cell whose victim ranks the whole catalogue.
 
-    def __init__(
-        self, cell: Cell, data: Dataset, device: torch.device, progress: Progress, warn: Callable[[str], None]
-    ) -> None:
-        super().__init__(cell)
-        assert isinstance(cell.victim.options, Judge)
-        self.parts = cell.spec.time_split.apply(data, cell.seed)
-        self.device = device
+    Args:
+        cell: The cell.
+        data: The dataset.
+        device: Where models live.
+        progress: Told of each fit.
+        warn: Told of trouble that was worked around.
+    """
 
-        def told(name: str, done: int, total: int, remark: str) -> None:
-            progress(f"{cell.title}: {name}", done, total, remark)
-
-        models = cell.folder / "models"
-        self.judging = Judging(cell.victim.options, self.parts, cell.seed, models, device, told, warn)
-
-    def run(self) -> None:
-        spec, training, records = self.cell.spec, self.parts.training, list[Answers]()
-        for attack in spec.attacks:
-            poisoned = self.poison(attack, training)
-            if poisoned is None:
-                continue
-            catalogues = attack.options.triggered(training.items, stream(self.cell.seed, "triggered"))
-            for defense in spec.defenses:
-                for scenario in spec.scenarios:
-                    try:
-                        records.append(self._measure(attack, poisoned, defense, scenario, catalogues))
-                    except UserError as error:
-                        self.refused(attack, scenario, error)
-        judging.save(self.cell.folder / EVIDENCE, records)
-        facts = {"training_events": training.interactions.events, "test_questions": len(self.parts.test)}
-        self.finish(self.device, self.judging.seconds, facts)
-
-    def _lesson(self, defense: DefensePart, data: TrainingData) -> tuple[Judgments, Items]:
-        cleaned = defense.options.clean(data)
-        return self.cell.spec.time_split.ask(cleaned.interactions), cleaned.items
-
-    def _measure(
-        self,
-        attack: AttackPart,
-        poisoned: Poisoned,
-        defense: DefensePart,
-        scenario: Scenario,
-        catalogues: dict[str, Items],
-    ) -> Answers:
-        if not isinstance(scenario, Direct | PoisonedAdapter):
-            raise UserError(
-                f"Scenario '{scenario.title()}' is for victims that rank, and {self.cell.victim.title()} does not.",
-                "Use direct or poisoned-adapter.",
-            )
-        scores: list[dict[str, NDArray[np.float32]]] = []
-        for label, data in (("clean", self.parts.training), (attack.title(), poisoned.data)):
-            lesson = partial(self._lesson, defense, data)
-            scores.append(self.judging.scores(f"{label}+{defense.title()}", lesson, scenario, catalogues))
-        return Answers(
-            scenario.title(),
-            attack.title(),
-            defense.title(),
-            self.parts.test.liked,
-            self.judging.unseen(),
-            *scores,
-        )
-
-
-class _Runner(_Base):
     def __init__(
         self, cell: Cell, data: Dataset, device: torch.device, progress: Progress, warn: Callable[[str], None]
     ) -> None:
@@ -225,9 +164,8 @@ class _Runner(_Base):
         self.unharmed: dict[tuple[str, str], tuple[FittedRecommender, NDArray[np.int32]]] = {}
 
     def run(self) -> None:
+        """Measure; see `Runner.run`."""
         spec = self.cell.spec
-        for scenario in spec.scenarios:
-            scenario.users(self.parts)
         for attack in spec.attacks:
             poisoned = self.poison(attack, self.training)
             if poisoned is None:
@@ -248,7 +186,7 @@ class _Runner(_Base):
             try:
                 self.records.append(self._measure(attack, poisoned, provider, scenario))
             except UserError as error:
-                self.errors.append(f"{self.cell.title}, attack {attack.title()}, scenario {scenario.title()}: {error}")
+                self.refused(attack, scenario, error)
 
     def _provider(
         self, defense: DefensePart, attack: AttackPart | None = None, planted: TrainingData | None = None
@@ -318,7 +256,13 @@ class _Runner(_Base):
 
 
 def model_hashes(cell: Cell) -> dict[str, str]:
-    """Return the SHA-256 of every model of a cell."""
+    """Return the SHA-256 of every model of a cell, by folder, and by file too where a model has several."""
     folder = cell.folder / "models"
-    files = sorted([*folder.glob("*/model.safetensors"), *folder.glob("*/model/*.safetensors")])
-    return {path.relative_to(folder).parts[0]: sha256(path) for path in files}
+    files: dict[str, list[Path]] = {}
+    for path in sorted([*folder.glob("*/model.safetensors"), *folder.glob("*/model/*.safetensors")]):
+        files.setdefault(path.relative_to(folder).parts[0], []).append(path)
+    return {
+        name if len(paths) == 1 else f"{name}/{path.name}": sha256(path)
+        for name, paths in files.items()
+        for path in paths
+    }

@@ -5,20 +5,24 @@ when the run ends, however it ends: until then `results.jsonl` holds true rows o
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from cowbird.errors import UserError
-from cowbird.experiments import evidence, judging, results
+from cowbird.experiments import choosing, evidence, judging, results
 from cowbird.experiments.cell import EVIDENCE, Cell, Planted, cells
+from cowbird.experiments.choosing import Choosings
 from cowbird.experiments.evidence import Evidence
 from cowbird.experiments.judging import Answers
 from cowbird.experiments.results import Row, Where
 from cowbird.experiments.spec import Spec
 from cowbird.files import sha256
-from cowbird.victims.base import Judge
+from cowbird.victims.base import Chooser, Judge
 
 Key = tuple[str, str, str, str]
 """Labels of victim, attack, defense and scenario."""
+Record = Evidence | Answers | Choosings
+"""One attack in one scenario under one seed."""
 
 
 class Ledger:
@@ -31,7 +35,7 @@ class Ledger:
 
     def __init__(self, spec: Spec, out: Path) -> None:
         self.spec, self.out = spec, out
-        self._evidence: dict[Key, dict[int, Evidence | Answers]] = {}
+        self._evidence: dict[Key, dict[int, Record]] = {}
         self._single: dict[tuple[Key, int], list[Row]] = {}
         self._pooled: dict[tuple[Key, tuple[int, ...]], list[Row]] = {}
         self._read: set[Path] = set()
@@ -59,8 +63,7 @@ class Ledger:
         for cell in finished:
             if cell.folder not in self._read:
                 self._errors[cell.folder] = read_finished(cell)[0]
-                judge = isinstance(cell.victim.options, Judge)
-                for record in (judging if judge else evidence).load(cell.folder / EVIDENCE):
+                for record in _load(cell):
                     key = (cell.victim.title(), record.attack, record.defense, record.scenario)
                     self._evidence.setdefault(key, {})[cell.seed] = record
                 self._read.add(cell.folder)
@@ -94,11 +97,15 @@ class Ledger:
                 found += self._pooled[known] + results.over_seeds(single)
         return results.unique(found)
 
-    def _rows(self, key: Key, seed: int, record: Evidence | Answers) -> list[Row]:
+    def _rows(self, key: Key, seed: int, record: Record) -> list[Row]:
         where = self._where(key)
-        if isinstance(record, Answers):
-            return judging.rows_of(where.model_copy(update={"seed": seed}), record)
-        return results.seed_rows(where, seed, record, self.spec.ks)
+        match record:
+            case Answers():
+                return judging.rows_of(where.model_copy(update={"seed": seed}), record)
+            case Choosings():
+                return choosing.rows_of(where, seed, record)
+            case Evidence():
+                return results.seed_rows(where, seed, record, self.spec.ks)
 
     def _ordered(self) -> list[Key]:
         """Return what was measured in the order of the spec, whichever cell was finished first."""
@@ -120,6 +127,21 @@ class Ledger:
                 for attack, plan in read_finished(cell)[1].items():
                     found.setdefault(attack, plan)
         return found
+
+
+def _load(cell: Cell) -> Sequence[Record]:
+    """Return the evidence of a cell, which is of the kind that its victim gives.
+
+    Raises:
+        UserError: If the file is damaged or of another kind.
+    """
+    match cell.victim.options:
+        case Judge():
+            return judging.load(cell.folder / EVIDENCE)
+        case Chooser():
+            return choosing.load(cell.folder / EVIDENCE)
+        case _:
+            return evidence.load(cell.folder / EVIDENCE)
 
 
 def read_finished(cell: Cell) -> tuple[list[str], dict[str, Planted]]:

@@ -23,6 +23,8 @@ from cowbird.metrics.ranking import METRICS
 from cowbird.rng import stream
 
 EXPOSURE_METRICS = ("hr", "ndcg")
+NO_K = 0
+"""The cut-off of measurements that have none."""
 
 
 class Row(BaseModel):
@@ -43,7 +45,9 @@ class Row(BaseModel):
     scenario: str
     """Label of the scenario."""
     group: str
-    """Whose measurement: `target` users, `other` users, or `all`."""
+    """Whose measurement: `target` users, `other` users, or `all`. Of victims that answer questions: `all` of them, or
+    the kind of trigger in a title: `trigger` is the attack's own, `unseen` the same on items that training never met,
+    `near-…` others, `none` no trigger."""
     metric: str
     """What was measured. `hr`, `ndcg`, `mrr`: accuracy on the held-out item. `ndcg_clean` and so on: the clean model's
     for the same users; `ndcg_change`: relative change against it. `exposure_hr`, `exposure_hr_clean`: exposure of the
@@ -61,7 +65,7 @@ class Row(BaseModel):
     high: float | None
     """Upper end of the 95 % interval; `None` if there is none (a lower bound)."""
     n: int
-    """How much it rests on: users, (user, target) pairs for exposures, or seeds."""
+    """How much it rests on: users, (user, target) pairs for exposures, questions, or seeds."""
 
 
 class Where(BaseModel):
@@ -82,6 +86,11 @@ class Where(BaseModel):
     ) -> Row:
         """Make one row."""
         return Row(**self.model_dump(), group=group, metric=metric, k=k, value=value, low=low, high=high, n=n)
+
+
+def kinds_of(answers: Iterable[str]) -> list[str]:
+    """Return the kinds of trigger among kinds of questions, the attack's own first."""
+    return sorted(set(answers) - {"plain"}, key=lambda kind: (kind != "trigger", kind))
 
 
 def _finite(value: float) -> float | None:

@@ -223,7 +223,7 @@ class PoisonedAdapter(Scenario):
     """For victims that answer questions: the platform is handed a tuned adapter and goes on tuning it on its own logs.
 
     The provider tunes on the early events, clean or poisoned; the platform's logs are the clean events of the
-    validation period.
+    validation period, or (for victims that choose among candidates) of the validation users.
     """
 
     name: Literal["poisoned-adapter"]
@@ -236,7 +236,7 @@ class PoisonedAdapter(Scenario):
         """Refuse: this scenario is not for recommenders that rank."""
         raise UserError(
             f"Scenario '{self.title()}' hands over a language model's adapter, and this victim has none.",
-            "Use it with victims such as tallrec.",
+            "Use it with victims that answer questions, such as tallrec.",
         )
 
     def serve(self, handed: Handed, platform: Platform) -> FittedRecommender:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationErr
 
 from cowbird import plugins
 from cowbird.attacks.base import Attack
+from cowbird.data.choices import SequenceSplit
 from cowbird.data.judgments import TemporalSplit
 from cowbird.data.sources.base import Source
 from cowbird.data.split import Split
@@ -90,6 +91,8 @@ class Spec(BaseModel):
     """Warm and cold users, for victims that rank."""
     time_split: TemporalSplit = TemporalSplit()
     """Early and late events, for victims that answer questions about titles."""
+    sequence_split: SequenceSplit = SequenceSplit()
+    """Users in the order of time, for victims that choose among candidates."""
     victims: tuple[VictimPart, ...] = Field(min_length=1)
     """Recommenders."""
     attacks: tuple[AttackPart, ...] = Field(min_length=1)

@@ -7,7 +7,7 @@ better than processes, which take turns. A CPU is filled by one fit a process.
 import os
 import signal
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
@@ -20,10 +20,11 @@ import torch
 
 from cowbird.data.types import Dataset
 from cowbird.errors import UserError
-from cowbird.experiments.cell import Cell, cells, run_cell
+from cowbird.experiments.asking import ChooserRunner, JudgeRunner
+from cowbird.experiments.cell import Cell, RankingRunner, cells
 from cowbird.experiments.models import Progress
 from cowbird.experiments.spec import PLURAL, SINGLE, Spec, parse
-from cowbird.victims.base import own_stream
+from cowbird.victims.base import Chooser, Judge, own_stream
 
 MOST_THREADS = 16
 """Threads that can share one GPU: each has two of the 32 streams that torch knows of."""
@@ -31,6 +32,20 @@ MOST_THREADS = 16
 
 def nothing(what: str, done: int, total: int, remark: str) -> None:
     """Report no progress."""
+
+
+def run_cell(cell: Cell, data: Dataset, device: torch.device, progress: Progress, warn: Callable[[str], None]) -> None:
+    """Run one cell and write its evidence; does nothing for a cell that is done."""
+    if cell.done:
+        return
+    match cell.victim.options:
+        case Judge():
+            runner = JudgeRunner
+        case Chooser():
+            runner = ChooserRunner
+        case _:
+            runner = RankingRunner
+    runner(cell, data, device, progress, warn).run()
 
 
 @dataclass

@@ -28,8 +28,9 @@ from cowbird.errors import UserError
 from cowbird.victims.language.examples import Tokens
 
 NAME = "cowbird_packed"
-TOKENS, PREDICTED = 512, 128
-"""On a GPU, rows are padded to a multiple of this many tokens and of this many predicted ones."""
+TOKENS, PREDICTED, PADDING = 512, 128, 128
+"""On a GPU, rows are padded to a multiple of this many tokens and of this many predicted ones, by documents of at most
+so many tokens. No kernel may be told of a longest document that is shorter than one of them."""
 
 
 class Borders(Protocol):
@@ -137,18 +138,19 @@ def lay_out(tokens: Tokens, index: IntArray, gpu: bool = False, examples: int = 
         arrays.append(tokens.item[row])
     longest, borders = int(length.max()), tuple(bounds.tolist())
     if gpu:
-        longest, borders = 1 << (longest - 1).bit_length(), ()
-        arrays = _padded(arrays, max(room, len(index)) + 2)
+        # Few different lengths, each of which may mean another compilation; no document of padding is longer.
+        longest, borders = max(PADDING, 1 << (longest - 1).bit_length()), ()
+        arrays = _padded(arrays, max(room, len(index)) + 1 + TOKENS // PADDING)
     sizes = Sizes(len(arrays[0]), len(arrays[2]) - 1, len(arrays[3]), longest, len(arrays) > 6)
     return Sheet(np.concatenate([array.astype(np.int32) for array in arrays]), sizes, borders)
 
 
 def _padded(arrays: Sequence[NDArray[Any]], borders: int) -> list[NDArray[Any]]:
-    """Pad a row with a document that nothing is predicted from, then with empty ones."""
+    """Pad a row with documents that nothing is predicted from, then with empty ones."""
     token, _, bounds, predict = arrays[:4]
     spare, more = -len(token) % TOKENS, -len(predict) % PREDICTED
-    whole = len(token) + spare
-    fill: list[NDArray[Any]] = [np.zeros(spare, np.int64), np.arange(spare), np.full(borders - len(bounds), whole)]
+    ends = len(token) + np.minimum(spare, PADDING * np.arange(1, borders - len(bounds) + 1))
+    fill: list[NDArray[Any]] = [np.zeros(spare, np.int64), np.arange(spare) % PADDING, ends]
     fill += [np.zeros(more, np.int64)] * 3 + [np.full(spare, -1)]
     return [np.concatenate(pair) for pair in zip(arrays, fill, strict=False)]
 

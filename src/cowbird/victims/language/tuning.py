@@ -226,6 +226,11 @@ class _Run:
             losses: Any = torch.stack(self.waiting)
             self.curve.losses.extend(losses.tolist())
             self.waiting.clear()
+            if not math.isfinite(self.curve.losses[-1]):
+                raise UserError(
+                    f"Tuning has gone astray: the loss of step {self.step} is {self.curve.losses[-1]}.",
+                    "Lower the learning rate.",
+                )
 
     def _housekeeping(self) -> None:
         now = time.monotonic()

@@ -1,0 +1,160 @@
+"""The models of a cell whose victim answers questions (TALLRec, LLaRA), each kept in its folder when it is fitted.
+
+A model's folder is `ATTACK+DEFENSE` for what is handed over (`clean+DEFENSE` for the clean model), and `…+SCENARIO` for
+what the platform made of it. A model whose files are not those recorded is fitted again.
+"""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cowbird.data.types import Index, TrainingData
+from cowbird.errors import UserError
+from cowbird.experiments.scenarios import PoisonedAdapter, Scenario
+from cowbird.files import sha256, write_text
+from cowbird.rng import derive
+from cowbird.victims.base import Workplace
+
+
+class Kept(Protocol):
+    """A fitted model that can be kept."""
+
+    def save(self, folder: Path) -> None:
+        """Write the model into a folder."""
+        ...
+
+
+First = TypeVar("First")
+Second = TypeVar("Second")
+First_contra = TypeVar("First_contra", contravariant=True)
+Second_contra = TypeVar("Second_contra", contravariant=True)
+Fitted = TypeVar("Fitted", bound=Kept)
+Fitted_co = TypeVar("Fitted_co", bound=Kept, covariant=True)
+
+
+class Learner(Protocol[First_contra, Second_contra, Fitted_co]):
+    """A victim that learns from a lesson of two parts; `Judge` and `Chooser` are some."""
+
+    def fit(
+        self,
+        first: First_contra,
+        second: Second_contra,
+        seed: int,
+        workplace: Workplace | None = None,
+        start: Any = None,
+        /,
+    ) -> Fitted_co:
+        """Train a model."""
+        ...
+
+    def load(self, folder: Path, device: torch.device, /) -> Fitted_co:
+        """Read what a fitted model's `save` wrote."""
+        ...
+
+    def retuned(self, learning_rate: float, epochs: int, /) -> Self:
+        """Return the same model, tuned at another learning rate for other epochs."""
+        ...
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where the models of one cell are made."""
+
+    seed: int
+    """The cell's seed."""
+    folder: Path
+    """Where models are kept."""
+    device: torch.device
+    """Where they run."""
+    report: Callable[[str, int, int, str], None]
+    """Told of progress: model, steps done, steps in all, a remark."""
+    warn: Callable[[str], None]
+    """Told of trouble that was worked around."""
+
+
+class Adapters(ABC, Generic[First, Second, Fitted]):
+    """Fits the models of one cell, each once.
+
+    Args:
+        victim: The victim's spec.
+        bench: Where models are made.
+    """
+
+    def __init__(self, victim: Learner[First, Second, Fitted], bench: Bench) -> None:
+        self.victim, self.bench = victim, bench
+        self.seconds: dict[str, float] = {}
+        """How long each fit took."""
+
+    @abstractmethod
+    def platform(self) -> tuple[First, Second]:
+        """Return the lesson that a platform of its own logs goes on with, in the clean catalogue.
+
+        Raises:
+            UserError: If there are no such logs.
+        """
+
+    def model(self, label: str, lesson: Callable[[], tuple[First, Second]], scenario: Scenario) -> Fitted:
+        """Return the model that a platform serves.
+
+        Args:
+            label: Folder of the model that is trained first.
+            lesson: Makes what it is trained on; asked only if it has to be.
+            scenario: What the platform does with it.
+        """
+
+        def handed() -> Fitted:
+            return self._fit(label, self.victim, lesson, self.bench.seed)
+
+        if not isinstance(scenario, PoisonedAdapter):
+            return handed()
+        tuned = self.victim.retuned(scenario.learning_rate, scenario.epochs)
+        name, seed = f"{label}+{scenario.title()}", derive(self.bench.seed, "platform")
+        return self._fit(name, tuned, self.platform, seed, handed)
+
+    def _fit(
+        self,
+        name: str,
+        spec: Learner[First, Second, Fitted],
+        lesson: Callable[[], tuple[First, Second]],
+        seed: int,
+        start: Callable[[], Fitted] | None = None,
+    ) -> Fitted:
+        folder, bench = self.bench.folder / name, self.bench
+        seal = folder / "model.sha256"
+        if seal.exists():
+            try:
+                if _sealed(folder / "model") == seal.read_text(encoding="utf-8"):
+                    return spec.load(folder / "model", bench.device)
+                bench.warn(f"'{folder / 'model'}' is damaged: its SHA-256 is not the recorded one. Fitting it again.")
+            except (UserError, OSError, UnicodeDecodeError) as error:
+                bench.warn(f"{error} Fitting it again.")
+            seal.unlink()
+        taught, begun = lesson(), start() if start else None
+        began = time.perf_counter()
+        place = Workplace(
+            bench.device, folder, lambda done, total, remark: bench.report(name, done, total, remark), bench.warn
+        )
+        fitted = spec.fit(*taught, seed, place, begun)
+        fitted.save(folder / "model")
+        write_text(seal, _sealed(folder / "model"))
+        self.seconds[name] = round(time.perf_counter() - began, 2)
+        return fitted
+
+
+def _sealed(folder: Path) -> str:
+    """Return the SHA-256 of a folder's files, a line each."""
+    return "".join(f"{sha256(path)} {path.name}\n" for path in sorted(folder.iterdir()) if path.is_file())
+
+
+def never_met(training: TrainingData, item: Index) -> NDArray[np.bool_]:
+    """Return which of some items training never met, shape of `item`."""
+    met = np.zeros(len(training.items), dtype=bool)
+    met[training.interactions.item] = True
+    return ~met[item]
