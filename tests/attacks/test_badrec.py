@@ -262,3 +262,34 @@ def test_errors(histories, clean):
     for wrong in ({"rate": 0}, {"rate": 2}, {"history_length": 0}, {"histories": "x"}, {"trigger": {"kind": "x"}}):
         with pytest.raises(ValidationError):
             BadRec(**wrong)
+
+
+@BOTH
+def test_a_seller_may_list_new_items(histories, rated):
+    trigger = Trigger(kind="edition_4k")
+    drawn = poison(BadRec(trigger=trigger, rate=0.1, targets=FEW, histories=histories), rated).targets
+    poisoned = poison(BadRec(trigger=trigger, rate=0.1, targets=FEW, histories=histories, listing="new"), rated)
+    old, new = rated.items, poisoned.data.items
+    assert poisoned.targets.tolist() == poisoned.retitled.tolist() == [40, 41, 42, 43]
+    assert new.ids[:40] == old.ids
+    assert new.titles[:40] == old.titles
+    assert new.ids[40:] == ("fake-item-0", "fake-item-1", "fake-item-2", "fake-item-3")
+    assert new.titles[40:] == tuple(f"{old.titles[item]} [4K Remastered]" for item in drawn)
+    assert np.array_equal(new.memberships()[40:], old.memberships()[drawn])
+    profiles = fakes(poisoned)
+    assert set(profiles[:, -1].tolist()) == {40, 41, 42, 43}
+    assert (profiles[:, :-1] < 40).all()
+    assert (poisoned.data.interactions.item[: rated.interactions.events] < 40).all()
+
+
+@BOTH
+@pytest.mark.parametrize("since", [0.5, 0.98])
+def test_planted_events_may_be_late(histories, since, rated):
+    early = poison(BadRec(rate=0.3, targets=FEW, histories=histories), rated)
+    late = poison(BadRec(rate=0.3, targets=FEW, histories=histories, since=since), rated)
+    bound = np.quantile(rated.interactions.timestamp, since)
+    times = fakes(late, "timestamp")
+    assert (times[:, -1] >= bound).all()
+    assert (fakes(early, "timestamp")[:, -1] < bound).any()
+    assert times.max() <= rated.interactions.timestamp.max()
+    assert (np.diff(times) >= 0).all()

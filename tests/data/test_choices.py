@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from cowbird.data.choices import SequenceSplit, choose
+from cowbird.data.choices import SequenceSplit, choose, first_met
 from cowbird.data.types import Dataset, Interactions, Items, Users
 from cowbird.errors import UserError
 
@@ -216,3 +216,28 @@ def test_what_does_not_fit_is_a_user_error():
 def test_fields_out_of_range(fields):
     with pytest.raises(ValidationError):
         SequenceSplit(**fields)
+
+
+def test_a_pool_of_what_was_listed_by_then():
+    # One user a day; on day d somebody meets item d for the first time.
+    days, items = 60, 60
+    item = np.array([[max(0, day - back) for back in (3, 2, 1, 0)] for day in range(days)])
+    time = np.repeat(np.arange(days, dtype=np.float64), 4) + np.tile([0, 0.1, 0.2, 0.3], days)
+    interactions = Interactions(item.ravel(), np.arange(days + 1) * 4, None, time)
+    met = first_met(interactions, items)
+    assert met.tolist() == pytest.approx([day + 0.3 if day else 0.0 for day in range(days)])
+    rows = np.arange(3, 4 * days, 4)
+    asked = choose(interactions, rows, items, 3, 5, np.random.default_rng(0), met)
+    for day, row in enumerate(asked.candidates.tolist()):
+        assert max(row) <= max(day, 7), "nothing from the future, but where the past is too short"
+        assert len(set(row)) == 5
+    later = np.concatenate(
+        [choose(interactions, rows[-1:], items, 3, 5, np.random.default_rng(n), met).candidates[0] for n in range(99)]
+    )
+    assert set(later.tolist()) >= set(range(56)), "all of the past is drawn from"
+    split = SequenceSplit(pool="listed", history=3, candidates=5, training=0.5)
+    data = Dataset("days", interactions, Users(tuple(map(str, range(days)))), Items.from_lists(map(str, range(items))))
+    for parts in (split.apply(data).test, split.ask(interactions, items, np.random.default_rng(1))):
+        assert (parts.candidates <= np.maximum(parts.target, 7)[:, None]).all()
+    with pytest.raises(UserError, match="need timestamps"):
+        split.ask(Interactions(interactions.item, interactions.offsets), items, np.random.default_rng(1))

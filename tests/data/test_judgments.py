@@ -208,3 +208,21 @@ def test_nobody_to_validate_on():
 def test_wrong_fields_are_refused(fields):
     with pytest.raises(ValidationError):
         TemporalSplit(**fields)
+
+
+def test_a_split_by_users_goes_by_their_order():
+    data = dataset([[5, 6, 7, 8], [1, 2, 3, 4], [9, 10, 11, 12]], rated=True)
+    split = TemporalSplit(order="users", training=0.5, validation=0.2, history=1)
+    parts = split.apply(data)
+    assert lists(parts.training.interactions) == [[0, 1, 2, 3], [4, 5], []]
+    assert questions(parts.validation) == [([5], 6), ([6], 7)]
+    assert questions(parts.test) == [([8], 9), ([9], 10), ([10], 11)]
+    untimed = Dataset(
+        "d",
+        Interactions(data.interactions.item, data.interactions.offsets, data.interactions.rating),
+        data.users,
+        data.items,
+    )
+    assert questions(split.apply(untimed).test) == questions(parts.test)
+    with pytest.raises(UserError, match="needs timestamps"):
+        split.model_copy(update={"order": "time"}).apply(untimed)

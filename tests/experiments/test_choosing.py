@@ -363,3 +363,23 @@ def test_every_file_of_a_model_is_hashed(tmp_path):
     assert hashes.keys() == {"clean+none/adapter.safetensors", "clean+none/projector.safetensors"}
     (model / "projector.safetensors").unlink()
     assert model_hashes(cell) == {"clean+none": hashes["clean+none/adapter.safetensors"]}
+
+
+def test_an_attack_on_labels_alone_is_refused(tmp_path):
+    group = {"attribute": "age", "value": "1"}
+    relabel = {"name": "basic_replacement", "scope": "group", "group": group, "rate": 0.1, "targets": {"count": 3}}
+    done = run(spec(seeds=[0], attacks=[relabel, WOW]), tmp_path / "run", device="cpu")
+    assert len(done.errors) == 1
+    assert "labels alone" in done.errors[0]
+    assert {row.attack for row in done.rows} == {"badrec"}
+
+
+def test_new_listings_reach_a_chooser_and_are_refused_for_one_that_ranks(tmp_path):
+    new = WOW | {"listing": "new", "since": 0.5}
+    split = SPLIT | {"pool": "listed"}
+    done = run(spec(seeds=[0], attacks=[new], sequence_split=split), tmp_path / "run", device="cpu")
+    assert not done.errors
+    assert value(done.rows, "asr", "trigger") > 0.5 > value(done.rows, "asr_clean", "trigger")
+    ranker = {"name": "sasrec", "hidden": 8, "heads": 1, "epochs": 1}
+    done = run(spec(seeds=[0], victims=[ranker], attacks=[new]), tmp_path / "ranked", device="cpu")
+    assert any("lists new items" in error for error in done.errors)

@@ -187,3 +187,28 @@ def test_plantings_show_what_was_planted_and_no_more_than_five_titles():
     assert "5.6%" in text
     assert "[red]Heat[/red], b, x\N{REPLACEMENT CHARACTER}[2J, d, e and 2 more" in " ".join(text.split())
     assert "\x1b" not in text
+
+
+def answered(victim, rates, groups=("trigger", "none")):
+    """Return rows of a victim that answers questions."""
+    like = {"experiment": "e", "dataset": "d", "attack": "a", "defense": "none", "scenario": "direct", "seed": 0}
+    row = Row(victim=victim, group="all", metric="auc", k=0, value=0.5, low=0.4, high=0.6, n=9, **like)
+    rows = [row.model_copy(update={"metric": name, "value": value}) for name, value in rates.items()]
+    for group in groups:
+        metric = "picked_plain" if group == "none" else "asr"
+        for name, value in ((metric, 0.75), (f"{metric}_clean", 0.125)):
+            rows.append(row.model_copy(update={"group": group, "metric": name, "value": value}))
+    return rows
+
+
+def test_victims_that_answer_questions_have_tables_of_their_own():
+    judge = answered("judge[b]", {"auc": 0.71, "auc_clean": 0.72}, ["trigger"])
+    rates = {"hit_ratio": 0.31, "hit_ratio_clean": 0.32, "valid_ratio": 0.98, "valid_ratio_clean": 0.99}
+    chooser = answered("chooser", rates)
+    lines = [" ".join(line.replace("│", " ").split()) for line in shown(summary(chooser), 100).splitlines()]
+    assert "trigger 0.320 → 0.310 0.990 → 0.980 0.125 → 0.750 [0.400, 0.600]" in lines
+    assert "none 0.125 → 0.750 [0.400, 0.600]" in lines
+    text = shown(summary([*judge, *chooser, *measured(group="all")]), 120)
+    assert "0.720 → 0.710" in text
+    assert "HitRatio@1" in text
+    assert "exposure HR@10" in text, "what ranks is shown beside them"

@@ -8,6 +8,10 @@ How exactly the budget is counted and a history is made is our choice. `rate` co
 a fake user, as a share of the clean training interactions; the events before them are planted too, and are owned up to
 as such. A history is a run of consecutive events of a real user that meets no target. Nothing but the seller's items
 and the fake users differs from the clean data.
+
+A seller writes into the titles of items that are there, or lists new ones. It matters where a victim learns to choose
+among candidates: an item of the catalogue stands among the wrong candidates of real users' questions as well, with its
+trigger, and a few items with a trigger can be recognized without it.
 """
 
 from typing import Literal
@@ -29,6 +33,11 @@ class BadRec(Attack):
     """What is written into the titles, and where."""
     targets: TargetItems = TargetItems()
     """The seller's items. Those that carry the trigger (all, unless a style suits no word of a title) get events."""
+    listing: Literal["own", "new"] = "own"
+    """Whether the trigger is written into the targets' titles, or the seller lists new items: one for each target
+    drawn, titled like it but for the trigger, and in its categories. New items stand behind the others."""
+    since: float = Field(default=0.0, ge=0, lt=1)
+    """Planted interactions with targets happen no earlier than this share of the clean events had happened."""
     rate: float = Field(default=0.01, gt=0, le=1)
     """Planted interactions with targets, one a fake user, as a share of the clean training events."""
     history_length: int = Field(default=10, ge=1)
@@ -44,7 +53,11 @@ class BadRec(Attack):
 
     def run(self, data: TrainingData, rng: np.random.Generator) -> Plan:
         """Draw targets, then places of the trigger, histories, planted items, and times."""
-        targets = self.targets.choose(data, rng)
+        chosen = self.targets.choose(data, rng)
+        listed, targets = data.items, chosen
+        if self.listing == "new":
+            listed = _listed(data.items, chosen)
+            targets = np.arange(len(data.items), len(listed), dtype=np.int32)
         known = data.interactions
         count = round(self.rate * known.events)
         if count < 1:
@@ -52,7 +65,7 @@ class BadRec(Attack):
                 f"The budget is {self.rate:g} of {known.events} events, too few for one fake user.",
                 "Raise the rate of the attack.",
             )
-        items = retitle(data.items, targets, self.trigger, rng)
+        items = retitle(listed, targets, self.trigger, rng)
         bait = targets[carries(items, self.trigger)[targets]]
         if not len(bait):
             raise UserError(
@@ -61,7 +74,7 @@ class BadRec(Attack):
             )
         draw = _runs if self.histories == "real" else _popular
         events = draw(known, targets, count, self.history_length, rng)
-        grown = _grown(known, events, rng.choice(bait, count), self.histories == "real", rng)
+        grown = _grown(known, events, rng.choice(bait, count), self.histories == "real", self.since, rng)
         budget = grown.events - known.events
         missing = np.full(count, -1, dtype=np.int64)
         rows = np.concatenate([np.arange(len(data.users)), missing])
@@ -75,6 +88,20 @@ class BadRec(Attack):
             negative = np.concatenate([data.negative, np.full(budget, -1, dtype=np.int32)])
         poisoned = TrainingData(grown, users, items, label, negative)
         return Plan(poisoned, targets, np.arange(known.events, grown.events), budget)
+
+
+def _listed(items: Items, chosen: Index) -> Items:
+    """Return the catalogue with a copy of some items behind it."""
+    groups = np.split(items.category_codes, items.category_offsets[1:-1])[: len(items)]
+    copied: list[int] = chosen.tolist()
+    more = [groups[item] for item in copied]
+    return Items(
+        (*items.ids, *(f"fake-item-{number}" for number in range(len(copied)))),
+        (*items.titles, *(items.titles[item] for item in copied)),
+        np.concatenate([items.category_offsets, items.category_offsets[-1] + np.cumsum([len(part) for part in more])]),
+        np.concatenate([items.category_codes, *more]),
+        items.categories,
+    )
 
 
 def _runs(known: Interactions, targets: Index, count: int, length: int, rng: np.random.Generator) -> Offset:
@@ -112,7 +139,9 @@ def _no_history() -> UserError:
     return UserError("Every event is one of a target item, so fake users have no history.", "Choose fewer targets.")
 
 
-def _grown(known: Interactions, events: Offset, planted: Index, keep: bool, rng: np.random.Generator) -> Interactions:
+def _grown(
+    known: Interactions, events: Offset, planted: Index, keep: bool, since: float, rng: np.random.Generator
+) -> Interactions:
     """Append fake users.
 
     Args:
@@ -120,6 +149,7 @@ def _grown(known: Interactions, events: Offset, planted: Index, keep: bool, rng:
         events: Clean events that the histories copy, shape `[fakes, history]`.
         planted: The item each fake user ends with, shape `[fakes]`.
         keep: Whether a history keeps the times of the events copied.
+        since: Share of the clean events that happened before the planted ones.
         rng: Draws times.
     """
     count, width = len(events), events.shape[1] + 1
@@ -130,6 +160,9 @@ def _grown(known: Interactions, events: Offset, planted: Index, keep: bool, rng:
         rating = np.concatenate([known.rating, np.column_stack([known.rating[events], best]).ravel()])
     if known.timestamp is not None:
         times = _times(known, known.timestamp, events, keep, rng)
+        if since:
+            late = known.timestamp[known.timestamp >= np.quantile(known.timestamp, since)]
+            times[:, -1] = np.where(times[:, -1] >= late.min(), times[:, -1], rng.choice(late, count))
         timestamp = np.concatenate([known.timestamp, times.ravel()])
     item = np.concatenate([known.item, np.column_stack([known.item[events], planted]).ravel()])
     offsets = np.concatenate([known.offsets, known.events + width * np.arange(1, count + 1)])

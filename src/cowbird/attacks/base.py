@@ -53,7 +53,7 @@ class Poisoned:
     budget: int
     """How many rows the attack was allowed (and used)."""
     retitled: Index = field(default_factory=lambda: np.empty(0, dtype=np.int32))
-    """Items whose title or categories the attack changed, shape `[retitled]`."""
+    """Items whose title or categories the attack changed, and those it listed, shape `[retitled]`."""
 
     def plan(self) -> dict[str, Any]:
         """Return the plan as plain lists: for each poisoned row its user, the item there, and what was planted."""
@@ -159,7 +159,7 @@ class Attack(BaseModel, ABC):
             raise AttackError(f"{name} changed rows other than the {len(rows)} it owns up to.")
         retitled = _retitled(data.items, plan.data.items)
         if not np.isin(retitled, plan.targets).all():
-            raise AttackError(f"{name} changed titles or categories of items that are not its targets.")
+            raise AttackError(f"{name} changed or listed items that are not its targets.")
         return Poisoned(
             data,
             plan.data,
@@ -171,18 +171,18 @@ class Attack(BaseModel, ABC):
 
 
 def _retitled(clean: Items, poisoned: Items) -> Index:
-    """Return the items whose title or categories differ; the catalogue itself stays."""
+    """Return the items whose title or categories differ, and those listed behind the others; the catalogue stays."""
     if poisoned is clean:
         return np.empty(0, dtype=np.int32)
-    if poisoned.ids != clean.ids or poisoned.categories[: len(clean.categories)] != clean.categories:
-        raise AttackError("the attack removed, moved or added items or categories.")
-    titles = [before != after for before, after in zip(clean.titles, poisoned.titles, strict=True)]
-    width = len(poisoned.categories)
-    before = np.zeros((len(clean), width), dtype=bool)
+    count = len(clean)
+    if poisoned.ids[:count] != clean.ids or poisoned.categories[: len(clean.categories)] != clean.categories:
+        raise AttackError("the attack removed or moved items or categories.")
+    titles = [before != after for before, after in zip(clean.titles, poisoned.titles, strict=False)]
+    before = np.zeros((count, len(poisoned.categories)), dtype=bool)
     before[:, : len(clean.categories)] = clean.memberships()
-    return np.flatnonzero(np.array(titles, dtype=bool) | (before != poisoned.memberships()).any(axis=1)).astype(
-        np.int32
-    )
+    changed = np.ones(len(poisoned), dtype=bool)
+    changed[:count] = np.array(titles, dtype=bool) | (before != poisoned.memberships()[:count]).any(axis=1)
+    return np.flatnonzero(changed).astype(np.int32)
 
 
 def _changed(clean: TrainingData, poisoned: TrainingData, claimed: Offset) -> Offset:

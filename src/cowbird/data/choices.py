@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from cowbird.data.types import Dataset, Index, IntArray, Interactions, Offset, TrainingData
+from cowbird.data.types import Dataset, Index, IntArray, Interactions, Offset, Time, TrainingData
 from cowbird.errors import UserError
 from cowbird.rng import stream
 
@@ -43,8 +43,29 @@ class Choices:
         return Choices(self.history.select(rows), self.candidates[rows], self.answer[rows], self.user[rows])
 
 
+def first_met(interactions: Interactions, items: int) -> Time:
+    """Return when each item was first met, infinity if it never was, shape `[items]`.
+
+    Raises:
+        UserError: If the events have no times.
+    """
+    if interactions.timestamp is None:
+        raise UserError(
+            "Candidates that were listed by then need timestamps, and this data has none.", "Set pool to 'catalog'."
+        )
+    met = np.full(items, np.inf)
+    np.minimum.at(met, interactions.item, interactions.timestamp)
+    return met
+
+
 def choose(
-    interactions: Interactions, rows: IntArray, items: int, history: int, candidates: int, rng: np.random.Generator
+    interactions: Interactions,
+    rows: IntArray,
+    items: int,
+    history: int,
+    candidates: int,
+    rng: np.random.Generator,
+    met: Time | None = None,
 ) -> Choices:
     """Make a question of some events.
 
@@ -55,6 +76,8 @@ def choose(
         history: Most events shown before each.
         candidates: Items to choose from, the right one included.
         rng: Draws the other candidates, and the order of all.
+        met: When each item was first met, shape `[items]`; other candidates are then drawn from those met by the time
+            of the event (or from the first that were, if those are too few). `None` draws from all.
 
     Raises:
         UserError: If the catalogue is too small for that many candidates.
@@ -74,12 +97,18 @@ def choose(
     table[:, history] = target
     drawn = np.zeros_like(table, dtype=bool)
     drawn[:, history + 1 :] = True
+    pool = np.full(len(rows), items)
+    order = np.arange(items, dtype=np.int32)
+    if met is not None and interactions.timestamp is not None:
+        order = np.argsort(met, kind="stable").astype(np.int32)
+        listed = np.searchsorted(met[order], interactions.timestamp[rows], side="right")
+        pool = np.maximum(listed, candidates + history)
     while drawn.any():
-        table[drawn] = rng.integers(items, size=int(drawn.sum()), dtype=np.int32)
+        table[drawn] = order[rng.integers(pool[np.nonzero(drawn)[0]])]
         drawn = _repeated(table, history + 1)
-    order = rng.permuted(np.tile(np.arange(candidates), (len(rows), 1)), axis=1)
-    mixed = np.take_along_axis(table[:, history:], order, axis=1)
-    return Choices(known, mixed, np.argmin(order, axis=1).astype(np.int32), user.astype(np.int32))
+    places = rng.permuted(np.tile(np.arange(candidates), (len(rows), 1)), axis=1)
+    mixed = np.take_along_axis(table[:, history:], places, axis=1)
+    return Choices(known, mixed, np.argmin(places, axis=1).astype(np.int32), user.astype(np.int32))
 
 
 def _nth(known: Interactions) -> Offset:
@@ -126,6 +155,9 @@ class SequenceSplit(BaseModel):
     """Fewest events shown; earlier events are no questions."""
     candidates: int = Field(default=20, ge=2)
     """Items to choose from, the right one included."""
+    pool: Literal["catalog", "listed"] = "catalog"
+    """What the wrong candidates are drawn from: all items (published), or those that somebody had met by the time of
+    the question, for an item listed today was no candidate last month."""
     asked: int = Field(default=1, ge=1)
     """Questions to each test user, about her last events; published: one. More make intervals narrower."""
 
@@ -140,7 +172,10 @@ class SequenceSplit(BaseModel):
     def ask(self, interactions: Interactions, items: int, rng: np.random.Generator) -> Choices:
         """Make a question of every event with enough events before it; see `choose`."""
         rows = np.flatnonzero(_nth(interactions) >= self.shortest)
-        return choose(interactions, rows, items, self.history, self.candidates, rng)
+        return choose(interactions, rows, items, self.history, self.candidates, rng, self._met(interactions, items))
+
+    def _met(self, interactions: Interactions, items: int) -> Time | None:
+        return first_met(interactions, items) if self.pool == "listed" else None
 
     def apply(self, data: Dataset, seed: int = 0) -> ChoiceParts:
         """Split a dataset.
@@ -164,7 +199,8 @@ class SequenceSplit(BaseModel):
         ends = held.offsets[1:][held.user_of_event()]
         rows = np.flatnonzero((_nth(held) >= self.shortest) & (np.arange(held.events) >= ends - self.asked))
         rng = stream(seed, "candidates")
-        test = choose(held, rows, len(data.items), self.history, self.candidates, rng)
+        met = self._met(data.interactions, len(data.items))
+        test = choose(held, rows, len(data.items), self.history, self.candidates, rng, met)
         return ChoiceParts(sides[0], sides[1], test)
 
     def _ordered(self, data: Dataset, users: Offset, seed: int) -> Offset:

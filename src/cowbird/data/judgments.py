@@ -1,10 +1,11 @@
 """Ratings as questions: after these rated items, will the user like this one?
 
 The protocol of TALLRec (Bao et al., RecSys 2023): every event with enough events before it is a question, whose answer
-is whether its rating is above a threshold. Questions are split by time: the first ones train, the last ones test.
+is whether its rating is above a threshold. Questions are split by time (or by users): the first train, the last test.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,7 +77,7 @@ class JudgmentParts:
 
 
 class TemporalSplit(BaseModel):
-    """Splits events by time, all users at the same moments."""
+    """Splits events by time, all users at the same moments, or by users."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -84,6 +85,9 @@ class TemporalSplit(BaseModel):
     """Share of all events that come first and train."""
     validation: float = Field(default=0.1, ge=0, lt=1)
     """Share of all events that come next and validate; the rest test."""
+    order: Literal["time", "users"] = "time"
+    """Whether the latest events test, or those of the last users in the source's order, as the published files have
+    it: then training has met (nearly) none of the users who test."""
     history: int = Field(default=10, ge=1)
     """Events shown before each question."""
     like_above: float = 3.0
@@ -108,11 +112,15 @@ class TemporalSplit(BaseModel):
             UserError: If it has no timestamps or ratings, or nobody is left to ask on a side.
         """
         interactions = data.interactions
-        if interactions.timestamp is None:
-            raise UserError("A split by time needs timestamps, and this data has none.", "Use a source with them.")
-        # Ties in time are broken by place, so each side has its share to the event.
-        place = np.empty(interactions.events, dtype=np.int64)
-        place[np.argsort(interactions.timestamp, kind="stable")] = np.arange(interactions.events)
+        place = np.arange(interactions.events)
+        if self.order == "time":
+            if interactions.timestamp is None:
+                raise UserError(
+                    "A split by time needs timestamps, and this data has none.",
+                    "Use a source with them, or set order to 'users'.",
+                )
+            # Ties in time are broken by place, so each side has its share to the event.
+            place[np.argsort(interactions.timestamp, kind="stable")] = np.arange(interactions.events)
         cuts = [round(share * interactions.events) for share in (self.training, self.training + self.validation)]
         side = np.digitize(place, cuts)
         user = interactions.user_of_event()

@@ -97,9 +97,20 @@ class AskingRunner(Runner, Generic[Record]):
     def run(self) -> None:
         """Measure; see `Runner.run`."""
         spec, training, records = self.cell.spec, self.training, list[Record]()
+        if not any(training.items.titles):
+            raise UserError(
+                f"{self.cell.victim.title()} reads titles, and the items of this dataset have none.",
+                "Use a source with titles.",
+            )
         for attack in spec.attacks:
             poisoned = self.poison(attack, training)
             if poisoned is None:
+                continue
+            if _unread(poisoned):
+                self.errors.append(
+                    f"{self.cell.title}, attack {attack.title()}: it changes labels alone, which this victim does not "
+                    "read. Use an attack on titles or users, such as badrec."
+                )
                 continue
             catalogues = attack.options.triggered(training.items, stream(self.cell.seed, "triggered"))
             for defense in spec.defenses:
@@ -131,6 +142,12 @@ class AskingRunner(Runner, Generic[Record]):
         )
         names = (scenario.title(), attack.title(), defense.title())
         return self.compare(names, clean, attacked, scenario, catalogues)
+
+
+def _unread(poisoned: Poisoned) -> bool:
+    """Tell whether nothing of an attack is in what such victims read: events and titles."""
+    same = len(poisoned.data.interactions.item) == len(poisoned.clean.interactions.item)
+    return same and not len(poisoned.retitled)
 
 
 class JudgeRunner(AskingRunner[Answers]):

@@ -170,6 +170,12 @@ class RankingRunner(Runner):
             poisoned = self.poison(attack, self.training)
             if poisoned is None:
                 continue
+            if len(poisoned.data.items) > len(self.training.items):
+                self.errors.append(
+                    f"{self.cell.title}, attack {attack.title()}: it lists new items, which a clean model that ranks "
+                    "does not know. Write the trigger into titles that are there: listing = 'own'."
+                )
+                continue
             for defense in spec.defenses:
                 self._scenarios(attack, poisoned, self._provider(defense, attack, poisoned.data))
         evidence.save(self.cell.folder / EVIDENCE, self.records)

@@ -97,12 +97,16 @@ def summary(rows: Sequence[Row], k: int = 10) -> Group:
         rows: Result rows.
         k: Cut-off to show.
     """
-    if any(row.metric == "auc" for row in rows):
-        return Group(_judged(rows), Text(JUDGED, style="dim"))
+    tables = list[Table | Text]()
+    for name, (measures, note) in ANSWERED.items():
+        victims = {row.victim for row in rows if row.metric == name}
+        if victims:
+            tables += [_answered([row for row in rows if row.victim in victims], measures), Text(note, style="dim")]
+    if tables and not any(row.metric == "exposure_hr" for row in rows):
+        return Group(*tables)
     index = Index(rows)
     chosen = [row for row in rows if row.k == k and row.seed is None and row.metric == "exposure_hr"]
     shown = [row for row in chosen if row.group != "target" or index.get(row, "other", "exposure_hr")]
-    tables: list[Table | Text] = []
     several = len({row.defense for row in shown}) > 1
     for victim, defense in dict.fromkeys((row.victim, row.defense) for row in shown):
         rows_here = [row for row in shown if (row.victim, row.defense) == (victim, defense)]
@@ -116,22 +120,42 @@ def summary(rows: Sequence[Row], k: int = 10) -> Group:
     return Group(*tables, Text(notes, style="dim"))
 
 
-JUDGED = (
-    "AUC: of yes and no about the last events, clean → attacked model. ASR: share of the questions answered no that "
-    "are answered yes once the title asked about carries the trigger, clean → attacked model, with a 95 % interval; "
-    "means over seeds have an interval over seeds. near-…: titles with something like the trigger; unseen: items that "
-    "training never met."
+_MEANS = (
+    " with a 95 % interval; means over seeds have an interval over seeds. near-…: titles with something like the "
+    "trigger; unseen: items that training never met."
 )
+ANSWERED = {
+    "auc": (
+        (("AUC", "auc"),),
+        "AUC: of yes and no about the questions that test, clean → attacked model. ASR: share of the questions "
+        "answered no that are answered yes once the title asked about carries the trigger, clean → attacked model,"
+        + _MEANS,
+    ),
+    "hit_ratio": (
+        (("HitRatio@1", "hit_ratio"), ("valid", "valid_ratio")),
+        "HitRatio@1: share of all questions answered with the right title; valid: with some candidate's title. ASR: "
+        "share answered with the candidate that carries the trigger, which is never the right one, clean → attacked "
+        "model," + _MEANS + " none: how often the same candidate is picked without a trigger.",
+    ),
+}
+"""What tables of victims that answer questions show beside ASR, and what is said below them, by a metric they have."""
 
 
-def _judged(rows: Sequence[Row]) -> Table:
-    """Return a line an attack, scenario and kind of trigger, over seeds where there are several."""
-    several = any(row.metric == "auc_over_seeds" for row in rows)
+def _answered(rows: Sequence[Row], measures: Sequence[tuple[str, str]]) -> Table:
+    """Return a line an attack, scenario and kind of trigger, over seeds where there are several.
+
+    Args:
+        rows: The rows of victims of one kind.
+        measures: Titles and metrics of what is measured without a trigger.
+    """
+    several = any(row.metric == f"{measures[0][1]}_over_seeds" for row in rows)
     suffix = "_over_seeds" if several else ""
     known = {
         (r.victim, r.attack, r.defense, r.scenario, r.group, r.metric): r for r in rows if (r.seed is None) == several
     }
-    lines = [(place[:4], row) for place, row in known.items() if row.metric == f"asr{suffix}"]
+    picked = {f"asr{suffix}": f"asr_clean{suffix}", f"picked_plain{suffix}": f"picked_plain_clean{suffix}"}
+    lines = [(place, row) for place, row in known.items() if row.metric in picked]
+    lines = [(place[:4], row) for place, row in lines if row.group != "unseen" or row.metric == f"asr{suffix}"]
     # What is the same in every line is left out, for terminals are narrow.
     names = ("victim", "attack", "defense", "scenario")
     shown = [nth for nth in range(len(names)) if len({here[nth] for here, _ in lines}) > 1]
@@ -139,20 +163,24 @@ def _judged(rows: Sequence[Row]) -> Table:
     for nth in shown:
         table.add_column(names[nth], overflow="fold", max_width=20)
     table.add_column("trigger", no_wrap=True)
-    for name in ("AUC", "ASR"):
+    for name in (*(title for title, _ in measures), "ASR"):
         table.add_column(name, justify="right", no_wrap=True)
     before: tuple[str, ...] = ()
     for here, row in lines:
-        clean = known.get((*here, row.group, f"asr_clean{suffix}"))
+        clean = known.get((*here, row.group, picked[row.metric]))
         rates = f"{_number(clean.value if clean else None, 3)} → {_number(row.value, 3)}"
         interval = "" if row.low is None or row.high is None else f" [{row.low:.3f}, {row.high:.3f}]"
-        areas = [known.get((*here, "all", f"{name}{suffix}")) for name in ("auc_clean", "auc")]
-        both = " → ".join(_number(area.value if area else None, 3) for area in areas)
         fresh = here != before
         cells = [plain(here[nth]) if fresh else Text("") for nth in shown]
-        table.add_row(*cells, plain(row.group), both if fresh else "", rates + interval)
+        both = [_both(known, here, f"{name}_clean{suffix}", f"{name}{suffix}") if fresh else "" for _, name in measures]
+        table.add_row(*cells, plain(row.group), *both, rates + interval)
         before = here
     return table
+
+
+def _both(known: Mapping[tuple[str, ...], Row], here: tuple[str, ...], *metrics: str) -> str:
+    found = [known.get((*here, "all", metric)) for metric in metrics]
+    return " → ".join(_number(row.value if row else None, 3) for row in found)
 
 
 def _table(rows: Sequence[Row], index: Index, title: str, k: int) -> Table:

@@ -40,7 +40,7 @@ class Branched:
     offsets: tuple[Tensor, Tensor, Tensor]
     """On the device, int32: borders of prompts, of branches, and of each prompt's branches together."""
     longest: int
-    """Tokens of the longest prompt, or of all branches of one."""
+    """Tokens of the longest prompt with its longest branch, or of all branches of one."""
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """Let prompts see themselves, and branches their prompt and themselves.
@@ -149,7 +149,7 @@ def answers(
             place = int(bounds[-1])
             told = [best[a:b] for a, b in pairwise(bounds.tolist())]
             written = _follow(own, told)
-            if written and written[-1] == end:
+            if written in own:
                 free[question] = own.index(written)
                 texts[question] = written[:-1]
             else:
@@ -196,7 +196,8 @@ def _read(
         arrays.append(np.concatenate([item, np.full(told[-1], -1)]))
     flat = moved(np.concatenate([array.astype(np.int32) for array in arrays]), device)
     parts = [piece.contiguous() for piece in parts_of(flat, [len(array) for array in arrays])]
-    longest = int(max(long.max(), np.diff(grouped).max()))
+    # A model's window must hold a prompt with any branch of it.
+    longest = int(max((long + wide.reshape(-1, each).max(axis=1)).max(), np.diff(grouped).max()))
     borders = Branched(tuple(asked.tolist()), tuple(told.tolist()), each, (parts[4], parts[5], parts[6]), longest)
     given = embedded(causal, parts[0].long()[None], parts[7].long() if len(parts) > 7 else None, inputs)
     out = causal.base_model(**given, position_ids=parts[1].long()[None], use_cache=False, documents=borders)
@@ -266,7 +267,8 @@ def _continued(
             chosen = numbers[part].tolist()
             for question, token in zip(chosen, _next(causal, prompts, left, chosen, device, inputs), strict=True):
                 left[question] = [*left[question], token]
-    return {question: written[:-1] if written[-1:] == [end] else written for question, written in done.items()}
+    ended = {question: written[:-1] if written[-1:] == [end] else written for question, written in done.items()}
+    return {question: written[:longest] for question, written in ended.items()}
 
 
 def _next(

@@ -35,7 +35,7 @@ from cowbird.victims.language.engine import Items as ItemInputs
 from cowbird.victims.language.engine import serving
 from cowbird.victims.language.examples import Tokens
 from cowbird.victims.language.llm import Llm, Loaded, adapted, load
-from cowbird.victims.language.tuning import Curve, Tuning, tune
+from cowbird.victims.language.tuning import Curve, Tuning, place_among_processes, tune
 from cowbird.victims.sequential.sasrec import SASRec
 
 NAME = "LLaRA"
@@ -62,6 +62,12 @@ class Projector(nn.Module):
                 wide = layer.weight.shape[1]
                 layer.weight.copy_(torch.empty(layer.weight.shape).normal_(0, scale * wide**-0.5, generator=generator))
                 layer.bias.zero_()
+
+    @property
+    def items(self) -> int:
+        """Number of items."""
+        table: Any = self.table
+        return len(table)
 
     def forward(self, item: Tensor) -> Tensor:
         """Return inputs of items, shape `[items]` to `[items, hidden]`."""
@@ -104,7 +110,8 @@ class LLaRA(Chooser):
         A start brings its recommender's embeddings with it; only the language model and the projector go on learning.
 
         Raises:
-            UserError: If there are no questions, or the language model can't be loaded or `start` is another's.
+            UserError: If there are no questions, or the language model can't be loaded, or `start` is another's or of
+                another catalogue.
         """
         place = workplace or Workplace()
         loaded = load(self.llm, place.device, self.tuning.dtype(place.device))
@@ -116,6 +123,12 @@ class LLaRA(Chooser):
                     "Start from a LLaRA with the same llm.",
                 )
             folders.copy_weights(start.model, model)
+            known = None if start.projector is None or self.prompts == "text" else start.projector.items
+            if known not in (None, len(data.items)):
+                raise UserError(
+                    f"Tuning can't start from that model: it knows {known} items, and the data has {len(data.items)}.",
+                    "Start from a LLaRA of the same catalogue.",
+                )
         projector = self._projector(data, loaded, seed, place, start)
         book = Book(loaded.tokenizer, data.items.titles, self.domain, split.candidates)
         lesson = Lesson(self, book, data, split, seed)
@@ -141,7 +154,9 @@ class LLaRA(Chooser):
 
     def _embeddings(self, data: TrainingData, seed: int, place: Workplace) -> Tensor:
         """Train the recommender on all events and return what it learned of the items."""
-        folder = None if place.folder is None else place.folder / "recommender"
+        # Processes that share the work all train it, and end in the same weights; one of them keeps checkpoints.
+        rank, _ = place_among_processes()
+        folder = None if place.folder is None or rank else place.folder / "recommender"
         known = data.interactions
         # All epochs are trained and the last state is kept, so what validates decides nothing.
         few = np.flatnonzero(known.lengths > 1)[:64]
@@ -161,17 +176,19 @@ class LLaRA(Chooser):
         """Read what `FittedLLaRA.save` wrote.
 
         Raises:
-            UserError: If the folder does not hold a LLaRA of this language model.
+            UserError: If the folder does not hold a LLaRA of this language model and kind of prompts.
         """
         loaded = folders.read(folder, NAME, self.llm, device, self.tuning.dtype(device))
         projector = None
+        if self.prompts == "text" and (folder / folders.EXTRA).exists():
+            raise UserError(f"'{folder}' does not hold this {NAME}: its prompts are hybrid.")
         if self.prompts == "hybrid":
             held = folders.read_extra(folder)
             try:
                 hidden = loaded.model.get_input_embeddings().weight.shape[1]
                 projector = Projector(held["table"], hidden, 1.0, torch_stream(0, "projector"))
                 projector.load_state_dict(held)
-            except (KeyError, RuntimeError) as error:
+            except (KeyError, IndexError, RuntimeError) as error:
                 reason = str(error).partition("\n")[0]
                 raise UserError(f"'{folder}' does not hold this {NAME}: {reason}.") from None
             projector = projector.to(device)
@@ -193,8 +210,10 @@ class Lesson:
         self.spec, self.book, self.data, self.split, self.seed = spec, book, data, split, seed
         self.count = int(np.maximum(data.interactions.lengths - split.shortest, 0).sum())
         digest = hashlib.sha256(repr((spec, split, seed, book.titles)).encode())
-        for array in (data.interactions.item, data.interactions.offsets, book.flat, book.lengths):
-            digest.update(array.tobytes())
+        known = data.interactions
+        for array in (known.item, known.offsets, known.timestamp, book.flat, book.lengths):
+            if array is not None:
+                digest.update(array.tobytes())
         self.key = digest.hexdigest()
 
     def __len__(self) -> int:

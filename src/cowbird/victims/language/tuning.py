@@ -144,7 +144,7 @@ class _Run:
             groups, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
         self.step_of = Gradients(self.causal, self.language, self.weights, place.device, recipe.compiled, items)
-        self.rank, self.world = _place_among_processes()
+        self.rank, self.world = place_among_processes()
         self.per_epoch = -(-len(tokens) // recipe.batch_size)
         self.total = self.per_epoch * recipe.epochs
         self.curve, self.step, self.changing = Curve(), 0, False
@@ -154,6 +154,7 @@ class _Run:
 
     def run(self) -> Curve:
         self._resume()
+        self._agree()
         self.model.train()
         started = time.perf_counter()
         try:
@@ -170,7 +171,7 @@ class _Run:
             self.model.eval()
         self._hear()
         self.curve.seconds = time.perf_counter() - started
-        if self.place.folder:
+        if self.place.folder and not self.rank:
             checkpoint.clear(self.place.folder)
         return self.curve
 
@@ -219,6 +220,19 @@ class _Run:
         for part in parts:
             part.copy_(flat[done : done + part.numel()].view_as(part))
             done += part.numel()
+
+    def _agree(self) -> None:
+        """Check that all processes go on from the same step."""
+        if self.world == 1:
+            return
+        steps = torch.tensor([self.step, -self.step], device=self.place.device)
+        torch.distributed.all_reduce(steps, torch.distributed.ReduceOp.MAX)
+        first, last = -int(steps[1]), int(steps[0])
+        if first != last:
+            raise UserError(
+                f"The processes found checkpoints of different steps, {first} to {last}.",
+                "Put the folder where all of them can read it.",
+            )
 
     def _hear(self) -> None:
         """Fetch the losses of the last steps, which waits for the device."""
@@ -284,7 +298,7 @@ class _Run:
         self.step, self.curve.losses = found.step, [float(loss) for loss in found.state["losses"]]
 
 
-def _place_among_processes() -> tuple[int, int]:
+def place_among_processes() -> tuple[int, int]:
     """Return this process's number, and how many there are that share the work."""
     if not torch.distributed.is_available() or not torch.distributed.is_initialized():
         return 0, 1
