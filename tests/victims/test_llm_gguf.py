@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import shutil
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +12,8 @@ import pytest
 import torch
 
 from cowbird.errors import UserError
-from cowbird.victims.language import llm
+from cowbird.files import sha256
+from cowbird.victims.language.assets import EMBEDDED, Asset
 from cowbird.victims.language.llm import Llm, cache_folder, load, locate
 
 transformers = pytest.importorskip("transformers")
@@ -164,14 +166,45 @@ def test_a_cache_that_can_not_be_written_is_a_user_error(gguf_file, tmp_path, mo
 
 
 def test_an_asset_is_found_in_its_distribution(gguf_file, cache, monkeypatch):
-    name, (distribution, file) = next(iter(llm.EMBEDDED.items()))
+    name, asset = next(iter(EMBEDDED.items()))
+    (distribution,) = asset.distributions
     held = [SimpleNamespace(locate=lambda: gguf_file.parent / "other.txt"), SimpleNamespace(locate=lambda: gguf_file)]
     monkeypatch.setattr(importlib.metadata, "files", lambda asked: held if asked == distribution else None)
-    monkeypatch.setitem(llm.EMBEDDED, name, (distribution, gguf_file.name))
+    monkeypatch.setitem(EMBEDDED, name, replace(asset, file=gguf_file.name))
     assert locate(name) == locate(str(gguf_file))
-    monkeypatch.setitem(llm.EMBEDDED, name, (distribution, file))
+    monkeypatch.setitem(EMBEDDED, name, asset)
     with pytest.raises(UserError, match=distribution):
         locate(name)
+
+
+def test_parts_of_an_asset_are_joined_and_checked(gguf_file, cache, tmp_path, monkeypatch):
+    whole, parts = gguf_file.read_bytes(), {}
+    for nth in range(3):
+        part = tmp_path / f"{gguf_file.name}.part{nth:02d}"
+        part.write_bytes(whole[nth * len(whole) // 3 : (nth + 1) * len(whole) // 3])
+        parts[f"dist-{nth}"] = part
+    monkeypatch.setattr(
+        importlib.metadata,
+        "files",
+        lambda asked: [SimpleNamespace(locate=lambda: parts[asked])] if asked in parts else [],
+    )
+    asset = Asset(tuple(parts), gguf_file.name, sha256(gguf_file), "requirements-x.txt")
+    monkeypatch.setitem(EMBEDDED, "parted", asset)
+    assert locate("parted") == locate(str(gguf_file))
+    joined = cache.parent / "gguf" / gguf_file.name
+    assert joined.read_bytes() == whole
+    joined.write_bytes(b"damaged")
+    locate("parted")
+    assert joined.read_bytes() == whole, "a damaged file is made anew"
+    joined.unlink()
+    parts["dist-1"].write_bytes(b"other")
+    with pytest.raises(UserError, match="do not make the known file") as error:
+        locate("parted")
+    assert "requirements-x.txt" in error.value.hint
+    assert not joined.exists()
+    del parts["dist-2"]
+    with pytest.raises(UserError, match="'dist-2', which is not installed"):
+        locate("parted")
 
 
 @pytest.mark.parametrize("found", [None, [], importlib.metadata.PackageNotFoundError("x")])
@@ -190,7 +223,7 @@ def test_a_missing_asset_is_a_user_error(found, monkeypatch):
 @pytest.mark.slow
 def test_the_embedded_model_knows_a_capital(cache, monkeypatch):
     try:
-        importlib.metadata.files(llm.EMBEDDED["smollm2-135m"][0])
+        importlib.metadata.files(*EMBEDDED["smollm2-135m"].distributions)
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("the asset is not installed")
     loaded = get("smollm2-135m")

