@@ -6,9 +6,9 @@
 
 Both tune the same adapters with the same examples, order, batch size, learning rates and number format, turn by turn in
 one process, and are compared by real (unpadded) tokens per second of a whole fit: of processor time on a CPU, of wall
-time on a GPU. `cold` is the first fit of the process, which compiles the layers (less, if compiled ones lie in
-inductor's cache); the `rates` of the rounds after it, like it, record graphs. `steady` is the rate in the second half
-of a fit's steps, without either.
+time on a GPU. `cold` is the first fit of the process, which on a GPU compiles the layers (unless they lie in inductor's
+cache); the rounds after it, as it does, record their graphs. `steady` is Cowbird's rate in the second half of a fit's
+steps, without either; it is left out if a fit is too short to tell.
 
 Under `torchrun` the processes share the examples of each step and the Trainer is left out. The same `--batch-size` for
 more processes measures strong scaling, a larger one weak scaling.
@@ -29,6 +29,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,8 @@ def padded(
         bf16=dtype is torch.bfloat16,
         dataloader_pin_memory=False,
     )
+    if arguments.n_gpu > 1:  # it would spread over all GPUs that it sees
+        arguments._n_gpu = 1
 
     class InOrder(transformers.Trainer):
         def _get_train_sampler(self, *_: Any) -> Any:
@@ -198,18 +201,20 @@ def work(spec: TALLRec, tokens: Tokens, merged: bool) -> dict[str, float]:
 
 def roofline(
     costs: dict[str, float], rate: float, peak: float | None, bandwidth: float | None, world: int
-) -> dict[str, Any]:
-    """Set a rate of tokens beside the machine's rates; `peak` in TFLOP/s and `bandwidth` in TB/s, of one device."""
-    found: dict[str, Any] = {"tokens_per_second": rate}
+) -> dict[str, dict[str, float | None]]:
+    """Set a rate of tokens beside the machine's; `peak` in TFLOP/s and `bandwidth` in TB/s, both of one device."""
+    found: dict[str, dict[str, float | None]] = {}
     for which in ("needed", "done"):
         flop, size = costs[f"flop_per_token_{which}"], costs[f"bytes_per_token_{which}"]
-        achieved = rate * flop / world / 1e12
-        found[f"tflop_per_second_{which}"] = round(achieved, 4)
-        found[f"share_of_peak_{which}"] = round(achieved / peak, 4) if peak else None
-        floors = [flop / peak / 1e12, size / bandwidth / 1e12] if peak and bandwidth else None
-        for name, nth in (("operations", 0), ("bytes", 1)):
-            found[f"floor_{name}_{which}_microseconds"] = round(floors[nth] * 1e6, 4) if floors else None
-        found[f"share_of_floor_{which}"] = round(rate / world * max(floors), 4) if floors else None
+        achieved = rate * flop / 1e12
+        floor = world / max(flop / peak, size / bandwidth) * 1e12 if peak and bandwidth else None
+        found[which] = {
+            "tflop_per_second": round(achieved, 4),
+            "share_of_peak": round(achieved / (peak * world), 4) if peak else None,
+            "tokens_per_second_by_operations": round(world * peak / flop * 1e12) if peak else None,
+            "tokens_per_second_by_bytes": round(world * bandwidth / size * 1e12) if bandwidth else None,
+            "share_of_floor": round(rate / floor, 4) if floor else None,
+        }
     return found
 
 
@@ -221,6 +226,50 @@ def apart(losses: dict[str, list[float]]) -> dict[str, float] | None:
     one, two = (np.convolve(curve, np.ones(window) / window, mode="valid") for curve in losses.values())
     far = np.abs(one - two)
     return {"window": window, "largest": round(float(far.max()), 5), "mean": round(float(far.mean()), 5)}
+
+
+@dataclass
+class Measured:
+    """What fits, turn by turn, took."""
+
+    cold: dict[str, float]
+    """Seconds and rate of the first fit of the process."""
+    rates: dict[str, list[float]]
+    """Tokens per second of each round."""
+    steady: list[float]
+    """Those of Cowbird's second halves, of the rounds that were long enough."""
+    losses: dict[str, list[float]]
+    """Loss of each step, in the last round."""
+
+
+def measure(
+    spec: TALLRec,
+    tokens: Tokens,
+    device: torch.device,
+    clock: Clock,
+    rounds: int,
+    beside: bool,
+    say: Callable[..., Any],
+) -> Measured:
+    """Fit once cold, then in rounds; `beside` lets the Trainer take turns."""
+    runs: dict[str, Callable[..., tuple[float, list[float], float | None]]] = {"cowbird": ours}
+    real = int(tokens.lengths.sum())
+    seconds, _, _ = ours(spec, tokens, device, clock)
+    found = Measured({"seconds": round(seconds, 3), "rate": round(real / seconds, 1)}, {"cowbird": []}, [], {})
+    say("cowbird", found.cold["rate"], "tokens/s, cold")
+    if beside:
+        padded(spec, tokens, device, clock, few=1)
+        runs["trainer"], found.rates["trainer"] = padded, []
+    for _ in range(rounds):
+        for name, run in runs.items():
+            gc.collect()
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+            seconds, found.losses[name], steady = run(spec, tokens, device, clock)
+            found.rates[name].append(round(real / seconds, 1))
+            found.steady += [] if steady is None else [steady]
+            say(name, found.rates[name][-1], "tokens/s")
+    return found
 
 
 def main() -> None:
@@ -237,42 +286,23 @@ def main() -> None:
     parser.add_argument("--bandwidth", type=float, default=4.8, help="TB/s of a GPU's memory")
     arguments = parser.parse_args()
     device, rank, world, meet = place(arguments.device)
-    gpu = device.type == "cuda"
+    gpu, clock = device.type == "cuda", Clock(device, meet)
     data = find("dataset", "movielens_100k")().load()
     split = TemporalSplit()
-    training = split.apply(data).training
     tuning = Tuning(batch_size=arguments.batch_size, capacity=arguments.capacity)
     spec = TALLRec(llm=Llm(layers=arguments.layers), tuning=tuning)
-    asked = split.ask(training.interactions)
+    asked = split.ask(split.apply(data).training.interactions)
     chosen = asked.select(stream(0, "bench").choice(len(asked), arguments.examples, replace=False))
     tokens = tokenize(load(spec.llm, torch.device("cpu"), torch.float32).tokenizer, spec.questions(chosen, data.items))
-    real, clock = int(tokens.lengths.sum()), Clock(device, meet)
-    rounds: list[tuple[str, Callable[..., tuple[float, list[float], float | None]]]] = [("cowbird", ours)]
-    if not arguments.skip_trainer and world == 1:
-        rounds.append(("trainer", padded))
-    cold: dict[str, float] | None = None
-    if gpu:
-        seconds, _, _ = ours(spec, tokens, device, clock)
-        cold = {"seconds": round(seconds, 3), "rate": round(real / seconds, 1)}
-        if len(rounds) > 1:
-            padded(spec, tokens, device, clock, few=5)
-    found: dict[str, list[float]] = {name: [] for name, _ in rounds}
-    losses: dict[str, list[float]] = {}
-    steady: list[float | None] = []
-    for _ in range(arguments.rounds):
-        for name, run in rounds:
-            gc.collect()
-            if gpu:
-                torch.cuda.empty_cache()
-            seconds, losses[name], steadily = run(spec, tokens, device, clock)
-            found[name].append(round(real / seconds, 1))
-            if name == "cowbird":
-                steady.append(steadily)
-            if not rank:
-                print(name, found[name][-1], "tokens/s", flush=True)
-    medians = {name: statistics.median(rates) for name, rates in found.items()}
-    heard = [rate for rate in steady if rate is not None]
-    best = statistics.median(heard) if heard else None
+    beside = not arguments.skip_trainer and world == 1
+
+    def say(*told: Any) -> None:
+        if not rank:
+            print(*told, flush=True)
+
+    found = measure(spec, tokens, device, clock, arguments.rounds, beside, say)
+    medians = {name: statistics.median(rates) for name, rates in found.rates.items()}
+    steady = statistics.median(found.steady) if found.steady else None
     costs = work(spec, tokens, merged=gpu)
     machine = (arguments.peak, arguments.bandwidth, world) if gpu else (None, None, world)
     record = {
@@ -286,25 +316,23 @@ def main() -> None:
         "examples": arguments.examples,
         "batch_size": arguments.batch_size,
         "capacity": arguments.capacity,
-        "real_tokens": real,
-        "cold": cold,
-        "rates": found,
+        "real_tokens": int(tokens.lengths.sum()),
+        "cold": found.cold,
+        "rates": found.rates,
         "medians": medians,
-        "steady": best,
-        "ratio": round(medians["cowbird"] / medians["trainer"], 2) if "trainer" in medians else None,
+        "steady": steady,
+        "ratio": round(medians["cowbird"] / medians["trainer"], 2) if beside else None,
         "costs": {name: round(cost, 1) for name, cost in costs.items()},
-        "peak_tflop_per_second": arguments.peak if gpu else None,
-        "bandwidth_tb_per_second": arguments.bandwidth if gpu else None,
+        "machine": {"tflop_per_second": arguments.peak, "tb_per_second": arguments.bandwidth} if gpu else None,
         "roofline": roofline(costs, medians["cowbird"], *machine),
-        "roofline_steady": roofline(costs, best, *machine) if best else None,
-        "loss_difference": apart(losses),
-        "losses": {name: [round(loss, 4) for loss in curve] for name, curve in losses.items()},
+        "roofline_steady": roofline(costs, steady, *machine) if steady else None,
+        "loss_difference": apart(found.losses),
+        "losses": {name: [round(loss, 4) for loss in curve] for name, curve in found.losses.items()},
     }
-    if not rank:
-        if arguments.out:
-            write_text(arguments.out, json.dumps(record, indent=1))
-        shown = ("processes", "cold", "medians", "steady", "ratio", "roofline", "roofline_steady", "loss_difference")
-        print(json.dumps({name: record[name] for name in shown}, indent=1))
+    if arguments.out and not rank:
+        write_text(arguments.out, json.dumps(record, indent=1))
+    long = ("rates", "losses")
+    say(json.dumps({name: told for name, told in record.items() if name not in long}, indent=1))
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 

@@ -6,7 +6,8 @@ prompt every title is followed by a token that stands for its item, whose input 
 text-only prompt it is not.
 
 Departures: the published code joins the text and tokenizes it whole; it marks titles of text-only prompts with a token
-`[PH]`, which is left out here.
+`[PH]`, which is left out here. Its prompts about artists and games are worded otherwise than those about movies; here
+all are worded like those.
 """
 
 from collections.abc import Sequence
@@ -39,7 +40,7 @@ _TEMPLATES = (
 
 
 def templates(domain: Domain, candidates: int) -> tuple[str, ...]:
-    """Return the published prompts for a kind of items; the first is the one that tests ask."""
+    """Return the published prompts about movies, for a kind of items; the first is the one that tests ask."""
     noun, names, past, verb, history = _WORDS[domain]
     words = {"noun": noun, "names": names, "name": names.removesuffix("s"), "past": past, "verb": verb}
     return tuple(text.format(count=candidates, history=history, **words) for text in _TEMPLATES)
@@ -135,7 +136,7 @@ class Book:
         table[..., 0] = titles
         table[..., 1] = np.where(there & hybrid[:, None], self.slot, -1)
         table[:, :-1, 2] = np.where(there[:, 1:], self.comma, -1)
-        return table.reshape(len(titles), -1)
+        return table.reshape(len(titles), 3 * titles.shape[1])
 
     def _flatten(self, pieces: IntArray, items: Index, prompt: Offset) -> Tokens:
         there = pieces >= 0

@@ -222,3 +222,43 @@ def _known(a: float, b: float, c: float, d: float, e: float) -> tuple[Number, Nu
     """Return numbers, with `None` for those that are NaN."""
     one, two, three, four, five = (None if math.isnan(number) else number for number in (a, b, c, d, e))
     return one, two, three, four, five
+
+
+def token_losses(
+    loaded: Loaded, titles: Sequence[str], capacity: int = CAPACITY, report: Report = silent
+) -> tuple[Real, Offset]:
+    """Measure every token of some titles with a language model, read as `read_titles` does.
+
+    Args:
+        loaded: The model, tuned or not, and its tokenizer.
+        titles: Any texts; each is made quotable first.
+        capacity: Most tokens in a packed row.
+        report: Told of titles done and all of them.
+
+    Returns:
+        The -log p(token | tokens before it) of all tokens in nats, shape `[tokens]`, float32, and where each title's
+        begin, shape `[titles + 1]`, int64. A title of which nothing is left has none; a very long one has no more than
+        the model has places.
+
+    Raises:
+        UserError: If the model changes its logits after its head, or its attention can't be packed.
+    """
+    causal = plug_in(loaded.model)
+    device = causal.get_output_embeddings().weight.device
+    _refuse_odd_heads(causal.config)
+    tokens = _tokens(loaded.tokenizer, titles, getattr(causal.config, "max_position_embeddings", None))
+    read = tokens.offsets[1:] - tokens.answer
+    offsets = np.concatenate([[0], np.cumsum(read)])
+    loss = np.empty(int(offsets[-1]), dtype=np.float32)
+    order = np.argsort(tokens.lengths, kind="stable")
+    order, done = order[read[order] > 0], len(tokens) - int((read > 0).sum())
+    with torch.no_grad(), _evaluated(loaded.model):
+        for part in split(tokens.lengths, order, capacity):
+            row = pack(tokens, part, device)
+            states = hidden_states(causal, row, torch.arange(row.token.shape[1], device=device))
+            many = int(read[part].sum())  # behind them a pack may hold padding
+            found = _losses(causal, states, row.predict[:many], row.label[:many])
+            loss[ranges(offsets[part], read[part])] = found.cpu().numpy()
+            done += len(part)
+            report(done, len(tokens), "titles")
+    return loss, offsets

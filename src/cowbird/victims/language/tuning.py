@@ -261,11 +261,12 @@ class _Run:
         told = [self.recipe.model_dump(mode="json"), self.seed, self.causal.config.to_json_string()]
         digest = hashlib.sha256(json.dumps(told).encode())
         if isinstance(self.tokens, Tokens):
-            for array in (self.tokens.token, self.tokens.offsets, self.tokens.answer):
-                digest.update(array.tobytes())
+            for array in (self.tokens.token, self.tokens.offsets, self.tokens.answer, self.tokens.item):
+                digest.update(b"" if array is None else array.tobytes())
         else:
             digest.update(self.tokens.key.encode())
-        for name, weight in self.model.named_parameters():
+        inputs = {} if self.items is None else self.items.module.state_dict(prefix="items.")
+        for name, weight in [*self.model.named_parameters(), *inputs.items()]:
             digest.update(name.encode())
             digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()
