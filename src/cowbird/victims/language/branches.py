@@ -12,7 +12,7 @@ the likeliest token that some branch goes on with. Answers that leave the trie a
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from cowbird.data.types import Index, IntArray, ranges
 from cowbird.victims.language.examples import Tokens
-from cowbird.victims.language.packing import Inputs, embedded, flash, hidden_states, moved, pack, parts_of
+from cowbird.victims.language.packing import Inputs, embedded, flash, moved, parts_of
 
 LOGITS = 1 << 28
 """Logits held at once."""
@@ -253,44 +253,71 @@ def _continued(
     capacity: int,
     longest: int,
 ) -> dict[int, list[int]]:
-    """Write answers on, token by token, until each ends or is too long."""
-    done: dict[int, list[int]] = {}
-    left = dict(begun)
-    while left:
-        done |= {q: w for q, w in left.items() if w[-1:] == [end] or len(w) >= longest}
-        left = {q: w for q, w in left.items() if q not in done}
-        if not left:
-            break
-        numbers = np.array(list(left), dtype=np.int64)
-        more = np.array([len(written) for written in left.values()], dtype=np.int64)
-        for part in _cut(prompts.lengths[numbers] + more, capacity):
-            chosen = numbers[part].tolist()
-            for question, token in zip(chosen, _next(causal, prompts, left, chosen, device, inputs), strict=True):
-                left[question] = [*left[question], token]
-    ended = {question: written[:-1] if written[-1:] == [end] else written for question, written in done.items()}
-    return {question: written[:longest] for question, written in ended.items()}
+    """Write answers on, token by token with keys and values kept, until each ends or is too long."""
+    done = {q: written for q, written in begun.items() if written[-1:] == [end] or len(written) >= longest}
+    numbers = np.array([q for q in begun if q not in done], dtype=np.int64)
+    sizes = np.array([prompts.lengths[q] + longest for q in numbers.tolist()], dtype=np.int64)
+    kind = causal.config._attn_implementation
+    causal.config._attn_implementation = "sdpa"
+    try:
+        for part in _cut(sizes, capacity):
+            chosen: list[int] = numbers[part].tolist()
+            found = _write(causal, _padded(prompts, begun, chosen, end), device, inputs, end, longest)
+            done |= {q: [*begun[q], *more] for q, more in zip(chosen, found, strict=True)}
+    finally:
+        causal.config._attn_implementation = kind
+    return {q: written[: written.index(end)] if end in written else written[:longest] for q, written in done.items()}
 
 
-def _next(
-    causal: Any,
-    prompts: Tokens,
-    left: dict[int, list[int]],
-    chosen: list[int],
-    device: torch.device,
-    inputs: Inputs | None,
-) -> list[int]:
-    """Return the token that comes first after each of some prompts and what was written."""
-    rows = [prompts.token[prompts.offsets[q] : prompts.offsets[q + 1]].tolist() + left[q] for q in chosen]
-    lengths = np.array([len(row) for row in rows], dtype=np.int64)
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    item: Index | None = None
-    if prompts.item is not None:
-        kept = [
-            prompts.item[prompts.offsets[q] : prompts.offsets[q + 1]].tolist() + [-1] * len(left[q]) for q in chosen
-        ]
-        item = np.array([number for row in kept for number in row], dtype=np.int32)
-    whole = Tokens(np.array([t for row in rows for t in row], np.int32), offsets, offsets[1:] - 1, item)
-    row = pack(whole, np.arange(len(rows)), device)
-    last = moved((offsets[1:] - 1).astype(np.int32), device).long()
-    best: Any = causal.get_output_embeddings()(hidden_states(causal, row, last, inputs)).argmax(dim=1)
-    return best.tolist()
+class _Padded(NamedTuple):
+    """Some prompts and what was written after them, padded in front to the longest."""
+
+    token: NDArray[np.int64]
+    """Tokens, shape `[questions, width]`."""
+    item: NDArray[np.int64]
+    """The item of each, -1 for text."""
+    there: NDArray[np.int64]
+    """1 where there is a token, 0 for padding."""
+
+
+def _padded(prompts: Tokens, begun: dict[int, list[int]], chosen: list[int], fill: int) -> _Padded:
+    rows = [prompts.token[prompts.offsets[q] : prompts.offsets[q + 1]].tolist() + begun[q] for q in chosen]
+    wide = max(len(row) for row in rows)
+    token = np.full((len(rows), wide), fill, dtype=np.int64)
+    item, there = np.full_like(token, -1), np.zeros_like(token)
+    for nth, (question, row) in enumerate(zip(chosen, rows, strict=True)):
+        first = wide - len(row)
+        token[nth, first:], there[nth, first:] = row, 1
+        if prompts.item is not None:
+            known = prompts.item[prompts.offsets[question] : prompts.offsets[question + 1]]
+            item[nth, first : first + len(known)] = known
+    return _Padded(token, item, there)
+
+
+def _write(
+    causal: Any, row: _Padded, device: torch.device, inputs: Inputs | None, end: int, longest: int
+) -> list[list[int]]:
+    """Return what is written next of each row, up to `longest` tokens; what follows an end means nothing."""
+    token, item, there = (torch.from_numpy(array).to(device) for array in row)
+    given = embedded(causal, token.reshape(1, -1), None if inputs is None else item.flatten(), inputs)
+    shape = (*token.shape, -1) if "inputs_embeds" in given else token.shape
+    given = {name: value.view(shape) for name, value in given.items()}
+    position, cache = (there.cumsum(dim=1) - 1).clamp(min=0), None
+    written: list[Tensor] = []
+    ended = torch.zeros(len(token), dtype=torch.bool, device=device)
+    while len(written) < longest and not bool(ended.all()):
+        out = causal(
+            **given,
+            attention_mask=there,
+            position_ids=position,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        best, cache = out.logits[:, -1].argmax(dim=1), out.past_key_values
+        written.append(best)
+        ended |= best == end
+        given, position = {"input_ids": best[:, None]}, position[:, -1:] + 1
+        there = torch.cat([there, torch.ones_like(there[:, :1])], dim=1)
+    told: Any = torch.stack(written, dim=1)
+    return told.tolist()

@@ -272,7 +272,7 @@ def _on_cpu(query: Tensor, key: Tensor, value: Tensor, bounds: Sequence[int], gr
         length = end - start
         # Queries that share a key head stand in one matrix with it, so keys and values are not repeated.
         q = query[:, start:end].reshape(heads // groups, groups * length, width)
-        later = torch.full((length, length), -torch.inf, dtype=q.dtype).triu_(1).repeat(groups, 1)
+        later = torch.full((length, length), -torch.inf, dtype=q.dtype, device=q.device).triu_(1).repeat(groups, 1)
         k, v = key[:, start:end], value[:, start:end]
         scores = torch.baddbmm(later.expand(len(q), -1, -1), q, k.transpose(1, 2), alpha=scale)
         mixed = torch.bmm(torch.softmax(scores, dim=-1), v)
