@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import tempfile
+import warnings
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
@@ -234,7 +235,9 @@ def adapted(model: Any, llm: Llm, generator: torch.Generator) -> Any:
         r=llm.rank, lora_alpha=llm.alpha, target_modules=list(llm.modules), task_type="CAUSAL_LM", lora_dropout=0.0
     )
     try:
-        wrapped = peft.get_peft_model(model, config, autocast_adapter_dtype=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # between the two libraries
+            wrapped = peft.get_peft_model(model, config, autocast_adapter_dtype=False)
     except ValueError as error:
         raise UserError(f"The adapters can't be placed: {str(error).partition(chr(10))[0]}", "See modules.") from None
     with torch.no_grad():
