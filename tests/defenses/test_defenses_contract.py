@@ -1,6 +1,7 @@
 """What every defense keeps, whoever wrote it."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from cowbird import plugins
 from cowbird.data.sources.synthetic import Synthetic
 from cowbird.data.split import Split
 from cowbird.defenses.base import Defense
+from cowbird.defenses.titles import TitleDefense
 from cowbird.experiments.spec import parse
 
 NAMES = plugins.names("defense")
@@ -28,6 +30,7 @@ def fields(data):
 def test_the_list_has_the_one_to_compare_with():
     assert "none" in NAMES
     assert "base" not in NAMES
+    assert "titles" not in NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -47,13 +50,35 @@ def test_a_defense_is_a_frozen_strict_spec_with_a_summary(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_cleaning_changes_no_input_and_repeats_itself(name, training):
-    defense = plugins.find("defense", name)()
+def test_cleaning_changes_no_input_and_repeats_itself(name, training, small):
+    cls = plugins.find("defense", name)
+    defense = cls(**small(cls))
     before = [array.copy() for array in fields(training)]
     first, second = defense.clean(training), defense.clean(training)
     assert all(np.array_equal(old, new) for old, new in zip(before, fields(training), strict=True))
     assert all(np.array_equal(one, two) for one, two in zip(fields(first), fields(second), strict=True))
     assert len(first.items) == len(training.items), "item numbers must stay what they are"
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if issubclass(plugins.find("defense", name), TitleDefense)])
+def test_a_defense_that_reads_titles(name, training, small, hostile):
+    cls = plugins.find("defense", name)
+    defense = cls(share=0.2, **small(cls))
+    names = [f"Red Harbor {number}" for number in range(len(training.items) - 1)]
+    training = replace(training, items=replace(training.items, titles=(*names, "Blue \u200bGarden \u2588")))
+    cleaned = defense.clean(training)
+    flagged = defense.flag(defense.suspect(training.items.titles).score)
+    assert 0 < flagged.sum() <= 0.2 * len(training.items)
+    assert not flagged[cleaned.interactions.item].any()
+    assert (cleaned.items, cleaned.users) == (training.items, training.users)
+    titles = ["Red Harbor", *hostile.values(), "Garden"]
+    found, again = defense.suspect(titles), defense.suspect(titles)
+    assert found.score.shape == (len(titles),)
+    assert np.array_equal(found.score, again.score)
+    assert found.score[1] == -np.inf, "an empty title"
+    assert (found.end <= [len(title) if title else -1 for title in titles]).all()
+    assert len(defense.suspect([])) == 0
+    assert len(defense.suspect([""])) == 1
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,0 +1,83 @@
+"""Perplexity filter: titles that a language model finds surprising (Jain et al. 2023, arXiv 2309.00614, section 4.1).
+
+There the logarithm of perplexity is the mean of -log p(token | tokens before it) over a text, or over each of its
+windows of some tokens, and a text is flagged if that of the text, or of any window, is above a threshold.
+
+Departures. Texts are titles, not prompts. The threshold is a share of the catalogue unless one is given, since there is
+no set of titles known to be clean. Windows overlap: one begins at every token, so that none cuts a trigger in two. A
+title is read after a begin-of-text token, so its first token counts, as the victims' models read it: quotable and cut
+after 300 characters (`cowbird.victims.language.fluency`).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from cowbird.data.types import Offset, Real
+from cowbird.defenses._reading import means, open_model, raw_places, token_places
+from cowbird.defenses.titles import Suspicion, TitleDefense
+from cowbird.victims.language.examples import quotable
+from cowbird.victims.language.fluency import token_losses
+from cowbird.victims.language.llm import Llm
+
+
+class Perplexity(TitleDefense):
+    """Flag titles that a language model finds surprising, whole or in a window (Jain et al. 2023)."""
+
+    llm: Llm = Llm()
+    """The language model that reads titles; nothing of it learns."""
+    window: int | None = Field(default=None, ge=1)
+    """Tokens of a window: the most surprising one counts, and is the span; `None` takes titles whole, without spans."""
+
+    @model_validator(mode="after")
+    def _has_spans(self) -> "Perplexity":
+        if self.action == "strip" and self.window is None:
+            raise ValueError("only a window can be stripped: set window, such as 5, or use the action drop")
+        return self
+
+    def suspect(self, titles: Sequence[str]) -> Suspicion:
+        """Measure the mean loss in nats of each title, or of its most surprising window; see `TitleDefense.suspect`.
+
+        A title that is shorter than a window is taken whole.
+
+        Raises:
+            UserError: If the device or the model can't be used.
+        """
+        shown = [quotable(title) for title in titles]
+        number = {text: place for place, text in enumerate(dict.fromkeys(shown))}
+        texts = list(number)
+        row = np.array([number[text] for text in shown], dtype=np.int64)
+        loaded = open_model(self.llm, self.device)
+        loss, offsets = token_losses(loaded, texts)
+        start, end = np.full((2, len(titles)), -1)
+        if self.window is None:
+            return Suspicion(means(loss, offsets)[row].astype(np.float32), start, end)
+        worst, first, after = _windows(loss, offsets, self.window)
+        places = token_places(loaded, texts)
+        for nth, (title, text) in enumerate(zip(titles, shown, strict=True)):
+            at = number[text]
+            tokens = places[at][int(first[at]) : int(after[at])]
+            if tokens:
+                left, right = min(token[0] for token in tokens), max(token[1] for token in tokens)
+                piece = text[left:right]
+                left, right = left + len(piece) - len(piece.lstrip()), right - len(piece) + len(piece.rstrip())
+                if left < right:
+                    raw = raw_places(title)
+                    start[nth], end[nth] = raw[left], raw[right - 1] + 1
+        return Suspicion(worst[row], start, end)
+
+
+def _windows(loss: Real, offsets: Offset, window: int) -> tuple[Real, Offset, Offset]:
+    """Return each text's highest mean loss of a window, and that window's first token and the one after its last."""
+    count = len(offsets) - 1
+    worst = np.full(count, -np.inf, dtype=np.float32)
+    first, after = np.zeros((2, count), dtype=np.int64)
+    sums = np.concatenate([[0.0], np.cumsum(loss, dtype=np.float64)])
+    for text, (begin, end) in enumerate(zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)):
+        width = min(window, end - begin)
+        if width:
+            each = (sums[begin + width : end + 1] - sums[begin : end + 1 - width]) / width
+            at = int(each.argmax())
+            worst[text], first[text], after[text] = each[at], at, at + width
+    return worst, first, after

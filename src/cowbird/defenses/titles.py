@@ -1,0 +1,156 @@
+"""Defenses that read titles: how suspicious each is and where, which are flagged, and what becomes of those.
+
+A subclass says how suspicious titles are (`suspect`); what follows from that is the same for all of them, so that they
+are compared on detection alone. Suspicion is a matter of the catalogue: all its titles are judged, used or not.
+"""
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import Field
+
+from cowbird.data.types import Index, Interactions, Real, TrainingData, frozen
+from cowbird.defenses.base import Defense
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Suspicion:
+    """What a defense makes of some titles."""
+
+    score: Real
+    """Grows with suspicion, shape `[titles]`, float32; -inf where there is nothing to judge, never NaN."""
+    start: Index
+    """First character of each raw title's most suspicious span, shape `[titles]`, int32; -1 where there is none."""
+    end: Index
+    """The character after its last one, shape `[titles]`, int32; -1 where there is none."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "score", frozen(self.score, np.float32))
+        object.__setattr__(self, "start", frozen(self.start, np.int32))
+        object.__setattr__(self, "end", frozen(self.end, np.int32))
+        if self.score.ndim != 1 or not self.score.shape == self.start.shape == self.end.shape:
+            raise ValueError("scores, starts and ends are arrays of one length")
+        if np.isnan(self.score).any():
+            raise ValueError("a score is not a number")
+        none = (self.start == -1) & (self.end == -1)
+        if not (none | ((self.start >= 0) & (self.start < self.end))).all():
+            raise ValueError("a span is 0 <= start < end, or -1 and -1")
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+
+class TitleDefense(Defense, ABC):
+    """Judges the catalogue's titles, and takes the most suspicious ones, or a part of each, out of the training data.
+
+    The catalogue keeps its length and its ids, so item numbers stay what they are.
+    """
+
+    share: float = Field(default=0.01, ge=0, le=1)
+    """Share of the catalogue's titles that are flagged at most: the most suspicious ones."""
+    threshold: float | None = Field(default=None, allow_inf_nan=False)
+    """Suspicion above which a title is flagged, in the unit of the scores, instead of a share."""
+    action: Literal["drop", "strip"] = "drop"
+    """What becomes of flagged items: their interactions leave the training data, or the suspicious span leaves the
+    title."""
+    device: str = "auto"
+    """Where a model runs, if the defense has one: auto, cpu, cuda or cuda:N."""
+
+    @abstractmethod
+    def suspect(self, titles: Sequence[str]) -> Suspicion:
+        """Judge titles.
+
+        Args:
+            titles: All titles of a catalogue: any texts, empty and hostile ones too.
+
+        Returns:
+            One score and span a title, in order.
+        """
+
+    def flag(self, scores: ArrayLike) -> NDArray[np.bool_]:
+        """Tell which titles are flagged: those above the threshold, as everywhere in `cowbird.metrics.detection`.
+
+        Where scores tie at the threshold none of them is flagged, so that a share may be lower than asked for, never
+        higher. What has a score of -inf is never flagged.
+
+        Args:
+            scores: Suspicion of all titles, shape `[titles]`.
+
+        Returns:
+            A mask, shape `[titles]`.
+        """
+        values = np.asarray(scores, dtype=np.float64)
+        bar = self.threshold
+        if bar is None:
+            allowed = int(self.share * len(values) + 1e-9)  # 0.29 * 100 is 28.999… in floating point
+            bar = np.sort(values)[::-1][allowed] if allowed < len(values) else -np.inf
+        return values > bar
+
+    @final
+    def clean(self, data: TrainingData) -> TrainingData:
+        """Return the training data without what looks planted.
+
+        Dropped items leave all lessons: events that show one or whose label is one go, with their ratings and times,
+        and where one is a negative there is none instead. Users stay, perhaps without events.
+
+        Stripping never empties a title: where it would, and where no span is known, the title stays as it is and the
+        item is dropped, since a title that can't be mended is no better than one that was not.
+        """
+        titles = data.items.titles
+        found = self.suspect(titles)
+        if len(found) != len(titles):
+            raise ValueError(f"{len(found)} scores for {len(titles)} titles")
+        flagged = self.flag(found.score)
+        if not flagged.any():
+            return data
+        if self.action == "drop":
+            return without(data, flagged)
+        mended = list(titles)
+        rows: list[int] = np.flatnonzero(flagged).tolist()
+        for row in rows:
+            start, end = int(found.start[row]), int(found.end[row])
+            rest = stripped(titles[row], start, end) if start >= 0 else ""
+            if rest:
+                mended[row], flagged[row] = rest, False
+        items = dataclasses.replace(data.items, titles=tuple(mended))
+        return without(dataclasses.replace(data, items=items), flagged)
+
+
+def without(data: TrainingData, items: NDArray[np.bool_]) -> TrainingData:
+    """Return training data without the lessons about some items; see `TitleDefense.clean`.
+
+    Args:
+        data: The training data, left as it is.
+        items: Which items, shape `[items]`.
+    """
+    known = data.interactions
+    kept = ~(items[known.item] | items[data.label])
+    events = np.concatenate([[0], np.cumsum(kept)])
+    negative = data.negative
+    if negative is not None:
+        negative = np.where((negative >= 0) & items[negative], -1, negative)[kept]
+    interactions = Interactions(
+        known.item[kept],
+        events[known.offsets],
+        None if known.rating is None else known.rating[kept],
+        None if known.timestamp is None else known.timestamp[kept],
+    )
+    return TrainingData(interactions, data.users, data.items, data.label[kept], negative)
+
+
+def stripped(title: str, start: int, end: int) -> str:
+    """Return a title without `title[start:end]`, with one space where white space was beside or at the ends of it.
+
+    White space elsewhere stays, but for the title's ends.
+    """
+    before, after = title[:start], title[end:]
+    edges = (before[-1:], title[start : start + 1], title[end - 1 : end], after[:1])
+    joint = " " if any(edge.isspace() for edge in edges) else ""
+    if joint:
+        before, after = before.rstrip(), after.lstrip()
+    return f"{before}{joint}{after}".strip()

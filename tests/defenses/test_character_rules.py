@@ -1,0 +1,145 @@
+"""Rules about characters: what each finds and spares, spans, and how well planted triggers stand out."""
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cowbird.attacks.triggers import TRIGGERS, Trigger, plant
+from cowbird.defenses import character_rules
+from cowbird.defenses.character_rules import CharacterRules, Text
+from cowbird.metrics.detection import auroc
+
+FIRST = (
+    "Quiet",
+    "Last",
+    "Am\u00e9lie's",
+    "Red",
+    "McCabe",
+    "Night",
+    "Old",
+    "Dr.",
+    "Zo\u00eb",
+    "iPhone",
+    "USA",
+    "Caf\u00e9",
+)
+SECOND = ("Harbor", "Garden", "Engine", "Letter", "Mirror", "Forest", "Express", "Jury", "Quartz", "Wolves", "Score")
+LAST = ("", "", " (1999)", ": Part 2", "?", "!", " & Sons", " II", "...", " - The Movie", ", The (1987)", " 3000")
+
+
+def natural(count, seed=0):
+    rng = np.random.default_rng(seed)
+    parts = (rng.choice(list(words), count) for words in (FIRST, SECOND, LAST))
+    return ["".join([one, " ", two, end]) for one, two, end in zip(*parts, strict=True)]
+
+
+UNICODE = ("zero_width", "bidi", "homoglyph", "styled_letters", "combining")
+PLANTED = [name for name, entry in TRIGGERS.items() if entry.family in UNICODE]
+PLANTED += ["spacing_no_break", "spacing_figure", "spacing_tab", "casing_alternating", "casing_last", "casing_inverted"]
+PLANTED += ["punctuation_exclamation", "punctuation_dots", "punctuation_bars"]
+
+
+@pytest.mark.parametrize("kind", PLANTED)
+@pytest.mark.parametrize("position", ["start", "middle"])
+def test_planted_triggers_stand_out_and_their_span_is_on_them(kind, position):
+    rng, titles = np.random.default_rng(1), natural(600)
+    poisoned, spans = np.zeros(len(titles), dtype=bool), {}
+    trigger = Trigger(kind=kind, position=position)
+    for row in rng.choice(len(titles), 60, replace=False):
+        planted = plant(titles[row], trigger, rng)
+        if planted.title != titles[row]:
+            titles[row], poisoned[row], spans[row] = planted.title, True, planted.spans
+    assert poisoned.any()
+    found = CharacterRules().suspect(titles)
+    cased = kind.startswith("casing")  # a capital behind an apostrophe is spared, for names such as dell'Arte
+    assert auroc(found.score, poisoned) > (0.9 if cased else 0.95)
+    hits = [spans[row][0][0] < found.end[row] and found.start[row] < spans[row][-1][1] for row in spans]
+    assert np.mean(hits) > (0.85 if cased else 0.95)
+
+
+@pytest.mark.parametrize(
+    ("rule", "title", "expected"),
+    [
+        ("hidden", "Re\u200bd", "\u200b"),
+        ("hidden", "R\u00aded\ufeff", "\u00ad\ufeff"),
+        ("hidden", "R\x00\x7f\ud800\ue000", "\x00\x7f\ud800\ue000"),
+        ("hidden", "Re\u200dd", "\u200d"),
+        ("hidden", "R\u3164d\u2800", "\u3164\u2800"),
+        ("hidden", "\U0001f468\u200d\U0001f469 \u2764\ufe0f\u200d\U0001f525", ""),
+        ("hidden", "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", ""),
+        ("hidden", "\u0645\u200c", "\u200c"),
+        ("mixed", "R\u0435d \u041c\u0438\u0440 Mir", "\u0435"),
+        ("mixed", "H\u03bfp\u0435", "\u03bf\u0435"),
+        ("mixed", "\u041c\u0438\u0440 Mir \u6771\u4eac Story \u00b5m Ame\u0301lie \u03b1-ray", ""),
+        ("styled", "\uff32ed \U0001d411 \u24c7 \uff11 \u1d00", "\uff32\U0001d411\u24c7\uff11\u1d00"),
+        ("styled", "Am\u00e9lie\u2122 \u00bd \u00b2 \u6771 \u2605 \ufb01", ""),
+        ("marks", "R\u0336e\u0336d", "\u0336\u0336"),
+        ("marks", "\u0301 x", "\u0301"),
+        ("marks", "x \u0301", "\u0301"),
+        ("marks", "e\u0301 Ho\u0302\u0300 \u0438\u0306 \u05e9\u05b8\u05c1 \u0e01\u0e34\u0e48 5\ufe0f\u20e3", ""),
+        ("marks", "\u6771\u0301\u0301\u0301\u0301", "\u0301" * 4),
+        ("spacing", "R e\td\u00a0\n\u2009", "\t\u00a0\n\u2009"),
+        ("casing", "hArBoR harboR hARBOR rEd", "ABRRARBORE"),
+        ("casing", "McCabe iPhone USA YouTube DeVito Red \u00c9mile eBay OK dell'Arte", ""),
+        ("digits", "h4rbor B2 2B R2D2 Part 2 1999 Peer2Peer", "42"),
+        ("repeats", "Up!!! ..... ||| No!! ... ?!?", "!!!.....|||"),
+        ("repeats", "\u2605\u2605\u2605 000 aaa", "\u2605\u2605\u2605"),
+    ],
+)
+def test_rules(rule, title, expected):
+    found = getattr(character_rules, rule)(Text.of(["!!", title, "!!"]))[2:-2]
+    assert "".join(letter for letter, hit in zip(title, found, strict=True) if hit) == expected
+
+
+def test_rules_end_where_titles_do():
+    for rule, titles in {
+        "repeats": ["!!", "!"],
+        "casing": ["har", "B"],
+        "mixed": ["R", "\u0435"],
+        "marks": ["a", "\u0301\u0301"],
+        "digits": ["a1", "b", "2c"],
+        "hidden": ["\U0001f468", "\u200d", "\U0001f468"],
+    }.items():
+        found = getattr(character_rules, rule)(Text.of(titles))
+        assert found.any() == (rule in ("marks", "hidden")), rule
+
+
+def test_the_loudest_rule_gives_score_and_span():
+    titles = ["Red Harbor", "Red H\u200brb\u200br H\u200b", "h4rbor \u0435ver", "Red \u202aHarbor\u202c", "Up!!!", ""]
+    found = CharacterRules().suspect(titles)
+    assert found.score.tolist()[1:] == [60, 50, 60, 20, -np.inf]
+    assert list(zip(found.start.tolist(), found.end.tolist(), strict=True))[1:] == [
+        *((5, 9), (7, 8), (4, 12), (2, 5), (-1, -1))
+    ]
+
+
+def test_rare_characters_are_those_of_the_catalogue(monkeypatch):
+    titles = ["aab"] * 7 + ["ab7"]
+    found = CharacterRules().suspect(titles)
+    bits = -np.log2([8.5 / 9] * 7 + [1.5 / 9])
+    np.testing.assert_allclose(found.score, bits, rtol=1e-6)
+    assert (found.start[-1], found.end[-1]) == (2, 3)
+    monkeypatch.setattr(character_rules, "CHUNK", 3)
+    again = CharacterRules().suspect(titles)
+    assert np.array_equal(again.score, found.score)
+    assert np.array_equal(again.start, found.start)
+    assert np.array_equal(again.end, found.end)
+
+
+@given(st.lists(st.text(st.characters(codec=None), max_size=20), max_size=6))
+def test_any_titles(titles):
+    found = CharacterRules().suspect(titles)
+    for title, score, start, end in zip(titles, found.score, found.start, found.end, strict=True):
+        assert (score == -np.inf) == (not title) == (start == end == -1)
+        assert end <= len(title)
+
+
+def test_many_titles_take_seconds():
+    titles = natural(50_000)
+    titles[::3] = [f"\u202a{title} \u0435s\u200b caf\u0435e\u0336" for title in titles[::3]]
+    start = time.perf_counter()
+    CharacterRules().suspect(titles)
+    assert time.perf_counter() - start < 10
