@@ -14,6 +14,7 @@ from cowbird.experiments import results
 from cowbird.files import write_text
 
 POOLED = ("ndcg", "ndcg_change", "exposure_hr", "exposure_hr_clean", "lift_hr", "selectivity_hr")
+NO_K = results.NO_K
 SUFFIXES = ("", "_lower_bound", "_over_seeds")
 
 
@@ -35,7 +36,9 @@ def main() -> None:
     if all(row.seed is not None for row in rows):
         single = pooled
     kept = [
-        rounded(row) for row in rows if row.k == arguments.k and row.metric in (pooled if row.seed is None else single)
+        rounded(row)
+        for row in rows
+        if row.k == NO_K or (row.k == arguments.k and row.metric in (pooled if row.seed is None else single))
     ]
     write_text(arguments.out, results.to_csv(kept))
     print(f"{len(kept)} rows in {arguments.out}")
