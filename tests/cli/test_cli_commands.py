@@ -151,7 +151,7 @@ def test_bad_devices(call, spec, tmp_path, device):
     [
         (lambda text: text + "[split]\ncuckoo = 1\n", "split.cuckoo: this key is not known"),
         (lambda text: text.replace("hidden", '"\\u001b[31mhid\\u202e"'), "this key is not known"),
-        (lambda text: text.replace('"sasrec"', '"sasrek"'), "no victim named 'sasrek'. Known: gru4rec, sasrec"),
+        (lambda text: text.replace('"sasrec"', '"sasrek"'), "no victim named 'sasrek'. Known: gru4rec, llara, sasrec"),
         (lambda text: text.replace('"sasrec"', '"\\u001b[31m"'), "no victim named"),
         (lambda text: text.replace("epochs = 1", "epochs = 0"), "epochs: Input should be greater than or equal to 1"),
         (lambda text: text.replace("[[attacks]]", "[attacks]"), "Write [[attacks]] before each"),
