@@ -374,3 +374,22 @@ def test_control_tokens_stay_text_when_the_tokenizer_was_saved(thinking, tmp_pat
     text = "".join((*control, *plain))
     assert read(text)["input_ids"] == tokenizer(text)["input_ids"]
     assert read.get_vocab() == tokenizer.get_vocab()
+
+
+def test_a_tokenizer_that_begins_with_a_space_adds_none_between_pieces():
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = sorted(set("".join(templates("movie", 2)) + "UpHeat,\n") - {" "})
+    vocabulary = [("<unk>", 0.0), ("</s>", 0.0), ("\u2581", -2.0), *((letter, -3.0) for letter in letters)]
+    inner = Tokenizer(models.Unigram(vocabulary, unk_id=0))
+    inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    inner.decoder = decoders.Metaspace(prepend_scheme="always")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>", eos_token="</s>")
+    history = Interactions.from_lists([[0]])
+    choices = Choices(history, np.array([[0, 1]], np.int32), np.array([1], np.int32), np.zeros(1, np.int32))
+    book = Book(tokenizer, ["Up", "Heat"], "movie", 2)
+    tokens = book.write(choices, np.array([False]), np.array([0]))
+    words = "".join(tokenizer.convert_ids_to_tokens(tokens.token.tolist())).replace("\u2581", " ")
+    first = templates("movie", 2)[0].replace("[HistoryHere]", "Up").replace("[CansHere]", "Up, Heat")
+    assert words.strip() == f"{first} Heat</s>"

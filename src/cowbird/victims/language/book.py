@@ -62,13 +62,12 @@ class Book:
     """
 
     def __init__(self, tokenizer: Any, titles: Sequence[str], domain: Domain, candidates: int) -> None:
-        plain = {"add_special_tokens": False, "return_attention_mask": False, "split_special_tokens": True}
         self.tokenizer, self.titles = tokenizer, tuple(shown(title) for title in titles)
         asked = templates(domain, candidates)
         parts = [part.replace(CANDIDATES, HISTORY).rstrip().split(f" {HISTORY}") for part in asked]
         texts = [f" {title}" for title in self.titles]
         texts += [",", *(text for part in parts for text in part)]
-        rows: list[list[int]] = tokenizer(texts, **plain)["input_ids"]
+        rows = _behind(tokenizer, texts)
         start = [tokenizer.bos_token_id] if tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id] else []
         rows = [row[:TITLE_TOKENS] for row in rows[: len(self.titles)]] + rows[len(self.titles) :]
         # The item's own token is replaced by a vector, so which it is does not matter.
@@ -147,3 +146,13 @@ class Book:
         slots = np.where(used == self.slot, items[there], -1)
         item = np.repeat(slots, self.lengths[used]).astype(np.int32)
         return Tokens(token, offsets, offsets[:-1] + prompt, item)
+
+
+def _behind(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Tokenize texts as they stand behind other text: some tokenizers put a space before whatever begins."""
+    plain = {"add_special_tokens": False, "return_attention_mask": False, "split_special_tokens": True}
+    before: list[int] = tokenizer("\n", **plain)["input_ids"]
+    whole: list[list[int]] = tokenizer([f"\n{text}" for text in texts], **plain)["input_ids"]
+    alone: list[list[int]] = tokenizer(list(texts), **plain)["input_ids"]
+    count = len(before)
+    return [row[count:] if row[:count] == before else own for row, own in zip(whole, alone, strict=True)]
