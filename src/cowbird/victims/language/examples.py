@@ -21,9 +21,10 @@ from cowbird.files import replacing
 
 TITLE_LENGTH = 300
 """Most characters of a title that reach a prompt."""
-_HALF = re.compile("[\ud800-\udfff]")
+HALF = re.compile("[\ud800-\udfff]")
 """Half of a surrogate pair, which is no text; JSON can bring one."""
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+"""A run of control characters and line breaks."""
 
 
 def quotable(title: str) -> str:
@@ -33,8 +34,8 @@ def quotable(title: str) -> str:
     its quotation or its line; it is cut after 300 characters. Everything else, such as zero-width characters, stays:
     the model should see what the catalogue holds.
     """
-    whole = _HALF.sub("\N{REPLACEMENT CHARACTER}", title[:TITLE_LENGTH])
-    return _CONTROL.sub(" ", whole).replace('"', "'").strip()
+    whole = HALF.sub("\N{REPLACEMENT CHARACTER}", title[:TITLE_LENGTH])
+    return CONTROL.sub(" ", whole).replace('"', "'").strip()
 
 
 class Example(NamedTuple):

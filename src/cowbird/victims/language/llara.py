@@ -117,12 +117,7 @@ class LLaRA(Chooser):
         loaded = load(self.llm, place.device, self.tuning.dtype(place.device))
         model = adapted(loaded.model, self.llm, torch_stream(seed, "adapters"))
         if start is not None:
-            if not isinstance(start, FittedLLaRA) or start.spec.llm != self.llm:
-                raise UserError(
-                    "Tuning can't start from that model: it is tuned from another language model, or otherwise.",
-                    "Start from a LLaRA with the same llm.",
-                )
-            folders.copy_weights(start.model, model)
+            folders.start_from(start, FittedLLaRA, NAME, self.llm, model)
             known = None if start.projector is None or self.prompts == "text" else start.projector.items
             if known not in (None, len(data.items)):
                 raise UserError(

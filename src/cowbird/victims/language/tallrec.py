@@ -22,12 +22,11 @@ from torch import Tensor
 from cowbird.data.instructions import Instruction
 from cowbird.data.judgments import Judgments
 from cowbird.data.types import IntArray, Items
-from cowbird.errors import UserError
 from cowbird.rng import stream, torch_stream
 from cowbird.victims.base import FittedJudge, Judge, Workplace
 from cowbird.victims.language import folders
 from cowbird.victims.language.engine import serving
-from cowbird.victims.language.examples import Example, Tokens, quotable, tokenize
+from cowbird.victims.language.examples import CONTROL, HALF, Example, Tokens, quotable, tokenize
 from cowbird.victims.language.llm import Llm, Loaded, adapted, cache_folder, load
 from cowbird.victims.language.packing import hidden_states, moved, pack, split
 from cowbird.victims.language.tuning import Curve, Tuning, tune
@@ -60,7 +59,6 @@ INPUT_LENGTH = 8000
 """Most characters of a written input that reach a prompt, up to its end, where the question stands."""
 _LINES = ("User Unpreference:", "Whether the user will like")
 """How lines after the first begin in a published input."""
-_HALF, _CONTROL = re.compile("[\ud800-\udfff]"), re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _HEADING = re.compile(r"\A(?:#{2,}\s*)+")
 
 
@@ -97,7 +95,7 @@ def from_instructions(records: Iterable[Instruction]) -> list[Example]:
 
 def _unbroken(text: str, lines: tuple[str, ...] = ()) -> str:
     """Return a text in one line, or in as many more as begin as given, each at most once and in that order."""
-    first, *parts = _CONTROL.split(_HALF.sub("\N{REPLACEMENT CHARACTER}", text))
+    first, *parts = CONTROL.split(HALF.sub("\N{REPLACEMENT CHARACTER}", text))
     written, nth = first, 0
     for part in parts:
         place = next((at for at in range(nth, len(lines)) if part.startswith(lines[at])), None)
@@ -167,12 +165,7 @@ class TALLRec(Judge):
         loaded = load(self.llm, place.device, self.tuning.dtype(place.device))
         model = adapted(loaded.model, self.llm, torch_stream(seed, "adapters"))
         if start is not None:
-            if not isinstance(start, FittedTALLRec) or start.spec.llm != self.llm:
-                raise UserError(
-                    "Tuning can't start from that model: it is tuned from another language model, or otherwise.",
-                    "Start from a TALLRec with the same llm.",
-                )
-            folders.copy_weights(start.model, model)
+            folders.start_from(start, FittedTALLRec, NAME, self.llm, model)
         tokens = tokenize(loaded.tokenizer, written, cache=cache_folder() / "tokens")
         curve = tune(model, tokens, self.tuning, seed, place)
         return FittedTALLRec(self, Loaded(model, loaded.tokenizer), place.device, curve)
