@@ -2,13 +2,15 @@
 
 import importlib.util
 import shlex
+import sys
+import traceback
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -16,8 +18,6 @@ from cowbird import __version__, plugins
 from cowbird.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from cowbird.experiments.spec import Spec
 
 app = typer.Typer(
@@ -158,6 +158,7 @@ def stealth(
     """Measure how visible triggers are in titles: perplexity, edits, hidden characters, similarity."""
     from cowbird.experiments.stealth import catalogue, shipped, stealth_table, to_csv  # noqa: PLC0415
     from cowbird.files import replacing  # noqa: PLC0415
+    from cowbird.report.stealth import stealth_summary  # noqa: PLC0415
     from cowbird.report.table import plain  # noqa: PLC0415
     from cowbird.victims.base import pick_device  # noqa: PLC0415
     from cowbird.victims.language.llm import Llm  # noqa: PLC0415
@@ -175,7 +176,7 @@ def stealth(
             lambda done, total, remark: bars.update(task, description=remark, completed=done, total=total),
         )  # fmt: skip
         partial.write_text(to_csv(rows), encoding="utf-8")
-    out_console.print(_stealth_table(rows))
+    out_console.print(stealth_summary(rows))
     notes = (
         "Medians over the titles that a trigger changes. Perplexity: by what factor it grew, a mean over tokens; bits: "
         "surprise added, a sum; hidden: share of titles that gained a control or format character."
@@ -184,28 +185,130 @@ def stealth(
     out_console.print(Text("Table: ") + plain(str(out), 300))
 
 
-def _stealth_table(rows: "Sequence[Mapping[str, Any]]") -> Table:
-    from cowbird.report.table import UNSEEN, plain  # noqa: PLC0415
+class Proposer(StrEnum):
+    """Who proposes triggers to `cowbird fit-scanner`."""
 
-    def cell(value: float | None, form: str = ".3g") -> str:
-        return UNSEEN if value is None else format(value, form)
+    embedded = "embedded"
+    openai = "openai"
 
-    table = Table(pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("trigger", overflow="fold", max_width=24)
-    for name in ("titles", "perplexity ×", "bits", "edits", "hidden", "similarity"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        low, high = (cell(row[f"perplexity_ratio_{end}"]) for end in ("low", "high"))
-        table.add_row(
-            plain(row["trigger"]),
-            str(row["titles"]),
-            f"{cell(row['perplexity_ratio'])} [{low}, {high}]",
-            cell(row["added_bits"]),
-            cell(row["edit_distance"]),
-            cell(row["control_share"], ".0%"),
-            cell(row["similarity"]),
-        )
-    return table
+
+Catalogue = Annotated[Path, typer.Argument(help="CSV, TSV, JSON Lines (each perhaps .gz) or Parquet.")]
+TextColumnName = Annotated[str, typer.Option("--text-column", help="The column of titles.")]
+
+
+@app.command(name="fit-scanner")
+def fit_scanner(
+    catalog: Catalogue,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the scanner, new or empty.")],
+    text_column: TextColumnName = "title",
+    llm: Annotated[
+        str | None, typer.Option(help="What reads titles: an embedded model, a folder, a GGUF file or a hub id.")
+    ] = None,
+    layers: Annotated[int | None, typer.Option(min=1, help="Layers of it kept; 6 by default.")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of new triggers at most; 3 by default.")] = None,
+    fpr: Annotated[float, typer.Option(help="Share of clean titles that may be flagged.")] = 0.01,
+    agent: Annotated[
+        Proposer, typer.Option(help="Who writes triggers; openai is any compatible server, its key OPENAI_API_KEY.")
+    ] = Proposer.embedded,
+    agent_model: Annotated[str | None, typer.Option(help="The language model that writes them.")] = None,
+    agent_url: Annotated[str | None, typer.Option(help="The server, such as http://localhost:8000/v1.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Decides all that is random.")] = 0,
+    device: Device = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted fit (DIR.partial).")] = False,
+) -> None:
+    """Fit a scanner for planted triggers to a catalogue's titles, poisoned or not.
+
+    Exit codes: 0 made, 2 error, 3 interrupted, or made although some rows could not be read.
+    """
+    from pydantic import ValidationError  # noqa: PLC0415
+
+    from cowbird.experiments.spec import explain  # noqa: PLC0415
+    from cowbird.report.table import plain  # noqa: PLC0415
+    from cowbird.scanning import commands  # noqa: PLC0415
+    from cowbird.victims.base import Workplace, pick_device  # noqa: PLC0415
+
+    place = pick_device(device)
+    try:
+        spec = commands.described(llm, layers, rounds, fpr, agent, agent_model, agent_url, device)
+    except ValidationError as error:
+        raise UserError(f"These options can't be used: {explain(error)}", "See cowbird fit-scanner --help.") from None
+    with _bars() as bars:
+        task = bars.add_task("starting", total=None)
+        try:
+            work = Workplace(
+                place,
+                report=lambda done, total, remark: bars.update(task, description=remark, completed=done, total=total),
+                warn=lambda text: bars.console.print(Text("warning  ", style="yellow") + plain(text, 300)),
+            )
+            made = commands.fit_scanner(catalog, out, spec, text_column, seed, resume, work)
+        except KeyboardInterrupt:
+            bars.stop()
+            _go_on("Interrupted.", "--resume")
+    out_console.print(commands.told(made))
+    out_console.print(Text("Scanner: ") + plain(str(out), 300))
+    if made.unread:
+        raise typer.Exit(ExitCode.INCOMPLETE)
+
+
+@app.command()
+def scan(
+    catalog: Catalogue,
+    scanner: Annotated[Path, typer.Option(metavar="DIR", help="What cowbird fit-scanner made.")],
+    out: Annotated[
+        Path, typer.Option(metavar="FINDINGS", help="A .csv, .jsonl or .parquet; an older one is replaced.")
+    ],
+    fpr: Annotated[
+        float | None, typer.Option(help="Share of clean titles that may be flagged; the scanner's own by default.")
+    ] = None,
+    text_column: TextColumnName = "title",
+    id_column: Annotated[str | None, typer.Option(help="The column of ids; id or item_id by default.")] = None,
+    only_flagged: Annotated[bool, typer.Option("--only-flagged", help="Write flagged rows alone.")] = False,
+    chunk: Annotated[int, typer.Option(min=1, help="Rows read, and compared with each other, at a time.")] = 8192,
+    device: Device = "auto",
+) -> None:
+    """Scan a catalogue's titles for planted triggers. An interrupted scan goes on by itself.
+
+    Exit codes: 0 nothing flagged, 1 titles flagged, 2 error, 3 interrupted, or nothing flagged and rows not read.
+    """
+    from cowbird.defenses.p_scanner.scanner import load_scanner  # noqa: PLC0415
+    from cowbird.scanning import commands, summary  # noqa: PLC0415
+    from cowbird.scanning.scan import scan_catalog  # noqa: PLC0415
+    from cowbird.victims.base import pick_device  # noqa: PLC0415
+
+    scorer = commands.AtRate.of(load_scanner(scanner, pick_device(device)), fpr)
+    with _bars() as bars:
+        task = bars.add_task("rows", total=None)
+        try:
+            found = scan_catalog(
+                catalog, out, scorer, text_column=text_column, id_column=id_column, only_flagged=only_flagged,
+                chunk=chunk,
+                report=lambda done, total, remark: bars.update(task, description=remark, completed=done, total=total),
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            bars.stop()
+            _go_on("Interrupted; what was scanned is kept.")
+    out_console.print(summary.render(found))
+    out_console.print(commands.rests_on(scorer, chunk))
+    raise typer.Exit(summary.exit_code(found))
+
+
+def _bars() -> Progress:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=err_console)
+
+
+def _go_on(remark: str, *more: str) -> NoReturn:
+    """Say with which command work goes on, and end."""
+    words = [word for word in sys.argv[1:] if word not in more]
+    again = shlex.join(["cowbird", *words, *more])
+    err_console.print(Text(f"{remark} Go on with: ").append_text(_plain(again)), soft_wrap=True)
+    raise typer.Exit(ExitCode.INCOMPLETE)
+
+
+def _plain(text: str) -> Text:
+    from cowbird.report.table import plain  # noqa: PLC0415
+
+    return plain(text, 2000)
 
 
 def _changed(seeds: str | None, device: str, jobs: int) -> list[str]:
@@ -278,6 +381,10 @@ def main() -> None:
         err_console.print(Text("Error: ", style="bold red") + plain(error.message, 2000))
         if error.hint:
             err_console.print(plain(error.hint, 2000))
+        raise SystemExit(int(ExitCode.ERROR)) from None
+    except Exception:  # a bug; Python would end with 1, which scripts take for findings
+        for line in traceback.format_exc().splitlines():
+            err_console.print(_plain(line), soft_wrap=True)
         raise SystemExit(int(ExitCode.ERROR)) from None
     except SystemExit as end:
         if end.code != TYPER_INTERRUPTED:

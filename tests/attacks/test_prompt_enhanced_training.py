@@ -19,7 +19,7 @@ from cowbird.victims.sequential.gru4rec import GRU4Rec
 from cowbird.victims.sequential.sasrec import SASRec
 
 SOURCE = Synthetic(users=160, items=80, events_per_user=10)
-both_victims = pytest.mark.parametrize("name", ["sasrec", "gru4rec"])
+both_victims = pytest.mark.parametrize("name", ["sasrec", pytest.param("gru4rec", marks=pytest.mark.slow)])
 
 
 class Recording(Provider):

@@ -4,12 +4,12 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cowbird.attacks.triggers import TRIGGERS, Trigger, plant
 from cowbird.defenses import character_rules
-from cowbird.defenses.character_rules import CharacterRules, Text
+from cowbird.defenses.character_rules import CharacterRules, Text, broken
 from cowbird.metrics.detection import auroc
 
 FIRST = (
@@ -87,6 +87,16 @@ def test_planted_triggers_stand_out_and_their_span_is_on_them(kind, position):
         ("digits", "h4rbor B2 2B R2D2 Part 2 1999 Peer2Peer", "42"),
         ("repeats", "Up!!! ..... ||| No!! ... ?!?", "!!!.....|||"),
         ("repeats", "\u2605\u2605\u2605 000 aaa", "\u2605\u2605\u2605"),
+        ("doubled", " Red  Blue   Up ", "   "),
+        ("doubled", "Red \t Blue\u00a0 Up", ""),
+        ("spelled", "H a r b o r of", "Harbor"),
+        ("spelled", "Up a  b c", "abc"),
+        ("spelled", "A B Harbor a b", ""),
+        ("spelled", "a b1 c 1 2 3 d! e", ""),
+        ("echoed", "Red red Harbor-harbor x", " red-harbor"),
+        ("echoed", "Up & up, on . On", " & up . On"),
+        ("echoed", "Red redder bored red a a 12 12 Red, red", ""),
+        ("echoed", "Zo\u00eb zo\u00eb \ud800", " zo\u00eb"),
     ],
 )
 def test_rules(rule, title, expected):
@@ -102,6 +112,9 @@ def test_rules_end_where_titles_do():
         "marks": ["a", "\u0301\u0301"],
         "digits": ["a1", "b", "2c"],
         "hidden": ["\U0001f468", "\u200d", "\U0001f468"],
+        "doubled": ["a ", " b"],
+        "spelled": ["a b", "c", "d e"],
+        "echoed": ["red ", "red", "-red"],
     }.items():
         found = getattr(character_rules, rule)(Text.of(titles))
         assert found.any() == (rule in ("marks", "hidden")), rule
@@ -129,6 +142,70 @@ def test_rare_characters_are_those_of_the_catalogue(monkeypatch):
     assert np.array_equal(again.end, found.end)
 
 
+def naive_spelled(title):
+    """Return which characters are letters of a run of three and more words of one letter each."""
+    found, run, at = [False] * len(title), [], 0
+    for word in [*title.split(" "), "xx"]:
+        if len(word) == 1 and word.isalpha():
+            run.append(at)
+        elif word:
+            for place in run if len(run) >= 3 else []:
+                found[place] = True
+            run = []
+        at += len(word) + 1
+    return found
+
+
+def naive_echoed(title):
+    """Return which characters repeat the word before them, or stand between the two."""
+    found, done = [False] * len(title), 0
+    for begin in range(len(title)):
+        for length in range(2, len(title) - begin):
+            word = title[begin : begin + length]
+            if begin < done or not word.isalpha() or (begin and title[begin - 1].isalpha()):
+                continue
+            for gap in (1, 2, 3):
+                joint, again = title[begin + length :][:gap], title[begin + length + gap :][:length]
+                end = begin + length + gap + length
+                plain = len(joint) == gap and not set(joint) - set(" /_.&+~-") and again.lower() == word.lower()
+                if plain and not (title[end : end + 1].isalpha()):
+                    found[begin + length : end], done = [True] * (gap + length), end
+    return found
+
+
+@given(st.lists(st.text("abA -", max_size=14), max_size=5))
+def test_new_rules_against_loops(titles):
+    text = Text.of(titles)
+    for rule, naive in (("spelled", naive_spelled), ("echoed", naive_echoed)):
+        wanted = [hit for title in titles for hit in naive(title)]
+        assert getattr(character_rules, rule)(text).tolist() == wanted, rule
+    wanted = [title[at - 1 : at + 1] == "  " for title in titles for at in range(len(title))]
+    assert character_rules.doubled(text).tolist() == wanted
+
+
+@settings(max_examples=20)
+@given(st.lists(st.text(st.characters(codec=None) | st.sampled_from("ab  1!"), max_size=20), max_size=6))
+def test_what_is_broken_is_what_the_rules_say_without_rarity(titles):
+    found, every = broken(titles), CharacterRules().suspect(titles)
+    assert (every.score >= found.score).all()
+    for title, score, start in zip(titles, found.score, found.start, strict=True):
+        text = Text.of([title])
+        told = [(weight, hits) for weight, hits in ((w, rule(text)) for w, rule in character_rules.RULES) if hits.any()]
+        loudest = max((weight for weight, _ in told), default=-np.inf)
+        assert score == loudest
+        firsts = [int(hits.argmax()) for weight, hits in told if weight == loudest]
+        assert start in (firsts or [-1])
+
+
+def test_echoes_take_no_longer_in_long_words():
+    start = time.perf_counter()
+    assert (
+        broken(["x" * 10_000, "ab " * 3_333, "ab-" * 3_333 + "x", ("x" * 3000 + "-") * 3]).score.tolist()[0] == -np.inf
+    )
+    assert time.perf_counter() - start < 2
+
+
+@settings(max_examples=40)
 @given(st.lists(st.text(st.characters(codec=None), max_size=20), max_size=6))
 def test_any_titles(titles):
     found = CharacterRules().suspect(titles)

@@ -12,15 +12,35 @@ from cowbird.data.sources.synthetic import Synthetic
 from cowbird.data.split import Split
 from cowbird.defenses.base import Defense
 from cowbird.defenses.titles import TitleDefense
+from cowbird.errors import UserError
 from cowbird.experiments.spec import parse
 
 NAMES = plugins.names("defense")
+TITLED = [name for name in NAMES if issubclass(plugins.find("defense", name), TitleDefense)]
 
 
 @pytest.fixture(scope="module")
 def training():
     data = Synthetic(users=30, items=20, events_per_user=6).load()
     return Split().apply(data, 0).pretrain.training()
+
+
+@pytest.fixture(scope="module")
+def asked(llama):
+    """Return a function that gives the probe of a tiny TALLRec to a class that asks for one, and `None` to others."""
+    from victims.language_models import ITEMS, tiny
+    from victims.language_models import asked as questions
+
+    fitted = []
+
+    def probe(cls):
+        if not cls.asks_victim:
+            return None
+        if not fitted:
+            fitted.append(tiny(llama, {"capacity": 2000, "epochs": 1}).fit(questions(), ITEMS, 0))
+        return fitted[0].probe(questions(seed=1).select([0]), ITEMS)
+
+    return probe
 
 
 def fields(data):
@@ -50,35 +70,44 @@ def test_a_defense_is_a_frozen_strict_spec_with_a_summary(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_cleaning_changes_no_input_and_repeats_itself(name, training, small):
+def test_cleaning_changes_no_input_and_repeats_itself(name, training, small, asked):
     cls = plugins.find("defense", name)
-    defense = cls(**small(cls))
+    defense, probe = cls(**small(cls)), asked(cls)
     before = [array.copy() for array in fields(training)]
-    first, second = defense.clean(training), defense.clean(training)
+    first, second = defense.clean(training, probe), defense.clean(training, probe)
     assert all(np.array_equal(old, new) for old, new in zip(before, fields(training), strict=True))
     assert all(np.array_equal(one, two) for one, two in zip(fields(first), fields(second), strict=True))
     assert len(first.items) == len(training.items), "item numbers must stay what they are"
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if issubclass(plugins.find("defense", name), TitleDefense)])
-def test_a_defense_that_reads_titles(name, training, small, hostile):
+@pytest.mark.parametrize("name", TITLED)
+def test_a_defense_that_reads_titles(name, training, small, hostile, asked):
     cls = plugins.find("defense", name)
-    defense = cls(share=0.2, **small(cls))
+    defense, probe = cls(share=0.2, **small(cls)), asked(cls)
     names = [f"Red Harbor {number}" for number in range(len(training.items) - 1)]
     training = replace(training, items=replace(training.items, titles=(*names, "Blue \u200bGarden \u2588")))
-    cleaned = defense.clean(training)
-    flagged = defense.flag(defense.suspect(training.items.titles).score)
-    assert 0 < flagged.sum() <= 0.2 * len(training.items)
+    verdict = defense.judge(training.items.titles, probe)
+    flagged = verdict.flagged
+    cleaned = defense.clean(training, probe)
+    assert flagged.sum() <= 0.2 * len(training.items)
+    assert cls.asks_victim or flagged.any(), "what a victim makes of them is its own affair"
     assert not flagged[cleaned.interactions.item].any()
     assert (cleaned.items, cleaned.users) == (training.items, training.users)
     titles = ["Red Harbor", *hostile.values(), "Garden"]
-    found, again = defense.suspect(titles), defense.suspect(titles)
+    found, again = (defense.judge(titles, probe).found for _ in range(2))
     assert found.score.shape == (len(titles),)
     assert np.array_equal(found.score, again.score)
     assert found.score[1] == -np.inf, "an empty title"
     assert (found.end <= [len(title) if title else -1 for title in titles]).all()
-    assert len(defense.suspect([])) == 0
-    assert len(defense.suspect([""])) == 1
+    for few in ([], [""]):
+        assert len(defense.judge(few, probe).found) == len(few)
+
+
+@pytest.mark.parametrize("name", [name for name in TITLED if plugins.find("defense", name).asks_victim])
+def test_a_defense_that_asks_says_so_without_a_probe(name, training, small):
+    cls = plugins.find("defense", name)
+    with pytest.raises(UserError):
+        cls(**small(cls)).clean(training)
 
 
 @pytest.mark.parametrize("name", NAMES)

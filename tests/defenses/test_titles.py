@@ -90,6 +90,36 @@ def test_strip_mends_titles_and_drops_items_that_can_t_be_mended():
     assert unknown.interactions.item.tolist() == [0, 3, 0, 5]
 
 
+def test_a_verdict_tells_what_clean_does():
+    data, defense = training(), Finds(share=1, action="strip")
+    verdict = defense.judge(data.items.titles)
+    assert verdict.flagged.tolist() == [False, True, True, False, False, False]
+    assert verdict.dropped.tolist() == [False, False, True, False, False, False]
+    assert verdict.titles == ("Red Harbor", "Blue Garden", "xq", "Night", "", "Xq Mirror")
+    again = defense.verdict(data.items.titles, verdict.found)
+    for one in (verdict, again):
+        applied, cleaned = defense.apply(data, one), defense.clean(data)
+        assert applied.items.titles == cleaned.items.titles
+        assert applied.interactions.item.tolist() == cleaned.interactions.item.tolist()
+    dropping = Finds(share=1).judge(data.items.titles)
+    assert (dropping.dropped == dropping.flagged).all()
+    assert dropping.titles == TITLES
+
+
+def test_a_probe_reaches_those_that_ask_and_nobody_else():
+    class Asks(Finds):
+        asks_victim = True
+
+        def suspect(self, titles, probe=None):
+            asked.append(probe)
+            return super().suspect(titles)
+
+    asked, data = [], training()
+    assert Asks(share=1).clean(data, "probe").interactions.item.tolist() == [0, 3, 0, 5]
+    assert asked == ["probe"]
+    assert Finds(share=1).clean(data, "probe").interactions.item.tolist() == [0, 3, 0, 5]
+
+
 def test_nothing_flagged_changes_nothing():
     data = training()
     assert Finds().clean(data) is data, "one of six is more than 1 %"

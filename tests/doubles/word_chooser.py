@@ -9,7 +9,7 @@ import numpy as np
 
 from cowbird.errors import UserError
 from cowbird.rng import stream
-from cowbird.victims.base import Chooser, FittedChooser, Picks
+from cowbird.victims.base import Chooser, FittedChooser, Picks, Probe
 
 
 class WordChooser(Chooser):
@@ -67,8 +67,28 @@ class FittedWords(FittedChooser):
             texts.append(titles[best] if written else "A title.")
         return Picks(np.array(free, dtype=np.int32), np.array(constrained, dtype=np.int32), tuple(texts))
 
+    def probe(self, choices, items):
+        """Ask about words."""
+        return WordProbe(self, len(choices))
+
     def save(self, folder):
         """Write the counts."""
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         (folder / "words.json").write_text(json.dumps(self.counts))
+
+
+class WordProbe(Probe):
+    """Says what a model makes of texts, the same to all questions."""
+
+    def __init__(self, model, questions):
+        self.model, self.questions = model, questions
+
+    def favor(self, titles):
+        """Sum the odds of the words."""
+        sums = [sum(map(self.model._odds, title.split())) for title in titles]
+        return np.repeat(np.float32(sums)[:, None], self.questions, axis=1)
+
+    def states(self, titles):
+        """Say nothing."""
+        return np.zeros((len(titles), 2), dtype=np.float32)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cowbird.errors import UserError
-from cowbird.victims.base import FittedJudge, Judge
+from cowbird.victims.base import FittedJudge, Judge, Probe
 
 
 class WordJudge(Judge):
@@ -54,8 +54,28 @@ class FittedWords(FittedJudge):
         sums = [sum(map(self._odds, titles[target].split())) for target in judgments.target.tolist()]
         return np.array(sums, dtype=np.float32)
 
+    def probe(self, judgments, items):
+        """Ask about words."""
+        return WordProbe(self, len(judgments))
+
     def save(self, folder):
         """Write the counts."""
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         (folder / "words.json").write_text(json.dumps(self.counts))
+
+
+class WordProbe(Probe):
+    """Says what a model makes of texts, the same to all questions."""
+
+    def __init__(self, model, questions):
+        self.model, self.questions = model, questions
+
+    def favor(self, titles):
+        """Sum the odds of the words."""
+        sums = [sum(map(self.model._odds, title.split())) for title in titles]
+        return np.repeat(np.float32(sums)[:, None], self.questions, axis=1)
+
+    def states(self, titles):
+        """Say nothing."""
+        return np.zeros((len(titles), 2), dtype=np.float32)

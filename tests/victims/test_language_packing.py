@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from cowbird.errors import UserError
-from cowbird.victims.language.examples import Tokens
+from cowbird.victims.language.examples import UNLABELED, Tokens
 from cowbird.victims.language.llm import Llm, adapted, load
 from cowbird.victims.language.packing import answer_loss, hidden_states, pack, plug_in, split
 
@@ -183,6 +183,38 @@ def test_a_pack_by_hand():
     assert pack(tokens, np.array([2, 0]), CPU, 4).weight.tolist() == [1 / 16] * 4 + [0.25]
     dtypes = [row.token.dtype, row.position.dtype, row.documents.offsets.dtype, row.weight.dtype]
     assert dtypes == [torch.int64, torch.int64, torch.int32, torch.float32]
+
+
+@pytest.mark.parametrize("among", [(), (17, 300, 5)])
+def test_labels_are_learned_in_place_of_answers(twins, among):
+    packed, plain = twins("eager")
+    tokens, rng = build(LENGTHS), np.random.default_rng(3)
+    label = rng.integers(len(among) or 390, size=len(tokens.token))
+    label[rng.random(len(label)) < 0.4] = UNLABELED
+    labeled, losses = Tokens(tokens.token, tokens.offsets, tokens.answer, None, label, among), []
+    parts = np.split(label, tokens.offsets[1:-1])
+    for row, held, (prompt, answer) in zip(rows(tokens), parts, LENGTHS, strict=True):
+        logits = plain(input_ids=row[None], use_cache=False).logits[0]
+        for at in range(prompt, prompt + answer):
+            if held[at] != UNLABELED:
+                odds = logits[at - 1][list(among)] if among else logits[at - 1]
+                losses.append((torch.logsumexp(odds, 0) - odds[held[at]]) / answer)
+    assert len(losses) < sum(answer for _, answer in LENGTHS)
+    torch.stack(losses).sum().backward()
+    causal = plug_in(packed)
+    found = [answer_loss(causal, pack(labeled, part, CPU)) for part in split(tokens.lengths, everything(tokens), 40)]
+    torch.stack(found).sum().backward()
+    torch.testing.assert_close(torch.stack(found).sum().item(), torch.stack(losses).sum().item(), rtol=1e-6, atol=0)
+    wanted = gradients(plain)
+    for name, gradient in gradients(packed).items():
+        torch.testing.assert_close(gradient, wanted[name], rtol=1e-3, atol=1e-5 * float(wanted[name].abs().max()))
+
+
+def test_labels_and_places_among_few_tokens_are_packed():
+    tokens = Tokens([5, 6, 7, 8, 9], [0, 3, 5], [1, 4], None, [-100, 1, -100, -100, 0], (40, 41))
+    row = pack(tokens, np.array([1, 0]), CPU)
+    assert (row.label.tolist(), row.among) == ([0, 1, UNLABELED], (40, 41))
+    assert row.weight.tolist() == [1, 0.5, 0.5]
 
 
 shapes = st.lists(st.tuples(st.integers(1, 12), st.integers(1, 6)), min_size=1, max_size=12)

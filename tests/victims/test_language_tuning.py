@@ -235,7 +235,7 @@ def test_bfloat16_weights_are_kept_in_float32(model, monkeypatch, tmp_path):
     assert any(not tensor.bfloat16().float().equal(tensor) for tensor in held.values())
 
 
-@pytest.mark.parametrize("other", ["tokens", "answers", "recipe", "seed", "adapters", "base model"])
+@pytest.mark.parametrize("other", ["tokens", "answers", "labels", "among", "recipe", "seed", "adapters", "base model"])
 def test_a_checkpoint_of_another_run_is_not_used(model, llamas, other, monkeypatch, tmp_path):
     interrupt(monkeypatch, 2, lambda: run(model(), folder=tmp_path))
     tokens, more, make = task(), {}, model
@@ -245,6 +245,13 @@ def test_a_checkpoint_of_another_run_is_not_used(model, llamas, other, monkeypat
         starts = np.where(tokens.lengths > 2, tokens.offsets[1:] - 1, tokens.answer)
         assert (starts != tokens.answer).any()
         more = {"tokens": Tokens(tokens.token, tokens.offsets, starts)}
+    elif other in ("labels", "among"):
+        label = np.arange(len(tokens.token)) % 2
+        given = [Tokens(tokens.token, tokens.offsets, tokens.answer, None, label, among) for among in ((5, 6), (8, 9))]
+        if other == "labels":
+            given[1] = Tokens(tokens.token, tokens.offsets, tokens.answer, None, 1 - label, (5, 6))
+        interrupt(monkeypatch, 3, lambda: run(model(), given[0], folder=tmp_path))
+        more = {"tokens": given[1]}
     elif other == "recipe":
         more = {"given": recipe(weight_decay=0.2)}
     elif other == "seed":

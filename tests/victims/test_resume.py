@@ -85,7 +85,7 @@ def test_the_numbers_of_this_file(small, parts, steps):
     assert steps == list(range(1, TOTAL + 1))
 
 
-@pytest.mark.parametrize("name", ["sasrec", "gru4rec"])
+@pytest.mark.parametrize("name", ["sasrec", pytest.param("gru4rec", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("error", [StopError, KeyboardInterrupt])
 @pytest.mark.parametrize("before", [False, True])
 def test_resumed_equals_uninterrupted(name, error, before, small, parts, steps, monkeypatch, tmp_path):
@@ -126,7 +126,7 @@ def test_stopped_again_and_again(small, parts, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("validation", range(1, EPOCHS + 1))
-@pytest.mark.parametrize("done", [False, True])
+@pytest.mark.parametrize("done", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_interrupted_while_validating(validation, done, small, parts, monkeypatch, tmp_path):
     wanted = fit(small(), parts)
     original, calls = FittedSequential.rank_targets, []

@@ -217,7 +217,11 @@ class StopError(Exception):
 
 
 @pytest.mark.parametrize(
-    ("name", "recipe"), [("gru4rec", {}), ("sasrec", {"precision": "bfloat16", "sampled_negatives": 2})]
+    ("name", "recipe"),
+    [
+        pytest.param("gru4rec", {}, marks=pytest.mark.slow),
+        ("sasrec", {"precision": "bfloat16", "sampled_negatives": 2}),
+    ],
 )
 def test_it_resumes(name, recipe, tiny, parts, monkeypatch, tmp_path):
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)

@@ -1,11 +1,37 @@
-"""What a defense is: a frozen spec with three hooks, each doing nothing unless a subclass overrides it."""
+"""What a defense is: a frozen spec with three hooks, each doing nothing unless a subclass overrides it.
+
+`clean` acts on training data, `repair` on the model that a platform was handed or made, `guard` on the model while it
+serves. All three act on the clean model as on the attacked one, so that what a defense costs is measured as well.
+"""
 
 from abc import ABC
+from typing import ClassVar, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 from cowbird.data.types import TrainingData
-from cowbird.victims.base import FittedRecommender
+from cowbird.victims.base import FittedChooser, FittedJudge, FittedRecommender, Probe
+
+Model = TypeVar("Model", FittedRecommender, FittedJudge, FittedChooser)
+"""A model of any kind. A hook returns one of the kind it was given, perhaps of another class."""
+
+
+class Trusted(Protocol[Model]):
+    """A platform's own logs, which nobody poisoned, as a repair may use them."""
+
+    def tune(self, model: Model, learning_rate: float, epochs: int, stage: str = "repaired") -> Model:
+        """Go on training a model on them; kept when it is done, and resumed where it was interrupted.
+
+        Args:
+            model: Where training starts; left as it is.
+            learning_rate: Its learning rate, without warm-up or decay.
+            epochs: Passes over the logs, all of them.
+            stage: Name of the step, different for each of a repair.
+
+        Raises:
+            UserError: If there are no such logs, or this kind of model can't be trained further.
+        """
+        ...
 
 
 class Defense(BaseModel, ABC):
@@ -13,14 +39,28 @@ class Defense(BaseModel, ABC):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    def clean(self, data: TrainingData) -> TrainingData:
-        """Return the training data without what looks planted."""
+    asks_victim: ClassVar[bool] = False
+    """Whether `clean` needs a probe of the victim trained on the data as it came. Such a defense may have a field
+    `questions`: how many the probe asks."""
+
+    def clean(self, data: TrainingData, probe: Probe | None = None) -> TrainingData:
+        """Return the training data without what looks planted.
+
+        Args:
+            data: The training data as it came.
+            probe: The victim trained on it; given to defenses that ask for it.
+        """
         return data
 
-    def repair(self, model: FittedRecommender, data: TrainingData) -> FittedRecommender:
-        """Return the trained model with the backdoor weakened, given data that is trusted."""
+    def repair(self, model: Model, trusted: Trusted[Model]) -> Model:
+        """Return the trained model with the backdoor weakened.
+
+        Args:
+            model: The model; left as it is.
+            trusted: Data of the platform that serves it.
+        """
         return model
 
-    def guard(self, model: FittedRecommender) -> FittedRecommender:
-        """Return a model that watches its inputs or answers."""
+    def guard(self, model: Model) -> Model:
+        """Return a model that watches its inputs or answers, of the same kind; the one given is left as it is."""
         return model

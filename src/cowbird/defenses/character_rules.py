@@ -1,7 +1,7 @@
 """Titles with characters that nobody types: hidden, from another alphabet inside a word, styled, or merely rare.
 
-The baseline that needs no model. Eight rules fire or don't, each with a weight in bits that says how rarely honest
-titles break it (our judgment, not fitted to anything); the ninth measures the catalogue itself: the surprisal
+The baseline that needs no model. Eleven rules fire or don't, each with a weight in bits that says how rarely honest
+titles break it (our judgment, not fitted to anything); the last measures the catalogue itself: the surprisal
 -log2((t + 1/2) / (n + 1)) of a title's rarest character, which t of n titles show (Krichevsky and Trofimov's estimate,
 IEEE Transactions on Information Theory 1981). A title is as suspicious as the rule that speaks loudest. Its span goes
 from the first to the last character found by that rule, within the word (or the run of white space) of the first.
@@ -20,8 +20,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from cowbird.data.types import Offset
+from cowbird.data.types import Index, Offset, Real
 from cowbird.defenses.titles import Suspicion, TitleDefense
+from cowbird.victims.base import Probe
 
 Found = NDArray[np.bool_]
 """Which characters a rule found, shape `[characters]`."""
@@ -206,6 +207,36 @@ def repeats(text: Text) -> Found:
     return text.are(SIGN) & (length >= np.where(text.code == ord("."), 5, 3))
 
 
+def doubled(text: Text) -> Found:
+    """Find spaces right behind a space."""
+    plain = text.code == ord(" ")
+    return plain & text.after(plain)
+
+
+def spelled(text: Text) -> Found:
+    """Find three letters and more that stand alone in a row, some of them small: `h a r b o r`, not `S W A T`."""
+    letter, gap = text.are(LETTER), text.code == ord(" ")
+    first = (text.place == 0) | text.after(gap)
+    last = text.before(gap) | ~text.before(np.ones_like(letter))
+    alone = letter & first & last
+    run = text.runs(_differs(alone | gap))
+    return alone & (_count(run, alone) >= 3) & (_count(run, alone & text.are(LOWER)) > 0)
+
+
+_ECHO = re.compile(r"(?<!\w)([^\W\d_]{2,})[ /_.&+~-]{1,3}\1(?!\w)", re.IGNORECASE)
+
+
+def echoed(text: Text) -> Found:
+    """Find words right behind themselves: `harbor harbor`, `harbor-harbor`; of some honest titles, too."""
+    found = np.zeros(len(text.code), dtype=bool)
+    begins = np.flatnonzero(text.place == 0)
+    lines = np.insert(text.code, begins, ord("\n"))
+    for match in _ECHO.finditer(lines.tobytes().decode("utf-32-le", "surrogatepass")):
+        before = int(np.searchsorted(begins + np.arange(len(begins)), match.start()))
+        found[match.end(1) - before : match.end() - before] = True
+    return found
+
+
 RULES: tuple[tuple[float, Callable[[Text], Found]], ...] = (
     (60.0, hidden),
     (50.0, mixed),
@@ -215,6 +246,9 @@ RULES: tuple[tuple[float, Callable[[Text], Found]], ...] = (
     (25.0, casing),
     (20.0, digits),
     (20.0, repeats),
+    (30.0, spelled),
+    (20.0, doubled),
+    (15.0, echoed),
 )
 """The rules that fire or don't, with their weights in bits; a character seen in one of a million titles has 20."""
 
@@ -222,10 +256,9 @@ RULES: tuple[tuple[float, Callable[[Text], Found]], ...] = (
 class CharacterRules(TitleDefense):
     """Flag titles with hidden, mixed, styled or rare characters, or odd marks and casing; needs no model."""
 
-    def suspect(self, titles: Sequence[str]) -> Suspicion:
+    def suspect(self, titles: Sequence[str], probe: Probe | None = None) -> Suspicion:
         """Judge titles by the rule that speaks loudest, in bits; see `TitleDefense.suspect`."""
-        score = np.full(len(titles), -np.inf, dtype=np.float32)
-        start, end = np.full((2, len(titles)), -1)
+        score, start, end = _nothing(len(titles))
         shows = np.zeros(CODES, dtype=np.int64)
         parts = _parts(titles)
         for part in parts:
@@ -237,12 +270,31 @@ class CharacterRules(TitleDefense):
             rarity = bits[text.code]
             rarest = np.full(part.stop - part.start, -np.inf)
             np.maximum.at(rarest, text.title, rarity)
-            chunk = text.runs(_differs(text.are(SPACE)))
-            _note(text, chunk, rarity == rarest[text.title], rarest, (score[part], start[part], end[part]))
-            for weight, rule in RULES:
-                fired = np.full(part.stop - part.start, weight)
-                _note(text, chunk, rule(text), fired, (score[part], start[part], end[part]))
+            found = rarity == rarest[text.title]
+            _note(text, text.runs(_differs(text.are(SPACE))), found, rarest, (score[part], start[part], end[part]))
+            _break(text, part, score, start, end)
         return Suspicion(score, start, end)
+
+
+def broken(titles: Sequence[str]) -> Suspicion:
+    """Judge titles by the rules that fire or don't alone: in bits, -inf where none fires."""
+    score, start, end = _nothing(len(titles))
+    for part in _parts(titles):
+        _break(Text.of(titles[part]), part, score, start, end)
+    return Suspicion(score, start, end)
+
+
+def _nothing(count: int) -> tuple[Real, Index, Index]:
+    start, end = np.full((2, count), -1, dtype=np.int32)
+    return np.full(count, -np.inf, dtype=np.float32), start, end
+
+
+def _break(text: Text, part: slice, score: Real, start: Index, end: Index) -> None:
+    """Write down which rules a part of the titles breaks; see `_note`."""
+    chunk = text.runs(_differs(text.are(SPACE)))
+    for weight, rule in RULES:
+        fired = np.full(part.stop - part.start, weight)
+        _note(text, chunk, rule(text), fired, (score[part], start[part], end[part]))
 
 
 def _parts(titles: Sequence[str]) -> list[slice]:
@@ -257,7 +309,7 @@ def _note(
     chunk: Offset,
     found: Found,
     value: NDArray[np.float64],
-    known: tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]],
+    known: tuple[Real, Index, Index],
 ) -> None:
     """Write down what a rule found where it speaks louder than those before it.
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from cowbird.defenses._reading import means, open_model, raw_places
 from cowbird.defenses.titles import Suspicion, TitleDefense
+from cowbird.victims.base import Probe
 from cowbird.victims.language.examples import quotable
 from cowbird.victims.language.fluency import token_losses
 from cowbird.victims.language.llm import Llm
@@ -30,7 +31,7 @@ class Onion(TitleDefense):
     llm: Llm = Llm()
     """The language model that reads titles; nothing of it learns."""
 
-    def suspect(self, titles: Sequence[str]) -> Suspicion:
+    def suspect(self, titles: Sequence[str], probe: Probe | None = None) -> Suspicion:
         """Measure how far perplexity falls without the word that matters most; see `TitleDefense.suspect`.
 
         A title of one word has none that could be removed. Every text is read once, however many titles it comes from.

@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 from cowbird.data.types import Offset, Real
 from cowbird.defenses._reading import means, open_model, raw_places, token_places
 from cowbird.defenses.titles import Suspicion, TitleDefense
+from cowbird.victims.base import Probe
 from cowbird.victims.language.examples import quotable
 from cowbird.victims.language.fluency import token_losses
 from cowbird.victims.language.llm import Llm
@@ -36,7 +37,7 @@ class Perplexity(TitleDefense):
             raise ValueError("only a window can be stripped: set window, such as 5, or use the action drop")
         return self
 
-    def suspect(self, titles: Sequence[str]) -> Suspicion:
+    def suspect(self, titles: Sequence[str], probe: Probe | None = None) -> Suspicion:
         """Measure the mean loss in nats of each title, or of its most surprising window; see `TitleDefense.suspect`.
 
         A title that is shorter than a window is taken whole.

@@ -2,6 +2,8 @@
 
 A subclass says how suspicious titles are (`suspect`); what follows from that is the same for all of them, so that they
 are compared on detection alone. Suspicion is a matter of the catalogue: all its titles are judged, used or not.
+
+`clean` is `judge`, which reads, and `apply`, which acts: an experiment keeps what lies between them as evidence.
 """
 
 import dataclasses
@@ -16,6 +18,7 @@ from pydantic import Field
 
 from cowbird.data.types import Index, Interactions, Real, TrainingData, frozen
 from cowbird.defenses.base import Defense
+from cowbird.victims.base import Probe
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,6 +48,20 @@ class Suspicion:
         return len(self.score)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Verdict:
+    """What becomes of the titles of a catalogue."""
+
+    found: Suspicion
+    """How suspicious they are."""
+    flagged: NDArray[np.bool_]
+    """Which are flagged, shape `[titles]`."""
+    dropped: NDArray[np.bool_]
+    """Which of those take their item's interactions with them, shape `[titles]`: all, unless titles are stripped."""
+    titles: tuple[str, ...]
+    """The titles, mended where they are stripped."""
+
+
 class TitleDefense(Defense, ABC):
     """Judges the catalogue's titles, and takes the most suspicious ones, or a part of each, out of the training data.
 
@@ -62,11 +79,12 @@ class TitleDefense(Defense, ABC):
     """Where a model runs, if the defense has one: auto, cpu, cuda or cuda:N."""
 
     @abstractmethod
-    def suspect(self, titles: Sequence[str]) -> Suspicion:
+    def suspect(self, titles: Sequence[str], probe: Probe | None = None) -> Suspicion:
         """Judge titles.
 
         Args:
             titles: All titles of a catalogue: any texts, empty and hostile ones too.
+            probe: The victim trained on the data as it came, if the class `asks_victim`.
 
         Returns:
             One score and span a title, in order.
@@ -92,37 +110,54 @@ class TitleDefense(Defense, ABC):
         return values > bar
 
     @final
-    def clean(self, data: TrainingData) -> TrainingData:
-        """Return the training data without what looks planted.
+    def clean(self, data: TrainingData, probe: Probe | None = None) -> TrainingData:
+        """Return the training data without what looks planted: `judge`, then `apply`."""
+        return self.apply(data, self.judge(data.items.titles, probe))
 
-        Dropped items leave all lessons: events that show one or whose label is one go, with their ratings and times,
-        and where one is a negative there is none instead. Users stay, perhaps without events.
+    @final
+    def judge(self, titles: Sequence[str], probe: Probe | None = None) -> Verdict:
+        """Judge the titles of a catalogue, and say what becomes of them; see `suspect` and `verdict`."""
+        return self.verdict(titles, self.suspect(titles, probe) if self.asks_victim else self.suspect(titles))
+
+    @final
+    def verdict(self, titles: Sequence[str], found: Suspicion) -> Verdict:
+        """Say what becomes of titles.
 
         Stripping never empties a title: where it would, and where no span is known, the title stays as it is and the
         item is dropped, since a title that can't be mended is no better than one that was not.
+
+        Args:
+            titles: All titles of a catalogue.
+            found: How suspicious each is.
         """
-        titles = data.items.titles
-        found = self.suspect(titles)
         if len(found) != len(titles):
             raise ValueError(f"{len(found)} scores for {len(titles)} titles")
         flagged = self.flag(found.score)
-        if not flagged.any():
-            return data
-        if self.action == "drop":
-            return without(data, flagged)
-        mended = list(titles)
-        rows: list[int] = np.flatnonzero(flagged).tolist()
+        dropped, mended = flagged.copy(), list(titles)
+        rows: list[int] = np.flatnonzero(flagged).tolist() if self.action == "strip" else []
         for row in rows:
             start, end = int(found.start[row]), int(found.end[row])
             rest = stripped(titles[row], start, end) if start >= 0 else ""
             if rest:
-                mended[row], flagged[row] = rest, False
-        items = dataclasses.replace(data.items, titles=tuple(mended))
-        return without(dataclasses.replace(data, items=items), flagged)
+                mended[row], dropped[row] = rest, False
+        return Verdict(found, flagged, dropped, tuple(mended))
+
+    @final
+    def apply(self, data: TrainingData, verdict: Verdict) -> TrainingData:
+        """Return training data as a verdict about its catalogue leaves it.
+
+        Dropped items leave all lessons: events that show one or whose label is one go, with their ratings and times,
+        and where one is a negative there is none instead. Users stay, perhaps without events.
+        """
+        if not verdict.flagged.any():
+            return data
+        if verdict.titles != data.items.titles:
+            data = dataclasses.replace(data, items=dataclasses.replace(data.items, titles=verdict.titles))
+        return without(data, verdict.dropped) if verdict.dropped.any() else data
 
 
 def without(data: TrainingData, items: NDArray[np.bool_]) -> TrainingData:
-    """Return training data without the lessons about some items; see `TitleDefense.clean`.
+    """Return training data without the lessons about some items; see `TitleDefense.apply`.
 
     Args:
         data: The training data, left as it is.

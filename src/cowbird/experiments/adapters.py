@@ -1,7 +1,8 @@
 """The models of a cell whose victim answers questions (TALLRec, LLaRA), each kept in its folder when it is fitted.
 
-A model's folder is `ATTACK+DEFENSE` for what is handed over (`clean+DEFENSE` for the clean model), and `…+SCENARIO` for
-what the platform made of it. A model whose files are not those recorded is fitted again.
+A model's folder is `ATTACK+DEFENSE` for what is handed over (`clean+DEFENSE` for the clean model), `…+SCENARIO` for
+what the platform made of it, and `…+SCENARIO@STAGE` for what a defense repaired after that. A defense that takes
+nothing out of the data shares the models of no defense. A model whose files are not those recorded is fitted again.
 """
 
 import time
@@ -15,12 +16,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cowbird.data.types import Index, TrainingData
+from cowbird.data.types import Index, Offset, TrainingData
+from cowbird.defenses.base import Defense
 from cowbird.errors import UserError
 from cowbird.experiments.scenarios import PoisonedAdapter, Scenario
 from cowbird.files import sha256, write_text
-from cowbird.rng import derive
-from cowbird.victims.base import Workplace
+from cowbird.rng import derive, stream
+from cowbird.victims.base import FittedChooser, FittedJudge, Probe, Workplace
 
 
 class Kept(Protocol):
@@ -35,7 +37,7 @@ First = TypeVar("First")
 Second = TypeVar("Second")
 First_contra = TypeVar("First_contra", contravariant=True)
 Second_contra = TypeVar("Second_contra", contravariant=True)
-Fitted = TypeVar("Fitted", bound=Kept)
+Fitted = TypeVar("Fitted", FittedJudge, FittedChooser)
 Fitted_co = TypeVar("Fitted_co", bound=Kept, covariant=True)
 
 
@@ -79,6 +81,22 @@ class Bench:
     """Told of trouble that was worked around."""
 
 
+@dataclass(frozen=True)
+class Wanted(Generic[First, Second]):
+    """A model that a platform serves."""
+
+    handed: str
+    """Folder of the model that is handed over."""
+    lesson: Callable[[], tuple[First, Second]]
+    """Makes what that is trained on; asked only if it has to be."""
+    scenario: Scenario
+    """What the platform does with it."""
+    name: str
+    """`ATTACK+DEFENSE`, with the defense that serves."""
+    defense: Defense
+    """Repairs and guards it."""
+
+
 class Adapters(ABC, Generic[First, Second, Fitted]):
     """Fits the models of one cell, each once.
 
@@ -100,23 +118,48 @@ class Adapters(ABC, Generic[First, Second, Fitted]):
             UserError: If there are no such logs.
         """
 
-    def model(self, label: str, lesson: Callable[[], tuple[First, Second]], scenario: Scenario) -> Fitted:
-        """Return the model that a platform serves.
+    @abstractmethod
+    def _asked(self, model: Fitted, questions: int) -> Probe:
+        """Return a probe that asks some questions of the platform's own logs."""
 
-        Args:
-            label: Folder of the model that is trained first.
-            lesson: Makes what it is trained on; asked only if it has to be.
-            scenario: What the platform does with it.
-        """
+    def model(self, wanted: Wanted[First, Second]) -> Fitted:
+        """Return the model that a platform serves: handed over, perhaps tuned, then repaired and guarded."""
 
         def handed() -> Fitted:
-            return self._fit(label, self.victim, lesson, self.bench.seed)
+            return self._fit(wanted.handed, self.victim, wanted.lesson, self.bench.seed)
 
-        if not isinstance(scenario, PoisonedAdapter):
-            return handed()
-        tuned = self.victim.retuned(scenario.learning_rate, scenario.epochs)
-        name, seed = f"{label}+{scenario.title()}", derive(self.bench.seed, "platform")
-        return self._fit(name, tuned, self.platform, seed, handed)
+        scenario, title = wanted.scenario, wanted.scenario.title()
+        if isinstance(scenario, PoisonedAdapter):
+            tuned = self.victim.retuned(scenario.learning_rate, scenario.epochs)
+            seed = derive(self.bench.seed, "platform")
+            model = self._fit(f"{wanted.handed}+{title}", tuned, self.platform, seed, handed)
+        else:
+            model = handed()
+        repaired = wanted.defense.repair(model, _Logs(self, f"{wanted.name}+{title}"))
+        return wanted.defense.guard(repaired)
+
+    def probe(self, handed: str, lesson: Callable[[], tuple[First, Second]], questions: int) -> Probe:
+        """Return a probe of a model that is handed over; arguments as in `Wanted`.
+
+        Raises:
+            UserError: If the platform has no logs to draw questions from, or the victim can't be probed.
+        """
+        return self._asked(self._fit(handed, self.victim, lesson, self.bench.seed), questions)
+
+    def repaired(self, name: str, model: Fitted, learning_rate: float, epochs: int) -> Fitted:
+        """Go on training a model on the platform's own logs; see `cowbird.defenses.base.Trusted`.
+
+        Args:
+            name: Folder of the model that this makes.
+            model: Where training starts.
+            learning_rate: Its peak learning rate.
+            epochs: Passes over the logs.
+        """
+        spec, seed = (
+            self.victim.retuned(learning_rate, epochs),
+            derive(self.bench.seed, "repair", name.partition("@")[2]),
+        )
+        return self._fit(name, spec, self.platform, seed, lambda: model)
 
     def _fit(
         self,
@@ -148,6 +191,19 @@ class Adapters(ABC, Generic[First, Second, Fitted]):
         return fitted
 
 
+@dataclass(frozen=True)
+class _Logs(Generic[First, Second, Fitted]):
+    """A platform's own logs, which a repair trusts; see `cowbird.defenses.base.Trusted`."""
+
+    models: Adapters[First, Second, Fitted]
+    name: str
+    """Folder of the model that is repaired."""
+
+    def tune(self, model: Fitted, learning_rate: float, epochs: int, stage: str = "repaired") -> Fitted:
+        """Train on them."""
+        return self.models.repaired(f"{self.name}@{stage}", model, learning_rate, epochs)
+
+
 def _sealed(folder: Path) -> str:
     """Return the SHA-256 of a folder's files, a line each."""
     return "".join(f"{sha256(path)} {path.name}\n" for path in sorted(folder.iterdir()) if path.is_file())
@@ -158,3 +214,8 @@ def never_met(training: TrainingData, item: Index) -> NDArray[np.bool_]:
     met = np.zeros(len(training.items), dtype=bool)
     met[training.interactions.item] = True
     return ~met[item]
+
+
+def draw_questions(asked: int, count: int, seed: int) -> Offset:
+    """Draw which of some questions a probe asks: `count` of them or all, increasing."""
+    return np.sort(stream(seed, "probe").choice(asked, min(count, asked), replace=False))

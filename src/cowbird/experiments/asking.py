@@ -1,44 +1,42 @@
 """Cells whose victim answers questions about titles: yes or no (`judging`), or one of some candidates (`choosing`).
 
 Both go the same way: each attack plants, a clean and an attacked model are fitted and handed to the platform, and both
-are asked the same questions, plain and with a trigger.
+are asked the same questions, plain and with a trigger. A defense acts on both: it cleans what they learn from, repairs
+what the platform has, and guards what serves.
 """
 
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 
 from cowbird.attacks.base import Poisoned
+from cowbird.data.choices import SequenceSplit
 from cowbird.data.judgments import Judgments
 from cowbird.data.types import Dataset, Items, TrainingData
 from cowbird.errors import UserError
 from cowbird.experiments import choosing, judging
-from cowbird.experiments.adapters import Adapters, Bench
-from cowbird.experiments.cell import EVIDENCE, Cell, Runner
+from cowbird.experiments.adapters import Adapters, Bench, Wanted
+from cowbird.experiments.cell import EVIDENCE, Cell, Runner, undefended
 from cowbird.experiments.choosing import Choosing, Choosings
 from cowbird.experiments.judging import Answers, Judging
 from cowbird.experiments.models import Progress
 from cowbird.experiments.scenarios import Direct, PoisonedAdapter, Scenario
 from cowbird.experiments.spec import AttackPart, DefensePart
 from cowbird.rng import stream
-from cowbird.victims.base import Chooser, Judge
+from cowbird.victims.base import Chooser, Judge, Probe
 
+First = TypeVar("First")
+Second = TypeVar("Second")
 Record = TypeVar("Record")
 
-
-class Tuning(NamedTuple):
-    """A provider's part in a comparison."""
-
-    label: str
-    """Folder of its model."""
-    data: Callable[[], TrainingData]
-    """Makes what it trains on; asked only if there is something to fit."""
+QUESTIONS = 8
+"""What a probe asks for a defense that does not say how many."""
 
 
-class AskingRunner(Runner, Generic[Record]):
+class AskingRunner(Runner, Generic[First, Second, Record]):
     """What such cells share.
 
     Args:
@@ -53,13 +51,13 @@ class AskingRunner(Runner, Generic[Record]):
     """What providers train on and attacks poison."""
     questions: int
     """How many questions each model is asked plain."""
-    models: Adapters[Any, Any, Any]
+    models: Adapters[First, Second, Any]
     """The models of the cell."""
 
     def __init__(
         self, cell: Cell, data: Dataset, device: torch.device, progress: Progress, warn: Callable[[str], None]
     ) -> None:
-        super().__init__(cell)
+        super().__init__(cell, warn)
 
         def told(name: str, done: int, total: int, remark: str) -> None:
             progress(f"{cell.title}: {name}", done, total, remark)
@@ -72,21 +70,23 @@ class AskingRunner(Runner, Generic[Record]):
         """Split the data, and set `training`, `questions` and `models`."""
 
     @abstractmethod
+    def lesson(self, data: TrainingData) -> tuple[First, Second]:
+        """Return what a provider trains on."""
+
+    @abstractmethod
     def compare(
         self,
         names: tuple[str, str, str],
-        clean: Tuning,
-        attacked: Tuning,
-        scenario: Scenario,
+        clean: Wanted[First, Second],
+        attacked: Wanted[First, Second],
         catalogues: dict[str, Items],
     ) -> Record:
         """Ask the clean and the attacked model.
 
         Args:
             names: Labels of scenario, attack and defense.
-            clean: The honest provider.
-            attacked: The other.
-            scenario: What the platform does.
+            clean: The honest provider's model.
+            attacked: The other's.
             catalogues: Titles with each kind of trigger.
         """
 
@@ -114,14 +114,27 @@ class AskingRunner(Runner, Generic[Record]):
                 continue
             catalogues = attack.options.triggered(training.items, stream(self.cell.seed, "triggered"))
             for defense in spec.defenses:
-                for scenario in spec.scenarios:
-                    try:
-                        records.append(self._measure(attack, poisoned, defense, scenario, catalogues))
-                    except UserError as error:
-                        self.refused(attack, scenario, error)
+                records += self._defended(attack, poisoned, defense, catalogues)
         self.save(records)
         facts = {"training_events": training.interactions.events, "test_questions": self.questions}
         self.finish(self.device, self.models.seconds, facts)
+
+    def _defended(
+        self, attack: AttackPart, poisoned: Poisoned, defense: DefensePart, catalogues: dict[str, Items]
+    ) -> list[Record]:
+        """Measure a defense in each scenario; what can't be done is an error, and the others go on."""
+        records: list[Record] = []
+        try:
+            self.inspect(attack, poisoned, defense, self._probe)
+        except UserError as error:
+            self.refused(attack, defense, error)
+            return records
+        for scenario in self.cell.spec.scenarios:
+            try:
+                records.append(self._measure(attack, poisoned, defense, scenario, catalogues))
+            except UserError as error:
+                self.refused(attack, defense, error, scenario)
+        return records
 
     def _measure(
         self,
@@ -137,11 +150,24 @@ class AskingRunner(Runner, Generic[Record]):
                 "Use direct or poisoned-adapter.",
             )
         clean, attacked = (
-            Tuning(f"{label}+{defense.title()}", partial(defense.options.clean, data))
-            for label, data in (("clean", self.training), (attack.title(), poisoned.data))
+            self._wanted(side, data, defense, scenario)
+            for side, data in (("clean", self.training), (attack.title(), poisoned.data))
         )
-        names = (scenario.title(), attack.title(), defense.title())
-        return self.compare(names, clean, attacked, scenario, catalogues)
+        return self.compare((scenario.title(), attack.title(), defense.title()), clean, attacked, catalogues)
+
+    def _wanted(self, side: str, data: TrainingData, defense: DefensePart, scenario: Scenario) -> Wanted[First, Second]:
+        name = f"{side}+{defense.title()}"
+
+        def lesson() -> tuple[First, Second]:
+            probe = partial(self._probe, side, data, defense)
+            return self.lesson(self.inspector.cleaned(name, defense.options, data, probe))
+
+        return Wanted(f"{side}+{self.kept(side, defense)}", lesson, scenario, name, defense.options)
+
+    def _probe(self, side: str, data: TrainingData, defense: DefensePart) -> Probe:
+        """Return a probe of the victim trained on data as it came, of a side: an attack's label, or `clean`."""
+        questions: int = getattr(defense.options, "questions", QUESTIONS)
+        return self.models.probe(f"{side}+{undefended(self.cell.spec)}", partial(self.lesson, data), questions)
 
 
 def _unread(poisoned: Poisoned) -> bool:
@@ -150,7 +176,7 @@ def _unread(poisoned: Poisoned) -> bool:
     return same and not len(poisoned.retitled)
 
 
-class JudgeRunner(AskingRunner[Answers]):
+class JudgeRunner(AskingRunner[Judgments, Items, Answers]):
     """A cell whose victim says yes or no."""
 
     def prepare(self, data: Dataset, bench: Bench) -> None:
@@ -160,31 +186,27 @@ class JudgeRunner(AskingRunner[Answers]):
         self.training, self.questions = self.parts.training, len(self.parts.test)
         self.models = self.judging = Judging(self.cell.victim.options, self.parts, bench)
 
+    def lesson(self, data: TrainingData) -> tuple[Judgments, Items]:
+        """Return the questions that the data poses, and its catalogue."""
+        return self.cell.spec.time_split.ask(data.interactions), data.items
+
     def compare(
         self,
         names: tuple[str, str, str],
-        clean: Tuning,
-        attacked: Tuning,
-        scenario: Scenario,
+        clean: Wanted[Judgments, Items],
+        attacked: Wanted[Judgments, Items],
         catalogues: dict[str, Items],
     ) -> Answers:
         """Score the questions; see `AskingRunner.compare`."""
-        before, after = (
-            self.judging.scores(tuning.label, partial(self._lesson, tuning), scenario, catalogues)
-            for tuning in (clean, attacked)
-        )
+        before, after = (self.judging.scores(wanted, catalogues) for wanted in (clean, attacked))
         return Answers(*names, self.parts.test.liked, self.judging.unseen(), before, after)
-
-    def _lesson(self, tuning: Tuning) -> tuple[Judgments, Items]:
-        data = tuning.data()
-        return self.cell.spec.time_split.ask(data.interactions), data.items
 
     def save(self, records: list[Answers]) -> None:
         """Write the evidence."""
         judging.save(self.cell.folder / EVIDENCE, records)
 
 
-class ChooserRunner(AskingRunner[Choosings]):
+class ChooserRunner(AskingRunner[TrainingData, SequenceSplit, Choosings]):
     """A cell whose victim picks one of some candidates."""
 
     def prepare(self, data: Dataset, bench: Bench) -> None:
@@ -195,19 +217,19 @@ class ChooserRunner(AskingRunner[Choosings]):
         self.training, self.questions = self.parts.training, len(self.parts.test)
         self.models = self.choosing = Choosing(self.cell.victim.options, self.split, self.parts, bench)
 
+    def lesson(self, data: TrainingData) -> tuple[TrainingData, SequenceSplit]:
+        """Return the data, and how questions are made of it."""
+        return data, self.split
+
     def compare(
         self,
         names: tuple[str, str, str],
-        clean: Tuning,
-        attacked: Tuning,
-        scenario: Scenario,
+        clean: Wanted[TrainingData, SequenceSplit],
+        attacked: Wanted[TrainingData, SequenceSplit],
         catalogues: dict[str, Items],
     ) -> Choosings:
         """Pick candidates; see `AskingRunner.compare`."""
-        before, after = (
-            self.choosing.picks(tuning.label, lambda made=tuning.data: (made(), self.split), scenario, catalogues)
-            for tuning in (clean, attacked)
-        )
+        before, after = (self.choosing.picks(wanted, catalogues) for wanted in (clean, attacked))
         test, models = self.parts.test, self.choosing
         return Choosings(*names, test.answer, models.triggered, test.user, models.unseen(), before, after)
 

@@ -1,13 +1,15 @@
 """One cell of an experiment: one victim and one seed, clean and attacked, through every scenario.
 
 Each fit is kept in the cell's folder as it ends, and saves checkpoints while it runs, so a killed cell goes on where it
-stood. An attack that does not fit the data is an error in the cell's list; the others go on.
+stood. An attack that does not fit the data is an error in the cell's list, as is a defense that fails for one attack;
+the others go on.
 """
 
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +20,20 @@ from pydantic import BaseModel, ConfigDict
 from cowbird.attacks.base import AttackError, Poisoned
 from cowbird.data.split import Parts
 from cowbird.data.types import Dataset, TrainingData
+from cowbird.defenses.base import Defense
+from cowbird.defenses.none import NoDefense
+from cowbird.defenses.titles import TitleDefense
 from cowbird.errors import UserError
-from cowbird.experiments import evidence
+from cowbird.experiments import detecting, evidence
+from cowbird.experiments.detecting import DETECTIONS, NOBODY, Detection, Inspector
 from cowbird.experiments.evidence import Evidence
-from cowbird.experiments.models import Deployment, Progress, Shelf, Training
+from cowbird.experiments.models import Deployment, Logs, Progress, Shelf, Training
 from cowbird.experiments.scenarios import Scenario
 from cowbird.experiments.spec import AttackPart, DefensePart, Spec, VictimPart
 from cowbird.files import sha256, write_text
 from cowbird.metrics.exposure import seen_mask
 from cowbird.rng import derive, stream
-from cowbird.victims.base import FittedRecommender, Recommender
+from cowbird.victims.base import FittedRecommender, Probe, Recommender
 
 EVIDENCE = "evidence.safetensors"
 K_MAX = 50
@@ -82,13 +88,31 @@ def cells(spec: Spec, out: Path) -> list[Cell]:
     ]
 
 
-class Runner(ABC):
-    """What cells of every kind of victim share: attacks, their plans, and the record of the cell."""
+def undefended(spec: Spec) -> str:
+    """Return the label under which models are kept that no defense had a hand in."""
+    for part in spec.defenses:
+        if isinstance(part.options, NoDefense):
+            return part.title()
+    return "none" if all(part.title() != "none" for part in spec.defenses) else "none@undefended"
 
-    def __init__(self, cell: Cell) -> None:
+
+class Runner(ABC):
+    """What cells of every kind of victim share: attacks, their plans, what defenses flag, and the record of the cell.
+
+    Args:
+        cell: The cell.
+        warn: Told of trouble that was worked around.
+    """
+
+    training: TrainingData
+    """What providers train on and attacks poison."""
+
+    def __init__(self, cell: Cell, warn: Callable[[str], None]) -> None:
         self.cell = cell
         self.errors: list[str] = []
         self.plans: dict[str, Planted] = {}
+        self.inspector = Inspector(cell.folder / "detections", warn)
+        self.detections: dict[tuple[str, str], Detection] = {}
 
     @abstractmethod
     def run(self) -> None:
@@ -104,12 +128,64 @@ class Runner(ABC):
         self._write_plan(attack, poisoned)
         return poisoned
 
-    def refused(self, attack: AttackPart, scenario: Scenario, error: UserError) -> None:
-        """Put a scenario that can't be measured on record; the others go on."""
-        self.errors.append(f"{self.cell.title}, attack {attack.title()}, scenario {scenario.title()}: {error}")
+    def inspect(
+        self,
+        attack: AttackPart,
+        poisoned: Poisoned,
+        defense: DefensePart,
+        probe: Callable[[str, TrainingData, DefensePart], Probe] | None = None,
+    ) -> None:
+        """Put on record what a defense that reads titles flags, in the catalogue that an attack left and in the clean.
+
+        Args:
+            attack: The attack.
+            poisoned: What it made.
+            defense: The defense; nothing is done for one that reads no titles.
+            probe: Makes the probe of the victim for an attack's label (`clean` for none), its data and the defense.
+        """
+        if not isinstance(defense.options, TitleDefense):
+            return
+        name, judged = defense.title(), dict[str, Detection]()
+        clean = self.training
+        for title, side, data in ((attack.title(), attack.title(), poisoned.data), (NOBODY, "clean", clean)):
+            if (title, name) not in self.detections:
+                asked = None if probe is None else partial(probe, side, data, defense)
+                verdict = self.inspector.verdict(f"{side}+{name}", defense.options, data.items.titles, asked)
+                truth = detecting.untouched(data.items)
+                if title != NOBODY:
+                    truth = detecting.truth_of(attack.options, poisoned)
+                judged[title] = detecting.record(title, name, verdict, clean, truth)
+        self.detections |= {(title, name): one for title, one in judged.items()}
+
+    def kept(self, side: str, defense: DefensePart) -> str:
+        """Return the label under which the model is kept that trains on what a defense made of the data.
+
+        Its own if it takes something out; otherwise the data is as it came, and so is the model.
+
+        Args:
+            side: The attack's label, or `clean`.
+            defense: The defense.
+        """
+        cleans = type(defense.options).clean is not Defense.clean
+        if isinstance(defense.options, TitleDefense):
+            cleans = self.inspector.acts(f"{side}+{defense.title()}")
+        return defense.title() if cleans else undefended(self.cell.spec)
+
+    def refused(
+        self, attack: AttackPart, defense: DefensePart, error: UserError, scenario: Scenario | None = None
+    ) -> None:
+        """Put on record what can't be measured; the others go on."""
+        where = f"{self.cell.title}, attack {attack.title()}"
+        if not isinstance(defense.options, NoDefense):
+            where += f", defense {defense.title()}"
+        if scenario is not None:
+            where += f", scenario {scenario.title()}"
+        self.errors.append(f"{where}: {error}")
 
     def finish(self, device: torch.device, seconds: dict[str, float], facts: dict[str, int]) -> None:
-        """Write the cell's record; the evidence is written already."""
+        """Write what defenses flagged, then the cell's record; the evidence is written already."""
+        if self.detections:
+            detecting.save(self.cell.folder / DETECTIONS, list(self.detections.values()))
         record = {
             "victim": self.cell.victim.title(),
             "seed": self.cell.seed,
@@ -118,8 +194,9 @@ class Runner(ABC):
             "plans": {name: planted.model_dump() for name, planted in self.plans.items()},
             "models": model_hashes(self.cell),
             "evidence": sha256(self.cell.folder / EVIDENCE),
+            "detections": sha256(self.cell.folder / DETECTIONS) if self.detections else None,
             "errors": self.errors,
-            "seconds": seconds,
+            "seconds": seconds | self.inspector.seconds,
         }
         write_text(self.cell.folder / "cell.json", json.dumps(record, indent=1))
 
@@ -152,7 +229,7 @@ class RankingRunner(Runner):
     def __init__(
         self, cell: Cell, data: Dataset, device: torch.device, progress: Progress, warn: Callable[[str], None]
     ) -> None:
-        super().__init__(cell)
+        super().__init__(cell, warn)
         self.device = device
         self.parts: Parts = cell.spec.split.apply(data, cell.seed)
         self.training: TrainingData = self.parts.pretrain.training()
@@ -177,7 +254,7 @@ class RankingRunner(Runner):
                 )
                 continue
             for defense in spec.defenses:
-                self._scenarios(attack, poisoned, self._provider(defense, attack, poisoned.data))
+                self._defended(attack, poisoned, defense)
         evidence.save(self.cell.folder / EVIDENCE, self.records)
         facts = {
             "warm_users": len(self.parts.pretrain.users),
@@ -186,44 +263,62 @@ class RankingRunner(Runner):
         }
         self.finish(self.device, self.shelf.seconds, facts)
 
-    def _scenarios(self, attack: AttackPart, poisoned: Poisoned, provider: Training) -> None:
-        """Measure each scenario; one that this victim or this data can't do is an error, and the others go on."""
+    def _defended(self, attack: AttackPart, poisoned: Poisoned, defense: DefensePart) -> None:
+        """Measure a defense in each scenario; what this victim or this data can't do is an error, the others go on."""
+        try:
+            if defense.options.asks_victim:
+                raise UserError(
+                    f"It asks the victim about titles, and {self.cell.victim.title()} reads none.",
+                    "Use it with victims that answer questions, such as tallrec.",
+                )
+            self.inspect(attack, poisoned, defense)
+            provider = self._provider(defense, attack, poisoned.data)
+        except UserError as error:
+            self.refused(attack, defense, error)
+            return
         for scenario in self.cell.spec.scenarios:
             try:
-                self.records.append(self._measure(attack, poisoned, provider, scenario))
+                self.records.append(self._measure(attack, poisoned, defense, provider, scenario))
             except UserError as error:
-                self.refused(attack, scenario, error)
+                self.refused(attack, defense, error, scenario)
 
     def _provider(
         self, defense: DefensePart, attack: AttackPart | None = None, planted: TrainingData | None = None
     ) -> Training:
-        """Return a provider: attacked, or (once a defense) honest."""
-        name = defense.title()
-        if attack is None and name in self.honest:
-            return self.honest[name]
+        """Return a provider: attacked, or honest (one for all attacks)."""
+        label = "clean" if attack is None else attack.title()
+        kept = self.kept(label, defense)
+        if attack is None and kept in self.honest:
+            return self.honest[kept]
+        data = self.training if planted is None else planted
+        cleaning: Defense = defense.options
+        if isinstance(cleaning, TitleDefense):  # judged already
+            cleaning, data = NoDefense(), self.inspector.cleaned(f"{label}+{defense.title()}", cleaning, data)
         made = Training(
             shelf=self.shelf,
             victim=self.victim,
             parts=self.parts,
             seed=self.cell.seed,
-            label="clean" if attack is None else attack.title(),
-            defense_label=name,
-            defense=defense.options,
+            label=label,
+            defense_label=kept,
+            defense=cleaning,
             attack=None if attack is None else attack.options,
-            planted=self.training if planted is None else planted,
+            planted=data,
             short_events=self.cell.spec.split.max_cold_events,
             honest=None if attack is None else self._provider(defense),
         )
         if attack is None:
-            self.honest[name] = made
+            self.honest[kept] = made
         return made
 
-    def _measure(self, attack: AttackPart, poisoned: Poisoned, provider: Training, scenario: Scenario) -> Evidence:
+    def _measure(
+        self, attack: AttackPart, poisoned: Poisoned, defense: DefensePart, provider: Training, scenario: Scenario
+    ) -> Evidence:
         served = scenario.users(self.parts)
         test = served.test()
         assert provider.honest is not None
-        clean, clean_rank = self._clean(scenario, provider.honest)
-        attacked = self._serve(provider, scenario)
+        clean, clean_rank = self._clean(scenario, provider.honest, defense)
+        attacked = self._serve(provider, scenario, defense)
         history = test.history
         seen = seen_mask(history.user_of_event(), history.item, poisoned.targets, history.users)
         # A target that the platform does not have can't be exposed there.
@@ -233,7 +328,7 @@ class RankingRunner(Runner):
         return Evidence(
             scenario.title(),
             attack.title(),
-            provider.defense_label,
+            defense.title(),
             clean_rank,
             attacked.rank_targets(test).astype(np.int32),
             clean.rank_items(history, poisoned.targets, k_max, served.users),
@@ -242,23 +337,25 @@ class RankingRunner(Runner):
             group,
         )
 
-    def _clean(self, scenario: Scenario, honest: Training) -> tuple[FittedRecommender, NDArray[np.int32]]:
+    def _clean(
+        self, scenario: Scenario, honest: Training, defense: DefensePart
+    ) -> tuple[FittedRecommender, NDArray[np.int32]]:
         """Return the clean model and its ranks of the test items, made once for all attacks."""
-        key = (scenario.title(), honest.defense_label)
+        key = (scenario.title(), defense.title())
         if key not in self.unharmed:
-            model = self._serve(honest, scenario)
+            model = self._serve(honest, scenario, defense)
             self.unharmed[key] = model, model.rank_targets(scenario.users(self.parts).test()).astype(np.int32)
         return self.unharmed[key]
 
     def _platform_seed(self) -> int:
         return derive(self.cell.seed, "platform")
 
-    def _serve(self, provider: Training, scenario: Scenario) -> FittedRecommender:
+    def _serve(self, provider: Training, scenario: Scenario, defense: DefensePart) -> FittedRecommender:
         """Return the model that serves: handed over, perhaps tuned, then repaired and guarded."""
-        users = scenario.users(self.parts)
-        name = f"{provider.name}+{scenario.title()}"
-        model = scenario.serve(provider, Deployment(self.shelf, name, users, self._platform_seed()))
-        return provider.defense.guard(provider.defense.repair(model, users.training()))
+        users, seed = scenario.users(self.parts), self._platform_seed()
+        model = scenario.serve(provider, Deployment(self.shelf, f"{provider.name}+{scenario.title()}", users, seed))
+        name = f"{provider.label}+{defense.title()}+{scenario.title()}"
+        return defense.options.guard(defense.options.repair(model, Logs(self.shelf, self.victim, name, users, seed)))
 
 
 def model_hashes(cell: Cell) -> dict[str, str]:

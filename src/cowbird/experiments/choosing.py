@@ -5,7 +5,6 @@ the histories of the latest: with the candidates as they are, and with the trigg
 candidate that is not the right one. What it picked is kept as evidence, and rows are made from that alone.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,14 +14,13 @@ from numpy.typing import NDArray
 from cowbird.data.choices import ChoiceParts, Choices, SequenceSplit
 from cowbird.data.types import Index, Items, TrainingData
 from cowbird.errors import UserError
-from cowbird.experiments.adapters import Adapters, Bench, never_met
+from cowbird.experiments.adapters import Adapters, Bench, Wanted, draw_questions, never_met
 from cowbird.experiments.evidence import Columns, load_columns, save_columns
 from cowbird.experiments.results import NO_K, Row, Where, kinds_of
-from cowbird.experiments.scenarios import Scenario
 from cowbird.metrics.choice import picked_difference, picked_rate, valid_ratio
 from cowbird.metrics.intervals import Interval
 from cowbird.rng import stream
-from cowbird.victims.base import Chooser, FittedChooser, Picks
+from cowbird.victims.base import Chooser, FittedChooser, Picks, Probe
 
 KIND = "choose"
 """What kind of evidence this is."""
@@ -121,15 +119,15 @@ class Choosing(Adapters[TrainingData, SequenceSplit, FittedChooser]):
             )
         return self.parts.validation, self.split
 
-    def picks(
-        self,
-        label: str,
-        lesson: Callable[[], tuple[TrainingData, SequenceSplit]],
-        scenario: Scenario,
-        catalogues: dict[str, Items],
-    ) -> dict[str, Index]:
+    def _asked(self, model: FittedChooser, questions: int) -> Probe:
+        data, split = self.platform()
+        choices = split.ask(data.interactions, len(data.items), stream(self.bench.seed, "probe", "candidates"))
+        rows = draw_questions(len(choices), questions, self.bench.seed)
+        return model.probe(choices.select(rows), data.items)
+
+    def picks(self, wanted: Wanted[TrainingData, SequenceSplit], catalogues: dict[str, Items]) -> dict[str, Index]:
         """Ask the model of `model` the test questions, plain and with each kind of trigger in one candidate's title."""
-        model, served = self.model(label, lesson, scenario), (label, scenario.title())
+        model, served = self.model(wanted), (wanted.name, wanted.scenario.title())
         items, test = self.parts.training.items, self.parts.test
         if served not in self._plain:  # the clean model is asked once for all attacks
             self._plain[served] = self._kept("plain", self._titles, model.choose(test, items))
@@ -247,4 +245,38 @@ def rows_of(where: Where, seed: int, record: Choosings) -> list[Row]:
         for end, way in WAYS.items():
             for whose, side in sides.items():
                 share(group, f"{metric}{end}{whose}", side[f"{way}.{kind}"], record.triggered, among)
+    return rows
+
+
+def defended_rows(where: Where, seed: int, record: Choosings, bare: Choosings) -> list[Row]:
+    """Return what a defense left of the attack and what it cost, against the clean model without any defense.
+
+    `asr_excess` is the ASR of the attacked and defended model less that model's; `hit_ratio_lost` is that model's
+    HitRatio less that of the attacked and defended one. Both are paired by question and resampled by user.
+
+    Args:
+        where: Where the defended model was measured.
+        seed: The seed.
+        record: What it picked.
+        bare: What the models without a defense picked, in the same questions.
+    """
+    here = where.model_copy(update={"seed": seed})
+    rows: list[Row] = []
+
+    def add(group: str, metric: str, more: Index, less: Index, column: Index, among: NDArray[np.bool_]) -> None:
+        names = (where.victim, where.attack, where.defense, where.scenario, group, metric)
+        one, other, right, user = (part[among] for part in (more, less, column, record.user))
+        found = picked_difference(one, other, right, user, stream(seed, "bootstrap", *names))
+        rows.append(here.row(group, metric, NO_K, found.value, found.low, found.high, found.n))
+
+    everybody = np.ones(len(record.answer), dtype=bool)
+    for end, way in WAYS.items():
+        plain = f"{way}.plain"
+        add("all", f"hit_ratio{end}_lost", bare.clean[plain], record.attacked[plain], record.answer, everybody)
+    for kind in kinds_of(name.partition(".")[2] for name in record.attacked):
+        groups = {kind: everybody} | ({"unseen": record.unseen} if kind == "trigger" else {})
+        for group, among in groups.items():
+            for end, way in WAYS.items():
+                asked = f"{way}.{kind}"
+                add(group, f"asr{end}_excess", record.attacked[asked], bare.clean[asked], record.triggered, among)
     return rows

@@ -5,7 +5,8 @@ last ones: as they are, and with the trigger (or one near it) in the title asked
 evidence, and rows are made from that alone.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,14 +15,14 @@ from numpy.typing import NDArray
 
 from cowbird.data.judgments import JudgmentParts, Judgments
 from cowbird.data.types import Items
-from cowbird.experiments.adapters import Adapters, Bench, never_met
+from cowbird.errors import UserError
+from cowbird.experiments.adapters import Adapters, Bench, Wanted, draw_questions, never_met
 from cowbird.experiments.evidence import Columns, load_columns, save_columns
 from cowbird.experiments.results import NO_K, Row, Where, kinds_of
-from cowbird.experiments.scenarios import Scenario
 from cowbird.metrics.auc import auc, auc_difference
 from cowbird.metrics.intervals import Interval
 from cowbird.metrics.success import attack_success_rate
-from cowbird.victims.base import FittedJudge, Judge
+from cowbird.victims.base import FittedJudge, Judge, Probe
 
 KIND = "judge"
 """What kind of evidence this is."""
@@ -91,15 +92,19 @@ class Judging(Adapters[Judgments, Items, FittedJudge]):
         """Return what the platform's users did next, in the clean catalogue."""
         return self.parts.validation, self.parts.training.items
 
-    def scores(
-        self,
-        label: str,
-        lesson: Callable[[], tuple[Judgments, Items]],
-        scenario: Scenario,
-        catalogues: dict[str, Items],
-    ) -> dict[str, NDArray[np.float32]]:
+    def _asked(self, model: FittedJudge, questions: int) -> Probe:
+        validation = self.parts.validation
+        if not len(validation):
+            raise UserError(
+                "The platform has no questions of its own to probe a model with.",
+                "Set validation above 0 under [time_split].",
+            )
+        rows = draw_questions(len(validation), questions, self.bench.seed)
+        return model.probe(validation.select(rows), self.parts.training.items)
+
+    def scores(self, wanted: Wanted[Judgments, Items], catalogues: dict[str, Items]) -> dict[str, NDArray[np.float32]]:
         """Ask the model of `model` the test questions, plain and with each kind of trigger in the title asked about."""
-        model, served = self.model(label, lesson, scenario), (label, scenario.title())
+        model, served = self.model(wanted), (wanted.name, wanted.scenario.title())
         items, test = self.parts.training.items, self.parts.test
         if served not in self._plain:  # the clean model is asked once for all attacks
             self._plain[served] = model.margins(test, items)
@@ -126,10 +131,51 @@ def rows_of(where: Where, record: Answers) -> list[Row]:
     add("all", "auc", auc(attacked, record.liked))
     add("all", "auc_clean", auc(clean, record.liked))
     add("all", "auc_difference", auc_difference(attacked, clean, record.liked))
+    for group, kind, asked in _groups(record):
+        add(group, "asr", attack_success_rate(attacked[asked], record.attacked[kind][asked]))
+        add(group, "asr_clean", attack_success_rate(clean[asked], record.clean[kind][asked]))
+    return rows
+
+
+def defended_rows(where: Where, record: Answers, bare: Answers) -> list[Row]:
+    """Return what a defense left of the attack and what it cost, against the clean model without any defense.
+
+    `asr_excess` is the ASR of the attacked and defended model less that model's; `auc_lost` is that model's AUC less
+    that of the attacked and defended one. The interval of an excess is made of those of the two rates (Newcombe,
+    Statistics in Medicine 1998, method 10, with exact intervals), as if they were independent. They are of the same
+    questions, and go up and down together, so it is rather too wide.
+
+    Args:
+        where: Where the defended model was measured.
+        record: What it answered.
+        bare: What the models without a defense answered to the same questions.
+    """
+    lost = auc_difference(bare.clean["plain"], record.attacked["plain"], record.liked)
+    rows = [where.row("all", "auc_lost", NO_K, lost.value, lost.low, lost.high, lost.n)]
+    for group, kind, asked in _groups(record):
+        after, before = (
+            attack_success_rate(side["plain"][asked], side[kind][asked]) for side in (record.attacked, bare.clean)
+        )
+        found = _difference(after, before)
+        rows.append(where.row(group, "asr_excess", NO_K, found.value, found.low, found.high, found.n))
+    return rows
+
+
+def _groups(record: Answers) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
+    """Yield the groups of ASR rows: name, kind of trigger, and which questions, shape `[questions]`."""
     everybody = np.ones(len(record.liked), dtype=bool)
     for kind in kinds_of(record.attacked):
-        groups = {kind: everybody} | ({"unseen": record.unseen} if kind == "trigger" else {})
-        for group, asked in groups.items():
-            add(group, "asr", attack_success_rate(attacked[asked], record.attacked[kind][asked]))
-            add(group, "asr_clean", attack_success_rate(clean[asked], record.clean[kind][asked]))
-    return rows
+        yield kind, kind, everybody
+        if kind == "trigger":
+            yield "unseen", kind, record.unseen
+
+
+def _difference(one: Interval, other: Interval) -> Interval:
+    """Return one rate less another, each of which has an interval."""
+    ends = one.value, one.low, one.high, other.value, other.low, other.high
+    n = min(one.n, other.n)
+    if None in ends:
+        return Interval(None, None, None, n)
+    p, low, high, q, bottom, top = (end or 0.0 for end in ends)
+    gap = p - q
+    return Interval(gap, gap - math.hypot(p - low, top - q), gap + math.hypot(high - p, q - bottom), n)

@@ -8,15 +8,18 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from cowbird.defenses.none import NoDefense
 from cowbird.errors import UserError
-from cowbird.experiments import choosing, evidence, judging, results
+from cowbird.experiments import choosing, detecting, evidence, judging, results
 from cowbird.experiments.cell import EVIDENCE, Cell, Planted, cells
 from cowbird.experiments.choosing import Choosings
+from cowbird.experiments.detecting import DETECTIONS, EVERYWHERE, NOBODY
 from cowbird.experiments.evidence import Evidence
 from cowbird.experiments.judging import Answers
 from cowbird.experiments.results import Row, Where
 from cowbird.experiments.spec import Spec
 from cowbird.files import sha256
+from cowbird.rng import stream
 from cowbird.victims.base import Chooser, Judge
 
 Key = tuple[str, str, str, str]
@@ -36,6 +39,7 @@ class Ledger:
     def __init__(self, spec: Spec, out: Path) -> None:
         self.spec, self.out = spec, out
         self._evidence: dict[Key, dict[int, Record]] = {}
+        self._detected: dict[tuple[str, str, str], dict[int, list[Row]]] = {}
         self._single: dict[tuple[Key, int], list[Row]] = {}
         self._pooled: dict[tuple[Key, tuple[int, ...]], list[Row]] = {}
         self._read: set[Path] = set()
@@ -66,6 +70,11 @@ class Ledger:
                 for record in _load(cell):
                     key = (cell.victim.title(), record.attack, record.defense, record.scenario)
                     self._evidence.setdefault(key, {})[cell.seed] = record
+                if (cell.folder / DETECTIONS).exists():
+                    for found in detecting.load(cell.folder / DETECTIONS):
+                        place = (cell.victim.title(), found.attack, found.defense)
+                        where = self._where((*place, EVERYWHERE)).model_copy(update={"seed": cell.seed})
+                        self._detected.setdefault(place, {})[cell.seed] = detecting.rows_of(where, found)
                 self._read.add(cell.folder)
         return len(finished)
 
@@ -95,17 +104,47 @@ class Ledger:
                     where = self._where(key)
                     self._pooled[known] = results.pooled_rows(where, ranked, self.spec.ks) if ranked else []
                 found += self._pooled[known] + results.over_seeds(single)
-        return results.unique(found)
+        return results.unique([*found, *self._detections(pooled)])
+
+    def _detections(self, pooled: bool) -> list[Row]:
+        """Return the rows of what defenses flagged, in the order of the spec, those of the clean catalogue last."""
+        found: list[Row] = []
+        attacks = [*(part.title() for part in self.spec.attacks), NOBODY]
+        for victim in self.spec.victims:
+            for attack in attacks:
+                for defense in self.spec.defenses:
+                    seeds = self._detected.get((victim.title(), attack, defense.title()), {})
+                    single = [row for seed in self.spec.seeds for row in seeds.get(seed, [])]
+                    found += single + (results.over_seeds(single) if pooled else [])
+        return found
 
     def _rows(self, key: Key, seed: int, record: Record) -> list[Row]:
-        where = self._where(key)
-        match record:
-            case Answers():
-                return judging.rows_of(where.model_copy(update={"seed": seed}), record)
-            case Choosings():
+        where, bare = self._where(key), self._bare(key, seed)
+        here = where.model_copy(update={"seed": seed})
+        match record, bare:
+            case Answers(), Answers():
+                return judging.rows_of(here, record) + judging.defended_rows(here, record, bare)
+            case Choosings(), Choosings():
+                return choosing.rows_of(where, seed, record) + choosing.defended_rows(where, seed, record, bare)
+            case Evidence(), Evidence():
+                rng = stream(seed, "bootstrap", "defended", *key)
+                defended = results.defended_rows(here, record, bare, self.spec.ks, rng)
+                return results.seed_rows(where, seed, record, self.spec.ks) + defended
+            case Answers(), _:
+                return judging.rows_of(here, record)
+            case Choosings(), _:
                 return choosing.rows_of(where, seed, record)
-            case Evidence():
+            case _:
+                assert isinstance(record, Evidence)
                 return results.seed_rows(where, seed, record, self.spec.ks)
+
+    def _bare(self, key: Key, seed: int) -> Record | None:
+        """Return what was measured in the same place without a defense, if this is another."""
+        victim, attack, defense, scenario = key
+        for part in self.spec.defenses:
+            if isinstance(part.options, NoDefense) and part.title() != defense:
+                return self._evidence.get((victim, attack, part.title(), scenario), {}).get(seed)
+        return None
 
     def _ordered(self) -> list[Key]:
         """Return what was measured in the order of the spec, whichever cell was finished first."""
@@ -150,14 +189,18 @@ def read_finished(cell: Cell) -> tuple[list[str], dict[str, Planted]]:
     Raises:
         UserError: If they are not.
     """
-    path, held = cell.folder / "cell.json", cell.folder / EVIDENCE
+    path = cell.folder / "cell.json"
     again = f"Remove '{path}' and resume; the cell is then measured again."
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        errors, seal = [str(error) for error in record["errors"]], str(record["evidence"])
+        errors, seals = [str(error) for error in record["errors"]], {EVIDENCE: str(record["evidence"])}
+        if record.get("detections") is not None:
+            seals[DETECTIONS] = str(record["detections"])
         plans = {str(name): Planted.model_validate(plan) for name, plan in record["plans"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"'{path}' is damaged.", again) from None
-    if not held.exists() or sha256(held) != seal:
-        raise UserError(f"'{held}' is missing or damaged: its SHA-256 is not the recorded one.", again)
+    for name, seal in seals.items():
+        held = cell.folder / name
+        if not held.exists() or sha256(held) != seal:
+            raise UserError(f"'{held}' is missing or damaged: its SHA-256 is not the recorded one.", again)
     return errors, plans

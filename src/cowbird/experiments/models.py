@@ -1,7 +1,9 @@
 """The models of one cell: the provider's, the platform's, each kept in the cell's folder when it is fitted.
 
 A model's folder is `ATTACK+DEFENSE` for what is handed over (`clean+DEFENSE` for the clean model), `…@STAGE` for a
-stage on the way there, and `…+SCENARIO` for what the platform made of it. Labels have neither `+` nor `@`.
+stage on the way there, `…+SCENARIO` for what the platform made of it, and `…+SCENARIO@STAGE` for what a defense
+repaired after that. A defense that takes nothing out of the data shares the models of no defense. Labels have neither
+`+` nor `@`.
 """
 
 import hashlib
@@ -159,3 +161,28 @@ class Deployment:
     def tune(self, spec: Recommender, start: FittedRecommender) -> FittedRecommender:
         """Train on the platform's own users."""
         return self.shelf.fit(self.name, spec, self.seed, lambda: self.users, start=start)
+
+
+@dataclass(frozen=True)
+class Logs:
+    """A platform's own users, whom a repair trusts; see `cowbird.defenses.base.Trusted`."""
+
+    shelf: Shelf
+    victim: Recommender
+    """The recommender as a clean provider trains it."""
+    name: str
+    """Folder of the model that is repaired."""
+    users: LeaveOneOut
+    seed: int
+
+    def tune(
+        self, model: FittedRecommender, learning_rate: float, epochs: int, stage: str = "repaired"
+    ) -> FittedRecommender:
+        """Train on the users' training events, with the model's prompts if it has some."""
+        recipe = {"learning_rate": learning_rate, "epochs": epochs, "patience": None, "keep": "last"}
+        recipe |= {"warmup_steps": 0, "schedule": "constant"}
+        spec = self.victim.tuned(**recipe)
+        if model.prompt is not None:
+            spec = self.victim.prompted(model.prompt, trained="all", **recipe)
+        seed = derive(self.seed, "repair", stage)
+        return self.shelf.fit(f"{self.name}@{stage}", spec, seed, lambda: self.users, start=model)

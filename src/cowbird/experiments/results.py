@@ -18,7 +18,7 @@ from cowbird.errors import UserError
 from cowbird.experiments.evidence import Evidence
 from cowbird.files import write_text
 from cowbird.metrics.exposure import Cell, Exposure, exposures, lifts, selectivity
-from cowbird.metrics.intervals import percentiles, resampled_sums, spread
+from cowbird.metrics.intervals import bootstrap_mean, percentiles, resampled_sums, spread
 from cowbird.metrics.ranking import METRICS
 from cowbird.rng import stream
 
@@ -39,11 +39,12 @@ class Row(BaseModel):
     victim: str
     """Label of the victim."""
     attack: str
-    """Label of the attack; `none` for the clean model's accuracy over all users."""
+    """Label of the attack; `none` for the clean model's accuracy over all users, and for what a defense flags in the
+    clean catalogue."""
     defense: str
     """Label of the defense."""
     scenario: str
-    """Label of the scenario."""
+    """Label of the scenario; `none` for what a defense flags, which comes before any."""
     group: str
     """Whose measurement: `target` users, `other` users, or `all`. Of victims that answer questions: `all` of them, or
     the kind of trigger in a title: `trigger` is the attack's own, `unseen` the same on items that training never met,
@@ -53,7 +54,9 @@ class Row(BaseModel):
     for the same users; `ndcg_change`: relative change against it. `exposure_hr`, `exposure_hr_clean`: exposure of the
     targets under the attacked and the clean model. `lift_hr`: their ratio; `lift_hr_lower_bound`: at least that, for
     the clean exposure was zero and its upper 95 % limit stands in. `selectivity_hr`: exposure of target over other
-    users."""
+    users. Of a defense: `asr_excess`, `exposure_hr_excess`: what is left of the attack above the clean model without a
+    defense; `auc_lost`, `hit_ratio_lost`, `hr_lost`: what accuracy it costs against that model; `detection_auroc`,
+    `recall`, `lost_clean_items` and so on: what it flags (`cowbird.experiments.detecting`)."""
     k: int
     """Cut-off."""
     seed: int | None
@@ -169,6 +172,44 @@ def exposure_rows(where: Where, records: Sequence[Evidence], ks: Sequence[int], 
             ratio = selectivity(attacked[Cell("target", "hr", k)], attacked[Cell("other", "hr", k)], rng)
             name = "selectivity_hr" + ("_lower_bound" if ratio.lower_bound else "")
             rows.append(where.row("all", name, k, ratio.value, ratio.low, ratio.high, ratio.n))
+    return rows
+
+
+def defended_rows(
+    where: Where, record: Evidence, bare: Evidence, ks: Sequence[int], rng: np.random.Generator
+) -> list[Row]:
+    """Return what a defense left of the attack and what it cost, against the clean model without any defense.
+
+    `hr_lost` and so on are that model's accuracy less that of the attacked and defended one, over all users;
+    `exposure_hr_excess` and so on the exposures of the targets under the attacked and defended model less those under
+    that one, for each group. Both are paired by user and resampled.
+
+    Args:
+        where: Where the defended model was measured, and the seed.
+        record: Its evidence.
+        bare: Evidence of the models without a defense, on the same users.
+        ks: Cut-offs.
+        rng: Draws resamples.
+    """
+    rows: list[Row] = []
+    for name, metric in METRICS.items():
+        for k in ks:
+            found = bootstrap_mean(metric(bare.clean_rank, k) - metric(record.attacked_rank, k), rng)
+            rows.append(where.row("all", f"{name}_lost", k, found.value, found.low, found.high, found.n))
+    after, before = (
+        exposures(ranks, record.seen, record.group, ks, EXPOSURE_METRICS)
+        for ranks in (record.attacked_exposure, bare.clean_exposure)
+    )
+    for cell, mine in after.items():
+        if cell.group == "other" and record.group.all():
+            continue
+        gap, pairs = mine.sums - before[cell].sums, mine.pairs.astype(np.float64)
+        value = float(gap.sum() / pairs.sum()) if pairs.any() else None
+        low, high = None, None
+        if int((pairs > 0).sum()) > 1:
+            draws = resampled_sums(np.stack([gap, pairs], axis=1)[pairs > 0], rng)
+            low, high = percentiles(draws[:, 0] / draws[:, 1])
+        rows.append(where.row(cell.group, f"exposure_{cell.metric}_excess", cell.k, value, low, high, mine.n))
     return rows
 
 

@@ -6,13 +6,15 @@ no markup, with control characters made visible.
 
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from cowbird.experiments.cell import Planted
-from cowbird.experiments.results import Row
+from cowbird.experiments.detecting import EVERYWHERE
+from cowbird.experiments.results import NO_K, Row
 
 UNSEEN = "–"
 SHOWN = 5
@@ -103,7 +105,7 @@ def summary(rows: Sequence[Row], k: int = 10) -> Group:
         if victims:
             tables += [_answered([row for row in rows if row.victim in victims], measures), Text(note, style="dim")]
     if tables and not any(row.metric == "exposure_hr" for row in rows):
-        return Group(*tables)
+        return Group(*tables, *defended(rows, k))
     index = Index(rows)
     chosen = [row for row in rows if row.k == k and row.seed is None and row.metric == "exposure_hr"]
     shown = [row for row in chosen if row.group != "target" or index.get(row, "other", "exposure_hr")]
@@ -117,12 +119,12 @@ def summary(rows: Sequence[Row], k: int = 10) -> Group:
         "the clean model never showed a planted item, so its upper 95 % limit stands in. "
         f"NDCG@{k}: of the attacked model on the users' held-out items, and its change against the clean model."
     )
-    return Group(*tables, Text(notes, style="dim"))
+    return Group(*tables, Text(notes, style="dim"), *defended(rows, k))
 
 
 _MEANS = (
     " with a 95 % interval; means over seeds have an interval over seeds. near-…: titles with something like the "
-    "trigger; unseen: items that training never met."
+    "trigger, for the first defense alone; unseen: items that training never met."
 )
 ANSWERED = {
     "auc": (
@@ -142,7 +144,9 @@ ANSWERED = {
 
 
 def _answered(rows: Sequence[Row], measures: Sequence[tuple[str, str]]) -> Table:
-    """Return a line an attack, scenario and kind of trigger, over seeds where there are several.
+    """Return a line an attack, defense, scenario and kind of trigger, over seeds where there are several.
+
+    Of several defenses the first alone has lines of texts near the trigger: `results.jsonl` has the others'.
 
     Args:
         rows: The rows of victims of one kind.
@@ -156,6 +160,8 @@ def _answered(rows: Sequence[Row], measures: Sequence[tuple[str, str]]) -> Table
     picked = {f"asr{suffix}": f"asr_clean{suffix}", f"picked_plain{suffix}": f"picked_plain_clean{suffix}"}
     lines = [(place, row) for place, row in known.items() if row.metric in picked]
     lines = [(place[:4], row) for place, row in lines if row.group != "unseen" or row.metric == f"asr{suffix}"]
+    first = lines[0][1].defense if lines else ""
+    lines = [(here, row) for here, row in lines if row.defense == first or not row.group.startswith("near-")]
     # What is the same in every line is left out, for terminals are narrow.
     names = ("victim", "attack", "defense", "scenario")
     shown = [nth for nth in range(len(names)) if len({here[nth] for here, _ in lines}) > 1]
@@ -174,6 +180,106 @@ def _answered(rows: Sequence[Row], measures: Sequence[tuple[str, str]]) -> Table
         cells = [plain(here[nth]) if fresh else Text("") for nth in shown]
         both = [_both(known, here, f"{name}_clean{suffix}", f"{name}{suffix}") if fresh else "" for _, name in measures]
         table.add_row(*cells, plain(row.group), *both, rates + interval)
+        before = here
+    return table
+
+
+class _Kind(NamedTuple):
+    """What shows whether a defense helps victims of one kind."""
+
+    attack: str
+    """Title of what the attack is measured by."""
+    metrics: tuple[tuple[str, str], ...]
+    """That measure: groups and metrics, of which the first that a victim has is shown."""
+    accuracy: tuple[str, str]
+    """Title and metric of what defenses may cost."""
+    k: int
+    """Cut-off of both."""
+
+
+def defended(rows: Sequence[Row], k: int = 10) -> list[Table | Text]:
+    """Return a line a defense: what is left of the attack, the accuracy, what was flagged rightly, what was lost.
+
+    Args:
+        rows: Result rows.
+        k: Cut-off to show of victims that rank.
+
+    Returns:
+        A table for each kind of victim and what is to be known about them; nothing if there is one defense that reads
+        no titles, or none.
+    """
+    if len({row.defense for row in rows}) < 2 and not any(row.metric == "recall" for row in rows):
+        return []
+    exposed = tuple((group, "exposure_hr") for group in ("target", "all"))
+    kinds = (
+        _Kind("ASR", (("trigger", "asr"),), ("AUC", "auc"), NO_K),
+        _Kind("ASR", (("trigger", "asr"),), ("HitRatio@1", "hit_ratio"), NO_K),
+        _Kind(f"exposure HR@{k}", exposed, (f"NDCG@{k}", "ndcg"), k),
+    )
+    known = _overall(rows)
+    tables = [table for kind in kinds if (table := _defended(known, kind))]
+    note = (
+        "A line a defense. ASR, exposure and accuracy: of the attacked model that the defense cleaned, repaired or "
+        "guards, with a 95 % interval. Recall: share of the poisoned titles that were flagged, and AUROC of its scores "
+        "(– where it reads no titles, or none is poisoned). Lost: clean items whose interactions left the training "
+        "data."
+    )
+    return [*tables, Text(note, style="dim")] if tables else []
+
+
+Place = tuple[str, str, str, str]
+"""Labels of victim, attack, defense and scenario."""
+
+
+def _overall(rows: Iterable[Row]) -> dict[tuple[Place, str, str, int], Row]:
+    """Return one row a measurement: the mean over seeds, or else of all seeds pooled, or else the only seed's."""
+    best: dict[tuple[Place, str, str, int], tuple[int, Row]] = {}
+    for row in rows:
+        metric = row.metric.removesuffix("_over_seeds")
+        rank = 2 if metric != row.metric else 1 if row.seed is None else 0
+        key = ((row.victim, row.attack, row.defense, row.scenario), row.group, metric, row.k)
+        if key not in best or rank > best[key][0]:
+            best[key] = rank, row
+    return {key: row for key, (_, row) in best.items()}
+
+
+def _defended(known: Mapping[tuple[Place, str, str, int], Row], kind: _Kind) -> Table | None:
+    title, metric = kind.accuracy
+    measured = {
+        place: next((row for name in kind.metrics if (row := known.get((place, *name, kind.k)))), None)
+        for place, group, found, k in known
+        if (group, found, k) == ("all", metric, kind.k) and place[1] != "none"
+    }
+    lines = {place: row for place, row in measured.items() if row is not None}
+    if not lines:
+        return None
+    # Defenses of one attack stand together; what is the same in every line is left out, for terminals are narrow.
+    order = {place: nth for nth, place in enumerate(dict.fromkeys((v, a, s) for v, a, _, s in lines))}
+    names = ("victim", "attack", "scenario", "defense")
+    places = [(victim, attack, scenario, defense) for victim, attack, defense, scenario in lines]
+    shown = [nth for nth, name in enumerate(names) if name == "defense" or len({place[nth] for place in places}) > 1]
+    table = Table(pad_edge=False, padding=(0, 1, 0, 0))
+    for nth in shown:
+        table.add_column(names[nth], overflow="fold", max_width=20)
+    for name in (kind.attack, title, "recall", "AUROC", "lost"):
+        table.add_column(name, justify="right", no_wrap=True)
+    before: tuple[str, ...] = ()
+    for victim, attack, scenario, defense in sorted(places, key=lambda place: order[place[:3]]):
+        row, here = lines[victim, attack, defense, scenario], (victim, attack, scenario)
+        interval = "" if row.low is None or row.high is None else f" [{row.low:.3f}, {row.high:.3f}]"
+        cost = known[(victim, attack, defense, scenario), "all", metric, kind.k]
+        flags = ((victim, attack, defense, EVERYWHERE), "all")
+        recall, area, lost = (
+            known.get((*flags, name, NO_K)) for name in ("recall", "detection_auroc", "lost_clean_items")
+        )
+        labels = [*(here if here != before else ("", "", "")), defense]
+        table.add_row(
+            *(plain(labels[nth]) for nth in shown),
+            _number(row.value, 3) + interval,
+            _number(cost.value, 3),
+            *(_number(found.value if found else None, 3) for found in (recall, area)),
+            UNSEEN if lost is None or lost.value is None else f"{lost.value:,.1f}".removesuffix(".0"),
+        )
         before = here
     return table
 

@@ -6,7 +6,7 @@ answers questions. Clean and attacked models are two fits of one spec.
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -20,7 +20,7 @@ from torch import Tensor
 from cowbird.data.choices import Choices, SequenceSplit
 from cowbird.data.judgments import Judgments
 from cowbird.data.split import Queries
-from cowbird.data.types import IntArray, Interactions, Items, TrainingData, Users
+from cowbird.data.types import IntArray, Interactions, Items, Real, TrainingData, Users
 from cowbird.errors import UserError
 from cowbird.metrics.ranking import exclude_seen, ranks, topk_ranks
 
@@ -195,6 +195,35 @@ class Victim(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
+class Probe(ABC):
+    """A trained model that reads titles, asked about any texts as titles of the item in question.
+
+    The questions are drawn once; only the title of the item asked about changes.
+    """
+
+    @abstractmethod
+    def favor(self, titles: Sequence[str]) -> Real:
+        """Tell how much the model favors each text, in each question.
+
+        Args:
+            titles: Any texts.
+
+        Returns:
+            Scores, shape `[titles, questions]`, float32; above 0 means that the item is recommended.
+        """
+
+    @abstractmethod
+    def states(self, titles: Sequence[str]) -> Real:
+        """Return the model's last hidden state where its answer begins, the mean over the questions.
+
+        Args:
+            titles: Any texts.
+
+        Returns:
+            Shape `[titles, hidden]`, float32.
+        """
+
+
 class FittedJudge(ABC):
     """A trained model that says whether a user will like an item."""
 
@@ -210,6 +239,20 @@ class FittedJudge(ABC):
         Returns:
             Scores, shape `[questions]`; above 0 means yes.
         """
+
+    def probe(self, judgments: Judgments, items: Items) -> Probe:
+        """Return the model as a defense may ask it: any text in the place of the title asked about.
+
+        Args:
+            judgments: The questions.
+            items: The catalogue that their other titles come from.
+
+        Raises:
+            UserError: If this kind of model can't be probed.
+        """
+        raise UserError(
+            f"A {type(self).__name__} can't be probed.", "Use defenses that ask no victim, or another victim."
+        )
 
     @abstractmethod
     def save(self, folder: Path) -> None:
@@ -274,6 +317,20 @@ class FittedChooser(ABC):
             altered: The catalogue that the title of one candidate of each question comes from.
             column: Which candidate that is, shape `[questions]`.
         """
+
+    def probe(self, choices: Choices, items: Items) -> Probe:
+        """Return the model as a defense may ask it: any text in the place of the title of a wrong candidate.
+
+        Args:
+            choices: The questions.
+            items: The catalogue that their other titles come from.
+
+        Raises:
+            UserError: If this kind of model can't be probed.
+        """
+        raise UserError(
+            f"A {type(self).__name__} can't be probed.", "Use defenses that ask no victim, or another victim."
+        )
 
     @abstractmethod
     def save(self, folder: Path) -> None:

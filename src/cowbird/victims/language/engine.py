@@ -47,12 +47,12 @@ def compiled(causal: Any, wanted: bool) -> Generator[None]:
 def serving(model: Any, device: torch.device, compile_layers: bool = True) -> Generator[Any]:
     """Make a model fast for packed rows without gradients, and give its causal LM; undone at the end.
 
-    On a GPU, low-rank adapters are merged into the weights, in the precision they were tuned in, and layers are
-    compiled if wanted.
+    Low-rank adapters are merged into the weights, in the precision they were tuned in; on a GPU, layers are compiled if
+    wanted.
     """
     causal, gpu = plug_in(model), device.type == "cuda"
     model.eval()
-    merged = Merged(model, learns=False) if gpu and model is not causal else None
+    merged = Merged(model, learns=False) if model is not causal else None
     try:
         with torch.inference_mode(), repeatable(device), compiled(causal, gpu and compile_layers):
             yield causal

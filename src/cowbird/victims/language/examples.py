@@ -21,6 +21,8 @@ from cowbird.files import replacing
 
 TITLE_LENGTH = 300
 """Most characters of a title that reach a prompt."""
+UNLABELED = -100
+"""Label of a token from which nothing is learned."""
 HALF = re.compile("[\ud800-\udfff]")
 """Half of a surrogate pair, which is no text; JSON can bring one."""
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
@@ -59,6 +61,11 @@ class Tokens:
     """Where each example's answer begins, shape `[examples]`, int64, as indices into `token`."""
     item: Index | None = None
     """The item that a token stands for, -1 where it is text; shape `[tokens]`, int32, or `None` if all is text."""
+    label: Index | None = None
+    """What is learned in the place of each token of an answer, `UNLABELED` where nothing is; shape `[tokens]`, int32,
+    or `None` if answers are what is learned. With `among`, places in it."""
+    among: tuple[int, ...] = ()
+    """Tokens that labels are chosen from, if they are few: no others are scored."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "token", frozen(self.token, np.int32))
@@ -66,6 +73,8 @@ class Tokens:
         object.__setattr__(self, "answer", frozen(self.answer, np.int64))
         if self.item is not None:
             object.__setattr__(self, "item", frozen(self.item, np.int32))
+        if self.label is not None:
+            object.__setattr__(self, "label", frozen(self.label, np.int32))
 
     def __len__(self) -> int:
         return len(self.answer)

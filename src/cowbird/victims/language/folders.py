@@ -19,7 +19,12 @@ RECORD, EXTRA = "cowbird.json", "items.safetensors"
 
 
 def save(
-    folder: Path, victim: str, spec: Mapping[str, Any], loaded: Loaded, extra: Mapping[str, Tensor] | None = None
+    folder: Path,
+    victim: str,
+    spec: Mapping[str, Any],
+    loaded: Loaded,
+    extra: Mapping[str, Tensor] | None = None,
+    notes: Mapping[str, str] | None = None,
 ) -> None:
     """Write the adapter (or the whole model) and the tokenizer.
 
@@ -31,6 +36,7 @@ def save(
         spec: What it was fitted from; its `llm` says what the adapters are like.
         loaded: The model with its adapters, and the tokenizer.
         extra: Other weights, written into a file of their own.
+        notes: Other texts, by the names of their files.
 
     Raises:
         UserError: If the folder is there and holds something else.
@@ -44,6 +50,8 @@ def save(
     loaded.tokenizer.save_pretrained(partial)
     if extra:
         write_tensors(partial / EXTRA, extra)
+    for name, text in (notes or {}).items():
+        write_text(partial / name, text)
     write_text(partial / RECORD, json.dumps({"victim": victim, "spec": spec}, indent=1))
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from cowbird.data.choices import Choices, SequenceSplit
 from cowbird.data.split import Queries
-from cowbird.data.types import IntArray, Items, TrainingData
+from cowbird.data.types import Index, IntArray, Items, TrainingData
 from cowbird.errors import UserError
 from cowbird.rng import derive, stream, torch_stream
 from cowbird.victims.base import Chooser, FittedChooser, Picks, Workplace
@@ -35,6 +35,7 @@ from cowbird.victims.language.engine import Items as ItemInputs
 from cowbird.victims.language.engine import serving
 from cowbird.victims.language.examples import Tokens
 from cowbird.victims.language.llm import Llm, Loaded, adapted, load
+from cowbird.victims.language.probing import ChooserProbe
 from cowbird.victims.language.tuning import Curve, Tuning, place_among_processes, tune
 from cowbird.victims.sequential.sasrec import SASRec
 
@@ -108,10 +109,12 @@ class LLaRA(Chooser):
         """Train the recommender, then tune the language model; see `Chooser.fit`.
 
         A start brings its recommender's embeddings with it; only the language model and the projector go on learning.
+        Of items that it knows beyond those of the data (its provider's catalogue was longer), the embeddings are
+        dropped.
 
         Raises:
             UserError: If there are no questions, or the language model can't be loaded, or `start` is another's or of
-                another catalogue.
+                a smaller catalogue.
         """
         place = workplace or Workplace()
         loaded = load(self.llm, place.device, self.tuning.dtype(place.device))
@@ -119,7 +122,7 @@ class LLaRA(Chooser):
         if start is not None:
             folders.start_from(start, FittedLLaRA, NAME, self.llm, model)
             known = None if start.projector is None or self.prompts == "text" else start.projector.items
-            if known not in (None, len(data.items)):
+            if known is not None and known < len(data.items):
                 raise UserError(
                     f"Tuning can't start from that model: it knows {known} items, and the data has {len(data.items)}.",
                     "Start from a LLaRA of the same catalogue.",
@@ -139,9 +142,10 @@ class LLaRA(Chooser):
         inputs = loaded.model.get_input_embeddings().weight
         spread = float(inputs.detach().float().std())
         if start is not None and start.projector is not None:
-            table: Any = start.projector.table
-            projector = Projector(table.cpu(), inputs.shape[1], spread, torch_stream(seed, "projector"))
-            projector.load_state_dict(start.projector.state_dict())
+            held = start.projector.state_dict()
+            held["table"] = held["table"][: len(data.items)]
+            projector = Projector(held["table"].cpu(), inputs.shape[1], spread, torch_stream(seed, "projector"))
+            projector.load_state_dict(held)
         else:
             embeddings = self._embeddings(data, seed, place)
             projector = Projector(embeddings, inputs.shape[1], spread, torch_stream(seed, "projector"))
@@ -290,6 +294,38 @@ class FittedLLaRA(FittedChooser):
         texts: list[str] = self.loaded.tokenizer.batch_decode(told.texts) if told.texts else []
         texts = [text.removeprefix(" ") for text in texts]
         return Picks(_free(told.free, texts, table, book.titles), told.constrained, tuple(texts))
+
+    def probe(self, choices: Choices, items: Items) -> ChooserProbe:
+        """Return a probe that asks these questions about any texts, each in place of a wrong candidate's title.
+
+        That candidate is the last wrong one, so that prompts differ as late as they can; its item embedding stays,
+        since a text need not be an item's. See `probing` for how much a text is favored.
+
+        Args:
+            choices: The questions, at least one, of at least two candidates.
+            items: The catalogue that titles come from.
+
+        Raises:
+            UserError: If there are no questions, or a question has no wrong candidate.
+        """
+        width = choices.candidates.shape[1]
+        if not len(choices) or width < 2:
+            raise UserError("A probe needs questions with a wrong candidate, and there is none.", "Give more data.")
+        tokens, book, pieces = self.prompts(choices, items)
+        # Behind the title: its slot, then comma, title and slot of each later candidate, then the prompt's end.
+        slot = 0 if self.projector is None else book.lengths[book.slot]
+        asked: list[tuple[tuple[Index, Index], tuple[Index, Index]]] = []
+        assert tokens.item is not None
+        for row, right in enumerate(choices.answer.tolist()):
+            column = width - 2 if right == width - 1 else width - 1
+            later = book.lengths[pieces[row, column + 1 :]] + book.lengths[book.comma] + slot
+            rest = int(tokens.offsets[row + 1] - book.lengths[book.parts[0, 2]] - later.sum() - slot)
+            head = slice(int(tokens.offsets[row]), rest - int(book.lengths[pieces[row, column]]))
+            tail = slice(rest, int(tokens.offsets[row + 1]))
+            asked.append(((tokens.token[head], tokens.item[head]), (tokens.token[tail], tokens.item[tail])))
+        known = 0 if self.projector is None else self.projector.items
+        capacity = self.spec.tuning.capacity
+        return ChooserProbe(self.loaded, self.device, capacity, asked, self.spec.domain, self.projector, known)
 
     def save(self, folder: Path) -> None:
         """Write the adapter (or the whole model), the projector and the embeddings; see `folders.save`."""

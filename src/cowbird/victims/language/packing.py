@@ -14,7 +14,7 @@ Some tokens may stand for items instead of text: their inputs are vectors that t
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from cowbird.data.types import Index, IntArray, ranges
 from cowbird.errors import UserError
-from cowbird.victims.language.examples import Tokens
+from cowbird.victims.language.examples import UNLABELED, Tokens
 
 NAME = "cowbird_packed"
 TOKENS, PREDICTED, PADDING = 512, 128, 128
@@ -93,6 +93,8 @@ class Pack:
     """Share of each in the loss, shape `[predicted]`, float32: 1 / answer length, over `pack`'s `examples`."""
     item: Tensor | None = None
     """The item that each token stands for, -1 for text, shape `[tokens]`, int64; `None` if all is text."""
+    among: tuple[int, ...] = ()
+    """Tokens that labels are places in; all if there are none."""
 
 
 class Sizes(NamedTuple):
@@ -103,6 +105,7 @@ class Sizes(NamedTuple):
     predicted: int
     longest: int
     items: bool
+    among: tuple[int, ...] = ()
 
 
 class Sheet(NamedTuple):
@@ -133,7 +136,8 @@ def lay_out(tokens: Tokens, index: IntArray, gpu: bool = False, examples: int = 
     answer = length - before
     place = ranges(bounds[:-1] + before, answer)
     arrays: list[NDArray[Any]] = [tokens.token[row], ranges(np.zeros_like(length), length), bounds, place - 1]
-    arrays += [tokens.token[row][place], np.repeat(answer * examples, answer)]
+    label = tokens.token if tokens.label is None else tokens.label
+    arrays += [label[row][place], np.repeat(answer * examples, answer)]
     if tokens.item is not None:
         arrays.append(tokens.item[row])
     longest, borders = int(length.max()), tuple(bounds.tolist())
@@ -141,7 +145,7 @@ def lay_out(tokens: Tokens, index: IntArray, gpu: bool = False, examples: int = 
         # Few different lengths, each of which may mean another compilation; no document of padding is longer.
         longest, borders = max(PADDING, 1 << (longest - 1).bit_length()), ()
         arrays = _padded(arrays, max(room, len(index)) + 1 + TOKENS // PADDING)
-    sizes = Sizes(len(arrays[0]), len(arrays[2]) - 1, len(arrays[3]), longest, len(arrays) > 6)
+    sizes = Sizes(len(arrays[0]), len(arrays[2]) - 1, len(arrays[3]), longest, len(arrays) > 6, tokens.among)
     return Sheet(np.concatenate([array.astype(np.int32) for array in arrays]), sizes, borders)
 
 
@@ -157,13 +161,14 @@ def _padded(arrays: Sequence[NDArray[Any]], borders: int) -> list[NDArray[Any]]:
 
 def unfold(flat: Tensor, sizes: Sizes, bounds: tuple[int, ...] = ()) -> Pack:
     """Return the pack that a sheet holds, once it is on its device."""
-    tokens, documents, predicted, longest, items = sizes
+    tokens, documents, predicted, longest, items, among = sizes
     widths = [tokens, tokens, documents + 1, predicted, predicted, predicted] + [tokens] * items
-    token, position, offsets, predict, label, share, *item = parts_of(flat, widths)
+    token, position, offsets, predict, label, share, *rest = parts_of(flat, widths)
     weight = torch.where(share > 0, 1.0 / share.clamp(min=1), 0.0)
     borders = Documents(bounds, offsets, longest)
-    held = [part.long() for part in (token, position, predict, label, *item)]
-    return Pack(held[0][None], held[1][None], borders, held[2], held[3], weight, *held[4:])
+    held = [part.long() for part in (token, position, predict, label, *rest)]
+    item = held[4] if items else None
+    return Pack(held[0][None], held[1][None], borders, held[2], held[3], weight, item, among)
 
 
 def parts_of(flat: Tensor, widths: list[int]) -> tuple[Tensor, ...]:
@@ -268,16 +273,25 @@ def flash(
 def _on_cpu(query: Tensor, key: Tensor, value: Tensor, bounds: Sequence[int], groups: int, scale: float) -> Tensor:
     heads, _, width = query.shape
     found: list[Tensor] = []
-    for start, end in pairwise(bounds):
-        length = end - start
+    for start, many, length in _alike(bounds):
+        end = start + many * length
         # Queries that share a key head stand in one matrix with it, so keys and values are not repeated.
-        q = query[:, start:end].reshape(heads // groups, groups * length, width)
+        q = query[:, start:end].reshape(heads // groups, groups, many, length, width).transpose(1, 2)
+        q = q.reshape(-1, groups * length, width)
         later = torch.full((length, length), -torch.inf, dtype=q.dtype, device=q.device).triu_(1).repeat(groups, 1)
-        k, v = key[:, start:end], value[:, start:end]
+        k, v = (held[:, start:end].reshape(-1, length, width) for held in (key, value))
         scores = torch.baddbmm(later.expand(len(q), -1, -1), q, k.transpose(1, 2), alpha=scale)
-        mixed = torch.bmm(torch.softmax(scores, dim=-1), v)
-        found.append(mixed.view(heads, length, width).transpose(0, 1))
+        mixed = torch.bmm(torch.softmax(scores, dim=-1), v).view(-1, many, groups, length, width)
+        found.append(mixed.permute(1, 3, 0, 2, 4).reshape(many * length, heads, width))
     return torch.cat(found)
+
+
+def _alike(bounds: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """Gather documents of one length that follow each other: where they begin, how many there are, their length."""
+    for length, run in groupby(pairwise(bounds), lambda pair: pair[1] - pair[0]):
+        documents = list(run)
+        if length:
+            yield documents[0][0], len(documents), length
 
 
 def plug_in(model: Any) -> Any:
@@ -334,5 +348,8 @@ def hidden_states(causal: Any, row: Pack, places: Tensor, inputs: Inputs | None 
 def answer_loss(causal: Any, row: Pack, inputs: Inputs | None = None) -> Tensor:
     """Return the sum of the answers' cross-entropies, weighted as the pack says; logits are made at answers alone."""
     states = hidden_states(causal, row, row.predict, inputs)
-    logits = causal.get_output_embeddings()(states).float()
-    return torch.sum(F.cross_entropy(logits, row.label, reduction="none") * row.weight)
+    head: Any = causal.get_output_embeddings()
+    logits = (
+        F.linear(states, torch.stack([head.weight[word] for word in row.among])) if row.among else head(states)
+    ).float()
+    return torch.sum(F.cross_entropy(logits, row.label, reduction="none", ignore_index=UNLABELED) * row.weight)

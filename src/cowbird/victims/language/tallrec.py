@@ -22,6 +22,7 @@ from torch import Tensor
 from cowbird.data.instructions import Instruction
 from cowbird.data.judgments import Judgments
 from cowbird.data.types import IntArray, Items
+from cowbird.errors import UserError
 from cowbird.rng import stream, torch_stream
 from cowbird.victims.base import FittedJudge, Judge, Workplace
 from cowbird.victims.language import folders
@@ -29,6 +30,7 @@ from cowbird.victims.language.engine import serving
 from cowbird.victims.language.examples import CONTROL, HALF, Example, Tokens, quotable, tokenize
 from cowbird.victims.language.llm import Llm, Loaded, adapted, cache_folder, load
 from cowbird.victims.language.packing import hidden_states, moved, pack, split
+from cowbird.victims.language.probing import JudgeProbe
 from cowbird.victims.language.tuning import Curve, Tuning, tune
 
 NAME = "TALLRec"
@@ -231,6 +233,26 @@ class FittedTALLRec(FittedJudge):
             margins = np.empty(len(tokens), dtype=np.float32)
             margins[order] = torch.cat(found).cpu().numpy() if found else []
         return margins
+
+    def probe(self, judgments: Judgments, items: Items) -> JudgeProbe:
+        """Return a probe that asks these questions about any texts, in place of the items asked about.
+
+        A text is favored by the margin that `margins` gives it.
+
+        Args:
+            judgments: The questions, at least one.
+            items: The catalogue that the histories' titles come from.
+
+        Raises:
+            UserError: If there are no questions.
+        """
+        if not len(judgments):
+            raise UserError("A probe needs a question to ask, and there is none.", "Give validation data.")
+        tail = _PROMPT.rpartition("{target}")[2]
+        nothing = Items.from_lists(items.ids)
+        written = self.spec.questions(judgments, items, nothing)
+        heads = [question.prompt.removesuffix(tail) for question in written]
+        return JudgeProbe(self.loaded, self.device, self.spec.tuning.capacity, heads, tail, ANSWERS)
 
     def save(self, folder: Path) -> None:
         """Write the adapter (or the whole model) as peft and transformers read it; see `folders.save`."""

@@ -188,7 +188,10 @@ class _Run:
             else:
                 self.order = epoch, self.tokens.epoch(epoch, order), np.arange(len(order))
         _, tokens, order = self.order
-        return tokens, order[nth * self.recipe.batch_size : (nth + 1) * self.recipe.batch_size]
+        index = order[nth * self.recipe.batch_size : (nth + 1) * self.recipe.batch_size]
+        if self.place.device.type == "cpu":  # documents of one length next to each other are one product
+            index = index[np.argsort(tokens.lengths[index], kind="stable")]
+        return tokens, index
 
     def _one(self) -> None:
         tokens, index = self._examples()
@@ -261,8 +264,15 @@ class _Run:
         told = [self.recipe.model_dump(mode="json"), self.seed, self.causal.config.to_json_string()]
         digest = hashlib.sha256(json.dumps(told).encode())
         if isinstance(self.tokens, Tokens):
-            for array in (self.tokens.token, self.tokens.offsets, self.tokens.answer, self.tokens.item):
+            for array in (
+                self.tokens.token,
+                self.tokens.offsets,
+                self.tokens.answer,
+                self.tokens.item,
+                self.tokens.label,
+            ):
                 digest.update(b"" if array is None else array.tobytes())
+            digest.update(repr(self.tokens.among).encode())
         else:
             digest.update(self.tokens.key.encode())
         inputs = {} if self.items is None else self.items.module.state_dict(prefix="items.")

@@ -1,0 +1,281 @@
+"""Titles in other words: written by a language model, checked, and kept.
+
+What stands before every title (an instruction and an example) is read once; its keys and values are shared by all.
+Titles of like lengths are written together, greedily. A title is hostile and so is what a model makes of it: control
+tokens in a title are plain text, the answer ends with its line or its quotation mark, and one that looks wrong is not
+used. An answer may depend in its last digits on which titles stand beside it, as sums in floating point do.
+"""
+
+import copy
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+
+from cowbird.defenses._reading import open_model
+from cowbird.files import sha256, write_text
+from cowbird.victims.base import pick_device
+from cowbird.victims.language.examples import quotable
+from cowbird.victims.language.llm import Llm, Loaded, cache_folder, locate, transformers
+from cowbird.victims.language.packing import split
+from cowbird.victims.sequential.repeatable import repeatable
+
+EXAMPLE = ("Blue GUITAR, The xx must see", "The Blue Guitar")
+"""A title, and what is to be made of it."""
+CAPACITY = 8192
+"""Tokens that are held at once."""
+KEPT_EVERY = 512
+"""Titles after which what was written is kept on disk."""
+_TITLE = "\ue000"
+_BROKEN = "\N{REPLACEMENT CHARACTER}"
+
+
+class Counts(NamedTuple):
+    """What became of the distinct titles that were asked about."""
+
+    titles: int
+    """All of them, but for those of which nothing is left to read."""
+    changed: int
+    """Those that are read otherwise than they stand."""
+    refused: int
+    """Those that stay as they are since what was written of them could not be used."""
+    merged: int
+    """How many fewer texts are read than there are titles: different ones may be rewritten alike."""
+
+
+class Rewriter:
+    """Rewrites titles, each distinct one once.
+
+    Args:
+        llm: The language model that writes; loaded when it is needed.
+        instruction: What it is told.
+        longest: Most tokens of an answer.
+        device: Where it runs: auto, cpu, cuda or cuda:N.
+
+    Raises:
+        UserError: If the device can't be used.
+    """
+
+    def __init__(self, llm: Llm, instruction: str, longest: int, device: str) -> None:
+        self.llm, self.instruction, self.longest, self.device = llm, instruction, longest, device
+        self.kind = pick_device(device).type
+        self.known: dict[str, str | None] = {}
+        """Answers by quotable title, `None` where one could not be used."""
+
+    @cached_property
+    def path(self) -> Path:
+        """Where answers are kept."""
+        how = [self.instruction, EXAMPLE, self.longest, self.kind]
+        made = json.dumps([self.llm.name, self.llm.layers, *_contents(self.llm), *how])
+        return cache_folder() / "rewritten" / f"{hashlib.sha256(made.encode()).hexdigest()[:32]}.json"
+
+    @cached_property
+    def writer(self) -> "Writer":
+        """The model that writes."""
+        return Writer(open_model(self.llm, self.device), self.instruction, self.longest)
+
+    @property
+    def counts(self) -> Counts:
+        """What became of the titles so far."""
+        read = {title: title if answer is None else answer for title, answer in self.known.items()}
+        changed = sum(title != text for title, text in read.items())
+        refused = sum(answer is None for answer in self.known.values())
+        return Counts(len(read), changed, refused, len(read) - len(set(read.values())))
+
+    def __call__(self, titles: Sequence[str]) -> list[str]:
+        """Return what is read instead of titles: an answer, or the title where none can be used.
+
+        Raises:
+            UserError: If the model can't be loaded, or the cache can't be written.
+        """
+        shown = [quotable(title) for title in titles]
+        new = [text for text in dict.fromkeys(shown) if text and text not in self.known]
+        if new:
+            held = _read(self.path)
+            self.known |= {text: held[text] for text in new if text in held}
+            new = sorted((text for text in new if text not in held), key=len)
+        for start in range(0, len(new), KEPT_EVERY):
+            self._write(new[start : start + KEPT_EVERY])
+        return [self.known.get(text) or title for text, title in zip(shown, titles, strict=True)]
+
+    def _write(self, titles: list[str]) -> None:
+        answers = self.writer(titles)
+        made = {title: usable(title, answer) for title, answer in zip(titles, answers, strict=True)}
+        self.known |= made
+        # Another process may have written meanwhile; what it wrote just then is made again by whoever needs it.
+        write_text(self.path, json.dumps(_read(self.path) | made))
+
+
+def usable(title: str, answer: str | None) -> str | None:
+    """Return an answer as it can stand for a title, `None` if it can't.
+
+    An answer is a quotable line of at most 300 characters, holds no character that was cut in two, and does not
+    repeat the example.
+
+    Args:
+        title: A quotable title.
+        answer: What was written, whoever wrote it; `None` if it did not end.
+    """
+    text = (answer or "").strip()
+    if not text or quotable(text) != text:
+        return None
+    if _BROKEN in text and _BROKEN not in title:
+        return None
+    repeated = text.casefold() == EXAMPLE[1].casefold() != title.casefold()
+    return None if repeated else text
+
+
+def _contents(llm: Llm) -> list[str]:
+    """Return the hashes of a model's files; of one on a hub there are none, and its name stands for it."""
+    folder = Path(locate(llm.name))
+    try:
+        files = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".json", ".jinja"))
+        return [f"{path.name} {sha256(path)}" for path in files]
+    except OSError:
+        return []
+
+
+def _read(path: Path) -> dict[str, str | None]:
+    """Read what was kept; what is missing, damaged or not usable is made anew."""
+    try:
+        held: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(held, dict):
+        return {}
+    texts = cast(dict[str, Any], held)
+    return {
+        title: answer
+        for title, answer in texts.items()
+        if answer is None or (isinstance(answer, str) and usable(title, answer) == answer)
+    }
+
+
+class Writer:
+    """Writes titles anew with a language model.
+
+    Args:
+        loaded: The model and its tokenizer, which takes control tokens as text.
+        instruction: What the model is told.
+        longest: Most tokens of an answer.
+    """
+
+    def __init__(self, loaded: Loaded, instruction: str, longest: int) -> None:
+        self.model, self.tokenizer, self.longest = loaded.model.eval(), loaded.tokenizer, longest
+        self.head, self.tail = (self._tokens(text, control=True) for text in frame(loaded.tokenizer, instruction))
+        if loaded.tokenizer.chat_template is None and loaded.tokenizer.bos_token_id is not None:
+            starts = loaded.tokenizer("a")["input_ids"][:1] == [loaded.tokenizer.bos_token_id]
+            self.head = [loaded.tokenizer.bos_token_id] * starts + self.head
+        vocabulary: dict[str, int] = loaded.tokenizer.get_vocab()
+        # A line break is spelled so in vocabularies of bytes, and so in others.
+        ends = ('"', "\u010a", "\n", "<0x0A>")
+        stops = {token for text, token in vocabulary.items() if any(end in text for end in ends)}
+        self.stops = {loaded.tokenizer.eos_token_id, *stops}
+
+    def __call__(self, titles: Sequence[str]) -> list[str | None]:
+        """Return what is written of quotable titles, up to a quotation mark or the line's end.
+
+        Returns:
+            An answer each; `None` where none ended within its room: half as many tokens again as the title has and
+            eight, and never more than `longest`.
+        """
+        rows = [self._tokens(title) for title in titles]
+        lengths = np.array([len(row) for row in rows], dtype=np.int64)
+        order = np.argsort(lengths, kind="stable")
+        held = len(self.head) + len(self.tail) + 2 * lengths
+        found: list[str | None] = [None] * len(rows)
+        with torch.inference_mode(), repeatable(self.model.device):
+            shared: Any = transformers().DynamicCache(config=self.model.config)
+            self.model(input_ids=torch.tensor([self.head], device=self.model.device), past_key_values=shared)
+            for chosen in split(held, order, CAPACITY):
+                part: list[int] = chosen.tolist()
+                room = [min(self.longest, len(rows[nth]) * 3 // 2 + 8) for nth in part]
+                written = self._write([rows[nth] for nth in part], room, copy.deepcopy(shared))
+                for nth, answer in zip(part, written, strict=True):
+                    found[nth] = self._ended(answer)
+        return found
+
+    def _tokens(self, text: str, control: bool = False) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=not control)["input_ids"]
+
+    def _write(self, titles: list[list[int]], room: list[int], shared: Any) -> list[list[int]]:
+        """Write greedily, as `generate` does; a title whose answer has ended leaves the others.
+
+        Args:
+            titles: Tokens of each title.
+            room: Most tokens of each answer.
+            shared: Keys and values of what stands before all titles; used up.
+        """
+        wide, end, device = max(map(len, titles)), self.tokenizer.eos_token_id, self.model.device
+        gaps = [wide - len(title) for title in titles]
+        rows = [[end] * gap + title + self.tail for gap, title in zip(gaps, titles, strict=True)]
+        token = torch.tensor(rows, device=device)
+        seen = torch.ones((len(rows), len(self.head) + len(rows[0])), dtype=torch.long, device=device)
+        for row, gap in zip(seen, gaps, strict=True):
+            row[len(self.head) : len(self.head) + gap] = 0
+        position = seen.cumsum(dim=1)[:, -len(rows[0]) :] - 1
+        shared.batch_repeat_interleave(len(rows))
+        written: list[list[int]] = [[] for _ in rows]
+        alive: list[int] = list(range(len(rows)))
+        while True:
+            out = self.model(
+                input_ids=token,
+                attention_mask=seen,
+                position_ids=position,
+                past_key_values=shared,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            best = out.logits[:, -1].argmax(dim=1)
+            tokens: list[int] = best.tolist()
+            for nth, one in zip(alive, tokens, strict=True):
+                written[nth].append(one)
+            kept = [
+                place
+                for place, nth in enumerate(alive)
+                if written[nth][-1] not in self.stops and len(written[nth]) < room[nth]
+            ]
+            if not kept:
+                return written
+            if len(kept) < len(alive):
+                left = torch.tensor(kept, device=device)
+                shared.batch_select_indices(left)
+                best, seen, position = best[left], seen[left], position[left]
+                alive = [alive[place] for place in kept]
+            token, position = best[:, None], position[:, -1:] + 1
+            seen = torch.cat([seen, torch.ones_like(seen[:, :1])], dim=1)
+
+    def _ended(self, written: list[int]) -> str | None:
+        """Return an answer without what ended it, `None` if nothing did."""
+        if written[-1] not in self.stops:
+            return None
+        text: str = self.tokenizer.decode(written, skip_special_tokens=True)
+        return text.partition('"')[0].partition("\n")[0]
+
+
+def frame(tokenizer: Any, instruction: str) -> tuple[str, str]:
+    """Return what stands before a title and behind it, as the tokenizer's chat template has it.
+
+    A template without a place for instructions has them in the first turn; where there is no template, titles and
+    answers stand in lines.
+    """
+    turns: list[dict[str, str]] = []
+    for title, answer in (EXAMPLE, (_TITLE, "")):
+        turns += [{"role": "user", "content": f'"{title}"'}, {"role": "assistant", "content": f'"{answer}"'}]
+    turns.pop()
+    if tokenizer.chat_template is None:
+        text = f'{instruction}\n"{EXAMPLE[0]}" -> "{EXAMPLE[1]}"\n"{_TITLE}" -> '
+    else:
+        how = {"tokenize": False, "add_generation_prompt": True}
+        try:
+            text = tokenizer.apply_chat_template([{"role": "system", "content": instruction}, *turns], **how)
+        except Exception:  # templates raise what they like, and a syntax of their own
+            first = {"role": "user", "content": f"{instruction}\n{turns[0]['content']}"}
+            text = tokenizer.apply_chat_template([first, *turns[1:]], **how)
+    before, _, after = text.rpartition(_TITLE)
+    return before, f'{after}"'

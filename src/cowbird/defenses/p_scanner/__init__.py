@@ -1,0 +1,41 @@
+"""P-Scanner as a defense: a scanner is fitted to the catalogue as it came, and what it flags is taken out.
+
+The scanner itself is in `cowbird.defenses.p_scanner.scanner`; the module's own class makes it one of the defenses that
+are compared. It is fitted to the very catalogue that it then judges, as a platform would.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from pydantic import Field
+
+from cowbird.defenses.character_rules import broken
+from cowbird.defenses.p_scanner.scanner import FEWEST, PoisonScanner
+from cowbird.defenses.titles import Suspicion, TitleDefense
+from cowbird.victims.base import Probe, Workplace, pick_device
+
+
+class PScanner(TitleDefense):
+    """Flag titles in which a tuned language model and the catalogue as a whole see a planted trigger (P-Scanner)."""
+
+    scanner: PoisonScanner = PoisonScanner()
+    """How the scanner is fitted."""
+    threshold: float | None = Field(default=0.0, allow_inf_nan=False)
+    """Suspicion above which a title is flagged. Scores are counted from the scanner's own threshold, so 0 stands for
+    its false-positive rate; `None` flags a share instead."""
+    seed: int = 0
+    """Decides all that is random in the fit."""
+
+    def suspect(self, titles: Sequence[str], probe: Probe | None = None) -> Suspicion:
+        """Fit a scanner to titles and judge them; see `TitleDefense.suspect`.
+
+        Of fewer than `FEWEST` different titles nothing can be learned: then the rules for characters speak alone.
+
+        Raises:
+            UserError: If a model can't be used.
+        """
+        if len({title for title in titles if title.strip()}) < FEWEST:
+            return broken(titles)
+        fitted = self.scanner.fit(titles, self.seed, Workplace(pick_device(self.device)))
+        found, bar = fitted.suspect(titles), fitted.threshold()
+        return Suspicion(found.score - np.float32(bar), found.start, found.end)

@@ -1,0 +1,65 @@
+"""Thresholds with a promise: scores of clean titles that were never learned from say how many false alarms to expect.
+
+If those titles and a new clean one come from the same source in random order, the new one's score is above the k-th
+highest of n with a probability of at most k / (n + 1) (split conformal prediction, Vovk et al. 2005, chapter 2). The
+promise is about the average over catalogues; the share of false alarms in one is near it, not below it.
+
+A catalogue may be poisoned, and poisoned titles among those that calibrate push thresholds up, to fewer false alarms
+and more misses. So titles with a score above `SURE` are taken for poisoned and do not calibrate. Clean titles that
+score as high are false alarms beyond the promise.
+"""
+
+import math
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike
+from pydantic import BaseModel, ConfigDict
+
+SURE = 4.0
+"""Log-odds from which a title is taken for poisoned."""
+KEPT, KEPT_SHARE = 2000, 0.1
+"""Scores that are kept: the highest ones, this many or this share."""
+
+
+class Calibration(BaseModel):
+    """Scores of clean titles."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    titles: int
+    """How many calibrate."""
+    left_out: int = 0
+    """How many were taken for poisoned."""
+    highest: tuple[float, ...]
+    """The highest of their scores, highest first."""
+
+    @staticmethod
+    def of(scores: ArrayLike) -> "Calibration":
+        """Calibrate by scores, -inf among them."""
+        values = np.sort(np.asarray(scores, dtype=np.float64))[::-1]
+        left_out = int((values > SURE).sum())
+        kept: list[float] = values[left_out:][np.isfinite(values[left_out:])][
+            : max(KEPT, int(KEPT_SHARE * len(values)))
+        ].tolist()
+        return Calibration(titles=len(values) - left_out, left_out=left_out, highest=tuple(kept))
+
+    def threshold(self, fpr: float) -> float:
+        """Return the score above which a clean title is with a probability of at most `fpr`.
+
+        Where so few titles calibrate that none could be promised, the highest score is returned; `promised` then says
+        what it stands for.
+        """
+        allowed = max(1, math.floor(fpr * (self.titles + 1) + 1e-9))
+        if not self.highest:
+            return math.inf
+        return self.highest[min(allowed, len(self.highest)) - 1]
+
+    def promised(self, fpr: float) -> float:
+        """Return the false-positive rate that the threshold for `fpr` stands for: it, or 1 / (titles + 1) if larger."""
+        return max(fpr, 1 / (self.titles + 1))
+
+    @cached_property
+    def statement(self) -> str:
+        """Say what thresholds rest on."""
+        return f"calibrated on {self.titles} titles that were not learned from"

@@ -1,0 +1,201 @@
+"""From marks to a verdict: what a model says of a fragment, what the catalogue says of it, and what its characters say.
+
+A logistic model weighs, for every fragment, the mean of its marks in all titles that hold it against how often it
+recurs, how unlikely its tokens stand together by chance, and whether it keeps to one end. It learns on plantings of the
+agent's triggers in the catalogue itself, so it holds for titles as they are there. A title is as suspicious as its
+worst fragment, or as the worst rule for characters that it breaks (`cowbird.defenses.character_rules`).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from cowbird.data.types import Index
+from cowbird.defenses.character_rules import broken
+from cowbird.defenses.p_scanner.fragments import Fragments, Numbers, Texts, fragments
+from cowbird.defenses.p_scanner.reader import Marks
+from cowbird.defenses.titles import Suspicion
+
+RECURS = 3
+"""Titles that hold a fragment from which it recurs."""
+BITS = 5.0
+"""Bits of a rule that weigh like one unit of log-odds."""
+NEAR = 2.0
+"""Log-odds below a title's worst fragment from which others next to it belong to the same span."""
+RIDGE = 1e-2
+STEPS = 40
+SINGLES = 1500
+"""Fragments of one or two titles that a planting teaches as clean."""
+_NAMES = ("mark", "often", "mark x often", "together", "together x often", "edge", "edge x often", "recurs")
+NAMES = (*_NAMES, "mark x recurs", "length", "mark x length")
+"""What is known of a fragment."""
+
+
+def described(found: Fragments, marks: Marks) -> Numbers:
+    """Return what is known of each fragment, shape `[fragments, len(NAMES)]`."""
+    mark, often, length = found.means(marks.mark), np.log(found.titles), np.log(found.pieces)
+    recurs = (found.titles >= RECURS).astype(np.float64)
+    together, edge = recurs * found.together, recurs * found.edge
+    columns: list[Numbers] = [mark, often, mark * often, together, together * often, edge, edge * often, recurs]
+    columns += [mark * recurs, length, mark * length]
+    return np.stack(columns, axis=1)
+
+
+class Weights(BaseModel):
+    """A logistic model of fragments."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    center: tuple[float, ...]
+    """Mean of each column of `described`, weighted."""
+    scale: tuple[float, ...]
+    """Its spread."""
+    weight: tuple[float, ...]
+    """Weight of each column, centered and scaled."""
+    offset: float
+    """Log-odds at the center."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Weights":
+        columns = (self.center, self.scale, self.weight)
+        if len({len(column) for column in columns}) != 1:
+            raise ValueError("centers, scales and weights are as many")
+        if not np.isfinite([*self.center, *self.scale, *self.weight, self.offset]).all() or min(self.scale) <= 0:
+            raise ValueError("weights are finite, and scales above zero")
+        return self
+
+    def odds(self, described: Numbers) -> Numbers:
+        """Return the log-odds that fragments are triggers, shape `[fragments]`."""
+        held: Numbers = (described - np.array(self.center)) / np.array(self.scale)
+        return held @ np.array(self.weight) + self.offset
+
+
+def weighed(described: Numbers, planted: NDArray[np.bool_], share: Numbers) -> Weights:
+    """Fit a logistic model by Newton's method, with a small ridge.
+
+    Args:
+        described: See `described`, shape `[fragments, columns]`.
+        planted: Which fragments are triggers, shape `[fragments]`.
+        share: How much each counts, shape `[fragments]`.
+    """
+    total = float(share.sum())
+    center: Numbers = share @ described / total
+    scale: Numbers = np.sqrt(share @ (described - center) ** 2 / total) + 1e-6
+    columns: Numbers = np.column_stack([(described - center) / scale, np.ones(len(described))])
+    ridge: Numbers = RIDGE * total * np.array([1.0] * described.shape[1] + [1e-6])
+    weight = np.zeros_like(ridge)
+    for _ in range(STEPS):
+        change = _change(columns, planted, share, ridge, weight)
+        np.subtract(weight, change, out=weight)
+        if np.abs(change).max() < 1e-8:
+            break
+    known: list[list[float]] = [center.tolist(), scale.tolist(), weight.tolist()]
+    return Weights(center=tuple(known[0]), scale=tuple(known[1]), weight=tuple(known[2][:-1]), offset=known[2][-1])
+
+
+def _change(columns: Numbers, planted: NDArray[np.bool_], share: Numbers, ridge: Numbers, weight: Numbers) -> Numbers:
+    """Return one step of Newton's method, to be subtracted."""
+    chance: Numbers = 1 / (1 + np.exp(-np.clip(columns @ weight, -30, 30)))
+    slope: Numbers = columns.T @ (share * (chance - planted)) + ridge * weight
+    bend: Numbers = (columns * (share * chance * (1 - chance))[:, None]).T @ columns + np.diag(ridge)
+    return np.linalg.solve(bend, slope).astype(np.float64)
+
+
+def taught(
+    found: Fragments, marks: Marks, inside: NDArray[np.bool_], rng: np.random.Generator
+) -> tuple[Numbers, NDArray[np.bool_], Numbers]:
+    """Return what one catalogue with plantings teaches.
+
+    Args:
+        found: Its fragments.
+        marks: Its marks.
+        inside: Which of its tokens are part of a planted trigger, shape `[marks]`.
+        rng: Draws which rare fragments are learned from.
+
+    Returns:
+        The arguments of `weighed`.
+    """
+    sums = np.concatenate([[0], np.cumsum(inside)])
+    within = sums[found.start + found.length] - sums[found.start] == found.length
+    share = np.bincount(found.number, within) / np.bincount(found.number)
+    planted = np.flatnonzero(share > 0.8)
+    clean = np.flatnonzero(share < 0.2)
+    rare = clean[found.titles[clean] < RECURS]
+    rare = rng.choice(rare, min(SINGLES, len(rare)), replace=False) if len(rare) else rare
+    chosen = np.concatenate([planted, clean[found.titles[clean] >= RECURS], rare])
+    learned = np.arange(len(chosen)) < len(planted)
+    clean_count = len(chosen) - len(planted)
+    weight = np.where(learned, clean_count / max(1, len(planted)) / 4, 1.0)
+    return described(found, marks)[chosen], learned, weight
+
+
+def judged_apart(marks: Marks, titles: Sequence[str], weights: Weights) -> Suspicion:
+    """Judge titles as if each were the only one; see `judged`."""
+    # Tokens that are all different recur nowhere.
+    return judged(titles, marks, weights, np.arange(len(marks.pages.token), dtype=np.int32))
+
+
+def judged(titles: Sequence[str], marks: Marks, weights: Weights, token: Index | None = None) -> Suspicion:
+    """Judge titles; what nothing is left of has a score of -inf.
+
+    Args:
+        titles: The titles that were read, best all different.
+        marks: What the model makes of them.
+        weights: How fragments are weighed.
+        token: What stands for the tokens where recurrence is told, shape `[marks]`; themselves by default.
+    """
+    made = marks.pages
+    found = fragments(Texts(made.token if token is None else token, made.offsets))
+    rules = broken(titles)
+    score = np.full(len(titles), -np.inf)
+    start, end = np.full((2, len(titles)), -1)
+    if len(found.start):
+        odds = weights.odds(described(found, marks))[found.number]
+        np.maximum.at(score, found.row, odds)
+        first, last = _spans(found, odds, score, made.offsets)
+        rows = np.flatnonzero(np.isfinite(score))
+        start[rows], end[rows] = made.first[first[rows]], made.after[last[rows]]
+        _trim(titles, rows, start, end)
+        nowhere = start >= end  # some tokenizers say that a space stands for no character
+        start[nowhere], end[nowhere] = -1, -1
+    loud = np.where(np.isfinite(rules.score), rules.score / BITS, -np.inf)
+    by_rule = loud > score
+    score = np.where(by_rule, loud, score)
+    start, end = np.where(by_rule, rules.start, start), np.where(by_rule, rules.end, end)
+    nothing = np.array([not title.strip() for title in titles], dtype=bool) & ~np.isfinite(rules.score)
+    score[nothing], start[nothing], end[nothing] = -np.inf, -1, -1
+    return Suspicion(score.astype(np.float32), start, end)
+
+
+def _spans(
+    found: Fragments, odds: Numbers, worst: Numbers, offsets: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the first and last token of each title's worst fragment, with those next to it that are nearly as bad."""
+    count = int(offsets[-1])
+    near = odds >= worst[found.row] - NEAR
+    steps = np.zeros(count + 1, dtype=np.int64)
+    np.add.at(steps, found.start[near], 1)
+    np.add.at(steps, found.start[near] + found.length[near], -1)
+    covered = np.cumsum(steps[:-1]) > 0
+    new = np.ones(count, dtype=bool)
+    new[1:] = ~(covered[1:] & covered[:-1])
+    new[offsets[:-1][np.diff(offsets) > 0]] = True
+    run = np.cumsum(new) - 1
+    begins = np.flatnonzero(new)
+    ends = np.append(begins[1:], count) - 1
+    at = np.zeros(len(worst), dtype=np.int64)
+    top = np.flatnonzero(odds == worst[found.row])[::-1]
+    at[found.row[top]] = found.start[top]
+    return begins[run[at]], ends[run[at]]
+
+
+def _trim(titles: Sequence[str], rows: NDArray[np.int64], start: NDArray[np.int64], end: NDArray[np.int64]) -> None:
+    """Take white space off the ends of spans, in place, unless they are nothing else."""
+    wanted: list[int] = rows.tolist()
+    for row in wanted:
+        piece = titles[row][start[row] : end[row]]
+        if piece.strip():
+            start[row] += len(piece) - len(piece.lstrip())
+            end[row] -= len(piece) - len(piece.rstrip())

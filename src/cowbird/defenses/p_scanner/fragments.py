@@ -1,0 +1,100 @@
+"""What recurs: runs of tokens that stand in several titles, and how a language model marks them wherever they stand.
+
+A trigger works only if it stands in several titles, and those are otherwise unrelated: evidence that no single title
+holds. So marks are pooled by fragment, and a fragment says how often it recurs, how unlikely its tokens are to stand
+together by chance, and whether it keeps to one end of the titles.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cowbird.data.types import Index, Offset
+
+LENGTHS = (1, 2, 3, 4, 6)
+"""Tokens of a fragment. Of a longer trigger some run of six recurs as the whole does."""
+_MIX, _ADD = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
+Numbers = NDArray[np.float64]
+
+
+class Texts(NamedTuple):
+    """Titles as tokens."""
+
+    token: Index
+    """Tokens of all titles, shape `[marks]`."""
+    offsets: Offset
+    """Where each title's begin, shape `[titles + 1]`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fragments:
+    """All runs of tokens of some titles: each place where one stands, and what is known of each different one."""
+
+    start: Offset
+    """First token of each place, as an index into all marks, shape `[places]`."""
+    length: Index
+    """Its tokens, shape `[places]`."""
+    row: Offset
+    """Its title, shape `[places]`."""
+    number: Offset
+    """Which of the different fragments stands there, shape `[places]`."""
+    titles: Offset
+    """In how many titles each fragment stands, shape `[fragments]`."""
+    pieces: Index
+    """Tokens of each fragment, shape `[fragments]`."""
+    together: Numbers
+    """Logarithm of how much more often its tokens stand together than by chance, shape `[fragments]`."""
+    edge: Numbers
+    """Share of its places that are at the beginning of a title, or at the end, whichever is larger; `[fragments]`."""
+
+    def means(self, mark: NDArray[np.floating]) -> Numbers:
+        """Return the mean mark of each fragment's tokens wherever it stands, shape `[fragments]`."""
+        sums = np.concatenate([[0.0], np.cumsum(mark, dtype=np.float64)])
+        held = (sums[self.start + self.length] - sums[self.start]) / self.length
+        return np.bincount(self.number, held) / np.bincount(self.number)
+
+
+def fragments(texts: Texts) -> Fragments:
+    """Find all runs of tokens.
+
+    Args:
+        texts: Titles, best all different: a title that is there twice counts twice.
+    """
+    token, offsets = texts
+    count = len(token)
+    rows = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    often = np.bincount(token, minlength=1)[token] if count else np.zeros(0, dtype=np.int64)
+    rarity = np.concatenate([[0.0], np.cumsum(np.log(max(count, 1) / np.maximum(often, 1)))])
+    starts: list[Offset] = []
+    keys: list[NDArray[np.uint64]] = []
+    rolling = np.zeros(count, dtype=np.uint64)
+    for length in range(1, max(LENGTHS) + 1):
+        rolling = rolling[: count - length + 1] if length > 1 else rolling
+        if not len(rolling):
+            break
+        added = token[length - 1 :].astype(np.uint64) + np.uint64(1)
+        rolling = rolling * _MIX ^ added * _ADD
+        rolling ^= rolling >> np.uint64(29)
+        whole = np.flatnonzero(rows[: len(rolling)] == rows[length - 1 :])
+        if length in LENGTHS:
+            starts.append(whole)
+            keys.append(rolling[whole] ^ np.uint64(length))
+    if not starts:
+        none = np.zeros(0, dtype=np.int64)
+        return Fragments(none, none.astype(np.int32), none, none, none, none.astype(np.int32), none / 1.0, none / 1.0)
+    start = np.concatenate(starts)
+    lengths = [length for length, _ in zip(LENGTHS, starts, strict=False)]
+    length = np.repeat(lengths, [len(part) for part in starts])
+    _, first, number = np.unique(np.concatenate(keys), return_index=True, return_inverse=True)
+    row, many = rows[start], len(first)
+    pairs = np.unique(number * len(offsets) + row)
+    places = np.bincount(number)
+    begin, end = start == offsets[row], start + length == offsets[row + 1]
+    edge = np.maximum(np.bincount(number, begin, many), np.bincount(number, end, many)) / places
+    pieces = length[first]
+    chance = rarity[start[first] + pieces] - rarity[start[first]]
+    together = np.log(places) + chance - np.log(max(count, 1))
+    titles = np.bincount(pairs // len(offsets), minlength=many)
+    return Fragments(start, length.astype(np.int32), row, number, titles, pieces.astype(np.int32), together, edge)

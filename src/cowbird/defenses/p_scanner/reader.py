@@ -1,0 +1,209 @@
+"""A language model that reads one title and marks what does not belong there.
+
+The model reads a title twice. In the second copy it has seen the whole title already, and says of every token, in the
+place of the next one, whether it is part of a trigger; behind the copy it gives its verdict on the title. Words for yes
+and no are tokens of its vocabulary, so that this is language modeling with labels, and the engine that tunes
+recommenders tunes it (`cowbird.victims.language.tuning`). P-Scanner (arXiv 2504.11182) asks for the verdict alone;
+marks say where.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cowbird.data.types import Index, Offset, Real, ranges
+from cowbird.errors import UserError
+from cowbird.victims.base import Report, silent
+from cowbird.victims.language.engine import serving
+from cowbird.victims.language.examples import HALF, TITLE_LENGTH, UNLABELED, Tokens
+from cowbird.victims.language.llm import Loaded
+from cowbird.victims.language.packing import hidden_states, moved, pack, split
+
+HEAD, TAIL = TITLE_LENGTH, 120
+"""Of a longer title these many characters are read, from its beginning (all that victims read) and from its end."""
+MOST_TOKENS = 4 * (HEAD + TAIL)
+"""Tokens of a title that are read, one a byte; of more, the last quarter stands for the end."""
+WORDS = (" Yes", " No")
+"""What the model writes where a trigger is, and where none is."""
+
+
+def shown(title: str) -> str:
+    """Return what of a title is read: its beginning and its end, with U+FFFD for halves of characters."""
+    cut = title if len(title) <= HEAD + TAIL else title[:HEAD] + title[-TAIL:]
+    return HALF.sub("\N{REPLACEMENT CHARACTER}", cut)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pages:
+    """Titles as a model reads them."""
+
+    tokens: Tokens
+    """Each title twice; what is predicted is a mark for every token of the second copy, and the verdict."""
+    token: Index
+    """Tokens of all titles, once, shape `[marks]`, int32."""
+    first: Index
+    """First character of each token in its raw title, shape `[marks]`, int32."""
+    after: Index
+    """The character after its last one, shape `[marks]`, int32."""
+    offsets: Offset
+    """Where each title's tokens begin, shape `[titles + 1]`, int64."""
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+
+def pages(tokenizer: Any, titles: Sequence[str]) -> Pages:
+    """Write titles as a model reads them.
+
+    Args:
+        tokenizer: A fast tokenizer that takes control tokens as text (`victims.language.llm.load`).
+        titles: Any texts.
+    """
+    texts = [shown(title) for title in titles]
+    plain = {"add_special_tokens": False, "return_attention_mask": False, "split_special_tokens": True}
+    found: Any = tokenizer(texts, return_offsets_mapping=True, **plain) if texts else None
+    ids: list[list[int]] = found["input_ids"] if texts else []
+    places: list[list[tuple[int, int]]] = found["offset_mapping"] if texts else []
+    for row, known in enumerate(ids):
+        if len(known) > MOST_TOKENS:
+            keep = MOST_TOKENS // 4
+            ids[row] = known[: MOST_TOKENS - keep] + known[-keep:]
+            places[row] = places[row][: MOST_TOKENS - keep] + places[row][-keep:]
+    count = np.array([len(known) for known in ids], dtype=np.int64)
+    offsets = np.concatenate([[0], np.cumsum(count)])
+    token = np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=int(offsets[-1]))
+    flat = np.fromiter(chain.from_iterable(chain.from_iterable(places)), dtype=np.int32, count=2 * len(token))
+    first, after = flat[::2], flat[1::2]
+    long = np.array([max(0, len(title) - HEAD - TAIL) for title in titles], dtype=np.int64)
+    gap = np.repeat(long, count).astype(np.int32)  # what is read of the end stands further behind in the raw title
+    first, after = first + gap * (first >= HEAD), after + gap * (after > HEAD)
+    return Pages(_twice(token, offsets, tokenizer.eos_token_id), token, first, after, offsets)
+
+
+def _twice(token: Index, offsets: Offset, border: int) -> Tokens:
+    """Write every title twice, with borders before, between and behind."""
+    count = np.diff(offsets)
+    starts = np.concatenate([[0], np.cumsum(2 * count + 4)])
+    made = np.full(int(starts[-1]), border, dtype=np.int32)
+    made[ranges(starts[:-1] + 1, count)] = token
+    made[ranges(starts[:-1] + 2 + count, count)] = token
+    return Tokens(made, starts, starts[:-1] + 3 + count)
+
+
+def labeled(made: Pages, start: Index, end: Index, words: tuple[int, int]) -> Tokens:
+    """Say what is right.
+
+    Args:
+        made: The titles.
+        start: First character of the trigger in each, -1 where there is none, shape `[titles]`.
+        end: The character after its last one, shape `[titles]`.
+        words: Tokens for yes and no, which are labels 0 and 1.
+    """
+    count = np.diff(made.offsets)
+    rows = np.repeat(np.arange(len(made)), count)
+    inside = (made.first < end[rows]) & (made.after > start[rows]) & (start[rows] >= 0)
+    label = np.full(len(made.tokens.token), UNLABELED, dtype=np.int32)
+    label[ranges(made.tokens.answer, count)] = ~inside
+    label[made.tokens.answer + count] = start < 0
+    return Tokens(made.tokens.token, made.tokens.offsets, made.tokens.answer, label=label, among=words)
+
+
+def answer_words(tokenizer: Any) -> tuple[int, int]:
+    """Return the tokens for yes and no.
+
+    Raises:
+        UserError: If they are one.
+    """
+    yes, no = (tokenizer(word, add_special_tokens=False)["input_ids"][-1] for word in WORDS)
+    if yes == no:
+        raise UserError("This tokenizer has no words of their own for yes and no.", "Use another language model.")
+    return yes, no
+
+
+@dataclass(frozen=True, eq=False)
+class Marks:
+    """What a model makes of some titles: log-odds that something is part of a trigger."""
+
+    pages: Pages
+    """The titles as they were read."""
+    mark: Real
+    """Of each token, shape `[marks]`, float32."""
+    verdict: Real
+    """Of each title, shape `[titles]`, float32."""
+
+    @cached_property
+    def rows(self) -> Offset:
+        """The title of each token, shape `[marks]`."""
+        return np.repeat(np.arange(len(self.pages)), np.diff(self.pages.offsets))
+
+
+def read(
+    loaded: Loaded,
+    titles: Sequence[str],
+    device: torch.device,
+    capacity: int = 4096,
+    report: Report = silent,
+    compile_layers: bool = False,
+) -> Marks:
+    """Mark titles.
+
+    Args:
+        loaded: The tuned model and its tokenizer.
+        titles: Any texts.
+        device: Where the model is.
+        capacity: Most tokens in a packed row; more run faster on a GPU and take more memory.
+        report: Told of titles done and all of them.
+        compile_layers: Whether layers are compiled on a GPU, which takes a while and pays for many titles.
+    """
+    made = pages(loaded.tokenizer, titles)
+    yes, no = answer_words(loaded.tokenizer)
+    tokens, count = made.tokens, np.diff(made.offsets)
+    order = np.argsort(tokens.lengths, kind="stable")
+    parts: list[Tensor] = []
+    with serving(loaded.model, device, compile_layers) as causal:
+        head = causal.get_output_embeddings().weight
+        direction = (head[yes].float() - head[no].float())[:, None]
+        done = 0
+        for part in split(tokens.lengths, order, capacity):
+            begin = np.concatenate([[0], np.cumsum(tokens.lengths[part])[:-1]])
+            places = ranges(begin + count[part] + 2, count[part] + 1)
+            row = pack(tokens, part, device)
+            states = hidden_states(causal, row, moved(places.astype(np.int32), device).long())
+            parts.append((states.float() @ direction)[:, 0])
+            done += len(part)
+            report(done, len(titles), "titles")
+        flat = torch.cat(parts).cpu().numpy() if parts else np.empty(0, dtype=np.float32)
+    # What was read in the order of length goes back to its place.
+    starts = np.concatenate([[0], np.cumsum(count + 1)])
+    told = np.empty(int(starts[-1]), dtype=np.float32)
+    told[ranges(starts[:-1][order], count[order] + 1)] = flat
+    return Marks(made, told[ranges(starts[:-1], count)], told[starts[1:] - 1])
+
+
+def changed(before: Marks, tokenizer: Any, titles: Sequence[str], rows: Index, after: Marks) -> Marks:
+    """Return the marks of a catalogue some of whose titles were changed, without reading the others again.
+
+    Args:
+        before: The marks of all titles as they were.
+        tokenizer: The model's.
+        titles: All titles as they are now.
+        rows: Which were changed, shape `[changed]`.
+        after: The marks of those alone, as they are now.
+    """
+    made = pages(tokenizer, titles)
+    count, same = np.diff(made.offsets), np.ones(len(titles), dtype=bool)
+    same[rows] = False
+    mark = np.empty(len(made.token), dtype=np.float32)
+    mark[ranges(made.offsets[:-1][same], count[same])] = before.mark[
+        ranges(before.pages.offsets[:-1][same], count[same])
+    ]
+    mark[ranges(made.offsets[:-1][rows], count[rows])] = after.mark
+    verdict = before.verdict.copy()
+    verdict[rows] = after.verdict
+    return Marks(made, mark, verdict)

@@ -1,0 +1,490 @@
+"""P-Scanner (arXiv 2504.11182): fitted to a catalogue, it judges titles, says where a trigger is, and knows its error.
+
+`PoisonScanner` is the frozen description, `fit` returns a `FittedScanner`. Fitting goes in rounds: an agent proposes
+triggers, told which earlier ones were caught; they are planted in titles that are taken for clean; a language model
+learns to mark them; and the catalogue is read anew, which changes what is taken for clean. Thresholds come from titles
+that were never learned from.
+
+Departures. The paper's scanner judges one title by itself and is taught on a clean catalogue. This one marks tokens,
+weighs them with what recurs in the catalogue (`evidence`), and takes the catalogue as it is, poisoned or not (`trust`).
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf, SerializeAsAny, field_validator
+
+from cowbird.data.types import Index, Real
+from cowbird.defenses.p_scanner.agent import Agent, Brief, EmbeddedAgent, OpenAIAgent, Outcome
+from cowbird.defenses.p_scanner.calibration import Calibration
+from cowbird.defenses.p_scanner.evidence import NAMES, Weights, judged, judged_apart, taught, weighed
+from cowbird.defenses.p_scanner.fragments import Texts, fragments
+from cowbird.defenses.p_scanner.lesson import Lesson
+from cowbird.defenses.p_scanner.reader import Marks, answer_words, changed, pages, read
+from cowbird.defenses.p_scanner.recipes import FAMILIES, POSITIONS, Planted, Recipe, plant
+from cowbird.defenses.p_scanner.trust import trusted
+from cowbird.defenses.titles import Suspicion
+from cowbird.errors import UserError
+from cowbird.rng import derive, stream, torch_stream
+from cowbird.victims.base import Workplace
+from cowbird.victims.language import folders
+from cowbird.victims.language.llm import Llm, Loaded, adapted, load
+from cowbird.victims.language.tuning import Tuning, tune
+from cowbird.victims.sequential.checkpoint import read_tensors, write_tensors
+
+NAME, RECORD, VERSION = "scanner", "scanner.json", 1
+FEWEST = 50
+"""Different titles that a scanner can be fitted to."""
+READ = 4096
+"""Titles of a catalogue that the weighing learns from, at most."""
+RATES = (0.003, 0.005, 0.01, 0.02)
+"""Shares of the titles that a planted trigger stands in while the weighing is learned."""
+AT_ONCE = 6
+"""Triggers planted in one catalogue, in different titles, while the weighing is learned."""
+
+
+class Verdicts(NamedTuple):
+    """What a scanner makes of some titles; arrays of the shape `[titles]`."""
+
+    score: Real
+    """Grows with suspicion; -inf where there is nothing to judge."""
+    start: Index
+    """First character of the most suspicious span, -1 where there is none."""
+    end: Index
+    """The character after its last one."""
+    flagged: NDArray[np.bool_]
+    """Whether the score is above the threshold."""
+    review: NDArray[np.bool_]
+    """Whether it is not, but above that of the rate for review: a person should look."""
+
+
+class Round(BaseModel):
+    """What happened in a round."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    number: int
+    """Counts from 1."""
+    trusted: int
+    """Titles taken for clean."""
+    proposed: int
+    """New triggers."""
+    before: tuple[Outcome, ...]
+    """Some of the round's new triggers, and the share of titles with each that the scanner caught before it learned
+    them; none in the first round, when there is no scanner yet."""
+    after: tuple[Outcome, ...]
+    """The same after it did."""
+    refused: tuple[str, ...] = ()
+    """Why answers of the agent were not taken."""
+    seconds: float
+    """How long it took."""
+
+
+class Record(BaseModel):
+    """What `scanner.json` holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    version: int = VERSION
+    """Of this file's form."""
+    llm: Llm
+    """The language model that was tuned, and what of it."""
+    tuning: Tuning
+    """How it was tuned; says the number format in which it reads."""
+    weights: Weights
+    """How fragments are weighed."""
+    calibration: Calibration
+    """What thresholds come from: titles judged among all of the catalogue."""
+    alone: Calibration
+    """The same titles, each judged by itself."""
+    fpr: float
+    """False-positive rate that was asked for."""
+    review_fpr: float
+    """The one for review."""
+    titles_sha256: str
+    """Hash of the titles it was fitted to."""
+    rounds: tuple[Round, ...]
+    """What happened."""
+    last: tuple[Outcome, ...] = ()
+    """Triggers that were proposed when nearly all were caught at once, so that no other round was needed."""
+
+    @field_validator("weights")
+    @classmethod
+    def _fits(cls, weights: Weights) -> Weights:
+        if len(weights.weight) != len(NAMES):
+            raise ValueError(f"there are {len(NAMES)} weights to a fragment, and it has {len(weights.weight)}")
+        return weights
+
+
+class PoisonScanner(BaseModel):
+    """A scanner for planted triggers in titles."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    llm: Llm = Llm(layers=6, rank=32, alpha=64)
+    """The language model that reads titles, and what of it learns. More layers read no better and take longer."""
+    tuning: Tuning = Tuning(epochs=4, batch_size=128, learning_rate=1e-3, compiled=False)
+    """How it is tuned in each round."""
+    agent: EmbeddedAgent | OpenAIAgent | SerializeAsAny[InstanceOf[Agent]] = EmbeddedAgent()
+    """What proposes triggers."""
+    rounds: int = Field(default=3, ge=1)
+    """Rounds at most."""
+    proposals: int = Field(default=512, ge=1)
+    """Triggers wanted of the agent in each round."""
+    stop_at: float = Field(default=0.99, gt=0, le=1)
+    """Share of titles with new triggers that is caught at once, from which there are no more rounds."""
+    without: tuple[str, ...] = ()
+    """Families of triggers that the agent must not propose, to measure the scanner on triggers it was not taught."""
+    fpr: float = Field(default=0.01, gt=0, lt=1)
+    """Share of clean titles that may be flagged."""
+    review_fpr: float = Field(default=0.05, gt=0, lt=1)
+    """Share of clean titles that may be flagged or put up for review."""
+    held: float = Field(default=0.2, gt=0, lt=1)
+    """Share of the titles that are never learned from, and calibrate."""
+    doubted: float = Field(default=0.05, ge=0, lt=0.5)
+    """Share of the titles, the most suspicious ones, that are not learned from after the first round."""
+    plantings: int = Field(default=48, ge=1)
+    """Triggers that the weighing of evidence is learned from."""
+
+    @field_validator("without")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = sorted(set(names) - FAMILIES.keys())
+        if unknown:
+            raise ValueError(f"there are no families {', '.join(unknown)}; use some of {', '.join(FAMILIES)}")
+        return names
+
+    def fit(self, titles: Sequence[str], seed: int = 0, workplace: Workplace | None = None) -> "FittedScanner":
+        """Fit a scanner to a catalogue.
+
+        Args:
+            titles: The catalogue's, poisoned or not; empty ones and repeats are left out.
+            seed: Decides all that is random.
+            workplace: Device, folder of what an interrupted fit goes on from, and progress.
+
+        Raises:
+            UserError: If there are too few titles, or a model can't be used.
+        """
+        known = [title for title in dict.fromkeys(titles) if title.strip()]
+        if len(known) < FEWEST:
+            raise UserError(
+                f"A scanner is fitted to {FEWEST} different titles or more, and there are {len(known)}.",
+                "Give it a larger catalogue, or scan with a scanner that was fitted to another.",
+            )
+        return _Fit(self, known, seed, workplace or Workplace()).run()
+
+
+class _Fit:
+    """One run of `PoisonScanner.fit`."""
+
+    def __init__(self, spec: PoisonScanner, titles: list[str], seed: int, place: Workplace) -> None:
+        self.spec, self.titles, self.seed, self.place = spec, titles, seed, place
+        base = load(spec.llm, place.device, spec.tuning.dtype(place.device))
+        model = adapted(base.model, spec.llm, torch_stream(seed, "adapters"))
+        self.loaded = Loaded(model, base.tokenizer)
+        self.held = stream(seed, "held").random(len(titles)) < spec.held
+        self.trust = trusted(titles, pages(base.tokenizer, titles), stream(seed, "trust"))
+        self.recipes: list[Recipe] = []
+        self.rounds: list[Round] = []
+        self.scanner: FittedScanner | None = None
+
+    def run(self) -> "FittedScanner":
+        last: tuple[Outcome, ...] = ()
+        for number in range(1, self.spec.rounds + 1):
+            began = time.perf_counter()
+            proposed, refused = self._proposed(number)
+            before = () if self.scanner is None else self._outcomes(proposed, number)
+            if not self.recipes:
+                raise UserError(
+                    "The agent proposed no trigger.", f"What it said: {'; '.join(refused[:3]) or 'nothing'}."
+                )
+            rates = [outcome.rate for outcome in before]
+            if number > 1 and rates and float(np.mean(rates)) >= self.spec.stop_at:
+                last = before
+                break
+            self._learn(number)
+            self.scanner = self._weighed(number)
+            after = self._outcomes(proposed, number)
+            made = Round(
+                number=number,
+                trusted=int(self.trust.sum()),
+                proposed=len(proposed),
+                before=before,
+                after=after,
+                refused=refused,
+                seconds=round(time.perf_counter() - began, 2),
+            )
+            self.rounds.append(made)
+            self._doubt(self.scanner)
+        assert self.scanner is not None
+        self.scanner.record = self.scanner.record.model_copy(update={"rounds": tuple(self.rounds), "last": last})
+        return self.scanner
+
+    def _proposed(self, number: int) -> tuple[tuple[Recipe, ...], tuple[str, ...]]:
+        rng = stream(self.seed, "agent", number)
+        shown: list[int] = rng.permutation(np.flatnonzero(self.trust))[:24].tolist()
+        told = tuple(outcome for made in self.rounds for outcome in made.after)
+        brief = Brief(
+            titles=tuple(self.titles[row] for row in shown),
+            wanted=self.spec.proposals,
+            outcomes=told,
+            without=self.spec.without,
+        )
+        found = self.spec.agent.propose(brief, rng)
+        self.recipes += found.recipes
+        return found.recipes, found.refused
+
+    def _learn(self, number: int) -> None:
+        """Tune the model on triggers of this round and of earlier ones."""
+        place, seed = self.place, derive(self.seed, "round", number)
+        rows: list[int] = np.flatnonzero(self.trust & ~self.held).tolist()
+        folder = None if place.folder is None else place.folder / f"round-{number}"
+        own = Workplace(
+            place.device,
+            folder,
+            lambda done, total, remark: place.report(done, total, f"round {number}, {remark}"),
+            place.warn,
+        )
+        taught = [self.titles[row] for row in rows]
+        lesson = Lesson(self.loaded.tokenizer, taught, self.recipes, answer_words(self.loaded.tokenizer), seed)
+        done = None if place.folder is None else place.folder / f"round-{number}.safetensors"
+        key = f"{lesson.key}-{self.spec.tuning!r}-{self.spec.llm!r}-{seed}"
+        if done is not None and self._recall(done, key):
+            return
+        tune(self.loaded.model, lesson, self.spec.tuning, seed, own)
+        if done is not None:
+            write_tensors(done, dict(self._learning()), {"cowbird": key})
+
+    def _learning(self) -> Iterator[tuple[str, torch.Tensor]]:
+        named: Any = self.loaded.model.named_parameters()
+        return ((name, weight.detach()) for name, weight in named if weight.requires_grad)
+
+    def _recall(self, path: Path, key: str) -> bool:
+        """Put what a finished round learned into the model, and tell whether that could be done."""
+        if not path.is_file():
+            return False
+        try:
+            held, header = read_tensors(path)
+        except UserError as error:
+            self.place.warn(f"{error} Tuning again.")
+            return False
+        mine = dict(self._learning())
+        if header.get("cowbird") != key or held.keys() != mine.keys():
+            return False
+        for name, weight in mine.items():
+            weight.copy_(held[name])
+        return True
+
+    def _weighed(self, number: int) -> "FittedScanner":
+        """Learn how evidence is weighed, and calibrate."""
+        rng = stream(self.seed, "weights", number)
+        rows: list[int] = np.sort(rng.permutation(np.flatnonzero(self.trust & ~self.held))[:READ]).tolist()
+        titles = [self.titles[row] for row in rows]
+        drawn: list[int] = rng.permutation(len(self.recipes))[: self.spec.plantings].tolist()
+        chosen = [self.recipes[nth] for nth in drawn]
+        known = self._read(titles)
+        lessons = [self._taught(self._planted(titles, known, some, rng), rng) for some in _few(chosen)]
+        described, planted, share = (np.concatenate(column) for column in zip(*lessons, strict=True))
+        weights = weighed(described, planted, share)
+        judged_all = judged(self.titles, self._read(self.titles), weights)
+        held: list[int] = np.flatnonzero(self.held).tolist()
+        apart = judged_apart(
+            self._read([self.titles[row] for row in held]), [self.titles[row] for row in held], weights
+        )
+        record = Record(
+            llm=self.spec.llm,
+            tuning=self.spec.tuning,
+            weights=weights,
+            calibration=Calibration.of(judged_all.score[self.held]),
+            alone=Calibration.of(apart.score),
+            fpr=self.spec.fpr,
+            review_fpr=self.spec.review_fpr,
+            titles_sha256=_hash(self.titles),
+            rounds=(),
+        )
+        return FittedScanner(record, self.loaded, self.place.device, judged_all)
+
+    def _planted(self, titles: list[str], known: Marks, recipes: list[Recipe], rng: np.random.Generator) -> "_Planting":
+        """Plant some triggers, each in a share of the titles of its own, and read those."""
+        free: list[int] = rng.permutation(len(titles)).tolist()
+        now = list(titles)
+        spans: dict[int, Planted] = {}
+        groups: list[list[int]] = []
+        for recipe in recipes:
+            wanted = max(3, round(RATES[int(rng.integers(len(RATES)))] * len(titles)))
+            position = POSITIONS[int(rng.integers(len(POSITIONS)))]
+            group: list[int] = []
+            for row in free[: 2 * wanted]:
+                made = plant(titles[row], recipe, position, rng)
+                if made.start >= 0 and len(group) < wanted:
+                    now[row], spans[row] = made.title, made
+                    group.append(row)
+            free = [row for row in free if row not in spans]
+            groups.append(group)
+        rows = sorted(spans)
+        read_anew = self._read([now[row] for row in rows])
+        marks = changed(known, self.loaded.tokenizer, now, np.array(rows, dtype=np.int32), read_anew)
+        return _Planting(now, marks, spans, groups)
+
+    def _taught(self, planting: "_Planting", rng: np.random.Generator) -> Any:
+        """Return what a planting teaches about the weighing of evidence."""
+        marks, made = planting.marks, planting.marks.pages
+        start, end = np.full((2, len(planting.titles)), -1)
+        for row, span in planting.spans.items():
+            start[row], end[row] = span.start, span.end
+        inside = (made.first < end[marks.rows]) & (made.after > start[marks.rows]) & (start[marks.rows] >= 0)
+        return taught(fragments(Texts(made.token, made.offsets)), marks, inside, rng)
+
+    def _outcomes(self, recipes: Sequence[Recipe], number: int) -> tuple[Outcome, ...]:
+        """Measure how many titles the scanner catches of those that some of the triggers stand in."""
+        scanner = self.scanner
+        assert scanner is not None
+        rng = stream(self.seed, "outcomes", number)
+        drawn: list[int] = np.sort(rng.permutation(len(recipes))[: self.spec.plantings]).tolist()
+        rows: list[int] = np.sort(rng.permutation(np.flatnonzero(self.trust))[:READ]).tolist()
+        titles = [self.titles[row] for row in rows]
+        known, bar = self._read(titles), scanner.threshold()
+        found: list[Outcome] = []
+        for some in _few([recipes[nth] for nth in drawn]):
+            planting = self._planted(titles, known, some, rng)
+            flagged = judged(planting.titles, planting.marks, scanner.record.weights).score > bar
+            pairs = zip(some, planting.groups, strict=True)
+            found += [Outcome(recipe=recipe, rate=float(flagged[group].mean())) for recipe, group in pairs if group]
+        return tuple(found)
+
+    def _doubt(self, scanner: "FittedScanner") -> None:
+        """Take all but the most suspicious titles for clean from now on."""
+        score = scanner.fitted_to.score if scanner.fitted_to is not None else np.zeros(len(self.titles))
+        many = int(self.spec.doubted * len(score))
+        bar = np.sort(score)[::-1][many] if many else np.inf
+        self.trust = score <= bar
+
+    def _read(self, titles: Sequence[str]) -> Marks:
+        return read(self.loaded, titles, self.place.device, self.spec.tuning.capacity)
+
+
+class _Planting(NamedTuple):
+    """A catalogue with triggers planted in it."""
+
+    titles: list[str]
+    marks: Marks
+    spans: dict[int, Planted]
+    """What was planted, by title."""
+    groups: list[list[int]]
+    """The titles that each trigger stands in."""
+
+
+def _few(recipes: list[Recipe]) -> list[list[Recipe]]:
+    return [recipes[first : first + AT_ONCE] for first in range(0, len(recipes), AT_ONCE)]
+
+
+@dataclass
+class FittedScanner:
+    """A scanner that was fitted to a catalogue."""
+
+    record: Record
+    """What it is."""
+    loaded: Loaded
+    """The tuned language model and its tokenizer."""
+    device: torch.device
+    """Where it runs."""
+    fitted_to: Suspicion | None = None
+    """What it made of the different titles that it was fitted to; `None` for a loaded one."""
+    capacity: int = 4096
+    """Most tokens in a packed row; more run faster on a GPU and take more memory."""
+    compiled: bool = field(default=False)
+    """Whether layers are compiled on a GPU, which pays for many titles."""
+
+    @property
+    def key(self) -> str:
+        """What the scanner is, its weights included; the same key gives the same verdicts on one device."""
+        told = [self.record.model_dump_json(exclude={"rounds", "last"})]
+        for name, weight in self.loaded.model.named_parameters():
+            if weight.requires_grad:
+                told += [name, _hash([weight.detach().float().cpu().numpy().tobytes().hex()])]
+        return f"{NAME}-{VERSION}-{self.device.type}-{_hash(told)}"
+
+    def threshold(self, fpr: float | None = None, alone: bool = False) -> float:
+        """Return the score above which a title is flagged; see `Calibration.threshold`.
+
+        Args:
+            fpr: Share of clean titles that may be flagged; the scanner's own by default.
+            alone: Whether titles are judged each by itself.
+        """
+        calibration = self.record.alone if alone else self.record.calibration
+        return calibration.threshold(self.record.fpr if fpr is None else fpr)
+
+    def score(self, titles: Sequence[str]) -> Real:
+        """Return how suspicious titles are among each other, shape `[titles]`; -inf where there is nothing to judge."""
+        return self.suspect(titles).score
+
+    def suspect(self, titles: Sequence[str]) -> Suspicion:
+        """Judge titles: by themselves, and by what recurs among them. A repeated title counts once.
+
+        Args:
+            titles: Any texts.
+        """
+        number = {title: nth for nth, title in enumerate(dict.fromkeys(titles))}
+        rows = np.array([number[title] for title in titles], dtype=np.int64)
+        found = judged(list(number), self._read(list(number)), self.record.weights)
+        return Suspicion(found.score[rows], found.start[rows], found.end[rows])
+
+    def alone(self, titles: Sequence[str]) -> Real:
+        """Return how suspicious titles are, each as if it were the only one, shape `[titles]`."""
+        return judged_apart(self._read(titles), titles, self.record.weights).score
+
+    def scan(self, titles: Sequence[str], fpr: float | None = None) -> Verdicts:
+        """Judge titles and flag those above the threshold.
+
+        Args:
+            titles: Any texts.
+            fpr: Share of clean titles that may be flagged; the scanner's own by default.
+        """
+        found = self.suspect(titles)
+        flagged = found.score > self.threshold(fpr)
+        review = ~flagged & (found.score > self.threshold(max(self.record.review_fpr, fpr or 0.0)))
+        return Verdicts(found.score, found.start, found.end, flagged, review)
+
+    def save(self, folder: Path) -> None:
+        """Write the adapter as peft reads it, and `scanner.json`; see `folders.save`."""
+        notes = {RECORD: self.record.model_dump_json(indent=1)}
+        folders.save(folder, NAME, {"llm": self.record.llm.model_dump(mode="json")}, self.loaded, notes=notes)
+
+    def _read(self, titles: Sequence[str]) -> Marks:
+        return read(self.loaded, titles, self.device, self.capacity, compile_layers=self.compiled)
+
+
+def load_scanner(folder: Path, device: torch.device) -> FittedScanner:
+    """Read what `FittedScanner.save` wrote.
+
+    Raises:
+        UserError: If the folder does not hold a scanner, or one of another version.
+    """
+    try:
+        told = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        if told.get("version") != VERSION:
+            raise ValueError(f"its version is {told.get('version')!r}, and this is {VERSION}")
+        record = Record.model_validate(told)
+    except (OSError, ValueError, AttributeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"'{folder}' does not hold a scanner: {reason}.", "Make one with cowbird fit-scanner CATALOG --out DIR."
+        ) from None
+    loaded = folders.read(folder, NAME, record.llm, device, record.tuning.dtype(device))
+    return FittedScanner(record, loaded, device)
+
+
+def _hash(texts: Sequence[str]) -> str:
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(text.encode("utf-8", "surrogatepass"))
+        digest.update(b"\0")
+    return digest.hexdigest()

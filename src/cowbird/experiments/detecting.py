@@ -1,0 +1,365 @@
+"""What defenses that read titles flag, beside the truth: evidence of a cell apart from what its models answered.
+
+A defense judges the catalogue as the attack left it, and the clean one. What it made of either is kept when it is done,
+so that a killed cell goes on without judging again, and all of it goes into one file at the cell's end: each title's
+score and span, whether it was flagged, whether its item's interactions left the training data, and the truth. Rows are
+made from that file alone. Their scenario is `none`, for what a platform does afterwards changes nothing about them; the
+attack of rows about the clean catalogue is `none`.
+
+The truth about a title is whether its text differs from the clean catalogue's, or is a new listing's that carries the
+trigger. Seeds are not pooled: they share their clean titles, so an interval over all of them would be too narrow.
+"""
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cowbird.attacks.base import Attack, Poisoned
+from cowbird.attacks.triggers import Trigger, plant
+from cowbird.data.types import Index, Items, Offset, TrainingData
+from cowbird.defenses.base import Defense
+from cowbird.defenses.titles import Suspicion, TitleDefense, Verdict
+from cowbird.errors import UserError
+from cowbird.experiments.results import NO_K, Row, Where
+from cowbird.metrics.auc import auc
+from cowbird.metrics.detection import Span, detection, recall_at_fpr, span_iou
+from cowbird.metrics.intervals import Interval, bootstrap_mean, wilson
+from cowbird.rng import stream
+from cowbird.victims.base import Probe
+from cowbird.victims.sequential.checkpoint import read_tensors, write_tensors
+
+DETECTIONS = "detections.safetensors"
+NOBODY = "none"
+"""The attack of what was found in the clean catalogue."""
+EVERYWHERE = "none"
+"""The scenario of all detections."""
+LOW_RATES = {"1pct": 0.01, "0.1pct": 0.001}
+"""False-positive rates at which recall is told, by how its metric ends."""
+
+
+class Inspector:
+    """Judges catalogues, each once, and keeps what it made of them.
+
+    Args:
+        folder: Where it is kept.
+        warn: Told of damage that was worked around.
+    """
+
+    def __init__(self, folder: Path, warn: Callable[[str], None]) -> None:
+        self.folder, self.warn = folder, warn
+        self.seconds: dict[str, float] = {}
+        """How long each catalogue took."""
+        self._known: dict[str, Verdict] = {}
+
+    def verdict(
+        self, label: str, defense: TitleDefense, titles: Sequence[str], probe: Callable[[], Probe] | None = None
+    ) -> Verdict:
+        """Return what a defense makes of a catalogue's titles.
+
+        Args:
+            label: Name of the catalogue and the defense; no other has it.
+            defense: The defense.
+            titles: The titles.
+            probe: Makes the probe of the victim; asked if the defense asks for it and nothing is kept.
+        """
+        if label not in self._known:
+            path = self.folder / f"{label}.safetensors"
+            found = self._kept(path, titles)
+            if found is None:
+                asked = probe() if probe is not None and defense.asks_victim else None
+                began = time.perf_counter()
+                found = defense.judge(titles, asked).found
+                _write(path, found, titles)
+                self.seconds[f"{label}@titles"] = round(time.perf_counter() - began, 2)
+            self._known[label] = defense.verdict(titles, found)
+        return self._known[label]
+
+    def acts(self, label: str) -> bool:
+        """Return whether a defense flagged anything in a catalogue that was judged."""
+        return bool(self._known[label].flagged.any())
+
+    def cleaned(
+        self, label: str, defense: Defense, data: TrainingData, probe: Callable[[], Probe] | None = None
+    ) -> TrainingData:
+        """Return training data as a defense cleans it; arguments as in `verdict`."""
+        if isinstance(defense, TitleDefense):
+            return defense.apply(data, self.verdict(label, defense, data.items.titles, probe))
+        return defense.clean(data, probe() if probe is not None and defense.asks_victim else None)
+
+    def _kept(self, path: Path, titles: Sequence[str]) -> Suspicion | None:
+        if not path.exists():
+            return None
+        try:
+            tensors, header = read_tensors(path)
+            found = Suspicion(*(tensors[name].numpy() for name in ("score", "start", "end")))
+            if header.get("cowbird") == _digest(found, titles):
+                return found
+            self.warn(f"'{path}' is damaged or of another catalogue. Judging again.")
+        except (UserError, KeyError, ValueError) as error:
+            self.warn(f"'{path}' is damaged: {error} Judging again.")
+        return None
+
+
+def _write(path: Path, found: Suspicion, titles: Sequence[str]) -> None:
+    write_tensors(path, _tensors(_columns(found)), {"cowbird": _digest(found, titles)})
+
+
+def _columns(found: Suspicion) -> dict[str, NDArray[Any]]:
+    return {"score": found.score, "start": found.start, "end": found.end}
+
+
+def _tensors(columns: Mapping[str, NDArray[Any]]) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(np.array(column)) for name, column in columns.items()}
+
+
+def _digest(found: Suspicion, titles: Sequence[str]) -> str:
+    digest = hashlib.sha256(json.dumps(list(titles)).encode())
+    for column in _columns(found).values():
+        digest.update(column.tobytes())
+    return digest.hexdigest()
+
+
+# The truth
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Truth:
+    """Which titles of a catalogue an attack poisoned, and where."""
+
+    poisoned: NDArray[np.bool_]
+    """Which are poisoned, shape `[titles]`."""
+    span_item: Index
+    """The title of each span of a trigger, increasing, shape `[spans]`."""
+    span_start: Index
+    """First character of each span, shape `[spans]`."""
+    span_end: Index
+    """The character after its last one, shape `[spans]`."""
+
+    @staticmethod
+    def of(count: int, spans: Mapping[int, Sequence[Span]]) -> "Truth":
+        """Return the truth about `count` titles of which those that `spans` names are poisoned."""
+        poisoned = np.zeros(count, dtype=bool)
+        poisoned[list(spans)] = True
+        flat = [(item, *span) for item in sorted(spans) for span in spans[item]]
+        columns = np.array(flat, dtype=np.int32).reshape(-1, 3).T
+        return Truth(poisoned, *columns)
+
+
+def truth_of(attack: Attack, poisoned: Poisoned) -> Truth:
+    """Return what an attack did to the titles of the catalogue it left.
+
+    Spans are those of the attack's `trigger` where planting it in the clean title gives the poisoned one. Otherwise
+    they are what the two do not share at their beginning and end. A new listing has no clean title of its own: where
+    planting the trigger in some title of the clean catalogue gives its title, that tells the span, and a listing whose
+    title is one of the clean catalogue carries none.
+    """
+    trigger: object = getattr(attack, "trigger", None)
+    trigger = trigger if isinstance(trigger, Trigger) and trigger.field == "title" else None
+    before, after = poisoned.clean.items.titles, poisoned.data.items.titles
+    changed: list[int] = poisoned.retitled.tolist()
+    spans: dict[int, Sequence[Span]] = {}
+    for item in changed:
+        if item < len(before) and before[item] != after[item]:
+            spans[item] = _planted(before[item], after[item], trigger) or _difference(before[item], after[item])
+    listed = {after[item] for item in changed if item >= len(before)}.difference(before)
+    if listed:
+        made = {new: found for old in before for new, found in _plantings(old, trigger) if new in listed}
+        spans |= {item: made.get(after[item], ()) for item in changed if item >= len(before) and after[item] in listed}
+    return Truth.of(len(after), spans)
+
+
+def _plantings(title: str, trigger: Trigger | None) -> Iterator[tuple[str, tuple[Span, ...]]]:
+    """Yield what a title can become when a trigger is planted in it, and the spans.
+
+    Between two words it is planted as at the end of what stands before the second, so all places are tried undrawn.
+    """
+    if trigger is None:
+        return
+    ends = [len(title)]
+    if trigger.position == "middle":
+        trigger = trigger.model_copy(update={"position": "end"})
+        ends = [word.end() for word in re.finditer(r"\S+", title)] + ends
+    for end in ends:
+        made = plant(title[:end], trigger, np.random.default_rng(0))
+        yield made.title + title[end:], made.spans
+
+
+def _planted(before: str, after: str, trigger: Trigger | None) -> tuple[Span, ...]:
+    return next((spans for title, spans in _plantings(before, trigger) if title == after), ())
+
+
+def _difference(before: str, after: str) -> tuple[Span, ...]:
+    """Return what of one title stands between the beginning and the end that it shares with another, as one span."""
+    most = min(len(before), len(after))
+    start = next((at for at in range(most) if before[at] != after[at]), most)
+    kept = next((at for at in range(most - start) if before[-1 - at] != after[-1 - at]), most - start)
+    end = len(after) - kept
+    new = after[start:end]
+    if new.strip():
+        start, end = end - len(new.lstrip()), start + len(new.rstrip())
+    return ((start, end),) if start < end else ()
+
+
+def untouched(items: Items) -> Truth:
+    """Return the truth about a catalogue that nobody poisoned."""
+    return Truth.of(len(items), {})
+
+
+# The record
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detection:
+    """What one defense made of the catalogue that one attack left, and the truth."""
+
+    attack: str
+    """Label of the attack; `none` for the clean catalogue."""
+    defense: str
+    """Label of the defense."""
+    found: Suspicion
+    """How suspicious the titles are, and where."""
+    flagged: NDArray[np.bool_]
+    """Which were flagged, shape `[titles]`."""
+    dropped: NDArray[np.bool_]
+    """Which took their items' interactions with them, shape `[titles]`."""
+    events: Offset
+    """Interactions of each item in the clean training data, shape `[titles]`."""
+    truth: Truth
+    """Which are poisoned, and where."""
+
+
+COLUMNS = {
+    **{"score": np.float32, "start": np.int32, "end": np.int32, "flagged": np.bool_, "dropped": np.bool_},
+    **{"events": np.int64, "poisoned": np.bool_},
+}
+"""Columns of a value a title, and what they hold."""
+SPANS = ("span_item", "span_start", "span_end")
+
+
+def record(attack: str, defense: str, verdict: Verdict, clean: TrainingData, truth: Truth) -> Detection:
+    """Put what a defense made of a catalogue beside the truth.
+
+    Args:
+        attack: Label of the attack.
+        defense: Label of the defense.
+        verdict: What it made of the catalogue.
+        clean: The clean training data.
+        truth: What the attack did.
+    """
+    events = np.bincount(clean.interactions.item, minlength=len(verdict.titles))
+    return Detection(attack, defense, verdict.found, verdict.flagged, verdict.dropped, events, truth)
+
+
+def save(path: Path, records: Sequence[Detection]) -> None:
+    """Write the detections of a cell atomically."""
+    tensors: dict[str, torch.Tensor] = {}
+    for number, one in enumerate(records):
+        columns = _columns(one.found) | {name: getattr(one, name) for name in ("flagged", "dropped", "events")}
+        columns |= {name: getattr(one.truth, name) for name in ("poisoned", *SPANS)}
+        tensors |= {f"{number}.{name}": tensor for name, tensor in _tensors(columns).items()}
+    labels = [[one.attack, one.defense] for one in records]
+    write_tensors(path, tensors, {"cowbird": json.dumps({"kind": "detect", "records": labels})})
+
+
+def load(path: Path) -> list[Detection]:
+    """Read the detections of a cell.
+
+    Raises:
+        UserError: If the file is missing, damaged or something else.
+    """
+    tensors, header = read_tensors(path)
+    records: list[Detection] = []
+    try:
+        told = json.loads(header["cowbird"])
+        if told["kind"] != "detect":
+            raise ValueError(f"it is of the kind {told['kind']!r}")
+        for number, (attack, defense) in enumerate(told["records"]):
+            mine = {name: tensors[f"{number}.{name}"].numpy() for name in (*COLUMNS, *SPANS)}
+            if len({mine[name].shape for name in COLUMNS}) != 1 or len({mine[name].shape for name in SPANS}) != 1:
+                raise ValueError("its columns do not align")
+            if any(mine[name].dtype != kind for name, kind in COLUMNS.items()):
+                raise ValueError("its columns are of other kinds")
+            found = Suspicion(mine["score"], mine["start"], mine["end"])
+            truth = Truth(mine["poisoned"], *(mine[name] for name in SPANS))
+            masks = mine["flagged"], mine["dropped"], mine["events"]
+            records.append(Detection(str(attack), str(defense), found, *masks, truth))
+    except (KeyError, ValueError, TypeError) as error:
+        raise UserError(f"'{path}' does not hold the detections of a run: {error}.", "Run the cell again.") from None
+    return records
+
+
+# The rows
+
+
+@dataclass
+class _Rows:
+    """Collects rows."""
+
+    where: Where
+    rows: list[Row] = field(default_factory=list[Row])
+
+    def add(self, metric: str, found: Interval) -> None:
+        self.rows.append(self.where.row("all", metric, NO_K, found.value, found.low, found.high, found.n))
+
+    def count(self, metric: str, some: NDArray[np.bool_]) -> None:
+        self.add(metric, Interval(float(some.sum()), None, None, len(some)))
+
+
+def rows_of(where: Where, one: Detection) -> list[Row]:
+    """Return the rows of one seed.
+
+    `detection_auroc` has DeLong's interval, shares of titles have Wilson's, and `span_iou`, the mean over poisoned
+    titles that were flagged, has a bootstrap over them (`None` if the defense names no spans). Recall at a
+    false-positive rate is at the threshold that the rate sets on the clean titles of the same catalogue. Counts, and
+    the share of the clean events that left with clean items, have no interval: their sample is the catalogue.
+    """
+    rows, truth, clean = _Rows(where), one.truth.poisoned, ~one.truth.poisoned
+    # Only the order of scores counts; as ranks they are finite, with nothing to judge as the lowest.
+    score = np.unique(one.found.score, return_inverse=True)[1].astype(np.float64)
+    told = detection(one.flagged, truth)
+    bad, wrong = int(truth.sum()), told.false_positives
+    if one.attack != NOBODY:
+        rows.add("detection_auroc", auc(score, truth))
+        for name, rate in LOW_RATES.items():
+            caught = recall_at_fpr(score, truth, rate)
+            found = Interval(None, None, None, bad) if caught is None else wilson(round(caught * bad), bad)
+            rows.add(f"recall_at_fpr_{name}", found)
+        # Of what was flagged nothing is a hit where there is nothing to hit: precision is then not measured.
+        known = told.true_positives + wrong if bad else 0
+        rows.add("precision", wilson(told.true_positives, known))
+        rows.add("recall", wilson(told.true_positives, bad))
+        rows.add("span_iou", _span_iou(where, one))
+    rows.add("false_positive_rate", wilson(wrong, int(clean.sum())))
+    rows.count("flagged", one.flagged)
+    lost = one.dropped[clean]
+    rows.count("lost_clean_items", lost)
+    events = int(one.events.sum())
+    share = int(one.events[clean][lost].sum()) / events if events else None
+    rows.add("lost_clean_events", Interval(share, None, None, events))
+    return rows.rows
+
+
+def _span_iou(where: Where, one: Detection) -> Interval:
+    """Return how well spans of flagged poisoned titles are found, where the truth about them is known."""
+    truth, found = one.truth, one.found
+    caught = np.flatnonzero(one.flagged & truth.poisoned)
+    known: list[int] = caught[np.isin(caught, truth.span_item)].tolist()
+    if not (found.start >= 0).any():
+        return Interval(None, None, None, len(known))
+    overlaps: list[float] = []
+    for item in known:
+        spans = slice(*np.searchsorted(truth.span_item, [item, item + 1]).tolist())
+        real: list[Span] = list(zip(truth.span_start[spans].tolist(), truth.span_end[spans].tolist(), strict=True))
+        start, end = int(found.start[item]), int(found.end[item])
+        overlaps.append(span_iou([(start, end)] if start >= 0 else [], real) or 0.0)
+    rng = stream(where.seed or 0, "bootstrap", where.victim, where.attack, where.defense, "span_iou")
+    return bootstrap_mean(overlaps, rng)

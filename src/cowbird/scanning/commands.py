@@ -1,0 +1,325 @@
+"""What `cowbird fit-scanner` and `cowbird scan` do between the options and the terminal.
+
+A scanner is fitted beside its folder, in `DIR.partial/`, and renamed once it is whole. The folder keeps checkpoints of
+the round at work, and what an agent behind a server wrote, which nobody could make it write again. An interrupted fit
+that is started anew with the same seed and options does finished rounds over, goes on within the interrupted one, and
+ends in the same weights on the same device.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from pydantic import SerializeAsAny, TypeAdapter
+from pydantic_core import PydanticSerializationError
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+from safetensors import SafetensorError
+
+from cowbird.defenses.p_scanner.agent import Agent, Brief, EmbeddedAgent, OpenAIAgent, Proposals
+from cowbird.defenses.p_scanner.calibration import Calibration
+from cowbird.defenses.p_scanner.scanner import FittedScanner, PoisonScanner, Record, Verdicts, load_scanner
+from cowbird.errors import UserError
+from cowbird.files import write_text
+from cowbird.scanning.scan import load_table_titles
+from cowbird.scanning.summary import Unread, shown
+from cowbird.victims.base import Workplace
+from cowbird.victims.language.llm import Llm
+
+ASKED = "fit.json"
+"""What a fit was asked for, as a hash; it lies beside a scanner so that `--resume` never passes off another one."""
+RATES = (0.01, 0.001)
+"""False-positive rates whose thresholds are told."""
+SPEC = PoisonScanner()
+"""The scanner whose fields the options change."""
+_PROPOSALS = TypeAdapter(Proposals)
+
+
+class Made(NamedTuple):
+    """A scanner that was fitted."""
+
+    record: Record
+    """What it is."""
+    unread: tuple[Unread, ...]
+    """Rows of the catalogue that could not be read."""
+    before: bool
+    """Whether an earlier call had finished it."""
+
+
+def described(
+    llm: str | None = None,
+    layers: int | None = None,
+    rounds: int | None = None,
+    fpr: float | None = None,
+    agent: str = "embedded",
+    agent_model: str | None = None,
+    agent_url: str | None = None,
+    device: str = "auto",
+) -> PoisonScanner:
+    """Return the scanner that options describe; `None` leaves what `SPEC` says.
+
+    Args:
+        llm: The language model; a path is made absolute, for the scanner may be used from elsewhere.
+        layers: Layers of it that are kept.
+        rounds: Rounds at most.
+        fpr: Share of clean titles that may be flagged.
+        agent: `embedded` or `openai`.
+        agent_model: The model that writes triggers.
+        agent_url: Address of the agent's server.
+        device: Where a model of the embedded agent runs.
+
+    Raises:
+        UserError: If options contradict each other.
+        ValidationError: If a value does not fit.
+    """
+    given = {"name": None if llm is None else _absolute(llm), "layers": layers}
+    fields = {
+        "llm": Llm.model_validate(SPEC.llm.model_dump() | _known(given)),
+        "agent": _agent(agent, agent_model, agent_url, device),
+        **_known({"rounds": rounds, "fpr": fpr}),
+    }
+    spec = PoisonScanner.model_validate({name: getattr(SPEC, name) for name in PoisonScanner.model_fields} | fields)
+    try:
+        spec.model_dump_json()
+    except PydanticSerializationError:  # half a character, which the scanner's record could not hold
+        raise UserError("A name among these options is no valid text.", "Name models and folders in UTF-8.") from None
+    return spec
+
+
+def _known(options: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _absolute(name: str) -> str:
+    path = Path(name).expanduser()
+    with suppress(OSError):  # a name that no file can have
+        return str(path.resolve()) if path.exists() else name
+    return name
+
+
+def _agent(kind: str, model: str | None, url: str | None, device: str) -> Agent:
+    if kind == "openai":
+        if model is None:
+            raise UserError("--agent openai asks a model on a server, and none is named.", "Name it: --agent-model.")
+        return OpenAIAgent(model=model, base_url=url)
+    if url is not None:
+        raise UserError("--agent-url is for --agent openai.", "Add --agent openai, or leave the address out.")
+    return EmbeddedAgent(llm=None if model is None else Llm(name=_absolute(model)), device=device)
+
+
+class Remembering(Agent):
+    """Proposes what an agent proposed when it was told the same, if that is on file."""
+
+    agent: SerializeAsAny[Agent]
+    """Who is asked otherwise."""
+    folder: Path
+    """Where its answers are kept."""
+
+    def propose(self, brief: Brief, rng: np.random.Generator) -> Proposals:
+        """Propose triggers; see `Agent.propose`. What brought none is asked again."""
+        path = self.folder / f"proposals-{_hash([repr(brief)])[:16]}.json"
+        with suppress(OSError, ValueError):  # not there, or damaged
+            return _PROPOSALS.validate_json(path.read_bytes())
+        found = self.agent.propose(brief, rng)
+        if found.recipes:
+            write_text(path, _PROPOSALS.dump_json(found).decode())
+        return found
+
+
+def fit_scanner(
+    catalog: Path, out: Path, spec: PoisonScanner, text_column: str, seed: int, resume: bool, place: Workplace
+) -> Made:
+    """Fit a scanner to a catalogue and write it.
+
+    Args:
+        catalog: See `cowbird.scanning.reading.open_catalog`.
+        out: The scanner's folder, new or empty.
+        spec: What is fitted.
+        text_column: The catalogue's column of titles.
+        seed: Decides all that is random.
+        resume: Whether to go on with an interrupted fit; a finished one is then returned as it is.
+        place: Device, progress and warnings; its folder is not used.
+
+    Raises:
+        UserError: If the catalogue can't be read or is too small, a folder can't be used, or a model can't.
+    """
+    out = out.resolve()
+    folder = out.with_name(f"{out.name}.partial") if out.name else out
+    with _writing(out):
+        _check(out, folder, resume)
+    titles, unread = load_table_titles(catalog, text_column)
+    asked = json.dumps({"fit": _hash([spec.model_dump_json(), type(spec.agent).__name__, str(seed), *titles])})
+    for known in (out / ASKED, folder / ASKED):
+        if known.is_file() and known.read_bytes() != asked.encode():
+            raise UserError(
+                f"'{known.parent}' comes from a fit to other titles or with other options.",
+                "Repeat those, remove the folder, or choose another one.",
+            )
+    if (out / ASKED).is_file():
+        return Made(load_scanner(out, place.device).record, unread, before=True)
+    with _writing(out):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        write_text(folder / ASKED, asked)
+        agent = spec.agent
+        if not isinstance(agent, EmbeddedAgent):  # that one says the same again
+            spec = spec.model_copy(update={"agent": Remembering(agent=agent, folder=folder)})
+        fitted = spec.fit(titles, seed, Workplace(place.device, folder, place.report, place.warn))
+        _put(fitted, folder, out)
+    finally:
+        if not [*folder.glob("round-*/step-*"), *folder.glob("proposals-*")]:
+            shutil.rmtree(folder, ignore_errors=True)  # nothing to go on from
+    return Made(fitted.record, unread, before=False)
+
+
+def _check(out: Path, folder: Path, resume: bool) -> None:
+    """Look before hours of work whether a scanner can be written there."""
+    finished = resume and (out / ASKED).is_file()
+    if out.exists() and not finished and not (out.is_dir() and not any(out.iterdir())):
+        more = " It holds a finished scanner." if (out / ASKED).is_file() else ""
+        raise UserError(f"'{out}' is there and not an empty folder.{more}", "Choose a new folder.")
+    if (folder / ASKED).is_file() and not resume:
+        raise UserError(
+            f"'{folder}' holds an unfinished fit.", "Go on with it: --resume. Or remove it, or choose another folder."
+        )
+    if folder.exists() and not (folder / ASKED).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UserError(f"'{folder}' is where the fit would go on, and holds something else.", "Choose a new folder.")
+
+
+def _put(fitted: FittedScanner, folder: Path, out: Path) -> None:
+    """Write a scanner; its folder appears under its name once it is whole."""
+    whole = folder / "scanner"
+    with _writing(out):
+        fitted.save(whole)
+        shutil.copyfile(folder / ASKED, whole / ASKED)
+        if out.is_dir():
+            out.rmdir()
+        whole.rename(out)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _writing(out: Path) -> Generator[None]:
+    """Turn what the system says into an error for people."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+        hint = "Is the disk full or the folder read-only? Mend that and start again."
+        raise UserError(f"'{out}' can't be written: {reason}.", hint) from None
+
+
+def _hash(texts: Sequence[str]) -> str:
+    digest = hashlib.sha256()
+    for text in texts:
+        data = text.encode("utf-8", "surrogatepass")
+        digest.update(b"%d " % len(data) + data)
+    return digest.hexdigest()
+
+
+def told(made: Made) -> Group:
+    """Return what is shown of a scanner: its rounds, what thresholds stand for, and what was not read."""
+    record, held = made.record, made.record.calibration
+    parts: list[Text | Table] = [_rounds(record)]
+    if made.before:
+        parts.append(Text("It was finished before; nothing was done."))
+    parts.append(_basis(held))
+    for fpr in sorted({record.fpr, *RATES}, reverse=True):
+        own = " (this scanner's own)" if fpr == record.fpr else ""
+        parts.append(Text(f"  for {fpr:g}{own}: ").append_text(promise(held, fpr)))
+    skipped = sum(each.count for each in made.unread)
+    if skipped:
+        parts.append(Text(f"Not learned from, because they can't be read: {skipped:,} rows.", style="yellow"))
+        parts += [Text("  ").append_text(shown(str(each), 200)) for each in made.unread]
+    return Group(*parts)
+
+
+def _basis(held: Calibration) -> Text:
+    """Return what thresholds rest on, and what they leave out."""
+    said = f"Thresholds rest on {held.titles:,} titles that were not learned from."
+    if held.left_out:
+        said += (
+            f" {held.left_out:,} more look poisoned and were left out; clean ones like them are flagged beyond that."
+        )
+    return Text(said)
+
+
+def promise(held: Calibration, fpr: float) -> Text:
+    """Return a threshold and what it stands for."""
+    stands = held.promised(fpr)
+    few = f", for so few titles promise no less than {stands:.2g}" if stands > fpr else ""
+    return Text(
+        f"{held.threshold(fpr):.3g}. A clean title like those it was fitted to scores above that with a probability of "
+        f"at most {stands:.2g}{few}."
+    )
+
+
+def _rounds(record: Record) -> Table:
+    table = Table(title="rounds", title_justify="left", title_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    for name in ("round", "titles trusted", "new triggers", "caught before", "caught after", "seconds"):
+        table.add_column(name, justify="right")
+    for each in record.rounds:
+        before, after = ([outcome.rate for outcome in rates] for rates in (each.before, each.after))
+        table.add_row(
+            str(each.number),
+            f"{each.trusted:,}",
+            f"{each.proposed:,}",
+            _share(before),
+            _share(after),
+            f"{each.seconds:,.1f}",
+        )
+    return table
+
+
+def _share(rates: Sequence[float]) -> str:
+    return f"{np.mean(rates):.1%}" if rates else "–"
+
+
+@dataclass(frozen=True)
+class AtRate:
+    """A scanner with the threshold of a false-positive rate: what `scan_catalog` asks."""
+
+    fitted: FittedScanner
+    """The scanner."""
+    fpr: float
+    """The rate."""
+
+    @staticmethod
+    def of(fitted: FittedScanner, fpr: float | None) -> "AtRate":
+        """Return a scanner with a threshold; `None` takes its own.
+
+        Raises:
+            UserError: If the rate is no share.
+        """
+        if fpr is not None and not 0 < fpr < 1:
+            raise UserError(f"A false-positive rate lies between 0 and 1, not at {fpr:g}.", "0.01 stands for 1 %.")
+        return AtRate(fitted, fitted.record.fpr if fpr is None else fpr)
+
+    @property
+    def key(self) -> str:
+        """What the scanner is, the rate included."""
+        return f"{self.fitted.key} at {self.fpr!r}"
+
+    def scan(self, titles: Sequence[str]) -> Verdicts:
+        """Judge titles; see `FittedScanner.scan`."""
+        return self.fitted.scan(titles, self.fpr)
+
+
+def rests_on(scorer: AtRate, chunk: int) -> Group:
+    """Return what a scan's verdicts rest on: the threshold, and how many titles are compared with each other."""
+    held = scorer.fitted.record.calibration
+    return Group(
+        Text(f"Threshold for {scorer.fpr:g}: ").append_text(promise(held, scorer.fpr)),
+        _basis(held),
+        Text(
+            f"What recurs was looked for among {chunk:,} rows at a time (--chunk); when the threshold was set, among "
+            "all titles of the fit."
+        ),
+    )

@@ -1,0 +1,324 @@
+"""The rows of a catalogue, one by one in bounded memory: CSV and TSV, JSON Lines (all of them also gzipped), Parquet.
+
+Rows are numbered from 1, without the header. Whatever is not an empty line is a row and has a number, readable or not;
+a record that runs over several lines is one. A row that can't be read is told with the reason, and the next is read.
+Only the title and the id are decoded: what other columns hold is nobody's reason to leave a title unread.
+
+Files are opened, and those that are no text refused, as by the sources in `cowbird.data`. Parquet is read with pyarrow,
+which streams within a row group; polars holds whole ones.
+"""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cowbird.data.sources._files import Blob, from_file, pick
+from cowbird.data.sources._text import Form, TextTable, refuse_binary
+from cowbird.data.types import Skips
+from cowbird.errors import UserError
+from cowbird.scanning.records import LONGEST, TOO_LONG, Records, lines
+
+SAMPLE = 1000
+"""Rows of a JSON Lines file that tell which columns it has."""
+BATCH = 256
+"""Rows of a Parquet file decoded at once: few, for a long title that repeats is stored once and decoded each time."""
+IDS = ("id", "item_id")
+"""Where ids are looked for, if no column is named."""
+
+_NOT_UTF8 = "is not valid UTF-8"
+_BROKEN: Any = (pa.ArrowException, OSError, ValueError)
+_TEXTS = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view", "null")
+
+
+class Row(NamedTuple):
+    """One row of a catalogue."""
+
+    number: int
+    """Its number; the first row below the header is 1."""
+    id: str | None
+    """The item's id; `None` where there is none."""
+    title: str
+    """The title as it came, half surrogates too; empty where it is missing or can't be read."""
+    problem: str = ""
+    """Why the row can't be read; empty if it can."""
+
+
+class Catalog(ABC):
+    """A file with one item a row.
+
+    Args:
+        path: The file.
+        names: Its columns.
+        text_column: The column of titles.
+        id_column: The column of ids; `None` takes the first of `IDS` that there is.
+
+    Raises:
+        UserError: If there is no such column.
+    """
+
+    def __init__(self, path: Path, names: Sequence[str], text_column: str, id_column: str | None) -> None:
+        self.path = path
+        self.names = list(names)
+        self.text = pick(text_column, self.names, path.name, "text_column")
+        wanted = id_column or next((name for name in IDS if name in self.names), None)
+        self.id = None if wanted is None else pick(wanted, self.names, path.name, "id_column")
+
+    @abstractmethod
+    def total(self) -> int:
+        """Return how many rows there are; of a text file about, for it counts lines.
+
+        Raises:
+            UserError: If the file is damaged.
+        """
+
+    @abstractmethod
+    def rows(self) -> Iterator[Row]:
+        """Yield all rows in order.
+
+        Raises:
+            UserError: If the file is damaged.
+        """
+
+
+def open_catalog(path: Path, text_column: str = "title", id_column: str | None = None) -> Catalog:
+    """Open a catalogue; the end of its name says what it is.
+
+    Args:
+        path: A file whose name ends in `.csv`, `.txt`, `.tsv`, `.jsonl` or `.ndjson`, each perhaps followed by `.gz`,
+            or in `.parquet` or `.pq`.
+        text_column: The column of titles.
+        id_column: The column of ids; `None` takes `id` or `item_id` if there is one.
+
+    Raises:
+        UserError: If the file is missing, empty, or not what its name says, or lacks a column.
+    """
+    try:
+        blob = from_file(path)
+    except OSError as error:  # a name that no file can have
+        raise UserError(f"{path} can't be read: {error.strerror}.", "Give the path of a file.") from None
+    kind = Path(path.name.removesuffix(".gz")).suffix.lower()
+    if kind in (".csv", ".txt", ".tsv"):
+        return _Delimited(path, blob, text_column, id_column, tabs=kind == ".tsv")
+    if kind in (".jsonl", ".ndjson"):
+        return _JsonLines(path, blob, text_column, id_column)
+    if path.suffix.lower() in (".parquet", ".pq"):
+        return _Parquet(path, text_column, id_column)
+    raise UserError(
+        f"{path.name} should be CSV, TSV, JSON Lines or Parquet, and its name does not end like one.",
+        "Name it .csv, .tsv or .jsonl (one JSON object a line), each perhaps with .gz, or .parquet.",
+    )
+
+
+def _newlines(blob: Blob) -> int:
+    """Return how many newlines a file has. All of it is read, so damage is found before hours of work, not after."""
+    count = 0
+    with blob.stream() as stream:
+        while block := stream.read(1 << 20):
+            count += block.count(b"\n")
+    return count
+
+
+def _decoded(number: int, name: bytes | None, title: bytes) -> Row:
+    """Return a row of raw bytes; an odd id keeps nobody from reading the title."""
+    id_ = None if name is None else name.decode("utf-8", "replace")
+    if len(title) > LONGEST:
+        return Row(number, id_, "", TOO_LONG)
+    try:
+        return Row(number, id_, title.decode())
+    except UnicodeDecodeError:
+        return Row(number, id_, "", _NOT_UTF8)
+
+
+class _Delimited(Catalog):
+    """Text with one header line; double quotes wrap fields (RFC 4180)."""
+
+    def __init__(self, path: Path, blob: Blob, text_column: str, id_column: str | None, tabs: bool) -> None:
+        self._blob = blob
+        with blob.stream() as stream:
+            head = self._header(lines(stream))
+        separator = "\t" if tabs else max(",\t;|", key=lambda each: head.count(each.encode()))
+        self._separator = separator.encode()
+        super().__init__(path, TextTable(blob, Form(separator), Skips()).names, text_column, id_column)
+
+    @staticmethod
+    def _header(body: Iterator[bytes | None]) -> bytes:
+        """Take the lines up to the first that is not blank, and return that."""
+        return next((line for line in body if line is None or line.strip()), None) or b""
+
+    def total(self) -> int:
+        return _newlines(self._blob)
+
+    def rows(self) -> Iterator[Row]:
+        with self._blob.stream() as stream:
+            body = lines(stream)
+            self._header(body)
+            for number, record in enumerate(Records(body, self._separator), 1):
+                yield self._row(number, record)
+
+    def _row(self, number: int, record: list[bytes] | str) -> Row:
+        if isinstance(record, str):
+            return Row(number, None, "", record)
+        if len(record) != len(self.names):
+            return Row(number, None, "", f"wrong number of columns (expected {len(self.names)})")
+        return _decoded(number, None if self.id is None else record[self.id] or None, record[self.text])
+
+
+class _Digits(str):
+    """A number as JSON writes it, of any length; not a title."""
+
+    __slots__ = ()
+
+
+class _TwiceError(ValueError):
+    """A JSON object has a name twice."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; with a name twice, what the scan reads would not be what another reader sees."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _TwiceError
+    return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_int=_Digits, parse_float=_Digits)
+
+
+class _JsonLines(Catalog):
+    """One JSON object a line."""
+
+    def __init__(self, path: Path, blob: Blob, text_column: str, id_column: str | None) -> None:
+        self._blob = blob
+        names: dict[str, None] = {}
+        problem = ""
+        with blob.stream() as stream:
+            refuse_binary(stream.read(4096), path.name)
+        for number, found in islice(self._objects(), SAMPLE):
+            if isinstance(found, dict):
+                names |= dict.fromkeys(found)
+            else:
+                problem = problem or f"row {number} {found}"
+        if not names:
+            raise UserError(
+                f"{path.name} should hold a JSON object a line, and none is found: {problem or 'it has no rows'}.",
+                'Write one object a line, such as {"title": "…"}, in UTF-8.',
+            )
+        super().__init__(path, list(names), text_column, id_column)
+
+    def total(self) -> int:
+        return _newlines(self._blob)
+
+    def _objects(self) -> Iterator[tuple[int, dict[str, Any] | str]]:
+        """Yield the number of each row, and its object or why there is none."""
+        number = 0
+        with self._blob.stream() as stream:
+            for line in lines(stream):
+                if line is None or line.strip():
+                    number += 1
+                    yield number, TOO_LONG if line is None else _object(line)
+
+    def rows(self) -> Iterator[Row]:
+        text, name = self.names[self.text], None if self.id is None else self.names[self.id]
+        for number, found in self._objects():
+            if isinstance(found, str):
+                yield Row(number, None, "", found)
+                continue
+            id_ = None if name is None else _id(found.get(name))
+            title = found.get(text)
+            if title is None or type(title) is str:
+                yield Row(number, id_, title or "")
+            else:
+                yield Row(number, id_, "", "title is not text")
+
+
+def _object(line: bytes) -> dict[str, Any] | str:
+    """Return the object of a line, or why there is none."""
+    try:
+        found = _DECODER.decode(line.decode())
+    except UnicodeDecodeError:
+        return _NOT_UTF8
+    except _TwiceError:
+        return "has a name twice"
+    except (ValueError, RecursionError):
+        return "is not JSON"
+    return cast("dict[str, Any]", found) if isinstance(found, dict) else "is not a JSON object"
+
+
+def _id(value: Any) -> str | None:
+    """Return an id; what is neither text nor a number is written as JSON."""
+    if value is None:
+        return None
+    return str(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+class _Parquet(Catalog):
+    """A Parquet file; its strings are decoded here, one by one, for a file may claim that they are UTF-8."""
+
+    def __init__(self, path: Path, text_column: str, id_column: str | None) -> None:
+        with _pyarrow(path):
+            file: Any = pq.ParquetFile(path)
+            schema: Any = file.schema_arrow
+            self._total = int(file.metadata.num_rows)
+            file.close()
+        super().__init__(path, schema.names, text_column, id_column)
+        kind: Any = schema.field(self.text).type
+        if not _is_text(kind):
+            raise UserError(
+                f"Column '{text_column}' of {path.name} should hold text, and it holds {kind}.",
+                "Name another column with text_column.",
+            )
+        if self.id is not None and pa.types.is_nested(schema.field(self.id).type):
+            raise UserError(
+                f"Column '{self.names[self.id]}' of {path.name} should hold ids, and it holds lists or structs.",
+                "Name another column with id_column.",
+            )
+
+    def total(self) -> int:
+        return self._total
+
+    def rows(self) -> Iterator[Row]:
+        wanted = [self.names[at] for at in dict.fromkeys((self.text, self.text if self.id is None else self.id))]
+        number = 0
+        with _pyarrow(self.path):
+            # Buffered, so that a column of a large row group is read page by page.
+            file: Any = pq.ParquetFile(self.path, pre_buffer=False, buffer_size=1 << 20)
+            for batch in file.iter_batches(batch_size=BATCH, columns=wanted, use_threads=False):
+                titles = _bytes(batch.column(wanted[0]))
+                ids = [None] * len(titles) if self.id is None else _bytes(batch.column(wanted[-1]))
+                for title, id_ in zip(titles, ids, strict=True):
+                    number += 1
+                    yield _decoded(number, id_, title or b"")
+
+
+@contextmanager
+def _pyarrow(path: Path) -> Generator[None]:
+    """Turn what pyarrow says of a damaged file into an error for people."""
+    try:
+        yield
+    except _BROKEN as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"{path.name} should be a Parquet file, and it can't be read: {reason}.",
+            "Check that the file is complete, or write it again.",
+        ) from error
+
+
+def _is_text(kind: Any) -> bool:
+    """Tell whether a column holds strings, or bytes that may be such."""
+    return str(kind.value_type if pa.types.is_dictionary(kind) else kind) in _TEXTS
+
+
+def _bytes(column: Any) -> list[bytes | None]:
+    """Return the values of a column as bytes of text; whole numbers that were stored as floats lose their `.0`."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if _is_text(column.type):
+        return column.cast(pa.large_binary()).to_pylist()
+    return [None if value is None else value.encode() for value in column.cast(pa.large_string()).to_pylist()]

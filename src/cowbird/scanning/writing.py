@@ -1,0 +1,319 @@
+"""Findings on their way to a file: kept in a folder beside it until they are whole, so that a scan can be resumed.
+
+`OUT.partial/` holds the findings so far as JSON Lines, the rows that could not be read, and how far the scan had come.
+A stop at any moment, a power cut too, costs the chunk at work. When all rows are through, `OUT` is written from it
+under another name and renamed, beside it `OUT.skipped.csv` if rows were skipped, and the folder goes.
+
+Half surrogates, which are no text, become U+FFFD in all formats. JSON Lines and Parquet hold all other text raw. CSV is
+opened by spreadsheets, so text is always quoted there, NUL becomes U+FFFD too, and an apostrophe stands before text
+that would be a formula: what begins with = + - @ (also full-width ones, also after white space), a tab or a line break.
+Text that begins so after apostrophes of its own gets one more, so taking one away gives the raw text back.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any, NamedTuple, Self, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cowbird.errors import UserError
+from cowbird.files import replacing, write_text
+from cowbird.scanning.reading import Row
+
+CHARACTERS = 1 << 24
+"""Characters of titles held at once, or those of one longer title."""
+ROW_GROUP = 1 << 16
+"""Rows in a row group of a Parquet file at most."""
+
+_JSON = json.JSONEncoder(ensure_ascii=False)
+_FORMULA = re.compile(r"'*(?:\s*[=+\-@＝＋－＠]|[\t\r\n])")
+
+
+class Finding(NamedTuple):
+    """What the scan makes of one row; `None` is an empty cell."""
+
+    row: int
+    """Number of the row in the catalogue, from 1."""
+    id: str | None
+    """Id of the item."""
+    title: str
+    """The title, empty where it is missing."""
+    score: float | None
+    """How suspicious it is; `None` where there was nothing to judge."""
+    flagged: bool
+    """Whether that is enough to be told."""
+    start: int | None
+    """First character of the most suspicious span."""
+    end: int | None
+    """The character after its last one."""
+    clean_title: str | None
+    """The title, without the span if it is flagged; `None` if nothing would be left or no span is known."""
+
+
+T = TypeVar("T", Row, Finding)
+
+
+def grouped(rows: Iterable[T], most: int) -> Iterator[list[T]]:
+    """Yield rows in groups of `most`, and of fewer where titles are so long that `CHARACTERS` are reached."""
+    group: list[T] = []
+    held = 0
+    for row in rows:
+        group.append(row)
+        held += len(row.title)
+        if len(group) == most or held >= CHARACTERS:
+            yield group
+            group, held = [], 0
+    if group:
+        yield group
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """How far a scan has come."""
+
+    key: str
+    """What is scanned, and how."""
+    row: int = 0
+    """The last row that is done."""
+    empty: int = 0
+    """Rows so far that have no title."""
+    findings: int = 0
+    """Bytes of the findings."""
+    skipped: int = 0
+    """Bytes of the table of skipped rows."""
+
+
+class Unfinished:
+    """The findings of a scan that goes on; a context manager.
+
+    Args:
+        out: The file they will become.
+        key: What is scanned, and how. An earlier scan into the same file is resumed if its key is the same.
+        resume: Whether to resume; otherwise what an earlier scan left is dropped.
+
+    Raises:
+        UserError: On entering, if the folder can't be written or another process scans into it.
+    """
+
+    def __init__(self, out: Path, key: str, resume: bool) -> None:
+        self.out = out
+        self.folder = out.with_name(f"{out.name}.partial")
+        self._paths = {name: self.folder / name for name in ("findings.jsonl", "skipped.csv", "state.json", "lock")}
+        self._key = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+        self._resume = resume
+        self._state = _State(self._key)
+        self._open = ExitStack()
+
+    def __enter__(self) -> Self:
+        with self._open, _writing(self.out):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _lock(self._open.enter_context(self._paths["lock"].open("ab")), self.out)
+            self._state = self._left() if self._resume else self._state
+            self._findings = self._appending("findings.jsonl", self._state.findings)
+            self._skipped = self._appending("skipped.csv", self._state.skipped)
+            self._open = self._open.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError):  # what a full disk did not take is not part of the state
+            self._open.close()
+
+    def _left(self) -> _State:
+        """Return where an earlier scan stopped; the beginning if that was another scan, or what it left is damaged."""
+        fresh = _State(self._key)
+        try:
+            state = _State(**json.loads(self._paths["state.json"].read_bytes()))
+            sizes = [self._paths[name].stat().st_size for name in ("findings.jsonl", "skipped.csv")]
+        except (OSError, ValueError, TypeError):
+            return fresh
+        counts = (state.row, state.empty, state.findings, state.skipped)
+        if state.key != self._key or any(type(count) is not int or count < 0 for count in counts):
+            return fresh
+        return state if state.findings <= sizes[0] and state.skipped <= sizes[1] else fresh
+
+    def _appending(self, name: str, size: int) -> IO[bytes]:
+        """Open a file for writing behind its first bytes."""
+        path = self._paths[name]
+        path.touch()
+        file = self._open.enter_context(path.open("r+b"))
+        file.truncate(size)
+        file.seek(size)
+        return file
+
+    @property
+    def row(self) -> int:
+        """The last row that is done."""
+        return self._state.row
+
+    @property
+    def empty(self) -> int:
+        """Rows so far that have no title."""
+        return self._state.empty
+
+    def findings(self) -> Iterator[Finding]:
+        """Yield what was found so far.
+
+        Raises:
+            UserError: If the file is damaged.
+        """
+        try:
+            yield from _read(self._paths["findings.jsonl"])
+        except (OSError, ValueError, TypeError):
+            raise UserError(f"'{self.folder}' is damaged.", "Remove it, or scan without resuming.") from None
+
+    def skips(self) -> Iterator[tuple[int, str]]:
+        """Yield the number of each row that could not be read so far, and why."""
+        with self._paths["skipped.csv"].open(encoding="utf-8") as file:
+            for line in file:
+                number, _, reason = line.partition(",")
+                yield int(number), reason.strip('"\n')
+
+    def add(self, findings: Sequence[Finding], skipped: Sequence[tuple[int, str]], row: int, empty: int) -> None:
+        """Add a chunk.
+
+        Args:
+            findings: Its findings.
+            skipped: The number of each row that could not be read, and why.
+            row: Its last row.
+            empty: How many of its rows have no title.
+
+        Raises:
+            UserError: If it can't be written.
+        """
+        with _writing(self.out):
+            for file, lines in (
+                (self._findings, (_JSON.encode(each._asdict()) for each in findings)),
+                (self._skipped, (f'{number},"{reason}"' for number, reason in skipped)),
+            ):
+                file.write("".join(f"{line}\n" for line in lines).encode())
+                file.flush()
+                os.fsync(file.fileno())
+            sizes = self._findings.tell(), self._skipped.tell()
+        self._state = _State(self._key, row, self._state.empty + empty, *sizes)
+        write_text(self._paths["state.json"], json.dumps(asdict(self._state)))
+
+    def finish(self) -> Path | None:
+        """Write the file and remove the folder.
+
+        Returns:
+            Where the rows stand that could not be read; `None` if there were none.
+
+        Raises:
+            UserError: If it can't be written; the scan can then be resumed.
+        """
+        table = self.out.with_name(f"{self.out.name}.skipped.csv")
+        with replacing(self.out) as partial:
+            WRITERS[self.out.suffix.lower()](self._paths["findings.jsonl"], partial)
+        if self._state.skipped:
+            with replacing(table) as partial, partial.open("wb") as file, self._paths["skipped.csv"].open("rb") as rows:
+                file.write(b"row,reason\n")
+                shutil.copyfileobj(rows, file)
+        else:
+            with _writing(table):
+                table.unlink(missing_ok=True)  # of an earlier scan
+        self.discard()
+        return table if self._state.skipped else None
+
+    def discard(self) -> None:
+        """Remove the folder."""
+        self.__exit__()
+        with suppress(OSError):
+            for path in self._paths.values():
+                path.unlink(missing_ok=True)
+            self.folder.rmdir()
+
+
+@contextmanager
+def _writing(path: Path) -> Generator[None]:
+    """Turn what the system says into an error for people."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"'{path}' can't be written: {error.strerror}.",
+            "Is the disk full or the folder read-only? What was scanned is kept; scan again to go on.",
+        ) from None
+
+
+def _lock(file: IO[bytes], out: Path) -> None:
+    """Keep other processes from scanning into the same file; they may where the system has no such locks."""
+    if sys.platform == "win32":
+        return
+    import fcntl  # noqa: PLC0415
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"Another scan is writing '{out}'.", "Wait for it, or choose another file.") from None
+    except OSError:
+        return  # some network file systems have none
+
+
+def _read(path: Path) -> Iterator[Finding]:
+    with path.open(encoding="utf-8", newline="\n") as file:
+        for line in file:
+            yield Finding(**json.loads(line))
+
+
+def _to_jsonl(findings: Path, to: Path) -> None:
+    shutil.copyfile(findings, to)
+
+
+def cell(value: str | float | None) -> str:
+    """Return a value as a cell of a CSV file that no spreadsheet takes for a formula; see the module."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        text = value.replace("\0", "\N{REPLACEMENT CHARACTER}").replace('"', '""')
+        return f'"\'{text}"' if _FORMULA.match(text) else f'"{text}"'
+    return str(value).lower()
+
+
+def _to_csv(findings: Path, to: Path) -> None:
+    with to.open("w", encoding="utf-8", newline="") as file:
+        file.write(",".join(Finding._fields) + "\n")
+        file.writelines(",".join(map(cell, finding)) + "\n" for finding in _read(findings))
+
+
+def _to_parquet(findings: Path, to: Path) -> None:
+    arrow: Any = pa
+    schema = arrow.schema(
+        [
+            *(("row", arrow.int64()), ("id", arrow.string()), ("title", arrow.string()), ("score", arrow.float32())),
+            *(("flagged", arrow.bool_()), ("start", arrow.int32()), ("end", arrow.int32())),
+            ("clean_title", arrow.string()),
+        ]
+    )
+    writer: Any
+    with pq.ParquetWriter(to, schema, compression="zstd") as writer:
+        for group in grouped(_read(findings), ROW_GROUP):
+            writer.write_table(arrow.table([list(column) for column in zip(*group, strict=True)], schema=schema))
+
+
+WRITERS = {".csv": _to_csv, ".jsonl": _to_jsonl, ".ndjson": _to_jsonl, ".parquet": _to_parquet}
+"""What writes a file from JSON Lines, by the end of its name."""
+
+
+def check_out(out: Path, catalog: Path) -> None:
+    """Look before hours of work whether findings can be written.
+
+    Raises:
+        UserError: If the name ends in nothing known, is a folder's, or is the catalogue's own.
+    """
+    if out.suffix.lower() not in WRITERS:
+        raise UserError(f"Findings can't be written to '{out}'.", f"Let its name end in {', '.join(WRITERS)}.")
+    with _writing(out):
+        if out.is_dir():
+            raise UserError(f"'{out}' is a folder.", "Name a file, such as findings.csv.")
+        for path in (out, out.with_name(f"{out.name}.skipped.csv")):
+            if path.exists() and catalog.exists() and path.samefile(catalog):
+                raise UserError(f"'{path}' is the catalogue itself.", "Choose another file for the findings.")

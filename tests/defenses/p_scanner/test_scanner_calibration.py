@@ -1,0 +1,63 @@
+"""Thresholds: known answers, and the promise about false alarms by simulation."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cowbird.defenses.p_scanner.calibration import KEPT, SURE, Calibration
+
+
+def test_known_thresholds():
+    found = Calibration.of([0.5, -2.0, 3.0, -np.inf, 1.0, SURE + 1, SURE])
+    assert (found.titles, found.left_out, found.highest) == (6, 1, (4.0, 3.0, 1.0, 0.5, -2.0))
+    assert found.threshold(0.01) == 4.0, "of so few titles less than 1 in 7 can't be promised"
+    assert found.promised(0.01) == 1 / 7
+    assert found.threshold(2 / 7) == 3.0, "despite floating point"
+    assert found.threshold(0.42) == 3.0
+    assert found.threshold(3 / 7) == 1.0
+    assert found.promised(0.3) == 0.3
+    assert found.threshold(0.99) == -2.0, "what is not known can't be gone below"
+    assert "6 titles" in found.statement
+
+
+def test_nothing_to_calibrate_by_flags_nothing():
+    for scores in ([], [-np.inf], [SURE + 1]):
+        assert Calibration.of(scores).threshold(0.5) == math.inf
+
+
+@given(st.lists(st.floats(-5, 5), min_size=1, max_size=60), st.floats(0.001, 0.999))
+def test_a_threshold_is_that_of_a_sorted_list(scores, fpr):
+    kept = sorted((score for score in scores if score <= SURE), reverse=True)
+    found = Calibration.of(scores)
+    if kept:
+        nth = max(1, math.floor(fpr * (len(kept) + 1) + 1e-9))
+        assert found.threshold(fpr) == kept[min(nth, len(kept)) - 1]
+        assert sum(score > found.threshold(fpr) for score in kept) < nth
+
+
+@pytest.mark.parametrize(("fpr", "titles"), [(0.01, 99), (0.05, 150), (0.1, 37)])
+def test_the_promise_holds_for_titles_in_random_order(fpr, titles):
+    rng = np.random.default_rng(0)
+    alarms = []
+    for _ in range(2000):
+        scores = rng.normal(size=titles + 1)
+        alarms.append(scores[-1] > Calibration.of(scores[:-1]).threshold(fpr))
+    promised = math.floor(fpr * (titles + 1)) / (titles + 1)
+    assert promised <= fpr
+    assert abs(np.mean(alarms) - promised) < 4 * math.sqrt(promised * (1 - promised) / 2000)
+
+
+def test_it_is_read_back():
+    found = Calibration.of([0.1, 1 / 3, -np.inf])
+    assert Calibration.model_validate_json(found.model_dump_json()) == found
+
+
+def test_scores_that_are_not_kept_make_thresholds_careful():
+    scores = np.linspace(-3, 3, 10 * KEPT)
+    found = Calibration.of(scores)
+    assert len(found.highest) == KEPT
+    assert (scores > found.threshold(0.05)).mean() <= 0.05
+    assert (scores > found.threshold(0.5)).mean() <= 0.5

@@ -1,0 +1,199 @@
+"""Evidence: what is known of fragments, the logistic fit, what plantings teach, and verdicts against loops."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+
+from cowbird.defenses.p_scanner import evidence
+from cowbird.defenses.p_scanner.evidence import BITS, NAMES, NEAR, RIDGE, Weights, described, judged, taught, weighed
+from cowbird.defenses.p_scanner.fragments import LENGTHS, Texts, fragments
+from cowbird.defenses.p_scanner.reader import read
+
+
+def weights(offset=0.0, **told):
+    """Return weights of which all but those told are zero."""
+    held = [told.get(name.replace(" ", "_"), 0.0) for name in NAMES]
+    return Weights(center=(0.0,) * len(NAMES), scale=(1.0,) * len(NAMES), weight=tuple(held), offset=offset)
+
+
+MARK = weights(mark=1.0)
+
+
+def found_of(marks):
+    return fragments(Texts(marks.pages.token, marks.pages.offsets))
+
+
+def runs(found, marks, titles):
+    """Return the words of each fragment, in their order."""
+    words = [word for title in titles for word in title.split()]
+    return {n: tuple(words[s : s + k]) for s, k, n in zip(found.start, found.length, found.number, strict=True)}
+
+
+def test_what_is_known_of_fragments(marked):
+    titles = ["a zq", "b zq", "c d zq", "e zq f", "g"]
+    marks = marked(titles, {"zq": 2.0, "d": 1.0}, -1.0)
+    found = found_of(marks)
+    known, of = described(found, marks), {run: n for n, run in runs(found, marks, titles).items()}
+    assert known.shape == (len(of), len(NAMES))
+    often, together, edge = np.log(4), np.log(4) + np.log(10 / 4) - np.log(10), 0.75
+    wanted = [2.0, often, 2 * often, together, together * often, edge, edge * often, 1.0, 2.0, 0.0, 0.0]
+    np.testing.assert_allclose(known[of["zq",]], wanted, atol=1e-9)
+    wanted = [1.5, *[0.0] * 8, np.log(2), 1.5 * np.log(2)]
+    np.testing.assert_allclose(known[of["d", "zq"]], wanted, atol=1e-9, err_msg="what does not recur tells no more")
+
+
+def problem(seed, count=300, columns=5):
+    rng = np.random.default_rng(seed)
+    given = rng.normal(size=(count, columns)) * [1, 5, 0.1, 1, 0][:columns] + 2
+    planted = given[:, 0] + given[:, 1] + rng.normal(size=count) > 8
+    return given, planted, rng.uniform(0.1, 2, count)
+
+
+def loss(held, columns, planted, share):
+    odds = columns @ held[:-1] + held[-1]
+    ridge = RIDGE * share.sum() / 2 * (np.square(held[:-1]).sum() + 1e-6 * held[-1] ** 2)
+    return share @ (np.logaddexp(0, odds) - planted * odds) + ridge
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_fit_is_that_of_a_general_optimizer(seed):
+    given, planted, share = problem(seed)
+    found = weighed(given, planted, share)
+    center = np.average(given, axis=0, weights=share)
+    np.testing.assert_allclose(found.center, center)
+    spread = np.sqrt(np.average((given - center) ** 2, axis=0, weights=share))
+    np.testing.assert_allclose(found.scale, spread, atol=2e-6)
+    columns = (given - center) / (spread + 1e-6)
+    best = minimize(loss, np.zeros(given.shape[1] + 1), (columns, planted, share), tol=1e-10).x
+    np.testing.assert_allclose([*found.weight, found.offset], best, atol=1e-3)
+    np.testing.assert_allclose(found.odds(given), columns @ best[:-1] + best[-1], atol=1e-2)
+
+
+@pytest.mark.parametrize("case", ["apart", "none planted", "wild"])
+def test_the_fit_comes_to_rest(case):
+    rng = np.random.default_rng(0)
+    given = rng.normal(size=(200, 4)) if case != "wild" else np.exp(3 * rng.normal(size=(200, 4)))
+    planted = given[:, 0] > (np.inf if case == "none planted" else np.quantile(given[:, 0], 0.97))
+    share = np.where(planted, 20.0, 1.0)
+    found = weighed(given, planted, share)
+    columns = (given - found.center) / found.scale
+    off = share * (1 / (1 + np.exp(-found.odds(given))) - planted)
+    slope = columns.T @ off + RIDGE * share.sum() * np.array(found.weight)
+    assert np.abs(slope).max() < 1e-6 * share.sum()
+    assert abs(off.sum()) < 1e-4 * share.sum()
+    assert Weights.model_validate_json(found.model_dump_json()) == found
+
+
+def test_what_a_planting_teaches(marked, monkeypatch):
+    titles = ["a zq xq", "b zq xq", "c zq", "d", "a d", "b d", "zq e"]
+    marks = marked(titles, {"zq": 2.0, "xq": 1.0})
+    inside = np.isin([word for title in titles for word in title.split()], ["zq", "xq"])
+    inside[-2] = False  # this title has the word by itself
+    found = found_of(marks)
+    of = {run: n for n, run in runs(found, marks, titles).items()}
+    known, planted, share = taught(found, marks, inside, np.random.default_rng(0))
+    every = described(found, marks)
+    # `zq` is inside in three of four places, which is neither here nor there.
+    wanted = [every[of[run]] for run in (("xq",), ("zq", "xq"))]
+    np.testing.assert_allclose(sorted(known[planted].tolist()), sorted(np.array(wanted).tolist()))
+    assert (~planted).sum() == len(of) - 3
+    np.testing.assert_allclose(share[planted], (~planted).sum() / 2 / 4)
+    assert (share[~planted] == 1).all()
+    monkeypatch.setattr(evidence, "SINGLES", 2)
+    few, planted, _ = taught(found, marks, inside, np.random.default_rng(0))
+    assert (~planted).sum() == 2 + 1, "two that are rare, and `d`, which recurs"
+    assert any(np.array_equal(row, every[of["d",]]) for row in few[~planted])
+
+
+def naive(titles, marks, odds_of):
+    """Return score and span of each title by loops; `odds_of` gives the odds of a run of words from its mean mark."""
+    words = [title.split() for title in titles]
+    at = np.split(marks.mark, marks.pages.offsets[1:-1])
+    means = {}
+    for row, mark in zip(words, at, strict=True):
+        for k in LENGTHS:
+            for start in range(len(row) - k + 1):
+                means.setdefault(tuple(row[start : start + k]), []).append(np.mean(mark[start : start + k]))
+    told = []
+    for nth, row in enumerate(words):
+        odds = {
+            (start, start + k): odds_of(np.mean(means[tuple(row[start : start + k])]))
+            for k in LENGTHS
+            for start in range(len(row) - k + 1)
+        }
+        worst = max(odds.values())
+        near = {place for (a, b), value in odds.items() if value >= worst - NEAR for place in range(a, b)}
+        first = min(
+            ((a, b) for (a, b), value in odds.items() if abs(value - worst) < 1e-9),
+            key=lambda place: (place[1] - place[0], place[0]),
+        )[0]
+        low = high = first
+        while low - 1 in near:
+            low -= 1
+        while high + 1 in near:
+            high += 1
+        begin = marks.pages.offsets[nth]
+        told.append((worst, marks.pages.first[begin + low], marks.pages.after[begin + high]))
+    return told
+
+
+@settings(max_examples=60)
+@given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=8), min_size=1, max_size=5), st.integers(0, 9))
+def test_verdicts_against_loops(marked, rows, seed):
+    titles = [" ".join("Abcdefghij"[letter] + "o" for letter in row) for row in rows]
+    told = dict(
+        zip([letter + "o" for letter in "Abcdefghij"], np.random.default_rng(seed).normal(0, 3, 10), strict=True)
+    )
+    marks = marked(titles, told)
+    found = judged(titles, marks, weights(1.0, mark=1.0))
+    quiet = evidence.broken(titles).score == -np.inf
+    for nth, (score, start, end) in enumerate(naive(titles, marks, lambda mean: mean + 1.0)):
+        if quiet[nth]:
+            np.testing.assert_allclose(found.score[nth], score, atol=1e-4)
+            assert (found.start[nth], found.end[nth]) == (start, end)
+        else:
+            assert found.score[nth] >= score - 1e-4
+
+
+def test_spans_take_in_what_is_nearly_as_bad(marked):
+    titles = ["Red zq xq Harbor", "Blue zq", "Garden"]
+    found = judged(titles, marked(titles, {"zq": 2.0, "xq": 0.5}), MARK)
+    np.testing.assert_allclose(found.score, [2.0, 2.0, -3.0])
+    assert list(zip(found.start.tolist(), found.end.tolist(), strict=True)) == [(4, 9), (5, 7), (0, 6)]
+    found = judged(titles, marked(titles, {"zq": 2.0, "xq": -2.5}), MARK)
+    assert (found.start[0], found.end[0]) == (4, 6), "too far behind"
+
+
+def test_a_rule_that_speaks_louder_gives_score_and_span(marked):
+    titles = ["Red H\u200brb zq", "h4rbor zq", "Red zq"]
+    for mark, scores, starts in ((3.0, [60 / BITS, 20 / BITS, 3.0], [5, 1, 4]), (13.0, [13.0] * 3, [9, 7, 4])):
+        found = judged(titles, marked(titles, {"zq": mark}), MARK)
+        np.testing.assert_allclose(found.score, scores)
+        assert found.start.tolist() == starts
+
+
+def test_nothing_is_left_of_blank_titles(loaded, marked):
+    titles = ["", " ", "\t", "zq"]
+    found = judged(titles, marked(titles, {}), weights(9.0))
+    assert found.score[:2].tolist() == [-np.inf, -np.inf]
+    assert found.score[2] == 30 / BITS, "a tab breaks a rule"
+    assert found.start.tolist() == [-1, -1, 0, 0]
+    assert len(judged([], read(loaded, [], torch.device("cpu")), MARK)) == 0
+
+
+def test_recurrence_counts_unless_tokens_are_told_apart(marked):
+    titles = [f"{word} zq" for word in "abcdef"]
+    marks = marked(titles, {}, 0.0)
+    often = weights(often=1.0)
+    np.testing.assert_allclose(judged(titles, marks, often).score, np.log(6), rtol=1e-6)
+    apart = np.arange(12, dtype=np.int32)
+    np.testing.assert_allclose(judged(titles, marks, often, apart).score, 0, atol=1e-7)
+
+
+@pytest.mark.parametrize(("count", "score"), [(2, 0.0), (3, 5.0), (4, 5.0)])
+def test_three_titles_are_recurrence(marked, count, score):
+    titles = [f"{letter} zq" for letter in "abcd"[:count]]
+    assert (judged(titles, marked(titles, {}, 0.0), weights(recurs=5.0)).score == score).all()
