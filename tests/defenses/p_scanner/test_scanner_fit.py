@@ -9,8 +9,10 @@ from pydantic import ValidationError
 
 from cowbird.defenses.p_scanner import PScanner
 from cowbird.defenses.p_scanner.agent import Agent, Proposals
+from cowbird.defenses.p_scanner.reader import pages
 from cowbird.defenses.p_scanner.recipes import FAMILIES, Recipe
 from cowbird.defenses.p_scanner.scanner import FEWEST, RECORD, PoisonScanner, load_scanner
+from cowbird.defenses.p_scanner.trust import recurring
 from cowbird.errors import UserError
 from cowbird.metrics.detection import auroc
 from cowbird.victims.base import Workplace
@@ -98,7 +100,8 @@ def test_what_a_fit_writes_down(poisoned_fit, poisoned):
     assert {outcome.recipe for outcome in rounds[1].after} == {outcome.recipe for outcome in rounds[1].before}
     many = len(poisoned[0])
     assert rounds[0].trusted < many
-    assert many - int(0.05 * many) <= rounds[1].trusted < many, "scores that tie at the bar stay"
+    again = int((~recurring(pages(poisoned_fit.loaded.tokenizer, list(dict.fromkeys(poisoned[0]))))).sum())
+    assert again - int(0.05 * many) <= rounds[1].trusted <= again < many, "what recurs in a long run stays out"
 
 
 # How scores behave

@@ -30,7 +30,7 @@ from cowbird.defenses.p_scanner.fragments import Texts, fragments
 from cowbird.defenses.p_scanner.lesson import Lesson
 from cowbird.defenses.p_scanner.reader import Marks, answer_words, changed, pages, read
 from cowbird.defenses.p_scanner.recipes import FAMILIES, POSITIONS, Planted, Recipe, plant
-from cowbird.defenses.p_scanner.trust import trusted
+from cowbird.defenses.p_scanner.trust import recurring, trusted
 from cowbird.defenses.titles import Suspicion
 from cowbird.errors import UserError
 from cowbird.rng import derive, stream, torch_stream
@@ -43,6 +43,8 @@ from cowbird.victims.sequential.checkpoint import read_tensors, write_tensors
 NAME, RECORD, VERSION = "scanner", "scanner.json", 1
 FEWEST = 50
 """Different titles that a scanner can be fitted to."""
+CAPACITY = {"cpu": 4096, "cuda": 65536}
+"""Tokens that are read at once: what a small CPU's cache holds, or enough work for a GPU."""
 READ = 4096
 """Titles of a catalogue that the weighing learns from, at most."""
 RATES = (0.003, 0.005, 0.01, 0.02)
@@ -191,7 +193,8 @@ class _Fit:
         model = adapted(base.model, spec.llm, torch_stream(seed, "adapters"))
         self.loaded = Loaded(model, base.tokenizer)
         self.held = stream(seed, "held").random(len(titles)) < spec.held
-        self.trust = trusted(titles, pages(base.tokenizer, titles), stream(seed, "trust"))
+        made = pages(base.tokenizer, titles)
+        self.trust, self.never = trusted(titles, made, stream(seed, "trust")), recurring(made)
         self.recipes: list[Recipe] = []
         self.rounds: list[Round] = []
         self.scanner: FittedScanner | None = None
@@ -361,11 +364,11 @@ class _Fit:
         return tuple(found)
 
     def _doubt(self, scanner: "FittedScanner") -> None:
-        """Take all but the most suspicious titles for clean from now on."""
+        """Take all but the most suspicious titles for clean from now on, and those that hold a long run that recurs."""
         score = scanner.fitted_to.score if scanner.fitted_to is not None else np.zeros(len(self.titles))
         many = int(self.spec.doubted * len(score))
         bar = np.sort(score)[::-1][many] if many else np.inf
-        self.trust = score <= bar
+        self.trust = (score <= bar) & ~self.never
 
     def _read(self, titles: Sequence[str]) -> Marks:
         return read(self.loaded, titles, self.place.device, self.spec.tuning.capacity)
@@ -398,8 +401,8 @@ class FittedScanner:
     """Where it runs."""
     fitted_to: Suspicion | None = None
     """What it made of the different titles that it was fitted to; `None` for a loaded one."""
-    capacity: int = 4096
-    """Most tokens in a packed row; more run faster on a GPU and take more memory."""
+    capacity: int | None = None
+    """Most tokens in a packed row; `None` takes what suits the device."""
     compiled: bool = field(default=False)
     """Whether layers are compiled on a GPU, which pays for many titles."""
 
@@ -459,7 +462,8 @@ class FittedScanner:
         folders.save(folder, NAME, {"llm": self.record.llm.model_dump(mode="json")}, self.loaded, notes=notes)
 
     def _read(self, titles: Sequence[str]) -> Marks:
-        return read(self.loaded, titles, self.device, self.capacity, compile_layers=self.compiled)
+        capacity = self.capacity or CAPACITY.get(self.device.type, CAPACITY["cpu"])
+        return read(self.loaded, titles, self.device, capacity, compile_layers=self.compiled)
 
 
 def load_scanner(folder: Path, device: torch.device) -> FittedScanner:

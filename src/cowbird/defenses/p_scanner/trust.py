@@ -24,10 +24,29 @@ TOGETHER = 3.0
 """Log of how much more often tokens stand together than by chance, from which that is odd."""
 EDGE = 0.8
 """Share of its places at the end of titles from which a token keeps to it."""
+LONG = 3
+"""Tokens from which a run that recurs is hardly ever honest."""
 AT_LEAST = 0.4
 """Share of the titles that is trusted in any case: those with the least that is odd."""
 BEGINS = 2
 """Of titles that begin alike, and have nothing else that is odd, so many are trusted: honest titles often do."""
+
+
+def recurring(made: Pages) -> NDArray[np.bool_]:
+    """Return which titles hold a run of `LONG` tokens and more that others hold too, by more than chance.
+
+    Hardly any honest title does, so these are left out of what is learned in all rounds, whatever a scanner makes of
+    them: a trigger that was once missed would otherwise be learned as clean from then on.
+
+    Args:
+        made: The catalogue's titles as tokens, all different.
+    """
+    many = len(made)
+    found = fragments(Texts(made.token, made.offsets))
+    often = (found.titles >= max(FEWEST, LEAST * many)) & (found.titles <= MOST * many)
+    held = np.zeros(many, dtype=bool)
+    held[found.row[(often & (found.pieces >= LONG) & (found.together >= TOGETHER))[found.number]]] = True
+    return held if held.mean() <= 1 - AT_LEAST else np.zeros(many, dtype=bool)
 
 
 def trusted(titles: Sequence[str], made: Pages, rng: np.random.Generator) -> NDArray[np.bool_]:

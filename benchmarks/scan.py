@@ -1,0 +1,194 @@
+"""Judge titles: a scanner's pass over packed titles beside a plain batched loop of transformers.
+
+    python benchmarks/scan.py --out docs/results/scan_cpu.json
+    python benchmarks/scan.py --titles 262144 --compiled --out docs/results/scan_gpu.json
+
+Both read the same titles twice over with the same model and weights (speed does not depend on what was learned, so the
+adapters are fresh). The peer is what a user of transformers would write: titles in the order given, in batches padded
+to the longest, one forward pass, a score for every token and title. Ours is all of `FittedScanner.suspect`:
+tokenizing, reading, pooling over what recurs, rules for characters, spans. The peer does the first two.
+
+Rates are titles per second of processor time on a CPU, of wall time on a GPU; rounds go turn by turn and medians are
+told. The floor is what the layers alone must compute, two operations a weight and token, at the rate that a square
+product of 4,096 reaches on the same device in the same format.
+"""
+
+import argparse
+import json
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cowbird.defenses.p_scanner.calibration import Calibration
+from cowbird.defenses.p_scanner.evidence import NAMES, Weights
+from cowbird.defenses.p_scanner.fragments import Texts, fragments
+from cowbird.defenses.p_scanner.reader import answer_words, pages, read
+from cowbird.defenses.p_scanner.scanner import FittedScanner, PoisonScanner, Record
+from cowbird.files import write_text
+from cowbird.plugins import find
+from cowbird.rng import stream, torch_stream
+from cowbird.victims.base import pick_device
+from cowbird.victims.language.llm import Llm, Loaded, adapted, load
+from cowbird.victims.language.weights import Merged
+from llm_tuning import Clock
+
+
+def different_titles(count: int) -> list[str]:
+    """Return titles of MovieLens-100K, and beyond those two of them in one."""
+    known = [title for title in find("dataset", "movielens_100k")().load().items.titles if title]
+    titles = dict.fromkeys(known)
+    rng = stream(0, "bench", "titles")
+    while len(titles) < count:
+        one, other = (known[nth] for nth in rng.integers(len(known), size=2).tolist())
+        titles.setdefault(f"{' '.join(one.split()[:3])} {' '.join(other.split()[-3:])}"[:60])
+    return list(titles)[:count]
+
+
+def made(llm: Llm, device: torch.device) -> FittedScanner:
+    """Return a scanner with fresh adapters."""
+    spec = PoisonScanner(llm=llm)
+    base = load(llm, device, spec.tuning.dtype(device))
+    model = adapted(base.model, llm, torch_stream(0, "adapters"))
+    even = Weights(center=(0.0,) * len(NAMES), scale=(1.0,) * len(NAMES), weight=(0.1,) * len(NAMES), offset=-3.0)
+    clean = Calibration.of(np.linspace(-3, 0, 1000))
+    record = Record(
+        llm=llm,
+        tuning=spec.tuning,
+        weights=even,
+        calibration=clean,
+        alone=clean,
+        fpr=0.01,
+        review_fpr=0.05,
+        titles_sha256="",
+        rounds=(),
+    )
+    return FittedScanner(record, Loaded(model, base.tokenizer), device)
+
+
+def plainly(scanner: FittedScanner, titles: list[str], batch: int) -> np.ndarray:
+    """Score titles with transformers alone."""
+    tokenizer: Any = scanner.loaded.tokenizer
+    yes, no = answer_words(tokenizer)
+    causal = scanner.loaded.model.get_base_model()
+    causal.config._attn_implementation = "sdpa"
+    border = tokenizer.decode([tokenizer.eos_token_id])
+    merged = Merged(scanner.loaded.model, learns=False)
+    found: list[torch.Tensor] = []
+    try:
+        with torch.inference_mode():
+            for first in range(0, len(titles), batch):
+                texts = [f"{border}{title}{border}{title}{border}" for title in titles[first : first + batch]]
+                given = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(scanner.device)
+                logits = causal(**given).logits
+                marks = (logits[..., yes] - logits[..., no]).masked_fill(given["attention_mask"] == 0, -torch.inf)
+                found.append(marks.max(dim=1).values.float().cpu())
+    finally:
+        merged.close()
+    return torch.cat(found).numpy()
+
+
+def product_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Return operations per second of a square product, the best of five."""
+    side = 4096
+    one = torch.randn(side, side, device=device).to(dtype)
+    best = float("inf")
+    for _ in range(5):
+        clock = Clock(device)
+        began = clock()
+        torch.mm(one, one)
+        best = min(best, clock() - began)
+    return 2 * side**3 / best
+
+
+def parts(scanner: FittedScanner, titles: list[str]) -> dict[str, float]:
+    """Return seconds of wall time of what `suspect` does, one after another."""
+    told: dict[str, float] = {}
+
+    def timed(name: str, work: Callable[[], Any]) -> Any:
+        began = time.perf_counter()
+        result = work()
+        told[name] = round(time.perf_counter() - began, 3)
+        return result
+
+    page = timed("tokenize", lambda: pages(scanner.loaded.tokenizer, titles))
+    timed(
+        "tokenize and read",
+        lambda: read(scanner.loaded, titles, scanner.device, 65536 if scanner.device.type == "cuda" else 4096),
+    )
+    timed("fragments", lambda: fragments(Texts(page.token, page.offsets)))
+    return told
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--titles", type=int, default=4096)
+    parser.add_argument("--chunk", type=int, default=8192)
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--batch", type=int, default=64, help="of the peer")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--compiled", action="store_true")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    device = pick_device(options.device)
+    scanner = made(Llm(layers=options.layers or None, rank=32, alpha=64), device)
+    scanner.compiled = options.compiled
+    titles = different_titles(options.titles)
+    few = titles[: min(len(titles), 8192)]
+
+    def ours() -> None:
+        for first in range(0, len(titles), options.chunk):
+            scanner.suspect(titles[first : first + options.chunk])
+
+    rates: dict[str, list[float]] = {"cowbird": [], "transformers": []}
+    scanner.suspect(few[:512])
+    plainly(scanner, few[:512], options.batch)
+    for _ in range(options.rounds):
+        for name, work, many in (
+            ("cowbird", ours, len(titles)),
+            ("transformers", lambda: plainly(scanner, few, options.batch), len(few)),
+        ):
+            clock = Clock(device)
+            began = clock()
+            work()
+            rates[name].append(many / (clock() - began))
+    layers = sum(
+        weight.numel()
+        for name, weight in scanner.loaded.model.named_parameters()
+        if "layers." in name and "lora" not in name
+    )
+    tokens = int(pages(scanner.loaded.tokenizer, few).tokens.offsets[-1]) / len(few)
+    dtype = next(scanner.loaded.model.parameters()).dtype
+    floor = product_rate(device, dtype) / (2 * layers * tokens)
+    median = {name: statistics.median(found) for name, found in rates.items()}
+    record = {
+        "command": f"python benchmarks/scan.py {shlex.join(sys.argv[1:])}",
+        "device": str(device),
+        "seconds_are": Clock(device).kind,
+        "torch": torch.__version__,
+        "dtype": str(dtype),
+        "titles": len(titles),
+        "tokens_a_title": round(tokens, 2),
+        "titles_per_second": {name: round(value, 1) for name, value in median.items()},
+        "rounds": {name: [round(value, 1) for value in found] for name, found in rates.items()},
+        "ratio": round(median["cowbird"] / median["transformers"], 2),
+        "titles_per_second_at_the_floor": round(floor, 1),
+        "share_of_the_floor": round(median["cowbird"] / floor, 3),
+        "wall_seconds_of_parts": {"titles": len(few)} | parts(scanner, few),
+    }
+    told = json.dumps(record, indent=1)
+    if options.out:
+        write_text(options.out, told + "\n")
+    print(told)
+
+
+if __name__ == "__main__":
+    main()
