@@ -6,7 +6,6 @@ that is started anew with the same seed and options does finished rounds over, g
 ends in the same weights on the same device.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Generator, Mapping, Sequence
@@ -27,7 +26,7 @@ from cowbird.defenses.p_scanner.agent import Agent, Brief, EmbeddedAgent, OpenAI
 from cowbird.defenses.p_scanner.calibration import Calibration
 from cowbird.defenses.p_scanner.scanner import FittedScanner, PoisonScanner, Record, Verdicts, load_scanner
 from cowbird.errors import UserError
-from cowbird.files import write_text
+from cowbird.files import sha256_of, write_text
 from cowbird.scanning.scan import load_table_titles
 from cowbird.scanning.summary import Unread, shown
 from cowbird.victims.base import Workplace
@@ -124,7 +123,7 @@ class Remembering(Agent):
 
     def propose(self, brief: Brief, rng: np.random.Generator) -> Proposals:
         """Propose triggers; see `Agent.propose`. What brought none is asked again."""
-        path = self.folder / f"proposals-{_hash([repr(brief)])[:16]}.json"
+        path = self.folder / f"proposals-{sha256_of([repr(brief)])[:16]}.json"
         with suppress(OSError, ValueError):  # not there, or damaged
             return _PROPOSALS.validate_json(path.read_bytes())
         found = self.agent.propose(brief, rng)
@@ -155,7 +154,7 @@ def fit_scanner(
     with _writing(out):
         _check(out, folder, resume)
     titles, unread = load_table_titles(catalog, text_column)
-    asked = json.dumps({"fit": _hash([spec.model_dump_json(), type(spec.agent).__name__, str(seed), *titles])})
+    asked = json.dumps({"fit": sha256_of([spec.model_dump_json(), type(spec.agent).__name__, str(seed), *titles])})
     for known in (out / ASKED, folder / ASKED):
         if known.is_file() and known.read_bytes() != asked.encode():
             raise UserError(
@@ -214,14 +213,6 @@ def _writing(out: Path) -> Generator[None]:
         reason = (isinstance(error, OSError) and error.strerror) or str(error)
         hint = "Is the disk full or the folder read-only? Mend that and start again."
         raise UserError(f"'{out}' can't be written: {reason}.", hint) from None
-
-
-def _hash(texts: Sequence[str]) -> str:
-    digest = hashlib.sha256()
-    for text in texts:
-        data = text.encode("utf-8", "surrogatepass")
-        digest.update(b"%d " % len(data) + data)
-    return digest.hexdigest()
 
 
 def told(made: Made) -> Group:

@@ -9,7 +9,6 @@ Departures. The paper's scanner judges one title by itself and is taught on a cl
 weighs them with what recurs in the catalogue (`evidence`), and takes the catalogue as it is, poisoned or not (`trust`).
 """
 
-import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -33,6 +32,7 @@ from cowbird.defenses.p_scanner.recipes import FAMILIES, POSITIONS, Planted, Rec
 from cowbird.defenses.p_scanner.trust import recurring, trusted
 from cowbird.defenses.titles import Suspicion
 from cowbird.errors import UserError
+from cowbird.files import sha256_of
 from cowbird.rng import derive, stream, torch_stream
 from cowbird.victims.base import Workplace
 from cowbird.victims.language import folders
@@ -310,7 +310,7 @@ class _Fit:
             alone=Calibration.of(apart.score),
             fpr=self.spec.fpr,
             review_fpr=self.spec.review_fpr,
-            titles_sha256=_hash(self.titles),
+            titles_sha256=sha256_of(self.titles),
             rounds=(),
         )
         return FittedScanner(record, self.loaded, self.place.device, judged_all)
@@ -412,8 +412,8 @@ class FittedScanner:
         told = [self.record.model_dump_json(exclude={"rounds", "last"})]
         for name, weight in self.loaded.model.named_parameters():
             if weight.requires_grad:
-                told += [name, _hash([weight.detach().float().cpu().numpy().tobytes().hex()])]
-        return f"{NAME}-{VERSION}-{self.device.type}-{_hash(told)}"
+                told += [name, sha256_of([weight.detach().float().cpu().numpy().tobytes().hex()])]
+        return f"{NAME}-{VERSION}-{self.device.type}-{sha256_of(told)}"
 
     def threshold(self, fpr: float | None = None, alone: bool = False) -> float:
         """Return the score above which a title is flagged; see `Calibration.threshold`.
@@ -484,11 +484,3 @@ def load_scanner(folder: Path, device: torch.device) -> FittedScanner:
         ) from None
     loaded = folders.read(folder, NAME, record.llm, device, record.tuning.dtype(device))
     return FittedScanner(record, loaded, device)
-
-
-def _hash(texts: Sequence[str]) -> str:
-    digest = hashlib.sha256()
-    for text in texts:
-        digest.update(text.encode("utf-8", "surrogatepass"))
-        digest.update(b"\0")
-    return digest.hexdigest()
