@@ -90,8 +90,9 @@ def test_a_clean_catalogue_is_spared(clean_fit, catalogue):
     assert not clean_fit.scan(titles, fpr=0.2).review.any(), "what is put up for review is more than what is flagged"
 
 
-def test_what_a_fit_writes_down(poisoned_fit, poisoned):
-    rounds = poisoned_fit.record.rounds
+def test_what_a_fit_writes_down(tiny_scanner, poisoned, briefs):
+    found = tiny_scanner(rounds=2, agent=Scripted(rounds=(FIRST, SECOND))).fit(poisoned[0])
+    rounds = found.record.rounds
     assert [made.number for made in rounds] == [1, 2]
     assert rounds[0].before == (), "not measured"
     assert 0 < len(rounds[0].after) <= 12
@@ -100,7 +101,7 @@ def test_what_a_fit_writes_down(poisoned_fit, poisoned):
     assert {outcome.recipe for outcome in rounds[1].after} == {outcome.recipe for outcome in rounds[1].before}
     many = len(poisoned[0])
     assert rounds[0].trusted < many
-    again = int((~recurring(pages(poisoned_fit.loaded.tokenizer, list(dict.fromkeys(poisoned[0]))))).sum())
+    again = int((~recurring(pages(found.loaded.tokenizer, list(dict.fromkeys(poisoned[0]))))).sum())
     assert again - int(0.05 * many) <= rounds[1].trusted <= again < many, "what recurs in a long run stays out"
 
 

@@ -26,6 +26,8 @@ NEAR = 2.0
 """Log-odds below a title's worst fragment from which others next to it belong to the same span."""
 RIDGE = 1e-2
 STEPS = 40
+FAMILIAR = 3
+"""Of so many triggers that the weighing learns from, one keeps the marks of a reader that knows it."""
 SINGLES = 1500
 """Fragments of one or two titles that a planting teaches as clean."""
 _NAMES = ("mark", "often", "mark x often", "together", "together x often", "edge", "edge x often", "recurs")
@@ -101,6 +103,28 @@ def _change(columns: Numbers, planted: NDArray[np.bool_], share: Numbers, ridge:
     slope: Numbers = columns.T @ (share * (chance - planted)) + ridge * weight
     bend: Numbers = (columns * (share * chance * (1 - chance))[:, None]).T @ columns + np.diag(ridge)
     return np.linalg.solve(bend, slope).astype(np.float64)
+
+
+def faded(marks: Marks, trigger: Index, rng: np.random.Generator) -> Marks:
+    """Return marks as a reader would make them that was taught some triggers less, or not at all.
+
+    The reader knows what it was tuned on, and an attacker's trigger is of none of it. A weighing that learned from
+    familiar triggers alone would trust marks too much, and what recurs too little. So the marks of each trigger go a
+    share of the way, drawn for each, to marks of clean tokens; those of one in `FAMILIAR` stay.
+
+    Args:
+        marks: What the reader makes of a catalogue with plantings.
+        trigger: Which trigger each token is part of, -1 for none, shape `[marks]`.
+        rng: Draws shares and clean marks.
+    """
+    clean = marks.mark[trigger < 0]
+    if not len(clean):
+        return marks
+    kept = rng.random(int(trigger.max(initial=-1)) + 1)
+    kept[rng.random(len(kept)) < 1 / FAMILIAR] = 1.0
+    share = np.where(trigger >= 0, kept[np.maximum(trigger, 0)] if len(kept) else 1.0, 1.0)
+    mark = share * marks.mark + (1 - share) * rng.choice(clean, len(marks.mark))
+    return Marks(marks.pages, mark.astype(np.float32), marks.verdict)
 
 
 def taught(

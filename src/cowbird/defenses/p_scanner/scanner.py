@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, InstanceOf, SerializeAsAny, f
 from cowbird.data.types import Index, Real
 from cowbird.defenses.p_scanner.agent import Agent, Brief, EmbeddedAgent, OpenAIAgent, Outcome
 from cowbird.defenses.p_scanner.calibration import Calibration
-from cowbird.defenses.p_scanner.evidence import NAMES, Weights, judged, judged_apart, taught, weighed
+from cowbird.defenses.p_scanner.evidence import NAMES, Weights, faded, judged, judged_apart, taught, weighed
 from cowbird.defenses.p_scanner.fragments import Texts, fragments
 from cowbird.defenses.p_scanner.lesson import Lesson
 from cowbird.defenses.p_scanner.reader import Marks, answer_words, changed, pages, read
@@ -287,9 +287,13 @@ class _Fit:
         return True
 
     def _weighed(self, number: int) -> "FittedScanner":
-        """Learn how evidence is weighed, and calibrate."""
+        """Learn how evidence is weighed, and calibrate.
+
+        Doubtful titles are among those that the weighing learns from: what recurs in honest ones is what it must tell
+        from triggers, and a few triggers that stand there already hardly move a model with so few weights.
+        """
         rng = stream(self.seed, "weights", number)
-        rows: list[int] = np.sort(rng.permutation(np.flatnonzero(self.trust & ~self.held))[:READ]).tolist()
+        rows: list[int] = np.sort(rng.permutation(np.flatnonzero(~self.held))[:READ]).tolist()
         titles = [self.titles[row] for row in rows]
         drawn: list[int] = rng.permutation(len(self.recipes))[: self.spec.plantings].tolist()
         chosen = [self.recipes[nth] for nth in drawn]
@@ -340,11 +344,14 @@ class _Fit:
     def _taught(self, planting: "_Planting", rng: np.random.Generator) -> Any:
         """Return what a planting teaches about the weighing of evidence."""
         marks, made = planting.marks, planting.marks.pages
-        start, end = np.full((2, len(planting.titles)), -1)
+        start, end, trigger = np.full((3, len(planting.titles)), -1)
         for row, span in planting.spans.items():
             start[row], end[row] = span.start, span.end
+        for nth, group in enumerate(planting.groups):
+            trigger[group] = nth
         inside = (made.first < end[marks.rows]) & (made.after > start[marks.rows]) & (start[marks.rows] >= 0)
-        return taught(fragments(Texts(made.token, made.offsets)), marks, inside, rng)
+        faint = faded(marks, np.where(inside, trigger[marks.rows], -1), rng)
+        return taught(fragments(Texts(made.token, made.offsets)), faint, inside, rng)
 
     def _outcomes(self, recipes: Sequence[Recipe], number: int) -> tuple[Outcome, ...]:
         """Measure how many titles the scanner catches of those that some of the triggers stand in."""
