@@ -217,9 +217,11 @@ def _spans(
 
 def _trim(titles: Sequence[str], rows: NDArray[np.int64], start: NDArray[np.int64], end: NDArray[np.int64]) -> None:
     """Take white space off the ends of spans, in place, unless they are nothing else."""
-    wanted: list[int] = rows.tolist()
-    for row in wanted:
-        piece = titles[row][start[row] : end[row]]
-        if piece.strip():
-            start[row] += len(piece) - len(piece.lstrip())
-            end[row] -= len(piece) - len(piece.rstrip())
+    ends: list[tuple[int, int, int]] = np.stack([rows, start[rows], end[rows]], axis=1).tolist()
+    for row, first, after in ends:
+        title = titles[row]
+        if title[first : first + 1].isspace() or title[after - 1 : after].isspace():
+            piece = title[first:after]
+            if piece.strip():
+                start[row] += len(piece) - len(piece.lstrip())
+                end[row] -= len(piece) - len(piece.rstrip())
