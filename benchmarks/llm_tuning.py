@@ -168,6 +168,7 @@ def padded(
             if "loss" in logs:
                 self.heard.append(float(logs["loss"]))
 
+    loaded.tokenizer.pad_token = loaded.tokenizer.pad_token or loaded.tokenizer.eos_token
     collate = transformers.DataCollatorForSeq2Seq(loaded.tokenizer, padding=True, label_pad_token_id=-100)
     trainer = InOrder(model=model, args=arguments, train_dataset=rows, data_collator=collate)
     trainer.heard = []
