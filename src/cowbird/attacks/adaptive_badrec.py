@@ -54,7 +54,7 @@ class AdaptiveBadRec(BadRec, Adaptive):
     """Write the trigger that evades a known defense into target titles, else as BadRec."""
 
     trigger: Trigger = Trigger(kind="char_5v")
-    """The first candidate. It is planted as it is where the attack knows no defense."""
+    """The first candidate. It is planted as it is where nothing was searched, for want of a defense's copy."""
     candidates: int = Field(default=60, ge=1)
     """Triggers that are tried first, and again in each round."""
     rounds: int = Field(default=3, ge=0)
