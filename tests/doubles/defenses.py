@@ -57,6 +57,27 @@ class Asks(TitleDefense):
         )
 
 
+class Learns(TitleDefense):
+    """Suspects titles with words that few titles had when it was fitted: to what it judges, unless an attacker does."""
+
+    fitted: ClassVar[list[tuple[int, int]]] = []
+    """How many titles an attacker's copy was fitted to, and its seed, each time."""
+
+    def suspect(self, titles, probe=None):
+        """Fit and judge."""
+        return self._judge(set(titles), titles)
+
+    def adversary(self, titles, seed):
+        """Fit to other titles than those that are judged."""
+        self.fitted.append((len(titles), seed))
+        known = set(titles)
+        return lambda shown: self._judge(known, shown)
+
+    def _judge(self, known, titles):
+        words = Counter(word for title in known for word in set(title.split()))
+        return spotted(titles, [max((1 / (1 + words[word]) for word in t.split()), default=0) for t in titles])
+
+
 class Fails(TitleDefense):
     """Can't judge a catalogue with the word."""
 

@@ -2,22 +2,30 @@
 
 `poison` calls the subclass's `run`, then checks what an honest experiment needs: the clean data was not touched, the
 budget was spent to the row and not passed, and the truth (which rows, which targets) is kept beside the poisoned data.
+
+An `Adaptive` attack knows a defense. Attacks import no defenses: an experiment hands over what is known, a function
+from titles to suspicion, and `informed` returns the attack with its choice made. From there on it is one like others.
 """
 
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import Any, Self, final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from cowbird.attacks.provider import Provider
 from cowbird.attacks.targets import UserGroup
-from cowbird.data.types import Index, Items, Offset, TrainingData, frozen
+from cowbird.data.types import Index, Items, Offset, Real, TrainingData, frozen
 from cowbird.victims.base import FittedRecommender
+
+Suspect = Callable[[Sequence[str]], Real]
+"""An attacker's copy of a defense: from all titles of a catalogue to a score of each, shape `[titles]`, float32. Scores
+grow with suspicion; they are -inf where there is nothing to judge, and never NaN."""
 
 
 class AttackError(RuntimeError):
@@ -54,6 +62,8 @@ class Poisoned:
     """How many rows the attack was allowed (and used)."""
     retitled: Index = field(default_factory=lambda: np.empty(0, dtype=np.int32))
     """Items whose title or categories the attack changed, and those it listed, shape `[retitled]`."""
+    choice: dict[str, Any] = field(default_factory=dict[str, Any])
+    """What the attack tells of how it came to plant this, as plain JSON values; see `Attack.choice`."""
 
     def plan(self) -> dict[str, Any]:
         """Return the plan as plain lists: for each poisoned row its user, the item there, and what was planted."""
@@ -75,6 +85,8 @@ class Poisoned:
                 item: [items.categories[code] for code in items.category_codes[bounds[item] : bounds[item + 1]]]
                 for item in changed
             }
+        if self.choice:
+            planted["choice"] = self.choice
         return planted
 
     def plan_hash(self) -> str:
@@ -125,6 +137,10 @@ class Attack(BaseModel, ABC):
         """
         return {}
 
+    def choice(self) -> dict[str, Any]:
+        """Return what the plan should tell of how the attack came to plant this, as plain JSON values."""
+        return {}
+
     def pretrain(self, provider: Provider) -> FittedRecommender:
         """Train what the provider hands over: the victim on the poisoned data, unless a subclass has stages."""
         return provider.fit_poisoned(provider.victim)
@@ -167,7 +183,53 @@ class Attack(BaseModel, ABC):
             frozen(rows, np.int64),
             plan.budget,
             frozen(retitled, np.int32),
+            self.choice(),
         )
+
+
+class Found(BaseModel):
+    """What an adaptive attack found out about what it will plant."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    tried: int = Field(ge=1)
+    """Candidates that were judged."""
+    flagged: float = Field(ge=0, le=1)
+    """Share of the titles with the chosen one that the copy of the defense flags, where it flags 1 % of the others."""
+    rank: float = Field(ge=0, le=1)
+    """Share of the other titles that are less suspicious than those, ties counted half: 1 is found at once."""
+
+
+class Adaptive(Attack, ABC):
+    """An attack that knows a defense, and settles what to plant before it plants.
+
+    What it knows is handed to `informed` by whoever runs it: in an experiment a copy of the defense that `knows` names.
+    Without that, `poison` plants what the fields say, and the plan tells that nothing was searched.
+    """
+
+    knows: str = "p_scanner"
+    """Label of the defense, among those of the experiment, of which the attacker has a copy."""
+    found: Found | None = None
+    """What the search came to. The experiment sets it; a spec can't."""
+
+    @abstractmethod
+    def informed(self, data: TrainingData, suspect: Suspect, rng: np.random.Generator) -> Self:
+        """Return a copy of the attack in which what was open is settled, and `found` set.
+
+        Args:
+            data: Clean training data.
+            suspect: The attacker's copy of the defense.
+            rng: Where all draws come from. It is in the state of the one that `poison` will be given, so that what
+                both draw first is the same.
+
+        Raises:
+            UserError: If the parameters do not fit the data.
+        """
+
+    def choice(self) -> dict[str, Any]:
+        """Return which defense was known and what was found out; see `Attack.choice`."""
+        found = None if self.found is None else self.found.model_dump(mode="json")
+        return {"knows": self.knows, "found": found}
 
 
 def _retitled(clean: Items, poisoned: Items) -> Index:

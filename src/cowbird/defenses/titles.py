@@ -8,7 +8,7 @@ are compared on detection alone. Suspicion is a matter of the catalogue: all its
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, final
 
@@ -18,6 +18,7 @@ from pydantic import Field
 
 from cowbird.data.types import Index, Interactions, Real, TrainingData, frozen
 from cowbird.defenses.base import Defense
+from cowbird.errors import UserError
 from cowbird.victims.base import Probe
 
 
@@ -89,6 +90,26 @@ class TitleDefense(Defense, ABC):
         Returns:
             One score and span a title, in order.
         """
+
+    def adversary(self, titles: Sequence[str], seed: int) -> Callable[[Sequence[str]], Suspicion]:
+        """Return the copy of the defense that an attacker has who knows how it works: it judges catalogues.
+
+        By default that is `suspect`. A defense that is fitted to the catalogue overrides it: the copy is fitted once,
+        to the clean catalogue, and with a seed that is not the defender's.
+
+        Args:
+            titles: All titles of the clean catalogue.
+            seed: Decides what is random in the copy.
+
+        Raises:
+            UserError: If the defense asks the platform's victim, which an attacker does not have.
+        """
+        if self.asks_victim:
+            raise UserError(
+                "An attacker can't have a copy of a defense that asks the platform's model.",
+                "Let the attack know one that reads titles alone.",
+            )
+        return self.suspect
 
     def flag(self, scores: ArrayLike) -> NDArray[np.bool_]:
         """Tell which titles are flagged: those above the threshold, as everywhere in `cowbird.metrics.detection`.

@@ -102,10 +102,7 @@ class AskingRunner(Runner, Generic[First, Second, Record]):
                 f"{self.cell.victim.title()} reads titles, and the items of this dataset have none.",
                 "Use a source with titles.",
             )
-        for attack in spec.attacks:
-            poisoned = self.poison(attack, training)
-            if poisoned is None:
-                continue
+        for attack, poisoned in self.attacks():
             if _unread(poisoned):
                 self.errors.append(
                     f"{self.cell.title}, attack {attack.title()}: it changes labels alone, which this victim does not "

@@ -7,7 +7,7 @@ the others go on.
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from cowbird.errors import UserError
 from cowbird.experiments import detecting, evidence
 from cowbird.experiments.detecting import DETECTIONS, NOBODY, Detection, Inspector
 from cowbird.experiments.evidence import Evidence
+from cowbird.experiments.informing import Informant
 from cowbird.experiments.models import Deployment, Logs, Progress, Shelf, Training
 from cowbird.experiments.scenarios import Scenario
 from cowbird.experiments.spec import AttackPart, DefensePart, Spec, VictimPart
@@ -111,6 +112,7 @@ class Runner(ABC):
         self.cell = cell
         self.errors: list[str] = []
         self.plans: dict[str, Planted] = {}
+        self.informant = Informant(cell.spec, cell.seed, cell.folder / "settled", warn)
         self.inspector = Inspector(cell.folder / "detections", warn)
         self.detections: dict[tuple[str, str], Detection] = {}
 
@@ -118,15 +120,20 @@ class Runner(ABC):
     def run(self) -> None:
         """Measure every attack in every scenario, and write evidence and record."""
 
-    def poison(self, attack: AttackPart, training: TrainingData) -> Poisoned | None:
-        """Return the poisoned data; an attack that does not fit the data is an error on record."""
-        try:
-            poisoned = attack.options.poison(training, stream(self.cell.seed, "attack"))
-        except (UserError, AttackError) as error:
-            self.errors.append(f"{self.cell.title}, attack {attack.title()}: {error}")
-            return None
-        self._write_plan(attack, poisoned)
-        return poisoned
+    def attacks(self) -> Iterator[tuple[AttackPart, Poisoned]]:
+        """Yield each attack, with all settled that it leaves open, and what it made of the training data.
+
+        An attack that does not fit the data is an error on record.
+        """
+        for part in self.cell.spec.attacks:
+            try:
+                attack = self.informant.settled(part, self.training)
+                poisoned = attack.options.poison(self.training, stream(self.cell.seed, "attack"))
+            except (UserError, AttackError) as error:
+                self.errors.append(f"{self.cell.title}, attack {part.title()}: {error}")
+                continue
+            self._write_plan(attack, poisoned)
+            yield attack, poisoned
 
     def inspect(
         self,
@@ -196,7 +203,7 @@ class Runner(ABC):
             "evidence": sha256(self.cell.folder / EVIDENCE),
             "detections": sha256(self.cell.folder / DETECTIONS) if self.detections else None,
             "errors": self.errors,
-            "seconds": seconds | self.inspector.seconds,
+            "seconds": seconds | self.informant.seconds | self.inspector.seconds,
         }
         write_text(self.cell.folder / "cell.json", json.dumps(record, indent=1))
 
@@ -243,10 +250,7 @@ class RankingRunner(Runner):
     def run(self) -> None:
         """Measure; see `Runner.run`."""
         spec = self.cell.spec
-        for attack in spec.attacks:
-            poisoned = self.poison(attack, self.training)
-            if poisoned is None:
-                continue
+        for attack, poisoned in self.attacks():
             if len(poisoned.data.items) > len(self.training.items):
                 self.errors.append(
                     f"{self.cell.title}, attack {attack.title()}: it lists new items, which a clean model that ranks "

@@ -13,13 +13,14 @@ from typing import Any, cast, get_args
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from cowbird import plugins
-from cowbird.attacks.base import Attack
+from cowbird.attacks.base import Adaptive, Attack
 from cowbird.data.choices import SequenceSplit
 from cowbird.data.judgments import TemporalSplit
 from cowbird.data.sources.base import Source
 from cowbird.data.split import Split
 from cowbird.defenses.base import Defense
 from cowbird.defenses.none import NoDefense
+from cowbird.defenses.titles import TitleDefense
 from cowbird.errors import UserError
 from cowbird.experiments.scenarios import LABEL, LABEL_SIZE, AnyScenario, Direct, Downstream
 from cowbird.metrics.ranking import KS
@@ -124,6 +125,27 @@ class Spec(BaseModel):
         cold = [scenario.title() for scenario in self.scenarios if isinstance(scenario, Downstream)]
         if cold and not self.split.cold_fraction:
             raise ValueError(f"scenario {cold[0]!r} serves cold users; set split.cold_fraction above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _known_defenses(self) -> "Spec":
+        """Check that what an attack knows is a defense of the spec that it can have a copy of."""
+        copied = {
+            part.title(): isinstance(part.options, TitleDefense) and not part.options.asks_victim
+            for part in self.defenses
+        }
+        for part in self.attacks:
+            if not isinstance(part.options, Adaptive):
+                continue
+            if part.options.found is not None:
+                raise ValueError(f"attack {part.title()!r}: 'found' is what its search comes to, and can't be given")
+            if not copied.get(part.options.knows):
+                what = "can't be copied" if part.options.knows in copied else "is not there"
+                labels = ", ".join(repr(label) for label, can in copied.items() if can) or "none"
+                raise ValueError(
+                    f"attack {part.title()!r} knows the defense {part.options.knows!r}, which {what}; "
+                    f"defenses of the spec that read titles alone: {labels}"
+                )
         return self
 
     def record(self) -> dict[str, Any]:

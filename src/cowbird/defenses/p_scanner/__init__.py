@@ -4,7 +4,7 @@ The scanner itself is in `cowbird.defenses.p_scanner.scanner`; the module's own 
 are compared. It is fitted to the very catalogue that it then judges, as a platform would.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from pydantic import Field
@@ -34,8 +34,21 @@ class PScanner(TitleDefense):
         Raises:
             UserError: If a model can't be used.
         """
+        return self.adversary(titles, self.seed)(titles)
+
+    def adversary(self, titles: Sequence[str], seed: int) -> Callable[[Sequence[str]], Suspicion]:
+        """Fit a scanner to titles and return what judges others with it; see `TitleDefense.adversary`.
+
+        Raises:
+            UserError: If a model can't be used.
+        """
         if len({title for title in titles if title.strip()}) < FEWEST:
-            return broken(titles)
-        fitted = self.scanner.fit(titles, self.seed, Workplace(pick_device(self.device)))
-        found, bar = fitted.suspect(titles), fitted.threshold()
-        return Suspicion(found.score - np.float32(bar), found.start, found.end)
+            return broken
+        fitted = self.scanner.fit(titles, seed, Workplace(pick_device(self.device)))
+        bar = np.float32(fitted.threshold())
+
+        def judge(titles: Sequence[str]) -> Suspicion:
+            found = fitted.suspect(titles)
+            return Suspicion(found.score - bar, found.start, found.end)
+
+        return judge
