@@ -183,11 +183,18 @@ def row(value, seed, **changes):
 
 
 def test_over_seeds_by_hand():
-    (found,) = over_seeds([row(1.0, 0), row(2.0, 1), row(6.0, 2)])
+    (found,) = over_seeds([row(value, seed, metric="lift_hr") for seed, value in enumerate((1.0, 2.0, 6.0))])
     half = 4.302652729911275 * math.sqrt(7) / math.sqrt(3)
-    assert (found.metric, found.seed, found.n) == ("hr_over_seeds", None, 3)
+    assert (found.metric, found.seed, found.n) == ("lift_hr_over_seeds", None, 3)
     assert found.value == pytest.approx(3)
     assert (found.low, found.high) == (pytest.approx(3 - half), pytest.approx(3 + half))
+
+
+def test_shares_over_seeds_stay_between_0_and_1():
+    (share,) = over_seeds([row(0.99, 0, metric="asr"), row(0.9, 1, metric="asr")])
+    assert (share.low, share.high) == (pytest.approx(0.945 - 12.706 * 0.045, abs=1e-3), 1.0)
+    (change,) = over_seeds([row(0.99, 0, metric="ndcg_change"), row(0.9, 1, metric="ndcg_change")])
+    assert change.high > 1
 
 
 def test_over_seeds_leaves_out_what_was_not_measured():

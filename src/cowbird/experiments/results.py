@@ -23,6 +23,10 @@ from cowbird.metrics.ranking import METRICS
 from cowbird.rng import stream
 
 EXPOSURE_METRICS = ("hr", "ndcg")
+UNBOUNDED = ("lift", "selectivity", "flagged", "lost_")
+"""How metrics begin that are ratios or counts."""
+SIGNED = ("_change", "_difference", "_excess", "_lost")
+"""How metrics end that are differences."""
 NO_K = 0
 """The cut-off of measurements that have none."""
 
@@ -239,7 +243,10 @@ def _pooled_accuracy(records: Sequence[Evidence]) -> Evidence:
 
 
 def over_seeds(rows: Iterable[Row]) -> list[Row]:
-    """Return the spread over seeds of every measurement that has two seeds or more."""
+    """Return the spread over seeds of every measurement that has two seeds or more.
+
+    The t interval of a share, such as an ASR of 0.99, is cut off at 0 and 1.
+    """
     groups: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
         if row.value is not None and row.seed is not None:
@@ -249,19 +256,27 @@ def over_seeds(rows: Iterable[Row]) -> list[Row]:
     for members in groups.values():
         if len(members) > 1:
             found_spread = spread([row.value for row in members if row.value is not None])
+            low, high = found_spread.low, found_spread.high
+            if low is not None and high is not None and _is_share(members[0].metric):
+                low, high = max(low, 0.0), min(high, 1.0)
             found.append(
                 members[0].model_copy(
                     update={
                         "seed": None,
                         "metric": f"{members[0].metric}_over_seeds",
                         "value": found_spread.value,
-                        "low": found_spread.low,
-                        "high": found_spread.high,
+                        "low": low,
+                        "high": high,
                         "n": len(members),
                     }
                 )
             )
     return found
+
+
+def _is_share(metric: str) -> bool:
+    """Return whether a metric lies between 0 and 1: no ratio, no difference, no count."""
+    return not (metric.startswith(UNBOUNDED) or metric.endswith(SIGNED))
 
 
 def seed_rows(where: Where, seed: int, record: Evidence, ks: Sequence[int]) -> list[Row]:

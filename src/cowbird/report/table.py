@@ -144,7 +144,7 @@ ANSWERED = {
 
 
 def _answered(rows: Sequence[Row], measures: Sequence[tuple[str, str]]) -> Table:
-    """Return a line an attack, defense, scenario and kind of trigger, over seeds where there are several.
+    """Return a line an attack, defense and scenario, and one a kind of trigger below it; over seeds if several.
 
     Of several defenses the first alone has lines of texts near the trigger: `results.jsonl` has the others'.
 
@@ -166,9 +166,7 @@ def _answered(rows: Sequence[Row], measures: Sequence[tuple[str, str]]) -> Table
     names = ("victim", "attack", "defense", "scenario")
     shown = [nth for nth in range(len(names)) if len({here[nth] for here, _ in lines}) > 1]
     table = Table(pad_edge=False, padding=(0, 1, 0, 0))
-    for nth in shown:
-        table.add_column(names[nth], overflow="fold", max_width=20)
-    table.add_column("trigger", no_wrap=True)
+    table.add_column(", ".join([*(names[nth] for nth in shown), "trigger"]), overflow="fold", min_width=16)
     for name in (*(title for title, _ in measures), "ASR"):
         table.add_column(name, justify="right", no_wrap=True)
     before: tuple[str, ...] = ()
@@ -176,10 +174,13 @@ def _answered(rows: Sequence[Row], measures: Sequence[tuple[str, str]]) -> Table
         clean = known.get((*here, row.group, picked[row.metric]))
         rates = f"{_number(clean.value if clean else None, 3)} → {_number(row.value, 3)}"
         interval = "" if row.low is None or row.high is None else f" [{row.low:.3f}, {row.high:.3f}]"
-        fresh = here != before
-        cells = [plain(here[nth]) if fresh else Text("") for nth in shown]
-        both = [_both(known, here, f"{name}_clean{suffix}", f"{name}{suffix}") if fresh else "" for _, name in measures]
-        table.add_row(*cells, plain(row.group), *both, rates + interval)
+        both = [""] * len(measures)
+        if here != before:
+            both = [_both(known, here, f"{name}_clean{suffix}", f"{name}{suffix}") for _, name in measures]
+        if here != before and shown:
+            table.add_row(Text(", ").join([plain(here[nth]) for nth in shown]), *both, "")
+            both = [""] * len(measures)
+        table.add_row(Text("  " * bool(shown)) + plain(row.group), *both, rates + interval)
         before = here
     return table
 
