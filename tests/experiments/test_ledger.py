@@ -14,19 +14,10 @@ from cowbird.experiments.ledger import Ledger
 from cowbird.experiments.run import run
 from cowbird.experiments.spec import parse
 from cowbird.files import sha256, write_text
-from cowbird.metrics import exposure
-from cowbird.metrics.intervals import resampled_sums
 from cowbird.rng import stream
 
 VICTIMS, ATTACKS, SCENARIOS, SEEDS = ("z", "a"), ("late", "early"), ("pretrain", "b"), (5, 2, 9)
 """None of them sorted, so that the order can be told from any other."""
-
-
-@pytest.fixture(autouse=True)
-def few_resamples(monkeypatch):
-    """Make rows quickly: what they say is tested elsewhere."""
-    for module in (results, exposure):
-        monkeypatch.setattr(module, "resampled_sums", lambda table, rng, *many: resampled_sums(table, rng, 20))
 
 
 @pytest.fixture
