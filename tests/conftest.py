@@ -5,11 +5,16 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
-# The same examples on every machine, however slow or busy it is.
-settings.register_profile("cowbird", deadline=None, derandomize=True)
-settings.load_profile("cowbird")
+
+def pytest_configure(config):
+    """Hypothesis draws the same examples on every machine, however slow or busy it is."""
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        return  # this process only hands out tests
+    from hypothesis import settings
+
+    settings.register_profile("cowbird", deadline=None, derandomize=True)
+    settings.load_profile("cowbird")
 
 
 @pytest.fixture(autouse=True, scope="session")

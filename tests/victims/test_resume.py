@@ -104,7 +104,7 @@ def test_the_numbers_of_this_file(small, parts, steps):
 def test_resumed_equals_uninterrupted(name, error, before, small, whole, parts, steps, monkeypatch, tmp_path):
     wanted = whole(small(name))
     ends = [1, PER_EPOCH - 1, PER_EPOCH, PER_EPOCH + 1, 2 * PER_EPOCH, TOTAL - 1, TOTAL]
-    ends = [PER_EPOCH, TOTAL] if before else ends
+    ends = [PER_EPOCH, TOTAL] if before or error is KeyboardInterrupt else ends
     for step in (*ends, random.Random(0).randrange(2, TOTAL)):
         folder = tmp_path / str(step)
         undo = stop_at(monkeypatch, step, error, before)
