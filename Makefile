@@ -20,7 +20,7 @@ demo: setup
 	$(BIN)/cowbird demo
 
 test: setup
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 lint: setup
 	$(BIN)/ruff format --check .

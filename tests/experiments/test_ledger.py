@@ -89,7 +89,7 @@ def test_rows_are_ordered_as_the_spec(spec, tmp_path):
         assert seeds == [*SEEDS, None]
 
 
-@pytest.mark.parametrize("order", [[5, 4, 3, 2, 1, 0], [3, 0, 5, 1, 4, 2]])
+@pytest.mark.parametrize("order", [pytest.param([5, 4, 3, 2, 1, 0], marks=pytest.mark.slow), [3, 0, 5, 1, 4, 2]])
 def test_whichever_cell_is_finished_first(spec, tmp_path, order):
     wanted, folder = whole(spec, tmp_path / "a"), tmp_path / "b"
     ledger = Ledger(spec, folder)
@@ -255,7 +255,7 @@ def test_evidence_that_is_gone_is_told(spec, tmp_path):
         Ledger(spec, tmp_path).update()
 
 
-@pytest.mark.parametrize("moment", [1, 4])
+@pytest.mark.parametrize("moment", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_results_after_an_interrupt(spec, tmp_path, monkeypatch, moment):
     """While a run goes on its file has rows of single seeds; when it ends, however it ends, those of all."""
     kept = tmp_path / "run" / "results.jsonl"

@@ -159,7 +159,7 @@ def test_interrupted_while_validating(validation, done, small, whole, parts, mon
 
 
 @pytest.mark.parametrize("where", ["before", "after"])
-@pytest.mark.parametrize("step", [1, 3, PER_EPOCH, PER_EPOCH + 2, TOTAL])
+@pytest.mark.parametrize("step", [1, pytest.param(3, marks=pytest.mark.slow), PER_EPOCH, PER_EPOCH + 2, TOTAL])
 def test_interrupted_inside_a_step(where, step, small, whole, parts, monkeypatch, tmp_path):
     """Control-C comes between any two instructions: also when weights have moved and the step is not counted yet."""
     wanted = whole(small())
