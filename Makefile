@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: setup demo test check format bench clean
+.PHONY: setup demo lint test check format bench clean
 
 setup: $(VENV)/.ready
 
@@ -20,14 +20,15 @@ demo: setup
 	$(BIN)/cowbird demo
 
 test: setup
-	$(BIN)/python -m pytest --numprocesses auto
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-check: setup
+lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest --numprocesses auto
+
+check: lint test
 
 format: setup
 	$(BIN)/ruff format .

@@ -55,7 +55,12 @@ def cheap(llama):  # noqa: F811
     """Describe a scanner that is fitted in a second."""
     tuning = Tuning(epochs=2, batch_size=32, compiled=False)
     return PoisonScanner(
-        llm=Llm(name=str(llama), layers=2, rank=4), tuning=tuning, rounds=1, proposals=4, plantings=6, stop_at=1.0
+        llm=Llm(name=str(llama), layers=1, rank=4, modules=("v_proj", "down_proj")),
+        tuning=tuning,
+        rounds=1,
+        proposals=4,
+        plantings=6,
+        stop_at=1.0,
     )
 
 

@@ -102,6 +102,7 @@ def test_quote_never_closed_at_the_end(tmp_path, block):
     assert skips == {"a quote is never closed": (1, (3,))}
 
 
+@pytest.mark.parametrize("block", [pytest.param(7, marks=pytest.mark.slow), 64, 1 << 20], indirect=True)
 def test_open_quote_before_a_huge_line(tmp_path, block):
     rows, skips = read(tmp_path / "a.csv", b'a,b\n"open\n' + b"y" * 140_000 + b"\n3,4\n")
     assert rows == [("3", "4", 4)]

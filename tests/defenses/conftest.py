@@ -26,9 +26,10 @@ def hostile():
 
 
 @pytest.fixture(scope="session")
-def llama(tmp_path_factory):
+def llama(tmp_path_factory, request):
     """Return the folder of a tiny Llama with random weights whose tokenizer knows bytes and a few words."""
     pytest.importorskip("transformers")
+    request.getfixturevalue("read_once")
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -67,12 +68,14 @@ def llama(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def small(request):
-    """Return a function that gives the fields that make a defense cheap: a tiny language model where it reads one."""
+    """Return a function that gives fields that make a defense cheap: few steps, and a tiny model if it needs one."""
+    few = {"epochs": 1, "drawn": 8, "copies": 2}
 
     def fields(cls):
-        if "llm" not in cls.model_fields:
-            return {}
-        return {"llm": {"name": str(request.getfixturevalue("llama"))}, "device": "cpu"}
+        given = {name: value for name, value in few.items() if name in cls.model_fields}
+        if "llm" in cls.model_fields:
+            given |= {"llm": {"name": str(request.getfixturevalue("llama")), "layers": 1}, "device": "cpu"}
+        return given
 
     return fields
 

@@ -45,10 +45,10 @@ PLANTED += ["punctuation_exclamation", "punctuation_dots", "punctuation_bars"]
 @pytest.mark.parametrize("kind", PLANTED)
 @pytest.mark.parametrize("position", ["start", "middle"])
 def test_planted_triggers_stand_out_and_their_span_is_on_them(kind, position):
-    rng, titles = np.random.default_rng(1), natural(600)
+    rng, titles = np.random.default_rng(1), natural(300)
     poisoned, spans = np.zeros(len(titles), dtype=bool), {}
     trigger = Trigger(kind=kind, position=position)
-    for row in rng.choice(len(titles), 60, replace=False):
+    for row in rng.choice(len(titles), 30, replace=False):
         planted = plant(titles[row], trigger, rng)
         if planted.title != titles[row]:
             titles[row], poisoned[row], spans[row] = planted.title, True, planted.spans
@@ -215,8 +215,8 @@ def test_any_titles(titles):
 
 
 def test_many_titles_take_seconds():
-    titles = natural(50_000)
+    titles = natural(20_000)
     titles[::3] = [f"\u202a{title} \u0435s\u200b caf\u0435e\u0336" for title in titles[::3]]
     start = time.perf_counter()
     CharacterRules().suspect(titles)
-    assert time.perf_counter() - start < 10
+    assert time.perf_counter() - start < 4

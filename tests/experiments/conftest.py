@@ -5,8 +5,11 @@ import tomllib
 
 import pytest
 
+from cowbird.experiments import results
 from cowbird.experiments.run import run
 from cowbird.experiments.spec import parse
+from cowbird.metrics import choice, exposure
+from cowbird.metrics.intervals import resampled_sums
 
 TINY = """
 name = "tiny"
@@ -22,6 +25,7 @@ cold_fraction = 0.3
 [[victims]]
 name = "sasrec"
 hidden = 16
+layers = 1
 epochs = 3
 batch_size = 16
 learning_rate = 0.02
@@ -42,6 +46,15 @@ name = "fine-tune"
 epochs = 2
 batch_size = 16
 """
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_resamples():
+    """Make rows quickly: what their intervals say is tested elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (results, exposure, choice):
+            patch.setattr(module, "resampled_sums", lambda table, rng, *many: resampled_sums(table, rng, 20))
+        yield
 
 
 @pytest.fixture
@@ -84,14 +97,14 @@ def contents():
     return _contents
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def tiny_run(tiny, tmp_path_factory):
     """A finished run of the tiny spec: its folder and outcome. Copy it before changing it."""
     out = tmp_path_factory.mktemp("tiny") / "run"
     return out, run(tiny, out, device="cpu")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def small_run(small, tmp_path_factory):
     """A finished run of the small spec: its folder and outcome. Copy it before changing it."""
     out = tmp_path_factory.mktemp("small") / "run"

@@ -14,19 +14,10 @@ from cowbird.experiments.ledger import Ledger
 from cowbird.experiments.run import run
 from cowbird.experiments.spec import parse
 from cowbird.files import sha256, write_text
-from cowbird.metrics import exposure
-from cowbird.metrics.intervals import resampled_sums
 from cowbird.rng import stream
 
 VICTIMS, ATTACKS, SCENARIOS, SEEDS = ("z", "a"), ("late", "early"), ("pretrain", "b"), (5, 2, 9)
 """None of them sorted, so that the order can be told from any other."""
-
-
-@pytest.fixture(autouse=True)
-def few_resamples(monkeypatch):
-    """Make rows quickly: what they say is tested elsewhere."""
-    for module in (results, exposure):
-        monkeypatch.setattr(module, "resampled_sums", lambda table, rng, *many: resampled_sums(table, rng, 20))
 
 
 @pytest.fixture
@@ -98,7 +89,7 @@ def test_rows_are_ordered_as_the_spec(spec, tmp_path):
         assert seeds == [*SEEDS, None]
 
 
-@pytest.mark.parametrize("order", [[5, 4, 3, 2, 1, 0], [3, 0, 5, 1, 4, 2]])
+@pytest.mark.parametrize("order", [pytest.param([5, 4, 3, 2, 1, 0], marks=pytest.mark.slow), [3, 0, 5, 1, 4, 2]])
 def test_whichever_cell_is_finished_first(spec, tmp_path, order):
     wanted, folder = whole(spec, tmp_path / "a"), tmp_path / "b"
     ledger = Ledger(spec, folder)
@@ -264,7 +255,7 @@ def test_evidence_that_is_gone_is_told(spec, tmp_path):
         Ledger(spec, tmp_path).update()
 
 
-@pytest.mark.parametrize("moment", [1, 4])
+@pytest.mark.parametrize("moment", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_results_after_an_interrupt(spec, tmp_path, monkeypatch, moment):
     """While a run goes on its file has rows of single seeds; when it ends, however it ends, those of all."""
     kept = tmp_path / "run" / "results.jsonl"

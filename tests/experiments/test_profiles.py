@@ -221,7 +221,10 @@ def interrupt(*args, **kwargs):
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("chosen", [["--quick"], ["--profile", "quick"], ["--quick", "--profile", "quick"]])
+@pytest.mark.parametrize(
+    "chosen",
+    [["--quick"], pytest.param(["--profile", "quick"], marks=pytest.mark.slow), ["--quick", "--profile", "quick"]],
+)
 def test_a_quick_run_goes_on_with_the_command_shown(call, path, tmp_path, monkeypatch, chosen):
     out = tmp_path / "my out"
     with monkeypatch.context() as patched:

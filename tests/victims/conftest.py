@@ -80,7 +80,7 @@ def bytes_and_words():
 
 
 @pytest.fixture(scope="session")
-def llamas(tmp_path_factory, bytes_and_words):
+def llamas(tmp_path_factory, bytes_and_words, read_once):
     """Return a function that gives the folder of a tiny Llama with random weights, one a seed."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM

@@ -23,7 +23,7 @@ def asked(users=4, events=6, seed=0):
 def tiny(folder, recipe=None, examples=None, **llm):
     """Describe a TALLRec of the model in a folder."""
     given = {"batch_size": 16, "learning_rate": 1e-2, "precision": "float32", "capacity": 300}
-    model = Llm(name=str(folder), **({"rank": 2} | llm))
+    model = Llm(name=str(folder), **({"rank": 2, "modules": ("v_proj", "down_proj")} | llm))
     return TALLRec(llm=model, tuning=Tuning(**(given | (recipe or {}))), examples=examples)
 
 

@@ -48,7 +48,7 @@ def spec(llama):
         given = {"batch_size": 4, "learning_rate": 1e-2, "precision": "float32"} | (recipe or {})
         network = {"hidden": 8, "max_length": 4, "batch_size": 16, "learning_rate": 1e-2, "precision": "float32"}
         recommender = SASRec(epochs=2, keep="last", patience=None, **network)
-        model = Llm(name=str(llama), **({"rank": 2} | (llm or {})))
+        model = Llm(name=str(llama), **({"rank": 2, "modules": ("q_proj", "v_proj", "down_proj")} | (llm or {})))
         held = {"llm": model, "tuning": Tuning(**given), "recommender": recommender, "longest_answer": 6}
         return LLaRA(**(held | fields))
 
@@ -87,7 +87,7 @@ def alike(one, other):
 @pytest.mark.parametrize("fields", [{}, pytest.param({"prompts": "text"}, marks=pytest.mark.slow)], ids=str)
 def test_what_comes_next_is_learned(spec, fields):
     given = spec({"epochs": 4, "batch_size": 16}, {"tuning": "full"}, wordings="first", **fields)
-    fit = given.fit(walks(40, 8), SPLIT, 0)
+    fit = given.fit(walks(28, 8), SPLIT, 0)
     assert (fit.projector is None) == bool(fields)
     choices = asked(20)
     picks = fit.choose(choices, ITEMS)

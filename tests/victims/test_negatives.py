@@ -152,8 +152,15 @@ def test_negatives_align_with_events():
 # What is learned
 
 
-@every_victim
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        ("sasrec", "float32"),
+        ("sasrec", "bfloat16"),
+        ("gru4rec", "float32"),
+        pytest.param("gru4rec", "bfloat16", marks=pytest.mark.slow),
+    ],
+)
 def test_what_is_pushed_sinks_for_those_users(name, precision, tiny):
     """Item 12 is everybody's favorite; for users of items 0 to 5 it is a negative wherever it is not the label."""
     rng, count = np.random.default_rng(5), 120

@@ -102,8 +102,15 @@ def by_age(count):
     return TrainingData.clean(events, users, Items.from_lists(map(str, range(12)))), queries
 
 
-@every_victim
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        ("sasrec", "float32"),
+        ("sasrec", "bfloat16"),
+        ("gru4rec", "float32"),
+        pytest.param("gru4rec", "bfloat16", marks=pytest.mark.slow),
+    ],
+)
 def test_prompts_alone_teach_a_frozen_model(name, precision, tiny):
     (data, queries), (_, others) = by_age(48), by_age(16)
     # The frozen model has met the four next items after items of their own, so it tells them apart.
@@ -254,7 +261,7 @@ def test_prompts_resume(name, recipe, plain, parts, monkeypatch, tmp_path):
             raise StopError
 
     monkeypatch.setattr(training._Fit, "_housekeeping", housekeeping)
-    spec = start.spec.prompted(Prompt(), trained="prompts", dropout=0.3, weight_decay=0.1, **recipe)
+    spec = start.spec.prompted(Prompt(), trained="prompts", epochs=2, dropout=0.3, weight_decay=0.1, **recipe)
 
     def run(folder=None, start=start):
         return fit(spec, parts.pretrain, 3, workplace=Workplace(folder=folder, warn=pytest.fail), start=start)

@@ -195,8 +195,15 @@ def test_the_loss_is_the_one_asked_for(tiny, parts, monkeypatch):
 # What is learned
 
 
-@both_victims
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        ("sasrec", "float32"),
+        ("sasrec", "bfloat16"),
+        ("gru4rec", "float32"),
+        pytest.param("gru4rec", "bfloat16", marks=pytest.mark.slow),
+    ],
+)
 def test_it_learns(name, precision, learnable):
     common = {"hidden": 32, "max_length": 10, "batch_size": 32, "learning_rate": 8e-3, "dropout": 0.1}
     spec = find("victim", name)(

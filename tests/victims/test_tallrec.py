@@ -138,7 +138,7 @@ def test_margins_do_not_depend_on_company_answers_or_capacity(spec):
 
 
 def test_a_rule_is_learned(spec):
-    fitted = spec({"epochs": 2}, tuning="full").fit(asked(users=40), ITEMS, 0)
+    fitted = spec({"epochs": 2}, tuning="full").fit(asked(users=24), ITEMS, 0)
     judgments = asked(users=20, seed=1)
     margins, liked = fitted.margins(judgments, ITEMS), judgments.liked
     assert 0.3 < liked.mean() < 0.7

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 
 def t_quantile(p: float, df: float) -> float:
@@ -19,6 +20,7 @@ def t_quantile(p: float, df: float) -> float:
     return math.copysign(math.sqrt(df * x / (1 - x)), p - 0.5) if x else 0.0
 
 
+@lru_cache(maxsize=10_000)
 def beta_quantile(p: float, a: float, b: float) -> float:
     """Return x with I_x(a, b) = p, by bisection to the last digits of a double.
 

@@ -40,10 +40,10 @@ def tiny_scanner(llama):
     """Return a function that describes a scanner whose fit takes half a second."""
     pytest.importorskip("peft")
 
-    def make(recipe=None, **fields):
+    def make(recipe=None, layers=1, **fields):
         tuning = {"epochs": 2, "batch_size": 32, "learning_rate": 1e-2, "precision": "float32"} | (recipe or {})
         given = {
-            "llm": Llm(name=str(llama), rank=2),
+            "llm": Llm(name=str(llama), rank=2, layers=layers),
             "tuning": Tuning(**tuning),
             "rounds": 1,
             "proposals": 24,
@@ -74,7 +74,7 @@ def poisoned(catalogue):
 @pytest.fixture(scope="session")
 def poisoned_fit(tiny_scanner, poisoned):
     """Return a scanner that was fitted to the poisoned catalogue, in two rounds."""
-    return tiny_scanner(rounds=2).fit(poisoned[0])
+    return tiny_scanner(rounds=2, layers=2).fit(poisoned[0])
 
 
 @pytest.fixture(scope="session")

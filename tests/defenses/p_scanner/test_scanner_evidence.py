@@ -5,7 +5,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import minimize
 
 from cowbird.defenses.p_scanner import evidence
 from cowbird.defenses.p_scanner.evidence import BITS, NAMES, NEAR, RIDGE, Weights, described, judged, taught, weighed
@@ -60,6 +59,8 @@ def loss(held, columns, planted, share):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_fit_is_that_of_a_general_optimizer(seed):
+    from scipy.optimize import minimize
+
     given, planted, share = problem(seed)
     found = weighed(given, planted, share)
     center = np.average(given, axis=0, weights=share)

@@ -277,7 +277,7 @@ def test_families_that_are_not_there_are_told():
 
 def test_the_defense_counts_from_the_threshold(tiny_scanner, poisoned, poisoned_fit):
     titles, truth = poisoned
-    defense = PScanner(scanner=tiny_scanner(rounds=2), device="cpu")
+    defense = PScanner(scanner=tiny_scanner(rounds=2, layers=2), device="cpu")
     verdict = defense.judge(["", *titles])
     assert not verdict.flagged[0]
     bar = np.float32(poisoned_fit.threshold())
