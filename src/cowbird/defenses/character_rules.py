@@ -27,6 +27,8 @@ from cowbird.victims.base import Probe
 Found = NDArray[np.bool_]
 """Which characters a rule found, shape `[characters]`."""
 
+CASED = 0.05
+"""Share of the titles up to which it is odd that one is written in small letters or capitals throughout."""
 CODES = 0x110000
 CHUNK = 1 << 20
 """Characters read at once, or those of one longer title."""
@@ -281,6 +283,21 @@ def broken(titles: Sequence[str]) -> Suspicion:
     score, start, end = _nothing(len(titles))
     for part in _parts(titles):
         _break(Text.of(titles[part]), part, score, start, end)
+    return Suspicion(score, start, end)
+
+
+def cased(titles: Sequence[str]) -> Suspicion:
+    """Judge titles that are written in small letters or in capitals throughout by how many are, in bits.
+
+    Where t of n titles are written so, that is -log2((t + 1/2) / (n + 1)), as for rare characters; -inf for titles in
+    mixed case or without letters that have one, and where more than `CASED` of the titles are. The span is the title.
+    """
+    score, start, end = _nothing(len(titles))
+    for written in (str.islower, str.isupper):
+        rows: list[int] = np.flatnonzero(np.fromiter(map(written, titles), np.bool_, len(titles))).tolist()
+        share = (len(rows) + 0.5) / (len(titles) + 1)
+        if rows and share <= CASED:
+            score[rows], start[rows], end[rows] = -np.log2(share), 0, [len(titles[row]) for row in rows]
     return Suspicion(score, start, end)
 
 

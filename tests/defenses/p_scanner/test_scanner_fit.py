@@ -9,10 +9,8 @@ from pydantic import ValidationError
 
 from cowbird.defenses.p_scanner import PScanner
 from cowbird.defenses.p_scanner.agent import Agent, Proposals
-from cowbird.defenses.p_scanner.reader import pages
 from cowbird.defenses.p_scanner.recipes import FAMILIES, Recipe
 from cowbird.defenses.p_scanner.scanner import FEWEST, RECORD, PoisonScanner, load_scanner
-from cowbird.defenses.p_scanner.trust import recurring
 from cowbird.errors import UserError
 from cowbird.metrics.detection import auroc
 from cowbird.victims.base import Workplace
@@ -101,8 +99,10 @@ def test_what_a_fit_writes_down(tiny_scanner, poisoned, briefs):
     assert {outcome.recipe for outcome in rounds[1].after} == {outcome.recipe for outcome in rounds[1].before}
     many = len(poisoned[0])
     assert rounds[0].trusted < many
-    again = int((~recurring(pages(found.loaded.tokenizer, list(dict.fromkeys(poisoned[0]))))).sum())
-    assert again - int(0.05 * many) <= rounds[1].trusted <= again < many, "what recurs in a long run stays out"
+    trigger = np.array([title.endswith("zq") for title in poisoned[0]])
+    assert rounds[0].trusted < rounds[1].trusted <= many - trigger.sum(), (
+        "what belongs there is learned, the trigger never"
+    )
 
 
 # How scores behave

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from cowbird.defenses.p_scanner.trust import BEGINS, trusted
+from cowbird.defenses.p_scanner.reader import Marks
+from cowbird.defenses.p_scanner.trust import BEGINS, doubts
 
 MANY = 200
 
@@ -14,7 +15,7 @@ def trust(worded):
 
     def of(titles, seed=0):
         known = [*titles, *(f"A{word(n)} B{word(n)} C{word(n)}" for n in range(MANY - len(titles)))]
-        found = trusted(known, worded(known), np.random.default_rng(seed))
+        found = doubts(known, worded(known), np.random.default_rng(seed)).trusted
         assert found[len(titles) :].all(), "in these nothing is odd"
         return found[: len(titles)]
 
@@ -66,4 +67,24 @@ def test_of_titles_that_begin_alike_odd_ones_are_not_trusted(trust):
 
 
 def test_few_titles_or_none(worded):
-    assert trusted(["zq", "zq a"], worded(["zq", "zq a"]), np.random.default_rng(0)).all()
+    known = ["zq", "zq a"]
+    few = doubts(known, worded(known), np.random.default_rng(0))
+    assert few.trusted.all()
+    nothing = Marks(worded(known), np.zeros(3, dtype=np.float32), np.zeros(2, dtype=np.float32))
+    assert few.again(nothing, np.zeros(2, dtype=bool)).all()
+
+
+@pytest.mark.parametrize(("mark", "cleared"), [(-9.0, True), (-4.0, True), (-2.0, False), (6.0, False)])
+def test_doubted_titles_are_trusted_if_what_is_odd_in_them_is_marked_low(worded, mark, cleared):
+    odd = [*ones(6, "{} {} zq"), *ones(1, "{} h4rbor")]
+    known = [*odd, *(f"A{word(n)} B{word(n)} C{word(n)}" for n in range(MANY - len(odd)))]
+    made = worded(known)
+    found = doubts(known, made, np.random.default_rng(0))
+    assert found.trusted.tolist() == [False] * 7 + [True] * (MANY - 7)
+    # Of the tokens of honest titles that were not learned most are marked -3.
+    rows = np.repeat(np.arange(MANY), np.diff(made.offsets))
+    marks = np.where(np.arange(len(rows)) % 30 == 0, 9.0, -3.0).astype(np.float32)
+    marks[np.isin(rows, np.arange(6)) & (np.arange(len(rows)) - made.offsets[rows] == 2)] = mark
+    unlearned = np.arange(MANY) >= MANY // 2
+    again = found.again(Marks(made, marks, np.zeros(MANY, dtype=np.float32)), unlearned)
+    assert again.tolist() == [cleared] * 6 + [False] + [True] * (MANY - 7)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from cowbird.data.types import Index
-from cowbird.defenses.character_rules import broken
+from cowbird.defenses.character_rules import broken, cased
 from cowbird.defenses.p_scanner.fragments import Fragments, Numbers, Texts, fragments
 from cowbird.defenses.p_scanner.reader import Marks
 from cowbird.defenses.titles import Suspicion
@@ -173,6 +173,8 @@ def judged(titles: Sequence[str], marks: Marks, weights: Weights, token: Index |
     made = marks.pages
     found = fragments(Texts(made.token if token is None else token, made.offsets))
     rules = broken(titles)
+    if token is None:
+        rules = _louder(rules, cased(titles))
     score = np.full(len(titles), -np.inf)
     start, end = np.full((2, len(titles)), -1)
     if len(found.start):
@@ -191,6 +193,13 @@ def judged(titles: Sequence[str], marks: Marks, weights: Weights, token: Index |
     nothing = np.array([not title.strip() for title in titles], dtype=bool) & ~np.isfinite(rules.score)
     score[nothing], start[nothing], end[nothing] = -np.inf, -1, -1
     return Suspicion(score.astype(np.float32), start, end)
+
+
+def _louder(one: Suspicion, other: Suspicion) -> Suspicion:
+    """Return the verdict of whichever of two speaks louder about each title."""
+    first = one.score >= other.score
+    pairs = zip((one.score, one.start, one.end), (other.score, other.start, other.end), strict=True)
+    return Suspicion(*(np.where(first, a, b) for a, b in pairs))
 
 
 def _spans(

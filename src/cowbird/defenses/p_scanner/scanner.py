@@ -29,7 +29,7 @@ from cowbird.defenses.p_scanner.fragments import Texts, fragments
 from cowbird.defenses.p_scanner.lesson import Lesson
 from cowbird.defenses.p_scanner.reader import Marks, answer_words, changed, pages, read
 from cowbird.defenses.p_scanner.recipes import FAMILIES, POSITIONS, Planted, Recipe, plant
-from cowbird.defenses.p_scanner.trust import recurring, trusted
+from cowbird.defenses.p_scanner.trust import doubts
 from cowbird.defenses.titles import Suspicion
 from cowbird.errors import UserError
 from cowbird.files import sha256_of
@@ -194,7 +194,8 @@ class _Fit:
         self.loaded = Loaded(model, base.tokenizer)
         self.held = stream(seed, "held").random(len(titles)) < spec.held
         made = pages(base.tokenizer, titles)
-        self.trust, self.never = trusted(titles, made, stream(seed, "trust")), recurring(made)
+        self.doubts = doubts(titles, made, stream(seed, "trust"))
+        self.trust = self.doubts.trusted
         self.recipes: list[Recipe] = []
         self.rounds: list[Round] = []
         self.scanner: FittedScanner | None = None
@@ -214,7 +215,8 @@ class _Fit:
                 last = before
                 break
             self._learn(number)
-            self.scanner = self._weighed(number)
+            marks = self._read(self.titles)
+            self.scanner = self._weighed(number, marks)
             after = self._outcomes(proposed, number)
             made = Round(
                 number=number,
@@ -226,7 +228,7 @@ class _Fit:
                 seconds=round(time.perf_counter() - began, 2),
             )
             self.rounds.append(made)
-            self._doubt(self.scanner)
+            self._doubt(self.scanner, marks)
         assert self.scanner is not None
         self.scanner.record = self.scanner.record.model_copy(update={"rounds": tuple(self.rounds), "last": last})
         return self.scanner
@@ -286,8 +288,8 @@ class _Fit:
             weight.copy_(held[name])
         return True
 
-    def _weighed(self, number: int) -> "FittedScanner":
-        """Learn how evidence is weighed, and calibrate.
+    def _weighed(self, number: int, marks: Marks) -> "FittedScanner":
+        """Learn how evidence is weighed, and calibrate; `marks` are the catalogue's.
 
         Doubtful titles are among those that the weighing learns from: what recurs in honest ones is what it must tell
         from triggers, and a few triggers that stand there already hardly move a model with so few weights.
@@ -301,7 +303,7 @@ class _Fit:
         lessons = [self._taught(self._planted(titles, known, some, rng), rng) for some in _few(chosen)]
         described, planted, share = (np.concatenate(column) for column in zip(*lessons, strict=True))
         weights = weighed(described, planted, share)
-        judged_all = judged(self.titles, self._read(self.titles), weights)
+        judged_all = judged(self.titles, marks, weights)
         held: list[int] = np.flatnonzero(self.held).tolist()
         apart = judged_apart(
             self._read([self.titles[row] for row in held]), [self.titles[row] for row in held], weights
@@ -370,12 +372,12 @@ class _Fit:
             found += [Outcome(recipe=recipe, rate=float(flagged[group].mean())) for recipe, group in pairs if group]
         return tuple(found)
 
-    def _doubt(self, scanner: "FittedScanner") -> None:
-        """Take all but the most suspicious titles for clean from now on, and those that hold a long run that recurs."""
+    def _doubt(self, scanner: "FittedScanner", marks: Marks) -> None:
+        """Take for clean what the reader clears, but for the most suspicious titles."""
         score = scanner.fitted_to.score if scanner.fitted_to is not None else np.zeros(len(self.titles))
         many = int(self.spec.doubted * len(score))
         bar = np.sort(score)[::-1][many] if many else np.inf
-        self.trust = (score <= bar) & ~self.never
+        self.trust = (score <= bar) & self.doubts.again(marks, self.held)
 
     def _read(self, titles: Sequence[str]) -> Marks:
         return read(self.loaded, titles, self.place.device, self.spec.tuning.capacity)

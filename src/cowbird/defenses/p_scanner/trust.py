@@ -2,18 +2,20 @@
 
 A catalogue may be poisoned already. A trigger that is learned as clean is never found, so titles with something that
 recurs in an odd way are left out of what is learned: tokens that stand together in several titles far more often than
-by chance, or one that keeps to the end of titles. Many honest titles are left out with them; the scanner that comes of
-the rest then says which of them can be trusted after all (`cowbird.defenses.p_scanner.scanner`).
+by chance, or one that keeps to the end of titles. Many honest titles are left out with them; the reader that comes of
+the rest then says which of them can be trusted after all. It has to be asked about the odd fragments, not about whole
+titles: a trigger that is not suspicious enough once would be learned as clean from then on.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cowbird.defenses.character_rules import broken
-from cowbird.defenses.p_scanner.fragments import Texts, fragments
-from cowbird.defenses.p_scanner.reader import Pages
+from cowbird.defenses.p_scanner.fragments import Fragments, Texts, fragments
+from cowbird.defenses.p_scanner.reader import Marks, Pages
 
 FEWEST = 4
 """Titles that hold a fragment from which it can be a trigger; in a large catalogue `LEAST` of all."""
@@ -24,33 +26,49 @@ TOGETHER = 3.0
 """Log of how much more often tokens stand together than by chance, from which that is odd."""
 EDGE = 0.8
 """Share of its places at the end of titles from which a token keeps to it."""
-LONG = 3
-"""Tokens from which a run that recurs is hardly ever honest."""
 AT_LEAST = 0.4
 """Share of the titles that is trusted in any case: those with the least that is odd."""
+ORDINARY = 0.9
+"""Share of the tokens of honest titles whose marks say what is ordinary."""
 BEGINS = 2
 """Of titles that begin alike, and have nothing else that is odd, so many are trusted: honest titles often do."""
 
 
-def recurring(made: Pages) -> NDArray[np.bool_]:
-    """Return which titles hold a run of `LONG` tokens and more that others hold too, by more than chance.
+@dataclass(frozen=True, slots=True, eq=False)
+class Doubts:
+    """What is odd in the titles of a catalogue, and which titles are taken for clean."""
 
-    Hardly any honest title does, so these are left out of what is learned in all rounds, whatever a scanner makes of
-    them: a trigger that was once missed would otherwise be learned as clean from then on.
+    found: Fragments
+    """The catalogue's fragments."""
+    odd: NDArray[np.bool_]
+    """Which of them recur in an odd way, or begin several titles, shape `[fragments]`."""
+    broken: NDArray[np.bool_]
+    """Which titles break a rule for characters, shape `[titles]`."""
+    trusted: NDArray[np.bool_]
+    """Which titles are taken for clean at first, shape `[titles]`."""
 
-    Args:
-        made: The catalogue's titles as tokens, all different.
-    """
-    many = len(made)
-    found = fragments(Texts(made.token, made.offsets))
-    often = (found.titles >= max(FEWEST, LEAST * many)) & (found.titles <= MOST * many)
-    held = np.zeros(many, dtype=bool)
-    held[found.row[(often & (found.pieces >= LONG) & (found.together >= TOGETHER))[found.number]]] = True
-    return held if held.mean() <= 1 - AT_LEAST else np.zeros(many, dtype=bool)
+    def again(self, marks: Marks, unlearned: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return which titles are taken for clean once a reader that learned from the trusted ones has marked all.
+
+        It never learned what is odd in the others, so it tells what belongs there: a doubted title is trusted after all
+        if each odd fragment in it is marked, wherever it stands, no higher than most tokens of honest titles are. What
+        breaks a rule stays out.
+
+        Args:
+            marks: Its marks of the catalogue.
+            unlearned: Titles that it did not learn from, shape `[titles]`.
+        """
+        honest = marks.mark[(self.trusted & unlearned)[marks.rows]]
+        if not len(honest):
+            return self.trusted
+        high = self.odd & (self.found.means(marks.mark) > np.quantile(honest, ORDINARY))
+        doubtful = self.broken.copy()
+        doubtful[self.found.row[high[self.found.number]]] = True
+        return self.trusted | ~doubtful
 
 
-def trusted(titles: Sequence[str], made: Pages, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Return which titles are taken for clean at first, shape `[titles]`.
+def doubts(titles: Sequence[str], made: Pages, rng: np.random.Generator) -> Doubts:
+    """Return what is odd in the titles of a catalogue.
 
     Args:
         titles: The catalogue's, all different.
@@ -65,9 +83,11 @@ def trusted(titles: Sequence[str], made: Pages, rng: np.random.Generator) -> NDA
     pairs = (found.pieces >= 2) & (found.together >= TOGETHER) & (begins < EDGE)
     ends = (found.pieces == 1) & (found.edge >= EDGE) & (begins < EDGE)
     level = np.zeros(many)
-    odd = (recurs & (pairs | ends))[found.number]
-    np.maximum.at(level, found.row[odd], (found.together * np.log(found.titles))[found.number[odd]])
-    level[np.isfinite(broken(titles).score)] = np.inf
+    odd = recurs & (pairs | ends)
+    places = np.flatnonzero(odd[found.number])
+    np.maximum.at(level, found.row[places], (found.together * np.log(found.titles))[found.number[places]])
+    rules = np.isfinite(broken(titles).score)
+    level[rules] = np.inf
     # Where nearly everything recurs, as in scripts whose letters are several tokens, the least odd titles are trusted.
     doubtful = level > max(0.0, float(np.quantile(level, AT_LEAST, method="lower")) if many else 0.0)
     alike = recurs & (begins >= EDGE)
@@ -77,4 +97,4 @@ def trusted(titles: Sequence[str], made: Pages, rng: np.random.Generator) -> NDA
     number = found.number[places]
     nth = np.arange(len(places)) - np.searchsorted(number, number)
     doubtful[found.row[places[nth >= BEGINS]]] = True
-    return ~doubtful
+    return Doubts(found, odd | alike, rules, ~doubtful)
