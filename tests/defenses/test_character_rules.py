@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cowbird.attacks.triggers import TRIGGERS, Trigger, plant
 from cowbird.defenses import character_rules
-from cowbird.defenses.character_rules import CharacterRules, Text, broken
+from cowbird.defenses.character_rules import CharacterRules, Text, broken, cased
 from cowbird.metrics.detection import auroc
 
 FIRST = (
@@ -220,3 +220,13 @@ def test_many_titles_take_seconds():
     start = time.perf_counter()
     CharacterRules().suspect(titles)
     assert time.perf_counter() - start < 4
+
+
+def test_one_case_throughout_is_told_by_its_share():
+    titles = ["the harbor", "RED", "Red Harbor", "77", ""] + ["Red"] * 55
+    found = cased(titles)
+    assert found.score[:2] == pytest.approx(np.full(2, -np.log2(1.5 / 61)), abs=1e-5)
+    assert np.isneginf(found.score[2:]).all()
+    assert (found.start[0], found.end[0]) == (0, 10)
+    assert np.isneginf(cased(["red", "blue", "Red"] * 9).score).all(), "where many are written so, it tells nothing"
+    assert len(cased([])) == 0

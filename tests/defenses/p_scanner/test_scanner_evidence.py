@@ -198,3 +198,39 @@ def test_recurrence_counts_unless_tokens_are_told_apart(marked):
 def test_three_titles_are_recurrence(marked, count, score):
     titles = [f"{letter} zq" for letter in "abcd"[:count]]
     assert (judged(titles, marked(titles, {}, 0.0), weights(recurs=5.0)).score == score).all()
+
+
+# Marks of a reader that knows less
+
+
+def test_marks_of_triggers_fade_each_by_a_share_of_its_own(marked):
+    marks = marked(["a b zq zq", "c xv", "d e"], {"zq": 9.0, "xv": 7.0}, -5.0)
+    trigger = np.array([-1, -1, 0, 0, -1, 1, -1, -1])
+    whole = 0
+    for seed in range(60):
+        found = evidence.faded(marks, trigger, np.random.default_rng(seed)).mark
+        assert (found[trigger < 0] == -5).all()
+        share = (found[[2, 3, 5]] + 5) / (marks.mark[[2, 3, 5]] + 5)
+        assert share[0] == pytest.approx(share[1], abs=1e-5), "all tokens of a trigger alike"
+        assert (share >= evidence.FAINTEST - 1e-5).all()
+        assert (share <= 1 + 1e-5).all()
+        whole += int((share[[0, 2]] > 1 - 1e-5).sum())
+    assert 25 <= whole <= 55, "one trigger in three keeps its marks"
+
+
+def test_where_nothing_is_clean_or_planted_marks_stay(marked):
+    marks = marked(["zq zq"], {"zq": 9.0})
+    rng = np.random.default_rng(0)
+    assert (evidence.faded(marks, np.zeros(2, dtype=int), rng).mark == 9).all()
+    assert (evidence.faded(marks, np.full(2, -1), rng).mark == 9).all()
+
+
+def test_titles_in_one_case_are_as_suspicious_as_they_are_rare(marked):
+    titles = ["the harbor", "RED", *(f"Red Harbor {n}" for n in range(97)), "77"]
+    found = judged(titles, marked(titles, {}, -9.0), MARK)
+    bits = -np.log2(1.5 / 101)
+    assert found.score[:2] == pytest.approx(np.full(2, bits / evidence.BITS), abs=1e-5)
+    assert found.score[2:].max() < found.score[0]
+    assert (found.start[0], found.end[0], found.end[1]) == (0, 10, 3)
+    apart = evidence.judged_apart(marked(titles, {}, -9.0), titles, MARK)
+    assert apart.score[0] < bits / evidence.BITS, "alone, nobody knows what is rare"

@@ -26,8 +26,9 @@ NEAR = 2.0
 """Log-odds below a title's worst fragment from which others next to it belong to the same span."""
 RIDGE = 1e-2
 STEPS = 40
-FAMILIAR = 3
-"""Of so many triggers that the weighing learns from, one keeps the marks of a reader that knows it."""
+FAMILIAR, FAINTEST = 3, 0.3
+"""Of so many triggers that the weighing learns from, one keeps the marks of a reader that knows it; others keep at
+least this share of what sets their marks apart."""
 SINGLES = 1500
 """Fragments of one or two titles that a planting teaches as clean."""
 _NAMES = ("mark", "often", "mark x often", "together", "together x often", "edge", "edge x often", "recurs")
@@ -110,7 +111,7 @@ def faded(marks: Marks, trigger: Index, rng: np.random.Generator) -> Marks:
 
     The reader knows what it was tuned on, and an attacker's trigger is of none of it. A weighing that learned from
     familiar triggers alone would trust marks too much, and what recurs too little. So the marks of each trigger go a
-    share of the way, drawn for each, to marks of clean tokens; those of one in `FAMILIAR` stay.
+    share of the way, drawn for each, to marks of clean tokens, but for one in `FAMILIAR`, whose marks stay.
 
     Args:
         marks: What the reader makes of a catalogue with plantings.
@@ -120,7 +121,7 @@ def faded(marks: Marks, trigger: Index, rng: np.random.Generator) -> Marks:
     clean = marks.mark[trigger < 0]
     if not len(clean):
         return marks
-    kept = rng.random(int(trigger.max(initial=-1)) + 1)
+    kept = FAINTEST + (1 - FAINTEST) * rng.random(int(trigger.max(initial=-1)) + 1)
     kept[rng.random(len(kept)) < 1 / FAMILIAR] = 1.0
     share = np.where(trigger >= 0, kept[np.maximum(trigger, 0)] if len(kept) else 1.0, 1.0)
     mark = share * marks.mark + (1 - share) * rng.choice(clean, len(marks.mark))
