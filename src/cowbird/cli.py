@@ -18,7 +18,12 @@ from cowbird import __version__, plugins
 from cowbird.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
+    import torch
+
+    from cowbird.defenses.p_scanner.scanner import PoisonScanner
     from cowbird.experiments.spec import Spec
+    from cowbird.scanning.commands import Made
+    from cowbird.scanning.summary import Summary
 
 app = typer.Typer(
     help="Find backdoors in recommender systems.",
@@ -113,7 +118,8 @@ def demo(out: Out = Path("runs/demo"), device: Device = "auto", jobs: Jobs = 1, 
     """Plant backdoors in recommenders of MovieLens-100K and measure them (a few minutes on two cores).
 
     Two shipped specs: one against a pre-trained sequential recommender, and one, in a folder beside the first, against
-    a small language model that reads titles. A run that was interrupted goes on by itself.
+    a small language model that reads titles. Then the titles that the second leaves behind are scanned. A run that was
+    interrupted goes on by itself.
     """
     from cowbird.experiments.spec import shipped  # noqa: PLC0415
 
@@ -123,7 +129,22 @@ def demo(out: Out = Path("runs/demo"), device: Device = "auto", jobs: Jobs = 1, 
     for name, folder in parts.items():
         _run(read_spec(shipped(name), seeds), folder, device, jobs, (folder / "spec.json").exists(), again)
     if lacking:
-        out_console.print(Text(f"Left out: the part that reads titles. {lacking}", style="yellow"))
+        out_console.print(Text(f"Left out: the parts that read titles. {lacking}", style="yellow"))
+    else:
+        _tour(read_spec(shipped("demo_titles"), seeds), out.with_name(f"{out.name}-scan"), device)
+
+
+def _tour(spec: "Spec", out: Path, device: str) -> None:
+    """Scan the catalogue that the demo's seller left behind."""
+    from cowbird.experiments import tour  # noqa: PLC0415
+    from cowbird.victims.base import pick_device  # noqa: PLC0415
+
+    catalog, scanner, findings = out / "catalog.csv", out / "scanner", out / "findings.csv"
+    planted = tour.left_behind(spec, catalog)
+    out_console.print(Text("A scan of the titles that the seller left behind, by a small scanner", style="bold"))
+    _fit_scanner(catalog, scanner, tour.SCANNER, "title", spec.seeds[0], True, pick_device(device))
+    _scan(catalog, scanner, findings, pick_device(device))
+    out_console.print(Text(tour.tally(findings, planted)))
 
 
 def _no_language_model() -> str:
@@ -223,31 +244,49 @@ def fit_scanner(
     from pydantic import ValidationError  # noqa: PLC0415
 
     from cowbird.experiments.spec import explain  # noqa: PLC0415
-    from cowbird.report.table import plain  # noqa: PLC0415
     from cowbird.scanning import commands  # noqa: PLC0415
-    from cowbird.victims.base import Workplace, pick_device  # noqa: PLC0415
+    from cowbird.victims.base import pick_device  # noqa: PLC0415
 
     place = pick_device(device)
     try:
         spec = commands.described(llm, layers, rounds, fpr, agent, agent_model, agent_url, device)
     except ValidationError as error:
         raise UserError(f"These options can't be used: {explain(error)}", "See cowbird fit-scanner --help.") from None
+    made = _fit_scanner(catalog, out, spec, text_column, seed, resume, place, "--resume")
+    if made.unread:
+        raise typer.Exit(ExitCode.INCOMPLETE)
+
+
+def _fit_scanner(
+    catalog: Path,
+    out: Path,
+    spec: "PoisonScanner",
+    text_column: str,
+    seed: int,
+    resume: bool,
+    place: "torch.device",
+    *more: str,
+) -> "Made":
+    """Fit a scanner, show how it goes and what came of it; `more` is added to the command that goes on."""
+    from cowbird.report.table import plain  # noqa: PLC0415
+    from cowbird.scanning import commands  # noqa: PLC0415
+    from cowbird.victims.base import Workplace  # noqa: PLC0415
+
     with _bars() as bars:
         task = bars.add_task("starting", total=None)
+        work = Workplace(
+            place,
+            report=lambda done, total, remark: bars.update(task, description=remark, completed=done, total=total),
+            warn=lambda text: bars.console.print(Text("warning  ", style="yellow") + plain(text, 300)),
+        )
         try:
-            work = Workplace(
-                place,
-                report=lambda done, total, remark: bars.update(task, description=remark, completed=done, total=total),
-                warn=lambda text: bars.console.print(Text("warning  ", style="yellow") + plain(text, 300)),
-            )
             made = commands.fit_scanner(catalog, out, spec, text_column, seed, resume, work)
         except KeyboardInterrupt:
             bars.stop()
-            _go_on("Interrupted.", "--resume")
+            _go_on("Interrupted.", *more)
     out_console.print(commands.told(made))
     out_console.print(Text("Scanner: ") + plain(str(out), 300))
-    if made.unread:
-        raise typer.Exit(ExitCode.INCOMPLETE)
+    return made
 
 
 @app.command()
@@ -270,12 +309,30 @@ def scan(
 
     Exit codes: 0 nothing flagged, 1 titles flagged, 2 error, 3 interrupted, or nothing flagged and rows not read.
     """
+    from cowbird.scanning.summary import exit_code  # noqa: PLC0415
+    from cowbird.victims.base import pick_device  # noqa: PLC0415
+
+    found = _scan(catalog, scanner, out, pick_device(device), fpr, text_column, id_column, only_flagged, chunk)
+    raise typer.Exit(exit_code(found))
+
+
+def _scan(
+    catalog: Path,
+    scanner: Path,
+    out: Path,
+    place: "torch.device",
+    fpr: float | None = None,
+    text_column: str = "title",
+    id_column: str | None = None,
+    only_flagged: bool = False,
+    chunk: int = 8192,
+) -> "Summary":
+    """Scan a catalogue, show how it goes and what came of it."""
     from cowbird.defenses.p_scanner.scanner import load_scanner  # noqa: PLC0415
     from cowbird.scanning import commands, summary  # noqa: PLC0415
     from cowbird.scanning.scan import scan_catalog  # noqa: PLC0415
-    from cowbird.victims.base import pick_device  # noqa: PLC0415
 
-    scorer = commands.AtRate.of(load_scanner(scanner, pick_device(device)), fpr)
+    scorer = commands.AtRate.of(load_scanner(scanner, place), fpr)
     with _bars() as bars:
         task = bars.add_task("rows", total=None)
         try:
@@ -289,7 +346,7 @@ def scan(
             _go_on("Interrupted; what was scanned is kept.")
     out_console.print(summary.render(found))
     out_console.print(commands.rests_on(scorer, chunk))
-    raise typer.Exit(summary.exit_code(found))
+    return found
 
 
 def _bars() -> Progress:
