@@ -12,6 +12,7 @@ from cowbird.errors import UserError
 from cowbird.experiments import cell as cell_module
 from cowbird.experiments import choosing, detecting, judging
 from cowbird.experiments.cell import undefended
+from cowbird.experiments.keeping import Keeper
 from cowbird.experiments.results import Where
 from cowbird.experiments.run import run
 from cowbird.experiments.spec import parse
@@ -315,8 +316,8 @@ def lasting(folder):
 @pytest.mark.parametrize(
     ("owner", "name", "call"),
     [
-        (detecting, "_write", 1),
-        pytest.param(detecting, "_write", 3, marks=pytest.mark.slow),
+        (Keeper, "write", 1),
+        pytest.param(Keeper, "write", 3, marks=pytest.mark.slow),
         pytest.param(FittedWords, "save", 2, marks=pytest.mark.slow),
         (FittedWords, "save", 9),
         (detecting, "save", 1),
