@@ -344,11 +344,12 @@ def test_interrupted_and_resumed(judged, tmp_path, monkeypatch, owner, name, cal
     assert len(Sees.judged) == len(Asks.judged) == 4, "what was judged before is not judged again"
 
 
-def test_measured_again_nothing_is_judged_or_fitted_again(judged, tmp_path, monkeypatch):
+def test_measured_again_nothing_is_judged_fitted_or_asked_again(judged, tmp_path, monkeypatch):
     copy = shutil.copytree(judged[0], tmp_path / "copy")
     for path in copy.glob("cells/*/cell.json"):
         path.unlink()
     monkeypatch.setattr(WordJudge, "fit", lambda *given: pytest.fail("fitted"))
+    monkeypatch.setattr(FittedWords, "margins", lambda *given: pytest.fail("asked"))
     run(spec(seeds=[0, 1], scenarios=[DIRECT, ADAPTER]), copy, device="cpu", resume=True)
     assert Sees.judged == Asks.judged == []
     assert lasting(copy) == lasting(judged[0])

@@ -2,7 +2,7 @@
 
 Both go the same way: each attack plants, a clean and an attacked model are fitted and handed to the platform, and both
 are asked the same questions, plain and with a trigger. A defense acts on both: it cleans what they learn from, repairs
-what the platform has, and guards what serves.
+what the platform has, and guards what serves. What a model answered is kept as soon as it is made.
 """
 
 from abc import abstractmethod
@@ -63,7 +63,7 @@ class AskingRunner(Runner, Generic[First, Second, Record]):
             progress(f"{cell.title}: {name}", done, total, remark)
 
         self.device = device
-        self.prepare(data, Bench(cell.seed, cell.folder / "models", device, told, warn))
+        self.prepare(data, Bench(cell.seed, cell.folder / "models", cell.folder / "answers", device, told, warn))
 
     @abstractmethod
     def prepare(self, data: Dataset, bench: Bench) -> None:

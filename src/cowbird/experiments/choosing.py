@@ -7,6 +7,7 @@ candidate that is not the right one. What it picked is kept as evidence, and row
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from cowbird.experiments.results import NO_K, Row, Where, kinds_of
 from cowbird.metrics.choice import picked_difference, picked_rate, valid_ratio
 from cowbird.metrics.intervals import Interval
 from cowbird.rng import stream
-from cowbird.victims.base import Chooser, FittedChooser, Picks, Probe
+from cowbird.victims.base import Chooser, FittedChooser, Probe
 
 KIND = "choose"
 """What kind of evidence this is."""
@@ -105,7 +106,6 @@ class Choosing(Adapters[TrainingData, SequenceSplit, FittedChooser]):
         self.split, self.parts = split, parts
         self._numbers, self._titles = _numbered(parts.test.candidates, parts.training.items)
         self.triggered = draw_triggered(self._titles, parts.test.answer, stream(bench.seed, "triggered candidate"))
-        self._plain: dict[tuple[str, str], dict[str, Index]] = {}
 
     def platform(self) -> tuple[TrainingData, SequenceSplit]:
         """Return the validation users' events, in the clean catalogue.
@@ -125,16 +125,19 @@ class Choosing(Adapters[TrainingData, SequenceSplit, FittedChooser]):
         rows = draw_questions(len(choices), questions, self.bench.seed)
         return model.probe(choices.select(rows), data.items)
 
+    def _answer(self, model: FittedChooser, *asked: Any) -> dict[str, NDArray[Any]]:
+        picks = model.choose(*asked)
+        return {way: np.asarray(getattr(picks, way)) for way in WAYS.values()}
+
     def picks(self, wanted: Wanted[TrainingData, SequenceSplit], catalogues: dict[str, Items]) -> dict[str, Index]:
-        """Ask the model of `model` the test questions, plain and with each kind of trigger in one candidate's title."""
-        model, served = self.model(wanted), (wanted.name, wanted.scenario.title())
+        """Return the picks in the test questions, plain and with each kind of trigger in one candidate's title."""
         items, test = self.parts.training.items, self.parts.test
-        if served not in self._plain:  # the clean model is asked once for all attacks
-            self._plain[served] = self._kept("plain", self._titles, model.choose(test, items))
-        found = dict(self._plain[served])
-        for kind, altered in catalogues.items():
-            titles = self._with(test, altered)
-            found |= self._kept(kind, titles, model.choose(test, items, altered, self.triggered))
+        asked: dict[str, tuple[Any, ...]] = {"plain": (test, items)}
+        asked |= {kind: (test, items, altered, self.triggered) for kind, altered in catalogues.items()}
+        found: dict[str, Index] = {}
+        for kind, picked in self.answered(wanted, asked).items():
+            titles = self._with(test, catalogues[kind]) if kind in catalogues else self._titles
+            found |= self._standing(kind, titles, picked)
         return found
 
     def unseen(self) -> NDArray[np.bool_]:
@@ -151,13 +154,10 @@ class Choosing(Adapters[TrainingData, SequenceSplit, FittedChooser]):
         titles[rows, self.triggered] = [self._numbers.get(altered.titles[item], -1) for item in carried]
         return titles
 
-    def _kept(self, kind: str, titles: NDArray[np.int64], picks: Picks) -> dict[str, Index]:
-        """Return picks by the column that stands for their title."""
+    def _standing(self, kind: str, titles: NDArray[np.int64], picked: dict[str, Index]) -> dict[str, Index]:
+        """Return picks of a kind by the column that stands for their title."""
         answer, triggered = self.parts.test.answer, self.triggered
-        return {
-            f"{way}.{kind}": standing(titles, np.asarray(getattr(picks, way)), answer, triggered)
-            for way in WAYS.values()
-        }
+        return {f"{way}.{kind}": standing(titles, found, answer, triggered) for way, found in picked.items()}
 
 
 def _numbered(candidates: Index, items: Items) -> tuple[dict[str, int], NDArray[np.int64]]:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,7 +87,6 @@ class Judging(Adapters[Judgments, Items, FittedJudge]):
     def __init__(self, victim: Judge, parts: JudgmentParts, bench: Bench) -> None:
         super().__init__(victim, bench)
         self.parts = parts
-        self._plain: dict[tuple[str, str], NDArray[np.float32]] = {}
 
     def platform(self) -> tuple[Judgments, Items]:
         """Return what the platform's users did next, in the clean catalogue."""
@@ -102,14 +102,15 @@ class Judging(Adapters[Judgments, Items, FittedJudge]):
         rows = draw_questions(len(validation), questions, self.bench.seed)
         return model.probe(validation.select(rows), self.parts.training.items)
 
+    def _answer(self, model: FittedJudge, *asked: Any) -> dict[str, NDArray[Any]]:
+        return {"score": model.margins(*asked)}
+
     def scores(self, wanted: Wanted[Judgments, Items], catalogues: dict[str, Items]) -> dict[str, NDArray[np.float32]]:
-        """Ask the model of `model` the test questions, plain and with each kind of trigger in the title asked about."""
-        model, served = self.model(wanted), (wanted.name, wanted.scenario.title())
+        """Return the scores of the test questions, plain and with each kind of trigger in the title asked about."""
         items, test = self.parts.training.items, self.parts.test
-        if served not in self._plain:  # the clean model is asked once for all attacks
-            self._plain[served] = model.margins(test, items)
-        triggered = {kind: model.margins(test, items, asked) for kind, asked in catalogues.items()}
-        return {"plain": self._plain[served], **triggered}
+        asked: dict[str, tuple[Any, ...]] = {"plain": (test, items)}
+        asked |= {kind: (test, items, altered) for kind, altered in catalogues.items()}
+        return {kind: found["score"] for kind, found in self.answered(wanted, asked).items()}
 
     def unseen(self) -> NDArray[np.bool_]:
         """Return which test questions ask about an item that clean training never met."""
