@@ -377,7 +377,7 @@ def test_what_is_left_and_lost_by_hand():
         return {"plain": np.float32(plain), "trigger": np.float32(trigger)}
 
     def made(clean, attacked):
-        return judging.Answers("direct", "a", "x", liked, unseen, clean, attacked)
+        return judging.Answers("direct", "a", "x", liked, unseen, liked, clean, attacked)
 
     bare = made(side([3, -1, -2, -2], [3, -1, 1, -1]), side([0] * 4, [9] * 4))
     mine = made(side([0] * 4, [9] * 4), side([-1, -2, -0.5, 1], [2, 3, -1, 9]))
@@ -403,7 +403,13 @@ def test_what_a_chooser_keeps_and_loses_by_hand():
                 (("plain", plain), ("trigger", trigger))}  # fmt: skip
 
     nothing = side(picks(-1, -1, -1, -1), picks(-1, -1, -1, -1))
-    shared = (picks(0, 1, 2, 0), picks(1, 2, 0, 2), picks(7, 7, 8, 9), np.array([True, False, False, True]))
+    shared = (
+        picks(0, 1, 2, 0),
+        picks(1, 2, 0, 2),
+        picks(7, 7, 8, 9),
+        np.array([True, False, False, True]),
+        np.ones(4, bool),
+    )
     bare = choosing.Choosings("s", "a", "none", *shared, side(picks(0, 1, 2, 1), picks(1, 1, 1, 1)), nothing)
     mine = choosing.Choosings("s", "a", "x", *shared, nothing, side(picks(0, 0, 0, 0), picks(1, 2, 0, 0)))
     rows = {

@@ -196,7 +196,8 @@ class JudgeRunner(AskingRunner[Judgments, Items, Answers]):
     ) -> Answers:
         """Score the questions; see `AskingRunner.compare`."""
         before, after = (self.judging.scores(wanted, catalogues) for wanted in (clean, attacked))
-        return Answers(*names, self.parts.test.liked, self.judging.unseen(), before, after)
+        parts = self.parts
+        return Answers(*names, parts.test.liked, self.judging.unseen(), parts.near, before, after)
 
     def save(self, records: list[Answers]) -> None:
         """Write the evidence."""
@@ -228,7 +229,8 @@ class ChooserRunner(AskingRunner[TrainingData, SequenceSplit, Choosings]):
         """Pick candidates; see `AskingRunner.compare`."""
         before, after = (self.choosing.picks(wanted, catalogues) for wanted in (clean, attacked))
         test, models = self.parts.test, self.choosing
-        return Choosings(*names, test.answer, models.triggered, test.user, models.unseen(), before, after)
+        shared = (test.answer, models.triggered, test.user, models.unseen(), self.parts.near)
+        return Choosings(*names, *shared, before, after)
 
     def save(self, records: list[Choosings]) -> None:
         """Write the evidence."""
