@@ -8,6 +8,7 @@ import hashlib
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 
 def derive(seed: int, *names: str | int) -> int:
@@ -27,6 +28,15 @@ def derive(seed: int, *names: str | int) -> int:
 def stream(seed: int, *names: str | int) -> np.random.Generator:
     """Return the NumPy generator of one named stream."""
     return np.random.default_rng(derive(seed, *names))
+
+
+def drawn(count: int, of: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Draw `count` of the numbers 0 … `of` - 1, or all if there are no more.
+
+    Returns:
+        Different numbers, increasing, shape `[min(count, of)]`.
+    """
+    return np.sort(rng.choice(of, min(count, of), replace=False))
 
 
 def torch_stream(seed: int, *names: str | int, device: torch.device | str = "cpu") -> torch.Generator:

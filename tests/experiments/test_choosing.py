@@ -258,6 +258,7 @@ def by_hand():
         picks(1, 2, 3, 1),
         picks(7, 7, 8, 9),
         np.array([False, True, False, False]),
+        np.array([True, True, False, False]),
         *sides,
     )
 
@@ -289,7 +290,8 @@ def test_an_attack_without_triggers_has_accuracy_alone():
     plain = [
         {name: side[name] for name in ("free.plain", "constrained.plain")} for side in (record.clean, record.attacked)
     ]
-    bare = Choosings("direct", "a", "none", record.answer, record.triggered, record.user, record.unseen, *plain)
+    shared = (record.answer, record.triggered, record.user, record.unseen, record.near)
+    bare = Choosings("direct", "a", "none", *shared, *plain)
     assert {row.group for row in choosing.rows_of(WHERE, 0, bare)} == {"all", "none"}
 
 
@@ -306,7 +308,7 @@ def test_evidence_survives(tmp_path):
 def broken():
     """Records that no run writes."""
     whole = by_hand()
-    names = ("scenario", "attack", "defense", "answer", "triggered", "user", "unseen", "clean", "attacked")
+    names = ("scenario", "attack", "defense", "answer", "triggered", "user", "unseen", "near", "clean", "attacked")
 
     def with_(**changes):
         return Choosings(*({name: getattr(whole, name) for name in names} | changes).values())
@@ -339,7 +341,7 @@ def test_damage_and_other_evidence_are_told(tmp_path):
     with pytest.raises(UserError, match="readable"):
         choosing.load(path)
     scores = {"plain": np.zeros(1, np.float32)}
-    judging.save(path, [Answers("direct", "a", "none", np.array([True]), np.array([True]), scores, scores)])
+    judging.save(path, [Answers("direct", "a", "none", *[np.array([True])] * 3, scores, scores)])
     with pytest.raises(UserError, match="kind"):
         choosing.load(path)
 

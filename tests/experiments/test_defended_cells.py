@@ -12,6 +12,7 @@ from cowbird.errors import UserError
 from cowbird.experiments import cell as cell_module
 from cowbird.experiments import choosing, detecting, judging
 from cowbird.experiments.cell import undefended
+from cowbird.experiments.keeping import Keeper
 from cowbird.experiments.results import Where
 from cowbird.experiments.run import run
 from cowbird.experiments.spec import parse
@@ -315,8 +316,8 @@ def lasting(folder):
 @pytest.mark.parametrize(
     ("owner", "name", "call"),
     [
-        (detecting, "_write", 1),
-        pytest.param(detecting, "_write", 3, marks=pytest.mark.slow),
+        (Keeper, "write", 1),
+        pytest.param(Keeper, "write", 3, marks=pytest.mark.slow),
         pytest.param(FittedWords, "save", 2, marks=pytest.mark.slow),
         (FittedWords, "save", 9),
         (detecting, "save", 1),
@@ -343,11 +344,12 @@ def test_interrupted_and_resumed(judged, tmp_path, monkeypatch, owner, name, cal
     assert len(Sees.judged) == len(Asks.judged) == 4, "what was judged before is not judged again"
 
 
-def test_measured_again_nothing_is_judged_or_fitted_again(judged, tmp_path, monkeypatch):
+def test_measured_again_nothing_is_judged_fitted_or_asked_again(judged, tmp_path, monkeypatch):
     copy = shutil.copytree(judged[0], tmp_path / "copy")
     for path in copy.glob("cells/*/cell.json"):
         path.unlink()
     monkeypatch.setattr(WordJudge, "fit", lambda *given: pytest.fail("fitted"))
+    monkeypatch.setattr(FittedWords, "margins", lambda *given: pytest.fail("asked"))
     run(spec(seeds=[0, 1], scenarios=[DIRECT, ADAPTER]), copy, device="cpu", resume=True)
     assert Sees.judged == Asks.judged == []
     assert lasting(copy) == lasting(judged[0])
@@ -375,7 +377,7 @@ def test_what_is_left_and_lost_by_hand():
         return {"plain": np.float32(plain), "trigger": np.float32(trigger)}
 
     def made(clean, attacked):
-        return judging.Answers("direct", "a", "x", liked, unseen, clean, attacked)
+        return judging.Answers("direct", "a", "x", liked, unseen, liked, clean, attacked)
 
     bare = made(side([3, -1, -2, -2], [3, -1, 1, -1]), side([0] * 4, [9] * 4))
     mine = made(side([0] * 4, [9] * 4), side([-1, -2, -0.5, 1], [2, 3, -1, 9]))
@@ -401,7 +403,13 @@ def test_what_a_chooser_keeps_and_loses_by_hand():
                 (("plain", plain), ("trigger", trigger))}  # fmt: skip
 
     nothing = side(picks(-1, -1, -1, -1), picks(-1, -1, -1, -1))
-    shared = (picks(0, 1, 2, 0), picks(1, 2, 0, 2), picks(7, 7, 8, 9), np.array([True, False, False, True]))
+    shared = (
+        picks(0, 1, 2, 0),
+        picks(1, 2, 0, 2),
+        picks(7, 7, 8, 9),
+        np.array([True, False, False, True]),
+        np.ones(4, bool),
+    )
     bare = choosing.Choosings("s", "a", "none", *shared, side(picks(0, 1, 2, 1), picks(1, 1, 1, 1)), nothing)
     mine = choosing.Choosings("s", "a", "x", *shared, nothing, side(picks(0, 0, 0, 0), picks(1, 2, 0, 0)))
     rows = {

@@ -122,6 +122,7 @@ def by_hand():
         "none",
         np.array([True, False, True, False]),
         np.array([False, True, False, False]),
+        np.array([False, True, True, True]),
         {"plain": np.array([1, -1, -1, -2], np.float32), "trigger": np.array([1, -1, -1, 2], np.float32)},
         {"plain": np.array([1, -1, -1, -2], np.float32), "trigger": np.array([1, 3, -1, 2], np.float32)},
     )

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cowbird.data.types import Dataset, Index, IntArray, Interactions, Offset, Time, TrainingData
 from cowbird.errors import UserError
-from cowbird.rng import stream
+from cowbird.rng import drawn, stream
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,6 +136,8 @@ class ChoiceParts:
     """All events of the validation users: what a platform that goes on tuning has of its own."""
     test: Choices
     """Questions to the test users."""
+    near: NDArray[np.bool_]
+    """Which of them are asked with triggers that are near the attack's as well, shape `[questions]`."""
 
 
 class SequenceSplit(BaseModel):
@@ -160,6 +162,9 @@ class SequenceSplit(BaseModel):
     the question, for an item listed today was no candidate last month."""
     asked: int = Field(default=1, ge=1)
     """Questions to each test user, about her last events; published: one. More make intervals narrower."""
+    near: int = Field(default=1000, ge=1)
+    """Test questions that are asked with each trigger that is merely near the attack's, drawn with the cell's seed; all
+    if there are no more. All are asked as they are and with the trigger itself."""
 
     @model_validator(mode="after")
     def _leaves_a_test(self) -> "SequenceSplit":
@@ -201,7 +206,8 @@ class SequenceSplit(BaseModel):
         rng = stream(seed, "candidates")
         met = self._met(data.interactions, len(data.items))
         test = choose(held, rows, len(data.items), self.history, self.candidates, rng, met)
-        return ChoiceParts(sides[0], sides[1], test)
+        near = np.isin(np.arange(len(test)), drawn(self.near, len(test), stream(seed, "near")))
+        return ChoiceParts(sides[0], sides[1], test, near)
 
     def _ordered(self, data: Dataset, users: Offset, seed: int) -> Offset:
         if self.order == "drawn":

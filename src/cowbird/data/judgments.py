@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cowbird.data.types import Dataset, Index, IntArray, Interactions, TrainingData, ranges
 from cowbird.errors import UserError
-from cowbird.rng import stream
+from cowbird.rng import drawn, stream
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,6 +74,8 @@ class JudgmentParts:
     """Questions about the events right after the cut."""
     test: Judgments
     """Questions about the last events."""
+    near: NDArray[np.bool_]
+    """Which of them are asked with triggers that are near the attack's as well, shape `[questions]`."""
 
 
 class TemporalSplit(BaseModel):
@@ -94,6 +96,9 @@ class TemporalSplit(BaseModel):
     """Ratings above this are likes."""
     asked: int | None = Field(default=None, ge=1)
     """Test questions kept, drawn with the cell's seed, if there are more; `None` keeps all."""
+    near: int = Field(default=1000, ge=1)
+    """Test questions that are asked with each trigger that is merely near the attack's, drawn with the cell's seed; all
+    if there are no more. All are asked as they are and with the trigger itself."""
 
     @model_validator(mode="after")
     def _leaves_a_test(self) -> "TemporalSplit":
@@ -136,7 +141,8 @@ class TemporalSplit(BaseModel):
             raise UserError(
                 f"Nobody has more than {self.history} events on both sides of the cut.", "Lower history, or give more."
             )
-        if self.asked is not None and len(asked[1]) > self.asked:
-            asked[1] = np.sort(stream(seed, "asked").choice(asked[1], self.asked, replace=False))
+        if self.asked is not None:
+            asked[1] = asked[1][drawn(self.asked, len(asked[1]), stream(seed, "asked"))]
         sides = [_questions(interactions, rows, self.history, self.like_above) for rows in asked]
-        return JudgmentParts(TrainingData.clean(early, data.users, data.items), sides[0], sides[1])
+        near = np.isin(np.arange(len(sides[1])), drawn(self.near, len(sides[1]), stream(seed, "near")))
+        return JudgmentParts(TrainingData.clean(early, data.users, data.items), sides[0], sides[1], near)

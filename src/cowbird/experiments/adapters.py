@@ -1,13 +1,16 @@
-"""The models of a cell whose victim answers questions (TALLRec, LLaRA), each kept in its folder when it is fitted.
+"""The models of a cell whose victim answers questions (TALLRec, LLaRA), and their answers, kept as they are made.
 
 A model's folder is `ATTACK+DEFENSE` for what is handed over (`clean+DEFENSE` for the clean model), `…+SCENARIO` for
 what the platform made of it, and `…+SCENARIO@STAGE` for what a defense repaired after that. A defense that takes
 nothing out of the data shares the models of no defense. A model whose files are not those recorded is fitted again.
+
+What a served model answers to one kind of question is a file, sealed with what was asked and with the hash of the model
+that answered. A model that has answered everything is not even loaded.
 """
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypeVar
@@ -19,9 +22,10 @@ from numpy.typing import NDArray
 from cowbird.data.types import Index, Offset, TrainingData
 from cowbird.defenses.base import Defense
 from cowbird.errors import UserError
+from cowbird.experiments.keeping import Keeper, digest
 from cowbird.experiments.scenarios import PoisonedAdapter, Scenario
 from cowbird.files import sha256, write_text
-from cowbird.rng import derive, stream
+from cowbird.rng import derive, drawn, stream
 from cowbird.victims.base import FittedChooser, FittedJudge, Probe, Workplace
 
 
@@ -73,6 +77,8 @@ class Bench:
     """The cell's seed."""
     folder: Path
     """Where models are kept."""
+    answers: Path
+    """Where answers are kept."""
     device: torch.device
     """Where they run."""
     report: Callable[[str, int, int, str], None]
@@ -96,6 +102,21 @@ class Wanted(Generic[First, Second]):
     defense: Defense
     """Repairs and guards it."""
 
+    @property
+    def had(self) -> str:
+        """Folder of the model that the platform has before a defense acts on it."""
+        return f"{self.handed}+{self.scenario.title()}" if isinstance(self.scenario, PoisonedAdapter) else self.handed
+
+    @property
+    def untouched(self) -> bool:
+        """Whether it serves as it is: the defense neither repairs nor guards."""
+        return type(self.defense).repair is Defense.repair and type(self.defense).guard is Defense.guard
+
+    @property
+    def served(self) -> str:
+        """Name of the model that serves; what serves as it is goes by its folder."""
+        return self.had if self.untouched else f"{self.name}+{self.scenario.title()}"
+
 
 class Adapters(ABC, Generic[First, Second, Fitted]):
     """Fits the models of one cell, each once.
@@ -109,6 +130,9 @@ class Adapters(ABC, Generic[First, Second, Fitted]):
         self.victim, self.bench = victim, bench
         self.seconds: dict[str, float] = {}
         """How long each fit took."""
+        other = "of other questions or another model"
+        self._answers = Keeper(bench.answers, bench.warn, other, "Asking again.")
+        self._seals: dict[str, str] = {}
 
     @abstractmethod
     def platform(self) -> tuple[First, Second]:
@@ -122,20 +146,76 @@ class Adapters(ABC, Generic[First, Second, Fitted]):
     def _asked(self, model: Fitted, questions: int) -> Probe:
         """Return a probe that asks some questions of the platform's own logs."""
 
+    @abstractmethod
+    def _answer(self, model: Fitted, *asked: Any) -> dict[str, NDArray[Any]]:
+        """Ask a model questions of one kind; return its answers in columns, shape `[questions]` each."""
+
+    def answered(
+        self, wanted: Wanted[First, Second], asked: Mapping[str, tuple[Any, ...]]
+    ) -> dict[str, dict[str, NDArray[Any]]]:
+        """Return what a model that a platform serves answers, each question asked once and kept.
+
+        Args:
+            wanted: The model; made or loaded only if it has to answer.
+            asked: What `_answer` is given, by kind of question. Attacks that ask the same share the answers, and so do
+                defenses that leave the model as it is.
+
+        Returns:
+            Columns of answers by kind of question.
+        """
+        found: dict[str, dict[str, NDArray[Any]]] = {}
+        model: Fitted | None = None
+        for kind, questions in asked.items():
+            what, who = digest(*questions), self._who(wanted)
+            name = f"{wanted.served}/{kind}-{what[:16]}"
+            kept = None if who is None else self._answers.read(name, digest(what, who))
+            if kept is None:
+                model = self.model(wanted) if model is None else model
+                kept = self._answer(model, *questions)
+                self._answers.write(name, digest(what, self._who(wanted)), kept)
+            found[kind] = kept
+        return found
+
+    def _who(self, wanted: Wanted[First, Second]) -> str | None:
+        """Return the digest of a model that a platform serves: its files, and what repairs and guards it.
+
+        `None` if it is not kept whole.
+        """
+        names, acts = [wanted.had], ""
+        if not wanted.untouched:
+            stage = f"{wanted.served}@"
+            names += sorted(path.name for path in self.bench.folder.glob("*") if path.name.startswith(stage))
+            acts = f"{type(wanted.defense).__name__} {wanted.defense.model_dump_json()}"
+        seals = {name: self._recorded(name) for name in names}
+        return None if None in seals.values() else digest(seals, acts)
+
+    def _recorded(self, name: str) -> str | None:
+        """Return the SHA-256 of a kept model's files, looked at once, or `None` if they are not those recorded."""
+        if name not in self._seals:
+            folder = self.bench.folder / name
+            try:
+                seal = (folder / "model.sha256").read_text(encoding="utf-8")
+                if _sealed(folder / "model") != seal:
+                    return None
+            except (OSError, UnicodeDecodeError):
+                return None
+            self._seals[name] = seal
+        return self._seals[name]
+
     def model(self, wanted: Wanted[First, Second]) -> Fitted:
         """Return the model that a platform serves: handed over, perhaps tuned, then repaired and guarded."""
 
         def handed() -> Fitted:
             return self._fit(wanted.handed, self.victim, wanted.lesson, self.bench.seed)
 
-        scenario, title = wanted.scenario, wanted.scenario.title()
+        scenario = wanted.scenario
         if isinstance(scenario, PoisonedAdapter):
             tuned = self.victim.retuned(scenario.learning_rate, scenario.epochs)
             seed = derive(self.bench.seed, "platform")
-            model = self._fit(f"{wanted.handed}+{title}", tuned, self.platform, seed, handed)
+            model = self._fit(wanted.had, tuned, self.platform, seed, handed)
         else:
             model = handed()
-        repaired = wanted.defense.repair(model, _Logs(self, f"{wanted.name}+{title}"))
+        repaired = wanted.defense.repair(model, _Logs(self, wanted.served))
         return wanted.defense.guard(repaired)
 
     def probe(self, handed: str, lesson: Callable[[], tuple[First, Second]], questions: int) -> Probe:
@@ -173,12 +253,13 @@ class Adapters(ABC, Generic[First, Second, Fitted]):
         seal = folder / "model.sha256"
         if seal.exists():
             try:
-                if _sealed(folder / "model") == seal.read_text(encoding="utf-8"):
+                if self._recorded(name) is not None:
                     return spec.load(folder / "model", bench.device)
                 bench.warn(f"'{folder / 'model'}' is damaged: its SHA-256 is not the recorded one. Fitting it again.")
-            except (UserError, OSError, UnicodeDecodeError) as error:
+            except UserError as error:
                 bench.warn(f"{error} Fitting it again.")
             seal.unlink()
+            self._seals.pop(name, None)
         taught, begun = lesson(), start() if start else None
         began = time.perf_counter()
         place = Workplace(
@@ -186,7 +267,8 @@ class Adapters(ABC, Generic[First, Second, Fitted]):
         )
         fitted = spec.fit(*taught, seed, place, begun)
         fitted.save(folder / "model")
-        write_text(seal, _sealed(folder / "model"))
+        self._seals[name] = _sealed(folder / "model")
+        write_text(seal, self._seals[name])
         self.seconds[name] = round(time.perf_counter() - began, 2)
         return fitted
 
@@ -218,4 +300,4 @@ def never_met(training: TrainingData, item: Index) -> NDArray[np.bool_]:
 
 def draw_questions(asked: int, count: int, seed: int) -> Offset:
     """Draw which of some questions a probe asks: `count` of them or all, increasing."""
-    return np.sort(stream(seed, "probe").choice(asked, min(count, asked), replace=False))
+    return drawn(count, asked, stream(seed, "probe"))

@@ -2,7 +2,7 @@
 
 Both go the same way: each attack plants, a clean and an attacked model are fitted and handed to the platform, and both
 are asked the same questions, plain and with a trigger. A defense acts on both: it cleans what they learn from, repairs
-what the platform has, and guards what serves.
+what the platform has, and guards what serves. What a model answered is kept as soon as it is made.
 """
 
 from abc import abstractmethod
@@ -63,7 +63,7 @@ class AskingRunner(Runner, Generic[First, Second, Record]):
             progress(f"{cell.title}: {name}", done, total, remark)
 
         self.device = device
-        self.prepare(data, Bench(cell.seed, cell.folder / "models", device, told, warn))
+        self.prepare(data, Bench(cell.seed, cell.folder / "models", cell.folder / "answers", device, told, warn))
 
     @abstractmethod
     def prepare(self, data: Dataset, bench: Bench) -> None:
@@ -196,7 +196,8 @@ class JudgeRunner(AskingRunner[Judgments, Items, Answers]):
     ) -> Answers:
         """Score the questions; see `AskingRunner.compare`."""
         before, after = (self.judging.scores(wanted, catalogues) for wanted in (clean, attacked))
-        return Answers(*names, self.parts.test.liked, self.judging.unseen(), before, after)
+        parts = self.parts
+        return Answers(*names, parts.test.liked, self.judging.unseen(), parts.near, before, after)
 
     def save(self, records: list[Answers]) -> None:
         """Write the evidence."""
@@ -228,7 +229,8 @@ class ChooserRunner(AskingRunner[TrainingData, SequenceSplit, Choosings]):
         """Pick candidates; see `AskingRunner.compare`."""
         before, after = (self.choosing.picks(wanted, catalogues) for wanted in (clean, attacked))
         test, models = self.parts.test, self.choosing
-        return Choosings(*names, test.answer, models.triggered, test.user, models.unseen(), before, after)
+        shared = (test.answer, models.triggered, test.user, models.unseen(), self.parts.near)
+        return Choosings(*names, *shared, before, after)
 
     def save(self, records: list[Choosings]) -> None:
         """Write the evidence."""

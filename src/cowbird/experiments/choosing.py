@@ -1,30 +1,32 @@
 """Cells whose victim chooses among candidates (LLaRA) instead of ranking a catalogue.
 
 The data is split by users. The victim learns from the earlier ones, clean or poisoned, and is asked what comes next in
-the histories of the latest: with the candidates as they are, and with the trigger (or one near it) in the title of one
-candidate that is not the right one. What it picked is kept as evidence, and rows are made from that alone.
+the histories of the latest: with the candidates as they are, and with the trigger in the title of one candidate that is
+not the right one; in some of them also with triggers that are near it. What it picked is kept as evidence, and rows are
+made from that alone.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cowbird.data.choices import ChoiceParts, Choices, SequenceSplit
-from cowbird.data.types import Index, Items, TrainingData
+from cowbird.data.types import Index, Items, Offset, TrainingData
 from cowbird.errors import UserError
 from cowbird.experiments.adapters import Adapters, Bench, Wanted, draw_questions, never_met
-from cowbird.experiments.evidence import Columns, load_columns, save_columns
-from cowbird.experiments.results import NO_K, Row, Where, kinds_of
+from cowbird.experiments.evidence import NEAR, PLAIN, Columns, is_near, load_columns, save_columns
+from cowbird.experiments.results import NO_K, Row, Rows, Where, groups_of
 from cowbird.metrics.choice import picked_difference, picked_rate, valid_ratio
 from cowbird.metrics.intervals import Interval
 from cowbird.rng import stream
-from cowbird.victims.base import Chooser, FittedChooser, Picks, Probe
+from cowbird.victims.base import Chooser, FittedChooser, Probe
 
 KIND = "choose"
 """What kind of evidence this is."""
-SHARED = ("answer", "triggered", "user", "unseen")
+SHARED = ("answer", "triggered", "user", "unseen", NEAR)
 FREE, CONSTRAINED = "free", "constrained"
 WAYS = {"": FREE, "_constrained": CONSTRAINED}
 """Ways to answer, by how their metrics end."""
@@ -52,9 +54,11 @@ class Choosings:
     """Who is asked, shape `[questions]`; questions of one user are resampled together."""
     unseen: NDArray[np.bool_]
     """In which questions training never met the item that carries the trigger, shape `[questions]`."""
+    near: NDArray[np.bool_]
+    """Which questions were asked with triggers that are near the attack's, shape `[questions]`."""
     clean: dict[str, Index]
     """Picks of the clean model, shape `[questions]` each: `free.plain`, `constrained.plain`, and so on for each kind of
-    trigger."""
+    trigger; shape `[near.sum()]` for those that are near the attack's."""
     attacked: dict[str, Index]
     """Picks of the attacked model, of the same kinds."""
 
@@ -80,13 +84,12 @@ def load(path: Path) -> list[Choosings]:
         UserError: If the file is missing, damaged or something else.
     """
     records: list[Choosings] = []
-    for found in load_columns(path, KIND, SHARED, [f"{way}.plain" for way in WAYS.values()]):
+    for found in load_columns(path, KIND, SHARED, [f"{way}." for way in WAYS.values()]):
         # Every kind of trigger was asked for both ways to answer.
         kinds = [{name.partition(".")[2] for name in found.clean if name.startswith(way)} for way in WAYS.values()]
         if kinds[0] != kinds[1] or any(column.dtype.kind not in "iu" for column in found.clean.values()):
             raise UserError(f"'{path}' does not hold the evidence of a run: picks are missing.", "Run the cell again.")
-        shared = {name: found.shared[name] for name in SHARED}
-        records.append(Choosings(*found.names, **shared, clean=dict(found.clean), attacked=dict(found.attacked)))
+        records.append(Choosings(*found.names, **found.shared, clean=dict(found.clean), attacked=dict(found.attacked)))
     return records
 
 
@@ -105,7 +108,7 @@ class Choosing(Adapters[TrainingData, SequenceSplit, FittedChooser]):
         self.split, self.parts = split, parts
         self._numbers, self._titles = _numbered(parts.test.candidates, parts.training.items)
         self.triggered = draw_triggered(self._titles, parts.test.answer, stream(bench.seed, "triggered candidate"))
-        self._plain: dict[tuple[str, str], dict[str, Index]] = {}
+        self._everything, self._near = np.arange(len(parts.test)), np.flatnonzero(parts.near)
 
     def platform(self) -> tuple[TrainingData, SequenceSplit]:
         """Return the validation users' events, in the clean catalogue.
@@ -125,17 +128,29 @@ class Choosing(Adapters[TrainingData, SequenceSplit, FittedChooser]):
         rows = draw_questions(len(choices), questions, self.bench.seed)
         return model.probe(choices.select(rows), data.items)
 
+    def _answer(self, model: FittedChooser, *asked: Any) -> dict[str, NDArray[Any]]:
+        picks = model.choose(*asked)
+        return {way: np.asarray(getattr(picks, way)) for way in WAYS.values()}
+
     def picks(self, wanted: Wanted[TrainingData, SequenceSplit], catalogues: dict[str, Items]) -> dict[str, Index]:
-        """Ask the model of `model` the test questions, plain and with each kind of trigger in one candidate's title."""
-        model, served = self.model(wanted), (wanted.name, wanted.scenario.title())
+        """Return the picks in the test questions, plain and with each kind of trigger in one candidate's title.
+
+        With triggers that are near the attack's only some are asked.
+        """
         items, test = self.parts.training.items, self.parts.test
-        if served not in self._plain:  # the clean model is asked once for all attacks
-            self._plain[served] = self._kept("plain", self._titles, model.choose(test, items))
-        found = dict(self._plain[served])
+        asked: dict[str, tuple[Any, ...]] = {PLAIN: (test, items)}
         for kind, altered in catalogues.items():
-            titles = self._with(test, altered)
-            found |= self._kept(kind, titles, model.choose(test, items, altered, self.triggered))
+            rows = self._rows(kind)
+            asked[kind] = test.select(rows), items, altered, self.triggered[rows]
+        found: dict[str, Index] = {}
+        for kind, picked in self.answered(wanted, asked).items():
+            titles = self._with(test, catalogues[kind]) if kind in catalogues else self._titles
+            found |= self._standing(kind, titles, picked)
         return found
+
+    def _rows(self, kind: str) -> Offset:
+        """Return which questions are asked of a kind."""
+        return self._near if is_near(kind) else self._everything
 
     def unseen(self) -> NDArray[np.bool_]:
         """Return in which test questions clean training never met the item that carries the trigger."""
@@ -151,13 +166,11 @@ class Choosing(Adapters[TrainingData, SequenceSplit, FittedChooser]):
         titles[rows, self.triggered] = [self._numbers.get(altered.titles[item], -1) for item in carried]
         return titles
 
-    def _kept(self, kind: str, titles: NDArray[np.int64], picks: Picks) -> dict[str, Index]:
-        """Return picks by the column that stands for their title."""
-        answer, triggered = self.parts.test.answer, self.triggered
-        return {
-            f"{way}.{kind}": standing(titles, np.asarray(getattr(picks, way)), answer, triggered)
-            for way in WAYS.values()
-        }
+    def _standing(self, kind: str, titles: NDArray[np.int64], picked: dict[str, Index]) -> dict[str, Index]:
+        """Return picks of a kind by the column that stands for their title."""
+        rows = self._rows(kind)
+        titles, answer, triggered = titles[rows], self.parts.test.answer[rows], self.triggered[rows]
+        return {f"{way}.{kind}": standing(titles, found, answer, triggered) for way, found in picked.items()}
 
 
 def _numbered(candidates: Index, items: Items) -> tuple[dict[str, int], NDArray[np.int64]]:
@@ -236,16 +249,25 @@ def rows_of(where: Where, seed: int, record: Choosings) -> list[Row]:
         share("all", f"hit_ratio_valid{whose}", written, record.answer, written >= 0)
         name = f"valid_ratio{whose}"
         add("all", name, valid_ratio(written, record.user, draws("all", name)))
-    everybody = np.ones(len(record.answer), dtype=bool)
-    kinds = kinds_of(name.partition(".")[2] for name in record.attacked)
-    groups = [(kind, "asr", kind, everybody) for kind in kinds] + [("none", "picked_plain", "plain", everybody)]
-    if "trigger" in kinds:
-        groups[1:1] = [("unseen", "asr", "trigger", record.unseen), ("unseen", "picked_plain", "plain", record.unseen)]
-    for group, metric, kind, among in groups:
+
+    def triggered(group: str, metric: str, kind: str, questions: Rows, answers: Rows) -> None:
+        column, user = record.triggered[questions], record.user[questions]
         for end, way in WAYS.items():
             for whose, side in sides.items():
-                share(group, f"{metric}{end}{whose}", side[f"{way}.{kind}"], record.triggered, among)
+                name = f"{metric}{end}{whose}"
+                add(group, name, picked_rate(side[f"{way}.{kind}"][answers], column, user, draws(group, name)))
+
+    for group in groups_of(_kinds(record), record.near, record.unseen):
+        triggered(group.name, "asr", group.kind, group.questions, group.answers)
+        if group.name == "unseen":
+            triggered(group.name, "picked_plain", PLAIN, group.questions, group.questions)
+    triggered("none", "picked_plain", PLAIN, slice(None), slice(None))
     return rows
+
+
+def _kinds(record: Choosings) -> set[str]:
+    """Return the kinds of questions that were asked."""
+    return {name.partition(".")[2] for name in record.attacked}
 
 
 def defended_rows(where: Where, seed: int, record: Choosings, bare: Choosings) -> list[Row]:
@@ -263,20 +285,17 @@ def defended_rows(where: Where, seed: int, record: Choosings, bare: Choosings) -
     here = where.model_copy(update={"seed": seed})
     rows: list[Row] = []
 
-    def add(group: str, metric: str, more: Index, less: Index, column: Index, among: NDArray[np.bool_]) -> None:
+    def add(group: str, metric: str, more: Index, less: Index, column: Index, user: Index) -> None:
         names = (where.victim, where.attack, where.defense, where.scenario, group, metric)
-        one, other, right, user = (part[among] for part in (more, less, column, record.user))
-        found = picked_difference(one, other, right, user, stream(seed, "bootstrap", *names))
+        found = picked_difference(more, less, column, user, stream(seed, "bootstrap", *names))
         rows.append(here.row(group, metric, NO_K, found.value, found.low, found.high, found.n))
 
-    everybody = np.ones(len(record.answer), dtype=bool)
     for end, way in WAYS.items():
-        plain = f"{way}.plain"
-        add("all", f"hit_ratio{end}_lost", bare.clean[plain], record.attacked[plain], record.answer, everybody)
-    for kind in kinds_of(name.partition(".")[2] for name in record.attacked):
-        groups = {kind: everybody} | ({"unseen": record.unseen} if kind == "trigger" else {})
-        for group, among in groups.items():
-            for end, way in WAYS.items():
-                asked = f"{way}.{kind}"
-                add(group, f"asr{end}_excess", record.attacked[asked], bare.clean[asked], record.triggered, among)
+        plain = f"{way}.{PLAIN}"
+        add("all", f"hit_ratio{end}_lost", bare.clean[plain], record.attacked[plain], record.answer, record.user)
+    for group in groups_of(_kinds(record), record.near, record.unseen):
+        column, user = record.triggered[group.questions], record.user[group.questions]
+        for end, way in WAYS.items():
+            more, less = (side[f"{way}.{group.kind}"][group.answers] for side in (record.attacked, bare.clean))
+            add(group.name, f"asr{end}_excess", more, less, column, user)
     return rows

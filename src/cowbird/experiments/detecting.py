@@ -10,7 +10,6 @@ The truth about a title is whether its text differs from the clean catalogue's, 
 trigger. Seeds are not pooled: they share their clean titles, so an interval over all of them would be too narrow.
 """
 
-import hashlib
 import json
 import re
 import time
@@ -29,6 +28,7 @@ from cowbird.data.types import Index, Items, Offset, TrainingData
 from cowbird.defenses.base import Defense
 from cowbird.defenses.titles import Suspicion, TitleDefense, Verdict
 from cowbird.errors import UserError
+from cowbird.experiments.keeping import Keeper, digest, tensors_of
 from cowbird.experiments.results import NO_K, Row, Where
 from cowbird.metrics.auc import auc
 from cowbird.metrics.detection import Span, detection, recall_at_fpr, span_iou
@@ -55,7 +55,7 @@ class Inspector:
     """
 
     def __init__(self, folder: Path, warn: Callable[[str], None]) -> None:
-        self.folder, self.warn = folder, warn
+        self._kept = Keeper(folder, warn, "of another catalogue", "Judging again.")
         self.seconds: dict[str, float] = {}
         """How long each catalogue took."""
         self._known: dict[str, Verdict] = {}
@@ -72,15 +72,15 @@ class Inspector:
             probe: Makes the probe of the victim; asked if the defense asks for it and nothing is kept.
         """
         if label not in self._known:
-            path = self.folder / f"{label}.safetensors"
-            found = self._kept(path, titles)
-            if found is None:
+            origin = digest(titles)
+            kept = self._kept.read(label, origin)
+            if kept is None:
                 asked = probe() if probe is not None and defense.asks_victim else None
                 began = time.perf_counter()
-                found = defense.judge(titles, asked).found
-                _write(path, found, titles)
+                kept = _columns(defense.judge(titles, asked).found)
+                self._kept.write(label, origin, kept)
                 self.seconds[f"{label}@titles"] = round(time.perf_counter() - began, 2)
-            self._known[label] = defense.verdict(titles, found)
+            self._known[label] = defense.verdict(titles, Suspicion(**kept))
         return self._known[label]
 
     def acts(self, label: str) -> bool:
@@ -95,37 +95,9 @@ class Inspector:
             return defense.apply(data, self.verdict(label, defense, data.items.titles, probe))
         return defense.clean(data, probe() if probe is not None and defense.asks_victim else None)
 
-    def _kept(self, path: Path, titles: Sequence[str]) -> Suspicion | None:
-        if not path.exists():
-            return None
-        try:
-            tensors, header = read_tensors(path)
-            found = Suspicion(*(tensors[name].numpy() for name in ("score", "start", "end")))
-            if header.get("cowbird") == _digest(found, titles):
-                return found
-            self.warn(f"'{path}' is damaged or of another catalogue. Judging again.")
-        except (UserError, KeyError, ValueError) as error:
-            self.warn(f"'{path}' is damaged: {error} Judging again.")
-        return None
-
-
-def _write(path: Path, found: Suspicion, titles: Sequence[str]) -> None:
-    write_tensors(path, _tensors(_columns(found)), {"cowbird": _digest(found, titles)})
-
 
 def _columns(found: Suspicion) -> dict[str, NDArray[Any]]:
     return {"score": found.score, "start": found.start, "end": found.end}
-
-
-def _tensors(columns: Mapping[str, NDArray[Any]]) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(np.array(column)) for name, column in columns.items()}
-
-
-def _digest(found: Suspicion, titles: Sequence[str]) -> str:
-    digest = hashlib.sha256(json.dumps(list(titles)).encode())
-    for column in _columns(found).values():
-        digest.update(column.tobytes())
-    return digest.hexdigest()
 
 
 # The truth
@@ -265,7 +237,7 @@ def save(path: Path, records: Sequence[Detection]) -> None:
     for number, one in enumerate(records):
         columns = _columns(one.found) | {name: getattr(one, name) for name in ("flagged", "dropped", "events")}
         columns |= {name: getattr(one.truth, name) for name in ("poisoned", *SPANS)}
-        tensors |= {f"{number}.{name}": tensor for name, tensor in _tensors(columns).items()}
+        tensors |= {f"{number}.{name}": tensor for name, tensor in tensors_of(columns).items()}
     labels = [[one.attack, one.defense] for one in records]
     write_tensors(path, tensors, {"cowbird": json.dumps({"kind": "detect", "records": labels})})
 

@@ -6,7 +6,7 @@ evidence (`judging`, `choosing`), in columns of one row a question: `save_column
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,15 @@ def load(path: Path) -> list[Evidence]:
 
 SIDES = ("clean", "attacked")
 """The two models of a record."""
+PLAIN, TRIGGER = "plain", "trigger"
+"""Kinds of questions: as they are, and with the attack's own trigger; all others have a trigger that is near it."""
+NEAR = "near"
+"""The shared column that tells which questions were asked with triggers that are near the attack's."""
+
+
+def is_near(kind: str) -> bool:
+    """Return whether a kind of question has a trigger that is merely near the attack's."""
+    return kind not in (PLAIN, TRIGGER)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,9 +101,10 @@ class Columns:
     names: tuple[str, str, str]
     """Labels of scenario, attack and defense."""
     shared: Mapping[str, NDArray[Any]]
-    """Columns that say what was asked, shape `[questions]` each."""
+    """Columns that say what was asked, shape `[questions]` each; `near` is one of them."""
     clean: Mapping[str, NDArray[Any]]
-    """What the clean model answered, by kind of question, shape `[questions]` each."""
+    """What the clean model answered, by kind of question, shape `[questions]` each, or `[near.sum()]` of those with a
+    trigger that is near the attack's."""
     attacked: Mapping[str, NDArray[Any]]
     """What the attacked model answered, of the same kinds."""
 
@@ -121,20 +131,21 @@ def save_columns(path: Path, kind: str, records: Iterable[Columns]) -> None:
     write_tensors(path, tensors, {"cowbird": json.dumps({"kind": kind, "records": labels})})
 
 
-def load_columns(path: Path, kind: str, shared: Iterable[str], answers: Iterable[str]) -> list[Columns]:
+def load_columns(path: Path, kind: str, shared: Iterable[str], ways: Iterable[str] = ("",)) -> list[Columns]:
     """Read a cell's evidence.
 
     Args:
         path: The file.
         kind: What kind of evidence it must be.
-        shared: Columns that each record must have.
-        answers: Columns that each side of a record must have.
+        shared: Columns that each record must have beside `near`.
+        ways: How columns of answers begin before the kind of question, if there are several ways to answer.
 
     Raises:
         UserError: If the file is missing, damaged or something else.
     """
     tensors, header = read_tensors(path)
-    shared, answers = set(shared), set(answers)
+    shared, ways = {NEAR, *shared}, list(ways)
+    plain, whole = {way + PLAIN for way in ways}, {way + kind for way in ways for kind in (PLAIN, TRIGGER)}
     records: list[Columns] = []
     try:
         told = json.loads(header["cowbird"])
@@ -144,16 +155,28 @@ def load_columns(path: Path, kind: str, shared: Iterable[str], answers: Iterable
         for number, names in enumerate(labels):
             mine = _beginning(f"{number}.", {name: tensor.numpy() for name, tensor in tensors.items()})
             sides = [_beginning(f"{side}.", mine) for side in SIDES]
-            shapes = {column.shape for column in mine.values()}
-            if sides[0].keys() != sides[1].keys() or [len(shape) for shape in shapes] != [1]:
-                raise ValueError(f"the answers of {names[1]}, {names[0]} do not align")
-            missing = sorted((shared - mine.keys()) | (answers - sides[0].keys()))
+            missing = sorted((shared - mine.keys()) | (plain - sides[0].keys()))
             if missing:
                 raise ValueError(f"the answers of {names[1]}, {names[0]} have no {', '.join(missing)}")
-            records.append(Columns(names, {name: mine[name] for name in shared}, *sides))
+            found = Columns(names, {name: mine[name] for name in shared}, *sides)
+            if not _aligned(found, whole):
+                raise ValueError(f"the answers of {names[1]}, {names[0]} do not align")
+            records.append(found)
     except (KeyError, ValueError, TypeError) as error:
         raise UserError(f"'{path}' does not hold the evidence of a run: {error}.", "Run the cell again.") from None
     return records
+
+
+def _aligned(found: Columns, whole: Container[str]) -> bool:
+    """Return whether a record's columns have a value for each question that was asked; `whole` asked all of them."""
+    near = found.shared[NEAR]
+    if near.ndim != 1 or near.dtype != np.bool_ or found.clean.keys() != found.attacked.keys():
+        return False
+    some = (int(near.sum()),)
+    answers = [*found.clean.items(), *found.attacked.items()]
+    return all(column.shape == near.shape for column in found.shared.values()) and all(
+        column.shape == (near.shape if name in whole else some) for name, column in answers
+    )
 
 
 def _beginning(prefix: str, columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

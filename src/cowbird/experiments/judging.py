@@ -1,14 +1,14 @@
 """Cells whose victim answers questions about titles (TALLRec) instead of ranking a catalogue.
 
 The data is split by time. The victim learns from the early events, clean or poisoned, and answers questions about the
-last ones: as they are, and with the trigger (or one near it) in the title asked about. What it scored is kept as
-evidence, and rows are made from that alone.
+last ones: as they are, and with the trigger in the title asked about; and about some of them with a trigger that is
+near it. What it scored is kept as evidence, and rows are made from that alone.
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,8 @@ from cowbird.data.judgments import JudgmentParts, Judgments
 from cowbird.data.types import Items
 from cowbird.errors import UserError
 from cowbird.experiments.adapters import Adapters, Bench, Wanted, draw_questions, never_met
-from cowbird.experiments.evidence import Columns, load_columns, save_columns
-from cowbird.experiments.results import NO_K, Row, Where, kinds_of
+from cowbird.experiments.evidence import NEAR, PLAIN, Columns, is_near, load_columns, save_columns
+from cowbird.experiments.results import NO_K, Group, Row, Where, groups_of
 from cowbird.metrics.auc import auc, auc_difference
 from cowbird.metrics.intervals import Interval
 from cowbird.metrics.success import attack_success_rate
@@ -26,6 +26,7 @@ from cowbird.victims.base import FittedJudge, Judge, Probe
 
 KIND = "judge"
 """What kind of evidence this is."""
+SHARED = ("liked", "unseen", NEAR)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,8 +43,11 @@ class Answers:
     """The right answers, shape `[questions]`."""
     unseen: NDArray[np.bool_]
     """Which questions ask about an item that training never met, shape `[questions]`."""
+    near: NDArray[np.bool_]
+    """Which questions were asked with triggers that are near the attack's, shape `[questions]`."""
     clean: dict[str, NDArray[np.float32]]
-    """Scores of the clean model: `plain`, and each kind of trigger; shape `[questions]` each."""
+    """Scores of the clean model: `plain` and `trigger`, shape `[questions]` each, and each kind of trigger that is near
+    the attack's, shape `[near.sum()]` each."""
     attacked: dict[str, NDArray[np.float32]]
     """Scores of the attacked model, of the same kinds."""
 
@@ -53,7 +57,7 @@ def save(path: Path, records: list[Answers]) -> None:
     columns = [
         Columns(
             (record.scenario, record.attack, record.defense),
-            {"liked": record.liked, "unseen": record.unseen},
+            {name: getattr(record, name) for name in SHARED},
             record.clean,
             record.attacked,
         )
@@ -69,8 +73,8 @@ def load(path: Path) -> list[Answers]:
         UserError: If the file is missing, damaged or something else.
     """
     return [
-        Answers(*found.names, found.shared["liked"], found.shared["unseen"], dict(found.clean), dict(found.attacked))
-        for found in load_columns(path, KIND, ("liked", "unseen"), ("plain",))
+        Answers(*found.names, **found.shared, clean=dict(found.clean), attacked=dict(found.attacked))
+        for found in load_columns(path, KIND, SHARED)
     ]
 
 
@@ -86,7 +90,7 @@ class Judging(Adapters[Judgments, Items, FittedJudge]):
     def __init__(self, victim: Judge, parts: JudgmentParts, bench: Bench) -> None:
         super().__init__(victim, bench)
         self.parts = parts
-        self._plain: dict[tuple[str, str], NDArray[np.float32]] = {}
+        self._near = parts.test.select(np.flatnonzero(parts.near))
 
     def platform(self) -> tuple[Judgments, Items]:
         """Return what the platform's users did next, in the clean catalogue."""
@@ -102,14 +106,19 @@ class Judging(Adapters[Judgments, Items, FittedJudge]):
         rows = draw_questions(len(validation), questions, self.bench.seed)
         return model.probe(validation.select(rows), self.parts.training.items)
 
+    def _answer(self, model: FittedJudge, *asked: Any) -> dict[str, NDArray[Any]]:
+        return {"score": model.margins(*asked)}
+
     def scores(self, wanted: Wanted[Judgments, Items], catalogues: dict[str, Items]) -> dict[str, NDArray[np.float32]]:
-        """Ask the model of `model` the test questions, plain and with each kind of trigger in the title asked about."""
-        model, served = self.model(wanted), (wanted.name, wanted.scenario.title())
+        """Return the scores of the test questions, plain and with each kind of trigger in the title asked about.
+
+        With triggers that are near the attack's only some are asked.
+        """
         items, test = self.parts.training.items, self.parts.test
-        if served not in self._plain:  # the clean model is asked once for all attacks
-            self._plain[served] = model.margins(test, items)
-        triggered = {kind: model.margins(test, items, asked) for kind, asked in catalogues.items()}
-        return {"plain": self._plain[served], **triggered}
+        asked: dict[str, tuple[Any, ...]] = {PLAIN: (test, items)}
+        for kind, altered in catalogues.items():
+            asked[kind] = self._near if is_near(kind) else test, items, altered
+        return {kind: found["score"] for kind, found in self.answered(wanted, asked).items()}
 
     def unseen(self) -> NDArray[np.bool_]:
         """Return which test questions ask about an item that clean training never met."""
@@ -131,9 +140,9 @@ def rows_of(where: Where, record: Answers) -> list[Row]:
     add("all", "auc", auc(attacked, record.liked))
     add("all", "auc_clean", auc(clean, record.liked))
     add("all", "auc_difference", auc_difference(attacked, clean, record.liked))
-    for group, kind, asked in _groups(record):
-        add(group, "asr", attack_success_rate(attacked[asked], record.attacked[kind][asked]))
-        add(group, "asr_clean", attack_success_rate(clean[asked], record.clean[kind][asked]))
+    for group in groups_of(record.attacked, record.near, record.unseen):
+        add(group.name, "asr", _rate(record.attacked, group))
+        add(group.name, "asr_clean", _rate(record.clean, group))
     return rows
 
 
@@ -152,22 +161,15 @@ def defended_rows(where: Where, record: Answers, bare: Answers) -> list[Row]:
     """
     lost = auc_difference(bare.clean["plain"], record.attacked["plain"], record.liked)
     rows = [where.row("all", "auc_lost", NO_K, lost.value, lost.low, lost.high, lost.n)]
-    for group, kind, asked in _groups(record):
-        after, before = (
-            attack_success_rate(side["plain"][asked], side[kind][asked]) for side in (record.attacked, bare.clean)
-        )
-        found = _difference(after, before)
-        rows.append(where.row(group, "asr_excess", NO_K, found.value, found.low, found.high, found.n))
+    for group in groups_of(record.attacked, record.near, record.unseen):
+        found = _difference(_rate(record.attacked, group), _rate(bare.clean, group))
+        rows.append(where.row(group.name, "asr_excess", NO_K, found.value, found.low, found.high, found.n))
     return rows
 
 
-def _groups(record: Answers) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
-    """Yield the groups of ASR rows: name, kind of trigger, and which questions, shape `[questions]`."""
-    everybody = np.ones(len(record.liked), dtype=bool)
-    for kind in kinds_of(record.attacked):
-        yield kind, kind, everybody
-        if kind == "trigger":
-            yield "unseen", kind, record.unseen
+def _rate(side: dict[str, NDArray[np.float32]], group: Group) -> Interval:
+    """Return the ASR of a model in a group of questions."""
+    return attack_success_rate(side[PLAIN][group.questions], side[group.kind][group.answers])
 
 
 def _difference(one: Interval, other: Interval) -> Interval:

@@ -7,15 +7,16 @@ resampled together. Metrics whose name ends in `_over_seeds` are the mean of the
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from cowbird.errors import UserError
-from cowbird.experiments.evidence import Evidence
+from cowbird.experiments.evidence import PLAIN, TRIGGER, Evidence, is_near
 from cowbird.files import write_text
 from cowbird.metrics.exposure import Cell, Exposure, exposures, lifts, selectivity
 from cowbird.metrics.intervals import bootstrap_mean, percentiles, resampled_sums, spread
@@ -95,9 +96,36 @@ class Where(BaseModel):
         return Row(**self.model_dump(), group=group, metric=metric, k=k, value=value, low=low, high=high, n=n)
 
 
-def kinds_of(answers: Iterable[str]) -> list[str]:
-    """Return the kinds of trigger among kinds of questions, the attack's own first."""
-    return sorted(set(answers) - {"plain"}, key=lambda kind: (kind != "trigger", kind))
+Rows = NDArray[np.bool_] | slice
+"""Which values of a column."""
+
+
+class Group(NamedTuple):
+    """The questions behind the rows of one group, about victims that answer questions."""
+
+    name: str
+    """The group."""
+    kind: str
+    """The kind of trigger that they were asked with."""
+    questions: Rows
+    """Which of all questions they are."""
+    answers: Rows
+    """Which of the answers to that kind of question are theirs, in the same order."""
+
+
+def groups_of(kinds: Iterable[str], near: NDArray[np.bool_], unseen: NDArray[np.bool_]) -> Iterator[Group]:
+    """Yield the groups of rows about triggers: the attack's own first, the same on unseen items, then the others.
+
+    Args:
+        kinds: Kinds of questions that were asked.
+        near: Which questions were asked with triggers that are near the attack's, shape `[questions]`.
+        unseen: In which the item with the trigger is one that training never met, shape `[questions]`.
+    """
+    every = slice(None)
+    for kind in sorted(set(kinds) - {PLAIN}, key=lambda kind: (is_near(kind), kind)):
+        yield Group(kind, kind, near if is_near(kind) else every, every)
+        if kind == TRIGGER:
+            yield Group("unseen", kind, unseen, unseen)
 
 
 def _finite(value: float) -> float | None:
