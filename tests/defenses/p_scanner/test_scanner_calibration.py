@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cowbird.defenses.p_scanner.calibration import KEPT, SURE, Calibration
+from cowbird.defenses.p_scanner.calibration import KEPT, SURE, SURE_TOGETHER, TOGETHER, Calibration
 
 
 def test_known_thresholds():
@@ -61,3 +61,14 @@ def test_scores_that_are_not_kept_make_thresholds_careful():
     assert len(found.highest) == KEPT
     assert (scores > found.threshold(0.05)).mean() <= 0.05
     assert (scores > found.threshold(0.5)).mean() <= 0.5
+
+
+def test_titles_that_share_what_they_are_suspicious_for_do_not_calibrate():
+    scores = np.append(np.linspace(-5, 0, 392), np.full(8, 3.5))  # a trigger in 2 % of the titles
+    assert Calibration.of(scores).threshold(0.01) == 3.5, "nothing with the trigger is above that"
+    shared = np.append(np.full(392, TOGETHER), np.full(8, TOGETHER))
+    found = Calibration.of(scores, shared)
+    assert (found.titles, found.left_out) == (392, 8)
+    assert found.threshold(0.01) < 0
+    assert Calibration.of(scores, np.where(scores > 3, TOGETHER - 1, 0)).left_out == 0
+    assert Calibration.of([SURE_TOGETHER, SURE_TOGETHER + 0.1], 9).left_out == 1

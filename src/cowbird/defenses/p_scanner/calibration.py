@@ -5,8 +5,10 @@ highest of n with a probability of at most k / (n + 1) (split conformal predicti
 promise is about the average over catalogues; the share of false alarms in one is near it, not below it.
 
 A catalogue may be poisoned, and poisoned titles among those that calibrate push thresholds up, to fewer false alarms
-and more misses. So titles with a score above `SURE` are taken for poisoned and do not calibrate. Clean titles that
-score as high are false alarms beyond the promise.
+and more misses: with one title in a hundred poisoned, the threshold for one in a hundred would stand just above them.
+So titles with a score above `SURE` are taken for poisoned and do not calibrate, nor do those above `SURE_TOGETHER` that
+share with others what they are suspicious for, as titles with a trigger do. Clean titles like them are false alarms
+beyond the promise.
 """
 
 import math
@@ -18,6 +20,8 @@ from pydantic import BaseModel, ConfigDict
 
 SURE = 4.0
 """Log-odds from which a title is taken for poisoned."""
+SURE_TOGETHER, TOGETHER = 2.0, 4
+"""Log-odds from which it is taken for poisoned if what it is suspicious for stands in so many titles."""
 KEPT, KEPT_SHARE = 2000, 0.1
 """Scores that are kept: the highest ones, this many or this share."""
 
@@ -35,14 +39,18 @@ class Calibration(BaseModel):
     """The highest of their scores, highest first."""
 
     @staticmethod
-    def of(scores: ArrayLike) -> "Calibration":
-        """Calibrate by scores, -inf among them."""
-        values = np.sort(np.asarray(scores, dtype=np.float64))[::-1]
-        left_out = int((values > SURE).sum())
-        kept: list[float] = values[left_out:][np.isfinite(values[left_out:])][
-            : max(KEPT, int(KEPT_SHARE * len(values)))
-        ].tolist()
-        return Calibration(titles=len(values) - left_out, left_out=left_out, highest=tuple(kept))
+    def of(scores: ArrayLike, shared: ArrayLike = 0) -> "Calibration":
+        """Calibrate by scores.
+
+        Args:
+            scores: Of titles that were not learned from, -inf among them, shape `[titles]`.
+            shared: How many titles share what each is suspicious for, shape `[titles]` or a number.
+        """
+        values = np.asarray(scores, dtype=np.float64)
+        poisoned = (values > SURE) | ((values > SURE_TOGETHER) & (np.asarray(shared) >= TOGETHER))
+        clean = np.sort(values[~poisoned])[::-1]
+        kept: list[float] = clean[np.isfinite(clean)][: max(KEPT, int(KEPT_SHARE * len(values)))].tolist()
+        return Calibration(titles=len(clean), left_out=int(poisoned.sum()), highest=tuple(kept))
 
     def threshold(self, fpr: float) -> float:
         """Return the score above which a clean title is with a probability of at most `fpr`.

@@ -163,6 +163,13 @@ def judged_apart(marks: Marks, titles: Sequence[str], weights: Weights) -> Suspi
 
 
 def judged(titles: Sequence[str], marks: Marks, weights: Weights, token: Index | None = None) -> Suspicion:
+    """Judge titles; see `judged_together`."""
+    return judged_together(titles, marks, weights, token)[0]
+
+
+def judged_together(
+    titles: Sequence[str], marks: Marks, weights: Weights, token: Index | None = None
+) -> tuple[Suspicion, Index]:
     """Judge titles; what nothing is left of has a score of -inf.
 
     Args:
@@ -170,6 +177,9 @@ def judged(titles: Sequence[str], marks: Marks, weights: Weights, token: Index |
         marks: What the model makes of them.
         weights: How fragments are weighed.
         token: What stands for the tokens where recurrence is told, shape `[marks]`; themselves by default.
+
+    Returns:
+        The verdicts, and how many titles share what each was judged by, shape `[titles]`; 0 where a rule spoke.
     """
     made = marks.pages
     found = fragments(Texts(made.token if token is None else token, made.offsets))
@@ -177,10 +187,12 @@ def judged(titles: Sequence[str], marks: Marks, weights: Weights, token: Index |
     if token is None:
         rules = _louder(rules, cased(titles))
     score = np.full(len(titles), -np.inf)
-    start, end = np.full((2, len(titles)), -1)
+    start, end, shared = np.full((3, len(titles)), -1)
     if len(found.start):
         odds = weights.odds(described(found, marks))[found.number]
         np.maximum.at(score, found.row, odds)
+        worst = odds == score[found.row]
+        shared[found.row[worst]] = found.titles[found.number[worst]]
         first, last = _spans(found, odds, score, made.offsets)
         rows = np.flatnonzero(np.isfinite(score))
         start[rows], end[rows] = made.first[first[rows]], made.after[last[rows]]
@@ -193,7 +205,8 @@ def judged(titles: Sequence[str], marks: Marks, weights: Weights, token: Index |
     start, end = np.where(by_rule, rules.start, start), np.where(by_rule, rules.end, end)
     nothing = np.array([not title.strip() for title in titles], dtype=bool) & ~np.isfinite(rules.score)
     score[nothing], start[nothing], end[nothing] = -np.inf, -1, -1
-    return Suspicion(score.astype(np.float32), start, end)
+    shared[by_rule | nothing] = 0
+    return Suspicion(score.astype(np.float32), start, end), np.maximum(shared, 0).astype(np.int32)
 
 
 def _louder(one: Suspicion, other: Suspicion) -> Suspicion:

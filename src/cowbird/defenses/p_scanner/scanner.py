@@ -24,7 +24,16 @@ from pydantic import BaseModel, ConfigDict, Field, InstanceOf, SerializeAsAny, f
 from cowbird.data.types import Index, Real
 from cowbird.defenses.p_scanner.agent import Agent, Brief, EmbeddedAgent, OpenAIAgent, Outcome
 from cowbird.defenses.p_scanner.calibration import Calibration
-from cowbird.defenses.p_scanner.evidence import NAMES, Weights, faded, judged, judged_apart, taught, weighed
+from cowbird.defenses.p_scanner.evidence import (
+    NAMES,
+    Weights,
+    faded,
+    judged,
+    judged_apart,
+    judged_together,
+    taught,
+    weighed,
+)
 from cowbird.defenses.p_scanner.fragments import Texts, fragments
 from cowbird.defenses.p_scanner.lesson import Lesson
 from cowbird.defenses.p_scanner.reader import Marks, answer_words, changed, pages, read
@@ -303,7 +312,7 @@ class _Fit:
         lessons = [self._taught(self._planted(titles, known, some, rng), rng) for some in _few(chosen)]
         described, planted, share = (np.concatenate(column) for column in zip(*lessons, strict=True))
         weights = weighed(described, planted, share)
-        judged_all = judged(self.titles, marks, weights)
+        judged_all, shared = judged_together(self.titles, marks, weights)
         held: list[int] = np.flatnonzero(self.held).tolist()
         apart = judged_apart(
             self._read([self.titles[row] for row in held]), [self.titles[row] for row in held], weights
@@ -312,7 +321,7 @@ class _Fit:
             llm=self.spec.llm,
             tuning=self.spec.tuning,
             weights=weights,
-            calibration=Calibration.of(judged_all.score[self.held]),
+            calibration=Calibration.of(judged_all.score[self.held], shared[self.held]),
             alone=Calibration.of(apart.score),
             fpr=self.spec.fpr,
             review_fpr=self.spec.review_fpr,
