@@ -257,6 +257,8 @@ def test_the_demo_is_specs_that_ship(call, tmp_path, monkeypatch, spec, lacking)
         assert spec_module.read(spec_module.shipped(name)).name.startswith("demo")
     monkeypatch.setattr(spec_module, "shipped", lambda name: spec)
     monkeypatch.setattr(cli, "_no_language_model", lambda: lacking)
+    toured = []
+    monkeypatch.setattr(cli, "_tour", lambda spec, out, device: toured.append((spec.name, out, device)))
     args = ("demo", "--out", tmp_path / "out", "--device", "cpu")
     with monkeypatch.context() as patched:
         patched.setattr(workers, "run_cell", interrupt)
@@ -268,6 +270,7 @@ def test_the_demo_is_specs_that_ship(call, tmp_path, monkeypatch, spec, lacking)
     assert code == 0, "a demo goes on by itself"
     assert (tmp_path / "out-titles" / "results.jsonl").exists() == (not lacking)
     assert (lacking in shown) if lacking else ("Left out" not in shown)
+    assert toured == ([] if lacking else 2 * [("small", tmp_path / "out-scan", "cpu")])
 
 
 def test_what_the_demo_lacks_is_said(monkeypatch):
