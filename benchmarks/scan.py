@@ -28,9 +28,10 @@ import torch
 
 from cowbird.defenses.p_scanner.calibration import Calibration
 from cowbird.defenses.p_scanner.evidence import NAMES, Weights
+from cowbird.defenses.p_scanner.fitted import FittedScanner, Record
 from cowbird.defenses.p_scanner.fragments import Texts, fragments
 from cowbird.defenses.p_scanner.reader import answer_words, pages, read
-from cowbird.defenses.p_scanner.scanner import FittedScanner, PoisonScanner, Record
+from cowbird.defenses.p_scanner.scanner import PoisonScanner
 from cowbird.files import write_text
 from cowbird.plugins import find
 from cowbird.rng import stream, torch_stream

@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from cowbird.attacks.triggers import Trigger, families, plant
-from cowbird.defenses.p_scanner.scanner import FittedScanner, PoisonScanner
+from cowbird.defenses.p_scanner.fitted import FittedScanner
+from cowbird.defenses.p_scanner.scanner import PoisonScanner
 from cowbird.files import write_text
 from cowbird.metrics.detection import auroc, recall_at_fpr, span_iou
 from cowbird.plugins import find

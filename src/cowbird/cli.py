@@ -328,7 +328,7 @@ def _scan(
     chunk: int = 8192,
 ) -> "Summary":
     """Scan a catalogue, show how it goes and what came of it."""
-    from cowbird.defenses.p_scanner.scanner import load_scanner  # noqa: PLC0415
+    from cowbird.defenses.p_scanner.fitted import load_scanner  # noqa: PLC0415
     from cowbird.scanning import commands, summary  # noqa: PLC0415
     from cowbird.scanning.scan import scan_catalog  # noqa: PLC0415
 

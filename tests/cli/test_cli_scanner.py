@@ -18,11 +18,13 @@ import pytest
 import torch
 
 from cowbird import cli
+from cowbird.defenses.p_scanner import fitted as fitted_module
 from cowbird.defenses.p_scanner import scanner as module
 from cowbird.defenses.p_scanner.agent import Agent, Outcome, Proposals
 from cowbird.defenses.p_scanner.calibration import Calibration
+from cowbird.defenses.p_scanner.fitted import FittedScanner, Record, Round, load_scanner
 from cowbird.defenses.p_scanner.recipes import Recipe
-from cowbird.defenses.p_scanner.scanner import FittedScanner, PoisonScanner, Record, Round, load_scanner
+from cowbird.defenses.p_scanner.scanner import PoisonScanner
 from cowbird.scanning import commands, scan
 from cowbird.scanning.summary import shown
 from cowbird.victims.language.llm import Llm
@@ -68,7 +70,7 @@ def cheap(llama):  # noqa: F811
 def fast(monkeypatch, llama):  # noqa: F811
     """Describe cheap scanners, and load each one once."""
     monkeypatch.setattr(commands, "SPEC", cheap(llama))
-    monkeypatch.setattr(module, "load_scanner", LOAD)
+    monkeypatch.setattr(fitted_module, "load_scanner", LOAD)
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,8 @@ from safetensors import SafetensorError
 
 from cowbird.defenses.p_scanner.agent import Agent, Brief, EmbeddedAgent, OpenAIAgent, Proposals
 from cowbird.defenses.p_scanner.calibration import Calibration
-from cowbird.defenses.p_scanner.scanner import FittedScanner, PoisonScanner, Record, Verdicts, load_scanner
+from cowbird.defenses.p_scanner.fitted import FittedScanner, Record, Verdicts, load_scanner
+from cowbird.defenses.p_scanner.scanner import PoisonScanner
 from cowbird.errors import UserError
 from cowbird.files import sha256_of, write_text
 from cowbird.scanning.scan import load_table_titles

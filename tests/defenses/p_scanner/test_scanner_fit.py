@@ -9,8 +9,9 @@ from pydantic import ValidationError
 
 from cowbird.defenses.p_scanner import PScanner
 from cowbird.defenses.p_scanner.agent import Agent, Proposals
+from cowbird.defenses.p_scanner.fitted import RECORD, load_scanner
 from cowbird.defenses.p_scanner.recipes import FAMILIES, Recipe
-from cowbird.defenses.p_scanner.scanner import FEWEST, RECORD, PoisonScanner, load_scanner
+from cowbird.defenses.p_scanner.scanner import FEWEST, PoisonScanner
 from cowbird.errors import UserError
 from cowbird.metrics.detection import auroc
 from cowbird.victims.base import Workplace

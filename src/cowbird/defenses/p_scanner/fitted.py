@@ -1,0 +1,202 @@
+"""A scanner that was fitted: it judges titles, flags those above a threshold, and is written and read.
+
+What is written is the adapter as peft reads it, beside `scanner.json`, which holds all that is not in the weights: how
+evidence is weighed, what thresholds come from, and what happened in each round.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, field_validator
+
+from cowbird.data.types import Index, Real
+from cowbird.defenses.p_scanner.agent import Outcome
+from cowbird.defenses.p_scanner.calibration import Calibration
+from cowbird.defenses.p_scanner.evidence import NAMES, Weights, judged, judged_apart
+from cowbird.defenses.p_scanner.reader import Marks, read
+from cowbird.defenses.titles import Suspicion
+from cowbird.errors import UserError
+from cowbird.files import sha256_of
+from cowbird.victims.language import folders
+from cowbird.victims.language.llm import Llm, Loaded
+from cowbird.victims.language.tuning import Tuning
+
+NAME, RECORD, VERSION = "scanner", "scanner.json", 1
+CAPACITY = {"cpu": 4096, "cuda": 65536}
+"""Tokens that are read at once: what a small CPU's cache holds, or enough work for a GPU."""
+
+
+class Verdicts(NamedTuple):
+    """What a scanner makes of some titles; arrays of the shape `[titles]`."""
+
+    score: Real
+    """Grows with suspicion; -inf where there is nothing to judge."""
+    start: Index
+    """First character of the most suspicious span, -1 where there is none."""
+    end: Index
+    """The character after its last one."""
+    flagged: NDArray[np.bool_]
+    """Whether the score is above the threshold."""
+    review: NDArray[np.bool_]
+    """Whether it is not, but above that of the rate for review: a person should look."""
+
+
+class Round(BaseModel):
+    """What happened in a round."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    number: int
+    """Counts from 1."""
+    trusted: int
+    """Titles taken for clean."""
+    proposed: int
+    """New triggers."""
+    before: tuple[Outcome, ...]
+    """Some of the round's new triggers, and the share of titles with each that the scanner caught before it learned
+    them; none in the first round, when there is no scanner yet."""
+    after: tuple[Outcome, ...]
+    """The same after it did."""
+    refused: tuple[str, ...] = ()
+    """Why answers of the agent were not taken."""
+    seconds: float
+    """How long it took."""
+
+
+class Record(BaseModel):
+    """What `scanner.json` holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    version: int = VERSION
+    """Of this file's form."""
+    llm: Llm
+    """The language model that was tuned, and what of it."""
+    tuning: Tuning
+    """How it was tuned; says the number format in which it reads."""
+    weights: Weights
+    """How fragments are weighed."""
+    calibration: Calibration
+    """What thresholds come from: titles judged among all of the catalogue."""
+    alone: Calibration
+    """The same titles, each judged by itself."""
+    fpr: float
+    """False-positive rate that was asked for."""
+    review_fpr: float
+    """The one for review."""
+    titles_sha256: str
+    """Hash of the titles it was fitted to."""
+    rounds: tuple[Round, ...]
+    """What happened."""
+    last: tuple[Outcome, ...] = ()
+    """Triggers that were proposed when nearly all were caught at once, so that no other round was needed."""
+
+    @field_validator("weights")
+    @classmethod
+    def _fits(cls, weights: Weights) -> Weights:
+        if len(weights.weight) != len(NAMES):
+            raise ValueError(f"there are {len(NAMES)} weights to a fragment, and it has {len(weights.weight)}")
+        return weights
+
+
+@dataclass
+class FittedScanner:
+    """A scanner that was fitted to a catalogue."""
+
+    record: Record
+    """What it is."""
+    loaded: Loaded
+    """The tuned language model and its tokenizer."""
+    device: torch.device
+    """Where it runs."""
+    fitted_to: Suspicion | None = None
+    """What it made of the different titles that it was fitted to; `None` for a loaded one."""
+    capacity: int | None = None
+    """Most tokens in a packed row; `None` takes what suits the device."""
+    compiled: bool = field(default=False)
+    """Whether layers are compiled on a GPU, which pays for many titles."""
+
+    @property
+    def key(self) -> str:
+        """What the scanner is, its weights included; the same key gives the same verdicts on one device."""
+        told = [self.record.model_dump_json(exclude={"rounds", "last"})]
+        for name, weight in self.loaded.model.named_parameters():
+            if weight.requires_grad:
+                told += [name, sha256_of([weight.detach().float().cpu().numpy().tobytes().hex()])]
+        return f"{NAME}-{VERSION}-{self.device.type}-{sha256_of(told)}"
+
+    def threshold(self, fpr: float | None = None, alone: bool = False) -> float:
+        """Return the score above which a title is flagged; see `Calibration.threshold`.
+
+        Args:
+            fpr: Share of clean titles that may be flagged; the scanner's own by default.
+            alone: Whether titles are judged each by itself.
+        """
+        calibration = self.record.alone if alone else self.record.calibration
+        return calibration.threshold(self.record.fpr if fpr is None else fpr)
+
+    def score(self, titles: Sequence[str]) -> Real:
+        """Return how suspicious titles are among each other, shape `[titles]`; -inf where there is nothing to judge."""
+        return self.suspect(titles).score
+
+    def suspect(self, titles: Sequence[str]) -> Suspicion:
+        """Judge titles: by themselves, and by what recurs among them. A repeated title counts once.
+
+        Args:
+            titles: Any texts.
+        """
+        number = {title: nth for nth, title in enumerate(dict.fromkeys(titles))}
+        rows = np.array([number[title] for title in titles], dtype=np.int64)
+        found = judged(list(number), self._read(list(number)), self.record.weights)
+        return Suspicion(found.score[rows], found.start[rows], found.end[rows])
+
+    def alone(self, titles: Sequence[str]) -> Real:
+        """Return how suspicious titles are, each as if it were the only one, shape `[titles]`."""
+        return judged_apart(self._read(titles), titles, self.record.weights).score
+
+    def scan(self, titles: Sequence[str], fpr: float | None = None) -> Verdicts:
+        """Judge titles and flag those above the threshold.
+
+        Args:
+            titles: Any texts.
+            fpr: Share of clean titles that may be flagged; the scanner's own by default.
+        """
+        found = self.suspect(titles)
+        flagged = found.score > self.threshold(fpr)
+        review = ~flagged & (found.score > self.threshold(max(self.record.review_fpr, fpr or 0.0)))
+        return Verdicts(found.score, found.start, found.end, flagged, review)
+
+    def save(self, folder: Path) -> None:
+        """Write the adapter as peft reads it, and `scanner.json`; see `folders.save`."""
+        notes = {RECORD: self.record.model_dump_json(indent=1)}
+        folders.save(folder, NAME, {"llm": self.record.llm.model_dump(mode="json")}, self.loaded, notes=notes)
+
+    def _read(self, titles: Sequence[str]) -> Marks:
+        capacity = self.capacity or CAPACITY.get(self.device.type, CAPACITY["cpu"])
+        return read(self.loaded, titles, self.device, capacity, compile_layers=self.compiled)
+
+
+def load_scanner(folder: Path, device: torch.device) -> FittedScanner:
+    """Read what `FittedScanner.save` wrote.
+
+    Raises:
+        UserError: If the folder does not hold a scanner, or one of another version.
+    """
+    try:
+        told = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        if told.get("version") != VERSION:
+            raise ValueError(f"its version is {told.get('version')!r}, and this is {VERSION}")
+        record = Record.model_validate(told)
+    except (OSError, ValueError, AttributeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"'{folder}' does not hold a scanner: {reason}.", "Make one with cowbird fit-scanner CATALOG --out DIR."
+        ) from None
+    loaded = folders.read(folder, NAME, record.llm, device, record.tuning.dtype(device))
+    return FittedScanner(record, loaded, device)
