@@ -115,6 +115,15 @@ def test_scores_repeat_themselves(tiny_scanner, catalogue, clean_fit):
     assert np.array_equal(clean_fit.score(titles), clean_fit.score(titles))
 
 
+def test_all_work_of_a_round_is_reported(tiny_scanner, catalogue):
+    told = []
+    place = Workplace(CPU, report=lambda done, total, remark: told.append((done, total, remark)))
+    tiny_scanner(proposals=8, plantings=8).fit(catalogue(60), workplace=place)
+    weighing = [(done, total) for done, total, remark in told if remark == "round 1, weighing evidence"]
+    assert weighing == [(0, 2), (1, 2)]
+    assert [remark for _, _, remark in told][-1] == "round 1, trying triggers"
+
+
 def test_blank_titles_and_repeats_are_not_learned_from(tiny_scanner, catalogue):
     titles, spec = catalogue(60), tiny_scanner({"epochs": 1}, plantings=4)
     wanted = spec.fit(titles)

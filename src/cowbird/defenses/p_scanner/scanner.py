@@ -226,7 +226,8 @@ class _Fit:
         drawn: list[int] = rng.permutation(len(self.recipes))[: self.spec.plantings].tolist()
         chosen = [self.recipes[nth] for nth in drawn]
         known = self._read(titles)
-        lessons = [self._taught(self._planted(titles, known, some, rng), rng) for some in _few(chosen)]
+        shown = self._shown(_few(chosen), f"round {number}, weighing evidence")
+        lessons = [self._taught(self._planted(titles, known, some, rng), rng) for some in shown]
         described, planted, share = (np.concatenate(column) for column in zip(*lessons, strict=True))
         weights = weighed(described, planted, share)
         judged_all, shared = judged_together(self.titles, marks, weights)
@@ -246,6 +247,12 @@ class _Fit:
             rounds=(),
         )
         return FittedScanner(record, self.loaded, self.place.device, judged_all)
+
+    def _shown(self, groups: list[list[Recipe]], remark: str) -> Iterator[list[Recipe]]:
+        """Yield groups of triggers, and report how many were worked on."""
+        for done, group in enumerate(groups):
+            self.place.report(done, len(groups), remark)
+            yield group
 
     def _planted(self, titles: list[str], known: Marks, recipes: list[Recipe], rng: np.random.Generator) -> "_Planting":
         """Plant some triggers, each in a share of the titles of its own, and read those."""
@@ -291,7 +298,7 @@ class _Fit:
         titles = [self.titles[row] for row in rows]
         known, bar = self._read(titles), scanner.threshold()
         found: list[Outcome] = []
-        for some in _few([recipes[nth] for nth in drawn]):
+        for some in self._shown(_few([recipes[nth] for nth in drawn]), f"round {number}, trying triggers"):
             planting = self._planted(titles, known, some, rng)
             flagged = judged(planting.titles, planting.marks, scanner.record.weights).score > bar
             pairs = zip(some, planting.groups, strict=True)
