@@ -80,6 +80,7 @@ def plainly(scanner: FittedScanner, titles: list[str], batch: int) -> np.ndarray
     causal = scanner.loaded.model.get_base_model()
     causal.config._attn_implementation = "sdpa"
     border = tokenizer.decode([tokenizer.eos_token_id])
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     merged = Merged(scanner.loaded.model, learns=False)
     found: list[torch.Tensor] = []
     try:
