@@ -49,6 +49,14 @@ def test_what_is_odd_is_not_trusted(trust, count, text, doubted):
     assert (trust(ones(count, text)) == (not doubted)).all()
 
 
+@pytest.mark.parametrize("many", [101, 150, 167, 200, 333])
+@pytest.mark.parametrize("count", range(4, 6))
+def test_one_token_that_keeps_to_the_end_is_odd_whatever_rounding_makes_of_it(worded, many, count):
+    known = [*ones(count, "{} {} zq"), *(f"A{word(n)} B{word(n)} C{word(n)}" for n in range(many - count))]
+    found = doubts(known, worded(known), np.random.default_rng(0))
+    assert found.trusted.tolist() == [False] * count + [True] * (many - count)
+
+
 @pytest.mark.parametrize("text", ["Quiet {} {}", "Quiet Night {} {}"])
 def test_of_titles_that_begin_alike_some_are_trusted(trust, text):
     drawn = set()

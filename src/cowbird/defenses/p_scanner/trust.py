@@ -85,7 +85,9 @@ def doubts(titles: Sequence[str], made: Pages, rng: np.random.Generator) -> Doub
     level = np.zeros(many)
     odd = recurs & (pairs | ends)
     places = np.flatnonzero(odd[found.number])
-    np.maximum.at(level, found.row[places], (found.together * np.log(found.titles))[found.number[places]])
+    # One token stands together with nothing, so that its log is zero, give or take what rounding makes of it.
+    oddity = (1 + np.maximum(found.together, 0)) * np.log(found.titles)
+    np.maximum.at(level, found.row[places], oddity[found.number[places]])
     rules = np.isfinite(broken(titles).score)
     level[rules] = np.inf
     # Where nearly everything recurs, as in scripts whose letters are several tokens, the least odd titles are trusted.
