@@ -205,11 +205,12 @@ def test_an_interrupted_fit_goes_on_to_the_same_scanner(tiny_scanner, poisoned, 
     titles, spec, steps = poisoned[0][:80], tiny_scanner(rounds=2, agent=agent, plantings=4), []
 
     def interrupt(done, total, remark):
-        if (remark.startswith(f"round {at[0]},"), done) == (True, at[1]):
+        if (remark.startswith(f"round {at[0]}, loss"), done) == (True, at[1]):
             raise KeyboardInterrupt
 
     def note(done, total, remark):
-        steps.append((int(remark.split(",")[0].removeprefix("round ")), done))
+        if ", loss" in remark:  # a step of tuning
+            steps.append((int(remark.split(",")[0].removeprefix("round ")), done))
 
     with pytest.raises(KeyboardInterrupt):
         spec.fit(titles, workplace=Workplace(CPU, tmp_path, interrupt, pytest.fail))
