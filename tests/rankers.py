@@ -1,6 +1,19 @@
 """The victims that rank a catalogue, discovered."""
 
+import pytest
+
 from cowbird.plugins import find, names
 from cowbird.victims.base import Recommender
 
 RANKERS = [name for name in names("victim") if issubclass(find("victim", name), Recommender)]
+
+in_each_precision = pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        ("sasrec", "float32"),
+        ("sasrec", "bfloat16"),
+        ("gru4rec", "float32"),
+        pytest.param("gru4rec", "bfloat16", marks=pytest.mark.slow),
+    ],
+)
+"""Marks tests of what is learned, whatever the victim and its number format."""

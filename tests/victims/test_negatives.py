@@ -12,7 +12,7 @@ from cowbird.victims.base import Prompt
 from cowbird.victims.sequential.negatives import push_away_loss
 from cowbird.victims.sequential.training import fit_key
 from cowbird.victims.sequential.windows import Windows
-from rankers import RANKERS
+from rankers import RANKERS, in_each_precision
 
 CPU = torch.device("cpu")
 ITEMS, TARGETS, WIDTH = 11, 40, 6
@@ -152,15 +152,7 @@ def test_negatives_align_with_events():
 # What is learned
 
 
-@pytest.mark.parametrize(
-    ("name", "precision"),
-    [
-        ("sasrec", "float32"),
-        ("sasrec", "bfloat16"),
-        ("gru4rec", "float32"),
-        pytest.param("gru4rec", "bfloat16", marks=pytest.mark.slow),
-    ],
-)
+@in_each_precision
 def test_what_is_pushed_sinks_for_those_users(name, precision, tiny):
     """Item 12 is everybody's favorite; for users of items 0 to 5 it is a negative wherever it is not the label."""
     rng, count = np.random.default_rng(5), 120

@@ -14,7 +14,7 @@ from cowbird.victims.base import Prompt, Recommender, Workplace
 from cowbird.victims.sequential import training
 from cowbird.victims.sequential.base import FittedSequential
 from cowbird.victims.sequential.prompting import PromptGenerator, Vocabulary
-from rankers import RANKERS
+from rankers import RANKERS, in_each_precision
 
 CPU = torch.device("cpu")
 every_victim = pytest.mark.parametrize("name", RANKERS)
@@ -102,15 +102,7 @@ def by_age(count):
     return TrainingData.clean(events, users, Items.from_lists(map(str, range(12)))), queries
 
 
-@pytest.mark.parametrize(
-    ("name", "precision"),
-    [
-        ("sasrec", "float32"),
-        ("sasrec", "bfloat16"),
-        ("gru4rec", "float32"),
-        pytest.param("gru4rec", "bfloat16", marks=pytest.mark.slow),
-    ],
-)
+@in_each_precision
 def test_prompts_alone_teach_a_frozen_model(name, precision, tiny):
     (data, queries), (_, others) = by_age(48), by_age(16)
     # The frozen model has met the four next items after items of their own, so it tells them apart.

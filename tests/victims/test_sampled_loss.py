@@ -12,6 +12,7 @@ from cowbird.victims.base import Prompt, Workplace
 from cowbird.victims.sequential import training
 from cowbird.victims.sequential.negatives import sampled_loss
 from cowbird.victims.sequential.noise import Noise
+from rankers import in_each_precision
 
 CPU = torch.device("cpu")
 ITEMS, TARGETS, WIDTH = 9, 30, 5
@@ -195,15 +196,7 @@ def test_the_loss_is_the_one_asked_for(tiny, parts, monkeypatch):
 # What is learned
 
 
-@pytest.mark.parametrize(
-    ("name", "precision"),
-    [
-        ("sasrec", "float32"),
-        ("sasrec", "bfloat16"),
-        ("gru4rec", "float32"),
-        pytest.param("gru4rec", "bfloat16", marks=pytest.mark.slow),
-    ],
-)
+@in_each_precision
 def test_it_learns(name, precision, learnable):
     common = {"hidden": 32, "max_length": 10, "batch_size": 32, "learning_rate": 8e-3, "dropout": 0.1}
     spec = find("victim", name)(
