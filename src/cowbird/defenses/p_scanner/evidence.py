@@ -187,13 +187,14 @@ def judged_together(
     if token is None:
         rules = _louder(rules, cased(titles))
     score = np.full(len(titles), -np.inf)
-    start, end, shared = np.full((3, len(titles)), -1)
+    start, end = np.full((2, len(titles)), -1)
+    shared = np.zeros(len(titles), dtype=np.int32)
     if len(found.start):
         odds = weights.odds(described(found, marks))[found.number]
         np.maximum.at(score, found.row, odds)
-        worst = odds == score[found.row]
+        worst = np.flatnonzero(odds == score[found.row])
         shared[found.row[worst]] = found.titles[found.number[worst]]
-        first, last = _spans(found, odds, score, made.offsets)
+        first, last = _spans(found, odds, score, worst, made.offsets)
         rows = np.flatnonzero(np.isfinite(score))
         start[rows], end[rows] = made.first[first[rows]], made.after[last[rows]]
         _trim(titles, rows, start, end)
@@ -206,7 +207,7 @@ def judged_together(
     nothing = np.array([not title.strip() for title in titles], dtype=bool) & ~np.isfinite(rules.score)
     score[nothing], start[nothing], end[nothing] = -np.inf, -1, -1
     shared[by_rule | nothing] = 0
-    return Suspicion(score.astype(np.float32), start, end), np.maximum(shared, 0).astype(np.int32)
+    return Suspicion(score.astype(np.float32), start, end), shared
 
 
 def _louder(one: Suspicion, other: Suspicion) -> Suspicion:
@@ -217,9 +218,12 @@ def _louder(one: Suspicion, other: Suspicion) -> Suspicion:
 
 
 def _spans(
-    found: Fragments, odds: Numbers, worst: Numbers, offsets: NDArray[np.int64]
+    found: Fragments, odds: Numbers, worst: Numbers, top: NDArray[np.int64], offsets: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the first and last token of each title's worst fragment, with those next to it that are nearly as bad."""
+    """Return the first and last token of each title's worst fragment, with those next to it that are nearly as bad.
+
+    `odds` and `worst` are those of places and of titles, and `top` the places that are their titles' worst.
+    """
     count = int(offsets[-1])
     near = odds >= worst[found.row] - NEAR
     steps = np.zeros(count + 1, dtype=np.int64)
@@ -233,8 +237,7 @@ def _spans(
     begins = np.flatnonzero(new)
     ends = np.append(begins[1:], count) - 1
     at = np.zeros(len(worst), dtype=np.int64)
-    top = np.flatnonzero(odds == worst[found.row])[::-1]
-    at[found.row[top]] = found.start[top]
+    at[found.row[top[::-1]]] = found.start[top[::-1]]
     return begins[run[at]], ends[run[at]]
 
 

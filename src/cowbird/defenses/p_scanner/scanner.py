@@ -20,14 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, InstanceOf, SerializeAsAny, f
 
 from cowbird.defenses.p_scanner.agent import Agent, Brief, EmbeddedAgent, OpenAIAgent, Outcome
 from cowbird.defenses.p_scanner.calibration import Calibration
-from cowbird.defenses.p_scanner.evidence import (
-    faded,
-    judged,
-    judged_apart,
-    judged_together,
-    taught,
-    weighed,
-)
+from cowbird.defenses.p_scanner.evidence import faded, judged, judged_apart, judged_together, taught, weighed
 from cowbird.defenses.p_scanner.fitted import FittedScanner, Record, Round
 from cowbird.defenses.p_scanner.fragments import Texts, fragments
 from cowbird.defenses.p_scanner.lesson import Lesson
