@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cowbird.defenses.p_scanner import recipes
 from cowbird.defenses.p_scanner._looks import INSERTED, families_of
+from cowbird.defenses.p_scanner._vocabulary import COMMON, DIRECTION, EMOJI, INVISIBLE, SCRIPTS, SPACES, SYMBOLS
 from cowbird.defenses.p_scanner.recipes import FAMILIES, LONGEST, Recipe
 from cowbird.victims.language.examples import quotable
 from cowbird.victims.language.llm import Loaded, transformers
@@ -26,12 +26,12 @@ ALIKE = (
     string.ascii_uppercase,
     string.digits,
     string.punctuation,
-    recipes.INVISIBLE,
-    recipes.DIRECTION,
-    recipes.SPACES,
-    recipes.SYMBOLS,
-    recipes.EMOJI,
-    *recipes.SCRIPTS,
+    INVISIBLE,
+    DIRECTION,
+    SPACES,
+    SYMBOLS,
+    EMOJI,
+    *SCRIPTS,
 )
 """Characters, any of which may stand for another of its kind."""
 FORMS = ("({})", "[{}]", "- {}", ": {}", "/ {}", ", {}", "~ {}", "{{{}}}", '"{}"')
@@ -145,7 +145,7 @@ def _resized(parent: Recipe, other: Recipe, of: Fabric, rng: np.random.Generator
 
 def _reworded(parent: Recipe, other: Recipe, of: Fabric, rng: np.random.Generator) -> Text:
     """Keep the form and exchange what fills it: words, digits, and else all characters."""
-    pool = of.words if of.words and rng.random() < 0.5 else recipes.COMMON
+    pool = of.words if of.words and rng.random() < 0.5 else COMMON
     made = _WORD.sub(lambda word: _cased(_one(rng, pool), word.group()), parent.text)
     made = re.sub(r"[0-9]", lambda digit: _one(rng, string.digits), made)
     return (made if made != parent.text else "".join(_like(letter, rng) for letter in made)), parent.way
@@ -153,7 +153,7 @@ def _reworded(parent: Recipe, other: Recipe, of: Fabric, rng: np.random.Generato
 
 def _joined(parent: Recipe, other: Recipe, of: Fabric, rng: np.random.Generator) -> Text:
     """Put a text before or behind another."""
-    pair = [parent.text, other.text if other.way in INSERTED else _one(rng, recipes.COMMON)]
+    pair = [parent.text, other.text if other.way in INSERTED else _one(rng, COMMON)]
     if rng.random() < 0.5:
         pair.reverse()
     return _one(rng, (" ", " ", "", "-")).join(pair), parent.way
@@ -171,15 +171,15 @@ def _moved(parent: Recipe, other: Recipe, of: Fabric, rng: np.random.Generator) 
 
 def _hidden(parent: Recipe, other: Recipe, of: Fabric, rng: np.random.Generator) -> Text:
     """Make a text look like the catalogue's own: beside one of its words, in one of its suffixes, or one of these."""
-    word = _one(rng, of.words or recipes.COMMON)
+    word = _one(rng, of.words or COMMON)
     text = parent.text.strip() or parent.text
-    options = [f"{word} {text}", f"{text} {word}", f"{word} {_one(rng, of.words or recipes.COMMON)}", word]
+    options = [f"{word} {text}", f"{text} {word}", f"{word} {_one(rng, of.words or COMMON)}", word]
     if of.suffixes:
         suffix = _one(rng, of.suffixes)
         opening, closing = suffix[0], suffix[-1] if suffix[-1] in ")]" else ""
         space = " " if suffix[1:2] == " " else ""
         redrawn = re.sub(r"[0-9]", lambda digit: _one(rng, string.digits), suffix)
-        redrawn = _WORD.sub(lambda found: _cased(_one(rng, of.words or recipes.COMMON), found.group()), redrawn)
+        redrawn = _WORD.sub(lambda found: _cased(_one(rng, of.words or COMMON), found.group()), redrawn)
         framed = f"{opening}{space}{text}{closing}" if not opening.isalnum() else f"{text} {suffix}"
         options += [framed, redrawn, f"{text} {suffix}"]
     return _one(rng, options), "insert"

@@ -11,7 +11,8 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MappingProxyType
 
-from cowbird.defenses.p_scanner.recipes import COMMON, DIRECTION, INVISIBLE, LONGEST, SPACES, STYLED, Recipe
+from cowbird.defenses.p_scanner._vocabulary import COMMON, DIRECTION, INVISIBLE, SPACES, STYLED
+from cowbird.defenses.p_scanner.recipes import LONGEST, Recipe
 
 UNKNOWN = "agent"
 """The family of what looks like none."""
