@@ -137,7 +137,7 @@ def demo(out: Out = Path("runs/demo"), device: Device = "auto", jobs: Jobs = 1, 
 def _tour(spec: "Spec", out: Path, device: str) -> None:
     """Scan the catalogue that the demo's seller left behind."""
     from cowbird.experiments import tour  # noqa: PLC0415
-    from cowbird.victims.base import pick_device  # noqa: PLC0415
+    from cowbird.victims.workplace import pick_device  # noqa: PLC0415
 
     catalog, scanner, findings = out / "catalog.csv", out / "scanner", out / "findings.csv"
     planted = tour.left_behind(spec, catalog)
@@ -181,8 +181,8 @@ def stealth(
     from cowbird.files import replacing  # noqa: PLC0415
     from cowbird.report.stealth import stealth_summary  # noqa: PLC0415
     from cowbird.report.table import plain  # noqa: PLC0415
-    from cowbird.victims.base import pick_device  # noqa: PLC0415
     from cowbird.victims.language.llm import Llm  # noqa: PLC0415
+    from cowbird.victims.workplace import pick_device  # noqa: PLC0415
 
     if out.is_dir():
         raise UserError(f"'{out}' is a folder.", "Name a file, such as stealth.csv.")
@@ -245,7 +245,7 @@ def fit_scanner(
 
     from cowbird.experiments.spec import explain  # noqa: PLC0415
     from cowbird.scanning import commands  # noqa: PLC0415
-    from cowbird.victims.base import pick_device  # noqa: PLC0415
+    from cowbird.victims.workplace import pick_device  # noqa: PLC0415
 
     place = pick_device(device)
     try:
@@ -270,7 +270,7 @@ def _fit_scanner(
     """Fit a scanner, show how it goes and what came of it; `more` is added to the command that goes on."""
     from cowbird.report.table import plain  # noqa: PLC0415
     from cowbird.scanning import commands  # noqa: PLC0415
-    from cowbird.victims.base import Workplace  # noqa: PLC0415
+    from cowbird.victims.workplace import Workplace  # noqa: PLC0415
 
     with _bars() as bars:
         task = bars.add_task("starting", total=None)
@@ -310,7 +310,7 @@ def scan(
     Exit codes: 0 nothing flagged, 1 titles flagged, 2 error, 3 interrupted, or nothing flagged and rows not read.
     """
     from cowbird.scanning.summary import exit_code  # noqa: PLC0415
-    from cowbird.victims.base import pick_device  # noqa: PLC0415
+    from cowbird.victims.workplace import pick_device  # noqa: PLC0415
 
     found = _scan(catalog, scanner, out, pick_device(device), fpr, text_column, id_column, only_flagged, chunk)
     raise typer.Exit(exit_code(found))

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from cowbird.data.types import Offset, Real
-from cowbird.victims.base import pick_device
 from cowbird.victims.language.examples import TITLE_LENGTH, quotable
 from cowbird.victims.language.llm import Llm, Loaded, load
+from cowbird.victims.workplace import pick_device
 
 
 def open_model(llm: Llm, device: str) -> Loaded:

@@ -19,11 +19,11 @@ import torch
 
 from cowbird.defenses._reading import open_model
 from cowbird.files import sha256, write_text
-from cowbird.victims.base import pick_device
 from cowbird.victims.language.examples import quotable
 from cowbird.victims.language.llm import Llm, Loaded, cache_folder, locate, transformers
 from cowbird.victims.language.packing import split
 from cowbird.victims.sequential.repeatable import repeatable
+from cowbird.victims.workplace import pick_device
 
 EXAMPLE = ("Blue GUITAR, The xx must see", "The Blue Guitar")
 """A title, and what is to be made of it."""

@@ -26,7 +26,8 @@ from cowbird.experiments.keeping import Keeper, digest
 from cowbird.experiments.scenarios import PoisonedAdapter, Scenario
 from cowbird.files import sha256, write_text
 from cowbird.rng import derive, drawn, stream
-from cowbird.victims.base import FittedChooser, FittedJudge, Probe, Workplace
+from cowbird.victims.base import FittedChooser, FittedJudge, Probe
+from cowbird.victims.workplace import Workplace
 
 
 class Kept(Protocol):

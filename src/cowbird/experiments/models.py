@@ -23,7 +23,8 @@ from cowbird.defenses.base import Defense
 from cowbird.errors import UserError
 from cowbird.files import sha256, write_text
 from cowbird.rng import derive
-from cowbird.victims.base import FittedRecommender, Recommender, Workplace
+from cowbird.victims.base import FittedRecommender, Recommender
+from cowbird.victims.workplace import Workplace
 
 Progress = Callable[[str, int, int, str], None]
 """Told of progress: what is being fitted, steps done, steps in all, a remark."""

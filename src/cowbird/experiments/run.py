@@ -23,7 +23,7 @@ from cowbird.experiments.results import Row
 from cowbird.experiments.spec import Spec
 from cowbird.experiments.workers import Work, nothing
 from cowbird.files import write_text
-from cowbird.victims.base import pick_device
+from cowbird.victims.workplace import pick_device
 
 
 @dataclass

@@ -26,10 +26,10 @@ from cowbird.experiments.spec import explain
 from cowbird.metrics.intervals import Interval
 from cowbird.metrics.stealth import control_share, median_interval
 from cowbird.rng import stream
-from cowbird.victims.base import Report, silent
 from cowbird.victims.language.examples import quotable
 from cowbird.victims.language.fluency import compared, read_titles
 from cowbird.victims.language.llm import Llm, load
+from cowbird.victims.workplace import Report, silent
 
 MEASURES = ("perplexity_ratio", "added_bits", "edit_distance", "control_share", "similarity")
 """What is measured; each has `_low` and `_high` beside it, the ends of a 95 % interval."""

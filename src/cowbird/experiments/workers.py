@@ -24,7 +24,8 @@ from cowbird.experiments.asking import ChooserRunner, JudgeRunner
 from cowbird.experiments.cell import Cell, RankingRunner, cells
 from cowbird.experiments.models import Progress
 from cowbird.experiments.spec import PLURAL, SINGLE, Spec, parse
-from cowbird.victims.base import Chooser, Judge, own_stream
+from cowbird.victims.base import Chooser, Judge
+from cowbird.victims.workplace import own_stream
 
 MOST_THREADS = 16
 """Threads that can share one GPU: each has two of the 32 streams that torch knows of."""

@@ -30,8 +30,8 @@ from cowbird.errors import UserError
 from cowbird.files import sha256_of, write_text
 from cowbird.scanning.scan import load_table_titles
 from cowbird.scanning.summary import Unread, shown
-from cowbird.victims.base import Workplace
 from cowbird.victims.language.llm import Llm
+from cowbird.victims.workplace import Workplace
 
 ASKED = "fit.json"
 """What a fit was asked for, as a hash; it lies beside a scanner so that `--resume` never passes off another one."""

@@ -21,8 +21,8 @@ from cowbird.errors import UserError
 from cowbird.scanning.reading import Row, open_catalog
 from cowbird.scanning.summary import Summary, Tally, Unread
 from cowbird.scanning.writing import Finding, Unfinished, check_out, grouped
-from cowbird.victims.base import Report, silent
 from cowbird.victims.language.examples import HALF
+from cowbird.victims.workplace import Report, silent
 
 VERSION = 1
 """Grows when a scan can't go on with what an older Cowbird left."""

@@ -4,10 +4,9 @@ The spec is the record (its repr names tests, its hash names run directories); t
 answers questions. Clean and attacked models are two fits of one spec.
 """
 
-import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,33 +22,26 @@ from cowbird.data.split import Queries
 from cowbird.data.types import IntArray, Interactions, Items, Real, TrainingData, Users
 from cowbird.errors import UserError
 from cowbird.metrics.ranking import exclude_seen, ranks, topk_ranks
+from cowbird.victims.workplace import Workplace, pick_device
 
-Report = Callable[[int, int, str], None]
-"""Progress: steps done, steps in all, and a short remark such as the last validation score."""
+__all__ = [
+    "SCORES_HELD",
+    "Chooser",
+    "FittedChooser",
+    "FittedJudge",
+    "FittedRecommender",
+    "Judge",
+    "Picks",
+    "Probe",
+    "Prompt",
+    "Recommender",
+    "Victim",
+    "Workplace",
+    "pick_device",
+]
 
 SCORES_HELD = {"cpu": 1 << 21, "cuda": 1 << 28}
 """Scores held at once while ranking: about the last-level cache of a small CPU; a gigabyte on a GPU."""
-
-
-def silent(done: int, total: int, remark: str) -> None:
-    """Report nothing."""
-
-
-def pick_device(name: str) -> torch.device:
-    """Return the device of that name; `auto` is the GPU if there is one.
-
-    Raises:
-        UserError: If the name is unknown or the device is not there.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device).cpu()
-    except (RuntimeError, AssertionError, ImportError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"Device '{name}' can't be used: {reason}", "Use auto, cpu, cuda or cuda:N.") from None
-    return device
 
 
 class Prompt(BaseModel):
@@ -61,36 +53,6 @@ class Prompt(BaseModel):
     """Profile attributes the prompts are made from; if empty, every attribute with at most 100 values."""
     length: int = Field(default=1, ge=1)
     """Prompt vectors a layer."""
-
-
-_streams = threading.local()
-
-
-def own_stream(device: torch.device, purpose: str) -> torch.cuda.Stream:
-    """Return this thread's stream for a purpose, the same one every time.
-
-    torch hands out 32 streams a device in a circle, so streams made anew for each fit would soon be shared with other
-    threads, one of which may be recording a graph.
-    """
-    index = torch.empty(0, device=device).device.index
-    known: dict[tuple[int, str], torch.cuda.Stream] = _streams.__dict__.setdefault("known", {})
-    if (index, purpose) not in known:
-        known[index, purpose] = torch.cuda.Stream(torch.device("cuda", index))
-    return known[index, purpose]
-
-
-@dataclass(frozen=True)
-class Workplace:
-    """Where and how a fit runs; none of it changes the result on one device."""
-
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    """Where the arrays live and the work is done."""
-    folder: Path | None = None
-    """Where checkpoints go; `None` keeps none, and the fit can't be resumed."""
-    report: Report = silent
-    """Told of progress."""
-    warn: Callable[[str], None] = print
-    """Told of trouble that was worked around, such as a damaged checkpoint."""
 
 
 class FittedRecommender(ABC):

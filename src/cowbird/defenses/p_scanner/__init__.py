@@ -12,7 +12,8 @@ from pydantic import Field
 from cowbird.defenses.character_rules import broken
 from cowbird.defenses.p_scanner.scanner import FEWEST, PoisonScanner
 from cowbird.defenses.titles import Suspicion, TitleDefense
-from cowbird.victims.base import Probe, Workplace, pick_device
+from cowbird.victims.base import Probe
+from cowbird.victims.workplace import Workplace, pick_device
 
 
 class PScanner(TitleDefense):

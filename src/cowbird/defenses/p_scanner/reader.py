@@ -19,11 +19,11 @@ from torch import Tensor
 
 from cowbird.data.types import Index, Offset, Real, ranges
 from cowbird.errors import UserError
-from cowbird.victims.base import Report, silent
 from cowbird.victims.language.engine import serving
 from cowbird.victims.language.examples import HALF, TITLE_LENGTH, UNLABELED, Tokens
 from cowbird.victims.language.llm import Loaded
 from cowbird.victims.language.packing import hidden_states, moved, pack, split
+from cowbird.victims.workplace import Report, silent
 
 HEAD, TAIL = TITLE_LENGTH, 120
 """Of a longer title these many characters are read, from its beginning (all that victims read) and from its end."""

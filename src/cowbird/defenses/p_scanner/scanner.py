@@ -30,10 +30,10 @@ from cowbird.defenses.p_scanner.trust import doubts
 from cowbird.errors import UserError
 from cowbird.files import sha256_of
 from cowbird.rng import derive, stream, torch_stream
-from cowbird.victims.base import Workplace
 from cowbird.victims.language.llm import Llm, Loaded, adapted, load
 from cowbird.victims.language.tuning import Tuning, tune
 from cowbird.victims.sequential.checkpoint import read_tensors, write_tensors
+from cowbird.victims.workplace import Workplace
 
 FEWEST = 50
 """Different titles that a scanner can be fitted to."""

@@ -27,7 +27,7 @@ from cowbird.data.split import Queries
 from cowbird.data.types import Index, IntArray, Items, TrainingData
 from cowbird.errors import UserError
 from cowbird.rng import derive, stream, torch_stream
-from cowbird.victims.base import Chooser, FittedChooser, Picks, Workplace
+from cowbird.victims.base import Chooser, FittedChooser, Picks
 from cowbird.victims.language import folders
 from cowbird.victims.language.book import Book, Domain, templates
 from cowbird.victims.language.branches import answers
@@ -38,6 +38,7 @@ from cowbird.victims.language.llm import Llm, Loaded, adapted, load
 from cowbird.victims.language.probing import ChooserProbe
 from cowbird.victims.language.tuning import Curve, Tuning, place_among_processes, tune
 from cowbird.victims.sequential.sasrec import SASRec
+from cowbird.victims.workplace import Workplace
 
 NAME = "LLaRA"
 

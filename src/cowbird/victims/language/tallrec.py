@@ -24,7 +24,7 @@ from cowbird.data.judgments import Judgments
 from cowbird.data.types import IntArray, Items
 from cowbird.errors import UserError
 from cowbird.rng import stream, torch_stream
-from cowbird.victims.base import FittedJudge, Judge, Workplace
+from cowbird.victims.base import FittedJudge, Judge
 from cowbird.victims.language import folders
 from cowbird.victims.language.engine import serving
 from cowbird.victims.language.examples import CONTROL, HALF, Example, Tokens, quotable, tokenize
@@ -32,6 +32,7 @@ from cowbird.victims.language.llm import Llm, Loaded, adapted, cache_folder, loa
 from cowbird.victims.language.packing import hidden_states, moved, pack, split
 from cowbird.victims.language.probing import JudgeProbe
 from cowbird.victims.language.tuning import Curve, Tuning, tune
+from cowbird.victims.workplace import Workplace
 
 NAME = "TALLRec"
 ANSWERS = ("Yes.", "No.")

@@ -22,7 +22,6 @@ from torch import Tensor
 from cowbird.data.types import IntArray
 from cowbird.errors import UserError
 from cowbird.rng import stream
-from cowbird.victims.base import Workplace
 from cowbird.victims.language.engine import Gradients, Items, compiled
 from cowbird.victims.language.examples import Tokens
 from cowbird.victims.language.packing import lay_out, plug_in, split
@@ -30,6 +29,7 @@ from cowbird.victims.language.weights import learning
 from cowbird.victims.sequential import checkpoint
 from cowbird.victims.sequential.repeatable import repeatable
 from cowbird.victims.sequential.training import step_dtype
+from cowbird.victims.workplace import Workplace
 
 CHECKPOINT_SECONDS = 30.0
 REPORT_SECONDS = 0.2

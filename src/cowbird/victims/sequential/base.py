@@ -20,12 +20,13 @@ from cowbird.data.split import Queries
 from cowbird.data.types import IntArray, Interactions, TrainingData, Users
 from cowbird.errors import UserError
 from cowbird.rng import torch_stream
-from cowbird.victims.base import FittedRecommender, Prompt, Recommender, Workplace
+from cowbird.victims.base import FittedRecommender, Prompt, Recommender
 from cowbird.victims.sequential.checkpoint import read_tensors, write_tensors
 from cowbird.victims.sequential.noise import Noise
 from cowbird.victims.sequential.prompting import PromptGenerator, Vocabulary
 from cowbird.victims.sequential.repeatable import moved
 from cowbird.victims.sequential.training import Recipe, train
+from cowbird.victims.workplace import Workplace
 
 
 class SequentialNetwork(nn.Module, ABC):

@@ -24,13 +24,13 @@ from cowbird.data.split import Queries
 from cowbird.data.types import TrainingData
 from cowbird.metrics.ranking import ndcg
 from cowbird.rng import derive, stream
-from cowbird.victims.base import Workplace, own_stream
 from cowbird.victims.sequential import checkpoint
 from cowbird.victims.sequential.negatives import push_away_loss, sampled_loss
 from cowbird.victims.sequential.noise import Noise
 from cowbird.victims.sequential.repeatable import moved, recording, repeatable
 from cowbird.victims.sequential.softmax import chunked_softmax_loss
 from cowbird.victims.sequential.windows import Batch, Regime, Windows
+from cowbird.victims.workplace import Workplace, own_stream
 
 if TYPE_CHECKING:
     from cowbird.victims.sequential.base import FittedSequential

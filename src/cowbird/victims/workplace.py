@@ -1,0 +1,64 @@
+"""Where a model is fitted, and who is told of it: device, streams, checkpoint folder, progress and warnings."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from cowbird.errors import UserError
+
+Report = Callable[[int, int, str], None]
+"""Progress: steps done, steps in all, and a short remark such as the last validation score."""
+
+
+def silent(done: int, total: int, remark: str) -> None:
+    """Report nothing."""
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device of that name; `auto` is the GPU if there is one.
+
+    Raises:
+        UserError: If the name is unknown or the device is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device).cpu()
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"Device '{name}' can't be used: {reason}", "Use auto, cpu, cuda or cuda:N.") from None
+    return device
+
+
+_streams = threading.local()
+
+
+def own_stream(device: torch.device, purpose: str) -> torch.cuda.Stream:
+    """Return this thread's stream for a purpose, the same one every time.
+
+    torch hands out 32 streams a device in a circle, so streams made anew for each fit would soon be shared with other
+    threads, one of which may be recording a graph.
+    """
+    index = torch.empty(0, device=device).device.index
+    known: dict[tuple[int, str], torch.cuda.Stream] = _streams.__dict__.setdefault("known", {})
+    if (index, purpose) not in known:
+        known[index, purpose] = torch.cuda.Stream(torch.device("cuda", index))
+    return known[index, purpose]
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where and how a fit runs; none of it changes the result on one device."""
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    """Where the arrays live and the work is done."""
+    folder: Path | None = None
+    """Where checkpoints go; `None` keeps none, and the fit can't be resumed."""
+    report: Report = silent
+    """Told of progress."""
+    warn: Callable[[str], None] = print
+    """Told of trouble that was worked around, such as a damaged checkpoint."""
