@@ -12,6 +12,7 @@ import pytest
 
 import cowbird
 from cowbird import cli, plugins
+from cowbird.cli import demos
 from cowbird.experiments import spec as spec_module
 from cowbird.experiments import workers
 
@@ -256,9 +257,9 @@ def test_the_demo_is_specs_that_ship(call, tmp_path, monkeypatch, spec, lacking)
     for name in ("demo", "demo_titles"):
         assert spec_module.read(spec_module.shipped(name)).name.startswith("demo")
     monkeypatch.setattr(spec_module, "shipped", lambda name: spec)
-    monkeypatch.setattr(cli, "_no_language_model", lambda: lacking)
+    monkeypatch.setattr(demos, "_no_language_model", lambda: lacking)
     toured = []
-    monkeypatch.setattr(cli, "_tour", lambda spec, out, device: toured.append((spec.name, out, device)))
+    monkeypatch.setattr(demos, "_tour", lambda spec, out, device: toured.append((spec.name, out, device)))
     args = ("demo", "--out", tmp_path / "out", "--device", "cpu")
     with monkeypatch.context() as patched:
         patched.setattr(workers, "run_cell", interrupt)
@@ -274,11 +275,11 @@ def test_the_demo_is_specs_that_ship(call, tmp_path, monkeypatch, spec, lacking)
 
 
 def test_what_the_demo_lacks_is_said(monkeypatch):
-    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None if name == "peft" else name)
-    assert cli._no_language_model() == "It needs peft: pip install 'cowbird[llm]'."
-    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(demos.importlib.util, "find_spec", lambda name: None if name == "peft" else name)
+    assert demos._no_language_model() == "It needs peft: pip install 'cowbird[llm]'."
+    monkeypatch.setattr(demos.importlib.util, "find_spec", lambda name: name)
     monkeypatch.setattr(importlib.metadata, "files", lambda name: None)
-    assert "requirements-assets.txt" in cli._no_language_model()
+    assert "requirements-assets.txt" in demos._no_language_model()
 
 
 # As the shell sees it.

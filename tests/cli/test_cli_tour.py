@@ -5,8 +5,8 @@ import csv
 import numpy as np
 import pytest
 
-from cowbird import cli
 from cowbird.attacks.triggers import Trigger, contains
+from cowbird.cli import demos
 from cowbird.defenses.p_scanner.scanner import PoisonScanner
 from cowbird.errors import UserError
 from cowbird.experiments import tour
@@ -67,12 +67,12 @@ def test_the_tour_ends_in_a_tally(tmp_path, monkeypatch, capsys, llama):  # noqa
     )
     monkeypatch.setattr(tour, "SCANNER", tiny)
     monkeypatch.setattr(tour, "left_behind", catalogue)
-    cli._tour(parse(TABLE), tmp_path / "scan", "cpu")
+    demos._tour(parse(TABLE), tmp_path / "scan", "cpu")
     text = " ".join(capsys.readouterr().out.split())
     assert "Flagged: " in text
     assert "of the 6 titles that carry the trigger" in text
     assert (tmp_path / "scan" / "findings.csv").is_file()
-    cli._tour(parse(TABLE), tmp_path / "scan", "cpu")
+    demos._tour(parse(TABLE), tmp_path / "scan", "cpu")
     assert "finished before" in " ".join(capsys.readouterr().out.split()), "a demo goes on by itself"
 
 

@@ -1,0 +1,31 @@
+"""`cowbird list`: the plug-ins that ship."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from cowbird import plugins
+from cowbird.cli.terminal import out_console
+
+
+class Listed(StrEnum):
+    """What `cowbird list` can list."""
+
+    attacks = "attacks"
+    defenses = "defenses"
+    victims = "victims"
+    datasets = "datasets"
+
+
+def list_(kind: Annotated[Listed, typer.Argument(help="What to list.")]) -> None:
+    """List attacks, defenses, victims or datasets, a line each."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    singular = kind.value.removesuffix("s")
+    for name in plugins.names(singular):
+        table.add_row(Text(name, style="bold"), Text(plugins.summary(plugins.find(singular, name))))
+    out_console.print(table)

@@ -1,0 +1,107 @@
+"""`cowbird run`: an experiment, its progress, and what came of it."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from cowbird.cli.terminal import Device, bars, err_console, out_console
+from cowbird.errors import ExitCode, UserError
+
+if TYPE_CHECKING:
+    from cowbird.experiments.spec import Spec
+
+Out = Annotated[Path, typer.Option("--out", help="Folder of the run; new or empty unless --resume is given.")]
+Jobs = Annotated[
+    int,
+    typer.Option(
+        min=1, help="Cells (victim and seed) run at once: in processes on a CPU, in threads that share the GPUs."
+    ),
+]
+
+
+def run(
+    spec: Annotated[Path, typer.Argument(help="The experiment, a TOML file.")],
+    out: Out,
+    seeds: Annotated[str | None, typer.Option(help="Seeds instead of the spec's, such as 0,1,2.")] = None,
+    device: Device = "auto",
+    jobs: Jobs = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    profile: Annotated[str, typer.Option(help="A profile of the spec, such as another dataset.")] = "",
+    quick: Annotated[bool, typer.Option("--quick", help="The same as --profile quick.")] = False,
+) -> None:
+    """Run an experiment and write its results."""
+    if quick and profile not in ("", "quick"):
+        raise UserError("--quick is itself a profile.", f"Leave out --quick or --profile {profile}.")
+    profile = "quick" if quick else profile
+    chosen = ["--profile", profile] if profile else []
+    again = ["cowbird", "run", str(spec), "--out", str(out), *chosen, *as_typed(seeds, device, jobs), "--resume"]
+    run_and_show(read_spec(spec, seeds, profile), out, device, jobs, resume, shlex.join(again))
+
+
+def as_typed(seeds: str | None, device: str, jobs: int) -> list[str]:
+    """Return the options that were given, as they are typed."""
+    given = [] if seeds is None else ["--seeds", seeds]
+    given += [] if device == "auto" else ["--device", device]
+    return given + ([] if jobs == 1 else ["--jobs", str(jobs)])
+
+
+def _seeds(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(f"--seeds must be whole numbers, got '{text}'.", "Write them as 0,1,2.") from None
+
+
+def read_spec(path: Path, seeds: str | None, profile: str = "") -> "Spec":
+    """Read a spec as the options of the command line say."""
+    # Imported here so that `cowbird --help` does not wait for torch.
+    from cowbird.experiments.spec import read  # noqa: PLC0415
+
+    return read(path, _seeds(seeds), profile)
+
+
+def run_and_show(spec: "Spec", out: Path, device: str, jobs: int, resume: bool, again: str) -> None:
+    """Run an experiment, show how it goes and what came of it; `again` is the command that goes on."""
+    from cowbird.experiments.run import run as run_experiment  # noqa: PLC0415
+    from cowbird.report.table import plain, plantings, summary  # noqa: PLC0415
+
+    title = plain(f"{spec.name}: {spec.description}" if spec.description else spec.name, 300)
+    title.stylize("bold")
+    out_console.print(title)
+    with bars(left=True, remark=True) as shown:
+        whole = shown.add_task("cells (victim × seed)", total=None, remark="")
+        fit = shown.add_task("starting", total=None, remark="")
+        try:
+            outcome = run_experiment(
+                spec,
+                out,
+                device=device,
+                jobs=jobs,
+                resume=resume,
+                progress=lambda what, done, total, remark: shown.update(
+                    fit, description=what, completed=done, total=total, remark=remark
+                ),
+                cell_done=lambda done, total: shown.update(whole, completed=done, total=total),
+            )
+        except KeyboardInterrupt:
+            shown.stop()
+            err_console.print(Text(f"Interrupted; what is done is kept. Go on with: {again}"), soft_wrap=True)
+            raise typer.Exit(ExitCode.INCOMPLETE) from None
+        shown.remove_task(fit)
+    for skip in outcome.dataset.skips if outcome.dataset else ():
+        err_console.print(Text("skipped  ", style="yellow") + plain(str(skip), 160))
+    for warning in outcome.warnings:
+        err_console.print(Text("warning  ", style="yellow") + plain(warning, 300))
+    for error in outcome.errors:
+        err_console.print(Text("error    ", style="red") + plain(error, 300))
+    if outcome.planted:
+        out_console.print(plantings(outcome.planted))
+    out_console.print(summary(outcome.rows, 10 if 10 in spec.ks else spec.ks[0]))
+    out_console.print(Text(f"Results: {out / 'results.jsonl'} ({len(outcome.rows)} rows)"))
+    if outcome.errors or outcome.done < outcome.total:
+        raise typer.Exit(ExitCode.INCOMPLETE)

@@ -1,0 +1,159 @@
+"""`cowbird fit-scanner` and `cowbird scan`: a scanner for planted triggers, and a catalogue's titles under it."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from cowbird.cli.terminal import Device, bars, go_on, out_console
+from cowbird.errors import ExitCode, UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from cowbird.defenses.p_scanner.scanner import PoisonScanner
+    from cowbird.scanning.commands import Made
+    from cowbird.scanning.summary import Summary
+
+
+class Proposer(StrEnum):
+    """Who proposes triggers to `cowbird fit-scanner`."""
+
+    embedded = "embedded"
+    openai = "openai"
+
+
+Catalogue = Annotated[Path, typer.Argument(help="CSV, TSV, JSON Lines (each perhaps .gz) or Parquet.")]
+TextColumnName = Annotated[str, typer.Option("--text-column", help="The column of titles.")]
+
+
+def fit_scanner(
+    catalog: Catalogue,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the scanner, new or empty.")],
+    text_column: TextColumnName = "title",
+    llm: Annotated[
+        str | None, typer.Option(help="What reads titles: an embedded model, a folder, a GGUF file or a hub id.")
+    ] = None,
+    layers: Annotated[int | None, typer.Option(min=1, help="Layers of it kept; 6 by default.")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of new triggers at most; 3 by default.")] = None,
+    fpr: Annotated[float, typer.Option(help="Share of clean titles that may be flagged.")] = 0.01,
+    agent: Annotated[
+        Proposer, typer.Option(help="Who writes triggers; openai is any compatible server, its key OPENAI_API_KEY.")
+    ] = Proposer.embedded,
+    agent_model: Annotated[str | None, typer.Option(help="The language model that writes them.")] = None,
+    agent_url: Annotated[str | None, typer.Option(help="The server, such as http://localhost:8000/v1.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Decides all that is random.")] = 0,
+    device: Device = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted fit (DIR.partial).")] = False,
+) -> None:
+    """Fit a scanner for planted triggers to a catalogue's titles, poisoned or not.
+
+    Exit codes: 0 made, 2 error, 3 interrupted, or made although some rows could not be read.
+    """
+    from pydantic import ValidationError  # noqa: PLC0415
+
+    from cowbird.experiments.spec import explain  # noqa: PLC0415
+    from cowbird.scanning import commands  # noqa: PLC0415
+    from cowbird.victims.workplace import pick_device  # noqa: PLC0415
+
+    place = pick_device(device)
+    try:
+        spec = commands.described(llm, layers, rounds, fpr, agent, agent_model, agent_url, device)
+    except ValidationError as error:
+        raise UserError(f"These options can't be used: {explain(error)}", "See cowbird fit-scanner --help.") from None
+    made = fit_and_show(catalog, out, spec, text_column, seed, resume, place, "--resume")
+    if made.unread:
+        raise typer.Exit(ExitCode.INCOMPLETE)
+
+
+def fit_and_show(
+    catalog: Path,
+    out: Path,
+    spec: "PoisonScanner",
+    text_column: str,
+    seed: int,
+    resume: bool,
+    place: "torch.device",
+    *more: str,
+) -> "Made":
+    """Fit a scanner, show how it goes and what came of it; `more` is added to the command that goes on."""
+    from cowbird.report.table import plain  # noqa: PLC0415
+    from cowbird.scanning import commands  # noqa: PLC0415
+    from cowbird.victims.workplace import Workplace  # noqa: PLC0415
+
+    with bars() as shown:
+        task = shown.add_task("starting", total=None)
+        work = Workplace(
+            place,
+            report=lambda done, total, remark: shown.update(task, description=remark, completed=done, total=total),
+            warn=lambda text: shown.console.print(Text("warning  ", style="yellow") + plain(text, 300)),
+        )
+        try:
+            made = commands.fit_scanner(catalog, out, spec, text_column, seed, resume, work)
+        except KeyboardInterrupt:
+            shown.stop()
+            go_on("Interrupted.", *more)
+    out_console.print(commands.told(made))
+    out_console.print(Text("Scanner: ") + plain(str(out), 300))
+    return made
+
+
+def scan(
+    catalog: Catalogue,
+    scanner: Annotated[Path, typer.Option(metavar="DIR", help="What cowbird fit-scanner made.")],
+    out: Annotated[
+        Path, typer.Option(metavar="FINDINGS", help="A .csv, .jsonl or .parquet; an older one is replaced.")
+    ],
+    fpr: Annotated[
+        float | None, typer.Option(help="Share of clean titles that may be flagged; the scanner's own by default.")
+    ] = None,
+    text_column: TextColumnName = "title",
+    id_column: Annotated[str | None, typer.Option(help="The column of ids; id or item_id by default.")] = None,
+    only_flagged: Annotated[bool, typer.Option("--only-flagged", help="Write flagged rows alone.")] = False,
+    chunk: Annotated[int, typer.Option(min=1, help="Rows read, and compared with each other, at a time.")] = 8192,
+    device: Device = "auto",
+) -> None:
+    """Scan a catalogue's titles for planted triggers. An interrupted scan goes on by itself.
+
+    Exit codes: 0 nothing flagged, 1 titles flagged, 2 error, 3 interrupted, or nothing flagged and rows not read.
+    """
+    from cowbird.scanning.summary import exit_code  # noqa: PLC0415
+    from cowbird.victims.workplace import pick_device  # noqa: PLC0415
+
+    found = scan_and_show(catalog, scanner, out, pick_device(device), fpr, text_column, id_column, only_flagged, chunk)
+    raise typer.Exit(exit_code(found))
+
+
+def scan_and_show(
+    catalog: Path,
+    scanner: Path,
+    out: Path,
+    place: "torch.device",
+    fpr: float | None = None,
+    text_column: str = "title",
+    id_column: str | None = None,
+    only_flagged: bool = False,
+    chunk: int = 8192,
+) -> "Summary":
+    """Scan a catalogue, show how it goes and what came of it."""
+    from cowbird.defenses.p_scanner.fitted import load_scanner  # noqa: PLC0415
+    from cowbird.scanning import commands, summary  # noqa: PLC0415
+    from cowbird.scanning.scan import scan_catalog  # noqa: PLC0415
+
+    scorer = commands.AtRate.of(load_scanner(scanner, place), fpr)
+    with bars() as shown:
+        task = shown.add_task("rows", total=None)
+        try:
+            found = scan_catalog(
+                catalog, out, scorer, text_column=text_column, id_column=id_column, only_flagged=only_flagged,
+                chunk=chunk,
+                report=lambda done, total, remark: shown.update(task, description=remark, completed=done, total=total),
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            shown.stop()
+            go_on("Interrupted; what was scanned is kept.")
+    out_console.print(summary.render(found))
+    out_console.print(commands.rests_on(scorer, chunk))
+    return found

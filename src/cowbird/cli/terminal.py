@@ -1,0 +1,60 @@
+"""What commands share: consoles, bars of progress, what is said when work stops, and the option for the device."""
+
+import shlex
+import sys
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from cowbird.errors import ExitCode
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+out_console = Console()
+err_console = Console(stderr=True)
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+
+
+def bars(left: bool = False, remark: bool = False) -> "Progress":
+    """Return bars of progress, on standard error.
+
+    Args:
+        left: Whether the time that is left is shown, or the time that went by.
+        remark: Whether each task has a field `remark`, shown last.
+    """
+    from rich.progress import (  # noqa: PLC0415
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = [
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn() if left else TimeElapsedColumn(),
+        *([TextColumn("{task.fields[remark]}", markup=False)] if remark else []),
+    ]
+    return Progress(*columns, console=err_console)
+
+
+def go_on(remark: str, *more: str) -> NoReturn:
+    """Say with which command work goes on, and end."""
+    words = [word for word in sys.argv[1:] if word not in more]
+    again = shlex.join(["cowbird", *words, *more])
+    err_console.print(Text(f"{remark} Go on with: ").append_text(plain_line(again)), soft_wrap=True)
+    raise typer.Exit(ExitCode.INCOMPLETE)
+
+
+def plain_line(text: str) -> Text:
+    """Return a long text of anybody's as one that a terminal can show."""
+    from cowbird.report.table import plain  # noqa: PLC0415
+
+    return plain(text, 2000)
