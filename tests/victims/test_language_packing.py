@@ -115,6 +115,23 @@ def test_states_are_those_of_the_plain_model(causal, llama):
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
+def test_what_nobody_asks_for_is_not_computed(causal):
+    row, many = pack(build(LENGTHS), np.arange(len(LENGTHS)), CPU), []
+    everywhere = torch.arange(row.token.shape[1])
+    parts = [layer.mlp for layer in causal.base_model.layers]
+    hooks = [part.down_proj.register_forward_hook(lambda *seen: many.append(seen[2].shape[1])) for part in parts]
+    with torch.inference_mode():
+        wanted = hidden_states(causal, row, everywhere)
+        found = hidden_states(causal, row, row.predict)
+        again = hidden_states(causal, row, everywhere)
+    for hook in hooks:
+        hook.remove()
+    tokens, few = len(everywhere), len(row.predict)
+    assert many == [tokens, tokens, tokens, few, tokens, tokens] and 2 * few < tokens
+    torch.testing.assert_close(found, wanted[row.predict], rtol=1e-5, atol=1e-6)
+    assert again.equal(wanted), "the model is left as it was"
+
+
 def test_examples_do_not_see_each_other(causal):
     tokens = build(LENGTHS)
     before = states(causal, tokens, everything(tokens))
