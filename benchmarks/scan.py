@@ -1,12 +1,14 @@
 """Judge titles: a scanner's pass over packed titles beside a plain batched loop of transformers.
 
     python benchmarks/scan.py --out docs/results/scan_cpu.json
-    python benchmarks/scan.py --titles 262144 --compiled --out docs/results/scan_gpu.json
+    python benchmarks/scan.py --titles 131072 --chunk 16384 --workers 8 --out docs/results/scan_gpu.json
 
 Both read the same titles twice over with the same model and weights (speed does not depend on what was learned, so the
 adapters are fresh). The peer is what a user of transformers would write: titles in the order given, in batches padded
 to the longest, one forward pass, a score for every token and title. Ours is all of `FittedScanner.suspect`:
-tokenizing, reading, pooling over what recurs, rules for characters, spans. The peer does the first two.
+tokenizing, reading, pooling over what recurs, rules for characters, spans. The peer does the first two. With
+`--workers`, that many processes judge the same chunks beside each other (`cowbird scan --workers`), once they have
+judged some to get ready; what is timed is all of it, titles there and verdicts back.
 
 Rates are titles per second of processor time on a CPU, of wall time on a GPU; rounds go turn by turn and medians are
 told. The floor is what the layers alone must compute, two operations a weight and token, at the rate that a square
@@ -20,6 +22,8 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +39,8 @@ from cowbird.defenses.p_scanner.scanner import PoisonScanner
 from cowbird.files import write_text
 from cowbird.plugins import find
 from cowbird.rng import stream, torch_stream
+from cowbird.scanning.commands import AtRate
+from cowbird.scanning.crew import Crew
 from cowbird.victims.base import pick_device
 from cowbird.victims.language.llm import Llm, Loaded, adapted, load
 from cowbird.victims.language.weights import Merged
@@ -73,6 +79,14 @@ def made(llm: Llm, device: torch.device) -> FittedScanner:
     return FittedScanner(record, Loaded(model, base.tokenizer), device)
 
 
+def fresh(llm: Llm, device: str, compiled: bool) -> AtRate:
+    """Return the same in a process of its own, as `cowbird scan` asks it."""
+    torch.set_num_threads(1)
+    scanner = made(llm, torch.device(device))
+    scanner.compiled = compiled
+    return AtRate.of(scanner, None)
+
+
 def plainly(scanner: FittedScanner, titles: list[str], batch: int) -> np.ndarray:
     """Score titles with transformers alone."""
     tokenizer: Any = scanner.loaded.tokenizer
@@ -109,6 +123,35 @@ def product_rate(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * side**3 / best
 
 
+def together(crew: Crew, titles: list[str], chunk: int) -> None:
+    """Have chunks judged by several processes."""
+    waiting = [crew.begin(titles[first : first + chunk]) for first in range(0, len(titles), chunk)]
+    for each in waiting:
+        each()
+
+
+def timed(
+    works: list[tuple[str, Callable[[], Any], int]], device: torch.device, rounds: int, meet: bool
+) -> dict[str, list[float]]:
+    """Return titles per second of each work and round, turn by turn.
+
+    Args:
+        works: Names, what is done, and how many titles that reads.
+        device: Whose clock is read.
+        rounds: How often.
+        meet: Whether processes work beside each other, so that wall time counts.
+    """
+    rates: dict[str, list[float]] = {name: [] for name, _, _ in works}
+    for _ in range(rounds):
+        for name, work, many in works:
+            clock = Clock(device, (lambda: None) if meet else None)
+            began = clock()
+            work()
+            rates[name].append(many / (clock() - began))
+            print(name, round(rates[name][-1], 1), "titles/s", file=sys.stderr, flush=True)
+    return rates
+
+
 def parts(scanner: FittedScanner, titles: list[str]) -> dict[str, float]:
     """Return seconds of wall time of what `suspect` does, one after another."""
     told: dict[str, float] = {}
@@ -137,11 +180,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64, help="of the peer")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--compiled", action="store_true")
+    parser.add_argument("--workers", type=int, default=0, help="processes that judge beside each other")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     device = pick_device(options.device)
-    scanner = made(Llm(layers=options.layers or None, rank=32, alpha=64), device)
+    llm = Llm(layers=options.layers or None, rank=32, alpha=64)
+    scanner = made(llm, device)
     scanner.compiled = options.compiled
     titles = different_titles(options.titles)
     few = titles[: min(len(titles), 8192)]
@@ -150,18 +195,21 @@ def main() -> None:
         for first in range(0, len(titles), options.chunk):
             scanner.suspect(titles[first : first + options.chunk])
 
-    rates: dict[str, list[float]] = {"cowbird": [], "transformers": []}
+    works: list[tuple[str, Callable[[], Any], int]] = [
+        ("cowbird", ours, len(titles)),
+        ("transformers", lambda: plainly(scanner, few, options.batch), len(few)),
+    ]
     scanner.suspect(few[:512])
     plainly(scanner, few[:512], options.batch)
-    for _ in range(options.rounds):
-        for name, work, many in (
-            ("cowbird", ours, len(titles)),
-            ("transformers", lambda: plainly(scanner, few, options.batch), len(few)),
-        ):
-            clock = Clock(device)
-            began = clock()
-            work()
-            rates[name].append(many / (clock() - began))
+    with ExitStack() as stack:
+        if options.workers:
+            make = partial(fresh, llm, str(device), options.compiled)
+            crew = stack.enter_context(Crew(AtRate.of(scanner, None), make, options.workers))
+            beside = partial(together, crew, titles, options.chunk)
+            beside()  # until all have started, and once more until all have read
+            beside()
+            works.append((f"cowbird, {options.workers} processes", beside, len(titles)))
+        rates = timed(works, device, options.rounds, bool(options.workers))
     layers = sum(
         weight.numel()
         for name, weight in scanner.loaded.model.named_parameters()
@@ -174,7 +222,8 @@ def main() -> None:
     record = {
         "command": f"python benchmarks/scan.py {shlex.join(sys.argv[1:])}",
         "device": str(device),
-        "seconds_are": Clock(device).kind,
+        "seconds_are": "wall time" if options.workers else Clock(device).kind,
+        "processes": options.workers or 1,
         "torch": torch.__version__,
         "dtype": str(dtype),
         "titles": len(titles),
@@ -183,7 +232,9 @@ def main() -> None:
         "rounds": {name: [round(value, 1) for value in found] for name, found in rates.items()},
         "ratio": round(median["cowbird"] / median["transformers"], 2),
         "titles_per_second_at_the_floor": round(floor, 1),
-        "share_of_the_floor": round(median["cowbird"] / floor, 3),
+        "share_of_the_floor": {
+            name: round(value / floor, 3) for name, value in median.items() if name != "transformers"
+        },
         "wall_seconds_of_parts": {"titles": len(few)} | parts(scanner, few),
     }
     told = json.dumps(record, indent=1)

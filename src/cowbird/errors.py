@@ -36,3 +36,7 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".strip()
+
+    def __reduce__(self) -> tuple[type["UserError"], tuple[str, str]]:
+        """Travel whole between processes."""
+        return type(self), (self.message, self.hint)

@@ -392,6 +392,16 @@ def test_a_scan_is_what_the_scanner_says(call, tmp_path, fitted, fpr):
     assert under(tmp_path) == ["catalog.jsonl", "found.csv"]
 
 
+@pytest.mark.slow
+def test_several_processes_find_the_same(call, tmp_path, fitted):
+    path = catalog(tmp_path, *TITLES, HIDDEN)
+    words = ("scan", path, "--scanner", fitted, "--chunk", 8, "--device", "cpu", "--out")
+    alone = call(*words, tmp_path / "alone.csv")
+    beside = call(*words, tmp_path / "beside.csv", "--workers", 2)
+    assert beside[0] == alone[0] == 1
+    assert (tmp_path / "beside.csv").read_bytes() == (tmp_path / "alone.csv").read_bytes()
+
+
 def test_a_flagged_space_is_seen():
     assert [str(shown(text)) for text in (" ", "a b", "")] == ["<U+0020>", "a b", ""]
 
@@ -481,6 +491,7 @@ def test_titles_in_any_script_and_of_any_length(call, tmp_path, fitted):
         (b"title\nRed\n", {"out": "x" * 300 + ".csv"}, "can't be written: File name too long"),
         (b"title\nRed\n", {"out": "."}, "Findings can't be written"),
         (b"title\nRed\n", {"out": None}, "--out"),
+        (b"title\nRed\n", {"workers": "0"}, "--workers"),
     ],
     ids=ascii,
 )

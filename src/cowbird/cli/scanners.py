@@ -113,6 +113,7 @@ def scan(
     id_column: Annotated[str | None, typer.Option(help="The column of ids; id or item_id by default.")] = None,
     only_flagged: Annotated[bool, typer.Option("--only-flagged", help="Write flagged rows alone.")] = False,
     chunk: Annotated[int, typer.Option(min=1, help="Rows read, and compared with each other, at a time.")] = 8192,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that judge; on a GPU, for many rows, about 8.")] = 1,
     device: Device = "auto",
 ) -> None:
     """Scan a catalogue's titles for planted triggers. An interrupted scan goes on by itself.
@@ -122,7 +123,8 @@ def scan(
     from cowbird.scanning.summary import exit_code  # noqa: PLC0415
     from cowbird.victims.workplace import pick_device  # noqa: PLC0415
 
-    found = scan_and_show(catalog, scanner, out, pick_device(device), fpr, text_column, id_column, only_flagged, chunk)
+    place = pick_device(device)
+    found = scan_and_show(catalog, scanner, out, place, fpr, text_column, id_column, only_flagged, chunk, workers)
     raise typer.Exit(exit_code(found))
 
 
@@ -136,6 +138,7 @@ def scan_and_show(
     id_column: str | None = None,
     only_flagged: bool = False,
     chunk: int = 8192,
+    workers: int = 1,
 ) -> "Summary":
     """Scan a catalogue, show how it goes and what came of it."""
     from cowbird.defenses.p_scanner.fitted import load_scanner  # noqa: PLC0415
@@ -143,11 +146,11 @@ def scan_and_show(
     from cowbird.scanning.scan import scan_catalog  # noqa: PLC0415
 
     scorer = commands.AtRate.of(load_scanner(scanner, place), fpr)
-    with bars() as shown:
+    with commands.several(scorer, scanner, place, workers) as judge, bars() as shown:
         task = shown.add_task("rows", total=None)
         try:
             found = scan_catalog(
-                catalog, out, scorer, text_column=text_column, id_column=id_column, only_flagged=only_flagged,
+                catalog, out, judge, text_column=text_column, id_column=id_column, only_flagged=only_flagged,
                 chunk=chunk,
                 report=lambda done, total, remark: shown.update(task, description=remark, completed=done, total=total),
             )  # fmt: skip

@@ -11,10 +11,12 @@ import shutil
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from pydantic import SerializeAsAny, TypeAdapter
 from pydantic_core import PydanticSerializationError
 from rich.console import Group
@@ -28,7 +30,8 @@ from cowbird.defenses.p_scanner.fitted import FittedScanner, Record, Verdicts, l
 from cowbird.defenses.p_scanner.scanner import PoisonScanner
 from cowbird.errors import UserError
 from cowbird.files import sha256_of, write_text
-from cowbird.scanning.scan import load_table_titles
+from cowbird.scanning.crew import Crew
+from cowbird.scanning.scan import Scorer, load_table_titles
 from cowbird.scanning.summary import Unread, shown
 from cowbird.victims.language.llm import Llm
 from cowbird.victims.workplace import Workplace
@@ -302,6 +305,22 @@ class AtRate:
     def scan(self, titles: Sequence[str]) -> Verdicts:
         """Judge titles; see `FittedScanner.scan`."""
         return self.fitted.scan(titles, self.fpr)
+
+
+@contextmanager
+def several(scorer: AtRate, folder: Path, device: torch.device, workers: int) -> Generator[Scorer]:
+    """Give a scorer, or several processes that each read it from its folder anew."""
+    if workers == 1:
+        yield scorer
+        return
+    with Crew(scorer, partial(_read, folder.resolve(), str(device), scorer.fpr), workers) as crew:
+        yield crew
+
+
+def _read(folder: Path, device: str, fpr: float) -> AtRate:
+    """Read a scanner, in a process with others beside it, so it takes one thread."""
+    torch.set_num_threads(1)
+    return AtRate.of(load_scanner(folder, torch.device(device)), fpr)
 
 
 def rests_on(scorer: AtRate, chunk: int) -> Group:

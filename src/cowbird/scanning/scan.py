@@ -7,10 +7,12 @@ findings, byte for byte, as one that was not interrupted.
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -83,6 +85,20 @@ class Scorer(Protocol):
         ...
 
 
+@runtime_checkable
+class Ahead(Scorer, Protocol):
+    """A scorer that judges several chunks at a time."""
+
+    @property
+    def ahead(self) -> int:
+        """Chunks that are given to it before the verdicts on the first are asked for."""
+        ...
+
+    def begin(self, titles: Sequence[str]) -> Callable[[], Verdicts]:
+        """Have titles judged, and return what waits for the verdicts; arguments as in `scan`."""
+        ...
+
+
 def scan_catalog(
     catalog: Path,
     out: Path,
@@ -103,7 +119,7 @@ def scan_catalog(
     Args:
         catalog: The catalogue; see `open_catalog`.
         out: Where the findings go: `.csv`, `.jsonl` or `.parquet`; an older file is replaced once they are whole.
-        scorer: What judges titles.
+        scorer: What judges titles; one that judges `Ahead` has more chunks in memory.
         text_column: The catalogue's column of titles.
         id_column: Its column of ids; `None` takes `id` or `item_id` if there is one.
         only_flagged: Whether flagged rows alone are written; otherwise all that could be read are, in order.
@@ -126,9 +142,8 @@ def scan_catalog(
     key = json.dumps([VERSION, scorer.key, *seal, text_column, id_column, only_flagged, chunk])
     with Unfinished(out, key, resume) as work:
         tally, resumed, judged = _counted(work.findings(), work.skips()), work.row, 0
-        for rows in grouped((row for row in table.rows() if row.number > resumed), chunk):
+        for rows, findings in _judged(grouped((row for row in table.rows() if row.number > resumed), chunk), scorer):
             skipped = [(row.number, row.problem) for row in rows if row.problem]
-            findings = judge([row for row in rows if not row.problem], scorer)
             for finding in findings:
                 tally.add(finding)
             for number, reason in skipped:
@@ -184,21 +199,42 @@ def _nothing(name: str, unread: Sequence[Unread]) -> UserError:
     return UserError(f"None of the rows of {name} can be read: {most}.", "Save it as UTF-8, as its name says.")
 
 
-def judge(rows: Sequence[Row], scorer: Scorer) -> list[Finding]:
-    """Return what a scorer makes of readable rows, in order.
+def _judged(groups: Iterable[list[Row]], scorer: Scorer) -> Iterator[tuple[list[Row], list[Finding]]]:
+    """Yield chunks of rows, in order, with what a scorer makes of those that can be read."""
+    ahead, begin = 0, _later(scorer)
+    if isinstance(scorer, Ahead):
+        ahead, begin = scorer.ahead, scorer.begin
+    waiting: deque[tuple[list[Row], list[str], Callable[[], Verdicts] | None]] = deque()
+    for rows in groups:
+        titles = list(dict.fromkeys(row.title for row in rows if row.title and not row.problem))
+        waiting.append((rows, titles, begin(titles) if titles else None))
+        if len(waiting) > ahead:
+            yield _findings(*waiting.popleft())
+    while waiting:
+        yield _findings(*waiting.popleft())
+
+
+def _later(scorer: Scorer) -> Callable[[Sequence[str]], Callable[[], Verdicts]]:
+    return lambda titles: partial(scorer.scan, titles)
+
+
+def _findings(
+    rows: list[Row], titles: list[str], verdicts: Callable[[], Verdicts] | None
+) -> tuple[list[Row], list[Finding]]:
+    """Return rows, and the verdicts on those that can be read, in order.
 
     Raises:
         ValueError: If the scorer's verdicts don't fit the titles.
     """
-    titles = list(dict.fromkeys(row.title for row in rows if row.title))
     known = {"": Finding(0, None, "", None, False, None, None, "")}
-    if titles:
-        found = scorer.scan(titles)
+    if verdicts is not None:
+        found = verdicts()
         scanned = Scanned(*(np.asarray(part) for part in (found.score, found.start, found.end, found.flagged)))
         if len(scanned) != len(titles) or (scanned.end > [len(title) for title in titles]).any():
             raise ValueError("a scorer gives a verdict on each title, and spans end within them")
         known |= {title: _finding(title, scanned, at) for at, title in enumerate(titles)}
-    return [known[row.title]._replace(row=row.number, id=row.id and _whole(row.id)) for row in rows]
+    readable = (row for row in rows if not row.problem)
+    return rows, [known[row.title]._replace(row=row.number, id=row.id and _whole(row.id)) for row in readable]
 
 
 def _finding(title: str, scanned: Scanned, at: int) -> Finding:

@@ -1,0 +1,92 @@
+"""A scorer in several processes: chunks are judged beside each other, and their verdicts come in order.
+
+Most of what a chunk costs on a GPU is a processor's work (tokens, fragments, rules), so one process leaves the GPU
+idle. Each process holds a scorer of its own. A chunk is judged as one process alone would judge it, so how many there
+are changes nothing but the time.
+"""
+
+import signal
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from multiprocessing import get_context
+from typing import Self
+
+import numpy as np
+
+from cowbird.errors import UserError
+from cowbird.scanning.scan import Scanned, Scorer, Verdicts
+
+Maker = Callable[[], Scorer]
+"""Makes a scorer in a process; it travels there, so it is a function of a module, perhaps with arguments."""
+_mine: Scorer | None = None
+"""The scorer of a process of a crew."""
+
+
+class Crew:
+    """Processes that judge with copies of one scorer.
+
+    Args:
+        scorer: The scorer; judges nothing itself, but says what the copies are.
+        make: Makes a copy.
+        workers: How many processes.
+
+    Raises:
+        ValueError: If there is not at least one process.
+    """
+
+    def __init__(self, scorer: Scorer, make: Maker, workers: int) -> None:
+        if workers < 1:
+            raise ValueError(f"a crew has at least one process, not {workers}")
+        self.key = scorer.key
+        self.ahead = 2 * workers
+        self._pool = ProcessPoolExecutor(workers, get_context("spawn"), _settle, (make,))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def scan(self, titles: Sequence[str]) -> Verdicts:
+        """Judge titles; see `Scorer.scan`."""
+        return self.begin(titles)()
+
+    def begin(self, titles: Sequence[str]) -> Callable[[], Verdicts]:
+        """Have titles judged; see `Ahead.begin`.
+
+        Raises:
+            UserError: From what is returned: if a process has ended before its time, for want of memory perhaps.
+        """
+        try:
+            return partial(_heard, self._pool.submit(_scan, list(titles)))
+        except BrokenProcessPool as error:
+            raise _ended(error) from None
+
+
+def _heard(found: "Future[Verdicts]") -> Verdicts:
+    try:
+        return found.result()
+    except BrokenProcessPool as error:
+        raise _ended(error) from None
+
+
+def _ended(error: Exception) -> UserError:
+    return UserError(
+        f"A process that judged titles has ended before its time: {error}",
+        "Memory may have run out. Scan with fewer processes: --workers 1. What was scanned is kept.",
+    )
+
+
+def _settle(make: Maker) -> None:
+    """Make a process's scorer. A Ctrl-C is for the process that gives out the work."""
+    global _mine  # noqa: PLW0603
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _mine = make()
+
+
+def _scan(titles: list[str]) -> Verdicts:
+    assert _mine is not None
+    found = _mine.scan(titles)
+    return Scanned(*(np.asarray(part) for part in (found.score, found.start, found.end, found.flagged)))
