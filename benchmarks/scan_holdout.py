@@ -15,21 +15,34 @@ import json
 import shlex
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from itertools import repeat
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from cowbird.attacks.triggers import Trigger, families, plant
-from cowbird.defenses.p_scanner.fitted import FittedScanner
+from cowbird.defenses.p_scanner.calibration import Calibration
+from cowbird.defenses.p_scanner.evidence import Weights, judged_together
+from cowbird.defenses.p_scanner.fitted import FittedScanner, Verdicts
+from cowbird.defenses.p_scanner.reader import Marks, pages
 from cowbird.defenses.p_scanner.scanner import PoisonScanner
+from cowbird.defenses.titles import Suspicion
 from cowbird.files import write_text
 from cowbird.metrics.detection import auroc, recall_at_fpr, span_iou
 from cowbird.plugins import find
 from cowbird.rng import stream
 from cowbird.victims.base import Workplace, pick_device
+from cowbird.victims.language.llm import load
 
 RATE = 0.01
 """Share of the titles that each trigger is planted in."""
+HERE = "movielens_100k"
+"""Catalogue that ships."""
 Spans = dict[int, tuple[tuple[int, int], ...]]
 
 
@@ -52,9 +65,10 @@ def planted(titles: list[str], kinds: list[str], seed: int, position: str) -> tu
     return now, told
 
 
-def rows_of(fitted: FittedScanner, now: list[str], told: dict[str, Spans]) -> tuple[list[dict[str, object]], float]:
+def rows_of(
+    found: Suspicion | Verdicts, flagged: NDArray[np.bool_], now: list[str], told: dict[str, Spans]
+) -> tuple[list[dict[str, object]], float]:
     """Return a row for each trigger, and the share of clean titles that is flagged."""
-    found = fitted.scan(now)
     clean = np.ones(len(now), dtype=bool)
     for spans in told.values():
         clean[list(spans)] = False
@@ -71,11 +85,87 @@ def rows_of(fitted: FittedScanner, now: list[str], told: dict[str, Spans]) -> tu
                 "auroc": auroc(both, truth),
                 "recall_at_fpr_1pct": recall_at_fpr(both, truth, 0.01),
                 "recall_at_fpr_0.1pct": recall_at_fpr(both, truth, 0.001),
-                "recall": float(found.flagged[bad].mean()) if bad else None,
+                "recall": float(flagged[bad].mean()) if bad else None,
                 "span_iou": float(np.mean(overlaps)) if bad else None,
             }
         )
-    return rows, float(found.flagged[clean].mean())
+    return rows, float(flagged[clean].mean())
+
+
+def titles_of(name: str) -> list[str]:
+    """Return the titles of MovieLens-100K, or of a folder of atomic files."""
+    source = find("dataset", HERE)() if name == HERE else find("dataset", "atomic")(path=name)
+    return list(source.load().items.titles)
+
+
+def across(fitted: FittedScanner, titles: list[str], kinds: list[str], seed: int, position: str) -> dict[str, object]:
+    """Return what a scanner finds in a catalogue that it was not fitted to."""
+    now, told = planted(titles, kinds, seed, position)
+    found = fitted.scan(now)
+    rows, false_positives = rows_of(found, found.flagged, now, told)
+    return {"titles": len(titles), "false_positives": false_positives, "triggers": rows}
+
+
+def run(options: argparse.Namespace, seed: int, held: list[str]) -> dict[str, object]:
+    """Fit a scanner with some families held out, and return what it finds of them."""
+    known, rng = families(), stream(seed, "triggers", *held)
+    kinds = [str(kind) for name in held for kind in rng.permutation(known[name])[: options.triggers]]
+    now, told = planted(titles_of(options.path or HERE), kinds, seed, options.position)
+    spec = PoisonScanner(without=tuple(held))
+    spec = spec.model_copy(update={"llm": spec.llm.model_copy(update={"layers": options.layers or None})})
+    began = time.perf_counter()
+    fitted = spec.fit(now, seed, Workplace(pick_device(options.device)))
+    seconds = round(time.perf_counter() - began, 1)
+    found = fitted.scan(now)
+    rows, false_positives = rows_of(found, found.flagged, now, told)
+    rounds = [
+        {"trusted": made.trusted, "caught_before": mean(made.before), "caught_after": mean(made.after)}
+        for made in fitted.record.rounds
+    ]
+    if options.keep:
+        options.keep.mkdir(parents=True, exist_ok=True)
+        name = f"{Path(options.path or HERE).name}-{seed}-{held[0]}"
+        marks = fitted._read(now)
+        np.savez_compressed(options.keep / f"{name}.npz", mark=marks.mark, verdict=marks.verdict)
+        kept = {"titles": now, "told": told, "weights": fitted.record.weights.model_dump(), "bar": fitted.threshold()}
+        write_text(options.keep / f"{name}.json", json.dumps(kept))
+    others = [path for path in (options.across or "").split(",") if path]
+    return {
+        "seed": seed,
+        "held": held,
+        "seconds": seconds,
+        "rounds": rounds,
+        "false_positives": false_positives,
+        "triggers": rows,
+        "across": {path: across(fitted, titles_of(path), kinds, seed, options.position) for path in others},
+    }
+
+
+def again(folder: Path) -> list[dict[str, object]]:
+    """Judge titles anew by marks and weights that `--keep` kept, with thresholds of titles that were not learned from.
+
+    What was learned stays as it was, so this says what judging alone changes.
+    """
+    spec = PoisonScanner()
+    tokenizer = load(spec.llm.model_copy(update={"layers": 1}), torch.device("cpu"), torch.float32).tokenizer
+    runs: list[dict[str, object]] = []
+    for path in sorted(folder.glob("*.json")):
+        kept, arrays = json.loads(path.read_text(encoding="utf-8")), np.load(path.with_suffix(".npz"))
+        titles: list[str] = kept["titles"]
+        told = {
+            kind: {int(row): tuple(map(tuple, at)) for row, at in rows.items()} for kind, rows in kept["told"].items()
+        }
+        marks = Marks(pages(tokenizer, titles), arrays["mark"], arrays["verdict"])
+        found, shared = judged_together(titles, marks, Weights.model_validate(kept["weights"]))
+        catalogue, seed, held = path.stem.rsplit("-", 2)
+        first = {title: row for row, title in reversed(list(enumerate(titles))) if title.strip()}
+        known = np.sort(np.array(list(first.values())))
+        chosen = known[stream(int(seed), "held").random(len(known)) < spec.held]
+        bar = Calibration.of(found.score[chosen], shared[chosen]).threshold(spec.fpr)
+        rows, false_positives = rows_of(found, found.score > bar, titles, told)
+        about = {"catalogue": catalogue, "seed": int(seed), "held_first": held}
+        runs.append(about | {"false_positives": false_positives, "triggers": rows})
+    return runs
 
 
 def main() -> None:
@@ -86,48 +176,39 @@ def main() -> None:
     parser.add_argument("--triggers", type=int, default=1, help="triggers of each family, drawn")
     parser.add_argument("--position", default="end")
     parser.add_argument("--path", help="a folder of RecBole's atomic files instead of MovieLens-100K")
+    parser.add_argument("--across", help="other folders of atomic files to judge, or `movielens_100k`; with commas")
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--processes", type=int, default=1, help="fits beside each other, on a GPU")
+    parser.add_argument("--keep", type=Path, help="folder for the marks of each fit, to judge by them anew")
+    parser.add_argument("--kept", type=Path, help="such a folder: judge by its marks, and fit nothing")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    source = find("dataset", "atomic")(path=options.path) if options.path else find("dataset", "movielens_100k")()
-    titles, device, known = list(source.load().items.titles), pick_device(options.device), families()
+    command = f"python benchmarks/scan_holdout.py {shlex.join(sys.argv[1:])}"
+    if options.kept:
+        write_text(options.out, json.dumps({"command": command, "runs": again(options.kept)}) + "\n")
+        return
+    known, titles = families(), len(titles_of(options.path or HERE))
     groups = (
         [options.held.split(",")] if options.held else [list(known)[n :: options.groups] for n in range(options.groups)]
     )
+    asked = [(seed, held) for seed in map(int, options.seeds.split(",")) for held in groups]
     runs: list[dict[str, object]] = []
-    for seed in map(int, options.seeds.split(",")):
-        for held in groups:
-            rng = stream(seed, "triggers", *held)
-            kinds = [str(kind) for name in held for kind in rng.permutation(known[name])[: options.triggers]]
-            now, told = planted(titles, kinds, seed, options.position)
-            spec = PoisonScanner(without=tuple(held))
-            spec = spec.model_copy(update={"llm": spec.llm.model_copy(update={"layers": options.layers or None})})
-            began = time.perf_counter()
-            fitted = spec.fit(now, seed, Workplace(device))
-            seconds = round(time.perf_counter() - began, 1)
-            rows, false_positives = rows_of(fitted, now, told)
-            rounds = [
-                {"trusted": made.trusted, "caught_before": mean(made.before), "caught_after": mean(made.after)}
-                for made in fitted.record.rounds
-            ]
-            runs.append(
-                {
-                    "seed": seed,
-                    "held": held,
-                    "seconds": seconds,
-                    "rounds": rounds,
-                    "false_positives": false_positives,
-                    "triggers": rows,
-                }
-            )
-            print(json.dumps(runs[-1]), flush=True)
+    with ExitStack() as stack:
+        if options.processes > 1:
+            pool = stack.enter_context(ProcessPoolExecutor(options.processes, get_context("spawn")))
+            found = pool.map(run, repeat(options), *zip(*asked, strict=True))
+        else:
+            found = (run(options, *each) for each in asked)
+        for made in found:
+            runs.append(made)
+            print(json.dumps(made), flush=True)
             if options.out:
                 told_all = {
-                    "command": f"python benchmarks/scan_holdout.py {shlex.join(sys.argv[1:])}",
-                    "device": str(device),
-                    "titles": len(titles),
+                    "command": command,
+                    "device": str(pick_device(options.device)),
+                    "titles": titles,
                     "rate": RATE,
                     "runs": runs,
                 }

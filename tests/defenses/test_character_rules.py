@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cowbird.attacks.triggers import TRIGGERS, Trigger, plant
 from cowbird.defenses import character_rules
-from cowbird.defenses.character_rules import CharacterRules, Text, broken, cased
+from cowbird.defenses.character_rules import RULES, WRITTEN, CharacterRules, Text, breaks, broken
 from cowbird.metrics.detection import auroc
 
 FIRST = (
@@ -93,10 +93,10 @@ def test_planted_triggers_stand_out_and_their_span_is_on_them(kind, position):
         ("spelled", "Up a  b c", "abc"),
         ("spelled", "A B Harbor a b", ""),
         ("spelled", "a b1 c 1 2 3 d! e", ""),
-        ("echoed", "Red red Harbor-harbor x", " red-harbor"),
-        ("echoed", "Up & up, on . On", " & up . On"),
+        ("echoed", "Red red Harbor-harbor x", "red-harbor"),
+        ("echoed", "Up & up, on . On", "& up. On"),
         ("echoed", "Red redder bored red a a 12 12 Red, red", ""),
-        ("echoed", "Zo\u00eb zo\u00eb \ud800", " zo\u00eb"),
+        ("echoed", "Zo\u00eb zo\u00eb \ud800", "zo\u00eb"),
     ],
 )
 def test_rules(rule, title, expected):
@@ -123,7 +123,7 @@ def test_rules_end_where_titles_do():
 def test_the_loudest_rule_gives_score_and_span():
     titles = ["Red Harbor", "Red H\u200brb\u200br H\u200b", "h4rbor \u0435ver", "Red \u202aHarbor\u202c", "Up!!!", ""]
     found = CharacterRules().suspect(titles)
-    assert found.score.tolist()[1:] == [60, 50, 60, 20, -np.inf]
+    assert found.score.tolist()[1:] == [60, 11, 60, 10, -np.inf]
     assert list(zip(found.start.tolist(), found.end.tolist(), strict=True))[1:] == [
         *((5, 9), (7, 8), (4, 12), (2, 5), (-1, -1))
     ]
@@ -157,7 +157,7 @@ def naive_spelled(title):
 
 
 def naive_echoed(title):
-    """Return which characters repeat the word before them, or stand between the two."""
+    """Return which characters repeat the word before them, or stand between the two behind spaces."""
     found, done = [False] * len(title), 0
     for begin in range(len(title)):
         for length in range(2, len(title) - begin):
@@ -169,7 +169,8 @@ def naive_echoed(title):
                 end = begin + length + gap + length
                 plain = len(joint) == gap and not set(joint) - set(" /_.&+~-") and again.lower() == word.lower()
                 if plain and not (title[end : end + 1].isalpha()):
-                    found[begin + length : end], done = [True] * (gap + length), end
+                    told = length + len(joint.lstrip(" "))
+                    found[end - told : end], done = [True] * told, end
     return found
 
 
@@ -222,11 +223,19 @@ def test_many_titles_take_seconds():
     assert time.perf_counter() - start < 4
 
 
-def test_one_case_throughout_is_told_by_its_share():
-    titles = ["the harbor", "RED", "Red Harbor", "77", ""] + ["Red"] * 55
-    found = cased(titles)
-    assert found.score[:2] == pytest.approx(np.full(2, -np.log2(1.5 / 61)), abs=1e-5)
-    assert np.isneginf(found.score[2:]).all()
-    assert (found.start[0], found.end[0]) == (0, 10)
-    assert np.isneginf(cased(["red", "blue", "Red"] * 9).score).all(), "where many are written so, it tells nothing"
-    assert len(cased([])) == 0
+def test_each_rule_says_which_titles_break_it():
+    titles = ["the harbor", "RED", "Red Harbor", "77", "", "Red H\u200brb  x", "h4rbor Harbor harbor"]
+    found = breaks(titles)
+    names = [rule.__name__ for _, rule in (*RULES, *WRITTEN)]
+    told = {name: np.flatnonzero(np.isfinite(one.score)).tolist() for name, (_, one) in zip(names, found, strict=True)}
+    assert {name: rows for name, rows in told.items() if rows} == {
+        **{"hidden": [5], "doubled": [5], "digits": [6], "echoed": [6]},
+        **{"islower": [0], "isupper": [1]},
+    }
+    for weight, one in found:
+        assert set(one.score.tolist()) <= {weight, -np.inf}
+    lower = found[-2][1]
+    assert (lower.start[0], lower.end[0], lower.start[1]) == (0, 10, -1)
+    loudest = np.max([one.score for _, one in found[: len(RULES)]], axis=0)
+    assert loudest.tolist() == broken(titles).score.tolist()
+    assert all(len(one) == 0 for _, one in breaks([]))

@@ -1,10 +1,11 @@
 """Titles with characters that nobody types: hidden, from another alphabet inside a word, styled, or merely rare.
 
 The baseline that needs no model. Eleven rules fire or don't, each with a weight in bits that says how rarely honest
-titles break it (our judgment, not fitted to anything); the last measures the catalogue itself: the surprisal
--log2((t + 1/2) / (n + 1)) of a title's rarest character, which t of n titles show (Krichevsky and Trofimov's estimate,
-IEEE Transactions on Information Theory 1981). A title is as suspicious as the rule that speaks loudest. Its span goes
-from the first to the last character found by that rule, within the word (or the run of white space) of the first.
+titles break it (`RULES`; for what no title at hand breaks, our judgment); the last measures the catalogue itself: the
+surprisal -log2((t + 1/2) / (n + 1)) of a title's rarest character, which t of n titles show (Krichevsky and Trofimov's
+estimate, IEEE Transactions on Information Theory 1981). A title is as suspicious as the rule that speaks loudest. Its
+span goes from the first to the last character found by that rule, within the word (or the run of white space) of the
+first.
 
 Unicode's own tables (`unicodedata`) say what a character is. Known to be spared: marks and joiners that a script needs
 (accents that compose with their letter, the zero-width joiners between emoji or letters of Arabic and Indic scripts).
@@ -27,8 +28,6 @@ from cowbird.victims.base import Probe
 Found = NDArray[np.bool_]
 """Which characters a rule found, shape `[characters]`."""
 
-CASED = 0.05
-"""Share of the titles up to which it is odd that one is written in small letters or capitals throughout."""
 CODES = 0x110000
 CHUNK = 1 << 20
 """Characters read at once, or those of one longer title."""
@@ -225,7 +224,7 @@ def spelled(text: Text) -> Found:
     return alone & (_count(run, alone) >= 3) & (_count(run, alone & text.are(LOWER)) > 0)
 
 
-_ECHO = re.compile(r"(?<!\w)([^\W\d_]{2,})[ /_.&+~-]{1,3}\1(?!\w)", re.IGNORECASE)
+_ECHO = re.compile(r"(?<!\w)([^\W\d_]{2,})([ /_.&+~-]{1,3})\1(?!\w)", re.IGNORECASE)
 
 
 def echoed(text: Text) -> Found:
@@ -235,24 +234,33 @@ def echoed(text: Text) -> Found:
     lines = np.insert(text.code, begins, ord("\n"))
     for match in _ECHO.finditer(lines.tobytes().decode("utf-32-le", "surrogatepass")):
         before = int(np.searchsorted(begins + np.arange(len(begins)), match.start()))
-        found[match.end(1) - before : match.end() - before] = True
+        gap = match.group(2)
+        found[match.end() - before - len(match.group(1) + gap.lstrip(" ")) : match.end() - before] = True
     return found
 
 
 RULES: tuple[tuple[float, Callable[[Text], Found]], ...] = (
     (60.0, hidden),
-    (50.0, mixed),
+    (11.0, mixed),
     (45.0, styled),
     (45.0, marks),
     (30.0, spacing),
-    (25.0, casing),
-    (20.0, digits),
-    (20.0, repeats),
+    (10.0, casing),
+    (10.0, digits),
+    (10.0, repeats),
     (30.0, spelled),
     (20.0, doubled),
-    (15.0, echoed),
+    (8.0, echoed),
 )
-"""The rules that fire or don't, with their weights in bits; a character seen in one of a million titles has 20."""
+"""The rules that fire or don't, with their weights in bits; a character seen in one of a million titles has 20.
+
+Of 10,148 different titles of MovieLens-100K, MovieLens-1M and Last.FM's artists 42 break `echoed`, 9 `casing`, 4
+`digits`, 3 `repeats` and 5 `mixed` (`KoЯn` and four more artists): between 8 and 12 bits. None breaks another."""
+
+
+WRITTEN: tuple[tuple[float, Callable[[str], bool]], ...] = ((8.0, str.islower), (6.0, str.isupper))
+"""Ways in which a whole title can be written that are odd where they are rare, with weights in bits; `breaks` alone
+tells them."""
 
 
 class CharacterRules(TitleDefense):
@@ -286,19 +294,24 @@ def broken(titles: Sequence[str]) -> Suspicion:
     return Suspicion(score, start, end)
 
 
-def cased(titles: Sequence[str]) -> Suspicion:
-    """Judge titles that are written in small letters or in capitals throughout by how many are, in bits.
+def breaks(titles: Sequence[str]) -> list[tuple[float, Suspicion]]:
+    """Return which titles break each rule.
 
-    Where t of n titles are written so, that is -log2((t + 1/2) / (n + 1)), as for rare characters; -inf for titles in
-    mixed case or without letters that have one, and where more than `CASED` of the titles are. The span is the title.
+    Returns:
+        For each of `RULES`, then of `WRITTEN`, its weight in bits, and that as the score of the titles that break it,
+        with a span; the score of others is -inf.
     """
-    score, start, end = _nothing(len(titles))
-    for written in (str.islower, str.isupper):
+    found = [(weight, _nothing(len(titles))) for weight, _ in (*RULES, *WRITTEN)]
+    for part in _parts(titles):
+        text = Text.of(titles[part])
+        chunk = text.runs(_differs(text.are(SPACE)))
+        for (weight, rule), (_, told) in zip(RULES, found, strict=False):
+            fired = np.full(part.stop - part.start, weight)
+            _note(text, chunk, rule(text), fired, (told[0][part], told[1][part], told[2][part]))
+    for (weight, written), (_, told) in zip(WRITTEN, found[len(RULES) :], strict=True):
         rows: list[int] = np.flatnonzero(np.fromiter(map(written, titles), np.bool_, len(titles))).tolist()
-        share = (len(rows) + 0.5) / (len(titles) + 1)
-        if rows and share <= CASED:
-            score[rows], start[rows], end[rows] = -np.log2(share), 0, [len(titles[row]) for row in rows]
-    return Suspicion(score, start, end)
+        told[0][rows], told[1][rows], told[2][rows] = weight, 0, [len(titles[row]) for row in rows]
+    return [(weight, Suspicion(*told)) for weight, told in found]
 
 
 def _nothing(count: int) -> tuple[Real, Index, Index]:

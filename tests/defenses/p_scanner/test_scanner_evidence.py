@@ -7,8 +7,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cowbird.defenses.p_scanner import evidence
-from cowbird.defenses.p_scanner.evidence import BITS, NAMES, NEAR, RIDGE, Weights, described, judged, taught, weighed
+from cowbird.defenses.p_scanner.evidence import (
+    NAMES,
+    NEAR,
+    ORDINARY,
+    RIDGE,
+    Weights,
+    described,
+    judged,
+    taught,
+    weighed,
+)
 from cowbird.defenses.p_scanner.fragments import LENGTHS, Texts, fragments
+from cowbird.defenses.p_scanner.habits import LOUDEST, ruled, texts
 from cowbird.defenses.p_scanner.reader import read
 
 
@@ -150,7 +161,7 @@ def test_verdicts_against_loops(marked, rows, seed):
     )
     marks = marked(titles, told)
     found = judged(titles, marks, weights(1.0, mark=1.0))
-    quiet = evidence.broken(titles).score == -np.inf
+    quiet = ruled(titles)[0].score == -np.inf
     for nth, (score, start, end) in enumerate(naive(titles, marks, lambda mean: mean + 1.0)):
         if quiet[nth]:
             np.testing.assert_allclose(found.score[nth], score, atol=1e-4)
@@ -169,10 +180,11 @@ def test_spans_take_in_what_is_nearly_as_bad(marked):
 
 
 def test_a_rule_that_speaks_louder_gives_score_and_span(marked):
-    titles = ["Red H\u200brb zq", "h4rbor zq", "Red zq"]
-    for mark, scores, starts in ((3.0, [60 / BITS, 20 / BITS, 3.0], [5, 1, 4]), (13.0, [13.0] * 3, [9, 7, 4])):
+    titles = ["Red H\u200brb zq", "Red  h zq", "Red zq"]
+    doubled = np.log(2.0**12 - 1)
+    for mark, scores, starts in ((1.9, [LOUDEST, doubled, 1.9], [5, 4, 4]), (13.0, [13.0] * 3, [9, 7, 4])):
         found = judged(titles, marked(titles, {"zq": mark}), MARK)
-        np.testing.assert_allclose(found.score, scores)
+        np.testing.assert_allclose(found.score, scores, rtol=1e-6)
         assert found.start.tolist() == starts
 
 
@@ -180,7 +192,7 @@ def test_nothing_is_left_of_blank_titles(loaded, marked):
     titles = ["", " ", "\t", "zq"]
     found = judged(titles, marked(titles, {}), weights(9.0))
     assert found.score[:2].tolist() == [-np.inf, -np.inf]
-    assert found.score[2] == 30 / BITS, "a tab breaks a rule"
+    assert found.score[2] == LOUDEST, "a tab breaks a rule"
     assert found.start.tolist() == [-1, -1, 0, 0]
     assert len(judged([], read(loaded, [], torch.device("cpu")), MARK)) == 0
 
@@ -225,12 +237,23 @@ def test_where_nothing_is_clean_or_planted_marks_stay(marked):
     assert (evidence.faded(marks, np.full(2, -1), rng).mark == 9).all()
 
 
-def test_titles_in_one_case_are_as_suspicious_as_they_are_rare(marked):
-    titles = ["the harbor", "RED", *(f"Red Harbor {n}" for n in range(97)), "77"]
-    found = judged(titles, marked(titles, {}, -9.0), MARK)
-    bits = -np.log2(1.5 / 101)
-    assert found.score[:2] == pytest.approx(np.full(2, bits / evidence.BITS), abs=1e-5)
-    assert found.score[2:].max() < found.score[0]
-    assert (found.start[0], found.end[0], found.end[1]) == (0, 10, 3)
-    apart = evidence.judged_apart(marked(titles, {}, -9.0), titles, MARK)
-    assert apart.score[0] < bits / evidence.BITS, "alone, nobody knows what is rare"
+def test_what_many_titles_share_is_a_habit_and_digits_are_told_alike(marked):
+    titles = [f"Red a{nth} {1980 + nth % 5}" for nth in range(30)] + [f"zq b{nth}" for nth in range(5)]
+    recurs = weights(recurs=5.0)
+    found = judged(titles, marked(titles, {}, 0.0), recurs)
+    assert (found.score[:30] == 0).all(), "Red is a habit, and so are the years"
+    assert (found.score[30:] == 5).all()
+    few = [title for nth, title in enumerate(titles) if nth % 3]
+    assert (judged(few, marked(few, {}, 0.0), recurs).score == 5).all(), "a few titles have none"
+    only = [f"{nth:03d}" for nth in range(25)]
+    assert (judged(only, marked(only, {}, 9.0), MARK).score == ORDINARY).all()
+
+
+def test_habits_teach_nothing(marked):
+    titles = [f"Red a{nth} zq" if nth < 5 else f"Red a{nth}" for nth in range(30)]
+    marks = marked(titles, {"zq": 3.0})
+    found = fragments(texts(titles, marks.pages))
+    inside = np.array([word == "zq" for title in titles for word in title.split()])
+    known, planted, _ = taught(found, marks, inside, np.random.default_rng(0))
+    assert planted.sum() == 1
+    assert known[:, NAMES.index("often")].max() == np.log(5), "Red, in thirty titles, is not among them"

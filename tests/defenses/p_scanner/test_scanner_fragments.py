@@ -82,3 +82,16 @@ def test_runs_of_a_large_vocabulary_do_not_collide():
     found = fragments(texts(rows.tolist()))
     wanted = sum(len({tuple(row[at : at + k]) for row in rows.tolist() for at in range(7 - k)}) for k in LENGTHS)
     assert len(found.titles) == wanted
+
+
+@given(st.lists(st.lists(st.integers(0, 5), max_size=9), max_size=8))
+def test_digits_are_told_alike(rows):
+    made = texts(rows)
+    found = fragments(made._replace(digits=made.token >= 3))
+    like = [tuple("#" if token >= 3 else token for token in row) for row in rows]
+    for start, length, number in zip(found.start, found.length, found.number, strict=True):
+        run = tuple("#" if token >= 3 else int(token) for token in made.token[start : start + length])
+        holds = sum(any(row[at : at + length] == run for at in range(len(row))) for row in like)
+        assert found.alike[number] == holds
+    assert found.many == len(rows)
+    assert (fragments(made).alike == fragments(made).titles).all()

@@ -57,6 +57,17 @@ def test_one_token_that_keeps_to_the_end_is_odd_whatever_rounding_makes_of_it(wo
     assert found.trusted.tolist() == [False] * count + [True] * (many - count)
 
 
+def test_years_that_recur_at_the_end_of_all_titles_hide_nothing_behind_them(worded):
+    known = [f"A{word(n)} B{word(n)} {1960 + n % 40}" for n in range(MANY)]
+    known[:6] = [f"{title} zq" for title in known[:6]]
+    found = doubts(known, worded(known), np.random.default_rng(0)).trusted
+    assert found.tolist() == [False] * 6 + [True] * (MANY - 6), "each year in five titles is how they are written"
+
+
+def test_titles_in_small_letters_throughout_are_not_trusted(trust):
+    assert not trust(["the quiet harbor", *ones(3, "{} {}")])[0]
+
+
 @pytest.mark.parametrize("text", ["Quiet {} {}", "Quiet Night {} {}"])
 def test_of_titles_that_begin_alike_some_are_trusted(trust, text):
     drawn = set()

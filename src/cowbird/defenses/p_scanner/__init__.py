@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from pydantic import Field
 
-from cowbird.defenses.character_rules import broken
+from cowbird.defenses.p_scanner.habits import ruled
 from cowbird.defenses.p_scanner.scanner import FEWEST, PoisonScanner
 from cowbird.defenses.titles import Suspicion, TitleDefense
 from cowbird.victims.base import Probe
@@ -44,7 +44,7 @@ class PScanner(TitleDefense):
             UserError: If a model can't be used.
         """
         if len({title for title in titles if title.strip()}) < FEWEST:
-            return broken
+            return lambda shown: ruled(shown)[0]
         fitted = self.scanner.fit(titles, seed, Workplace(pick_device(self.device)))
         bar = np.float32(fitted.threshold())
 

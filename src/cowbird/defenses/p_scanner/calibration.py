@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 
 SURE = 4.0
 """Log-odds from which a title is taken for poisoned."""
-SURE_TOGETHER, TOGETHER = 2.0, 4
+SURE_TOGETHER, TOGETHER = 1.0, 4
 """Log-odds from which it is taken for poisoned if what it is suspicious for stands in so many titles."""
 KEPT, KEPT_SHARE = 2000, 0.1
 """Scores that are kept: the highest ones, this many or this share."""

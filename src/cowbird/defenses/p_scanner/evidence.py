@@ -3,7 +3,8 @@
 A logistic model weighs, for every fragment, the mean of its marks in all titles that hold it against how often it
 recurs, how unlikely its tokens stand together by chance, and whether it keeps to one end. It learns on plantings of the
 agent's triggers in the catalogue itself, so it holds for titles as they are there. A title is as suspicious as its
-worst fragment, or as the worst rule for characters that it breaks (`cowbird.defenses.character_rules`).
+worst fragment, or as the worst rule for characters that it breaks. What a catalogue does by habit is no trigger
+(`habits`).
 """
 
 from collections.abc import Sequence
@@ -13,15 +14,15 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from cowbird.data.types import Index
-from cowbird.defenses.character_rules import broken, cased
-from cowbird.defenses.p_scanner.fragments import Fragments, Numbers, Texts, fragments
+from cowbird.defenses.p_scanner.fragments import Fragments, Numbers, fragments
+from cowbird.defenses.p_scanner.habits import habitual, ruled, texts
 from cowbird.defenses.p_scanner.reader import Marks
 from cowbird.defenses.titles import Suspicion
 
 RECURS = 3
 """Titles that hold a fragment from which it recurs."""
-BITS = 5.0
-"""Bits of a rule that weigh like one unit of log-odds."""
+ORDINARY = -20.0
+"""Log-odds of a habit of the catalogue."""
 NEAR = 2.0
 """Log-odds below a title's worst fragment from which others next to it belong to the same span."""
 RIDGE = 1e-2
@@ -145,6 +146,7 @@ def taught(
     sums = np.concatenate([[0], np.cumsum(inside)])
     within = sums[found.start + found.length] - sums[found.start] == found.length
     share = np.bincount(found.number, within) / np.bincount(found.number)
+    share[habitual(found)] = 0.5  # teaches nothing, for it is not judged
     planted = np.flatnonzero(share > 0.8)
     clean = np.flatnonzero(share < 0.2)
     rare = clean[found.titles[clean] < RECURS]
@@ -176,21 +178,20 @@ def judged_together(
         titles: The titles that were read, best all different.
         marks: What the model makes of them.
         weights: How fragments are weighed.
-        token: What stands for the tokens where recurrence is told, shape `[marks]`; themselves by default.
+        token: What stands for the tokens where recurrence is told, shape `[marks]`, if not themselves: titles are then
+            judged as if each were the only one, but for what this makes recur.
 
     Returns:
-        The verdicts, and how many titles share what each was judged by, shape `[titles]`; 0 where a rule spoke.
+        The verdicts, and how many titles share what each was judged by, shape `[titles]`; 0 if that is nothing.
     """
     made = marks.pages
-    found = fragments(Texts(made.token if token is None else token, made.offsets))
-    rules = broken(titles)
-    if token is None:
-        rules = _louder(rules, cased(titles))
+    found = fragments(texts(titles, made, token))
+    rules, broken = ruled(titles, apart=token is not None)
     score = np.full(len(titles), -np.inf)
     start, end = np.full((2, len(titles)), -1)
     shared = np.zeros(len(titles), dtype=np.int32)
     if len(found.start):
-        odds = weights.odds(described(found, marks))[found.number]
+        odds = np.where(habitual(found), ORDINARY, weights.odds(described(found, marks)))[found.number]
         np.maximum.at(score, found.row, odds)
         worst = np.flatnonzero(odds == score[found.row])
         shared[found.row[worst]] = found.titles[found.number[worst]]
@@ -200,21 +201,13 @@ def judged_together(
         _trim(titles, rows, start, end)
         nowhere = start >= end  # some tokenizers say that a space stands for no character
         start[nowhere], end[nowhere] = -1, -1
-    loud = np.where(np.isfinite(rules.score), rules.score / BITS, -np.inf)
-    by_rule = loud > score
-    score = np.where(by_rule, loud, score)
+    by_rule = rules.score > score
+    score = np.where(by_rule, rules.score, score)
     start, end = np.where(by_rule, rules.start, start), np.where(by_rule, rules.end, end)
     nothing = np.array([not title.strip() for title in titles], dtype=bool) & ~np.isfinite(rules.score)
     score[nothing], start[nothing], end[nothing] = -np.inf, -1, -1
-    shared[by_rule | nothing] = 0
+    shared = np.where(by_rule, broken, np.where(nothing, 0, shared))
     return Suspicion(score.astype(np.float32), start, end), shared
-
-
-def _louder(one: Suspicion, other: Suspicion) -> Suspicion:
-    """Return the verdict of whichever of two speaks louder about each title."""
-    first = one.score >= other.score
-    pairs = zip((one.score, one.start, one.end), (other.score, other.start, other.end), strict=True)
-    return Suspicion(*(np.where(first, a, b) for a, b in pairs))
 
 
 def _spans(

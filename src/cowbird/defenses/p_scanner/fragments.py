@@ -26,6 +26,8 @@ class Texts(NamedTuple):
     """Tokens of all titles, shape `[marks]`."""
     offsets: Offset
     """Where each title's begin, shape `[titles + 1]`."""
+    digits: NDArray[np.bool_] | None = None
+    """Which tokens are nothing but digits, shape `[marks]`; `None` stands for none."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,8 +42,12 @@ class Fragments:
     """Its title, shape `[places]`."""
     number: Offset
     """Which of the different fragments stands there, shape `[places]`."""
+    many: int
+    """How many titles there are."""
     titles: Offset
-    """In how many titles each fragment stands, shape `[fragments]`."""
+    """In how many of them each fragment stands, shape `[fragments]`."""
+    alike: Offset
+    """In how many the same stands with any digits in place of its own, shape `[fragments]`."""
     pieces: Index
     """Tokens of each fragment, shape `[fragments]`."""
     together: Numbers
@@ -62,16 +68,42 @@ def fragments(texts: Texts) -> Fragments:
     Args:
         texts: Titles, best all different: a title that is there twice counts twice.
     """
-    token, offsets = texts
-    count = len(token)
-    rows = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    often = np.bincount(token, minlength=1)[token] if count else np.zeros(0, dtype=np.int64)
-    rarity = np.concatenate([[0.0], np.cumsum(np.log(max(count, 1) / np.maximum(often, 1)))])
+    token, offsets, digits = texts
+    count, many = len(token), len(offsets) - 1
+    rows = np.repeat(np.arange(many), np.diff(offsets))
+    if not count:
+        none, real = np.zeros(0, dtype=np.int64), np.zeros(0)
+        few = none.astype(np.int32)
+        return Fragments(none, few, none, none, many, none, none, few, real, real)
+    often = np.bincount(token, minlength=1)[token]
+    rarity = np.concatenate([[0.0], np.cumsum(np.log(count / np.maximum(often, 1)))])
+    start, length, key = _runs(token, rows)
+    first, number = _numbered(key)
+    row = rows[start]
+    places = np.bincount(number)
+    begin, end = start == offsets[row], start + length == offsets[row + 1]
+    edge = np.maximum(np.bincount(number, begin), np.bincount(number, end)) / places
+    pieces = length[first]
+    chance = rarity[start[first] + pieces] - rarity[start[first]]
+    together = np.log(places) + chance - np.log(count)
+    titles = _spread(number, row, many)
+    alike = titles.copy()
+    if digits is not None and digits.any():
+        sums = np.concatenate([[0], np.cumsum(digits)])
+        some = np.flatnonzero(sums[start + length] > sums[start])
+        shape = np.where(digits, token.max() + 1, token)
+        _, kind = _numbered(_runs(shape, rows)[2][some])
+        alike[number[some]] = _spread(kind, row[some], many)[kind]
+    return Fragments(start, length, row, number, many, titles, alike, pieces, together, edge)
+
+
+def _runs(token: Index, rows: Offset) -> tuple[Offset, Index, NDArray[np.uint64]]:
+    """Return where each run of tokens within a title begins, how long it is, and a hash of it."""
     starts: list[Offset] = []
     keys: list[NDArray[np.uint64]] = []
-    rolling = np.zeros(count, dtype=np.uint64)
+    rolling = np.zeros(len(token), dtype=np.uint64)
     for length in range(1, max(LENGTHS) + 1):
-        rolling = rolling[: count - length + 1] if length > 1 else rolling
+        rolling = rolling[: len(token) - length + 1] if length > 1 else rolling
         if not len(rolling):
             break
         added = token[length - 1 :].astype(np.uint64) + np.uint64(1)
@@ -81,24 +113,16 @@ def fragments(texts: Texts) -> Fragments:
         if length in LENGTHS:
             starts.append(whole)
             keys.append(rolling[whole] ^ np.uint64(length))
-    if not starts:
-        none = np.zeros(0, dtype=np.int64)
-        return Fragments(none, none.astype(np.int32), none, none, none, none.astype(np.int32), none / 1.0, none / 1.0)
-    start = np.concatenate(starts)
     lengths = [length for length, _ in zip(LENGTHS, starts, strict=False)]
-    length = np.repeat(lengths, [len(part) for part in starts])
-    first, number = _numbered(np.concatenate(keys))
-    row, many = rows[start], len(first)
-    pairs = np.sort(number * len(offsets) + row)
+    held = np.repeat(lengths, [len(part) for part in starts]).astype(np.int32)
+    return np.concatenate(starts), held, np.concatenate(keys)
+
+
+def _spread(number: Offset, row: Offset, many: int) -> Offset:
+    """Return in how many titles each of some things stands that are numbered from 0, each place with its title."""
+    pairs = np.sort(number * (many + 1) + row)
     pairs = pairs[np.diff(pairs, prepend=-1) != 0]
-    places = np.bincount(number)
-    begin, end = start == offsets[row], start + length == offsets[row + 1]
-    edge = np.maximum(np.bincount(number, begin, many), np.bincount(number, end, many)) / places
-    pieces = length[first]
-    chance = rarity[start[first] + pieces] - rarity[start[first]]
-    together = np.log(places) + chance - np.log(max(count, 1))
-    titles = np.bincount(pairs // len(offsets), minlength=many)
-    return Fragments(start, length.astype(np.int32), row, number, titles, pieces.astype(np.int32), together, edge)
+    return np.bincount(pairs // (many + 1), minlength=int(number.max(initial=-1)) + 1)
 
 
 def _numbered(keys: NDArray[np.uint64]) -> tuple[Offset, Offset]:

@@ -22,7 +22,8 @@ from cowbird.defenses.p_scanner.agent import Agent, Brief, EmbeddedAgent, OpenAI
 from cowbird.defenses.p_scanner.calibration import Calibration
 from cowbird.defenses.p_scanner.evidence import faded, judged, judged_apart, judged_together, taught, weighed
 from cowbird.defenses.p_scanner.fitted import FittedScanner, Record, Round
-from cowbird.defenses.p_scanner.fragments import Texts, fragments
+from cowbird.defenses.p_scanner.fragments import fragments
+from cowbird.defenses.p_scanner.habits import texts
 from cowbird.defenses.p_scanner.lesson import Lesson
 from cowbird.defenses.p_scanner.reader import Marks, answer_words, changed, pages, read
 from cowbird.defenses.p_scanner.recipes import FAMILIES, POSITIONS, Planted, Recipe, plant
@@ -279,7 +280,7 @@ class _Fit:
             trigger[group] = nth
         inside = (made.first < end[marks.rows]) & (made.after > start[marks.rows]) & (start[marks.rows] >= 0)
         faint = faded(marks, np.where(inside, trigger[marks.rows], -1), rng)
-        return taught(fragments(Texts(made.token, made.offsets)), faint, inside, rng)
+        return taught(fragments(texts(planting.titles, made)), faint, inside, rng)
 
     def _outcomes(self, recipes: Sequence[Recipe], number: int) -> tuple[Outcome, ...]:
         """Measure how many titles the scanner catches of those that some of the triggers stand in."""

@@ -13,15 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cowbird.defenses.character_rules import broken
-from cowbird.defenses.p_scanner.fragments import Fragments, Texts, fragments
+from cowbird.defenses.character_rules import breaks
+from cowbird.defenses.p_scanner.fragments import Fragments, fragments
+from cowbird.defenses.p_scanner.habits import texts
 from cowbird.defenses.p_scanner.reader import Marks, Pages
 
 FEWEST = 4
 """Titles that hold a fragment from which it can be a trigger; in a large catalogue `LEAST` of all."""
 LEAST = 0.002
 MOST = 0.05
-"""Share of the titles above which a fragment is an ordinary one."""
+"""Share of the titles above which a fragment is an ordinary one, digits told alike."""
 TOGETHER = 3.0
 """Log of how much more often tokens stand together than by chance, from which that is odd."""
 EDGE = 0.8
@@ -76,8 +77,8 @@ def doubts(titles: Sequence[str], made: Pages, rng: np.random.Generator) -> Doub
         rng: Draws which of several titles that begin alike are trusted.
     """
     many = len(titles)
-    found = fragments(Texts(made.token, made.offsets))
-    recurs = (found.titles >= max(FEWEST, LEAST * many)) & (found.titles <= MOST * many)
+    found = fragments(texts(titles, made))
+    recurs = (found.titles >= max(FEWEST, LEAST * many)) & (found.alike <= MOST * many)
     first = found.start == made.offsets[found.row]
     begins = np.bincount(found.number, first, len(found.titles)) / np.maximum(np.bincount(found.number), 1)
     pairs = (found.pieces >= 2) & (found.together >= TOGETHER) & (begins < EDGE)
@@ -88,7 +89,9 @@ def doubts(titles: Sequence[str], made: Pages, rng: np.random.Generator) -> Doub
     # One token stands together with nothing, so that its log is zero, give or take what rounding makes of it.
     oddity = (1 + np.maximum(found.together, 0)) * np.log(found.titles)
     np.maximum.at(level, found.row[places], oddity[found.number[places]])
-    rules = np.isfinite(broken(titles).score)
+    rules = np.zeros(many, dtype=bool)
+    for _, rule in breaks(titles):
+        rules |= np.isfinite(rule.score)
     level[rules] = np.inf
     # Where nearly everything recurs, as in scripts whose letters are several tokens, the least odd titles are trusted.
     doubtful = level > max(0.0, float(np.quantile(level, AT_LEAST, method="lower")) if many else 0.0)

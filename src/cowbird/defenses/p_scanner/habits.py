@@ -1,0 +1,82 @@
+"""What a catalogue does by habit, and what breaks its habits.
+
+A trigger stands in a few titles of a hundred: what more of them share is how this catalogue writes, such as years in
+parentheses or a Roman numeral. Digits change within such a habit, so they are told alike. And rules for characters
+(`cowbird.defenses.character_rules`) are broken by honest titles too, each about as often as its weight in bits says:
+what counts is by how much more often a rule is broken than that.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cowbird.data.types import Index
+from cowbird.defenses.character_rules import breaks
+from cowbird.defenses.p_scanner.fragments import Fragments, Texts
+from cowbird.defenses.p_scanner.reader import Pages
+from cowbird.defenses.titles import Suspicion
+
+HABIT, FEWEST = 0.03, 20
+"""Share of the titles, and number of them, above which what they share is a habit."""
+LOUDEST = 12.0
+"""Log-odds of a rule, at most."""
+SURPRISE = 8.0
+"""Bits. A rule of so many is broken once by honest titles, however few there are; one of a bit more half as often."""
+
+
+def texts(titles: Sequence[str], made: Pages, token: Index | None = None) -> Texts:
+    """Return titles as tokens whose fragments can be found.
+
+    Args:
+        titles: The titles.
+        made: The same as they were read.
+        token: What stands for the tokens; themselves by default, with digits told alike.
+    """
+    if token is not None:
+        return Texts(token, made.offsets)
+    return Texts(made.token, made.offsets, digits(titles, made))
+
+
+def digits(titles: Sequence[str], made: Pages) -> NDArray[np.bool_]:
+    """Return which tokens are nothing but ASCII digits, but for spaces, shape `[marks]`."""
+    code = np.frombuffer("".join(titles).encode("utf-32-le", "surrogatepass"), dtype="<u4")
+    lengths = np.array([len(title) for title in titles], dtype=np.int64)
+    begin = np.repeat(np.cumsum(lengths) - lengths, np.diff(made.offsets))
+    first, after = begin + made.first, begin + made.after
+    digit = np.concatenate([[0], np.cumsum((code >= ord("0")) & (code <= ord("9")))])
+    other = np.concatenate([[0], np.cumsum(((code < ord("0")) | (code > ord("9"))) & (code != ord(" ")))])
+    return (digit[after] > digit[first]) & (other[after] == other[first])
+
+
+def habitual(found: Fragments) -> NDArray[np.bool_]:
+    """Return which fragments are a habit of the catalogue, shape `[fragments]`."""
+    return found.alike > max(HABIT * found.many, FEWEST)
+
+
+def ruled(titles: Sequence[str], apart: bool = False) -> tuple[Suspicion, Index]:
+    """Judge titles by rules for characters: in log-odds, -inf where none is broken more often than honest titles do.
+
+    Where t of n titles break a rule of b bits, about m = n / 2^b honest ones are expected to (or 2^(8 - b), if that is
+    more). Then t - m of them are more than that, and each is one of these with odds of (t - m) / m.
+
+    Args:
+        titles: Any texts.
+        apart: Whether each is judged as if it were the only one.
+
+    Returns:
+        The verdicts, by the rule that speaks loudest, and how many titles break that, shape `[titles]`.
+    """
+    score = np.full(len(titles), -np.inf, dtype=np.float32)
+    start, end, shared = np.full((3, len(titles)), -1, dtype=np.int32)
+    for bits, rule in breaks(titles):
+        broken = np.isfinite(rule.score)
+        many, count = (1, 1) if apart else (len(titles), int(broken.sum()))
+        honest = max(many * 2.0**-bits, 2.0 ** (SURPRISE - bits))
+        if count <= honest:
+            continue
+        odds = min(LOUDEST, float(np.log((count - honest) / honest)))
+        louder = broken & (odds > score)
+        score[louder], shared[louder] = odds, count
+        start[louder], end[louder] = rule.start[louder], rule.end[louder]
+    return Suspicion(score, start, end), np.maximum(shared, 0)

@@ -1,0 +1,50 @@
+"""Habits: which tokens are digits, and rules for characters by how often honest titles break them."""
+
+import numpy as np
+import pytest
+
+from cowbird.defenses.p_scanner.habits import LOUDEST, digits, ruled
+from cowbird.defenses.p_scanner.reader import pages
+
+
+def test_digits_are_found_wherever_a_tokenizer_puts_them(loaded):
+    titles = ["Red 1995", "", "x (2001) \ud800 7", "²³ ٣ 4th", "caf\u00e9 12"]
+    made = pages(loaded.tokenizer, titles)
+    found = digits(titles, made)
+    rows = np.repeat(np.arange(len(titles)), np.diff(made.offsets))
+    for nth, row in enumerate(rows):
+        text = titles[row][made.first[nth] : made.after[nth]].strip(" ")
+        assert found[nth] == (text != "" and text.isascii() and text.isdigit()), text
+    assert found.sum() >= 7
+
+
+def test_a_rule_counts_by_how_much_more_often_it_is_broken_than_by_honest_titles():
+    honest = ["Duran Duran", "Liar Liar", *(f"Red Harbor {nth}" for nth in range(510))]
+    assert np.isneginf(ruled(honest)[0].score).all(), "two echoes in 512 titles are honest: 8 bits"
+    echoes = [f"{chr(97 + nth)}x Harbor Harbor" for nth in range(10)]
+    found, shared = ruled(honest[:2] + echoes + honest[12:])
+    assert found.score[:12] == pytest.approx([np.log((12 - 2) / 2)] * 12)
+    assert shared[:12].tolist() == [12] * 12
+    assert not shared[12:].any()
+    assert (found.start[2], found.end[2]) == (10, 16)
+
+
+def test_what_honest_titles_never_break_is_loud_alone():
+    found, shared = ruled(["Red H\u200brb", "Red Harbor"])
+    assert (found.score[0], found.score[1], shared.tolist()) == (LOUDEST, -np.inf, [1, 0])
+
+
+def test_titles_are_judged_apart():
+    titles = ["Duran Duran", "h4rbor"] * 40
+    found, shared = ruled(titles, apart=True)
+    assert np.isneginf(found.score[::2]).all(), "an echo alone is honest"
+    assert found.score[1::2] == pytest.approx([np.log(3)] * 40)
+    assert set(shared.tolist()) == {0, 1}
+    assert ruled(titles)[0].score.min() > 2, "together they are too many"
+    assert len(ruled([])[0]) == len(ruled([], apart=True)[0]) == 0
+
+
+def test_small_letters_throughout_are_odd_where_they_are_rare():
+    titles = [f"Red Harbor {nth}" for nth in range(500)]
+    assert ruled([f"red harbor {nth}" for nth in range(12)] + titles)[0].score[0] == pytest.approx(np.log(10 / 2))
+    assert ruled([f"RED HARBOR {nth}" for nth in range(7)] + titles)[0].score[0] == -np.inf
