@@ -361,7 +361,8 @@ def _wanted(causal: Any, places: Tensor, tokens: int) -> Generator[None]:
     if part is None or places.device.type != "cpu" or 2 * len(places) > tokens:
         yield
         return
-    once: Tensor = torch.unique(places)  # a place that is written twice would hand its gradient back twice
+    # A place that is written twice would hand its gradient back twice.
+    once = torch.from_numpy(np.unique(places.numpy()))
     plain = part.forward
 
     def forward(states: Tensor) -> Tensor:
