@@ -17,6 +17,7 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
+from functools import cache
 from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
@@ -92,8 +93,9 @@ def rows_of(
     return rows, float(flagged[clean].mean())
 
 
+@cache
 def titles_of(name: str) -> list[str]:
-    """Return the titles of MovieLens-100K, or of a folder of atomic files."""
+    """Return the titles of MovieLens-100K, or of a folder of atomic files; read once, so not to be changed."""
     source = find("dataset", HERE)() if name == HERE else find("dataset", "atomic")(path=name)
     return list(source.load().items.titles)
 

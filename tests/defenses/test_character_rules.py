@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from cowbird.attacks.triggers import TRIGGERS, Trigger, plant
 from cowbird.defenses import character_rules
-from cowbird.defenses.character_rules import RULES, WRITTEN, CharacterRules, Text, breaks, broken
+from cowbird.defenses.character_rules import RULES, WRITTEN, CharacterRules, Text, breaks
+from cowbird.defenses.titles import Suspicion
 from cowbird.metrics.detection import auroc
 
 FIRST = (
@@ -34,6 +35,15 @@ def natural(count, seed=0):
     rng = np.random.default_rng(seed)
     parts = (rng.choice(list(words), count) for words in (FIRST, SECOND, LAST))
     return ["".join([one, " ", two, end]) for one, two, end in zip(*parts, strict=True)]
+
+
+def broken(titles):
+    """Return the verdicts of the rules alone, by the one that speaks loudest."""
+    columns = [(one.score, one.start, one.end) for _, one in breaks(titles)[: len(RULES)]]
+    score, start, end = (np.stack(column) for column in zip(*columns, strict=True))
+    return Suspicion(
+        score.max(axis=0), *(column[score.argmax(axis=0), np.arange(len(titles))] for column in (start, end))
+    )
 
 
 UNICODE = ("zero_width", "bidi", "homoglyph", "styled_letters", "combining")
@@ -237,5 +247,5 @@ def test_each_rule_says_which_titles_break_it():
     lower = found[-2][1]
     assert (lower.start[0], lower.end[0], lower.start[1]) == (0, 10, -1)
     loudest = np.max([one.score for _, one in found[: len(RULES)]], axis=0)
-    assert loudest.tolist() == broken(titles).score.tolist()
+    assert loudest.tolist() == [*[-np.inf] * 5, 60, 10]
     assert all(len(one) == 0 for _, one in breaks([]))

@@ -67,6 +67,12 @@ def _character(code: int) -> tuple[int, int]:
     return flags, ALPHABETS.get(name.partition(" ")[0], 0) if flags & LETTER else 0
 
 
+def code_points(titles: Sequence[str]) -> tuple[NDArray[np.uint32], Offset]:
+    """Return the code points of some titles, one after another, and how many each has."""
+    code = np.frombuffer("".join(titles).encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.uint32)
+    return code, np.array([len(title) for title in titles], dtype=np.int64)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Text:
     """The characters of some titles, one after another; all arrays have the shape `[characters]`."""
@@ -85,8 +91,7 @@ class Text:
     @staticmethod
     def of(titles: Sequence[str]) -> "Text":
         """Lay titles out."""
-        code = np.frombuffer("".join(titles).encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.uint32)
-        lengths = np.array([len(title) for title in titles], dtype=np.int64)
+        code, lengths = code_points(titles)
         begin = np.cumsum(lengths) - lengths
         flags, alphabet = np.zeros(CODES, dtype=np.uint16), np.zeros(CODES, dtype=np.uint8)
         present: list[int] = np.flatnonzero(np.bincount(code, minlength=CODES)).tolist()
@@ -282,16 +287,8 @@ class CharacterRules(TitleDefense):
             np.maximum.at(rarest, text.title, rarity)
             found = rarity == rarest[text.title]
             _note(text, text.runs(_differs(text.are(SPACE))), found, rarest, (score[part], start[part], end[part]))
-            _break(text, part, score, start, end)
+            _break(text, part, [(score, start, end)] * len(RULES))
         return Suspicion(score, start, end)
-
-
-def broken(titles: Sequence[str]) -> Suspicion:
-    """Judge titles by the rules that fire or don't alone: in bits, -inf where none fires."""
-    score, start, end = _nothing(len(titles))
-    for part in _parts(titles):
-        _break(Text.of(titles[part]), part, score, start, end)
-    return Suspicion(score, start, end)
 
 
 def breaks(titles: Sequence[str]) -> list[tuple[float, Suspicion]]:
@@ -301,17 +298,13 @@ def breaks(titles: Sequence[str]) -> list[tuple[float, Suspicion]]:
         For each of `RULES`, then of `WRITTEN`, its weight in bits, and that as the score of the titles that break it,
         with a span; the score of others is -inf.
     """
-    found = [(weight, _nothing(len(titles))) for weight, _ in (*RULES, *WRITTEN)]
+    found = [_nothing(len(titles)) for _ in (*RULES, *WRITTEN)]
     for part in _parts(titles):
-        text = Text.of(titles[part])
-        chunk = text.runs(_differs(text.are(SPACE)))
-        for (weight, rule), (_, told) in zip(RULES, found, strict=False):
-            fired = np.full(part.stop - part.start, weight)
-            _note(text, chunk, rule(text), fired, (told[0][part], told[1][part], told[2][part]))
-    for (weight, written), (_, told) in zip(WRITTEN, found[len(RULES) :], strict=True):
+        _break(Text.of(titles[part]), part, found[: len(RULES)])
+    for (weight, written), (score, start, end) in zip(WRITTEN, found[len(RULES) :], strict=True):
         rows: list[int] = np.flatnonzero(np.fromiter(map(written, titles), np.bool_, len(titles))).tolist()
-        told[0][rows], told[1][rows], told[2][rows] = weight, 0, [len(titles[row]) for row in rows]
-    return [(weight, Suspicion(*told)) for weight, told in found]
+        score[rows], start[rows], end[rows] = weight, 0, [len(titles[row]) for row in rows]
+    return [(weight, Suspicion(*told)) for (weight, _), told in zip((*RULES, *WRITTEN), found, strict=True)]
 
 
 def _nothing(count: int) -> tuple[Real, Index, Index]:
@@ -319,10 +312,16 @@ def _nothing(count: int) -> tuple[Real, Index, Index]:
     return np.full(count, -np.inf, dtype=np.float32), start, end
 
 
-def _break(text: Text, part: slice, score: Real, start: Index, end: Index) -> None:
-    """Write down which rules a part of the titles breaks; see `_note`."""
+def _break(text: Text, part: slice, told: Sequence[tuple[Real, Index, Index]]) -> None:
+    """Write down which rules a part of the titles breaks, each rule in arrays of its own or all in the same ones.
+
+    Args:
+        text: That part.
+        part: Which it is.
+        told: Where each of `RULES` notes score, start and end of the titles; see `_note`.
+    """
     chunk = text.runs(_differs(text.are(SPACE)))
-    for weight, rule in RULES:
+    for (weight, rule), (score, start, end) in zip(RULES, told, strict=True):
         fired = np.full(part.stop - part.start, weight)
         _note(text, chunk, rule(text), fired, (score[part], start[part], end[part]))
 

@@ -13,10 +13,8 @@ from functools import partial
 from multiprocessing import get_context
 from typing import Self
 
-import numpy as np
-
 from cowbird.errors import UserError
-from cowbird.scanning.scan import Scanned, Scorer, Verdicts
+from cowbird.scanning.scan import Scorer, Verdicts
 
 Maker = Callable[[], Scorer]
 """Makes a scorer in a process; it travels there, so it is a function of a module, perhaps with arguments."""
@@ -88,5 +86,4 @@ def _settle(make: Maker) -> None:
 
 def _scan(titles: list[str]) -> Verdicts:
     assert _mine is not None
-    found = _mine.scan(titles)
-    return Scanned(*(np.asarray(part) for part in (found.score, found.start, found.end, found.flagged)))
+    return _mine.scan(titles)

@@ -146,9 +146,9 @@ def taught(
     sums = np.concatenate([[0], np.cumsum(inside)])
     within = sums[found.start + found.length] - sums[found.start] == found.length
     share = np.bincount(found.number, within) / np.bincount(found.number)
-    share[habitual(found)] = 0.5  # teaches nothing, for it is not judged
-    planted = np.flatnonzero(share > 0.8)
-    clean = np.flatnonzero(share < 0.2)
+    telling = ~habitual(found)  # a habit is not judged, so it teaches nothing
+    planted = np.flatnonzero(telling & (share > 0.8))
+    clean = np.flatnonzero(telling & (share < 0.2))
     rare = clean[found.titles[clean] < RECURS]
     rare = rng.choice(rare, min(SINGLES, len(rare)), replace=False) if len(rare) else rare
     chosen = np.concatenate([planted, clean[found.titles[clean] >= RECURS], rare])

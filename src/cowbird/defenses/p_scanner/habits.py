@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cowbird.data.types import Index
-from cowbird.defenses.character_rules import breaks
+from cowbird.defenses.character_rules import breaks, code_points
 from cowbird.defenses.p_scanner.fragments import Fragments, Texts
 from cowbird.defenses.p_scanner.reader import Pages
 from cowbird.defenses.titles import Suspicion
@@ -40,12 +40,11 @@ def texts(titles: Sequence[str], made: Pages, token: Index | None = None) -> Tex
 
 def digits(titles: Sequence[str], made: Pages) -> NDArray[np.bool_]:
     """Return which tokens are nothing but ASCII digits, but for spaces, shape `[marks]`."""
-    code = np.frombuffer("".join(titles).encode("utf-32-le", "surrogatepass"), dtype="<u4")
-    lengths = np.array([len(title) for title in titles], dtype=np.int64)
+    code, lengths = code_points(titles)
     begin = np.repeat(np.cumsum(lengths) - lengths, np.diff(made.offsets))
     first, after = begin + made.first, begin + made.after
-    digit = np.concatenate([[0], np.cumsum((code >= ord("0")) & (code <= ord("9")))])
-    other = np.concatenate([[0], np.cumsum(((code < ord("0")) | (code > ord("9"))) & (code != ord(" ")))])
+    plain = (code >= ord("0")) & (code <= ord("9"))
+    digit, other = (np.concatenate([[0], np.cumsum(some)]) for some in (plain, ~plain & (code != ord(" "))))
     return (digit[after] > digit[first]) & (other[after] == other[first])
 
 
