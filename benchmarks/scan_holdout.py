@@ -179,7 +179,7 @@ def main() -> None:
     parser.add_argument("--position", default="end")
     parser.add_argument("--path", help="a folder of RecBole's atomic files instead of MovieLens-100K")
     parser.add_argument("--across", help="other folders of atomic files to judge, or `movielens_100k`; with commas")
-    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--processes", type=int, default=1, help="fits beside each other, on a GPU")

@@ -99,14 +99,16 @@ def test_planted_triggers_stand_out_and_their_span_is_on_them(kind, position):
         ("repeats", "\u2605\u2605\u2605 000 aaa", "\u2605\u2605\u2605"),
         ("doubled", " Red  Blue   Up ", "   "),
         ("doubled", "Red \t Blue\u00a0 Up", ""),
-        ("spelled", "H a r b o r of", "Harbor"),
-        ("spelled", "Up a  b c", "abc"),
+        ("spelled", "H a r b o r of", "H a r b o r"),
+        ("spelled", "Up a  b c d2", "a  b c"),
         ("spelled", "A B Harbor a b", ""),
         ("spelled", "a b1 c 1 2 3 d! e", ""),
         ("echoed", "Red red Harbor-harbor x", "red-harbor"),
         ("echoed", "Up & up, on . On", "& up. On"),
         ("echoed", "Red redder bored red a a 12 12 Red, red", ""),
         ("echoed", "Zo\u00eb zo\u00eb \ud800", "zo\u00eb"),
+        ("echoed", "Up (1995) (1995) 1995/1995", "(1995)/1995"),
+        ("echoed", "Up (1995) 1995 (12) (12) (red red)", "red"),
     ],
 )
 def test_rules(rule, title, expected):

@@ -1,5 +1,6 @@
 """A packed step computes what plain transformers compute for one example at a time."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -92,6 +93,25 @@ def test_loss_and_gradients_are_those_of_one_example_at_a_time(twins, attention)
         assert largest > 1e-3, name
         # Norms and logits are float32 in any model, so sums in another order show.
         assert (gradient - wanted[name]).abs().max() < 1e-5 * largest, name
+
+
+def test_attention_both_ways_is_that_of_a_plain_model_without_a_mask(twins):
+    packed, plain = twins("eager")
+    tokens, losses = replace(build(LENGTHS), both_ways=True), []
+    for row, (prompt, _) in zip(rows(tokens), LENGTHS, strict=True):
+        nothing_hidden = torch.zeros(1, 1, len(row), len(row), dtype=torch.float64)
+        logits = plain(input_ids=row[None], attention_mask=nothing_hidden, use_cache=False).logits[0]
+        losses.append(F.cross_entropy(logits[prompt - 1 : -1], row[prompt:]))
+        losses[-1].backward()
+    causal = plug_in(packed)
+    found = torch.stack(
+        [answer_loss(causal, pack(tokens, part, CPU)) for part in split(tokens.lengths, everything(tokens), 40)]
+    )
+    found.sum().backward()
+    torch.testing.assert_close(found.sum().item(), torch.stack(losses).sum().item(), rtol=1e-6, atol=0)
+    wanted = gradients(plain)
+    for name, gradient in gradients(packed).items():
+        assert (gradient - wanted[name]).abs().max() < 1e-5 * wanted[name].abs().max(), name
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ titles break it (`RULES`; for what no title at hand breaks, our judgment); the l
 surprisal -log2((t + 1/2) / (n + 1)) of a title's rarest character, which t of n titles show (Krichevsky and Trofimov's
 estimate, IEEE Transactions on Information Theory 1981). A title is as suspicious as the rule that speaks loudest. Its
 span goes from the first to the last character found by that rule, within the word (or the run of white space) of the
-first.
+first, or as far as one follows another.
 
 Unicode's own tables (`unicodedata`) say what a character is. Known to be spared: marks and joiners that a script needs
 (accents that compose with their letter, the zero-width joiners between emoji or letters of Arabic and Indic scripts).
@@ -220,20 +220,26 @@ def doubled(text: Text) -> Found:
 
 
 def spelled(text: Text) -> Found:
-    """Find three letters and more that stand alone in a row, some of them small: `h a r b o r`, not `S W A T`."""
+    """Find three letters and more that stand alone in a row, with the spaces between them: `h a r b o r`.
+
+    Some of them must be small: `S W A T` is spared.
+    """
     letter, gap = text.are(LETTER), text.code == ord(" ")
     first = (text.place == 0) | text.after(gap)
     last = text.before(gap) | ~text.before(np.ones_like(letter))
     alone = letter & first & last
     run = text.runs(_differs(alone | gap))
-    return alone & (_count(run, alone) >= 3) & (_count(run, alone & text.are(LOWER)) > 0)
+    odd = alone & (_count(run, alone) >= 3) & (_count(run, alone & text.are(LOWER)) > 0)
+    done, total = np.cumsum(odd), _count(run, odd)
+    done -= np.append(0, done)[np.searchsorted(run, run)]
+    return odd | (gap & (done > 0) & (done < total))
 
 
-_ECHO = re.compile(r"(?<!\w)([^\W\d_]{2,})([ /_.&+~-]{1,3})\1(?!\w)", re.IGNORECASE)
+_ECHO = re.compile(r"(?<!\w)(\(?(?:[^\W\d_]{2,}|\d{4,})\)?)([ /_.&+~-]{1,3})\1(?!\w)", re.IGNORECASE)
 
 
 def echoed(text: Text) -> Found:
-    """Find words right behind themselves: `harbor harbor`, `harbor-harbor`; of some honest titles, too."""
+    """Find words and years right behind themselves: `harbor harbor`, `(1995)/(1995)`; of some honest titles, too."""
     found = np.zeros(len(text.code), dtype=bool)
     begins = np.flatnonzero(text.place == 0)
     lines = np.insert(text.code, begins, ord("\n"))
@@ -320,10 +326,12 @@ def _break(text: Text, part: slice, told: Sequence[tuple[Real, Index, Index]]) -
         part: Which it is.
         told: Where each of `RULES` notes score, start and end of the titles; see `_note`.
     """
-    chunk = text.runs(_differs(text.are(SPACE)))
+    border = _differs(text.are(SPACE))
     for (weight, rule), (score, start, end) in zip(RULES, told, strict=True):
         fired = np.full(part.stop - part.start, weight)
-        _note(text, chunk, rule(text), fired, (score[part], start[part], end[part]))
+        found = rule(text)
+        chunk = text.runs(border & ~(found & text.after(found)))
+        _note(text, chunk, found, fired, (score[part], start[part], end[part]))
 
 
 def _parts(titles: Sequence[str]) -> list[slice]:
@@ -344,7 +352,7 @@ def _note(
 
     Args:
         text: The titles.
-        chunk: The word, or run of white space, of each character.
+        chunk: The word, or run of white space, of each character; what was found side by side is of one.
         found: What the rule found.
         value: How loudly it speaks in each title, shape `[titles]`.
         known: Score, start and end of each title, changed in place.

@@ -12,6 +12,7 @@ from cowbird.defenses.p_scanner.evidence import (
     NEAR,
     ORDINARY,
     RIDGE,
+    SECONDED,
     Weights,
     described,
     judged,
@@ -186,6 +187,15 @@ def test_a_rule_that_speaks_louder_gives_score_and_span(marked):
         found = judged(titles, marked(titles, {"zq": mark}), MARK)
         np.testing.assert_allclose(found.score, scores, rtol=1e-6)
         assert found.start.tolist() == starts
+
+
+def test_marks_second_a_rule(marked):
+    titles = ["Red h4rbor", "Red Blue", "Garden Letter"] + [f"w{nth}" for nth in range(8)]
+    for mark, more in ((-3.0, 0.0), (-2.4, 0.6), (1.0, SECONDED)):
+        found = judged(titles, marked(titles, {"h4rbor": mark}), MARK)
+        assert found.score[0] == pytest.approx(np.log(3) + more), "a title's worst word is -3 in the median"
+        apart = judged(titles, marked(titles, {"h4rbor": mark}), MARK, np.arange(14))
+        assert apart.score[0] == pytest.approx(max(np.log(3), mark)), "what a title is by itself, others do not change"
 
 
 def test_nothing_is_left_of_blank_titles(loaded, marked):

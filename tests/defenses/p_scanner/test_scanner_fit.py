@@ -63,7 +63,7 @@ def test_a_trigger_that_recurs_is_found(poisoned, poisoned_fit):
     assert auroc(found.score, truth) > 0.97
     assert np.array_equal(found.score, poisoned_fit.fitted_to.score)
     spans = [title[a:b] for title, a, b in zip(titles, found.start, found.end, strict=True)]
-    hits = ["zq" in span for span, bad in zip(spans, truth, strict=True) if bad]
+    hits = [span and span in "zq" for span, bad in zip(spans, truth, strict=True) if bad]
     assert np.mean(hits) > 0.8
 
 

@@ -25,9 +25,11 @@ def texts(loaded, tokens):
     """Return the title on each page, and what is marked of it."""
     told = []
     for nth in range(len(tokens)):
-        begin, end = tokens.answer[nth], tokens.offsets[nth + 1] - 1
-        ids, label = tokens.token[begin - 1 : end - 1], tokens.label[begin:end]
-        told.append((loaded.tokenizer.decode(ids), loaded.tokenizer.decode(ids[label == 0]), tokens.label[end] == 0))
+        verdict, end = tokens.answer[nth], tokens.offsets[nth + 1]
+        ids, label = tokens.token[verdict : end - 1], tokens.label[verdict + 1 : end]
+        told.append(
+            (loaded.tokenizer.decode(ids), loaded.tokenizer.decode(ids[label == 0]), tokens.label[verdict] == 0)
+        )
     return told
 
 

@@ -1,4 +1,4 @@
-"""Reading: where tokens stand in raw titles, the two copies, labels, and marks against plain transformers."""
+"""Reading: where tokens stand in raw titles, borders, labels, and marks against plain transformers."""
 
 import numpy as np
 import pytest
@@ -83,13 +83,14 @@ def test_titles_of_many_tokens_keep_beginning_and_end(loaded, monkeypatch):
     assert (made.after - made.first == 1).all()
 
 
-def test_a_title_stands_on_its_page_twice(loaded):
+def test_a_title_stands_on_its_page_between_borders(loaded):
     made = pages(loaded.tokenizer, ["Red Harbor", ""])
     eos, red = loaded.tokenizer.eos_token_id, plain(loaded, "Red Harbor")
     many = len(red)
-    assert made.tokens.token.tolist() == [eos, *red, eos, *red, eos, eos, *[eos] * 4]
-    assert made.tokens.offsets.tolist() == [0, 2 * many + 4, 2 * many + 8]
-    assert made.tokens.answer.tolist() == [many + 3, 2 * many + 7]
+    assert made.tokens.token.tolist() == [eos, *red, eos, eos, eos]
+    assert made.tokens.offsets.tolist() == [0, many + 2, many + 4]
+    assert made.tokens.answer.tolist() == [1, many + 3]
+    assert made.tokens.both_ways
     assert made.offsets.tolist() == [0, many, many]
 
 
@@ -102,10 +103,10 @@ def test_labels_are_those_of_characters(loaded):
     for nth, row in enumerate(rows(made)):
         label = found.label[found.offsets[nth] : found.offsets[nth + 1]]
         begin = found.answer[nth] - found.offsets[nth]
-        assert (label[:begin] == UNLABELED).all()
+        assert (begin, label[0]) == (1, UNLABELED)
         places = zip(made.first[row], made.after[row], strict=True)
         inside = [start[nth] >= 0 and any(start[nth] <= at < end[nth] for at in range(a, b)) for a, b in places]
-        assert label[begin:].tolist() == [0 if hit else 1 for hit in inside] + [0 if start[nth] >= 0 else 1]
+        assert label[1:].tolist() == [0 if start[nth] >= 0 else 1] + [0 if hit else 1 for hit in inside]
     assert 0 in found.label[: found.offsets[1]]
 
 
@@ -131,10 +132,11 @@ def test_marks_are_those_of_plain_transformers(loaded, llama, capacity):
     for nth, (title, row) in enumerate(zip(TITLES, rows(marks.pages), strict=True)):
         given = marks.pages.token[row].tolist()
         with torch.inference_mode():
-            logits = model(torch.tensor([[eos, *given, eos, *given, eos]])).logits[0]
+            page = torch.tensor([[eos, *given, eos]])
+            logits = model(page, attention_mask=torch.zeros(1, 1, page.shape[1], page.shape[1])).logits[0]
         odds = (logits[:, yes] - logits[:, no]).numpy()
-        np.testing.assert_allclose(marks.mark[row], odds[len(given) + 2 : -1], atol=1e-4, err_msg=title[:20])
-        np.testing.assert_allclose(marks.verdict[nth], odds[-1], atol=1e-4)
+        np.testing.assert_allclose(marks.mark[row], odds[1:-1], atol=1e-4, err_msg=title[:20])
+        np.testing.assert_allclose(marks.verdict[nth], odds[0], atol=1e-4)
     assert (marks.mark.dtype, marks.verdict.dtype) == (np.float32, np.float32)
     assert marks.rows.tolist() == [
         nth for nth, row in enumerate(rows(marks.pages)) for _ in range(row.stop - row.start)

@@ -2,9 +2,9 @@
 
 A logistic model weighs, for every fragment, the mean of its marks in all titles that hold it against how often it
 recurs, how unlikely its tokens stand together by chance, and whether it keeps to one end. It learns on plantings of the
-agent's triggers in the catalogue itself, so it holds for titles as they are there. A title is as suspicious as its
-worst fragment, or as the worst rule for characters that it breaks. What a catalogue does by habit is no trigger
-(`habits`).
+agent's triggers in the catalogue itself, so it holds for titles as they are there. Phrases that stand anywhere are
+raised above what the model says (`phrases`). A title is as suspicious as its worst fragment, or as the worst rule for
+characters that it breaks. What a catalogue does by habit is no trigger (`habits`).
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from cowbird.data.types import Index
 from cowbird.defenses.p_scanner.fragments import Fragments, Numbers, fragments
 from cowbird.defenses.p_scanner.habits import habitual, ruled, texts
+from cowbird.defenses.p_scanner.phrases import raised
 from cowbird.defenses.p_scanner.reader import Marks
 from cowbird.defenses.titles import Suspicion
 
@@ -23,8 +24,10 @@ RECURS = 3
 """Titles that hold a fragment from which it recurs."""
 ORDINARY = -20.0
 """Log-odds of a habit of the catalogue."""
-NEAR = 2.0
+NEAR = 1.5
 """Log-odds below a title's worst fragment from which others next to it belong to the same span."""
+SECONDED = 1.0
+"""Log-odds that fragments add to those of a broken rule, at most."""
 RIDGE = 1e-2
 STEPS = 40
 FAMILIAR, FAINTEST = 3, 0.3
@@ -185,13 +188,16 @@ def judged_together(
         The verdicts, and how many titles share what each was judged by, shape `[titles]`; 0 if that is nothing.
     """
     made = marks.pages
-    found = fragments(texts(titles, made, token))
+    written = texts(titles, made, token)
+    found = fragments(written)
     rules, broken = ruled(titles, apart=token is not None)
     score = np.full(len(titles), -np.inf)
     start, end = np.full((2, len(titles)), -1)
     shared = np.zeros(len(titles), dtype=np.int32)
     if len(found.start):
-        odds = np.where(habitual(found), ORDINARY, weights.odds(described(found, marks)))[found.number]
+        habit = habitual(found)
+        odds = raised(weights.odds(described(found, marks)), found, written, habit)
+        odds = np.where(habit, ORDINARY, odds)[found.number]
         np.maximum.at(score, found.row, odds)
         worst = np.flatnonzero(odds == score[found.row])
         shared[found.row[worst]] = found.titles[found.number[worst]]
@@ -201,13 +207,25 @@ def judged_together(
         _trim(titles, rows, start, end)
         nowhere = start >= end  # some tokenizers say that a space stands for no character
         start[nowhere], end[nowhere] = -1, -1
-    by_rule = rules.score > score
-    score = np.where(by_rule, rules.score, score)
+    ruling = rules.score if token is not None else rules.score + _seconded(score)
+    by_rule = ruling > score
+    score = np.where(by_rule, ruling, score)
     start, end = np.where(by_rule, rules.start, start), np.where(by_rule, rules.end, end)
     nothing = np.array([not title.strip() for title in titles], dtype=bool) & ~np.isfinite(rules.score)
     score[nothing], start[nothing], end[nothing] = -np.inf, -1, -1
     shared = np.where(by_rule, broken, np.where(nothing, 0, shared))
     return Suspicion(score.astype(np.float32), start, end), shared
+
+
+def _seconded(score: Numbers) -> Numbers:
+    """Return by how much titles' worst fragments are above a median title's, `SECONDED` at most, shape `[titles]`.
+
+    A title that breaks a rule and looks odd to the reader too has two witnesses against it.
+    """
+    judged = np.isfinite(score)
+    if not judged.any():
+        return np.zeros(len(score))
+    return np.where(judged, np.clip(score - np.median(score[judged]), 0, SECONDED), 0)
 
 
 def _spans(

@@ -27,7 +27,7 @@ from cowbird.victims.language import folders
 from cowbird.victims.language.llm import Llm, Loaded
 from cowbird.victims.language.tuning import Tuning
 
-NAME, RECORD, VERSION = "scanner", "scanner.json", 2
+NAME, RECORD, VERSION = "scanner", "scanner.json", 3
 CAPACITY = {"cpu": 4096, "cuda": 65536}
 """Tokens that are read at once: what a small CPU's cache holds, or enough work for a GPU."""
 

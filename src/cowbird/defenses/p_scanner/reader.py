@@ -1,14 +1,15 @@
 """A language model that reads one title and marks what does not belong there.
 
-The model reads a title twice. In the second copy it has seen the whole title already, and says of every token, in the
-place of the next one, whether it is part of a trigger; behind the copy it gives its verdict on the title. Words for yes
-and no are tokens of its vocabulary, so that this is language modeling with labels, and the engine that tunes
-recommenders tunes it (`cowbird.victims.language.tuning`). P-Scanner (arXiv 2504.11182) asks for the verdict alone;
-marks say where.
+A causal model knows of a token what stands before it. Here attention goes both ways: each token sees the whole title,
+and says whether it is part of a trigger; the border before the title gives the verdict on all of it. The adapters learn
+to live with that in the first round, and a title is read once, not twice as it would have to be for a causal model to
+know all of it. Words for yes and no are tokens of the vocabulary, so that this is language modeling with labels, and
+the engine that tunes recommenders tunes it (`cowbird.victims.language.tuning`). P-Scanner (arXiv 2504.11182) asks for
+the verdict alone; marks say where.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -44,7 +45,7 @@ class Pages:
     """Titles as a model reads them."""
 
     tokens: Tokens
-    """Each title twice; what is predicted is a mark for every token of the second copy, and the verdict."""
+    """Each title between borders; what is predicted is the verdict in place of the first, and a mark for each token."""
     token: Index
     """Tokens of all titles, once, shape `[marks]`, int32."""
     first: Index
@@ -87,17 +88,17 @@ def pages(tokenizer: Any, titles: Sequence[str]) -> Pages:
     long = np.array([max(0, len(title) - HEAD - TAIL) for title in titles], dtype=np.int64)
     gap = np.repeat(long, count).astype(np.int32)  # what is read of the end stands further behind in the raw title
     first, after = first + gap * (first >= HEAD), after + gap * (after > HEAD)
-    return Pages(_twice(token, offsets, tokenizer.eos_token_id), token, first, after, offsets)
+    return Pages(_bordered(token, offsets, tokenizer.eos_token_id), token, first, after, offsets)
 
 
-def _twice(token: Index, offsets: Offset, border: int) -> Tokens:
-    """Write every title twice, with borders before, between and behind."""
+def _bordered(token: Index, offsets: Offset, border: int) -> Tokens:
+    """Write every title between two borders, to be read both ways."""
     count = np.diff(offsets)
-    starts = np.concatenate([[0], np.cumsum(2 * count + 4)])
+    starts = np.concatenate([[0], np.cumsum(count + 2)])
     made = np.full(int(starts[-1]), border, dtype=np.int32)
     made[ranges(starts[:-1] + 1, count)] = token
-    made[ranges(starts[:-1] + 2 + count, count)] = token
-    return Tokens(made, starts, starts[:-1] + 3 + count)
+    # The engine predicts what stands in a place from the place before it: the verdict from the first border.
+    return Tokens(made, starts, starts[:-1] + 1, both_ways=True)
 
 
 def labeled(made: Pages, start: Index, end: Index, words: tuple[int, int]) -> Tokens:
@@ -113,9 +114,9 @@ def labeled(made: Pages, start: Index, end: Index, words: tuple[int, int]) -> To
     rows = np.repeat(np.arange(len(made)), count)
     inside = (made.first < end[rows]) & (made.after > start[rows]) & (start[rows] >= 0)
     label = np.full(len(made.tokens.token), UNLABELED, dtype=np.int32)
-    label[ranges(made.tokens.answer, count)] = ~inside
-    label[made.tokens.answer + count] = start < 0
-    return Tokens(made.tokens.token, made.tokens.offsets, made.tokens.answer, label=label, among=words)
+    label[made.tokens.answer] = start < 0
+    label[ranges(made.tokens.answer + 1, count)] = ~inside
+    return replace(made.tokens, label=label, among=words)
 
 
 def answer_words(tokenizer: Any) -> tuple[int, int]:
@@ -176,7 +177,7 @@ def read(
         done = 0
         for part in split(tokens.lengths, order, capacity):
             begin = np.concatenate([[0], np.cumsum(tokens.lengths[part])[:-1]])
-            places = ranges(begin + count[part] + 2, count[part] + 1)
+            places = ranges(begin, count[part] + 1)
             row = pack(tokens, part, device)
             states = hidden_states(causal, row, moved(places.astype(np.int32), device).long())
             parts.append((states.float() @ direction)[:, 0])
@@ -187,7 +188,7 @@ def read(
     starts = np.concatenate([[0], np.cumsum(count + 1)])
     told = np.empty(int(starts[-1]), dtype=np.float32)
     told[ranges(starts[:-1][order], count[order] + 1)] = flat
-    return Marks(made, told[ranges(starts[:-1], count)], told[starts[1:] - 1])
+    return Marks(made, told[ranges(starts[:-1] + 1, count)], told[starts[:-1]])
 
 
 def changed(before: Marks, tokenizer: Any, titles: Sequence[str], rows: Index, after: Marks) -> Marks:

@@ -51,7 +51,7 @@ class PoisonScanner(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    llm: Llm = Llm(layers=6, rank=32, alpha=64)
+    llm: Llm = Llm(layers=4, rank=32, alpha=64)
     """The language model that reads titles, and what of it learns. More layers read no better and take longer."""
     tuning: Tuning = Tuning(epochs=4, batch_size=128, learning_rate=1e-3, compiled=False)
     """How it is tuned in each round."""

@@ -66,6 +66,8 @@ class Tokens:
     or `None` if answers are what is learned. With `among`, places in it."""
     among: tuple[int, ...] = ()
     """Tokens that labels are chosen from, if they are few: no others are scored."""
+    both_ways: bool = False
+    """Whether each token sees all of its example instead of what stands before it."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "token", frozen(self.token, np.int32))

@@ -65,15 +65,18 @@ class Documents:
     """The same on the device, int32."""
     longest: int
     """Tokens of the longest document, or a bound of it."""
+    causal: bool = True
+    """Whether a token sees nothing behind its own place."""
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """Let each document see itself; see `Borders`."""
         if query.device.type == "cuda" and query.dtype is not torch.float32:
             q, k, v = query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)
-            return flash(q, k, v, self.offsets, self.offsets, self.longest, scale)[0][None]
+            return flash(q, k, v, self.offsets, self.offsets, self.longest, scale, self.causal)[0][None]
         fetched: Any = self.offsets
         borders: list[int] = list(self.bounds) or fetched.tolist()
-        return _on_cpu(query[0], key[0], value[0], borders, query.shape[1] // key.shape[1], scale)[None]
+        groups = query.shape[1] // key.shape[1]
+        return _on_cpu(query[0], key[0], value[0], borders, groups, scale, self.causal)[None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,6 +110,7 @@ class Sizes(NamedTuple):
     longest: int
     items: bool
     among: tuple[int, ...] = ()
+    both_ways: bool = False
 
 
 class Sheet(NamedTuple):
@@ -146,7 +150,8 @@ def lay_out(tokens: Tokens, index: IntArray, gpu: bool = False, examples: int = 
         # Few different lengths, each of which may mean another compilation; no document of padding is longer.
         longest, borders = max(PADDING, 1 << (longest - 1).bit_length()), ()
         arrays = _padded(arrays, max(room, len(index)) + 1 + TOKENS // PADDING)
-    sizes = Sizes(len(arrays[0]), len(arrays[2]) - 1, len(arrays[3]), longest, len(arrays) > 6, tokens.among)
+    ways = tokens.among, tokens.both_ways
+    sizes = Sizes(len(arrays[0]), len(arrays[2]) - 1, len(arrays[3]), longest, len(arrays) > 6, *ways)
     return Sheet(np.concatenate([array.astype(np.int32) for array in arrays]), sizes, borders)
 
 
@@ -162,11 +167,11 @@ def _padded(arrays: Sequence[NDArray[Any]], borders: int) -> list[NDArray[Any]]:
 
 def unfold(flat: Tensor, sizes: Sizes, bounds: tuple[int, ...] = ()) -> Pack:
     """Return the pack that a sheet holds, once it is on its device."""
-    tokens, documents, predicted, longest, items, among = sizes
+    tokens, documents, predicted, longest, items, among, both_ways = sizes
     widths = [tokens, tokens, documents + 1, predicted, predicted, predicted] + [tokens] * items
     token, position, offsets, predict, label, share, *rest = parts_of(flat, widths)
     weight = torch.where(share > 0, 1.0 / share.clamp(min=1), 0.0)
-    borders = Documents(bounds, offsets, longest)
+    borders = Documents(bounds, offsets, longest, not both_ways)
     held = [part.long() for part in (token, position, predict, label, *rest)]
     item = held[4] if items else None
     return Pack(held[0][None], held[1][None], borders, held[2], held[3], weight, item, among)
@@ -211,7 +216,7 @@ def packed_attention(
     documents: "Borders | None" = None,
     **unused: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention within each document, as transformers calls it.
+    """Attention within each document, as transformers calls it.
 
     Args:
         module: The attention layer; says how many queries share a key.
@@ -271,7 +276,9 @@ def flash(
     return out, total
 
 
-def _on_cpu(query: Tensor, key: Tensor, value: Tensor, bounds: Sequence[int], groups: int, scale: float) -> Tensor:
+def _on_cpu(
+    query: Tensor, key: Tensor, value: Tensor, bounds: Sequence[int], groups: int, scale: float, causal: bool
+) -> Tensor:
     heads, _, width = query.shape
     found: list[Tensor] = []
     for start, many, length in _alike(bounds):
@@ -279,7 +286,8 @@ def _on_cpu(query: Tensor, key: Tensor, value: Tensor, bounds: Sequence[int], gr
         # Queries that share a key head stand in one matrix with it, so keys and values are not repeated.
         q = query[:, start:end].reshape(heads // groups, groups, many, length, width).transpose(1, 2)
         q = q.reshape(-1, groups * length, width)
-        later = torch.full((length, length), -torch.inf, dtype=q.dtype, device=q.device).triu_(1).repeat(groups, 1)
+        hidden = -torch.inf if causal else 0.0
+        later = torch.full((length, length), hidden, dtype=q.dtype, device=q.device).triu_(1).repeat(groups, 1)
         k, v = (held[:, start:end].reshape(-1, length, width) for held in (key, value))
         scores = torch.baddbmm(later.expand(len(q), -1, -1), q, k.transpose(1, 2), alpha=scale)
         mixed = torch.bmm(torch.softmax(scores, dim=-1), v).view(-1, many, groups, length, width)
