@@ -36,7 +36,7 @@ def fit_scanner(
     llm: Annotated[
         str | None, typer.Option(help="What reads titles: an embedded model, a folder, a GGUF file or a hub id.")
     ] = None,
-    layers: Annotated[int | None, typer.Option(min=1, help="Layers of it kept; 6 by default.")] = None,
+    layers: Annotated[int | None, typer.Option(min=1, help="Layers of it kept; 4 by default.")] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of new triggers at most; 3 by default.")] = None,
     fpr: Annotated[float, typer.Option(help="Share of clean titles that may be flagged.")] = 0.01,
     agent: Annotated[
