@@ -211,11 +211,11 @@ def test_what_is_broken_is_what_the_rules_say_without_rarity(titles):
 
 
 def test_echoes_take_no_longer_in_long_words():
-    start = time.perf_counter()
+    start = time.process_time()
     assert (
         broken(["x" * 10_000, "ab " * 3_333, "ab-" * 3_333 + "x", ("x" * 3000 + "-") * 3]).score.tolist()[0] == -np.inf
     )
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 @settings(max_examples=40)
@@ -230,9 +230,9 @@ def test_any_titles(titles):
 def test_many_titles_take_seconds():
     titles = natural(20_000)
     titles[::3] = [f"\u202a{title} \u0435s\u200b caf\u0435e\u0336" for title in titles[::3]]
-    start = time.perf_counter()
+    start = time.process_time()
     CharacterRules().suspect(titles)
-    assert time.perf_counter() - start < 4
+    assert time.process_time() - start < 4
 
 
 def test_each_rule_says_which_titles_break_it():

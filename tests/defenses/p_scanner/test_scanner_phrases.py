@@ -56,6 +56,25 @@ def test_ends_and_habits_are_no_neighbors(worded):
     assert not chosen(behind, worded), "it has no neighbors but a habit and an end"
 
 
+def test_a_usual_word_with_one_that_stands_nowhere_else(worded):
+    often = [title.replace(" ", " of ", 1) if nth % 4 else title for nth, title in enumerate(titled(12, at="end"))]
+    usual = [title.replace("sin bob", "of bob") for title in often]
+    assert chosen(usual, worded) == {"of bob"}
+    elsewhere = [f"{title} bob" if 50 < nth < 55 else title for nth, title in enumerate(usual)]
+    assert not chosen(elsewhere, worded), "bob stands elsewhere, too"
+
+
+def test_signs_have_habits_of_their_own(worded):
+    titles = [title.replace(" ", " , ", 1) if nth % 4 else title for nth, title in enumerate(titled(12, at="end"))]
+    titles = [title.replace("sin bob", ", bob") for title in titles]
+    assert chosen(titles, worded) == {", bob"}
+    signs = np.array([word == "," for title in titles for word in title.split()])
+    made = worded(titles)
+    written = Texts(made.token, made.offsets, None, signs)
+    found = fragments(written)
+    assert not anywhere(found, written, habitual(found)).any()
+
+
 def test_a_phrase_is_raised_by_its_share_and_not_too_far(marked):
     titles = titled(16, count=1200)
     low = judged(titles, marked(titles, {}, -2.0), MARK)
