@@ -114,7 +114,8 @@ def run(options: argparse.Namespace, seed: int, held: list[str]) -> dict[str, ob
     kinds = [str(kind) for name in held for kind in rng.permutation(known[name])[: options.triggers]]
     now, told = planted(titles_of(options.path or HERE), kinds, seed, options.position)
     spec = PoisonScanner(without=tuple(held))
-    spec = spec.model_copy(update={"llm": spec.llm.model_copy(update={"layers": options.layers or None})})
+    llm = spec.llm.model_copy(update={"layers": options.layers or None})
+    spec = spec.model_copy(update={"llm": llm, "refresh": options.refresh or spec.refresh})
     began = time.perf_counter()
     fitted = spec.fit(now, seed, Workplace(pick_device(options.device)))
     seconds = round(time.perf_counter() - began, 1)
@@ -180,6 +181,7 @@ def main() -> None:
     parser.add_argument("--path", help="a folder of RecBole's atomic files instead of MovieLens-100K")
     parser.add_argument("--across", help="other folders of atomic files to judge, or `movielens_100k`; with commas")
     parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--refresh", type=int, help="epochs of later rounds; the scanner's own if not said")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--processes", type=int, default=1, help="fits beside each other, on a GPU")

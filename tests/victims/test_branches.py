@@ -1,6 +1,7 @@
 """Reading off what a model would write: against `generate`, a walk through the trie, and plain masked attention."""
 
 import sys
+from copy import deepcopy
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cowbird.errors import UserError
 from cowbird.victims.base import Workplace
 from cowbird.victims.language import branches, packing
 from cowbird.victims.language.branches import Branched, answers
@@ -225,27 +225,34 @@ def test_random_branches(learned, seed, count, each, capacity):
         assert free == (question.index(text) if len(words) < 7 and text in question else -1)
 
 
-def test_a_branch_that_no_window_holds_is_refused():
+@pytest.mark.parametrize("window", [2, 5, 9])
+def test_branches_are_seen_through_windows(window):
     config = transformers.MistralConfig(
         vocab_size=400,
         hidden_size=32,
         intermediate_size=64,
-        num_hidden_layers=1,
+        num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        sliding_window=8,
+        sliding_window=window,
     )
-    causal = plug_in(transformers.MistralForCausalLM(config)).eval()
+    torch.manual_seed(0)
+    config._attn_implementation = "eager"
+    plain, made = (transformers.MistralForCausalLM(deepcopy(config)).eval() for _ in range(2))
+    made.load_state_dict(plain.state_dict())
+    prompts = tokens(drawn(6, seed=2, shortest=1, longest=12))
+    known = [[[*first, *more] for more in ([], [7], [8, 9])] for first in ([3], [4, 5], [6], [3], [4], [5])]
     with torch.inference_mode():
-        answers(causal, tokens([[5, 6, 7, 8, 9, 10]]), [[[7], [8]]], END, CPU, longest=1)
-        with pytest.raises(UserError, match="window"):
-            answers(causal, tokens([[5, 6, 7, 8, 9, 10]]), [[[7, 8], [8]]], END, CPU, longest=1)
+        found = answers(plug_in(made), prompts, known, END, CPU, longest=6)
+        assert found.constrained.tolist() == narrowed(plain, prompts, None, known)
+        for text, words in zip(found.texts, generated(plain, prompts, None, 7), strict=True):
+            assert text == words[:6]
 
 
 # Attention
 
 
-def kernel(query, key, value, asks, told, longest, scale, causal=True):
+def kernel(query, key, value, asks, told, longest, scale, causal=True, window=None):
     """Compute what `packing.flash` does, in plain torch."""
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
@@ -258,6 +265,10 @@ def kernel(query, key, value, asks, told, longest, scale, causal=True):
         if causal:
             assert (a, b) == (c, d)
             scores = scores.masked_fill(torch.ones_like(scores[0]).triu(1).bool(), -torch.inf)
+        if window is not None:
+            assert (a, b) == (c, d)
+            far = (torch.arange(b - a)[:, None] - torch.arange(b - a)).abs() >= window
+            scores = scores.masked_fill(far, -torch.inf)
         total[:, a:b] = scores.logsumexp(dim=-1)
         out[a:b] = torch.einsum("hqk,khw->qhw", scores.softmax(dim=-1), value[c:d])
     return out, total
@@ -299,8 +310,8 @@ lengths = st.lists(
 
 
 @settings(max_examples=30, deadline=None)
-@given(lengths, st.sampled_from([(4, 1), (4, 2), (4, 4)]), st.booleans())
-def test_prompts_and_branches_see_what_they_may(questions, heads, gpu):
+@given(lengths, st.sampled_from([(4, 1), (4, 2), (4, 4)]), st.booleans(), st.sampled_from([None, 1, 2, 3, 6]))
+def test_prompts_and_branches_see_what_they_may(questions, heads, gpu, window):
     asks = borders(prompt for prompt, _ in questions)
     told = borders(width for _, row in questions for width in row)
     groups = told[::3]
@@ -314,11 +325,16 @@ def test_prompts_and_branches_see_what_they_may(questions, heads, gpu):
     seen = torch.tensor(
         [[j <= i and q == p and c in (-1, b) for j, (p, c) in enumerate(what)] for i, (q, b) in enumerate(what)]
     )
+    place = [n for prompt, _ in questions for n in range(prompt)]
+    place += [prompt + n for prompt, row in questions for width in row for n in range(width)]
+    if window is not None:
+        seen &= torch.tensor(place)[:, None] - torch.tensor(place) < window
     query, key, value = states(*heads, count)
     wanted = masked(query, key, value, seen, 0.3)
     with pytest.MonkeyPatch.context() as patch:
+        gpu &= window is None
         patch.setattr(branches, "flash", kernel if gpu else pytest.fail)
-        found = made.attend(query.as_subclass(OnGpu) if gpu else query, key, value, 0.3)
+        found = made.attend(query.as_subclass(OnGpu) if gpu else query, key, value, 0.3, window)
     assert found.shape == (1, count, 4, 8)
     # Shares of the two parts are float32 on a GPU.
     tolerance = 1e-5 if gpu else 1e-12
@@ -327,15 +343,21 @@ def test_prompts_and_branches_see_what_they_may(questions, heads, gpu):
 
 @pytest.mark.parametrize("heads", [(4, 1), (4, 2), (4, 4)])
 @pytest.mark.parametrize("gpu", [False, True])
-def test_documents_see_themselves(heads, gpu, monkeypatch):
+@pytest.mark.parametrize("window", [None, 1, 3])
+@pytest.mark.parametrize("causal", [False, True])
+def test_documents_see_themselves(heads, gpu, window, causal, monkeypatch):
     monkeypatch.setattr(packing, "flash", kernel if gpu else pytest.fail)
     bounds = borders([3, 1, 5])
     owner = torch.tensor([0, 0, 0, 1, 2, 2, 2, 2, 2])
-    seen = (owner[:, None] == owner) & torch.ones(9, 9).tril().bool()
+    seen = owner[:, None] == owner
+    if causal:
+        seen &= torch.ones(9, 9).tril().bool()
+    if window is not None:
+        seen &= (torch.arange(9)[:, None] - torch.arange(9)).abs() < window
     query, key, value = states(*heads, 9)
     wanted = masked(query, key, value, seen, 0.3)
-    documents = Documents(() if gpu else bounds, whole(bounds), 5)
-    found = documents.attend(query.as_subclass(OnGpu) if gpu else query, key, value, 0.3)
+    documents = Documents(() if gpu else bounds, whole(bounds), 5, causal)
+    found = documents.attend(query.as_subclass(OnGpu) if gpu else query, key, value, 0.3, window)
     torch.testing.assert_close(found.as_subclass(torch.Tensor), wanted, rtol=1e-12, atol=1e-12)
 
 
@@ -350,12 +372,13 @@ def test_float32_on_a_gpu_takes_no_kernel(monkeypatch):
         each.attend(query.as_subclass(OnGpu), key, value, 0.3)
         with pytest.raises(BaseException, match="kernel"):
             each.attend(query.half().as_subclass(OnGpu), key.half(), value.half(), 0.3)
+    made.attend(query.half().as_subclass(OnGpu), key.half(), value.half(), 0.3, 2)
 
 
 def test_answers_by_a_gpu_s_kernel(learned, monkeypatch):
     one = asked(learned)
     monkeypatch.setattr(branches, "flash", kernel)
-    monkeypatch.setattr(Branched, "_on_cpu", Branched._on_gpu)
+    monkeypatch.setattr(Branched, "_on_cpu", lambda self, *given: self._on_gpu(*given[:-1]))
     for capacity in (1, 60, 10**6):
         other = asked(learned, capacity=capacity)
         assert np.array_equal(one.free, other.free)

@@ -1,5 +1,6 @@
 """A packed step computes what plain transformers compute for one example at a time."""
 
+from copy import deepcopy
 from dataclasses import replace
 from itertools import pairwise
 
@@ -289,16 +290,34 @@ def test_split_covers_each_example_once(lengths, capacity, random):
         assert lengths[part].sum() + lengths[after[0]] > capacity, "no row ends before it is full"
 
 
+SMALL = {
+    "vocab_size": 400,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+}
+
+
+@pytest.mark.parametrize("window", [1, 4, 40, 100])
+def test_windows_are_those_of_the_plain_model(window):
+    kinds = ["sliding_attention", "full_attention"]
+    config = transformers.Gemma3TextConfig(**SMALL, sliding_window=window, layer_types=kinds)
+    config._attn_implementation = "eager"
+    torch.manual_seed(0)
+    plain, packed = (transformers.Gemma3ForCausalLM(deepcopy(config)).eval() for _ in range(2))
+    packed.load_state_dict(plain.state_dict())
+    causal, tokens = plug_in(packed), build(LENGTHS)
+    for row, found in zip(rows(tokens), states(causal, tokens, everything(tokens)), strict=True):
+        with torch.inference_mode():
+            wanted = plain.base_model(input_ids=row[None], use_cache=False).last_hidden_state[0]
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
 def test_what_packed_attention_can_not_do_is_refused():
-    config = transformers.MistralConfig(
-        vocab_size=400,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=1,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        sliding_window=8,
-    )
-    causal, tokens = plug_in(transformers.MistralForCausalLM(config)), build([(9, 1)])
-    with pytest.raises(UserError):
+    config = transformers.Gemma2Config(**SMALL, attn_logit_softcapping=50.0)
+    causal, tokens = plug_in(transformers.Gemma2ForCausalLM(config)), build([(9, 1)])
+    with pytest.raises(UserError, match="caps"):
         states(causal, tokens, everything(tokens))

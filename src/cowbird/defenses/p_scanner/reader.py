@@ -191,6 +191,22 @@ def read(
     return Marks(made, told[ranges(starts[:-1] + 1, count)], told[starts[:-1]])
 
 
+def some(known: Marks, tokenizer: Any, titles: Sequence[str], rows: Sequence[int]) -> Marks:
+    """Return the marks of some titles of a catalogue, without reading them again.
+
+    Args:
+        known: The marks of all titles.
+        tokenizer: The model's.
+        titles: All titles.
+        rows: Which are wanted, in the order wanted.
+    """
+    made = pages(tokenizer, [titles[row] for row in rows])
+    chosen = np.asarray(rows, dtype=np.int64)
+    return Marks(
+        made, known.mark[ranges(known.pages.offsets[:-1][chosen], np.diff(made.offsets))], known.verdict[chosen]
+    )
+
+
 def changed(before: Marks, tokenizer: Any, titles: Sequence[str], rows: Index, after: Marks) -> Marks:
     """Return the marks of a catalogue some of whose titles were changed, without reading the others again.
 

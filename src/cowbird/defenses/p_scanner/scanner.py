@@ -25,7 +25,7 @@ from cowbird.defenses.p_scanner.fitted import FittedScanner, Record, Round
 from cowbird.defenses.p_scanner.fragments import fragments
 from cowbird.defenses.p_scanner.habits import texts
 from cowbird.defenses.p_scanner.lesson import Lesson
-from cowbird.defenses.p_scanner.reader import Marks, answer_words, changed, pages, read
+from cowbird.defenses.p_scanner.reader import Marks, answer_words, changed, pages, read, some
 from cowbird.defenses.p_scanner.recipes import FAMILIES, POSITIONS, Planted, Recipe, plant
 from cowbird.defenses.p_scanner.trust import doubts
 from cowbird.errors import UserError
@@ -54,7 +54,9 @@ class PoisonScanner(BaseModel):
     llm: Llm = Llm(layers=4, rank=32, alpha=64)
     """The language model that reads titles, and what of it learns. More layers read no better and take longer."""
     tuning: Tuning = Tuning(epochs=4, batch_size=128, learning_rate=1e-3, compiled=False)
-    """How it is tuned in each round."""
+    """How it is tuned in the first round."""
+    refresh: int = Field(default=2, ge=1)
+    """Epochs of each later round, which goes on from what earlier ones learned; else they are tuned as in the first."""
     agent: EmbeddedAgent | OpenAIAgent | SerializeAsAny[InstanceOf[Agent]] = EmbeddedAgent()
     """What proposes triggers."""
     rounds: int = Field(default=3, ge=1)
@@ -119,6 +121,7 @@ class _Fit:
         self.recipes: list[Recipe] = []
         self.rounds: list[Round] = []
         self.scanner: FittedScanner | None = None
+        self.marks: Marks | None = None
 
     def run(self) -> FittedScanner:
         last: tuple[Outcome, ...] = ()
@@ -135,7 +138,7 @@ class _Fit:
                 last = before
                 break
             self._learn(number)
-            marks = self._read(self.titles)
+            self.marks = marks = self._read(self.titles)
             self.scanner = self._weighed(number, marks)
             after = self._outcomes(proposed, number)
             made = Round(
@@ -181,10 +184,12 @@ class _Fit:
         taught = [self.titles[row] for row in rows]
         lesson = Lesson(self.loaded.tokenizer, taught, self.recipes, answer_words(self.loaded.tokenizer), seed)
         done = None if place.folder is None else place.folder / f"round-{number}.safetensors"
-        key = f"{lesson.key}-{self.spec.tuning!r}-{self.spec.llm!r}-{seed}"
+        again = {} if number == 1 else {"epochs": self.spec.refresh}
+        tuning = self.spec.tuning.model_copy(update=again)
+        key = f"{lesson.key}-{tuning!r}-{self.spec.llm!r}-{seed}"
         if done is not None and self._recall(done, key):
             return
-        tune(self.loaded.model, lesson, self.spec.tuning, seed, own)
+        tune(self.loaded.model, lesson, tuning, seed, own)
         if done is not None:
             write_tensors(done, dict(self._learning()), {"cowbird": key})
 
@@ -219,16 +224,15 @@ class _Fit:
         titles = [self.titles[row] for row in rows]
         drawn: list[int] = rng.permutation(len(self.recipes))[: self.spec.plantings].tolist()
         chosen = [self.recipes[nth] for nth in drawn]
-        known = self._read(titles)
+        known = some(marks, self.loaded.tokenizer, self.titles, rows)
         shown = self._shown(_few(chosen), f"round {number}, weighing evidence")
-        lessons = [self._taught(self._planted(titles, known, some, rng), rng) for some in shown]
+        lessons = [self._taught(self._planted(titles, known, group, rng), rng) for group in shown]
         described, planted, share = (np.concatenate(column) for column in zip(*lessons, strict=True))
         weights = weighed(described, planted, share)
         judged_all, shared = judged_together(self.titles, marks, weights)
         held: list[int] = np.flatnonzero(self.held).tolist()
-        apart = judged_apart(
-            self._read([self.titles[row] for row in held]), [self.titles[row] for row in held], weights
-        )
+        alone = some(marks, self.loaded.tokenizer, self.titles, held)
+        apart = judged_apart(alone, [self.titles[row] for row in held], weights)
         record = Record(
             llm=self.spec.llm,
             tuning=self.spec.tuning,
@@ -284,18 +288,18 @@ class _Fit:
 
     def _outcomes(self, recipes: Sequence[Recipe], number: int) -> tuple[Outcome, ...]:
         """Measure how many titles the scanner catches of those that some of the triggers stand in."""
-        scanner = self.scanner
-        assert scanner is not None
+        scanner, marks = self.scanner, self.marks
+        assert scanner is not None and marks is not None
         rng = stream(self.seed, "outcomes", number)
         drawn: list[int] = np.sort(rng.permutation(len(recipes))[: self.spec.plantings]).tolist()
         rows: list[int] = np.sort(rng.permutation(np.flatnonzero(self.trust))[:READ]).tolist()
         titles = [self.titles[row] for row in rows]
-        known, bar = self._read(titles), scanner.threshold()
+        known, bar = some(marks, self.loaded.tokenizer, self.titles, rows), scanner.threshold()
         found: list[Outcome] = []
-        for some in self._shown(_few([recipes[nth] for nth in drawn]), f"round {number}, trying triggers"):
-            planting = self._planted(titles, known, some, rng)
+        for group in self._shown(_few([recipes[nth] for nth in drawn]), f"round {number}, trying triggers"):
+            planting = self._planted(titles, known, group, rng)
             flagged = judged(planting.titles, planting.marks, scanner.record.weights).score > bar
-            pairs = zip(some, planting.groups, strict=True)
+            pairs = zip(group, planting.groups, strict=True)
             found += [Outcome(recipe=recipe, rate=float(flagged[group].mean())) for recipe, group in pairs if group]
         return tuple(found)
 

@@ -42,7 +42,7 @@ class Branched:
     longest: int
     """Tokens of the longest prompt with its longest branch, or of all branches of one."""
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None = None) -> Tensor:
         """Let prompts see themselves, and branches their prompt and themselves.
 
         Args:
@@ -50,14 +50,17 @@ class Branched:
             key: Shape `[1, key heads, tokens, width]`.
             value: The same shape as `key`.
             scale: Factor of the scores.
+            window: No token sees another that is this far away or farther, a branch's tokens counted on from its
+                prompt's; any if `None`.
 
         Returns:
             Shape `[1, tokens, heads, width]`.
         """
         q, k, v = query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)
-        if query.device.type == "cuda" and query.dtype is not torch.float32:
+        # Branches of one prompt ask from different places, which the kernel has one window for.
+        if query.device.type == "cuda" and query.dtype is not torch.float32 and window is None:
             return self._on_gpu(q, k, v, scale)[None]
-        return self._on_cpu(q, k, v, scale)[None]
+        return self._on_cpu(q, k, v, scale, window)[None]
 
     def _on_gpu(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         border = self.prompts[-1]
@@ -69,29 +72,34 @@ class Branched:
         mixed = own.float() * share + seen.float() * (1 - share)
         return torch.cat([first, mixed.to(first.dtype)])
 
-    def _on_cpu(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    def _on_cpu(self, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None) -> Tensor:
         groups, border = q.shape[1] // k.shape[1], self.prompts[-1]
         k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
         firsts: list[Tensor] = []
         rest: list[Tensor] = []
         for nth, (start, end) in enumerate(pairwise(self.prompts)):
-            firsts.append(_softmax_sum(q[start:end], k[start:end], v[start:end], scale, torch.zeros(0)))
+            firsts.append(_softmax_sum(q[start:end], k[start:end], v[start:end], scale, torch.zeros(0), window))
             ends = self.branches[nth * self.each : (nth + 1) * self.each + 1]
             mine = slice(border + ends[0], border + ends[-1])
             number = torch.repeat_interleave(torch.arange(self.each), torch.tensor(np.diff(ends)))
             keys, values = torch.cat([k[start:end], k[mine]]), torch.cat([v[start:end], v[mine]])
-            rest.append(_softmax_sum(q[mine], keys, values, scale, number))
+            rest.append(_softmax_sum(q[mine], keys, values, scale, number, window))
         return torch.cat(firsts + rest)
 
 
-def _softmax_sum(q: Tensor, k: Tensor, v: Tensor, scale: float, number: Tensor) -> Tensor:
+def _softmax_sum(q: Tensor, k: Tensor, v: Tensor, scale: float, number: Tensor, window: int | None) -> Tensor:
     """Attend; the last keys belong to the queries, each of which sees only those of its number up to itself."""
     before = len(k) - len(q)
     seen = torch.ones(len(q), len(k), dtype=torch.bool, device=q.device)
     seen[:, before:] = torch.ones(len(q), len(q), device=q.device).tril().bool()
+    # Places are counted on from the prompt's, anew for each number.
+    nth, size = torch.arange(len(q), device=q.device), torch.arange(before, device=q.device)
     if len(number):
         number = number.to(q.device)
         seen[:, before:] &= number[:, None] == number
+        nth = nth - torch.searchsorted(number, number)
+    if window is not None:
+        seen &= (before + nth)[:, None] - torch.cat([size, before + nth]) < window
     scores = torch.einsum("qhd,khd->hqk", q, k) * scale
     weights = torch.softmax(scores.masked_fill(~seen, -torch.inf), dim=-1)
     return torch.einsum("hqk,khd->qhd", weights, v)
@@ -196,7 +204,6 @@ def _read(
         arrays.append(np.concatenate([item, np.full(told[-1], -1)]))
     flat = moved(np.concatenate([array.astype(np.int32) for array in arrays]), device)
     parts = [piece.contiguous() for piece in parts_of(flat, [len(array) for array in arrays])]
-    # A model's window must hold a prompt with any branch of it.
     longest = int(max((long + wide.reshape(-1, each).max(axis=1)).max(), np.diff(grouped).max()))
     borders = Branched(tuple(asked.tolist()), tuple(told.tolist()), each, (parts[4], parts[5], parts[6]), longest)
     given = embedded(causal, parts[0].long()[None], parts[7].long() if len(parts) > 7 else None, inputs)

@@ -40,7 +40,7 @@ class Borders(Protocol):
     longest: int
     """Tokens of the longest part, or a bound of it."""
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None = None) -> Tensor:
         """Attend within the borders.
 
         Args:
@@ -48,6 +48,7 @@ class Borders(Protocol):
             key: Shape `[1, key heads, tokens, width]`.
             value: The same shape as `key`.
             scale: Factor of the scores.
+            window: No token sees another that is this far away or farther; any if `None`.
 
         Returns:
             Shape `[1, tokens, heads, width]`.
@@ -68,15 +69,15 @@ class Documents:
     causal: bool = True
     """Whether a token sees nothing behind its own place."""
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None = None) -> Tensor:
         """Let each document see itself; see `Borders`."""
         if query.device.type == "cuda" and query.dtype is not torch.float32:
             q, k, v = query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)
-            return flash(q, k, v, self.offsets, self.offsets, self.longest, scale, self.causal)[0][None]
+            return flash(q, k, v, self.offsets, self.offsets, self.longest, scale, self.causal, window)[0][None]
         fetched: Any = self.offsets
         borders: list[int] = list(self.bounds) or fetched.tolist()
         groups = query.shape[1] // key.shape[1]
-        return _on_cpu(query[0], key[0], value[0], borders, groups, scale, self.causal)[None]
+        return _on_cpu(query[0], key[0], value[0], borders, groups, scale, self.causal, window)[None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -229,21 +230,21 @@ def packed_attention(
         unused: What other implementations are told.
 
     Raises:
-        UserError: If the model attends within a window shorter than a document, or caps its scores.
+        UserError: If the model caps its scores.
 
     Returns:
         Shape `[1, tokens, heads, width]`, and no attention weights.
     """
     if documents is None:
         raise RuntimeError("packed attention was called without documents")
-    window, cap = unused.get("sliding_window"), unused.get("softcap")
-    if cap or (window and documents.longest > window):
+    if unused.get("softcap"):
         raise UserError(
-            "This language model's attention has a sliding window or a soft cap, which packed rows do not.",
-            "Use another language model, or examples no longer than the window.",
+            "This language model's attention caps its scores, which packed rows do not.", "Use another language model."
         )
+    window = unused.get("sliding_window")
+    reach = None if window is None or documents.longest <= window else window
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return documents.attend(query, key, value, scale), None
+    return documents.attend(query, key, value, scale, reach), None
 
 
 def flash(
@@ -255,6 +256,7 @@ def flash(
     longest: int,
     scale: float,
     causal: bool = True,
+    window: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Attention of each document's queries over its keys, by one kernel.
 
@@ -267,17 +269,28 @@ def flash(
         longest: No document has more queries or keys.
         scale: Factor of the scores.
         causal: Whether a query sees nothing behind its own place (then both borders are the same).
+        window: No query sees a key that is this far away or farther (then both borders are the same).
 
     Returns:
         Shape `[queries, heads, width]`, and the logarithm of each query's sum of exponentials, `[heads, queries]`.
     """
     attend: Any = torch.ops.aten._flash_attention_forward
-    out, total, *_ = attend(query, key, value, asks, told, longest, longest, 0.0, causal, False, scale=scale)
+    sides: dict[str, int] = {}
+    if window is not None:
+        sides = {"window_size_left": window - 1, "window_size_right": 0 if causal else window - 1}
+    out, total, *_ = attend(query, key, value, asks, told, longest, longest, 0.0, causal, False, scale=scale, **sides)
     return out, total
 
 
 def _on_cpu(
-    query: Tensor, key: Tensor, value: Tensor, bounds: Sequence[int], groups: int, scale: float, causal: bool
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bounds: Sequence[int],
+    groups: int,
+    scale: float,
+    causal: bool,
+    window: int | None,
 ) -> Tensor:
     heads, _, width = query.shape
     found: list[Tensor] = []
@@ -287,7 +300,11 @@ def _on_cpu(
         q = query[:, start:end].reshape(heads // groups, groups, many, length, width).transpose(1, 2)
         q = q.reshape(-1, groups * length, width)
         hidden = -torch.inf if causal else 0.0
-        later = torch.full((length, length), hidden, dtype=q.dtype, device=q.device).triu_(1).repeat(groups, 1)
+        later = torch.full((length, length), hidden, dtype=q.dtype, device=q.device).triu_(1)
+        if window is not None:
+            place = torch.arange(length, device=q.device)
+            later.masked_fill_((place[:, None] - place).abs() >= window, -torch.inf)
+        later = later.repeat(groups, 1)
         k, v = (held[:, start:end].reshape(-1, length, width) for held in (key, value))
         scores = torch.baddbmm(later.expand(len(q), -1, -1), q, k.transpose(1, 2), alpha=scale)
         mixed = torch.bmm(torch.softmax(scores, dim=-1), v).view(-1, many, groups, length, width)

@@ -66,10 +66,10 @@ class Predicted(NamedTuple):
 class Unfused(Branched):
     """Attention in plain steps on every device: the fused kernel's sums of exponentials have no gradients."""
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None = None) -> Tensor:
         """Let prompts see themselves, and branches their prompt and themselves; see `Branched.attend`."""
         q, k, v = query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)
-        return self._on_cpu(q, k, v, scale)[None]
+        return self._on_cpu(q, k, v, scale, window)[None]
 
 
 class LanguageProbe(Probe):
@@ -195,7 +195,6 @@ def _passes(
     # An answer's last token predicts nothing that is asked for.
     rest = tokens.lengths.reshape(-1, each) - shared[:, None] - 1
     most = BRANCHES if learns or probe.device.type == "cpu" else probe.capacity
-    most = min(most, getattr(causal.config, "sliding_window", None) or most)
     for part in split(shared, np.arange(len(grid)), probe.capacity // 2):
         room = min(probe.capacity // 2, most * len(part))
         for texts in split(rest[part].sum(axis=0), np.arange(each), room):
