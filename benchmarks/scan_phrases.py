@@ -12,7 +12,6 @@ import shlex
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from cowbird.defenses.p_scanner.fragments import fragments
@@ -20,11 +19,10 @@ from cowbird.defenses.p_scanner.habits import habitual, texts
 from cowbird.defenses.p_scanner.phrases import anywhere
 from cowbird.defenses.p_scanner.reader import pages
 from cowbird.files import write_text
-from cowbird.plugins import find
 from cowbird.rng import stream
 from cowbird.victims.language.llm import Llm, load
+from scan_holdout import HERE, titles_of
 
-HERE = "movielens_100k"
 PHRASES = ("Sin Bob", "of Orlando", "Red Moon", "Special Offer", "the Quux")
 
 
@@ -49,17 +47,16 @@ def main() -> None:
     tokenizer = load(Llm(layers=1), torch.device("cpu"), torch.float32).tokenizer
     told: list[dict[str, object]] = []
     for path in (HERE, *(path for path in options.paths.split(",") if path)):
-        source = find("dataset", HERE)() if path == HERE else find("dataset", "atomic")(path=path)
-        titles = list(dict.fromkeys(source.load().items.titles))
+        titles = list(dict.fromkeys(titles_of(path)))
         for phrase in ("", *options.phrases.split(",")):
             now, rows = planted(titles, phrase) if phrase else (titles, set[int]())
             made = pages(tokenizer, now)
             written = texts(now, made)
             found = fragments(written)
             held: set[int] = set(found.row[anywhere(found, written, habitual(found))[found.number]].tolist())
-            spared = np.mean([row in held for row in range(len(now)) if row not in rows])
+            clean, others = len(held - rows), len(now) - len(rows)
             row = {"catalogue": Path(path).name, "titles": len(titles), "phrase": phrase, "planted": len(rows)}
-            told.append(row | {"found": len(held & rows), "clean": len(held - rows), "clean_share": float(spared)})
+            told.append(row | {"found": len(held & rows), "clean": clean, "clean_share": clean / others})
             print(json.dumps(told[-1]), flush=True)
     if options.out:
         command = f"python benchmarks/scan_phrases.py {shlex.join(sys.argv[1:])}"

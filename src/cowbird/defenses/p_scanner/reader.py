@@ -197,10 +197,10 @@ def some(known: Marks, tokenizer: Any, titles: Sequence[str], rows: Sequence[int
     Args:
         known: The marks of all titles.
         tokenizer: The model's.
-        titles: All titles.
-        rows: Which are wanted, in the order wanted.
+        titles: Those that are wanted.
+        rows: Which they are, in the same order.
     """
-    made = pages(tokenizer, [titles[row] for row in rows])
+    made = pages(tokenizer, titles)
     chosen = np.asarray(rows, dtype=np.int64)
     return Marks(
         made, known.mark[ranges(known.pages.offsets[:-1][chosen], np.diff(made.offsets))], known.verdict[chosen]

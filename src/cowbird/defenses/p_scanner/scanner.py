@@ -224,15 +224,15 @@ class _Fit:
         titles = [self.titles[row] for row in rows]
         drawn: list[int] = rng.permutation(len(self.recipes))[: self.spec.plantings].tolist()
         chosen = [self.recipes[nth] for nth in drawn]
-        known = some(marks, self.loaded.tokenizer, self.titles, rows)
+        known = some(marks, self.loaded.tokenizer, titles, rows)
         shown = self._shown(_few(chosen), f"round {number}, weighing evidence")
         lessons = [self._taught(self._planted(titles, known, group, rng), rng) for group in shown]
         described, planted, share = (np.concatenate(column) for column in zip(*lessons, strict=True))
         weights = weighed(described, planted, share)
         judged_all, shared = judged_together(self.titles, marks, weights)
         held: list[int] = np.flatnonzero(self.held).tolist()
-        alone = some(marks, self.loaded.tokenizer, self.titles, held)
-        apart = judged_apart(alone, [self.titles[row] for row in held], weights)
+        kept = [self.titles[row] for row in held]
+        apart = judged_apart(some(marks, self.loaded.tokenizer, kept, held), kept, weights)
         record = Record(
             llm=self.spec.llm,
             tuning=self.spec.tuning,
@@ -294,7 +294,7 @@ class _Fit:
         drawn: list[int] = np.sort(rng.permutation(len(recipes))[: self.spec.plantings]).tolist()
         rows: list[int] = np.sort(rng.permutation(np.flatnonzero(self.trust))[:READ]).tolist()
         titles = [self.titles[row] for row in rows]
-        known, bar = some(marks, self.loaded.tokenizer, self.titles, rows), scanner.threshold()
+        known, bar = some(marks, self.loaded.tokenizer, titles, rows), scanner.threshold()
         found: list[Outcome] = []
         for group in self._shown(_few([recipes[nth] for nth in drawn]), f"round {number}, trying triggers"):
             planting = self._planted(titles, known, group, rng)

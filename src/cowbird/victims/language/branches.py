@@ -92,14 +92,14 @@ def _softmax_sum(q: Tensor, k: Tensor, v: Tensor, scale: float, number: Tensor, 
     before = len(k) - len(q)
     seen = torch.ones(len(q), len(k), dtype=torch.bool, device=q.device)
     seen[:, before:] = torch.ones(len(q), len(q), device=q.device).tril().bool()
-    # Places are counted on from the prompt's, anew for each number.
-    nth, size = torch.arange(len(q), device=q.device), torch.arange(before, device=q.device)
+    number = number.to(q.device)
     if len(number):
-        number = number.to(q.device)
         seen[:, before:] &= number[:, None] == number
-        nth = nth - torch.searchsorted(number, number)
     if window is not None:
-        seen &= (before + nth)[:, None] - torch.cat([size, before + nth]) < window
+        place = torch.arange(len(k), device=q.device)
+        if len(number):  # counted on from the prompt's, anew for each number
+            place[before:] -= torch.searchsorted(number, number)
+        seen &= place[before:, None] - place < window
     scores = torch.einsum("qhd,khd->hqk", q, k) * scale
     weights = torch.softmax(scores.masked_fill(~seen, -torch.inf), dim=-1)
     return torch.einsum("hqk,khd->qhd", weights, v)

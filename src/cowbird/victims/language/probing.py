@@ -195,6 +195,8 @@ def _passes(
     # An answer's last token predicts nothing that is asked for.
     rest = tokens.lengths.reshape(-1, each) - shared[:, None] - 1
     most = BRANCHES if learns or probe.device.type == "cpu" else probe.capacity
+    # Within a model's window the kernel is taken, which makes no scores of all pairs.
+    most = min(most, getattr(causal.config, "sliding_window", None) or most)
     for part in split(shared, np.arange(len(grid)), probe.capacity // 2):
         room = min(probe.capacity // 2, most * len(part))
         for texts in split(rest[part].sum(axis=0), np.arange(each), room):
