@@ -249,6 +249,24 @@ def test_branches_are_seen_through_windows(window):
             assert text == words[:6]
 
 
+def test_only_a_window_that_hides_something_keeps_the_kernel_away(monkeypatch):
+    """All branches of a question together may be longer than a window that each of them fits into."""
+    monkeypatch.setattr(branches, "flash", kernel)
+    asks, told = (0, 4, 7), (0, 2, 5, 7, 9)
+    made = Branched(asks, told, 2, (whole(asks), whole(told), whole(told[::2])), 5)
+    assert made.reach == 7
+    query, key, value = states(4, 2, 16)
+    query = query.as_subclass(OnGpu)
+    with monkeypatch.context() as patch:
+        patch.setattr(Branched, "_on_cpu", lambda *given: pytest.fail("no kernel"))
+        for window in (None, 7, 8):
+            packing.packed_attention(None, query, key, value, None, documents=made, sliding_window=window)
+    monkeypatch.setattr(Branched, "_on_cpu", lambda self, q, k, v, scale, window: q * window)
+    found, _ = packing.packed_attention(None, query, key, value, None, documents=made, sliding_window=6)
+    assert found.shape == (1, 16, 4, 8)
+    assert torch.equal(found[0].as_subclass(torch.Tensor), 6 * query.as_subclass(torch.Tensor)[0].transpose(0, 1))
+
+
 # Attention
 
 

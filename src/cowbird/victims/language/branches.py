@@ -40,7 +40,13 @@ class Branched:
     offsets: tuple[Tensor, Tensor, Tensor]
     """On the device, int32: borders of prompts, of branches, and of each prompt's branches together."""
     longest: int
-    """Tokens of the longest prompt with its longest branch, or of all branches of one."""
+    """Tokens of the longest prompt, or of all branches of one, or a bound of it: what asks or is asked at once."""
+
+    @property
+    def reach(self) -> int:
+        """Tokens of the longest prompt with its longest branch; see `packing.Borders`."""
+        longest = np.diff(self.branches).reshape(-1, self.each).max(axis=1)
+        return int((np.diff(self.prompts) + longest).max())
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None = None) -> Tensor:
         """Let prompts see themselves, and branches their prompt and themselves.
@@ -204,7 +210,7 @@ def _read(
         arrays.append(np.concatenate([item, np.full(told[-1], -1)]))
     flat = moved(np.concatenate([array.astype(np.int32) for array in arrays]), device)
     parts = [piece.contiguous() for piece in parts_of(flat, [len(array) for array in arrays])]
-    longest = int(max((long + wide.reshape(-1, each).max(axis=1)).max(), np.diff(grouped).max()))
+    longest = int(max(long.max(), np.diff(grouped).max()))
     borders = Branched(tuple(asked.tolist()), tuple(told.tolist()), each, (parts[4], parts[5], parts[6]), longest)
     given = embedded(causal, parts[0].long()[None], parts[7].long() if len(parts) > 7 else None, inputs)
     out = causal.base_model(**given, position_ids=parts[1].long()[None], use_cache=False, documents=borders)

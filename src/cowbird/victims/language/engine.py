@@ -6,8 +6,9 @@ recorded once for each size of row and replayed from then on. Rows are padded to
 (`packing.lay_out`). `serving` does for scoring what can be done without gradients.
 """
 
+import importlib
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,11 @@ from cowbird.victims.language.packing import Sheet, Sizes, answer_loss, moved, p
 from cowbird.victims.language.weights import Merged, Weights
 from cowbird.victims.sequential.repeatable import recording, repeatable
 from cowbird.victims.workplace import own_stream
+
+
+COMPILATIONS = 64
+"""Kinds of layers times kinds of rows that are compiled, at most; torch gives up after 8, and layers then run as they
+come. Gemma 3 alone has two kinds of layers."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +38,14 @@ class Items:
 
 @contextmanager
 def compiled(causal: Any, wanted: bool) -> Generator[None]:
-    """Compile the layers of a causal LM, each alone: they are alike, so one compilation serves all of them."""
+    """Compile the layers of a causal LM, each alone: they are alike, so one compilation serves all of a kind."""
     layers: list[Any] = list(getattr(causal.base_model, "layers", [])) if wanted else []
     for layer in layers:
         layer.compile(dynamic=True)
+    compiler: Any = importlib.import_module("torch._dynamo.config") if layers else None
     try:
-        yield
+        with compiler.patch(recompile_limit=COMPILATIONS) if layers else nullcontext():
+            yield
     finally:
         for layer in layers:
             layer._compiled_call_impl = None

@@ -140,16 +140,18 @@ class LLaRA(Chooser):
     ) -> Projector | None:
         if self.prompts == "text":
             return None
-        inputs = loaded.model.get_input_embeddings().weight
-        spread = float(inputs.detach().float().std())
+        inputs = loaded.model.get_input_embeddings()
+        with torch.no_grad():  # some models scale what they look up
+            spread = inputs(torch.arange(len(inputs.weight), device=place.device)).float().std().item()
+        hidden = inputs.weight.shape[1]
         if start is not None and start.projector is not None:
             held = start.projector.state_dict()
             held["table"] = held["table"][: len(data.items)]
-            projector = Projector(held["table"].cpu(), inputs.shape[1], spread, torch_stream(seed, "projector"))
+            projector = Projector(held["table"].cpu(), hidden, spread, torch_stream(seed, "projector"))
             projector.load_state_dict(held)
         else:
             embeddings = self._embeddings(data, seed, place)
-            projector = Projector(embeddings, inputs.shape[1], spread, torch_stream(seed, "projector"))
+            projector = Projector(embeddings, hidden, spread, torch_stream(seed, "projector"))
         return projector.to(place.device)
 
     def _embeddings(self, data: TrainingData, seed: int, place: Workplace) -> Tensor:

@@ -37,8 +37,10 @@ so many tokens. No kernel may be told of a longest document that is shorter than
 class Borders(Protocol):
     """What sees what in a row."""
 
-    longest: int
-    """Tokens of the longest part, or a bound of it."""
+    @property
+    def reach(self) -> int:
+        """Tokens that the farthest one seen is away, its own place counted, or a bound of it."""
+        ...
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None = None) -> Tensor:
         """Attend within the borders.
@@ -68,6 +70,11 @@ class Documents:
     """Tokens of the longest document, or a bound of it."""
     causal: bool = True
     """Whether a token sees nothing behind its own place."""
+
+    @property
+    def reach(self) -> int:
+        """See `Borders`."""
+        return self.longest
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None = None) -> Tensor:
         """Let each document see itself; see `Borders`."""
@@ -242,9 +249,9 @@ def packed_attention(
             "This language model's attention caps its scores, which packed rows do not.", "Use another language model."
         )
     window = unused.get("sliding_window")
-    reach = None if window is None or documents.longest <= window else window
+    narrow = None if window is None or documents.reach <= window else window
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return documents.attend(query, key, value, scale, reach), None
+    return documents.attend(query, key, value, scale, narrow), None
 
 
 def flash(

@@ -254,7 +254,7 @@ def _pass(
         arrays.append(tokens.item[place])
     flat = moved(np.concatenate([array.astype(np.int32) for array in arrays]), device)
     parts = [part.contiguous() for part in parts_of(flat, [len(array) for array in arrays])]
-    longest = int(max((shared + wide.reshape(-1, each).max(axis=1)).max(), np.diff(grouped).max()))
+    longest = int(max(shared.max(), np.diff(grouped).max()))
     borders = kind(tuple(asked.tolist()), tuple(told.tolist()), each, (parts[5], parts[6], parts[7]), longest)
     given = embedded(causal, parts[0].long()[None], parts[8].long() if len(parts) > 8 else None, inputs)
     out = causal.base_model(**given, position_ids=parts[1].long()[None], use_cache=False, documents=borders)
