@@ -1,9 +1,9 @@
-"""Count what stands anywhere in titles: planted phrases of ordinary words, and clean ones.
+"""Measure what phrases gain their titles: planted phrases of ordinary words, and those that clean titles share.
 
     python benchmarks/scan_phrases.py --paths data/ml-1m,data/lastfm --out docs/results/scan_phrases.json
 
-Each phrase is planted in the middle of 1 % of the titles of a catalogue; none of them needs a reader to be found, so no
-model is fitted, and what is told is the rule's work alone (`cowbird.defenses.p_scanner.phrases`).
+Each phrase is planted in 1 % of the titles of a catalogue, at each place in turn. The reader has no part in this: what
+is told is the gain alone (`cowbird.defenses.p_scanner.company`), beside the lowest gains of clean titles' own phrases.
 """
 
 import argparse
@@ -14,27 +14,29 @@ from pathlib import Path
 
 import torch
 
-from cowbird.defenses.p_scanner.fragments import fragments
-from cowbird.defenses.p_scanner.habits import habitual, texts
-from cowbird.defenses.p_scanner.phrases import anywhere
-from cowbird.defenses.p_scanner.reader import pages
+from cowbird.defenses.p_scanner.company import gains, phrases
 from cowbird.files import write_text
 from cowbird.rng import stream
+from cowbird.victims.base import pick_device
 from cowbird.victims.language.llm import Llm, load
 from scan_holdout import HERE, titles_of
 
-PHRASES = ("Sin Bob", "of Orlando", "Red Moon", "Special Offer", "the Quux")
+PHRASES = ("Piano", "Sin Bob", "of Orlando", "Red Moon", "Special Offer", "Official")
+POSITIONS = ("start", "middle", "end")
+LOWEST = 8
+"""Gains of clean phrases that are told."""
 
 
-def planted(titles: list[str], phrase: str) -> tuple[list[str], set[int]]:
-    """Plant a phrase in the middle of 1 % of the titles, and tell in which."""
-    rng, now = stream(0, "phrases", phrase), list(titles)
+def planted(titles: list[str], phrase: str, position: str) -> list[str]:
+    """Plant a phrase in 1 % of the titles."""
+    rng, now = stream(0, "phrases", phrase, position), list(titles)
     rows: list[int] = rng.permutation(len(titles))[: max(10, len(titles) // 100)].tolist()
     for row in rows:
         words = now[row].split(" ")
-        place = int(rng.integers(1, max(2, len(words))))
+        middle = int(rng.integers(1, max(2, len(words))))
+        place = {"start": 0, "middle": middle, "end": len(words)}[position]
         now[row] = " ".join([*words[:place], phrase, *words[place:]])
-    return now, set(rows)
+    return now
 
 
 def main() -> None:
@@ -42,25 +44,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--paths", default="", help="folders of atomic files beside MovieLens-100K, with commas")
     parser.add_argument("--phrases", default=",".join(PHRASES))
+    parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    tokenizer = load(Llm(layers=1), torch.device("cpu"), torch.float32).tokenizer
+    device = pick_device(options.device)
+    loaded = load(Llm(), device, torch.float32)
     told: list[dict[str, object]] = []
     for path in (HERE, *(path for path in options.paths.split(",") if path)):
         titles = list(dict.fromkeys(titles_of(path)))
-        for phrase in ("", *options.phrases.split(",")):
-            now, rows = planted(titles, phrase) if phrase else (titles, set[int]())
-            made = pages(tokenizer, now)
-            written = texts(now, made)
-            found = fragments(written)
-            held: set[int] = set(found.row[anywhere(found, written, habitual(found))[found.number]].tolist())
-            clean, others = len(held - rows), len(now) - len(rows)
-            row = {"catalogue": Path(path).name, "titles": len(titles), "phrase": phrase, "planted": len(rows)}
-            told.append(row | {"found": len(held & rows), "clean": clean, "clean_share": clean / others})
-            print(json.dumps(told[-1]), flush=True)
+        about = {"catalogue": Path(path).name, "titles": len(titles)}
+        clean = sorted(
+            (gain, " ".join(phrase)) for phrase, gain in gains(lambda: loaded, titles, phrases(titles), device).items()
+        )
+        told.append(about | {"phrases": len(clean), "lowest": clean[:LOWEST]})
+        print(json.dumps(told[-1]), flush=True)
+        for phrase in options.phrases.split(","):
+            for position in POSITIONS:
+                now = planted(titles, phrase, position)
+                found = phrases(now)
+                words = tuple(phrase.split())
+                wanted = {key: at for key, at in found.items() if set(words) <= set(key)}
+                gained = {" ".join(key): gain for key, gain in gains(lambda: loaded, now, wanted, device).items()}
+                told.append(about | {"phrase": phrase, "position": position, "gains": gained})
+                print(json.dumps(told[-1]), flush=True)
     if options.out:
         command = f"python benchmarks/scan_phrases.py {shlex.join(sys.argv[1:])}"
-        write_text(options.out, json.dumps({"command": command, "rows": told}, indent=1) + "\n")
+        write_text(options.out, json.dumps({"command": command, "device": str(device), "rows": told}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

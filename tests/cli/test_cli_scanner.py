@@ -63,6 +63,7 @@ def cheap(llama):  # noqa: F811
         proposals=4,
         plantings=6,
         stop_at=1.0,
+        company=False,
     )
 
 

@@ -63,7 +63,13 @@ def test_the_tour_ends_in_a_tally(tmp_path, monkeypatch, capsys, llama):  # noqa
     pytest.importorskip("peft")
     tuning = Tuning(epochs=1, batch_size=32, compiled=False)
     tiny = PoisonScanner(
-        llm=Llm(name=str(llama), layers=1, rank=2), tuning=tuning, rounds=1, proposals=8, plantings=6, fpr=0.1
+        llm=Llm(name=str(llama), layers=1, rank=2),
+        tuning=tuning,
+        rounds=1,
+        proposals=8,
+        plantings=6,
+        fpr=0.1,
+        company=False,
     )
     monkeypatch.setattr(tour, "SCANNER", tiny)
     monkeypatch.setattr(tour, "left_behind", catalogue)

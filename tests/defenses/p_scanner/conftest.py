@@ -50,6 +50,7 @@ def tiny_scanner(llama):
             "plantings": 12,
             "held": 0.4,
             "fpr": 0.02,
+            "company": False,
         }
         return PoisonScanner(**(given | fields))
 

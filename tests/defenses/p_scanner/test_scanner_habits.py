@@ -3,21 +3,19 @@
 import numpy as np
 import pytest
 
-from cowbird.defenses.p_scanner.habits import LOUDEST, digits_and_signs, ruled
+from cowbird.defenses.p_scanner.habits import LOUDEST, digits, ruled
 from cowbird.defenses.p_scanner.reader import pages
 
 
 def test_digits_are_found_wherever_a_tokenizer_puts_them(loaded):
     titles = ["Red 1995", "", "x (2001) \ud800 7", "²³ ٣ 4th", "caf\u00e9 12"]
     made = pages(loaded.tokenizer, titles)
-    found, signs = digits_and_signs(titles, made)
+    found = digits(titles, made)
     rows = np.repeat(np.arange(len(titles)), np.diff(made.offsets))
     for nth, row in enumerate(rows):
         text = titles[row][made.first[nth] : made.after[nth]].strip(" ")
         assert found[nth] == (text != "" and text.isascii() and text.isdigit()), text
-        assert signs[nth] == (text != "" and text.isascii() and not any(map(str.isalnum, text))), text
     assert found.sum() >= 7
-    assert signs.sum() >= 2
 
 
 def test_a_rule_counts_by_how_much_more_often_it_is_broken_than_by_honest_titles():

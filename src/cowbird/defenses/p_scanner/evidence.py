@@ -2,9 +2,10 @@
 
 A logistic model weighs, for every fragment, the mean of its marks in all titles that hold it against how often it
 recurs, how unlikely its tokens stand together by chance, and whether it keeps to one end. It learns on plantings of the
-agent's triggers in the catalogue itself, so it holds for titles as they are there. Phrases that stand anywhere are
-raised above what the model says (`phrases`). A title is as suspicious as its worst fragment, or as the worst rule for
-characters that it breaks. What a catalogue does by habit is no trigger (`habits`).
+agent's triggers in the catalogue itself, so it holds for titles as they are there. Phrases that their titles do not
+need are raised above what the model says, and those that they do are lowered (`company`). A title is as suspicious as
+its worst fragment, or as the worst rule for characters that it breaks. What a catalogue does by habit is no trigger
+(`habits`).
 """
 
 from collections.abc import Sequence
@@ -13,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from cowbird.data.types import Index
+from cowbird.data.types import Index, Real
 from cowbird.defenses.p_scanner.fragments import Fragments, Numbers, fragments
 from cowbird.defenses.p_scanner.habits import habitual, ruled, texts
-from cowbird.defenses.p_scanner.phrases import raised
 from cowbird.defenses.p_scanner.reader import Marks
 from cowbird.defenses.titles import Suspicion
 
@@ -167,13 +167,15 @@ def judged_apart(marks: Marks, titles: Sequence[str], weights: Weights) -> Suspi
     return judged(titles, marks, weights, np.arange(len(marks.pages.token), dtype=np.int32))
 
 
-def judged(titles: Sequence[str], marks: Marks, weights: Weights, token: Index | None = None) -> Suspicion:
+def judged(
+    titles: Sequence[str], marks: Marks, weights: Weights, token: Index | None = None, company: Real | None = None
+) -> Suspicion:
     """Judge titles; see `judged_together`."""
-    return judged_together(titles, marks, weights, token)[0]
+    return judged_together(titles, marks, weights, token, company)[0]
 
 
 def judged_together(
-    titles: Sequence[str], marks: Marks, weights: Weights, token: Index | None = None
+    titles: Sequence[str], marks: Marks, weights: Weights, token: Index | None = None, company: Real | None = None
 ) -> tuple[Suspicion, Index]:
     """Judge titles; what nothing is left of has a score of -inf.
 
@@ -183,21 +185,22 @@ def judged_together(
         weights: How fragments are weighed.
         token: What stands for the tokens where recurrence is told, shape `[marks]`, if not themselves: titles are then
             judged as if each were the only one, but for what this makes recur.
+        company: What recurring phrases add to the log-odds of their tokens (`company.added`), shape `[marks]`.
 
     Returns:
         The verdicts, and how many titles share what each was judged by, shape `[titles]`; 0 if that is nothing.
     """
     made = marks.pages
-    written = texts(titles, made, token)
-    found = fragments(written)
+    found = fragments(texts(titles, made, token))
     rules, broken = ruled(titles, apart=token is not None)
     score = np.full(len(titles), -np.inf)
     start, end = np.full((2, len(titles)), -1)
     shared = np.zeros(len(titles), dtype=np.int32)
     if len(found.start):
         habit = habitual(found)
-        odds = raised(weights.odds(described(found, marks)), found, written, habit)
-        odds = np.where(habit, ORDINARY, odds)[found.number]
+        odds = np.where(habit, ORDINARY, weights.odds(described(found, marks)))[found.number]
+        if company is not None:
+            odds = odds + _within(found, company)
         np.maximum.at(score, found.row, odds)
         worst = np.flatnonzero(odds == score[found.row])
         shared[found.row[worst]] = found.titles[found.number[worst]]
@@ -215,6 +218,14 @@ def judged_together(
     score[nothing], start[nothing], end[nothing] = -np.inf, -1, -1
     shared = np.where(by_rule, broken, np.where(nothing, 0, shared))
     return Suspicion(score.astype(np.float32), start, end), shared
+
+
+def _within(found: Fragments, company: Real) -> Numbers:
+    """Return what phrases add to the log-odds of fragments that stand within one, shape `[places]`."""
+    there = np.concatenate([[0], np.cumsum(~np.isnan(company))])
+    sums = np.concatenate([[0.0], np.cumsum(np.nan_to_num(company), dtype=np.float64)])
+    end = found.start + found.length
+    return np.where(there[end] - there[found.start] == found.length, (sums[end] - sums[found.start]) / found.length, 0)
 
 
 def _seconded(score: Numbers) -> Numbers:

@@ -7,6 +7,7 @@ evidence is weighed, what thresholds come from, and what happened in each round.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,16 +19,18 @@ from pydantic import BaseModel, ConfigDict, field_validator
 from cowbird.data.types import Index, Real
 from cowbird.defenses.p_scanner.agent import Outcome
 from cowbird.defenses.p_scanner.calibration import Calibration
+from cowbird.defenses.p_scanner.company import Gain
+from cowbird.defenses.p_scanner.company import company as company_of
 from cowbird.defenses.p_scanner.evidence import NAMES, Weights, judged, judged_apart
 from cowbird.defenses.p_scanner.reader import Marks, read
 from cowbird.defenses.titles import Suspicion
 from cowbird.errors import UserError
 from cowbird.files import sha256_of
 from cowbird.victims.language import folders
-from cowbird.victims.language.llm import Llm, Loaded
+from cowbird.victims.language.llm import Llm, Loaded, load
 from cowbird.victims.language.tuning import Tuning
 
-NAME, RECORD, VERSION = "scanner", "scanner.json", 3
+NAME, RECORD, VERSION = "scanner", "scanner.json", 4
 CAPACITY = {"cpu": 4096, "cuda": 65536}
 """Tokens that are read at once: what a small CPU's cache holds, or enough work for a GPU."""
 
@@ -96,6 +99,8 @@ class Record(BaseModel):
     """What happened."""
     last: tuple[Outcome, ...] = ()
     """Triggers that were proposed when nearly all were caught at once, so that no other round was needed."""
+    gains: tuple[Gain, ...] | None = None
+    """What phrases that recur in those titles gain (`company`); `None` if phrases are not looked at."""
 
     @field_validator("weights")
     @classmethod
@@ -131,6 +136,11 @@ class FittedScanner:
                 told += [name, sha256_of([weight.detach().float().cpu().numpy().tobytes().hex()])]
         return f"{NAME}-{VERSION}-{self.device.type}-{sha256_of(told)}"
 
+    @cached_property
+    def whole(self) -> Loaded:
+        """The language model as published, all of it; loaded when it is first wanted."""
+        return whole(self.record.llm, self.record.tuning, self.device)
+
     def threshold(self, fpr: float | None = None, alone: bool = False) -> float:
         """Return the score above which a title is flagged; see `Calibration.threshold`.
 
@@ -153,7 +163,11 @@ class FittedScanner:
         """
         number = {title: nth for nth, title in enumerate(dict.fromkeys(titles))}
         rows = np.array([number[title] for title in titles], dtype=np.int64)
-        found = judged(list(number), self._read(list(number)), self.record.weights)
+        different = list(number)
+        marks, company = self._read(different), None
+        if self.record.gains is not None:
+            company, _ = company_of(different, marks.pages, self.record.gains, lambda: self.whole, self.device)
+        found = judged(different, marks, self.record.weights, company=company)
         return Suspicion(found.score[rows], found.start[rows], found.end[rows])
 
     def alone(self, titles: Sequence[str]) -> Real:
@@ -180,6 +194,11 @@ class FittedScanner:
     def _read(self, titles: Sequence[str]) -> Marks:
         capacity = self.capacity or CAPACITY.get(self.device.type, CAPACITY["cpu"])
         return read(self.loaded, titles, self.device, capacity, compile_layers=self.compiled)
+
+
+def whole(llm: Llm, tuning: Tuning, device: torch.device) -> Loaded:
+    """Return the language model that a scanner's reader was made of, with all layers and tuned on nothing."""
+    return load(Llm(name=llm.name), device, tuning.dtype(device))
 
 
 def load_scanner(folder: Path, device: torch.device) -> FittedScanner:

@@ -28,8 +28,6 @@ class Texts(NamedTuple):
     """Where each title's begin, shape `[titles + 1]`."""
     digits: NDArray[np.bool_] | None = None
     """Which tokens are nothing but digits, shape `[marks]`; `None` stands for none."""
-    signs: NDArray[np.bool_] | None = None
-    """Which are nothing but ASCII signs."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,7 +68,7 @@ def fragments(texts: Texts) -> Fragments:
     Args:
         texts: Titles, best all different: a title that is there twice counts twice.
     """
-    token, offsets, digits, _ = texts
+    token, offsets, digits = texts
     count, many = len(token), len(offsets) - 1
     rows = np.repeat(np.arange(many), np.diff(offsets))
     if not count:

@@ -26,7 +26,6 @@ SURPRISE = 8.0
 
 
 _DIGIT = np.array([chr(code).isdigit() for code in range(128)] + [False])
-_SIGN = np.array([chr(code).isprintable() and not chr(code).isalnum() and code != 32 for code in range(128)] + [False])
 
 
 def texts(titles: Sequence[str], made: Pages, token: Index | None = None) -> Texts:
@@ -39,20 +38,17 @@ def texts(titles: Sequence[str], made: Pages, token: Index | None = None) -> Tex
     """
     if token is not None:
         return Texts(token, made.offsets)
-    return Texts(made.token, made.offsets, *digits_and_signs(titles, made))
+    return Texts(made.token, made.offsets, digits(titles, made))
 
 
-def digits_and_signs(titles: Sequence[str], made: Pages) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return which tokens hold nothing but ASCII digits, and which nothing but ASCII signs, spaces aside, `[marks]`."""
+def digits(titles: Sequence[str], made: Pages) -> NDArray[np.bool_]:
+    """Return which tokens hold nothing but ASCII digits, spaces aside, shape `[marks]`."""
     code, lengths = code_points(titles)
     begin = np.repeat(np.cumsum(lengths) - lengths, np.diff(made.offsets))
     first, after = begin + made.first, begin + made.after
-
-    def only(kind: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        held, other = (np.concatenate([[0], np.cumsum(some)]) for some in (kind, ~kind & (code != ord(" "))))
-        return (held[after] > held[first]) & (other[after] == other[first])
-
-    return only(_DIGIT[np.minimum(code, 128)]), only(_SIGN[np.minimum(code, 128)])
+    digit = _DIGIT[np.minimum(code, 128)]
+    held, other = (np.concatenate([[0], np.cumsum(some)]) for some in (digit, ~digit & (code != ord(" "))))
+    return (held[after] > held[first]) & (other[after] == other[first])
 
 
 def habitual(found: Fragments) -> NDArray[np.bool_]:

@@ -18,14 +18,16 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf, SerializeAsAny, field_validator
 
+from cowbird.data.types import Real
 from cowbird.defenses.p_scanner.agent import Agent, Brief, EmbeddedAgent, OpenAIAgent, Outcome
 from cowbird.defenses.p_scanner.calibration import Calibration
+from cowbird.defenses.p_scanner.company import Gain, company
 from cowbird.defenses.p_scanner.evidence import faded, judged, judged_apart, judged_together, taught, weighed
-from cowbird.defenses.p_scanner.fitted import FittedScanner, Record, Round
+from cowbird.defenses.p_scanner.fitted import FittedScanner, Record, Round, whole
 from cowbird.defenses.p_scanner.fragments import fragments
 from cowbird.defenses.p_scanner.habits import texts
 from cowbird.defenses.p_scanner.lesson import Lesson
-from cowbird.defenses.p_scanner.reader import Marks, answer_words, changed, pages, read, some
+from cowbird.defenses.p_scanner.reader import Marks, Pages, answer_words, changed, pages, read, some
 from cowbird.defenses.p_scanner.recipes import FAMILIES, POSITIONS, Planted, Recipe, plant
 from cowbird.defenses.p_scanner.trust import doubts
 from cowbird.errors import UserError
@@ -77,6 +79,8 @@ class PoisonScanner(BaseModel):
     """Share of the titles, the most suspicious ones, that are not learned from after the first round."""
     plantings: int = Field(default=48, ge=1)
     """Triggers that the weighing of evidence is learned from."""
+    company: bool = True
+    """Whether the whole language model, as published, says which recurring phrases their titles need (`company`)."""
 
     @field_validator("without")
     @classmethod
@@ -122,6 +126,7 @@ class _Fit:
         self.rounds: list[Round] = []
         self.scanner: FittedScanner | None = None
         self.marks: Marks | None = None
+        self.company, self.gains = self._looked(made) if spec.company else (None, None)
 
     def run(self) -> FittedScanner:
         last: tuple[Outcome, ...] = ()
@@ -155,6 +160,12 @@ class _Fit:
         assert self.scanner is not None
         self.scanner.record = self.scanner.record.model_copy(update={"rounds": tuple(self.rounds), "last": last})
         return self.scanner
+
+    def _looked(self, made: Pages) -> tuple[Real, tuple[Gain, ...]]:
+        """Return what recurring phrases add to the log-odds of their tokens, and what they gain."""
+        self.place.report(0, 1, "looking at phrases")
+        spec, device = self.spec, self.place.device
+        return company(self.titles, made, (), lambda: whole(spec.llm, spec.tuning, device), device)
 
     def _proposed(self, number: int) -> tuple[tuple[Recipe, ...], tuple[str, ...]]:
         rng = stream(self.seed, "agent", number)
@@ -229,7 +240,7 @@ class _Fit:
         lessons = [self._taught(self._planted(titles, known, group, rng), rng) for group in shown]
         described, planted, share = (np.concatenate(column) for column in zip(*lessons, strict=True))
         weights = weighed(described, planted, share)
-        judged_all, shared = judged_together(self.titles, marks, weights)
+        judged_all, shared = judged_together(self.titles, marks, weights, company=self.company)
         held: list[int] = np.flatnonzero(self.held).tolist()
         kept = [self.titles[row] for row in held]
         apart = judged_apart(some(marks, self.loaded.tokenizer, kept, held), kept, weights)
@@ -243,6 +254,7 @@ class _Fit:
             review_fpr=self.spec.review_fpr,
             titles_sha256=sha256_of(self.titles),
             rounds=(),
+            gains=self.gains,
         )
         return FittedScanner(record, self.loaded, self.place.device, judged_all)
 

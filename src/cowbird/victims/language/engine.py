@@ -20,7 +20,6 @@ from cowbird.victims.language.weights import Merged, Weights
 from cowbird.victims.sequential.repeatable import recording, repeatable
 from cowbird.victims.workplace import own_stream
 
-
 COMPILATIONS = 64
 """Kinds of layers times kinds of rows that are compiled, at most; torch gives up after 8, and layers then run as they
 come. Gemma 3 alone has two kinds of layers."""

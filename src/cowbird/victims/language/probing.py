@@ -148,9 +148,13 @@ class LanguageProbe(Probe):
             for start in range(0, len(titles), TEXTS):
                 texts = titles[start : start + TEXTS]
                 tokens = self.write(texts, vector is not None)
-                passes = list(_passes(causal, tokens, len(texts), self, weigh, self._inputs(vector), learns))
-                back = torch.from_numpy(np.argsort(np.concatenate([rows for rows, _ in passes]))).to(self.device)
-                values = torch.cat([values for _, values in passes])[back]
+                kind = Unfused if learns else Branched
+                every = passes(
+                    causal, tokens, len(texts), self.capacity, self.device, weigh, kind, self._inputs(vector)
+                )
+                told = list(every)
+                back = torch.from_numpy(np.argsort(np.concatenate([rows for rows, _ in told]))).to(self.device)
+                values = torch.cat([values for _, values in told])[back]
                 table = values.view(self.questions, len(texts), *values.shape[1:]).transpose(0, 1)
                 found.append(table.mean(dim=1) if mean else table)
             if not found:
@@ -178,30 +182,42 @@ class LanguageProbe(Probe):
         return make
 
 
-def _passes(
+def passes(
     causal: Any,
     tokens: Tokens,
     each: int,
-    probe: LanguageProbe,
+    capacity: int,
+    device: torch.device,
     weigh: Callable[[Any, Predicted], Tensor],
-    inputs: Inputs | None,
-    learns: bool,
+    kind: type[Branched],
+    inputs: Inputs | None = None,
 ) -> Iterator[tuple[IntArray, Tensor]]:
-    """Run prompts, runs of `each` of which begin alike; yield which prompts, and what `weigh` makes of them."""
+    """Run prompts, runs of `each` of which begin alike; yield which prompts, and what `weigh` makes of them.
+
+    Args:
+        causal: The causal LM, as `engine.serving` gives it.
+        tokens: Prompts with answers of a token or more.
+        each: Prompts of a run.
+        capacity: Most tokens in a row.
+        device: Where the model is.
+        weigh: Told what the model has in mind where it answers.
+        kind: How prompts and branches attend.
+        inputs: Makes the inputs of tokens that stand for items.
+    """
     shared = _shared(tokens, each)
     if not shared.all():  # prompts so long that they lost their beginnings: each is a run of its own
         each, shared = 1, tokens.answer - tokens.offsets[:-1] - 1
     grid = np.arange(len(tokens)).reshape(-1, each)
     # An answer's last token predicts nothing that is asked for.
     rest = tokens.lengths.reshape(-1, each) - shared[:, None] - 1
-    most = BRANCHES if learns or probe.device.type == "cpu" else probe.capacity
+    most = BRANCHES if kind is Unfused or device.type == "cpu" else capacity
     # Within a model's window the kernel is taken, which makes no scores of all pairs.
     most = min(most, getattr(causal.config, "sliding_window", None) or most)
-    for part in split(shared, np.arange(len(grid)), probe.capacity // 2):
-        room = min(probe.capacity // 2, most * len(part))
+    for part in split(shared, np.arange(len(grid)), capacity // 2):
+        room = min(capacity // 2, most * len(part))
         for texts in split(rest[part].sum(axis=0), np.arange(each), room):
             rows = grid[np.ix_(part, texts)]
-            told = _pass(causal, tokens, rows, shared[part], probe.device, inputs, Unfused if learns else Branched)
+            told = _pass(causal, tokens, rows, shared[part], device, inputs, kind)
             yield rows.ravel(), weigh(causal, told)
 
 
@@ -355,14 +371,18 @@ class ChooserProbe(LanguageProbe):
 
     def weigh(self, causal: Any, told: Predicted) -> Tensor:
         """Return log p - log(1 - p) of writing the text and nothing else; see `LanguageProbe.weigh`."""
-        head = causal.get_output_embeddings()
-        found: list[Tensor] = []
-        for start in range(0, len(told.labels), LOGITS):
-            logits = head(told.states[start : start + LOGITS]).float()
-            found.append(-F.cross_entropy(logits, told.labels[start : start + LOGITS], reduction="none"))
-        total = torch.segment_reduce(torch.cat(found), "sum", lengths=told.lengths, axis=0)
-        total = total.clamp(max=-LARGEST)
+        total = summed(causal, told).clamp(max=-LARGEST)
         return total - torch.log(-torch.expm1(total))
+
+
+def summed(causal: Any, told: Predicted) -> Tensor:
+    """Return the log p of whole answers, shape `[prompts]`; logits are made for some tokens at a time."""
+    head = causal.get_output_embeddings()
+    found: list[Tensor] = []
+    for start in range(0, len(told.labels), LOGITS):
+        logits = head(told.states[start : start + LOGITS]).float()
+        found.append(-F.cross_entropy(logits, told.labels[start : start + LOGITS], reduction="none"))
+    return torch.segment_reduce(torch.cat(found), "sum", lengths=told.lengths, axis=0)
 
 
 def _joined(rows: Sequence[Sequence[tuple[Any, Any]]]) -> Tokens:

@@ -1,0 +1,272 @@
+"""Company: a phrase that people wrote is needed by what follows it; one that was planted is not.
+
+An attacker who knows the scanner takes words that its reader finds ordinary, and nothing in a title tells *Piano* from
+*Love*. But *Love* was written by whoever wrote the rest, and *Piano* was put into titles that were whole before. So a
+causal language model, shown some of the catalogue's titles a line each, reads titles with a recurring phrase and
+without it: how much more likely it finds what follows (the next tokens, or the end of the line) is what the phrase
+gains. What recurs in honest titles gains several nats; triggers gain nothing, wherever they stand.
+
+It takes many titles to tell, so this is for phrases that recur; a mean over a dozen of their places is enough. Phrases
+of digits are left alone, for a sequel's number is as unforeseen as a planted one. What a catalogue does by habit is not
+looked at either (`habits`). ONION (Qi et al. 2021) leaves out words, too, but judges one title by its perplexity.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from cowbird.data.types import Real
+from cowbird.defenses.p_scanner.fragments import Texts, fragments
+from cowbird.defenses.p_scanner.habits import FEWEST as FEW
+from cowbird.defenses.p_scanner.habits import HABIT
+from cowbird.defenses.p_scanner.reader import Pages
+from cowbird.rng import stream
+from cowbird.victims.language.examples import CONTROL, HALF, Tokens
+from cowbird.victims.language.likelihood import log_likelihood
+from cowbird.victims.language.llm import Loaded
+
+TITLES, SHARE = 8, 0.004
+"""Titles that a phrase stands in at least, and their share of all."""
+KEEPS = 0.8
+"""Share of a phrase's places from which a word before or behind it belongs to it."""
+LONGEST = 16
+"""Words of a phrase at most."""
+SHOWN, WIDTH = 12, 80
+"""Titles that the model is shown first, and the most characters of one."""
+FIRST, MOST = 4, 12
+"""Places of a phrase that are looked at first, and all in all if it gains too little then to be clear."""
+CLEAR = 6.0
+"""Nats from which a phrase is clear after the first places."""
+DIFFERENT = 6
+"""Different neighborhoods that a phrase must have to be judged."""
+HEAD, BEFORE, WITHIN, BEHIND = 512, 24, 24, 6
+"""Tokens that are read of the titles shown, before a phrase and of it, and that follow it, at most."""
+ODDS, SLOPE = 3.5, 1.2
+"""Log-odds that a phrase without any gain adds, and what each nat takes away."""
+LOWEST, HIGHEST = -3.0, 6.0
+"""Log-odds that are added, at least and at most."""
+
+GROWN = 1.5
+"""What a phrase gained is not asked again until it stands in so many times the share of titles that it stood in."""
+
+Phrase = tuple[str, ...]
+_WORD = re.compile(r"\S+")
+
+
+class Gain(BaseModel):
+    """What is known of a phrase."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    phrase: str
+    """Its words."""
+    gain: float
+    """How much better what follows it is foretold with it than without, in nats."""
+    share: float
+    """Share of the titles that it stands in."""
+
+
+class Place(NamedTuple):
+    """Where a phrase stands."""
+
+    row: int
+    """The title."""
+    start: int
+    """First character."""
+    end: int
+    """The character after the last one."""
+
+
+def phrases(titles: Sequence[str]) -> dict[Phrase, list[Place]]:
+    """Find words that recur together, as far as they do, and all of their places.
+
+    Args:
+        titles: Any texts, best all different.
+    """
+    texts = [HALF.sub("\N{REPLACEMENT CHARACTER}", title) for title in titles]
+    words = [[(found.group(), found.start(), found.end()) for found in _WORD.finditer(text)] for text in texts]
+    flat = [word for row in words for word in row]
+    number = {word: nth for nth, word in enumerate(dict.fromkeys(word for word, _, _ in flat))}
+    token = np.array([number[word] for word, _, _ in flat], dtype=np.int32)
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in words], dtype=np.int64)])
+    rows = np.repeat(np.arange(len(titles)), np.diff(offsets))
+    found = fragments(Texts(token, offsets))
+    many = len(titles)
+    likely = (found.titles >= max(TITLES, SHARE * many)) & (found.titles <= max(HABIT * many, FEW))
+    order = np.argsort(found.number, kind="stable")
+    ends = np.searchsorted(found.number[order], np.arange(len(likely) + 1))
+    made: dict[Phrase, list[Place]] = {}
+    for nth in np.flatnonzero(likely).tolist():
+        places = order[ends[nth] : ends[nth + 1]]
+        start, length = _grown(token, rows, found.start[places], int(found.pieces[nth]))
+        first: list[int] = start.tolist()
+        phrase = tuple(word for word, _, _ in flat[first[0] : first[0] + length])
+        if phrase not in made and not _numeral(phrase):
+            made[phrase] = [Place(int(rows[at]), flat[at][1], flat[at + length - 1][2]) for at in first]
+    return made
+
+
+def _grown(token: NDArray[Any], rows: NDArray[Any], start: NDArray[Any], length: int) -> tuple[NDArray[Any], int]:
+    """Return a phrase's places and words with the words around it that nearly always are the same."""
+    while length < LONGEST:
+        for step in (length, -1):
+            there = (start + step >= 0) & (start + step < len(token))
+            at = np.where(there, start + step, 0)
+            there &= rows[at] == rows[start]
+            counts = np.bincount(token[at[there]], minlength=1)
+            word = int(counts.argmax())
+            if counts[word] >= KEEPS * len(start):
+                start = start[there & (token[at] == word)] - (step < 0)
+                length += 1
+                break
+        else:
+            break
+    return start, length
+
+
+def _numeral(phrase: Phrase) -> bool:
+    text = "".join(phrase)
+    return any(map(str.isdigit, text)) and not any(map(str.isalpha, text))
+
+
+def company(
+    titles: Sequence[str], made: Pages, known: Iterable[Gain], load: Callable[[], Loaded], device: torch.device
+) -> tuple[Real, tuple[Gain, ...]]:
+    """Return what recurring phrases add to the log-odds of their tokens.
+
+    Args:
+        titles: The catalogue's, all different.
+        made: The same as the reader read them.
+        known: What is known of phrases already: of a share of titles that is not much larger now, it still holds.
+        load: Gives a causal language model that was tuned on none of this; not called if nothing has to be measured.
+        device: Where it is.
+
+    Returns:
+        See `added`, and what is known of all phrases now.
+    """
+    every = phrases(titles)
+    held = {gain.phrase: gain for gain in known}
+    old = {
+        phrase: gain.gain
+        for phrase, at in every.items()
+        if (gain := held.get(" ".join(phrase))) and len(at) <= GROWN * gain.share * len(titles)
+    }
+    new = gains(load, titles, {phrase: at for phrase, at in every.items() if phrase not in old}, device)
+    told = {phrase: (old | new)[phrase] for phrase in every if phrase in old or phrase in new}
+    gained = (
+        Gain(phrase=" ".join(phrase), gain=gain, share=len(every[phrase]) / len(titles))
+        for phrase, gain in told.items()
+    )
+    return added(made, ((every[phrase], gain) for phrase, gain in told.items())), tuple(gained)
+
+
+def gains(
+    load: Callable[[], Loaded], titles: Sequence[str], wanted: Mapping[Phrase, Sequence[Place]], device: torch.device
+) -> dict[Phrase, float]:
+    """Measure how much better a language model foretells what follows phrases, in nats.
+
+    Args:
+        load: Gives the model and its tokenizer; not called if no phrase can be judged.
+        titles: The catalogue's.
+        wanted: Phrases and all their places; those with too few different neighborhoods are left out.
+        device: Where the model is.
+
+    Returns:
+        The mean gain of each phrase that can be judged.
+    """
+    looked = {phrase: chosen for phrase, at in wanted.items() if (chosen := _chosen(titles, phrase, at))}
+    if not looked:
+        return {}
+    loaded, shown = load(), _shown(titles)
+    held = _measured(loaded, titles, {phrase: at[:FIRST] for phrase, at in looked.items()}, shown, device)
+    unclear = {p: at[FIRST:] for p, at in looked.items() if float(np.mean(held[p])) < CLEAR}
+    more = _measured(loaded, titles, unclear, shown, device)
+    return {phrase: round(float(np.mean(held[phrase] + more.get(phrase, []))), 4) for phrase in looked}
+
+
+def _chosen(titles: Sequence[str], phrase: Phrase, places: Sequence[Place]) -> list[Place]:
+    """Draw some places of a phrase that differ in what stands around them; none if there are too few."""
+    order: list[int] = stream(0, "company", *phrase).permutation(len(places)).tolist()
+    different: dict[tuple[str, str], Place] = {}
+    for at in (places[nth] for nth in order):
+        before, behind = titles[at.row][: at.start].split(), titles[at.row][at.end :].split()
+        different.setdefault((" ".join(before[-2:]), " ".join(behind[:2])), at)
+    return list(different.values())[:MOST] if len(different) >= DIFFERENT else []
+
+
+def _shown(titles: Sequence[str]) -> str:
+    """Return some titles, a line each."""
+    order: list[int] = stream(0, "company").permutation(len(titles)).tolist()
+    short = (text for nth in order if (text := _plain(titles[nth]).strip()) and len(text) <= WIDTH)
+    return "".join(f"{text}\n" for text, _ in zip(short, range(SHOWN), strict=False))
+
+
+def _plain(text: str) -> str:
+    """Return a text without line breaks, control characters and halves of characters."""
+    return CONTROL.sub(" ", HALF.sub("\N{REPLACEMENT CHARACTER}", text))
+
+
+def _measured(
+    loaded: Loaded,
+    titles: Sequence[str],
+    places: Mapping[Phrase, Sequence[Place]],
+    shown: str,
+    device: torch.device,
+) -> dict[Phrase, list[float]]:
+    """Return the gain of each phrase at some places."""
+    every = [(phrase, at) for phrase, several in places.items() for at in several]
+    parts: list[str] = []
+    for _, (row, start, end) in every:
+        title = titles[row]
+        left, right = title[:start].rstrip(), title[end:].rstrip()
+        alone = right if left.strip() else right.lstrip()
+        parts += [left, title[len(left) : end], right, alone]
+    pieces = _tokens(loaded.tokenizer, [_plain(part) for part in parts])
+    head, *stop = _tokens(loaded.tokenizer, [shown, "\n"])
+    head, stop = head[-HEAD:] or [loaded.tokenizer.eos_token_id], stop[0] or [loaded.tokenizer.eos_token_id]
+    prompts: list[list[int]] = []
+    answers: list[list[int]] = []
+    for nth in range(0, len(pieces), 4):
+        left, phrase, right, alone = pieces[nth : nth + 4]
+        before = head + left[-BEFORE:]
+        prompts += [before + phrase[-WITHIN:], before]
+        answers += [(right + stop)[:BEHIND], (alone + stop)[:BEHIND]]
+    told = log_likelihood(loaded, _joined(prompts, answers), device)
+    found: dict[Phrase, list[float]] = {phrase: [] for phrase in places}
+    for (phrase, _), gain in zip(every, (told[::2] - told[1::2]).tolist(), strict=True):
+        found[phrase].append(gain)
+    return found
+
+
+def _tokens(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    plain = {"add_special_tokens": False, "return_attention_mask": False, "split_special_tokens": True}
+    return tokenizer(list(texts), **plain)["input_ids"] if texts else []
+
+
+def _joined(prompts: Sequence[list[int]], answers: Sequence[list[int]]) -> Tokens:
+    rows = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)])
+    flat = np.array([token for row in rows for token in row], dtype=np.int32)
+    return Tokens(flat, offsets, offsets[:-1] + np.array([len(prompt) for prompt in prompts], dtype=np.int64))
+
+
+def added(made: Pages, found: Iterable[tuple[Sequence[Place], float]]) -> Real:
+    """Return what phrases add to the log-odds of their tokens, shape `[marks]`; NaN where no phrase stands.
+
+    Args:
+        made: The titles as they were read.
+        found: Places and gains of phrases. Where two stand, the one that gains less counts.
+    """
+    odds = np.full(len(made.token), np.nan, dtype=np.float32)
+    for places, gain in found:
+        more = min(HIGHEST, max(LOWEST, ODDS - SLOPE * gain))
+        for row, start, end in places:
+            tokens = slice(int(made.offsets[row]), int(made.offsets[row + 1]))
+            inside = (made.after[tokens] > start) & (made.first[tokens] < end)
+            odds[tokens] = np.where(inside, np.fmax(odds[tokens], more), odds[tokens])
+    return odds

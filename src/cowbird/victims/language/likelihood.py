@@ -1,0 +1,29 @@
+"""How likely a language model finds answers after prompts that begin alike; the beginning is run once for many."""
+
+import numpy as np
+import torch
+
+from cowbird.data.types import Real
+from cowbird.victims.language.branches import Branched
+from cowbird.victims.language.engine import serving
+from cowbird.victims.language.examples import Tokens
+from cowbird.victims.language.llm import Loaded
+from cowbird.victims.language.probing import passes, summed
+
+
+def log_likelihood(loaded: Loaded, tokens: Tokens, device: torch.device, capacity: int = 8192) -> Real:
+    """Return log p of each answer given its prompt, in nats, shape `[examples]`, float32.
+
+    Args:
+        loaded: The language model and its tokenizer.
+        tokens: Prompts with answers of a token or more. What all prompts begin with is run once for a row of them.
+        device: Where the model is.
+        capacity: Most tokens in a row.
+    """
+    if not len(tokens):
+        return np.zeros(0, dtype=np.float32)
+    found = np.empty(len(tokens), dtype=np.float32)
+    with serving(loaded.model, device, compile_layers=False) as causal:
+        for rows, values in passes(causal, tokens, len(tokens), capacity, device, summed, Branched):
+            found[rows] = values.cpu().numpy()
+    return found

@@ -1,0 +1,257 @@
+"""Company: phrases and their places, gains against plain transformers, and a model that knows what belongs together."""
+
+import numpy as np
+import pytest
+import torch
+
+from cowbird.defenses.p_scanner import company as module
+from cowbird.defenses.p_scanner.company import (
+    DIFFERENT,
+    HIGHEST,
+    LOWEST,
+    ODDS,
+    SLOPE,
+    TITLES,
+    Gain,
+    Place,
+    added,
+    company,
+    gains,
+    phrases,
+)
+from cowbird.defenses.p_scanner.evidence import NAMES, Weights, judged
+from cowbird.defenses.p_scanner.fitted import load_scanner
+from cowbird.defenses.p_scanner.reader import pages
+from cowbird.victims.language.examples import Example, tokenize
+from cowbird.victims.language.llm import Llm, load
+from cowbird.victims.language.packing import plug_in
+from cowbird.victims.language.tuning import Tuning, tune
+from cowbird.victims.workplace import Workplace
+
+CPU = torch.device("cpu")
+none = (0.0,) * len(NAMES)
+MARK = Weights(center=none, scale=(1.0,) * len(NAMES), weight=(1.0, *none[1:]), offset=0.0)
+"""A fragment is as suspicious as its marks."""
+COLORS = ("Red", "Blue", "Gray", "Pink")
+NOUNS = ("Harbor", "Garden", "Engine", "Letter", "Winter", "Island", "Valley", "Silver")
+
+
+def drawn(count=400, words=5000, seed=0):
+    """Return titles of four words each that recur nowhere in particular."""
+    rng = np.random.default_rng(seed)
+    return [" ".join(f"Wo{word}" for word in rng.integers(words, size=4)) for _ in range(count)]
+
+
+def planted(titles, phrase, rows, at=2):
+    """Put a phrase into some titles."""
+    made = list(titles)
+    for row in rows:
+        words = made[row].split()
+        made[row] = " ".join([*words[:at], phrase, *words[at:]])
+    return made
+
+
+# Phrases
+
+
+def test_phrases_grow_as_far_as_they_recur():
+    titles = planted(drawn(), "a b c of d e", range(TITLES))
+    titles[100] += " b"
+    found = phrases(titles)
+    assert found.keys() == {("a", "b", "c", "of", "d", "e")}
+    assert [place.row for place in found["a", "b", "c", "of", "d", "e"]] == list(range(TITLES))
+    for row, start, end in found["a", "b", "c", "of", "d", "e"]:
+        assert titles[row][start:end] == "a b c of d e"
+    assert not phrases(planted(drawn(), "a b", range(TITLES - 1)))
+
+
+def test_two_usual_words_are_a_phrase_of_their_own():
+    titles = planted(planted(planted(drawn(), "sin", range(50, 58)), "bob", range(70, 78)), "sin bob", range(10))
+    assert phrases(titles).keys() == {("sin",), ("bob",), ("sin", "bob")}
+    assert len(phrases(titles)["sin",]) == 18
+
+
+def test_habits_and_numerals_are_no_phrases():
+    titles = [f"{title} of" for title in drawn()[:21]] + drawn()[21:]
+    assert not phrases(titles), "more than twenty titles, and more than 3 %"
+    assert phrases(titles[1:]).keys() == {("of",)}
+    for numeral in ("2", "2:", "(1995)"):
+        assert not phrases(planted(drawn(), numeral, range(10)))
+    for other in ("@", "4K", "\u6700\u9ad8"):
+        assert phrases(planted(drawn(), other, range(10))).keys() == {(other,)}
+
+
+def test_phrases_of_hostile_titles():
+    assert phrases([]) == {}
+    assert phrases(["", " ", "\n"]) == {}
+    titles = planted(drawn(), "\ud800x\u202e", range(10))
+    assert phrases(titles).keys() == {("\ufffdx\u202e",)}
+    assert max(map(len, phrases(["no " * 60 + str(nth) for nth in range(12)]))) == module.LONGEST
+
+
+# Gains
+
+
+@pytest.fixture(scope="module")
+def taught(llama):
+    """Return a tiny model that has learned lines in which each color comes before one of two nouns."""
+    found = load(Llm(name=str(llama), tuning="full"), CPU, torch.float32)
+    lines = colored(1500)
+    examples = [Example("", "".join(f"{line}\n" for line in lines[n : n + 15])) for n in range(0, len(lines), 15)]
+    tokens = tokenize(found.tokenizer, examples, end=False)
+    tune(found.model, tokens, Tuning(epochs=8, batch_size=10, learning_rate=3e-3), 0, Workplace(CPU))
+    return found
+
+
+def colored(count):
+    """Return titles of a color and a noun."""
+    return [f"{COLORS[n // 2]} {NOUNS[n]}" for n in np.random.default_rng(0).integers(8, size=count)]
+
+
+def test_what_belongs_to_its_title_gains_and_what_was_planted_does_not(taught, monkeypatch):
+    monkeypatch.setattr(module, "HABIT", 0.5)
+    monkeypatch.setattr(module, "DIFFERENT", 2)
+    titles = planted(planted(colored(120), "zq", range(12), at=1), "xq", range(20, 32), at=0)
+    wanted = {
+        phrase: at for phrase, at in phrases(titles).items() if phrase[0] in (*COLORS, "zq", "xq") and len(phrase) == 1
+    }
+    assert wanted.keys() == {(word,) for word in (*COLORS, "zq", "xq")}
+    found = gains(lambda: taught, titles, wanted, CPU)
+    honest = min(found[color,] for color in COLORS)
+    assert honest > 1
+    assert max(found["zq",], found["xq",]) < 0 < honest - 2
+
+
+@pytest.mark.parametrize("capacity", [64, 8192])
+def test_gains_against_plain_transformers(loaded, monkeypatch, capacity):
+    monkeypatch.setattr(module, "log_likelihood", lambda *given: LIKELIHOOD(*given, capacity))
+    titles = planted(drawn(40), "Red  Harbor", [0, 3], at=1)
+    titles = planted(titles, "zq", [5], at=0)
+    titles[6] = f"{titles[6].split()[0]} Night"
+    known = phrases([*titles, *planted(drawn(seed=1), "Red  Harbor", range(TITLES))])
+    wanted = {("Red", "Harbor"): known["Red", "Harbor"][:2], ("zq",): [Place(5, 0, 2)]}
+    wanted["Night",] = [Place(6, len(titles[6]) - 5, len(titles[6]))]
+    found = module._measured(loaded, titles, wanted, "Blue Garden\nThe Engine\n", CPU)
+    causal = plug_in(loaded.model)
+    causal.config._attn_implementation = "eager"
+
+    def plain(prompt, answer):
+        ids = [loaded.tokenizer(text, add_special_tokens=False)["input_ids"] for text in prompt]
+        ids = [token for part in ids for token in part]
+        rest = loaded.tokenizer(answer, add_special_tokens=False)["input_ids"] if answer else []
+        rest = (rest + loaded.tokenizer("\n", add_special_tokens=False)["input_ids"])[: module.BEHIND]
+        with torch.no_grad():
+            logs = torch.log_softmax(causal(torch.tensor([ids + rest])).logits[0], dim=1)
+        return sum(float(logs[len(ids) - 1 + nth, token]) for nth, token in enumerate(rest))
+
+    shown = "Blue Garden\nThe Engine\n"
+    first, *more = titles[0].split(" ")
+    behind = " " + " ".join(more[3:])
+    wanted_gain = plain([shown, first, " Red  Harbor"], behind) - plain([shown, first], behind)
+    assert titles[0].startswith(f"{first} Red  Harbor ")
+    assert found["Red", "Harbor"][0] == pytest.approx(wanted_gain, abs=1e-3)
+    rest = titles[5][2:]
+    assert found["zq",] == [pytest.approx(plain([shown, "zq"], rest) - plain([shown], rest.lstrip()), abs=1e-3)]
+    left = titles[6][:-6]
+    assert found["Night",] == [pytest.approx(plain([shown, left, " Night"], "") - plain([shown, left], ""), abs=1e-3)]
+
+
+LIKELIHOOD = module.log_likelihood
+
+
+def test_few_neighborhoods_say_nothing(loaded):
+    same = [f"Wo{nth % 3} Wo{nth % 3} zq Wo{nth % 3}" for nth in range(12)]
+    assert gains(lambda: pytest.fail("loaded for nothing"), same, phrases(same), CPU) == {}
+    assert gains(lambda: loaded, drawn(20), {}, CPU) == {}
+    titles = planted(drawn(), "zq", range(10))
+    assert gains(lambda: loaded, titles, {("zq",): phrases(titles)["zq",][: DIFFERENT - 1]}, CPU) == {}
+
+
+def test_what_is_clear_is_not_looked_at_again(loaded, monkeypatch):
+    asked = []
+
+    def likely(loaded, tokens, device):
+        asked.append(len(tokens) // 2)
+        return np.tile(np.float32([high, 0]), len(tokens) // 2)
+
+    monkeypatch.setattr(module, "log_likelihood", likely)
+    titles = planted(drawn(), "zq", range(20))
+    for high, wanted in ((9.0, [module.FIRST]), (1.0, [module.FIRST, module.MOST - module.FIRST])):
+        asked.clear()
+        assert gains(lambda: loaded, titles, phrases(titles), CPU) == {("zq",): high}
+        assert [count for count in asked if count] == wanted
+
+
+def test_hostile_titles_are_measured(loaded):
+    rng = np.random.default_rng(0)
+    strange = ("\ud800", "\n", "\x00", "<|im_end|>", "\u202e", "x" * 400, "\U0001f600" * 90, '"')
+    titles = drawn()
+    titles[:15] = [f"{strange[nth % 8]} {titles[nth]} zq\n {strange[rng.integers(8)]}" for nth in range(15)]
+    found = gains(lambda: loaded, titles, phrases(titles), CPU)
+    assert ("zq",) in found
+    assert all(np.isfinite(gain) for gain in found.values())
+
+
+# What comes of them
+
+
+def test_what_is_known_is_asked_again_only_when_it_has_spread(loaded):
+    titles = planted(drawn(), "zq", range(10))
+    made = pages(loaded.tokenizer, titles)
+    odds, told = company(titles, made, (), lambda: loaded, CPU)
+    assert [(gain.phrase, gain.share) for gain in told] == [("zq", 10 / 400)]
+    again, same = company(titles, made, told, lambda: pytest.fail("known already"), CPU)
+    assert same == told
+    assert np.array_equal(odds, again, equal_nan=True)
+    fewer = Gain(phrase="zq", gain=9.0, share=10 / 400 / module.GROWN)
+    assert company(titles, made, (fewer,), lambda: pytest.fail("known"), CPU)[1][0].gain == 9.0
+    spread = fewer.model_copy(update={"share": fewer.share * 0.99})
+    assert company(titles, made, (spread,), lambda: loaded, CPU)[1] == told
+
+
+def test_tokens_of_phrases_gain_odds(loaded):
+    titles = ["Red Harbor zq", "zq xq Night", "Blue"]
+    made = pages(loaded.tokenizer, titles)
+    found = added(
+        made, [([Place(0, 11, 13), Place(1, 0, 2)], 2.0), ([Place(1, 0, 5)], -9.0), ([Place(1, 6, 11)], 99.0)]
+    )
+    rows = np.repeat(np.arange(3), np.diff(made.offsets))
+    for nth, row in enumerate(rows):
+        piece = titles[row][made.first[nth] : made.after[nth]].strip()
+        wanted = {(0, "z"): ODDS - 2 * SLOPE, (0, "q"): ODDS - 2 * SLOPE}.get((row, piece))
+        if row == 1:
+            wanted = HIGHEST if made.first[nth] < 5 else LOWEST
+        assert found[nth] == (pytest.approx(wanted) if wanted is not None else pytest.approx(np.nan, nan_ok=True))
+
+
+def test_odds_are_added_within_phrases_alone(marked):
+    titles = ["Red zq xq Harbor", "Blue Garden Night Letter"]
+    marks = marked(titles, {"zq": 1.0})
+    odds = np.full(len(marks.mark), np.nan, dtype=np.float32)
+    plain = judged(titles, marks, MARK)
+    odds[[5, 6]] = 6.0, 2.0
+    found = judged(titles, marks, MARK, company=odds)
+    assert found.score[0] == plain.score[0]
+    assert found.score[1] == pytest.approx(plain.score[1] + 6.0)
+    assert titles[1][found.start[1] : found.end[1]] == "Garden"
+    odds[:] = np.nan
+    odds[1] = -3.0
+    lower = judged(titles, marks, MARK, company=odds)
+    assert lower.score[0] == pytest.approx(-1.0), "with the word beside it, no phrase, it is as odd as before"
+    assert np.array_equal(judged(titles, marks, MARK, company=np.full_like(odds, np.nan)).score, plain.score)
+
+
+def test_a_scanner_remembers_gains(tiny_scanner, tmp_path, monkeypatch):
+    titles = planted(drawn(240), "Night", range(0, 240, 24))
+    made = tiny_scanner(company=True).fit(titles)
+    assert "Night" in [gain.phrase for gain in made.record.gains]
+    made.save(tmp_path / "scanner")
+    read = load_scanner(tmp_path / "scanner", CPU)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "log_likelihood", lambda *given: pytest.fail("measured again"))
+        found = read.scan(titles)
+    assert np.array_equal(found.score, made.fitted_to.score)
+    other = planted(titles, "zq", range(1, 240, 24))
+    assert len(read.scan(other).score) == 240
+    assert read.whole.model.config.num_hidden_layers == 2, "the whole model, not the reader's layers"
+    assert tiny_scanner().fit(titles).record.gains is None
