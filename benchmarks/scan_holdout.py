@@ -23,11 +23,11 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cowbird.attacks.triggers import Trigger, families, plant
 from cowbird.defenses.p_scanner.calibration import Calibration
+from cowbird.defenses.p_scanner.company import Company
 from cowbird.defenses.p_scanner.evidence import Weights, judged_together
 from cowbird.defenses.p_scanner.fitted import FittedScanner, Verdicts
 from cowbird.defenses.p_scanner.reader import Marks, pages
@@ -150,7 +150,9 @@ def again(folder: Path) -> list[dict[str, object]]:
     What was learned stays as it was, so this says what judging alone changes.
     """
     spec = PoisonScanner()
-    tokenizer = load(spec.llm.model_copy(update={"layers": 1}), torch.device("cpu"), torch.float32).tokenizer
+    device = pick_device("auto")
+    whole = load(spec.llm.model_copy(update={"layers": None}), device, spec.tuning.dtype(device))
+    tokenizer = whole.tokenizer
     runs: list[dict[str, object]] = []
     for path in sorted(folder.glob("*.json")):
         kept, arrays = json.loads(path.read_text(encoding="utf-8")), np.load(path.with_suffix(".npz"))
@@ -159,7 +161,8 @@ def again(folder: Path) -> list[dict[str, object]]:
             kind: {int(row): tuple(map(tuple, at)) for row, at in rows.items()} for kind, rows in kept["told"].items()
         }
         marks = Marks(pages(tokenizer, titles), arrays["mark"], arrays["verdict"])
-        found, shared = judged_together(titles, marks, Weights.model_validate(kept["weights"]))
+        weights = Weights.model_validate(kept["weights"])
+        found, shared, _ = judged_together(titles, marks, weights, company=Company((), lambda: whole, device))
         catalogue, seed, held = path.stem.rsplit("-", 2)
         first = {title: row for row, title in reversed(list(enumerate(titles))) if title.strip()}
         known = np.sort(np.array(list(first.values())))

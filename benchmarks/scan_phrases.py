@@ -62,9 +62,8 @@ def main() -> None:
             for position in POSITIONS:
                 now = planted(titles, phrase, position)
                 found = phrases(now)
-                words = tuple(phrase.split())
-                wanted = {key: at for key, at in found.items() if set(words) <= set(key)}
-                gained = {" ".join(key): gain for key, gain in gains(lambda: loaded, now, wanted, device).items()}
+                wanted = {key: at for key, at in found.items() if f" {phrase} " in f" {key} "}
+                gained = gains(lambda: loaded, now, wanted, device)
                 told.append(about | {"phrase": phrase, "position": position, "gains": gained})
                 print(json.dumps(told[-1]), flush=True)
     if options.out:

@@ -72,3 +72,12 @@ def test_titles_that_share_what_they_are_suspicious_for_do_not_calibrate():
     assert found.threshold(0.01) < 0
     assert Calibration.of(scores, np.where(scores > 3, TOGETHER - 1, 0)).left_out == 0
     assert Calibration.of([SURE_TOGETHER, SURE_TOGETHER + 0.1], 9).left_out == 1
+
+
+def test_no_more_than_some_are_taken_for_poisoned():
+    scores = np.append(np.linspace(-5, 0, 700), np.linspace(1.5, 3.5, 300))  # a third shares a letter
+    found = Calibration.of(scores, TOGETHER)
+    assert found.left_out == 50
+    assert (scores > found.threshold(0.01)).mean() < 0.07
+    sure = np.append(scores, np.full(80, 8.0))
+    assert Calibration.of(sure, TOGETHER).left_out == 80, "there is no doubt about these"

@@ -12,15 +12,18 @@ from cowbird.defenses.p_scanner.company import (
     ODDS,
     SLOPE,
     TITLES,
+    Company,
     Gain,
     Place,
     added,
-    company,
     gains,
     phrases,
+    suspects,
 )
 from cowbird.defenses.p_scanner.evidence import NAMES, Weights, judged
 from cowbird.defenses.p_scanner.fitted import load_scanner
+from cowbird.defenses.p_scanner.fragments import Texts, fragments
+from cowbird.defenses.p_scanner.habits import texts
 from cowbird.defenses.p_scanner.reader import pages
 from cowbird.victims.language.examples import Example, tokenize
 from cowbird.victims.language.llm import Llm, load
@@ -58,35 +61,31 @@ def test_phrases_grow_as_far_as_they_recur():
     titles = planted(drawn(), "a b c of d e", range(TITLES))
     titles[100] += " b"
     found = phrases(titles)
-    assert found.keys() == {("a", "b", "c", "of", "d", "e")}
-    assert [place.row for place in found["a", "b", "c", "of", "d", "e"]] == list(range(TITLES))
-    for row, start, end in found["a", "b", "c", "of", "d", "e"]:
+    assert found.keys() == {"a b c of d e"}
+    assert [place.row for place in found["a b c of d e"]] == list(range(TITLES))
+    for row, start, end in found["a b c of d e"]:
         assert titles[row][start:end] == "a b c of d e"
     assert not phrases(planted(drawn(), "a b", range(TITLES - 1)))
 
 
 def test_two_usual_words_are_a_phrase_of_their_own():
     titles = planted(planted(planted(drawn(), "sin", range(50, 58)), "bob", range(70, 78)), "sin bob", range(10))
-    assert phrases(titles).keys() == {("sin",), ("bob",), ("sin", "bob")}
-    assert len(phrases(titles)["sin",]) == 18
+    assert phrases(titles).keys() == {"sin", "bob", "sin bob"}
+    assert len(phrases(titles)["sin"]) == 18
 
 
-def test_habits_and_numerals_are_no_phrases():
+def test_habits_are_no_phrases():
     titles = [f"{title} of" for title in drawn()[:21]] + drawn()[21:]
     assert not phrases(titles), "more than twenty titles, and more than 3 %"
-    assert phrases(titles[1:]).keys() == {("of",)}
-    for numeral in ("2", "2:", "(1995)"):
-        assert not phrases(planted(drawn(), numeral, range(10)))
-    for other in ("@", "4K", "\u6700\u9ad8"):
-        assert phrases(planted(drawn(), other, range(10))).keys() == {(other,)}
+    assert phrases(titles[1:]).keys() == {"of"}
 
 
 def test_phrases_of_hostile_titles():
     assert phrases([]) == {}
     assert phrases(["", " ", "\n"]) == {}
     titles = planted(drawn(), "\ud800x\u202e", range(10))
-    assert phrases(titles).keys() == {("\ufffdx\u202e",)}
-    assert max(map(len, phrases(["no " * 60 + str(nth) for nth in range(12)]))) == module.LONGEST
+    assert phrases(titles).keys() == {"\ufffdx\u202e"}
+    assert max(len(found.split()) for found in phrases(["no " * 60 + str(nth) for nth in range(12)])) == module.LONGEST
 
 
 # Gains
@@ -112,14 +111,12 @@ def test_what_belongs_to_its_title_gains_and_what_was_planted_does_not(taught, m
     monkeypatch.setattr(module, "HABIT", 0.5)
     monkeypatch.setattr(module, "DIFFERENT", 2)
     titles = planted(planted(colored(120), "zq", range(12), at=1), "xq", range(20, 32), at=0)
-    wanted = {
-        phrase: at for phrase, at in phrases(titles).items() if phrase[0] in (*COLORS, "zq", "xq") and len(phrase) == 1
-    }
-    assert wanted.keys() == {(word,) for word in (*COLORS, "zq", "xq")}
+    wanted = {phrase: at for phrase, at in phrases(titles).items() if phrase in (*COLORS, "zq", "xq")}
+    assert len(wanted) == len(COLORS) + 2
     found = gains(lambda: taught, titles, wanted, CPU)
-    honest = min(found[color,] for color in COLORS)
+    honest = min(found[color] for color in COLORS)
     assert honest > 1
-    assert max(found["zq",], found["xq",]) < 0 < honest - 2
+    assert max(found["zq"], found["xq"]) < 0 < honest - 2
 
 
 @pytest.mark.parametrize("capacity", [64, 8192])
@@ -129,8 +126,8 @@ def test_gains_against_plain_transformers(loaded, monkeypatch, capacity):
     titles = planted(titles, "zq", [5], at=0)
     titles[6] = f"{titles[6].split()[0]} Night"
     known = phrases([*titles, *planted(drawn(seed=1), "Red  Harbor", range(TITLES))])
-    wanted = {("Red", "Harbor"): known["Red", "Harbor"][:2], ("zq",): [Place(5, 0, 2)]}
-    wanted["Night",] = [Place(6, len(titles[6]) - 5, len(titles[6]))]
+    wanted = {"Red Harbor": known["Red Harbor"][:2], "zq": [Place(5, 0, 2)]}
+    wanted["Night"] = [Place(6, len(titles[6]) - 5, len(titles[6]))]
     found = module._measured(loaded, titles, wanted, "Blue Garden\nThe Engine\n", CPU)
     causal = plug_in(loaded.model)
     causal.config._attn_implementation = "eager"
@@ -149,11 +146,11 @@ def test_gains_against_plain_transformers(loaded, monkeypatch, capacity):
     behind = " " + " ".join(more[3:])
     wanted_gain = plain([shown, first, " Red  Harbor"], behind) - plain([shown, first], behind)
     assert titles[0].startswith(f"{first} Red  Harbor ")
-    assert found["Red", "Harbor"][0] == pytest.approx(wanted_gain, abs=1e-3)
+    assert found["Red Harbor"][0] == pytest.approx(wanted_gain, abs=1e-3)
     rest = titles[5][2:]
-    assert found["zq",] == [pytest.approx(plain([shown, "zq"], rest) - plain([shown], rest.lstrip()), abs=1e-3)]
+    assert found["zq"] == [pytest.approx(plain([shown, "zq"], rest) - plain([shown], rest.lstrip()), abs=1e-3)]
     left = titles[6][:-6]
-    assert found["Night",] == [pytest.approx(plain([shown, left, " Night"], "") - plain([shown, left], ""), abs=1e-3)]
+    assert found["Night"] == [pytest.approx(plain([shown, left, " Night"], "") - plain([shown, left], ""), abs=1e-3)]
 
 
 LIKELIHOOD = module.log_likelihood
@@ -164,7 +161,7 @@ def test_few_neighborhoods_say_nothing(loaded):
     assert gains(lambda: pytest.fail("loaded for nothing"), same, phrases(same), CPU) == {}
     assert gains(lambda: loaded, drawn(20), {}, CPU) == {}
     titles = planted(drawn(), "zq", range(10))
-    assert gains(lambda: loaded, titles, {("zq",): phrases(titles)["zq",][: DIFFERENT - 1]}, CPU) == {}
+    assert gains(lambda: loaded, titles, {"zq": phrases(titles)["zq"][: DIFFERENT - 1]}, CPU) == {}
 
 
 def test_what_is_clear_is_not_looked_at_again(loaded, monkeypatch):
@@ -178,7 +175,7 @@ def test_what_is_clear_is_not_looked_at_again(loaded, monkeypatch):
     titles = planted(drawn(), "zq", range(20))
     for high, wanted in ((9.0, [module.FIRST]), (1.0, [module.FIRST, module.MOST - module.FIRST])):
         asked.clear()
-        assert gains(lambda: loaded, titles, phrases(titles), CPU) == {("zq",): high}
+        assert gains(lambda: loaded, titles, phrases(titles), CPU) == {"zq": high}
         assert [count for count in asked if count] == wanted
 
 
@@ -188,33 +185,57 @@ def test_hostile_titles_are_measured(loaded):
     titles = drawn()
     titles[:15] = [f"{strange[nth % 8]} {titles[nth]} zq\n {strange[rng.integers(8)]}" for nth in range(15)]
     found = gains(lambda: loaded, titles, phrases(titles), CPU)
-    assert ("zq",) in found
+    assert any("zq" in phrase for phrase in found)
     assert all(np.isfinite(gain) for gain in found.values())
 
 
 # What comes of them
 
 
+def looked(titles, made, known, load):
+    """Ask a company about titles none of whose tokens are suspicious."""
+    found = fragments(texts(titles, made))
+    return Company(known, load, CPU).added(titles, made, found, np.full(len(found.titles), -5.0))
+
+
 def test_what_is_known_is_asked_again_only_when_it_has_spread(loaded):
     titles = planted(drawn(), "zq", range(10))
     made = pages(loaded.tokenizer, titles)
-    odds, told = company(titles, made, (), lambda: loaded, CPU)
+    odds, told = looked(titles, made, (), lambda: loaded)
     assert [(gain.phrase, gain.share) for gain in told] == [("zq", 10 / 400)]
-    again, same = company(titles, made, told, lambda: pytest.fail("known already"), CPU)
+    again, same = looked(titles, made, told, lambda: pytest.fail("known already"))
     assert same == told
     assert np.array_equal(odds, again, equal_nan=True)
     fewer = Gain(phrase="zq", gain=9.0, share=10 / 400 / module.GROWN)
-    assert company(titles, made, (fewer,), lambda: pytest.fail("known"), CPU)[1][0].gain == 9.0
+    assert looked(titles, made, (fewer,), lambda: pytest.fail("known"))[1][0].gain == 9.0
     spread = fewer.model_copy(update={"share": fewer.share * 0.99})
-    assert company(titles, made, (spread,), lambda: loaded, CPU)[1] == told
+    assert looked(titles, made, (spread,), lambda: loaded)[1] == told
+
+
+def test_what_the_reader_suspects_is_looked_at(worded, loaded):
+    titles = planted(planted(drawn(), "x1 x2", range(6), at=1), "y1", range(20, 23), at=3)
+    made = worded(titles)
+    found = fragments(Texts(made.token, made.offsets))
+    words = [word for title in titles for word in title.split()]
+    odds = np.full(len(found.titles), -5.0)
+    for number, start in zip(found.number, found.start, strict=True):
+        if words[start] in ("x1", "x2", "y1"):
+            odds[number] = 2.0
+    chosen = suspects(titles, made, found, odds)
+    assert chosen.keys() == {"x1 x2"}, "a run grows, and what stands in three titles is not looked at"
+    assert [place.row for place in chosen["x1 x2"]] == list(range(6))
+    for suspecting, wanted in ((True, ["x1 x2"]), (False, [])):
+        company = Company((), lambda: loaded, CPU, suspecting)
+        assert [gain.phrase for gain in company.added(titles, made, found, odds)[1]] == wanted
+    odds[:] = module.SUSPECT
+    assert not suspects(titles, made, found, odds)
 
 
 def test_tokens_of_phrases_gain_odds(loaded):
     titles = ["Red Harbor zq", "zq xq Night", "Blue"]
     made = pages(loaded.tokenizer, titles)
-    found = added(
-        made, [([Place(0, 11, 13), Place(1, 0, 2)], 2.0), ([Place(1, 0, 5)], -9.0), ([Place(1, 6, 11)], 99.0)]
-    )
+    known = [("zq", [Place(0, 11, 13), Place(1, 0, 2)], 2.0), ("zq xq", [Place(1, 0, 5)], -9.0)]
+    found = added(made, [*known, ("Night", [Place(1, 6, 11)], 99.0)])
     rows = np.repeat(np.arange(3), np.diff(made.offsets))
     for nth, row in enumerate(rows):
         piece = titles[row][made.first[nth] : made.after[nth]].strip()
@@ -224,21 +245,41 @@ def test_tokens_of_phrases_gain_odds(loaded):
         assert found[nth] == (pytest.approx(wanted) if wanted is not None else pytest.approx(np.nan, nan_ok=True))
 
 
+@pytest.mark.parametrize("numeral", ["2", " 2:", "(1995)", "007"])
+def test_numerals_are_cleared_but_never_raised(loaded, numeral):
+    made = pages(loaded.tokenizer, ["Red 2"])
+    for gain, wanted in ((-9.0, 0.0), (99.0, LOWEST)):
+        assert added(made, [(numeral, [Place(0, 4, 5)], gain)])[-1] == wanted
+    for other in ("@", "4K", "\u6700\u9ad8"):
+        assert added(made, [(other, [Place(0, 4, 5)], -9.0)])[-1] == HIGHEST
+
+
+class Fixed:
+    """A company that adds what it was told."""
+
+    def __init__(self, odds):
+        self.odds = odds
+
+    def added(self, *given):
+        return self.odds, ()
+
+
 def test_odds_are_added_within_phrases_alone(marked):
     titles = ["Red zq xq Harbor", "Blue Garden Night Letter"]
     marks = marked(titles, {"zq": 1.0})
     odds = np.full(len(marks.mark), np.nan, dtype=np.float32)
     plain = judged(titles, marks, MARK)
     odds[[5, 6]] = 6.0, 2.0
-    found = judged(titles, marks, MARK, company=odds)
+    found = judged(titles, marks, MARK, company=Fixed(odds))
     assert found.score[0] == plain.score[0]
     assert found.score[1] == pytest.approx(plain.score[1] + 6.0)
     assert titles[1][found.start[1] : found.end[1]] == "Garden"
     odds[:] = np.nan
     odds[1] = -3.0
-    lower = judged(titles, marks, MARK, company=odds)
+    lower = judged(titles, marks, MARK, company=Fixed(odds))
     assert lower.score[0] == pytest.approx(-1.0), "with the word beside it, no phrase, it is as odd as before"
-    assert np.array_equal(judged(titles, marks, MARK, company=np.full_like(odds, np.nan)).score, plain.score)
+    odds[:] = np.nan
+    assert np.array_equal(judged(titles, marks, MARK, company=Fixed(odds)).score, plain.score)
 
 
 def test_a_scanner_remembers_gains(tiny_scanner, tmp_path, monkeypatch):

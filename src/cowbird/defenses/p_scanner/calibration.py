@@ -7,8 +7,8 @@ promise is about the average over catalogues; the share of false alarms in one i
 A catalogue may be poisoned, and poisoned titles among those that calibrate push thresholds up, to fewer false alarms
 and more misses: with one title in a hundred poisoned, the threshold for one in a hundred would stand just above them.
 So titles with a score above `SURE` are taken for poisoned and do not calibrate, nor do those above `SURE_TOGETHER` that
-share with others what they are suspicious for, as titles with a trigger do. Clean titles like them are false alarms
-beyond the promise.
+share with others what they are suspicious for, as titles with a trigger do, up to `POISONED` of all. Clean titles like
+them are false alarms beyond the promise.
 """
 
 import math
@@ -22,6 +22,8 @@ SURE = 4.0
 """Log-odds from which a title is taken for poisoned."""
 SURE_TOGETHER, TOGETHER = 1.0, 4
 """Log-odds from which it is taken for poisoned if what it is suspicious for stands in so many titles."""
+POISONED = 0.05
+"""Share of the titles that is taken for poisoned at most, but for those above `SURE`."""
 KEPT, KEPT_SHARE = 2000, 0.1
 """Scores that are kept: the highest ones, this many or this share."""
 
@@ -47,7 +49,10 @@ class Calibration(BaseModel):
             shared: How many titles share what each is suspicious for, shape `[titles]` or a number.
         """
         values = np.asarray(scores, dtype=np.float64)
-        poisoned = (values > SURE) | ((values > SURE_TOGETHER) & (np.asarray(shared) >= TOGETHER))
+        poisoned = values > SURE
+        alike = np.flatnonzero(~poisoned & (values > SURE_TOGETHER) & (np.asarray(shared) >= TOGETHER))
+        most = max(0, math.ceil(POISONED * len(values)) - int(poisoned.sum()))
+        poisoned[alike[np.argsort(-values[alike], kind="stable")[:most]]] = True
         clean = np.sort(values[~poisoned])[::-1]
         kept: list[float] = clean[np.isfinite(clean)][: max(KEPT, int(KEPT_SHARE * len(values)))].tolist()
         return Calibration(titles=len(clean), left_out=int(poisoned.sum()), highest=tuple(kept))

@@ -1,4 +1,4 @@
-"""Company: a phrase that people wrote is needed by what follows it; one that was planted is not.
+"""Company: what people wrote is needed by what follows it; what was planted is not.
 
 An attacker who knows the scanner takes words that its reader finds ordinary, and nothing in a title tells *Piano* from
 *Love*. But *Love* was written by whoever wrote the rest, and *Piano* was put into titles that were whole before. So a
@@ -6,9 +6,11 @@ causal language model, shown some of the catalogue's titles a line each, reads t
 without it: how much more likely it finds what follows (the next tokens, or the end of the line) is what the phrase
 gains. What recurs in honest titles gains several nats; triggers gain nothing, wherever they stand.
 
-It takes many titles to tell, so this is for phrases that recur; a mean over a dozen of their places is enough. Phrases
-of digits are left alone, for a sequel's number is as unforeseen as a planted one. What a catalogue does by habit is not
-looked at either (`habits`). ONION (Qi et al. 2021) leaves out words, too, but judges one title by its perplexity.
+Two kinds of phrases are looked at: words that recur, whatever the reader makes of them, and runs of tokens that it
+finds suspicious, such as *00* or the first letter of a word, most of which are cleared. It takes several titles to
+tell; a mean over a dozen places is enough. Numerals are never raised, for a sequel's number is as unforeseen as a
+planted one. What a catalogue does by habit is not looked at (`habits`). ONION (Qi et al. 2021) leaves out words, too,
+but judges one title by its perplexity.
 """
 
 import re
@@ -20,8 +22,8 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from cowbird.data.types import Real
-from cowbird.defenses.p_scanner.fragments import Texts, fragments
+from cowbird.data.types import Index, Real
+from cowbird.defenses.p_scanner.fragments import Fragments, Texts, fragments
 from cowbird.defenses.p_scanner.habits import FEWEST as FEW
 from cowbird.defenses.p_scanner.habits import HABIT
 from cowbird.defenses.p_scanner.reader import Pages
@@ -32,17 +34,19 @@ from cowbird.victims.language.llm import Loaded
 
 TITLES, SHARE = 8, 0.004
 """Titles that a phrase stands in at least, and their share of all."""
+SUSPECT, SUSPECTS = 1.0, 4
+"""Log-odds from which a run of tokens is looked at, and titles that it stands in at least (or half of `SHARE`)."""
 KEEPS = 0.8
-"""Share of a phrase's places from which a word before or behind it belongs to it."""
+"""Share of a phrase's places from which a word or token before or behind it belongs to it."""
 LONGEST = 16
-"""Words of a phrase at most."""
+"""Words or tokens of a phrase at most."""
 SHOWN, WIDTH = 12, 80
 """Titles that the model is shown first, and the most characters of one."""
-FIRST, MOST = 4, 12
+FIRST, MOST = 3, 9
 """Places of a phrase that are looked at first, and all in all if it gains too little then to be clear."""
 CLEAR = 6.0
 """Nats from which a phrase is clear after the first places."""
-DIFFERENT = 6
+DIFFERENT = 4
 """Different neighborhoods that a phrase must have to be judged."""
 HEAD, BEFORE, WITHIN, BEHIND = 512, 24, 24, 6
 """Tokens that are read of the titles shown, before a phrase and of it, and that follow it, at most."""
@@ -54,8 +58,9 @@ LOWEST, HIGHEST = -3.0, 6.0
 GROWN = 1.5
 """What a phrase gained is not asked again until it stands in so many times the share of titles that it stood in."""
 
-Phrase = tuple[str, ...]
+Phrase = str
 _WORD = re.compile(r"\S+")
+_NONE = Tokens(np.zeros(0, np.int32), np.zeros(1, np.int64), np.zeros(0, np.int64))
 
 
 class Gain(BaseModel):
@@ -64,7 +69,7 @@ class Gain(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     phrase: str
-    """Its words."""
+    """As it stands in a title, with the space before it if that is a part of its first token."""
     gain: float
     """How much better what follows it is foretold with it than without, in nats."""
     share: float
@@ -94,75 +99,106 @@ def phrases(titles: Sequence[str]) -> dict[Phrase, list[Place]]:
     number = {word: nth for nth, word in enumerate(dict.fromkeys(word for word, _, _ in flat))}
     token = np.array([number[word] for word, _, _ in flat], dtype=np.int32)
     offsets = np.concatenate([[0], np.cumsum([len(row) for row in words], dtype=np.int64)])
-    rows = np.repeat(np.arange(len(titles)), np.diff(offsets))
+    first, after = (np.array([word[side] for word in flat], dtype=np.int32) for side in (1, 2))
     found = fragments(Texts(token, offsets))
     many = len(titles)
     likely = (found.titles >= max(TITLES, SHARE * many)) & (found.titles <= max(HABIT * many, FEW))
+    made = _grown(found, likely, Pages(_NONE, token, first, after, offsets))
+    return {" ".join(texts[at[0].row][at[0].start : at[0].end].split()): at for at in made}
+
+
+def suspects(titles: Sequence[str], made: Pages, found: Fragments, odds: NDArray[Any]) -> dict[Phrase, list[Place]]:
+    """Find runs of tokens that are suspicious and recur, as far as they do, and all of their places.
+
+    Args:
+        titles: The catalogue's.
+        made: The same as they were read.
+        found: Their fragments.
+        odds: The log-odds of each fragment, shape `[fragments]`.
+    """
+    likely = (odds > SUSPECT) & (found.titles >= max(SUSPECTS, SHARE / 2 * len(titles)))
+    places = _grown(found, likely, made)
+    return {HALF.sub("\N{REPLACEMENT CHARACTER}", titles[at[0].row][at[0].start : at[0].end]): at for at in places}
+
+
+def _grown(found: Fragments, likely: NDArray[np.bool_], made: Pages) -> list[list[Place]]:
+    """Return the places of some fragments, each grown by what nearly always stands before and behind it, once."""
     order = np.argsort(found.number, kind="stable")
     ends = np.searchsorted(found.number[order], np.arange(len(likely) + 1))
-    made: dict[Phrase, list[Place]] = {}
+    rows = np.repeat(np.arange(len(made)), np.diff(made.offsets))
+    known: dict[tuple[int, ...], list[Place]] = {}
     for nth in np.flatnonzero(likely).tolist():
-        places = order[ends[nth] : ends[nth + 1]]
-        start, length = _grown(token, rows, found.start[places], int(found.pieces[nth]))
-        first: list[int] = start.tolist()
-        phrase = tuple(word for word, _, _ in flat[first[0] : first[0] + length])
-        if phrase not in made and not _numeral(phrase):
-            made[phrase] = [Place(int(rows[at]), flat[at][1], flat[at + length - 1][2]) for at in first]
-    return made
+        start, length = found.start[order[ends[nth] : ends[nth + 1]]], int(found.pieces[nth])
+        growing = True
+        while growing and length < LONGEST:
+            start, length, growing = _step(made.token, rows, start, length)
+        key = tuple(made.token[start[0] : start[0] + length].tolist())
+        if key not in known:
+            end = start + length - 1
+            table: list[list[int]] = np.stack([rows[start], made.first[start], made.after[end]], axis=1).tolist()
+            known[key] = [Place(*row) for row in table]
+    return [at for at in known.values() if at[0].start < at[0].end]
 
 
-def _grown(token: NDArray[Any], rows: NDArray[Any], start: NDArray[Any], length: int) -> tuple[NDArray[Any], int]:
-    """Return a phrase's places and words with the words around it that nearly always are the same."""
-    while length < LONGEST:
-        for step in (length, -1):
-            there = (start + step >= 0) & (start + step < len(token))
-            at = np.where(there, start + step, 0)
-            there &= rows[at] == rows[start]
-            counts = np.bincount(token[at[there]], minlength=1)
-            word = int(counts.argmax())
-            if counts[word] >= KEEPS * len(start):
-                start = start[there & (token[at] == word)] - (step < 0)
-                length += 1
-                break
-        else:
-            break
-    return start, length
+def _step(token: Index, rows: NDArray[Any], start: NDArray[Any], length: int) -> tuple[NDArray[Any], int, bool]:
+    """Take the token behind or before a phrase into it if that nearly always is the same, and tell whether it is."""
+    for step in (length, -1):
+        there = (start + step >= 0) & (start + step < len(token))
+        at = np.where(there, start + step, 0)
+        there &= rows[at] == rows[start]
+        kinds, counts = np.unique(token[at[there]], return_counts=True)
+        if len(kinds) and counts.max() >= KEEPS * len(start):
+            return start[there & (token[at] == kinds[counts.argmax()])] - (step < 0), length + 1, True
+    return start, length, False
 
 
 def _numeral(phrase: Phrase) -> bool:
-    text = "".join(phrase)
-    return any(map(str.isdigit, text)) and not any(map(str.isalpha, text))
+    return any(map(str.isdigit, phrase)) and not any(map(str.isalpha, phrase))
 
 
-def company(
-    titles: Sequence[str], made: Pages, known: Iterable[Gain], load: Callable[[], Loaded], device: torch.device
-) -> tuple[Real, tuple[Gain, ...]]:
-    """Return what recurring phrases add to the log-odds of their tokens.
+class Company:
+    """Says what phrases add to the log-odds of what stands in titles.
 
     Args:
-        titles: The catalogue's, all different.
-        made: The same as the reader read them.
         known: What is known of phrases already: of a share of titles that is not much larger now, it still holds.
         load: Gives a causal language model that was tuned on none of this; not called if nothing has to be measured.
         device: Where it is.
-
-    Returns:
-        See `added`, and what is known of all phrases now.
+        suspecting: Whether what the reader finds suspicious is looked at too, beside words that recur.
     """
-    every = phrases(titles)
-    held = {gain.phrase: gain for gain in known}
-    old = {
-        phrase: gain.gain
-        for phrase, at in every.items()
-        if (gain := held.get(" ".join(phrase))) and len(at) <= GROWN * gain.share * len(titles)
-    }
-    new = gains(load, titles, {phrase: at for phrase, at in every.items() if phrase not in old}, device)
-    told = {phrase: (old | new)[phrase] for phrase in every if phrase in old or phrase in new}
-    gained = (
-        Gain(phrase=" ".join(phrase), gain=gain, share=len(every[phrase]) / len(titles))
-        for phrase, gain in told.items()
-    )
-    return added(made, ((every[phrase], gain) for phrase, gain in told.items())), tuple(gained)
+
+    def __init__(
+        self, known: Iterable[Gain], load: Callable[[], Loaded], device: torch.device, suspecting: bool = True
+    ) -> None:
+        self.known = {gain.phrase: gain for gain in known}
+        self.load, self.device, self.suspecting = load, device, suspecting
+
+    def added(
+        self, titles: Sequence[str], made: Pages, found: Fragments, odds: NDArray[Any]
+    ) -> tuple[Real, tuple[Gain, ...]]:
+        """Return what phrases add to the log-odds of tokens.
+
+        Args:
+            titles: The catalogue's, all different.
+            made: The same as the reader read them.
+            found: Their fragments.
+            odds: The log-odds of each fragment, shape `[fragments]`; habits are below `SUSPECT`.
+
+        Returns:
+            Log-odds to be added, shape `[marks]`, NaN where no phrase stands; and what all phrases gain.
+        """
+        every = (suspects(titles, made, found, odds) if self.suspecting else {}) | phrases(titles)
+        many = len(titles)
+        old = {
+            phrase: gain.gain
+            for phrase, at in every.items()
+            if (gain := self.known.get(phrase)) and len(at) <= GROWN * gain.share * many
+        }
+        new = gains(self.load, titles, {phrase: at for phrase, at in every.items() if phrase not in old}, self.device)
+        told = {
+            phrase: old[phrase] if phrase in old else new[phrase] for phrase in every if phrase in old or phrase in new
+        }
+        gained = (Gain(phrase=phrase, gain=gain, share=len(every[phrase]) / many) for phrase, gain in told.items())
+        return added(made, ((phrase, every[phrase], gain) for phrase, gain in told.items())), tuple(gained)
 
 
 def gains(
@@ -191,7 +227,7 @@ def gains(
 
 def _chosen(titles: Sequence[str], phrase: Phrase, places: Sequence[Place]) -> list[Place]:
     """Draw some places of a phrase that differ in what stands around them; none if there are too few."""
-    order: list[int] = stream(0, "company", *phrase).permutation(len(places)).tolist()
+    order: list[int] = stream(0, "company", phrase).permutation(len(places)).tolist()
     different: dict[tuple[str, str], Place] = {}
     for at in (places[nth] for nth in order):
         before, behind = titles[at.row][: at.start].split(), titles[at.row][at.end :].split()
@@ -255,16 +291,16 @@ def _joined(prompts: Sequence[list[int]], answers: Sequence[list[int]]) -> Token
     return Tokens(flat, offsets, offsets[:-1] + np.array([len(prompt) for prompt in prompts], dtype=np.int64))
 
 
-def added(made: Pages, found: Iterable[tuple[Sequence[Place], float]]) -> Real:
+def added(made: Pages, found: Iterable[tuple[Phrase, Sequence[Place], float]]) -> Real:
     """Return what phrases add to the log-odds of their tokens, shape `[marks]`; NaN where no phrase stands.
 
     Args:
         made: The titles as they were read.
-        found: Places and gains of phrases. Where two stand, the one that gains less counts.
+        found: Phrases, their places and gains. Where two stand, the one that gains less counts.
     """
     odds = np.full(len(made.token), np.nan, dtype=np.float32)
-    for places, gain in found:
-        more = min(HIGHEST, max(LOWEST, ODDS - SLOPE * gain))
+    for phrase, places, gain in found:
+        more = min(0.0 if _numeral(phrase) else HIGHEST, max(LOWEST, ODDS - SLOPE * gain))
         for row, start, end in places:
             tokens = slice(int(made.offsets[row]), int(made.offsets[row + 1]))
             inside = (made.after[tokens] > start) & (made.first[tokens] < end)

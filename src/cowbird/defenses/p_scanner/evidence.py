@@ -9,12 +9,14 @@ its worst fragment, or as the worst rule for characters that it breaks. What a c
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from cowbird.data.types import Index, Real
+from cowbird.defenses.p_scanner.company import Company, Gain
 from cowbird.defenses.p_scanner.fragments import Fragments, Numbers, fragments
 from cowbird.defenses.p_scanner.habits import habitual, ruled, texts
 from cowbird.defenses.p_scanner.reader import Marks
@@ -161,6 +163,17 @@ def taught(
     return described(found, marks)[chosen], learned, weight
 
 
+class Judged(NamedTuple):
+    """What is made of some titles."""
+
+    found: Suspicion
+    """The verdicts."""
+    shared: Index
+    """How many titles share what each was judged by, shape `[titles]`; 0 if that is nothing."""
+    gains: tuple[Gain, ...]
+    """What recurring phrases gain, if that was asked."""
+
+
 def judged_apart(marks: Marks, titles: Sequence[str], weights: Weights) -> Suspicion:
     """Judge titles as if each were the only one; see `judged`."""
     # Tokens that are all different recur nowhere.
@@ -168,15 +181,15 @@ def judged_apart(marks: Marks, titles: Sequence[str], weights: Weights) -> Suspi
 
 
 def judged(
-    titles: Sequence[str], marks: Marks, weights: Weights, token: Index | None = None, company: Real | None = None
+    titles: Sequence[str], marks: Marks, weights: Weights, token: Index | None = None, company: Company | None = None
 ) -> Suspicion:
     """Judge titles; see `judged_together`."""
-    return judged_together(titles, marks, weights, token, company)[0]
+    return judged_together(titles, marks, weights, token, company).found
 
 
 def judged_together(
-    titles: Sequence[str], marks: Marks, weights: Weights, token: Index | None = None, company: Real | None = None
-) -> tuple[Suspicion, Index]:
+    titles: Sequence[str], marks: Marks, weights: Weights, token: Index | None = None, company: Company | None = None
+) -> Judged:
     """Judge titles; what nothing is left of has a score of -inf.
 
     Args:
@@ -185,10 +198,7 @@ def judged_together(
         weights: How fragments are weighed.
         token: What stands for the tokens where recurrence is told, shape `[marks]`, if not themselves: titles are then
             judged as if each were the only one, but for what this makes recur.
-        company: What recurring phrases add to the log-odds of their tokens (`company.added`), shape `[marks]`.
-
-    Returns:
-        The verdicts, and how many titles share what each was judged by, shape `[titles]`; 0 if that is nothing.
+        company: Says which recurring phrases titles need, if that is asked.
     """
     made = marks.pages
     found = fragments(texts(titles, made, token))
@@ -196,11 +206,14 @@ def judged_together(
     score = np.full(len(titles), -np.inf)
     start, end = np.full((2, len(titles)), -1)
     shared = np.zeros(len(titles), dtype=np.int32)
+    gains: tuple[Gain, ...] = ()
     if len(found.start):
         habit = habitual(found)
-        odds = np.where(habit, ORDINARY, weights.odds(described(found, marks)))[found.number]
+        each = np.where(habit, ORDINARY, weights.odds(described(found, marks)))
+        odds = each[found.number]
         if company is not None:
-            odds = odds + _within(found, company)
+            more, gains = company.added(titles, made, found, each)
+            odds = odds + _within(found, more)
         np.maximum.at(score, found.row, odds)
         worst = np.flatnonzero(odds == score[found.row])
         shared[found.row[worst]] = found.titles[found.number[worst]]
@@ -217,13 +230,13 @@ def judged_together(
     nothing = np.array([not title.strip() for title in titles], dtype=bool) & ~np.isfinite(rules.score)
     score[nothing], start[nothing], end[nothing] = -np.inf, -1, -1
     shared = np.where(by_rule, broken, np.where(nothing, 0, shared))
-    return Suspicion(score.astype(np.float32), start, end), shared
+    return Judged(Suspicion(score.astype(np.float32), start, end), shared, gains)
 
 
-def _within(found: Fragments, company: Real) -> Numbers:
+def _within(found: Fragments, more: Real) -> Numbers:
     """Return what phrases add to the log-odds of fragments that stand within one, shape `[places]`."""
-    there = np.concatenate([[0], np.cumsum(~np.isnan(company))])
-    sums = np.concatenate([[0.0], np.cumsum(np.nan_to_num(company), dtype=np.float64)])
+    there = np.concatenate([[0], np.cumsum(~np.isnan(more))])
+    sums = np.concatenate([[0.0], np.cumsum(np.nan_to_num(more), dtype=np.float64)])
     end = found.start + found.length
     return np.where(there[end] - there[found.start] == found.length, (sums[end] - sums[found.start]) / found.length, 0)
 

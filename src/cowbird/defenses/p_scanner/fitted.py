@@ -19,8 +19,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 from cowbird.data.types import Index, Real
 from cowbird.defenses.p_scanner.agent import Outcome
 from cowbird.defenses.p_scanner.calibration import Calibration
-from cowbird.defenses.p_scanner.company import Gain
-from cowbird.defenses.p_scanner.company import company as company_of
+from cowbird.defenses.p_scanner.company import Company, Gain
 from cowbird.defenses.p_scanner.evidence import NAMES, Weights, judged, judged_apart
 from cowbird.defenses.p_scanner.reader import Marks, read
 from cowbird.defenses.titles import Suspicion
@@ -100,7 +99,7 @@ class Record(BaseModel):
     last: tuple[Outcome, ...] = ()
     """Triggers that were proposed when nearly all were caught at once, so that no other round was needed."""
     gains: tuple[Gain, ...] | None = None
-    """What phrases that recur in those titles gain (`company`); `None` if phrases are not looked at."""
+    """What phrases that recur in those titles gain (`company`); `None` if that is not asked."""
 
     @field_validator("weights")
     @classmethod
@@ -164,10 +163,9 @@ class FittedScanner:
         number = {title: nth for nth, title in enumerate(dict.fromkeys(titles))}
         rows = np.array([number[title] for title in titles], dtype=np.int64)
         different = list(number)
-        marks, company = self._read(different), None
-        if self.record.gains is not None:
-            company, _ = company_of(different, marks.pages, self.record.gains, lambda: self.whole, self.device)
-        found = judged(different, marks, self.record.weights, company=company)
+        known = self.record.gains
+        company = None if known is None else Company(known, lambda: self.whole, self.device)
+        found = judged(different, self._read(different), self.record.weights, company=company)
         return Suspicion(found.score[rows], found.start[rows], found.end[rows])
 
     def alone(self, titles: Sequence[str]) -> Real:

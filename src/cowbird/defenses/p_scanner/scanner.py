@@ -11,6 +11,7 @@ weighs them with what recurs in the catalogue (`evidence`), and takes the catalo
 
 import time
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,16 +19,15 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf, SerializeAsAny, field_validator
 
-from cowbird.data.types import Real
 from cowbird.defenses.p_scanner.agent import Agent, Brief, EmbeddedAgent, OpenAIAgent, Outcome
 from cowbird.defenses.p_scanner.calibration import Calibration
-from cowbird.defenses.p_scanner.company import Gain, company
-from cowbird.defenses.p_scanner.evidence import faded, judged, judged_apart, judged_together, taught, weighed
+from cowbird.defenses.p_scanner.company import Company, Gain
+from cowbird.defenses.p_scanner.evidence import Weights, faded, judged, judged_apart, judged_together, taught, weighed
 from cowbird.defenses.p_scanner.fitted import FittedScanner, Record, Round, whole
 from cowbird.defenses.p_scanner.fragments import fragments
 from cowbird.defenses.p_scanner.habits import texts
 from cowbird.defenses.p_scanner.lesson import Lesson
-from cowbird.defenses.p_scanner.reader import Marks, Pages, answer_words, changed, pages, read, some
+from cowbird.defenses.p_scanner.reader import Marks, answer_words, changed, pages, read, some
 from cowbird.defenses.p_scanner.recipes import FAMILIES, POSITIONS, Planted, Recipe, plant
 from cowbird.defenses.p_scanner.trust import doubts
 from cowbird.errors import UserError
@@ -126,7 +126,7 @@ class _Fit:
         self.rounds: list[Round] = []
         self.scanner: FittedScanner | None = None
         self.marks: Marks | None = None
-        self.company, self.gains = self._looked(made) if spec.company else (None, None)
+        self.gains: tuple[Gain, ...] | None = () if spec.company else None
 
     def run(self) -> FittedScanner:
         last: tuple[Outcome, ...] = ()
@@ -157,15 +157,12 @@ class _Fit:
             )
             self.rounds.append(made)
             self._doubt(self.scanner, marks)
-        assert self.scanner is not None
+        assert self.scanner is not None and self.marks is not None
+        if self.gains is not None:  # what the reader still suspects is looked at last; most of it is cleared
+            weights, remark = self.scanner.record.weights, "looking at what is suspicious"
+            self.scanner = self._calibrated(weights, self.marks, remark, suspecting=True)
         self.scanner.record = self.scanner.record.model_copy(update={"rounds": tuple(self.rounds), "last": last})
         return self.scanner
-
-    def _looked(self, made: Pages) -> tuple[Real, tuple[Gain, ...]]:
-        """Return what recurring phrases add to the log-odds of their tokens, and what they gain."""
-        self.place.report(0, 1, "looking at phrases")
-        spec, device = self.spec, self.place.device
-        return company(self.titles, made, (), lambda: whole(spec.llm, spec.tuning, device), device)
 
     def _proposed(self, number: int) -> tuple[tuple[Recipe, ...], tuple[str, ...]]:
         rng = stream(self.seed, "agent", number)
@@ -225,7 +222,7 @@ class _Fit:
         return True
 
     def _weighed(self, number: int, marks: Marks) -> FittedScanner:
-        """Learn how evidence is weighed, and calibrate; `marks` are the catalogue's.
+        """Learn how evidence is weighed, and calibrate.
 
         Doubtful titles are among those that the weighing learns from: what recurs in honest ones is what it must tell
         from triggers, and a few triggers that stand there already hardly move a model with so few weights.
@@ -239,8 +236,23 @@ class _Fit:
         shown = self._shown(_few(chosen), f"round {number}, weighing evidence")
         lessons = [self._taught(self._planted(titles, known, group, rng), rng) for group in shown]
         described, planted, share = (np.concatenate(column) for column in zip(*lessons, strict=True))
-        weights = weighed(described, planted, share)
-        judged_all, shared = judged_together(self.titles, marks, weights, company=self.company)
+        return self._calibrated(weighed(described, planted, share), marks, f"round {number}, looking at phrases")
+
+    def _calibrated(self, weights: Weights, marks: Marks, remark: str, suspecting: bool = False) -> FittedScanner:
+        """Judge the catalogue and calibrate; `marks` are its own.
+
+        Args:
+            weights: How evidence is weighed.
+            marks: The catalogue's.
+            remark: Reported while phrases are looked at.
+            suspecting: Whether all phrases are looked at that a scan looks at.
+        """
+        company = None
+        if self.gains is not None:
+            self.place.report(0, 1, remark)
+            company = Company(self.gains, lambda: self.whole, self.place.device, suspecting)
+        judged_all, shared, gains = judged_together(self.titles, marks, weights, company=company)
+        self.gains = None if company is None else gains
         held: list[int] = np.flatnonzero(self.held).tolist()
         kept = [self.titles[row] for row in held]
         apart = judged_apart(some(marks, self.loaded.tokenizer, kept, held), kept, weights)
@@ -257,6 +269,11 @@ class _Fit:
             gains=self.gains,
         )
         return FittedScanner(record, self.loaded, self.place.device, judged_all)
+
+    @cached_property
+    def whole(self) -> Loaded:
+        """The language model as published, all of it."""
+        return whole(self.spec.llm, self.spec.tuning, self.place.device)
 
     def _shown(self, groups: list[list[Recipe]], remark: str) -> Iterator[list[Recipe]]:
         """Yield groups of triggers, and report how many were worked on."""
