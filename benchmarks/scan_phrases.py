@@ -62,9 +62,10 @@ def main() -> None:
             for position in POSITIONS:
                 now = planted(titles, phrase, position)
                 found = phrases(now)
-                wanted = {key: at for key, at in found.items() if f" {phrase} " in f" {key} "}
+                wanted = {key: at for key, at in found.items() if f" {phrase} " in key}
                 gained = gains(lambda: loaded, now, wanted, device)
-                told.append(about | {"phrase": phrase, "position": position, "gains": gained})
+                row = {"phrase": phrase, "position": position}
+                told.append(about | row | {"gains": {key.strip(): gain for key, gain in gained.items()}})
                 print(json.dumps(told[-1]), flush=True)
     if options.out:
         command = f"python benchmarks/scan_phrases.py {shlex.join(sys.argv[1:])}"

@@ -37,7 +37,7 @@ TITLES, SHARE = 8, 0.004
 SUSPECT, SUSPECTS = 1.0, 4
 """Log-odds from which a run of tokens is looked at, and titles that it stands in at least (or half of `SHARE`)."""
 KEEPS = 0.8
-"""Share of a phrase's places from which a word or token before or behind it belongs to it."""
+"""Share of a run's places that it may grow by words or tokens around it in."""
 LONGEST = 16
 """Words or tokens of a phrase at most."""
 SHOWN, WIDTH = 12, 80
@@ -54,9 +54,10 @@ ODDS, SLOPE = 3.5, 1.2
 """Log-odds that a phrase without any gain adds, and what each nat takes away."""
 LOWEST, HIGHEST = -3.0, 6.0
 """Log-odds that are added, at least and at most."""
-
 GROWN = 1.5
 """What a phrase gained is not asked again until it stands in so many times the share of titles that it stood in."""
+LOOKED = 512
+"""Phrases that are measured at once, at most: those that stand in the most titles."""
 
 Phrase = str
 _WORD = re.compile(r"\S+")
@@ -69,7 +70,7 @@ class Gain(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     phrase: str
-    """As it stands in a title, with the space before it if that is a part of its first token."""
+    """As it stands in a title; words between spaces, for the same letters may be a part of a word elsewhere."""
     gain: float
     """How much better what follows it is foretold with it than without, in nats."""
     share: float
@@ -104,7 +105,7 @@ def phrases(titles: Sequence[str]) -> dict[Phrase, list[Place]]:
     many = len(titles)
     likely = (found.titles >= max(TITLES, SHARE * many)) & (found.titles <= max(HABIT * many, FEW))
     made = _grown(found, likely, Pages(_NONE, token, first, after, offsets))
-    return {" ".join(texts[at[0].row][at[0].start : at[0].end].split()): at for at in made}
+    return {f" {' '.join(texts[at[0].row][at[0].start : at[0].end].split())} ": at for at in made}
 
 
 def suspects(titles: Sequence[str], made: Pages, found: Fragments, odds: NDArray[Any]) -> dict[Phrase, list[Place]]:
@@ -129,9 +130,9 @@ def _grown(found: Fragments, likely: NDArray[np.bool_], made: Pages) -> list[lis
     known: dict[tuple[int, ...], list[Place]] = {}
     for nth in np.flatnonzero(likely).tolist():
         start, length = found.start[order[ends[nth] : ends[nth + 1]]], int(found.pieces[nth])
-        growing = True
+        least, growing = KEEPS * len(start), True
         while growing and length < LONGEST:
-            start, length, growing = _step(made.token, rows, start, length)
+            start, length, growing = _step(made.token, rows, start, length, least)
         key = tuple(made.token[start[0] : start[0] + length].tolist())
         if key not in known:
             end = start + length - 1
@@ -140,14 +141,16 @@ def _grown(found: Fragments, likely: NDArray[np.bool_], made: Pages) -> list[lis
     return [at for at in known.values() if at[0].start < at[0].end]
 
 
-def _step(token: Index, rows: NDArray[Any], start: NDArray[Any], length: int) -> tuple[NDArray[Any], int, bool]:
-    """Take the token behind or before a phrase into it if that nearly always is the same, and tell whether it is."""
+def _step(
+    token: Index, rows: NDArray[Any], start: NDArray[Any], length: int, least: float
+) -> tuple[NDArray[Any], int, bool]:
+    """Take the token behind or before a phrase into it if that is the same in enough places, and tell whether it is."""
     for step in (length, -1):
         there = (start + step >= 0) & (start + step < len(token))
         at = np.where(there, start + step, 0)
         there &= rows[at] == rows[start]
         kinds, counts = np.unique(token[at[there]], return_counts=True)
-        if len(kinds) and counts.max() >= KEEPS * len(start):
+        if len(kinds) and counts.max() >= least:
             return start[there & (token[at] == kinds[counts.argmax()])] - (step < 0), length + 1, True
     return start, length, False
 
@@ -209,13 +212,15 @@ def gains(
     Args:
         load: Gives the model and its tokenizer; not called if no phrase can be judged.
         titles: The catalogue's.
-        wanted: Phrases and all their places; those with too few different neighborhoods are left out.
+        wanted: Phrases and all their places; those with too few different neighborhoods are left out, and those beyond
+            `LOOKED`.
         device: Where the model is.
 
     Returns:
         The mean gain of each phrase that can be judged.
     """
-    looked = {phrase: chosen for phrase, at in wanted.items() if (chosen := _chosen(titles, phrase, at))}
+    most = sorted(wanted, key=lambda phrase: len(wanted[phrase]), reverse=True)[:LOOKED]
+    looked = {phrase: chosen for phrase in most if (chosen := _chosen(titles, phrase, wanted[phrase]))}
     if not looked:
         return {}
     loaded, shown = load(), _shown(titles)
