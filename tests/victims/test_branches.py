@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cowbird.victims.base import Workplace
-from cowbird.victims.language import branches, packing
+from cowbird.victims.language import attention, branches
+from cowbird.victims.language.attention import Documents, plug_in
 from cowbird.victims.language.branches import Branched, answers
 from cowbird.victims.language.examples import Tokens
 from cowbird.victims.language.llm import Llm, load
-from cowbird.victims.language.packing import Documents, plug_in
 from cowbird.victims.language.tuning import Tuning, tune
 
 transformers = pytest.importorskip("transformers")
@@ -260,9 +260,9 @@ def test_only_a_window_that_hides_something_keeps_the_kernel_away(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Branched, "_on_cpu", lambda *given: pytest.fail("no kernel"))
         for window in (None, 7, 8):
-            packing.packed_attention(None, query, key, value, None, documents=made, sliding_window=window)
+            attention.packed_attention(None, query, key, value, None, documents=made, sliding_window=window)
     monkeypatch.setattr(Branched, "_on_cpu", lambda self, q, k, v, scale, window: q * window)
-    found, _ = packing.packed_attention(None, query, key, value, None, documents=made, sliding_window=6)
+    found, _ = attention.packed_attention(None, query, key, value, None, documents=made, sliding_window=6)
     assert found.shape == (1, 16, 4, 8)
     assert torch.equal(found[0].as_subclass(torch.Tensor), 6 * query.as_subclass(torch.Tensor)[0].transpose(0, 1))
 
@@ -271,7 +271,7 @@ def test_only_a_window_that_hides_something_keeps_the_kernel_away(monkeypatch):
 
 
 def kernel(query, key, value, asks, told, longest, scale, causal=True, window=None):
-    """Compute what `packing.flash` does, in plain torch."""
+    """Compute what `attention.flash` does, in plain torch."""
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     assert (asks.dtype, told.dtype, len(asks)) == (torch.int32, torch.int32, len(told))
@@ -364,7 +364,7 @@ def test_prompts_and_branches_see_what_they_may(questions, heads, gpu, window):
 @pytest.mark.parametrize("window", [None, 1, 3])
 @pytest.mark.parametrize("causal", [False, True])
 def test_documents_see_themselves(heads, gpu, window, causal, monkeypatch):
-    monkeypatch.setattr(packing, "flash", kernel if gpu else pytest.fail)
+    monkeypatch.setattr(attention, "flash", kernel if gpu else pytest.fail)
     bounds = borders([3, 1, 5])
     owner = torch.tensor([0, 0, 0, 1, 2, 2, 2, 2, 2])
     seen = owner[:, None] == owner
@@ -380,9 +380,9 @@ def test_documents_see_themselves(heads, gpu, window, causal, monkeypatch):
 
 
 def test_float32_on_a_gpu_takes_no_kernel(monkeypatch):
-    for module in (packing, branches):
+    for module in (attention, branches):
         monkeypatch.setattr(module, "flash", lambda *given, **more: pytest.fail("kernel"))
-    monkeypatch.setattr(packing, "_on_cpu", lambda query, *more: query)
+    monkeypatch.setattr(attention, "_on_cpu", lambda query, *more: query)
     monkeypatch.setattr(Branched, "_on_cpu", lambda self, query, *more: query)
     query, key, value = (state.float() for state in states(4, 2, 6))
     made = Branched((0, 2), (0, 2, 4), 2, (whole([0, 2]), whole([0, 2, 4]), whole([0, 4])), 4)

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from cowbird.errors import UserError
 from cowbird.victims.base import Workplace
 from cowbird.victims.language import tuning
+from cowbird.victims.language.attention import plug_in
 from cowbird.victims.language.engine import Gradients, serving
 from cowbird.victims.language.examples import Tokens
 from cowbird.victims.language.llm import Llm, adapted, load
-from cowbird.victims.language.packing import PADDING, PREDICTED, TOKENS, answer_loss, lay_out, pack, plug_in, unfold
+from cowbird.victims.language.packing import PADDING, PREDICTED, TOKENS, answer_loss, lay_out, pack, unfold
 from cowbird.victims.language.tuning import Tuning, tune
 from cowbird.victims.language.weights import Copied, Merged
 

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from cowbird.errors import UserError
+from cowbird.victims.language.attention import plug_in
 from cowbird.victims.language.examples import UNLABELED, Tokens
 from cowbird.victims.language.llm import Llm, adapted, load
-from cowbird.victims.language.packing import answer_loss, hidden_states, pack, plug_in, split
+from cowbird.victims.language.packing import answer_loss, hidden_states, pack, split
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("peft")

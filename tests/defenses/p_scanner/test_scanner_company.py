@@ -25,9 +25,9 @@ from cowbird.defenses.p_scanner.fitted import load_scanner
 from cowbird.defenses.p_scanner.fragments import Texts, fragments
 from cowbird.defenses.p_scanner.habits import texts
 from cowbird.defenses.p_scanner.reader import pages
+from cowbird.victims.language.attention import plug_in
 from cowbird.victims.language.examples import Example, tokenize
 from cowbird.victims.language.llm import Llm, load
-from cowbird.victims.language.packing import plug_in
 from cowbird.victims.language.tuning import Tuning, tune
 from cowbird.victims.workplace import Workplace
 
@@ -144,7 +144,7 @@ def test_what_belongs_to_its_title_gains_and_what_was_planted_does_not(taught, m
 
 @pytest.mark.parametrize("capacity", [64, 8192])
 def test_gains_against_plain_transformers(loaded, monkeypatch, capacity):
-    monkeypatch.setattr(module, "log_likelihood", lambda *given: LIKELIHOOD(*given, capacity))
+    monkeypatch.setattr(module, "log_likelihood", lambda *given, **more: LIKELIHOOD(*given, capacity, **more))
     titles = planted(drawn(40), "Red  Harbor", [0, 3], at=1)
     titles = planted(titles, "zq", [5], at=0)
     titles[6] = f"{titles[6].split()[0]} Night"
@@ -187,10 +187,17 @@ def test_few_neighborhoods_say_nothing(loaded):
     assert gains(lambda: loaded, titles, {"zq": phrases(titles)[" zq "][: DIFFERENT - 1]}, CPU) == {}
 
 
+def test_progress_is_told(loaded):
+    titles, told = planted(drawn(), "zq", range(20)), []
+    gains(lambda: loaded, titles, phrases(titles), CPU, lambda done, total, remark: told.append((done, total)))
+    assert told[0][1] == 2 * module.FIRST
+    assert told[-1] == (2 * (module.MOST - module.FIRST),) * 2, "random weights are never clear"
+
+
 def test_what_is_clear_is_not_looked_at_again(loaded, monkeypatch):
     asked = []
 
-    def likely(loaded, tokens, device):
+    def likely(loaded, tokens, device, report):
         asked.append(len(tokens) // 2)
         return np.tile(np.float32([high, 0]), len(tokens) // 2)
 
@@ -312,7 +319,7 @@ def test_a_scanner_remembers_gains(tiny_scanner, tmp_path, monkeypatch):
     made.save(tmp_path / "scanner")
     read = load_scanner(tmp_path / "scanner", CPU)
     with monkeypatch.context() as patch:
-        patch.setattr(module, "log_likelihood", lambda *given: pytest.fail("measured again"))
+        patch.setattr(module, "log_likelihood", lambda *given, **more: pytest.fail("measured again"))
         found = read.scan(titles)
     assert np.array_equal(found.score, made.fitted_to.score)
     other = planted(titles, "zq", range(1, 240, 24))

@@ -31,6 +31,7 @@ from cowbird.rng import stream
 from cowbird.victims.language.examples import CONTROL, HALF, Tokens
 from cowbird.victims.language.likelihood import log_likelihood
 from cowbird.victims.language.llm import Loaded
+from cowbird.victims.workplace import Report, silent
 
 TITLES, SHARE = 8, 0.004
 """Titles that a phrase stands in at least, and their share of all."""
@@ -167,13 +168,19 @@ class Company:
         load: Gives a causal language model that was tuned on none of this; not called if nothing has to be measured.
         device: Where it is.
         suspecting: Whether what the reader finds suspicious is looked at too, beside words that recur.
+        report: Told of questions to the language model done and all of them.
     """
 
     def __init__(
-        self, known: Iterable[Gain], load: Callable[[], Loaded], device: torch.device, suspecting: bool = True
+        self,
+        known: Iterable[Gain],
+        load: Callable[[], Loaded],
+        device: torch.device,
+        suspecting: bool = True,
+        report: Report = silent,
     ) -> None:
         self.known = {gain.phrase: gain for gain in known}
-        self.load, self.device, self.suspecting = load, device, suspecting
+        self.load, self.device, self.suspecting, self.report = load, device, suspecting, report
 
     def added(
         self, titles: Sequence[str], made: Pages, found: Fragments, odds: NDArray[Any]
@@ -196,7 +203,8 @@ class Company:
             for phrase, at in every.items()
             if (gain := self.known.get(phrase)) and len(at) <= GROWN * gain.share * many
         }
-        new = gains(self.load, titles, {phrase: at for phrase, at in every.items() if phrase not in old}, self.device)
+        unknown = {phrase: at for phrase, at in every.items() if phrase not in old}
+        new = gains(self.load, titles, unknown, self.device, self.report)
         told = {
             phrase: old[phrase] if phrase in old else new[phrase] for phrase in every if phrase in old or phrase in new
         }
@@ -205,7 +213,11 @@ class Company:
 
 
 def gains(
-    load: Callable[[], Loaded], titles: Sequence[str], wanted: Mapping[Phrase, Sequence[Place]], device: torch.device
+    load: Callable[[], Loaded],
+    titles: Sequence[str],
+    wanted: Mapping[Phrase, Sequence[Place]],
+    device: torch.device,
+    report: Report = silent,
 ) -> dict[Phrase, float]:
     """Measure how much better a language model foretells what follows phrases, in nats.
 
@@ -215,6 +227,7 @@ def gains(
         wanted: Phrases and all their places; those with too few different neighborhoods are left out, and those beyond
             `LOOKED`.
         device: Where the model is.
+        report: Told of questions to the model done and all of them.
 
     Returns:
         The mean gain of each phrase that can be judged.
@@ -224,9 +237,9 @@ def gains(
     if not looked:
         return {}
     loaded, shown = load(), _shown(titles)
-    held = _measured(loaded, titles, {phrase: at[:FIRST] for phrase, at in looked.items()}, shown, device)
+    held = _measured(loaded, titles, {phrase: at[:FIRST] for phrase, at in looked.items()}, shown, device, report)
     unclear = {p: at[FIRST:] for p, at in looked.items() if float(np.mean(held[p])) < CLEAR}
-    more = _measured(loaded, titles, unclear, shown, device)
+    more = _measured(loaded, titles, unclear, shown, device, report)
     return {phrase: round(float(np.mean(held[phrase] + more.get(phrase, []))), 4) for phrase in looked}
 
 
@@ -258,6 +271,7 @@ def _measured(
     places: Mapping[Phrase, Sequence[Place]],
     shown: str,
     device: torch.device,
+    report: Report = silent,
 ) -> dict[Phrase, list[float]]:
     """Return the gain of each phrase at some places."""
     every = [(phrase, at) for phrase, several in places.items() for at in several]
@@ -277,7 +291,7 @@ def _measured(
         before = head + left[-BEFORE:]
         prompts += [before + phrase[-WITHIN:], before]
         answers += [(right + stop)[:BEHIND], (alone + stop)[:BEHIND]]
-    told = log_likelihood(loaded, _joined(prompts, answers), device)
+    told = log_likelihood(loaded, _joined(prompts, answers), device, report=report)
     found: dict[Phrase, list[float]] = {phrase: [] for phrase in places}
     for (phrase, _), gain in zip(every, (told[::2] - told[1::2]).tolist(), strict=True):
         found[phrase].append(gain)

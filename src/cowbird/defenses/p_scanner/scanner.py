@@ -249,8 +249,14 @@ class _Fit:
         """
         company = None
         if self.gains is not None:
-            self.place.report(0, 1, remark)
-            company = Company(self.gains, lambda: self.whole, self.place.device, suspecting)
+            place = self.place
+            company = Company(
+                self.gains,
+                lambda: self.whole,
+                place.device,
+                suspecting,
+                lambda done, total, _: place.report(done, total, remark),
+            )
         judged_all, shared, gains = judged_together(self.titles, marks, weights, company=company)
         self.gains = None if company is None else gains
         held: list[int] = np.flatnonzero(self.held).tolist()

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cowbird.data.types import Index, IntArray, ranges
+from cowbird.victims.language.attention import flash
 from cowbird.victims.language.examples import Tokens
-from cowbird.victims.language.packing import Inputs, embedded, flash, moved, parts_of
+from cowbird.victims.language.packing import Inputs, embedded, moved, parts_of
 
 LOGITS = 1 << 28
 """Logits held at once."""
@@ -44,7 +45,7 @@ class Branched:
 
     @property
     def reach(self) -> int:
-        """Tokens of the longest prompt with its longest branch; see `packing.Borders`."""
+        """Tokens of the longest prompt with its longest branch; see `attention.Borders`."""
         longest = np.diff(self.branches).reshape(-1, self.each).max(axis=1)
         return int((np.diff(self.prompts) + longest).max())
 

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cowbird.victims.language.packing import Sheet, Sizes, answer_loss, moved, plug_in, unfold
+from cowbird.victims.language.attention import plug_in
+from cowbird.victims.language.packing import Sheet, Sizes, answer_loss, moved, unfold
 from cowbird.victims.language.weights import Merged, Weights
 from cowbird.victims.sequential.repeatable import recording, repeatable
 from cowbird.victims.workplace import own_stream

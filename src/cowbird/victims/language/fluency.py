@@ -24,9 +24,10 @@ from torch.nn import functional as F
 from cowbird.data.types import Offset, Real, ranges
 from cowbird.errors import UserError
 from cowbird.metrics.stealth import edit_distance, embedding_similarity, perplexity_change
+from cowbird.victims.language.attention import plug_in
 from cowbird.victims.language.examples import Example, Tokens, quotable, tokenize
 from cowbird.victims.language.llm import Loaded
-from cowbird.victims.language.packing import hidden_states, pack, plug_in, split
+from cowbird.victims.language.packing import hidden_states, pack, split
 from cowbird.victims.workplace import Report, silent
 
 CAPACITY = 4096

@@ -9,9 +9,12 @@ from cowbird.victims.language.engine import serving
 from cowbird.victims.language.examples import Tokens
 from cowbird.victims.language.llm import Loaded
 from cowbird.victims.language.probing import passes, summed
+from cowbird.victims.workplace import Report, silent
 
 
-def log_likelihood(loaded: Loaded, tokens: Tokens, device: torch.device, capacity: int = 8192) -> Real:
+def log_likelihood(
+    loaded: Loaded, tokens: Tokens, device: torch.device, capacity: int = 8192, report: Report = silent
+) -> Real:
     """Return log p of each answer given its prompt, in nats, shape `[examples]`, float32.
 
     Args:
@@ -19,11 +22,14 @@ def log_likelihood(loaded: Loaded, tokens: Tokens, device: torch.device, capacit
         tokens: Prompts with answers of a token or more. What all prompts begin with is run once for a row of them.
         device: Where the model is.
         capacity: Most tokens in a row.
+        report: Told of examples done and all of them.
     """
     if not len(tokens):
         return np.zeros(0, dtype=np.float32)
-    found = np.empty(len(tokens), dtype=np.float32)
+    found, done = np.empty(len(tokens), dtype=np.float32), 0
     with serving(loaded.model, device, compile_layers=False) as causal:
         for rows, values in passes(causal, tokens, len(tokens), capacity, device, summed, Branched):
             found[rows] = values.cpu().numpy()
+            done += len(rows)
+            report(done, len(tokens), "questions")
     return found

@@ -27,12 +27,13 @@ from torch.nn import functional as F
 
 from cowbird.data.types import Index, IntArray, Offset, Real, ranges
 from cowbird.victims.base import Probe
+from cowbird.victims.language.attention import plug_in
 from cowbird.victims.language.book import Book, Domain
 from cowbird.victims.language.branches import Branched
 from cowbird.victims.language.engine import serving
 from cowbird.victims.language.examples import Example, Tokens, quotable, tokenize
 from cowbird.victims.language.llm import Loaded
-from cowbird.victims.language.packing import Inputs, embedded, moved, parts_of, plug_in, split
+from cowbird.victims.language.packing import Inputs, embedded, moved, parts_of, split
 from cowbird.victims.sequential.repeatable import repeatable
 
 TEXTS = 256

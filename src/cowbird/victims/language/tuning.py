@@ -22,9 +22,10 @@ from torch import Tensor
 from cowbird.data.types import IntArray
 from cowbird.errors import UserError
 from cowbird.rng import stream
+from cowbird.victims.language.attention import plug_in
 from cowbird.victims.language.engine import Gradients, Items, compiled
 from cowbird.victims.language.examples import Tokens
-from cowbird.victims.language.packing import lay_out, plug_in, split
+from cowbird.victims.language.packing import lay_out, split
 from cowbird.victims.language.weights import learning
 from cowbird.victims.sequential import checkpoint
 from cowbird.victims.sequential.repeatable import repeatable
