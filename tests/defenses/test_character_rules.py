@@ -109,6 +109,16 @@ def test_planted_triggers_stand_out_and_their_span_is_on_them(kind, position):
         ("echoed", "Zo\u00eb zo\u00eb \ud800", "zo\u00eb"),
         ("echoed", "Up (1995) (1995) 1995/1995", "(1995)/1995"),
         ("echoed", "Up (1995) 1995 (12) (12) (red red)", "red"),
+        ("echoed", "Red red red-red", "red red"),
+        ("echoed_later", "Red red Up up-up", "up"),
+        ("echoed_later", "Red red", ""),
+        ("echoed_again", "Up up Red red red red", "red red red"),
+        ("echoed_again", "Red red-red Up/up", ""),
+        ("echoed_joined", "Red/red Up up Old-old Up & up", "/red& up"),
+        ("disguised", "Red \u0412\u043e\u0443 of", "\u0412\u043e\u0443"),
+        ("disguised", "\u0410 Red \u0392\u039f\u03a5 \u13aa \u0585", "\u0410\u0392\u039f\u03a5\u13aa\u0585"),
+        ("disguised", "Red \u041c\u0438\u0440 \u0412\u043e\u0443", ""),
+        ("disguised", "\u0412\u043e\u0443 2 \u6771", ""),
     ],
 )
 def test_rules(rule, title, expected):
@@ -127,6 +137,8 @@ def test_rules_end_where_titles_do():
         "doubled": ["a ", " b"],
         "spelled": ["a b", "c", "d e"],
         "echoed": ["red ", "red", "-red"],
+        "echoed_again": ["red red ", "red"],
+        "disguised": ["Red", "\u0412\u043e\u0443"],
     }.items():
         found = getattr(character_rules, rule)(Text.of(titles))
         assert found.any() == (rule in ("marks", "hidden")), rule
@@ -135,7 +147,7 @@ def test_rules_end_where_titles_do():
 def test_the_loudest_rule_gives_score_and_span():
     titles = ["Red Harbor", "Red H\u200brb\u200br H\u200b", "h4rbor \u0435ver", "Red \u202aHarbor\u202c", "Up!!!", ""]
     found = CharacterRules().suspect(titles)
-    assert found.score.tolist()[1:] == [60, 11, 60, 10, -np.inf]
+    assert found.score.tolist()[1:] == [60, 12, 60, 10, -np.inf]
     assert list(zip(found.start.tolist(), found.end.tolist(), strict=True))[1:] == [
         *((5, 9), (7, 8), (4, 12), (2, 5), (-1, -1))
     ]
@@ -180,8 +192,12 @@ def naive_echoed(title):
                 joint, again = title[begin + length :][:gap], title[begin + length + gap :][:length]
                 end = begin + length + gap + length
                 plain = len(joint) == gap and not set(joint) - set(" /_.&+~-") and again.lower() == word.lower()
-                if plain and not (title[end : end + 1].isalpha()):
-                    told = length + len(joint.lstrip(" "))
+                ends = [end] if plain else []
+                while ends and title[ends[-1] :][: gap + length].lower() == (joint + word).lower():
+                    ends.append(ends[-1] + gap + length)
+                end = max((at for at in ends if not title[at : at + 1].isalpha()), default=0)
+                if end:
+                    told = end - begin - length - len(joint) + len(joint.lstrip(" "))
                     found[end - told : end], done = [True] * told, end
     return found
 
@@ -242,11 +258,11 @@ def test_each_rule_says_which_titles_break_it():
     told = {name: np.flatnonzero(np.isfinite(one.score)).tolist() for name, (_, one) in zip(names, found, strict=True)}
     assert {name: rows for name, rows in told.items() if rows} == {
         **{"hidden": [5], "doubled": [5], "digits": [6], "echoed": [6]},
-        **{"islower": [0], "isupper": [1]},
+        **{"echoed_later": [6], "islower": [0], "islower_all": [0], "isupper": [1]},
     }
     for weight, one in found:
         assert set(one.score.tolist()) <= {weight, -np.inf}
-    lower = found[-2][1]
+    lower = found[len(RULES)][1]
     assert (lower.start[0], lower.end[0], lower.start[1]) == (0, 10, -1)
     loudest = np.max([one.score for _, one in found[: len(RULES)]], axis=0)
     assert loudest.tolist() == [*[-np.inf] * 5, 60, 10]

@@ -13,8 +13,7 @@ Unicode's own tables (`unicodedata`) say what a character is. Known to be spared
 
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
 
@@ -22,115 +21,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cowbird.data.types import Index, Offset, Real
+from cowbird.defenses._characters import (
+    ALPHABETS,
+    CODES,
+    DIGIT,
+    HIDDEN,
+    JOINER,
+    LETTER,
+    LOWER,
+    MARK,
+    ODD_SPACE,
+    SIGN,
+    SPACE,
+    STYLED,
+    TWIN,
+    UPPER,
+    Found,
+    Text,
+    differs,
+    tally,
+)
 from cowbird.defenses.titles import Suspicion, TitleDefense
 from cowbird.victims.base import Probe
 
-Found = NDArray[np.bool_]
-"""Which characters a rule found, shape `[characters]`."""
-
-CODES = 0x110000
 CHUNK = 1 << 20
 """Characters read at once, or those of one longer title."""
-HIDDEN, JOINER, SPACE, ODD_SPACE, LETTER, UPPER, LOWER, DIGIT, MARK, SIGN, STYLED = (1 << bit for bit in range(11))
-ALPHABETS = {"LATIN": 1, "CYRILLIC": 2, "GREEK": 4, "ARMENIAN": 8, "CHEROKEE": 16, "COPTIC": 32}
-"""Alphabets with letters that look alike, by the first word of the letters' names."""
-_BLANK = frozenset({0x115F, 0x1160, 0x2800, 0x3164, 0xFFA0})
-"""Letters and signs that show nothing."""
-_STYLE = re.compile(
-    "FULLWIDTH|MATHEMATICAL|CIRCLED|PARENTHESIZED|SQUARED|DOUBLE-STRUCK|SCRIPT |BLACK-LETTER"
-    "|LATIN LETTER SMALL CAPITAL|REGIONAL INDICATOR"
-)
-
-
-@lru_cache(maxsize=1 << 16)
-def _character(code: int) -> tuple[int, int]:
-    """Return what a character is, and its alphabet."""
-    letter = chr(code)
-    kind, name = unicodedata.category(letter), unicodedata.name(letter, "")
-    flags = 0
-    if letter.isspace():
-        flags |= SPACE if letter == " " else SPACE | ODD_SPACE
-    elif kind in ("Cc", "Cf", "Cs", "Co", "Cn") or code in _BLANK:
-        flags |= HIDDEN | (JOINER if code in (0x200C, 0x200D) else 0)
-    elif kind[0] == "L":
-        flags |= LETTER | {"Lu": UPPER, "Lt": UPPER, "Ll": LOWER}.get(kind, 0)
-    elif kind[0] == "M":
-        flags |= MARK
-    elif kind == "Nd":
-        flags |= DIGIT
-    elif kind[0] in "PS":
-        flags |= SIGN
-    if code > 127 and _STYLE.match(name):
-        plain = unicodedata.normalize("NFKC", letter).strip("()")
-        if (plain.isascii() and plain.isalnum()) or name.startswith(("LATIN LETTER SMALL CAPITAL", "REGIONAL")):
-            flags |= STYLED
-    return flags, ALPHABETS.get(name.partition(" ")[0], 0) if flags & LETTER else 0
-
-
-def code_points(titles: Sequence[str]) -> tuple[NDArray[np.uint32], Offset]:
-    """Return the code points of some titles, one after another, and how many each has."""
-    code = np.frombuffer("".join(titles).encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.uint32)
-    return code, np.array([len(title) for title in titles], dtype=np.int64)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Text:
-    """The characters of some titles, one after another; all arrays have the shape `[characters]`."""
-
-    code: NDArray[np.uint32]
-    """Code points."""
-    title: Offset
-    """Which title each stands in."""
-    place: Offset
-    """Where in it."""
-    flags: NDArray[np.uint16]
-    """What each is."""
-    alphabet: NDArray[np.uint8]
-    """Whose letter each is, 0 if of none that looks like another."""
-
-    @staticmethod
-    def of(titles: Sequence[str]) -> "Text":
-        """Lay titles out."""
-        code, lengths = code_points(titles)
-        begin = np.cumsum(lengths) - lengths
-        flags, alphabet = np.zeros(CODES, dtype=np.uint16), np.zeros(CODES, dtype=np.uint8)
-        present: list[int] = np.flatnonzero(np.bincount(code, minlength=CODES)).tolist()
-        for each in present:
-            flags[each], alphabet[each] = _character(each)
-        place = np.arange(len(code)) - np.repeat(begin, lengths)
-        return Text(code, np.repeat(np.arange(len(titles)), lengths), place, flags[code], alphabet[code])
-
-    def are(self, flags: int) -> Found:
-        """Return which characters have one of some flags."""
-        return (self.flags & flags) > 0
-
-    def after(self, found: Found) -> Found:
-        """Return which characters stand right after one that was found, in the same title."""
-        shifted = np.zeros_like(found)
-        shifted[1:] = found[:-1]
-        return shifted & (self.place > 0)
-
-    def before(self, found: Found) -> Found:
-        """Return which characters stand right before one that was found, in the same title."""
-        shifted = np.zeros_like(found)
-        shifted[:-1] = found[1:] & (self.place[1:] > 0)
-        return shifted
-
-    def runs(self, new: Found) -> Offset:
-        """Number runs, of which one begins where told and with each title; shape `[characters]`, from 0."""
-        return np.cumsum(new | (self.place == 0)) - 1
-
-
-def _differs(values: NDArray[np.uint32] | Found) -> Found:
-    """Return which values are not the one before."""
-    new = np.ones(len(values), dtype=bool)
-    new[1:] = values[1:] != values[:-1]
-    return new
-
-
-def _count(run: Offset, found: Found) -> Offset:
-    """Return how many were found in the run of each character."""
-    return np.bincount(run, found)[run].astype(np.int64) if len(run) else run
 
 
 def hidden(text: Text) -> Found:
@@ -145,12 +60,19 @@ def hidden(text: Text) -> Found:
 def mixed(text: Text) -> Found:
     """Find letters of other alphabets in words with letters of the first: Cyrillic or Greek ones in a Latin word."""
     inside = text.are(LETTER | MARK)
-    run = text.runs(_differs(inside))
+    run = text.runs(differs(inside))
     mask = np.zeros_like(text.alphabet)
     for bit in ALPHABETS.values():
-        mask |= np.where(_count(run, (text.alphabet & bit) > 0) > 0, bit, 0).astype(np.uint8)
+        mask |= np.where(tally(run, (text.alphabet & bit) > 0) > 0, bit, 0).astype(np.uint8)
     first = mask & (~mask + 1)
     return (text.alphabet > 0) & (text.alphabet != first)
+
+
+def disguised(text: Text) -> Found:
+    """Find letters of other alphabets in titles with Latin ones, if all of them look like Latin ones: `Red Воу`."""
+    latin, other = text.alphabet == ALPHABETS["LATIN"], text.alphabet > ALPHABETS["LATIN"]
+    title = text.title - text.title[0] if len(text.title) else text.title
+    return other & (tally(title, latin) > 0) & (tally(title, other & ~text.are(TWIN)) == 0)
 
 
 def styled(text: Text) -> Found:
@@ -190,11 +112,11 @@ def spacing(text: Text) -> Found:
 def casing(text: Text) -> Found:
     """Find capitals inside words cased like `hArBoR`, `harboR` or `hARBOR`; `McCabe`, `iPhone` and `USA` are spared."""
     letter, upper, lower = text.are(LETTER), text.are(UPPER), text.are(LOWER)
-    new = _differs(letter)
+    new = differs(letter)
     run = text.runs(new)
     first = new | (text.place == 0)
-    rises, falls = _count(run, upper & text.after(lower) & ~first), _count(run, lower & text.after(upper) & ~first)
-    length, small = _count(run, letter), _count(run, first & lower) > 0
+    rises, falls = tally(run, upper & text.after(lower) & ~first), tally(run, lower & text.after(upper) & ~first)
+    length, small = tally(run, letter), tally(run, first & lower) > 0
     odd = (rises >= 2) | ((rises == 1) & small & (length >= 3) & ((falls == 0) | (length == 3)))
     return upper & ~first & odd
 
@@ -208,8 +130,8 @@ def digits(text: Text) -> Found:
 
 def repeats(text: Text) -> Found:
     """Find the same mark or sign three times and more in a row, dots from five times on."""
-    run = text.runs(_differs(text.code))
-    length = _count(run, np.ones(len(run), dtype=bool))
+    run = text.runs(differs(text.code))
+    length = tally(run, np.ones(len(run), dtype=bool))
     return text.are(SIGN) & (length >= np.where(text.code == ord("."), 5, 3))
 
 
@@ -228,31 +150,59 @@ def spelled(text: Text) -> Found:
     first = (text.place == 0) | text.after(gap)
     last = text.before(gap) | ~text.before(np.ones_like(letter))
     alone = letter & first & last
-    run = text.runs(_differs(alone | gap))
-    odd = alone & (_count(run, alone) >= 3) & (_count(run, alone & text.are(LOWER)) > 0)
-    done, total = np.cumsum(odd), _count(run, odd)
+    run = text.runs(differs(alone | gap))
+    odd = alone & (tally(run, alone) >= 3) & (tally(run, alone & text.are(LOWER)) > 0)
+    done, total = np.cumsum(odd), tally(run, odd)
     done -= np.append(0, done)[np.searchsorted(run, run)]
     return odd | (gap & (done > 0) & (done < total))
 
 
-_ECHO = re.compile(r"(?<!\w)(\(?(?:[^\W\d_]{2,}|\d{4,})\)?)([ /_.&+~-]{1,3})\1(?!\w)", re.IGNORECASE)
+_ECHO = re.compile(r"(?<!\w)(\(?(?:[^\W\d_]{2,}|\d{4,})\)?)([ /_.&+~-]{1,3})\1((?:\2\1)*)(?!\w)", re.IGNORECASE)
 
 
-def echoed(text: Text) -> Found:
-    """Find words and years right behind themselves: `harbor harbor`, `(1995)/(1995)`; of some honest titles, too."""
-    found = np.zeros(len(text.code), dtype=bool)
+def _echoes(text: Text) -> Iterator[tuple[re.Match[str], slice]]:
+    """Yield words and years right behind themselves, each with the characters of all but its first writing."""
     begins = np.flatnonzero(text.place == 0)
     lines = np.insert(text.code, begins, ord("\n"))
     for match in _ECHO.finditer(lines.tobytes().decode("utf-32-le", "surrogatepass")):
         before = int(np.searchsorted(begins + np.arange(len(begins)), match.start()))
-        gap = match.group(2)
-        found[match.end() - before - len(match.group(1) + gap.lstrip(" ")) : match.end() - before] = True
+        joint = match.group(2)
+        start = match.end(1) + len(joint) - len(joint.lstrip(" "))
+        yield match, slice(start - before, match.end() - before)
+
+
+def _echoing(text: Text, counts: Callable[[re.Match[str]], bool]) -> Found:
+    found = np.zeros(len(text.code), dtype=bool)
+    for match, place in _echoes(text):
+        if counts(match):
+            found[place] = True
     return found
+
+
+def echoed(text: Text) -> Found:
+    """Find words and years right behind themselves: `harbor harbor`, `(1995)/(1995)`; of some honest titles, too."""
+    return _echoing(text, lambda match: True)
+
+
+def echoed_later(text: Text) -> Found:
+    """Find those that do not begin their title: `Red harbor harbor`, but not `Harbor harbor red`."""
+    return _echoing(text, lambda match: match.string[match.start() - 1] != "\n")
+
+
+def echoed_again(text: Text) -> Found:
+    """Find those that stand three times and more: `harbor harbor harbor`."""
+    return _echoing(text, lambda match: bool(match.group(3)))
+
+
+def echoed_joined(text: Text) -> Found:
+    """Find those joined by more than spaces and hyphens: `harbor/harbor`."""
+    return _echoing(text, lambda match: bool(match.group(2).strip(" -")))
 
 
 RULES: tuple[tuple[float, Callable[[Text], Found]], ...] = (
     (60.0, hidden),
     (11.0, mixed),
+    (12.0, disguised),
     (45.0, styled),
     (45.0, marks),
     (30.0, spacing),
@@ -262,6 +212,9 @@ RULES: tuple[tuple[float, Callable[[Text], Found]], ...] = (
     (30.0, spelled),
     (20.0, doubled),
     (8.0, echoed),
+    (10.0, echoed_later),
+    (12.0, echoed_again),
+    (12.0, echoed_joined),
 )
 """The rules that fire or don't, with their weights in bits; a character seen in one of a million titles has 20.
 
@@ -269,7 +222,16 @@ Of 10,148 different titles of MovieLens-100K, MovieLens-1M and Last.FM's artists
 `digits`, 3 `repeats` and 5 `mixed` (`KoЯn` and four more artists): between 8 and 12 bits. None breaks another."""
 
 
-WRITTEN: tuple[tuple[float, Callable[[str], bool]], ...] = ((8.0, str.islower), (6.0, str.isupper))
+def islower_all(title: str) -> bool:
+    """Return whether a title is written in small letters throughout that has several words of two and more."""
+    return title.islower() and sum(len(word) > 1 and word.islower() for word in title.split()) > 1
+
+
+WRITTEN: tuple[tuple[float, Callable[[str], bool]], ...] = (
+    (8.0, str.islower),
+    (12.0, islower_all),
+    (6.0, str.isupper),
+)
 """Ways in which a whole title can be written that are odd where they are rare, with weights in bits; `breaks` alone
 tells them."""
 
@@ -292,7 +254,7 @@ class CharacterRules(TitleDefense):
             rarest = np.full(part.stop - part.start, -np.inf)
             np.maximum.at(rarest, text.title, rarity)
             found = rarity == rarest[text.title]
-            _note(text, text.runs(_differs(text.are(SPACE))), found, rarest, (score[part], start[part], end[part]))
+            _note(text, text.runs(differs(text.are(SPACE))), found, rarest, (score[part], start[part], end[part]))
             _break(text, part, [(score, start, end)] * len(RULES))
         return Suspicion(score, start, end)
 
@@ -326,7 +288,7 @@ def _break(text: Text, part: slice, told: Sequence[tuple[Real, Index, Index]]) -
         part: Which it is.
         told: Where each of `RULES` notes score, start and end of the titles; see `_note`.
     """
-    border = _differs(text.are(SPACE))
+    border = differs(text.are(SPACE))
     for (weight, rule), (score, start, end) in zip(RULES, told, strict=True):
         fired = np.full(part.stop - part.start, weight)
         found = rule(text)

@@ -248,7 +248,7 @@ def test_where_nothing_is_clean_or_planted_marks_stay(marked):
 
 
 def test_what_many_titles_share_is_a_habit_and_digits_are_told_alike(marked):
-    titles = [f"Red a{nth} {1980 + nth % 5}" for nth in range(30)] + [f"zq b{nth}" for nth in range(5)]
+    titles = [f"Red a{nth} {1980 + nth % 5}" for nth in range(30)] + [f"zq B{nth}" for nth in range(5)]
     recurs = weights(recurs=5.0)
     found = judged(titles, marked(titles, {}, 0.0), recurs)
     assert (found.score[:30] == 0).all(), "Red is a habit, and so are the years"

@@ -21,12 +21,29 @@ def test_digits_are_found_wherever_a_tokenizer_puts_them(loaded):
 def test_a_rule_counts_by_how_much_more_often_it_is_broken_than_by_honest_titles():
     honest = ["Duran Duran", "Liar Liar", *(f"Red Harbor {nth}" for nth in range(510))]
     assert np.isneginf(ruled(honest)[0].score).all(), "two echoes in 512 titles are honest: 8 bits"
-    echoes = [f"{chr(97 + nth)}x Harbor Harbor" for nth in range(10)]
+    echoes = [f"Harbor Harbor {chr(97 + nth)}x" for nth in range(10)]
     found, shared = ruled(honest[:2] + echoes + honest[12:])
     assert found.score[:12] == pytest.approx([np.log((12 - 2) / 2)] * 12)
     assert shared[:12].tolist() == [12] * 12
     assert not shared[12:].any()
-    assert (found.start[2], found.end[2]) == (10, 16)
+    assert (found.start[2], found.end[2]) == (7, 13)
+
+
+def test_what_honest_titles_do_less_often_is_louder():
+    honest = ["Duran Duran", "Liar Liar", *(f"Red Harbor {nth}" for nth in range(510))]
+    for echo, odds in (("Harbor Harbor {}x", 2.5), ("{}x Harbor Harbor", 9.0), ("Harbor Harbor Harbor {}x", 39.0)):
+        found, _ = ruled(honest[:507] + [echo.format(chr(97 + nth)) for nth in range(5)])
+        assert found.score[507:] == pytest.approx([np.log(odds if odds > 3 else 5 / 2)] * 5), echo
+        assert found.score[0] == pytest.approx(np.log(5 / 2)), "echoes that begin their titles, or are all of them"
+
+
+def test_a_rule_that_a_tenth_of_the_titles_break_is_none():
+    lower, plain = "red harbor", "Red Harbor"
+    few, many = (ruled([f"{lower} {nth}" for nth in range(n)] + [plain] * (1000 - n))[0].score for n in (100, 101))
+    assert np.isfinite(few[:100]).all() and np.isneginf(few[100:]).all()
+    assert np.isneginf(many).all()
+    assert np.isneginf(ruled([lower] * 1000)[0].score).all(), "a catalogue without capitals"
+    assert np.isfinite(ruled(["Red\u00a0Harbor"] * 20)[0].score).all(), "twenty titles are no habit"
 
 
 def test_what_honest_titles_never_break_is_loud_alone():
@@ -35,10 +52,10 @@ def test_what_honest_titles_never_break_is_loud_alone():
 
 
 def test_titles_are_judged_apart():
-    titles = ["Duran Duran", "h4rbor"] * 40
+    titles = ["Duran Duran", "h4rbor"] * 10
     found, shared = ruled(titles, apart=True)
     assert np.isneginf(found.score[::2]).all(), "an echo alone is honest"
-    assert found.score[1::2] == pytest.approx([np.log(3)] * 40)
+    assert found.score[1::2] == pytest.approx([np.log(3)] * 10)
     assert set(shared.tolist()) == {0, 1}
     assert ruled(titles)[0].score.min() > 2, "together they are too many"
     assert len(ruled([])[0]) == len(ruled([], apart=True)[0]) == 0
@@ -46,5 +63,6 @@ def test_titles_are_judged_apart():
 
 def test_small_letters_throughout_are_odd_where_they_are_rare():
     titles = [f"Red Harbor {nth}" for nth in range(500)]
-    assert ruled([f"red harbor {nth}" for nth in range(12)] + titles)[0].score[0] == pytest.approx(np.log(10 / 2))
+    assert ruled([f"red {nth}" for nth in range(12)] + titles)[0].score[0] == pytest.approx(np.log(10 / 2))
+    assert ruled([f"red harbor {nth}" for nth in range(12)] + titles)[0].score[0] == pytest.approx(np.log(95))
     assert ruled([f"RED HARBOR {nth}" for nth in range(7)] + titles)[0].score[0] == -np.inf

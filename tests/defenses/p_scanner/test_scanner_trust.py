@@ -68,6 +68,14 @@ def test_titles_in_small_letters_throughout_are_not_trusted(trust):
     assert not trust(["the quiet harbor", *ones(3, "{} {}")])[0]
 
 
+def test_a_catalogue_without_capitals_is_doubted_like_others(worded):
+    known = [*ones(6, "{} {} zq"), *(f"A{word(n)} B{word(n)} C{word(n)}" for n in range(MANY - 6))]
+    lower = [title.lower() for title in known]
+    told = [doubts(titles, worded(titles), np.random.default_rng(0)) for titles in (known, lower)]
+    assert told[0].trusted.tolist() == told[1].trusted.tolist() == [False] * 6 + [True] * (MANY - 6)
+    assert not told[1].broken.any()
+
+
 @pytest.mark.parametrize("text", ["Quiet {} {}", "Quiet Night {} {}"])
 def test_of_titles_that_begin_alike_some_are_trusted(trust, text):
     drawn = set()

@@ -12,13 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cowbird.data.types import Index
-from cowbird.defenses.character_rules import breaks, code_points
+from cowbird.defenses._characters import code_points
+from cowbird.defenses.character_rules import breaks
 from cowbird.defenses.p_scanner.fragments import Fragments, Texts
 from cowbird.defenses.p_scanner.reader import Pages
 from cowbird.defenses.titles import Suspicion
 
 HABIT, FEWEST = 0.03, 20
 """Share of the titles, and number of them, above which what they share is a habit."""
+MANNER = 0.1
+"""Share of the titles, if that is more than `FEWEST`, above which breaking a rule is a habit: a catalogue in small
+letters, or with spaces of another kind throughout."""
 LOUDEST = 12.0
 """Log-odds of a rule, at most."""
 SURPRISE = 8.0
@@ -56,6 +60,15 @@ def habitual(found: Fragments) -> NDArray[np.bool_]:
     return found.alike > max(HABIT * found.many, FEWEST)
 
 
+def held(titles: Sequence[str]) -> list[tuple[float, Suspicion, NDArray[np.bool_]]]:
+    """Return the rules that this catalogue holds to: its weight in bits, verdicts, and which titles break it.
+
+    A rule that more than a tenth of the titles break is none here.
+    """
+    known = [(bits, rule, np.isfinite(rule.score)) for bits, rule in breaks(titles)]
+    return [each for each in known if each[2].sum() <= max(MANNER * len(titles), FEWEST)]
+
+
 def ruled(titles: Sequence[str], apart: bool = False) -> tuple[Suspicion, Index]:
     """Judge titles by rules for characters: in log-odds, -inf where none is broken more often than honest titles do.
 
@@ -71,8 +84,7 @@ def ruled(titles: Sequence[str], apart: bool = False) -> tuple[Suspicion, Index]
     """
     score = np.full(len(titles), -np.inf, dtype=np.float32)
     start, end, shared = np.full((3, len(titles)), -1, dtype=np.int32)
-    for bits, rule in breaks(titles):
-        broken = np.isfinite(rule.score)
+    for bits, rule, broken in held(titles):
         many, count = (1, 1) if apart else (len(titles), int(broken.sum()))
         honest = max(many * 2.0**-bits, 2.0 ** (SURPRISE - bits))
         if count <= honest:

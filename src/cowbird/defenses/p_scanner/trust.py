@@ -13,9 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cowbird.defenses.character_rules import breaks
 from cowbird.defenses.p_scanner.fragments import Fragments, fragments
-from cowbird.defenses.p_scanner.habits import texts
+from cowbird.defenses.p_scanner.habits import held, texts
 from cowbird.defenses.p_scanner.reader import Marks, Pages
 
 FEWEST = 4
@@ -44,7 +43,7 @@ class Doubts:
     odd: NDArray[np.bool_]
     """Which of them recur in an odd way, or begin several titles, shape `[fragments]`."""
     broken: NDArray[np.bool_]
-    """Which titles break a rule for characters, shape `[titles]`."""
+    """Which titles break a rule that the catalogue holds to, shape `[titles]`."""
     trusted: NDArray[np.bool_]
     """Which titles are taken for clean at first, shape `[titles]`."""
 
@@ -90,8 +89,8 @@ def doubts(titles: Sequence[str], made: Pages, rng: np.random.Generator) -> Doub
     oddity = (1 + np.maximum(found.together, 0)) * np.log(found.titles)
     np.maximum.at(level, found.row[places], oddity[found.number[places]])
     rules = np.zeros(many, dtype=bool)
-    for _, rule in breaks(titles):
-        rules |= np.isfinite(rule.score)
+    for _, _, broken in held(titles):
+        rules |= broken
     level[rules] = np.inf
     # Where nearly everything recurs, as in scripts whose letters are several tokens, the least odd titles are trusted.
     doubtful = level > max(0.0, float(np.quantile(level, AT_LEAST, method="lower")) if many else 0.0)
