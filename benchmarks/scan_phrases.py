@@ -54,7 +54,7 @@ def main() -> None:
         titles = list(dict.fromkeys(titles_of(path)))
         about = {"catalogue": Path(path).name, "titles": len(titles)}
         clean = sorted(
-            (gain, " ".join(phrase)) for phrase, gain in gains(lambda: loaded, titles, phrases(titles), device).items()
+            (gain, phrase.strip()) for phrase, gain in gains(lambda: loaded, titles, phrases(titles), device).items()
         )
         told.append(about | {"phrases": len(clean), "lowest": clean[:LOWEST]})
         print(json.dumps(told[-1]), flush=True)

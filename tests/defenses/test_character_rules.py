@@ -1,5 +1,6 @@
 """Rules about characters: what each finds and spares, spans, and how well planted triggers stand out."""
 
+import itertools
 import time
 
 import numpy as np
@@ -110,6 +111,9 @@ def test_planted_triggers_stand_out_and_their_span_is_on_them(kind, position):
         ("echoed", "Up (1995) (1995) 1995/1995", "(1995)/1995"),
         ("echoed", "Up (1995) 1995 (12) (12) (red red)", "red"),
         ("echoed", "Red red red-red", "red red"),
+        ("echoed", "Hi-Fi Hi-Fi Up! up! L'Or/L'Or", "Hi-Fiup!/L'Or"),
+        ("echoed", "Red Hi-Fi Hi-Fi2 A! A K K 41 41 -- -- Up!-Up!", ""),
+        ("echoed_again", "Snap! Snap! Snap! Red! Red!", "Snap! Snap!"),
         ("echoed_later", "Red red Up up-up", "up"),
         ("echoed_later", "Red red", ""),
         ("echoed_again", "Up up Red red red red", "red red red"),
@@ -199,6 +203,13 @@ def naive_echoed(title):
                 if end:
                     told = end - begin - length - len(joint) + len(joint.lstrip(" "))
                     found[end - told : end], done = [True] * told, end
+        token = title[begin:].split(" ")[0].lower()
+        if begin < done or (begin and title[begin - 1] != " ") or len(token) < 2 or not set(token) - {"-"}:
+            continue
+        alike = len(list(itertools.takewhile(token.__eq__, title[begin:].lower().split(" ")))) - 1
+        if alike:
+            end = begin + alike * (len(token) + 1) + len(token)
+            found[begin + len(token) + 1 : end], done = [True] * (end - begin - len(token) - 1), end
     return found
 
 
