@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from rich.console import Console
 
 from cowbird import cli
 from cowbird.defenses.p_scanner import fitted as fitted_module
@@ -26,7 +27,7 @@ from cowbird.defenses.p_scanner.fitted import FittedScanner, Record, Round, load
 from cowbird.defenses.p_scanner.recipes import Recipe
 from cowbird.defenses.p_scanner.scanner import PoisonScanner
 from cowbird.scanning import commands, scan
-from cowbird.scanning.summary import shown
+from cowbird.scanning.summary import Summary, shown
 from cowbird.victims.language.llm import Llm
 from cowbird.victims.language.tuning import Tuning
 from defenses.conftest import llama  # noqa: F401
@@ -41,6 +42,7 @@ WORDS = (
 )
 TITLES = [" ".join(words) for words in itertools.product(*WORDS)]
 HIDDEN = "Blue \u202eMirror"
+console = Console(width=300)
 KEY = "sk-test-0123456789"
 LOAD = functools.cache(load_scanner)
 UNICODE = ("最高の庭", "Ночь над гаванью", "حديقة هادئة", "🔥🔥", "e\u0301te\u0301", "ελληνικά")
@@ -405,6 +407,21 @@ def test_several_processes_find_the_same(call, tmp_path, fitted):
 
 def test_a_flagged_space_is_seen():
     assert [str(shown(text)) for text in (" ", "a b", "")] == ["<U+0020>", "a b", ""]
+
+
+@pytest.mark.parametrize(
+    ("judged", "flagged", "fpr", "unlike"),
+    [
+        *[(1000, 61, 0.01, True), (1000, 60, 0.01, False), (1000, 61, 0.1, False), (1000, 151, 0.1, True)],
+        *[(99, 99, 0.01, False), (0, 0, 0.01, False)],
+    ],
+)
+def test_a_catalogue_that_is_unlike_the_fit_s_is_told(fitted, judged, flagged, fpr, unlike):
+    found = Summary("catalog.csv", Path("out.csv"), judged, 0, flagged, (), None, (), 0, 1.0, 1.0)
+    with console.capture() as said:
+        console.print(commands.rests_on(commands.AtRate.of(LOAD(fitted, torch.device("cpu")), fpr), 8192, found))
+    assert ("Fit one to this catalogue" in said.get()) == unlike
+    assert f"Threshold for {fpr:g}" in said.get()
 
 
 def test_rates_flag_differently(fitted):

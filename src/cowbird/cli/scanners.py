@@ -158,5 +158,5 @@ def scan_and_show(
             shown.stop()
             go_on("Interrupted; what was scanned is kept.")
     out_console.print(summary.render(found))
-    out_console.print(commands.rests_on(scorer, chunk))
+    out_console.print(commands.rests_on(scorer, chunk, found))
     return found

@@ -25,14 +25,14 @@ from rich.text import Text
 from safetensors import SafetensorError
 
 from cowbird.defenses.p_scanner.agent import Agent, Brief, EmbeddedAgent, OpenAIAgent, Proposals
-from cowbird.defenses.p_scanner.calibration import Calibration
+from cowbird.defenses.p_scanner.calibration import POISONED, Calibration
 from cowbird.defenses.p_scanner.fitted import FittedScanner, Record, Verdicts, load_scanner
 from cowbird.defenses.p_scanner.scanner import PoisonScanner
 from cowbird.errors import UserError
 from cowbird.files import sha256_of, write_text
 from cowbird.scanning.crew import Crew
 from cowbird.scanning.scan import Scorer, load_table_titles
-from cowbird.scanning.summary import Unread, shown
+from cowbird.scanning.summary import Summary, Unread, shown
 from cowbird.victims.language.llm import Llm
 from cowbird.victims.workplace import Workplace
 
@@ -40,6 +40,8 @@ ASKED = "fit.json"
 """What a fit was asked for, as a hash; it lies beside a scanner so that `--resume` never passes off another one."""
 RATES = (0.01, 0.001)
 """False-positive rates whose thresholds are told."""
+LIKE = 100
+"""Titles from which a scan says whether they are like those of the fit."""
 SPEC = PoisonScanner()
 """The scanner whose fields the options change."""
 _PROPOSALS = TypeAdapter(Proposals)
@@ -323,10 +325,23 @@ def _read(folder: Path, device: str, fpr: float) -> AtRate:
     return AtRate.of(load_scanner(folder, torch.device(device)), fpr)
 
 
-def rests_on(scorer: AtRate, chunk: int) -> Group:
-    """Return what a scan's verdicts rest on: the threshold, and how many titles are compared with each other."""
-    held = scorer.fitted.record.calibration
+def rests_on(scorer: AtRate, chunk: int, found: Summary) -> Group:
+    """Return what a scan's verdicts rest on: the threshold, and how many titles are compared with each other.
+
+    Where more titles are flagged than false alarms and the largest poisoned share that calibration reckons with come
+    to, they are hardly like those that the scanner was fitted to, and this says so first.
+    """
+    held, parts = scorer.fitted.record.calibration, list[Text]()
+    if found.flagged > (scorer.fpr + POISONED) * found.judged and found.judged >= LIKE:
+        parts.append(
+            Text(
+                "So many titles are flagged that they are hardly like those that this scanner was fitted to. Fit one "
+                "to this catalogue (cowbird fit-scanner) before you act on it.",
+                style="yellow",
+            )
+        )
     return Group(
+        *parts,
         Text(f"Threshold for {scorer.fpr:g}: ").append_text(promise(held, scorer.fpr)),
         _basis(held),
         Text(
