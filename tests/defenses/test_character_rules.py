@@ -1,6 +1,5 @@
 """Rules about characters: what each finds and spares, spans, and how well planted triggers stand out."""
 
-import itertools
 import time
 
 import numpy as np
@@ -112,7 +111,8 @@ def test_planted_triggers_stand_out_and_their_span_is_on_them(kind, position):
         ("echoed", "Up (1995) 1995 (12) (12) (red red)", "red"),
         ("echoed", "Red red red-red", "red red"),
         ("echoed", "Hi-Fi Hi-Fi Up! up! L'Or/L'Or", "Hi-Fiup!/L'Or"),
-        ("echoed", "Red Hi-Fi Hi-Fi2 A! A K K 41 41 -- -- Up!-Up!", ""),
+        ("echoed", "Red Hi-Fi Hi-Fi2 A! A K K 41 41 -- --", ""),
+        ("echoed", "Up,-Up, Dr. No Hi-Fi.Hi-Fi", "-Up,.Hi-Fi"),
         ("echoed_again", "Snap! Snap! Snap! Red! Red!", "Snap! Snap!"),
         ("echoed_later", "Red red Up up-up", "up"),
         ("echoed_later", "Red red", ""),
@@ -184,6 +184,22 @@ def naive_spelled(title):
     return found
 
 
+def naive_token(text):
+    """Return where what repeats the beginning of a text begins and ends, between spaces; nothing if it does not."""
+    for length in range(len(text.split(" ")[0]), 1, -1):
+        unit = text[:length]
+        for gap in (3, 2, 1):
+            joint, ends = text[length : length + gap], [length]
+            if len(joint) < gap or set(joint) - set(" /_.&+~-") or not any(map(str.isalpha, unit)):
+                continue
+            while text[ends[-1] :].startswith(joint + unit):
+                ends.append(ends[-1] + gap + length)
+            end = max((at for at in ends[1:] if text[at : at + 1] in ("", " ")), default=0)
+            if end:
+                return length + len(joint) - len(joint.lstrip(" ")), end
+    return None
+
+
 def naive_echoed(title):
     """Return which characters repeat the word before them, or stand between the two behind spaces."""
     found, done = [False] * len(title), 0
@@ -203,13 +219,11 @@ def naive_echoed(title):
                 if end:
                     told = end - begin - length - len(joint) + len(joint.lstrip(" "))
                     found[end - told : end], done = [True] * told, end
-        token = title[begin:].split(" ")[0].lower()
-        if begin < done or (begin and title[begin - 1] != " ") or len(token) < 2 or not set(token) - {"-"}:
-            continue
-        alike = len(list(itertools.takewhile(token.__eq__, title[begin:].lower().split(" ")))) - 1
-        if alike:
-            end = begin + alike * (len(token) + 1) + len(token)
-            found[begin + len(token) + 1 : end], done = [True] * (end - begin - len(token) - 1), end
+        if begin >= done and (not begin or title[begin - 1] == " "):
+            told = naive_token(title.lower()[begin:])
+            if told:
+                first, end = begin + told[0], begin + told[1]
+                found[first:end], done = [True] * (end - first), end
     return found
 
 

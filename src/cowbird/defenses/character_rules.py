@@ -159,7 +159,7 @@ def spelled(text: Text) -> Found:
 
 
 _WORD = r"(?<!\w)(\(?(?:[^\W\d_]{2,}|\d{4,})\)?)([ /_.&+~-]{1,3})\1((?:\2\1)*)(?!\w)"
-_TOKEN = r"(?<!\S)((?=\S{0,38}[^\W\d_])\S{2,40})([ /])\4((?:\5\4)*)(?!\S)"
+_TOKEN = r"(?<!\S)((?=\S{0,38}[^\W\d_])\S{2,40})([ /_.&+~-]{1,3})\4((?:\5\4)*)(?!\S)"
 _ECHO = re.compile(f"{_WORD}|{_TOKEN}", re.IGNORECASE)
 """A word or year behind itself, or anything between white space that has a letter (`Hi-Fi Hi-Fi`); then what joins
 them, and more of the same."""
