@@ -52,12 +52,12 @@ def test_what_honest_titles_never_break_is_loud_alone():
 
 
 def test_titles_are_judged_apart():
-    titles = ["Duran Duran", "h4rbor"] * 10
+    titles = ["Duran Duran", "h4rbor"] * 40
     found, shared = ruled(titles, apart=True)
     assert np.isneginf(found.score[::2]).all(), "an echo alone is honest"
-    assert found.score[1::2] == pytest.approx([np.log(3)] * 10)
+    assert found.score[1::2] == pytest.approx([np.log(3)] * 40), "however many there are"
     assert set(shared.tolist()) == {0, 1}
-    assert ruled(titles)[0].score.min() > 2, "together they are too many"
+    assert ruled(titles[:20])[0].score.min() > 2, "together they are too many"
     assert len(ruled([])[0]) == len(ruled([], apart=True)[0]) == 0
 
 

@@ -60,13 +60,13 @@ def habitual(found: Fragments) -> NDArray[np.bool_]:
     return found.alike > max(HABIT * found.many, FEWEST)
 
 
-def held(titles: Sequence[str]) -> list[tuple[float, Suspicion, NDArray[np.bool_]]]:
+def held(titles: Sequence[str], apart: bool = False) -> list[tuple[float, Suspicion, NDArray[np.bool_]]]:
     """Return the rules that this catalogue holds to: its weight in bits, verdicts, and which titles break it.
 
-    A rule that more than a tenth of the titles break is none here.
+    A rule that more than a tenth of the titles break is none here; titles that are judged apart have no habits.
     """
     known = [(bits, rule, np.isfinite(rule.score)) for bits, rule in breaks(titles)]
-    return [each for each in known if each[2].sum() <= max(MANNER * len(titles), FEWEST)]
+    return [each for each in known if apart or each[2].sum() <= max(MANNER * len(titles), FEWEST)]
 
 
 def ruled(titles: Sequence[str], apart: bool = False) -> tuple[Suspicion, Index]:
@@ -84,7 +84,7 @@ def ruled(titles: Sequence[str], apart: bool = False) -> tuple[Suspicion, Index]
     """
     score = np.full(len(titles), -np.inf, dtype=np.float32)
     start, end, shared = np.full((3, len(titles)), -1, dtype=np.int32)
-    for bits, rule, broken in held(titles):
+    for bits, rule, broken in held(titles, apart):
         many, count = (1, 1) if apart else (len(titles), int(broken.sum()))
         honest = max(many * 2.0**-bits, 2.0 ** (SURPRISE - bits))
         if count <= honest:
