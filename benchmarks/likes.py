@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from cowbird.data.judgments import TemporalSplit
 from cowbird.data.types import Interactions
+from cowbird.defenses.p_scanner.evidence import weighed
 from cowbird.files import write_text
 from cowbird.metrics.auc import auc
 from cowbird.plugins import find
@@ -61,19 +62,6 @@ class Likes:
         return np.stack(columns, axis=1)
 
 
-def foretold(known: Numbers, liked: NDArray[np.bool_], asked: Numbers, ridge: float = 1e-3) -> Numbers:
-    """Fit a logistic regression by Newton's method, and return its log-odds of the questions asked."""
-    center, scale = known.mean(axis=0), known.std(axis=0) + 1e-9
-    columns, wanted = (np.column_stack([np.ones(len(each)), (each - center) / scale]) for each in (known, asked))
-    weight = np.zeros(columns.shape[1])
-    for _ in range(50):
-        chance = 1 / (1 + np.exp(-columns @ weight))
-        slope = columns.T @ (chance - liked) / len(liked) + ridge * weight
-        bend = (columns * (chance * (1 - chance))[:, None]).T @ columns / len(liked) + ridge * np.eye(len(weight))
-        weight -= np.linalg.solve(bend, slope)
-    return wanted @ weight
-
-
 def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -84,19 +72,15 @@ def main() -> None:
     rows: list[dict[str, object]] = []
     for order in ("time", "users"):
         split = TemporalSplit(order=order)
-        place = np.arange(interactions.events)
-        if order == "time":
-            assert interactions.timestamp is not None
-            place[np.argsort(interactions.timestamp, kind="stable")] = np.arange(interactions.events)
-        ends = [round(share * interactions.events) for share in (split.training, split.training + split.validation)]
-        side = np.digitize(place, ends)
+        side = split.sides(interactions)
         known = Likes(interactions, side == 0, split.like_above)
         nth = np.arange(interactions.events) - known.start
         learned, asked = (np.flatnonzero((side == part) & (nth >= split.history)) for part in (0, 2))
         for shown in map(int, options.shown.split(",")):
             given, wanted = known.described(learned, shown, own=True), known.described(asked, shown, own=False)
             for name, columns in (("shares", [0, 1]), ("all", [0, 1, 2, 3, 4, 5])):
-                odds = foretold(given[:, columns], known.likes[learned], wanted[:, columns])
+                weights = weighed(given[:, columns], known.likes[learned], np.ones(len(learned)))
+                odds = weights.odds(wanted[:, columns])
                 found = auc(odds.astype(np.float32), known.likes[asked])
                 told = {"auc": round(found.value or 0, 4), "low": found.low, "high": found.high, "questions": found.n}
                 rows.append({"order": order, "shown": shown, "knows": name, **told})

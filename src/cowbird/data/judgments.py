@@ -110,13 +110,12 @@ class TemporalSplit(BaseModel):
         """Make the questions that rated histories pose; see `ask`."""
         return ask(interactions, self.history, self.like_above)
 
-    def apply(self, data: Dataset, seed: int = 0) -> JudgmentParts:
-        """Split a dataset.
+    def sides(self, interactions: Interactions) -> IntArray:
+        """Return what each event is for, shape `[events]`: 0 to train, 1 to validate, 2 to test.
 
         Raises:
-            UserError: If it has no timestamps or ratings, or nobody is left to ask on a side.
+            UserError: If the split is by time and there are no timestamps.
         """
-        interactions = data.interactions
         place = np.arange(interactions.events)
         if self.order == "time":
             if interactions.timestamp is None:
@@ -127,7 +126,16 @@ class TemporalSplit(BaseModel):
             # Ties in time are broken by place, so each side has its share to the event.
             place[np.argsort(interactions.timestamp, kind="stable")] = np.arange(interactions.events)
         cuts = [round(share * interactions.events) for share in (self.training, self.training + self.validation)]
-        side = np.digitize(place, cuts)
+        return np.digitize(place, cuts)
+
+    def apply(self, data: Dataset, seed: int = 0) -> JudgmentParts:
+        """Split a dataset.
+
+        Raises:
+            UserError: If it has no timestamps or ratings, or nobody is left to ask on a side.
+        """
+        interactions = data.interactions
+        side = self.sides(interactions)
         user = interactions.user_of_event()
         kept = np.bincount(user[side == 0], minlength=interactions.users)
         early = interactions.take(interactions.offsets[:-1], kept)
