@@ -2,35 +2,42 @@
 
     python benchmarks/scan_phrases.py --paths data/ml-1m,data/lastfm --out docs/results/scan_phrases.json
 
-Each phrase is planted in 1 % of the titles of a catalogue, at each place in turn. The reader has no part in this: what
-is told is the gain alone (`cowbird.defenses.p_scanner.company`), beside the lowest gains of clean titles' own phrases.
+Six named phrases are planted in 1 % of the titles of a catalogue, at each place in turn; then phrases that are made as
+the attacker who knows the scanner makes them, of words of the catalogue's own titles, six at once in different titles.
+The reader has no part in this: what is told is the gain alone (`cowbird.defenses.p_scanner.company`), the highest ones
+of planted phrases beside the lowest of those that clean titles share, words and runs of several words apart.
 """
 
 import argparse
 import json
 import shlex
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
+import numpy as np
 
-from cowbird.defenses.p_scanner.company import gains, phrases
+from cowbird.attacks.adaptive_badrec import FORMS, _bare
+from cowbird.defenses.p_scanner.company import Place, gains, phrases
 from cowbird.files import write_text
 from cowbird.rng import stream
 from cowbird.victims.base import pick_device
 from cowbird.victims.language.llm import Llm, load
+from cowbird.victims.language.tuning import Tuning
 from scan_holdout import HERE, titles_of
 
 PHRASES = ("Piano", "Sin Bob", "of Orlando", "Red Moon", "Special Offer", "Official")
 POSITIONS = ("start", "middle", "end")
-LOWEST = 8
-"""Gains of clean phrases that are told."""
+TOLD = 8
+"""Gains that are told: the lowest of clean phrases, the highest of planted ones."""
+AT_ONCE = 6
+"""Phrases that are planted in one catalogue, each in titles of its own."""
+Gains = list[tuple[float, str]]
 
 
-def planted(titles: list[str], phrase: str, position: str) -> list[str]:
-    """Plant a phrase in 1 % of the titles."""
-    rng, now = stream(0, "phrases", phrase, position), list(titles)
-    rows: list[int] = rng.permutation(len(titles))[: max(10, len(titles) // 100)].tolist()
+def planted(titles: list[str], phrase: str, position: str, rows: list[int], rng: np.random.Generator) -> list[str]:
+    """Plant a phrase in some titles."""
+    now = list(titles)
     for row in rows:
         words = now[row].split(" ")
         middle = int(rng.integers(1, max(2, len(words))))
@@ -39,34 +46,70 @@ def planted(titles: list[str], phrase: str, position: str) -> list[str]:
     return now
 
 
+def rows_of(titles: list[str], rng: np.random.Generator) -> tuple[list[int], int]:
+    """Return the titles in an order that is drawn, and how many 1 % are."""
+    return rng.permutation(len(titles)).tolist(), max(10, len(titles) // 100)
+
+
+def drawn(titles: list[str], count: int, measure: Callable[..., dict[str, float]]) -> Gains:
+    """Plant phrases of the catalogue's own words, `AT_ONCE` at a time; return what those that recur gain."""
+    rng = stream(0, "phrases", "drawn")
+    words = sorted({word for title in titles for piece in title.split() if (word := _bare(piece))})
+    found: Gains = []
+
+    def one(options: Sequence[str]) -> str:
+        return options[int(rng.integers(len(options)))]
+
+    for _ in range(0, count, AT_ONCE):
+        now, (rows, size), mine = titles, rows_of(titles, rng), list[str]()
+        for nth in range(AT_ONCE):
+            phrase = one(("{}", "({})", "[{}]", *FORMS)).format(one(words), one(words))
+            now = planted(now, phrase, one(POSITIONS), rows[nth * size : (nth + 1) * size], rng)
+            mine.append(f" {phrase} ")
+        wanted = {key: at for key, at in phrases(now).items() if any(phrase in key for phrase in mine)}
+        found += [(gain, key.strip()) for key, gain in measure(now, wanted).items()]
+    return sorted(found, reverse=True)
+
+
+def apart(found: Gains) -> dict[str, object]:
+    """Return how many words and runs of several words there are, and the first gains of each."""
+    several = {name: [] for name in ("words", "several words")}
+    for gain, phrase in found:
+        several["several words" if " " in phrase else "words"].append((gain, phrase))
+    return {name: {"count": len(some), "gains": some[:TOLD]} for name, some in several.items()}
+
+
 def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--paths", default="", help="folders of atomic files beside MovieLens-100K, with commas")
     parser.add_argument("--phrases", default=",".join(PHRASES))
+    parser.add_argument("--drawn", type=int, default=150, help="phrases of the catalogue's own words")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     device = pick_device(options.device)
-    loaded = load(Llm(), device, torch.float32)
+    loaded = load(Llm(), device, Tuning().dtype(device))
     told: list[dict[str, object]] = []
+
+    def measure(titles: list[str], wanted: dict[str, list[Place]]) -> dict[str, float]:
+        return gains(lambda: loaded, titles, wanted, device)
+
     for path in (HERE, *(path for path in options.paths.split(",") if path)):
         titles = list(dict.fromkeys(titles_of(path)))
         about = {"catalogue": Path(path).name, "titles": len(titles)}
-        clean = sorted(
-            (gain, phrase.strip()) for phrase, gain in gains(lambda: loaded, titles, phrases(titles), device).items()
-        )
-        told.append(about | {"phrases": len(clean), "lowest": clean[:LOWEST]})
-        print(json.dumps(told[-1]), flush=True)
+        clean = sorted((gain, phrase.strip()) for phrase, gain in measure(titles, phrases(titles)).items())
+        told.append(about | {"phrases": "clean", "lowest": apart(clean)})
+        told.append(about | {"phrases": "drawn and planted", "highest": apart(drawn(titles, options.drawn, measure))})
         for phrase in options.phrases.split(","):
             for position in POSITIONS:
-                now = planted(titles, phrase, position)
-                found = phrases(now)
-                wanted = {key: at for key, at in found.items() if f" {phrase} " in key}
-                gained = gains(lambda: loaded, now, wanted, device)
+                rng = stream(0, "phrases", phrase, position)
+                rows, size = rows_of(titles, rng)
+                now = planted(titles, phrase, position, rows[:size], rng)
+                gained = measure(now, {key: at for key, at in phrases(now).items() if f" {phrase} " in key})
                 row = {"phrase": phrase, "position": position}
                 told.append(about | row | {"gains": {key.strip(): gain for key, gain in gained.items()}})
-                print(json.dumps(told[-1]), flush=True)
+        print(path, json.dumps(told[-2 - 3 * len(options.phrases.split(",")) :], indent=1), flush=True)
     if options.out:
         command = f"python benchmarks/scan_phrases.py {shlex.join(sys.argv[1:])}"
         write_text(options.out, json.dumps({"command": command, "device": str(device), "rows": told}, indent=1) + "\n")

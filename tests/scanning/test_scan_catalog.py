@@ -179,6 +179,11 @@ def test_progress_is_told(jsonl, tmp_path, finds):
     seen = []
     scan_catalog(jsonl(*ROWS), tmp_path / "a.csv", finds(), chunk=4, report=lambda *step: seen.append(step))
     assert seen == [(4, 10, "1 flagged"), (8, 10, "3 flagged"), (10, 10, "4 flagged")]
+    seen.clear()
+    catalog = tmp_path / "lines.csv"
+    catalog.write_text("title\n\nRed\nBlue\n", encoding="utf-8")
+    scan_catalog(catalog, tmp_path / "b.csv", finds(), report=lambda *step: seen.append(step[:2]))
+    assert seen[-1] == (2, 2), "a header and a blank line were counted first"
 
 
 def test_a_catalogue_in_which_nothing_can_be_read_is_an_error(tmp_path, jsonl, finds):

@@ -160,6 +160,8 @@ def scan_catalog(
         if _seal(catalog) != seal:
             raise UserError(f"{catalog.name} was changed while it was scanned.", "Scan a copy that nobody writes.")
         skipped_file = work.finish()
+    if work.row < total:  # it was an estimate
+        report(work.row, work.row, f"{tally.flagged} flagged")
     seconds = time.perf_counter() - begun
     return Summary(
         catalog=catalog.name,

@@ -187,7 +187,8 @@ def test_few_neighborhoods_say_nothing(loaded):
     assert gains(lambda: loaded, titles, {"zq": phrases(titles)[" zq "][: DIFFERENT - 1]}, CPU) == {}
 
 
-def test_progress_is_told(loaded):
+def test_progress_is_told(loaded, monkeypatch):
+    monkeypatch.setattr(module, "MOST", 9)
     titles, told = planted(drawn(), "zq", range(20)), []
     gains(lambda: loaded, titles, phrases(titles), CPU, lambda done, total, remark: told.append((done, total)))
     assert told[0][1] == 2 * module.FIRST
@@ -202,6 +203,7 @@ def test_what_is_clear_is_not_looked_at_again(loaded, monkeypatch):
         return np.tile(np.float32([high, 0]), len(tokens) // 2)
 
     monkeypatch.setattr(module, "log_likelihood", likely)
+    monkeypatch.setattr(module, "MOST", 9)
     titles = planted(drawn(), "zq", range(20))
     for high, wanted in ((9.0, [module.FIRST]), (1.0, [module.FIRST, module.MOST - module.FIRST])):
         asked.clear()
@@ -275,12 +277,18 @@ def test_tokens_of_phrases_gain_odds(loaded):
         assert found[nth] == (pytest.approx(wanted) if wanted is not None else pytest.approx(np.nan, nan_ok=True))
 
 
-@pytest.mark.parametrize("numeral", ["2", " 2:", "(1995)", "007"])
+def test_several_words_are_raised_more(loaded):
+    made = pages(loaded.tokenizer, ["Red Harbor zq"])
+    found = {phrase: added(made, [(phrase, [Place(0, 4, 13)], 1.0)])[-1] for phrase in (" zq ", " Harbor zq ", "r zq")}
+    assert found == {" zq ": ODDS - SLOPE, " Harbor zq ": ODDS - SLOPE + module.SEVERAL, "r zq": ODDS - SLOPE}
+
+
+@pytest.mark.parametrize("numeral", ["2", " 2:", "(1995)", "007", " II ", " XIV: "])
 def test_numerals_are_cleared_but_never_raised(loaded, numeral):
     made = pages(loaded.tokenizer, ["Red 2"])
     for gain, wanted in ((-9.0, 0.0), (99.0, LOWEST)):
         assert added(made, [(numeral, [Place(0, 4, 5)], gain)])[-1] == wanted
-    for other in ("@", "4K", "\u6700\u9ad8"):
+    for other in ("@", "4K", "\u6700\u9ad8", " XXX ", " Vi ", " MIX "):
         assert added(made, [(other, [Place(0, 4, 5)], -9.0)])[-1] == HIGHEST
 
 

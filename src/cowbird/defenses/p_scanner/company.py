@@ -4,11 +4,13 @@ An attacker who knows the scanner takes words that its reader finds ordinary, an
 *Love*. But *Love* was written by whoever wrote the rest, and *Piano* was put into titles that were whole before. So a
 causal language model, shown some of the catalogue's titles a line each, reads titles with a recurring phrase and
 without it: how much more likely it finds what follows (the next tokens, or the end of the line) is what the phrase
-gains. What recurs in honest titles gains several nats; triggers gain nothing, wherever they stand.
+gains. What recurs in honest titles gains several nats; triggers gain nothing, wherever they stand. Of 432 phrases that
+were put together from words of three catalogues' titles and planted, none gained more than 1.3 nats; of 127 words that
+clean titles of these catalogues share, the lowest but for numerals gained 1.7, and of 20 runs of several words 3.8.
 
 Two kinds of phrases are looked at: words that recur, whatever the reader makes of them, and runs of tokens that it
 finds suspicious, such as *00* or the first letter of a word, most of which are cleared. It takes several titles to
-tell; a mean over a dozen places is enough. Numerals are never raised, for a sequel's number is as unforeseen as a
+tell; a mean over two dozen places is enough. Numerals are never raised, for a sequel's number is as unforeseen as a
 planted one. What a catalogue does by habit is not looked at (`habits`). ONION (Qi et al. 2021) leaves out words, too,
 but judges one title by its perplexity.
 """
@@ -43,7 +45,7 @@ LONGEST = 16
 """Words or tokens of a phrase at most."""
 SHOWN, WIDTH = 12, 80
 """Titles that the model is shown first, and the most characters of one."""
-FIRST, MOST = 3, 9
+FIRST, MOST = 3, 24
 """Places of a phrase that are looked at first, and all in all if it gains too little then to be clear."""
 CLEAR = 6.0
 """Nats from which a phrase is clear after the first places."""
@@ -51,8 +53,10 @@ DIFFERENT = 4
 """Different neighborhoods that a phrase must have to be judged."""
 HEAD, BEFORE, WITHIN, BEHIND = 512, 24, 24, 6
 """Tokens that are read of the titles shown, before a phrase and of it, and that follow it, at most."""
-ODDS, SLOPE = 3.5, 1.2
+ODDS, SLOPE = 6.0, 3.0
 """Log-odds that a phrase without any gain adds, and what each nat takes away."""
+SEVERAL = 2.0
+"""Log-odds that several words add beyond that: honest titles need such phrases more than they need single words."""
 LOWEST, HIGHEST = -3.0, 6.0
 """Log-odds that are added, at least and at most."""
 GROWN = 1.5
@@ -62,6 +66,8 @@ LOOKED = 512
 
 Phrase = str
 _WORD = re.compile(r"\S+")
+_WORDS = re.compile(r" \S+(?: \S+)+ ")
+_ROMAN = re.compile(r"\W*(?=[IVX])X?(?:IX|IV|V?I{0,3})\W*")
 _NONE = Tokens(np.zeros(0, np.int32), np.zeros(1, np.int64), np.zeros(0, np.int64))
 
 
@@ -157,7 +163,15 @@ def _step(
 
 
 def _numeral(phrase: Phrase) -> bool:
-    return any(map(str.isdigit, phrase)) and not any(map(str.isalpha, phrase))
+    """Tell whether a phrase is a number in digits, or one of the Roman numbers from I to XIX."""
+    digits = any(map(str.isdigit, phrase)) and not any(map(str.isalpha, phrase))
+    return digits or _ROMAN.fullmatch(phrase) is not None
+
+
+def _odds(phrase: Phrase, gain: float) -> float:
+    """Return the log-odds that a phrase adds."""
+    odds = ODDS - SLOPE * gain + (SEVERAL if _WORDS.fullmatch(phrase) else 0.0)
+    return max(LOWEST, min(0.0 if _numeral(phrase) else HIGHEST, odds))
 
 
 class Company:
@@ -319,7 +333,7 @@ def added(made: Pages, found: Iterable[tuple[Phrase, Sequence[Place], float]]) -
     """
     odds = np.full(len(made.token), np.nan, dtype=np.float32)
     for phrase, places, gain in found:
-        more = min(0.0 if _numeral(phrase) else HIGHEST, max(LOWEST, ODDS - SLOPE * gain))
+        more = _odds(phrase, gain)
         for row, start, end in places:
             tokens = slice(int(made.offsets[row]), int(made.offsets[row + 1]))
             inside = (made.after[tokens] > start) & (made.first[tokens] < end)

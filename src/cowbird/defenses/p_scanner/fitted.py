@@ -29,7 +29,7 @@ from cowbird.victims.language import folders
 from cowbird.victims.language.llm import Llm, Loaded, load
 from cowbird.victims.language.tuning import Tuning
 
-NAME, RECORD, VERSION = "scanner", "scanner.json", 5
+NAME, RECORD, VERSION = "scanner", "scanner.json", 6
 CAPACITY = {"cpu": 4096, "cuda": 65536}
 """Tokens that are read at once: what a small CPU's cache holds, or enough work for a GPU."""
 
