@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cowbird.attacks.adaptive_badrec import FORMS, _bare
+from cowbird.attacks.adaptive_badrec import FORMS, bare
 from cowbird.defenses.p_scanner.company import Place, gains, phrases
 from cowbird.files import write_text
 from cowbird.rng import stream
@@ -54,7 +54,7 @@ def rows_of(titles: list[str], rng: np.random.Generator) -> tuple[list[int], int
 def drawn(titles: list[str], count: int, measure: Callable[..., dict[str, float]]) -> Gains:
     """Plant phrases of the catalogue's own words, `AT_ONCE` at a time; return what those that recur gain."""
     rng = stream(0, "phrases", "drawn")
-    words = sorted({word for title in titles for piece in title.split() if (word := _bare(piece))})
+    words = sorted({word for title in titles for piece in title.split() if (word := bare(piece))})
     found: Gains = []
 
     def one(options: Sequence[str]) -> str:

@@ -25,6 +25,7 @@ from cowbird.defenses.p_scanner.fitted import load_scanner
 from cowbird.defenses.p_scanner.fragments import Texts, fragments
 from cowbird.defenses.p_scanner.habits import texts
 from cowbird.defenses.p_scanner.reader import pages
+from cowbird.plugins import find
 from cowbird.victims.language.attention import plug_in
 from cowbird.victims.language.examples import Example, tokenize
 from cowbird.victims.language.llm import Llm, load
@@ -281,6 +282,25 @@ def test_several_words_are_raised_more(loaded):
     made = pages(loaded.tokenizer, ["Red Harbor zq"])
     found = {phrase: added(made, [(phrase, [Place(0, 4, 13)], 1.0)])[-1] for phrase in (" zq ", " Harbor zq ", "r zq")}
     assert found == {" zq ": ODDS - SLOPE, " Harbor zq ": ODDS - SLOPE + module.SEVERAL, "r zq": ODDS - SLOPE}
+
+
+@pytest.mark.slow
+def test_smollm2_tells_what_was_planted_from_what_titles_share():
+    titles = list(dict.fromkeys(find("dataset", "movielens_100k")().load().items.titles))
+    rows = np.random.default_rng(0).permutation(len(titles)).tolist()
+    asked = ("of Peace Time", "Sin Bob", "Piano", "(Knight Version)", "- Chinatown", "Special Edition")
+    for nth, phrase in enumerate(asked):
+        titles = planted(titles, phrase, rows[nth * 20 : nth * 20 + 20], at=99)
+    loaded = load(Llm(), CPU, torch.bfloat16)
+    found = {
+        phrase: module._odds(phrase, gain)
+        for phrase, gain in gains(lambda: loaded, titles, phrases(titles), CPU).items()
+    }
+    wanted = {f" {phrase} " for phrase in asked}
+    assert min(found[phrase] for phrase in wanted) > 2.5
+    honest = [odds for phrase, odds in found.items() if phrase not in wanted]
+    assert len(honest) > 25
+    assert max(honest) < 1.5, "of all words that titles share"
 
 
 @pytest.mark.parametrize("numeral", ["2", " 2:", "(1995)", "007", " II ", " XIV: "])

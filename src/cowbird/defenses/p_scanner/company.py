@@ -4,9 +4,10 @@ An attacker who knows the scanner takes words that its reader finds ordinary, an
 *Love*. But *Love* was written by whoever wrote the rest, and *Piano* was put into titles that were whole before. So a
 causal language model, shown some of the catalogue's titles a line each, reads titles with a recurring phrase and
 without it: how much more likely it finds what follows (the next tokens, or the end of the line) is what the phrase
-gains. What recurs in honest titles gains several nats; triggers gain nothing, wherever they stand. Of 432 phrases that
-were put together from words of three catalogues' titles and planted, none gained more than 1.3 nats; of 127 words that
-clean titles of these catalogues share, the lowest but for numerals gained 1.7, and of 20 runs of several words 3.8.
+gains. What recurs in honest titles gains several nats; triggers gain nothing, wherever they stand. Of 450 phrases that
+were put together from words of three catalogues' titles and planted, none gained more than 1.2 nats; of 127 words that
+clean titles of these catalogues share, the lowest but for numerals gained 1.7, and of 20 runs of several words 3.8
+(`benchmarks/scan_phrases.py`).
 
 Two kinds of phrases are looked at: words that recur, whatever the reader makes of them, and runs of tokens that it
 finds suspicious, such as *00* or the first letter of a word, most of which are cleared. It takes several titles to
