@@ -189,11 +189,11 @@ def test_few_neighborhoods_say_nothing(loaded):
 
 
 def test_progress_is_told(loaded, monkeypatch):
-    monkeypatch.setattr(module, "MOST", 9)
+    monkeypatch.setattr(module, "UNSURE", (99.0, 99.0))
     titles, told = planted(drawn(), "zq", range(20)), []
     gains(lambda: loaded, titles, phrases(titles), CPU, lambda done, total, remark: told.append((done, total)))
     assert told[0][1] == 2 * module.FIRST
-    assert told[-1] == (2 * (module.MOST - module.FIRST),) * 2, "random weights are never clear"
+    assert told[-1] == (2 * (module.MORE - module.FIRST),) * 2, "random weights are never clear"
 
 
 def test_what_is_clear_is_not_looked_at_again(loaded, monkeypatch):
@@ -204,9 +204,9 @@ def test_what_is_clear_is_not_looked_at_again(loaded, monkeypatch):
         return np.tile(np.float32([high, 0]), len(tokens) // 2)
 
     monkeypatch.setattr(module, "log_likelihood", likely)
-    monkeypatch.setattr(module, "MOST", 9)
+    monkeypatch.setattr(module, "MOST", 15)
     titles = planted(drawn(), "zq", range(20))
-    for high, wanted in ((9.0, [module.FIRST]), (1.0, [module.FIRST, module.MOST - module.FIRST])):
+    for high, wanted in ((9.0, [3]), (5.0, [3, 6]), (1.0, [3, 6, 6]), (-1.0, [3, 6])):
         asked.clear()
         assert gains(lambda: loaded, titles, phrases(titles), CPU) == {" zq ": high}
         assert [count for count in asked if count] == wanted

@@ -6,14 +6,14 @@ causal language model, shown some of the catalogue's titles a line each, reads t
 without it: how much more likely it finds what follows (the next tokens, or the end of the line) is what the phrase
 gains. What recurs in honest titles gains several nats; triggers gain nothing, wherever they stand. Of 450 phrases that
 were put together from words of three catalogues' titles and planted, none gained more than 1.2 nats; of 127 words that
-clean titles of these catalogues share, the lowest but for numerals gained 1.7, and of 20 runs of several words 3.8
+clean titles of these catalogues share, the lowest but for numerals gained 1.7, and of 20 runs of several words 4.2
 (`benchmarks/scan_phrases.py`).
 
 Two kinds of phrases are looked at: words that recur, whatever the reader makes of them, and runs of tokens that it
 finds suspicious, such as *00* or the first letter of a word, most of which are cleared. It takes several titles to
-tell; a mean over two dozen places is enough. Numerals are never raised, for a sequel's number is as unforeseen as a
-planted one. What a catalogue does by habit is not looked at (`habits`). ONION (Qi et al. 2021) leaves out words, too,
-but judges one title by its perplexity.
+tell; a mean over nine places is enough, and over two dozen where that leaves it open. Numerals are never raised, for a
+sequel's number is as unforeseen as a planted one. What a catalogue does by habit is not looked at (`habits`). ONION (Qi
+et al. 2021) leaves out words, too, but judges one title by its perplexity.
 """
 
 import re
@@ -46,10 +46,12 @@ LONGEST = 16
 """Words or tokens of a phrase at most."""
 SHOWN, WIDTH = 12, 80
 """Titles that the model is shown first, and the most characters of one."""
-FIRST, MOST = 3, 24
-"""Places of a phrase that are looked at first, and all in all if it gains too little then to be clear."""
+FIRST, MORE, MOST = 3, 9, 24
+"""Places of a phrase that are looked at first, then, and all in all, as long as what it gains is not clear."""
 CLEAR = 6.0
 """Nats from which a phrase is clear after the first places."""
+UNSURE = (0.0, 4.0)
+"""Nats between which a phrase is not clear after more of them."""
 DIFFERENT = 4
 """Different neighborhoods that a phrase must have to be judged."""
 HEAD, BEFORE, WITHIN, BEHIND = 512, 24, 24, 6
@@ -252,10 +254,13 @@ def gains(
     if not looked:
         return {}
     loaded, shown = load(), _shown(titles)
-    held = _measured(loaded, titles, {phrase: at[:FIRST] for phrase, at in looked.items()}, shown, device, report)
-    unclear = {p: at[FIRST:] for p, at in looked.items() if float(np.mean(held[p])) < CLEAR}
-    more = _measured(loaded, titles, unclear, shown, device, report)
-    return {phrase: round(float(np.mean(held[phrase] + more.get(phrase, []))), 4) for phrase in looked}
+    held: dict[Phrase, list[float]] = {phrase: [] for phrase in looked}
+    for upto, low, high in ((FIRST, -np.inf, np.inf), (MORE, -np.inf, CLEAR), (MOST, *UNSURE)):
+        unclear = (phrase for phrase in looked if not held[phrase] or low <= np.mean(held[phrase]) < high)
+        places = {phrase: looked[phrase][len(held[phrase]) : upto] for phrase in unclear}
+        for phrase, gained in _measured(loaded, titles, places, shown, device, report).items():
+            held[phrase] += gained
+    return {phrase: round(float(np.mean(gained)), 4) for phrase, gained in held.items()}
 
 
 def _chosen(titles: Sequence[str], phrase: Phrase, places: Sequence[Place]) -> list[Place]:
