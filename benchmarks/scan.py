@@ -174,6 +174,14 @@ def parts(scanner: FittedScanner, titles: list[str]) -> dict[str, float]:
     return told
 
 
+def tell(record: dict[str, Any], out: Path | None) -> None:
+    """Print what was measured, and write it if there is a file for it."""
+    told = json.dumps(record, indent=1)
+    if out:
+        write_text(out, told + "\n")
+    print(told)
+
+
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -240,10 +248,7 @@ def main() -> None:
         },
         "wall_seconds_of_parts": {"titles": len(few)} | parts(scanner, few),
     }
-    told = json.dumps(record, indent=1)
-    if options.out:
-        write_text(options.out, told + "\n")
-    print(told)
+    tell(record, options.out)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ well; what the others took beyond that gives the rate.
 """
 
 import argparse
-import json
 import os
 import resource
 import shlex
@@ -23,13 +22,10 @@ from pathlib import Path
 import polars as pl
 import torch
 
-from cowbird.files import write_text
+from cowbird.errors import ExitCode
 from cowbird.plugins import find
 from cowbird.victims.base import pick_device
-from scan import different_titles
-
-FINDINGS = 1
-"""Exit code of a scan that found something."""
+from scan import different_titles, tell
 
 
 def write(path: Path, titles: list[str]) -> Path:
@@ -48,7 +44,7 @@ def timed(*words: str | Path) -> dict[str, float]:
     command = [sys.executable, "-m", "cowbird", *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
-    if done.returncode not in (0, FINDINGS):
+    if done.returncode not in (ExitCode.CLEAN, ExitCode.FINDINGS):
         raise SystemExit(f"{words[0]} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     told = {"wall_seconds": round(wall, 1), "processor_seconds": round(spent, 1)}
@@ -89,10 +85,7 @@ def main() -> None:
         "titles_per_second": round(more / (whole["wall_seconds"] - start["wall_seconds"]), 1),
         "titles_per_second_with_start": round(len(titles) / whole["wall_seconds"], 1),
     }
-    told = json.dumps(record, indent=1)
-    if options.out:
-        write_text(options.out, told + "\n")
-    print(told)
+    tell(record, options.out)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,12 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
-from cowbird.attacks.adaptive_badrec import FORMS, bare
+from cowbird.attacks.adaptive_badrec import FORMS, plain_words
+from cowbird.attacks.triggers import Position, Trigger, plant
 from cowbird.defenses.p_scanner.company import Place, gains, phrases
 from cowbird.files import write_text
 from cowbird.rng import stream
@@ -27,41 +29,39 @@ from cowbird.victims.language.tuning import Tuning
 from scan_holdout import HERE, titles_of
 
 PHRASES = ("Piano", "Sin Bob", "of Orlando", "Red Moon", "Special Offer", "Official")
-POSITIONS = ("start", "middle", "end")
+POSITIONS: tuple[Position, ...] = ("start", "middle", "end")
 TOLD = 8
 """Gains that are told: the lowest of clean phrases, the highest of planted ones."""
 AT_ONCE = 6
 """Phrases that are planted in one catalogue, each in titles of its own."""
 Gains = list[tuple[float, str]]
+T = TypeVar("T")
 
 
-def planted(titles: list[str], phrase: str, position: str, rows: list[int], rng: np.random.Generator) -> list[str]:
+def planted(titles: list[str], phrase: str, position: Position, rows: list[int], rng: np.random.Generator) -> list[str]:
     """Plant a phrase in some titles."""
-    now = list(titles)
+    now, trigger = list(titles), Trigger(kind="custom", text=phrase, position=position)
     for row in rows:
-        words = now[row].split(" ")
-        middle = int(rng.integers(1, max(2, len(words))))
-        place = {"start": 0, "middle": middle, "end": len(words)}[position]
-        now[row] = " ".join([*words[:place], phrase, *words[place:]])
+        now[row] = plant(now[row], trigger, rng).title
     return now
 
 
-def rows_of(titles: list[str], rng: np.random.Generator) -> tuple[list[int], int]:
-    """Return the titles in an order that is drawn, and how many 1 % are."""
+def order(titles: list[str], rng: np.random.Generator) -> tuple[list[int], int]:
+    """Draw an order of the titles; return it, and how many 1 % are."""
     return rng.permutation(len(titles)).tolist(), max(10, len(titles) // 100)
 
 
 def drawn(titles: list[str], count: int, measure: Callable[..., dict[str, float]]) -> Gains:
     """Plant phrases of the catalogue's own words, `AT_ONCE` at a time; return what those that recur gain."""
     rng = stream(0, "phrases", "drawn")
-    words = sorted({word for title in titles for piece in title.split() if (word := bare(piece))})
+    words = sorted(plain_words(titles))
     found: Gains = []
 
-    def one(options: Sequence[str]) -> str:
+    def one(options: Sequence[T]) -> T:
         return options[int(rng.integers(len(options)))]
 
     for _ in range(0, count, AT_ONCE):
-        now, (rows, size), mine = titles, rows_of(titles, rng), list[str]()
+        now, (rows, size), mine = titles, order(titles, rng), list[str]()
         for nth in range(AT_ONCE):
             phrase = one(("{}", "({})", "[{}]", *FORMS)).format(one(words), one(words))
             now = planted(now, phrase, one(POSITIONS), rows[nth * size : (nth + 1) * size], rng)
@@ -99,17 +99,21 @@ def main() -> None:
         titles = list(dict.fromkeys(titles_of(path)))
         about = {"catalogue": Path(path).name, "titles": len(titles)}
         clean = sorted((gain, phrase.strip()) for phrase, gain in measure(titles, phrases(titles)).items())
-        told.append(about | {"phrases": "clean", "lowest": apart(clean)})
-        told.append(about | {"phrases": "drawn and planted", "highest": apart(drawn(titles, options.drawn, measure))})
+        made = drawn(titles, options.drawn, measure)
+        rows = [
+            about | {"phrases": "clean", "lowest": apart(clean)},
+            about | {"phrases": "drawn and planted", "highest": apart(made)},
+        ]
         for phrase in options.phrases.split(","):
             for position in POSITIONS:
                 rng = stream(0, "phrases", phrase, position)
-                rows, size = rows_of(titles, rng)
-                now = planted(titles, phrase, position, rows[:size], rng)
+                mixed, size = order(titles, rng)
+                now = planted(titles, phrase, position, mixed[:size], rng)
                 gained = measure(now, {key: at for key, at in phrases(now).items() if f" {phrase} " in key})
-                row = {"phrase": phrase, "position": position}
-                told.append(about | row | {"gains": {key.strip(): gain for key, gain in gained.items()}})
-        print(path, json.dumps(told[-2 - 3 * len(options.phrases.split(",")) :], indent=1), flush=True)
+                found = {key.strip(): gain for key, gain in gained.items()}
+                rows.append(about | {"phrase": phrase, "position": position, "gains": found})
+        print(json.dumps(rows, indent=1), flush=True)
+        told += rows
     if options.out:
         command = f"python benchmarks/scan_phrases.py {shlex.join(sys.argv[1:])}"
         write_text(options.out, json.dumps({"command": command, "device": str(device), "rows": told}, indent=1) + "\n")

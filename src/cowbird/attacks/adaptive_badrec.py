@@ -116,7 +116,7 @@ class _Search:
     ) -> None:
         self.attack, self.titles, self.suspect, self.rng = attack, titles, suspect, rng
         self.own: list[int] = targets.tolist()
-        self.words = tuple(dict.fromkeys(word for title in titles for word in map(bare, title.split()) if word))
+        self.words = plain_words(titles)
         endings = (_ENDING.search(title) for title in titles)
         self.endings = tuple(dict.fromkeys(end.group() for end in endings if end and end.group().isprintable()))
         self.seen: set[Trigger] = set()
@@ -275,7 +275,12 @@ def _text(trigger: Trigger) -> str | None:
     return None if shipped.style is not None or shipped.glued else shipped.text
 
 
-def bare(piece: str) -> str:
+def plain_words(titles: Iterable[str]) -> tuple[str, ...]:
+    """Return the different words of titles that a text can be made of, without the punctuation around them."""
+    return tuple(dict.fromkeys(word for title in titles for word in map(_bare, title.split()) if word))
+
+
+def _bare(piece: str) -> str:
     """Return a word without the punctuation around it; empty if it is none, or too short or long to be put in forms."""
     word = piece[:40].strip(string.punctuation)
     fit = 3 <= len(word) <= 16 and word[0].isalpha()

@@ -5,7 +5,7 @@ An attacker who knows the scanner takes words that its reader finds ordinary, an
 causal language model, shown some of the catalogue's titles a line each, reads titles with a recurring phrase and
 without it: how much more likely it finds what follows (the next tokens, or the end of the line) is what the phrase
 gains. What recurs in honest titles gains several nats; triggers gain nothing, wherever they stand. Of 450 phrases that
-were put together from words of three catalogues' titles and planted, none gained more than 1.2 nats; of 127 words that
+were put together from words of three catalogues' titles and planted, none gained more than 1.5 nats; of 127 words that
 clean titles of these catalogues share, the lowest but for numerals gained 1.7, and of 20 runs of several words 4.2
 (`benchmarks/scan_phrases.py`).
 
