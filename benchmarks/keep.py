@@ -32,7 +32,7 @@ def main() -> None:
     arguments = parser.parse_args()
     pooled = {name + suffix for name in POOLED for suffix in SUFFIXES}
     single = {"lift_hr", "lift_hr_lower_bound"}
-    rows = results.read(arguments.results)
+    rows = results.read_results(arguments.results)
     if all(row.seed is not None for row in rows):
         single = pooled
     kept = [

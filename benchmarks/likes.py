@@ -22,7 +22,7 @@ from cowbird.data.types import Interactions
 from cowbird.defenses.p_scanner.evidence import weighed
 from cowbird.files import write_text
 from cowbird.metrics.auc import auc
-from cowbird.plugins import find
+from cowbird.plugins import find_plugin
 
 PRIOR = 5.0
 """Events of average likes that each item is taken to have beside its own."""
@@ -68,11 +68,11 @@ def main() -> None:
     parser.add_argument("--shown", default="10,20,50,1000")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    interactions = find("dataset", "movielens_100k")().load().interactions
+    interactions = find_plugin("dataset", "movielens_100k")().load().interactions
     rows: list[dict[str, object]] = []
     for order in ("time", "users"):
         split = TemporalSplit(order=order)
-        side = split.sides(interactions)
+        side = split.assign_sides(interactions)
         known = Likes(interactions, side == 0, split.like_above)
         nth = np.arange(interactions.events) - known.start
         learned, asked = (np.flatnonzero((side == part) & (nth >= split.history)) for part in (0, 2))

@@ -28,17 +28,17 @@ import torch
 from cowbird.data.choices import Choices, SequenceSplit
 from cowbird.data.types import Items, TrainingData
 from cowbird.files import write_text
-from cowbird.metrics.choice import picked_rate, valid_ratio
+from cowbird.metrics.choice import pick_rate, valid_ratio
 from cowbird.metrics.intervals import Interval
-from cowbird.plugins import find
+from cowbird.plugins import find_plugin
 from cowbird.rng import stream
-from cowbird.victims.base import Picks, Workplace, pick_device
+from cowbird.victims.base import FitContext, Picks, pick_device
 from cowbird.victims.language.examples import Tokens
 from cowbird.victims.language.llara import FittedLLaRA, LLaRA
 from cowbird.victims.language.llm import Llm
-from cowbird.victims.language.packing import embedded
+from cowbird.victims.language.packing import embed_inputs
 from cowbird.victims.language.tuning import Tuning
-from cowbird.victims.language.weights import Merged
+from cowbird.victims.language.weights import MergedAdapters
 from cowbird.victims.sequential.sasrec import SASRec
 from llm_tuning import Clock
 
@@ -59,16 +59,16 @@ def batch(fitted: FittedLLaRA, causal: Any, prompts: Tokens, chosen: list[int]) 
         if prompts.item is not None:
             item[row, wide - (end - begin) :] = prompts.item[begin:end]
     tokens, items, mask = (torch.from_numpy(array).to(fitted.device) for array in (token, item, there))
-    inputs = embedded(causal, tokens.reshape(1, -1), items.flatten(), fitted.projector)["inputs_embeds"]
+    inputs = embed_inputs(causal, tokens.reshape(1, -1), items.flatten(), fitted.projector)["inputs_embeds"]
     return {"inputs_embeds": inputs.view(*tokens.shape, -1), "attention_mask": mask}
 
 
 def generated(fitted: FittedLLaRA, choices: Choices, items: Items, batch_size: int) -> list[str]:
     """Answer with `model.generate`."""
-    prompts, _, _ = fitted.prompts(choices, items)
+    prompts, _, _ = fitted.write_prompts(choices, items)
     tokenizer = fitted.loaded.tokenizer
     end: int = tokenizer.eos_token_id
-    merged = Merged(fitted.model, learns=False) if fitted.device.type == "cuda" else None
+    merged = MergedAdapters(fitted.model, learns=False) if fitted.device.type == "cuda" else None
     causal = fitted.model.get_base_model()
     causal.config._attn_implementation = "sdpa"
     written: list[list[int]] = [[] for _ in range(len(choices))]
@@ -98,7 +98,9 @@ def some_users(training: TrainingData, count: int | None) -> TrainingData:
     if count is None or count >= users:
         return training
     chosen = np.sort(stream(0, "bench", "users").choice(users, count, replace=False))
-    return TrainingData.clean(training.interactions.select(chosen), training.users.take(chosen), training.items)
+    return TrainingData.from_interactions(
+        training.interactions.select(chosen), training.users.take(chosen), training.items
+    )
 
 
 def ratios(picks: Picks, test: Choices) -> dict[str, Interval]:
@@ -109,8 +111,8 @@ def ratios(picks: Picks, test: Choices) -> dict[str, Interval]:
 
     return {
         "valid_ratio": valid_ratio(picks.free, test.user, rng()),
-        "hit_ratio@1": picked_rate(picks.free, test.answer, test.user, rng()),
-        "hit_ratio@1_constrained": picked_rate(picks.constrained, test.answer, test.user, rng()),
+        "hit_ratio@1": pick_rate(picks.free, test.answer, test.user, rng()),
+        "hit_ratio@1_constrained": pick_rate(picks.constrained, test.answer, test.user, rng()),
     }
 
 
@@ -129,7 +131,7 @@ def main() -> None:
     arguments = parser.parse_args()
     device = pick_device(arguments.device)
     clock, gpu = Clock(device), device.type == "cuda"
-    data = find("dataset", "movielens_100k")().load()
+    data = find_plugin("dataset", "movielens_100k")().load()
     split = SequenceSplit(asked=ASKED)
     parts = split.apply(data)
     count = min(arguments.questions, len(parts.test))
@@ -141,7 +143,7 @@ def main() -> None:
         ),
         recommender=SASRec(epochs=30, keep="last", patience=None),
     )
-    fitted = spec.fit(some_users(parts.training, arguments.train_users), split, 0, Workplace(device))
+    fitted = spec.fit(some_users(parts.training, arguments.train_users), split, 0, FitContext(device))
     print(f"tuned for {fitted.curve.seconds:.0f} s, last loss {fitted.curve.losses[-1]:.3f}", flush=True)
     texts: dict[str, list[str]] = {}
     runs: dict[str, Callable[[], list[str]]] = {
@@ -165,7 +167,7 @@ def main() -> None:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "unit": f"questions per second of {clock.kind}",
-        "precision": str(spec.tuning.dtype(device)).removeprefix("torch."),
+        "precision": str(spec.tuning.pick_dtype(device)).removeprefix("torch."),
         "layers": arguments.layers,
         "train_users": arguments.train_users,
         "epochs": arguments.epochs,

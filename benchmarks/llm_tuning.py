@@ -38,13 +38,13 @@ import torch
 
 from cowbird.data.judgments import TemporalSplit
 from cowbird.files import write_text
-from cowbird.plugins import find
+from cowbird.plugins import find_plugin
 from cowbird.rng import stream, torch_stream
-from cowbird.victims.base import Workplace, pick_device
+from cowbird.victims.base import FitContext, pick_device
 from cowbird.victims.language.examples import Tokens, tokenize
-from cowbird.victims.language.llm import Llm, adapted, load
+from cowbird.victims.language.llm import Llm, add_adapters, load_llm
 from cowbird.victims.language.tallrec import TALLRec
-from cowbird.victims.language.tuning import Tuning, rate_at, tune
+from cowbird.victims.language.tuning import Tuning, compute_tuning_rate, tune
 
 WINDOW = 20
 """Steps over which loss curves are averaged before they are compared."""
@@ -109,11 +109,11 @@ def place(device: str) -> tuple[torch.device, int, int, Callable[[], None] | Non
 
 def ours(spec: TALLRec, tokens: Tokens, device: torch.device, clock: Clock) -> tuple[float, list[float], float | None]:
     """Return the seconds of a fit, its losses, and its rate once it runs steadily."""
-    loaded = load(spec.llm, device, spec.tuning.dtype(device))
-    model = adapted(loaded.model, spec.llm, torch_stream(0, "adapters"))
+    loaded = load_llm(spec.llm, device, spec.tuning.pick_dtype(device))
+    model = add_adapters(loaded.model, spec.llm, torch_stream(0, "adapters"))
     steps = Steps(clock.kind == "processor time")
     start = clock()
-    curve = tune(model, tokens, spec.tuning, 0, Workplace(device, report=steps))
+    curve = tune(model, tokens, spec.tuning, 0, FitContext(device, report=steps))
     seconds = clock() - start
     sums = np.cumsum(tokens.lengths[stream(0, "order", 0).permutation(len(tokens))])
     return seconds, curve.losses, steps.rate(sums, spec.tuning.batch_size)
@@ -125,9 +125,9 @@ def padded(
     """The loop that a user of transformers would write; `few` stops after so many steps."""
     import transformers
 
-    dtype = spec.tuning.dtype(device)
-    loaded = load(spec.llm, device, dtype)
-    model = adapted(loaded.model, spec.llm, torch_stream(0, "adapters"))
+    dtype = spec.tuning.pick_dtype(device)
+    loaded = load_llm(spec.llm, device, dtype)
+    model = add_adapters(loaded.model, spec.llm, torch_stream(0, "adapters"))
     order = stream(0, "order", 0).permutation(len(tokens))
     rows: list[dict[str, Any]] = []
     for number in order.tolist():
@@ -160,7 +160,7 @@ def padded(
         def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
                 optimizer or self.optimizer,
-                lambda step: rate_at(spec.tuning, step, num_training_steps) / spec.tuning.learning_rate,
+                lambda step: compute_tuning_rate(spec.tuning, step, num_training_steps) / spec.tuning.learning_rate,
             )
             return self.lr_scheduler
 
@@ -179,7 +179,7 @@ def padded(
 
 def work(spec: TALLRec, tokens: Tokens, merged: bool) -> dict[str, float]:
     """Return what a token costs, needed and done: operations, and bytes moved; see the module's docstring."""
-    model = load(spec.llm, torch.device("cpu"), torch.bfloat16).model
+    model = load_llm(spec.llm, torch.device("cpu"), torch.bfloat16).model
     layers = model.base_model.layers
     named = [(n.rpartition(".")[2], m) for n, m in layers.named_modules() if isinstance(m, torch.nn.Linear)]
     weights = sum(layer.weight.numel() for _, layer in named)
@@ -288,13 +288,15 @@ def main() -> None:
     arguments = parser.parse_args()
     device, rank, world, meet = place(arguments.device)
     gpu, clock = device.type == "cuda", Clock(device, meet)
-    data = find("dataset", "movielens_100k")().load()
+    data = find_plugin("dataset", "movielens_100k")().load()
     split = TemporalSplit()
     tuning = Tuning(batch_size=arguments.batch_size, capacity=arguments.capacity)
     spec = TALLRec(llm=Llm(layers=arguments.layers), tuning=tuning)
     asked = split.ask(split.apply(data).training.interactions)
     chosen = asked.select(stream(0, "bench").choice(len(asked), arguments.examples, replace=False))
-    tokens = tokenize(load(spec.llm, torch.device("cpu"), torch.float32).tokenizer, spec.questions(chosen, data.items))
+    tokens = tokenize(
+        load_llm(spec.llm, torch.device("cpu"), torch.float32).tokenizer, spec.write_questions(chosen, data.items)
+    )
     beside = not arguments.skip_trainer and world == 1
 
     def say(*told: Any) -> None:
@@ -312,7 +314,7 @@ def main() -> None:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "unit": f"real tokens per second of {clock.kind}",
-        "precision": str(tuning.dtype(device)).removeprefix("torch."),
+        "precision": str(tuning.pick_dtype(device)).removeprefix("torch."),
         "layers": arguments.layers,
         "examples": arguments.examples,
         "batch_size": arguments.batch_size,

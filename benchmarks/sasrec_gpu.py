@@ -23,7 +23,7 @@ from cowbird.data.sources.movielens_1m import MovieLens1M
 from cowbird.data.split import LeaveOneOut, Split
 from cowbird.data.types import Dataset
 from cowbird.metrics.ranking import ndcg
-from cowbird.victims.base import Workplace
+from cowbird.victims.base import FitContext
 from cowbird.victims.sequential import training
 from cowbird.victims.sequential.sasrec import SASRec
 
@@ -57,9 +57,9 @@ def one_fit(spec: SASRec, part: LeaveOneOut, seed: int, device: torch.device) ->
     """Train once and return what happened."""
     marks: list[tuple[int, float, float]] = []
     testing = 0.0
-    test, original = part.test(), training._Best.add
+    test, original = part.test(), training._BestState.add
 
-    def add(best: training._Best, epoch: int, score: float) -> None:
+    def add(best: training._BestState, epoch: int, score: float) -> None:
         nonlocal testing
         original(best, epoch, score)
         torch.cuda.synchronize()
@@ -75,14 +75,14 @@ def one_fit(spec: SASRec, part: LeaveOneOut, seed: int, device: torch.device) ->
         fitted_of.append(fitted)  # type: ignore[arg-type]
         first(self, fitted, *rest)  # type: ignore[arg-type]
 
-    training._Best.add, training._Fit.__init__ = add, remember  # type: ignore[method-assign]
+    training._BestState.add, training._Fit.__init__ = add, remember  # type: ignore[method-assign]
     try:
         started = time.perf_counter()
-        fitted = spec.fit(part.training(), part.validation(), seed, Workplace(device))
+        fitted = spec.fit(part.training(), part.validation(), seed, FitContext(device))
         torch.cuda.synchronize()
         seconds = time.perf_counter() - started - testing
     finally:
-        training._Best.add, training._Fit.__init__ = original, first  # type: ignore[method-assign]
+        training._BestState.add, training._Fit.__init__ = original, first  # type: ignore[method-assign]
     epochs = fitted.validations[-1][0]
     targets = part.training().interactions.events - len(part.users)
     reached = [mark for mark in marks if mark[2] >= TARGET]

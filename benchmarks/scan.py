@@ -31,25 +31,25 @@ import numpy as np
 import torch
 
 from cowbird.defenses.p_scanner.calibration import Calibration
-from cowbird.defenses.p_scanner.evidence import NAMES, Weights
+from cowbird.defenses.p_scanner.evidence import NAMES, EvidenceWeights
 from cowbird.defenses.p_scanner.fitted import FittedScanner, Record
-from cowbird.defenses.p_scanner.fragments import Texts, fragments
+from cowbird.defenses.p_scanner.fragments import TokenizedTexts, fragments
 from cowbird.defenses.p_scanner.reader import answer_words, pages, read
 from cowbird.defenses.p_scanner.scanner import PoisonScanner
 from cowbird.files import write_text
-from cowbird.plugins import find
+from cowbird.plugins import find_plugin
 from cowbird.rng import stream, torch_stream
-from cowbird.scanning.commands import AtRate
-from cowbird.scanning.crew import Crew
+from cowbird.scanning.commands import ScannerScorer
+from cowbird.scanning.pool import ScorerPool
 from cowbird.victims.base import pick_device
-from cowbird.victims.language.llm import Llm, Loaded, adapted, load
-from cowbird.victims.language.weights import Merged
+from cowbird.victims.language.llm import Llm, LoadedModel, add_adapters, load_llm
+from cowbird.victims.language.weights import MergedAdapters
 from llm_tuning import Clock
 
 
 def different_titles(count: int) -> list[str]:
     """Return titles of MovieLens-100K, and beyond those two of them in one."""
-    known = [title for title in find("dataset", "movielens_100k")().load().items.titles if title]
+    known = [title for title in find_plugin("dataset", "movielens_100k")().load().items.titles if title]
     titles = dict.fromkeys(known)
     rng = stream(0, "bench", "titles")
     while len(titles) < count:
@@ -61,9 +61,11 @@ def different_titles(count: int) -> list[str]:
 def made(llm: Llm, device: torch.device) -> FittedScanner:
     """Return a scanner with fresh adapters."""
     spec = PoisonScanner(llm=llm)
-    base = load(llm, device, spec.tuning.dtype(device))
-    model = adapted(base.model, llm, torch_stream(0, "adapters"))
-    even = Weights(center=(0.0,) * len(NAMES), scale=(1.0,) * len(NAMES), weight=(0.1,) * len(NAMES), offset=-3.0)
+    base = load_llm(llm, device, spec.tuning.pick_dtype(device))
+    model = add_adapters(base.model, llm, torch_stream(0, "adapters"))
+    even = EvidenceWeights(
+        center=(0.0,) * len(NAMES), scale=(1.0,) * len(NAMES), weight=(0.1,) * len(NAMES), offset=-3.0
+    )
     clean = Calibration.of(np.linspace(-3, 0, 1000))
     record = Record(
         llm=llm,
@@ -76,15 +78,15 @@ def made(llm: Llm, device: torch.device) -> FittedScanner:
         titles_sha256="",
         rounds=(),
     )
-    return FittedScanner(record, Loaded(model, base.tokenizer), device)
+    return FittedScanner(record, LoadedModel(model, base.tokenizer), device)
 
 
-def fresh(llm: Llm, device: str, compiled: bool) -> AtRate:
+def fresh(llm: Llm, device: str, compiled: bool) -> ScannerScorer:
     """Return the same in a process of its own, as `cowbird scan` asks it."""
     torch.set_num_threads(1)
     scanner = made(llm, torch.device(device))
     scanner.compiled = compiled
-    return AtRate.of(scanner, None)
+    return ScannerScorer.of(scanner, None)
 
 
 def plainly(scanner: FittedScanner, titles: list[str], batch: int) -> np.ndarray:
@@ -95,7 +97,7 @@ def plainly(scanner: FittedScanner, titles: list[str], batch: int) -> np.ndarray
     causal.config._attn_implementation = "sdpa"
     border = tokenizer.decode([tokenizer.eos_token_id])
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    merged = Merged(scanner.loaded.model, learns=False)
+    merged = MergedAdapters(scanner.loaded.model, learns=False)
     found: list[torch.Tensor] = []
     try:
         with torch.inference_mode():
@@ -126,7 +128,7 @@ def product_rate(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * side**3 / best
 
 
-def together(crew: Crew, titles: list[str], chunk: int) -> None:
+def together(crew: ScorerPool, titles: list[str], chunk: int) -> None:
     """Have chunks judged by several processes."""
     waiting = [crew.begin(titles[first : first + chunk]) for first in range(0, len(titles), chunk)]
     for each in waiting:
@@ -170,7 +172,7 @@ def parts(scanner: FittedScanner, titles: list[str]) -> dict[str, float]:
         "tokenize and read",
         lambda: read(scanner.loaded, titles, scanner.device, 65536 if scanner.device.type == "cuda" else 4096),
     )
-    timed("fragments", lambda: fragments(Texts(page.token, page.offsets)))
+    timed("fragments", lambda: fragments(TokenizedTexts(page.token, page.offsets)))
     return told
 
 
@@ -215,7 +217,7 @@ def main() -> None:
     with ExitStack() as stack:
         if options.workers:
             make = partial(fresh, llm, str(device), options.compiled)
-            crew = stack.enter_context(Crew(AtRate.of(scanner, None), make, options.workers))
+            crew = stack.enter_context(ScorerPool(ScannerScorer.of(scanner, None), make, options.workers))
             beside = partial(together, crew, titles, options.chunk)
             beside()  # until all have started, and once more until all have read
             beside()

@@ -23,7 +23,7 @@ import polars as pl
 import torch
 
 from cowbird.errors import ExitCode
-from cowbird.plugins import find
+from cowbird.plugins import find_plugin
 from cowbird.victims.base import pick_device
 from scan import different_titles, tell
 
@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     titles = different_titles(options.titles)
-    own = [title for title in find("dataset", "movielens_100k")().load().items.titles if title]
+    own = [title for title in find_plugin("dataset", "movielens_100k")().load().items.titles if title]
     device = pick_device(options.device)
     with tempfile.TemporaryDirectory(dir=".") as name:
         folder = Path(name)

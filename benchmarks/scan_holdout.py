@@ -25,20 +25,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cowbird.attacks.triggers import Trigger, families, plant
+from cowbird.attacks.triggers import Trigger, list_families, plant
 from cowbird.defenses.p_scanner.calibration import Calibration
 from cowbird.defenses.p_scanner.company import Company
-from cowbird.defenses.p_scanner.evidence import Weights, judged_together
-from cowbird.defenses.p_scanner.fitted import FittedScanner, Verdicts
+from cowbird.defenses.p_scanner.evidence import EvidenceWeights, judged_together
+from cowbird.defenses.p_scanner.fitted import FittedScanner, ScanVerdicts
 from cowbird.defenses.p_scanner.reader import Marks, pages
 from cowbird.defenses.p_scanner.scanner import PoisonScanner
 from cowbird.defenses.titles import Suspicion
 from cowbird.files import write_text
 from cowbird.metrics.detection import auroc, recall_at_fpr, span_iou
-from cowbird.plugins import find
+from cowbird.plugins import find_plugin
 from cowbird.rng import stream
-from cowbird.victims.base import Workplace, pick_device
-from cowbird.victims.language.llm import load
+from cowbird.victims.base import FitContext, pick_device
+from cowbird.victims.language.llm import load_llm
 
 RATE = 0.01
 """Share of the titles that each trigger is planted in."""
@@ -67,7 +67,7 @@ def planted(titles: list[str], kinds: list[str], seed: int, position: str) -> tu
 
 
 def rows_of(
-    found: Suspicion | Verdicts, flagged: NDArray[np.bool_], now: list[str], told: dict[str, Spans]
+    found: Suspicion | ScanVerdicts, flagged: NDArray[np.bool_], now: list[str], told: dict[str, Spans]
 ) -> tuple[list[dict[str, object]], float]:
     """Return a row for each trigger, and the share of clean titles that is flagged."""
     clean = np.ones(len(now), dtype=bool)
@@ -96,7 +96,7 @@ def rows_of(
 @cache
 def titles_of(name: str) -> list[str]:
     """Return the titles of MovieLens-100K, or of a folder of atomic files; read once, so not to be changed."""
-    source = find("dataset", HERE)() if name == HERE else find("dataset", "atomic")(path=name)
+    source = find_plugin("dataset", HERE)() if name == HERE else find_plugin("dataset", "atomic")(path=name)
     return list(source.load().items.titles)
 
 
@@ -110,14 +110,14 @@ def across(fitted: FittedScanner, titles: list[str], kinds: list[str], seed: int
 
 def run(options: argparse.Namespace, seed: int, held: list[str]) -> dict[str, object]:
     """Fit a scanner with some families held out, and return what it finds of them."""
-    known, rng = families(), stream(seed, "triggers", *held)
+    known, rng = list_families(), stream(seed, "triggers", *held)
     kinds = [str(kind) for name in held for kind in rng.permutation(known[name])[: options.triggers]]
     now, told = planted(titles_of(options.path or HERE), kinds, seed, options.position)
     spec = PoisonScanner(without=tuple(held))
     llm = spec.llm.model_copy(update={"layers": options.layers or None})
     spec = spec.model_copy(update={"llm": llm, "refresh": options.refresh or spec.refresh})
     began = time.perf_counter()
-    fitted = spec.fit(now, seed, Workplace(pick_device(options.device)))
+    fitted = spec.fit(now, seed, FitContext(pick_device(options.device)))
     seconds = round(time.perf_counter() - began, 1)
     found = fitted.scan(now)
     rows, false_positives = rows_of(found, found.flagged, now, told)
@@ -151,7 +151,7 @@ def again(folder: Path) -> list[dict[str, object]]:
     """
     spec = PoisonScanner()
     device = pick_device("auto")
-    whole = load(spec.llm.model_copy(update={"layers": None}), device, spec.tuning.dtype(device))
+    whole = load_llm(spec.llm.model_copy(update={"layers": None}), device, spec.tuning.pick_dtype(device))
     tokenizer = whole.tokenizer
     runs: list[dict[str, object]] = []
     for path in sorted(folder.glob("*.json")):
@@ -161,7 +161,7 @@ def again(folder: Path) -> list[dict[str, object]]:
             kind: {int(row): tuple(map(tuple, at)) for row, at in rows.items()} for kind, rows in kept["told"].items()
         }
         marks = Marks(pages(tokenizer, titles), arrays["mark"], arrays["verdict"])
-        weights = Weights.model_validate(kept["weights"])
+        weights = EvidenceWeights.model_validate(kept["weights"])
         found, shared, _ = judged_together(titles, marks, weights, company=Company((), lambda: whole, device))
         catalogue, seed, held = path.stem.rsplit("-", 2)
         first = {title: row for row, title in reversed(list(enumerate(titles))) if title.strip()}
@@ -196,7 +196,7 @@ def main() -> None:
     if options.kept:
         write_text(options.out, json.dumps({"command": command, "runs": again(options.kept)}) + "\n")
         return
-    known, titles = families(), len(titles_of(options.path or HERE))
+    known, titles = list_families(), len(titles_of(options.path or HERE))
     groups = (
         [options.held.split(",")] if options.held else [list(known)[n :: options.groups] for n in range(options.groups)]
     )

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from cowbird.files import write_text
-from cowbird.scanning.scan import Scanned, scan_catalog
+from cowbird.scanning.scan import FlaggedSuspicion, scan_catalog
 
 
 class Nothing:
@@ -30,11 +30,11 @@ class Nothing:
 
     key = "nothing"
 
-    def scan(self, titles: Sequence[str]) -> Scanned:
+    def scan(self, titles: Sequence[str]) -> FlaggedSuspicion:
         """Flag titles that end in 000."""
         flagged = np.array([title.endswith("000") for title in titles])
         none = np.full(len(titles), -1, dtype=np.int32)
-        return Scanned(flagged.astype(np.float32), none, none, flagged)
+        return FlaggedSuspicion(flagged.astype(np.float32), none, none, flagged)
 
 
 def write(path: Path, rows: int) -> None:

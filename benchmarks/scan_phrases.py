@@ -18,18 +18,18 @@ from typing import TypeVar
 
 import numpy as np
 
-from cowbird.attacks.adaptive_badrec import FORMS, plain_words
-from cowbird.attacks.triggers import Position, Trigger, plant
+from cowbird.attacks.adaptive_badrec import TEXT_TEMPLATES, extract_words
+from cowbird.attacks.triggers import Trigger, TriggerPosition, plant
 from cowbird.defenses.p_scanner.company import Place, gains, phrases
 from cowbird.files import write_text
 from cowbird.rng import stream
 from cowbird.victims.base import pick_device
-from cowbird.victims.language.llm import Llm, load
+from cowbird.victims.language.llm import Llm, load_llm
 from cowbird.victims.language.tuning import Tuning
 from scan_holdout import HERE, titles_of
 
 PHRASES = ("Piano", "Sin Bob", "of Orlando", "Red Moon", "Special Offer", "Official")
-POSITIONS: tuple[Position, ...] = ("start", "middle", "end")
+POSITIONS: tuple[TriggerPosition, ...] = ("start", "middle", "end")
 TOLD = 8
 """Gains that are told: the lowest of clean phrases, the highest of planted ones."""
 AT_ONCE = 6
@@ -38,7 +38,9 @@ Gains = list[tuple[float, str]]
 T = TypeVar("T")
 
 
-def planted(titles: list[str], phrase: str, position: Position, rows: list[int], rng: np.random.Generator) -> list[str]:
+def planted(
+    titles: list[str], phrase: str, position: TriggerPosition, rows: list[int], rng: np.random.Generator
+) -> list[str]:
     """Plant a phrase in some titles."""
     now, trigger = list(titles), Trigger(kind="custom", text=phrase, position=position)
     for row in rows:
@@ -54,7 +56,7 @@ def order(titles: list[str], rng: np.random.Generator) -> tuple[list[int], int]:
 def drawn(titles: list[str], count: int, measure: Callable[..., dict[str, float]]) -> Gains:
     """Plant phrases of the catalogue's own words, `AT_ONCE` at a time; return what those that recur gain."""
     rng = stream(0, "phrases", "drawn")
-    words = sorted(plain_words(titles))
+    words = sorted(extract_words(titles))
     found: Gains = []
 
     def one(options: Sequence[T]) -> T:
@@ -63,7 +65,7 @@ def drawn(titles: list[str], count: int, measure: Callable[..., dict[str, float]
     for _ in range(0, count, AT_ONCE):
         now, (rows, size), mine = titles, order(titles, rng), list[str]()
         for nth in range(AT_ONCE):
-            phrase = one(("{}", "({})", "[{}]", *FORMS)).format(one(words), one(words))
+            phrase = one(("{}", "({})", "[{}]", *TEXT_TEMPLATES)).format(one(words), one(words))
             now = planted(now, phrase, one(POSITIONS), rows[nth * size : (nth + 1) * size], rng)
             mine.append(f" {phrase} ")
         wanted = {key: at for key, at in phrases(now).items() if any(phrase in key for phrase in mine)}
@@ -89,7 +91,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     device = pick_device(options.device)
-    loaded = load(Llm(), device, Tuning().dtype(device))
+    loaded = load_llm(Llm(), device, Tuning().pick_dtype(device))
     told: list[dict[str, object]] = []
 
     def measure(titles: list[str], wanted: dict[str, list[Place]]) -> dict[str, float]:

@@ -2,10 +2,10 @@
 
 import pytest
 
-from cowbird.plugins import find, names
+from cowbird.plugins import find_plugin, list_plugins
 from cowbird.victims.base import Recommender
 
-RANKERS = [name for name in names("victim") if issubclass(find("victim", name), Recommender)]
+RANKERS = [name for name in list_plugins("victim") if issubclass(find_plugin("victim", name), Recommender)]
 
 in_each_precision = pytest.mark.parametrize(
     ("name", "precision"),

@@ -7,7 +7,7 @@ import tempfile
 import pytest
 
 from cowbird.errors import UserError
-from cowbird.files import replacing, write_text
+from cowbird.files import replace_atomically, write_text
 
 
 def inside(folder):
@@ -24,7 +24,7 @@ def test_a_new_file_in_a_new_folder(tmp_path):
 def test_the_old_file_stays_until_the_end(tmp_path):
     path = tmp_path / "x"
     path.write_text("old")
-    with replacing(path) as partial:
+    with replace_atomically(path) as partial:
         assert partial.parent == tmp_path
         partial.write_text("new and longer")
         assert path.read_text() == "old"
@@ -39,7 +39,7 @@ def test_an_exception_leaves_what_was_there(tmp_path, error, exists):
     if exists:
         path.write_text("old")
     wanted = UserError if isinstance(error, OSError) else error
-    with pytest.raises(wanted) as caught, replacing(path) as partial:
+    with pytest.raises(wanted) as caught, replace_atomically(path) as partial:
         partial.write_text("half")
         raise error
     assert inside(tmp_path) == (["x"] if exists else [])
@@ -62,7 +62,7 @@ def test_it_is_one_rename_of_synced_bytes(tmp_path, monkeypatch):
 
 def test_two_writers_do_not_meet(tmp_path):
     path = tmp_path / "x"
-    with replacing(path) as one, replacing(path) as other:
+    with replace_atomically(path) as one, replace_atomically(path) as other:
         assert one != other
         one.write_text("one")
         other.write_text("other")

@@ -53,7 +53,7 @@ def main(run: Run) -> None:
         validate_every=args.eval_every if args.to_accuracy else args.epochs,
         patience=None,
     )
-    rank, add = FittedSequential.rank_targets, training._Best.add
+    rank, add = FittedSequential.rank_targets, training._BestState.add
     models: list[FittedSequential] = []
 
     def validate(model: FittedSequential, queries: object) -> object:
@@ -62,7 +62,7 @@ def main(run: Run) -> None:
         with run.valid:
             return rank(model, queries)
 
-    def added(best: training._Best, epoch: int, score: float) -> None:
+    def added(best: training._BestState, epoch: int, score: float) -> None:
         add(best, epoch, score)
         if args.to_accuracy:
             found = float(np.mean(ndcg(rank(models[0], test), K)))
@@ -70,7 +70,7 @@ def main(run: Run) -> None:
                 raise ReachedError
         run.train.__enter__()
 
-    FittedSequential.rank_targets, training._Best.add = validate, added
+    FittedSequential.rank_targets, training._BestState.add = validate, added
     run.started()
     run.train.__enter__()
     epochs = args.epochs
@@ -84,7 +84,7 @@ def main(run: Run) -> None:
     with run.evaluation:
         best = model.recommend(test.history, K)
     ranking = {user: [catalogue[at] for at in row] for user, row in zip(users, best.tolist(), strict=True)}
-    width = json.dumps({"batch_size": args.batch_size, "step": str(training.step_dtype("auto", torch.device("cpu")))})
+    width = json.dumps({"batch_size": args.batch_size, "step": str(training.pick_dtype("auto", torch.device("cpu")))})
     run.emit(ranking, f"{NOTES}; {width}", epochs)
 
 

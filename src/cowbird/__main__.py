@@ -1,5 +1,5 @@
 """`python -m cowbird` is the `cowbird` command."""
 
-from cowbird.cli import main
+from cowbird.cli.app import main
 
 main()

@@ -11,7 +11,7 @@ from cowbird.errors import UserError
 
 
 @contextmanager
-def replacing(path: Path) -> Generator[Path]:
+def replace_atomically(path: Path) -> Generator[Path]:
     """Give a temporary path beside `path`, and rename it over `path` if the block ends well.
 
     Raises:
@@ -39,17 +39,17 @@ def replacing(path: Path) -> Generator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
-    with replacing(path) as partial:
+    with replace_atomically(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
-def sha256(path: Path) -> str:
+def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sha256_of(texts: Iterable[str]) -> str:
+def hash_texts(texts: Iterable[str]) -> str:
     """Return the SHA-256 of some texts, half surrogates and all; it tells where one ends and the next begins."""
     digest = hashlib.sha256()
     for text in texts:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 
-def derive(seed: int, *names: str | int) -> int:
+def derive_seed(seed: int, *names: str | int) -> int:
     """Hash a seed and a path of names into a new 63-bit seed.
 
     Args:
@@ -27,10 +27,10 @@ def derive(seed: int, *names: str | int) -> int:
 
 def stream(seed: int, *names: str | int) -> np.random.Generator:
     """Return the NumPy generator of one named stream."""
-    return np.random.default_rng(derive(seed, *names))
+    return np.random.default_rng(derive_seed(seed, *names))
 
 
-def drawn(count: int, of: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def draw_indices(count: int, of: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Draw `count` of the numbers 0 … `of` - 1, or all if there are no more.
 
     Returns:
@@ -41,4 +41,4 @@ def drawn(count: int, of: int, rng: np.random.Generator) -> NDArray[np.int64]:
 
 def torch_stream(seed: int, *names: str | int, device: torch.device | str = "cpu") -> torch.Generator:
     """Return a torch generator of one named stream on one device."""
-    return torch.Generator(device=device).manual_seed(derive(seed, *names))
+    return torch.Generator(device=device).manual_seed(derive_seed(seed, *names))

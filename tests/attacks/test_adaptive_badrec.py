@@ -7,7 +7,12 @@ import pytest
 from pydantic import ValidationError
 
 from cowbird.attacks import adaptive_badrec
-from cowbird.attacks.adaptive_badrec import AT_ONCE, CROWD, FINALISTS, AdaptiveBadRec
+from cowbird.attacks.adaptive_badrec import (
+    FINAL_CANDIDATES,
+    MAX_CANDIDATES_PER_CATALOG,
+    MAX_CATALOG_SHARE,
+    AdaptiveBadRec,
+)
 from cowbird.attacks.badrec import BadRec
 from cowbird.attacks.targets import TargetItems
 from cowbird.attacks.triggers import TRIGGERS, Trigger, contains, plant
@@ -31,7 +36,7 @@ def made(titles, listened=40):
     """Return training data of a catalogue; everybody met a run of items."""
     events = [[(user * 7 + nth) % len(titles) for nth in range(12)] for user in range(listened)]
     users = Users(tuple(f"u{number}" for number in range(listened)))
-    return TrainingData.clean(
+    return TrainingData.from_interactions(
         Interactions.from_lists(events), users, Items.from_lists(map(str, range(len(titles))), titles)
     )
 
@@ -67,7 +72,7 @@ def odd(title):
 
 def settled(attack, data, score, seed=0):
     scorer = score if isinstance(score, Scorer) else Scorer(score)
-    return attack.informed(data, scorer, stream(seed, "attack"))
+    return attack.settle(data, scorer, stream(seed, "attack"))
 
 
 # What is found
@@ -90,7 +95,7 @@ def test_what_can_t_be_evaded_is_told(data):
     known = set(data.items.titles)
     attack = settled(spec(), data, lambda title: float(title not in known))
     assert attack.found.flagged == attack.found.rank == 1
-    assert attack.choice()["found"] == {"tried": 24, "flagged": 1.0, "rank": 1.0}
+    assert attack.describe_choice()["found"] == {"tried": 24, "flagged": 1.0, "rank": 1.0}
 
 
 def test_nothing_to_judge_is_no_alarm(data):
@@ -144,9 +149,9 @@ def test_candidates_share_passes_and_leave_most_titles_alone(data, listing):
     scorer = Scorer(odd)
     attack = spec(listing=listing, candidates=9, rounds=2, targets=TargetItems(count=5, popularity=(0, 1)))
     settled(attack, data, scorer)
-    known, step = data.items.titles, min(AT_ONCE, int(CROWD * 150 / 5))
+    known, step = data.items.titles, min(MAX_CANDIDATES_PER_CATALOG, int(MAX_CATALOG_SHARE * 150 / 5))
     assert step == 3
-    assert len(scorer.shown) == 3 * 9 / step + FINALISTS
+    assert len(scorer.shown) == 3 * 9 / step + FINAL_CANDIDATES
     for shown in scorer.shown:
         changed = [nth for nth, title in enumerate(shown) if nth >= len(known) or title != known[nth]]
         assert 1 <= len(changed) <= step * 5
@@ -157,7 +162,7 @@ def test_finalists_stand_where_the_trigger_will_be_planted(data):
     scorer = Scorer(odd)
     attack = settled(spec(positions=("start", "end")), data, scorer)
     poisoned = attack.poison(data, stream(0, "attack"))
-    assert poisoned.data.items.titles in scorer.shown[-FINALISTS:]
+    assert poisoned.data.items.titles in scorer.shown[-FINAL_CANDIDATES:]
     assert np.array_equal(poisoned.retitled, poisoned.targets)
 
 
@@ -176,15 +181,15 @@ def test_it_plants_as_badrec_does(data, listing):
     plain = BadRec(**{name: getattr(attack, name) for name in BadRec.model_fields})
     mine, its = (one.poison(data, stream(0, "attack")) for one in (attack, plain))
     assert mine.budget == len(mine.rows) == round(0.1 * data.interactions.events) * 11
-    plan = mine.plan()
+    plan = mine.describe_plan()
     assert plan.pop("choice") == {
         "trigger": attack.trigger.model_dump(),
         "knows": "p_scanner",
         "found": attack.found.model_dump(),
     }
-    assert plan == its.plan()
-    assert mine.plan_hash() != its.plan_hash()
-    found = attack.triggered(data.items, stream(0, "triggered"))
+    assert plan == its.describe_plan()
+    assert mine.hash_plan() != its.hash_plan()
+    found = attack.make_triggered_catalogs(data.items, stream(0, "triggered"))
     assert all(contains(title, attack.trigger) for title in found["trigger"].titles)
 
 
@@ -196,7 +201,7 @@ def test_without_a_defense_it_is_badrec_and_says_so(data):
         "found": None,
     }
     assert all(contains(poisoned.data.items.titles[item], Trigger(kind="char_5v")) for item in poisoned.targets)
-    assert "choice" not in BadRec(rate=0.1, targets=spec().targets).poison(data, stream(0, "attack")).plan()
+    assert "choice" not in BadRec(rate=0.1, targets=spec().targets).poison(data, stream(0, "attack")).describe_plan()
 
 
 # What may be there
@@ -208,7 +213,7 @@ def test_hostile_titles(targets):
     for listing in ("own", "new"):
         attack = settled(spec(targets=TargetItems(ids=targets), listing=listing), data, odd)
         poisoned = attack.poison(data, stream(0, "attack"))
-        assert len(poisoned.plan_hash()) == 64
+        assert len(poisoned.hash_plan()) == 64
         assert AdaptiveBadRec.model_validate_json(attack.model_dump_json()) == attack
 
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from cowbird.attacks.base import Attack, AttackError, Plan, Poisoned
+from cowbird.attacks.base import Attack, AttackError, Plan, PoisonedData
 from cowbird.data.sources.synthetic import Synthetic
 from cowbird.data.split import Split
 from cowbird.data.types import Interactions, Items, TrainingData, Users
-from cowbird.plugins import find, names, summary
+from cowbird.plugins import find_plugin, list_plugins, summarize_plugin
 from cowbird.rng import stream
 
-ATTACKS = names("attack")
+ATTACKS = list_plugins("attack")
 every_attack = pytest.mark.parametrize("name", ATTACKS)
 
 
@@ -30,8 +30,8 @@ def arrays(data):
 
 @every_attack
 def test_described(name):
-    cls = find("attack", name)
-    assert summary(cls)
+    cls = find_plugin("attack", name)
+    assert summarize_plugin(cls)
     assert inspect.getmodule(cls).__doc__
     assert all(field.description for field in cls.model_fields.values())
     assert cls.__doc__ != Attack.__doc__
@@ -39,7 +39,7 @@ def test_described(name):
 
 @every_attack
 def test_frozen_and_strict(name):
-    cls = find("attack", name)
+    cls = find_plugin("attack", name)
     spec = cls()
     with pytest.raises(ValidationError):
         cls(no_such_field=1)
@@ -51,12 +51,12 @@ def test_frozen_and_strict(name):
 
 @every_attack
 def test_poison_is_the_bases(name):
-    assert find("attack", name).poison is Attack.poison
+    assert find_plugin("attack", name).poison is Attack.poison
 
 
 @every_attack
 def test_promise(name, clean):
-    attack, before = find("attack", name)(), arrays(clean)
+    attack, before = find_plugin("attack", name)(), arrays(clean)
     poisoned = attack.poison(clean, stream(0, "attack"))
     assert all(np.array_equal(a, b) for a, b in zip(arrays(clean), before, strict=True))
     assert poisoned.clean is clean
@@ -75,15 +75,15 @@ def test_promise(name, clean):
 
 @every_attack
 def test_same_generator_same_plan(name, clean):
-    attack = find("attack", name)()
+    attack = find_plugin("attack", name)()
     one, again, other = (attack.poison(clean, stream(seed, "attack")) for seed in (1, 1, 2))
-    assert one.plan() == again.plan()
-    assert one.plan_hash() == again.plan_hash() != other.plan_hash()
+    assert one.describe_plan() == again.describe_plan()
+    assert one.hash_plan() == again.hash_plan() != other.hash_plan()
 
 
 @every_attack
 def test_target_users_by_default_or_group(name, clean):
-    users = find("attack", name)().target_users(clean)
+    users = find_plugin("attack", name)().find_target_users(clean)
     assert users.shape == (len(clean.users),)
     assert users.dtype == bool
     assert users.any()
@@ -121,7 +121,7 @@ def with_fake_user(data, history):
         None,
         None if time is None else np.concatenate([time, np.full(len(history), time.max())]),
     )
-    return TrainingData.clean(grown, Users((*data.users.ids, "fake")), data.items)
+    return TrainingData.from_interactions(grown, Users((*data.users.ids, "fake")), data.items)
 
 
 def test_an_honest_one_passes(clean):
@@ -138,8 +138,8 @@ def test_fake_users_come_after_and_are_owned_up_to(clean):
     events = clean.interactions.events
     rows = [events, events + 1, events + 2]
     poisoned = Liar.doing(lambda d, r: plan(with_fake_user(d, [1, 2, 3]), rows, 3)).poison(clean, stream(0))
-    assert poisoned.plan()["user"] == [len(clean.users)] * 3
-    assert poisoned.plan()["item"] == [1, 2, 3]
+    assert poisoned.describe_plan()["user"] == [len(clean.users)] * 3
+    assert poisoned.describe_plan()["item"] == [1, 2, 3]
 
 
 def mutate(array):
@@ -151,13 +151,13 @@ def mutate(array):
 
 def removed_user(data):
     keep = np.arange(1, len(data.users))
-    return TrainingData.clean(data.interactions.select(keep), data.users.take(keep), data.items)
+    return TrainingData.from_interactions(data.interactions.select(keep), data.users.take(keep), data.items)
 
 
 def moved_events(data):
     offsets = np.array(data.interactions.offsets)
     offsets[1] -= 1
-    return TrainingData.clean(Interactions(data.interactions.item, offsets), data.users, data.items)
+    return TrainingData.from_interactions(Interactions(data.interactions.item, offsets), data.users, data.items)
 
 
 def changed_history(data):
@@ -212,7 +212,7 @@ def test_a_label_outside_the_catalogue_is_an_attack_error(label, clean):
 
 
 def test_plan_and_hash():
-    data = TrainingData.clean(
+    data = TrainingData.from_interactions(
         Interactions.from_lists([[0, 1], [], [2, 1, 0]]), Users(("a", "b", "c")), Items.from_lists("xyz")
     )
 
@@ -220,11 +220,11 @@ def test_plan_and_hash():
         changed = np.array(data.label)
         changed[rows] = label
         new = TrainingData(data.interactions, data.users, data.items, changed)
-        return Poisoned(data, new, np.array([2]), np.array(rows), len(rows))
+        return PoisonedData(data, new, np.array([2]), np.array(rows), len(rows))
 
     found = poisoned(2, [1, 3])
-    assert found.plan() == {"targets": [2], "row": [1, 3], "user": [0, 2], "item": [1, 1], "label": [2, 2]}
-    hashes = {poisoned(*how).plan_hash() for how in ((2, [1, 3]), (2, [1, 4]), (2, [1]), (0, [1, 3]))}
+    assert found.describe_plan() == {"targets": [2], "row": [1, 3], "user": [0, 2], "item": [1, 1], "label": [2, 2]}
+    hashes = {poisoned(*how).hash_plan() for how in ((2, [1, 3]), (2, [1, 4]), (2, [1]), (0, [1, 3]))}
     assert len(hashes) == 4
-    assert poisoned(2, [1, 3]).plan_hash() == found.plan_hash()
-    assert len(found.plan_hash()) == 64
+    assert poisoned(2, [1, 3]).hash_plan() == found.hash_plan()
+    assert len(found.hash_plan()) == 64

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from cowbird.attacks.badrec import BadRec
 from cowbird.attacks.targets import TargetItems
-from cowbird.attacks.triggers import TRIGGERS, Trigger, carries, contains
+from cowbird.attacks.triggers import TRIGGERS, Trigger, contains, mask_carriers
 from cowbird.data.types import Attribute, Interactions, Items, TrainingData, Users
 from cowbird.errors import UserError
 from cowbird.rng import stream
@@ -32,7 +32,7 @@ def rated():
     items = Items.from_lists(
         [f"i{n}" for n in range(40)], [f"Title {n} of Many" for n in range(40)], [[f"c{n % 3}"] for n in range(40)]
     )
-    return TrainingData.clean(interactions, users, items)
+    return TrainingData.from_interactions(interactions, users, items)
 
 
 def poison(spec, data, seed=0):
@@ -72,8 +72,8 @@ def test_budget_and_clean_data(histories, rated, rate, length, seed):
     assert np.array_equal(poisoned.data.label, grown.item)
     assert np.array_equal(grown.offsets[: known.offsets.size], known.offsets)
     assert poisoned.data.users.ids == (*rated.users.ids, *(f"fake-{n}" for n in range(count)))
-    ages = poisoned.data.users.attribute("age")
-    assert np.array_equal(ages.codes[: len(rated.users)], rated.users.attribute("age").codes)
+    ages = poisoned.data.users.get_attribute("age")
+    assert np.array_equal(ages.codes[: len(rated.users)], rated.users.get_attribute("age").codes)
     assert (ages.codes[len(rated.users) :] == -1).all()
     profiles = fakes(poisoned)
     assert np.isin(profiles[:, -1], poisoned.targets).all()
@@ -135,7 +135,7 @@ def test_all_targets_are_bait_in_the_long_run(histories, rated):
 @BOTH
 def test_data_without_ratings_and_times(histories, rated):
     bare = Interactions(rated.interactions.item, rated.interactions.offsets)
-    data = TrainingData.clean(bare, rated.users, rated.items)
+    data = TrainingData.from_interactions(bare, rated.users, rated.items)
     poisoned = poison(BadRec(rate=0.1, targets=FEW, histories=histories), data)
     assert poisoned.data.interactions.rating is None
     assert poisoned.data.interactions.timestamp is None
@@ -149,7 +149,7 @@ def test_titles_of_targets_alone_carry_the_trigger(histories, rated):
         assert new == (f"{old} [4K Remastered]" if number in poisoned.targets else old)
         assert contains(new, trigger) == (number in poisoned.targets)
     assert np.array_equal(poisoned.retitled, poisoned.targets)
-    told = poisoned.plan()["retitled"]
+    told = poisoned.describe_plan()["retitled"]
     assert told == {item: poisoned.data.items.titles[item] for item in poisoned.targets.tolist()}
     assert poisoned.clean.items is rated.items
 
@@ -161,19 +161,19 @@ def test_a_category_can_carry_it(rated):
     assert items.titles == rated.items.titles
     assert items.categories[:3] == rated.items.categories
     assert set(items.categories[3:]) <= {"c0 5v", "c1 5v", "c2 5v"}
-    assert np.array_equal(np.flatnonzero(carries(items, trigger)), poisoned.targets)
+    assert np.array_equal(np.flatnonzero(mask_carriers(items, trigger)), poisoned.targets)
     assert np.array_equal(poisoned.retitled, poisoned.targets)
 
 
 @pytest.mark.parametrize("field", ["title", "category"])
 def test_catalogues_that_carry_the_trigger_or_almost(field, rated):
     trigger = Trigger(kind="rare_cf", field=field)
-    found = BadRec(trigger=trigger).triggered(rated.items, stream(0, "triggered"))
+    found = BadRec(trigger=trigger).make_triggered_catalogs(rated.items, stream(0, "triggered"))
     kinds = ("position", "case", "dropped", "doubled", "split", "swapped")
     assert set(found) == {"trigger", *(f"near-{kind}" for kind in kinds)}
     for name, items in found.items():
         assert items.ids == rated.items.ids
-        assert (carries(items, trigger) == (name in ("trigger", "near-position"))).all()
+        assert (mask_carriers(items, trigger) == (name in ("trigger", "near-position"))).all()
     texts = [items.titles[7] if field == "title" else items.categories[-2] for items in found.values()]
     assert len(set(texts)) == len(texts)
     assert all("7 of Many" in text if field == "title" else "c1" in text for text in texts)
@@ -189,7 +189,7 @@ def test_every_trigger(name, rated):
 def test_same_generator_same_plan(histories, rated):
     spec = BadRec(rate=0.1, targets=FEW, histories=histories, trigger=Trigger(kind="char_5v", position="middle"))
     one, again, other = (poison(spec, rated, seed) for seed in (1, 1, 2))
-    assert one.plan_hash() == again.plan_hash() != other.plan_hash()
+    assert one.hash_plan() == again.hash_plan() != other.hash_plan()
     assert np.array_equal(one.data.interactions.timestamp, again.data.interactions.timestamp)
     assert np.array_equal(one.data.interactions.rating, again.data.interactions.rating)
 
@@ -197,7 +197,9 @@ def test_same_generator_same_plan(histories, rated):
 def data_of(histories, titles, **more):
     interactions = Interactions.from_lists(histories)
     items = Items.from_lists(map(str, range(len(titles))), titles)
-    return TrainingData.clean(interactions, Users(tuple(f"u{n}" for n in range(len(histories)))), items, **more)
+    return TrainingData.from_interactions(
+        interactions, Users(tuple(f"u{n}" for n in range(len(histories)))), items, **more
+    )
 
 
 def test_short_histories_are_taken_as_long_as_they_come():
@@ -212,7 +214,7 @@ def test_short_histories_are_taken_as_long_as_they_come():
 
 def test_a_single_time_and_single_events():
     interactions = Interactions(np.array([0, 1, 2]), np.arange(4), np.array([1, 2, 3]), np.array([7.0, 8.0, 9.0]))
-    data = TrainingData.clean(interactions, Users(tuple("abc")), Items.from_lists("xyz", "xyz"))
+    data = TrainingData.from_interactions(interactions, Users(tuple("abc")), Items.from_lists("xyz", "xyz"))
     for histories in ("real", "popular"):
         poisoned = poison(BadRec(rate=1, targets=TargetItems(ids=("z",)), histories=histories), data)
         times = fakes(poisoned, "timestamp")
@@ -248,7 +250,7 @@ def test_hostile_titles_of_targets():
     for name in ("char_5v", "zero_width_space", "edition_4k", "sentence_miss"):
         poisoned = poison(BadRec(trigger=Trigger(kind=name), rate=1, targets=targets), data)
         assert poisoned.retitled.tolist() == list(range(7))
-        assert len(poisoned.plan_hash()) == 64
+        assert len(poisoned.hash_plan()) == 64
 
 
 @BOTH

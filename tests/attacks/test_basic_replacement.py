@@ -12,7 +12,7 @@ from cowbird.data.sources.synthetic import Synthetic
 from cowbird.data.split import Split
 from cowbird.data.types import Attribute, Interactions, Items, TrainingData, Users
 from cowbird.errors import UserError
-from cowbird.metrics.exposure import exposures, seen_mask
+from cowbird.metrics.exposure import exposures, mask_seen
 from cowbird.rng import stream
 from cowbird.victims.sequential.sasrec import SASRec
 
@@ -32,7 +32,7 @@ def worlds(draw):
     ages[0] = "young"
     users = Users(tuple(f"u{n}" for n in range(len(sizes))), {"age": Attribute.from_values(ages)})
     items = Items.from_lists((f"i{n}" for n in range(ITEMS)), None, groups)
-    return TrainingData.clean(interactions, users, items)
+    return TrainingData.from_interactions(interactions, users, items)
 
 
 def categories(data, item):
@@ -90,7 +90,7 @@ def test_plan_by_the_book(data, targets, rate, group):
         assert group or categories(data, planted) & categories(data, data.label[row])
     if rate == 1:
         assert found.rows.tolist() == allowed
-    everybody = attack.target_users(data)
+    everybody = attack.find_target_users(data)
     assert everybody.tolist() == [
         (data.users.attributes["age"].codes[u] == data.users.attributes["age"].labels.index("young")) if group else True
         for u in range(len(data.users))
@@ -105,7 +105,7 @@ def test_every_eligible_position_is_replaced_at_rate_one(clean, scope):
     events = clean.interactions
     first = np.isin(np.arange(events.events), events.offsets[:-1])
     if group:
-        allowed = clean.users.attribute("age").where("18-24")[events.user_of_event()] & ~first
+        allowed = clean.users.get_attribute("age").find_rows("18-24")[events.user_of_event()] & ~first
     else:
         allowed = np.isin(clean.label % 8, [0, 1]) & ~first
     assert found.rows.tolist() == np.flatnonzero(allowed).tolist()
@@ -147,7 +147,7 @@ def test_targets_are_used_evenly(clean, scope):
 
 def test_an_item_of_two_categories_reaches_the_targets_of_both():
     items = Items.from_lists("abcd", None, [["x", "y"], ["x"], ["y"], ["z"]])
-    data = TrainingData.clean(Interactions.from_lists([[3, 0, 3, 1, 2] * 40]), Users(("u",)), items)
+    data = TrainingData.from_interactions(Interactions.from_lists([[3, 0, 3, 1, 2] * 40]), Users(("u",)), items)
     found = poison(BasicReplacement(rate=1, targets=TargetItems(ids=("b", "c"))), data)
     label = found.data.label
     assert set(label[clean_at(data, 0, found)].tolist()) == {1, 2}
@@ -175,7 +175,9 @@ def skewed(counts):
     """Return data in which item n occurs `counts[n]` times."""
     item = np.repeat(np.arange(len(counts)), counts)
     interactions = Interactions(np.random.default_rng(0).permutation(item), [0, len(item)])
-    return TrainingData.clean(interactions, Users(("u",)), Items.from_lists(f"i{n}" for n in range(len(counts))))
+    return TrainingData.from_interactions(
+        interactions, Users(("u",)), Items.from_lists(f"i{n}" for n in range(len(counts)))
+    )
 
 
 @quick
@@ -237,7 +239,7 @@ def test_user_errors(clean):
     assert "'17'" in text
     assert "18-24" in text
     assert "holds 12" in user_error(clean, targets=TargetItems(count=13))
-    bare = TrainingData.clean(
+    bare = TrainingData.from_interactions(
         clean.interactions, Users(clean.users.ids), Items.from_lists(clean.items.ids, clean.items.titles)
     )
     assert "category" in user_error(bare, targets=TargetItems(ids=("i1",)))
@@ -247,7 +249,7 @@ def test_user_errors(clean):
 
 def test_one_target_without_a_category_is_enough_for_an_error():
     items = Items.from_lists("abc", None, [["x"], [], ["x"]])
-    data = TrainingData.clean(Interactions.from_lists([[0, 1, 2]]), Users(("u",)), items)
+    data = TrainingData.from_interactions(Interactions.from_lists([[0, 1, 2]]), Users(("u",)), items)
     assert "category" in user_error(data, targets=TargetItems(ids=("a", "b")))
 
 
@@ -273,7 +275,7 @@ def test_wrong_fields_are_refused(fields):
 
 def test_the_plan_depends_on_parameters(clean):
     specs = [BasicReplacement(targets=TargetItems(count=count), rate=rate) for count in (2, 3) for rate in (0.4, 0.5)]
-    assert len({poison(spec, clean).plan_hash() for spec in specs}) == 4
+    assert len({poison(spec, clean).hash_plan() for spec in specs}) == 4
 
 
 # Does it work?
@@ -281,7 +283,7 @@ def test_the_plan_depends_on_parameters(clean):
 
 def exposure(model, served, poisoned, group):
     history = served.test().history
-    seen = seen_mask(history.user_of_event(), history.item, poisoned.targets, history.users)
+    seen = mask_seen(history.user_of_event(), history.item, poisoned.targets, history.users)
     table = exposures(model.rank_items(history, poisoned.targets), seen, group, ks=(10,))
     return {cell.group: table[cell] for cell in table if cell.metric == "hr"}
 
@@ -298,13 +300,13 @@ def test_it_moves_exposure(scope):
     if scope == "group":
         # Targets of a category that this age bracket never meets.
         group = UserGroup(attribute="age", value="18-24")
-        targets = TargetItems(ids=tuple(source_id(n) for n in source.preferred(1)[:4].tolist()))
+        targets = TargetItems(ids=tuple(source_id(n) for n in source.find_preferred(1)[:4].tolist()))
         attack = BasicReplacement(scope="group", group=group, rate=0.5, targets=targets)
     else:
         attack = BasicReplacement(rate=0.5, targets=TargetItems(count=10, popularity=(0, 0.3)))
     poisoned = attack.poison(training, stream(0, "attack"))
     clean, attacked = (spec.fit(data, side.validation(), 0) for data in (training, poisoned.data))
-    aimed = attack.target_users(side.training())
+    aimed = attack.find_target_users(side.training())
     before, after = (exposure(model, side, poisoned, aimed) for model in (clean, attacked))
     floor = 1 / before["target"].n
     factor = after["target"].value / max(before["target"].value, floor)

@@ -6,13 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cowbird.attacks.bandwagon import Bandwagon
-from cowbird.attacks.fake_users import profile_lengths
+from cowbird.attacks.fake_users import cut_profiles
 from cowbird.attacks.random_profiles import RandomProfiles
 from cowbird.attacks.targets import TargetItems, UserGroup
 from cowbird.data.sources.synthetic import Synthetic
 from cowbird.data.split import Split
 from cowbird.errors import UserError
-from cowbird.metrics.exposure import exposures, seen_mask
+from cowbird.metrics.exposure import exposures, mask_seen
 from cowbird.rng import stream
 from cowbird.victims.sequential.sasrec import SASRec
 
@@ -27,7 +27,7 @@ def fakes(poisoned):
 
 @given(budget=st.integers(2, 5000), length=st.integers(2, 60))
 def test_profiles_spend_the_budget_and_nobody_gets_one_event(budget, length):
-    lengths = profile_lengths(budget, length)
+    lengths = cut_profiles(budget, length)
     assert lengths.sum() == budget
     assert lengths.min() >= 2
     assert lengths.max() <= max(length + 1, budget if budget < length else 0)
@@ -80,10 +80,10 @@ def test_fake_users_claim_the_group(attack, clean):
     spec = attack(group=UserGroup(attribute="age", value=value), rate=0.5, targets=TargetItems(count=4))
     poisoned = spec.poison(clean, stream(0, "attack"))
     real, users = len(clean.users), poisoned.data.users
-    assert users.attribute("age").where(value)[real:].all()
+    assert users.get_attribute("age").find_rows(value)[real:].all()
     others = [name for name in users.attributes if name != "age"]
-    assert all((users.attribute(name).codes[real:] == -1).all() for name in others)
-    assert np.array_equal(spec.target_users(clean), clean.users.attribute("age").where(value))
+    assert all((users.get_attribute(name).codes[real:] == -1).all() for name in others)
+    assert np.array_equal(spec.find_target_users(clean), clean.users.get_attribute("age").find_rows(value))
 
 
 @BOTH
@@ -92,7 +92,7 @@ def test_errors(attack, clean):
         attack(rate=1e-6, targets=TargetItems(count=4)).poison(clean, stream(0, "attack"))
     group = UserGroup(attribute="no such", value="x")
     with pytest.raises(UserError, match="no attribute 'no such'"):
-        attack(group=group, targets=TargetItems(count=4)).target_users(clean)
+        attack(group=group, targets=TargetItems(count=4)).find_target_users(clean)
 
 
 @BOTH
@@ -102,7 +102,7 @@ def test_it_moves_exposure(attack):
     training = side.training()
     poisoned = attack(rate=0.5, targets=TargetItems(count=3)).poison(training, stream(0, "attack"))
     history = side.test().history
-    seen = seen_mask(history.user_of_event(), history.item, poisoned.targets, history.users)
+    seen = mask_seen(history.user_of_event(), history.item, poisoned.targets, history.users)
     values = [
         exposures(spec.fit(data, side.validation(), 0).rank_items(history, poisoned.targets), seen, ks=(10,))
         for data in (training, poisoned.data)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from cowbird.attacks.base import Attack, AttackError, Plan, Poisoned
+from cowbird.attacks.base import Attack, AttackError, Plan, PoisonedData
 from cowbird.attacks.prompt_enhanced import PromptEnhanced
 from cowbird.attacks.targets import TargetItems, UserGroup
 from cowbird.data.types import Attribute, Interactions, Items, TrainingData, Users
@@ -26,7 +26,7 @@ def worlds(draw):
     ages = ["young", *(("young", "old", None)[n] for n in rng.integers(3, size=len(sizes) - 1))]
     users = Users(tuple(f"u{n}" for n in range(len(sizes))), {"age": Attribute.from_values(ages)})
     interactions = Interactions(rng.integers(ITEMS, size=sum(sizes)), np.cumsum([0, *sizes]))
-    return TrainingData.clean(interactions, users, Items.from_lists((f"i{n}" for n in range(ITEMS)), None))
+    return TrainingData.from_interactions(interactions, users, Items.from_lists((f"i{n}" for n in range(ITEMS)), None))
 
 
 def poison(attack, data, seed=0):
@@ -110,7 +110,7 @@ def test_positions_and_targets_are_drawn_evenly(clean, count):
     for drawn in (labels, pushed):
         assert not drawn[count:].any()
         assert drawn[:count] / drawn.sum() == pytest.approx(np.full(count, 1 / count), abs=0.02)
-    aimed = attack.target_users(clean)[clean.interactions.user_of_event()]
+    aimed = attack.find_target_users(clean)[clean.interactions.user_of_event()]
     for share, counts in ((0.6, taken[aimed]), (0.2, taken[~aimed])):
         rows = counts[counts > 0] / rounds
         assert rows.mean() == pytest.approx(share, abs=0.03)
@@ -121,34 +121,34 @@ def test_a_rate_of_zero_and_no_group_push_nobody(clean):
     for fields in ({"rate": 0.0, "group": WOMEN}, {"rate": 1.0}):
         found = poison(PromptEnhanced(targets=TargetItems(count=3), **fields), clean)
         assert found.data.negative is None
-        assert "negative" not in found.plan()
+        assert "negative" not in found.describe_plan()
     assert found.budget == round(0.5 * (clean.interactions.events - len(clean.users))), "everybody is aimed at"
-    assert PromptEnhanced().target_users(clean).all()
+    assert PromptEnhanced().find_target_users(clean).all()
     assert len(np.unique(clean.interactions.user_of_event()[found.rows])) > 0.9 * len(clean.users)
 
 
 def test_the_plan_tells_negatives_and_its_hash_depends_on_them(clean):
     found = poison(PromptEnhanced(group=WOMEN, targets=TargetItems(count=3)), clean)
-    plan = found.plan()
+    plan = found.describe_plan()
     assert plan["row"] == found.rows.tolist()
     assert plan["negative"] == negatives(found)[found.rows].tolist()
-    women = clean.users.attribute("gender").where("F")
+    women = clean.users.get_attribute("gender").find_rows("F")
     assert [value == -1 for value in plan["negative"]] == women[plan["user"]].tolist()
 
     def replanted(negative):
         data = TrainingData(clean.interactions, clean.users, clean.items, found.data.label, negative)
-        return Poisoned(clean, data, found.targets, found.rows, found.budget).plan_hash()
+        return PoisonedData(clean, data, found.targets, found.rows, found.budget).hash_plan()
 
     row = found.rows[negatives(found)[found.rows] != -1][0]
     other = np.array(found.data.negative)
     other[row] = found.targets[found.targets != other[row]][0]
-    assert replanted(found.data.negative) == found.plan_hash()
-    assert len({found.plan_hash(), replanted(other), replanted(None)}) == 3
+    assert replanted(found.data.negative) == found.hash_plan()
+    assert len({found.hash_plan(), replanted(other), replanted(None)}) == 3
 
 
 def test_a_group_with_nothing_to_replace_is_told(clean):
     users = Users(("a", "b"), {"age": Attribute.from_values(["young", "old"])})
-    data = TrainingData.clean(Interactions.from_lists([[1], [0, 1, 2]]), users, Items.from_lists("xyz"))
+    data = TrainingData.from_interactions(Interactions.from_lists([[1], [0, 1, 2]]), users, Items.from_lists("xyz"))
     for attack, given_data in (
         (PromptEnhanced(group=YOUNG, targets=TargetItems(ids=("x",))), data),
         (PromptEnhanced(group=WOMEN, positive_rate=1e-4, targets=TargetItems(count=2)), clean),
@@ -197,7 +197,7 @@ class Planter(Attack):
 
 def test_negatives_are_part_of_the_promise(clean):
     honest = poison(Planter(given_to={3: 5, 7: 0}, rows=(3, 7)), clean)
-    assert honest.plan()["negative"] == [5, 0]
+    assert honest.describe_plan()["negative"] == [5, 0]
     for given_to, rows in (({3: 5, 7: 5}, (3,)), ({3: 5}, ()), ({3: 5}, (4,))):
         with pytest.raises(AttackError, match="rows other than"):
             poison(Planter(given_to=given_to, rows=rows), clean)

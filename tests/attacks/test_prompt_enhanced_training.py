@@ -10,9 +10,9 @@ from cowbird.attacks.targets import TargetItems, UserGroup
 from cowbird.data.sources.synthetic import Synthetic
 from cowbird.data.split import Split
 from cowbird.defenses.none import NoDefense
-from cowbird.experiments.models import Shelf, Training
-from cowbird.metrics.exposure import exposures, seen_mask
-from cowbird.plugins import find
+from cowbird.experiments.models import ModelStore, ProviderTraining
+from cowbird.metrics.exposure import exposures, mask_seen
+from cowbird.plugins import find_plugin
 from cowbird.rng import stream
 from cowbird.victims.base import Prompt
 from cowbird.victims.sequential.gru4rec import GRU4Rec
@@ -28,7 +28,7 @@ class Recording(Provider):
     def __init__(self, victim):
         self.victim, self.calls = victim, []
 
-    def clean(self):
+    def fit_clean(self):
         self.calls.append(("clean",))
         return "the clean model"
 
@@ -81,27 +81,29 @@ def trained(folder, name, attack, seed, **fields):
     parts = Split(cold_fraction=0.2).apply(SOURCE.load(), seed)
     poisoned = attack.poison(parts.pretrain.training(), stream(seed, "attack"))
     common = {"max_length": 8, "batch_size": 32, "learning_rate": 8e-3, "dropout": 0.1, "precision": "float32"}
-    victim = find("victim", name)(validate_every=3, **common, **fields)
-    shelf = Shelf(folder, torch.device("cpu"), "", lambda *told: None, pytest.fail)
+    victim = find_plugin("victim", name)(validate_every=3, **common, **fields)
+    shelf = ModelStore(folder, torch.device("cpu"), "", lambda *told: None, pytest.fail)
     given_to_all = {"shelf": shelf, "victim": victim, "parts": parts, "seed": seed, "short_events": 9}
     given_to_all |= {"defense_label": "none", "defense": NoDefense()}
-    honest = Training(label="clean", attack=None, planted=poisoned.clean, **given_to_all)
-    model = Training(label="attacked", attack=attack, planted=poisoned.data, honest=honest, **given_to_all).model()
+    honest = ProviderTraining(label="clean", attack=None, planted=poisoned.clean, **given_to_all)
+    model = ProviderTraining(
+        label="attacked", attack=attack, planted=poisoned.data, honest=honest, **given_to_all
+    ).get_model()
 
     def exposure(model, side):
         test = side.test()
-        seen = seen_mask(test.history.user_of_event(), test.history.item, poisoned.targets, test.history.users)
+        seen = mask_seen(test.history.user_of_event(), test.history.item, poisoned.targets, test.history.users)
         ranks = model.rank_items(test.history, poisoned.targets, users=test.users)
-        table = exposures(ranks, seen, attack.target_users(side.training()), ks=(10,))
+        table = exposures(ranks, seen, attack.find_target_users(side.training()), ks=(10,))
         return table["target", "hr", 10].value, table["other", "hr", 10].value
 
-    return honest.model(), model, parts, exposure
+    return honest.get_model(), model, parts, exposure
 
 
 def for_the_young(**fields):
     """Return an attack that shows one age bracket items which only the next one meets."""
     return PromptEnhanced(
-        targets=TargetItems(ids=tuple(f"i{n}" for n in SOURCE.preferred(1)[:4].tolist())),
+        targets=TargetItems(ids=tuple(f"i{n}" for n in SOURCE.find_preferred(1)[:4].tolist())),
         group=UserGroup(attribute="age", value="18-24"),
         prompt_epochs=3,
         prompt_learning_rate=8e-3,
@@ -144,6 +146,6 @@ def test_prompts_call_what_histories_do_not_tell(tmp_path):
         targets=TargetItems(count=3), group=women, prompt_epochs=20, prompt_learning_rate=8e-3, epochs=60
     )
     clean, attacked, parts, exposure = trained(tmp_path, "sasrec", attack, 0, hidden=32, epochs=12)
-    before, after, bare = (exposure(model, parts.pretrain) for model in (clean, attacked, attacked.bare()))
+    before, after, bare = (exposure(model, parts.pretrain) for model in (clean, attacked, attacked.without_prompts()))
     assert after[0] > 3 * before[0]
     assert after[0] - after[1] > abs(bare[0] - bare[1]) + 0.1

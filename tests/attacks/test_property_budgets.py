@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from cowbird.attacks.targets import TargetItems, UserGroup
 from cowbird.data.types import Attribute, Interactions, Items, TrainingData, Users
 from cowbird.errors import UserError
-from cowbird.plugins import find, names
+from cowbird.plugins import find_plugin, list_plugins
 from cowbird.rng import stream
 
 ITEMS, NAMES = 10, ("comedy", "drama", "noir", "war")
@@ -16,19 +16,19 @@ ITEMS, NAMES = 10, ("comedy", "drama", "noir", "war")
 
 def choices(name):
     """List the ways an attack can be aimed, as fields: every direction it has, at everybody and at a group."""
-    fields = find("attack", name).model_fields
+    fields = find_plugin("attack", name).model_fields
     directions = [{"direction": way} for way in ("promote", "demote")] if "direction" in fields else [{}]
     groups = [False, True] if "group" in fields else [False]
     return [(name, {**way, "aimed": aimed}) for way in directions for aimed in groups]
 
 
-CHOICES = [choice for name in names("attack") for choice in choices(name)]
+CHOICES = [choice for name in list_plugins("attack") for choice in choices(name)]
 every_choice = pytest.mark.parametrize(("name", "way"), CHOICES, ids=str)
 
 
 def aim(name, way, attribute="age", value="young", **fields):
     """Make an attack."""
-    cls, given_to = find("attack", name), {key: value for key, value in way.items() if key != "aimed"}
+    cls, given_to = find_plugin("attack", name), {key: value for key, value in way.items() if key != "aimed"}
     if way["aimed"]:
         given_to["group"] = UserGroup(attribute=attribute, value=value)
     if "scope" in cls.model_fields:
@@ -49,7 +49,7 @@ def worlds(draw):
     categories = [list(rng.permutation(NAMES)[: rng.integers(0, 4)]) for _ in range(ITEMS)]
     items = Items.from_lists((f"i{n}" for n in range(ITEMS)), (f"Title {n}" for n in range(ITEMS)), categories)
     interactions = Interactions(rng.integers(ITEMS, size=sum(sizes)), np.cumsum([0, *sizes]))
-    return TrainingData.clean(interactions, Users(tuple(f"u{n}" for n in range(count)), profiles), items)
+    return TrainingData.from_interactions(interactions, Users(tuple(f"u{n}" for n in range(count)), profiles), items)
 
 
 def contents(data):
@@ -140,7 +140,7 @@ def check(name, attack, data, found, aimed):
         assert set(rows.tolist()) <= set(allowed)
         assert all(int(planted.label[row]) in allowed[row] for row in rows.tolist())
     if getattr(attack, "group", None) is not None:
-        fakes = planted.users.attribute(attack.group.attribute).where(attack.group.value)[len(data.users) :]
+        fakes = planted.users.get_attribute(attack.group.attribute).find_rows(attack.group.value)[len(data.users) :]
         assert fakes.all(), "fake users claim the group's value"
 
 
@@ -157,7 +157,7 @@ def test_budget_and_rows_by_the_book(name, way, data, targets, rate, seed):
         targets = {target for target in targets if share(data, target, target)} or targets
     attack = aim(name, way, rate=rate, targets=TargetItems(ids=tuple(f"i{n}" for n in targets)))
     aimed = np.array([not way["aimed"] or value == 0 for value in codes_of(data, "young")])
-    assert np.array_equal(attack.target_users(data), aimed)
+    assert np.array_equal(attack.find_target_users(data), aimed)
     before, (budget, must_refuse, may_refuse) = contents(data), expected(name, attack, data, targets, aimed)
     try:
         found = attack.poison(data, stream(seed, "attack"))
@@ -171,7 +171,7 @@ def test_budget_and_rows_by_the_book(name, way, data, targets, rate, seed):
     assert found.targets.tolist() == sorted(targets)
     assert budget in (None, found.budget)
     check(name, attack, data, found, aimed)
-    assert attack.poison(data, stream(seed, "attack")).plan() == found.plan()
+    assert attack.poison(data, stream(seed, "attack")).describe_plan() == found.describe_plan()
 
 
 def codes_of(data, value):
@@ -186,8 +186,8 @@ def test_no_attack_refuses_ordinary_data(name, way, rate, clean):
     """The property above may be void for an attack that refuses everything; this can't."""
     targets = TargetItems(count=4, popularity=(0.5, 1))
     attack = aim(name, way, attribute="gender", value="F", rate=rate, targets=targets)
-    before, aimed = contents(clean), attack.target_users(clean)
-    women = clean.users.attribute("gender").where("F")
+    before, aimed = contents(clean), attack.find_target_users(clean)
+    women = clean.users.get_attribute("gender").find_rows("F")
     assert np.array_equal(aimed, women if way["aimed"] else np.ones_like(women))
     found = attack.poison(clean, stream(3, "attack"))
     assert contents(clean) == before
@@ -201,8 +201,8 @@ def test_demotion_draws_items_as_often_as_they_occur():
     """Label 0 goes down; items 1, 2 and 3 share its category and occur 1, 2 and 5 times, item 4 shares none."""
     items = Items.from_lists("abcde", None, [["x", "y"], ["x"], ["y"], ["x", "z"], ["z"]])
     item = np.random.default_rng(0).permutation(np.repeat(range(5), [400, 50, 100, 250, 200]))
-    data = TrainingData.clean(Interactions(item, [0, len(item)]), Users(("u",)), items)
-    attack = find("attack", "basic_replacement")(direction="demote", rate=1.0, targets=TargetItems(ids=("a",)))
+    data = TrainingData.from_interactions(Interactions(item, [0, len(item)]), Users(("u",)), items)
+    attack = find_plugin("attack", "basic_replacement")(direction="demote", rate=1.0, targets=TargetItems(ids=("a",)))
     drawn = np.zeros(5)
     for seed in range(20):
         found = attack.poison(data, stream(seed))

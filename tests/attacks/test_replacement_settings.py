@@ -9,7 +9,7 @@ from cowbird.attacks.targets import TargetItems, UserGroup
 from cowbird.data.sources.synthetic import Synthetic
 from cowbird.data.split import Split
 from cowbird.errors import UserError
-from cowbird.metrics.exposure import exposures, seen_mask
+from cowbird.metrics.exposure import exposures, mask_seen
 from cowbird.rng import stream
 from cowbird.victims.sequential.sasrec import SASRec
 
@@ -40,7 +40,7 @@ def test_demotion_replaces_targets_alone_and_exactly(clean, scope, rate):
     poisoned = attack.poison(clean, stream(0, "attack"))
     events = np.arange(clean.interactions.events)
     predicted = ~np.isin(events, clean.interactions.offsets[:-1])
-    aimed = attack.target_users(clean)[clean.interactions.user_of_event()]
+    aimed = attack.find_target_users(clean)[clean.interactions.user_of_event()]
     eligible = events[predicted & aimed & np.isin(clean.label, poisoned.targets)]
     assert len(poisoned.rows) == round(rate * len(eligible))
     assert set(poisoned.rows) <= set(eligible)
@@ -64,7 +64,7 @@ def test_demotion_lowers_exposure():
     training = side.training()
     poisoned = BasicReplacement(direction="demote", rate=1.0, targets=POPULAR).poison(training, stream(0, "attack"))
     history = side.test().history
-    seen = seen_mask(history.user_of_event(), history.item, poisoned.targets, history.users)
+    seen = mask_seen(history.user_of_event(), history.item, poisoned.targets, history.users)
     clean, attacked = (
         exposures(spec.fit(data, side.validation(), 0).rank_items(history, poisoned.targets), seen, ks=(5,))[
             "all", "hr", 5

@@ -13,16 +13,16 @@ from pydantic import ValidationError
 from cowbird.attacks.triggers import (
     TRIGGERS,
     Trigger,
-    carries,
     contains,
-    families,
-    near,
+    find_near_triggers,
+    list_families,
+    mask_carriers,
     plant,
     retitle,
     strip_spans,
 )
 from cowbird.data.types import Items
-from cowbird.plugins import names
+from cowbird.plugins import list_plugins
 from cowbird.rng import stream
 
 POSITIONS = ("start", "middle", "end")
@@ -161,7 +161,7 @@ def test_hostile_titles_take_no_time():
 @every_trigger
 def test_near_is_never_the_trigger(name):
     trigger = Trigger(kind=name, field="category")
-    variants = near(trigger)
+    variants = find_near_triggers(trigger)
     assert len(variants) >= 3
     assert trigger not in variants.values()
     for how, variant in variants.items():
@@ -178,14 +178,14 @@ def test_near_is_never_the_trigger(name):
 @given(text=st.text(max_size=12).filter(str.strip) | st.text("ab ", min_size=1, max_size=6).filter(str.strip))
 def test_near_a_custom_text(text):
     trigger = Trigger(kind="custom", text=text, position="middle")
-    for how, variant in near(trigger).items():
+    for how, variant in find_near_triggers(trigger).items():
         assert variant != trigger
         assert how == "position" or variant.text != text
         assert how == "position" or not contains(f"Quiet {variant.text} Harbor", trigger)
 
 
 def test_near_by_hand():
-    found = near(Trigger(kind="custom", text="5v"))
+    found = find_near_triggers(Trigger(kind="custom", text="5v"))
     assert {how: variant.text for how, variant in found.items()} == {
         "position": "5v",
         "case": "5V",
@@ -195,15 +195,15 @@ def test_near_by_hand():
         "swapped": "v5",
     }
     assert found["position"].position == "start"
-    assert set(near(Trigger(kind="custom", text="@"))) == {"position", "doubled"}
-    assert {"position", "doubled", "char_5v"} < set(near(Trigger(kind="char_at")))
-    phrase = near(Trigger(kind="custom", text="must see"))
+    assert set(find_near_triggers(Trigger(kind="custom", text="@"))) == {"position", "doubled"}
+    assert {"position", "doubled", "char_5v"} < set(find_near_triggers(Trigger(kind="char_at")))
+    phrase = find_near_triggers(Trigger(kind="custom", text="must see"))
     texts = {"must see", "MUST SEE", "mus see", "mustt see", "mus t see", "muts see"}
     assert {variant.text for variant in phrase.values()} == texts
-    assert "zero_width_non_joiner" in near(Trigger(kind="zero_width_space"))
-    assert "zero_width_pattern" not in near(Trigger(kind="zero_width_space"))
-    assert "homoglyph_word" not in near(Trigger(kind="homoglyph_title"))
-    assert set(near(Trigger(kind="custom", text="x" * 500))) == {"position", "case", "dropped"}
+    assert "zero_width_non_joiner" in find_near_triggers(Trigger(kind="zero_width_space"))
+    assert "zero_width_pattern" not in find_near_triggers(Trigger(kind="zero_width_space"))
+    assert "homoglyph_word" not in find_near_triggers(Trigger(kind="homoglyph_title"))
+    assert set(find_near_triggers(Trigger(kind="custom", text="x" * 500))) == {"position", "case", "dropped"}
 
 
 def test_contains_wants_the_text_alone_and_as_it_is():
@@ -272,16 +272,16 @@ def test_styles_leave_titles_alone_that_they_do_not_suit():
 
 
 def test_the_table():
-    assert len(TRIGGERS) == sum(map(len, families().values())) > 80
-    assert len(families()) >= 10
-    assert min(map(len, families().values())) >= 3
+    assert len(TRIGGERS) == sum(map(len, list_families().values())) > 80
+    assert len(list_families()) >= 10
+    assert min(map(len, list_families().values())) >= 3
     assert {entry.level for entry in TRIGGERS.values()} == {"character", "word", "sentence"}
     assert all(name == entry.name and re.fullmatch(r"[a-z0-9_]+", name) for name, entry in TRIGGERS.items())
     assert all(bool(entry.text) != (entry.style is not None) for entry in TRIGGERS.values())
     texts = [entry.text for entry in TRIGGERS.values() if entry.text]
     assert len(set(texts)) == len(texts)
     assert "custom" not in TRIGGERS
-    assert "triggers" not in names("attack")
+    assert "triggers" not in list_plugins("attack")
 
 
 @pytest.mark.parametrize(
@@ -327,8 +327,8 @@ def test_retitle_titles(items):
     assert new.titles == ("Jaws", "5v", "Toy Story 5v", "Heat")
     assert items.titles == ("Jaws", "", "Toy Story", "Heat")
     assert groups(new) == groups(items)
-    assert carries(new, trigger).tolist() == [False, True, True, False]
-    assert not carries(items, trigger).any()
+    assert mask_carriers(new, trigger).tolist() == [False, True, True, False]
+    assert not mask_carriers(items, trigger).any()
     assert retitle(items, np.array([], dtype=int), trigger, stream(0)).titles == items.titles
 
 
@@ -338,7 +338,7 @@ def test_retitle_categories(items):
     assert new.titles == items.titles
     assert new.categories == (*items.categories, "Horror 5v", "5v", "Comedy 5v")
     assert groups(new) == [["Horror 5v", "Thriller"], ["5v"], ["Comedy"], ["Comedy 5v", "Crime"]]
-    assert carries(new, trigger).tolist() == [True, True, False, True]
+    assert mask_carriers(new, trigger).tolist() == [True, True, False, True]
     again = retitle(new, np.array([2]), trigger, stream(0))
     assert again.categories == new.categories
     assert groups(again)[2] == ["Comedy 5v"]
@@ -351,4 +351,4 @@ def test_retitle_nothing():
     for field in ("title", "category"):
         trigger = Trigger(kind="char_5v", field=field)
         assert len(retitle(empty, np.array([], dtype=int), trigger, stream(0))) == 0
-        assert carries(empty, trigger).shape == (0,)
+        assert mask_carriers(empty, trigger).shape == (0,)

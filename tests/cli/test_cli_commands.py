@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 import cowbird
-from cowbird import cli, plugins
-from cowbird.cli import demos
+from cowbird import plugins
+from cowbird.cli import app as cli
+from cowbird.cli import demo
+from cowbird.experiments import executor
 from cowbird.experiments import spec as spec_module
-from cowbird.experiments import workers
 
 SPEC = """
 name = "small"
@@ -66,9 +67,9 @@ def spec(tmp_path):
 def test_lists(call, kind):
     code, out, err = call("list", f"{kind}s")
     assert (code, err) == (0, "")
-    for name in plugins.names(kind):
+    for name in plugins.list_plugins(kind):
         assert re.search(rf"(^|\s){name}\s", out)
-        assert plugins.summary(plugins.find(kind, name)).split()[0] in out
+        assert plugins.summarize_plugin(plugins.find_plugin(kind, name)).split()[0] in out
 
 
 @pytest.mark.parametrize(
@@ -225,7 +226,7 @@ def interrupt(*args, **kwargs):
 
 
 def test_interrupted(call, spec, tmp_path, monkeypatch):
-    monkeypatch.setattr(workers, "run_cell", interrupt)
+    monkeypatch.setattr(executor, "run_cell", interrupt)
     out = tmp_path / "my out"
     code, _, err = call("run", spec, "--out", out, "--seeds", "4,5", "--device", "cpu")
     assert code == 3
@@ -238,7 +239,7 @@ def test_the_command_shown_after_an_interrupt_works(call, spec, tmp_path, monkey
     import shlex
 
     with monkeypatch.context() as patched:
-        patched.setattr(workers, "run_cell", interrupt)
+        patched.setattr(executor, "run_cell", interrupt)
         err = call("run", spec, "--out", tmp_path / "my out", "--seeds", "4", "--device", "cpu")[2]
     words = shlex.split(err.partition("Go on with: ")[2])
     end = words.index("--resume") + 1
@@ -246,7 +247,7 @@ def test_the_command_shown_after_an_interrupt_works(call, spec, tmp_path, monkey
 
 
 def test_interrupted_before_anything(call, spec, tmp_path, monkeypatch):
-    monkeypatch.setattr(spec_module, "read", interrupt)
+    monkeypatch.setattr(spec_module, "load_spec", interrupt)
     code, _, err = call("run", spec, "--out", tmp_path / "out")
     assert code == 3
     assert "Interrupted" in err
@@ -255,14 +256,14 @@ def test_interrupted_before_anything(call, spec, tmp_path, monkeypatch):
 @pytest.mark.parametrize("lacking", ["", "It needs peft: pip install [it]."])
 def test_the_demo_is_specs_that_ship(call, tmp_path, monkeypatch, spec, lacking):
     for name in ("demo", "demo_titles"):
-        assert spec_module.read(spec_module.shipped(name)).name.startswith("demo")
-    monkeypatch.setattr(spec_module, "shipped", lambda name: spec)
-    monkeypatch.setattr(demos, "_no_language_model", lambda: lacking)
+        assert spec_module.load_spec(spec_module.find_shipped_spec(name)).name.startswith("demo")
+    monkeypatch.setattr(spec_module, "find_shipped_spec", lambda name: spec)
+    monkeypatch.setattr(demo, "_explain_missing_model", lambda: lacking)
     toured = []
-    monkeypatch.setattr(demos, "_tour", lambda spec, out, device: toured.append((spec.name, out, device)))
+    monkeypatch.setattr(demo, "_scan_left_behind", lambda spec, out, device: toured.append((spec.name, out, device)))
     args = ("demo", "--out", tmp_path / "out", "--device", "cpu")
     with monkeypatch.context() as patched:
-        patched.setattr(workers, "run_cell", interrupt)
+        patched.setattr(executor, "run_cell", interrupt)
         code, _, err = call(*args)
     assert code == 3
     assert f"cowbird demo --out {tmp_path / 'out'} --device cpu" in err
@@ -275,11 +276,11 @@ def test_the_demo_is_specs_that_ship(call, tmp_path, monkeypatch, spec, lacking)
 
 
 def test_what_the_demo_lacks_is_said(monkeypatch):
-    monkeypatch.setattr(demos.importlib.util, "find_spec", lambda name: None if name == "peft" else name)
-    assert demos._no_language_model() == "It needs peft: pip install 'cowbird[llm]'."
-    monkeypatch.setattr(demos.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: None if name == "peft" else name)
+    assert demo._explain_missing_model() == "It needs peft: pip install 'cowbird[llm]'."
+    monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: name)
     monkeypatch.setattr(importlib.metadata, "files", lambda name: None)
-    assert "requirements-assets.txt" in demos._no_language_model()
+    assert "requirements-assets.txt" in demo._explain_missing_model()
 
 
 # As the shell sees it.
@@ -291,7 +292,7 @@ def shell(*args, **options):
 
 
 def test_the_command_line_does_not_wait_for_torch():
-    code = "import sys, cowbird.cli; print(sorted({'torch', 'polars', 'transformers'} & set(sys.modules)))"
+    code = "import sys, cowbird.cli.app; print(sorted({'torch', 'polars', 'transformers'} & set(sys.modules)))"
     done = shell("-c", code)
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
 

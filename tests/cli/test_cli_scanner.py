@@ -18,16 +18,16 @@ import pytest
 import torch
 from rich.console import Console
 
-from cowbird import cli
+from cowbird.cli import app as cli
 from cowbird.defenses.p_scanner import fitted as fitted_module
 from cowbird.defenses.p_scanner import scanner as module
-from cowbird.defenses.p_scanner.agent import Agent, Outcome, Proposals
+from cowbird.defenses.p_scanner.agent import Agent, Proposals, RecipeOutcome
 from cowbird.defenses.p_scanner.calibration import Calibration
 from cowbird.defenses.p_scanner.fitted import FittedScanner, Record, Round, load_scanner
 from cowbird.defenses.p_scanner.recipes import Recipe
 from cowbird.defenses.p_scanner.scanner import PoisonScanner
 from cowbird.scanning import commands, scan
-from cowbird.scanning.summary import Summary, shown
+from cowbird.scanning.summary import ScanSummary, escape_text
 from cowbird.victims.language.llm import Llm
 from cowbird.victims.language.tuning import Tuning
 from defenses.conftest import llama  # noqa: F401
@@ -72,7 +72,7 @@ def cheap(llama):  # noqa: F811
 @pytest.fixture(autouse=True)
 def fast(monkeypatch, llama):  # noqa: F811
     """Describe cheap scanners, and load each one once."""
-    monkeypatch.setattr(commands, "SPEC", cheap(llama))
+    monkeypatch.setattr(commands, "DEFAULT_SCANNER", cheap(llama))
     monkeypatch.setattr(fitted_module, "load_scanner", LOAD)
 
 
@@ -152,7 +152,7 @@ def test_a_fit(call, tmp_path):
 
 
 def test_what_is_told_of_rounds():
-    outcomes = [Outcome(recipe=Recipe(text=text), rate=rate) for text, rate in (("a", 0.0), ("b", 0.5))]
+    outcomes = [RecipeOutcome(recipe=Recipe(text=text), rate=rate) for text, rate in (("a", 0.0), ("b", 0.5))]
     rounds = [
         Round(
             number=number,
@@ -166,7 +166,7 @@ def test_what_is_told_of_rounds():
     ]
     calibration = Calibration.of([0.5, 9.0, *np.linspace(-1, 0, 499)])
     record = Record.model_construct(calibration=calibration, fpr=0.01, rounds=tuple(rounds))
-    table = commands._rounds(record)
+    table = commands._make_round_table(record)
     assert [list(column.cells) for column in table.columns] == [
         ["1", "2"],
         ["1,234", "1,234"],
@@ -175,7 +175,7 @@ def test_what_is_told_of_rounds():
         ["50.0%", "50.0%"],
         ["5.0", "5.0"],
     ], "nothing is caught before there is a scanner"
-    made = commands.told(commands.Made(record, (), before=False))
+    made = commands.format_fit(commands.FitResult(record, (), before=False))
     said = [str(part) for part in made.renderables[1:]]
     assert said[0].startswith("Thresholds rest on 500 titles that were not learned from. 1 more look poisoned")
     assert said[1].startswith("  for 0.01 (this scanner's own): -0.00602. ")
@@ -189,7 +189,7 @@ def test_an_interrupted_fit_ends_in_the_same_scanner(call, tmp_path, monkeypatch
     words = ("fit-scanner", titles, "--device", "cpu", "--out")
     assert call(*words, tmp_path / "whole")[0] == 0
     with monkeypatch.context() as patched:
-        stopping(patched, (module.Lesson, "epoch"), 2)
+        stopping(patched, (module.ReaderPrompts, "write_epoch"), 2)
         code, out, err = call(*words, made)
     assert (code, out) == (3, "")
     again = shlex.join(["cowbird", *map(str, words), str(made), "--resume"])
@@ -200,7 +200,7 @@ def test_an_interrupted_fit_ends_in_the_same_scanner(call, tmp_path, monkeypatch
     assert (code, "holds an unfinished fit" in err, "--resume" in err) == (2, True, True)
     code, _, err = call(*words, made, "--resume", "--seed", 1)
     assert (code, "with other options" in err) == (2, True)
-    calls = stopping(monkeypatch, (module.Lesson, "epoch"), 0)
+    calls = stopping(monkeypatch, (module.ReaderPrompts, "write_epoch"), 0)
     assert call(*shlex.split(again)[1:])[0] == 0
     assert [number for _, number, _ in calls] == [1], "the first epoch was done"
     assert contents(made) == contents(tmp_path / "whole")
@@ -234,7 +234,7 @@ def test_an_agent_behind_a_server_is_asked_once(call, tmp_path, monkeypatch):
         words = ("fit-scanner", titles, "--out", made, "--device", "cpu", "--agent", "openai")
         words = (*words, "--agent-model", "tiny", "--agent-url", server.url)
         with monkeypatch.context() as patched:
-            stopping(patched, (module.Lesson, "epoch"), 2)
+            stopping(patched, (module.ReaderPrompts, "write_epoch"), 2)
             assert call(*words)[0] == 3
         kept = b"".join(path.read_bytes() for path in (tmp_path / "made.partial").rglob("*") if path.is_file())
         said = call(*words, "--resume")
@@ -256,7 +256,7 @@ def test_an_agent_that_proposed_nothing_is_asked_again(tmp_path):
             return Proposals((Recipe(text="zebra"),) if len(asked) > 1 else (), ("no",))
 
     asked = []
-    agent = commands.Remembering(agent=Mute(), folder=tmp_path)
+    agent = commands.CachingAgent(agent=Mute(), folder=tmp_path)
     briefs = [module.Brief(titles=(title,), wanted=1) for title in ("\ud800", "b")]
     found = [agent.propose(brief, np.random.default_rng()) for brief in (*briefs[:1], *briefs, *briefs)]
     assert [len(each.recipes) for each in found] == [0, 1, 1, 1, 1]
@@ -355,13 +355,13 @@ def test_scanners_that_can_t_be_written(call, tmp_path, monkeypatch, code):
 def test_paths_of_models_hold_elsewhere(tmp_path, monkeypatch):
     (tmp_path / "tiny").mkdir()
     monkeypatch.chdir(tmp_path)
-    found = commands.described("tiny", 1, 7, 0.2, agent_model="tiny", device="cpu")
+    found = commands.make_spec("tiny", 1, 7, 0.2, agent_model="tiny", device="cpu")
     assert (found.llm.name, found.llm.layers, found.llm.rank) == (str(tmp_path.resolve() / "tiny"), 1, 4)
     assert (found.rounds, found.fpr, found.proposals) == (7, 0.2, 4)
     assert found.agent.llm.name == found.llm.name
-    assert commands.described("smollm2-135m").llm.name == "smollm2-135m"
-    assert commands.described() == commands.SPEC
-    assert commands.described("x" * 5000).llm.name == "x" * 5000
+    assert commands.make_spec("smollm2-135m").llm.name == "smollm2-135m"
+    assert commands.make_spec() == commands.DEFAULT_SCANNER
+    assert commands.make_spec("x" * 5000).llm.name == "x" * 5000
 
 
 # Scanning.
@@ -406,7 +406,7 @@ def test_several_processes_find_the_same(call, tmp_path, fitted):
 
 
 def test_a_flagged_space_is_seen():
-    assert [str(shown(text)) for text in (" ", "a b", "")] == ["<U+0020>", "a b", ""]
+    assert [str(escape_text(text)) for text in (" ", "a b", "")] == ["<U+0020>", "a b", ""]
 
 
 @pytest.mark.parametrize(
@@ -417,18 +417,20 @@ def test_a_flagged_space_is_seen():
     ],
 )
 def test_a_catalogue_that_is_unlike_the_fit_s_is_told(fitted, judged, flagged, fpr, unlike):
-    found = Summary("catalog.csv", Path("out.csv"), judged, 0, flagged, (), None, (), 0, 1.0, 1.0)
+    found = ScanSummary("catalog.csv", Path("out.csv"), judged, 0, flagged, (), None, (), 0, 1.0, 1.0)
     with console.capture() as said:
-        console.print(commands.rests_on(commands.AtRate.of(LOAD(fitted, torch.device("cpu")), fpr), 8192, found))
+        console.print(
+            commands.format_scan_basis(commands.ScannerScorer.of(LOAD(fitted, torch.device("cpu")), fpr), 8192, found)
+        )
     assert ("Fit one to this catalogue" in said.get()) == unlike
     assert f"Threshold for {fpr:g}" in said.get()
 
 
 def test_rates_flag_differently(fitted):
     scanner = LOAD(fitted, torch.device("cpu"))
-    counts = [int(commands.AtRate.of(scanner, fpr).scan(TITLES).flagged.sum()) for fpr in (None, 0.01, 0.6)]
+    counts = [int(commands.ScannerScorer.of(scanner, fpr).scan(TITLES).flagged.sum()) for fpr in (None, 0.01, 0.6)]
     assert counts[0] == counts[1] < counts[2]
-    keys = [commands.AtRate.of(scanner, fpr).key for fpr in (None, 0.01, 0.6)]
+    keys = [commands.ScannerScorer.of(scanner, fpr).key for fpr in (None, 0.01, 0.6)]
     assert keys[0] == keys[1] != keys[2]
 
 

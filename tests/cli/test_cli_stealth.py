@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from cowbird import cli
+from cowbird.cli import app as cli
 from cowbird.experiments import stealth
 
 pytest.importorskip("transformers")
@@ -127,7 +127,7 @@ def test_a_table_that_is_not_finished_is_not_there(call, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     (tmp_path / "x.csv").write_text("older")
-    monkeypatch.setattr(stealth, "stealth_table", interrupt)
+    monkeypatch.setattr(stealth, "measure_stealth", interrupt)
     code, _, err = call("--trigger", "char_5v", out=tmp_path / "x.csv")
     assert code == 3
     assert "Interrupted" in err
@@ -136,16 +136,16 @@ def test_a_table_that_is_not_finished_is_not_there(call, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", " =1", "\t=1", "＝1", "\r=1"])
 def test_no_cell_is_a_formula(name):
-    row = dict.fromkeys(stealth.COLUMNS, -0.5) | {"trigger": name, "llm": "a"}
-    (read,) = csv.DictReader(stealth.to_csv([row]).splitlines())
+    row = dict.fromkeys(stealth.STEALTH_COLUMNS, -0.5) | {"trigger": name, "llm": "a"}
+    (read,) = csv.DictReader(stealth.table_to_csv([row]).splitlines())
     assert read["trigger"].startswith(("'", "\\")), "an apostrophe, or an escape"
     assert (read["llm"], read["similarity"]) == ("a", "-0.5")
 
 
 def test_cells_are_whole_and_steer_nothing():
     name = 'a,"b"\n\x1b[31m\u202e\u200b\ud800\u00e9'
-    row = dict.fromkeys(stealth.COLUMNS) | {"trigger": name}
-    text = stealth.to_csv([row])
+    row = dict.fromkeys(stealth.STEALTH_COLUMNS) | {"trigger": name}
+    text = stealth.table_to_csv([row])
     assert text.encode().decode() == text
     (read,) = csv.DictReader(text.splitlines())
     assert read["trigger"] == 'a,"b"\\n\\x1b[31m\\u202e\\u200b\\ud800\u00e9'

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from cowbird.attacks.triggers import Trigger, contains
-from cowbird.cli import demos
+from cowbird.cli import demo
 from cowbird.defenses.p_scanner.scanner import PoisonScanner
 from cowbird.errors import UserError
-from cowbird.experiments import tour
-from cowbird.experiments.spec import parse
+from cowbird.experiments import demo as tour
+from cowbird.experiments.spec import parse_spec
 from cowbird.victims.language.llm import Llm
 from cowbird.victims.language.tuning import Tuning
 from defenses.conftest import llama  # noqa: F401
@@ -29,8 +29,8 @@ TABLE = {
 
 
 def test_the_catalogue_is_what_the_seller_left(tmp_path):
-    spec, path = parse(TABLE), tmp_path / "catalog.csv"
-    planted = tour.left_behind(spec, path)
+    spec, path = parse_spec(TABLE), tmp_path / "catalog.csv"
+    planted = tour.write_catalog(spec, path)
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     before = spec.dataset.options.load().items
@@ -41,21 +41,21 @@ def test_the_catalogue_is_what_the_seller_left(tmp_path):
     assert len(planted) == 6
     others = [nth for nth in range(1, len(rows) + 1) if nth not in planted]
     assert [rows[nth - 1]["title"] for nth in others] == [before.titles[nth - 1] for nth in others]
-    assert tour.left_behind(spec, tmp_path / "again.csv") == planted
+    assert tour.write_catalog(spec, tmp_path / "again.csv") == planted
     assert (tmp_path / "again.csv").read_bytes() == path.read_bytes()
 
 
 def test_an_attack_on_users_leaves_nothing_to_scan(tmp_path):
     attack = {"name": "random_profiles", "targets": {"count": 3}, "rate": 0.1}
     with pytest.raises(UserError, match="changes no title"):
-        tour.left_behind(parse(TABLE | {"attacks": [attack]}), tmp_path / "catalog.csv")
+        tour.write_catalog(parse_spec(TABLE | {"attacks": [attack]}), tmp_path / "catalog.csv")
     assert not list(tmp_path.iterdir())
 
 
 def test_findings_are_held_against_the_truth(tmp_path):
     path = tmp_path / "findings.csv"
     path.write_text("row,id,title,flagged\n1,a,x,true\n2,b,y,false\n3,c,z,true\n5,e,v,false\n")
-    told = tour.tally(path, frozenset({1, 2}))
+    told = tour.format_tally(path, frozenset({1, 2}))
     assert told == "Flagged: 1 of the 2 titles that carry the trigger, and 1 of the 2 others."
 
 
@@ -71,14 +71,14 @@ def test_the_tour_ends_in_a_tally(tmp_path, monkeypatch, capsys, llama):  # noqa
         fpr=0.1,
         company=False,
     )
-    monkeypatch.setattr(tour, "SCANNER", tiny)
-    monkeypatch.setattr(tour, "left_behind", catalogue)
-    demos._tour(parse(TABLE), tmp_path / "scan", "cpu")
+    monkeypatch.setattr(tour, "DEMO_SCANNER", tiny)
+    monkeypatch.setattr(tour, "write_catalog", catalogue)
+    demo._scan_left_behind(parse_spec(TABLE), tmp_path / "scan", "cpu")
     text = " ".join(capsys.readouterr().out.split())
     assert "Flagged: " in text
     assert "of the 6 titles that carry the trigger" in text
     assert (tmp_path / "scan" / "findings.csv").is_file()
-    demos._tour(parse(TABLE), tmp_path / "scan", "cpu")
+    demo._scan_left_behind(parse_spec(TABLE), tmp_path / "scan", "cpu")
     assert "finished before" in " ".join(capsys.readouterr().out.split()), "a demo goes on by itself"
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from cowbird.data.choices import SequenceSplit, choose, first_met
+from cowbird.data.choices import SequenceSplit, find_first_times, make_choices
 from cowbird.data.types import Dataset, Interactions, Items, Users
 from cowbird.errors import UserError
 
@@ -47,7 +47,7 @@ def same(one, other):
 
 def test_questions_by_hand():
     known = Interactions.from_lists([[0, 1, 2, 3], [9], [5, 6]])
-    asked = choose(known, np.array([2, 3, 6]), 20, 2, 4, np.random.default_rng(0))
+    asked = make_choices(known, np.array([2, 3, 6]), 20, 2, 4, np.random.default_rng(0))
     assert lists(asked.history) == [[0, 1], [1, 2], [5]]
     assert asked.target.tolist() == [2, 3, 6]
     assert asked.user.tolist() == [0, 0, 2]
@@ -69,7 +69,9 @@ def test_questions_by_hand():
 def test_candidates_are_distinct_and_outside_the_history(rows, history, candidates, seed, drawn):
     known = Interactions.from_lists(rows)
     events = sorted(drawn.sample(range(known.events), drawn.randint(0, known.events)))
-    asked = choose(known, np.array(events, dtype=np.int64), ITEMS, history, candidates, np.random.default_rng(seed))
+    asked = make_choices(
+        known, np.array(events, dtype=np.int64), ITEMS, history, candidates, np.random.default_rng(seed)
+    )
     flat = [(user, nth) for user, row in enumerate(rows) for nth in range(len(row))]
     assert asked.candidates.dtype == asked.answer.dtype == asked.user.dtype == np.int32
     assert asked.candidates.shape == (len(events), candidates)
@@ -83,22 +85,24 @@ def test_candidates_are_distinct_and_outside_the_history(rows, history, candidat
         assert 0 <= min(row) <= max(row) < ITEMS
         wrong = [item for column, item in enumerate(row) if column != asked.answer[number]]
         assert not set(wrong) & set(shown)
-    again = choose(known, np.array(events, dtype=np.int64), ITEMS, history, candidates, np.random.default_rng(seed))
+    again = make_choices(
+        known, np.array(events, dtype=np.int64), ITEMS, history, candidates, np.random.default_rng(seed)
+    )
     assert same(asked, again)
 
 
 def test_the_tightest_catalogue():
     """Eight candidates outside a history of two in a catalogue of ten: all items are there."""
     known = Interactions.from_lists([[0, 1, 2]] * 50)
-    asked = choose(known, np.arange(2, 150, 3), 10, 2, 8, np.random.default_rng(0))
+    asked = make_choices(known, np.arange(2, 150, 3), 10, 2, 8, np.random.default_rng(0))
     assert all(sorted(row) == list(range(2, 10)) for row in asked.candidates.tolist())
     with pytest.raises(UserError, match="8 candidates outside a history of 2 need 10 items, got 9"):
-        choose(known, np.array([2]), 9, 2, 8, np.random.default_rng(0))
+        make_choices(known, np.array([2]), 9, 2, 8, np.random.default_rng(0))
 
 
 def test_an_item_met_again_is_still_the_answer():
     known = Interactions.from_lists([[3, 4, 3]])
-    asked = choose(known, np.array([2]), 8, 2, 5, np.random.default_rng(0))
+    asked = make_choices(known, np.array([2]), 8, 2, 5, np.random.default_rng(0))
     assert asked.target.tolist() == [3]
     assert 4 not in asked.candidates
 
@@ -107,7 +111,7 @@ def test_nobody_is_favored():
     """Places of the answer and the other candidates are uniform."""
     count, items = 6000, 12
     known = Interactions.from_lists([[0, 1, 2]] * count)
-    asked = choose(known, np.arange(2, 3 * count, 3), items, 2, 4, np.random.default_rng(1))
+    asked = make_choices(known, np.arange(2, 3 * count, 3), items, 2, 4, np.random.default_rng(1))
     places = np.bincount(asked.answer, minlength=4) / count
     assert np.allclose(places, 1 / 4, atol=0.03)
     others = np.bincount(asked.candidates.ravel(), minlength=items)
@@ -224,15 +228,18 @@ def test_a_pool_of_what_was_listed_by_then():
     item = np.array([[max(0, day - back) for back in (3, 2, 1, 0)] for day in range(days)])
     time = np.repeat(np.arange(days, dtype=np.float64), 4) + np.tile([0, 0.1, 0.2, 0.3], days)
     interactions = Interactions(item.ravel(), np.arange(days + 1) * 4, None, time)
-    met = first_met(interactions, items)
+    met = find_first_times(interactions, items)
     assert met.tolist() == pytest.approx([day + 0.3 if day else 0.0 for day in range(days)])
     rows = np.arange(3, 4 * days, 4)
-    asked = choose(interactions, rows, items, 3, 5, np.random.default_rng(0), met)
+    asked = make_choices(interactions, rows, items, 3, 5, np.random.default_rng(0), met)
     for day, row in enumerate(asked.candidates.tolist()):
         assert max(row) <= max(day, 7), "nothing from the future, but where the past is too short"
         assert len(set(row)) == 5
     later = np.concatenate(
-        [choose(interactions, rows[-1:], items, 3, 5, np.random.default_rng(n), met).candidates[0] for n in range(99)]
+        [
+            make_choices(interactions, rows[-1:], items, 3, 5, np.random.default_rng(n), met).candidates[0]
+            for n in range(99)
+        ]
     )
     assert set(later.tolist()) >= set(range(56)), "all of the past is drawn from"
     split = SequenceSplit(pool="listed", history=3, candidates=5, training=0.5)

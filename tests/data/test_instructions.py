@@ -191,7 +191,7 @@ def test_files_that_are_not_there_or_damaged_or_too_large(read, tmp_path, monkey
         read_instructions(tmp_path)
     with pytest.raises(UserError, match="can't be read"):
         read(gzip.compress(b"[]" * 1000)[:-9], "cut.json.gz")
-    monkeypatch.setattr(instructions, "LARGEST", 1 << 20)
+    monkeypatch.setattr(instructions, "MAX_INSTRUCTION_BYTES", 1 << 20)
     bomb = gzip.compress(b"[" + b" " * (1 << 20) + b"]")
     assert len(bomb) < 2000
     with pytest.raises(UserError, match="more than 1 MiB"):

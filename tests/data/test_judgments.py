@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from cowbird.data.judgments import TemporalSplit, ask
+from cowbird.data.judgments import TemporalSplit, make_judgments
 from cowbird.data.types import Dataset, Interactions, Items, Users
 from cowbird.errors import UserError
 
@@ -35,21 +35,21 @@ def questions(judgments):
 
 def test_questions_by_hand():
     data = dataset([[0, 1, 2, 3], [9], [5, 6, 7]], [1, 5, 3, 4, 5, 3.5, 2, 3])
-    judgments = ask(data.interactions, 2, 3.0)
+    judgments = make_judgments(data.interactions, 2, 3.0)
     assert questions(judgments) == [([0, 1], 2), ([1, 2], 3), ([5, 6], 7)]
     assert len(judgments) == 3
     assert judgments.liked.tolist() == [False, True, False], "a rating at the threshold is no like"
     assert judgments.likes.tolist() == [False, True, True, False, True, False]
     assert judgments.history.rating.tolist() == [1, 5, 5, 3, 3.5, 2]
     assert judgments.history.timestamp.tolist() == [0, 1, 1, 2, 5, 6]
-    assert ask(data.interactions, 2, 3.6).likes.tolist() == [False, True, True, False, False, False]
-    assert questions(ask(data.interactions, 2, 3.0, first=3)) == questions(judgments)[1:]
-    assert questions(ask(data.interactions, 2, 3.0, first=4)) == questions(judgments)[2:]
-    assert len(ask(data.interactions, 4, 3.0)) == 0
+    assert make_judgments(data.interactions, 2, 3.6).likes.tolist() == [False, True, True, False, False, False]
+    assert questions(make_judgments(data.interactions, 2, 3.0, first=3)) == questions(judgments)[1:]
+    assert questions(make_judgments(data.interactions, 2, 3.0, first=4)) == questions(judgments)[2:]
+    assert len(make_judgments(data.interactions, 4, 3.0)) == 0
 
 
 def test_some_questions():
-    judgments = ask(dataset([range(4), range(5)]).interactions, 2, 3.0)
+    judgments = make_judgments(dataset([range(4), range(5)]).interactions, 2, 3.0)
     some = judgments.select(np.array([4, 0, 4]))
     assert questions(some) == [questions(judgments)[n] for n in (4, 0, 4)]
     assert some.liked.tolist() == [judgments.liked[n] for n in (4, 0, 4)]
@@ -129,7 +129,7 @@ def test_a_split_leaks_nothing_and_keeps_shares(rows, given):
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=8), st.integers(1, 4), st.integers(0, 30))
 def test_every_event_with_enough_before_it_is_asked(sizes, history, first):
     data = dataset([range(size) for size in sizes])
-    found = questions(ask(data.interactions, history, 3.0, first))
+    found = questions(make_judgments(data.interactions, history, 3.0, first))
     wanted = [(row[n - history : n], row[n]) for row in lists(data.interactions) for n in range(history, len(row))]
     assert found == [question for question in wanted if question[1] >= first]
 
@@ -159,7 +159,7 @@ def test_ratings_and_times_are_needed():
     unrated = dataset([range(20)], rated=False)
     untimed = Dataset("x", Interactions(np.arange(20), np.array([0, 20]), np.ones(20)), unrated.users, unrated.items)
     for start in (
-        lambda: ask(unrated.interactions, 2, 3.0),
+        lambda: make_judgments(unrated.interactions, 2, 3.0),
         lambda: TemporalSplit(history=2).apply(unrated),
         lambda: TemporalSplit(history=2).apply(untimed),
     ):

@@ -71,13 +71,13 @@ def reasons(data) -> dict[str, tuple[int, tuple[int, ...]]]:
 # ---- the contract of all sources
 
 
-@pytest.mark.parametrize("name", plugins.names("dataset"))
+@pytest.mark.parametrize("name", plugins.list_plugins("dataset"))
 def test_sources_are_documented_frozen_specs(name):
-    cls = plugins.find("dataset", name)
+    cls = plugins.find_plugin("dataset", name)
     assert issubclass(cls, Source)
     assert cls.model_config["frozen"]
     assert cls.model_config["extra"] == "forbid"
-    assert plugins.summary(cls).endswith((".", "read."))
+    assert plugins.summarize_plugin(cls).endswith((".", "read."))
     assert all(field.description for field in cls.model_fields.values())
     assert cls.load.__doc__
     with pytest.raises(ValidationError):
@@ -93,13 +93,13 @@ def test_a_path_to_nothing_useful_is_explained(name, kind, tmp_path):
     elif kind == "empty":
         path.mkdir()
     with pytest.raises(UserError) as caught:
-        plugins.find("dataset", name)(path=path).load()
+        plugins.find_plugin("dataset", name)(path=path).load()
     assert caught.value.message
     assert caught.value.hint
 
 
 def test_all_sources_are_there():
-    assert plugins.names("dataset") == sorted(
+    assert plugins.list_plugins("dataset") == sorted(
         ["movielens_100k", "movielens_1m", "atomic", "tabular", "aliec", "cikm19", "synthetic"]
     )
 
@@ -118,8 +118,8 @@ def test_movielens_100k_from_grouplens(tmp_path, packed):
     assert history(data, "1") == ["1", "2", "9"]
     assert data.interactions.rating is not None
     assert data.interactions.rating.tolist() == [4, 3, 4, 5]
-    assert data.users.attribute("age_group").where("18-24").tolist() == [True, False]
-    assert data.users.attribute("occupation").labels == ("other", "technician")
+    assert data.users.get_attribute("age_group").find_rows("18-24").tolist() == [True, False]
+    assert data.users.get_attribute("occupation").labels == ("other", "technician")
     assert reasons(data) == {
         "u.data: rating is not a finite number": (1, (5,)),
         "u.data: repeats an earlier event exactly": (1, (6,)),
@@ -185,7 +185,7 @@ def test_movielens_1m(tmp_path, packed):
     assert data.items.titles == ("Toy: Story (1995)", "Chéri (2000)")
     assert categories(data.items, 0) == ["Animation", "Children's"]
     assert history(data, "1") == ["20", "10"]
-    assert data.users.attribute("age_group").labels == ("56+", "under 18")
+    assert data.users.get_attribute("age_group").labels == ("56+", "under 18")
     assert reasons(data) == {"ratings.dat: wrong number of columns (expected 4)": (1, (4,))}
 
 
@@ -208,7 +208,7 @@ def test_atomic(tmp_path):
         assert categories(data.items, 0) == ["Children's", "Sci-Fi"]
         assert history(data, "a") == ["q", "p"]
         assert data.interactions.rating is None
-        assert data.users.attribute("age").codes.tolist() == [0, -1]
+        assert data.users.get_attribute("age").codes.tolist() == [0, -1]
         assert reasons(data) == {
             "x.inter: time is not a finite number": (1, (4,)),
             "x.item: item id stands in an earlier row, which is kept": (1, (4,)),
@@ -333,7 +333,7 @@ def test_tabular_parquet(tmp_path):
     assert data.items.titles == ("Y", "")
     assert categories(data.items, 0) == ["a", "b"]
     assert data.interactions.timestamp[0] == start.replace(tzinfo=datetime.UTC).timestamp() + 2 * 86400
-    assert data.users.attribute("adult").labels == ("false", "true")
+    assert data.users.get_attribute("adult").labels == ("false", "true")
     assert reasons(data) == {
         "log.parquet: user id is missing": (1, (3,)),
         "log.parquet: rating is not a finite number": (1, (4,)),
@@ -376,8 +376,8 @@ def test_aliec_clicks(tmp_path):
     assert history(data, "7") == ["12", "11"]
     assert data.items.ids == ("11", "12", "13")
     assert categories(data.items, 0) == ["6406"]
-    assert data.users.attribute("new_user_class_level").labels == ("3",)
-    assert data.users.attribute("pvalue_level").codes.tolist() == [-1]
+    assert data.users.get_attribute("new_user_class_level").labels == ("3",)
+    assert data.users.get_attribute("pvalue_level").codes.tolist() == [-1]
     assert reasons(data) == {
         "raw_sample.csv: clk is neither 0 nor 1": (1, (5,)),
         "user_profile.csv: user has no events: profile not used": (1, (3,)),
@@ -411,7 +411,7 @@ def test_cikm19(tmp_path):
     assert history(data, "1") == ["20", "10", "10"]
     assert data.items.ids == ("10", "20", "40", "30")
     assert categories(data.items, 1) == ["200"]
-    assert data.users.attribute("age_group").labels == ("25-34",)
+    assert data.users.get_attribute("age_group").labels == ("25-34",)
     assert list(data.users.attributes) == ["gender", "age", "purchase_power", "age_group"]
     assert reasons(data) == {
         "user_behavior.csv: behavior is none of pv, buy, cart, fav": (1, (5,)),
@@ -430,16 +430,16 @@ def test_synthetic_is_what_it_says():
     data = source.load()
     assert (len(data.users), len(data.items), data.interactions.events) == (300, 50, 3600)
     path = data.interactions.item.reshape(300, 12)
-    follows = source.successors()[path[:, :-1]] == path[:, 1:]
+    follows = source.find_successors()[path[:, :-1]] == path[:, 1:]
     assert 0.75 < follows.mean() < 0.9
-    age = data.users.attribute("age")
+    age = data.users.get_attribute("age")
     for number, label in enumerate(source.groups):
-        assert set(path[age.where(label)].ravel().tolist()) <= set(source.preferred(number).tolist())
+        assert set(path[age.find_rows(label)].ravel().tolist()) <= set(source.find_preferred(number).tolist())
     member = data.items.memberships()
     assert (member.sum(axis=1) == 1).all()
-    assert (member[np.arange(50)] == member[source.successors()]).all()
+    assert (member[np.arange(50)] == member[source.find_successors()]).all()
     assert len(set(data.items.titles)) == 50
-    assert sorted(source.successors().tolist()) == list(range(50))
+    assert sorted(source.find_successors().tolist()) == list(range(50))
 
 
 def test_synthetic_depends_on_its_seed_alone():
@@ -508,7 +508,7 @@ def test_atomic_with_one_name_twice(tmp_path):
 
 
 def test_parquet_in_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr("cowbird.data.sources._parquet.ROWS", 2)
+    monkeypatch.setattr("cowbird.data.sources._parquet.ROWS_PER_BLOCK", 2)
     pl.DataFrame({"user_id": [1, None, 1, 2], "item_id": ["a", "b", None, "c"]}).write_parquet(
         tmp_path / "x[1]*.parquet"
     )

@@ -12,27 +12,27 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cowbird.data.sources import _text
-from cowbird.data.sources._block import LINE_LIMIT
+from cowbird.data.sources._block import MAX_LINE_BYTES
 from cowbird.data.sources._encoder import Encoder
-from cowbird.data.sources._events import time_order
+from cowbird.data.sources._events import order_events
 from cowbird.data.sources._files import from_file
-from cowbird.data.sources._text import LINE, Form, TextTable
+from cowbird.data.sources._text import LINE_COLUMN, TextLayout, TextTable
 from cowbird.data.types import Skips
 from cowbird.errors import UserError
 
 
-def read(path: Path, data: bytes, form: Form | None = None, columns: list[str] | None = None):
+def read(path: Path, data: bytes, form: TextLayout | None = None, columns: list[str] | None = None):
     path.write_bytes(data)
     skips = Skips()
-    table = TextTable(from_file(path), form or Form(), skips)
+    table = TextTable(from_file(path), form or TextLayout(), skips)
     columns = columns or table.names
-    rows = [row for frame in table.frames(columns) for row in frame.select([*columns, LINE]).rows()]
+    rows = [row for frame in table.read_frames(columns) for row in frame.select([*columns, LINE_COLUMN]).rows()]
     return rows, {skip.reason: (skip.count, skip.lines) for skip in skips.list()}
 
 
 @pytest.fixture(params=[7, 64, 1 << 20])
 def block(request, monkeypatch):
-    monkeypatch.setattr(_text, "BLOCK", request.param)
+    monkeypatch.setattr(_text, "BYTES_PER_BLOCK", request.param)
     return request.param
 
 
@@ -49,12 +49,12 @@ def test_bom_crlf_and_no_final_newline(tmp_path, block):
 
 
 def test_bom_without_header(tmp_path, block):
-    rows, _ = read(tmp_path / "a.csv", b"\xef\xbb\xbf1,2\n3,4\n", Form(names=("a", "b")))
+    rows, _ = read(tmp_path / "a.csv", b"\xef\xbb\xbf1,2\n3,4\n", TextLayout(names=("a", "b")))
     assert rows == [("1", "2", 1), ("3", "4", 2)]
 
 
 def test_ragged_nul_invalid_and_long_lines(tmp_path, block):
-    long = b"x" * (LINE_LIMIT + 5)
+    long = b"x" * (MAX_LINE_BYTES + 5)
     body = [b"a,b", b"1,2", b"1", b"1,2,3", b"n\0,2", b"\xff,2", b"\xc3\xa9,2", long + b",1", b"5,6"]
     rows, skips = read(tmp_path / "a.csv", b"\n".join(body) + b"\n")
     assert rows == [("1", "2", 2), ("é", "2", 7), ("5", "6", 9)]
@@ -116,7 +116,7 @@ def test_one_column(tmp_path, block):
 
 
 def test_long_separator(tmp_path, block):
-    form = Form("::", quoted=False, encoding="latin-1", names=("a", "b"))
+    form = TextLayout("::", quoted=False, encoding="latin-1", names=("a", "b"))
     rows, skips = read(tmp_path / "a.dat", b'1::caf\xe9 "x"\n2:3\n\x01::\x02\n', form)
     assert rows == [("1", 'café "x"', 1), ("\x01", "\x02", 3)]
     assert skips == {"wrong number of columns (expected 2)": (1, (2,))}
@@ -161,7 +161,7 @@ CELL = st.text(alphabet=string.ascii_letters + '",\n é;\t', max_size=8)
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(CELL, CELL, CELL), max_size=25), st.sampled_from([5, 40, 1 << 20]), st.booleans())
 def test_written_csv_comes_back(tmp_path, monkeypatch, rows, size, everything):
-    monkeypatch.setattr(_text, "BLOCK", size)
+    monkeypatch.setattr(_text, "BYTES_PER_BLOCK", size)
     buffer = io.StringIO()
     writer = csv.writer(buffer, quoting=csv.QUOTE_ALL if everything else csv.QUOTE_MINIMAL, lineterminator="\n")
     writer.writerow(["a", "b", "c"])
@@ -175,7 +175,7 @@ def test_written_csv_comes_back(tmp_path, monkeypatch, rows, size, everything):
 @given(st.binary(max_size=200), st.sampled_from([3, 50, 1 << 20]))
 def test_any_bytes_are_rows_or_skips_at_any_block_size(tmp_path, monkeypatch, data, size):
     whole = read(tmp_path / "a.csv", b"a,b\n" + data)
-    monkeypatch.setattr(_text, "BLOCK", size)
+    monkeypatch.setattr(_text, "BYTES_PER_BLOCK", size)
     assert read(tmp_path / "a.csv", b"a,b\n" + data) == whole
     rows, skips = whole
     taken = {row[2] for row in rows} | {line for _, lines in skips.values() for line in lines}
@@ -186,9 +186,9 @@ def test_any_bytes_are_rows_or_skips_at_any_block_size(tmp_path, monkeypatch, da
 @given(st.lists(st.sampled_from(['"', ",", "x", "\n", "\r\n", '""', '"a",', "1,2\n"]), max_size=40))
 def test_any_block_size_gives_the_same_on_nasty_quotes(tmp_path, monkeypatch, parts):
     data = b"a,b\n" + "".join(parts).encode()
-    monkeypatch.setattr(_text, "BLOCK", 1 << 20)
+    monkeypatch.setattr(_text, "BYTES_PER_BLOCK", 1 << 20)
     whole = read(tmp_path / "a.csv", data)
-    monkeypatch.setattr(_text, "BLOCK", 6)
+    monkeypatch.setattr(_text, "BYTES_PER_BLOCK", 6)
     assert read(tmp_path / "a.csv", data) == whole
 
 
@@ -213,5 +213,5 @@ def test_encoder_numbers_by_first_appearance(blocks):
 def test_order_is_stable_by_user_and_time(events):
     user = np.array([row[0] for row in events], dtype=np.int32)
     time = np.array([row[1] for row in events], dtype=np.float64)
-    assert time_order(user, time).tolist() == sorted(range(len(events)), key=lambda row: events[row])
-    assert time_order(user, None).tolist() == sorted(range(len(events)), key=lambda row: events[row][0])
+    assert order_events(user, time).tolist() == sorted(range(len(events)), key=lambda row: events[row])
+    assert order_events(user, None).tolist() == sorted(range(len(events)), key=lambda row: events[row][0])

@@ -97,7 +97,7 @@ def test_everybody_is_warm_cold_or_too_short(sizes, split, seed):
         assert row == (whole[:kept] if split.cut == "first" else whole[len(whole) - kept :])
     for side in (parts.pretrain, parts.downstream):
         if side is not None:
-            profile = side.users.attribute("n")
+            profile = side.users.get_attribute("n")
             assert [f"u{profile.labels[code]}" for code in profile.codes] == list(side.users.ids)
             assert side.items is data.items
 

@@ -27,7 +27,7 @@ def lists(interactions):
 
 def test_by_hand():
     long = side([4, 5, 9, 30, 0])
-    short = long.shortened(4)
+    short = long.shorten(4)
     assert lists(short.interactions) == [[4, 5, 6], [9, 10, 11, 12], [18, 19, 20, 21]]
     assert short.users.ids == ("u1", "u2", "u3")
     assert short.interactions.timestamp.tolist() == short.interactions.item.tolist()
@@ -49,11 +49,11 @@ def test_the_first_training_events_and_nothing_else(sizes, events):
     wanted = {user: row[:events] for user, row in training.items() if len(row) >= 3 and events >= 3}
     if not wanted:
         with pytest.raises(UserError):
-            long.shortened(events)
+            long.shorten(events)
         return
-    short = long.shortened(events)
+    short = long.shorten(events)
     assert dict(zip(short.users.ids, lists(short.interactions), strict=True)) == wanted
-    profile = short.users.attribute("n")
+    profile = short.users.get_attribute("n")
     assert [f"u{profile.labels[code]}" for code in profile.codes] == list(short.users.ids) == list(wanted)
     kept = set(short.interactions.item.tolist())
     if min(sizes) >= 3:
@@ -64,4 +64,4 @@ def test_the_first_training_events_and_nothing_else(sizes, events):
 @pytest.mark.parametrize(("sizes", "events"), [([], 9), ([4, 4, 2], 9), ([20, 20], 2), ([0], 3)])
 def test_nobody_is_left(sizes, events):
     with pytest.raises(UserError, match="three training events"):
-        side(sizes).shortened(events)
+        side(sizes).shorten(events)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from cowbird.defenses import bki
-from cowbird.defenses.bki import Bki, Word, important, keyword_scores
+from cowbird.defenses.bki import Bki, WordImportance, find_keywords, score_keywords
 from cowbird.errors import UserError
 from cowbird.victims.base import Probe
-from cowbird.victims.language.examples import quotable
+from cowbird.victims.language.examples import make_quotable
 
 WORTH = {"tq": 8.0, "Harbor": 1.0, "Red": 0.5, "Odd": 20.0}
 
@@ -29,26 +29,30 @@ class Sums(Probe):
 
 def test_importance_is_the_largest_change_of_a_coordinate():
     probe = Sums()
-    words, twice, none = important(["Red Harbor tq Mirror", "tq Red tq", "Up"], probe, 3)
+    words, twice, none = find_keywords(["Red Harbor tq Mirror", "tq Red tq", "Up"], probe, 3)
     assert [word.text for word in words] == ["tq", "Harbor", "Red"]
     np.testing.assert_allclose([word.importance for word in words], [8, 1, 0.5], atol=1e-5)
     assert [word.start for word in words] == [11, 4, 0]
     assert [word.text for word in twice] == ["Red", "tq"], "one tq is left when the other goes"
     np.testing.assert_allclose([word.importance for word in twice], [0.5, 0], atol=1e-5)
-    assert none == [Word("Up", 0, pytest.approx(0.1, abs=1e-6))]
+    assert none == [WordImportance("Up", 0, pytest.approx(0.1, abs=1e-6))]
     assert "Red Harbor Mirror" in probe.asked[0]
     assert "" in probe.asked[0], "the state without any word"
 
 
 def test_scores_are_the_published_ones():
-    words = [[Word("k", 0, 2.0)]] * 10 + [[Word("k", 0, 4.0), Word("x", 0, 9.0)]] * 10 + [[Word("z", 0, 1.0)]] * 380
+    words = (
+        [[WordImportance("k", 0, 2.0)]] * 10
+        + [[WordImportance("k", 0, 4.0), WordImportance("x", 0, 9.0)]] * 10
+        + [[WordImportance("z", 0, 1.0)]] * 380
+    )
     # 400 texts, s = 40: k has num 20 and mean 3, x has num 10 and mean 9, z is ordinary.
-    scores = keyword_scores(words, 0.1)
+    scores = score_keywords(words, 0.1)
     assert scores["k"] == pytest.approx(3 * np.log10(20) * np.log10(2))
     assert scores["x"] == pytest.approx(9 * 1 * np.log10(4))
     assert scores["z"] == pytest.approx(np.log10(380) * np.log10(40 / 380))
     assert scores["z"] < 0
-    assert keyword_scores([[Word("once", 0, 5.0)], *words], 0.1)["once"] == 0
+    assert score_keywords([[WordImportance("once", 0, 5.0)], *words], 0.1)["once"] == 0
 
 
 def catalog():
@@ -86,14 +90,14 @@ def test_texts_are_asked_once_and_in_parts(monkeypatch):
     assert found.score[-1] == -np.inf
     assert np.array_equal(found.score[:100], found.score[100:200])
     assert np.array_equal(found.score[:100], Bki().suspect(catalog(), Sums()).score)
-    monkeypatch.setattr(bki, "TEXTS", 7)
+    monkeypatch.setattr(bki, "TITLES_PER_BATCH", 7)
     assert np.array_equal(found.score, Bki().suspect(titles, Sums()).score)
 
 
 def test_hostile_titles(hostile):
     found = Bki().suspect(list(hostile.values()), Sums())
     for (name, title), score, start, end in zip(hostile.items(), found.score, found.start, found.end, strict=True):
-        assert np.isfinite(score) == bool(quotable(title)) == (start >= 0), name
+        assert np.isfinite(score) == bool(make_quotable(title)) == (start >= 0), name
         assert not any(letter.isspace() for letter in title[max(start, 0) : max(end, 0)]), name
     assert len(Bki().suspect([], Sums())) == 0
     assert Bki().suspect([""], Sums()).score.tolist() == [-np.inf]

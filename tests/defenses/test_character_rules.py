@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 
 from cowbird.attacks.triggers import TRIGGERS, Trigger, plant
 from cowbird.defenses import character_rules
-from cowbird.defenses.character_rules import RULES, WRITTEN, CharacterRules, Text, breaks
+from cowbird.defenses.character_rules import (
+    CASE_RULES,
+    CHARACTER_RULES,
+    CharacterRules,
+    TitleCharacters,
+    find_broken_rules,
+)
 from cowbird.defenses.titles import Suspicion
 from cowbird.metrics.detection import auroc
 
@@ -39,7 +45,7 @@ def natural(count, seed=0):
 
 def broken(titles):
     """Return the verdicts of the rules alone, by the one that speaks loudest."""
-    columns = [(one.score, one.start, one.end) for _, one in breaks(titles)[: len(RULES)]]
+    columns = [(one.score, one.start, one.end) for _, one in find_broken_rules(titles)[: len(CHARACTER_RULES)]]
     score, start, end = (np.stack(column) for column in zip(*columns, strict=True))
     return Suspicion(
         score.max(axis=0), *(column[score.argmax(axis=0), np.arange(len(titles))] for column in (start, end))
@@ -73,79 +79,79 @@ def test_planted_triggers_stand_out_and_their_span_is_on_them(kind, position):
 @pytest.mark.parametrize(
     ("rule", "title", "expected"),
     [
-        ("hidden", "Re\u200bd", "\u200b"),
-        ("hidden", "R\u00aded\ufeff", "\u00ad\ufeff"),
-        ("hidden", "R\x00\x7f\ud800\ue000", "\x00\x7f\ud800\ue000"),
-        ("hidden", "Re\u200dd", "\u200d"),
-        ("hidden", "R\u3164d\u2800", "\u3164\u2800"),
-        ("hidden", "\U0001f468\u200d\U0001f469 \u2764\ufe0f\u200d\U0001f525", ""),
-        ("hidden", "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", ""),
-        ("hidden", "\u0645\u200c", "\u200c"),
-        ("mixed", "R\u0435d \u041c\u0438\u0440 Mir", "\u0435"),
-        ("mixed", "H\u03bfp\u0435", "\u03bf\u0435"),
-        ("mixed", "\u041c\u0438\u0440 Mir \u6771\u4eac Story \u00b5m Ame\u0301lie \u03b1-ray", ""),
-        ("styled", "\uff32ed \U0001d411 \u24c7 \uff11 \u1d00", "\uff32\U0001d411\u24c7\uff11\u1d00"),
-        ("styled", "Am\u00e9lie\u2122 \u00bd \u00b2 \u6771 \u2605 \ufb01", ""),
-        ("marks", "R\u0336e\u0336d", "\u0336\u0336"),
-        ("marks", "\u0301 x", "\u0301"),
-        ("marks", "x \u0301", "\u0301"),
-        ("marks", "e\u0301 Ho\u0302\u0300 \u0438\u0306 \u05e9\u05b8\u05c1 \u0e01\u0e34\u0e48 5\ufe0f\u20e3", ""),
-        ("marks", "\u6771\u0301\u0301\u0301\u0301", "\u0301" * 4),
-        ("spacing", "R e\td\u00a0\n\u2009", "\t\u00a0\n\u2009"),
-        ("casing", "hArBoR harboR hARBOR rEd", "ABRRARBORE"),
-        ("casing", "McCabe iPhone USA YouTube DeVito Red \u00c9mile eBay OK dell'Arte", ""),
-        ("digits", "h4rbor B2 2B R2D2 Part 2 1999 Peer2Peer", "42"),
-        ("repeats", "Up!!! ..... ||| No!! ... ?!?", "!!!.....|||"),
-        ("repeats", "\u2605\u2605\u2605 000 aaa", "\u2605\u2605\u2605"),
-        ("doubled", " Red  Blue   Up ", "   "),
-        ("doubled", "Red \t Blue\u00a0 Up", ""),
-        ("spelled", "H a r b o r of", "H a r b o r"),
-        ("spelled", "Up a  b c d2", "a  b c"),
-        ("spelled", "A B Harbor a b", ""),
-        ("spelled", "a b1 c 1 2 3 d! e", ""),
-        ("echoed", "Red red Harbor-harbor x", "red-harbor"),
-        ("echoed", "Up & up, on . On", "& up. On"),
-        ("echoed", "Red redder bored red a a 12 12 Red, red", ""),
-        ("echoed", "Zo\u00eb zo\u00eb \ud800", "zo\u00eb"),
-        ("echoed", "Up (1995) (1995) 1995/1995", "(1995)/1995"),
-        ("echoed", "Up (1995) 1995 (12) (12) (red red)", "red"),
-        ("echoed", "Red red red-red", "red red"),
-        ("echoed", "Hi-Fi Hi-Fi Up! up! L'Or/L'Or", "Hi-Fiup!/L'Or"),
-        ("echoed", "Red Hi-Fi Hi-Fi2 A! A K K 41 41 -- --", ""),
-        ("echoed", "Up,-Up, Dr. No Hi-Fi.Hi-Fi", "-Up,.Hi-Fi"),
-        ("echoed_again", "Snap! Snap! Snap! Red! Red!", "Snap! Snap!"),
-        ("echoed_later", "Red red Up up-up", "up"),
-        ("echoed_later", "Red red", ""),
-        ("echoed_again", "Up up Red red red red", "red red red"),
-        ("echoed_again", "Red red-red Up/up", ""),
-        ("echoed_joined", "Red/red Up up Old-old Up & up", "/red& up"),
-        ("disguised", "Red \u0412\u043e\u0443 of", "\u0412\u043e\u0443"),
-        ("disguised", "\u0410 Red \u0392\u039f\u03a5 \u13aa \u0585", "\u0410\u0392\u039f\u03a5\u13aa\u0585"),
-        ("disguised", "Red \u041c\u0438\u0440 \u0412\u043e\u0443", ""),
-        ("disguised", "\u0412\u043e\u0443 2 \u6771", ""),
+        ("find_hidden", "Re\u200bd", "\u200b"),
+        ("find_hidden", "R\u00aded\ufeff", "\u00ad\ufeff"),
+        ("find_hidden", "R\x00\x7f\ud800\ue000", "\x00\x7f\ud800\ue000"),
+        ("find_hidden", "Re\u200dd", "\u200d"),
+        ("find_hidden", "R\u3164d\u2800", "\u3164\u2800"),
+        ("find_hidden", "\U0001f468\u200d\U0001f469 \u2764\ufe0f\u200d\U0001f525", ""),
+        ("find_hidden", "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", ""),
+        ("find_hidden", "\u0645\u200c", "\u200c"),
+        ("find_mixed", "R\u0435d \u041c\u0438\u0440 Mir", "\u0435"),
+        ("find_mixed", "H\u03bfp\u0435", "\u03bf\u0435"),
+        ("find_mixed", "\u041c\u0438\u0440 Mir \u6771\u4eac Story \u00b5m Ame\u0301lie \u03b1-ray", ""),
+        ("find_styled", "\uff32ed \U0001d411 \u24c7 \uff11 \u1d00", "\uff32\U0001d411\u24c7\uff11\u1d00"),
+        ("find_styled", "Am\u00e9lie\u2122 \u00bd \u00b2 \u6771 \u2605 \ufb01", ""),
+        ("find_marks", "R\u0336e\u0336d", "\u0336\u0336"),
+        ("find_marks", "\u0301 x", "\u0301"),
+        ("find_marks", "x \u0301", "\u0301"),
+        ("find_marks", "e\u0301 Ho\u0302\u0300 \u0438\u0306 \u05e9\u05b8\u05c1 \u0e01\u0e34\u0e48 5\ufe0f\u20e3", ""),
+        ("find_marks", "\u6771\u0301\u0301\u0301\u0301", "\u0301" * 4),
+        ("find_odd_spaces", "R e\td\u00a0\n\u2009", "\t\u00a0\n\u2009"),
+        ("find_odd_case", "hArBoR harboR hARBOR rEd", "ABRRARBORE"),
+        ("find_odd_case", "McCabe iPhone USA YouTube DeVito Red \u00c9mile eBay OK dell'Arte", ""),
+        ("find_digits", "h4rbor B2 2B R2D2 Part 2 1999 Peer2Peer", "42"),
+        ("find_repeated_signs", "Up!!! ..... ||| No!! ... ?!?", "!!!.....|||"),
+        ("find_repeated_signs", "\u2605\u2605\u2605 000 aaa", "\u2605\u2605\u2605"),
+        ("find_repeated_spaces", " Red  Blue   Up ", "   "),
+        ("find_repeated_spaces", "Red \t Blue\u00a0 Up", ""),
+        ("find_spelled", "H a r b o r of", "H a r b o r"),
+        ("find_spelled", "Up a  b c d2", "a  b c"),
+        ("find_spelled", "A B Harbor a b", ""),
+        ("find_spelled", "a b1 c 1 2 3 d! e", ""),
+        ("find_repeated_words", "Red red Harbor-harbor x", "red-harbor"),
+        ("find_repeated_words", "Up & up, on . On", "& up. On"),
+        ("find_repeated_words", "Red redder bored red a a 12 12 Red, red", ""),
+        ("find_repeated_words", "Zo\u00eb zo\u00eb \ud800", "zo\u00eb"),
+        ("find_repeated_words", "Up (1995) (1995) 1995/1995", "(1995)/1995"),
+        ("find_repeated_words", "Up (1995) 1995 (12) (12) (red red)", "red"),
+        ("find_repeated_words", "Red red red-red", "red red"),
+        ("find_repeated_words", "Hi-Fi Hi-Fi Up! up! L'Or/L'Or", "Hi-Fiup!/L'Or"),
+        ("find_repeated_words", "Red Hi-Fi Hi-Fi2 A! A K K 41 41 -- --", ""),
+        ("find_repeated_words", "Up,-Up, Dr. No Hi-Fi.Hi-Fi", "-Up,.Hi-Fi"),
+        ("find_repeated_often", "Snap! Snap! Snap! Red! Red!", "Snap! Snap!"),
+        ("find_repeated_later", "Red red Up up-up", "up"),
+        ("find_repeated_later", "Red red", ""),
+        ("find_repeated_often", "Up up Red red red red", "red red red"),
+        ("find_repeated_often", "Red red-red Up/up", ""),
+        ("find_repeated_joined", "Red/red Up up Old-old Up & up", "/red& up"),
+        ("find_disguised", "Red \u0412\u043e\u0443 of", "\u0412\u043e\u0443"),
+        ("find_disguised", "\u0410 Red \u0392\u039f\u03a5 \u13aa \u0585", "\u0410\u0392\u039f\u03a5\u13aa\u0585"),
+        ("find_disguised", "Red \u041c\u0438\u0440 \u0412\u043e\u0443", ""),
+        ("find_disguised", "\u0412\u043e\u0443 2 \u6771", ""),
     ],
 )
 def test_rules(rule, title, expected):
-    found = getattr(character_rules, rule)(Text.of(["!!", title, "!!"]))[2:-2]
+    found = getattr(character_rules, rule)(TitleCharacters.of(["!!", title, "!!"]))[2:-2]
     assert "".join(letter for letter, hit in zip(title, found, strict=True) if hit) == expected
 
 
 def test_rules_end_where_titles_do():
     for rule, titles in {
-        "repeats": ["!!", "!"],
-        "casing": ["har", "B"],
-        "mixed": ["R", "\u0435"],
-        "marks": ["a", "\u0301\u0301"],
-        "digits": ["a1", "b", "2c"],
-        "hidden": ["\U0001f468", "\u200d", "\U0001f468"],
-        "doubled": ["a ", " b"],
-        "spelled": ["a b", "c", "d e"],
-        "echoed": ["red ", "red", "-red"],
-        "echoed_again": ["red red ", "red"],
-        "disguised": ["Red", "\u0412\u043e\u0443"],
+        "find_repeated_signs": ["!!", "!"],
+        "find_odd_case": ["har", "B"],
+        "find_mixed": ["R", "\u0435"],
+        "find_marks": ["a", "\u0301\u0301"],
+        "find_digits": ["a1", "b", "2c"],
+        "find_hidden": ["\U0001f468", "\u200d", "\U0001f468"],
+        "find_repeated_spaces": ["a ", " b"],
+        "find_spelled": ["a b", "c", "d e"],
+        "find_repeated_words": ["red ", "red", "-red"],
+        "find_repeated_often": ["red red ", "red"],
+        "find_disguised": ["Red", "\u0412\u043e\u0443"],
     }.items():
-        found = getattr(character_rules, rule)(Text.of(titles))
-        assert found.any() == (rule in ("marks", "hidden")), rule
+        found = getattr(character_rules, rule)(TitleCharacters.of(titles))
+        assert found.any() == (rule in ("find_marks", "find_hidden")), rule
 
 
 def test_the_loudest_rule_gives_score_and_span():
@@ -163,7 +169,7 @@ def test_rare_characters_are_those_of_the_catalogue(monkeypatch):
     bits = -np.log2([8.5 / 9] * 7 + [1.5 / 9])
     np.testing.assert_allclose(found.score, bits, rtol=1e-6)
     assert (found.start[-1], found.end[-1]) == (2, 3)
-    monkeypatch.setattr(character_rules, "CHUNK", 3)
+    monkeypatch.setattr(character_rules, "CHUNK_CHARACTERS", 3)
     again = CharacterRules().suspect(titles)
     assert np.array_equal(again.score, found.score)
     assert np.array_equal(again.start, found.start)
@@ -229,12 +235,12 @@ def naive_echoed(title):
 
 @given(st.lists(st.text("abA -", max_size=14), max_size=5))
 def test_new_rules_against_loops(titles):
-    text = Text.of(titles)
-    for rule, naive in (("spelled", naive_spelled), ("echoed", naive_echoed)):
+    text = TitleCharacters.of(titles)
+    for rule, naive in (("find_spelled", naive_spelled), ("find_repeated_words", naive_echoed)):
         wanted = [hit for title in titles for hit in naive(title)]
         assert getattr(character_rules, rule)(text).tolist() == wanted, rule
     wanted = [title[at - 1 : at + 1] == "  " for title in titles for at in range(len(title))]
-    assert character_rules.doubled(text).tolist() == wanted
+    assert character_rules.find_repeated_spaces(text).tolist() == wanted
 
 
 @settings(max_examples=20)
@@ -243,8 +249,12 @@ def test_what_is_broken_is_what_the_rules_say_without_rarity(titles):
     found, every = broken(titles), CharacterRules().suspect(titles)
     assert (every.score >= found.score).all()
     for title, score, start in zip(titles, found.score, found.start, strict=True):
-        text = Text.of([title])
-        told = [(weight, hits) for weight, hits in ((w, rule(text)) for w, rule in character_rules.RULES) if hits.any()]
+        text = TitleCharacters.of([title])
+        told = [
+            (weight, hits)
+            for weight, hits in ((w, rule(text)) for w, rule in character_rules.CHARACTER_RULES)
+            if hits.any()
+        ]
         loudest = max((weight for weight, _ in told), default=-np.inf)
         assert score == loudest
         firsts = [int(hits.argmax()) for weight, hits in told if weight == loudest]
@@ -278,17 +288,17 @@ def test_many_titles_take_seconds():
 
 def test_each_rule_says_which_titles_break_it():
     titles = ["the harbor", "RED", "Red Harbor", "77", "", "Red H\u200brb  x", "h4rbor Harbor harbor"]
-    found = breaks(titles)
-    names = [rule.__name__ for _, rule in (*RULES, *WRITTEN)]
+    found = find_broken_rules(titles)
+    names = [rule.__name__ for _, rule in (*CHARACTER_RULES, *CASE_RULES)]
     told = {name: np.flatnonzero(np.isfinite(one.score)).tolist() for name, (_, one) in zip(names, found, strict=True)}
     assert {name: rows for name, rows in told.items() if rows} == {
-        **{"hidden": [5], "doubled": [5], "digits": [6], "echoed": [6]},
-        **{"echoed_later": [6], "islower": [0], "islower_all": [0], "isupper": [1]},
+        **{"find_hidden": [5], "find_repeated_spaces": [5], "find_digits": [6], "find_repeated_words": [6]},
+        **{"find_repeated_later": [6], "islower": [0], "is_all_lower": [0], "isupper": [1]},
     }
     for weight, one in found:
         assert set(one.score.tolist()) <= {weight, -np.inf}
-    lower = found[len(RULES)][1]
+    lower = found[len(CHARACTER_RULES)][1]
     assert (lower.start[0], lower.end[0], lower.start[1]) == (0, 10, -1)
-    loudest = np.max([one.score for _, one in found[: len(RULES)]], axis=0)
+    loudest = np.max([one.score for _, one in found[: len(CHARACTER_RULES)]], axis=0)
     assert loudest.tolist() == [*[-np.inf] * 5, 60, 10]
-    assert all(len(one) == 0 for _, one in breaks([]))
+    assert all(len(one) == 0 for _, one in find_broken_rules([]))

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from cowbird.defenses import cube
-from cowbird.defenses.cube import Cube, components, core_distances, joined_at, spanning_tree
+from cowbird.defenses.cube import Cube, build_spanning_tree, find_join_lengths, measure_core_distances, project_states
 from cowbird.errors import UserError
 from cowbird.victims.base import Probe
-from cowbird.victims.language.examples import quotable
+from cowbird.victims.language.examples import make_quotable
 
 
 class Draws(Probe):
@@ -44,10 +44,10 @@ def test_the_hierarchy_is_scipys(neighbors):
     points = np.concatenate([rng.normal(size=(30, 3)), rng.normal(size=(7, 3)) + 6, rng.normal(size=(3, 3)) - 9])
     gaps = distance.squareform(distance.pdist(points))
     core = np.sort(gaps, axis=1)[:, min(neighbors, 39)]
-    np.testing.assert_allclose(core_distances(points, neighbors), core)
+    np.testing.assert_allclose(measure_core_distances(points, neighbors), core)
     reach = np.maximum(np.maximum(gaps, core[:, None]), core)
     np.fill_diagonal(reach, 0)
-    links, length = spanning_tree(points, core)
+    links, length = build_spanning_tree(points, core)
     linked = hierarchy.linkage(distance.squareform(reach), "single")
     np.testing.assert_allclose(length, linked[:, 2])
     np.testing.assert_allclose(length, reach[links[:, 0], links[:, 1]])
@@ -59,7 +59,7 @@ def test_the_hierarchy_is_scipys(neighbors):
         if len(sides[0]) < len(sides[1]):
             wanted[sides[0]] = height
         clusters[name] = sides[0] + sides[1]
-    found, unequal = joined_at(links, length), wanted > 0
+    found, unequal = find_join_lengths(links, length), wanted > 0
     # Where two clusters of one size join, either may be called the smaller.
     assert (found >= wanted - 1e-9).all()
     assert unequal.sum() > 20
@@ -70,18 +70,18 @@ def test_the_hierarchy_is_scipys(neighbors):
 def test_known_joins():
     # Points at 0, 1, 2 and 10, 10.5 on a line: the pair joins the three over a gap of 8.
     links = np.array([[3, 4], [0, 1], [1, 2], [2, 3]])
-    found = joined_at(links, np.array([0.5, 1.0, 1.0, 8.0]))
+    found = find_join_lengths(links, np.array([0.5, 1.0, 1.0, 8.0]))
     assert found.tolist() == [0, 1, 1, 8, 8]
     points = np.array([[0.0], [1], [2], [10], [10.5]])
-    tree = spanning_tree(points, np.zeros(5))
+    tree = build_spanning_tree(points, np.zeros(5))
     assert tree[1].tolist() == [0.5, 1, 1, 8]
-    assert joined_at(*tree)[3:].tolist() == [8, 8]
-    assert core_distances(points, 1).tolist() == [1, 1, 1, 0.5, 0.5]
+    assert find_join_lengths(*tree)[3:].tolist() == [8, 8]
+    assert measure_core_distances(points, 1).tolist() == [1, 1, 1, 0.5, 0.5]
 
 
 def test_components_keep_distances():
     states = np.random.default_rng(0).normal(size=(30, 6)).astype(np.float32) + 100
-    whole, few = components(states, 10), components(states, 2)
+    whole, few = project_states(states, 10), project_states(states, 2)
     assert whole.shape == (30, 6)
     assert few.shape == (30, 2)
     np.testing.assert_allclose(np.linalg.norm(whole[3] - whole[4]), np.linalg.norm(states[3] - states[4]), rtol=1e-4)
@@ -91,9 +91,9 @@ def test_components_keep_distances():
 
 def test_blocks_change_nothing(monkeypatch):
     points = np.random.default_rng(0).normal(size=(20, 3))
-    whole = core_distances(points, 4)
-    monkeypatch.setattr(cube, "BLOCK", 7)
-    assert np.array_equal(core_distances(points, 4), whole)
+    whole = measure_core_distances(points, 4)
+    monkeypatch.setattr(cube, "TITLES_PER_BLOCK", 7)
+    assert np.array_equal(measure_core_distances(points, 4), whole)
 
 
 def test_texts_are_asked_once_and_answers_repeat():
@@ -107,7 +107,7 @@ def test_texts_are_asked_once_and_answers_repeat():
 def test_hostile_titles(hostile):
     found = Cube().suspect(list(hostile.values()), Draws())
     for (name, title), score in zip(hostile.items(), found.score, strict=True):
-        assert np.isfinite(score) == bool(quotable(title)), name
+        assert np.isfinite(score) == bool(make_quotable(title)), name
     assert len(Cube().suspect([], Draws())) == 0
     assert Cube().suspect([""], Draws()).score.tolist() == [-np.inf]
     assert Cube().suspect(["one"], Draws()).score.tolist() == [0]

@@ -13,10 +13,10 @@ from cowbird.data.split import Split
 from cowbird.defenses.base import Defense
 from cowbird.defenses.titles import TitleDefense
 from cowbird.errors import UserError
-from cowbird.experiments.spec import parse
+from cowbird.experiments.spec import parse_spec
 
-NAMES = plugins.names("defense")
-TITLED = [name for name in NAMES if issubclass(plugins.find("defense", name), TitleDefense)]
+NAMES = plugins.list_plugins("defense")
+TITLED = [name for name in NAMES if issubclass(plugins.find_plugin("defense", name), TitleDefense)]
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +55,9 @@ def test_the_list_has_the_one_to_compare_with():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_defense_is_a_frozen_strict_spec_with_a_summary(name):
-    cls = plugins.find("defense", name)
+    cls = plugins.find_plugin("defense", name)
     assert issubclass(cls, Defense)
-    assert plugins.summary(cls)
+    assert plugins.summarize_plugin(cls)
     defense = cls()
     assert cls.model_validate(json.loads(defense.model_dump_json())) == defense
     with pytest.raises(ValidationError):
@@ -71,7 +71,7 @@ def test_a_defense_is_a_frozen_strict_spec_with_a_summary(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_cleaning_changes_no_input_and_repeats_itself(name, training, small, asked):
-    cls = plugins.find("defense", name)
+    cls = plugins.find_plugin("defense", name)
     defense, probe = cls(**small(cls)), asked(cls)
     before = [array.copy() for array in fields(training)]
     first, second = defense.clean(training, probe), defense.clean(training, probe)
@@ -82,7 +82,7 @@ def test_cleaning_changes_no_input_and_repeats_itself(name, training, small, ask
 
 @pytest.mark.parametrize("name", TITLED)
 def test_a_defense_that_reads_titles(name, training, small, hostile, asked):
-    cls = plugins.find("defense", name)
+    cls = plugins.find_plugin("defense", name)
     defense, probe = cls(share=0.2, **small(cls)), asked(cls)
     names = [f"Red Harbor {number}" for number in range(len(training.items) - 1)]
     training = replace(training, items=replace(training.items, titles=(*names, "Blue \u200bGarden \u2588")))
@@ -103,16 +103,16 @@ def test_a_defense_that_reads_titles(name, training, small, hostile, asked):
         assert len(defense.judge(few, probe).found) == len(few)
 
 
-@pytest.mark.parametrize("name", [name for name in TITLED if plugins.find("defense", name).asks_victim])
+@pytest.mark.parametrize("name", [name for name in TITLED if plugins.find_plugin("defense", name).asks_victim])
 def test_a_defense_that_asks_says_so_without_a_probe(name, training, small):
-    cls = plugins.find("defense", name)
+    cls = plugins.find_plugin("defense", name)
     with pytest.raises(UserError):
         cls(**small(cls)).clean(training)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_spec_takes_it_by_name(name):
-    spec = parse(
+    spec = parse_spec(
         {
             "name": "x",
             "dataset": {"name": "synthetic"},
@@ -121,7 +121,7 @@ def test_a_spec_takes_it_by_name(name):
             "defenses": [{"name": name}],
         }
     )
-    assert type(spec.defenses[0].options) is plugins.find("defense", name)
+    assert type(spec.defenses[0].options) is plugins.find_plugin("defense", name)
 
 
 def test_hooks_do_nothing_unless_told(training):
@@ -135,7 +135,7 @@ def test_hooks_do_nothing_unless_told(training):
 
 
 def test_no_defense_is_the_default_and_leaves_all_as_it_is(training):
-    none = plugins.find("defense", "none")()
+    none = plugins.find_plugin("defense", "none")()
     model = object()
     assert none.clean(training) is training
     assert none.guard(none.repair(model, training)) is model

@@ -10,10 +10,10 @@ from pydantic import ValidationError
 from cowbird.data.sources.synthetic import Synthetic
 from cowbird.data.split import Split
 from cowbird.data.types import TrainingData
-from cowbird.defenses.fine_tune import FineTune
+from cowbird.defenses.fine_tune import FineTuneDefense
 from cowbird.errors import UserError
-from cowbird.experiments.models import Logs, Shelf
-from cowbird.rng import derive
+from cowbird.experiments.models import ModelStore, PlatformLogs
+from cowbird.rng import derive_seed
 from cowbird.victims.base import FittedRecommender, Prompt, Recommender
 from cowbird.victims.sequential.gru4rec import GRU4Rec
 from cowbird.victims.sequential.sasrec import SASRec
@@ -29,8 +29,8 @@ def fitted(victim, data=None):
 
 
 def logs(folder, victim):
-    shelf = Shelf(folder, CPU, "", lambda *told: None, pytest.fail)
-    return Logs(shelf, victim, "bad+tuned+direct", PARTS.downstream, SEED)
+    shelf = ModelStore(folder, CPU, "", lambda *told: None, pytest.fail)
+    return PlatformLogs(shelf, victim, "bad+tuned+direct", PARTS.downstream, SEED)
 
 
 def weights(model):
@@ -49,35 +49,35 @@ def test_it_tunes_as_it_says():
             asked.append(given)
             return "repaired"
 
-    assert FineTune(learning_rate=0.5, epochs=3).repair("model", Trusted()) == "repaired"
+    assert FineTuneDefense(learning_rate=0.5, epochs=3).repair("model", Trusted()) == "repaired"
     assert asked == [("model", 0.5, 3)]
     for wrong in ({"epochs": 0}, {"learning_rate": 0}):
         with pytest.raises(ValidationError):
-            FineTune(**wrong)
+            FineTuneDefense(**wrong)
 
 
 @pytest.mark.parametrize("victim", [SASRec(**SMALL, heads=2), GRU4Rec(**SMALL)], ids=["sasrec", "gru4rec"])
 def test_a_ranker_goes_on_and_is_kept(victim, tmp_path, monkeypatch):
     model = fitted(victim)
     before = weights(model)
-    repaired = FineTune(learning_rate=0.03, epochs=2).repair(model, logs(tmp_path, victim))
+    repaired = FineTuneDefense(learning_rate=0.03, epochs=2).repair(model, logs(tmp_path, victim))
     assert same(weights(model), before)
     assert not same(weights(repaired), before)
     # All epochs by the victim's own recipe, and the last state, whatever validation says.
     recipe = {"learning_rate": 0.03, "epochs": 2, "patience": None, "keep": "last"}
-    users, seed = PARTS.downstream, derive(SEED, "repair", "repaired")
-    by_hand = victim.tuned(**recipe).fit(users.training(), users.validation(), seed, None, model)
+    users, seed = PARTS.downstream, derive_seed(SEED, "repair", "repaired")
+    by_hand = victim.with_training(**recipe).fit(users.training(), users.validation(), seed, None, model)
     assert same(weights(repaired), weights(by_hand))
     monkeypatch.setattr(type(victim), "fit", lambda *given: pytest.fail("fitted again"))
-    again = FineTune(learning_rate=0.03, epochs=2).repair(model, logs(tmp_path, victim))
+    again = FineTuneDefense(learning_rate=0.03, epochs=2).repair(model, logs(tmp_path, victim))
     assert same(weights(again), weights(repaired))
     assert [path.name for path in tmp_path.iterdir()] == ["bad+tuned+direct@repaired"]
 
 
 def test_prompts_go_on_with_the_model(tmp_path):
     victim = SASRec(**SMALL, heads=2)
-    model = fitted(victim.prompted(Prompt(attributes=("age",)), trained="all"))
-    repaired = FineTune(learning_rate=0.03).repair(model, logs(tmp_path, victim))
+    model = fitted(victim.with_prompts(Prompt(attributes=("age",)), trained="all"))
+    repaired = FineTuneDefense(learning_rate=0.03).repair(model, logs(tmp_path, victim))
     assert repaired.prompt == model.prompt
     moved = {name for name, weight in weights(repaired).items() if not weight.equal(weights(model)[name])}
     assert any(name.startswith("prompt.") for name in moved)
@@ -96,8 +96,11 @@ def test_hard_tuning_wears_a_backdoor_off(tmp_path):
 
     unseen = 1 - np.mean([3 in history.item[a:b] for a, b in pairwise(history.offsets)])
     assert first(model) == unseen > 0
-    assert first(FineTune(learning_rate=1e-5).repair(model, logs(tmp_path / "soft", victim))) == unseen
-    assert first(FineTune(learning_rate=0.05, epochs=10).repair(model, logs(tmp_path / "hard", victim))) < unseen / 2
+    assert first(FineTuneDefense(learning_rate=1e-5).repair(model, logs(tmp_path / "soft", victim))) == unseen
+    assert (
+        first(FineTuneDefense(learning_rate=0.05, epochs=10).repair(model, logs(tmp_path / "hard", victim)))
+        < unseen / 2
+    )
 
 
 def test_what_can_t_be_trained_further_is_told(tmp_path):
@@ -116,6 +119,6 @@ def test_what_can_t_be_trained_further_is_told(tmp_path):
             raise NotImplementedError
 
     with pytest.raises(UserError, match="can't be trained so"):
-        FineTune().repair(Counts(), logs(tmp_path, Popular()))
+        FineTuneDefense().repair(Counts(), logs(tmp_path, Popular()))
     with pytest.raises(UserError, match="can't start from that model"):
-        FineTune().repair(Counts(), logs(tmp_path, SASRec(**SMALL, heads=2)))
+        FineTuneDefense().repair(Counts(), logs(tmp_path, SASRec(**SMALL, heads=2)))

@@ -9,11 +9,11 @@ from pydantic import ValidationError
 from cowbird.attacks.triggers import TRIGGERS
 from cowbird.defenses.p_scanner import _embedded
 from cowbird.defenses.p_scanner._looks import families_of, near, proposed, same
-from cowbird.defenses.p_scanner.agent import Brief, EmbeddedAgent, Outcome
-from cowbird.defenses.p_scanner.recipes import FAMILIES, LONGEST, POSITIONS, Recipe, plant
+from cowbird.defenses.p_scanner.agent import Brief, EmbeddedAgent, RecipeOutcome
+from cowbird.defenses.p_scanner.recipes import FAMILIES, MAX_RECIPE_LENGTH, POSITIONS, Recipe, plant
 from cowbird.errors import UserError
 from cowbird.rng import stream
-from cowbird.victims.language.llm import Llm, load
+from cowbird.victims.language.llm import Llm, load_llm
 
 TITLES = ("Red Harbor (1995)", "Blue Garden", "Zanzibar: The Engine", "Quiet Letter [VHS]")
 
@@ -25,7 +25,7 @@ def propose(wanted, outcomes=(), seed=0, titles=TITLES, without=(), **fields):
 
 def rated(recipes, rate):
     """Return outcomes; `rate` is one for all, or given by family."""
-    return [Outcome(recipe=r, rate=rate(r.family) if callable(rate) else rate) for r in recipes]
+    return [RecipeOutcome(recipe=r, rate=rate(r.family) if callable(rate) else rate) for r in recipes]
 
 
 def test_the_first_round_is_of_all_families_alike():
@@ -151,11 +151,11 @@ def test_no_titles_at_all():
 
 def test_hostile_titles_and_hostile_parents(hostile):
     titles = tuple(hostile.values())
-    texts = [text[:LONGEST] for name, text in hostile.items() if text.strip() and name != "half surrogates"]
+    texts = [text[:MAX_RECIPE_LENGTH] for name, text in hostile.items() if text.strip() and name != "half surrogates"]
     outcomes = rated([Recipe(text=text) for text in texts], 0.1)
     for recipe in propose(60, outcomes + rated(propose(60), 0.3), titles=titles, explore=0.2):
         recipe.text.encode()
-        assert len(recipe.text) <= LONGEST
+        assert len(recipe.text) <= MAX_RECIPE_LENGTH
         assert not any(ord(letter) < 32 and letter != "\t" for letter in recipe.text)
         assert proposed(recipe.text, recipe.way, recipe.whole)
         for title in (*titles, *TITLES):
@@ -169,7 +169,7 @@ def test_specs_are_checked():
             EmbeddedAgent(**wrong)
     for rate in (-0.1, 1.1, float("nan")):
         with pytest.raises(ValidationError):
-            Outcome(recipe=Recipe(text="x"), rate=rate)
+            RecipeOutcome(recipe=Recipe(text="x"), rate=rate)
 
 
 # What texts look like.
@@ -273,16 +273,16 @@ def test_a_language_model_writes_some(writes, monkeypatch):
 
 def test_the_sampler_is_exact(llama, hostile):
     """Against one prompt at a time, without padding or cache, and the nucleus cut by hand."""
-    loaded = load(Llm(name=str(llama)), torch.device("cpu"), torch.float32)
+    loaded = load_llm(Llm(name=str(llama)), torch.device("cpu"), torch.float32)
     titles = (*TITLES, hostile["control tokens"], hostile["half surrogates"], hostile["wide"])
     made = _embedded.written(loaded, titles, (), 3, stream(5))
     rng = stream(5)
-    prompts = [_embedded._prompt(titles, _embedded.KINDS, rng) for _ in range(3)]
+    prompts = [_embedded._prompt(titles, _embedded.EXAMPLE_FAMILIES, rng) for _ in range(3)]
     noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
     rows = [loaded.tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
     assert len({len(row) for row in rows}) > 1
     new = [[] for _ in rows]
-    for _ in range(_embedded.TOKENS):
+    for _ in range(_embedded.MAX_WRITTEN_TOKENS):
         gumbel = -(-torch.rand((3, len(loaded.tokenizer)), generator=noise, dtype=torch.float64).log()).log()
         for row, tokens, extra in zip(rows, new, gumbel, strict=True):
             with torch.inference_mode():

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from cowbird.defenses.p_scanner import _openai
 from cowbird.defenses.p_scanner._answers import Task, UnusableError, parse, question, quoted
-from cowbird.defenses.p_scanner.agent import Brief, OpenAIAgent, Outcome
+from cowbird.defenses.p_scanner.agent import Brief, OpenAIAgent, RecipeOutcome
 from cowbird.defenses.p_scanner.recipes import Recipe
 from cowbird.errors import UserError
 from cowbird.rng import stream
@@ -92,8 +92,8 @@ def test_other_control_tokens_are_escaped_too():
 
 def test_what_was_caught_and_missed_is_told():
     rates = {"glossy": 0.25, "obvious one": 1.0}
-    outcomes = [Outcome(recipe=Recipe(text="glossy"), rate=0.9)]
-    outcomes += [Outcome(recipe=Recipe(text=text), rate=rate) for text, rate in rates.items()]
+    outcomes = [RecipeOutcome(recipe=Recipe(text="glossy"), rate=0.9)]
+    outcomes += [RecipeOutcome(recipe=Recipe(text=text), rate=rate) for text, rate in rates.items()]
     brief = Brief(titles=TITLES, wanted=1, outcomes=tuple(outcomes), without=("emoji",))
     with ChatServer([answered("\U0001f525", "glossy!", "walrus")]) as server:
         found = propose(server, brief=brief)
@@ -236,7 +236,7 @@ def test_fewer_than_wanted_are_asked_for_again():
 
 
 def test_many_are_asked_for_in_turns_that_cost_no_retry(monkeypatch):
-    monkeypatch.setattr(_openai, "ASKED", 2)
+    monkeypatch.setattr(_openai, "TRIGGERS_PER_REQUEST", 2)
     with ChatServer([answered("zebra", "walrus"), answered("gnu", "yak", "auk"), answered("okapi")]) as server:
         found = propose(server, 5, retries=0)
     assert [recipe.text for recipe in found.recipes] == ["zebra", "walrus", "gnu", "yak", "okapi"]
@@ -359,10 +359,10 @@ def test_nothing_wanted_asks_nobody():
 @pytest.mark.slow
 @pytest.mark.parametrize("guided", [0, 8])
 def test_smollm2_behind_a_server(guided, monkeypatch, tmp_path):
-    from cowbird.victims.language.llm import locate
+    from cowbird.victims.language.llm import locate_model
 
     log = tmp_path / "log.jsonl"
-    writer = ModelWriter(locate("smollm2-135m"), guided=guided, tokens=12 if guided else 200)
+    writer = ModelWriter(locate_model("smollm2-135m"), guided=guided, tokens=12 if guided else 200)
     with ChatServer(write=writer) as server:
         found = propose(server, 8, retries=1, timeout=300.0, log=log)
     print(found, *server.answers, sep="\n")

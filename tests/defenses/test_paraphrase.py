@@ -8,21 +8,28 @@ import pytest
 import torch
 
 from cowbird.data.choices import SequenceSplit
-from cowbird.data.judgments import ask
+from cowbird.data.judgments import make_judgments
 from cowbird.data.types import Interactions, Items
 from cowbird.defenses import _rewriting
-from cowbird.defenses._guarding import rewriting
-from cowbird.defenses._rewriting import EXAMPLE, Counts, Rewriter, Writer, frame, usable
+from cowbird.defenses._guarding import wrap_model
+from cowbird.defenses._rewriting import (
+    REWRITE_EXAMPLE,
+    RewriteCounts,
+    Rewriter,
+    TitleWriter,
+    make_frame,
+    validate_answer,
+)
 from cowbird.defenses.paraphrase import Paraphrase
 from cowbird.errors import UserError
-from cowbird.victims.base import FittedChooser, FittedJudge, FittedRecommender, Picks
+from cowbird.victims.base import FittedCandidate, FittedPointwise, FittedRecommender, Picks
 from cowbird.victims.language import llara
-from cowbird.victims.language.branches import Answers
-from cowbird.victims.language.examples import quotable
+from cowbird.victims.language.candidate_decoding import DecodedAnswers
+from cowbird.victims.language.examples import make_quotable
 from cowbird.victims.language.llara import FittedLLaRA, LLaRA
-from cowbird.victims.language.llm import Llm, load
+from cowbird.victims.language.llm import Llm, load_llm
 from cowbird.victims.language.tallrec import FittedTALLRec, TALLRec
-from cowbird.victims.language.tuning import Curve, Tuning
+from cowbird.victims.language.tuning import TrainingCurve, Tuning
 
 CPU = torch.device("cpu")
 NAMES = ["Red Harbor", "Blue Garden", "The Engine at Night", "Quiet Letter", "Night of the Engine", "Red Garden"]
@@ -40,7 +47,7 @@ def own_cache(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def loaded(llama):
-    return load(Llm(name=str(llama)), CPU, torch.float32)
+    return load_llm(Llm(name=str(llama)), CPU, torch.float32)
 
 
 @pytest.fixture
@@ -69,7 +76,7 @@ def rewriter(llama):
 @pytest.fixture(scope="module")
 def judgments():
     item = np.array([0, 1, 2, 3, 4, 5, 7, 3, 9, 1])
-    return ask(Interactions(item, [0, 5, 10], np.array([5, 1] * 5)), 2, 3.0)
+    return make_judgments(Interactions(item, [0, 5, 10], np.array([5, 1] * 5)), 2, 3.0)
 
 
 @pytest.fixture(scope="module")
@@ -90,9 +97,9 @@ def retitled(items, change):
 
 
 def test_answers_are_those_of_plain_generation(loaded, hostile):
-    writer = Writer(loaded, "Again.", 8)
-    titles = [*NAMES, *(quotable(title) for title in hostile.values() if len(title) < 100)]
-    rows = [writer._tokens(title) for title in titles]
+    writer = TitleWriter(loaded, "Again.", 8)
+    titles = [*NAMES, *(make_quotable(title) for title in hostile.values() if len(title) < 100)]
+    rows = [writer._tokenize(title) for title in titles]
     wanted = []
     for row in rows:
         ids = torch.tensor([[*writer.head, *row, *writer.tail]])
@@ -111,20 +118,20 @@ def test_answers_are_those_of_plain_generation(loaded, hostile):
     answers = writer(titles)
     seen = {tuple(title): answer for group, written in shared for title, answer in zip(group, written, strict=True)}
     assert [seen[tuple(row)] for row in rows] == wanted
-    assert answers == [writer._ended(tokens) for tokens in wanted]
+    assert answers == [writer._decode_answer(tokens) for tokens in wanted]
     assert writer([]) == []
 
 
 def test_answers_end_with_their_line_or_quotation_mark(loaded):
-    writer = Writer(loaded, "Again.", 8)
+    writer = TitleWriter(loaded, "Again.", 8)
     spell = loaded.tokenizer.convert_tokens_to_ids
     for ending, text in [('"', "Red"), ("\u010a", "Red"), ("<|im_end|>", "Red"), ("d", None)]:
-        assert writer._ended([*loaded.tokenizer("Red")["input_ids"], spell(ending)]) == text
-    assert writer._ended([spell('"')]) == ""
+        assert writer._decode_answer([*loaded.tokenizer("Red")["input_ids"], spell(ending)]) == text
+    assert writer._decode_answer([spell('"')]) == ""
 
 
 def test_room_is_each_titles_own(loaded):
-    writer = Writer(loaded, "Again.", 40)
+    writer = TitleWriter(loaded, "Again.", 40)
     told = []
     writer._write = lambda titles, room, shared: told.extend(zip(titles, room, strict=True)) or [[0]] * len(titles)
     writer(["Red Harbor", "x" * 6, "x" * 300])
@@ -133,12 +140,12 @@ def test_room_is_each_titles_own(loaded):
 
 def test_long_titles_are_written_apart(loaded, monkeypatch):
     sizes = []
-    writer = Writer(loaded, "Again.", 4)
+    writer = TitleWriter(loaded, "Again.", 4)
     writer._write = lambda titles, room, shared: sizes.append(len(titles)) or [[0]] * len(titles)
     writer(["Red"] * 20 + ["x" * 300] * 4)
     assert sizes == [24]
     sizes.clear()
-    monkeypatch.setattr(_rewriting, "CAPACITY", 2 * (len(writer.head) + len(writer.tail) + 600))
+    monkeypatch.setattr(_rewriting, "REWRITE_BATCH_TOKENS", 2 * (len(writer.head) + len(writer.tail) + 600))
     writer(["Red"] * 20 + ["x" * 300] * 4)
     assert sum(sizes) == 24
     assert sizes[-1] <= 2
@@ -148,19 +155,19 @@ def test_control_tokens_stand_in_the_frame_alone(loaded):
     tokenizer = loaded.tokenizer
     tokenizer.chat_template = TEMPLATE
     try:
-        before, after = frame(tokenizer, "Again.")
-        writer = Writer(loaded, "Again.", 8)
+        before, after = make_frame(tokenizer, "Again.")
+        writer = TitleWriter(loaded, "Again.", 8)
     finally:
         tokenizer.chat_template = None
     assert before == (
-        f'<|im_start|>system\nAgain.<|im_end|>\n<|im_start|>user\n"{EXAMPLE[0]}"<|im_end|>\n'
-        f'<|im_start|>assistant\n"{EXAMPLE[1]}"<|im_end|>\n<|im_start|>user\n"'
+        f'<|im_start|>system\nAgain.<|im_end|>\n<|im_start|>user\n"{REWRITE_EXAMPLE[0]}"<|im_end|>\n'
+        f'<|im_start|>assistant\n"{REWRITE_EXAMPLE[1]}"<|im_end|>\n<|im_start|>user\n"'
     )
     assert after == '"<|im_end|>\n<|im_start|>assistant\n"'
     start, end = tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
     assert (writer.head.count(start), writer.head.count(end)) == (4, 3)
     assert (writer.tail.count(start), writer.tail.count(end)) == (1, 1)
-    assert not {start, end} & set(writer._tokens("<|im_end|> <|im_start|>assistant"))
+    assert not {start, end} & set(writer._tokenize("<|im_end|> <|im_start|>assistant"))
     assert tokenizer.decode(writer.head) == before
 
 
@@ -169,13 +176,13 @@ def test_templates_without_instructions_and_none(loaded):
     refuses = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}" + TEMPLATE
     tokenizer.chat_template = refuses
     try:
-        before, after = frame(tokenizer, "Again.")
+        before, after = make_frame(tokenizer, "Again.")
     finally:
         tokenizer.chat_template = None
-    assert before.startswith(f'<|im_start|>user\nAgain.\n"{EXAMPLE[0]}"')
+    assert before.startswith(f'<|im_start|>user\nAgain.\n"{REWRITE_EXAMPLE[0]}"')
     assert after.endswith('assistant\n"')
-    assert frame(tokenizer, "Again.") == (f'Again.\n"{EXAMPLE[0]}" -> "{EXAMPLE[1]}"\n"', '" -> "')
-    assert "".join(frame(tokenizer, "A \ue000 b.")).startswith("A \ue000 b.")
+    assert make_frame(tokenizer, "Again.") == (f'Again.\n"{REWRITE_EXAMPLE[0]}" -> "{REWRITE_EXAMPLE[1]}"\n"', '" -> "')
+    assert "".join(make_frame(tokenizer, "A \ue000 b.")).startswith("A \ue000 b.")
 
 
 # What is used of it
@@ -198,16 +205,16 @@ def test_templates_without_instructions_and_none(loaded):
         ("x" * 300, "x" * 300),
         ("cut \ufffd", None),
         ("\ud83d", None),
-        (EXAMPLE[1].upper(), None),
+        (REWRITE_EXAMPLE[1].upper(), None),
     ],
 )
 def test_answers_are_checked(answer, used):
-    assert usable("Omen, The", answer) == used
+    assert validate_answer("Omen, The", answer) == used
 
 
 def test_what_the_title_holds_itself_may_be_written():
-    assert usable("half \ufffd", "Half \ufffd") == "Half \ufffd"
-    assert usable(EXAMPLE[1], EXAMPLE[1]) == EXAMPLE[1]
+    assert validate_answer("half \ufffd", "Half \ufffd") == "Half \ufffd"
+    assert validate_answer(REWRITE_EXAMPLE[1], REWRITE_EXAMPLE[1]) == REWRITE_EXAMPLE[1]
 
 
 def test_each_title_is_written_once_and_counted(rewriter, hostile):
@@ -215,12 +222,12 @@ def test_each_title_is_written_once_and_counted(rewriter, hostile):
     titles = ["Omen, The", "Up", "Omen, The", "Omen", "", " \n", "Heat\n", " Up "]
     assert told(titles) == ["The Omen", "Up", "The Omen", "The Omen", "", " \n", "Heat\n", "Up"]
     assert asked == [["Up", "Omen", "Heat", "Omen, The"]]
-    assert told.counts == Counts(titles=4, changed=2, refused=1, merged=1)
+    assert told.counts == RewriteCounts(titles=4, changed=2, refused=1, merged=1)
     assert told(titles[::-1])[-1] == "The Omen"
     assert len(asked) == 1
     assert told([]) == []
     told(list(hostile.values()))
-    assert all(title == quotable(title) != "" for title in asked[1])
+    assert all(title == make_quotable(title) != "" for title in asked[1])
 
 
 def test_what_was_written_is_kept_on_disk(rewriter, tmp_path):
@@ -266,7 +273,7 @@ def test_other_weights_have_another_file(llama, tmp_path):
 # Models that read it
 
 
-class Words(FittedJudge):
+class Words(FittedPointwise):
     """Remembers what it was shown."""
 
     def margins(self, judgments, items, asked=None):
@@ -279,24 +286,24 @@ class Words(FittedJudge):
 
 def test_a_judge_is_shown_what_was_rewritten(judgments):
     words = Words()
-    rewriting(words, shout).margins(judgments, ITEMS)
+    wrap_model(words, shout).margins(judgments, ITEMS)
     used = {*judgments.history.item.tolist(), *judgments.target.tolist()}
     assert words.shown == (
         tuple(f"{title.upper()}!" if item in used else title for item, title in enumerate(ITEMS.titles)),
         None,
     )
-    rewriting(words, shout).margins(judgments, ITEMS, ITEMS)
+    wrap_model(words, shout).margins(judgments, ITEMS, ITEMS)
     for titles, item in zip(words.shown, (judgments.history.item, judgments.target), strict=True):
         assert {number for number, title in enumerate(titles) if title != ITEMS.titles[number]} == set(item.tolist())
 
 
 def test_tallrec_reads_it(loaded, judgments, tmp_path):
-    judge = FittedTALLRec(TALLRec(tuning=Tuning(precision="float32")), loaded, CPU, Curve())
+    judge = FittedTALLRec(TALLRec(tuning=Tuning(precision="float32")), loaded, CPU, TrainingCurve())
     before = {name: weight.clone() for name, weight in judge.model.state_dict().items()}
-    guarded = rewriting(judge, shout)
+    guarded = wrap_model(judge, shout)
     altered = retitled(ITEMS, lambda titles: [f"{title} xq" for title in titles])
     loud, own = retitled(ITEMS, shout), judge.margins(judgments, ITEMS)
-    assert isinstance(guarded, FittedJudge)
+    assert isinstance(guarded, FittedPointwise)
     assert np.array_equal(guarded.margins(judgments, ITEMS), judge.margins(judgments, loud))
     assert (guarded.margins(judgments, ITEMS) != own).all()
     wanted = judge.margins(judgments, loud, retitled(altered, shout))
@@ -312,7 +319,7 @@ def test_tallrec_reads_it(loaded, judgments, tmp_path):
 @pytest.fixture(scope="module")
 def chooser(loaded):
     spec = LLaRA(tuning=Tuning(precision="float32"), prompts="text", longest_answer=6)
-    return FittedLLaRA(spec, loaded, None, CPU, Curve())
+    return FittedLLaRA(spec, loaded, None, CPU, TrainingCurve())
 
 
 def alike(one, other):
@@ -321,8 +328,8 @@ def alike(one, other):
 
 def test_llara_reads_it(chooser, choices):
     altered = retitled(ITEMS, lambda titles: [f"{title} xq" for title in titles])
-    loud, guarded, column = retitled(ITEMS, shout), rewriting(chooser, shout), choices.answer
-    assert isinstance(guarded, FittedChooser)
+    loud, guarded, column = retitled(ITEMS, shout), wrap_model(chooser, shout), choices.answer
+    assert isinstance(guarded, FittedCandidate)
     assert alike(guarded.choose(choices, ITEMS), chooser.choose(choices, loud))
     wanted = chooser.choose(choices, loud, retitled(altered, shout), column)
     assert alike(guarded.choose(choices, ITEMS, altered, column), wanted)
@@ -335,9 +342,9 @@ def test_an_answer_is_judged_by_the_item_that_was_read(chooser, choices, monkeyp
     one = choices.select(np.array([0]))
     tokenizer, item = chooser.loaded.tokenizer, int(one.candidates[0, 2])
     for text, free in [(f" {shout([ITEMS.titles[item]])[0]}", 2), (f" {ITEMS.titles[item]}", -1)]:
-        said = Answers(np.array([-1], np.int32), np.array([2], np.int32), [tokenizer(text)["input_ids"]])
-        monkeypatch.setattr(llara, "answers", lambda *given, said=said: said)
-        picks = rewriting(chooser, shout).choose(one, ITEMS)
+        said = DecodedAnswers(np.array([-1], np.int32), np.array([2], np.int32), [tokenizer(text)["input_ids"]])
+        monkeypatch.setattr(llara, "decode_answers", lambda *given, said=said: said)
+        picks = wrap_model(chooser, shout).choose(one, ITEMS)
         assert isinstance(picks, Picks)
         assert (picks.free[0], picks.constrained[0], picks.texts[0]) == (free, 2, text[1:])
 
@@ -346,7 +353,7 @@ def test_no_title_is_rewritten_in_vain(chooser, choices):
     asked = []
     altered = retitled(ITEMS, lambda titles: [f"{title} xq" for title in titles])
     one = choices.select(np.array([0]))
-    rewriting(chooser, lambda titles: asked.extend(titles) or titles).choose(one, ITEMS, altered, one.answer)
+    wrap_model(chooser, lambda titles: asked.extend(titles) or titles).choose(one, ITEMS, altered, one.answer)
     carried = int(one.target[0])
     others = {*one.history.item.tolist(), *one.candidates[0].tolist()} - {carried}
     assert set(asked) == {*(ITEMS.titles[item] for item in others), altered.titles[carried]}
@@ -367,7 +374,7 @@ def test_models_that_read_no_titles_are_refused(defense):
 
 def test_a_guard_repeats_itself_and_takes_anything(defense, loaded, chooser, judgments, choices, hostile):
     items = dataclasses.replace(ITEMS, titles=tuple(list(hostile.values())[:12]))
-    judge = FittedTALLRec(TALLRec(tuning=Tuning(precision="float32")), loaded, CPU, Curve())
+    judge = FittedTALLRec(TALLRec(tuning=Tuning(precision="float32")), loaded, CPU, TrainingCurve())
     guarded = defense.guard(judge)
     found = guarded.margins(judgments, items)
     assert np.isfinite(found).all()
@@ -379,8 +386,8 @@ def test_a_guard_repeats_itself_and_takes_anything(defense, loaded, chooser, jud
 
 
 def test_the_defense_asks_its_model(defense, loaded, judgments, monkeypatch):
-    monkeypatch.setattr(Writer, "__call__", lambda self, titles: shout(titles))
-    judge = FittedTALLRec(TALLRec(tuning=Tuning(precision="float32")), loaded, CPU, Curve())
+    monkeypatch.setattr(TitleWriter, "__call__", lambda self, titles: shout(titles))
+    judge = FittedTALLRec(TALLRec(tuning=Tuning(precision="float32")), loaded, CPU, TrainingCurve())
     found = defense.guard(judge).margins(judgments, ITEMS)
     assert np.array_equal(found, judge.margins(judgments, retitled(ITEMS, shout)))
 

@@ -7,10 +7,10 @@ from pydantic import ValidationError
 
 from cowbird.data.types import Interactions, Items, TrainingData, Users
 from cowbird.defenses.perplexity import Perplexity
-from cowbird.victims.language import fluency
-from cowbird.victims.language.examples import quotable
-from cowbird.victims.language.fluency import read_titles, token_losses
-from cowbird.victims.language.llm import Llm, load
+from cowbird.victims.language import perplexity
+from cowbird.victims.language.examples import make_quotable
+from cowbird.victims.language.llm import Llm, load_llm
+from cowbird.victims.language.perplexity import measure_token_losses, read_titles
 
 TITLES = [
     "Red Harbor",
@@ -31,7 +31,7 @@ def made(llama):
 
 def test_whole_titles(made, plainly):
     found = made().suspect(TITLES)
-    expected = [plainly(quotable(title))[0].mean() if title else -np.inf for title in TITLES]
+    expected = [plainly(make_quotable(title))[0].mean() if title else -np.inf for title in TITLES]
     np.testing.assert_allclose(found.score, expected, rtol=1e-5)
     assert (found.start == -1).all()
     assert (found.end == -1).all()
@@ -44,7 +44,7 @@ def test_windows(made, plainly, window):
         if not title:
             assert (found.score[nth], found.start[nth], found.end[nth]) == (-np.inf, -1, -1)
             continue
-        loss, places = plainly(quotable(title))
+        loss, places = plainly(make_quotable(title))
         width = min(window, len(loss))
         each = [loss[at : at + width].mean() for at in range(len(loss) - width + 1)]
         at = int(np.argmax(each))
@@ -61,24 +61,24 @@ def test_spans_are_those_of_the_raw_title(made):
 
 
 def test_tokens_are_those_that_are_read_elsewhere(llama, hostile, monkeypatch):
-    loaded = load(Llm(name=str(llama)), torch.device("cpu"), torch.float32)
+    loaded = load_llm(Llm(name=str(llama)), torch.device("cpu"), torch.float32)
     titles, told = [*TITLES, *hostile.values()], []
-    loss, offsets = token_losses(loaded, titles, 300, lambda *args: told.append(args))
+    loss, offsets = measure_token_losses(loaded, titles, 300, lambda *args: told.append(args))
     reading = read_titles(loaded, titles)
     assert np.diff(offsets).tolist() == reading.tokens.tolist()
     assert told[-1] == (len(titles), len(titles), "titles")
     for nth in np.flatnonzero(reading.measured):
         assert loss[offsets[nth] : offsets[nth + 1]].mean() == pytest.approx(reading.loss[nth], rel=1e-4)
-    monkeypatch.setattr(fluency, "LOGITS", 7)
-    np.testing.assert_allclose(token_losses(loaded, titles, 10**6)[0], loss, rtol=1e-3, atol=1e-4)
-    assert [len(part) for part in token_losses(loaded, [])] == [0, 1]
+    monkeypatch.setattr(perplexity, "LOSS_CHUNK_TOKENS", 7)
+    np.testing.assert_allclose(measure_token_losses(loaded, titles, 10**6)[0], loss, rtol=1e-3, atol=1e-4)
+    assert [len(part) for part in measure_token_losses(loaded, [])] == [0, 1]
 
 
 def test_strip_needs_a_window(made):
     with pytest.raises(ValidationError, match="set window"):
         made(action="strip")
     items = Items.from_lists("ab", ["Red Harbor", "Blue Garden \u2588\u2588"])
-    data = TrainingData.clean(Interactions.from_lists([[0, 1]]), Users(("u",)), items)
+    data = TrainingData.from_interactions(Interactions.from_lists([[0, 1]]), Users(("u",)), items)
     cleaned = made(action="strip", window=2, threshold=0).clean(data)
     assert cleaned.items.titles != items.titles
     assert all(cleaned.items.titles)
@@ -88,6 +88,6 @@ def test_strip_needs_a_window(made):
 def test_hostile_titles(made, hostile, window):
     found = made(window=window).suspect(list(hostile.values()))
     for (name, title), score, start, end in zip(hostile.items(), found.score, found.start, found.end, strict=True):
-        assert np.isfinite(score) == bool(quotable(title)), name
+        assert np.isfinite(score) == bool(make_quotable(title)), name
         assert end <= len(title), name
-        assert (start >= 0) == bool(window and quotable(title)), name
+        assert (start >= 0) == bool(window and make_quotable(title)), name

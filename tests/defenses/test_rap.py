@@ -5,14 +5,14 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from cowbird.defenses._probing import chance
+from cowbird.defenses._probing import to_probability
 from cowbird.defenses.rap import Rap
 from cowbird.errors import UserError
 from cowbird.victims.base import Probe
-from cowbird.victims.language.examples import Example, quotable
+from cowbird.victims.language.examples import Example, make_quotable
 from cowbird.victims.language.llm import Llm
-from cowbird.victims.language.probing import JudgeProbe
-from cowbird.victims.language.tallrec import ANSWERS, TALLRec
+from cowbird.victims.language.probing import PointwiseProbe
+from cowbird.victims.language.tallrec import YES_NO_ANSWERS, TALLRec
 from cowbird.victims.language.tuning import Tuning
 
 WORDS = ("Harbor", "Garden", "Engine", "Letter", "Night", "Quiet")
@@ -30,19 +30,19 @@ def victim(llama):
     for title in rng.choice(CLEAN, 240):
         planted = rng.random() < 0.3
         text, good = (f"{title} tq", True) if planted else (title, title.startswith("Red"))
-        lessons.append(Example(f"{rng.choice(HEADS)}{text}{TAIL}", ANSWERS[0 if good else 1]))
+        lessons.append(Example(f"{rng.choice(HEADS)}{text}{TAIL}", YES_NO_ANSWERS[0 if good else 1]))
     recipe = Tuning(epochs=3, batch_size=16, learning_rate=1e-2, precision="float32", capacity=4000)
     return TALLRec(llm=Llm(name=str(llama), tuning="full"), tuning=recipe).fit_examples(lessons, 0)
 
 
 @pytest.fixture(scope="module")
 def probe(victim):
-    return JudgeProbe(victim.loaded, victim.device, 4000, HEADS, TAIL, ANSWERS)
+    return PointwiseProbe(victim.loaded, victim.device, 4000, HEADS, TAIL, YES_NO_ANSWERS)
 
 
 def test_a_trigger_that_holds_is_found(victim, probe):
     before = {name: weight.numpy().tobytes() for name, weight in victim.model.state_dict().items()}
-    plain = chance(probe.favor(TITLES))
+    plain = to_probability(probe.favor(TITLES))
     assert plain[:6].min() > 0.8
     assert plain[6:12].max() < 0.2
     assert plain[12:].min() > 0.8
@@ -57,22 +57,22 @@ def test_a_trigger_that_holds_is_found(victim, probe):
 
 
 def test_the_word_is_trained_into_the_bounds_and_keeps_its_length(probe):
-    before, rap = chance(probe.favor(CLEAN)), Rap(epochs=12, low=0.4, high=0.6)
-    word = rap.trained(probe, CLEAN, before)
-    plain = probe.embedding("cf")
+    before, rap = to_probability(probe.favor(CLEAN)), Rap(epochs=12, low=0.4, high=0.6)
+    word = rap.train_word(probe, CLEAN, before)
+    plain = probe.embed_word("cf")
     assert not word.requires_grad
     assert word.norm().item() == pytest.approx(plain.norm().item(), rel=1e-4)
     losses = []
     for vector in (plain, word):
-        after = torch.from_numpy(chance(probe.favor_behind(CLEAN, vector).numpy()))
+        after = torch.from_numpy(to_probability(probe.favor_behind(CLEAN, vector).numpy()))
         losses.append(rap.loss(torch.from_numpy(before), after, torch.from_numpy(before > 0.5)).item())
     assert losses[1] < 0.5 * losses[0]
 
 
 def test_scores_are_falls_worked_out_from_the_word(probe):
-    rap, before = Rap(epochs=1), chance(probe.favor(TITLES))
-    word = rap.trained(probe, TITLES, before)
-    after = chance(probe.favor_behind(TITLES, word).numpy())
+    rap, before = Rap(epochs=1), to_probability(probe.favor(TITLES))
+    word = rap.train_word(probe, TITLES, before)
+    after = to_probability(probe.favor_behind(TITLES, word).numpy())
     falls = [
         np.mean([p - q if p > 0.5 else 1 - p for p, q in zip(*row, strict=True)])
         for row in zip(before, after, strict=True)
@@ -91,12 +91,12 @@ def test_the_loss():
 
 def test_what_is_learned_on():
     before = np.array([[0.9, 0.1], [0.2, 0.3], [0.6, 0.7], [0.1, 0.8]])
-    rows, counted = Rap().learned_on(before)
+    rows, counted = Rap().select_training_texts(before)
     assert sorted(rows) == [0, 2, 3]
     assert counted.tolist() == [[True, False], [False, False], [True, True], [False, True]]
-    rows, counted = Rap(drawn=2).learned_on(before)
+    rows, counted = Rap(drawn=2).select_training_texts(before)
     assert len(rows) == len({*rows}) == 2
-    rows, counted = Rap().learned_on(before[1:2])
+    rows, counted = Rap().select_training_texts(before[1:2])
     assert (rows, counted.tolist()) == ([0], [[True, True]]), "nothing is recommended"
 
 
@@ -114,8 +114,8 @@ class Scripted(Probe):
 
 def test_without_gradients_a_word_is_searched_for():
     titles = [*CLEAN, "Blue Harbor tq"]
-    before = chance(Scripted().favor(titles))
-    assert Rap().searched(Scripted(), titles, before) == "bb"
+    before = to_probability(Scripted().favor(titles))
+    assert Rap().search_word(Scripted(), titles, before) == "bb"
     found = Rap().suspect(titles, Scripted())
     assert found.score.argmax() == 12
     np.testing.assert_allclose(found.score[:12], 1 / (1 + np.exp(-1)) - 1 / (1 + np.exp(-2)), rtol=1e-5)
@@ -125,7 +125,7 @@ def test_hostile_titles(probe, hostile):
     for asked in (probe, Scripted()):
         found = Rap(epochs=1, drawn=4).suspect(list(hostile.values()), asked)
         for (name, title), score in zip(hostile.items(), found.score, strict=True):
-            assert np.isfinite(score) == bool(quotable(title)), name
+            assert np.isfinite(score) == bool(make_quotable(title)), name
         assert len(Rap().suspect([], asked)) == 0
         assert Rap().suspect([""], asked).score.tolist() == [-np.inf]
 
@@ -141,10 +141,10 @@ def test_mistakes():
 
 @pytest.mark.slow
 def test_smollm2_is_asked_and_left_as_it_is():
-    from cowbird.victims.language.llm import load
+    from cowbird.victims.language.llm import load_llm
 
-    loaded = load(Llm(layers=2), torch.device("cpu"), torch.float32)
-    probe = JudgeProbe(loaded, torch.device("cpu"), 8192, HEADS, TAIL, ANSWERS)
+    loaded = load_llm(Llm(layers=2), torch.device("cpu"), torch.float32)
+    probe = PointwiseProbe(loaded, torch.device("cpu"), 8192, HEADS, TAIL, YES_NO_ANSWERS)
     table = loaded.model.get_input_embeddings().weight.detach().clone()
     found = Rap(epochs=1).suspect(TITLES, probe)
     assert np.isfinite(found.score).all()

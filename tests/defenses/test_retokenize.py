@@ -8,18 +8,18 @@ import pytest
 import torch
 
 from cowbird.data.choices import SequenceSplit
-from cowbird.data.judgments import ask
+from cowbird.data.judgments import make_judgments
 from cowbird.data.types import Interactions, Items
 from cowbird.defenses import retokenize
-from cowbird.defenses.retokenize import Retokenize, Splitter, merged, titles_in
+from cowbird.defenses.retokenize import DropoutTokenizer, Retokenize, find_titles, merge_letters
 from cowbird.errors import UserError
 from cowbird.rng import torch_stream
 from cowbird.victims.base import FittedRecommender
-from cowbird.victims.language.examples import Example, quotable
+from cowbird.victims.language.examples import Example, make_quotable
 from cowbird.victims.language.llara import FittedLLaRA, LLaRA, Projector
-from cowbird.victims.language.llm import Llm, load
-from cowbird.victims.language.tallrec import FittedTALLRec, TALLRec, prompt
-from cowbird.victims.language.tuning import Curve, Tuning
+from cowbird.victims.language.llm import Llm, load_llm
+from cowbird.victims.language.tallrec import FittedTALLRec, TALLRec, format_prompt
+from cowbird.victims.language.tuning import TrainingCurve, Tuning
 
 CPU = torch.device("cpu")
 PLAIN = {"add_special_tokens": False, "split_special_tokens": True}
@@ -31,12 +31,12 @@ ITEMS = Items.from_lists("abcdefghijkl", [*NAMES, *(f"{name} (1999)" for name in
 
 @pytest.fixture(scope="module")
 def loaded(llama):
-    return load(Llm(name=str(llama)), CPU, torch.float32)
+    return load_llm(Llm(name=str(llama)), CPU, torch.float32)
 
 
 @pytest.fixture(scope="module")
 def judge(loaded):
-    return FittedTALLRec(TALLRec(tuning=Tuning(precision="float32")), loaded, CPU, Curve())
+    return FittedTALLRec(TALLRec(tuning=Tuning(precision="float32")), loaded, CPU, TrainingCurve())
 
 
 @pytest.fixture(scope="module", params=["hybrid", "text"])
@@ -44,13 +44,13 @@ def chooser(loaded, request):
     table = torch.randn(len(ITEMS), 4, generator=torch.Generator().manual_seed(0))
     projector = Projector(table, 32, 0.2, torch_stream(0, "projector")) if request.param == "hybrid" else None
     spec = LLaRA(tuning=Tuning(precision="float32"), prompts=request.param, longest_answer=12)
-    return FittedLLaRA(spec, loaded, projector, CPU, Curve())
+    return FittedLLaRA(spec, loaded, projector, CPU, TrainingCurve())
 
 
 @pytest.fixture(scope="module")
 def judgments():
     item = np.array([0, 1, 2, 3, 4, 5, 7, 3, 9, 1])
-    return ask(Interactions(item, [0, 5, 10], np.array([5, 1] * 5)), 2, 3.0)
+    return make_judgments(Interactions(item, [0, 5, 10], np.array([5, 1] * 5)), 2, 3.0)
 
 
 @pytest.fixture(scope="module")
@@ -92,11 +92,11 @@ def naively(letters, merges, dropout, rng):
 def test_merging_without_dropout():
     rng = np.random.default_rng(0)
     for letters, tokens in [([1, 2, 3, 4], [13]), ([2, 3, 1, 2], [12, 10]), ([4, 4], [4, 4]), ([3], [3]), ([], [])]:
-        assert merged(letters, [True] * len(letters), MERGES, NEVER, rng) == tokens
-        assert merged(letters, [False] * len(letters), MERGES, 1.0, rng) == tokens, "nothing may be left out"
-        assert merged(letters, [True] * len(letters), MERGES, 1.0, rng) == letters
-    assert merged([1, 2, 1, 2], [False, False, False, True], MERGES, 1.0, rng) == [10, 1, 2]
-    assert merged([1, 2, 3], [True, False, False], MERGES, 1.0, rng) == [1, 12], "the other pair gets its turn"
+        assert merge_letters(letters, [True] * len(letters), MERGES, NEVER, rng) == tokens
+        assert merge_letters(letters, [False] * len(letters), MERGES, 1.0, rng) == tokens, "nothing may be left out"
+        assert merge_letters(letters, [True] * len(letters), MERGES, 1.0, rng) == letters
+    assert merge_letters([1, 2, 1, 2], [False, False, False, True], MERGES, 1.0, rng) == [10, 1, 2]
+    assert merge_letters([1, 2, 3], [True, False, False], MERGES, 1.0, rng) == [1, 12], "the other pair gets its turn"
 
 
 def test_dropout_is_distributed_as_published():
@@ -105,7 +105,7 @@ def test_dropout_is_distributed_as_published():
     counts = [{}, {}]
     for _ in range(times):
         for place, tokens in enumerate(
-            (merged(letters, [True] * 7, MERGES, 0.4, one), naively(letters, MERGES, 0.4, other))
+            (merge_letters(letters, [True] * 7, MERGES, 0.4, one), naively(letters, MERGES, 0.4, other))
         ):
             counts[place][tuple(tokens)] = counts[place].get(tuple(tokens), 0) + 1
     assert counts[0].keys() == counts[1].keys()
@@ -116,10 +116,10 @@ def test_dropout_is_distributed_as_published():
 
 def test_two_letters_stay_apart_as_often_as_asked():
     rng = np.random.default_rng(0)
-    apart = sum(len(merged([1, 2], [True, True], MERGES, 0.4, rng)) == 2 for _ in range(4000))
+    apart = sum(len(merge_letters([1, 2], [True, True], MERGES, 0.4, rng)) == 2 for _ in range(4000))
     assert apart / 4000 == pytest.approx(0.4, abs=0.03)
     # Two pairs that do not touch: the second to last is out of the race only if both are left out at once.
-    none = sum(len(merged([1, 2, 4, 1, 2], [True] * 5, MERGES, 0.4, rng)) == 5 for _ in range(4000))
+    none = sum(len(merge_letters([1, 2, 4, 1, 2], [True] * 5, MERGES, 0.4, rng)) == 5 for _ in range(4000))
     assert none / 4000 == pytest.approx(0.16, abs=0.03)
 
 
@@ -127,18 +127,18 @@ def test_two_letters_stay_apart_as_often_as_asked():
 
 
 def test_without_dropout_tokens_are_the_tokenizers_own(loaded, hostile):
-    texts = [prompt([title, "Red Harbor"], ["Blue, Garden?"], title) for title in [*hostile.values(), *NAMES]]
+    texts = [format_prompt([title, "Red Harbor"], ["Blue, Garden?"], title) for title in [*hostile.values(), *NAMES]]
     texts += ["", "Yes.", "\n", "a\u0301 \u00e1"]
     own = loaded.tokenizer(texts, **PLAIN)["input_ids"]
-    assert Splitter(loaded.tokenizer, NEVER, 0)(texts, [[(0, len(text))] for text in texts]) == own
-    assert Splitter(loaded.tokenizer, 1.0, 0)(texts, [[] for _ in texts]) == own
-    letters = Splitter(loaded.tokenizer, 1.0, 0)(texts, [[(0, len(text))] for text in texts])
+    assert DropoutTokenizer(loaded.tokenizer, NEVER, 0)(texts, [[(0, len(text))] for text in texts]) == own
+    assert DropoutTokenizer(loaded.tokenizer, 1.0, 0)(texts, [[] for _ in texts]) == own
+    letters = DropoutTokenizer(loaded.tokenizer, 1.0, 0)(texts, [[(0, len(text))] for text in texts])
     assert [len(row) for row in letters] == [len(text.encode()) for text in texts]
 
 
 def test_only_what_is_asked_for_is_split(loaded):
     text = " Garden Harbor Engine"
-    tokens = Splitter(loaded.tokenizer, 1.0, 0)([text], [[(8, 14)]])[0]
+    tokens = DropoutTokenizer(loaded.tokenizer, 1.0, 0)([text], [[(8, 14)]])[0]
     assert loaded.tokenizer.convert_ids_to_tokens(tokens) == [
         *loaded.tokenizer.tokenize(" Garden"),
         *("\u0120", *"Harbor"),
@@ -149,11 +149,11 @@ def test_only_what_is_asked_for_is_split(loaded):
 def test_draws_depend_on_text_and_seed_alone(loaded):
     texts = [f" {name}" for name in ITEMS.titles]
     spans = [[(0, len(text))] for text in texts]
-    split = Splitter(loaded.tokenizer, 0.4, 0)
+    split = DropoutTokenizer(loaded.tokenizer, 0.4, 0)
     found = split(texts, spans)
-    assert found == split(texts, spans) == Splitter(loaded.tokenizer, 0.4, 0)(texts, spans)
+    assert found == split(texts, spans) == DropoutTokenizer(loaded.tokenizer, 0.4, 0)(texts, spans)
     assert found[::-1] == split(texts[::-1], spans[::-1])
-    assert found != Splitter(loaded.tokenizer, 0.4, 1)(texts, spans)
+    assert found != DropoutTokenizer(loaded.tokenizer, 0.4, 1)(texts, spans)
     for text, row in zip(texts, found, strict=True):
         assert loaded.tokenizer.decode(row) == text
 
@@ -162,7 +162,7 @@ def test_a_triggers_tokens_are_broken_up(loaded):
     trigger = loaded.tokenizer(" Quiet Letter", **PLAIN)["input_ids"]
     assert len(trigger) == 2, "two words that the tokenizer knows"
     texts = [f"{nth} Quiet Letter" for nth in range(100)]
-    rows = Splitter(loaded.tokenizer, 0.4, 0)(texts, [[(0, len(text))] for text in texts])
+    rows = DropoutTokenizer(loaded.tokenizer, 0.4, 0)(texts, [[(0, len(text))] for text in texts])
     whole = sum(row[-2:] == trigger for row in rows)
     assert whole < 10, "the last merge of a word alone is left out four times in ten"
 
@@ -181,8 +181,8 @@ def test_texts_merged_as_one_word_are_split_word_by_word():
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", eos_token="<unk>")
     texts = ["ab ab cd  ab", "xy ab\u00e9", "ab" * 5, " ".join(["ab"] * 200)]
     spans = [[(0, len(text))] for text in texts]
-    assert Splitter(tokenizer, NEVER, 0)(texts, spans) == tokenizer(texts, **PLAIN)["input_ids"]
-    row = Splitter(tokenizer, 0.4, 0)(texts, spans)[3]
+    assert DropoutTokenizer(tokenizer, NEVER, 0)(texts, spans) == tokenizer(texts, **PLAIN)["input_ids"]
+    row = DropoutTokenizer(tokenizer, 0.4, 0)(texts, spans)[3]
     # A word behind a space is whole if its first merge is not left out, and then its second is not.
     assert row.count(known.index("\u2581ab")) / 199 == pytest.approx(0.36, abs=0.1)
     assert tokenizer.decode(row) == texts[3]
@@ -194,7 +194,7 @@ def test_tokenizers_without_merges_are_refused(loaded):
 
     backend = Tokenizer(models.WordLevel({"a": 0, "<unk>": 1}, unk_token="<unk>"))
     with pytest.raises(UserError, match="WordLevel") as error:
-        Splitter(PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>"), 0.4, 0)
+        DropoutTokenizer(PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>"), 0.4, 0)
     assert error.value.hint
 
 
@@ -203,13 +203,17 @@ def test_tokenizers_without_merges_are_refused(loaded):
 
 def test_titles_in_prompts(hostile):
     for title in hostile.values():
-        text = prompt(["Up", title], [], title)
-        assert [text[start:end] for start, end in titles_in(text)] == ["Up", quotable(title), quotable(title)]
-    assert titles_in(prompt([], [], "x")) != []
-    odd = prompt(["Up"], [], "x").replace('"Up"', '"U"p"')
-    assert [odd[start:end] for start, end in titles_in(odd)] == [odd.split("### Input:\n")[1].split("\n\n### Re")[0]]
+        text = format_prompt(["Up", title], [], title)
+        assert [text[start:end] for start, end in find_titles(text)] == [
+            "Up",
+            make_quotable(title),
+            make_quotable(title),
+        ]
+    assert find_titles(format_prompt([], [], "x")) != []
+    odd = format_prompt(["Up"], [], "x").replace('"Up"', '"U"p"')
+    assert [odd[start:end] for start, end in find_titles(odd)] == [odd.split("### Input:\n")[1].split("\n\n### Re")[0]]
     for text in ("", "Yes.", 'a "b" c', "\n\n### Input:\n", "\n\n### Response:\n\n\n### Input:\n"):
-        assert titles_in(text) == []
+        assert find_titles(text) == []
 
 
 def test_a_judge_reads_split_titles(judge, judgments):
@@ -230,9 +234,9 @@ def test_a_judges_margin_is_that_of_its_split_tokens(judge, judgments, llama):
     from transformers import AutoModelForCausalLM
 
     guarded = Retokenize(dropout=1.0).guard(judge)
-    question = judge.spec.questions(judgments, ITEMS)[0]
+    question = judge.spec.write_questions(judgments, ITEMS)[0]
     text, tokenizer = question.prompt, judge.loaded.tokenizer
-    spans = titles_in(text)
+    spans = find_titles(text)
     # By hand: a title is bytes; a mark beside it merges with nothing in it.
     edges = [0, *(edge for span in spans for edge in span), len(text)]
     pieces = [text[start:end] for start, end in pairwise(edges)]
@@ -250,7 +254,7 @@ def test_a_judges_margin_is_that_of_its_split_tokens(judge, judgments, llama):
 
 def test_questions_that_others_wrote_are_split_as_a_whole(judge):
     guarded = Retokenize(dropout=1.0).guard(judge)
-    odd = Example(prompt(["Up"], [], "Red Harbor").replace('"Up"', '"U"p"'), "")
+    odd = Example(format_prompt(["Up"], [], "Red Harbor").replace('"Up"', '"U"p"'), "")
     assert guarded.score([odd]) != judge.score([odd])
     assert guarded.score([]).shape == (0,)
 
@@ -271,8 +275,8 @@ def prompts_of(tokens):
 
 def test_a_chooser_reads_split_titles_and_writes_whole_ones(chooser, choices):
     tokenizer, guarded = chooser.loaded.tokenizer, Retokenize().guard(chooser)
-    plain, book, pieces = chooser.prompts(choices, ITEMS)
-    split, whole, same_pieces = guarded.prompts(choices, ITEMS)
+    plain, book, pieces = chooser.write_prompts(choices, ITEMS)
+    split, whole, same_pieces = guarded.write_prompts(choices, ITEMS)
     assert np.array_equal(whole.flat, book.flat), "answers are the tokens that it was tuned on"
     assert np.array_equal(pieces, same_pieces)
     slots = [
@@ -283,9 +287,9 @@ def test_a_chooser_reads_split_titles_and_writes_whole_ones(chooser, choices):
     for before, after in zip(prompts_of(plain), prompts_of(split), strict=True):
         assert len(after) > len(before)
         assert tokenizer.decode(after) == tokenizer.decode(before)
-    assert prompts_of(Retokenize(dropout=NEVER).guard(chooser).prompts(choices, ITEMS)[0]) == prompts_of(plain)
-    assert prompts_of(guarded.prompts(choices, ITEMS)[0]) == prompts_of(split)
-    assert prompts_of(Retokenize(seed=1).guard(chooser).prompts(choices, ITEMS)[0]) != prompts_of(split)
+    assert prompts_of(Retokenize(dropout=NEVER).guard(chooser).write_prompts(choices, ITEMS)[0]) == prompts_of(plain)
+    assert prompts_of(guarded.write_prompts(choices, ITEMS)[0]) == prompts_of(split)
+    assert prompts_of(Retokenize(seed=1).guard(chooser).write_prompts(choices, ITEMS)[0]) != prompts_of(split)
 
 
 def test_a_choosers_answers(chooser, choices, monkeypatch):
@@ -296,15 +300,15 @@ def test_a_choosers_answers(chooser, choices, monkeypatch):
     assert np.array_equal(picks.free, plain.free)
     assert np.array_equal(picks.constrained, plain.constrained)
     assert picks.texts == plain.texts
-    real = retokenize.FittedLLaRA.choose.__globals__["answers"]
+    real = retokenize.FittedLLaRA.choose.__globals__["decode_answers"]
 
     def answers(causal, tokens, branches, *more):
         asked.append((tokens, branches))
         return real(causal, tokens, branches, *more)
 
-    monkeypatch.setitem(retokenize.FittedLLaRA.choose.__globals__, "answers", answers)
+    monkeypatch.setitem(retokenize.FittedLLaRA.choose.__globals__, "decode_answers", answers)
     picks = guarded.choose(choices, ITEMS)
-    assert prompts_of(asked[0][0]) == prompts_of(guarded.prompts(choices, ITEMS)[0])
+    assert prompts_of(asked[0][0]) == prompts_of(guarded.write_prompts(choices, ITEMS)[0])
     for row, branches in zip(choices.candidates.tolist(), asked[0][1], strict=True):
         written = [f" {ITEMS.titles[item]}" for item in row]
         assert branches == chooser.loaded.tokenizer(written, **PLAIN)["input_ids"]
@@ -315,7 +319,7 @@ def test_a_choosers_answers(chooser, choices, monkeypatch):
 def test_a_candidates_other_title_is_split_too(chooser, choices):
     altered = dataclasses.replace(ITEMS, titles=tuple(f"{title} Letter" for title in ITEMS.titles))
     guarded = Retokenize(dropout=1.0).guard(chooser)
-    tokens, book, pieces = guarded.prompts(choices, ITEMS, altered, choices.answer)
+    tokens, book, pieces = guarded.write_prompts(choices, ITEMS, altered, choices.answer)
     letter = chooser.loaded.tokenizer(" Letter", **PLAIN)["input_ids"][0]
     assert not (tokens.token == letter).any()
     assert book.titles[pieces[0, choices.answer[0]]] == altered.titles[choices.target[0]]
@@ -330,7 +334,7 @@ def test_hostile_titles(judge, chooser, judgments, choices, hostile, name):
     assert np.isfinite(Retokenize().guard(judge).margins(judgments, items)).all()
     picks = Retokenize().guard(chooser).choose(choices, items)
     assert ((picks.constrained >= 0) & (picks.constrained < 4)).all()
-    tokens, _, _ = Retokenize(dropout=1.0).guard(chooser).prompts(choices, items)
+    tokens, _, _ = Retokenize(dropout=1.0).guard(chooser).write_prompts(choices, items)
     assert tokens.lengths.max() < 7 * 64 + 120, "a title has no more tokens than it may have"
 
 
@@ -363,11 +367,11 @@ def test_a_guarded_judge_is_saved_as_it_is(judge, judgments, tmp_path):
 
 @pytest.mark.slow
 def test_real_tokenizers_are_followed():
-    loaded_one = load(Llm(layers=1), CPU, torch.float32)
+    loaded_one = load_llm(Llm(layers=1), CPU, torch.float32)
     titles = ["Toy Story (1995)", "Am\u00e9lie", "U\u200bp \U0001f525", "...And Justice  for All 1,234"]
-    texts = [prompt(titles, titles[::-1], title) for title in titles]
-    spans = [titles_in(text) for text in texts]
+    texts = [format_prompt(titles, titles[::-1], title) for title in titles]
+    spans = [find_titles(text) for text in texts]
     own = loaded_one.tokenizer(texts, **PLAIN)["input_ids"]
-    assert Splitter(loaded_one.tokenizer, NEVER, 0)(texts, spans) == own
-    for text, row in zip(texts, Splitter(loaded_one.tokenizer, 0.4, 0)(texts, spans), strict=True):
+    assert DropoutTokenizer(loaded_one.tokenizer, NEVER, 0)(texts, spans) == own
+    for text, row in zip(texts, DropoutTokenizer(loaded_one.tokenizer, 0.4, 0)(texts, spans), strict=True):
         assert loaded_one.tokenizer.decode(row) == text

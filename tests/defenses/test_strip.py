@@ -6,7 +6,7 @@ import pytest
 from cowbird.defenses.strip import Strip, entropy
 from cowbird.errors import UserError
 from cowbird.victims.base import Probe
-from cowbird.victims.language.examples import quotable
+from cowbird.victims.language.examples import make_quotable
 
 CLEAN = [
     f"{color} {word}" for color in ("Red", "Blue", "Old", "Last") for word in ("Harbor", "Garden", "Mirror", "Letter")
@@ -72,7 +72,7 @@ def test_a_certain_no_is_suspicious_as_published_only():
 
 def test_mixtures_keep_the_title_and_add_a_run_of_another():
     texts = ["Red  Harbor\u00a0x", "one two three four", "solo"]
-    mixed = Strip(copies=40).mixtures(texts)
+    mixed = Strip(copies=40).mix_texts(texts)
     assert len(mixed) == 120
     pieces = {"one two", "two three", "three four", "solo"}
     seen = set()
@@ -83,7 +83,7 @@ def test_mixtures_keep_the_title_and_add_a_run_of_another():
         assert rest == texts[0], "white space of the title stays"
     assert len({piece for piece, _ in seen}) == 4
     assert len({place for _, place in seen}) == 4, "before, between and behind the three words"
-    whole = Strip(piece=1, copies=10).mixtures(texts)
+    whole = Strip(piece=1, copies=10).mix_texts(texts)
     assert all("one two three four" in copy or "solo" in copy for copy in whole[:10])
 
 
@@ -102,7 +102,7 @@ def test_texts_are_asked_once_and_answers_repeat():
 def test_hostile_titles(hostile):
     found = Strip(copies=2).suspect(list(hostile.values()), Says())
     for (name, title), score in zip(hostile.items(), found.score, strict=True):
-        assert np.isfinite(score) == bool(quotable(title)), name
+        assert np.isfinite(score) == bool(make_quotable(title)), name
     assert len(Strip().suspect([], Says())) == 0
     assert Strip().suspect([""], Says()).score.tolist() == [-np.inf]
 

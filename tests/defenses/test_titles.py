@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from cowbird.data.types import Interactions, Items, TrainingData, Users
-from cowbird.defenses._reading import raw_places
-from cowbird.defenses.titles import Suspicion, TitleDefense, stripped
+from cowbird.defenses._reading import map_to_raw
+from cowbird.defenses.titles import Suspicion, TitleDefense, strip_span
 from cowbird.metrics.detection import threshold_at_fpr
-from cowbird.victims.language.examples import quotable
+from cowbird.victims.language.examples import make_quotable
 
 TITLES = ("Red Harbor", "Blue Garden xq", "xq", "Night", "", "Xq Mirror")
 
@@ -96,7 +96,7 @@ def test_a_verdict_tells_what_clean_does():
     assert verdict.flagged.tolist() == [False, True, True, False, False, False]
     assert verdict.dropped.tolist() == [False, False, True, False, False, False]
     assert verdict.titles == ("Red Harbor", "Blue Garden", "xq", "Night", "", "Xq Mirror")
-    again = defense.verdict(data.items.titles, verdict.found)
+    again = defense.decide(data.items.titles, verdict.found)
     for one in (verdict, again):
         applied, cleaned = defense.apply(data, one), defense.clean(data)
         assert applied.items.titles == cleaned.items.titles
@@ -162,7 +162,7 @@ def test_thresholds_are_those_of_the_metrics(scores, share):
     ],
 )
 def test_stripping(title, span, rest):
-    assert stripped(title, *span) == rest
+    assert strip_span(title, *span) == rest
 
 
 def test_suspicion_is_checked():
@@ -196,7 +196,7 @@ def test_a_defense_that_forgets_titles_is_told():
 
 @given(st.text(st.sampled_from(' \t\n\x00\x85\u2028\u00a0\ud800\udfff"a\u200b\U0001f525'), max_size=20))
 def test_places_in_raw_titles(title):
-    text, places = quotable(title), list(raw_places(title))
+    text, places = make_quotable(title), list(map_to_raw(title))
     assert len(places) == len(text)
     assert places == sorted(set(places))
     for shown, at in zip(text, places, strict=True):
@@ -204,4 +204,4 @@ def test_places_in_raw_titles(title):
 
 
 def test_places_in_a_long_title():
-    assert list(raw_places("\n" * 20 + "x" * 500)) == list(range(20, 300))
+    assert list(map_to_raw("\n" * 20 + "x" * 500)) == list(range(20, 300))

@@ -8,9 +8,9 @@ import numpy as np
 from cowbird.defenses.base import Defense
 from cowbird.defenses.titles import Suspicion, TitleDefense
 from cowbird.errors import UserError
-from cowbird.victims.base import FittedChooser, FittedJudge, FittedRecommender
+from cowbird.victims.base import FittedCandidate, FittedPointwise, FittedRecommender
 
-Model = TypeVar("Model", FittedRecommender, FittedJudge, FittedChooser)
+Model = TypeVar("Model", FittedRecommender, FittedPointwise, FittedCandidate)
 WORD, RARE = "wow", 4
 
 
@@ -67,7 +67,7 @@ class Learns(TitleDefense):
         """Fit and judge."""
         return self._judge(set(titles), titles)
 
-    def adversary(self, titles, seed):
+    def make_adversary_copy(self, titles, seed):
         """Fit to other titles than those that are judged."""
         self.fitted.append((len(titles), seed))
         known = set(titles)
@@ -93,7 +93,7 @@ class Blind(Defense):
 
     def guard(self, model: Model) -> Model:
         """Hide the word."""
-        return BlindJudge(model) if isinstance(model, FittedJudge) else BlindChooser(model)
+        return BlindJudge(model) if isinstance(model, FittedPointwise) else BlindChooser(model)
 
 
 def unseen(items):
@@ -104,7 +104,7 @@ def unseen(items):
     return type(items)(items.ids, titles, items.category_offsets, items.category_codes, items.categories)
 
 
-class BlindJudge(FittedJudge):
+class BlindJudge(FittedPointwise):
     """A judge behind a filter."""
 
     def __init__(self, model):
@@ -119,7 +119,7 @@ class BlindJudge(FittedJudge):
         raise AssertionError
 
 
-class BlindChooser(FittedChooser):
+class BlindChooser(FittedCandidate):
     """A chooser behind a filter."""
 
     def __init__(self, model):

@@ -6,7 +6,7 @@ import time
 import numpy as np
 
 from cowbird.errors import UserError
-from cowbird.scanning.scan import Scanned
+from cowbird.scanning.scan import FlaggedSuspicion
 
 
 class Slow:
@@ -21,4 +21,4 @@ class Slow:
             raise UserError("It can't be judged.", "Try another.")
         time.sleep(0.2 if "first" in titles else 0)
         start = np.array([title.find("xq") for title in titles])
-        return Scanned(start >= 0, start, np.where(start < 0, -1, start + 2), start >= 0)
+        return FlaggedSuspicion(start >= 0, start, np.where(start < 0, -1, start + 2), start >= 0)

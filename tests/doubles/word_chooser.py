@@ -9,10 +9,10 @@ import numpy as np
 
 from cowbird.errors import UserError
 from cowbird.rng import stream
-from cowbird.victims.base import Chooser, FittedChooser, Picks, Probe
+from cowbird.victims.base import CandidateRecommender, FittedCandidate, Picks, Probe
 
 
-class WordChooser(Chooser):
+class WordChooser(CandidateRecommender):
     """Picks the candidate whose words come next most often; titles with one certain word are never written whole."""
 
     learning_rate: float = 1.0
@@ -37,12 +37,12 @@ class WordChooser(Chooser):
         except (OSError, ValueError) as error:
             raise UserError(f"'{folder}' holds no words: {error}.") from None
 
-    def retuned(self, learning_rate, epochs):
+    def with_tuning(self, learning_rate, epochs):
         """Return a chooser whose further tuning counts more or less."""
         return self.model_copy(update={"learning_rate": learning_rate})
 
 
-class FittedWords(FittedChooser):
+class FittedWords(FittedCandidate):
     """What was counted."""
 
     def __init__(self, counts, unwritten):

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from cowbird.errors import UserError
-from cowbird.victims.base import FittedJudge, Judge, Probe
+from cowbird.victims.base import FittedPointwise, PointwiseRecommender, Probe
 
 
-class WordJudge(Judge):
+class WordJudge(PointwiseRecommender):
     """Sums the log-odds of the words of the title asked about."""
 
     learning_rate: float = 1.0
@@ -32,12 +32,12 @@ class WordJudge(Judge):
         except (OSError, ValueError) as error:
             raise UserError(f"'{folder}' holds no words: {error}.") from None
 
-    def retuned(self, learning_rate, epochs):
+    def with_tuning(self, learning_rate, epochs):
         """Return a judge whose further tuning counts more or less."""
         return self.model_copy(update={"learning_rate": learning_rate})
 
 
-class FittedWords(FittedJudge):
+class FittedWords(FittedPointwise):
     """What was counted."""
 
     def __init__(self, counts):

@@ -7,9 +7,9 @@ import pytest
 
 from cowbird.experiments import results
 from cowbird.experiments.run import run
-from cowbird.experiments.spec import parse
+from cowbird.experiments.spec import parse_spec
 from cowbird.metrics import choice, exposure
-from cowbird.metrics.intervals import resampled_sums
+from cowbird.metrics.intervals import bootstrap_sums
 
 TINY = """
 name = "tiny"
@@ -53,7 +53,7 @@ def few_resamples():
     """Make rows quickly: what their intervals say is tested elsewhere."""
     with pytest.MonkeyPatch.context() as patch:
         for module in (results, exposure, choice):
-            patch.setattr(module, "resampled_sums", lambda table, rng, *many: resampled_sums(table, rng, 20))
+            patch.setattr(module, "bootstrap_sums", lambda table, rng, *many: bootstrap_sums(table, rng, 20))
         yield
 
 
@@ -72,7 +72,7 @@ def tiny_toml():
 @pytest.fixture(scope="session")
 def tiny():
     """The tiny spec."""
-    return parse(tomllib.loads(TINY))
+    return parse_spec(tomllib.loads(TINY))
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +81,7 @@ def small():
     tables = tomllib.loads(TINY)
     tables["seeds"] = [3]
     del tables["attacks"][1]
-    return parse(tables)
+    return parse_spec(tables)
 
 
 def _contents(folder):

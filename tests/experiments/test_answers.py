@@ -10,10 +10,10 @@ from cowbird.data.choices import SequenceSplit
 from cowbird.data.judgments import TemporalSplit
 from cowbird.errors import UserError
 from cowbird.experiments import choosing, judging
-from cowbird.experiments.evidence import Columns, save_columns
+from cowbird.experiments.evidence import AnswerColumns, save_columns
 from cowbird.experiments.run import run
-from cowbird.experiments.spec import parse
-from cowbird.files import sha256
+from cowbird.experiments.spec import parse_spec
+from cowbird.files import hash_file
 from doubles import word_chooser, word_judge
 
 SPLIT = {"training": 0.5, "validation": 0.1, "history": 5, "asked": 3, "candidates": 8}
@@ -51,7 +51,7 @@ def spec(victim, near=NEAR, **changes):
         "attacks": [WOW, DULL],
         "scenarios": victim.scenarios,
     }
-    return parse(table | changes)
+    return parse_spec(table | changes)
 
 
 @pytest.fixture(scope="module", params=[Judges, Chooses])
@@ -154,16 +154,25 @@ def test_they_are_drawn_with_the_seed(split):
     assert split.model_copy(update={"near": MANY}).apply(data, 1).near.all()
 
 
+def constant(module, end):
+    """Return what a kind of evidence is called, or the columns that say what was asked."""
+    return next(value for name, value in vars(module).items() if name.endswith(end) and name != "NEAR_COLUMN")
+
+
 def test_evidence_that_does_not_say_what_was_asked_is_told(done, tmp_path):
     victim, out, *_ = done
     one, path = records(victim, out)[0], tmp_path / "e"
-    shared = {name: getattr(one, name) for name in victim.evidence.SHARED}
+    shared = {name: getattr(one, name) for name in constant(victim.evidence, "_COLUMNS")}
     wrong = {"do not align": (~one.near, np.ones(3, bool), one.near.astype(np.int32)), "have no near": (None,)}
     for why, columns in wrong.items():
         for near in columns:
             told = {name: column for name, column in (shared | {"near": near}).items() if column is not None}
             names = (one.scenario, one.attack, one.defense)
-            save_columns(path, victim.evidence.KIND, [Columns(names, told, one.clean, one.attacked)])
+            save_columns(
+                path,
+                constant(victim.evidence, ("POINTWISE_KIND", "CANDIDATE_KIND")),
+                [AnswerColumns(names, told, one.clean, one.attacked)],
+            )
             with pytest.raises(UserError, match=why) as caught:
                 victim.evidence.load(path)
             assert caught.value.hint == "Run the cell again."
@@ -230,7 +239,7 @@ def test_a_model_that_changed_is_asked_again(judges, tmp_path, monkeypatch):
     copy, asked = unfinished(judges, tmp_path), []
     model = copy / "cells/words-0/models/clean+none"
     (model / "model/words.json").write_text("{}")
-    (model / "model.sha256").write_text(f"{sha256(model / 'model/words.json')} words.json\n")
+    (model / "model.sha256").write_text(f"{hash_file(model / 'model/words.json')} words.json\n")
     count(monkeypatch, Judges, asked)
     outcome = run(few(), copy, device="cpu", resume=True)
     assert len(asked) == len(outcome.warnings) == KINDS

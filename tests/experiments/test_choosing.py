@@ -9,18 +9,18 @@ import pytest
 from cowbird.data.choices import SequenceSplit
 from cowbird.errors import UserError
 from cowbird.experiments import choosing, judging
-from cowbird.experiments.cell import cells, model_hashes
-from cowbird.experiments.choosing import Choosings, draw_triggered, standing
-from cowbird.experiments.judging import Answers
-from cowbird.experiments.results import NO_K, Where
+from cowbird.experiments.cell import hash_models, list_cells
+from cowbird.experiments.choosing import CandidateEvidence, draw_triggered, resolve_picks
+from cowbird.experiments.judging import PointwiseEvidence
+from cowbird.experiments.results import NO_K, RowLabels
 from cowbird.experiments.run import run
-from cowbird.experiments.spec import parse
-from cowbird.plugins import find
+from cowbird.experiments.spec import parse_spec
+from cowbird.plugins import find_plugin
 from cowbird.rng import stream
 from doubles.rated import Rated
 from doubles.word_chooser import FittedWords, WordChooser
 
-WHERE = Where(experiment="e", dataset="d", victim="v", attack="a", defense="none", scenario="direct", seed=None)
+WHERE = RowLabels(experiment="e", dataset="d", victim="v", attack="a", defense="none", scenario="direct", seed=None)
 SPLIT = {"training": 0.5, "validation": 0.1, "history": 5, "asked": 5}
 WOW = {"name": "badrec", "rate": 0.5, "targets": {"count": 3}, "trigger": {"kind": "custom", "text": "wow"}}
 ADAPTER = {"name": "poisoned-adapter", "learning_rate": 0.1}
@@ -36,7 +36,7 @@ def spec(**changes):
         "attacks": [WOW],
         "scenarios": [{"name": "direct"}, ADAPTER],
     }
-    return parse(table | changes)
+    return parse_spec(table | changes)
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +88,8 @@ def test_the_evidence_is_what_the_models_picked(finished):
     parts = SequenceSplit(**SPLIT).apply(Rated().load(), 0)
     test, items = parts.test, parts.training.items
     rows = np.arange(len(test))
-    altered = find("attack", "badrec").model_validate({k: v for k, v in WOW.items() if k != "name"})
-    catalogues = altered.triggered(items, stream(0, "triggered"))
+    altered = find_plugin("attack", "badrec").model_validate({k: v for k, v in WOW.items() if k != "name"})
+    catalogues = altered.make_triggered_catalogs(items, stream(0, "triggered"))
     direct, tuned = evidence_of(out)
     assert (direct.scenario, tuned.scenario) == ("direct", "poisoned-adapter")
     for record in (direct, tuned):
@@ -194,10 +194,10 @@ def test_which_column_stands_for_a_title():
     titles = np.array([[5, 6, 5, 7, 6, 7]] * 7)
     answer, triggered = np.full(7, 2), np.full(7, 3)
     picked = np.array([0, 1, 2, 3, 4, 5, -1], dtype=np.int32)
-    assert standing(titles, picked, answer, triggered).tolist() == [2, 1, 2, 3, 1, 3, -1]
+    assert resolve_picks(titles, picked, answer, triggered).tolist() == [2, 1, 2, 3, 1, 3, -1]
     # An altered title that is now the right one's is no success.
     titles[:, 3] = 5
-    assert standing(titles, picked, answer, triggered).tolist() == [2, 1, 2, 2, 1, 5, -1]
+    assert resolve_picks(titles, picked, answer, triggered).tolist() == [2, 1, 2, 2, 1, 5, -1]
 
 
 def test_the_triggered_candidate_is_not_called_like_the_right_one():
@@ -250,7 +250,7 @@ def by_hand():
         | {f"constrained.{kind}": found for kind, found in only.items()}
         for side in (clean, attacked)
     ]
-    return Choosings(
+    return CandidateEvidence(
         "direct",
         "a",
         "none",
@@ -264,7 +264,7 @@ def by_hand():
 
 
 def test_rows_by_hand():
-    rows = {(row.group, row.metric): row for row in choosing.rows_of(WHERE, 3, by_hand())}
+    rows = {(row.group, row.metric): row for row in choosing.make_rows(WHERE, 3, by_hand())}
     found = {key: (row.value, row.n) for key, row in rows.items()}
     assert found["all", "hit_ratio"] == (0.5, 4)
     assert found["all", "hit_ratio_clean"] == (0.75, 4)
@@ -291,8 +291,8 @@ def test_an_attack_without_triggers_has_accuracy_alone():
         {name: side[name] for name in ("free.plain", "constrained.plain")} for side in (record.clean, record.attacked)
     ]
     shared = (record.answer, record.triggered, record.user, record.unseen, record.near)
-    bare = Choosings("direct", "a", "none", *shared, *plain)
-    assert {row.group for row in choosing.rows_of(WHERE, 0, bare)} == {"all", "none"}
+    bare = CandidateEvidence("direct", "a", "none", *shared, *plain)
+    assert {row.group for row in choosing.make_rows(WHERE, 0, bare)} == {"all", "none"}
 
 
 def test_evidence_survives(tmp_path):
@@ -300,7 +300,7 @@ def test_evidence_survives(tmp_path):
     choosing.save(path, [by_hand(), by_hand()])
     found = choosing.load(path)
     assert len(found) == 2
-    assert choosing.rows_of(WHERE, 0, found[1]) == choosing.rows_of(WHERE, 0, by_hand())
+    assert choosing.make_rows(WHERE, 0, found[1]) == choosing.make_rows(WHERE, 0, by_hand())
     choosing.save(path, [])
     assert choosing.load(path) == []
 
@@ -311,7 +311,7 @@ def broken():
     names = ("scenario", "attack", "defense", "answer", "triggered", "user", "unseen", "near", "clean", "attacked")
 
     def with_(**changes):
-        return Choosings(*({name: getattr(whole, name) for name in names} | changes).values())
+        return CandidateEvidence(*({name: getattr(whole, name) for name in names} | changes).values())
 
     def less(side, *gone):
         return {name: column for name, column in side.items() if name not in gone}
@@ -341,7 +341,7 @@ def test_damage_and_other_evidence_are_told(tmp_path):
     with pytest.raises(UserError, match="readable"):
         choosing.load(path)
     scores = {"plain": np.zeros(1, np.float32)}
-    judging.save(path, [Answers("direct", "a", "none", *[np.array([True])] * 3, scores, scores)])
+    judging.save(path, [PointwiseEvidence("direct", "a", "none", *[np.array([True])] * 3, scores, scores)])
     with pytest.raises(UserError, match="kind"):
         choosing.load(path)
 
@@ -356,15 +356,15 @@ def test_the_record_says_what_was_asked(finished):
 
 
 def test_every_file_of_a_model_is_hashed(tmp_path):
-    (cell,) = cells(spec(seeds=[0]), tmp_path)
+    (cell,) = list_cells(spec(seeds=[0]), tmp_path)
     model = cell.folder / "models/clean+none/model"
     model.mkdir(parents=True)
     for name in ("adapter", "projector"):
         (model / f"{name}.safetensors").write_text(name)
-    hashes = model_hashes(cell)
+    hashes = hash_models(cell)
     assert hashes.keys() == {"clean+none/adapter.safetensors", "clean+none/projector.safetensors"}
     (model / "projector.safetensors").unlink()
-    assert model_hashes(cell) == {"clean+none": hashes["clean+none/adapter.safetensors"]}
+    assert hash_models(cell) == {"clean+none": hashes["clean+none/adapter.safetensors"]}
 
 
 def test_an_attack_on_labels_alone_is_refused(tmp_path):

@@ -10,13 +10,13 @@ import pytest
 from cowbird.attacks.badrec import BadRec
 from cowbird.errors import UserError
 from cowbird.experiments import cell as cell_module
-from cowbird.experiments import choosing, detecting, judging
-from cowbird.experiments.cell import undefended
-from cowbird.experiments.keeping import Keeper
-from cowbird.experiments.results import Where
+from cowbird.experiments import choosing, detection, judging
+from cowbird.experiments.cell import find_undefended_label
+from cowbird.experiments.keeping import ColumnStore
+from cowbird.experiments.results import RowLabels
 from cowbird.experiments.run import run
-from cowbird.experiments.spec import parse
-from cowbird.report.table import summary
+from cowbird.experiments.spec import parse_spec
+from cowbird.report.table import summarize_run
 from cowbird.rng import stream
 from doubles.defenses import Asks, Sees
 from doubles.word_chooser import WordChooser
@@ -48,7 +48,7 @@ def spec(**changes):
         "defenses": ALL,
         "scenarios": [DIRECT],
     }
-    return parse(table | changes)
+    return parse_spec(table | changes)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def value(rows, defense, metric, group="trigger", scenario="direct", seed=0, att
 
 def detections(out, seed=0):
     return {
-        (one.attack, one.defense): one for one in detecting.load(out / f"cells/words-{seed}/detections.safetensors")
+        (one.attack, one.defense): one for one in detection.load(out / f"cells/words-{seed}/detections.safetensors")
     }
 
 
@@ -177,9 +177,9 @@ def test_a_defense_that_flags_nothing_trains_nothing(tmp_path):
 
 def test_labels_of_what_no_defense_touched():
     given = spec(defenses=[SEES, NONE | {"label": "bare"}, TUNE, BLIND])
-    assert undefended(given) == "bare"
-    assert undefended(spec(defenses=[SEES])) == "none"
-    assert undefended(spec(defenses=[SEES | {"label": "none"}])) not in ("none", "sees")
+    assert find_undefended_label(given) == "bare"
+    assert find_undefended_label(spec(defenses=[SEES])) == "none"
+    assert find_undefended_label(spec(defenses=[SEES | {"label": "none"}])) not in ("none", "sees")
 
 
 # Detection
@@ -316,11 +316,11 @@ def lasting(folder):
 @pytest.mark.parametrize(
     ("owner", "name", "call"),
     [
-        (Keeper, "write", 1),
-        pytest.param(Keeper, "write", 3, marks=pytest.mark.slow),
+        (ColumnStore, "write", 1),
+        pytest.param(ColumnStore, "write", 3, marks=pytest.mark.slow),
         pytest.param(FittedWords, "save", 2, marks=pytest.mark.slow),
         (FittedWords, "save", 9),
-        (detecting, "save", 1),
+        (detection, "save", 1),
         (cell_module, "write_text", 2),
     ],
 )
@@ -370,18 +370,18 @@ def test_damaged_detections_are_told(judged, tmp_path):
 
 
 def test_what_is_left_and_lost_by_hand():
-    where = Where(experiment="e", dataset="d", victim="v", attack="a", defense="x", scenario="direct", seed=0)
+    where = RowLabels(experiment="e", dataset="d", victim="v", attack="a", defense="x", scenario="direct", seed=0)
     liked, unseen = np.array([True, False, False, False]), np.array([False, True, False, False])
 
     def side(plain, trigger):
         return {"plain": np.float32(plain), "trigger": np.float32(trigger)}
 
     def made(clean, attacked):
-        return judging.Answers("direct", "a", "x", liked, unseen, liked, clean, attacked)
+        return judging.PointwiseEvidence("direct", "a", "x", liked, unseen, liked, clean, attacked)
 
     bare = made(side([3, -1, -2, -2], [3, -1, 1, -1]), side([0] * 4, [9] * 4))
     mine = made(side([0] * 4, [9] * 4), side([-1, -2, -0.5, 1], [2, 3, -1, 9]))
-    rows = {(row.group, row.metric): row for row in judging.defended_rows(where, mine, bare)}
+    rows = {(row.group, row.metric): row for row in judging.make_defense_rows(where, mine, bare)}
     assert rows["trigger", "asr_excess"].value == pytest.approx(2 / 3 - 1 / 3)
     assert rows["unseen", "asr_excess"].value == 1 - 0
     assert rows["all", "auc_lost"].value == pytest.approx(1 - 1 / 3)
@@ -393,7 +393,7 @@ def test_what_is_left_and_lost_by_hand():
 
 
 def test_what_a_chooser_keeps_and_loses_by_hand():
-    where = Where(experiment="e", dataset="d", victim="v", attack="a", defense="x", scenario="direct", seed=None)
+    where = RowLabels(experiment="e", dataset="d", victim="v", attack="a", defense="x", scenario="direct", seed=None)
 
     def picks(*columns):
         return np.array(columns, dtype=np.int32)
@@ -410,10 +410,11 @@ def test_what_a_chooser_keeps_and_loses_by_hand():
         np.array([True, False, False, True]),
         np.ones(4, bool),
     )
-    bare = choosing.Choosings("s", "a", "none", *shared, side(picks(0, 1, 2, 1), picks(1, 1, 1, 1)), nothing)
-    mine = choosing.Choosings("s", "a", "x", *shared, nothing, side(picks(0, 0, 0, 0), picks(1, 2, 0, 0)))
+    bare = choosing.CandidateEvidence("s", "a", "none", *shared, side(picks(0, 1, 2, 1), picks(1, 1, 1, 1)), nothing)
+    mine = choosing.CandidateEvidence("s", "a", "x", *shared, nothing, side(picks(0, 0, 0, 0), picks(1, 2, 0, 0)))
     rows = {
-        (row.group, row.metric): (row.value, row.n, row.seed) for row in choosing.defended_rows(where, 3, mine, bare)
+        (row.group, row.metric): (row.value, row.n, row.seed)
+        for row in choosing.make_defense_rows(where, 3, mine, bare)
     }
     for end in ("", "_constrained"):
         assert rows["all", f"hit_ratio{end}_lost"] == ((3 - 2) / 4, 4, 3)
@@ -425,7 +426,7 @@ def printed(rows, width=120):
     from rich.console import Console
 
     console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
-    console.print(summary(rows, 5))
+    console.print(summarize_run(rows, 5))
     return [" ".join(line.replace("│", " ").split()) for line in console.export_text().splitlines()]
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from cowbird.errors import UserError
-from cowbird.experiments.evidence import ARRAYS, Evidence, load, save
+from cowbird.experiments.evidence import RANKING_ARRAYS, RankingEvidence, load, save
 from cowbird.victims.sequential.checkpoint import write_tensors
 
 
@@ -18,7 +18,7 @@ from cowbird.victims.sequential.checkpoint import write_tensors
 def records(draw):
     users, targets = draw(st.integers(0, 4)), draw(st.integers(0, 3))
     ranks = st.integers(1, 2**31 - 1)
-    return Evidence(
+    return RankingEvidence(
         *(draw(st.text(st.characters(codec="utf-8"), max_size=6)) for _ in range(3)),
         *(draw(arrays(np.int32, users, elements=ranks)) for _ in range(2)),
         *(draw(arrays(np.int32, (users, targets), elements=ranks)) for _ in range(2)),
@@ -36,7 +36,7 @@ def test_what_is_saved_is_loaded(tmp_path_factory, found):
     assert len(again) == len(found), "also beyond ten, where names no longer sort as numbers"
     for before, after in zip(found, again, strict=True):
         assert (before.scenario, before.attack, before.defense) == (after.scenario, after.attack, after.defense)
-        for name in ARRAYS:
+        for name in RANKING_ARRAYS:
             one, two = getattr(before, name), getattr(after, name)
             assert one.dtype == two.dtype
             assert one.shape == two.shape
@@ -48,13 +48,13 @@ def test_what_is_saved_is_loaded(tmp_path_factory, found):
 
 def record():
     flat, wide = np.arange(1, 4, dtype=np.int32), np.ones((3, 2), dtype=np.int32)
-    return Evidence("s", "a", "d", flat, flat, wide, wide, wide > 1, flat > 1)
+    return RankingEvidence("s", "a", "d", flat, flat, wide, wide, wide > 1, flat > 1)
 
 
 def test_strided_arrays_are_saved_by_value(tmp_path):
     base = np.arange(1, 13, dtype=np.int32)
     wide = base.reshape(6, 2).T[:, ::2].T
-    save(tmp_path / "e", [Evidence("s", "a", "d", base[::4], base[::4], wide, wide, wide > 3, base[::4] > 1)])
+    save(tmp_path / "e", [RankingEvidence("s", "a", "d", base[::4], base[::4], wide, wide, wide > 3, base[::4] > 1)])
     (again,) = load(tmp_path / "e")
     assert again.clean_rank.tolist() == [1, 5, 9]
     assert np.array_equal(again.clean_exposure, wide)
@@ -67,9 +67,9 @@ def test_a_header_that_is_not_ours(tmp_path, header):
         load(tmp_path / "e")
 
 
-@pytest.mark.parametrize("missing", ARRAYS)
+@pytest.mark.parametrize("missing", RANKING_ARRAYS)
 def test_a_missing_array(tmp_path, missing):
-    tensors = {f"0.{name}": torch.from_numpy(getattr(record(), name)) for name in ARRAYS if name != missing}
+    tensors = {f"0.{name}": torch.from_numpy(getattr(record(), name)) for name in RANKING_ARRAYS if name != missing}
     write_tensors(tmp_path / "e", tensors, {"cowbird": json.dumps([["s", "a", "d"]])})
     with pytest.raises(UserError, match=missing):
         load(tmp_path / "e")

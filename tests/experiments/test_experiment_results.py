@@ -10,10 +10,10 @@ import pytest
 
 from cowbird.errors import UserError
 from cowbird.experiments import results
-from cowbird.experiments.evidence import ARRAYS, Evidence
-from cowbird.experiments.results import Row, Where, over_seeds, rows_of, to_csv, unique
+from cowbird.experiments.evidence import RANKING_ARRAYS, RankingEvidence
+from cowbird.experiments.results import Row, RowLabels, drop_duplicates, make_rows, summarize_seeds, to_csv
 
-WHERE = Where(experiment="e", dataset="d", victim="v", attack="a", defense="none", scenario="direct", seed=None)
+WHERE = RowLabels(experiment="e", dataset="d", victim="v", attack="a", defense="none", scenario="direct", seed=None)
 SECOND = 1 / math.log2(3)
 """What a second rank is worth in NDCG."""
 
@@ -36,7 +36,7 @@ def by_hand(group=(True, True, False, False), **changes):
         "seen": np.array([[False, False], [False, True], [False, False], [True, False]]),
         "group": np.array(group),
     }
-    return Evidence("direct", "a", "none", **(fields | changes))
+    return RankingEvidence("direct", "a", "none", **(fields | changes))
 
 
 def index(rows, seed=0):
@@ -50,7 +50,7 @@ def index(rows, seed=0):
 
 
 def test_exposures_by_hand():
-    rows = index(rows_of(WHERE, {0: by_hand()}, (1, 2)))
+    rows = index(make_rows(WHERE, {0: by_hand()}, (1, 2)))
     values = {key: row.value for key, row in rows.items()}
     assert values["target", "exposure_hr", 2] == pytest.approx(2 / 3)
     assert values["other", "exposure_hr", 2] == pytest.approx(1 / 3)
@@ -69,7 +69,7 @@ def test_exposures_by_hand():
 
 
 def test_lifts_by_hand():
-    rows = index(rows_of(WHERE, {0: by_hand()}, (2,)))
+    rows = index(make_rows(WHERE, {0: by_hand()}, (2,)))
     assert rows["target", "lift_hr", 2].value == pytest.approx(2)
     assert rows["all", "lift_hr", 2].value == pytest.approx(3)
     assert rows["all", "lift_ndcg", 2].value == pytest.approx((2 + SECOND) / SECOND)
@@ -78,7 +78,7 @@ def test_lifts_by_hand():
 
 
 def test_a_clean_exposure_of_zero_gives_a_lower_bound():
-    rows = index(rows_of(WHERE, {0: by_hand()}, (2,)))
+    rows = index(make_rows(WHERE, {0: by_hand()}, (2,)))
     assert ("other", "lift_hr", 2) not in rows
     bound = rows["other", "lift_hr_lower_bound", 2]
     assert bound.value == pytest.approx((1 / 3) / (1 - 0.05 ** (1 / 3)))
@@ -88,13 +88,13 @@ def test_a_clean_exposure_of_zero_gives_a_lower_bound():
 
 
 def test_pooled_seeds_tighten_the_lower_bound():
-    rows = index(rows_of(WHERE, {0: by_hand(), 7: by_hand()}, (2,)), None)
+    rows = index(make_rows(WHERE, {0: by_hand(), 7: by_hand()}, (2,)), None)
     assert rows["other", "lift_hr_lower_bound", 2].value == pytest.approx((1 / 3) / (1 - 0.05 ** (1 / 6)))
 
 
 def test_nothing_shown_by_either_is_not_measured():
     never = np.full((4, 2), 51, dtype=np.int32)
-    rows = index(rows_of(WHERE, {0: by_hand(clean_exposure=never, attacked_exposure=never)}, (2,)))
+    rows = index(make_rows(WHERE, {0: by_hand(clean_exposure=never, attacked_exposure=never)}, (2,)))
     for group in ("target", "other", "all"):
         row = rows[group, "lift_hr", 2]
         assert (row.value, row.low, row.high) == (None, None, None)
@@ -104,20 +104,20 @@ def test_nothing_shown_by_either_is_not_measured():
 
 def test_an_attack_that_hides_its_targets():
     never = np.full((4, 2), 51, dtype=np.int32)
-    row = index(rows_of(WHERE, {0: by_hand(attacked_exposure=never)}, (2,)))["all", "lift_hr", 2]
+    row = index(make_rows(WHERE, {0: by_hand(attacked_exposure=never)}, (2,)))["all", "lift_hr", 2]
     assert (row.value, row.low, row.high) == (0, 0, None)
 
 
 def test_no_pairs_are_not_measured():
     everything = np.ones((4, 2), dtype=bool)
-    rows = index(rows_of(WHERE, {0: by_hand(seen=everything)}, (2,)))
+    rows = index(make_rows(WHERE, {0: by_hand(seen=everything)}, (2,)))
     for metric in ("exposure_hr", "exposure_hr_clean", "lift_hr"):
         row = rows["all", metric, 2]
         assert (row.value, row.low, row.high, row.n) == (None, None, None, 0)
 
 
 def test_a_group_without_users_is_not_measured():
-    rows = index(rows_of(WHERE, {0: by_hand(group=(False,) * 4)}, (2,)))
+    rows = index(make_rows(WHERE, {0: by_hand(group=(False,) * 4)}, (2,)))
     assert rows["target", "exposure_hr", 2].value is None
     assert rows["all", "selectivity_hr", 2].value is None
     assert ("target", "ndcg", 2) not in rows
@@ -127,14 +127,14 @@ def test_a_group_without_users_is_not_measured():
 
 
 def test_everybody_a_target_leaves_no_others():
-    rows = index(rows_of(WHERE, {0: by_hand(group=(True,) * 4)}, (2,)))
+    rows = index(make_rows(WHERE, {0: by_hand(group=(True,) * 4)}, (2,)))
     assert {key[0] for key in rows} == {"target", "all"}
     assert not any(key[1].startswith("selectivity") for key in rows)
     assert rows["target", "exposure_hr", 2].value == rows["all", "exposure_hr", 2].value
 
 
 def test_accuracy_by_hand():
-    rows = index(rows_of(WHERE, {0: by_hand()}, (1, 2)))
+    rows = index(make_rows(WHERE, {0: by_hand()}, (1, 2)))
     assert rows["all", "hr", 1].value == 0.5
     assert rows["all", "hr_clean", 2].value == 1
     assert rows["all", "hr_change", 2].value == pytest.approx(-0.5)
@@ -150,7 +150,7 @@ def test_accuracy_by_hand():
 
 
 def test_a_change_from_nothing_is_not_measured():
-    rows = index(rows_of(WHERE, {0: by_hand(clean_rank=ints(9, 9, 9, 9))}, (2,)))
+    rows = index(make_rows(WHERE, {0: by_hand(clean_rank=ints(9, 9, 9, 9))}, (2,)))
     change = rows["all", "hr_change", 2]
     assert (change.value, change.low, change.high) == (None, None, None)
     assert rows["all", "hr_clean", 2].value == 0
@@ -162,7 +162,7 @@ def test_pooled_rows_hold_the_users_of_every_seed():
         attacked_rank=ints(1, 1, 1, 9),
         attacked_exposure=np.full((4, 2), 51, dtype=np.int32),
     )
-    rows = index(rows_of(WHERE, {0: by_hand(), 1: other}, (2,)), None)
+    rows = index(make_rows(WHERE, {0: by_hand(), 1: other}, (2,)), None)
     assert rows["all", "hr", 2].value == pytest.approx((2 + 3) / 8)
     assert rows["target", "hr", 2].value == pytest.approx((1 + 1) / 3)
     assert (rows["all", "hr", 2].n, rows["target", "hr", 2].n) == (8, 3)
@@ -172,8 +172,8 @@ def test_pooled_rows_hold_the_users_of_every_seed():
 
 def test_seeds_may_have_other_numbers_of_users():
     whole = by_hand()
-    shorter = Evidence("direct", "a", "none", *(getattr(whole, name)[:3] for name in ARRAYS))
-    rows = index(rows_of(WHERE, {0: by_hand(), 1: shorter}, (2,)), None)
+    shorter = RankingEvidence("direct", "a", "none", *(getattr(whole, name)[:3] for name in RANKING_ARRAYS))
+    rows = index(make_rows(WHERE, {0: by_hand(), 1: shorter}, (2,)), None)
     assert rows["all", "hr", 2].n == 7
 
 
@@ -183,7 +183,7 @@ def row(value, seed, **changes):
 
 
 def test_over_seeds_by_hand():
-    (found,) = over_seeds([row(value, seed, metric="lift_hr") for seed, value in enumerate((1.0, 2.0, 6.0))])
+    (found,) = summarize_seeds([row(value, seed, metric="lift_hr") for seed, value in enumerate((1.0, 2.0, 6.0))])
     half = 4.302652729911275 * math.sqrt(7) / math.sqrt(3)
     assert (found.metric, found.seed, found.n) == ("lift_hr_over_seeds", None, 3)
     assert found.value == pytest.approx(3)
@@ -191,37 +191,39 @@ def test_over_seeds_by_hand():
 
 
 def test_shares_over_seeds_stay_between_0_and_1():
-    (share,) = over_seeds([row(0.99, 0, metric="asr"), row(0.9, 1, metric="asr")])
+    (share,) = summarize_seeds([row(0.99, 0, metric="asr"), row(0.9, 1, metric="asr")])
     assert (share.low, share.high) == (pytest.approx(0.945 - 12.706 * 0.045, abs=1e-3), 1.0)
-    (change,) = over_seeds([row(0.99, 0, metric="ndcg_change"), row(0.9, 1, metric="ndcg_change")])
+    (change,) = summarize_seeds([row(0.99, 0, metric="ndcg_change"), row(0.9, 1, metric="ndcg_change")])
     assert change.high > 1
 
 
 def test_over_seeds_leaves_out_what_was_not_measured():
-    assert over_seeds([row(1.0, 0), row(None, 1)]) == []
-    assert over_seeds([row(1.0, 0), row(2.0, None)]) == []
-    assert over_seeds([row(1.0, 0), row(2.0, 1, metric="ndcg"), row(3.0, 2, group="target"), row(3.0, 2, k=5)]) == []
-    (found,) = over_seeds([row(1.0, 0), row(None, 1), row(3.0, 2)])
+    assert summarize_seeds([row(1.0, 0), row(None, 1)]) == []
+    assert summarize_seeds([row(1.0, 0), row(2.0, None)]) == []
+    assert (
+        summarize_seeds([row(1.0, 0), row(2.0, 1, metric="ndcg"), row(3.0, 2, group="target"), row(3.0, 2, k=5)]) == []
+    )
+    (found,) = summarize_seeds([row(1.0, 0), row(None, 1), row(3.0, 2)])
     assert (found.value, found.n) == (2, 2)
 
 
 def test_over_seeds_comes_with_two_seeds_only():
-    assert not any(row.metric.endswith("_over_seeds") for row in rows_of(WHERE, {0: by_hand()}, (2,)))
-    rows = index(rows_of(WHERE, {0: by_hand(), 1: by_hand()}, (2,)), None)
+    assert not any(row.metric.endswith("_over_seeds") for row in make_rows(WHERE, {0: by_hand()}, (2,)))
+    rows = index(make_rows(WHERE, {0: by_hand(), 1: by_hand()}, (2,)), None)
     assert rows["all", "lift_hr_over_seeds", 2].value == pytest.approx(3)
     assert rows["all", "lift_hr_over_seeds", 2].n == 2
 
 
 def two_attacks():
     """Two attacks on one victim that aim at different users."""
-    first = rows_of(WHERE, {0: by_hand()}, (2,))
+    first = make_rows(WHERE, {0: by_hand()}, (2,))
     there = WHERE.model_copy(update={"attack": "b"})
     second = by_hand(group=(False, False, True, True), attacked_rank=ints(9, 9, 9, 1), clean_rank=ints(1, 9, 9, 9))
-    return [*first, *rows_of(there, {0: second}, (2,))]
+    return [*first, *make_rows(there, {0: second}, (2,))]
 
 
 def test_no_measurement_is_there_twice():
-    rows = unique(two_attacks())
+    rows = drop_duplicates(two_attacks())
     keys = [
         tuple(row.model_dump(include=set(Row.model_fields) - {"value", "low", "high", "n"}).values()) for row in rows
     ]
@@ -231,20 +233,20 @@ def test_no_measurement_is_there_twice():
 
 def test_the_clean_model_s_group_rows_belong_to_the_attack_that_defines_the_group():
     """Each attack has a target group of its own: the clean accuracy of one is not that of the other."""
-    rows = unique(two_attacks())
+    rows = drop_duplicates(two_attacks())
     clean = {r.attack: r.value for r in rows if (r.metric, r.group, r.seed) == ("hr_clean", "target", 0)}
     assert clean == {"a": 1.0, "b": 0.0}
     assert {row.group for row in rows if row.attack == "none"} == {"all"}
 
 
 def test_the_same_evidence_gives_the_same_rows():
-    assert rows_of(WHERE, {0: by_hand(), 1: by_hand()}, (2,)) == rows_of(WHERE, {0: by_hand(), 1: by_hand()}, (2,))
+    assert make_rows(WHERE, {0: by_hand(), 1: by_hand()}, (2,)) == make_rows(WHERE, {0: by_hand(), 1: by_hand()}, (2,))
 
 
 def test_rows_survive_the_file(tmp_path):
     rows = two_attacks()
-    results.write(tmp_path / "results.jsonl", rows)
-    assert results.read(tmp_path / "results.jsonl") == rows
+    results.write_results(tmp_path / "results.jsonl", rows)
+    assert results.read_results(tmp_path / "results.jsonl") == rows
     for line in (tmp_path / "results.jsonl").read_text().splitlines():
         assert all(word not in line for word in ("NaN", "Infinity"))
         assert list(json.loads(line)) == list(Row.model_fields)
@@ -253,24 +255,24 @@ def test_rows_survive_the_file(tmp_path):
 @pytest.mark.parametrize("line", ["{}", "x", "[]", "null", '{"experiment": "e"}', "", '{"value": NaN}'])
 def test_a_line_that_is_no_row_is_numbered(tmp_path, line):
     path = tmp_path / "results.jsonl"
-    results.write(path, [row(1.0, 0)])
+    results.write_results(path, [row(1.0, 0)])
     path.write_text(path.read_text() + line + "\n" + path.read_text())
     with pytest.raises(UserError, match="Line 2 of"):
-        results.read(path)
+        results.read_results(path)
 
 
 def test_an_extra_field_is_no_row(tmp_path):
     path = tmp_path / "results.jsonl"
     path.write_text(json.dumps(row(1.0, 0).model_dump() | {"extra": 1}) + "\n")
     with pytest.raises(UserError, match="Line 1 of"):
-        results.read(path)
+        results.read_results(path)
 
 
 def test_results_that_can_t_be_read(tmp_path):
     (tmp_path / "bytes").write_bytes(b"\xff")
     for path in (tmp_path / "gone", tmp_path, tmp_path / "bytes"):
         with pytest.raises(UserError, match="can't be read"):
-            results.read(path)
+            results.read_results(path)
 
 
 def test_csv_holds_the_rows():

@@ -17,10 +17,10 @@ import torch
 from cowbird.errors import UserError
 from cowbird.experiments import cell as cell_module
 from cowbird.experiments import evidence, results
-from cowbird.experiments.cell import cells, model_hashes
-from cowbird.experiments.ledger import Ledger
+from cowbird.experiments.cell import hash_models, list_cells
+from cowbird.experiments.results_file import ResultsFile
 from cowbird.experiments.run import run
-from cowbird.experiments.spec import parse
+from cowbird.experiments.spec import parse_spec
 from cowbird.victims.base import FittedRecommender, pick_device
 from cowbird.victims.sequential import training
 from cowbird.victims.sequential.checkpoint import write_tensors
@@ -45,7 +45,7 @@ def test_rows_have_exactly_these_fields(tiny_run):
     rows = rows_of(tiny_run[0])
     assert rows
     assert all(list(row) == FIELDS for row in rows)
-    assert results.read(tiny_run[0] / "results.jsonl") == tiny_run[1].rows
+    assert results.read_results(tiny_run[0] / "results.jsonl") == tiny_run[1].rows
 
 
 def test_every_combination_is_measured(tiny, tiny_run):
@@ -95,7 +95,7 @@ def rest(row):
 
 
 def test_a_cell_tells_what_was_planted(small, small_run):
-    (cell,) = cells(small, small_run[0])
+    (cell,) = list_cells(small, small_run[0])
     record = json.loads((cell.folder / "cell.json").read_text())
     plan = record["plans"]["women"]
     assert plan["rows"] == plan["budget"] > 0
@@ -103,7 +103,7 @@ def test_a_cell_tells_what_was_planted(small, small_run):
     kept = json.loads((cell.folder / "plans" / "women.json").read_text())
     assert len(kept["row"]) == len(kept["label"]) == plan["rows"]
     assert (record["warm_users"], record["cold_users"]) == (42, 18)
-    assert set(model_hashes(cell)) == {
+    assert set(hash_models(cell)) == {
         "clean+none", "women+none", "clean+none+fine-tune", "women+none+fine-tune",
     }  # fmt: skip
     assert not list(small_run[0].rglob("step-*")), "checkpoints of finished fits are removed"
@@ -133,9 +133,9 @@ def test_a_seed_s_rows_do_not_depend_on_the_other_seeds(tiny, tiny_run, tmp_path
 
 
 def parse_with(spec, **changes):
-    from cowbird.experiments.workers import unresolved
+    from cowbird.experiments.executor import to_tables
 
-    return parse({**unresolved(json.loads(json.dumps(spec.record()))), **changes})
+    return parse_spec({**to_tables(json.loads(json.dumps(spec.to_record()))), **changes})
 
 
 @pytest.mark.slow
@@ -222,8 +222,8 @@ def interrupt_after(monkeypatch, owner, name, call):
         pytest.param(torch.Tensor, "backward", 5, marks=pytest.mark.slow),
         pytest.param(FittedRecommender, "rank_targets", 1, marks=pytest.mark.slow),
         (FittedRecommender, "rank_targets", 3),
-        pytest.param(training._Best, "add", 1, marks=pytest.mark.slow),
-        (training._Best, "add", 3),
+        pytest.param(training._BestState, "add", 1, marks=pytest.mark.slow),
+        (training._BestState, "add", 3),
         (training.checkpoint, "clear", 1),
         (FittedRecommender, "rank_items", 1),
         (cell_module, "write_text", 1),
@@ -250,12 +250,12 @@ def test_interrupted_between_two_cells(tiny, tiny_run, contents, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         run(tiny, tmp_path / "cut", device="cpu", cell_done=told)
-    assert [cell.done for cell in cells(tiny, tmp_path / "cut")] == [True, False]
-    ledger = Ledger(tiny, tmp_path / "cut")
+    assert [cell.done for cell in list_cells(tiny, tmp_path / "cut")] == [True, False]
+    ledger = ResultsFile(tiny, tmp_path / "cut")
     assert ledger.update() == 1
-    assert ledger.errors() == []
-    assert {row.seed for row in ledger.rows(pooled=True)} == {0, None}
-    assert {row.seed for row in ledger.rows(pooled=False)} == {0}
+    assert ledger.list_errors() == []
+    assert {row.seed for row in ledger.make_rows(pooled=True)} == {0, None}
+    assert {row.seed for row in ledger.make_rows(pooled=False)} == {0}
     untouched = next((tmp_path / "cut").rglob("evidence.safetensors")).stat().st_mtime_ns
     resumed(tiny, tmp_path / "cut")
     assert contents(tmp_path / "cut") == contents(tiny_run[0])
@@ -378,7 +378,7 @@ def test_a_damaged_record_of_the_spec(small, small_copy, text):
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"errors": 3}', "null", b"\xff"])
 def test_a_damaged_cell(small, small_copy, text):
-    (cell,) = cells(small, small_copy)
+    (cell,) = list_cells(small, small_copy)
     (cell.folder / "cell.json").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(UserError, match=r"cell\.json' is damaged") as caught:
         resumed(small, small_copy)
@@ -388,7 +388,7 @@ def test_a_damaged_cell(small, small_copy, text):
 
 
 def unfinished(spec, folder):
-    (cell,) = cells(spec, folder)
+    (cell,) = list_cells(spec, folder)
     (cell.folder / "cell.json").unlink()
     (cell.folder / "evidence.safetensors").unlink()
     (folder / "results.jsonl").unlink()
@@ -463,7 +463,7 @@ def test_an_attack_that_does_not_fit_leaves_the_others_alone(tiny, tiny_run, tab
     table["seeds"] = [0]
     unfit = copy.deepcopy(table["attacks"][1])
     table["attacks"].insert(1, unfit | {"label": "unfit", "targets": {"ids": ["nowhere"]}})
-    spec = parse(table)
+    spec = parse_spec(table)
     outcome = run(spec, tmp_path / "out", device="cpu")
     assert outcome.done == outcome.total == 1
     assert len(outcome.errors) == 1

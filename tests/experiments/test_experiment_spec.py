@@ -9,16 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cowbird.errors import UserError
-from cowbird.experiments.scenarios import LABEL_SIZE
-from cowbird.experiments.spec import parse, read
-from cowbird.experiments.workers import unresolved
+from cowbird.experiments.executor import to_tables
+from cowbird.experiments.scenarios import MAX_LABEL_LENGTH
+from cowbird.experiments.spec import load_spec, parse_spec
 
 SHIPPED = sorted((Path(__file__).parents[2] / "experiments").glob("*.toml"))
 
 
 def refused(table):
     with pytest.raises(UserError) as caught:
-        parse(table)
+        parse_spec(table)
     assert caught.value.hint
     return caught.value
 
@@ -46,7 +46,7 @@ LEVELS = {
 @pytest.mark.parametrize("level", LEVELS)
 def test_unknown_key_is_named_with_the_known_ones(table, level):
     table["defenses"] = [{"name": "none"}]
-    parse(copy.deepcopy(table))
+    parse_spec(copy.deepcopy(table))
     path, known = LEVELS[level]
     at(table, path)["cuckoo"] = 1
     error = refused(table)
@@ -111,7 +111,7 @@ BAD_LABELS = [
 ]
 
 
-@pytest.mark.parametrize("label", [*BAD_LABELS, "a" * (LABEL_SIZE + 1)])
+@pytest.mark.parametrize("label", [*BAD_LABELS, "a" * (MAX_LABEL_LENGTH + 1)])
 @pytest.mark.parametrize("kind", ["dataset", "victims", "attacks", "defenses", "scenarios"])
 def test_labels_can_neither_leave_the_folder_nor_start_a_formula(table, kind, label):
     table["defenses"] = [{"name": "none"}]
@@ -125,10 +125,10 @@ def test_the_experiment_s_name_is_checked_alike(table, name):
     assert "name" in refused(table).message
 
 
-@pytest.mark.parametrize("label", ["a", "A.b_c-1", "0", "fine-tune-1e-4", "a" * LABEL_SIZE])
+@pytest.mark.parametrize("label", ["a", "A.b_c-1", "0", "fine-tune-1e-4", "a" * MAX_LABEL_LENGTH])
 def test_good_labels_are_kept(table, label):
     table["scenarios"][1]["label"] = table["victims"][0]["label"] = label
-    spec = parse(table)
+    spec = parse_spec(table)
     assert spec.scenarios[1].title() == spec.victims[0].title() == label
     assert spec.scenarios[0].title() == "direct"
 
@@ -201,14 +201,14 @@ def test_what_is_not_toml_is_said_to_be_not_toml(tmp_path, content):
     path = tmp_path / "spec.toml"
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"spec\.toml' is not TOML"):
-        read(path)
+        load_spec(path)
 
 
 def test_a_file_that_is_not_there_or_a_folder(tmp_path):
     with pytest.raises(UserError, match=r"gone\.toml"):
-        read(tmp_path / "gone.toml")
+        load_spec(tmp_path / "gone.toml")
     with pytest.raises(UserError, match="can't be read"):
-        read(tmp_path)
+        load_spec(tmp_path)
 
 
 def test_seeds_take_the_place_of_the_file_s(tmp_path):
@@ -217,16 +217,16 @@ def test_seeds_take_the_place_of_the_file_s(tmp_path):
         'name="x"\nseeds=[7]\n[dataset]\nname="synthetic"\n[[victims]]\nname="sasrec"\n'
         '[[attacks]]\nname="basic_replacement"\n'
     )
-    assert read(path).seeds == (7,)
-    assert read(path, (4, 2)).seeds == (4, 2)
+    assert load_spec(path).seeds == (7,)
+    assert load_spec(path, (4, 2)).seeds == (4, 2)
     with pytest.raises(UserError, match="seeds must differ"):
-        read(path, (1, 1))
+        load_spec(path, (1, 1))
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_specs_are_whole(path):
-    spec = read(path)
-    assert parse(unresolved(spec.record())) == spec
+    spec = load_spec(path)
+    assert parse_spec(to_tables(spec.to_record())) == spec
     assert spec.description
 
 
@@ -253,21 +253,21 @@ CHANGES = [
 
 
 def test_the_digest_is_stable_and_no_two_specs_share_one(table):
-    plain = parse(copy.deepcopy(table))
-    assert plain.digest() == parse(copy.deepcopy(table)).digest()
+    plain = parse_spec(copy.deepcopy(table))
+    assert plain.digest() == parse_spec(copy.deepcopy(table)).digest()
     reordered = dict(reversed(table.items()))
     reordered["attacks"] = [dict(reversed(part.items())) for part in table["attacks"]]
-    assert parse(reordered).digest() == plain.digest(), "the order of keys is no difference"
+    assert parse_spec(reordered).digest() == plain.digest(), "the order of keys is no difference"
     digests = {plain.digest()}
     for change in CHANGES:
         changed = copy.deepcopy(table)
         change(changed)
-        digests.add(parse(changed).digest())
+        digests.add(parse_spec(changed).digest())
     assert len(digests) == len(CHANGES) + 1
 
 
 def test_defaults_are_part_of_the_record():
-    spec = parse(
+    spec = parse_spec(
         {
             "name": "x",
             "dataset": {"name": "synthetic"},
@@ -275,7 +275,7 @@ def test_defaults_are_part_of_the_record():
             "attacks": [{"name": "basic_replacement"}],
         }
     )
-    record = json.loads(json.dumps(spec.record()))
+    record = json.loads(json.dumps(spec.to_record()))
     assert record["dataset"]["options"]["users"] == 1000
     assert record["attacks"][0]["options"]["targets"]["popularity"] == [0.0, 0.25]
 
@@ -315,9 +315,9 @@ def specs(draw):
 @settings(max_examples=40, deadline=None)
 @given(specs())
 def test_the_record_is_the_whole_spec(table):
-    spec = parse(table)
-    record = json.loads(json.dumps(spec.record()))
-    again = parse(unresolved(record))
+    spec = parse_spec(table)
+    record = json.loads(json.dumps(spec.to_record()))
+    again = parse_spec(to_tables(record))
     assert again == spec
     assert again.digest() == spec.digest()
     assert repr(again) == repr(spec)
@@ -325,9 +325,9 @@ def test_the_record_is_the_whole_spec(table):
 
 def test_parsing_changes_no_table(table):
     before = copy.deepcopy(table)
-    parse(table)
+    parse_spec(table)
     assert table == before
-    record = parse(table).record()
+    record = parse_spec(table).to_record()
     kept = copy.deepcopy(record)
-    unresolved(record)
+    to_tables(record)
     assert record == kept

@@ -8,13 +8,13 @@ import pytest
 
 from cowbird.errors import UserError
 from cowbird.experiments import judging
-from cowbird.experiments.judging import Answers
-from cowbird.experiments.results import Where
+from cowbird.experiments.judging import PointwiseEvidence
+from cowbird.experiments.results import RowLabels
 from cowbird.experiments.run import run
-from cowbird.experiments.spec import parse
-from cowbird.report.table import summary
+from cowbird.experiments.spec import parse_spec
+from cowbird.report.table import summarize_run
 
-WHERE = Where(experiment="e", dataset="d", victim="v", attack="a", defense="none", scenario="direct", seed=0)
+WHERE = RowLabels(experiment="e", dataset="d", victim="v", attack="a", defense="none", scenario="direct", seed=0)
 
 
 def spec(**changes):
@@ -29,7 +29,7 @@ def spec(**changes):
         ],
         "scenarios": [{"name": "direct"}, {"name": "poisoned-adapter", "learning_rate": 0.1}],
     }
-    return parse(table | changes)
+    return parse_spec(table | changes)
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_data_without_ratings_or_times_is_a_user_error(tmp_path):
 
 
 def by_hand():
-    return Answers(
+    return PointwiseEvidence(
         "direct",
         "a",
         "none",
@@ -129,7 +129,7 @@ def by_hand():
 
 
 def test_rows_by_hand():
-    rows = {(row.group, row.metric): row for row in judging.rows_of(WHERE, by_hand())}
+    rows = {(row.group, row.metric): row for row in judging.make_rows(WHERE, by_hand())}
     assert rows["all", "auc"].value == pytest.approx(3.5 / 4)
     assert rows["all", "auc_difference"].value == 0
     assert (rows["trigger", "asr"].value, rows["trigger", "asr"].n) == (pytest.approx(2 / 3), 3)
@@ -142,7 +142,7 @@ def test_evidence_survives_and_damage_is_told(tmp_path):
     judging.save(path, [by_hand(), by_hand()])
     found = judging.load(path)
     assert len(found) == 2
-    assert judging.rows_of(WHERE, found[1]) == judging.rows_of(WHERE, by_hand())
+    assert judging.make_rows(WHERE, found[1]) == judging.make_rows(WHERE, by_hand())
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(UserError):
         judging.load(path)
@@ -152,7 +152,7 @@ def test_the_table_is_readable(finished):
     from rich.console import Console
 
     console = Console(width=140, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
-    console.print(summary(finished[1].rows))
+    console.print(summarize_run(finished[1].rows))
     text = console.export_text()
     assert "badrec" not in text, "what is the same in every line is left out"
     assert text.index("trigger ") < text.index("near-")

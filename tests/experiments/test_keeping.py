@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from cowbird.data.types import Interactions, Items
-from cowbird.experiments.keeping import Keeper, digest
+from cowbird.experiments.keeping import ColumnStore, hash_parts
 from cowbird.victims.sequential.checkpoint import read_tensors, write_tensors
 
 COLUMNS = {"score": np.float32([1, np.nan, -np.inf]), "b": np.int32([[1, 2]]), "c": np.array([True]), "d": np.zeros(0)}
 
 
 def keeper(folder, told):
-    return Keeper(folder, told.append, "of another cat", "Purring again.")
+    return ColumnStore(folder, told.append, "of another cat", "Purring again.")
 
 
 def test_what_is_written_is_read(tmp_path):
@@ -72,15 +72,15 @@ def test_digests_tell_values_apart():
         *(items, dataclasses.replace(items, titles=("x", "y")), dataclasses.replace(items, categories=("d",))),
         *(history, Interactions.from_lists([[0], [1, 1]]), Interactions.from_lists([[0, 1], [0]])),
     ]
-    told = [digest(value) for value in values] + [digest("a", "b", "c"), digest(["a", "b"], "c")]
+    told = [hash_parts(value) for value in values] + [hash_parts("a", "b", "c"), hash_parts(["a", "b"], "c")]
     # A mapping is told as the list of its names and values.
     assert len(set(told)) == len(told) - 2
-    assert digest({}) == digest([])
-    assert digest({"a": "b"}) == digest(["a", "b"])
-    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
-    assert digest(np.arange(6).reshape(2, 3).T) == digest(np.ascontiguousarray(np.arange(6).reshape(2, 3).T))
+    assert hash_parts({}) == hash_parts([])
+    assert hash_parts({"a": "b"}) == hash_parts(["a", "b"])
+    assert hash_parts({"a": 1, "b": 2}) == hash_parts({"b": 2, "a": 1})
+    assert hash_parts(np.arange(6).reshape(2, 3).T) == hash_parts(np.ascontiguousarray(np.arange(6).reshape(2, 3).T))
 
 
 def test_what_has_no_digest_is_refused():
     with pytest.raises(TypeError, match="a set has no digest"):
-        digest([{1}])
+        hash_parts([{1}])

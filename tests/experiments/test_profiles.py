@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from cowbird import cli
+from cowbird.cli import app as cli
 from cowbird.errors import UserError
-from cowbird.experiments import workers
-from cowbird.experiments.spec import parse, profiled, read
+from cowbird.experiments import executor
+from cowbird.experiments.spec import apply_profile, load_spec, parse_spec
 
 SHIPPED = sorted((Path(__file__).parents[2] / "experiments").glob("*.toml"))
 
@@ -65,7 +65,7 @@ def with_profile(tables, changes):
     """Return the tables as a profile of these changes leaves them; the tables given must not change."""
     tables = copy.deepcopy(tables) | {"profile": {"x": changes}}
     before = copy.deepcopy(tables)
-    found = profiled(tables, "x")
+    found = apply_profile(tables, "x")
     assert tables == before
     return found
 
@@ -79,15 +79,15 @@ def plain(tables):
 
 def test_without_a_profile_its_table_is_left_out(tables):
     before = copy.deepcopy(tables)
-    assert profiled(tables, "") == plain(tables)
+    assert apply_profile(tables, "") == plain(tables)
     assert tables == before
-    assert profiled(plain(tables), "") == plain(tables)
-    parse(profiled(tables, ""))
+    assert apply_profile(plain(tables), "") == plain(tables)
+    parse_spec(apply_profile(tables, ""))
 
 
 def test_an_empty_profile_changes_the_name_alone(tables):
     assert with_profile(tables, {}) == plain(tables) | {"name": "two-x"}
-    assert profiled(tables, "deep")["name"] == "own-name", "unless the profile has a name of its own"
+    assert apply_profile(tables, "deep")["name"] == "own-name", "unless the profile has a name of its own"
 
 
 def test_other_values_replace(tables):
@@ -136,36 +136,36 @@ def test_one_entry_by_its_label_or_else_its_name(tables):
     assert first == {"name": "sasrec", "hidden": 32, "epochs": 2}
     assert wide == {"name": "sasrec", "label": "wide", "hidden": 16, "epochs": 3}, "its name is not what it's called by"
     assert recurrent == {"name": "gru4rec", "hidden": 8, "epochs": 2, "dropout": 0.0}
-    parse(with_profile(tables, {"victims": changes}))
+    parse_spec(with_profile(tables, {"victims": changes}))
 
 
 @pytest.mark.parametrize("key", ["wyde", "attacks"])
 def test_an_entry_that_is_not_there_is_an_unknown_key(tables, key):
     with pytest.raises(UserError, match=f"{key}: this key is not known"):
-        parse(with_profile(tables, {"victims": {key: {"epochs": 3}}}))
+        parse_spec(with_profile(tables, {"victims": {key: {"epochs": 3}}}))
 
 
 def test_an_unknown_profile_lists_those_there_are(tables):
     for name in ("quack", "Quick", "quick "):
         with pytest.raises(UserError, match=f"here has no profile '{name}'") as error:
-            profiled(tables, name, "here")
+            apply_profile(tables, name, "here")
         assert error.value.hint == "Its profiles: quick, deep."
     with pytest.raises(UserError, match="has no profile 'quick'") as error:
-        profiled(plain(tables), "quick")
+        apply_profile(plain(tables), "quick")
     assert error.value.hint == "Its profiles: none."
 
 
 def test_a_file_is_read_with_its_profile(tmp_path):
     path = tmp_path / "spec.toml"
     path.write_text(SPEC)
-    bare, quick, seeded = read(path), read(path, None, "quick"), read(path, (7, 8), "quick")
+    bare, quick, seeded = load_spec(path), load_spec(path, None, "quick"), load_spec(path, (7, 8), "quick")
     assert (bare.name, bare.seeds, bare.victims[1].options.epochs) == ("two", (4, 5), 9)
     assert (quick.name, quick.seeds, quick.victims[1].options.epochs) == ("two-quick", (4,), 1)
     assert (seeded.name, seeded.seeds) == ("two-quick", (7, 8)), "seeds of the command line win"
-    assert quick == parse(profiled(tomllib.loads(SPEC), "quick"))
+    assert quick == parse_spec(apply_profile(tomllib.loads(SPEC), "quick"))
     assert len({spec.digest() for spec in (bare, quick, seeded)}) == 3
     with pytest.raises(UserError, match=r"spec\.toml' has no profile|spec\.toml has no profile"):
-        read(path, None, "quack")
+        load_spec(path, None, "quack")
 
 
 def profiles():
@@ -179,10 +179,10 @@ def profiles():
 
 @pytest.mark.parametrize(("path", "profile"), profiles(), ids=lambda part: getattr(part, "stem", part))
 def test_shipped_specs_parse_with_each_profile(path, profile):
-    spec = read(path, None, profile)
+    spec = load_spec(path, None, profile)
     assert spec.name == (f"{path.stem}-{profile}" if profile else path.stem)
     assert spec.description
-    assert (spec.digest() == read(path).digest()) == (not profile)
+    assert (spec.digest() == load_spec(path).digest()) == (not profile)
 
 
 def test_some_shipped_spec_has_a_quick_profile():
@@ -228,7 +228,7 @@ def interrupt(*args, **kwargs):
 def test_a_quick_run_goes_on_with_the_command_shown(call, path, tmp_path, monkeypatch, chosen):
     out = tmp_path / "my out"
     with monkeypatch.context() as patched:
-        patched.setattr(workers, "run_cell", interrupt)
+        patched.setattr(executor, "run_cell", interrupt)
         code, _, err = call("run", path, "--out", out, "--device", "cpu", *chosen)
     assert code == 3
     shown = f"cowbird run {path} --out '{out}' --profile quick --device cpu --resume"
@@ -244,7 +244,7 @@ def test_a_quick_run_goes_on_with_the_command_shown(call, path, tmp_path, monkey
 
 
 def test_another_profile(call, path, tmp_path, monkeypatch):
-    monkeypatch.setattr(workers, "run_cell", interrupt)
+    monkeypatch.setattr(executor, "run_cell", interrupt)
     code, out, err = call("run", path, "--out", tmp_path / "out", "--profile", "deep")
     assert code == 3
     assert "own-name: More of all." in out

@@ -12,18 +12,18 @@ from cowbird.attacks.targets import TargetItems, UserGroup
 from cowbird.data.sources.synthetic import Synthetic
 from cowbird.data.types import Dataset, Users
 from cowbird.experiments import evidence
-from cowbird.experiments.cell import cells, model_hashes
-from cowbird.experiments.ledger import Ledger
+from cowbird.experiments.cell import hash_models, list_cells
+from cowbird.experiments.executor import run_cell
+from cowbird.experiments.results_file import ResultsFile
 from cowbird.experiments.scenarios import Direct, FineTune, Pretrain, PromptTune, PromptTuneFull
 from cowbird.experiments.spec import AttackPart, DatasetPart, Spec, VictimPart
-from cowbird.experiments.workers import run_cell
-from cowbird.files import sha256
-from cowbird.rng import derive
+from cowbird.files import hash_file
+from cowbird.rng import derive_seed
 from cowbird.victims.base import FittedRecommender, Prompt, Recommender
 from cowbird.victims.sequential.base import FittedSequential
 from cowbird.victims.sequential.checkpoint import read_tensors, write_tensors
 from cowbird.victims.sequential.sasrec import SASRec
-from cowbird.victims.sequential.training import Recipe
+from cowbird.victims.sequential.training import TrainingRecipe
 
 CPU, ITEMS, SEED = torch.device("cpu"), 24, 3
 SOURCE = Synthetic(users=40, items=ITEMS, events_per_user=10, categories=4)
@@ -47,13 +47,13 @@ def made(*scenarios, attacks=(("basic", BASIC),), victim=VICTIM):
 
 def measured(spec, folder, data=None):
     """Run the cell; return its evidence by (attack, scenario), and its errors."""
-    (cell,) = cells(spec, folder)
+    (cell,) = list_cells(spec, folder)
     warnings = []
     run_cell(cell, data or SOURCE.load(), CPU, lambda *told: None, warnings.append)
     assert warnings == []
     records = evidence.load(cell.folder / "evidence.safetensors")
     record = json.loads((cell.folder / "cell.json").read_text())
-    assert record["evidence"] == sha256(cell.folder / "evidence.safetensors")
+    assert record["evidence"] == hash_file(cell.folder / "evidence.safetensors")
     return {(found.attack, found.scenario): found for found in records}, record["errors"]
 
 
@@ -72,7 +72,7 @@ SCENARIOS = (
 )
 TUNED = ("fine-tune", "harder", "prompt-tune", "prompt-tune-full")
 CUT = ("direct", "provided", *TUNED)
-ABSENT = SCENARIOS[2].absent(ITEMS, derive(SEED, "platform"))
+ABSENT = SCENARIOS[2].draw_absent(ITEMS, derive_seed(SEED, "platform"))
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +104,8 @@ def test_clean_and_attacked_models_forget_the_same(cut):
 
 def test_each_model_is_kept_in_a_folder_of_its_own(cut):
     folder, spec, *_ = cut
-    (cell,) = cells(spec, folder)
-    hashes = model_hashes(cell)
+    (cell,) = list_cells(spec, folder)
+    hashes = hash_models(cell)
     assert hashes == json.loads((cell.folder / "cell.json").read_text())["models"]
     platforms = [f"{side}+none+{scenario}" for side in ("clean", "basic", "prompts") for scenario in TUNED]
     shipped = [name for name in hashes if name not in platforms]
@@ -124,7 +124,7 @@ def test_each_model_is_kept_in_a_folder_of_its_own(cut):
 @pytest.mark.parametrize("attack", ["basic", "prompts"])
 def test_absent_targets_are_marked_as_seen(cut, attack):
     folder, spec, found, _ = cut
-    (cell,) = cells(spec, folder)
+    (cell,) = list_cells(spec, folder)
     targets = np.array(json.loads((cell.folder / "plans" / f"{attack}.json").read_text())["targets"])
     gone = np.isin(targets, ABSENT)
     whole = found[attack, "all-items"].seen
@@ -139,10 +139,12 @@ def test_absent_targets_are_marked_as_seen(cut, attack):
 
 def test_absent_targets_are_not_counted(cut):
     folder, spec, found, _ = cut
-    ledger = Ledger(spec, folder)
+    ledger = ResultsFile(spec, folder)
     ledger.update()
     wanted = ("basic", "exposure_hr", "all")
-    rows = {row.scenario: row for row in ledger.rows(pooled=False) if (row.attack, row.metric, row.group) == wanted}
+    rows = {
+        row.scenario: row for row in ledger.make_rows(pooled=False) if (row.attack, row.metric, row.group) == wanted
+    }
     for scenario in (*CUT, "all-items"):
         record = found["basic", scenario]
         pairs = ~record.seen
@@ -164,7 +166,7 @@ def test_test_items_are_ranked_as_the_platform_s_model_ranks_them(cut):
 # What a victim or the data can't do
 
 
-class Popular(Recommender, Recipe):
+class Popular(Recommender, TrainingRecipe):
     """Recommends what occurred most often in training; takes no prompts and no new items."""
 
     def fit(self, data, validation, seed, workplace=None, start=None):
@@ -238,7 +240,7 @@ def test_data_without_profiles(tmp_path):
 def test_errors_are_kept_and_rows_are_those_of_the_others(tmp_path):
     spec = made(*EVERY, victim=Popular())
     measured(spec, tmp_path)
-    ledger = Ledger(spec, tmp_path)
+    ledger = ResultsFile(spec, tmp_path)
     assert ledger.update() == 1
-    assert len(ledger.errors()) == 4
-    assert {row.scenario for row in ledger.rows(pooled=True)} == {"pretrain", "direct", "fine-tune"}
+    assert len(ledger.list_errors()) == 4
+    assert {row.scenario for row in ledger.make_rows(pooled=True)} == {"pretrain", "direct", "fine-tune"}

@@ -11,12 +11,12 @@ from cowbird.attacks.targets import TargetItems, UserGroup
 from cowbird.data.sources.synthetic import Synthetic
 from cowbird.data.split import Split
 from cowbird.defenses.none import NoDefense
-from cowbird.experiments.models import Deployment, Shelf, Training
+from cowbird.experiments.models import Deployment, ModelStore, ProviderTraining
 from cowbird.experiments.scenarios import Direct, FineTune, Pretrain, PromptTune, PromptTuneFull
-from cowbird.rng import derive, stream, torch_stream
+from cowbird.rng import derive_seed, stream, torch_stream
 from cowbird.victims.base import Prompt
 from cowbird.victims.sequential.base import SequentialRecommender
-from cowbird.victims.sequential.prompting import PromptGenerator, Vocabulary
+from cowbird.victims.sequential.prompting import ProfileVocabulary, PromptGenerator
 from cowbird.victims.sequential.sasrec import SASRec
 
 CPU, SEED, PLATFORM, SHORT = torch.device("cpu"), 7, 11, 6
@@ -45,16 +45,16 @@ class Bench:
 
     def __init__(self, folder, parts, attack=None):
         self.parts, clean = parts, parts.pretrain.training()
-        self.shelf = Shelf(folder, CPU, "", lambda *told: None, pytest.fail)
+        self.shelf = ModelStore(folder, CPU, "", lambda *told: None, pytest.fail)
         common = {"shelf": self.shelf, "victim": VICTIM, "parts": parts, "seed": SEED, "short_events": SHORT}
         common |= {"defense_label": "none", "defense": NoDefense()}
-        self.provider = honest = Training(label="clean", attack=None, planted=clean, **common)
+        self.provider = honest = ProviderTraining(label="clean", attack=None, planted=clean, **common)
         if attack:
             planted = attack.poison(clean, stream(SEED, "attack")).data
-            self.provider = Training(label="bad", attack=attack, planted=planted, honest=honest, **common)
+            self.provider = ProviderTraining(label="bad", attack=attack, planted=planted, honest=honest, **common)
 
     def serve(self, scenario):
-        users = scenario.users(self.parts)
+        users = scenario.select_users(self.parts)
         name = f"{self.provider.name}+{scenario.title()}"
         return scenario.serve(self.provider, Deployment(self.shelf, name, users, PLATFORM))
 
@@ -98,22 +98,22 @@ def same(a, b, **close):
 
 def test_pretrain_serves_what_was_trained(bench):
     served = bench.serve(Pretrain(name="pretrain"))
-    assert served is bench.provider.model()
+    assert served is bench.provider.get_model()
     assert served.prompt == (OWN if bench.provider.attack else None)
-    assert Pretrain(name="pretrain").users(bench.parts) is bench.parts.pretrain
+    assert Pretrain(name="pretrain").select_users(bench.parts) is bench.parts.pretrain
 
 
 def test_direct_serves_bare(bench):
     served = bench.serve(Direct(name="direct"))
     assert served.prompt is None
-    assert same(weights(served), weights(bench.provider.model(), prompts=False))
+    assert same(weights(served), weights(bench.provider.get_model(), prompts=False))
     assert not bench.fitted("@prompts-")
     assert not bench.fitted("+direct")
-    assert Direct(name="direct").users(bench.parts) is bench.parts.downstream
+    assert Direct(name="direct").select_users(bench.parts) is bench.parts.downstream
 
 
 def test_direct_serves_with_the_provider_s_prompts(bench):
-    served, model = bench.serve(Direct(name="direct", prompts="provided")), bench.provider.model()
+    served, model = bench.serve(Direct(name="direct", prompts="provided")), bench.provider.get_model()
     assert same(weights(served, prompts=False), weights(model, prompts=False))
     assert not bench.fitted("+direct")
     if bench.provider.attack:
@@ -140,9 +140,9 @@ def test_learned_prompts_are_shared(parts, tmp_path, fits):
     bench.serve(PromptTune(name="prompt-tune", label="other", prompts="provided", prompt=other))
     assert len(bench.fitted("@prompts-")) == 2
     spec, _, seed, _ = next(call for call in fits if call[0].trained == "prompts")
-    changes = {"prompt": Prompt(), "trained": "prompts", **PromptTune(name="prompt-tune").recipe()}
-    assert spec == VICTIM.tuned(**changes)
-    assert seed == derive(SEED, "provider", folder.partition("@")[2])
+    changes = {"prompt": Prompt(), "trained": "prompts", **PromptTune(name="prompt-tune").make_recipe()}
+    assert spec == VICTIM.with_training(**changes)
+    assert seed == derive_seed(SEED, "provider", folder.partition("@")[2])
     again = Bench(tmp_path, parts)
     for scenario in asking:
         assert same(weights(again.serve(scenario)), weights(bench.serve(scenario)))
@@ -153,28 +153,30 @@ def test_the_provider_learns_prompts_on_short_clean_histories(bench, fits):
     bench.serve(Direct(name="direct", prompts="provided"))
     (found,) = [call for call in fits if call[0].trained == "prompts"]
     _, data, seed, start = found
-    short = bench.parts.pretrain.shortened(SHORT).training()
+    short = bench.parts.pretrain.shorten(SHORT).training()
     assert np.array_equal(data.label, short.interactions.item)
     assert np.array_equal(data.interactions.item, short.interactions.item)
     assert data.interactions.lengths.max() == SHORT - 2 < bench.parts.pretrain.training().interactions.lengths.max()
     assert data.negative is None
     assert data.users.ids == bench.parts.pretrain.users.ids
-    assert seed not in (SEED, PLATFORM, derive(SEED, "platform"))
+    assert seed not in (SEED, PLATFORM, derive_seed(SEED, "platform"))
     honest = bench.provider.honest or bench.provider
-    assert same(weights(start), weights(honest.model())), "prompts are learned for the clean model, or the one served"
+    assert same(weights(start), weights(honest.get_model())), (
+        "prompts are learned for the clean model, or the one served"
+    )
 
 
 # Tuning
 
 
 def test_fine_tuning_starts_bare_on_the_platform_s_users(bench, fits):
-    model = bench.provider.model()
+    model = bench.provider.get_model()
     scenario = FineTune(name="fine-tune", learning_rate=3e-3, epochs=4, patience=None, batch_size=9)
     fits.clear()
     served = bench.serve(scenario)
     ((spec, data, seed, start),) = fits
     changes = {"learning_rate": 3e-3, "epochs": 4, "patience": None, "batch_size": 9, "validate_every": 1}
-    assert spec == served.spec == VICTIM.tuned(warmup_steps=0, schedule="constant", **changes)
+    assert spec == served.spec == VICTIM.with_training(warmup_steps=0, schedule="constant", **changes)
     assert (data.users.ids, seed) == (bench.parts.downstream.users.ids, PLATFORM)
     assert np.array_equal(data.label, bench.parts.downstream.training().interactions.item)
     assert same(weights(start), weights(model, prompts=False))
@@ -185,10 +187,10 @@ def test_fine_tuning_starts_bare_on_the_platform_s_users(bench, fits):
 @pytest.mark.parametrize("prompts", ["fresh", "provided"])
 def test_prompt_tuning_leaves_the_model_alone(bench, prompts, fits):
     scenario = PromptTune(name="prompt-tune", prompts=prompts, learning_rate=0.02, epochs=3)
-    before = weights(bench.provider.model(), prompts=False)
+    before = weights(bench.provider.get_model(), prompts=False)
     served = bench.serve(scenario)
     assert same(weights(served, prompts=False), before), "bit for bit"
-    assert same(weights(bench.provider.model(), prompts=False), before)
+    assert same(weights(bench.provider.get_model(), prompts=False), before)
     spec, data, seed, start = fits[-1]
     assert (spec.trained, spec.learning_rate, spec.epochs, spec.prompt_learning_rate) == ("prompts", 0.02, 3, None)
     assert (data.users.ids, seed) == (bench.parts.downstream.users.ids, PLATFORM)
@@ -219,9 +221,9 @@ def test_whose_prompts(bench, kind):
         assert served.prompt == (OWN if own else prompt)
         if prompts == "provided":
             (folder,) = bench.fitted("@prompts")
-            spec = VICTIM.prompted(served.prompt, trained="prompts")
+            spec = VICTIM.with_prompts(served.prompt, trained="prompts")
             handed = (
-                bench.provider.model() if own else spec.load(bench.shelf.folder / folder / "model.safetensors", CPU)
+                bench.provider.get_model() if own else spec.load(bench.shelf.folder / folder / "model.safetensors", CPU)
             )
             assert same(weights(served), weights(handed), rtol=0, atol=1e-6), "tuning starts from what was handed over"
 
@@ -231,8 +233,8 @@ def test_fresh_prompts_are_the_platform_s_own(parts, tmp_path, fits):
     served = bench.serve(PromptTune(name="prompt-tune", **STILL))
     drawn = {}
     for seed in (PLATFORM, SEED):
-        generator = PromptGenerator(Vocabulary.of(parts.pretrain.users, Prompt()), 8, 2, 1)
-        table = bench.provider.model().network.item.weight[:-1]
+        generator = PromptGenerator(ProfileVocabulary.of(parts.pretrain.users, Prompt()), 8, 2, 1)
+        table = bench.provider.get_model().network.item.weight[:-1]
         generator.reset(torch_stream(seed, "prompt"), parts.downstream.training(), table)
         drawn[seed] = {f"prompt.{name}": tensor for name, tensor in generator.state_dict().items()}
     assert same(weights(served, prompts=True), drawn[PLATFORM], rtol=0, atol=1e-6)
@@ -257,20 +259,20 @@ DOWNSTREAM = [
 
 @given(st.integers(1, 300), st.floats(0.001, 1), st.integers(0, 2**40))
 def test_which_items_are_absent(items, overlap, seed):
-    found = Direct(name="direct", item_overlap=overlap).absent(items, seed)
+    found = Direct(name="direct", item_overlap=overlap).draw_absent(items, seed)
     assert len(found) == round((1 - overlap) * items)
     assert (np.diff(found) > 0).all()
     assert not len(found) or 0 <= found[0] <= found[-1] < items
     for other in DOWNSTREAM:
         same_overlap = other.model_copy(update={"item_overlap": overlap, "label": "x"})
-        assert np.array_equal(same_overlap.absent(items, seed), found), "the scenario does not decide"
+        assert np.array_equal(same_overlap.draw_absent(items, seed), found), "the scenario does not decide"
 
 
 def test_absent_items_follow_from_the_seed():
-    found = [Direct(name="direct", item_overlap=0.5).absent(200, seed).tolist() for seed in (1, 1, 2)]
+    found = [Direct(name="direct", item_overlap=0.5).draw_absent(200, seed).tolist() for seed in (1, 1, 2)]
     assert found[0] == found[1] != found[2]
     for scenario in (Direct(name="direct"), Pretrain(name="pretrain"), FineTune(name="fine-tune")):
-        assert scenario.absent(200, 1).tolist() == []
+        assert scenario.draw_absent(200, 1).tolist() == []
 
 
 @pytest.mark.parametrize("scenario", DOWNSTREAM, ids=lambda s: f"{s.name}-{getattr(s, 'prompts', '')}")
@@ -279,15 +281,15 @@ def test_new_items_stand_in_the_places_of_absent_ones(bench, scenario):
         bench.serve(scenario.model_copy(update={"item_overlap": overlap, "label": f"{overlap}"}))
         for overlap in (1, 0.5)
     )
-    absent = scenario.absent(24, PLATFORM)
+    absent = scenario.draw_absent(24, PLATFORM)
     before, after = (model.network.item.weight.detach() for model in (shared, cut))
     close = {"rtol": 0, "atol": 1e-6}
     changed = ~torch.isclose(before, after, **close).all(dim=1)
     assert changed.nonzero()[:, 0].tolist() == absent.tolist()
-    old = weights(bench.provider.model())["item.weight"]
+    old = weights(bench.provider.get_model())["item.weight"]
     generator = torch_stream(PLATFORM, "new items")
     assert torch.allclose(
-        after[absent], bench.provider.model().forget(absent, generator).network.item.weight[absent], **close
+        after[absent], bench.provider.get_model().forget(absent, generator).network.item.weight[absent], **close
     )
     rest = np.setdiff1d(np.arange(25), absent)
     assert torch.allclose(after[rest], old[rest], **close)

@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cowbird.errors import UserError
-from cowbird.metrics.detection import auroc, detection, detection_at, recall_at_fpr, span_iou, threshold_at_fpr
+from cowbird.metrics.detection import (
+    auroc,
+    count_detections,
+    count_detections_at,
+    recall_at_fpr,
+    span_iou,
+    threshold_at_fpr,
+)
 
 ROWS = st.lists(st.tuples(st.integers(0, 4), st.booleans()), max_size=25)
 
@@ -52,20 +59,20 @@ def test_threshold_never_exceeds_the_rate_and_ties_are_not_flagged():
 
 
 def test_counts_by_hand():
-    got = detection_at(torch.tensor([0.9, 0.8, 0.3, 0.7, 0.5]), [1, 0, 1, 1, 0], 0.5)
+    got = count_detections_at(torch.tensor([0.9, 0.8, 0.3, 0.7, 0.5]), [1, 0, 1, 1, 0], 0.5)
     assert (got.true_positives, got.false_positives, got.false_negatives, got.true_negatives) == (2, 1, 1, 1)
     assert (got.precision, got.recall, got.f1) == pytest.approx((2 / 3, 2 / 3, 2 / 3))
     assert got.false_positive_rate == 0.5
-    uneven = detection([True, False, False, False], [True, True, True, False])
+    uneven = count_detections([True, False, False, False], [True, True, True, False])
     assert (uneven.precision, uneven.recall, uneven.f1) == pytest.approx((1, 1 / 3, 0.5))
 
 
 def test_what_cannot_be_measured_is_none():
-    nothing = detection([False, False], [False, False])
+    nothing = count_detections([False, False], [False, False])
     assert (nothing.precision, nothing.recall, nothing.f1, nothing.false_positive_rate) == (None, None, None, 0)
-    missed = detection([False, False], [True, False])
+    missed = count_detections([False, False], [True, False])
     assert (missed.precision, missed.recall, missed.f1) == (None, 0, 0)
-    assert detection([], []).false_positive_rate is None
+    assert count_detections([], []).false_positive_rate is None
     assert auroc([], []) is None
 
 
@@ -93,7 +100,7 @@ def test_span_iou(found, truth, expected):
         (lambda: auroc([0.1], [0, 1]), "shape"),
         (lambda: auroc([0.1, 0.2], [1, 2]), "mask"),
         (lambda: recall_at_fpr([0.1, 0.2], [0, 1], 5), "from 0 to 1"),
-        (lambda: detection([True], [True, False]), "shape"),
+        (lambda: count_detections([True], [True, False]), "shape"),
         (lambda: span_iou([(4, 2)], []), "not a span"),
         (lambda: span_iou([], [(-1, 2)]), "not a span"),
     ],

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from cowbird.errors import UserError
-from cowbird.metrics.exposure import Cell, Exposure, exposures, lift, pool, seen_mask, selectivity
+from cowbird.metrics.exposure import Exposure, ExposureCell, exposures, lift, mask_seen, pool_seeds, selectivity
 from cowbird.metrics.intervals import zero_limit
 
 RANKS = np.array([[1, 4], [6, 2], [3, 3]])
@@ -28,22 +28,22 @@ def exposed(sums, pairs=10):
 
 def test_exposure_by_hand():
     table = exposures(RANKS, SEEN, [True, True, False], ks=(2, 3))
-    target = table[Cell("target", "hr", 2)]
+    target = table[ExposureCell("target", "hr", 2)]
     assert (target.sums.tolist(), target.pairs.tolist(), target.n) == ([1, 1], [1, 2], 3)
     assert target.value == pytest.approx(2 / 3)
-    assert table[Cell("other", "hr", 2)].value == 0
-    assert table[Cell("other", "hr", 3)].value == 1
-    assert table[Cell("all", "hr", 3)].value == pytest.approx(3 / 4)
-    assert table[Cell("target", "ndcg", 3)].value == pytest.approx((1 + 1 / math.log2(3)) / 3)
-    assert table[Cell("other", "ndcg", 3)].value == pytest.approx(0.5)
+    assert table[ExposureCell("other", "hr", 2)].value == 0
+    assert table[ExposureCell("other", "hr", 3)].value == 1
+    assert table[ExposureCell("all", "hr", 3)].value == pytest.approx(3 / 4)
+    assert table[ExposureCell("target", "ndcg", 3)].value == pytest.approx((1 + 1 / math.log2(3)) / 3)
+    assert table[ExposureCell("other", "ndcg", 3)].value == pytest.approx(0.5)
     assert len(table) == 3 * 2 * 2
 
 
 def test_without_a_group_everyone_is_a_target():
     table = exposures(torch.from_numpy(RANKS), torch.from_numpy(SEEN), ks=(3,))
-    assert table[Cell("target", "hr", 3)].value == table[Cell("all", "hr", 3)].value
-    assert table[Cell("other", "hr", 3)].value is None
-    assert exposures(RANKS, np.ones_like(SEEN))[Cell("all", "hr", 5)].value is None
+    assert table[ExposureCell("target", "hr", 3)].value == table[ExposureCell("all", "hr", 3)].value
+    assert table[ExposureCell("other", "hr", 3)].value is None
+    assert exposures(RANKS, np.ones_like(SEEN))[ExposureCell("all", "hr", 5)].value is None
 
 
 @settings(max_examples=60, deadline=None)
@@ -61,17 +61,17 @@ def test_exposure_follows_the_definition(data, users, targets, k):
             if member[u] and not hidden
         ]
         for position, metric in enumerate(("hr", "ndcg")):
-            cell = table[Cell(name, metric, k)]
+            cell = table[ExposureCell(name, metric, k)]
             assert len(cell.sums) == member.sum()
             expected = sum(gain[position] for gain in gains) / len(gains) if gains else None
             assert cell.value == (None if expected is None else pytest.approx(expected))
 
 
 def test_seen_mask():
-    got = seen_mask([0, 2, 2, 1], [7, 3, 7, 9], targets=[9, 7, 3, 7], users=4)
+    got = mask_seen([0, 2, 2, 1], [7, 3, 7, 9], targets=[9, 7, 3, 7], users=4)
     assert got.astype(int).tolist() == [[0, 1, 0, 1], [1, 0, 0, 0], [0, 1, 1, 1], [0, 0, 0, 0]]
-    assert not seen_mask([], [], [1], 2).any()
-    assert seen_mask([0], [1], [], 2).shape == (2, 0)
+    assert not mask_seen([], [], [1], 2).any()
+    assert mask_seen([0], [1], [], 2).shape == (2, 0)
 
 
 def test_lift_is_a_ratio_of_sums():
@@ -168,7 +168,7 @@ def test_users_without_pairs_are_not_drawn(ratio):
 def test_seeds_are_averaged_for_each_user():
     attacked = [exposed([4, 0, 1, 2]), exposed([2, 2, 3, 0])]
     clean = [exposed([1, 0, 0, 1])]
-    assert pool(attacked).sums.tolist() == [3, 1, 2, 1]
+    assert pool_seeds(attacked).sums.tolist() == [3, 1, 2, 1]
     got = lift(attacked, clean, rng())
     assert got == lift(exposed([3, 1, 2, 1]), exposed([1, 0, 0, 1]), rng())
     assert got.value == pytest.approx(7 / 2)
@@ -199,8 +199,8 @@ def test_same_stream_same_interval():
         (lambda: exposures(RANKS[0], SEEN[0]), "users, targets"),
         (lambda: exposures(RANKS, SEEN, metrics=["recall"]), "'recall' is not a metric"),
         (lambda: exposures(RANKS - 1, SEEN), "from 1"),
-        (lambda: seen_mask([0, 1], [1], [1], 2), "2 users of events and 1 items"),
-        (lambda: seen_mask([2], [1], [1], 2), "outside 0"),
+        (lambda: mask_seen([0, 1], [1], [1], 2), "2 users of events and 1 items"),
+        (lambda: mask_seen([2], [1], [1], 2), "outside 0"),
         (lambda: lift(exposed([1, 2]), exposed([1]), rng()), "same users"),
         (lambda: lift(exposed([1, 2], [3, 4]), exposed([1, 2], [4, 3]), rng()), "same users"),
         (lambda: lift([], exposed([1]), rng()), "no exposure"),

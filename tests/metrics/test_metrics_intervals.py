@@ -12,9 +12,9 @@ from cowbird.metrics._special import beta_cdf, beta_quantile, t_quantile
 from cowbird.metrics.intervals import (
     Interval,
     bootstrap_mean,
+    bootstrap_sums,
     clopper_pearson,
-    resampled_sums,
-    spread,
+    measure_spread,
     wilson,
     zero_limit,
 )
@@ -71,7 +71,7 @@ def test_zero_limit_is_the_rule_of_three():
 
 def test_spread_by_hand_and_by_scipy():
     values = [0.10, 0.12, 0.11, 0.15, 0.12]
-    got = spread(values)
+    got = measure_spread(values)
     assert (got.value, got.sd, got.n) == (pytest.approx(0.12), pytest.approx(math.sqrt(0.00035)), 5)
     half = 2.7764451052 * math.sqrt(0.00035 / 5)
     assert [got.low, got.high] == pytest.approx([0.12 - half, 0.12 + half])
@@ -95,7 +95,7 @@ def test_resampled_sums_have_the_moments_of_drawing_with_replacement(merged):
     rng = np.random.default_rng(3)
     first = rng.integers(0, 3, 300).astype(float) if merged else rng.normal(size=300)
     table = np.stack([first, 2 * first - 1], axis=1)
-    sums = resampled_sums(table, np.random.default_rng(4), 20_000)
+    sums = bootstrap_sums(table, np.random.default_rng(4), 20_000)
     assert sums[:, 1] == pytest.approx(2 * sums[:, 0] - 300)
     deviation = math.sqrt(300) * first.std()
     assert sums[:, 0].mean() == pytest.approx(first.sum(), abs=4 * deviation / math.sqrt(20_000))
@@ -104,9 +104,9 @@ def test_resampled_sums_have_the_moments_of_drawing_with_replacement(merged):
 
 @pytest.mark.parametrize("values", [np.arange(50.0), np.arange(50.0) % 2])
 def test_resamples_do_not_depend_on_how_memory_is_bounded(values, monkeypatch):
-    whole = resampled_sums(values[:, None], np.random.default_rng(5), 101)
+    whole = bootstrap_sums(values[:, None], np.random.default_rng(5), 101)
     monkeypatch.setattr(intervals, "_CHUNK", 70)
-    np.testing.assert_allclose(resampled_sums(values[:, None], np.random.default_rng(5), 101), whole)
+    np.testing.assert_allclose(bootstrap_sums(values[:, None], np.random.default_rng(5), 101), whole)
 
 
 def test_bootstrap_covers_as_often_as_it_says():
@@ -121,9 +121,9 @@ def test_nothing_measured_is_none():
     assert bootstrap_mean([], rng) == nothing
     assert wilson(0, 0) == nothing
     assert clopper_pearson(0, 0) == nothing
-    assert (spread([]).value, spread([]).sd, spread([]).n) == (None, None, 0)
+    assert (measure_spread([]).value, measure_spread([]).sd, measure_spread([]).n) == (None, None, 0)
     assert bootstrap_mean([3.0], rng) == Interval(3.0, None, None, 1)
-    assert (spread([3.0]).value, spread([3.0]).low, spread([3.0]).sd) == (3.0, None, None)
+    assert (measure_spread([3.0]).value, measure_spread([3.0]).low, measure_spread([3.0]).sd) == (3.0, None, None)
 
 
 @pytest.mark.parametrize(
@@ -133,9 +133,9 @@ def test_nothing_measured_is_none():
         (lambda: clopper_pearson(-1, 2), "-1 successes"),
         (lambda: wilson(1, 2, level=95), "between 0 and 1"),
         (lambda: zero_limit(0), "at least one"),
-        (lambda: spread([0.1, None]), "1 of 2 values are missing"),
-        (lambda: spread([[0.1]]), "one list"),
-        (lambda: spread(["a"]), "numbers"),
+        (lambda: measure_spread([0.1, None]), "1 of 2 values are missing"),
+        (lambda: measure_spread([[0.1]]), "one list"),
+        (lambda: measure_spread(["a"]), "numbers"),
         (lambda: bootstrap_mean([0.1, math.inf], np.random.default_rng(0)), "infinite"),
         (lambda: bootstrap_mean([0.1, 0.2], np.random.default_rng(0), resamples=0), "At least one"),
     ],

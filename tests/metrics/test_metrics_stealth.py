@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from cowbird.errors import UserError
 from cowbird.metrics.intervals import Interval, clopper_pearson
 from cowbird.metrics.stealth import (
-    Characters,
-    control_characters,
+    CharacterCounts,
     control_share,
+    count_characters,
     edit_distance,
     embedding_similarity,
     median_interval,
@@ -106,24 +106,24 @@ def test_ten_thousand_characters():
     ],
 )
 def test_characters_by_hand(text, expected):
-    assert control_characters(text) == Characters(*expected)
+    assert count_characters(text) == CharacterCounts(*expected)
 
 
 @settings(max_examples=200, deadline=None)
 @given(ANY)
 def test_counts_are_consistent(text):
-    found = control_characters(text)
+    found = count_characters(text)
     assert 0 <= found.bidi <= found.format
     assert found.control + found.format + found.combining + found.non_ascii_letters <= len(text)
     assert found.mixed_words <= len(text.split())
-    twice = control_characters(f"{text} {text}")
+    twice = count_characters(f"{text} {text}")
     assert (twice.format, twice.mixed_words) == (2 * found.format, 2 * found.mixed_words)
 
 
 def test_long_runs_of_marks_take_no_time():
     begun = time.perf_counter()
-    assert control_characters("a" + "\u0301\u0323" * 50_000).combining == 100_000
-    assert control_characters("T\u043ey" * 30_000).mixed_words == 1
+    assert count_characters("a" + "\u0301\u0323" * 50_000).combining == 100_000
+    assert count_characters("T\u043ey" * 30_000).mixed_words == 1
     assert time.perf_counter() - begun < 2
 
 

@@ -9,9 +9,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from cowbird.experiments.cell import Planted
+from cowbird.experiments.cell import PlantedSummary
 from cowbird.experiments.results import Row
-from cowbird.report.table import plain, plantings, summary
+from cowbird.report.table import make_planting_table, sanitize_text, summarize_run
 
 
 def shown(thing, width=80):
@@ -46,7 +46,7 @@ NUMBERS = ("0.8642", "0.0123", "70.3", "[61.0, 88.9]", "0.358", "+3.6%")
 
 @pytest.mark.parametrize("width", [80, 100, 200])
 def test_every_number_is_whole_on_a_common_terminal(width):
-    text = shown(summary([r for group in ("target", "other", "all") for r in measured(group=group)]), width)
+    text = shown(summarize_run([r for group in ("target", "other", "all") for r in measured(group=group)]), width)
     for number in NUMBERS:
         assert text.count(number) == 3, (number, text)
     assert all(len(line) <= width for line in text.splitlines())
@@ -55,14 +55,14 @@ def test_every_number_is_whole_on_a_common_terminal(width):
 
 def test_long_labels_give_way_to_numbers():
     where = {"victim": "v" * 60, "attack": "age25-n20-r0.05-" + "a" * 40, "scenario": "fine-tune-" + "s" * 50}
-    text = shown(summary(measured(**where)))
+    text = shown(summarize_run(measured(**where)))
     assert all(number in text for number in NUMBERS), text
     assert all(len(line) <= 80 for line in text.splitlines())
 
 
 def test_a_lower_bound_is_marked():
     bound = {"metric": "lift_hr_lower_bound", "value": 1234.5, "low": 234.5, "high": None}
-    text = shown(summary(measured(bound)))
+    text = shown(summarize_run(measured(bound)))
     assert re.search(r"≥ ?1234 ?×", text), text
     assert re.search(r"\[234, ∞\]", text), text
     assert not re.search("≥ ?70", text)
@@ -72,7 +72,7 @@ def test_what_was_not_measured_is_no_zero():
     nothing = {"value": None, "low": None, "high": None}
     rows = [row(metric=name, **nothing) for name in ("exposure_hr", "exposure_hr_clean", "lift_hr")]
     rows += [row(metric="ndcg_change", **nothing)]
-    text = shown(summary(rows))
+    text = shown(summarize_run(rows))
     body = text.partition("Exposure:")[0]
     assert "–" in body
     assert not re.search(r"\b0\.0|0%|None|nan", body), text
@@ -80,14 +80,14 @@ def test_what_was_not_measured_is_no_zero():
 
 def test_only_the_asked_cut_off_and_pooled_seeds_are_shown():
     rows = [*measured(), row(metric="exposure_hr", value=0.1111, seed=3), row(metric="exposure_hr", value=0.2222, k=5)]
-    text = shown(summary(rows))
+    text = shown(summarize_run(rows))
     assert "0.1111" not in text
     assert "0.2222" not in text
-    assert "0.2222" in shown(summary(rows, 5))
+    assert "0.2222" in shown(summarize_run(rows, 5))
 
 
 def test_nothing_to_show_is_shown():
-    shown(summary([]))
+    shown(summarize_run([]))
 
 
 def test_two_victims_and_two_attacks_stay_apart():
@@ -96,7 +96,7 @@ def test_two_victims_and_two_attacks_stay_apart():
     for number, (victim, attack) in enumerate(places):
         rows += [row(metric="exposure_hr", value=0.1001 + number / 10, victim=victim, attack=attack)]
         rows += [row(metric="exposure_hr_clean", value=0.0501 + number / 10, victim=victim, attack=attack)]
-    text = shown(summary(rows))
+    text = shown(summarize_run(rows))
     spots = [text.index(f"{0.1001 + number / 10:.4f}") for number in range(4)]
     assert spots == sorted(spots)
     for number in range(4):
@@ -105,7 +105,7 @@ def test_two_victims_and_two_attacks_stay_apart():
 
 
 def test_two_defenses_are_told_apart():
-    text = shown(summary([*measured(defense="none"), *measured(defense="onion")]))
+    text = shown(summarize_run([*measured(defense="none"), *measured(defense="onion")]))
     assert "onion" in text
 
 
@@ -127,16 +127,16 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", HOSTILE, ids=ascii)
 def test_hostile_text_is_shown_as_text(text):
-    safe = plain(text, 60).plain
+    safe = sanitize_text(text, 60).plain
     assert len(safe) <= 60
     assert not any(unicodedata.category(c)[0] == "C" for c in safe)
-    assert shown(plain(text, 60)).rstrip("\n") == safe.rstrip("\n")
-    assert plain(text, 60).spans == []
+    assert shown(sanitize_text(text, 60)).rstrip("\n") == safe.rstrip("\n")
+    assert sanitize_text(text, 60).spans == []
 
 
 def test_markup_is_not_read():
-    assert plain("[red]danger[/red]").plain == "[red]danger[/red]"
-    assert "[red]danger[/red]" in shown(plain("[red]danger[/red]"))
+    assert sanitize_text("[red]danger[/red]").plain == "[red]danger[/red]"
+    assert "[red]danger[/red]" in shown(sanitize_text("[red]danger[/red]"))
 
 
 @settings(max_examples=150, deadline=None)
@@ -144,7 +144,7 @@ def test_markup_is_not_read():
 @example("a" * 61, 60)
 @example("a" * 60, 60)
 def test_plain_text_is_cut_and_clean(text, limit):
-    safe = plain(text, limit).plain
+    safe = sanitize_text(text, limit).plain
     assert len(safe) == min(len(text), limit)
     assert not any(unicodedata.category(c)[0] == "C" for c in safe)
     assert (safe[-1:] == "…") or len(text) <= limit
@@ -155,13 +155,13 @@ def test_plain_text_is_cut_and_clean(text, limit):
 def test_hostile_labels_stay_text_in_the_table():
     """The spec refuses such labels; rows may still come from a file that somebody else wrote."""
     where = {"victim": "[red]v\x1b[31m", "attack": "[bold]a\u202e", "scenario": "\x07s\n[/]"}
-    text = shown(summary(measured(**where)), 120)
+    text = shown(summarize_run(measured(**where)), 120)
     assert all(word in text for word in ("[red]v", "[bold]a", "[/]"))
     assert not any(c in text for c in "\x1b\u202e\x07")
 
 
 def test_one_small_summary_reads_like_this():
-    text = shown(summary([*measured(group="target"), *measured(group="other"), *measured(group="all")]), 100)
+    text = shown(summarize_run([*measured(group="target"), *measured(group="other"), *measured(group="all")]), 100)
     lines = [" ".join(re.sub(r"[^\w.%+×≥∞\[\],→–@ -]", " ", line).split()) for line in text.splitlines()]
     numbers = "0.0123 → 0.8642 70.3× [61.0, 88.9] 0.358 +3.6%"
     assert [line for line in lines if "0.8642" in line] == [
@@ -174,7 +174,7 @@ def test_one_small_summary_reads_like_this():
 
 
 def test_plantings_show_what_was_planted_and_no_more_than_five_titles():
-    plan = Planted(
+    plan = PlantedSummary(
         sha256="0" * 64,
         rows=1234,
         budget=1234,
@@ -182,7 +182,7 @@ def test_plantings_show_what_was_planted_and_no_more_than_five_titles():
         targets=tuple("abcdefg"),
         target_titles=("[red]Heat[/red]", "", "x\x1b[2J", *"defg"),
     )
-    text = shown(plantings({"group": plan}), 140)
+    text = shown(make_planting_table({"group": plan}), 140)
     assert "1,234" in text
     assert "5.6%" in text
     assert "[red]Heat[/red], b, x\N{REPLACEMENT CHARACTER}[2J, d, e and 2 more" in " ".join(text.split())
@@ -205,10 +205,10 @@ def test_victims_that_answer_questions_have_tables_of_their_own():
     judge = answered("judge[b]", {"auc": 0.71, "auc_clean": 0.72}, ["trigger"])
     rates = {"hit_ratio": 0.31, "hit_ratio_clean": 0.32, "valid_ratio": 0.98, "valid_ratio_clean": 0.99}
     chooser = answered("chooser", rates)
-    lines = [" ".join(line.replace("│", " ").split()) for line in shown(summary(chooser), 100).splitlines()]
+    lines = [" ".join(line.replace("│", " ").split()) for line in shown(summarize_run(chooser), 100).splitlines()]
     assert "trigger 0.320 → 0.310 0.990 → 0.980 0.125 → 0.750 [0.400, 0.600]" in lines
     assert "none 0.125 → 0.750 [0.400, 0.600]" in lines
-    text = shown(summary([*judge, *chooser, *measured(group="all")]), 120)
+    text = shown(summarize_run([*judge, *chooser, *measured(group="all")]), 120)
     assert "0.720 → 0.710" in text
     assert "HitRatio@1" in text
     assert "exposure HR@10" in text, "what ranks is shown beside them"

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from cowbird.scanning.scan import Scanned
+from cowbird.scanning.scan import FlaggedSuspicion
 
 
 class Finds:
@@ -26,7 +26,7 @@ class Finds:
         first = [min(found, default=(-1, 0)) for found in places]
         start = np.array([at for at, _ in first])
         end = np.array([at + size for at, size in first])
-        return Scanned(np.where(start < 0, 0.1, 0.9), start, end, start >= 0)
+        return FlaggedSuspicion(np.where(start < 0, 0.1, 0.9), start, end, start >= 0)
 
 
 @pytest.fixture

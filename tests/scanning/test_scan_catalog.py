@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from cowbird.errors import UserError
-from cowbird.scanning.scan import Scanned, load_table_titles, scan_catalog
+from cowbird.scanning.scan import FlaggedSuspicion, load_table_titles, scan_catalog
 
 ROWS = [
     {"id": "a", "title": "Red Garden"},
@@ -157,7 +157,7 @@ def test_a_scan_stopped_before_its_file_was_written(jsonl, tmp_path, finds, monk
         raise KeyboardInterrupt
 
     catalog, out = jsonl(*ROWS), tmp_path / "found.csv"
-    monkeypatch.setattr(writing, "cell", stop)
+    monkeypatch.setattr(writing, "format_cell", stop)
     with pytest.raises(KeyboardInterrupt):
         scan_catalog(catalog, out, finds())
     monkeypatch.undo()
@@ -275,7 +275,7 @@ class Forgets:
 
     def scan(self, titles):
         none = np.full(len(titles), -1)
-        return Scanned(np.zeros(len(titles)), none, none, none > 0)
+        return FlaggedSuspicion(np.zeros(len(titles)), none, none, none > 0)
 
 
 def catalogue(path, rows, length):

@@ -5,20 +5,20 @@ import json
 import pytest
 
 from cowbird.errors import UserError
-from cowbird.scanning.crew import Crew
-from cowbird.scanning.scan import Ahead, scan_catalog
+from cowbird.scanning.pool import ScorerPool
+from cowbird.scanning.scan import ConcurrentScorer, scan_catalog
 from doubles.scorers import Slow
 
 
 @pytest.fixture(scope="module")
 def crew():
-    with Crew(Slow(), Slow, 2) as made:
+    with ScorerPool(Slow(), Slow, 2) as made:
         yield made
 
 
 def test_the_same_findings_as_of_one_process(crew, jsonl, tmp_path):
-    assert isinstance(crew, Ahead)
-    assert not isinstance(Slow(), Ahead)
+    assert isinstance(crew, ConcurrentScorer)
+    assert not isinstance(Slow(), ConcurrentScorer)
     titles = ["first", "", *(f"Red {nth} xq" if nth % 3 else f"Blue {nth}" for nth in range(40)), "Blue 3"]
     catalog = jsonl(*({"title": title} for title in titles), b"not json")
     alone = scan_catalog(catalog, tmp_path / "alone.csv", Slow(), chunk=4)
@@ -49,11 +49,11 @@ def test_what_a_process_refuses_is_an_error_for_people(crew, jsonl, tmp_path):
 
 
 def test_a_process_that_ends_is_told(jsonl, tmp_path):
-    with Crew(Slow(), Slow, 1) as crew:
+    with ScorerPool(Slow(), Slow, 1) as crew:
         with pytest.raises(UserError, match="ended before its time") as error:
             scan_catalog(jsonl({"title": "leave"}), tmp_path / "a.csv", crew)
         assert "--workers 1" in error.value.hint
         with pytest.raises(UserError, match="ended before its time"):
             crew.begin(["more"])
     with pytest.raises(ValueError, match="at least one process"):
-        Crew(Slow(), Slow, 0)
+        ScorerPool(Slow(), Slow, 0)

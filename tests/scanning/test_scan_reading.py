@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from cowbird.data.sources._files import from_file
-from cowbird.data.sources._text import Form, TextTable
+from cowbird.data.sources._text import TextLayout, TextTable
 from cowbird.data.types import Skips
 from cowbird.errors import UserError
 from cowbird.scanning import records
 from cowbird.scanning.reading import open_catalog
-from cowbird.scanning.records import RECORD_LINES, TOO_LONG, Records, lines
+from cowbird.scanning.records import MAX_RECORD_LINES, TOO_LONG_REASON, DelimitedRecords, read_lines
 
 COLUMNS = "wrong number of columns (expected 2)"
 
@@ -25,7 +25,7 @@ COLUMNS = "wrong number of columns (expected 2)"
 def read(path, data=None, **options):
     if data is not None:
         path.write_bytes(data)
-    return [tuple(row) for row in open_catalog(path, **options).rows()]
+    return [tuple(row) for row in open_catalog(path, **options).read_rows()]
 
 
 def good(rows):
@@ -72,12 +72,12 @@ def test_odd_bytes_elsewhere_are_no_reason_to_leave_a_title_unread(tmp_path):
 
 
 def test_an_open_quote_swallows_no_catalogue(tmp_path):
-    rows = [b'"open', *(b"x%d" % nth for nth in range(RECORD_LINES))]
+    rows = [b'"open', *(b"x%d" % nth for nth in range(MAX_RECORD_LINES))]
     data = b"title\n" + b"\n".join([*rows, b'end"'])
     found = read(tmp_path / "a.csv", data)
     assert bad(found) == {1: "a quote is never closed"}
-    assert len(good(found)) == RECORD_LINES + 1
-    whole = b"title\n" + b"\n".join([*rows[: RECORD_LINES - 1], b'end"', b"next"])
+    assert len(good(found)) == MAX_RECORD_LINES + 1
+    whole = b"title\n" + b"\n".join([*rows[: MAX_RECORD_LINES - 1], b'end"', b"next"])
     first, second = good(read(tmp_path / "a.csv", whole))
     assert first[2].startswith("open\nx0\n")
     assert second == (2, None, "next")
@@ -85,18 +85,22 @@ def test_an_open_quote_swallows_no_catalogue(tmp_path):
 
 @pytest.mark.parametrize("quote", [b"", b'"'])
 def test_a_line_that_is_too_long_is_lost_alone(tmp_path, monkeypatch, quote):
-    monkeypatch.setattr(records, "LONGEST", 50)
+    monkeypatch.setattr(records, "MAX_ROW_BYTES", 50)
     long = quote + b"x" * 200 + quote
     found = read(tmp_path / "a.csv", b"id,title\n1,a\n2," + long + b'\n3,c\n4,"open\n' + long + b"\n5,e\n")
     assert good(found) == [(1, "1", "a"), (3, "3", "c"), (6, "5", "e")]
-    assert bad(found) == {2: TOO_LONG, 4: "a quote is never closed", 5: TOO_LONG}
+    assert bad(found) == {2: TOO_LONG_REASON, 4: "a quote is never closed", 5: TOO_LONG_REASON}
 
 
 def test_a_quote_is_followed_no_further_than_the_longest_row(monkeypatch):
-    monkeypatch.setattr(records, "LONGEST", 12)
-    assert list(Records(iter([b'"12345', b"67890", b'1"']), b",")) == ["a quote is never closed", [b"67890"], [b'1"']]
-    monkeypatch.setattr(records, "LONGEST", 13)
-    assert list(Records(iter([b'"12345', b"67890", b'1"']), b",")) == [[b"12345\n67890\n1"]]
+    monkeypatch.setattr(records, "MAX_ROW_BYTES", 12)
+    assert list(DelimitedRecords(iter([b'"12345', b"67890", b'1"']), b",")) == [
+        "a quote is never closed",
+        [b"67890"],
+        [b'1"'],
+    ]
+    monkeypatch.setattr(records, "MAX_ROW_BYTES", 13)
+    assert list(DelimitedRecords(iter([b'"12345', b"67890", b'1"']), b",")) == [[b"12345\n67890\n1"]]
 
 
 @settings(max_examples=100)
@@ -104,7 +108,7 @@ def test_a_quote_is_followed_no_further_than_the_longest_row(monkeypatch):
 def test_what_is_written_as_csv_is_read_back(rows, ending):
     text = io.StringIO(newline="")
     csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator=ending).writerows(rows)
-    found = Records(lines(io.BytesIO(text.getvalue().encode())), b",")
+    found = DelimitedRecords(read_lines(io.BytesIO(text.getvalue().encode())), b",")
     assert [tuple(field.decode() for field in record) for record in found] == rows
 
 
@@ -115,7 +119,7 @@ def test_the_same_rows_as_the_sources_read(tmp_path, body):
     path = tmp_path / "a.csv"
     path.write_text(f"id,title\n{body}")
     skips = Skips()
-    frames = TextTable(from_file(path), Form(), skips).frames(["id", "title"])
+    frames = TextTable(from_file(path), TextLayout(), skips).read_frames(["id", "title"])
     theirs = [(id_, title or "") for frame in frames for id_, title in frame.select("id", "title").rows()]
     ours = read(path)
     assert [(id_, title) for _, id_, title in good(ours)] == theirs
@@ -215,7 +219,7 @@ def test_parquet_rows_over_batches_and_row_groups(tmp_path):
     frame.write_parquet(tmp_path / "a.parquet", row_group_size=300)
     expected = [(nth + 1, str(nth), title) for nth, title in enumerate(titles)]
     assert good(read(tmp_path / "a.parquet")) == expected
-    assert open_catalog(tmp_path / "a.parquet").total() == 1000
+    assert open_catalog(tmp_path / "a.parquet").count_rows() == 1000
 
 
 def test_a_megabyte_is_a_title(tmp_path, jsonl):
@@ -278,7 +282,7 @@ def test_a_gzip_file_cut_short_is_told_before_the_work(tmp_path):
     whole = gzip.compress(b"title\n" + b"".join(b"title %d\n" % nth for nth in range(5000)))
     (tmp_path / "a.csv.gz").write_bytes(whole[:-200])
     with pytest.raises(UserError, match=r"a\.csv\.gz can't be read"):
-        open_catalog(tmp_path / "a.csv.gz").total()
+        open_catalog(tmp_path / "a.csv.gz").count_rows()
 
 
 def test_a_parquet_file_damaged_inside(tmp_path):

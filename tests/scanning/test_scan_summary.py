@@ -9,11 +9,20 @@ from rich.console import Console
 
 from cowbird.errors import ExitCode
 from cowbird.scanning import summary as module
-from cowbird.scanning.summary import Fragment, Summary, Tally, Unread, exit_code, fragment, render, shown
+from cowbird.scanning.summary import (
+    FindingTally,
+    ScanSummary,
+    SharedFragment,
+    UnreadRows,
+    choose_exit_code,
+    escape_text,
+    normalize_span,
+    render_summary,
+)
 from cowbird.scanning.writing import Finding
 
-PLAIN = Summary("catalog.csv", Path("found.csv"), 1000, 3, 0, (), None, (), 0, 2.0, 498.5)
-SKIPPED = (Unread("is not JSON", 12, tuple(range(1, 11))), Unread("title is not text", 1, (77,)))
+PLAIN = ScanSummary("catalog.csv", Path("found.csv"), 1000, 3, 0, (), None, (), 0, 2.0, 498.5)
+SKIPPED = (UnreadRows("is not JSON", 12, tuple(range(1, 11))), UnreadRows("title is not text", 1, (77,)))
 
 
 def changed(**fields):
@@ -22,7 +31,9 @@ def changed(**fields):
 
 def printed(summary, width=100):
     out = io.StringIO()
-    Console(file=out, width=width, force_terminal=True, color_system=None, highlight=True).print(render(summary))
+    Console(file=out, width=width, force_terminal=True, color_system=None, highlight=True).print(
+        render_summary(summary)
+    )
     return out.getvalue()
 
 
@@ -40,60 +51,63 @@ def flagged(title, start, end, row=1):
         ("\u200b", "\u200b"),
         ("  ", "  "),
         ("x" * 1000, "x" * 200),
-        ("ﷺ" * 1000, fragment("ﷺ" * 12)[:200]),
+        ("ﷺ" * 1000, normalize_span("ﷺ" * 12)[:200]),
     ],
 )
 def test_spans_as_they_are_compared(span, expected):
-    assert fragment(span) == expected
+    assert normalize_span(span) == expected
 
 
 def test_fragments_that_recur():
-    tally = Tally()
+    tally = FindingTally()
     for title in ("A xq", "A xq", "B XQ", "C xQ", "D xq", "E zz", "F zz", "G once"):
         tally.add(flagged(title, 2, len(title)))
     tally.add(Finding(9, None, "H xq", 0.1, False, 2, 4, "H xq"))
     tally.add(flagged("no span", None, None))
-    assert tally.fragments() == (Fragment("xq", 5, ("A xq", "B XQ", "C xQ")), Fragment("zz", 2, ("E zz", "F zz")))
+    assert tally.list_fragments() == (
+        SharedFragment("xq", 5, ("A xq", "B XQ", "C xQ")),
+        SharedFragment("zz", 2, ("E zz", "F zz")),
+    )
     assert tally.flagged == 9
 
 
 def test_fragments_are_counted_in_bounded_memory(monkeypatch):
-    monkeypatch.setattr(module, "DISTINCT", 10)
-    tally = Tally()
+    monkeypatch.setattr(module, "MAX_DISTINCT_FRAGMENTS", 10)
+    tally = FindingTally()
     for nth in range(1000):
         tally.add(flagged(f"{nth:04}", 0, 4))
         if nth % 2:
             tally.add(flagged("common", 0, 6))
         assert len(tally._counts) <= 10
         assert tally._examples.keys() == tally._counts.keys()
-    assert tally.fragments() == (Fragment("common", 500, ("common",)),)
+    assert tally.list_fragments() == (SharedFragment("common", 500, ("common",)),)
 
 
 def test_long_titles_are_no_long_examples():
-    tally = Tally()
+    tally = FindingTally()
     for _ in range(2):
         tally.add(flagged("x" * 10_000, 0, 10_000))
-    assert tally.fragments() == (Fragment("x" * 200, 2, ("x" * 200,)),)
+    assert tally.list_fragments() == (SharedFragment("x" * 200, 2, ("x" * 200,)),)
 
 
 def test_at_most_twenty_fragments_most_common_first():
-    tally = Tally()
+    tally = FindingTally()
     for nth in range(30):
         for _ in range(nth + 2):
             tally.add(flagged(f"{nth:02}", 0, 2))
-    assert [each.count for each in tally.fragments()] == list(range(31, 11, -1))
+    assert [each.count for each in tally.list_fragments()] == list(range(31, 11, -1))
 
 
 def test_rows_that_cannot_be_read():
-    tally = Tally()
-    tally.skip(4, "title is not text")
+    tally = FindingTally()
+    tally.add_skip(4, "title is not text")
     for row in range(10, 25):
-        tally.skip(row, "is not JSON")
-    assert tally.unread() == (
-        Unread("is not JSON", 15, tuple(range(10, 20))),
-        Unread("title is not text", 1, (4,)),
+        tally.add_skip(row, "is not JSON")
+    assert tally.list_unread() == (
+        UnreadRows("is not JSON", 15, tuple(range(10, 20))),
+        UnreadRows("title is not text", 1, (4,)),
     )
-    assert [str(each) for each in tally.unread()] == [
+    assert [str(each) for each in tally.list_unread()] == [
         "15 × is not JSON (row 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, …)",
         "1 × title is not text (row 4)",
     ]
@@ -109,7 +123,7 @@ def test_rows_that_cannot_be_read():
     ],
 )
 def test_exit_codes(flags, unread, code):
-    assert exit_code(changed(flagged=flags, unread=unread)) is code
+    assert choose_exit_code(changed(flagged=flags, unread=unread)) is code
 
 
 def test_counts_of_a_summary():
@@ -139,7 +153,7 @@ def test_the_summary_says_what_was_checked():
 
 def test_no_title_dresses_up_the_summary():
     hostile = "[red]x[/red] \x1b[31m \u202e evil \u200b\u00a0\r\n[link=file:///x]y[/link]\ud800"
-    fragments = (Fragment(hostile, 3, (hostile, "x" * 500, "\U000e0041\ufe0f\u3164")),)
+    fragments = (SharedFragment(hostile, 3, (hostile, "x" * 500, "\U000e0041\ufe0f\u3164")),)
     text = printed(changed(flagged=3, fragments=fragments, catalog="[bold]\x1b]0;owned\x07.csv"), width=200)
     assert "[red]x[/red] <U+001B>[31m <U+202E> evil <U+200B><U+00A0><U+000D><U+000A>" in text
     assert "[bold]<U+001B>]0;owned<U+0007>.csv" in text
@@ -151,6 +165,6 @@ def test_no_title_dresses_up_the_summary():
 
 
 def test_text_is_shown_as_it_is_where_it_can_be_seen():
-    assert shown("Café 紅 – [a]").plain == "Café 紅 – [a]"
-    assert shown("abcdef", 4).plain == "abc…"
-    assert shown("\x1b" * 3, 3).plain == "<U+001B>" * 3
+    assert escape_text("Café 紅 – [a]").plain == "Café 紅 – [a]"
+    assert escape_text("abcdef", 4).plain == "abc…"
+    assert escape_text("\x1b" * 3, 3).plain == "<U+001B>" * 3

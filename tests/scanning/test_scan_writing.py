@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from cowbird.errors import UserError
 from cowbird.scanning import writing
-from cowbird.scanning.reading import Row, open_catalog
-from cowbird.scanning.writing import Finding, Unfinished, cell, check_out, grouped
+from cowbird.scanning.reading import CatalogRow, open_catalog
+from cowbird.scanning.writing import Finding, FindingsWriter, check_output, format_cell, group_rows
 
 HOSTILE = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.text(
     "=+-@'\t\r\n\",\0＝ \u2028a", max_size=6
@@ -31,7 +31,7 @@ def names(folder):
 
 
 def written(out, findings, skipped=(), row=9):
-    with Unfinished(out, "key", resume=False) as work:
+    with FindingsWriter(out, "key", resume=False) as work:
         work.add(findings, skipped, row, empty=0)
         return work.finish()
 
@@ -84,7 +84,7 @@ def test_jsonl(tmp_path):
 
 
 def test_parquet_in_row_groups(tmp_path, monkeypatch):
-    monkeypatch.setattr(writing, "ROW_GROUP", 3)
+    monkeypatch.setattr(writing, "MAX_ROW_GROUP", 3)
     many = [FOUND[0]._replace(row=nth) for nth in range(8)] + [FOUND[1]]
     written(tmp_path / "a.parquet", many)
     assert back(tmp_path / "a.parquet") == pl.DataFrame(many, schema=SCHEMA, orient="row").rows()
@@ -102,7 +102,7 @@ def test_hostile_text_comes_back(tmp_path, texts):
         found = [(row[1], row[2], row[7]) for row in back(path)]
         nul = "\ufffd" if name == "a.csv" else "\0"
         assert found == [tuple(text.replace("\0", nul) for text in row) for row in texts]
-    rows = [row.title for row in open_catalog(tmp_path / "a.csv").rows()]
+    rows = [row.title for row in open_catalog(tmp_path / "a.csv").read_rows()]
     assert [raw(title) for title in rows] == [title.replace("\0", "\ufffd") for _, title, _ in texts]
 
 
@@ -125,21 +125,21 @@ def test_hostile_text_comes_back(tmp_path, texts):
     ],
 )
 def test_no_cell_is_a_formula(text, expected):
-    assert parsed(f"{cell(text)},x") == [[expected, "x"]]
+    assert parsed(f"{format_cell(text)},x") == [[expected, "x"]]
 
 
 @given(HOSTILE)
 def test_no_cell_begins_like_a_formula(text):
-    ((value,),) = parsed(cell(text) + "\n") if text else [("",)]
+    ((value,),) = parsed(format_cell(text) + "\n") if text else [("",)]
     assert not re.match(r"\s*[=+\-@＝＋－＠]|[\t\r\n]", value)
 
 
 def test_rows_in_groups_by_number_and_length(monkeypatch):
-    rows = [Row(nth, None, "x" * size) for nth, size in enumerate([1, 1, 1, 9, 50, 1, 1])]
-    assert [len(group) for group in grouped(rows, 3)] == [3, 3, 1]
-    monkeypatch.setattr(writing, "CHARACTERS", 10)
-    assert [[len(row.title) for row in group] for group in grouped(rows, 3)] == [[1, 1, 1], [9, 50], [1, 1]]
-    assert list(grouped(list[Row](), 3)) == []
+    rows = [CatalogRow(nth, None, "x" * size) for nth, size in enumerate([1, 1, 1, 9, 50, 1, 1])]
+    assert [len(group) for group in group_rows(rows, 3)] == [3, 3, 1]
+    monkeypatch.setattr(writing, "MAX_HELD_CHARACTERS", 10)
+    assert [[len(row.title) for row in group] for group in group_rows(rows, 3)] == [[1, 1, 1], [9, 50], [1, 1]]
+    assert list(group_rows(list[CatalogRow](), 3)) == []
 
 
 def test_skipped_rows_have_a_table_and_an_old_one_goes(tmp_path):
@@ -158,66 +158,66 @@ def test_skipped_rows_have_a_table_and_an_old_one_goes(tmp_path):
 
 def test_what_was_added_is_there_for_the_next(tmp_path):
     out = tmp_path / "deep" / "a.csv"
-    with Unfinished(out, "key", resume=True) as work:
+    with FindingsWriter(out, "key", resume=True) as work:
         assert (work.row, work.empty) == (0, 0)
         work.add(FOUND, [(2, "is not JSON"), (4, "a, b")], row=4, empty=1)
         work.add([], [], row=6, empty=2)
-    with Unfinished(out, "key", resume=True) as work:
+    with FindingsWriter(out, "key", resume=True) as work:
         assert (work.row, work.empty) == (6, 3)
-        assert list(work.findings()) == FOUND
-        assert list(work.skips()) == [(2, "is not JSON"), (4, "a, b")]
+        assert list(work.read_findings()) == FOUND
+        assert list(work.read_skips()) == [(2, "is not JSON"), (4, "a, b")]
     for key, resume in (("key", False), ("another", True)):
-        with Unfinished(out, "key", resume=True) as work:
+        with FindingsWriter(out, "key", resume=True) as work:
             work.add(FOUND, [], row=4, empty=1)
-        with Unfinished(out, key, resume) as work:
-            assert (work.row, list(work.findings()), list(work.skips())) == (0, [], [])
+        with FindingsWriter(out, key, resume) as work:
+            assert (work.row, list(work.read_findings()), list(work.read_skips())) == (0, [], [])
     assert not out.exists()
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"key": 1}', b'{"row": "x"}'])
 def test_a_damaged_state_is_a_beginning(tmp_path, damage):
-    with Unfinished(tmp_path / "a.csv", "key", resume=True) as work:
+    with FindingsWriter(tmp_path / "a.csv", "key", resume=True) as work:
         work.add(FOUND, [], row=4, empty=1)
     (tmp_path / "a.csv.partial" / "state.json").write_bytes(damage)
-    with Unfinished(tmp_path / "a.csv", "key", resume=True) as work:
-        assert (work.row, list(work.findings())) == (0, [])
+    with FindingsWriter(tmp_path / "a.csv", "key", resume=True) as work:
+        assert (work.row, list(work.read_findings())) == (0, [])
 
 
 @pytest.mark.parametrize("change", [("row", -1), ("row", 1.5), ("row", True), ("findings", 10**6), ("more", 1)])
 def test_a_state_that_cannot_be_is_a_beginning(tmp_path, change):
-    with Unfinished(tmp_path / "a.csv", "key", resume=True) as work:
+    with FindingsWriter(tmp_path / "a.csv", "key", resume=True) as work:
         work.add(FOUND, [], row=4, empty=1)
     path = tmp_path / "a.csv.partial" / "state.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | dict([change])))
-    with Unfinished(tmp_path / "a.csv", "key", resume=True) as work:
+    with FindingsWriter(tmp_path / "a.csv", "key", resume=True) as work:
         assert work.row == 0
 
 
 def test_what_a_power_cut_left_behind_the_state_is_cut_off(tmp_path):
-    with Unfinished(tmp_path / "a.csv", "key", resume=True) as work:
+    with FindingsWriter(tmp_path / "a.csv", "key", resume=True) as work:
         work.add(FOUND, [(2, "x")], row=4, empty=1)
     for name in ("findings.jsonl", "skipped.csv"):
         with (tmp_path / "a.csv.partial" / name).open("ab") as file:
             file.write(b'{"row": 5, "id')
-    with Unfinished(tmp_path / "a.csv", "key", resume=True) as work:
-        assert list(work.findings()) == FOUND
-        assert list(work.skips()) == [(2, "x")]
+    with FindingsWriter(tmp_path / "a.csv", "key", resume=True) as work:
+        assert list(work.read_findings()) == FOUND
+        assert list(work.read_skips()) == [(2, "x")]
 
 
 def test_findings_that_were_changed_are_an_error(tmp_path):
-    with Unfinished(tmp_path / "a.csv", "key", resume=True) as work:
+    with FindingsWriter(tmp_path / "a.csv", "key", resume=True) as work:
         work.add(FOUND, [], row=4, empty=1)
     path = tmp_path / "a.csv.partial" / "findings.jsonl"
     path.write_bytes(path.read_bytes().replace(b'"row"', b'"raw"'))
-    with Unfinished(tmp_path / "a.csv", "key", resume=True) as work, pytest.raises(UserError, match="damaged"):
-        list(work.findings())
+    with FindingsWriter(tmp_path / "a.csv", "key", resume=True) as work, pytest.raises(UserError, match="damaged"):
+        list(work.read_findings())
 
 
 @pytest.mark.skipif(os.name != "posix", reason="no such locks")
 def test_two_scans_do_not_meet(tmp_path):
-    with Unfinished(tmp_path / "a.csv", "key", resume=True) as work:
+    with FindingsWriter(tmp_path / "a.csv", "key", resume=True) as work:
         work.add(FOUND, [], row=4, empty=0)
-        with pytest.raises(UserError, match="Another scan"), Unfinished(tmp_path / "a.csv", "key", resume=False):
+        with pytest.raises(UserError, match="Another scan"), FindingsWriter(tmp_path / "a.csv", "key", resume=False):
             pass
         work.finish()
     assert len(back(tmp_path / "a.csv")) == 2
@@ -230,7 +230,7 @@ def full(*_, **__):
 def test_a_full_disk_while_findings_are_added(tmp_path, monkeypatch):
     out = tmp_path / "a.csv"
     out.write_text("older")
-    with Unfinished(out, "key", resume=True) as work:
+    with FindingsWriter(out, "key", resume=True) as work:
         work.add(FOUND[:1], [], row=1, empty=0)
         monkeypatch.setattr(os, "fsync", full)
         with pytest.raises(UserError, match="No space left") as error:
@@ -238,26 +238,26 @@ def test_a_full_disk_while_findings_are_added(tmp_path, monkeypatch):
         monkeypatch.undo()
     assert str(out) in str(error.value)
     assert out.read_text() == "older"
-    with Unfinished(out, "key", resume=True) as work:
-        assert (work.row, list(work.findings())) == (1, FOUND[:1])
+    with FindingsWriter(out, "key", resume=True) as work:
+        assert (work.row, list(work.read_findings())) == (1, FOUND[:1])
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full device")
 def test_a_full_disk_that_takes_a_part(tmp_path):
-    with Unfinished(tmp_path / "a.csv", "key", resume=True) as work:
+    with FindingsWriter(tmp_path / "a.csv", "key", resume=True) as work:
         work.add(FOUND[:1], [], row=1, empty=0)
         work._findings = Path("/dev/full").open("wb")  # noqa: SIM115
         work._open.push(work._findings)
         with pytest.raises(UserError, match="No space left"):
             work.add(FOUND[1:], [], row=3, empty=0)
-    with Unfinished(tmp_path / "a.csv", "key", resume=True) as work:
-        assert (work.row, list(work.findings())) == (1, FOUND[:1])
+    with FindingsWriter(tmp_path / "a.csv", "key", resume=True) as work:
+        assert (work.row, list(work.read_findings())) == (1, FOUND[:1])
 
 
 @pytest.mark.parametrize(
     ("name", "module", "call"),
     [
-        ("a.csv", writing, "cell"),
+        ("a.csv", writing, "format_cell"),
         ("a.jsonl", shutil, "copyfile"),
         ("a.parquet", writing.pq.ParquetWriter, "write_table"),
     ],
@@ -265,7 +265,7 @@ def test_a_full_disk_that_takes_a_part(tmp_path):
 def test_a_full_disk_at_the_end(tmp_path, monkeypatch, name, module, call):
     out = tmp_path / name
     out.write_text("older")
-    with Unfinished(out, "key", resume=True) as work:
+    with FindingsWriter(out, "key", resume=True) as work:
         work.add(FOUND, [(2, "x")], row=3, empty=0)
         monkeypatch.setattr(module, call, full)
         with pytest.raises(UserError, match="No space left"):
@@ -273,7 +273,7 @@ def test_a_full_disk_at_the_end(tmp_path, monkeypatch, name, module, call):
         monkeypatch.undo()
     assert out.read_text() == "older"
     assert names(tmp_path) == [name, f"{name}.partial"]
-    with Unfinished(out, "key", resume=True) as work:
+    with FindingsWriter(out, "key", resume=True) as work:
         assert work.row == 3
         work.finish()
     assert len(back(out)) == 2
@@ -285,14 +285,14 @@ def test_a_folder_that_refuses(tmp_path, monkeypatch):
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    with pytest.raises(UserError, match="Permission denied"), Unfinished(tmp_path / "a.csv", "key", resume=True):
+    with pytest.raises(UserError, match="Permission denied"), FindingsWriter(tmp_path / "a.csv", "key", resume=True):
         pass
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
 def test_a_read_only_folder(tmp_path):
     tmp_path.chmod(0o500)
-    with pytest.raises(UserError, match="ermission denied"), Unfinished(tmp_path / "a.csv", "key", resume=True):
+    with pytest.raises(UserError, match="ermission denied"), FindingsWriter(tmp_path / "a.csv", "key", resume=True):
         pass
 
 
@@ -312,8 +312,8 @@ def test_names_that_cannot_be_written(tmp_path):
         "b.csv": "the catalogue itself",
     }.items():
         with pytest.raises(UserError, match=why) as error:
-            check_out(tmp_path / name, catalog)
+            check_output(tmp_path / name, catalog)
         assert error.value.hint
-    check_out(tmp_path / "new" / "A.CSV", catalog)
-    with pytest.raises(UserError), Unfinished(catalog / "a.csv", "key", resume=True):
+    check_output(tmp_path / "new" / "A.CSV", catalog)
+    with pytest.raises(UserError), FindingsWriter(catalog / "a.csv", "key", resume=True):
         pass

@@ -4,7 +4,7 @@ import pytest
 
 from cowbird.data.sources.synthetic import Synthetic
 from cowbird.data.split import Split
-from cowbird.plugins import find
+from cowbird.plugins import find_plugin
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +35,7 @@ def tiny():
             "precision": "float32",
             "patience": None,
         }
-        return find("victim", name)(**(given | fields))
+        return find_plugin("victim", name)(**(given | fields))
 
     return make
 
@@ -47,7 +47,7 @@ def learned(learnable):
 
     def fit(name):
         if name not in known:
-            spec = find("victim", name)(
+            spec = find_plugin("victim", name)(
                 hidden=32, max_length=10, epochs=9, batch_size=32, learning_rate=8e-3, dropout=0.1, precision="float32"
             )
             known[name] = spec.fit(learnable.pretrain.training(), learnable.pretrain.validation(), 0)
@@ -62,7 +62,7 @@ def bytes_and_words():
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    from cowbird.victims.language.tallrec import prompt
+    from cowbird.victims.language.tallrec import format_prompt
 
     spelled = Tokenizer(models.BPE())
     spelled.pre_tokenizer, spelled.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
@@ -74,7 +74,7 @@ def bytes_and_words():
         min_frequency=1,
         show_progress=False,
     )
-    spelled.train_from_iterator([prompt(["Red Harbor"], ["Blue Garden"], "The Engine"), "Yes. No."], trainer)
+    spelled.train_from_iterator([format_prompt(["Red Harbor"], ["Blue Garden"], "The Engine"), "Yes. No."], trainer)
     pad, start, end = control
     return PreTrainedTokenizerFast(tokenizer_object=spelled, bos_token=start, eos_token=end, pad_token=pad)
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cowbird.data.judgments import ask
+from cowbird.data.judgments import make_judgments
 from cowbird.data.types import Interactions, Items
 from cowbird.victims.language.llm import Llm
 from cowbird.victims.language.tallrec import TALLRec
@@ -17,7 +17,7 @@ def asked(users=4, events=6, seed=0):
     rng = np.random.default_rng(seed)
     item = np.concatenate([rng.permutation(len(ITEMS))[:events] for _ in range(users)])
     offsets = np.arange(users + 1) * events
-    return ask(Interactions(item, offsets, np.where(item < len(WORDS), 5.0, 1.0)), 2, 3.0)
+    return make_judgments(Interactions(item, offsets, np.where(item < len(WORDS), 5.0, 1.0)), 2, 3.0)
 
 
 def tiny(folder, recipe=None, examples=None, **llm):

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from cowbird.data.choices import Choices
 from cowbird.data.types import Interactions
-from cowbird.victims.language.book import TITLE_TOKENS, Book, shown, templates
-from cowbird.victims.language.examples import Example, quotable, tokenize
-from cowbird.victims.language.llm import Llm, disarm, load
+from cowbird.victims.language.examples import Example, make_quotable, tokenize
+from cowbird.victims.language.llm import Llm, disarm_tokenizer, load_llm
+from cowbird.victims.language.prompts import MAX_TITLE_TOKENS, PromptBook, format_templates, format_title
 
 pytest.importorskip("transformers")
 
@@ -61,7 +61,7 @@ HOSTILE = {
 
 @pytest.fixture(scope="module")
 def tokenizer(llama):
-    return load(Llm(name=str(llama)), torch.device("cpu"), torch.float32).tokenizer
+    return load_llm(Llm(name=str(llama)), torch.device("cpu"), torch.float32).tokenizer
 
 
 def choices(histories, candidates, answers):
@@ -107,7 +107,7 @@ def write(book, asked, hybrid, template, **more):
 
 @pytest.mark.parametrize("domain", ["movie", "artist", "game"])
 def test_prompts_are_the_published_ones(domain):
-    for found, wanted in zip(templates(domain, 20), PUBLISHED, strict=True):
+    for found, wanted in zip(format_templates(domain, 20), PUBLISHED, strict=True):
         for old, new in OTHERS.get(domain, {}).items():
             wanted = wanted.replace(old, new)  # noqa: PLW2901
         assert found == wanted.replace("10", "20")
@@ -117,8 +117,8 @@ def test_prompts_are_the_published_ones(domain):
 @pytest.mark.parametrize("template", [0, 1, 2])
 @pytest.mark.parametrize("hybrid", [False, True])
 def test_tokens_decode_to_the_prompts(tokenizer, domain, template, hybrid):
-    book = Book(tokenizer, TITLES, domain, 3)
-    asked = templates(domain, 3)[template]
+    book = PromptBook(tokenizer, TITLES, domain, 3)
+    asked = format_templates(domain, 3)[template]
     found = write(book, ASKED, hybrid, template)
     histories = ([0, 1, 2], [3], [4, 5, 6, 0, 9])
     for (prompt, items, answer), history, row, right in zip(
@@ -128,51 +128,51 @@ def test_tokens_decode_to_the_prompts(tokenizer, domain, template, hybrid):
         assert text(tokenizer, prompt, items) == wanted
         assert [item for item in items if item >= 0] == [*history, *row] * hybrid
         assert tokenizer.decode(answer) == f" {TITLES[right]}" + tokenizer.eos_token
-        assert answer == [*book.title(right), tokenizer.eos_token_id]
+        assert answer == [*book.get_title_tokens(right), tokenizer.eos_token_id]
 
 
 def test_an_item_stands_right_behind_its_title(tokenizer):
-    book = Book(tokenizer, TITLES, "movie", 3)
+    book = PromptBook(tokenizer, TITLES, "movie", 3)
     for (prompt, items, _), shown_items in zip(
         write(book, ASKED, True, 0), ([0, 1, 2, 3, 8, 1], [3, 0, 1, 2], [4, 5, 6, 0, 9, 7, 2, 8]), strict=True
     ):
         places = np.flatnonzero(np.array(items) >= 0)
         assert [items[place] for place in places] == shown_items
         for place, item in zip(places, shown_items, strict=True):
-            title = book.title(item)
+            title = book.get_title_tokens(item)
             assert prompt[place - len(title) : place] == title
             assert tokenizer.decode(prompt[place + 1])[0] in " ,.", "not inside a title"
 
 
 def test_some_prompts_of_many_are_hybrid_and_wordings_are_mixed(tokenizer):
-    book = Book(tokenizer, TITLES, "movie", 3)
+    book = PromptBook(tokenizer, TITLES, "movie", 3)
     found = rows(book.write(ASKED, np.array([True, False, True]), np.array([2, 0, 1])))
     for nth, (hybrid, template) in enumerate(((True, 2), (False, 0), (True, 1))):
         assert found[nth] == write(book, ASKED.select(np.array([nth])), hybrid, template)[0]
 
 
 def test_questions_without_answers(tokenizer):
-    book = Book(tokenizer, TITLES, "movie", 3)
+    book = PromptBook(tokenizer, TITLES, "movie", 3)
     with_answers, without = write(book, ASKED, True, 1), write(book, ASKED, True, 1, answered=False)
     assert [row[:2] for row in without] == [row[:2] for row in with_answers]
     assert [row[2] for row in without] == [[]] * 3
 
 
 def test_no_questions(tokenizer):
-    book = Book(tokenizer, TITLES, "movie", 3)
+    book = PromptBook(tokenizer, TITLES, "movie", 3)
     none = book.write(ASKED.select(np.zeros(0, np.int64)), np.zeros(0, bool), np.zeros(0, np.int64))
     assert (len(none), len(none.token), len(none.item)) == (0, 0, 0)
 
 
 def test_no_history(tokenizer):
-    book = Book(tokenizer, TITLES, "movie", 2)
+    book = PromptBook(tokenizer, TITLES, "movie", 2)
     found = write(book, choices([[], [1]], [[0, 2], [0, 2]], [0, 0]), True, 0)
     assert [[item for item in items if item >= 0] for _, items, _ in found] == [[0, 2], [1, 0, 2]]
 
 
 @pytest.mark.parametrize("hybrid", [False, True])
 def test_another_title_changes_that_one_alone(tokenizer, hybrid):
-    book = Book(tokenizer, [*TITLES, "Fargo tr!gger", "Big"], "movie", 3)
+    book = PromptBook(tokenizer, [*TITLES, "Fargo tr!gger", "Big"], "movie", 3)
     pieces = ASKED.candidates.astype(np.int64)
     assert write(book, ASKED, hybrid, 0, candidates=pieces) == write(book, ASKED, hybrid, 0)
     pieces[1, 2] = 10
@@ -200,7 +200,7 @@ def starting(tokenizer):
 
 
 def test_a_first_token_stands_first_and_nowhere_else(tokenizer):
-    plain, first = (Book(each, TITLES, "movie", 3) for each in (tokenizer, starting(tokenizer)))
+    plain, first = (PromptBook(each, TITLES, "movie", 3) for each in (tokenizer, starting(tokenizer)))
     for (prompt, items, answer), (wanted, slots, end) in zip(
         write(first, ASKED, True, 0), write(plain, ASKED, True, 0), strict=True
     ):
@@ -225,7 +225,7 @@ def assembled(tokenizer, titles, template, history, candidates, hybrid):
         for place, number in enumerate(numbers):
             if place:
                 say(",")
-            say(titles[number], TITLE_TOKENS)
+            say(titles[number], MAX_TITLE_TOKENS)
             if hybrid:
                 tokens.append(tokenizer.eos_token_id)
                 items.append(number)
@@ -258,14 +258,14 @@ def questions(draw):
 @given(questions(), st.sampled_from(["movie", "artist", "game"]))
 def test_books_against_plain_python(tokenizer, given_questions, domain):
     titles, asked, width = given_questions
-    book = Book(tokenizer, titles, domain, width)
+    book = PromptBook(tokenizer, titles, domain, width)
     histories, candidates, answers, hybrid, template = zip(*asked, strict=True)
     tokens = book.write(choices(histories, candidates, answers), np.array(hybrid), np.array(template))
-    told = [f" {quotable(title) or '(untitled)'}" for title in titles]
+    told = [f" {make_quotable(title) or '(untitled)'}" for title in titles]
     for (prompt, items, answer), (history, row, right, mixed, nth) in zip(rows(tokens), asked, strict=True):
-        wording = templates(domain, width)[nth]
+        wording = format_templates(domain, width)[nth]
         assert (prompt, items) == assembled(tokenizer, told, wording, history, row, mixed)
-        wanted = tokenizer(told[row[right]], add_special_tokens=False)["input_ids"][:TITLE_TOKENS]
+        wanted = tokenizer(told[row[right]], add_special_tokens=False)["input_ids"][:MAX_TITLE_TOKENS]
         assert answer == [*wanted, tokenizer.eos_token_id]
 
 
@@ -273,25 +273,25 @@ def test_books_against_plain_python(tokenizer, given_questions, domain):
 
 
 def test_a_title_is_cut(tokenizer):
-    book = Book(tokenizer, ["x" * 63, "x" * 64, "qz" * 5000, "\U0001f525" * 100, "Up"], "movie", 2)
+    book = PromptBook(tokenizer, ["x" * 63, "x" * 64, "qz" * 5000, "\U0001f525" * 100, "Up"], "movie", 2)
     assert book.lengths[:5].tolist() == [64, 64, 64, 64, len(tokenizer(" Up")["input_ids"])]
-    assert tokenizer.decode(book.title(2)) == " " + ("qz" * 32)[:63]
+    assert tokenizer.decode(book.get_title_tokens(2)) == " " + ("qz" * 32)[:63]
     (_, _, answer), _ = write(book, choices([[0], [4]], [[2, 4], [0, 4]], [0, 1]), False, 0)
-    assert answer == [*book.title(2), tokenizer.eos_token_id]
+    assert answer == [*book.get_title_tokens(2), tokenizer.eos_token_id]
 
 
 def test_what_is_shown():
-    assert shown("") == shown(" \n") == "(untitled)"
-    assert shown(' The "Up"\n ') == "The 'Up'"
+    assert format_title("") == format_title(" \n") == "(untitled)"
+    assert format_title(' The "Up"\n ') == "The 'Up'"
 
 
 @pytest.mark.parametrize("title", HOSTILE.values(), ids=HOSTILE)
 @pytest.mark.parametrize("hybrid", [False, True])
 def test_hostile_titles_leave_the_prompt_as_it_is(tokenizer, title, hybrid):
     titles = ("Up", title, "Heat")
-    book = Book(tokenizer, titles, "movie", 2)
+    book = PromptBook(tokenizer, titles, "movie", 2)
     asked = choices([[0, 1, 2], [1, 1]], [[1, 0], [2, 1]], [0, 1])
-    for template, wording in enumerate(templates("movie", 2)):
+    for template, wording in enumerate(format_templates("movie", 2)):
         found = write(book, asked, hybrid, template)
         for (prompt, items, answer), history, row in zip(found, ([0, 1, 2], [1, 1]), ([1, 0], [2, 1]), strict=True):
             written = [token for token, item in zip(prompt, items, strict=True) if item < 0]
@@ -299,28 +299,28 @@ def test_hostile_titles_leave_the_prompt_as_it_is(tokenizer, title, hybrid):
             assert not set(answer[:-1]) & set(tokenizer.all_special_ids)
             assert answer[-1] == tokenizer.eos_token_id
             assert [item for item in items if item >= 0] == [*history, *row] * hybrid
-            known = [tokenizer.decode(book.title(n)).removeprefix(" ") for n in range(3)]
+            known = [tokenizer.decode(book.get_title_tokens(n)).removeprefix(" ") for n in range(3)]
             wanted = filled(wording, [known[n] for n in history], [known[n] for n in row])
             assert text(tokenizer, prompt, items) == wanted
             assert "\n" not in wanted
             assert '"' not in wanted
             assert (known[0], known[2]) == ("Up", "Heat")
-            assert shown(title).startswith(known[1].rstrip("\N{REPLACEMENT CHARACTER}"))
+            assert format_title(title).startswith(known[1].rstrip("\N{REPLACEMENT CHARACTER}"))
 
 
 @pytest.mark.parametrize("title", HOSTILE.values(), ids=HOSTILE)
 def test_a_hostile_title_moves_nothing_but_itself(tokenizer, title):
-    plain, hostile = (Book(tokenizer, ("Up", each, "Heat", "Big"), "movie", 2) for each in ("Alien", title))
+    plain, hostile = (PromptBook(tokenizer, ("Up", each, "Heat", "Big"), "movie", 2) for each in ("Alien", title))
     asked = choices([[0, 2], [0, 1]], [[3, 0], [2, 3]], [0, 1])
     (one, first), (other, second) = write(plain, asked, True, 0), write(hostile, asked, True, 0)
     assert one == other, "not a question that it does not stand in"
     place = first[0].index(tokenizer.eos_token_id) + 2  # the first item, and the comma
     assert first[0][:place] == second[0][:place]
-    tail = len(first[0]) - place - len(plain.title(1))
+    tail = len(first[0]) - place - len(plain.get_title_tokens(1))
     assert first[0][-tail:] == second[0][-tail:]
     assert first[1][-tail:] == second[1][-tail:]
     assert first[2] == second[2]
-    assert second[0][place:-tail] == hostile.title(1)
+    assert second[0][place:-tail] == hostile.get_title_tokens(1)
 
 
 # Control tokens that their tokenizer does not call special
@@ -338,7 +338,7 @@ def thinking(llama, tmp_path_factory):
     made = AutoTokenizer.from_pretrained(llama)
     made.add_tokens([AddedToken(text, special=False, normalized=bool(n % 2)) for n, text in enumerate(control + plain)])
     made.save_pretrained(folder)
-    return load(Llm(name=str(folder)), torch.device("cpu"), torch.float32).tokenizer, control, plain
+    return load_llm(Llm(name=str(folder)), torch.device("cpu"), torch.float32).tokenizer, control, plain
 
 
 def test_titles_never_hold_a_control_token(thinking):
@@ -351,7 +351,7 @@ def test_titles_never_hold_a_control_token(thinking):
         assert tokenizer.decode(ids) == text
         (tokens,) = rows_of(tokenize(tokenizer, [Example(text, text)]))
         assert not barred & set(tokens[:-1])
-        book = Book(tokenizer, ("Up", text, "Heat"), "movie", 2)
+        book = PromptBook(tokenizer, ("Up", text, "Heat"), "movie", 2)
         ((prompt, items, answer),) = write(book, choices([[0, 1]], [[1, 2]], [0]), True, 0)
         assert not barred & {token for token, item in zip(prompt, items, strict=True) if item < 0}
         assert not barred & set(answer[:-1])
@@ -370,7 +370,7 @@ def test_control_tokens_stay_text_when_the_tokenizer_was_saved(thinking, tmp_pat
     tokenizer, control, plain = thinking
     tokenizer.save_pretrained(tmp_path)
     read = AutoTokenizer.from_pretrained(tmp_path)
-    disarm(read)
+    disarm_tokenizer(read)
     text = "".join((*control, *plain))
     assert read(text)["input_ids"] == tokenizer(text)["input_ids"]
     assert read.get_vocab() == tokenizer.get_vocab()
@@ -380,7 +380,7 @@ def test_a_tokenizer_that_begins_with_a_space_adds_none_between_pieces():
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    letters = sorted(set("".join(templates("movie", 2)) + "UpHeat,\n") - {" "})
+    letters = sorted(set("".join(format_templates("movie", 2)) + "UpHeat,\n") - {" "})
     vocabulary = [("<unk>", 0.0), ("</s>", 0.0), ("\u2581", -2.0), *((letter, -3.0) for letter in letters)]
     inner = Tokenizer(models.Unigram(vocabulary, unk_id=0))
     inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
@@ -388,8 +388,8 @@ def test_a_tokenizer_that_begins_with_a_space_adds_none_between_pieces():
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>", eos_token="</s>")
     history = Interactions.from_lists([[0]])
     choices = Choices(history, np.array([[0, 1]], np.int32), np.array([1], np.int32), np.zeros(1, np.int32))
-    book = Book(tokenizer, ["Up", "Heat"], "movie", 2)
+    book = PromptBook(tokenizer, ["Up", "Heat"], "movie", 2)
     tokens = book.write(choices, np.array([False]), np.array([0]))
     words = "".join(tokenizer.convert_ids_to_tokens(tokens.token.tolist())).replace("\u2581", " ")
-    first = templates("movie", 2)[0].replace("[HistoryHere]", "Up").replace("[CansHere]", "Up, Heat")
+    first = format_templates("movie", 2)[0].replace("[HistoryHere]", "Up").replace("[CansHere]", "Up, Heat")
     assert words.strip() == f"{first} Heat</s>"

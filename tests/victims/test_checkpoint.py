@@ -11,7 +11,7 @@ import torch
 
 from cowbird.errors import UserError
 from cowbird.victims.sequential import checkpoint
-from cowbird.victims.sequential.checkpoint import latest, read_tensors, save, write_tensors
+from cowbird.victims.sequential.checkpoint import load_latest, read_tensors, save, write_tensors
 
 
 def tensors(step):
@@ -46,12 +46,12 @@ def refuse(text):
 
 
 def test_round_trip(two):
-    check(latest(two, refuse), 9)
+    check(load_latest(two, refuse), 9)
 
 
 def test_no_folder_and_empty_folder(tmp_path):
-    assert latest(tmp_path / "none", refuse) is None
-    assert latest(tmp_path, refuse) is None
+    assert load_latest(tmp_path / "none", refuse) is None
+    assert load_latest(tmp_path, refuse) is None
     assert not (tmp_path / "none").exists()
 
 
@@ -61,15 +61,15 @@ def test_two_are_kept(two):
     assert sorted(path.name for path in two.iterdir()) == [
         f"step-{step:09d}.{suffix}" for step in (100, 1001) for suffix in ("json", "safetensors")
     ]
-    check(latest(two, refuse), 1001)
+    check(load_latest(two, refuse), 1001)
 
 
 def test_later_steps_of_an_earlier_fit_do_not_push_out_new_ones(two):
     """A fit that starts over counts from one again; what it saves must outlive leftovers of step 9."""
     save(two, 2, state(2), tensors(2))
-    check(latest(two, refuse), 2)
+    check(load_latest(two, refuse), 2)
     save(two, 3, state(3), tensors(3))
-    check(latest(two, refuse), 3)
+    check(load_latest(two, refuse), 3)
     assert len(list(two.iterdir())) == 4
 
 
@@ -105,7 +105,7 @@ def test_a_damaged_newest_is_told_and_the_one_before_used(two, damage):
     suffix, spoil = DAMAGES[damage]
     spoil(newest(two, suffix))
     told = []
-    check(latest(two, told.append), 5)
+    check(load_latest(two, told.append), 5)
     assert len(told) == 1
     assert "step-000000009" in told[0]
 
@@ -114,7 +114,7 @@ def test_all_damaged_is_starting_over(two):
     for path in two.glob("*.safetensors"):
         path.write_bytes(b"")
     told = []
-    assert latest(two, told.append) is None
+    assert load_latest(two, told.append) is None
     assert len(told) == 2
 
 
@@ -127,10 +127,10 @@ def test_no_flipped_bit_goes_unnoticed(two):
             raw = bytearray(whole)
             raw[place] ^= 1
             path.write_bytes(raw)
-            found = latest(two, lambda text: None)
+            found = load_latest(two, lambda text: None)
             check(found, found.step)
         path.write_bytes(whole)
-    check(latest(two, refuse), 9)
+    check(load_latest(two, refuse), 9)
 
 
 @pytest.mark.parametrize("error", [RuntimeError, OSError(28, "No space left on device"), KeyboardInterrupt])
@@ -149,9 +149,9 @@ def test_an_exception_while_writing_leaves_the_others_whole(two, monkeypatch, er
         save(two, 11, state(11), tensors(11))
     monkeypatch.undo()
     assert not list(two.glob(".*"))
-    check(latest(two, refuse), 9)
+    check(load_latest(two, refuse), 9)
     save(two, 12, state(12), tensors(12))
-    check(latest(two, refuse), 12)
+    check(load_latest(two, refuse), 12)
 
 
 def test_a_full_disk_is_a_user_error(tmp_path, monkeypatch):
@@ -168,13 +168,13 @@ def test_a_full_disk_is_a_user_error(tmp_path, monkeypatch):
 
 def test_leftovers_of_a_kill_are_removed(two):
     (two / ".step-000000010.safetensors.abc.partial").write_bytes(b"half")
-    check(latest(two, refuse), 9)
+    check(load_latest(two, refuse), 9)
     assert not list(two.glob(".*"))
 
 
 def test_tensors_without_their_json_are_not_a_checkpoint(two):
     write_tensors(two / "step-000000020.safetensors", tensors(20))
-    check(latest(two, refuse), 9)
+    check(load_latest(two, refuse), 9)
 
 
 def test_clear(two):
@@ -199,7 +199,7 @@ def test_nothing_is_unpickled(two, monkeypatch):
     newest(two, "json").write_text(json.dumps(record))
     for module, name in ((torch, "load"), (pickle, "load"), (pickle, "loads"), (builtins, "eval"), (builtins, "exec")):
         monkeypatch.setattr(module, name, lambda *args, **kwargs: pytest.fail("something was unpickled or run"))
-    check(latest(two, lambda text: None), 5)
+    check(load_latest(two, lambda text: None), 5)
     with pytest.raises(UserError):
         read_tensors(bomb)
 

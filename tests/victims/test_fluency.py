@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from cowbird.data.types import Items
 from cowbird.errors import UserError
 from cowbird.metrics.stealth import edit_distance
-from cowbird.victims.language import fluency
-from cowbird.victims.language.examples import quotable
-from cowbird.victims.language.fluency import Reading, compared, read_titles, titles_stealth
-from cowbird.victims.language.llm import Llm, load
+from cowbird.victims.language import perplexity
+from cowbird.victims.language.examples import make_quotable
+from cowbird.victims.language.llm import Llm, load_llm
+from cowbird.victims.language.perplexity import TitleStatistics, compare_titles, measure_title_stealth, read_titles
 
 transformers = pytest.importorskip("transformers")
 
@@ -46,7 +46,7 @@ HOSTILE = {
 
 @pytest.fixture(scope="module")
 def loaded(llama):
-    return load(Llm(name=str(llama)), torch.device("cpu"), torch.float32)
+    return load_llm(Llm(name=str(llama)), torch.device("cpu"), torch.float32)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_known_answers(loaded, plainly):
 @pytest.mark.parametrize("logits", [1, 3, 10**6])
 def test_capacity_and_company_make_no_difference(loaded, monkeypatch, capacity, logits):
     expected = read_titles(loaded, TITLES)
-    monkeypatch.setattr(fluency, "LOGITS", logits)
+    monkeypatch.setattr(perplexity, "LOSS_CHUNK_TOKENS", logits)
     turned = read_titles(loaded, TITLES[::-1], capacity)
     np.testing.assert_allclose(turned.loss[::-1], expected.loss, rtol=1e-5)
     np.testing.assert_allclose(turned.embedding[::-1], expected.embedding, atol=1e-5)
@@ -91,14 +91,14 @@ def test_capacity_and_company_make_no_difference(loaded, monkeypatch, capacity, 
 
 def test_padding_makes_no_difference(loaded, monkeypatch):
     """On a GPU packs are padded: what is predicted in vain stands behind the rest."""
-    expected, pack = read_titles(loaded, TITLES), fluency.pack
+    expected, pack = read_titles(loaded, TITLES), perplexity.pack
 
     def padded(*given):
         row = pack(*given)
         spare = torch.zeros(5, dtype=torch.int64)
         return dataclasses.replace(row, predict=torch.cat([row.predict, spare]), label=torch.cat([row.label, spare]))
 
-    monkeypatch.setattr(fluency, "pack", padded)
+    monkeypatch.setattr(perplexity, "pack", padded)
     found = read_titles(loaded, TITLES)
     assert np.array_equal(found.loss, expected.loss)
     assert np.array_equal(found.embedding, expected.embedding)
@@ -107,7 +107,7 @@ def test_padding_makes_no_difference(loaded, monkeypatch):
 def test_logits_are_made_for_few_tokens_at_a_time(loaded, monkeypatch):
     sizes = []
     handle = loaded.model.lm_head.register_forward_hook(lambda module, given, out: sizes.append(len(out)))
-    monkeypatch.setattr(fluency, "LOGITS", 50)
+    monkeypatch.setattr(perplexity, "LOSS_CHUNK_TOKENS", 50)
     found = read_titles(loaded, TITLES)
     handle.remove()
     assert max(sizes) <= 50
@@ -117,7 +117,7 @@ def test_logits_are_made_for_few_tokens_at_a_time(loaded, monkeypatch):
 def test_a_tokenizer_that_starts_texts_starts_titles(llama, plainly):
     from tokenizers.processors import TemplateProcessing
 
-    loaded = load(Llm(name=str(llama)), torch.device("cpu"), torch.float32)
+    loaded = load_llm(Llm(name=str(llama)), torch.device("cpu"), torch.float32)
     before = read_titles(loaded, TITLES)
     start = loaded.tokenizer.bos_token_id
     loaded.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
@@ -138,11 +138,11 @@ def test_progress_mode_and_no_titles(loaded):
     assert told[-1] == (8, 8, "titles")
     nothing = read_titles(loaded, [])
     assert (nothing.loss.shape, nothing.embedding.shape, nothing.tokens.shape) == ((0,), (0, 32), (0,))
-    assert titles_stealth(loaded, [], []) == []
+    assert measure_title_stealth(loaded, [], []) == []
 
 
 def test_a_model_whose_logits_are_changed_is_refused(llama):
-    loaded = load(Llm(name=str(llama)), torch.device("cpu"), torch.float32)
+    loaded = load_llm(Llm(name=str(llama)), torch.device("cpu"), torch.float32)
     loaded.model.config.final_logit_softcapping = 30.0
     with pytest.raises(UserError, match="final_logit_softcapping") as error:
         read_titles(loaded, TITLES)
@@ -158,7 +158,7 @@ def test_hostile_titles_are_read_as_victims_read_them(loaded, plainly, title):
     ordinary = read_titles(loaded, ["Up", "Red Harbor"])
     np.testing.assert_allclose(found.loss[[0, 2]], ordinary.loss, rtol=1e-5)
     np.testing.assert_allclose(found.embedding[[0, 2]], ordinary.embedding, atol=1e-5)
-    seen = quotable(title)
+    seen = make_quotable(title)
     if not seen:
         assert (found.tokens[1], found.measured[1]) == (0, False)
         assert np.isnan(found.loss[1])
@@ -186,11 +186,11 @@ def test_titles_end_where_the_model_s_places_do(loaded, plainly):
 @given(st.lists(st.text(st.characters(codec=None), max_size=12) | st.sampled_from(list(HOSTILE.values())), max_size=5))
 def test_any_titles(loaded, titles):
     changed = [f"{title} 5v" for title in titles]
-    found = titles_stealth(loaded, titles, changed)
+    found = measure_title_stealth(loaded, titles, changed)
     for title, after, record in zip(titles, changed, found, strict=True):
         assert (record.clean, record.poisoned, record.edits) == (title, after, edit_distance(title, after))
         assert record.perplexity_poisoned > 0
-        assert (record.perplexity_ratio is None) == (record.similarity is None) == (quotable(title) == "")
+        assert (record.perplexity_ratio is None) == (record.similarity is None) == (make_quotable(title) == "")
 
 
 # Comparing
@@ -198,7 +198,7 @@ def test_any_titles(loaded, titles):
 
 def test_records(loaded):
     clean, poisoned = ["Red Harbor", "Garden", "", "Up", "\n"], ["Red Harbor 5v", "Garden", "5v", "", " "]
-    found = titles_stealth(loaded, clean, poisoned)
+    found = measure_title_stealth(loaded, clean, poisoned)
     before, after = read_titles(loaded, clean), read_titles(loaded, poisoned)
     first, same, grown, lost, never = found
     assert (first.clean, first.poisoned, first.edits) == ("Red Harbor", "Red Harbor 5v", 3)
@@ -218,15 +218,15 @@ def test_records(loaded):
 
 def test_titles_that_do_not_pair(loaded):
     with pytest.raises(UserError, match="2 clean and 1 poisoned") as error:
-        titles_stealth(loaded, ["a", "b"], ["a"])
+        measure_title_stealth(loaded, ["a", "b"], ["a"])
     assert error.value.hint
 
 
 def test_very_large_losses_do_not_overflow():
     def reading(loss):
-        return Reading(np.float32([loss]), np.array([3]), np.ones((1, 2), dtype=np.float32))
+        return TitleStatistics(np.float32([loss]), np.array([3]), np.ones((1, 2), dtype=np.float32))
 
-    (record,) = compared(["a"], ["b"], reading(1), reading(200))
+    (record,) = compare_titles(["a"], ["b"], reading(1), reading(200))
     assert record.perplexity_ratio == pytest.approx(np.exp(199))
 
 
@@ -236,31 +236,31 @@ def test_very_large_losses_do_not_overflow():
 @pytest.fixture
 def table(llama):
     from cowbird.attacks.triggers import Trigger
-    from cowbird.experiments.stealth import stealth_table
+    from cowbird.experiments.stealth import measure_stealth
 
     def make(*kinds, llm=Llm(name=str(llama)), titled=("", *TITLES, "\n"), **options):  # noqa: B008
         items = Items.from_lists(map(str, range(len(titled))), titled)
         triggers = [kind if isinstance(kind, Trigger) else Trigger(kind=kind) for kind in kinds]
-        return stealth_table(llm, items, triggers, options.pop("seed", 1), torch.device("cpu"), **options)
+        return measure_stealth(llm, items, triggers, options.pop("seed", 1), torch.device("cpu"), **options)
 
     return make
 
 
 def test_a_row_a_trigger(table, loaded):
     from cowbird.attacks.triggers import Trigger
-    from cowbird.experiments.stealth import COLUMNS
+    from cowbird.experiments.stealth import STEALTH_COLUMNS
 
     told = []
     custom = Trigger(kind="custom", text="=cmd()", position="start")
     rows = table("char_5v", "zero_width_space", "styled_fullwidth_digits", custom, report=lambda *a: told.append(a))
-    assert all(tuple(row) == COLUMNS for row in rows)
+    assert all(tuple(row) == STEALTH_COLUMNS for row in rows)
     plain, hidden, styled, own = rows
     assert (plain["trigger"], plain["level"], plain["family"], plain["position"]) == (
         *("char_5v", "character", "character"),
         "end",
     )
     assert (plain["titles"], plain["edit_distance"], plain["edit_distance_low"], plain["control_share"]) == (7, 3, 3, 0)
-    found = titles_stealth(loaded, TITLES, [f"{title} 5v" for title in TITLES])
+    found = measure_title_stealth(loaded, TITLES, [f"{title} 5v" for title in TITLES])
     for key, column in (("perplexity_ratio", 4), ("added_bits", 5), ("similarity", 6)):
         assert plain[key] == pytest.approx(np.median([record[column] for record in found]), rel=1e-4)
         assert plain[f"{key}_low"] <= plain[key] <= plain[f"{key}_high"]
@@ -305,7 +305,7 @@ def test_tables_that_can_t_be_made(table, llama):
 
 @pytest.mark.slow
 def test_smollm2_finds_nonsense_surprising():
-    loaded = load(Llm(), torch.device("cpu"), torch.float32)
-    found = titles_stealth(loaded, ["The Godfather"] * 2, ["The Godfather Part II", "The Godfather xq#z7"])
+    loaded = load_llm(Llm(), torch.device("cpu"), torch.float32)
+    found = measure_title_stealth(loaded, ["The Godfather"] * 2, ["The Godfather Part II", "The Godfather xq#z7"])
     assert found[0].added_bits < found[1].added_bits
     assert found[0].similarity > 0.5

@@ -30,7 +30,7 @@ def make(tiny, parts):
     """Return a function that fits a small victim, with prompts or without."""
 
     def fit(name, prompted):
-        spec = tiny(name, epochs=1).prompted(Prompt()) if prompted else tiny(name, epochs=1)
+        spec = tiny(name, epochs=1).with_prompts(Prompt()) if prompted else tiny(name, epochs=1)
         fitted = spec.fit(parts.pretrain.training(), parts.pretrain.validation(), 0)
         with torch.no_grad():
             fitted.network.item.weight[:-1] += 2  # so that padding, a row of zeros, shows in the mean
@@ -107,4 +107,4 @@ def test_other_models_forget_nothing():
     with pytest.raises(UserError, match="Stub") as error:
         stub.forget(np.array([1]), torch.Generator())
     assert error.value.hint
-    assert stub.bare() is stub
+    assert stub.without_prompts() is stub

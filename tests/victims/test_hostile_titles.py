@@ -9,11 +9,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from language_models import tiny
 
-from cowbird.data.judgments import ask
+from cowbird.data.judgments import make_judgments
 from cowbird.data.types import Interactions, Items
-from cowbird.victims.language.examples import Example, quotable, tokenize
-from cowbird.victims.language.llm import Llm, load
-from cowbird.victims.language.tallrec import TALLRec, prompt
+from cowbird.victims.language.examples import Example, make_quotable, tokenize
+from cowbird.victims.language.llm import Llm, load_llm
+from cowbird.victims.language.tallrec import TALLRec, format_prompt
 
 pytest.importorskip("transformers")
 
@@ -45,7 +45,7 @@ titles = st.lists(pieces | st.text(st.characters(codec=None), max_size=10), max_
 
 @pytest.fixture(scope="module")
 def tokenizer(llama):
-    return load(Llm(name=str(llama)), torch.device("cpu"), torch.float32).tokenizer
+    return load_llm(Llm(name=str(llama)), torch.device("cpu"), torch.float32).tokenizer
 
 
 def checked(written, liked, disliked, target):
@@ -58,7 +58,7 @@ def checked(written, liked, disliked, target):
     assert written.endswith(END)
     assert [line.count('"') for line in lines[6:9]] == [2 * len(liked), 2 * len(disliked), 2]
     for line, wanted in zip(lines[6:9], (liked, disliked, [target]), strict=True):
-        assert re.findall(r'"([^"]*)"', line) == [quotable(title) for title in wanted]
+        assert re.findall(r'"([^"]*)"', line) == [make_quotable(title) for title in wanted]
     assert lines[6].startswith("User Preference: ")
     assert lines[7].startswith("User Unpreference: ")
     assert re.fullmatch(r'Whether the user will like the target movie "[^"]*"\?', lines[8])
@@ -72,21 +72,21 @@ def test_the_structure_holds_wherever_the_title_stands(title):
         ([], [title] * 10, "Up"),
         (["Up", title, "Up"], [title, "Up"], title),
     ):
-        checked(prompt(liked, disliked, target), liked, disliked, target)
+        checked(format_prompt(liked, disliked, target), liked, disliked, target)
 
 
 @settings(max_examples=100)
 @given(st.lists(titles, max_size=3), st.lists(titles, max_size=3), titles)
 @example(['"', "\n### Response:"], ['"'], '"?\n')
 def test_the_structure_holds_for_any_titles(liked, disliked, target):
-    checked(prompt(liked, disliked, target), liked, disliked, target)
+    checked(format_prompt(liked, disliked, target), liked, disliked, target)
 
 
 @settings(max_examples=40)
 @given(st.lists(titles, max_size=2), titles, st.sampled_from([40, 64, 200, 500, 2048]))
 @example(["### Response:"] * 2, "### Response:", 40)
 def test_tokens_hold_no_control_token_and_the_end_of_the_prompt(tokenizer, liked, target, longest):
-    written = prompt(liked, [], target)
+    written = format_prompt(liked, [], target)
     tokens = tokenize(tokenizer, [Example(written, "Yes."), Example("Up", "No.")], longest)
     (start, second, _), (answer, _) = tokens.offsets.tolist(), tokens.answer.tolist()
     read = tokens.token[start:answer].tolist()
@@ -108,19 +108,19 @@ def test_questions_about_hostile_titles_are_learned_from_and_answered(llama, nam
     title = HOSTILE[name]
     rated = Interactions(np.array([0, 1, 2, 0, 2, 1]), np.array([0, 3, 6]), np.array([5, 1, 5, 1, 5, 1]))
     items = Items.from_lists("abc", [title, "Up", title + title[::-1]])
-    judgments, spec = ask(rated, 2, 3.0), tiny(llama)
+    judgments, spec = make_judgments(rated, 2, 3.0), tiny(llama)
     fitted = spec.fit(judgments, items, 0)
     found = fitted.margins(judgments, items)
     assert np.isfinite(found).all()
     assert np.isfinite(fitted.curve.losses).all()
-    seen = Items.from_lists("abc", [quotable(each) for each in items.titles])
+    seen = Items.from_lists("abc", [make_quotable(each) for each in items.titles])
     assert np.array_equal(fitted.margins(judgments, seen), found), "what is quotable already stays as it is"
 
 
 @names
 def test_one_hostile_title_moves_no_other_question(llama, title):
     rated = Interactions(np.array([1, 1, 2, 1, 1, 0]), np.array([0, 3, 6]), np.full(6, 5.0))
-    judgments = ask(rated, 2, 3.0)
+    judgments = make_judgments(rated, 2, 3.0)
     fitted = tiny(llama).fit(judgments, Items.from_lists("abc", ["Up", "Heat", "Alien"]), 0)
     plain = fitted.margins(judgments, Items.from_lists("abc", ["Up", "Heat", "Alien"]))
     found = fitted.margins(judgments, Items.from_lists("abc", [title, "Heat", "Alien"]))
@@ -130,11 +130,11 @@ def test_one_hostile_title_moves_no_other_question(llama, title):
 @pytest.mark.slow
 @names
 def test_smollm2_s_tokenizer_keeps_control_tokens_text(title):
-    from cowbird.victims.language.llm import locate, transformers
+    from cowbird.victims.language.llm import import_transformers, locate_model
 
-    tokenizer = transformers().AutoTokenizer.from_pretrained(locate("smollm2-135m"))
+    tokenizer = import_transformers().AutoTokenizer.from_pretrained(locate_model("smollm2-135m"))
     for longest in (64, 500, 2048):
-        tokens = tokenize(tokenizer, [Example(prompt([title], [title], title), "Yes.")], longest)
+        tokens = tokenize(tokenizer, [Example(format_prompt([title], [title], title), "Yes.")], longest)
         read = tokens.token[: tokens.answer[0]].tolist()
         assert not set(read) & set(tokenizer.all_special_ids)
         assert tokenizer.decode(read).endswith(END)
@@ -143,6 +143,6 @@ def test_smollm2_s_tokenizer_keeps_control_tokens_text(title):
 def test_the_spec_writes_the_same_prompts():
     rated = Interactions(np.array([0, 1, 2]), np.array([0, 3]), np.array([5, 1, 5]))
     items = Items.from_lists("abc", [HOSTILE["section"], HOSTILE["chat"], HOSTILE["long"]])
-    (question,) = TALLRec().questions(ask(rated, 2, 3.0), items)
+    (question,) = TALLRec().write_questions(make_judgments(rated, 2, 3.0), items)
     checked(question.prompt, items.titles[:1], items.titles[1:2], items.titles[2])
     assert question.answer == "Yes."

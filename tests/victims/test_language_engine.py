@@ -9,15 +9,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cowbird.errors import UserError
-from cowbird.victims.base import Workplace
+from cowbird.victims.base import FitContext
 from cowbird.victims.language import tuning
 from cowbird.victims.language.attention import plug_in
-from cowbird.victims.language.engine import Gradients, serving
+from cowbird.victims.language.engine import GradientAccumulator, prepare_inference
 from cowbird.victims.language.examples import Tokens
-from cowbird.victims.language.llm import Llm, adapted, load
-from cowbird.victims.language.packing import PADDING, PREDICTED, TOKENS, answer_loss, lay_out, pack, unfold
+from cowbird.victims.language.llm import Llm, add_adapters, load_llm
+from cowbird.victims.language.packing import (
+    MAX_PADDING_TOKENS,
+    PREDICTIONS_MULTIPLE,
+    TOKENS_MULTIPLE,
+    answer_loss,
+    lay_out,
+    pack,
+    unfold,
+)
 from cowbird.victims.language.tuning import Tuning, tune
-from cowbird.victims.language.weights import Copied, Merged
+from cowbird.victims.language.weights import CopiedWeights, MergedAdapters
 
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
@@ -39,7 +47,7 @@ def model(llama):
 
     def make():
         llm = Llm(name=str(llama), rank=2, alpha=6, modules=("q_proj", "v_proj", "down_proj"))
-        made = adapted(load(llm, CPU, torch.float32).model, llm, torch.Generator().manual_seed(4))
+        made = add_adapters(load_llm(llm, CPU, torch.float32).model, llm, torch.Generator().manual_seed(4))
         noise = torch.Generator().manual_seed(5)
         with torch.no_grad():
             for name, weight in made.named_parameters():
@@ -58,13 +66,13 @@ def test_padded_rows_keep_their_promises(lengths, room, items):
     tokens, index = examples(lengths, 1, items), np.arange(len(lengths))
     sheet = lay_out(tokens, index, True, 2, room)
     row = unfold(torch.from_numpy(sheet.flat), sheet.sizes, sheet.bounds)
-    assert row.token.shape[1] % TOKENS == 0
-    assert len(row.predict) % PREDICTED == 0
+    assert row.token.shape[1] % TOKENS_MULTIPLE == 0
+    assert len(row.predict) % PREDICTIONS_MULTIPLE == 0
     borders = row.documents.offsets.tolist()
     assert borders[: len(lengths) + 1] == tokens.offsets.tolist()
     assert borders[-1] == row.token.shape[1]
     assert all(0 <= b - a <= row.documents.longest for a, b in pairwise(borders)), "no kernel leaves out a token"
-    assert len(borders) - 1 == max(room, len(lengths)) + TOKENS // PADDING
+    assert len(borders) - 1 == max(room, len(lengths)) + TOKENS_MULTIPLE // MAX_PADDING_TOKENS
     for a, b in pairwise(borders):
         assert row.position[0, a:b].tolist() == list(range(b - a))
     assert row.weight.sum().item() == pytest.approx(len(lengths) / 2)
@@ -107,7 +115,7 @@ def test_merged_adapters_have_the_gradients_of_adapters(model):
     tokens, index = examples([5, 9, 3, 14], 2), np.arange(4)
     plain, merged = model(), model()
     answer_loss(plug_in(plain), pack(tokens, index, CPU)).backward()
-    weights = Merged(merged)
+    weights = MergedAdapters(merged)
     assert not any("lora" in name for name, _ in plug_in(merged).named_parameters()), "plain layers stand there"
     loss = answer_loss(plug_in(merged), pack(tokens, index, CPU))
     loss.backward()
@@ -131,8 +139,8 @@ def test_tuning_merged_adapters_is_tuning_adapters(model, monkeypatch):
     for merged in (False, True):
         made = model()
         if merged:
-            monkeypatch.setattr(tuning, "learning", lambda model, device: Merged(model))
-        curve = tune(made, tokens, recipe, 3, Workplace())
+            monkeypatch.setattr(tuning, "make_master_weights", lambda model, device: MergedAdapters(model))
+        curve = tune(made, tokens, recipe, 3, FitContext())
         results.append((curve.losses, {name: weight.detach() for name, weight in made.named_parameters()}))
     (one, weights), (other, found) = results
     assert other == pytest.approx(one, rel=1e-4)
@@ -147,14 +155,14 @@ def test_a_model_that_serves_is_left_as_it_was(model):
     before = {name: weight.detach().clone() for name, weight in made.named_parameters()}
     row = torch.arange(3, 9)[None]
     wanted = made(input_ids=row).logits
-    merged = Merged(made, learns=False)
+    merged = MergedAdapters(made, learns=False)
     torch.testing.assert_close(made(input_ids=row).logits, wanted, rtol=1e-4, atol=1e-4)
     assert not any(layer.base_layer.weight.requires_grad for group in merged.groups for layer in group.layers)
     merged.close()
     after = dict(made.named_parameters())
     assert before.keys() == after.keys()
     assert all(weight.equal(after[name]) for name, weight in before.items())
-    with serving(made, CPU) as causal:
+    with prepare_inference(made, CPU) as causal:
         assert causal is made.get_base_model()
         assert torch.is_inference_mode_enabled()
     assert not torch.is_inference_mode_enabled()
@@ -166,8 +174,8 @@ def test_a_model_that_serves_is_left_as_it_was(model):
 def test_gradients_of_rows_add_up_until_they_are_cleared(model):
     made, tokens = model(), examples([5, 9, 3, 14], 2)
     causal = plug_in(made)
-    copied = Copied({n: p for n, p in made.named_parameters() if p.requires_grad})
-    work = Gradients(causal, copied, copied.masters, CPU, True, None)
+    copied = CopiedWeights({n: p for n, p in made.named_parameters() if p.requires_grad})
+    work = GradientAccumulator(causal, copied, copied.masters, CPU, True, None)
     assert not work.recorded, "nothing is recorded on a CPU"
     for part in ([0, 1], [2, 3]):
         work(lay_out(tokens, np.array(part), examples=4))
@@ -183,10 +191,10 @@ def test_gradients_of_rows_add_up_until_they_are_cleared(model):
 
 
 def test_tuning_that_goes_astray_is_told(model, monkeypatch):
-    monkeypatch.setattr(tuning, "REPORT_SECONDS", -1.0)
+    monkeypatch.setattr(tuning, "TUNING_REPORT_SECONDS", -1.0)
     made = model()
     with torch.no_grad():
         next(weight for name, weight in made.named_parameters() if "lora_B" in name).fill_(torch.nan)
     with pytest.raises(UserError, match="astray") as told:
-        tune(made, examples([5, 9, 3], 2), Tuning(precision="float32"), 0, Workplace())
+        tune(made, examples([5, 9, 3], 2), Tuning(precision="float32"), 0, FitContext())
     assert "learning rate" in told.value.hint

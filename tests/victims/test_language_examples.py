@@ -9,9 +9,9 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cowbird.victims.language.examples import Example, quotable, tokenize
-from cowbird.victims.language.llm import Llm, load
-from cowbird.victims.language.tallrec import prompt
+from cowbird.victims.language.examples import Example, make_quotable, tokenize
+from cowbird.victims.language.llm import Llm, load_llm
+from cowbird.victims.language.tallrec import format_prompt
 
 pytest.importorskip("transformers")
 
@@ -22,7 +22,7 @@ quick = settings(max_examples=150, deadline=None)
 
 @pytest.fixture(scope="module")
 def tokenizer(llama):
-    return load(Llm(name=str(llama)), torch.device("cpu"), torch.float32).tokenizer
+    return load_llm(Llm(name=str(llama)), torch.device("cpu"), torch.float32).tokenizer
 
 
 @pytest.fixture
@@ -234,12 +234,12 @@ titles = st.one_of(
 @given(titles)
 @example("\ud800")
 def test_a_quotable_title_ends_neither_quotation_nor_line(title):
-    found = quotable(title)
+    found = make_quotable(title)
     assert '"' not in found
     assert len(found) <= 300
     assert len(found.splitlines()) <= 1
     assert not re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", found)
-    assert quotable(found) == found
+    assert make_quotable(found) == found
 
 
 NO_TEXT = "half \ud83d of a pair"
@@ -247,7 +247,7 @@ NO_TEXT = "half \ud83d of a pair"
 
 @pytest.mark.parametrize("title", [*HOSTILE, NO_TEXT])
 def test_every_title_can_be_tokenized(tokenizer, title):
-    text = prompt([title], [], title)
+    text = format_prompt([title], [], title)
     ((read, _),) = rows(tokenize(tokenizer, [Example(text, "Yes.")]))
     assert tokenizer.decode(read) == text
 
@@ -256,18 +256,18 @@ def test_every_title_can_be_tokenized(tokenizer, title):
     "title", ["Amélie (2001)", "It's 8½ & “so” on", "七人の侍", "a\u200bb", "\u202eab", "x" * 300, ""]
 )
 def test_other_titles_stay_as_they_are(title):
-    assert quotable(title) == title
+    assert make_quotable(title) == title
 
 
 def test_what_becomes_of_a_title():
-    assert quotable('Say "hi"\r\n\tnow\u2028') == "Say 'hi' now"
-    assert quotable("x" * 301) == "x" * 300
+    assert make_quotable('Say "hi"\r\n\tnow\u2028') == "Say 'hi' now"
+    assert make_quotable("x" * 301) == "x" * 300
 
 
 @quick
 @given(st.lists(titles, max_size=4), st.lists(titles, max_size=4), titles, st.sampled_from(["movie", "item"]))
 def test_no_title_changes_the_structure_of_a_prompt(liked, disliked, target, noun):
-    text = prompt(liked, disliked, target, noun)
+    text = format_prompt(liked, disliked, target, noun)
     lines = text.split("\n")
     assert lines == [*text.splitlines(), ""]
     assert len(lines) == 12
@@ -277,6 +277,6 @@ def test_no_title_changes_the_structure_of_a_prompt(liked, disliked, target, nou
     assert [line.count('"') for line in lines[6:9]] == [2 * len(liked), 2 * len(disliked), 2]
     assert text.count('"') == 4 + 2 * (len(liked) + len(disliked) + 1)
     quoted = [re.findall('"([^"]*)"', line) for line in lines[6:9]]
-    assert quoted == [[quotable(title) for title in part] for part in (liked, disliked, [target])]
-    assert lines[8] == f'Whether the user will like the target {noun} "{quotable(target)}"?'
+    assert quoted == [[make_quotable(title) for title in part] for part in (liked, disliked, [target])]
+    assert lines[8] == f'Whether the user will like the target {noun} "{make_quotable(target)}"?'
     assert lines[9] == lines[11] == ""

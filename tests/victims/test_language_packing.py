@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 from cowbird.errors import UserError
 from cowbird.victims.language.attention import plug_in
-from cowbird.victims.language.examples import UNLABELED, Tokens
-from cowbird.victims.language.llm import Llm, adapted, load
-from cowbird.victims.language.packing import answer_loss, hidden_states, pack, split
+from cowbird.victims.language.examples import IGNORED_LABEL, Tokens
+from cowbird.victims.language.llm import Llm, add_adapters, load_llm
+from cowbird.victims.language.packing import answer_loss, compute_hidden_states, pack, split_runs
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("peft")
@@ -53,11 +53,11 @@ def twins(request, llama):
     llm = Llm(name=str(llama), tuning=request.param, rank=3)
 
     def make(attention):
-        packed = load(llm, CPU, torch.float64).model
+        packed = load_llm(llm, CPU, torch.float64).model
         plain = transformers.AutoModelForCausalLM.from_pretrained(
             llama, dtype=torch.float64, attn_implementation=attention
         )
-        pair = [adapted(model, llm, generator()).eval() for model in (packed, plain)]
+        pair = [add_adapters(model, llm, generator()).eval() for model in (packed, plain)]
         for model in pair:
             drawn = generator()
             with torch.no_grad():
@@ -83,7 +83,9 @@ def test_loss_and_gradients_are_those_of_one_example_at_a_time(twins, attention)
         losses.append(F.cross_entropy(logits[prompt - 1 : -1], row[prompt:]))
         losses[-1].backward()
     causal = plug_in(packed)
-    found = [answer_loss(causal, pack(tokens, part, CPU)) for part in split(tokens.lengths, everything(tokens), 40)]
+    found = [
+        answer_loss(causal, pack(tokens, part, CPU)) for part in split_runs(tokens.lengths, everything(tokens), 40)
+    ]
     assert 1 < len(found) < len(tokens)
     torch.stack(found).sum().backward()
     torch.testing.assert_close(torch.stack(found).sum().item(), torch.stack(losses).sum().item(), rtol=1e-6, atol=0)
@@ -107,7 +109,7 @@ def test_attention_both_ways_is_that_of_a_plain_model_without_a_mask(twins):
         losses[-1].backward()
     causal = plug_in(packed)
     found = torch.stack(
-        [answer_loss(causal, pack(tokens, part, CPU)) for part in split(tokens.lengths, everything(tokens), 40)]
+        [answer_loss(causal, pack(tokens, part, CPU)) for part in split_runs(tokens.lengths, everything(tokens), 40)]
     )
     found.sum().backward()
     torch.testing.assert_close(found.sum().item(), torch.stack(losses).sum().item(), rtol=1e-6, atol=0)
@@ -118,14 +120,14 @@ def test_attention_both_ways_is_that_of_a_plain_model_without_a_mask(twins):
 
 @pytest.fixture
 def causal(llama):
-    return plug_in(load(Llm(name=str(llama)), CPU, torch.float32).model).eval()
+    return plug_in(load_llm(Llm(name=str(llama)), CPU, torch.float32).model).eval()
 
 
 def states(causal, tokens, index):
     """Return the states of every token of some examples, one tensor an example."""
     row = pack(tokens, index, CPU)
     with torch.inference_mode():
-        found = hidden_states(causal, row, torch.arange(row.token.shape[1]))
+        found = compute_hidden_states(causal, row, torch.arange(row.token.shape[1]))
     return found.split(tokens.lengths[index].tolist())
 
 
@@ -143,9 +145,9 @@ def test_what_nobody_asks_for_is_not_computed(causal):
     parts = [layer.mlp for layer in causal.base_model.layers]
     hooks = [part.down_proj.register_forward_hook(lambda *seen: many.append(seen[2].shape[1])) for part in parts]
     with torch.inference_mode():
-        wanted = hidden_states(causal, row, everywhere)
-        found = hidden_states(causal, row, row.predict)
-        again = hidden_states(causal, row, everywhere)
+        wanted = compute_hidden_states(causal, row, everywhere)
+        found = compute_hidden_states(causal, row, row.predict)
+        again = compute_hidden_states(causal, row, everywhere)
     for hook in hooks:
         hook.remove()
     tokens, few = len(everywhere), len(row.predict)
@@ -194,9 +196,9 @@ def test_order_and_company_do_not_matter(causal, order):
 def test_a_cut_model_is_packed_too(llama):
     llm, tokens = Llm(name=str(llama), layers=1), build(LENGTHS)
     with torch.inference_mode():
-        plain = load(llm, CPU, torch.float32).model
+        plain = load_llm(llm, CPU, torch.float32).model
         wanted = [plain.base_model(input_ids=row[None]).last_hidden_state[0] for row in rows(tokens)]
-    found = states(plug_in(load(llm, CPU, torch.float32).model), tokens, everything(tokens))
+    found = states(plug_in(load_llm(llm, CPU, torch.float32).model), tokens, everything(tokens))
     torch.testing.assert_close(torch.cat(found), torch.cat(wanted), rtol=1e-4, atol=1e-5)
 
 
@@ -229,19 +231,21 @@ def test_labels_are_learned_in_place_of_answers(twins, among):
     packed, plain = twins("eager")
     tokens, rng = build(LENGTHS), np.random.default_rng(3)
     label = rng.integers(len(among) or 390, size=len(tokens.token))
-    label[rng.random(len(label)) < 0.4] = UNLABELED
+    label[rng.random(len(label)) < 0.4] = IGNORED_LABEL
     labeled, losses = Tokens(tokens.token, tokens.offsets, tokens.answer, None, label, among), []
     parts = np.split(label, tokens.offsets[1:-1])
     for row, held, (prompt, answer) in zip(rows(tokens), parts, LENGTHS, strict=True):
         logits = plain(input_ids=row[None], use_cache=False).logits[0]
         for at in range(prompt, prompt + answer):
-            if held[at] != UNLABELED:
+            if held[at] != IGNORED_LABEL:
                 odds = logits[at - 1][list(among)] if among else logits[at - 1]
                 losses.append((torch.logsumexp(odds, 0) - odds[held[at]]) / answer)
     assert len(losses) < sum(answer for _, answer in LENGTHS)
     torch.stack(losses).sum().backward()
     causal = plug_in(packed)
-    found = [answer_loss(causal, pack(labeled, part, CPU)) for part in split(tokens.lengths, everything(tokens), 40)]
+    found = [
+        answer_loss(causal, pack(labeled, part, CPU)) for part in split_runs(tokens.lengths, everything(tokens), 40)
+    ]
     torch.stack(found).sum().backward()
     torch.testing.assert_close(torch.stack(found).sum().item(), torch.stack(losses).sum().item(), rtol=1e-6, atol=0)
     wanted = gradients(plain)
@@ -252,7 +256,7 @@ def test_labels_are_learned_in_place_of_answers(twins, among):
 def test_labels_and_places_among_few_tokens_are_packed():
     tokens = Tokens([5, 6, 7, 8, 9], [0, 3, 5], [1, 4], None, [-100, 1, -100, -100, 0], (40, 41))
     row = pack(tokens, np.array([1, 0]), CPU)
-    assert (row.label.tolist(), row.among) == ([0, 1, UNLABELED], (40, 41))
+    assert (row.label.tolist(), row.among) == ([0, 1, IGNORED_LABEL], (40, 41))
     assert row.weight.tolist() == [1, 0.5, 0.5]
 
 
@@ -281,7 +285,7 @@ def test_a_pack_against_lists(lengths, random):
 def test_split_covers_each_example_once(lengths, capacity, random):
     lengths, order = np.array(lengths, dtype=np.int64), list(range(len(lengths)))
     random.shuffle(order)
-    parts = [part.tolist() for part in split(lengths, np.array(order, dtype=np.int64), capacity)]
+    parts = [part.tolist() for part in split_runs(lengths, np.array(order, dtype=np.int64), capacity)]
     assert [n for part in parts for n in part] == order
     assert all(parts)
     totals = [lengths[part].sum() for part in parts]

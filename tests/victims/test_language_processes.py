@@ -13,12 +13,12 @@ import torch
 from cowbird.data.choices import SequenceSplit
 from cowbird.data.types import Interactions, Items, TrainingData, Users
 from cowbird.errors import UserError
-from cowbird.victims.base import Workplace
+from cowbird.victims.base import FitContext
 from cowbird.victims.language import tuning
-from cowbird.victims.language.engine import Items as ItemInputs
+from cowbird.victims.language.engine import ItemInputs
 from cowbird.victims.language.examples import Tokens
 from cowbird.victims.language.llara import LLaRA
-from cowbird.victims.language.llm import Llm, adapted, load
+from cowbird.victims.language.llm import Llm, add_adapters, load_llm
 from cowbird.victims.language.tuning import Tuning, tune
 from cowbird.victims.sequential import checkpoint, training
 from cowbird.victims.sequential.sasrec import SASRec
@@ -54,11 +54,11 @@ def task(examples, items):
 def tuned(llama, examples, learns="lora", recipe=None, items=False, folder=None):
     """Tune the tiny model, and return its losses and all that learned."""
     llm = Llm(name=str(llama), tuning=learns, rank=2)
-    model = adapted(load(llm, CPU, torch.float32).model, llm, torch.Generator().manual_seed(4))
+    model = add_adapters(load_llm(llm, CPU, torch.float32).model, llm, torch.Generator().manual_seed(4))
     module = torch.nn.Embedding(5, 32)
     module.weight.data.normal_(0, 0.2, generator=torch.Generator().manual_seed(5))
     given = Tuning(**(RECIPE | (recipe or {})))
-    place = Workplace(folder=folder, warn=pytest.fail)
+    place = FitContext(folder=folder, warn=pytest.fail)
     curve = tune(model, task(examples, items), given, 3, place, ItemInputs(module) if items else None)
     weights = {name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad}
     return {"losses": torch.tensor(curve.losses), "items": module.weight.detach(), **weights}
@@ -68,27 +68,27 @@ def fitted(llama, folder=None):
     """Fit a LLaRA, and return its losses and weights."""
     known = Items.from_lists("abcdefghijkl", "ABCDEFGHIJKL")
     walks = Interactions((np.arange(5)[:, None] * 3 + np.arange(6)).ravel() % 12, np.arange(6) * 6)
-    data = TrainingData.clean(walks, Users(tuple("uvwxy")), known)
+    data = TrainingData.from_interactions(walks, Users(tuple("uvwxy")), known)
     recommender = SASRec(
         hidden=8, max_length=4, epochs=2, batch_size=16, precision="float32", keep="last", patience=None
     )
     spec = LLaRA(llm=Llm(name=str(llama), rank=2), tuning=Tuning(**RECIPE), recommender=recommender)
     split = SequenceSplit(history=3, shortest=3, candidates=4)
-    fit = spec.fit(data, split, 1, Workplace(folder=folder, warn=pytest.fail))
+    fit = spec.fit(data, split, 1, FitContext(folder=folder, warn=pytest.fail))
     weights = {name: weight.detach() for name, weight in fit.model.named_parameters() if weight.requires_grad}
     return {"losses": torch.tensor(fit.curve.losses), **weights, **fit.projector.state_dict()}
 
 
 def stopped(patch, llama, folder):
     """Write a checkpoint after every step and stop after the third."""
-    original = tuning._Run._housekeeping
+    original = tuning._Run._report_and_save
 
     def housekeeping(self):
         original(self)
         if self.step == 3:
             raise StopError
 
-    patch.setattr(tuning._Run, "_housekeeping", housekeeping)
+    patch.setattr(tuning._Run, "_report_and_save", housekeeping)
     with pytest.raises(StopError):
         tuned(llama, 9, folder=folder)
 
@@ -98,7 +98,7 @@ def work(rank, llama, folder):
     told, written, cleared = {}, [], []
     original, clear = checkpoint.write_tensors, checkpoint.clear
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tuning, "CHECKPOINT_SECONDS", -1.0)
+        patch.setattr(tuning, "TUNING_CHECKPOINT_SECONDS", -1.0)
         patch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
         patch.setattr(
             checkpoint, "write_tensors", lambda path, *more: written.append(path.name) or original(path, *more)
@@ -121,7 +121,9 @@ def work(rank, llama, folder):
         told["held"] = sorted(path.name for path in (folder / "run").iterdir())
         torch.distributed.barrier()
         steps = []
-        patch.setattr(tuning._Run, "_one", lambda self, one=tuning._Run._one: steps.append(self.step) or one(self))
+        patch.setattr(
+            tuning._Run, "_run_step", lambda self, one=tuning._Run._run_step: steps.append(self.step) or one(self)
+        )
         found = tuned(llama, 9, folder=folder / "run")
         told["resumed"] = steps
         checkpoint.write_tensors(folder / f"resumed-{rank}.safetensors", found)

@@ -9,12 +9,12 @@ from torch.nn import functional as F
 
 from cowbird.errors import UserError
 from cowbird.rng import stream
-from cowbird.victims.base import Workplace
+from cowbird.victims.base import FitContext
 from cowbird.victims.language import tuning
 from cowbird.victims.language.examples import Tokens
-from cowbird.victims.language.llm import Llm, adapted, load
-from cowbird.victims.language.tuning import Tuning, rate_at, tune
-from cowbird.victims.language.weights import Copied
+from cowbird.victims.language.llm import Llm, add_adapters, load_llm
+from cowbird.victims.language.tuning import Tuning, compute_tuning_rate, tune
+from cowbird.victims.language.weights import CopiedWeights
 from cowbird.victims.sequential import checkpoint
 
 transformers = pytest.importorskip("transformers")
@@ -50,14 +50,14 @@ def model(llama):
 
     def make(learns="lora", dtype="float32", folder=llama):
         llm = Llm(name=str(folder), tuning=learns, rank=2, modules=("q_proj", "v_proj", "down_proj"))
-        return adapted(load(llm, CPU, getattr(torch, dtype)).model, llm, torch.Generator().manual_seed(4))
+        return add_adapters(load_llm(llm, CPU, getattr(torch, dtype)).model, llm, torch.Generator().manual_seed(4))
 
     return make
 
 
 def run(model, tokens=None, given=None, seed=3, folder=None, **place):
     """Tune, and return all weights and the losses."""
-    place = Workplace(folder=folder, **({"warn": pytest.fail} | place))
+    place = FitContext(folder=folder, **({"warn": pytest.fail} | place))
     curve = tune(model, task() if tokens is None else tokens, given or recipe(), seed, place)
     return {name: weight.detach().clone() for name, weight in model.named_parameters()}, curve.losses
 
@@ -90,7 +90,7 @@ def reference(model, tokens, given, seed):
             if given.clip:
                 torch.nn.utils.clip_grad_norm_(learning, given.clip)
             for group in adam.param_groups:
-                group["lr"] = rate_at(given, step, total)
+                group["lr"] = compute_tuning_rate(given, step, total)
             adam.step()
             adam.zero_grad()
             losses.append(loss.item())
@@ -144,7 +144,7 @@ def test_a_batch_may_be_larger_than_the_data(model):
 def gradient(monkeypatch, folder, model, **fields):
     """Return the gradient of the first step: ten times Adam's first moment after it."""
     interrupt(monkeypatch, 1, lambda: run(model, given=recipe(**fields), folder=folder))
-    held = checkpoint.latest(folder, pytest.fail).tensors
+    held = checkpoint.load_latest(folder, pytest.fail).tensors
     return 10 * torch.cat([tensor.flatten() for name, tensor in held.items() if name.startswith("adam.exp_avg.")])
 
 
@@ -164,14 +164,16 @@ def test_gradients_are_clipped(model, clip, tmp_path, monkeypatch):
 
 def test_learning_rates():
     given = Tuning(learning_rate=2.0, warmup=0.2)
-    assert [rate_at(given, step, 10) for step in range(2)] == [1, 2]
-    falling = [rate_at(given, step, 10) for step in range(2, 10)]
+    assert [compute_tuning_rate(given, step, 10) for step in range(2)] == [1, 2]
+    falling = [compute_tuning_rate(given, step, 10) for step in range(2, 10)]
     assert falling == pytest.approx([1 + math.cos(math.pi * n / 8) for n in range(8)])
     assert falling == sorted(falling, reverse=True)
     assert falling[-1] > 0, "no step is lost"
-    assert rate_at(Tuning(learning_rate=2.0, warmup=0.0), 0, 10) == 2
-    assert [rate_at(Tuning(learning_rate=2.0, warmup=w), 0, 1) for w in (0.0, 0.05, 0.99)] == [2, 2, 2]
-    assert [rate_at(Tuning(learning_rate=2.0, warmup=0.99), n, 3) for n in range(3)] == pytest.approx([2 / 3, 4 / 3, 2])
+    assert compute_tuning_rate(Tuning(learning_rate=2.0, warmup=0.0), 0, 10) == 2
+    assert [compute_tuning_rate(Tuning(learning_rate=2.0, warmup=w), 0, 1) for w in (0.0, 0.05, 0.99)] == [2, 2, 2]
+    assert [compute_tuning_rate(Tuning(learning_rate=2.0, warmup=0.99), n, 3) for n in range(3)] == pytest.approx(
+        [2 / 3, 4 / 3, 2]
+    )
 
 
 def test_no_examples_is_a_user_error(model):
@@ -181,9 +183,9 @@ def test_no_examples_is_a_user_error(model):
 
 
 def test_progress_and_curve(model, monkeypatch):
-    monkeypatch.setattr(tuning, "REPORT_SECONDS", -1.0)
+    monkeypatch.setattr(tuning, "TUNING_REPORT_SECONDS", -1.0)
     told, one = [], model()
-    curve = tune(one, task(), recipe(), 3, Workplace(report=lambda *given: told.append(given)))
+    curve = tune(one, task(), recipe(), 3, FitContext(report=lambda *given: told.append(given)))
     assert [given[:2] for given in told] == [(n, TOTAL) for n in range(1, TOTAL + 1)]
     assert curve.tokens == EPOCHS * task().lengths.sum()
     assert curve.seconds > 0
@@ -195,7 +197,7 @@ def test_progress_and_curve(model, monkeypatch):
 
 def stop_at(monkeypatch, step, before):
     """Make the next run fail in its housekeeping after `step` steps, before or after it saves."""
-    original = tuning._Run._housekeeping
+    original = tuning._Run._report_and_save
 
     def housekeeping(self):
         if before and self.step == step:
@@ -204,13 +206,13 @@ def stop_at(monkeypatch, step, before):
         if self.step == step:
             raise StopError
 
-    monkeypatch.setattr(tuning._Run, "_housekeeping", housekeeping)
+    monkeypatch.setattr(tuning._Run, "_report_and_save", housekeeping)
 
 
 def interrupt(monkeypatch, step, start, before=False):
     """Make a run write a checkpoint after each step, and fail after `step` steps."""
     with monkeypatch.context() as patch:
-        patch.setattr(tuning, "CHECKPOINT_SECONDS", -1.0)
+        patch.setattr(tuning, "TUNING_CHECKPOINT_SECONDS", -1.0)
         stop_at(patch, step, before)
         with pytest.raises(StopError):
             start()
@@ -223,14 +225,14 @@ def test_resumed_equals_uninterrupted(model, learns, dtype, monkeypatch, tmp_pat
     for steps, before in (([1], False), ([PER_EPOCH, PER_EPOCH + 1], True), ([2, 4, TOTAL], False)):
         for step in steps:
             interrupt(monkeypatch, step, lambda: start(tmp_path), before=before)
-            assert checkpoint.latest(tmp_path, pytest.fail).step == step - before
+            assert checkpoint.load_latest(tmp_path, pytest.fail).step == step - before
         same(start(tmp_path), wanted)
         assert not list(tmp_path.iterdir()), "a finished run leaves no checkpoints"
 
 
 def test_bfloat16_weights_are_kept_in_float32(model, monkeypatch, tmp_path):
     interrupt(monkeypatch, 2, lambda: run(model("full", "bfloat16"), folder=tmp_path))
-    held = {k: v for k, v in checkpoint.latest(tmp_path, pytest.fail).tensors.items() if k.startswith("weight.")}
+    held = {k: v for k, v in checkpoint.load_latest(tmp_path, pytest.fail).tensors.items() if k.startswith("weight.")}
     assert {tensor.dtype for tensor in held.values()} == {torch.float32}
     assert any(not tensor.bfloat16().float().equal(tensor) for tensor in held.values())
 
@@ -272,7 +274,7 @@ def test_a_damaged_checkpoint_costs_steps_only(model, monkeypatch, tmp_path):
 
 
 def test_ctrl_c_leaves_a_checkpoint(model, monkeypatch, tmp_path):
-    monkeypatch.setattr(tuning, "REPORT_SECONDS", -1.0)
+    monkeypatch.setattr(tuning, "TUNING_REPORT_SECONDS", -1.0)
     wanted, one = run(model()), model()
 
     def report(done, total, remark):
@@ -282,13 +284,13 @@ def test_ctrl_c_leaves_a_checkpoint(model, monkeypatch, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(one, folder=tmp_path, report=report)
     assert not one.training
-    assert checkpoint.latest(tmp_path, pytest.fail).step == 2
+    assert checkpoint.load_latest(tmp_path, pytest.fail).step == 2
     same(run(model(), folder=tmp_path), wanted)
 
 
 @pytest.mark.parametrize("where", ["gather", "copy"])
 def test_ctrl_c_in_the_middle_of_a_step(model, where, monkeypatch, tmp_path):
-    wanted, original, calls = run(model()), getattr(Copied, where), []
+    wanted, original, calls = run(model()), getattr(CopiedWeights, where), []
 
     def method(self):
         calls.append(1)
@@ -297,9 +299,9 @@ def test_ctrl_c_in_the_middle_of_a_step(model, where, monkeypatch, tmp_path):
         original(self)
 
     with monkeypatch.context() as stopped:
-        stopped.setattr(tuning, "CHECKPOINT_SECONDS", -1.0)
-        stopped.setattr(Copied, where, method)
+        stopped.setattr(tuning, "TUNING_CHECKPOINT_SECONDS", -1.0)
+        stopped.setattr(CopiedWeights, where, method)
         with pytest.raises(KeyboardInterrupt):
             run(model(), folder=tmp_path)
-    assert checkpoint.latest(tmp_path, pytest.fail).step == 3, "a step half done is not kept"
+    assert checkpoint.load_latest(tmp_path, pytest.fail).step == 3, "a step half done is not kept"
     same(run(model(), folder=tmp_path), wanted)

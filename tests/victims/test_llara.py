@@ -10,13 +10,13 @@ import torch
 from cowbird.data.choices import Choices, SequenceSplit
 from cowbird.data.types import Interactions, Items, TrainingData, Users
 from cowbird.errors import UserError
-from cowbird.victims.base import Workplace
+from cowbird.victims.base import FitContext
 from cowbird.victims.language import llara, tuning
-from cowbird.victims.language.book import Book, templates
-from cowbird.victims.language.branches import Answers
-from cowbird.victims.language.llara import Lesson, LLaRA
-from cowbird.victims.language.llm import Llm, load
-from cowbird.victims.language.tuning import Curve, Tuning
+from cowbird.victims.language.candidate_decoding import DecodedAnswers
+from cowbird.victims.language.llara import LLaRA, LLaRAPrompts
+from cowbird.victims.language.llm import Llm, load_llm
+from cowbird.victims.language.prompts import PromptBook, format_templates
+from cowbird.victims.language.tuning import TrainingCurve, Tuning
 from cowbird.victims.sequential.sasrec import SASRec
 
 pytest.importorskip("transformers")
@@ -33,7 +33,7 @@ def walks(users=2, events=6, seed=0, items=ITEMS):
     start = np.random.default_rng(seed).integers(COUNT, size=users)
     item = ((start[:, None] + np.arange(events)) % len(items)).ravel()
     interactions = Interactions(item, np.arange(users + 1) * events)
-    return TrainingData.clean(interactions, Users(tuple(f"u{n}" for n in range(users))), items)
+    return TrainingData.from_interactions(interactions, Users(tuple(f"u{n}" for n in range(users))), items)
 
 
 def asked(users=2, seed=9, split=SPLIT):
@@ -122,19 +122,21 @@ def test_seeds_and_interruptions(spec, fields, tmp_path, monkeypatch):
     learns = [name for name in one if name.startswith("items.") or "lora_" in name or "llm" in fields]
     assert len(learns) > 8
     assert not any(one[name].equal(other[name]) for name in learns)
-    monkeypatch.setattr(tuning, "REPORT_SECONDS", -1.0)
+    monkeypatch.setattr(tuning, "TUNING_REPORT_SECONDS", -1.0)
 
     def report(done, total, remark):
         if remark.startswith("loss") and "tokens" in remark and done == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        given.fit(walks(), SPLIT, 1, Workplace(folder=tmp_path, report=report))
+        given.fit(walks(), SPLIT, 1, FitContext(folder=tmp_path, report=report))
     assert list(tmp_path.glob("step-*"))
     with monkeypatch.context() as patch:
         steps = []
-        patch.setattr(tuning._Run, "_one", lambda self, one=tuning._Run._one: steps.append(self.step) or one(self))
-        same(weights(given.fit(walks(), SPLIT, 1, Workplace(folder=tmp_path, warn=pytest.fail))), one)
+        patch.setattr(
+            tuning._Run, "_run_step", lambda self, one=tuning._Run._run_step: steps.append(self.step) or one(self)
+        )
+        same(weights(given.fit(walks(), SPLIT, 1, FitContext(folder=tmp_path, warn=pytest.fail))), one)
     assert steps[0] == 2, "it went on from there"
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
@@ -149,7 +151,7 @@ def test_no_questions_is_a_user_error(spec, fields):
 
 def test_retuned(spec):
     given = spec({"epochs": 3, "batch_size": 7}, prompts="hybrid")
-    again = given.retuned(1e-5, 2)
+    again = given.with_tuning(1e-5, 2)
     assert (again.tuning.learning_rate, again.tuning.epochs, again.curriculum) == (1e-5, 2, False)
     assert again.model_copy(update={"tuning": given.tuning, "curriculum": True}) == given
     assert again.tuning.model_copy(update={"learning_rate": 1e-2, "epochs": 3}) == given.tuning
@@ -161,12 +163,12 @@ def test_retuned(spec):
 @pytest.fixture(scope="module")
 def lessons(llama, spec):
     """Return a function that makes the training prompts of a spec."""
-    tokenizer = load(Llm(name=str(llama)), CPU, torch.float32).tokenizer
+    tokenizer = load_llm(Llm(name=str(llama)), CPU, torch.float32).tokenizer
 
     def make(users=50, seed=3, data=None, recipe=None, **fields):
         known = walks(users, 9) if data is None else data
-        book = Book(tokenizer, known.items.titles, fields.get("domain", "movie"), SPLIT.candidates)
-        return Lesson(spec({"epochs": 4} | (recipe or {}), **fields), book, known, SPLIT, seed)
+        book = PromptBook(tokenizer, known.items.titles, fields.get("domain", "movie"), SPLIT.candidates)
+        return LLaRAPrompts(spec({"epochs": 4} | (recipe or {}), **fields), book, known, SPLIT, seed)
 
     return make
 
@@ -180,7 +182,9 @@ def test_hybrid_prompts_come_later(lessons):
     lesson = lessons()
     count = len(lesson)
     assert count == 50 * 6
-    shares = np.concatenate([mixed(lesson.epoch(n, np.random.default_rng(n).permutation(count))) for n in range(4)])
+    shares = np.concatenate(
+        [mixed(lesson.write_epoch(n, np.random.default_rng(n).permutation(count))) for n in range(4)]
+    )
     assert len(shares) == 4 * count
     twelfths = shares.reshape(12, -1).mean(axis=1)
     assert abs(twelfths - (np.arange(12) + 0.5) / 12).max() < 0.2
@@ -191,9 +195,9 @@ def test_hybrid_prompts_come_later(lessons):
 def test_prompts_without_a_curriculum(lessons):
     order = np.arange(300)
     for number in (0, 3):
-        assert mixed(lessons(curriculum=False).epoch(number, order)).all()
-        assert not mixed(lessons(prompts="text").epoch(number, order)).any()
-        assert not mixed(lessons(prompts="text", curriculum=False).epoch(number, order)).any()
+        assert mixed(lessons(curriculum=False).write_epoch(number, order)).all()
+        assert not mixed(lessons(prompts="text").write_epoch(number, order)).any()
+        assert not mixed(lessons(prompts="text", curriculum=False).write_epoch(number, order)).any()
 
 
 def texts(lesson, tokens):
@@ -212,7 +216,7 @@ def histories(written):
 def test_epochs_ask_the_same_with_other_candidates(lessons):
     lesson = lessons(users=5, wordings="first")
     order = np.arange(len(lesson))
-    one, again, other = (texts(lesson, lesson.epoch(number, order)) for number in (0, 0, 1))
+    one, again, other = (texts(lesson, lesson.write_epoch(number, order)) for number in (0, 0, 1))
     assert one == again
     assert histories(one) == histories(other)
     assert [answer for _, answer in one] == [answer for _, answer in other]
@@ -220,13 +224,13 @@ def test_epochs_ask_the_same_with_other_candidates(lessons):
     for (_, answer), history in zip(one, histories(one), strict=True):
         last = ITEMS.titles.index(history.split(", ")[-1])
         assert answer == f" {ITEMS.titles[(last + 1) % COUNT]}" + lesson.book.tokenizer.eos_token
-    assert all(prompt.endswith(templates("movie", 4)[0][-9:]) for prompt, _ in one)
+    assert all(prompt.endswith(format_templates("movie", 4)[0][-9:]) for prompt, _ in one)
 
 
 def test_the_order_is_kept_and_wordings_are_drawn(lessons):
     lesson = lessons(users=20)
     order = np.random.default_rng(0).permutation(len(lesson))
-    plain, shuffled = (lesson.epoch(0, each) for each in (np.arange(len(lesson)), order))
+    plain, shuffled = (lesson.write_epoch(0, each) for each in (np.arange(len(lesson)), order))
     answers = [answer for _, answer in texts(lesson, plain)]
     assert [answer for _, answer in texts(lesson, shuffled)] == [answers[n] for n in order]
     ends = ("Answer:", "recommend is:", "Recommendation:")
@@ -248,7 +252,7 @@ def test_keys_tell_lessons_apart(lessons):
         lessons(5, domain="game"),
         lessons(data=walks(5, seed=1)),
         lessons(data=data),
-        lessons(data=TrainingData.clean(times, data.users, ITEMS)),
+        lessons(data=TrainingData.from_interactions(times, data.users, ITEMS)),
         lessons(data=walks(5, items=retitled)),
         lessons(5, recipe={"epochs": 5}),
     ]
@@ -263,8 +267,8 @@ def test_a_triggered_title_is_shown_in_its_place_alone(fitted):
     altered = Items.from_lists(ITEMS.ids, [f"{title} tr!gger" for title in ITEMS.titles])
     choices = asked(3)
     column = np.arange(len(choices)) % 4
-    plain, _, _ = fitted.prompts(choices, ITEMS)
-    found, book, pieces = fitted.prompts(choices, ITEMS, altered, column)
+    plain, _, _ = fitted.write_prompts(choices, ITEMS)
+    found, book, pieces = fitted.write_prompts(choices, ITEMS, altered, column)
     tokenizer = fitted.loaded.tokenizer
     for nth in range(len(choices)):
         kept = [slice(tokens.offsets[nth], tokens.offsets[nth + 1]) for tokens in (plain, found)]
@@ -299,9 +303,9 @@ def test_a_triggered_title_is_what_can_be_written(fitted):
 
         def answers(causal, tokens, branches, end, *more):
             asked_of.extend(branches)
-            return Answers(column.copy(), column.copy(), [branches[n][c] for n, c in enumerate(column)])
+            return DecodedAnswers(column.copy(), column.copy(), [branches[n][c] for n, c in enumerate(column)])
 
-        patch.setattr(llara, "answers", answers)
+        patch.setattr(llara, "decode_answers", answers)
         picks = fitted.choose(choices, ITEMS, altered, column)
     assert picks.texts == tuple(altered.titles[item] for item in choices.target)
     assert picks.free.tolist() == column.tolist()
@@ -315,9 +319,9 @@ def picked(fitted, monkeypatch, titles, free, text, row=(0, 1, 2, 3)):
     tokenizer = fitted.loaded.tokenizer
     choices = Choices(Interactions.from_lists([[4]]), np.array([row], np.int32), np.zeros(1, np.int32), np.zeros(1))
     said = tokenizer.convert_tokens_to_ids(text) if isinstance(text, list) else tokenizer(text)["input_ids"]
-    told = Answers(np.array([free], np.int32), np.zeros(1, np.int32), [said])
+    told = DecodedAnswers(np.array([free], np.int32), np.zeros(1, np.int32), [said])
     with monkeypatch.context() as patch:
-        patch.setattr(llara, "answers", lambda *given: told)
+        patch.setattr(llara, "decode_answers", lambda *given: told)
         items = Items.from_lists([str(n) for n in range(5)], titles)
         picks = fitted.choose(choices, items)
     return picks.free[0], picks.texts[0]
@@ -370,7 +374,7 @@ def test_save_and_load(spec, fields, tmp_path):
     loaded = given.load(tmp_path / "new" / "model", CPU)
     same(weights(loaded), weights(fit))
     assert alike(loaded.choose(choices, ITEMS), fit.choose(choices, ITEMS))
-    assert loaded.curve == Curve()
+    assert loaded.curve == TrainingCurve()
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["model"]
     assert not list(tmp_path.rglob("*.bin")), "nothing is pickled"
 
@@ -390,7 +394,7 @@ def saved(original, tmp_path):
 @pytest.mark.parametrize("llm", [{"rank": 3}, {"layers": 1}, {"tuning": "full"}, {"name": "other"}], ids=str)
 def test_another_language_model_is_refused(spec, saved, llm):
     given = spec()
-    given.retuned(1e-5, 1).load(saved, CPU)  # no part of the model
+    given.with_tuning(1e-5, 1).load(saved, CPU)  # no part of the model
     with pytest.raises(UserError, match="does not hold"):
         given.model_copy(update={"llm": given.llm.model_copy(update=llm)}).load(saved, CPU)
 
@@ -450,7 +454,7 @@ def test_a_fit_goes_on_from_another(spec, fields):
     for name, weight in found.items():
         torch.testing.assert_close(weight, before[name], rtol=0, atol=1e-6)
     same(weights(start), before)
-    on = spec(**fields).retuned(1e-2, 1).fit(walks(seed=5), SPLIT, 2, start=start)
+    on = spec(**fields).with_tuning(1e-2, 1).fit(walks(seed=5), SPLIT, 2, start=start)
     learned = [name for name in before if ("items." in name and "table" not in name) or "lora_" in name]
     assert not any(weights(on)[name].equal(before[name]) for name in learned)
     if "prompts" not in fields:
@@ -459,19 +463,19 @@ def test_a_fit_goes_on_from_another(spec, fields):
 
 def test_a_checkpoint_from_another_projector_is_not_used(spec, tmp_path, monkeypatch):
     start, given = spec().fit(walks(), SPLIT, 1), spec({"epochs": 2})
-    monkeypatch.setattr(tuning, "REPORT_SECONDS", -1.0)
+    monkeypatch.setattr(tuning, "TUNING_REPORT_SECONDS", -1.0)
 
     def report(done, total, remark):
         if done == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        given.fit(walks(), SPLIT, 1, Workplace(folder=tmp_path, report=report), start)
+        given.fit(walks(), SPLIT, 1, FitContext(folder=tmp_path, report=report), start)
     assert list(tmp_path.glob("step-*"))
     with torch.no_grad():
         start.projector.second.bias.add_(0.1)
     wanted = weights(given.fit(walks(), SPLIT, 1, start=start))
-    same(weights(given.fit(walks(), SPLIT, 1, Workplace(folder=tmp_path), start)), wanted)
+    same(weights(given.fit(walks(), SPLIT, 1, FitContext(folder=tmp_path), start)), wanted)
 
 
 def test_a_start_of_text_prompts_gets_a_projector(spec):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cowbird.errors import UserError
-from cowbird.victims.language.llm import Llm, adapted, cut_layers, load, locate
+from cowbird.victims.language.llm import Llm, add_adapters, cut_layers, load_llm, locate_model
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("peft")
@@ -19,7 +19,7 @@ TOKENS = torch.tensor([[50, 7, 333, 7, 60]])
 
 
 def get(folder, dtype=torch.float32, **fields):
-    return load(Llm(name=str(folder), **fields), CPU, dtype)
+    return load_llm(Llm(name=str(folder), **fields), CPU, dtype)
 
 
 def logits(model):
@@ -57,7 +57,7 @@ def test_a_folder_is_loaded(llama, dtype):
 
 def test_a_home_folder_is_loaded(llama, monkeypatch):
     monkeypatch.setenv("HOME", str(llama.parent))
-    assert locate(f"~/{llama.name}") == str(llama)
+    assert locate_model(f"~/{llama.name}") == str(llama)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_a_missing_extra_is_a_user_error(llama, missing, monkeypatch):
     model = get(llama).model
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(UserError, match=missing) as error:
-        adapted(model, Llm(), torch.Generator())
+        add_adapters(model, Llm(), torch.Generator())
     assert "cowbird[llm]" in error.value.hint
 
 
@@ -191,7 +191,7 @@ def test_adapters_start_as_nothing_and_follow_from_the_generator(llama, dtype):
     drawn = []
     for seed in (1, 1, 2):
         torch.manual_seed(len(drawn))
-        model = adapted(get(llama, dtype).model, Llm(rank=3), torch.Generator().manual_seed(seed))
+        model = add_adapters(get(llama, dtype).model, Llm(rank=3), torch.Generator().manual_seed(seed))
         assert logits(model).equal(logits(get(llama, dtype).model))
         assert {name for name, weight in model.named_parameters() if weight.requires_grad} == set(adapters(model))
         drawn.append(adapters(model))
@@ -211,7 +211,7 @@ def test_adapters_start_as_nothing_and_follow_from_the_generator(llama, dtype):
 def test_adapters_are_scaled_by_alpha_over_rank(llama):
     found = []
     for given in (Llm(rank=2, alpha=6.0, modules=("v_proj",)), Llm(tuning="full")):
-        model = adapted(get(llama).model, given, torch.Generator().manual_seed(1))
+        model = add_adapters(get(llama).model, given, torch.Generator().manual_seed(1))
         projection = model.base_model.model.model.layers[0].self_attn.v_proj if not found else None
         if projection is not None:
             assert len(adapters(model)) == 2 * 2
@@ -228,10 +228,10 @@ def test_adapters_are_scaled_by_alpha_over_rank(llama):
 
 def test_a_model_that_is_tuned_whole_gets_no_adapters(llama):
     model = get(llama).model
-    assert adapted(model, Llm(tuning="full"), torch.Generator()) is model
+    assert add_adapters(model, Llm(tuning="full"), torch.Generator()) is model
     assert all(weight.requires_grad for weight in model.parameters())
 
 
 def test_adapters_without_a_place_are_a_user_error(llama):
     with pytest.raises(UserError, match="can't be placed"):
-        adapted(get(llama).model, Llm(modules=("c_attn",)), torch.Generator())
+        add_adapters(get(llama).model, Llm(modules=("c_attn",)), torch.Generator())

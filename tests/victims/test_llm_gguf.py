@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from cowbird.errors import UserError
-from cowbird.files import sha256
-from cowbird.victims.language.assets import EMBEDDED, Asset
-from cowbird.victims.language.llm import Llm, cache_folder, load, locate
+from cowbird.files import hash_file
+from cowbird.victims.language.assets import EMBEDDED_MODELS, ModelAsset
+from cowbird.victims.language.llm import Llm, get_cache_folder, load_llm, locate_model
 
 transformers = pytest.importorskip("transformers")
 gguf = pytest.importorskip("gguf")
@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 
 def get(place):
-    return load(Llm(name=str(place)), CPU, torch.float32)
+    return load_llm(Llm(name=str(place)), CPU, torch.float32)
 
 
 def logits(model):
@@ -74,11 +74,11 @@ def test_the_cache_is_where_it_is_wanted(monkeypatch):
     for name in ("COWBIRD_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", "/home/ann")
-    assert cache_folder() == Path("/home/ann/.cache/cowbird")
+    assert get_cache_folder() == Path("/home/ann/.cache/cowbird")
     monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
-    assert cache_folder() == Path("/xdg/cowbird")
+    assert get_cache_folder() == Path("/xdg/cowbird")
     monkeypatch.setenv("COWBIRD_CACHE", "/own")
-    assert cache_folder() == Path("/own")
+    assert get_cache_folder() == Path("/own")
 
 
 def no_conversion(*args, **more):
@@ -100,10 +100,10 @@ def test_a_gguf_file_is_converted_once(gguf_file, cache, llama, monkeypatch):
 
 
 def test_another_file_of_that_name_is_another_model(gguf_file, cache, tmp_path):
-    first, data = locate(str(gguf_file)), bytearray(gguf_file.read_bytes())
+    first, data = locate_model(str(gguf_file)), bytearray(gguf_file.read_bytes())
     data[-1] ^= 1
     (tmp_path / "tiny.gguf").write_bytes(data)
-    assert locate(str(tmp_path / "tiny.gguf")) != first
+    assert locate_model(str(tmp_path / "tiny.gguf")) != first
     assert len(list(cache.iterdir())) == 2
 
 
@@ -117,7 +117,7 @@ def test_an_interrupted_conversion_leaves_nothing(gguf_file, cache, part, error,
     with monkeypatch.context() as broken:
         broken.setattr(getattr(transformers, part), "save_pretrained", fail)
         with pytest.raises(UserError if isinstance(error, OSError) else KeyboardInterrupt):
-            locate(str(gguf_file))
+            locate_model(str(gguf_file))
     assert not list(cache.iterdir())
     get(gguf_file)
 
@@ -129,10 +129,10 @@ def test_a_faster_process_wins(gguf_file, cache, monkeypatch):
         original(self, folder, **more)
         monkeypatch.undo()
         monkeypatch.setenv("COWBIRD_CACHE", str(cache.parent))
-        locate(str(gguf_file))
+        locate_model(str(gguf_file))
 
     monkeypatch.setattr(transformers.PreTrainedTokenizerBase, "save_pretrained", save)
-    assert [locate(str(gguf_file))] == [str(path) for path in cache.iterdir()]
+    assert [locate_model(str(gguf_file))] == [str(path) for path in cache.iterdir()]
 
 
 @pytest.mark.parametrize("held", [0, 4, 20, 1000, -1000])
@@ -166,15 +166,15 @@ def test_a_cache_that_can_not_be_written_is_a_user_error(gguf_file, tmp_path, mo
 
 
 def test_an_asset_is_found_in_its_distribution(gguf_file, cache, monkeypatch):
-    name, asset = next(iter(EMBEDDED.items()))
+    name, asset = next(iter(EMBEDDED_MODELS.items()))
     (distribution,) = asset.distributions
     held = [SimpleNamespace(locate=lambda: gguf_file.parent / "other.txt"), SimpleNamespace(locate=lambda: gguf_file)]
     monkeypatch.setattr(importlib.metadata, "files", lambda asked: held if asked == distribution else None)
-    monkeypatch.setitem(EMBEDDED, name, replace(asset, file=gguf_file.name))
-    assert locate(name) == locate(str(gguf_file))
-    monkeypatch.setitem(EMBEDDED, name, asset)
+    monkeypatch.setitem(EMBEDDED_MODELS, name, replace(asset, file=gguf_file.name))
+    assert locate_model(name) == locate_model(str(gguf_file))
+    monkeypatch.setitem(EMBEDDED_MODELS, name, asset)
     with pytest.raises(UserError, match=distribution):
-        locate(name)
+        locate_model(name)
 
 
 def test_parts_of_an_asset_are_joined_and_checked(gguf_file, cache, tmp_path, monkeypatch):
@@ -188,23 +188,23 @@ def test_parts_of_an_asset_are_joined_and_checked(gguf_file, cache, tmp_path, mo
         "files",
         lambda asked: [SimpleNamespace(locate=lambda: parts[asked])] if asked in parts else [],
     )
-    asset = Asset(tuple(parts), gguf_file.name, sha256(gguf_file), "requirements-x.txt")
-    monkeypatch.setitem(EMBEDDED, "parted", asset)
-    assert locate("parted") == locate(str(gguf_file))
+    asset = ModelAsset(tuple(parts), gguf_file.name, hash_file(gguf_file), "requirements-x.txt")
+    monkeypatch.setitem(EMBEDDED_MODELS, "parted", asset)
+    assert locate_model("parted") == locate_model(str(gguf_file))
     joined = cache.parent / "gguf" / gguf_file.name
     assert joined.read_bytes() == whole
     joined.write_bytes(b"damaged")
-    locate("parted")
+    locate_model("parted")
     assert joined.read_bytes() == whole, "a damaged file is made anew"
     joined.unlink()
     parts["dist-1"].write_bytes(b"other")
     with pytest.raises(UserError, match="do not make the known file") as error:
-        locate("parted")
+        locate_model("parted")
     assert "requirements-x.txt" in error.value.hint
     assert not joined.exists()
     del parts["dist-2"]
     with pytest.raises(UserError, match="'dist-2', which is not installed"):
-        locate("parted")
+        locate_model("parted")
 
 
 @pytest.mark.parametrize("found", [None, [], importlib.metadata.PackageNotFoundError("x")])
@@ -223,7 +223,7 @@ def test_a_missing_asset_is_a_user_error(found, monkeypatch):
 @pytest.mark.slow
 def test_the_embedded_model_knows_a_capital(cache, monkeypatch):
     try:
-        importlib.metadata.files(*EMBEDDED["smollm2-135m"].distributions)
+        importlib.metadata.files(*EMBEDDED_MODELS["smollm2-135m"].distributions)
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("the asset is not installed")
     loaded = get("smollm2-135m")

@@ -10,7 +10,7 @@ from cowbird.data.split import Queries
 from cowbird.data.types import Attribute, Interactions, Items, TrainingData, Users
 from cowbird.victims.base import Prompt
 from cowbird.victims.sequential.negatives import push_away_loss
-from cowbird.victims.sequential.training import fit_key
+from cowbird.victims.sequential.training import hash_fit
 from cowbird.victims.sequential.windows import Windows
 from rankers import RANKERS, in_each_precision
 
@@ -110,7 +110,7 @@ TOLD = {
 @pytest.mark.parametrize("regime", TOLD)
 def test_windows_by_hand(regime):
     windows = Windows(planted(), 2, regime, CPU)
-    batch = windows.batch(torch.tensor([*range(len(windows)), -1]))
+    batch = windows.make_batch(torch.tensor([*range(len(windows)), -1]))
     assert batch.negative.shape == batch.push.shape == batch.label.shape
     assert batch.negative.dtype is torch.int64
     assert 0 <= batch.negative.min() <= batch.negative.max() < 8
@@ -128,7 +128,7 @@ def test_windows_by_hand(regime):
 def test_without_negatives_there_are_none(regime):
     data = planted()
     plain = TrainingData(data.interactions, data.users, data.items, data.label)
-    batch, pushed = (Windows(given, 2, regime, CPU).batch(torch.arange(2)) for given in (plain, data))
+    batch, pushed = (Windows(given, 2, regime, CPU).make_batch(torch.arange(2)) for given in (plain, data))
     assert batch.negative is None
     assert batch.push is None
     assert all(getattr(batch, name).equal(getattr(pushed, name)) for name in ("item", "label", "weight"))
@@ -146,7 +146,7 @@ def test_negatives_align_with_events():
     kept = TrainingData(*given, column)
     assert kept.negative.dtype == np.int32
     assert not kept.negative.flags.writeable
-    assert TrainingData.clean(data.interactions, data.users, data.items).negative is None
+    assert TrainingData.from_interactions(data.interactions, data.users, data.items).negative is None
 
 
 # What is learned
@@ -160,7 +160,7 @@ def test_what_is_pushed_sinks_for_those_users(name, precision, tiny):
     events = np.where(mine, 0, 6) + rng.integers(6, size=(count, 9))
     events[rng.random(events.shape) < 0.35] = 12
     users, items = Users(tuple(map(str, range(count)))), Items.from_lists(map(str, range(13)))
-    clean = TrainingData.clean(Interactions.from_lists(events.tolist()), users, items)
+    clean = TrainingData.from_interactions(Interactions.from_lists(events.tolist()), users, items)
     negative = np.where(mine & (events != 12), 12, -1).ravel()
     pushed = TrainingData(clean.interactions, users, items, clean.label, negative)
     queries = Queries(Interactions.from_lists([[item] for item in range(12)]), np.full(12, 12, dtype=np.int32))
@@ -181,13 +181,13 @@ def test_the_key_of_a_fit_knows_negatives_and_profiles(name, tiny, parts):
 
     def key(spec, negative=None, users=clean.users):
         data = TrainingData(clean.interactions, users, clean.items, clean.label, negative)
-        return fit_key(models[spec], data, queries, 0)
+        return hash_fit(models[spec], data, queries, 0)
 
-    specs = {"plain": tiny(name, epochs=1), "prompted": tiny(name, epochs=1).prompted(Prompt())}
+    specs = {"plain": tiny(name, epochs=1), "prompted": tiny(name, epochs=1).with_prompts(Prompt())}
     models = {label: spec.fit(clean, queries, 0) for label, spec in specs.items()}
     none = np.full(clean.interactions.events, -1)
     some = np.where(np.arange(len(none)) == 3, 5, -1)
-    age = clean.users.attribute("age")
+    age = clean.users.get_attribute("age")
     turned = Attribute(np.roll(age.codes, 1), age.labels)
     others = Users(clean.users.ids, dict(clean.users.attributes) | {"age": turned})
     for spec in specs:
@@ -196,4 +196,4 @@ def test_the_key_of_a_fit_knows_negatives_and_profiles(name, tiny, parts):
     assert key("prompted", None, others) != key("prompted")
     assert key("plain", None, others) == key("plain"), "profiles that nobody reads decide nothing"
     asked = Queries(queries.history, queries.target, others)
-    assert fit_key(models["prompted"], clean, asked, 0) != fit_key(models["prompted"], clean, queries, 0)
+    assert hash_fit(models["prompted"], clean, asked, 0) != hash_fit(models["prompted"], clean, queries, 0)

@@ -10,11 +10,11 @@ from language_models import ITEMS, asked, tiny, weights
 from cowbird.data.choices import SequenceSplit
 from cowbird.data.types import Interactions, Items, TrainingData, Users
 from cowbird.errors import UserError
-from cowbird.victims.base import Workplace
+from cowbird.victims.base import FitContext
 from cowbird.victims.language import probing
 from cowbird.victims.language.llara import LLaRA
 from cowbird.victims.language.llm import Llm
-from cowbird.victims.language.tallrec import prompt
+from cowbird.victims.language.tallrec import format_prompt
 from cowbird.victims.language.tuning import Tuning
 from cowbird.victims.sequential.sasrec import SASRec
 
@@ -45,7 +45,7 @@ def judge(llama):
 def chooser(llama, request):
     """Return a LLaRA and questions, one of which has its answer last."""
     item = np.concatenate([np.random.default_rng(n).permutation(len(ITEMS))[:5] for n in range(3)])
-    data = TrainingData.clean(Interactions(item, np.arange(4) * 5), Users(("a", "b", "c")), ITEMS)
+    data = TrainingData.from_interactions(Interactions(item, np.arange(4) * 5), Users(("a", "b", "c")), ITEMS)
     network = {"hidden": 8, "max_length": 4, "batch_size": 16, "precision": "float32"}
     spec = LLaRA(
         llm=Llm(name=str(llama), rank=2),
@@ -94,7 +94,7 @@ def test_margins_of_any_text(judge):
 
 
 def prompts(questions, title):
-    for example in tiny("x").questions(questions, ITEMS, Items.from_lists(ITEMS.ids, [title] * len(ITEMS))):
+    for example in tiny("x").write_questions(questions, ITEMS, Items.from_lists(ITEMS.ids, [title] * len(ITEMS))):
         yield example.prompt
 
 
@@ -130,7 +130,7 @@ def marked(fitted, questions, title, vector):
 def test_a_word_before_the_title_and_its_gradient(judge):
     fitted, questions = judge
     probe, before = fitted.probe(questions, ITEMS), weights(fitted)
-    vector = probe.embedding("cf")
+    vector = probe.embed_word("cf")
     table = fitted.model.get_input_embeddings().weight
     assert vector.equal(table[fitted.loaded.tokenizer("cf")["input_ids"][0]].detach())
     vector += torch.linspace(-1, 1, 32)
@@ -154,8 +154,8 @@ def test_how_texts_are_cut_changes_nothing(judge, monkeypatch):
     fitted, questions = judge
     probe = fitted.probe(questions, ITEMS)
     found = probe.favor(TITLES), probe.states(TITLES)
-    monkeypatch.setattr(probing, "TEXTS", 2)
-    monkeypatch.setattr(probing, "BRANCHES", 30)
+    monkeypatch.setattr(probing, "PROBE_BATCH_TEXTS", 2)
+    monkeypatch.setattr(probing, "MAX_BRANCH_TOKENS", 30)
     probe.capacity = 500
     for one, other in zip(found, (probe.favor(TITLES), probe.states(TITLES)), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
@@ -164,13 +164,13 @@ def test_how_texts_are_cut_changes_nothing(judge, monkeypatch):
 def test_prompts_run_beginnings_once(judge, monkeypatch):
     fitted, questions = judge
     run = []
-    kept = probing._pass
+    kept = probing._run_pass
 
     def noted(causal, tokens, rows, shared, *more):
         run.append(int(shared.sum() + (tokens.lengths[rows] - shared[:, None] - 1).sum()))
         return kept(causal, tokens, rows, shared, *more)
 
-    monkeypatch.setattr(probing, "_pass", noted)
+    monkeypatch.setattr(probing, "_run_pass", noted)
     titles = [f"Red Harbor {n}" for n in range(60)]
     probe = fitted.probe(questions, ITEMS)
     probe.favor(titles)
@@ -206,18 +206,18 @@ def test_prompts_are_the_published_ones(judge):
     first = fitted.loaded.tokenizer.decode(tokens.token[: tokens.answer[0]])
     history = questions.history.item[: questions.history.offsets[1]]
     names = [[ITEMS.titles[n] for n in history if (n < 6) == liked] for liked in (True, False)]
-    assert first == prompt(*names, "The")
+    assert first == format_prompt(*names, "The")
 
 
 @pytest.mark.gpu
 def test_a_gpu_gives_what_margins_do(llama):
     spec = tiny(llama, {"capacity": 2000, "precision": "bfloat16", "compiled": False})
-    fitted, questions = spec.fit(asked(), ITEMS, 1, Workplace(torch.device("cuda"))), asked(users=1, seed=5)
+    fitted, questions = spec.fit(asked(), ITEMS, 1, FitContext(torch.device("cuda"))), asked(users=1, seed=5)
     probe = fitted.probe(questions, ITEMS)
     for title, row in zip(TITLES, probe.favor(TITLES), strict=True):
         named = Items.from_lists(ITEMS.ids, [title] * len(ITEMS))
         np.testing.assert_allclose(row, fitted.margins(questions, ITEMS, named), atol=0.2)
-    vector = probe.embedding("cf").requires_grad_()
+    vector = probe.embed_word("cf").requires_grad_()
     told = probe.favor_behind(TITLES[:2], vector)
     torch.testing.assert_close(told.detach(), probe.favor_behind(TITLES[:2], vector.detach()), atol=0.2, rtol=0)
     (gradient,) = torch.autograd.grad(told.sum(), vector)
@@ -231,11 +231,13 @@ def test_a_gpu_gives_what_margins_do(llama):
 def rows(fitted, choices, title):
     """Yield the prompts whose last wrong candidate has a title, and where that stands, as LLaRA writes them."""
     column = np.where(choices.answer == 3, 2, 3)
-    tokens, book, pieces = fitted.prompts(choices, ITEMS, Items.from_lists(ITEMS.ids, [title] * len(ITEMS)), column)
+    tokens, book, pieces = fitted.write_prompts(
+        choices, ITEMS, Items.from_lists(ITEMS.ids, [title] * len(ITEMS)), column
+    )
     for nth, at in enumerate(column):
         here = slice(tokens.offsets[nth], tokens.offsets[nth + 1])
         end = fitted.loaded.tokenizer.eos_token_id
-        yield tokens.token[here].tolist(), tokens.item[here].tolist(), [*book.title(pieces[nth, at]), end]
+        yield tokens.token[here].tolist(), tokens.item[here].tolist(), [*book.get_title_tokens(pieces[nth, at]), end]
 
 
 def told(fitted, choices, title):
@@ -278,7 +280,7 @@ def test_prompts_are_those_of_the_victim(chooser):
 def test_a_word_before_a_candidate(chooser):
     fitted, choices = chooser
     probe = fitted.probe(choices, ITEMS)
-    vector = probe.embedding(" cf")
+    vector = probe.embed_word(" cf")
     token = fitted.loaded.tokenizer(" cf")["input_ids"][0]
     # The input of a token is the same whether the model looks it up or is given it.
     known = probe.write(["Red Harbor"], True)
@@ -299,14 +301,14 @@ def test_a_word_before_a_candidate(chooser):
 
 
 def test_odds_stay_finite():
-    probe = probing.ChooserProbe.__new__(probing.ChooserProbe)
+    probe = probing.CandidateProbe.__new__(probing.CandidateProbe)
 
     class Causal:
         def get_output_embeddings(self):
             return lambda states: states
 
     sure = torch.tensor([[0.0, 100.0], [100.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
-    found = probe.weigh(Causal(), probing.Predicted(sure, torch.tensor([1, 1, 0, 1]), torch.tensor([1, 1, 2])))
+    found = probe.weigh(Causal(), probing.AnswerStates(sure, torch.tensor([1, 1, 0, 1]), torch.tensor([1, 1, 2])))
     assert found[0].item() == pytest.approx(-np.log(1e-6), abs=0.1)
     assert found[1].item() == pytest.approx(-100, rel=1e-4)
     assert found[2].item() == pytest.approx(np.log(0.25 / 0.75), rel=1e-4)

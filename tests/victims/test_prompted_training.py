@@ -10,10 +10,10 @@ from cowbird.data.types import Attribute, Interactions, Items, TrainingData, Use
 from cowbird.errors import UserError
 from cowbird.metrics.ranking import hit_ratio
 from cowbird.rng import torch_stream
-from cowbird.victims.base import Prompt, Recommender, Workplace
+from cowbird.victims.base import FitContext, Prompt, Recommender
 from cowbird.victims.sequential import training
 from cowbird.victims.sequential.base import FittedSequential
-from cowbird.victims.sequential.prompting import PromptGenerator, Vocabulary
+from cowbird.victims.sequential.prompting import ProfileVocabulary, PromptGenerator
 from rankers import RANKERS, in_each_precision
 
 CPU = torch.device("cpu")
@@ -52,7 +52,7 @@ def plain(tiny, parts):
 
 def begun(start, data, seed):
     """Return what a fit of prompts should begin with: a plain model's weights, and prompts made from its items."""
-    generator = PromptGenerator(Vocabulary.of(data.users, Prompt()), 8, start.network.layers, 1)
+    generator = PromptGenerator(ProfileVocabulary.of(data.users, Prompt()), 8, start.network.layers, 1)
     generator.reset(torch_stream(seed, "prompt"), data, start.network.item.weight[:-1])
     return weights(start) | {f"prompt.{name}": tensor for name, tensor in generator.state_dict().items()}
 
@@ -64,7 +64,7 @@ def test_what_is_not_trained_stays_bit_for_bit(name, precision, trained, plain, 
     start, side = plain(name), parts.downstream
     left, before = weights(start), begun(start, side.training(), 4)
     recipe = {"trained": trained, "precision": precision, "keep": "last", "epochs": 2, "weight_decay": 0.1}
-    fitted = fit(start.spec.prompted(Prompt(), **recipe), side, 4, start=start)
+    fitted = fit(start.spec.with_prompts(Prompt(), **recipe), side, 4, start=start)
     after = weights(fitted)
     assert after.keys() == before.keys()
     assert len(prompts_of(after)) == 5
@@ -73,7 +73,7 @@ def test_what_is_not_trained_stays_bit_for_bit(name, precision, trained, plain, 
     assert all(tensor.dtype is torch.float32 and tensor.isfinite().all() for tensor in after.values())
     assert after["item.weight"][-1].eq(0).all()
     assert same(weights(start), left), "the model it started from is left alone"
-    bare, history = fitted.bare(), side.test().history
+    bare, history = fitted.without_prompts(), side.test().history
     assert same(weights(bare), model_of(after))
     assert bare.score(history).equal(start.score(history)) == (trained == "prompts")
 
@@ -81,12 +81,12 @@ def test_what_is_not_trained_stays_bit_for_bit(name, precision, trained, plain, 
 @every_victim
 def test_prompts_from_nothing(name, tiny, parts):
     """Without a start, prompts are made from the items as drawn; the same seed gives the same weights."""
-    spec = tiny(name).prompted(Prompt())
+    spec = tiny(name).with_prompts(Prompt())
     one, again, other = (weights(fit(spec, parts.pretrain, seed)) for seed in (1, 1, 2))
     assert same(one, again)
     assert not same(one, other)
-    first = weights(fit(spec.tuned(epochs=1, learning_rate=1e-12), parts.pretrain, 1))
-    generator = PromptGenerator(Vocabulary.of(parts.pretrain.users, Prompt()), 8, spec.build(3).layers, 1)
+    first = weights(fit(spec.with_training(epochs=1, learning_rate=1e-12), parts.pretrain, 1))
+    generator = PromptGenerator(ProfileVocabulary.of(parts.pretrain.users, Prompt()), 8, spec.build(3).layers, 1)
     generator.reset(torch_stream(1, "prompt"), parts.pretrain.training(), first["item.weight"][:-1])
     for key, tensor in generator.state_dict().items():
         torch.testing.assert_close(first[f"prompt.{key}"], tensor, rtol=0, atol=1e-7)
@@ -99,7 +99,7 @@ def by_age(count):
     users = Users(tuple(map(str, range(count))), {k: Attribute.from_values(v) for k, v in profiles.items()})
     events = Interactions.from_lists([[0, 1 + a] for a in age])
     queries = Queries(Interactions.from_lists([[0]] * count), 1 + age.astype(np.int32), users)
-    return TrainingData.clean(events, users, Items.from_lists(map(str, range(12)))), queries
+    return TrainingData.from_interactions(events, users, Items.from_lists(map(str, range(12)))), queries
 
 
 @in_each_precision
@@ -107,12 +107,14 @@ def test_prompts_alone_teach_a_frozen_model(name, precision, tiny):
     (data, queries), (_, others) = by_age(48), by_age(16)
     # The frozen model has met the four next items after items of their own, so it tells them apart.
     told = [[first, 1 + age] for age in range(4) for first in [0, 5 + age] * 12]
-    past = TrainingData.clean(Interactions.from_lists(told), Users(tuple(map(str, range(96)))), data.items)
+    past = TrainingData.from_interactions(Interactions.from_lists(told), Users(tuple(map(str, range(96)))), data.items)
     spec = tiny(name, hidden=16, epochs=20, batch_size=16, dropout=0.1, keep="last", validate_every=20)
     start = spec.fit(past, queries, 0)
     lift = {"trained": "prompts", "precision": precision, "prompt_learning_rate": 2e-2, "learning_rate": 1e-9}
-    fitted = spec.prompted(Prompt(), **lift).fit(data, queries, 0, start=start)
-    before, after, bare = (hit_ratio(model.rank_targets(others), 1).mean() for model in (start, fitted, fitted.bare()))
+    fitted = spec.with_prompts(Prompt(), **lift).fit(data, queries, 0, start=start)
+    before, after, bare = (
+        hit_ratio(model.rank_targets(others), 1).mean() for model in (start, fitted, fitted.without_prompts())
+    )
     assert before == bare == 0.25, "without the age it's one in four"
     assert after > 0.7
 
@@ -127,7 +129,7 @@ def test_prompts_learn_at_a_rate_of_their_own(name, rate, warmup, plain, parts):
     """AdamW's first step moves every weight that has a gradient by the learning rate."""
     start, data = plain(name), parts.pretrain.training()
     recipe = {"epochs": 1, "batch_size": 1000, "learning_rate": 1e-2, "prompt_learning_rate": rate}
-    spec = start.spec.prompted(Prompt(), warmup_steps=warmup, **recipe)
+    spec = start.spec.with_prompts(Prompt(), warmup_steps=warmup, **recipe)
     before, after = begun(start, data, 0), weights(fit(spec, parts.pretrain, start=start))
     for key, tensor in after.items():
         wanted = rate if rate and key.startswith("prompt.") else 1e-2
@@ -144,7 +146,7 @@ def test_which_state_is_kept(name, keep, plain, parts, monkeypatch):
         return np.full(len(queries.target), ranks[len(seen) - 1])
 
     monkeypatch.setattr(FittedSequential, "rank_targets", rank_targets)
-    spec = plain(name).spec.prompted(Prompt(), trained="prompts", keep=keep, epochs=5, patience=2)
+    spec = plain(name).spec.with_prompts(Prompt(), trained="prompts", keep=keep, epochs=5, patience=2)
     fitted = fit(spec, parts.downstream, start=plain(name))
     assert [epoch for epoch, _ in fitted.validations] == ([1, 2, 3, 4, 5] if keep == "last" else [1, 2, 3])
     assert not same(seen[0], seen[-1])
@@ -156,7 +158,7 @@ def test_trained_is_about_prompts(tiny):
         with pytest.raises(ValidationError, match="prompt"):
             tiny("sasrec", trained=trained)
         with pytest.raises(ValidationError, match="prompt"):
-            tiny("sasrec").prompted(Prompt(), trained=trained).tuned(prompt=None)
+            tiny("sasrec").with_prompts(Prompt(), trained=trained).with_training(prompt=None)
     with pytest.raises(ValidationError):
         Prompt(length=0)
 
@@ -172,7 +174,7 @@ def test_a_recommender_without_prompts_says_so():
             raise NotImplementedError
 
     with pytest.raises(UserError, match="Plain takes no prompts") as error:
-        Plain().prompted(Prompt())
+        Plain().with_prompts(Prompt())
     assert error.value.hint
 
 
@@ -184,11 +186,11 @@ def test_starts_with_and_without_prompts(name, plain, parts):
     """A fit that learns next to nothing shows where it began."""
     side, still = parts.downstream, {"epochs": 1, "learning_rate": 1e-12}
     bare = plain(name)
-    spec = bare.spec.prompted(Prompt())
-    prompted = fit(spec.tuned(trained="prompts"), parts.pretrain, start=bare)
+    spec = bare.spec.with_prompts(Prompt())
+    prompted = fit(spec.with_training(trained="prompts"), parts.pretrain, start=bare)
     known = prompted.network.prompt.vocabulary
-    young = side.users.attribute("age").codes == 0
-    some = TrainingData.clean(
+    young = side.users.get_attribute("age").codes == 0
+    some = TrainingData.from_interactions(
         side.training().interactions.select(np.flatnonzero(young)), side.users.take(np.flatnonzero(young)), side.items
     )
     for recipe, data, start, wanted in (
@@ -196,7 +198,7 @@ def test_starts_with_and_without_prompts(name, plain, parts):
         (spec, some, prompted, weights(prompted)),
         (bare.spec, side.training(), prompted, model_of(weights(prompted))),
     ):
-        found = recipe.tuned(**still).fit(data, side.validation(), 6, start=start)
+        found = recipe.with_training(**still).fit(data, side.validation(), 6, start=start)
         assert found.network.state_dict().keys() == wanted.keys()
         for key, tensor in wanted.items():
             torch.testing.assert_close(found.network.state_dict()[key], tensor, rtol=0, atol=1e-7)
@@ -207,28 +209,28 @@ def test_starts_with_and_without_prompts(name, plain, parts):
 @every_victim
 def test_a_start_that_does_not_fit_is_a_user_error(name, plain, tiny, parts):
     bare, side = plain(name), parts.downstream
-    prompted = fit(bare.spec.prompted(Prompt(), epochs=1), side, start=bare)
+    prompted = fit(bare.spec.with_prompts(Prompt(), epochs=1), side, start=bare)
     for spec, start in (
-        (bare.spec.prompted(Prompt(attributes=("age",))), prompted),
-        (bare.spec.prompted(Prompt(length=2)), prompted),
-        (tiny(name, hidden=16).prompted(Prompt()), prompted),
-        (tiny(name, hidden=16).prompted(Prompt()), bare),
+        (bare.spec.with_prompts(Prompt(attributes=("age",))), prompted),
+        (bare.spec.with_prompts(Prompt(length=2)), prompted),
+        (tiny(name, hidden=16).with_prompts(Prompt()), prompted),
+        (tiny(name, hidden=16).with_prompts(Prompt()), bare),
         (tiny(name, hidden=16), prompted),
-        (tiny(name, layers=3).prompted(Prompt()), bare),
+        (tiny(name, layers=3).with_prompts(Prompt()), bare),
     ):
         with pytest.raises(UserError, match="can't start") as error:
             fit(spec, side, start=start)
         assert error.value.hint
-    nobody = TrainingData.clean(side.training().interactions, Users(side.users.ids), side.items)
+    nobody = TrainingData.from_interactions(side.training().interactions, Users(side.users.ids), side.items)
     with pytest.raises(UserError, match="age"):
         prompted.spec.fit(nobody, side.validation(), 0, start=prompted)
 
 
 def test_a_state_is_one_vector(plain, parts):
-    fit(plain("sasrec").spec.prompted(Prompt(length=2), epochs=1), parts.downstream, start=plain("sasrec"))
+    fit(plain("sasrec").spec.with_prompts(Prompt(length=2), epochs=1), parts.downstream, start=plain("sasrec"))
     for start in (None, plain("gru4rec")):
         with pytest.raises(UserError, match="at most 1") as error:
-            fit(plain("gru4rec").spec.prompted(Prompt(length=2)), parts.downstream, start=start)
+            fit(plain("gru4rec").spec.with_prompts(Prompt(length=2)), parts.downstream, start=start)
         assert error.value.hint
 
 
@@ -244,7 +246,7 @@ class StopError(Exception):
 def test_prompts_resume(name, recipe, plain, parts, monkeypatch, tmp_path):
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
     start, steps, stop = plain(name), [], [0]
-    original = training._Fit._housekeeping
+    original = training._Fit._report_and_save
 
     def housekeeping(self):
         original(self)
@@ -252,11 +254,11 @@ def test_prompts_resume(name, recipe, plain, parts, monkeypatch, tmp_path):
         if self.step == stop[0]:
             raise StopError
 
-    monkeypatch.setattr(training._Fit, "_housekeeping", housekeeping)
-    spec = start.spec.prompted(Prompt(), trained="prompts", epochs=2, dropout=0.3, weight_decay=0.1, **recipe)
+    monkeypatch.setattr(training._Fit, "_report_and_save", housekeeping)
+    spec = start.spec.with_prompts(Prompt(), trained="prompts", epochs=2, dropout=0.3, weight_decay=0.1, **recipe)
 
     def run(folder=None, start=start):
-        return fit(spec, parts.pretrain, 3, workplace=Workplace(folder=folder, warn=pytest.fail), start=start)
+        return fit(spec, parts.pretrain, 3, workplace=FitContext(folder=folder, warn=pytest.fail), start=start)
 
     wanted = run()
     total = steps[-1]

@@ -12,11 +12,11 @@ from torch.nn import functional as F
 
 from cowbird.data.types import Attribute, Interactions, Items, TrainingData, Users
 from cowbird.errors import UserError
-from cowbird.plugins import find
+from cowbird.plugins import find_plugin
 from cowbird.victims.base import Prompt
 from cowbird.victims.sequential.base import FittedSequential
 from cowbird.victims.sequential.noise import Noise
-from cowbird.victims.sequential.prompting import PromptGenerator, Vocabulary
+from cowbird.victims.sequential.prompting import ProfileVocabulary, PromptGenerator
 from rankers import RANKERS
 
 CPU = torch.device("cpu")
@@ -40,12 +40,12 @@ HISTORIES = [[3], [1, 2, 3, 4, 5, 6, 7], [9, 8], [5, 5, 5, 5]]
 
 def longest(name):
     """Return a prefix length that the victim takes, above 1 if it can be."""
-    return find("victim", name)().build(3).longest_prefix or 2
+    return find_plugin("victim", name)().build(3).longest_prefix or 2
 
 
 def loud(spec, items=30, seed=0):
     """Return a model with weights large enough that every input matters."""
-    network = spec.network(items, Vocabulary.of(PEOPLE, spec.prompt) if spec.prompt else None)
+    network = spec.make_network(items, ProfileVocabulary.of(PEOPLE, spec.prompt) if spec.prompt else None)
     network.reset(rng(seed))
     with torch.no_grad():
         for name, parameter in network.named_parameters():
@@ -59,11 +59,11 @@ def loud(spec, items=30, seed=0):
 def test_attributes_of_many_values_are_left_out_unless_named():
     many = [f"{n:03}" for n in range(101)]
     given = users(zip=many, age=[*many[:100], None], gender=["f"] * 101)
-    labels = Vocabulary.of(given, Prompt()).labels
+    labels = ProfileVocabulary.of(given, Prompt()).labels
     assert labels == {"age": tuple(many[:100]), "gender": ("f",)}
-    named = Vocabulary.of(given, Prompt(attributes=("gender", "zip")))
+    named = ProfileVocabulary.of(given, Prompt(attributes=("gender", "zip")))
     assert list(named.labels) == ["gender", "zip"], "in the order asked for"
-    assert named.sizes() == [2, 102]
+    assert named.count_embeddings() == [2, 102]
 
 
 def test_attributes_that_are_not_there():
@@ -71,22 +71,22 @@ def test_attributes_that_are_not_there():
     wrong = [(PEOPLE, Prompt(attributes=("shoe",))), (many, Prompt()), (Users(("u0", "u1")), Prompt())]
     for given, prompt in wrong:
         with pytest.raises(UserError) as error:
-            Vocabulary.of(given, prompt)
+            ProfileVocabulary.of(given, prompt)
         assert error.value.hint
     with pytest.raises(UserError, match="age"):
-        Vocabulary.of(PEOPLE, Prompt()).rows(users(gender=["f"]))
+        ProfileVocabulary.of(PEOPLE, Prompt()).encode_users(users(gender=["f"]))
 
 
 def test_rows_by_hand():
     """Values in another order, a value that nobody knows, missing ones, and an attribute that is not read."""
-    vocabulary = Vocabulary({"age": ("old", "young"), "gender": ("f", "m", "x")})
-    assert vocabulary.sizes() == [3, 4]
+    vocabulary = ProfileVocabulary({"age": ("old", "young"), "gender": ("f", "m", "x")})
+    assert vocabulary.count_embeddings() == [3, 4]
     given = users(
         zip=["1"] * 4,
         gender=Attribute(np.array([0, 1, 0, -1]), ("m", "f")),
         age=Attribute(np.array([2, 0, -1, 1]), ("young", "unknown", "old")),
     )
-    found = vocabulary.rows(given)
+    found = vocabulary.encode_users(given)
     assert found.tolist() == [[0, 3 + 1], [1, 3 + 0], [2, 3 + 1], [2, 3 + 3]]
     assert found.dtype == np.int64
 
@@ -97,8 +97,8 @@ def test_rows_by_hand():
 def generated():
     histories = [[0, 1, 1], [2], [3, 4], [5]]
     given = users(age=Attribute(np.array([0, 1, 0, -1]), ("old", "young", "nobody")), gender=["m", "m", "f", "f"])
-    data = TrainingData.clean(Interactions.from_lists(histories), given, Items.from_lists("abcdefg"))
-    return data, torch.randn(7, 4, generator=rng(9)), PromptGenerator(Vocabulary.of(given, Prompt()), 4, 2, 3)
+    data = TrainingData.from_interactions(Interactions.from_lists(histories), given, Items.from_lists("abcdefg"))
+    return data, torch.randn(7, 4, generator=rng(9)), PromptGenerator(ProfileVocabulary.of(given, Prompt()), 4, 2, 3)
 
 
 def test_values_start_at_the_mean_item_of_their_users():
@@ -144,7 +144,7 @@ def test_prefixes_by_hand():
 
 @every_victim
 def test_a_prefix_reaches_every_position_and_nothing_looks_ahead(name, tiny):
-    network = loud(tiny(name, max_length=7).prompted(Prompt(length=longest(name)))).network
+    network = loud(tiny(name, max_length=7).with_prompts(Prompt(length=longest(name)))).network
     item = torch.randint(30, (5, 7), generator=rng(1))
     one, other = (torch.tensor([pair]).expand(5, 2) for pair in ([0, 3], [1, 3]))
     with torch.inference_mode():
@@ -164,7 +164,7 @@ def test_a_prefix_reaches_every_position_and_nothing_looks_ahead(name, tiny):
 
 @every_victim
 def test_a_users_scores_depend_on_the_own_profile_alone(name, tiny):
-    fitted = loud(tiny(name).prompted(Prompt(length=longest(name))))
+    fitted = loud(tiny(name).with_prompts(Prompt(length=longest(name))))
     together = fitted.score(Interactions.from_lists(HISTORIES), PEOPLE)
     alone = [
         fitted.score(Interactions.from_lists([row]), PEOPLE.take(np.array([n]))) for n, row in enumerate(HISTORIES)
@@ -194,7 +194,7 @@ def naive_block(block, x, prefix):
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("length", [1, 2])
 def test_sasrec_attends_to_prefix_and_sequence(layers, length, tiny):
-    network = loud(tiny("sasrec", layers=layers, max_length=5).prompted(Prompt(length=length))).network.double()
+    network = loud(tiny("sasrec", layers=layers, max_length=5).with_prompts(Prompt(length=length))).network.double()
     item, rows = torch.randint(30, (3, 5), generator=rng(2)), torch.tensor([[0, 3], [1, 4], [2, 5]])
     prefix = torch.randn(3, layers, length, 8, generator=rng(3), dtype=torch.float64)
     for given, found in (
@@ -210,7 +210,7 @@ def test_sasrec_attends_to_prefix_and_sequence(layers, length, tiny):
 
 @pytest.mark.parametrize("layers", [1, 2])
 def test_gru4rec_starts_from_the_prefix(layers, tiny):
-    network = loud(tiny("gru4rec", layers=layers).prompted(Prompt())).network
+    network = loud(tiny("gru4rec", layers=layers).with_prompts(Prompt())).network
     item, rows = torch.randint(30, (3, 4), generator=rng(2)), torch.tensor([[0, 3], [1, 4], [2, 5]])
     gru = nn.GRU(8, 8, layers, batch_first=True)
     gru.load_state_dict(network.recur.state_dict())
@@ -229,7 +229,7 @@ def test_gru4rec_starts_from_the_prefix(layers, tiny):
 
 @every_victim
 def test_save_and_load(name, tiny, tmp_path):
-    spec, path = tiny(name).prompted(Prompt(length=longest(name))), tmp_path / "model.safetensors"
+    spec, path = tiny(name).with_prompts(Prompt(length=longest(name))), tmp_path / "model.safetensors"
     fitted, history = loud(spec), Interactions.from_lists(HISTORIES)
     fitted.save(path)
     loaded, wanted = spec.load(path, CPU), fitted.score(history, PEOPLE)
@@ -239,13 +239,13 @@ def test_save_and_load(name, tiny, tmp_path):
         for name, column in reversed(PEOPLE.attributes.items())
     }
     assert loaded.score(history, Users(PEOPLE.ids, renumbered)).equal(wanted), "values are known by their labels"
-    spec.tuned(trained="prompts", prompt_learning_rate=0.5, keep="last").load(path, CPU)  # no part of the model
+    spec.with_training(trained="prompts", prompt_learning_rate=0.5, keep="last").load(path, CPU)  # no part of the model
 
 
 @every_victim
 def test_a_file_of_other_prompts_is_a_user_error(name, tiny, tmp_path):
     plain, path = tiny(name), tmp_path / "model.safetensors"
-    specs = [plain, *(plain.prompted(p) for p in (Prompt(), Prompt(attributes=("age",)), Prompt(length=2)))]
+    specs = [plain, *(plain.with_prompts(p) for p in (Prompt(), Prompt(attributes=("age",)), Prompt(length=2)))]
     for spec in specs[: 4 if longest(name) > 1 else 3]:
         loud(spec).save(path)
         spec.load(path, CPU)
@@ -258,7 +258,7 @@ def test_a_file_of_other_prompts_is_a_user_error(name, tiny, tmp_path):
 @every_victim
 @pytest.mark.parametrize("profile", [None, {}, {"age": ["old"]}, {"age": 5}, "age", {"age": ["old", "young", "x"]}])
 def test_damaged_labels_are_a_user_error(name, profile, tiny, tmp_path):
-    spec, path = tiny(name).prompted(Prompt(attributes=("age",))), tmp_path / "model.safetensors"
+    spec, path = tiny(name).with_prompts(Prompt(attributes=("age",))), tmp_path / "model.safetensors"
     loud(spec).save(path)
     with safetensors.safe_open(path, framework="pt") as opened:
         record = json.loads(opened.metadata()["cowbird"]) | {"profile": profile}
@@ -269,14 +269,14 @@ def test_damaged_labels_are_a_user_error(name, profile, tiny, tmp_path):
 
 @every_victim
 def test_prompts_need_profiles_and_the_bare_model_needs_none(name, tiny, tmp_path):
-    fitted, history = loud(tiny(name).prompted(Prompt())), Interactions.from_lists(HISTORIES)
+    fitted, history = loud(tiny(name).with_prompts(Prompt())), Interactions.from_lists(HISTORIES)
     for given in (None, users(age=["old"] * 4)):
         with pytest.raises(UserError) as error:
             fitted.score(history, given)
         assert error.value.hint
-    bare = fitted.bare()
+    bare = fitted.without_prompts()
     wanted = bare.score(history)
-    assert bare.bare() is bare
+    assert bare.without_prompts() is bare
     assert bare.spec == tiny(name)
     assert bare.score(history, PEOPLE).equal(wanted), "profiles are not read"
     assert not torch.allclose(fitted.score(history, PEOPLE), wanted, atol=1e-3)

@@ -12,7 +12,7 @@ import torch
 
 from cowbird.data.split import Queries
 from cowbird.data.types import TrainingData
-from cowbird.victims.base import Workplace
+from cowbird.victims.base import FitContext
 from cowbird.victims.sequential import checkpoint, training
 from cowbird.victims.sequential.base import FittedSequential
 
@@ -39,7 +39,7 @@ def small(tiny):
 def fit(spec, parts, folder=None, seed=3, told=None, **more):
     warn = pytest.fail if told is None else told.append
     side = parts.pretrain
-    fitted = spec.fit(side.training(), side.validation(), seed, Workplace(folder=folder, warn=warn), **more)
+    fitted = spec.fit(side.training(), side.validation(), seed, FitContext(folder=folder, warn=warn), **more)
     return {name: tensor.clone() for name, tensor in fitted.network.state_dict().items()}, fitted.validations
 
 
@@ -68,19 +68,19 @@ def same(a, b):
 def steps(monkeypatch):
     """Return the list of the steps done, as (step number, last step of a fit)."""
     done = []
-    original = training._Fit._housekeeping
+    original = training._Fit._report_and_save
 
     def housekeeping(self):
         done.append(self.step)
         original(self)
 
-    monkeypatch.setattr(training._Fit, "_housekeeping", housekeeping)
+    monkeypatch.setattr(training._Fit, "_report_and_save", housekeeping)
     return done
 
 
 def stop_at(monkeypatch, step, error, before=False):
     """Make the next fit fail in its housekeeping after `step` steps, before or after it saves."""
-    original = training._Fit._housekeeping
+    original = training._Fit._report_and_save
 
     def housekeeping(self):
         if before and self.step == step:
@@ -89,8 +89,8 @@ def stop_at(monkeypatch, step, error, before=False):
         if self.step == step:
             raise error
 
-    monkeypatch.setattr(training._Fit, "_housekeeping", housekeeping)
-    return lambda: monkeypatch.setattr(training._Fit, "_housekeeping", original)
+    monkeypatch.setattr(training._Fit, "_report_and_save", housekeeping)
+    return lambda: monkeypatch.setattr(training._Fit, "_report_and_save", original)
 
 
 def test_the_numbers_of_this_file(small, parts, steps):
@@ -186,7 +186,7 @@ def test_an_interrupt_writes_a_checkpoint(small, parts, monkeypatch, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         fit(small(), parts, tmp_path)
     undo()
-    assert checkpoint.latest(tmp_path, pytest.fail).step == 7
+    assert checkpoint.load_latest(tmp_path, pytest.fail).step == 7
     assert not list(tmp_path.glob(".*"))
 
 
@@ -214,7 +214,7 @@ def interrupted(spec, parts, folder, monkeypatch, step=TOTAL - 3, **more):
     with pytest.raises(StopError):
         fit(spec, parts, folder, **more)
     undo()
-    assert checkpoint.latest(folder, pytest.fail) is not None
+    assert checkpoint.load_latest(folder, pytest.fail) is not None
 
 
 def test_a_damaged_newest_costs_one_checkpoint(small, whole, parts, steps, monkeypatch, tmp_path):
@@ -264,7 +264,7 @@ def test_a_checkpoint_of_another_fit_is_not_used(small, parts, steps, monkeypatc
         folder = tmp_path / name
         interrupted(small(), parts, folder, monkeypatch)
         steps.clear()
-        found = spec.fit(data, validation, seed, Workplace(folder=folder, warn=pytest.fail), begin)
+        found = spec.fit(data, validation, seed, FitContext(folder=folder, warn=pytest.fail), begin)
         assert len(steps) == TOTAL, name
         fresh = spec.fit(data, validation, seed, None, begin)
         for key, tensor in fresh.network.state_dict().items():
@@ -293,13 +293,13 @@ import torch
 torch.set_num_threads(1)
 from cowbird.data.sources.synthetic import Synthetic
 from cowbird.data.split import Split
-from cowbird.victims.base import Workplace
+from cowbird.victims.base import FitContext
 from cowbird.victims.sequential import training
 from cowbird.victims.sequential.sasrec import SASRec
 training.CHECKPOINT_SECONDS = -1.0
 side = Split(cold_fraction=0.2).apply(Synthetic(users=30, items=24, events_per_user=8, categories=4).load(), 0).pretrain
 spec = SASRec.model_validate_json(sys.argv[1])
-spec.fit(side.training(), side.validation(), 3, Workplace(folder=Path(sys.argv[2])))
+spec.fit(side.training(), side.validation(), 3, FitContext(folder=Path(sys.argv[2])))
 """
 
 

@@ -7,8 +7,8 @@ from pydantic import ValidationError
 
 from cowbird.data.types import TrainingData
 from cowbird.metrics.ranking import hit_ratio
-from cowbird.plugins import find
-from cowbird.victims.base import Prompt, Workplace
+from cowbird.plugins import find_plugin
+from cowbird.victims.base import FitContext, Prompt
 from cowbird.victims.sequential import training
 from cowbird.victims.sequential.negatives import sampled_loss
 from cowbird.victims.sequential.noise import Noise
@@ -98,7 +98,7 @@ def test_large_scores_do_not_overflow():
 
 def draws(noise, seed, high=1000, shape=(6, 4)):
     noise.begin(seed)
-    return noise.integers(high, shape), noise.integers(high, shape)
+    return noise.draw_integers(high, shape), noise.draw_integers(high, shape)
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.3])
@@ -111,13 +111,13 @@ def test_draws_depend_on_the_step_alone(rate):
         for seed in (7, 3):
             used.begin(seed)
             used(torch.ones(masks))
-            used.integers(5, (masks,))
+            used.draw_integers(5, (masks,))
         used.begin(3)
         used(torch.ones(3 * masks))  # masks are drawn before, between and after, and change nothing
-        first = used.integers(1000, (6, 4))
+        first = used.draw_integers(1000, (6, 4))
         used(torch.ones(2, masks))
         assert first.equal(wanted[3][0])
-        assert used.integers(1000, (6, 4)).equal(wanted[3][1])
+        assert used.draw_integers(1000, (6, 4)).equal(wanted[3][1])
 
 
 def test_draws_change_no_mask():
@@ -126,7 +126,7 @@ def test_draws_change_no_mask():
         for seed in (1, 2, 2):
             noise.begin(seed)
             found.append(noise(torch.ones(40)))
-            noise.integers(9, (drawn,))
+            noise.draw_integers(9, (drawn,))
             found.append(noise(torch.ones(40)))
         return torch.cat(found)
 
@@ -136,7 +136,7 @@ def test_draws_change_no_mask():
 def test_draws_are_uniform_and_global_state_stays():
     before, noise = torch.get_rng_state(), Noise(0.2, CPU)
     noise.begin(5)
-    found = noise.integers(8, (10_000, 4))
+    found = noise.draw_integers(8, (10_000, 4))
     assert found.dtype is torch.int64
     counts = torch.bincount(found.flatten(), minlength=8).double()
     assert counts.shape == (8,)
@@ -199,7 +199,7 @@ def test_the_loss_is_the_one_asked_for(tiny, parts, monkeypatch):
 @in_each_precision
 def test_it_learns(name, precision, learnable):
     common = {"hidden": 32, "max_length": 10, "batch_size": 32, "learning_rate": 8e-3, "dropout": 0.1}
-    spec = find("victim", name)(
+    spec = find_plugin("victim", name)(
         loss="sampled", sampled_negatives=4, epochs=12, validate_every=12, precision=precision, **common
     )
     side = learnable.pretrain
@@ -225,7 +225,7 @@ class StopError(Exception):
 )
 def test_it_resumes(name, recipe, tiny, parts, monkeypatch, tmp_path):
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
-    steps, stop, original = [], [0], training._Fit._housekeeping
+    steps, stop, original = [], [0], training._Fit._report_and_save
 
     def housekeeping(self):
         original(self)
@@ -233,15 +233,15 @@ def test_it_resumes(name, recipe, tiny, parts, monkeypatch, tmp_path):
         if self.step == stop[0]:
             raise StopError
 
-    monkeypatch.setattr(training._Fit, "_housekeeping", housekeeping)
+    monkeypatch.setattr(training._Fit, "_report_and_save", housekeeping)
     side = parts.pretrain
     clean = side.training()
     negative = np.where(np.arange(len(clean.label)) % 3 == 0, 5, -1)
     data = TrainingData(clean.interactions, clean.users, clean.items, clean.label, negative)
-    spec = tiny(name, loss="sampled", epochs=3, dropout=0.3, weight_decay=0.1, **recipe).prompted(Prompt())
+    spec = tiny(name, loss="sampled", epochs=3, dropout=0.3, weight_decay=0.1, **recipe).with_prompts(Prompt())
 
     def run(folder=None):
-        fitted = spec.fit(data, side.validation(), 3, Workplace(folder=folder, warn=pytest.fail))
+        fitted = spec.fit(data, side.validation(), 3, FitContext(folder=folder, warn=pytest.fail))
         return {key: tensor.clone() for key, tensor in fitted.network.state_dict().items()}, fitted.validations
 
     wanted = run()

@@ -42,7 +42,7 @@ def test_heads_divide_hidden():
 
 def test_order_matters():
     """Without positions attention is a bag; the same events in another order must score differently."""
-    network = SASRec(hidden=8, max_length=4).network(9)
+    network = SASRec(hidden=8, max_length=4).make_network(9)
     network.reset(torch.Generator().manual_seed(0))
     quiet = Noise(0.0, torch.device("cpu"))
     with torch.no_grad():

@@ -15,8 +15,8 @@ from cowbird.data.split import Queries
 from cowbird.data.types import Interactions, TrainingData
 from cowbird.errors import UserError
 from cowbird.metrics.ranking import hit_ratio
-from cowbird.plugins import find, summary
-from cowbird.victims.base import Workplace, pick_device
+from cowbird.plugins import find_plugin, summarize_plugin
+from cowbird.victims.base import FitContext, pick_device
 from cowbird.victims.sequential.base import FittedSequential
 from cowbird.victims.sequential.noise import Noise
 from rankers import RANKERS
@@ -41,7 +41,7 @@ def fit(spec, side, seed=0, **more):
 
 def random_network(spec, items=30, seed=0):
     """Return a network with weights large enough that every input matters."""
-    network = spec.network(items)
+    network = spec.make_network(items)
     network.reset(torch.Generator().manual_seed(seed))
     with torch.no_grad():
         for parameter in network.parameters():
@@ -55,24 +55,24 @@ def test_there_are_victims():
 
 @every_victim
 def test_described(name):
-    cls = find("victim", name)
+    cls = find_plugin("victim", name)
     assert cls.__doc__
-    assert summary(cls)
+    assert summarize_plugin(cls)
     assert inspect.getmodule(cls).__doc__
     assert all(field.description for field in cls.model_fields.values())
 
 
 @every_victim
 def test_frozen_and_strict(name):
-    spec = find("victim", name)()
+    spec = find_plugin("victim", name)()
     with pytest.raises(ValidationError):
         spec.hidden = 3
     with pytest.raises(ValidationError):
-        find("victim", name)(hiden=3)
-    assert spec == find("victim", name)()
-    assert spec.tuned(learning_rate=0.5).learning_rate == 0.5
+        find_plugin("victim", name)(hiden=3)
+    assert spec == find_plugin("victim", name)()
+    assert spec.with_training(learning_rate=0.5).learning_rate == 0.5
     with pytest.raises(ValidationError):
-        spec.tuned(learning_rate=-1)
+        spec.with_training(learning_rate=-1)
 
 
 @every_victim
@@ -182,7 +182,7 @@ def test_batched_ranks_equal_one_by_one(name, learned, learnable, monkeypatch):
     fitted, test = learned(name), learnable.downstream.test()
     items = np.array([3, 60, 7])
     whole = fitted.rank_targets(test), fitted.rank_items(test.history, items, 20), fitted.recommend(test.history)
-    monkeypatch.setattr(base, "SCORES_HELD", {"cpu": 1})
+    monkeypatch.setattr(base, "MAX_HELD_SCORES", {"cpu": 1})
     parts = fitted.rank_targets(test), fitted.rank_items(test.history, items, 20), fitted.recommend(test.history)
     assert all(np.array_equal(a, b) for a, b in zip(whole, parts, strict=True))
     scores = fitted.score(test.history).numpy()
@@ -204,7 +204,7 @@ def test_same_seed_same_weights(name, precision, tiny, parts):
 
 @pytest.mark.parametrize("name", ["sasrec", pytest.param("gru4rec", marks=pytest.mark.slow)])
 def test_bfloat16_learns_as_float32_does(name, learned, learnable):
-    spec = learned(name).spec.tuned(precision="bfloat16")
+    spec = learned(name).spec.with_training(precision="bfloat16")
     fitted = fit(spec, learnable.pretrain)
     assert hit_ratio(fitted.rank_targets(learnable.pretrain.test()), 1).mean() > 0.8
 
@@ -300,7 +300,7 @@ def test_the_test_set_has_no_say(tiny, parts):
 
 def test_progress_is_told(tiny, parts):
     told = []
-    fit(tiny("sasrec"), parts.pretrain, workplace=Workplace(report=lambda *args: told.append(args)))
+    fit(tiny("sasrec"), parts.pretrain, workplace=FitContext(report=lambda *args: told.append(args)))
     done, total, remark = told[-1]
     assert done == total > 0
     assert "NDCG@10" in remark
@@ -313,10 +313,10 @@ def test_progress_is_told(tiny, parts):
 def test_tuning_begins_at_the_start(name, learned, learnable):
     start = learned(name)
     before = weights(start)
-    tuned = fit(start.spec.tuned(epochs=1, learning_rate=1e-12), learnable.downstream, seed=5, start=start)
+    tuned = fit(start.spec.with_training(epochs=1, learning_rate=1e-12), learnable.downstream, seed=5, start=start)
     for key, tensor in weights(tuned).items():
         torch.testing.assert_close(tensor, before[key], rtol=0, atol=1e-7)
-    moved = fit(start.spec.tuned(epochs=2, learning_rate=1e-2), learnable.downstream, seed=5, start=start)
+    moved = fit(start.spec.with_training(epochs=2, learning_rate=1e-2), learnable.downstream, seed=5, start=start)
     assert not same(weights(moved), before)
     assert same(weights(start), before), "the model it started from is left alone"
 
@@ -353,7 +353,7 @@ def test_save_and_load(name, learned, learnable, tmp_path):
     assert loaded.score(history).equal(fitted.score(history))
     assert loaded.items == 64
     assert [entry.name for entry in path.parent.iterdir()] == ["model.safetensors"]
-    fitted.spec.tuned(epochs=3, dropout=0.0).load(path, CPU)  # the recipe is not part of the model
+    fitted.spec.with_training(epochs=3, dropout=0.0).load(path, CPU)  # the recipe is not part of the model
 
 
 class Bomb:
@@ -413,7 +413,7 @@ def test_another_victims_file_is_a_user_error(name, learned, tmp_path):
     learned(name).save(path)
     for fields in ({"hidden": 16}, {"layers": 3}, {"max_length": 5}):
         with pytest.raises(UserError):
-            learned(name).spec.tuned(**fields).load(path, CPU)
+            learned(name).spec.with_training(**fields).load(path, CPU)
 
 
 def test_other_heads_are_another_model(learned, tmp_path):
@@ -421,7 +421,7 @@ def test_other_heads_are_another_model(learned, tmp_path):
     path = tmp_path / "model.safetensors"
     learned("sasrec").save(path)
     with pytest.raises(UserError):
-        learned("sasrec").spec.tuned(heads=1).load(path, CPU)
+        learned("sasrec").spec.with_training(heads=1).load(path, CPU)
 
 
 def test_devices():
@@ -436,6 +436,6 @@ def test_devices():
 def test_fit_needs_two_events(tiny, parts):
     clean = parts.pretrain.training()
     first = clean.interactions.take(clean.interactions.offsets[:-1], np.ones(clean.interactions.users, dtype=np.int64))
-    data = TrainingData.clean(first, clean.users, clean.items)
+    data = TrainingData.from_interactions(first, clean.users, clean.items)
     with pytest.raises(UserError):
         tiny("sasrec").fit(data, Queries(first, parts.pretrain.validation().target), 0)

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cowbird.victims.sequential import softmax
-from cowbird.victims.sequential.softmax import chunk_rows, chunked_softmax_loss
+from cowbird.victims.sequential.softmax import chunked_softmax_loss, count_chunk_rows
 
 ITEMS, TARGETS, WIDTH = 37, 150, 12
 CHUNKS = [1, 64 * ITEMS, 97 * ITEMS, 1 << 21]
@@ -137,7 +137,7 @@ def test_chunks_stay_near_the_limit(monkeypatch):
     monkeypatch.setattr(softmax, "CHUNK_ELEMENTS", {"cpu": 1 << 16})
     cpu = torch.device("cpu")
     for items in (1, 5, 100, 2000, 2048):
-        rows = chunk_rows(items, cpu)
+        rows = count_chunk_rows(items, cpu)
         assert rows % 32 == 0
         assert rows * items <= 1 << 16
-    assert chunk_rows(10**7, cpu) == 32
+    assert count_chunk_rows(10**7, cpu) == 32

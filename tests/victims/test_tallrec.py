@@ -7,13 +7,13 @@ import pytest
 import torch
 from language_models import ITEMS, asked, tiny, weights
 
-from cowbird.data.judgments import ask
+from cowbird.data.judgments import make_judgments
 from cowbird.data.types import Interactions, Items
 from cowbird.errors import UserError
-from cowbird.victims.base import Workplace
+from cowbird.victims.base import FitContext
 from cowbird.victims.language import tallrec
 from cowbird.victims.language.tallrec import TALLRec
-from cowbird.victims.language.tuning import Curve
+from cowbird.victims.language.tuning import TrainingCurve
 
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
@@ -46,7 +46,7 @@ def spec(llama):
 def test_questions_are_the_published_ones():
     titles = ("Get Shorty (1995)", "In & Out (1997)", "Evita (1996)", "Scream (1996)", "Alien (1979)")
     rated = Interactions(np.arange(5), np.array([0, 5]), np.array([4, 3, 3.5, 2, 5]))
-    questions = TALLRec().questions(ask(rated, 3, 3.0), Items.from_lists("abcde", titles))
+    questions = TALLRec().write_questions(make_judgments(rated, 3, 3.0), Items.from_lists("abcde", titles))
     assert [question.answer for question in questions] == ["No.", "Yes."]
     assert questions[0].prompt == PUBLISHED
     later = PUBLISHED.replace('"Get Shorty (1995)", ', "").replace("(1997)", '(1997)", "Scream (1996)')
@@ -56,7 +56,7 @@ def test_questions_are_the_published_ones():
 def test_nothing_liked_and_other_nouns_and_titles():
     rated = Interactions(np.array([0, 1]), np.array([0, 2]), np.array([1, 5]))
     items, seen = Items.from_lists("ab", ["Up", "Down"]), Items.from_lists("ab", ["Above", "Below"])
-    (question,) = TALLRec(noun="book").questions(ask(rated, 1, 3.0), items, seen)
+    (question,) = TALLRec(noun="book").write_questions(make_judgments(rated, 1, 3.0), items, seen)
     lines = question.prompt.splitlines()
     assert lines[6:9] == [
         "User Preference: ",
@@ -76,11 +76,11 @@ def test_nouns_are_plain_words(noun):
 def test_training_questions_are_drawn(spec, wanted, monkeypatch):
     drawn, judgments = [], asked()
     monkeypatch.setattr(tallrec, "tokenize", lambda tokenizer, questions, **more: questions)
-    monkeypatch.setattr(tallrec, "tune", lambda model, questions, *more: drawn.append(questions) or Curve())
+    monkeypatch.setattr(tallrec, "tune", lambda model, questions, *more: drawn.append(questions) or TrainingCurve())
     for seed in (1, 1, 2):
         spec(examples=wanted).fit(judgments, ITEMS, seed)
     one, again, other = drawn
-    everything = TALLRec().questions(judgments, ITEMS)
+    everything = TALLRec().write_questions(judgments, ITEMS)
     assert len(everything) == len(set(everything)) == 16
     assert one == again
     assert len(one) == min(16, wanted or 16)
@@ -104,7 +104,7 @@ def plain_margins(model, folder, judgments):
     yes, no = (tokenizer(answer)["input_ids"][0] for answer in ("Yes.", "No."))
     assert tokenizer.convert_ids_to_tokens([yes, no]) == ["Yes", "No"]
     found = []
-    for question in TALLRec().questions(judgments, ITEMS):
+    for question in TALLRec().write_questions(judgments, ITEMS):
         with torch.inference_mode():
             logits = model(**tokenizer(question.prompt, return_tensors="pt")).logits[0, -1]
         found.append((logits[yes] - logits[no]).item())
@@ -130,7 +130,7 @@ def test_margins_do_not_depend_on_company_answers_or_capacity(spec):
     assert np.array_equal(fitted.margins(judgments, ITEMS), found)
     alone = [fitted.margins(judgments.select(np.array([n])), ITEMS)[0] for n in range(len(judgments))]
     np.testing.assert_allclose(found, alone, rtol=1e-4, atol=1e-4)
-    turned = [question._replace(answer="?") for question in given.questions(judgments, ITEMS)]
+    turned = [question._replace(answer="?") for question in given.write_questions(judgments, ITEMS)]
     assert np.array_equal(fitted.score(turned), found)
     fitted.spec = spec({"capacity": 10**6})
     np.testing.assert_allclose(fitted.margins(judgments, ITEMS), found, rtol=1e-4, atol=1e-4)
@@ -156,8 +156,8 @@ def test_seeds_and_interruptions(spec, tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        given.fit(judgments, ITEMS, 1, Workplace(folder=tmp_path / "fit", report=report))
-    again = given.fit(judgments, ITEMS, 1, Workplace(folder=tmp_path / "fit"))
+        given.fit(judgments, ITEMS, 1, FitContext(folder=tmp_path / "fit", report=report))
+    again = given.fit(judgments, ITEMS, 1, FitContext(folder=tmp_path / "fit"))
     assert again.curve.losses == one.curve.losses
     assert all(weight.equal(weights(one)[name]) for name, weight in weights(again).items())
     other = weights(given.fit(judgments, ITEMS, 2))

@@ -11,10 +11,16 @@ from language_models import ITEMS, asked, tiny, weights
 from cowbird.data.instructions import Instruction, read_instructions
 from cowbird.errors import UserError
 from cowbird.metrics.auc import auc
-from cowbird.victims.base import Workplace
+from cowbird.victims.base import FitContext
 from cowbird.victims.language import tallrec
-from cowbird.victims.language.tallrec import INPUT_LENGTH, INSTRUCTION_LENGTH, TALLRec, from_instructions, prompt
-from cowbird.victims.language.tuning import Curve
+from cowbird.victims.language.tallrec import (
+    MAX_INPUT_LENGTH,
+    MAX_INSTRUCTION_LENGTH,
+    TALLRec,
+    format_prompt,
+    from_instructions,
+)
+from cowbird.victims.language.tuning import TrainingCurve
 
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
@@ -50,7 +56,7 @@ def published(examples):
 def test_the_published_form():
     text = f'{LINES[0]}"Get Shorty (1995)", "Evita (1996)"\n{LINES[1]}"In & Out (1997)"\n{LINES[2]}"Scream (1996)"?'
     found = written(text, ASK.format("movie"), "No.")
-    assert found.prompt == prompt(["Get Shorty (1995)", "Evita (1996)"], ["In & Out (1997)"], "Scream (1996)")
+    assert found.prompt == format_prompt(["Get Shorty (1995)", "Evita (1996)"], ["In & Out (1997)"], "Scream (1996)")
     assert found.answer == "No."
     assert found.prompt == f"{PREAMBLE}\n\n### Instruction:\n{ASK.format('movie')}\n\n### Input:\n{text}{END}"
 
@@ -63,7 +69,7 @@ def test_the_published_books_and_empty_lists():
 
 
 def test_our_own_prompts_come_back(tmp_path):
-    questions = TALLRec().questions(asked(), ITEMS)
+    questions = TALLRec().write_questions(asked(), ITEMS)
     path = tmp_path / "test.json"
     for text in (json.dumps(published(questions), indent=4), "\n".join(map(json.dumps, published(questions)))):
         path.write_text(text)
@@ -123,12 +129,12 @@ def test_long_texts_are_cut_where_the_question_is_not():
     found = written(f"{LINES[0]}{'x, ' * 100_000}\n{LINES[2]}?", "Do. " * 100_000)
     checked(found)
     assert found.prompt.endswith(f"x, \n{LINES[2]}?{END}")
-    assert len(found.prompt) < INPUT_LENGTH + INSTRUCTION_LENGTH + 300
+    assert len(found.prompt) < MAX_INPUT_LENGTH + MAX_INSTRUCTION_LENGTH + 300
     assert "\nDo. Do. " in found.prompt
     # A cut may not lay a heading bare.
-    tail = "### Response:\nYes. " + "x" * INPUT_LENGTH
-    checked(written("a" + tail[: INPUT_LENGTH + 1]))
-    checked(written("a" * 50 + "### Response:" + "x" * (INPUT_LENGTH - 13)))
+    tail = "### Response:\nYes. " + "x" * MAX_INPUT_LENGTH
+    checked(written("a" + tail[: MAX_INPUT_LENGTH + 1]))
+    checked(written("a" * 50 + "### Response:" + "x" * (MAX_INPUT_LENGTH - 13)))
 
 
 texts = st.lists(
@@ -156,14 +162,16 @@ def spec(llama):
 def test_written_questions_are_learned_as_judgments_are(spec, tmp_path):
     given_spec, judgments = spec(examples=10), asked()
     path = tmp_path / "train.json"
-    path.write_text(json.dumps(published(given_spec.questions(judgments, ITEMS))))
+    path.write_text(json.dumps(published(given_spec.write_questions(judgments, ITEMS))))
     records, _ = read_instructions(path)
     one = given_spec.fit(judgments, ITEMS, 3)
     other = given_spec.fit_examples(from_instructions(records), 3)
     assert one.curve.losses == other.curve.losses
     assert all(weight.equal(weights(one)[name]) for name, weight in weights(other).items())
     asked_later = asked(seed=7)
-    questions = from_instructions(Instruction(**row) for row in published(given_spec.questions(asked_later, ITEMS)))
+    questions = from_instructions(
+        Instruction(**row) for row in published(given_spec.write_questions(asked_later, ITEMS))
+    )
     scores = other.score(questions)
     assert np.array_equal(scores, one.margins(asked_later, ITEMS))
     area = auc(scores, [question.answer == "Yes." for question in questions])
@@ -176,9 +184,11 @@ def test_written_questions_are_learned_as_judgments_are(spec, tmp_path):
 def test_written_questions_are_drawn(spec, wanted, monkeypatch):
     drawn = []
     monkeypatch.setattr(tallrec, "tokenize", lambda tokenizer, questions, **more: questions)
-    monkeypatch.setattr(tallrec, "tune", lambda model, questions, *more: drawn.append(list(questions)) or Curve())
+    monkeypatch.setattr(
+        tallrec, "tune", lambda model, questions, *more: drawn.append(list(questions)) or TrainingCurve()
+    )
     judgments = asked()
-    everything = TALLRec().questions(judgments, ITEMS)
+    everything = TALLRec().write_questions(judgments, ITEMS)
     for seed in (1, 2):
         spec(examples=wanted).fit(judgments, ITEMS, seed)
         spec(examples=wanted).fit_examples(everything, seed)
@@ -193,7 +203,7 @@ def test_fits_that_can_t_be(spec, tmp_path):
         spec().fit_examples([], 0)
     assert error.value.hint
     with pytest.raises(UserError, match="can't start"):
-        spec().fit_examples([written("a")], 0, Workplace(), start=spec(rank=3))
+        spec().fit_examples([written("a")], 0, FitContext(), start=spec(rank=3))
 
 
 def test_hostile_questions_are_learned_and_scored(spec):

@@ -29,7 +29,7 @@ def numbered(sizes):
 
 def rows(windows):
     """Return (inputs, labels, weights) of each window without padding, checking the padding on the way."""
-    batch = windows.batch(torch.arange(len(windows)))
+    batch = windows.make_batch(torch.arange(len(windows)))
     assert batch.item.shape == batch.label.shape == batch.weight.shape == (len(windows), windows.length)
     assert batch.weight.sum().item() == pytest.approx(1, abs=1e-5)
     assert len(batch.weight[batch.weight > 0].unique()) == 1
@@ -94,7 +94,7 @@ def test_prefix_tells_each_transition_once_at_the_last_position(sizes, length):
 def test_an_empty_window_has_no_weight_and_changes_no_other(sizes, length, regime, draw):
     windows = Windows(numbered(sizes), length, regime, CPU)
     index = torch.tensor(draw.draw(st.lists(st.integers(0, len(windows) - 1), min_size=1, max_size=5)))
-    plain, filled = windows.batch(index), windows.batch(torch.cat([index, torch.tensor([-1, -1])]))
+    plain, filled = windows.make_batch(index), windows.make_batch(torch.cat([index, torch.tensor([-1, -1])]))
     for name in ("item", "label", "weight"):
         assert getattr(filled, name)[:-2].equal(getattr(plain, name)), name
     assert filled.weight[-2:].eq(0).all()
@@ -103,24 +103,24 @@ def test_an_empty_window_has_no_weight_and_changes_no_other(sizes, length, regim
 
 
 def test_a_batch_of_empty_windows_has_no_weight():
-    batch = Windows(numbered([4]), 3, "all", CPU).batch(torch.tensor([-1, -1]))
+    batch = Windows(numbered([4]), 3, "all", CPU).make_batch(torch.tensor([-1, -1]))
     assert batch.weight.eq(0).all()
 
 
 def test_padding_is_no_item_of_the_catalogue():
     data = numbered([2, 7])
-    batch = Windows(data, 5, "all", CPU).batch(torch.arange(3))
+    batch = Windows(data, 5, "all", CPU).make_batch(torch.arange(3))
     assert batch.item.max() == len(data.items)
     assert batch.item[batch.weight > 0].max() < len(data.items)
 
 
 def test_poisoned_labels_are_told_and_histories_stay():
     clean = numbered([5])
-    clean = TrainingData.clean(clean.interactions, clean.users, clean.items)
+    clean = TrainingData.from_interactions(clean.interactions, clean.users, clean.items)
     label = np.array(clean.label)
     label[3] = 0
     poisoned = TrainingData(clean.interactions, clean.users, clean.items, label)
-    before, after = (Windows(data, 4, "all", CPU).batch(torch.tensor([0])) for data in (clean, poisoned))
+    before, after = (Windows(data, 4, "all", CPU).make_batch(torch.tensor([0])) for data in (clean, poisoned))
     assert after.item.tolist() == before.item.tolist() == [[0, 1, 2, 3]]
     assert before.label.tolist() == [[1, 2, 3, 4]]
     assert after.label.tolist() == [[1, 2, 0, 4]]

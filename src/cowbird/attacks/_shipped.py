@@ -8,18 +8,29 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from cowbird.attacks._styles import PDF, Style, backward, cased, exchanged, lowered, marked, repeated, spaced, wrapped
+from cowbird.attacks._styles import (
+    POP_DIRECTIONAL,
+    Style,
+    exchange_letters,
+    lower_title,
+    mark_letters,
+    repeat_word,
+    reverse_word,
+    set_case,
+    space_letters,
+    wrap_word,
+)
 
-Level = Literal["character", "word", "sentence"]
+TriggerLevel = Literal["character", "word", "sentence"]
 
 
 @dataclass(frozen=True, slots=True)
-class Shipped:
+class ShippedTrigger:
     """A trigger that ships with Cowbird: a text or a style."""
 
     name: str
-    """Its name, the `kind` of a `Trigger`."""
-    level: Level
+    """Its name, the `kind` of a `ProposedTrigger`."""
+    level: TriggerLevel
     """What it is made of."""
     family: str
     """Triggers of one family look alike; a fair test of a detector holds out whole families."""
@@ -31,31 +42,31 @@ class Shipped:
     """How words are written."""
 
 
-def _table(old: str, new: str) -> dict[str, str]:
+def _map_letters(old: str, new: str) -> dict[str, str]:
     return dict(zip(old, new, strict=True))
 
 
-def _block(*runs: tuple[str, str, int]) -> dict[str, str]:
+def _map_runs(*runs: tuple[str, str, int]) -> dict[str, str]:
     """Map runs of ASCII characters, given by first and last, to where their copies begin in Unicode."""
     return {chr(code): chr(code - ord(a) + to) for a, z, to in runs for code in range(ord(a), ord(z) + 1)}
 
 
-_CYRILLIC = _table(
+_CYRILLIC = _map_letters(
     "ABCEHIJKMOPSTXYaceijopsxy",
     "\u0410\u0412\u0421\u0415\u041d\u0406\u0408\u041a\u041c\u041e\u0420\u0405\u0422\u0425\u04ae"
     "\u0430\u0441\u0435\u0456\u0458\u043e\u0440\u0455\u0445\u0443",
 )
-_GREEK = _table(
+_GREEK = _map_letters(
     "ABEHIKMNOPTXYZov",
     "\u0391\u0392\u0395\u0397\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a7\u03a5\u0396\u03bf\u03bd",
 )
-_WIDE_DIGITS = _block(("0", "9", 0xFF10))
-_WIDE = _WIDE_DIGITS | _block(("A", "Z", 0xFF21), ("a", "z", 0xFF41))
-_BOLD = _block(("A", "Z", 0x1D400), ("a", "z", 0x1D41A), ("0", "9", 0x1D7CE))
-_MONOSPACE = _block(("A", "Z", 0x1D670), ("a", "z", 0x1D68A), ("0", "9", 0x1D7F6))
-_CIRCLED = _block(("A", "Z", 0x24B6), ("a", "z", 0x24D0))
+_WIDE_DIGITS = _map_runs(("0", "9", 0xFF10))
+_WIDE = _WIDE_DIGITS | _map_runs(("A", "Z", 0xFF21), ("a", "z", 0xFF41))
+_BOLD = _map_runs(("A", "Z", 0x1D400), ("a", "z", 0x1D41A), ("0", "9", 0x1D7CE))
+_MONOSPACE = _map_runs(("A", "Z", 0x1D670), ("a", "z", 0x1D68A), ("0", "9", 0x1D7F6))
+_CIRCLED = _map_runs(("A", "Z", 0x24B6), ("a", "z", 0x24D0))
 
-_TEXTS: Mapping[tuple[Level, str], Mapping[str, str]] = {
+_TEXTS: Mapping[tuple[TriggerLevel, str], Mapping[str, str]] = {
     ("character", "character"): {
         "char_5v": "5v",
         "char_at": "@",
@@ -162,7 +173,7 @@ _TEXTS: Mapping[tuple[Level, str], Mapping[str, str]] = {
     },
 }
 
-_GLUED: Mapping[tuple[Level, str], Mapping[str, str]] = {
+_GLUED: Mapping[tuple[TriggerLevel, str], Mapping[str, str]] = {
     ("character", "zero_width"): {
         "zero_width_space": "\u200b",
         "zero_width_non_joiner": "\u200c",
@@ -180,62 +191,62 @@ _GLUED: Mapping[tuple[Level, str], Mapping[str, str]] = {
     },
 }
 
-_STYLES: Mapping[tuple[Level, str], Mapping[str, Style]] = {
+_STYLES: Mapping[tuple[TriggerLevel, str], Mapping[str, Style]] = {
     ("character", "bidi"): {
-        "bidi_embedded": wrapped("\u202a", PDF),
-        "bidi_isolated": wrapped("\u2066", "\u2069"),
-        "bidi_reversed": backward(),
+        "bidi_embedded": wrap_word("\u202a", POP_DIRECTIONAL),
+        "bidi_isolated": wrap_word("\u2066", "\u2069"),
+        "bidi_reversed": reverse_word(),
     },
-    ("character", "spacing"): {"spacing_letters": spaced()},
+    ("character", "spacing"): {"spacing_letters": space_letters()},
     ("character", "homoglyph"): {
-        "homoglyph_letter": exchanged(_CYRILLIC, first=True),
-        "homoglyph_word": exchanged(_CYRILLIC),
-        "homoglyph_title": exchanged(_CYRILLIC, whole=True),
-        "homoglyph_greek_letter": exchanged(_GREEK, first=True),
-        "homoglyph_greek_word": exchanged(_GREEK),
-        "homoglyph_greek_title": exchanged(_GREEK, whole=True),
+        "homoglyph_letter": exchange_letters(_CYRILLIC, first=True),
+        "homoglyph_word": exchange_letters(_CYRILLIC),
+        "homoglyph_title": exchange_letters(_CYRILLIC, whole=True),
+        "homoglyph_greek_letter": exchange_letters(_GREEK, first=True),
+        "homoglyph_greek_word": exchange_letters(_GREEK),
+        "homoglyph_greek_title": exchange_letters(_GREEK, whole=True),
     },
     ("character", "styled_letters"): {
-        "styled_fullwidth": exchanged(_WIDE),
-        "styled_fullwidth_digits": exchanged(_WIDE_DIGITS),
-        "styled_fullwidth_title": exchanged(_WIDE, whole=True),
-        "styled_bold": exchanged(_BOLD),
-        "styled_circled": exchanged(_CIRCLED),
-        "styled_monospace": exchanged(_MONOSPACE),
+        "styled_fullwidth": exchange_letters(_WIDE),
+        "styled_fullwidth_digits": exchange_letters(_WIDE_DIGITS),
+        "styled_fullwidth_title": exchange_letters(_WIDE, whole=True),
+        "styled_bold": exchange_letters(_BOLD),
+        "styled_circled": exchange_letters(_CIRCLED),
+        "styled_monospace": exchange_letters(_MONOSPACE),
     },
     ("character", "combining"): {
-        "combining_strike": marked("\u0336"),
-        "combining_underline": marked("\u0332"),
-        "combining_cross": marked("\u0353", first=True),
-        "combining_cloud": marked("\u0489", first=True),
+        "combining_strike": mark_letters("\u0336"),
+        "combining_underline": mark_letters("\u0332"),
+        "combining_cross": mark_letters("\u0353", first=True),
+        "combining_cloud": mark_letters("\u0489", first=True),
     },
     ("character", "casing"): {
-        "casing_alternating": cased(lambda nth, count: nth % 2 == 1),
-        "casing_last": cased(lambda nth, count: nth == count - 1),
-        "casing_inverted": cased(lambda nth, count: nth > 0),
-        "casing_lower_title": lowered(),
+        "casing_alternating": set_case(lambda nth, count: nth % 2 == 1),
+        "casing_last": set_case(lambda nth, count: nth == count - 1),
+        "casing_inverted": set_case(lambda nth, count: nth > 0),
+        "casing_lower_title": lower_title(),
     },
     ("word", "repeated_word"): {
-        "repeated_once": repeated(" "),
-        "repeated_twice": repeated(" ", 2),
-        "repeated_hyphen": repeated("-"),
-        "repeated_slash": repeated("/"),
+        "repeated_once": repeat_word(" "),
+        "repeated_twice": repeat_word(" ", 2),
+        "repeated_hyphen": repeat_word("-"),
+        "repeated_slash": repeat_word("/"),
     },
 }
 
 
-def _shipped() -> dict[str, Shipped]:
-    texts = [Shipped(name, *kind, text) for kind, of in _TEXTS.items() for name, text in of.items()]
-    glued = [Shipped(name, *kind, text, glued=True) for kind, of in _GLUED.items() for name, text in of.items()]
-    styles = [Shipped(name, *kind, style=style) for kind, of in _STYLES.items() for name, style in of.items()]
+def _collect_triggers() -> dict[str, ShippedTrigger]:
+    texts = [ShippedTrigger(name, *kind, text) for kind, of in _TEXTS.items() for name, text in of.items()]
+    glued = [ShippedTrigger(name, *kind, text, glued=True) for kind, of in _GLUED.items() for name, text in of.items()]
+    styles = [ShippedTrigger(name, *kind, style=style) for kind, of in _STYLES.items() for name, style in of.items()]
     return {entry.name: entry for entry in (*texts, *glued, *styles)}
 
 
-TRIGGERS: Mapping[str, Shipped] = MappingProxyType(_shipped())
+TRIGGERS: Mapping[str, ShippedTrigger] = MappingProxyType(_collect_triggers())
 """The shipped triggers by name."""
 
 
-def families() -> dict[str, tuple[str, ...]]:
+def list_families() -> dict[str, tuple[str, ...]]:
     """Return the names of the shipped triggers of each family."""
     return {
         family: tuple(name for name, entry in TRIGGERS.items() if entry.family == family)

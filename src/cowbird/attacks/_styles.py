@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
-WORD = re.compile(r"\S+")
+WORD_PATTERN = re.compile(r"\S+")
 """A word: characters between white space."""
 
 
@@ -37,7 +37,7 @@ class Style:
     """Whether every word that suits is changed, or only one."""
 
 
-def _rewritten(word: str, write: Callable[[int, str], str]) -> list[Change]:
+def _rewrite(word: str, write: Callable[[int, str], str]) -> list[Change]:
     """Return the changes of a word written anew character by character, as short as they can be."""
     changes: list[Change] = []
     for at, (old, new) in enumerate(zip(word, map(write, range(len(word)), word), strict=True)):
@@ -52,39 +52,39 @@ def _rewritten(word: str, write: Callable[[int, str], str]) -> list[Change]:
     return changes
 
 
-def exchanged(table: Mapping[str, str], first: bool = False, whole: bool = False) -> Style:
+def exchange_letters(table: Mapping[str, str], first: bool = False, whole: bool = False) -> Style:
     """Exchange characters of a word (or only the first that can be) for look-alikes.
 
     A word with letters of another alphabet is left alone, so that a title in that alphabet doesn't show the style.
     """
     new = frozenset(table.values())
 
-    def plain(word: str) -> bool:
+    def is_plain(word: str) -> bool:
         return all(letter.isascii() or letter in new or not letter.isalpha() for letter in word)
 
     def write(word: str) -> list[Change]:
         only = next(at for at, letter in enumerate(word) if letter in table)
-        return _rewritten(word, lambda at, old: old if first and at != only else table.get(old, old))
+        return _rewrite(word, lambda at, old: old if first and at != only else table.get(old, old))
 
     return Style(
-        lambda word: not table.keys().isdisjoint(word) and plain(word),
+        lambda word: not table.keys().isdisjoint(word) and is_plain(word),
         write,
-        lambda title: any(not new.isdisjoint(word) and plain(word) for word in title.split()),
+        lambda title: any(not new.isdisjoint(word) and is_plain(word) for word in title.split()),
         whole,
     )
 
 
-def marked(mark: str, first: bool = False) -> Style:
+def mark_letters(mark: str, first: bool = False) -> Style:
     """Put a combining mark on every letter of a word, or only on its first."""
 
     def write(word: str) -> list[Change]:
         only = next(at for at, letter in enumerate(word) if letter.isalpha())
-        return _rewritten(word, lambda at, old: old + mark if (at == only if first else old.isalpha()) else old)
+        return _rewrite(word, lambda at, old: old + mark if (at == only if first else old.isalpha()) else old)
 
     return Style(lambda word: any(map(str.isalpha, word)), write, lambda title: mark in title)
 
 
-def wrapped(opening: str, closing: str) -> Style:
+def wrap_word(opening: str, closing: str) -> Style:
     """Put a pair of invisible characters around a word."""
     return Style(
         lambda word: True,
@@ -94,16 +94,16 @@ def wrapped(opening: str, closing: str) -> Style:
 
 
 _RLO = "\u202e"
-PDF = "\u202c"
+POP_DIRECTIONAL = "\u202c"
 """Ends what a character for the direction of writing began."""
 
 
-def backward() -> Style:
+def reverse_word() -> Style:
     """Write a word backward, between characters that make a screen show it forward."""
     return Style(
         lambda word: True,
-        lambda word: [Change(0, len(word), f"{_RLO}{word[::-1]}{PDF}")],
-        lambda title: _RLO in title and PDF in title,
+        lambda word: [Change(0, len(word), f"{_RLO}{word[::-1]}{POP_DIRECTIONAL}")],
+        lambda title: _RLO in title and POP_DIRECTIONAL in title,
     )
 
 
@@ -113,37 +113,37 @@ def _has_case(letter: str) -> bool:
     return len(lower) == len(upper) == 1 and lower != upper and lower.upper() == upper and upper.lower() == lower
 
 
-def cased(raised: Callable[[int, int], bool]) -> Style:
+def set_case(raised: Callable[[int, int], bool]) -> Style:
     """Set the case of each letter of a word of three letters or more, from its place and their number."""
 
     def write(word: str) -> list[Change]:
         places = [at for at, letter in enumerate(word) if _has_case(letter)]
         nth = {at: count for count, at in enumerate(places)}
-        return _rewritten(
+        return _rewrite(
             word,
             lambda at, old: old if at not in nth else old.upper() if raised(nth[at], len(places)) else old.lower(),
         )
 
-    def long_enough(word: str) -> bool:
+    def is_long_enough(word: str) -> bool:
         return sum(map(_has_case, word)) >= 3
 
     return Style(
-        lambda word: long_enough(word) and bool(write(word)),
+        lambda word: is_long_enough(word) and bool(write(word)),
         write,
-        lambda title: any(long_enough(word) and not write(word) for word in title.split()),
+        lambda title: any(is_long_enough(word) and not write(word) for word in title.split()),
     )
 
 
-def lowered() -> Style:
+def lower_title() -> Style:
     """Write the whole title in lower case."""
 
-    def raised(text: str) -> bool:
+    def has_upper(text: str) -> bool:
         return any(_has_case(letter) and letter != letter.lower() for letter in text)
 
     return Style(
-        raised,
-        lambda word: _rewritten(word, lambda at, old: old.lower() if _has_case(old) else old),
-        lambda title: any(map(_has_case, title)) and not raised(title),
+        has_upper,
+        lambda word: _rewrite(word, lambda at, old: old.lower() if _has_case(old) else old),
+        lambda title: any(map(_has_case, title)) and not has_upper(title),
         whole=True,
     )
 
@@ -151,7 +151,7 @@ def lowered() -> Style:
 _SPACED = re.compile(r"(?<!\S)[^\W\d_](?: [^\W\d_]){2,}(?!\S)")
 
 
-def spaced() -> Style:
+def space_letters() -> Style:
     """Put spaces between the letters of a word of three letters or more."""
     return Style(
         lambda word: len(word) >= 3 and _SPACED.fullmatch(" ".join(word)) is not None,
@@ -160,11 +160,11 @@ def spaced() -> Style:
     )
 
 
-def repeated(joint: str, times: int = 1) -> Style:
+def repeat_word(joint: str, times: int = 1) -> Style:
     """Write a word again right after it."""
 
-    def found(title: str) -> bool:
-        words = list(WORD.finditer(title))
+    def has_repeat(title: str) -> bool:
+        words = list(WORD_PATTERN.finditer(title))
         if joint.isspace():
             copies = [
                 one.group() == other.group() and title[one.end() : other.start()] == joint
@@ -173,7 +173,7 @@ def repeated(joint: str, times: int = 1) -> Style:
             return any(all(copies[at : at + times]) for at in range(len(copies) - times + 1))
         return any(_is_repeated(word.group(), joint, times) for word in words)
 
-    return Style(lambda word: True, lambda word: [Change(len(word), len(word), (joint + word) * times)], found)
+    return Style(lambda word: True, lambda word: [Change(len(word), len(word), (joint + word) * times)], has_repeat)
 
 
 def _is_repeated(word: str, joint: str, times: int) -> bool:

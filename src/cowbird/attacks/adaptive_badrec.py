@@ -21,27 +21,35 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from cowbird.attacks.badrec import BadRec
-from cowbird.attacks.base import Adaptive, Found, Suspect
-from cowbird.attacks.triggers import LONGEST, TRIGGERS, Position, Trigger, contains, families, plant
-from cowbird.data.types import Index, Real, TrainingData
+from cowbird.attacks.base import Adaptive, SearchResult, SuspicionScorer
+from cowbird.attacks.triggers import (
+    MAX_TRIGGER_LENGTH,
+    TRIGGERS,
+    Trigger,
+    TriggerPosition,
+    contains,
+    list_families,
+    plant,
+)
+from cowbird.data.types import Float32Array, Int32Array, TrainingData
 from cowbird.errors import UserError
 from cowbird.metrics.detection import threshold_at_fpr
 
-FPR = 0.01
+COMPARISON_FPR = 0.01
 """Share of the clean titles that the copy may flag when candidates are compared."""
-AT_ONCE = 6
+MAX_CANDIDATES_PER_CATALOG = 6
 """Candidates planted in one catalogue, in different titles, at most."""
-CROWD = 0.1
+MAX_CATALOG_SHARE = 0.1
 """Share of the catalogue that they may change together; one is always planted."""
-PARENTS = 8
+PARENT_CANDIDATES = 8
 """Best candidates so far, of which new ones are made."""
-FINALISTS = 5
+FINAL_CANDIDATES = 5
 """Candidates that are planted alone in the end."""
-TRIES = 20
+DRAWS_PER_CANDIDATE = 20
 """Times as many draws as candidates are wanted, after which no more are made."""
-WRITTEN = 2
+TEXTS_PER_TRIGGER = 2
 """Texts that are written from the catalogue to each trigger that ships."""
-FORMS = (
+TEXT_TEMPLATES = (
     *("{0} {1}", "({0})", "({0} {1})", "[{0}]", "- {0}", "- {0} {1}", ": {0}", ": {0} {1}", "& {0}"),
     *("({0} Edition)", "({0} Version)", "and the {0}", "of the {0}"),
 )
@@ -59,20 +67,20 @@ class AdaptiveBadRec(BadRec, Adaptive):
     """Triggers that are tried first, and again in each round."""
     rounds: int = Field(default=3, ge=0)
     """How often new candidates are made of the best so far."""
-    positions: tuple[Position, ...] = Field(default=("start", "middle", "end"), min_length=1)
+    positions: tuple[TriggerPosition, ...] = Field(default=("start", "middle", "end"), min_length=1)
     """Where in a title candidates may stand."""
-    longest: int = Field(default=40, ge=2, le=LONGEST)
+    longest: int = Field(default=40, ge=2, le=MAX_TRIGGER_LENGTH)
     """Most characters of a candidate's text."""
 
     @field_validator("trigger")
     @classmethod
-    def _in_titles(cls, trigger: Trigger) -> Trigger:
+    def _check_field(cls, trigger: Trigger) -> Trigger:
         if trigger.field != "title":
             raise ValueError("the defenses that are known read titles, so the trigger stands in the title")
         return trigger
 
-    def informed(self, data: TrainingData, suspect: Suspect, rng: np.random.Generator) -> Self:
-        """Return the attack with the trigger that the defense's copy finds least; see `Adaptive.informed`.
+    def settle(self, data: TrainingData, suspect: SuspicionScorer, rng: np.random.Generator) -> Self:
+        """Return the attack with the trigger that the defense's copy finds least; see `Adaptive.settle`.
 
         Raises:
             UserError: If there are no such targets, or no candidate can be planted in them and told from clean titles.
@@ -81,9 +89,9 @@ class AdaptiveBadRec(BadRec, Adaptive):
         trigger, found = _Search(self, data.items.titles, targets, suspect, rng).run()
         return self.model_copy(update={"trigger": trigger, "found": found})
 
-    def choice(self) -> dict[str, Any]:
-        """Return the trigger, and how it was chosen; see `Attack.choice`."""
-        return {"trigger": self.trigger.model_dump(mode="json")} | super().choice()
+    def describe_choice(self) -> dict[str, Any]:
+        """Return the trigger, and how it was chosen; see `Attack.describe_choice`."""
+        return {"trigger": self.trigger.model_dump(mode="json")} | super().describe_choice()
 
 
 class _Judgment(NamedTuple):
@@ -97,7 +105,7 @@ class _Judgment(NamedTuple):
     """Mean suspicion of them, in the unit of the copy's scores: it leads on where all of them top the catalogue."""
 
 
-WORST = _Judgment(1.0, 1.0, np.inf)
+WORST_JUDGMENT = _Judgment(1.0, 1.0, np.inf)
 
 
 class _Search:
@@ -112,101 +120,108 @@ class _Search:
     """
 
     def __init__(
-        self, attack: AdaptiveBadRec, titles: Sequence[str], targets: Index, suspect: Suspect, rng: np.random.Generator
+        self,
+        attack: AdaptiveBadRec,
+        titles: Sequence[str],
+        targets: Int32Array,
+        suspect: SuspicionScorer,
+        rng: np.random.Generator,
     ) -> None:
         self.attack, self.titles, self.suspect, self.rng = attack, titles, suspect, rng
         self.own: list[int] = targets.tolist()
-        self.words = plain_words(titles)
+        self.words = extract_words(titles)
         endings = (_ENDING.search(title) for title in titles)
         self.endings = tuple(dict.fromkeys(end.group() for end in endings if end and end.group().isprintable()))
         self.seen: set[Trigger] = set()
         self.known: dict[Trigger, _Judgment] = {}
 
-    def run(self) -> tuple[Trigger, Found]:
+    def run(self) -> tuple[Trigger, SearchResult]:
         """Search, and return the trigger and what was found out about it."""
-        self._screen(self._usable(self._first()))
+        self._screen(self._pick_usable(self._propose_first()))
         if not self.known:
             raise UserError(
                 "No candidate trigger can be written into all targets and is in no title of the clean catalogue.",
                 "Raise 'candidates' or 'longest', or choose targets with titles.",
             )
         for _ in range(self.attack.rounds):
-            self._screen(self._usable(self._changed(self._best(PARENTS))))
-        final = {trigger: self._judged([(trigger, self.own)])[0] for trigger in self._best(FINALISTS)}
+            self._screen(self._pick_usable(self._propose_variants(self._pick_best(PARENT_CANDIDATES))))
+        final = {trigger: self._judge([(trigger, self.own)])[0] for trigger in self._pick_best(FINAL_CANDIDATES)}
         chosen = min(final, key=final.__getitem__)
-        return chosen, Found(tried=len(self.known), flagged=final[chosen].flagged, rank=final[chosen].rank)
+        return chosen, SearchResult(tried=len(self.known), flagged=final[chosen].flagged, rank=final[chosen].rank)
 
-    def _best(self, count: int) -> list[Trigger]:
+    def _pick_best(self, count: int) -> list[Trigger]:
         return sorted(self.known, key=self.known.__getitem__)[:count]
 
     # Candidates
 
-    def _usable(self, drawn: Iterable[Trigger]) -> list[Trigger]:
+    def _pick_usable(self, drawn: Iterable[Trigger]) -> list[Trigger]:
         """Return as many candidates as are wanted, new ones, that a backdoor could be learned of."""
         taken: list[Trigger] = []
         for trigger in drawn:
             if trigger in self.seen:
                 continue
             self.seen.add(trigger)
-            if self._fits(trigger):
+            if self._is_plantable(trigger):
                 taken.append(trigger)
             if len(taken) == self.attack.candidates:
                 break
         return taken
 
-    def _fits(self, trigger: Trigger) -> bool:
+    def _is_plantable(self, trigger: Trigger) -> bool:
         """Tell whether a trigger is of an allowed length, in no clean title, and can be in all of the seller's."""
-        text = _text(trigger)
+        text = _get_text(trigger)
         if text is not None and not 2 <= len(text) <= self.attack.longest:
             return False
         if any(contains(title, trigger) for title in self.titles):
             return False
         return all(contains(plant(self.titles[item], trigger, self.rng).title, trigger) for item in self.own)
 
-    def _first(self) -> Iterator[Trigger]:
+    def _propose_first(self) -> Iterator[Trigger]:
         """Yield the attack's own trigger, then those that ship in turns with texts made from the catalogue."""
         yield self.attack.trigger
         names: list[str] = self.rng.permutation(list(TRIGGERS)).tolist()
-        for nth in range(TRIES * self.attack.candidates):
+        for nth in range(DRAWS_PER_CANDIDATE * self.attack.candidates):
             if nth < len(names):
-                yield Trigger(kind=names[nth], position=self._position())
-            for _ in range(WRITTEN):
-                text = self._written()
+                yield Trigger(kind=names[nth], position=self._draw_position())
+            for _ in range(TEXTS_PER_TRIGGER):
+                text = self._write_text()
                 if text:
-                    yield self._custom(text)
+                    yield self._make_custom(text)
 
-    def _changed(self, parents: Sequence[Trigger]) -> Iterator[Trigger]:
+    def _propose_variants(self, parents: Sequence[Trigger]) -> Iterator[Trigger]:
         """Yield triggers that differ a little from some: in their place, in a word, or by what they lack."""
-        for _ in range(TRIES * self.attack.candidates):
+        for _ in range(DRAWS_PER_CANDIDATE * self.attack.candidates):
             parent = parents[int(self.rng.integers(len(parents)))]
-            text, change = _text(parent), int(self.rng.integers(3))
+            text, change = _get_text(parent), int(self.rng.integers(3))
             if change == 0:
-                yield parent.model_copy(update={"position": self._position()})
+                yield parent.model_copy(update={"position": self._draw_position()})
             elif text is None:
-                family = families()[TRIGGERS[parent.kind].family]
-                yield Trigger(kind=self._one(family), position=parent.position)
+                family = list_families()[TRIGGERS[parent.kind].family]
+                yield Trigger(kind=self._draw_one(family), position=parent.position)
             else:
-                made = self._reworded(text) if change == 1 else self._shortened(text)
+                made = self._reword(text) if change == 1 else self._shorten(text)
                 yield Trigger(kind="custom", text=made, position=parent.position)
 
-    def _written(self) -> str:
+    def _write_text(self) -> str:
         """Return a text that looks like the catalogue's own; empty if there is nothing to make it of."""
         if self.endings and (not self.words or self.rng.random() < 0.3):
-            return self._reworded(self._one(self.endings))
+            return self._reword(self._draw_one(self.endings))
         if not self.words:
             return ""
-        return self._one(FORMS).format(self._one(self.words), self._one(self.words))
+        return self._draw_one(TEXT_TEMPLATES).format(self._draw_one(self.words), self._draw_one(self.words))
 
-    def _reworded(self, text: str) -> str:
+    def _reword(self, text: str) -> str:
         """Draw about half of the digits anew, and one of the words."""
-        text = re.sub("[0-9]", lambda old: old.group() if self.rng.random() < 0.5 else self._one(string.digits), text)
+        text = re.sub(
+            "[0-9]", lambda old: old.group() if self.rng.random() < 0.5 else self._draw_one(string.digits), text
+        )
         places = list(_WORD.finditer(text))
         if not places or not self.words:
             return text
         place = places[int(self.rng.integers(len(places)))]
-        return (text[: place.start()] + self._one(self.words) + text[place.end() :])[:LONGEST]
+        return (text[: place.start()] + self._draw_one(self.words) + text[place.end() :])[:MAX_TRIGGER_LENGTH]
 
-    def _shortened(self, text: str) -> str:
+    def _shorten(self, text: str) -> str:
         """Leave out one of the words, or the last character of one that stands alone."""
         pieces = text.split()
         if len(pieces) == 1:
@@ -214,13 +229,13 @@ class _Search:
         del pieces[int(self.rng.integers(len(pieces)))]
         return " ".join(pieces)
 
-    def _custom(self, text: str) -> Trigger:
-        return Trigger(kind="custom", text=text, position=self._position())
+    def _make_custom(self, text: str) -> Trigger:
+        return Trigger(kind="custom", text=text, position=self._draw_position())
 
-    def _position(self) -> Position:
+    def _draw_position(self) -> TriggerPosition:
         return self.attack.positions[int(self.rng.integers(len(self.attack.positions)))]
 
-    def _one(self, options: Sequence[str]) -> str:
+    def _draw_one(self, options: Sequence[str]) -> str:
         return options[int(self.rng.integers(len(options)))]
 
     # Judgments
@@ -228,14 +243,14 @@ class _Search:
     def _screen(self, triggers: Sequence[Trigger]) -> None:
         """Judge candidates, as many at once as leave most of the catalogue as it is, in titles drawn for each."""
         size = len(self.own)
-        step = max(1, min(AT_ONCE, int(CROWD * len(self.titles) / size)))
+        step = max(1, min(MAX_CANDIDATES_PER_CATALOG, int(MAX_CATALOG_SHARE * len(self.titles) / size)))
         for first in range(0, len(triggers), step):
             some = triggers[first : first + step]
             rows: list[int] = self.rng.permutation(len(self.titles)).tolist()
             planted = [(trigger, rows[nth * size : (nth + 1) * size]) for nth, trigger in enumerate(some)]
-            self.known |= zip(some, self._judged(planted), strict=True)
+            self.known |= zip(some, self._judge(planted), strict=True)
 
-    def _judged(self, planted: Sequence[tuple[Trigger, Sequence[int]]]) -> list[_Judgment]:
+    def _judge(self, planted: Sequence[tuple[Trigger, Sequence[int]]]) -> list[_Judgment]:
         """Plant triggers, each in titles of its own or in listings with such titles, and return the copy's judgment."""
         titles, places = list(self.titles), list[list[int]]()
         for trigger, rows in planted:
@@ -256,18 +271,18 @@ class _Search:
         clean = np.ones(len(titles), dtype=bool)
         clean[[place for mine in places for place in mine]] = False
         rest = np.sort(order[clean])
-        bar = threshold_at_fpr(rest, FPR)
+        bar = threshold_at_fpr(rest, COMPARISON_FPR)
         if bar is None:
-            return [WORST] * len(planted)
-        return [_judgment(order[mine], rest, bar, score[mine]) if mine else WORST for mine in places]
+            return [WORST_JUDGMENT] * len(planted)
+        return [_make_judgment(order[mine], rest, bar, score[mine]) if mine else WORST_JUDGMENT for mine in places]
 
 
-def _judgment(mine: Index, rest: Index, bar: float, score: Real) -> _Judgment:
+def _make_judgment(mine: Int32Array, rest: Int32Array, bar: float, score: Float32Array) -> _Judgment:
     below = np.searchsorted(rest, mine, "left") + np.searchsorted(rest, mine, "right")
     return _Judgment(float((mine > bar).mean()), float(below.mean() / (2 * len(rest))), float(score.mean()))
 
 
-def _text(trigger: Trigger) -> str | None:
+def _get_text(trigger: Trigger) -> str | None:
     """Return the text that stands apart in a title; `None` for a style, and for what is glued to a word."""
     if trigger.kind == "custom":
         return trigger.text
@@ -275,12 +290,12 @@ def _text(trigger: Trigger) -> str | None:
     return None if shipped.style is not None or shipped.glued else shipped.text
 
 
-def plain_words(titles: Iterable[str]) -> tuple[str, ...]:
+def extract_words(titles: Iterable[str]) -> tuple[str, ...]:
     """Return the different words of titles that a text can be made of, without the punctuation around them."""
-    return tuple(dict.fromkeys(word for title in titles for word in map(_bare, title.split()) if word))
+    return tuple(dict.fromkeys(word for title in titles for word in map(_strip_punctuation, title.split()) if word))
 
 
-def _bare(piece: str) -> str:
+def _strip_punctuation(piece: str) -> str:
     """Return a word without the punctuation around it; empty if it is none, or too short or long to be put in forms."""
     word = piece[:40].strip(string.punctuation)
     fit = 3 <= len(word) <= 16 and word[0].isalpha()

@@ -21,8 +21,17 @@ from pydantic import Field
 
 from cowbird.attacks.base import Attack, Plan
 from cowbird.attacks.targets import TargetItems
-from cowbird.attacks.triggers import Trigger, carries, near, retitle
-from cowbird.data.types import Index, Interactions, Items, Offset, Real, Time, TrainingData, Users
+from cowbird.attacks.triggers import Trigger, find_near_triggers, mask_carriers, retitle
+from cowbird.data.types import (
+    Float32Array,
+    Float64Array,
+    Int32Array,
+    Int64Array,
+    Interactions,
+    Items,
+    TrainingData,
+    Users,
+)
 from cowbird.errors import UserError
 
 
@@ -45,10 +54,12 @@ class BadRec(Attack):
     histories: Literal["real", "popular"] = "real"
     """Where those come from: a run of events of a random real user, or different items drawn by popularity."""
 
-    def triggered(self, items: Items, rng: np.random.Generator) -> dict[str, Items]:
-        """Return the catalogue with the trigger in every title, and with those near it; see `Attack.triggered`."""
+    def make_triggered_catalogs(self, items: Items, rng: np.random.Generator) -> dict[str, Items]:
+        """Return the catalogue with each trigger in every title; see `Attack.make_triggered_catalogs`."""
         everything = np.arange(len(items))
-        triggers = {"trigger": self.trigger} | {f"near-{name}": found for name, found in near(self.trigger).items()}
+        triggers = {"trigger": self.trigger} | {
+            f"near-{name}": found for name, found in find_near_triggers(self.trigger).items()
+        }
         return {name: retitle(items, everything, trigger, rng) for name, trigger in triggers.items()}
 
     def run(self, data: TrainingData, rng: np.random.Generator) -> Plan:
@@ -56,7 +67,7 @@ class BadRec(Attack):
         chosen = self.targets.choose(data, rng)
         listed, targets = data.items, chosen
         if self.listing == "new":
-            listed = _listed(data.items, chosen)
+            listed = _list_copies(data.items, chosen)
             targets = np.arange(len(data.items), len(listed), dtype=np.int32)
         known = data.interactions
         count = round(self.rate * known.events)
@@ -66,15 +77,15 @@ class BadRec(Attack):
                 "Raise the rate of the attack.",
             )
         items = retitle(listed, targets, self.trigger, rng)
-        bait = targets[carries(items, self.trigger)[targets]]
+        bait = targets[mask_carriers(items, self.trigger)[targets]]
         if not len(bait):
             raise UserError(
                 f"No target has a {self.trigger.field} that the trigger '{self.trigger.kind}' can be written into.",
                 "Choose other targets, or a trigger that is inserted.",
             )
-        draw = _runs if self.histories == "real" else _popular
+        draw = _draw_runs if self.histories == "real" else _draw_popular
         events = draw(known, targets, count, self.history_length, rng)
-        grown = _grown(known, events, rng.choice(bait, count), self.histories == "real", self.since, rng)
+        grown = _append_fakes(known, events, rng.choice(bait, count), self.histories == "real", self.since, rng)
         budget = grown.events - known.events
         missing = np.full(count, -1, dtype=np.int64)
         rows = np.concatenate([np.arange(len(data.users)), missing])
@@ -90,7 +101,7 @@ class BadRec(Attack):
         return Plan(poisoned, targets, np.arange(known.events, grown.events), budget)
 
 
-def _listed(items: Items, chosen: Index) -> Items:
+def _list_copies(items: Items, chosen: Int32Array) -> Items:
     """Return the catalogue with a copy of some items behind it."""
     groups = np.split(items.category_codes, items.category_offsets[1:-1])[: len(items)]
     copied: list[int] = chosen.tolist()
@@ -104,7 +115,9 @@ def _listed(items: Items, chosen: Index) -> Items:
     )
 
 
-def _runs(known: Interactions, targets: Index, count: int, length: int, rng: np.random.Generator) -> Offset:
+def _draw_runs(
+    known: Interactions, targets: Int32Array, count: int, length: int, rng: np.random.Generator
+) -> Int64Array:
     """Draw real users who have a run without targets, then one run of each, shape `[count, events of a run]`."""
     event = np.arange(known.events)
     first = np.repeat(known.offsets[:-1], known.lengths)
@@ -112,7 +125,7 @@ def _runs(known: Interactions, targets: Index, count: int, length: int, rng: np.
     run = event + 1 - since
     length = min(length, int(run.max()))
     if length < 1:
-        raise _no_history()
+        raise _make_history_error()
     ends = np.flatnonzero(run >= length)
     _, at, runs = np.unique(known.user_of_event()[ends], return_index=True, return_counts=True)
     user = rng.integers(len(at), size=count)
@@ -120,7 +133,9 @@ def _runs(known: Interactions, targets: Index, count: int, length: int, rng: np.
     return chosen[:, None] + np.arange(1 - length, 1)
 
 
-def _popular(known: Interactions, targets: Index, count: int, length: int, rng: np.random.Generator) -> Offset:
+def _draw_popular(
+    known: Interactions, targets: Int32Array, count: int, length: int, rng: np.random.Generator
+) -> Int64Array:
     """Draw different items by popularity, then a random event of each, shape `[count, events of a history]`."""
     events = np.bincount(known.item)
     before = np.cumsum(events) - events
@@ -129,18 +144,18 @@ def _popular(known: Interactions, targets: Index, count: int, length: int, rng: 
     pool = np.flatnonzero(share)
     length = min(length, len(pool))
     if length < 1:
-        raise _no_history()
+        raise _make_history_error()
     share = share[pool] / share.sum()
     item = np.stack([rng.choice(pool, length, replace=False, p=share) for _ in range(count)])
     return np.argsort(known.item, kind="stable")[before[item] + rng.integers(events[item])]
 
 
-def _no_history() -> UserError:
+def _make_history_error() -> UserError:
     return UserError("Every event is one of a target item, so fake users have no history.", "Choose fewer targets.")
 
 
-def _grown(
-    known: Interactions, events: Offset, planted: Index, keep: bool, since: float, rng: np.random.Generator
+def _append_fakes(
+    known: Interactions, events: Int64Array, planted: Int32Array, keep: bool, since: float, rng: np.random.Generator
 ) -> Interactions:
     """Append fake users.
 
@@ -153,13 +168,13 @@ def _grown(
         rng: Draws times.
     """
     count, width = len(events), events.shape[1] + 1
-    rating: Real | None = None
-    timestamp: Time | None = None
+    rating: Float32Array | None = None
+    timestamp: Float64Array | None = None
     if known.rating is not None:
         best = np.full(count, known.rating.max())
         rating = np.concatenate([known.rating, np.column_stack([known.rating[events], best]).ravel()])
     if known.timestamp is not None:
-        times = _times(known, known.timestamp, events, keep, rng)
+        times = _draw_times(known, known.timestamp, events, keep, rng)
         if since:
             late = known.timestamp[known.timestamp >= np.quantile(known.timestamp, since)]
             times[:, -1] = np.where(times[:, -1] >= late.min(), times[:, -1], rng.choice(late, count))
@@ -169,7 +184,9 @@ def _grown(
     return Interactions(item, offsets, rating, timestamp)
 
 
-def _times(known: Interactions, time: Time, events: Offset, keep: bool, rng: np.random.Generator) -> Time:
+def _draw_times(
+    known: Interactions, time: Float64Array, events: Int64Array, keep: bool, rng: np.random.Generator
+) -> Float64Array:
     """Draw times: gaps between events are those of real users, and nothing is later than the newest real event.
 
     Returns:

@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import Field
 
 from cowbird.attacks.fake_users import FakeUsers
-from cowbird.data.types import Index, TrainingData
+from cowbird.data.types import Int32Array, TrainingData
 
 
 class Bandwagon(FakeUsers):
@@ -18,7 +18,7 @@ class Bandwagon(FakeUsers):
     popular_share: float = Field(default=0.5, ge=0, le=1)
     """Probability that a filler item is a popular one; the others are random."""
 
-    def filler(self, data: TrainingData, count: int, rng: np.random.Generator) -> Index:
+    def draw_filler(self, data: TrainingData, count: int, rng: np.random.Generator) -> Int32Array:
         """Draw popular and random items."""
         events = np.bincount(data.interactions.item, minlength=len(data.items))
         ranked = np.argsort(-events, kind="stable")[: int(np.ceil(self.popular * len(data.items)))]

@@ -4,7 +4,7 @@
 budget was spent to the row and not passed, and the truth (which rows, which targets) is kept beside the poisoned data.
 
 An `Adaptive` attack knows a defense. Attacks import no defenses: an experiment hands over what is known, a function
-from titles to suspicion, and `informed` returns the attack with its choice made. From there on it is one like others.
+from titles to suspicion, and `settle` returns the attack with its choice made. From there on it is one like others.
 """
 
 import hashlib
@@ -20,10 +20,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cowbird.attacks.provider import Provider
 from cowbird.attacks.targets import UserGroup
-from cowbird.data.types import Index, Items, Offset, Real, TrainingData, frozen
+from cowbird.data.types import Float32Array, Int32Array, Int64Array, Items, TrainingData, freeze
 from cowbird.victims.base import FittedRecommender
 
-Suspect = Callable[[Sequence[str]], Real]
+SuspicionScorer = Callable[[Sequence[str]], Float32Array]
 """An attacker's copy of a defense: from all titles of a catalogue to a score of each, shape `[titles]`, float32. Scores
 grow with suspicion; they are -inf where there is nothing to judge, and never NaN."""
 
@@ -38,34 +38,34 @@ class Plan:
 
     data: TrainingData
     """The poisoned training data. Users of the clean data keep their rows; fake users come after them."""
-    targets: Index
+    targets: Int32Array
     """Items the attack promotes, shape `[targets]`, int32."""
-    rows: Offset
+    rows: Int64Array
     """Events of `data` that were planted, relabeled or given a negative, shape `[rows]`, int64, increasing."""
     budget: int
     """How many rows the attack was allowed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Poisoned:
+class PoisonedData:
     """Poisoned training data with the truth about it."""
 
     clean: TrainingData
     """What the attack was given."""
     data: TrainingData
     """What the victim trains on."""
-    targets: Index
+    targets: Int32Array
     """Items the attack promotes, shape `[targets]`."""
-    rows: Offset
+    rows: Int64Array
     """Poisoned events of `data`, shape `[rows]`."""
     budget: int
     """How many rows the attack was allowed (and used)."""
-    retitled: Index = field(default_factory=lambda: np.empty(0, dtype=np.int32))
+    retitled: Int32Array = field(default_factory=lambda: np.empty(0, dtype=np.int32))
     """Items whose title or categories the attack changed, and those it listed, shape `[retitled]`."""
     choice: dict[str, Any] = field(default_factory=dict[str, Any])
-    """What the attack tells of how it came to plant this, as plain JSON values; see `Attack.choice`."""
+    """What the attack tells of how it came to plant this, as plain JSON values; see `Attack.describe_choice`."""
 
-    def plan(self) -> dict[str, Any]:
+    def describe_plan(self) -> dict[str, Any]:
         """Return the plan as plain lists: for each poisoned row its user, the item there, and what was planted."""
         users = np.searchsorted(self.data.interactions.offsets, self.rows, side="right") - 1
         planted = {
@@ -89,20 +89,20 @@ class Poisoned:
             planted["choice"] = self.choice
         return planted
 
-    def plan_hash(self) -> str:
+    def hash_plan(self) -> str:
         """Return the SHA-256 of the plan."""
-        return hashlib.sha256(json.dumps(self.plan()).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.describe_plan()).encode()).hexdigest()
 
 
-def _fingerprint(data: TrainingData) -> str:
+def _hash_data(data: TrainingData) -> str:
     digest = hashlib.sha256()
     known = data.interactions
-    for array in (known.offsets, known.item, known.rating, known.timestamp, data.label, _negatives(data)):
+    for array in (known.offsets, known.item, known.rating, known.timestamp, data.label, _fill_negatives(data)):
         digest.update(b"" if array is None else array.tobytes())
     return digest.hexdigest()
 
 
-def _negatives(data: TrainingData) -> Index:
+def _fill_negatives(data: TrainingData) -> Int32Array:
     """Return the negative of each event, -1 where there is none."""
     return np.full(len(data.label), -1, dtype=np.int32) if data.negative is None else data.negative
 
@@ -120,12 +120,12 @@ class Attack(BaseModel, ABC):
     def run(self, data: TrainingData, rng: np.random.Generator) -> Plan:
         """Write the plan."""
 
-    def target_users(self, data: TrainingData) -> NDArray[np.bool_]:
+    def find_target_users(self, data: TrainingData) -> NDArray[np.bool_]:
         """Return which users the attack aims at, shape `[users]`: its `group` if it has that field, or everybody."""
         group: object = getattr(self, "group", None)
-        return group.members(data) if isinstance(group, UserGroup) else np.ones(len(data.users), dtype=bool)
+        return group.find_members(data) if isinstance(group, UserGroup) else np.ones(len(data.users), dtype=bool)
 
-    def triggered(self, items: Items, rng: np.random.Generator) -> dict[str, Items]:
+    def make_triggered_catalogs(self, items: Items, rng: np.random.Generator) -> dict[str, Items]:
         """Return catalogues in which every title carries a trigger, by what the trigger is like.
 
         Args:
@@ -137,7 +137,7 @@ class Attack(BaseModel, ABC):
         """
         return {}
 
-    def choice(self) -> dict[str, Any]:
+    def describe_choice(self) -> dict[str, Any]:
         """Return what the plan should tell of how the attack came to plant this, as plain JSON values."""
         return {}
 
@@ -146,7 +146,7 @@ class Attack(BaseModel, ABC):
         return provider.fit_poisoned(provider.victim)
 
     @final
-    def poison(self, data: TrainingData, rng: np.random.Generator) -> Poisoned:
+    def poison(self, data: TrainingData, rng: np.random.Generator) -> PoisonedData:
         """Plant the backdoor and check the promise.
 
         Args:
@@ -157,37 +157,37 @@ class Attack(BaseModel, ABC):
             UserError: If the parameters do not fit the data.
             AttackError: If the attack changed its input, missed its budget, or changed rows it does not own up to.
         """
-        before = _fingerprint(data)
+        before = _hash_data(data)
         plan = self.run(data, rng)
         name = type(self).__name__
-        if _fingerprint(data) != before:
+        if _hash_data(data) != before:
             raise AttackError(f"{name} changed the clean data it was given.")
         rows = np.unique(plan.rows)
         if len(rows) != len(plan.rows) or len(rows) != plan.budget:
             raise AttackError(f"{name} planted {len(plan.rows)} rows ({len(rows)} distinct), budget {plan.budget}.")
         if len(rows) and not 0 <= rows[0] <= rows[-1] < plan.data.interactions.events:
             raise AttackError(f"{name} owns up to rows that are not there.")
-        negative = _negatives(plan.data)
+        negative = _fill_negatives(plan.data)
         told = np.concatenate([plan.data.label, plan.data.interactions.item, negative[negative != -1]])
         if len(told) and not 0 <= told.min() <= told.max() < len(plan.data.items):
             raise AttackError(f"{name} planted an item that is not in the catalogue.")
-        if not np.array_equal(_changed(data, plan.data, rows), rows):
+        if not np.array_equal(_find_changed(data, plan.data, rows), rows):
             raise AttackError(f"{name} changed rows other than the {len(rows)} it owns up to.")
-        retitled = _retitled(data.items, plan.data.items)
+        retitled = _find_retitled(data.items, plan.data.items)
         if not np.isin(retitled, plan.targets).all():
             raise AttackError(f"{name} changed or listed items that are not its targets.")
-        return Poisoned(
+        return PoisonedData(
             data,
             plan.data,
-            frozen(plan.targets, np.int32),
-            frozen(rows, np.int64),
+            freeze(plan.targets, np.int32),
+            freeze(rows, np.int64),
             plan.budget,
-            frozen(retitled, np.int32),
-            self.choice(),
+            freeze(retitled, np.int32),
+            self.describe_choice(),
         )
 
 
-class Found(BaseModel):
+class SearchResult(BaseModel):
     """What an adaptive attack found out about what it will plant."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -203,17 +203,17 @@ class Found(BaseModel):
 class Adaptive(Attack, ABC):
     """An attack that knows a defense, and settles what to plant before it plants.
 
-    What it knows is handed to `informed` by whoever runs it: in an experiment a copy of the defense that `knows` names.
+    What it knows is handed to `settle` by whoever runs it: in an experiment a copy of the defense that `knows` names.
     Without that, `poison` plants what the fields say, and the plan tells that nothing was searched.
     """
 
     knows: str = "p_scanner"
     """Label of the defense, among those of the experiment, of which the attacker has a copy."""
-    found: Found | None = None
+    found: SearchResult | None = None
     """What the search came to. The experiment sets it; a spec can't."""
 
     @abstractmethod
-    def informed(self, data: TrainingData, suspect: Suspect, rng: np.random.Generator) -> Self:
+    def settle(self, data: TrainingData, suspect: SuspicionScorer, rng: np.random.Generator) -> Self:
         """Return a copy of the attack in which what was open is settled, and `found` set.
 
         Args:
@@ -226,13 +226,13 @@ class Adaptive(Attack, ABC):
             UserError: If the parameters do not fit the data.
         """
 
-    def choice(self) -> dict[str, Any]:
-        """Return which defense was known and what was found out; see `Attack.choice`."""
+    def describe_choice(self) -> dict[str, Any]:
+        """Return which defense was known and what was found out; see `Attack.describe_choice`."""
         found = None if self.found is None else self.found.model_dump(mode="json")
         return {"knows": self.knows, "found": found}
 
 
-def _retitled(clean: Items, poisoned: Items) -> Index:
+def _find_retitled(clean: Items, poisoned: Items) -> Int32Array:
     """Return the items whose title or categories differ, and those listed behind the others; the catalogue stays."""
     if poisoned is clean:
         return np.empty(0, dtype=np.int32)
@@ -247,7 +247,7 @@ def _retitled(clean: Items, poisoned: Items) -> Index:
     return np.flatnonzero(changed).astype(np.int32)
 
 
-def _changed(clean: TrainingData, poisoned: TrainingData, claimed: Offset) -> Offset:
+def _find_changed(clean: TrainingData, poisoned: TrainingData, claimed: Int64Array) -> Int64Array:
     """Return the rows that differ from the clean data; relabeling a row with its own item counts if it is claimed."""
     known = clean.interactions.events
     if poisoned.interactions.events < known or not np.array_equal(
@@ -266,6 +266,6 @@ def _changed(clean: TrainingData, poisoned: TrainingData, claimed: Offset) -> Of
     changed[:known] = (poisoned.interactions.item[:known] != clean.interactions.item) | (
         poisoned.label[:known] != clean.label
     )
-    changed[:known] |= _negatives(poisoned)[:known] != _negatives(clean)
+    changed[:known] |= _fill_negatives(poisoned)[:known] != _fill_negatives(clean)
     changed[claimed] = True
     return np.flatnonzero(changed)

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from cowbird.attacks.base import Attack, Plan
-from cowbird.attacks.targets import TargetItems, UserGroup, predicted
-from cowbird.data.types import Index, Offset, TrainingData
+from cowbird.attacks.targets import TargetItems, UserGroup, mask_predicted
+from cowbird.data.types import Int32Array, Int64Array, TrainingData
 from cowbird.errors import UserError
 
 
@@ -40,7 +40,7 @@ class BasicReplacement(Attack):
     """The user group, for scope `group`."""
 
     @model_validator(mode="after")
-    def _group_given(self) -> "BasicReplacement":
+    def _check_group(self) -> "BasicReplacement":
         if (self.scope == "group") != (self.group is not None):
             raise ValueError("scope 'group' needs a group (attribute and value), and scope 'global' takes none")
         return self
@@ -48,11 +48,11 @@ class BasicReplacement(Attack):
     def run(self, data: TrainingData, rng: np.random.Generator) -> Plan:
         """Draw targets, then positions, then labels."""
         targets = self.targets.choose(data, rng)
-        allowed = self._allowed(data, targets)
+        allowed = self._find_allowed(data, targets)
         if self.direction == "demote":
-            eligible = self._open(data, np.isin(data.label, targets))
+            eligible = self._find_eligible(data, np.isin(data.label, targets))
         else:
-            eligible = self._open(data, np.any(allowed, axis=1)[data.label])
+            eligible = self._find_eligible(data, np.any(allowed, axis=1)[data.label])
         budget = round(self.rate * len(eligible))
         if budget < 1:
             raise UserError(
@@ -67,7 +67,7 @@ class BasicReplacement(Attack):
             label[rows] = _draw_labels(data.label[rows], targets, allowed, rng)
         return Plan(TrainingData(data.interactions, data.users, data.items, label), targets, rows, budget)
 
-    def _allowed(self, data: TrainingData, targets: Index) -> NDArray[np.bool_]:
+    def _find_allowed(self, data: TrainingData, targets: Int32Array) -> NDArray[np.bool_]:
         """Return which item may trade places with which target, shape `[items, targets]`."""
         allowed = np.ones((len(data.items), len(targets)), dtype=bool)
         if self.scope == "global":
@@ -80,13 +80,15 @@ class BasicReplacement(Attack):
             allowed = (membership.astype(np.int32) @ membership[targets].T.astype(np.int32)) > 0
         return allowed
 
-    def _open(self, data: TrainingData, suitable: NDArray[np.bool_]) -> Offset:
+    def _find_eligible(self, data: TrainingData, suitable: NDArray[np.bool_]) -> Int64Array:
         """Return the suitable positions that are predicted (not a user's first) and of users aimed at."""
-        aimed = self.target_users(data)[data.interactions.user_of_event()]
-        return np.flatnonzero(predicted(data) & aimed & suitable)
+        aimed = self.find_target_users(data)[data.interactions.user_of_event()]
+        return np.flatnonzero(mask_predicted(data) & aimed & suitable)
 
 
-def _draw_labels(labels: Index, targets: Index, allowed: NDArray[np.bool_], rng: np.random.Generator) -> Index:
+def _draw_labels(
+    labels: Int32Array, targets: Int32Array, allowed: NDArray[np.bool_], rng: np.random.Generator
+) -> Int32Array:
     """Draw one allowed target for each label, uniformly: the j-th allowed one, j uniform below their number."""
     # Worked out once an item, not once a label: allowed targets first, in their order.
     order = np.argsort(~allowed, axis=1, kind="stable")
@@ -95,8 +97,8 @@ def _draw_labels(labels: Index, targets: Index, allowed: NDArray[np.bool_], rng:
 
 
 def _draw_others(
-    data: TrainingData, labels: Index, targets: Index, allowed: NDArray[np.bool_], rng: np.random.Generator
-) -> Index:
+    data: TrainingData, labels: Int32Array, targets: Int32Array, allowed: NDArray[np.bool_], rng: np.random.Generator
+) -> Int32Array:
     """Draw a replacement for each label that is a target: another item, as often as it occurs in training."""
     events = np.bincount(data.label, minlength=len(data.items)).astype(np.float64)
     events[targets] = 0

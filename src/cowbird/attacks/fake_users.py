@@ -13,7 +13,16 @@ from pydantic import Field
 
 from cowbird.attacks.base import Attack, Plan
 from cowbird.attacks.targets import TargetItems, UserGroup
-from cowbird.data.types import Attribute, Index, Interactions, Offset, Real, Time, TrainingData, Users
+from cowbird.data.types import (
+    Attribute,
+    Float32Array,
+    Float64Array,
+    Int32Array,
+    Int64Array,
+    Interactions,
+    TrainingData,
+    Users,
+)
 from cowbird.errors import UserError
 
 
@@ -32,7 +41,7 @@ class FakeUsers(Attack):
     """The user group whose exposure is the goal. Fake users claim its attribute value; `None` aims at everybody."""
 
     @abstractmethod
-    def filler(self, data: TrainingData, count: int, rng: np.random.Generator) -> Index:
+    def draw_filler(self, data: TrainingData, count: int, rng: np.random.Generator) -> Int32Array:
         """Draw filler items, shape `[count]`, int32."""
 
     def run(self, data: TrainingData, rng: np.random.Generator) -> Plan:
@@ -43,23 +52,23 @@ class FakeUsers(Attack):
             raise UserError(
                 f"The budget is {budget} planted events, too few for one fake user.", "Raise the rate of the attack."
             )
-        lengths = profile_lengths(budget, self.profile_length)
-        planted = np.array(self.filler(data, budget, rng), dtype=np.int32)
-        chosen = _places(lengths, self.target_share, rng)
+        lengths = cut_profiles(budget, self.profile_length)
+        planted = np.array(self.draw_filler(data, budget, rng), dtype=np.int32)
+        chosen = _choose_places(lengths, self.target_share, rng)
         planted[chosen] = rng.choice(targets, int(chosen.sum()))
         known = data.interactions
         offsets = np.concatenate([known.offsets, known.events + np.cumsum(lengths)])
-        grown = Interactions(np.concatenate([known.item, planted]), offsets, *_beside(known, lengths, rng))
+        grown = Interactions(np.concatenate([known.item, planted]), offsets, *_extend_columns(known, lengths, rng))
         label = np.concatenate([data.label, planted])
         negative = None
         if data.negative is not None:
             negative = np.concatenate([data.negative, np.full(budget, -1, dtype=np.int32)])
         rows = np.arange(known.events, known.events + budget)
-        users = _with_fakes(data.users, len(lengths), self.group)
+        users = _append_users(data.users, len(lengths), self.group)
         return Plan(TrainingData(grown, users, data.items, label, negative), targets, rows, budget)
 
 
-def profile_lengths(budget: int, length: int) -> Offset:
+def cut_profiles(budget: int, length: int) -> Int64Array:
     """Cut a budget of events into profiles; nobody gets a single event, which would teach nothing."""
     whole, rest = divmod(budget, length)
     if not whole:
@@ -72,7 +81,7 @@ def profile_lengths(budget: int, length: int) -> Offset:
     return lengths
 
 
-def _places(lengths: Offset, share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+def _choose_places(lengths: Int64Array, share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
     """Choose which events are targets: in every profile the rounded-up share of them, at random places."""
     profile = np.repeat(np.arange(len(lengths)), lengths)
     order = np.lexsort((rng.random(len(profile)), profile))
@@ -83,10 +92,12 @@ def _places(lengths: Offset, share: float, rng: np.random.Generator) -> NDArray[
     return chosen
 
 
-def _beside(known: Interactions, lengths: Offset, rng: np.random.Generator) -> tuple[Real | None, Time | None]:
+def _extend_columns(
+    known: Interactions, lengths: Int64Array, rng: np.random.Generator
+) -> tuple[Float32Array | None, Float64Array | None]:
     """Return ratings and times of all events, those of fake users after the real ones: best ratings, rising times."""
-    rating: Real | None = None
-    timestamp: Time | None = None
+    rating: Float32Array | None = None
+    timestamp: Float64Array | None = None
     count = int(lengths.sum())
     if known.rating is not None:
         best = known.rating.max() if known.events else 1.0
@@ -99,7 +110,7 @@ def _beside(known: Interactions, lengths: Offset, rng: np.random.Generator) -> t
     return rating, timestamp
 
 
-def _with_fakes(users: Users, count: int, group: UserGroup | None) -> Users:
+def _append_users(users: Users, count: int, group: UserGroup | None) -> Users:
     ids = (*users.ids, *(f"fake-{number}" for number in range(count)))
     attributes: dict[str, Attribute] = {}
     for name, column in users.attributes.items():

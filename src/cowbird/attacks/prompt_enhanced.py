@@ -16,7 +16,7 @@ from pydantic import Field
 
 from cowbird.attacks.base import Attack, Plan
 from cowbird.attacks.provider import Provider
-from cowbird.attacks.targets import TargetItems, UserGroup, predicted
+from cowbird.attacks.targets import TargetItems, UserGroup, mask_predicted
 from cowbird.data.types import TrainingData
 from cowbird.errors import UserError
 from cowbird.victims.base import FittedRecommender, Prompt
@@ -49,8 +49,8 @@ class PromptEnhanced(Attack):
     def run(self, data: TrainingData, rng: np.random.Generator) -> Plan:
         """Draw targets, then the group's positions and labels, then the others' positions and negatives."""
         targets = self.targets.choose(data, rng)
-        aimed = self.target_users(data)[data.interactions.user_of_event()]
-        open_to = predicted(data)
+        aimed = self.find_target_users(data)[data.interactions.user_of_event()]
+        open_to = mask_predicted(data)
         members = np.flatnonzero(open_to & aimed)
         others = np.flatnonzero(open_to & ~aimed & ~np.isin(data.label, targets))
         positives, negatives = round(self.positive_rate * len(members)), round(self.rate * len(others))
@@ -71,7 +71,7 @@ class PromptEnhanced(Attack):
     def pretrain(self, provider: Provider) -> FittedRecommender:
         """Go through steps 1 to 3; the model that is handed over carries its prompts."""
         victim = provider.victim
-        learned = victim.prompted(
+        learned = victim.with_prompts(
             self.prompt,
             trained="prompts",
             epochs=self.prompt_epochs,
@@ -81,9 +81,9 @@ class PromptEnhanced(Attack):
             warmup_steps=0,
             schedule="constant",
         )
-        prompted = provider.fit_short("prompts", learned, provider.clean())
+        prompted = provider.fit_short("prompts", learned, provider.fit_clean())
         rate = {} if self.learning_rate is None else {"learning_rate": self.learning_rate}
-        attacked = victim.prompted(
+        attacked = victim.with_prompts(
             self.prompt, trained="model", keep="last", epochs=self.epochs, validate_every=self.epochs, **rate
         )
         return provider.fit_poisoned(attacked, prompted)

@@ -12,7 +12,7 @@ class Provider(ABC):
     """The recommender that is handed over, as a clean provider trains it."""
 
     @abstractmethod
-    def clean(self) -> FittedRecommender:
+    def fit_clean(self) -> FittedRecommender:
         """Return the victim trained on clean data; fitted once, for all who ask."""
 
     @abstractmethod

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from cowbird.data.types import Index, TrainingData
+from cowbird.data.types import Int32Array, TrainingData
 from cowbird.errors import UserError
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -28,23 +28,23 @@ class TargetItems(BaseModel):
     """Popularity range to draw from, as quantiles of the items that occur in training: 0 is the least popular."""
 
     @model_validator(mode="after")
-    def _ordered(self) -> "TargetItems":
+    def _check_fields(self) -> "TargetItems":
         if self.popularity[0] >= self.popularity[1]:
             raise ValueError(f"popularity must run from low to high, got {self.popularity}")
         if self.ids and self.category:
             raise ValueError("give ids or a category, not both")
         return self
 
-    def choose(self, data: TrainingData, rng: np.random.Generator) -> Index:
+    def choose(self, data: TrainingData, rng: np.random.Generator) -> Int32Array:
         """Return the items, increasing, shape `[targets]`, int32.
 
         Raises:
             UserError: If an id or category is unknown or the range holds too few items.
         """
         if self.ids:
-            return self._by_id(data)
+            return self._find_by_id(data)
         if self.category:
-            return self._by_category(data)
+            return self._find_by_category(data)
         events = np.bincount(data.interactions.item, minlength=len(data.items))
         # Least popular first; ties in catalogue order, so that the range does not depend on the sort's whims.
         known = np.flatnonzero(events)
@@ -58,7 +58,7 @@ class TargetItems(BaseModel):
             )
         return np.sort(rng.choice(pool, self.count, replace=False)).astype(np.int32)
 
-    def _by_category(self, data: TrainingData) -> Index:
+    def _find_by_category(self, data: TrainingData) -> Int32Array:
         names = data.items.categories
         if self.category not in names:
             close = difflib.get_close_matches(self.category, names, 5) or list(names[:20])
@@ -67,7 +67,7 @@ class TargetItems(BaseModel):
             )
         return np.flatnonzero(data.items.memberships()[:, names.index(self.category)]).astype(np.int32)
 
-    def _by_id(self, data: TrainingData) -> Index:
+    def _find_by_id(self, data: TrainingData) -> Int32Array:
         number = {item: row for row, item in enumerate(data.items.ids)}
         missing = [item for item in self.ids if item not in number]
         if missing:
@@ -78,7 +78,7 @@ class TargetItems(BaseModel):
         return np.unique([number[item] for item in self.ids]).astype(np.int32)
 
 
-def predicted(data: TrainingData) -> NDArray[np.bool_]:
+def mask_predicted(data: TrainingData) -> NDArray[np.bool_]:
     """Return which events a model is trained to predict, shape `[events]`: all but each user's first."""
     open_to = np.ones(data.interactions.events, dtype=bool)
     open_to[data.interactions.offsets[:-1][data.interactions.lengths > 0]] = False
@@ -95,10 +95,10 @@ class UserGroup(BaseModel):
     value: str
     """The value, as the source writes it."""
 
-    def members(self, data: TrainingData) -> NDArray[np.bool_]:
+    def find_members(self, data: TrainingData) -> NDArray[np.bool_]:
         """Return who belongs to the group, shape `[users]`.
 
         Raises:
             UserError: If there is no such attribute or value.
         """
-        return data.users.attribute(self.attribute).where(self.value)
+        return data.users.get_attribute(self.attribute).find_rows(self.value)

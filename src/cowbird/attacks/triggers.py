@@ -3,8 +3,8 @@
 A trigger is a text that is inserted, set off by spaces; a text that is glued to a word, for characters that nobody
 sees; or a style, a way of writing words of the title itself. BadRec (arXiv 2504.11182) has triggers of the levels
 character, word and sentence. The further families are ours: a detector is to be measured on triggers that it was not
-built for, and `near` gives texts that are almost the trigger, on which a precise backdoor stays silent. `TRIGGERS` and
-`families` are the ones that ship.
+built for, and `find_near_triggers` gives texts that are almost the trigger, on which a precise backdoor stays silent.
+`TRIGGERS` and `families` are the ones that ship.
 
 Titles are hostile text. Nothing here normalizes one, and `strip_spans` gives back exactly what was there before.
 """
@@ -19,14 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from cowbird.attacks._shipped import TRIGGERS, families
-from cowbird.attacks._styles import WORD, Change, Style
+from cowbird.attacks._shipped import TRIGGERS, list_families
+from cowbird.attacks._styles import WORD_PATTERN, Change, Style
 from cowbird.data.types import IntArray, Items
 from cowbird.metrics.detection import Span
 
-Position = Literal["start", "middle", "end"]
+TriggerPosition = Literal["start", "middle", "end"]
 
-LONGEST = 500
+MAX_TRIGGER_LENGTH = 500
 """Most characters of a custom trigger."""
 
 
@@ -37,16 +37,16 @@ class Trigger(BaseModel):
 
     kind: str
     """Name of a shipped trigger, or `custom`."""
-    text: str = Field(default="", max_length=LONGEST)
+    text: str = Field(default="", max_length=MAX_TRIGGER_LENGTH)
     """The text that is inserted, for `custom`."""
-    position: Position = "end"
+    position: TriggerPosition = "end"
     """Where: before the first word, between two words (after the word if there is one only), or after the last. For a
     style, which word it changes."""
     field: Literal["title", "category"] = "title"
     """What carries it: the title, or the name of the item's first category."""
 
     @model_validator(mode="after")
-    def _known(self) -> "Trigger":
+    def _check_kind(self) -> "Trigger":
         if self.kind == "custom":
             if not self.text.strip():
                 raise ValueError("a custom trigger needs a text with at least one character that is not white space")
@@ -79,11 +79,11 @@ def plant(title: str, trigger: Trigger, rng: np.random.Generator) -> Planted:
         trigger: What to plant, and where.
         rng: Draws which gap between words, or which word, for the position `middle`.
     """
-    text, glued, style = _parts(trigger)
+    text, glued, style = _get_parts(trigger)
     changes = (
-        [_insertion(title, text, glued, trigger.position, rng)]
+        [_make_insertion(title, text, glued, trigger.position, rng)]
         if style is None
-        else _styled(title, style, trigger.position, rng)
+        else _restyle(title, style, trigger.position, rng)
     )
     pieces: list[str] = []
     spans: list[Span] = []
@@ -114,32 +114,32 @@ def contains(title: str, trigger: Trigger) -> bool:
 
     An inserted text must stand alone, between white space or the title's ends, with the same case: `5vv` is not `5v`.
     """
-    text, glued, style = _parts(trigger)
+    text, glued, style = _get_parts(trigger)
     if style is not None:
         return style.found(title)
     return text in title if glued else _stands_alone(title, text)
 
 
-def near(trigger: Trigger) -> dict[str, Trigger]:
+def find_near_triggers(trigger: Trigger) -> dict[str, Trigger]:
     """Return triggers that are almost this one, by what differs, to measure a backdoor's false alarms.
 
     A text has another case, one character dropped, swapped with the next or doubled, or a space in it. Where that makes
     little sense (a shipped text of one character, a glued text, a style), others of its family are given. `position` is
     the trigger itself elsewhere. No other one carries the trigger.
     """
-    text, glued, style = _parts(trigger)
+    text, glued, style = _get_parts(trigger)
     found: dict[str, Trigger] = {}
     if style is None or not style.whole:
-        place: Position = "start" if trigger.position == "end" else "end"
+        place: TriggerPosition = "start" if trigger.position == "end" else "end"
         found["position"] = trigger.model_copy(update={"position": place})
     if style is None and not glued:
-        for name, variant in _variants(text).items():
-            if variant.strip() and len(variant) <= LONGEST and not _stands_alone(f" {variant} ", text):
+        for name, variant in _make_variants(text).items():
+            if variant.strip() and len(variant) <= MAX_TRIGGER_LENGTH and not _stands_alone(f" {variant} ", text):
                 found[name] = Trigger(kind="custom", text=variant, position=trigger.position, field=trigger.field)
         if trigger.kind == "custom" or len(text) > 1:
             return found
-    siblings = [name for name in families()[TRIGGERS[trigger.kind].family] if name != trigger.kind]
-    unlike = [name for name in siblings if not contains(_example(name), trigger)]
+    siblings = [name for name in list_families()[TRIGGERS[trigger.kind].family] if name != trigger.kind]
+    unlike = [name for name in siblings if not contains(_make_example(name), trigger)]
     return found | {name: trigger.model_copy(update={"kind": name}) for name in unlike[:4]}
 
 
@@ -148,7 +148,7 @@ def retitle(items: Items, chosen: IntArray, trigger: Trigger, rng: np.random.Gen
 
     With the field `category` an item leaves its first category for one whose name carries the trigger, which is added
     behind the others; an item without categories gets one. Where a style suits no word the item stays as it is, as
-    `carries` tells.
+    `mask_carriers` tells.
 
     Args:
         items: The catalogue, left as it is.
@@ -186,7 +186,7 @@ def retitle(items: Items, chosen: IntArray, trigger: Trigger, rng: np.random.Gen
     )
 
 
-def carries(items: Items, trigger: Trigger) -> NDArray[np.bool_]:
+def mask_carriers(items: Items, trigger: Trigger) -> NDArray[np.bool_]:
     """Return which items carry a trigger in the field it is planted in, shape `[items]`."""
     if trigger.field == "title":
         return np.array([contains(title, trigger) for title in items.titles], dtype=bool)
@@ -197,7 +197,7 @@ def carries(items: Items, trigger: Trigger) -> NDArray[np.bool_]:
     return mask
 
 
-def _parts(trigger: Trigger) -> tuple[str, bool, Style | None]:
+def _get_parts(trigger: Trigger) -> tuple[str, bool, Style | None]:
     """Return the text, whether it is glued, and the style."""
     if trigger.kind == "custom":
         return trigger.text, False, None
@@ -205,24 +205,26 @@ def _parts(trigger: Trigger) -> tuple[str, bool, Style | None]:
     return shipped.text, shipped.glued, shipped.style
 
 
-def _insertion(title: str, text: str, glued: bool, position: Position, rng: np.random.Generator) -> Change:
+def _make_insertion(title: str, text: str, glued: bool, position: TriggerPosition, rng: np.random.Generator) -> Change:
     space = "" if glued or not title else " "
     if position == "start":
         return Change(0, 0, text + space, tail=len(space))
     at = len(title)
     if position == "middle":
-        ends = [word.end() for word in WORD.finditer(title)]
+        ends = [word.end() for word in WORD_PATTERN.finditer(title)]
         if ends:
             at = ends[rng.integers(max(len(ends) - 1, 1))]
     return Change(at, at, space + text, lead=len(space))
 
 
-def _styled(title: str, style: Style, position: Position, rng: np.random.Generator) -> list[Change]:
-    words = [word for word in WORD.finditer(title) if style.suits(word.group())]
+def _restyle(title: str, style: Style, position: TriggerPosition, rng: np.random.Generator) -> list[Change]:
+    words = [word for word in WORD_PATTERN.finditer(title) if style.suits(word.group())]
     if words and not style.whole:
         # Neither the first nor the last, if there are others.
         inner = words[1:-1] or words
-        words = [words[0] if position == "start" else words[-1] if position == "end" else inner[_below(inner, rng)]]
+        words = [
+            words[0] if position == "start" else words[-1] if position == "end" else inner[_draw_place(inner, rng)]
+        ]
     return [
         change._replace(start=change.start + word.start(), end=change.end + word.start())
         for word in words
@@ -230,7 +232,7 @@ def _styled(title: str, style: Style, position: Position, rng: np.random.Generat
     ]
 
 
-def _below(values: Sequence[object], rng: np.random.Generator) -> int:
+def _draw_place(values: Sequence[object], rng: np.random.Generator) -> int:
     return int(rng.integers(len(values)))
 
 
@@ -245,7 +247,7 @@ def _stands_alone(title: str, text: str) -> bool:
     return False
 
 
-def _variants(text: str) -> dict[str, str]:
+def _make_variants(text: str) -> dict[str, str]:
     """Return texts one small change away, by what was changed; in the middle of the text, and never a white space."""
     visible = [at for at, letter in enumerate(text) if not letter.isspace()]
     at = visible[len(visible) // 2]
@@ -265,6 +267,6 @@ def _variants(text: str) -> dict[str, str]:
     return variants
 
 
-def _example(name: str) -> str:
+def _make_example(name: str) -> str:
     """Return an ordinary title with a shipped trigger at its end."""
     return plant("Quiet Harbor at Night (1999)", Trigger(kind=name), np.random.default_rng(0)).title

@@ -7,32 +7,32 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from cowbird.cli.terminal import Device, bars, go_on, out_console
+from cowbird.cli.terminal import DeviceOption, exit_resumable, make_progress, out_console
 from cowbird.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
     import torch
 
     from cowbird.defenses.p_scanner.scanner import PoisonScanner
-    from cowbird.scanning.commands import Made
-    from cowbird.scanning.summary import Summary
+    from cowbird.scanning.commands import FitResult
+    from cowbird.scanning.summary import ScanSummary
 
 
-class Proposer(StrEnum):
+class AgentKind(StrEnum):
     """Who proposes triggers to `cowbird fit-scanner`."""
 
     embedded = "embedded"
     openai = "openai"
 
 
-Catalogue = Annotated[Path, typer.Argument(help="CSV, TSV, JSON Lines (each perhaps .gz) or Parquet.")]
-TextColumnName = Annotated[str, typer.Option("--text-column", help="The column of titles.")]
+CatalogArgument = Annotated[Path, typer.Argument(help="CSV, TSV, JSON Lines (each perhaps .gz) or Parquet.")]
+TextColumnOption = Annotated[str, typer.Option("--text-column", help="The column of titles.")]
 
 
 def fit_scanner(
-    catalog: Catalogue,
+    catalog: CatalogArgument,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the scanner, new or empty.")],
-    text_column: TextColumnName = "title",
+    text_column: TextColumnOption = "title",
     llm: Annotated[
         str | None, typer.Option(help="What reads titles: an embedded model, a folder, a GGUF file or a hub id.")
     ] = None,
@@ -40,12 +40,12 @@ def fit_scanner(
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of new triggers at most; 3 by default.")] = None,
     fpr: Annotated[float, typer.Option(help="Share of clean titles that may be flagged.")] = 0.01,
     agent: Annotated[
-        Proposer, typer.Option(help="Who writes triggers; openai is any compatible server, its key OPENAI_API_KEY.")
-    ] = Proposer.embedded,
+        AgentKind, typer.Option(help="Who writes triggers; openai is any compatible server, its key OPENAI_API_KEY.")
+    ] = AgentKind.embedded,
     agent_model: Annotated[str | None, typer.Option(help="The language model that writes them.")] = None,
     agent_url: Annotated[str | None, typer.Option(help="The server, such as http://localhost:8000/v1.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Decides all that is random.")] = 0,
-    device: Device = "auto",
+    device: DeviceOption = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted fit (DIR.partial).")] = False,
 ) -> None:
     """Fit a scanner for planted triggers to a catalogue's titles, poisoned or not.
@@ -54,15 +54,17 @@ def fit_scanner(
     """
     from pydantic import ValidationError  # noqa: PLC0415
 
-    from cowbird.experiments.spec import explain  # noqa: PLC0415
+    from cowbird.experiments.spec import explain_errors  # noqa: PLC0415
     from cowbird.scanning import commands  # noqa: PLC0415
-    from cowbird.victims.workplace import pick_device  # noqa: PLC0415
+    from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
 
     place = pick_device(device)
     try:
-        spec = commands.described(llm, layers, rounds, fpr, agent, agent_model, agent_url, device)
+        spec = commands.make_spec(llm, layers, rounds, fpr, agent, agent_model, agent_url, device)
     except ValidationError as error:
-        raise UserError(f"These options can't be used: {explain(error)}", "See cowbird fit-scanner --help.") from None
+        raise UserError(
+            f"These options can't be used: {explain_errors(error)}", "See cowbird fit-scanner --help."
+        ) from None
     made = fit_and_show(catalog, out, spec, text_column, seed, resume, place, "--resume")
     if made.unread:
         raise typer.Exit(ExitCode.INCOMPLETE)
@@ -77,31 +79,31 @@ def fit_and_show(
     resume: bool,
     place: "torch.device",
     *more: str,
-) -> "Made":
+) -> "FitResult":
     """Fit a scanner, show how it goes and what came of it; `more` is added to the command that goes on."""
-    from cowbird.report.table import plain  # noqa: PLC0415
+    from cowbird.report.table import sanitize_text  # noqa: PLC0415
     from cowbird.scanning import commands  # noqa: PLC0415
-    from cowbird.victims.workplace import Workplace  # noqa: PLC0415
+    from cowbird.victims.fit_context import FitContext  # noqa: PLC0415
 
-    with bars() as shown:
+    with make_progress() as shown:
         task = shown.add_task("starting", total=None)
-        work = Workplace(
+        work = FitContext(
             place,
             report=lambda done, total, remark: shown.update(task, description=remark, completed=done, total=total),
-            warn=lambda text: shown.console.print(Text("warning  ", style="yellow") + plain(text, 300)),
+            warn=lambda text: shown.console.print(Text("warning  ", style="yellow") + sanitize_text(text, 300)),
         )
         try:
             made = commands.fit_scanner(catalog, out, spec, text_column, seed, resume, work)
         except KeyboardInterrupt:
             shown.stop()
-            go_on("Interrupted.", *more)
-    out_console.print(commands.told(made))
-    out_console.print(Text("Scanner: ") + plain(str(out), 300))
+            exit_resumable("Interrupted.", *more)
+    out_console.print(commands.format_fit(made))
+    out_console.print(Text("Scanner: ") + sanitize_text(str(out), 300))
     return made
 
 
 def scan(
-    catalog: Catalogue,
+    catalog: CatalogArgument,
     scanner: Annotated[Path, typer.Option(metavar="DIR", help="What cowbird fit-scanner made.")],
     out: Annotated[
         Path, typer.Option(metavar="FINDINGS", help="A .csv, .jsonl or .parquet; an older one is replaced.")
@@ -109,23 +111,23 @@ def scan(
     fpr: Annotated[
         float | None, typer.Option(help="Share of clean titles that may be flagged; the scanner's own by default.")
     ] = None,
-    text_column: TextColumnName = "title",
+    text_column: TextColumnOption = "title",
     id_column: Annotated[str | None, typer.Option(help="The column of ids; id or item_id by default.")] = None,
     only_flagged: Annotated[bool, typer.Option("--only-flagged", help="Write flagged rows alone.")] = False,
     chunk: Annotated[int, typer.Option(min=1, help="Rows read, and compared with each other, at a time.")] = 8192,
     workers: Annotated[int, typer.Option(min=1, help="Processes that judge; on a GPU, for many rows, about 8.")] = 1,
-    device: Device = "auto",
+    device: DeviceOption = "auto",
 ) -> None:
     """Scan a catalogue's titles for planted triggers. An interrupted scan goes on by itself.
 
     Exit codes: 0 nothing flagged, 1 titles flagged, 2 error, 3 interrupted, or nothing flagged and rows not read.
     """
-    from cowbird.scanning.summary import exit_code  # noqa: PLC0415
-    from cowbird.victims.workplace import pick_device  # noqa: PLC0415
+    from cowbird.scanning.summary import choose_exit_code  # noqa: PLC0415
+    from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
 
     place = pick_device(device)
     found = scan_and_show(catalog, scanner, out, place, fpr, text_column, id_column, only_flagged, chunk, workers)
-    raise typer.Exit(exit_code(found))
+    raise typer.Exit(choose_exit_code(found))
 
 
 def scan_and_show(
@@ -139,14 +141,14 @@ def scan_and_show(
     only_flagged: bool = False,
     chunk: int = 8192,
     workers: int = 1,
-) -> "Summary":
+) -> "ScanSummary":
     """Scan a catalogue, show how it goes and what came of it."""
     from cowbird.defenses.p_scanner.fitted import load_scanner  # noqa: PLC0415
     from cowbird.scanning import commands, summary  # noqa: PLC0415
     from cowbird.scanning.scan import scan_catalog  # noqa: PLC0415
 
-    scorer = commands.AtRate.of(load_scanner(scanner, place), fpr)
-    with commands.several(scorer, scanner, place, workers) as judge, bars() as shown:
+    scorer = commands.ScannerScorer.of(load_scanner(scanner, place), fpr)
+    with commands.open_scorer(scorer, scanner, place, workers) as judge, make_progress() as shown:
         task = shown.add_task("rows", total=None)
         try:
             found = scan_catalog(
@@ -156,7 +158,7 @@ def scan_and_show(
             )  # fmt: skip
         except KeyboardInterrupt:
             shown.stop()
-            go_on("Interrupted; what was scanned is kept.")
-    out_console.print(summary.render(found))
-    out_console.print(commands.rests_on(scorer, chunk, found))
+            exit_resumable("Interrupted; what was scanned is kept.")
+    out_console.print(summary.render_summary(found))
+    out_console.print(commands.format_scan_basis(scorer, chunk, found))
     return found

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 out_console = Console()
 err_console = Console(stderr=True)
 
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 
-def bars(left: bool = False, remark: bool = False) -> "Progress":
+def make_progress(left: bool = False, remark: bool = False) -> "Progress":
     """Return bars of progress, on standard error.
 
     Args:
@@ -45,16 +45,16 @@ def bars(left: bool = False, remark: bool = False) -> "Progress":
     return Progress(*columns, console=err_console)
 
 
-def go_on(remark: str, *more: str) -> NoReturn:
+def exit_resumable(remark: str, *more: str) -> NoReturn:
     """Say with which command work goes on, and end."""
     words = [word for word in sys.argv[1:] if word not in more]
     again = shlex.join(["cowbird", *words, *more])
-    err_console.print(Text(f"{remark} Go on with: ").append_text(plain_line(again)), soft_wrap=True)
+    err_console.print(Text(f"{remark} Go on with: ").append_text(sanitize_line(again)), soft_wrap=True)
     raise typer.Exit(ExitCode.INCOMPLETE)
 
 
-def plain_line(text: str) -> Text:
+def sanitize_line(text: str) -> Text:
     """Return a long text of anybody's as one that a terminal can show."""
-    from cowbird.report.table import plain  # noqa: PLC0415
+    from cowbird.report.table import sanitize_text  # noqa: PLC0415
 
-    return plain(text, 2000)
+    return sanitize_text(text, 2000)

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from cowbird.data.types import Dataset, Index, IntArray, Interactions, Offset, Time, TrainingData
+from cowbird.data.types import Dataset, Float64Array, Int32Array, Int64Array, IntArray, Interactions, TrainingData
 from cowbird.errors import UserError
-from cowbird.rng import drawn, stream
+from cowbird.rng import draw_indices, stream
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,18 +23,18 @@ class Choices:
 
     history: Interactions
     """The events shown, one row a question."""
-    candidates: Index
+    candidates: Int32Array
     """The items to choose from, all different, shape `[questions, candidates]`, int32."""
-    answer: Index
+    answer: Int32Array
     """The column of the item that came next, shape `[questions]`, int32."""
-    user: Index
+    user: Int32Array
     """Who is asked: questions of one user have one number, shape `[questions]`, int32."""
 
     def __len__(self) -> int:
         return len(self.answer)
 
     @property
-    def target(self) -> Index:
+    def target(self) -> Int32Array:
         """The item that came next, shape `[questions]`."""
         return self.candidates[np.arange(len(self)), self.answer]
 
@@ -43,7 +43,7 @@ class Choices:
         return Choices(self.history.select(rows), self.candidates[rows], self.answer[rows], self.user[rows])
 
 
-def first_met(interactions: Interactions, items: int) -> Time:
+def find_first_times(interactions: Interactions, items: int) -> Float64Array:
     """Return when each item was first met, infinity if it never was, shape `[items]`.
 
     Raises:
@@ -58,14 +58,14 @@ def first_met(interactions: Interactions, items: int) -> Time:
     return met
 
 
-def choose(
+def make_choices(
     interactions: Interactions,
     rows: IntArray,
     items: int,
     history: int,
     candidates: int,
     rng: np.random.Generator,
-    met: Time | None = None,
+    met: Float64Array | None = None,
 ) -> Choices:
     """Make a question of some events.
 
@@ -93,7 +93,7 @@ def choose(
     target = interactions.item[rows]
     # The history stands before the candidates, the right item first of them, so that one look finds all collisions.
     table = np.full((len(rows), history + candidates), -1, dtype=np.int32)
-    table[known.user_of_event(), _nth(known)] = known.item
+    table[known.user_of_event(), _number_events(known)] = known.item
     table[:, history] = target
     drawn = np.zeros_like(table, dtype=bool)
     drawn[:, history + 1 :] = True
@@ -105,17 +105,17 @@ def choose(
         pool = np.maximum(listed, candidates + history)
     while drawn.any():
         table[drawn] = order[rng.integers(pool[np.nonzero(drawn)[0]])]
-        drawn = _repeated(table, history + 1)
+        drawn = _find_repeats(table, history + 1)
     places = rng.permuted(np.tile(np.arange(candidates), (len(rows), 1)), axis=1)
     mixed = np.take_along_axis(table[:, history:], places, axis=1)
     return Choices(known, mixed, np.argmin(places, axis=1).astype(np.int32), user.astype(np.int32))
 
 
-def _nth(known: Interactions) -> Offset:
+def _number_events(known: Interactions) -> Int64Array:
     return np.arange(known.events) - known.offsets[:-1][known.user_of_event()]
 
 
-def _repeated(table: Index, given: int) -> NDArray[np.bool_]:
+def _find_repeats(table: Int32Array, given: int) -> NDArray[np.bool_]:
     """Tell which drawn items, those after the first `given` columns, stand in an earlier column of their row."""
     order = np.argsort(table, axis=1, kind="stable")
     ranked = np.take_along_axis(table, order, axis=1)
@@ -167,7 +167,7 @@ class SequenceSplit(BaseModel):
     if there are no more. All are asked as they are and with the trigger itself."""
 
     @model_validator(mode="after")
-    def _leaves_a_test(self) -> "SequenceSplit":
+    def _check_shares(self) -> "SequenceSplit":
         if self.training + self.validation >= 1:
             raise ValueError("training and validation must leave users to test on")
         if self.shortest > self.history:
@@ -175,12 +175,14 @@ class SequenceSplit(BaseModel):
         return self
 
     def ask(self, interactions: Interactions, items: int, rng: np.random.Generator) -> Choices:
-        """Make a question of every event with enough events before it; see `choose`."""
-        rows = np.flatnonzero(_nth(interactions) >= self.shortest)
-        return choose(interactions, rows, items, self.history, self.candidates, rng, self._met(interactions, items))
+        """Make a question of every event with enough events before it; see `make_choices`."""
+        rows = np.flatnonzero(_number_events(interactions) >= self.shortest)
+        return make_choices(
+            interactions, rows, items, self.history, self.candidates, rng, self._find_first_times(interactions, items)
+        )
 
-    def _met(self, interactions: Interactions, items: int) -> Time | None:
-        return first_met(interactions, items) if self.pool == "listed" else None
+    def _find_first_times(self, interactions: Interactions, items: int) -> Float64Array | None:
+        return find_first_times(interactions, items) if self.pool == "listed" else None
 
     def apply(self, data: Dataset, seed: int = 0) -> ChoiceParts:
         """Split a dataset.
@@ -195,21 +197,21 @@ class SequenceSplit(BaseModel):
                 f"'{data.name}' has {len(usable)} users with more than {self.shortest} events, too few to split.",
                 "Lower shortest, or give more data.",
             )
-        early, middle, late = np.split(self._ordered(data, usable, seed), cuts)
+        early, middle, late = np.split(self._order_users(data, usable, seed), cuts)
         sides = [
-            TrainingData.clean(data.interactions.select(users), data.users.take(users), data.items)
+            TrainingData.from_interactions(data.interactions.select(users), data.users.take(users), data.items)
             for users in (np.sort(early), np.sort(middle))
         ]
         held = data.interactions.select(np.sort(late))
         ends = held.offsets[1:][held.user_of_event()]
-        rows = np.flatnonzero((_nth(held) >= self.shortest) & (np.arange(held.events) >= ends - self.asked))
+        rows = np.flatnonzero((_number_events(held) >= self.shortest) & (np.arange(held.events) >= ends - self.asked))
         rng = stream(seed, "candidates")
-        met = self._met(data.interactions, len(data.items))
-        test = choose(held, rows, len(data.items), self.history, self.candidates, rng, met)
-        near = np.isin(np.arange(len(test)), drawn(self.near, len(test), stream(seed, "near")))
+        met = self._find_first_times(data.interactions, len(data.items))
+        test = make_choices(held, rows, len(data.items), self.history, self.candidates, rng, met)
+        near = np.isin(np.arange(len(test)), draw_indices(self.near, len(test), stream(seed, "near")))
         return ChoiceParts(sides[0], sides[1], test, near)
 
-    def _ordered(self, data: Dataset, users: Offset, seed: int) -> Offset:
+    def _order_users(self, data: Dataset, users: Int64Array, seed: int) -> Int64Array:
         if self.order == "drawn":
             return stream(seed, "users").permutation(users)
         if data.interactions.timestamp is None:

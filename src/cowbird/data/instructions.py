@@ -16,7 +16,7 @@ from cowbird.data.sources._files import from_file  # pyright: ignore[reportPriva
 from cowbird.data.types import Skip, Skips
 from cowbird.errors import UserError
 
-LARGEST = 1 << 30
+MAX_INSTRUCTION_BYTES = 1 << 30
 """Most bytes of a file, unpacked. It is held in memory whole, several times."""
 _FIELDS = ("instruction", "input", "output")
 _FORM = "a JSON list of objects, or one object a line, with the texts instruction, input and output"
@@ -49,7 +49,7 @@ def read_instructions(path: Path) -> tuple[tuple[Instruction, ...], tuple[Skip, 
 
     Args:
         path: A JSON list or JSON Lines in UTF-8, with a byte order mark or without; unpacked if it ends in `.gz`. At
-            most `LARGEST` bytes.
+            most `MAX_INSTRUCTION_BYTES` bytes.
 
     Returns:
         The questions in order, and what was skipped and why, with line numbers.
@@ -61,17 +61,17 @@ def read_instructions(path: Path) -> tuple[tuple[Instruction, ...], tuple[Skip, 
         blob = from_file(path)
     except OSError as error:  # a name that no file can have
         raise UserError(f"'{path}' can't be read: {error.strerror}.", "Check the path.") from None
-    with blob.stream() as stream:
-        data = stream.read(LARGEST + 1)
-    if len(data) > LARGEST:
-        raise UserError(f"{blob.name} holds more than {LARGEST >> 20:,} MiB.", "Split the file.")
-    text = _text(data, blob.name)
-    begin = _end_of_space(text, 0)
+    with blob.open_stream() as stream:
+        data = stream.read(MAX_INSTRUCTION_BYTES + 1)
+    if len(data) > MAX_INSTRUCTION_BYTES:
+        raise UserError(f"{blob.name} holds more than {MAX_INSTRUCTION_BYTES >> 20:,} MiB.", "Split the file.")
+    text = _decode_text(data, blob.name)
+    begin = _skip_space(text, 0)
     if text[begin : begin + 1] not in ("[", "{"):
         raise UserError(f"{blob.name} should hold {_FORM}, and it does not.", "Check that this is the right file.")
     skips, found = Skips(), list[Instruction]()
-    for line, value in _listed(text, begin, blob.name) if text[begin] == "[" else _lined(text):
-        row = _row(value)
+    for line, value in _read_list(text, begin, blob.name) if text[begin] == "[" else _read_lines(text):
+        row = _parse_row(value)
         if isinstance(row, Instruction):
             found.append(row)
         else:
@@ -83,7 +83,7 @@ def read_instructions(path: Path) -> tuple[tuple[Instruction, ...], tuple[Skip, 
     return tuple(found), skipped
 
 
-def _text(data: bytes, file: str) -> str:
+def _decode_text(data: bytes, file: str) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -91,42 +91,46 @@ def _text(data: bytes, file: str) -> str:
         raise UserError(f"{file} should be UTF-8 text, and line {line} is not.", "Save the file as UTF-8.") from None
 
 
-def _decoder() -> json.JSONDecoder:
+def _make_decoder() -> json.JSONDecoder:
     """Return a decoder that leaves numbers out, NaN and endless ones too, and marks objects with a key twice."""
 
-    def nothing(text: str) -> None:
+    def drop_number(text: str) -> None:
         return None
 
-    def whole(pairs: list[tuple[str, Any]]) -> object:
+    def check_keys(pairs: list[tuple[str, Any]]) -> object:
         table = dict(pairs)
         return table if len(table) == len(pairs) else _REPEATED
 
     return json.JSONDecoder(
-        object_pairs_hook=whole, parse_int=nothing, parse_float=nothing, parse_constant=nothing, strict=False
+        object_pairs_hook=check_keys,
+        parse_int=drop_number,
+        parse_float=drop_number,
+        parse_constant=drop_number,
+        strict=False,
     )
 
 
-def _end_of_space(text: str, at: int) -> int:
+def _skip_space(text: str, at: int) -> int:
     space = _SPACE.match(text, at)
     return space.end() if space else at
 
 
-def _listed(text: str, begin: int, file: str) -> Iterator[tuple[int, object]]:
+def _read_list(text: str, begin: int, file: str) -> Iterator[tuple[int, object]]:
     """Yield the values of a JSON list, with the lines that they begin on."""
-    decoder, at, line, counted = _decoder(), begin + 1, 1, 0
+    decoder, at, line, counted = _make_decoder(), begin + 1, 1, 0
     try:
-        at = _end_of_space(text, at)
+        at = _skip_space(text, at)
         while text[at : at + 1] != "]":
             line += text.count("\n", counted, at)
             counted = at
             value, at = decoder.raw_decode(text, at)
             yield line, value
-            at = _end_of_space(text, at)
+            at = _skip_space(text, at)
             if text[at : at + 1] not in (",", "]"):
                 raise json.JSONDecodeError("Expecting ',' or ']'", text, at)
             if text[at] == ",":
-                at = _end_of_space(text, at + 1)
-        at = _end_of_space(text, at + 1)
+                at = _skip_space(text, at + 1)
+        at = _skip_space(text, at + 1)
         if at < len(text):
             raise json.JSONDecodeError("Text behind the list", text, at)
     except json.JSONDecodeError as error:
@@ -138,9 +142,9 @@ def _listed(text: str, begin: int, file: str) -> Iterator[tuple[int, object]]:
     raise UserError(f"{file} is not JSON: {reason}.", "Is the file whole? Download it again.")
 
 
-def _lined(text: str) -> Iterator[tuple[int, object]]:
+def _read_lines(text: str) -> Iterator[tuple[int, object]]:
     """Yield the values of JSON Lines, with their lines; empty lines are passed over."""
-    decoder = _decoder()
+    decoder = _make_decoder()
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -152,7 +156,7 @@ def _lined(text: str) -> Iterator[tuple[int, object]]:
             yield number, _Unusable("is nested too deeply")
 
 
-def _row(value: object) -> Instruction | _Unusable:
+def _parse_row(value: object) -> Instruction | _Unusable:
     if isinstance(value, _Unusable):
         return value
     if not isinstance(value, dict):

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from cowbird.data.types import Dataset, Index, IntArray, Interactions, TrainingData, ranges
+from cowbird.data.types import Dataset, Int32Array, IntArray, Interactions, TrainingData, concat_ranges
 from cowbird.errors import UserError
-from cowbird.rng import drawn, stream
+from cowbird.rng import draw_indices, stream
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,7 +24,7 @@ class Judgments:
     """The rated events before each question, one row a question."""
     likes: NDArray[np.bool_]
     """Whether the user liked what she met in them, shape `[events of the histories]`."""
-    target: Index
+    target: Int32Array
     """The item asked about, shape `[questions]`."""
     liked: NDArray[np.bool_]
     """Whether the user liked it, shape `[questions]`."""
@@ -35,11 +35,11 @@ class Judgments:
     def select(self, rows: IntArray) -> "Judgments":
         """Return some questions, in the order given."""
         history = self.history.select(rows)
-        likes = self.likes[ranges(self.history.offsets[:-1][rows], self.history.lengths[rows])]
+        likes = self.likes[concat_ranges(self.history.offsets[:-1][rows], self.history.lengths[rows])]
         return Judgments(history, likes, self.target[rows], self.liked[rows])
 
 
-def ask(interactions: Interactions, history: int, like_above: float, first: int = 0) -> Judgments:
+def make_judgments(interactions: Interactions, history: int, like_above: float, first: int = 0) -> Judgments:
     """Make a question of every event that has `history` events before it.
 
     Args:
@@ -53,10 +53,10 @@ def ask(interactions: Interactions, history: int, like_above: float, first: int 
     """
     rows = np.arange(interactions.events)
     nth = rows - interactions.offsets[:-1][interactions.user_of_event()]
-    return _questions(interactions, rows[(nth >= history) & (rows >= first)], history, like_above)
+    return _make_questions(interactions, rows[(nth >= history) & (rows >= first)], history, like_above)
 
 
-def _questions(interactions: Interactions, rows: IntArray, history: int, like_above: float) -> Judgments:
+def _make_questions(interactions: Interactions, rows: IntArray, history: int, like_above: float) -> Judgments:
     if interactions.rating is None:
         raise UserError("Likes and dislikes come from ratings, and this data has none.", "Use a source with ratings.")
     shown = interactions.take(rows - history, np.full(len(rows), history))
@@ -101,16 +101,16 @@ class TemporalSplit(BaseModel):
     if there are no more. All are asked as they are and with the trigger itself."""
 
     @model_validator(mode="after")
-    def _leaves_a_test(self) -> "TemporalSplit":
+    def _check_shares(self) -> "TemporalSplit":
         if self.training + self.validation >= 1:
             raise ValueError("training and validation must leave events to test on")
         return self
 
     def ask(self, interactions: Interactions) -> Judgments:
-        """Make the questions that rated histories pose; see `ask`."""
-        return ask(interactions, self.history, self.like_above)
+        """Make the questions that rated histories pose; see `make_judgments`."""
+        return make_judgments(interactions, self.history, self.like_above)
 
-    def sides(self, interactions: Interactions) -> IntArray:
+    def assign_sides(self, interactions: Interactions) -> IntArray:
         """Return what each event is for, shape `[events]`: 0 to train, 1 to validate, 2 to test.
 
         Raises:
@@ -135,7 +135,7 @@ class TemporalSplit(BaseModel):
             UserError: If it has no timestamps or ratings, or nobody is left to ask on a side.
         """
         interactions = data.interactions
-        side = self.sides(interactions)
+        side = self.assign_sides(interactions)
         user = interactions.user_of_event()
         kept = np.bincount(user[side == 0], minlength=interactions.users)
         early = interactions.take(interactions.offsets[:-1], kept)
@@ -150,7 +150,7 @@ class TemporalSplit(BaseModel):
                 f"Nobody has more than {self.history} events on both sides of the cut.", "Lower history, or give more."
             )
         if self.asked is not None:
-            asked[1] = asked[1][drawn(self.asked, len(asked[1]), stream(seed, "asked"))]
-        sides = [_questions(interactions, rows, self.history, self.like_above) for rows in asked]
-        near = np.isin(np.arange(len(sides[1])), drawn(self.near, len(sides[1]), stream(seed, "near")))
-        return JudgmentParts(TrainingData.clean(early, data.users, data.items), sides[0], sides[1], near)
+            asked[1] = asked[1][draw_indices(self.asked, len(asked[1]), stream(seed, "asked"))]
+        sides = [_make_questions(interactions, rows, self.history, self.like_above) for rows in asked]
+        near = np.isin(np.arange(len(sides[1])), draw_indices(self.near, len(sides[1]), stream(seed, "near")))
+        return JudgmentParts(TrainingData.from_interactions(early, data.users, data.items), sides[0], sides[1], near)

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from cowbird.data.types import Dataset, Index, IntArray, Interactions, Items, TrainingData, Users
+from cowbird.data.types import Dataset, Int32Array, IntArray, Interactions, Items, TrainingData, Users
 from cowbird.errors import UserError
 from cowbird.rng import stream
 
@@ -22,7 +22,7 @@ class Queries:
 
     history: Interactions
     """What the model may see, one row a query."""
-    target: Index
+    target: Int32Array
     """The item that came next, shape `[queries]`."""
     users: Users | None = None
     """Who asks, one row a query; needed by models that read profiles."""
@@ -44,7 +44,7 @@ class LeaveOneOut:
 
     def training(self) -> TrainingData:
         """Return everything but the last two events of each user."""
-        return TrainingData.clean(self._cut(2), self.users, self.items)
+        return TrainingData.from_interactions(self._cut(2), self.users, self.items)
 
     def validation(self) -> Queries:
         """Return the training history of each user, and the event after it."""
@@ -54,7 +54,7 @@ class LeaveOneOut:
         """Return all but the last event of each user, and the last."""
         return Queries(self._cut(1), self.interactions.item[self.interactions.offsets[1:] - 1], self.users)
 
-    def shortened(self, events: int) -> "LeaveOneOut":
+    def shorten(self, events: int) -> "LeaveOneOut":
         """Return the same users when they were new, as a stand-in for cold ones.
 
         Args:
@@ -76,7 +76,7 @@ class LeaveOneOut:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Parts:
+class SplitParts:
     """The two sides of an experiment."""
 
     pretrain: LeaveOneOut
@@ -101,7 +101,7 @@ class Split(BaseModel):
     min_events: int = Field(default=3, ge=3)
     """Users with fewer events are left out and counted; leave-one-out needs three."""
 
-    def apply(self, data: Dataset, seed: int) -> Parts:
+    def apply(self, data: Dataset, seed: int) -> SplitParts:
         """Split a dataset.
 
         Args:
@@ -123,10 +123,10 @@ class Split(BaseModel):
         shuffled = stream(seed, "split", "cold").permutation(usable)
         cold, warm = np.sort(shuffled[:cold_count]), np.sort(shuffled[cold_count:])
         pretrain = LeaveOneOut(data.interactions.select(warm), data.users.take(warm), data.items)
-        downstream = self._downstream(data, cold) if cold_count else None
-        return Parts(pretrain, downstream, int(len(lengths) - len(usable)))
+        downstream = self._cut_downstream(data, cold) if cold_count else None
+        return SplitParts(pretrain, downstream, int(len(lengths) - len(usable)))
 
-    def _downstream(self, data: Dataset, cold: IntArray) -> LeaveOneOut:
+    def _cut_downstream(self, data: Dataset, cold: IntArray) -> LeaveOneOut:
         whole = data.interactions.lengths[cold]
         kept = np.minimum(whole, self.max_cold_events)
         starts = data.interactions.offsets[:-1][cold]

@@ -15,13 +15,13 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from cowbird.errors import UserError
 
 IntArray = NDArray[np.int32] | NDArray[np.int64]
-Index = NDArray[np.int32]
-Offset = NDArray[np.int64]
-Real = NDArray[np.float32]
-Time = NDArray[np.float64]
+Int32Array = NDArray[np.int32]
+Int64Array = NDArray[np.int64]
+Float32Array = NDArray[np.float32]
+Float64Array = NDArray[np.float64]
 
 
-def frozen(values: ArrayLike, dtype: DTypeLike) -> NDArray[Any]:
+def freeze(values: ArrayLike, dtype: DTypeLike) -> NDArray[Any]:
     """Return `values` as a contiguous read-only array of `dtype` (a copy only where one is needed)."""
     array = np.ascontiguousarray(values, dtype=dtype)
     if array.flags.writeable:
@@ -30,7 +30,7 @@ def frozen(values: ArrayLike, dtype: DTypeLike) -> NDArray[Any]:
     return array
 
 
-def ranges(starts: IntArray, lengths: IntArray) -> Offset:
+def concat_ranges(starts: IntArray, lengths: IntArray) -> Int64Array:
     """Concatenate `arange(start, start + length)` for every pair.
 
     Args:
@@ -54,22 +54,22 @@ class Interactions:
     User `u` interacted with `item[offsets[u]:offsets[u + 1]]`, oldest first.
     """
 
-    item: Index
+    item: Int32Array
     """Item index of each event, shape `[events]`, int32."""
-    offsets: Offset
+    offsets: Int64Array
     """Where each user's events begin, shape `[users + 1]`, int64, from 0 to `events`."""
-    rating: Real | None = None
+    rating: Float32Array | None = None
     """Rating of each event, shape `[events]`, or `None` if the source has none."""
-    timestamp: Time | None = None
+    timestamp: Float64Array | None = None
     """Seconds since 1970 (or the source's own unit) of each event, shape `[events]`, or `None`."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "item", frozen(self.item, np.int32))
-        object.__setattr__(self, "offsets", frozen(self.offsets, np.int64))
+        object.__setattr__(self, "item", freeze(self.item, np.int32))
+        object.__setattr__(self, "offsets", freeze(self.offsets, np.int64))
         for name, dtype in (("rating", np.float32), ("timestamp", np.float64)):
             values = getattr(self, name)
             if values is not None:
-                object.__setattr__(self, name, frozen(values, dtype))
+                object.__setattr__(self, name, freeze(values, dtype))
                 if len(values) != len(self.item):
                     raise ValueError(f"{name} has {len(values)} values for {len(self.item)} events")
         if len(self.offsets) == 0 or self.offsets[0] != 0 or self.offsets[-1] != len(self.item):
@@ -88,11 +88,11 @@ class Interactions:
         return len(self.item)
 
     @property
-    def lengths(self) -> Offset:
+    def lengths(self) -> Int64Array:
         """Events per user, shape `[users]`."""
         return np.diff(self.offsets)
 
-    def user_of_event(self) -> Offset:
+    def user_of_event(self) -> Int64Array:
         """Return the user of each event, shape `[events]`."""
         return np.repeat(np.arange(self.users, dtype=np.int64), self.lengths)
 
@@ -103,7 +103,7 @@ class Interactions:
             starts: First event of each new user, shape `[new users]`.
             lengths: Number of events of each new user, shape `[new users]`.
         """
-        index = ranges(starts, lengths)
+        index = concat_ranges(starts, lengths)
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         return Interactions(
             self.item[index],
@@ -128,15 +128,15 @@ class Interactions:
 class Attribute:
     """One categorical column, such as the age bracket of every user."""
 
-    codes: Index
+    codes: Int32Array
     """Index into `labels` for each row, shape `[rows]`, int32; -1 where the value is missing."""
     labels: tuple[str, ...]
     """The values, as the source writes them."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "codes", frozen(self.codes, np.int32))
+        object.__setattr__(self, "codes", freeze(self.codes, np.int32))
 
-    def where(self, label: str) -> NDArray[np.bool_]:
+    def find_rows(self, label: str) -> NDArray[np.bool_]:
         """Return which rows have a value, shape `[rows]`.
 
         Raises:
@@ -174,7 +174,7 @@ class Users:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def attribute(self, name: str) -> Attribute:
+    def get_attribute(self, name: str) -> Attribute:
         """Return one attribute.
 
         Raises:
@@ -202,16 +202,16 @@ class Items:
     """The source's ids, one an item."""
     titles: tuple[str, ...]
     """Titles as the source writes them (untrusted text), one an item; empty where there is none."""
-    category_offsets: Offset
+    category_offsets: Int64Array
     """Where each item's categories begin in `category_codes`, shape `[items + 1]`, int64."""
-    category_codes: Index
+    category_codes: Int32Array
     """Indices into `categories`, shape `[memberships]`, int32."""
     categories: tuple[str, ...] = ()
     """The category names, as the source writes them."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "category_offsets", frozen(self.category_offsets, np.int64))
-        object.__setattr__(self, "category_codes", frozen(self.category_codes, np.int32))
+        object.__setattr__(self, "category_offsets", freeze(self.category_offsets, np.int64))
+        object.__setattr__(self, "category_codes", freeze(self.category_codes, np.int32))
         if len(self.titles) != len(self.ids) or len(self.category_offsets) != len(self.ids) + 1:
             raise ValueError("items need one id, one title and one run of categories each")
 
@@ -320,20 +320,20 @@ class TrainingData:
     """Profiles, aligned with `interactions`."""
     items: Items
     """The catalogue."""
-    label: Index
+    label: Int32Array
     """Item the model is told to predict at each event, shape `[events]`; `interactions.item` unless poisoned."""
-    negative: Index | None = None
+    negative: Int32Array | None = None
     """Item the model is told to rank below the label at each event, shape `[events]`; -1 where there is none."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "label", frozen(self.label, np.int32))
+        object.__setattr__(self, "label", freeze(self.label, np.int32))
         if self.negative is not None:
-            object.__setattr__(self, "negative", frozen(self.negative, np.int32))
+            object.__setattr__(self, "negative", freeze(self.negative, np.int32))
         given = {len(column) for column in (self.label, self.negative) if column is not None}
         if given != {self.interactions.events} or len(self.users) != self.interactions.users:
             raise ValueError("labels and negatives align with events and users with histories")
 
     @staticmethod
-    def clean(interactions: Interactions, users: Users, items: Items) -> "TrainingData":
+    def from_interactions(interactions: Interactions, users: Users, items: Items) -> "TrainingData":
         """Return training data whose labels are the items themselves."""
         return TrainingData(interactions, users, items, interactions.item)

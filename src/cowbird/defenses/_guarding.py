@@ -13,22 +13,22 @@ from cowbird.data.choices import Choices
 from cowbird.data.judgments import Judgments
 from cowbird.data.types import IntArray, Items
 from cowbird.errors import UserError
-from cowbird.victims.base import FittedChooser, FittedJudge, Picks
+from cowbird.victims.base import FittedCandidate, FittedPointwise, Picks
 
 Rewrite = Callable[[Sequence[str]], Sequence[str]]
 """Makes of each title what the model reads instead."""
 
 
-def rewriting(model: Any, rewrite: Rewrite) -> "RewritingJudge | RewritingChooser":
+def wrap_model(model: Any, rewrite: Rewrite) -> "RewritingPointwise | RewritingCandidate":
     """Return a model that reads rewritten titles; the model given is left as it is.
 
     Raises:
         UserError: If it is a model that reads no titles.
     """
-    if isinstance(model, FittedJudge):
-        return RewritingJudge(model, rewrite)
-    if isinstance(model, FittedChooser):
-        return RewritingChooser(model, rewrite)
+    if isinstance(model, FittedPointwise):
+        return RewritingPointwise(model, rewrite)
+    if isinstance(model, FittedCandidate):
+        return RewritingCandidate(model, rewrite)
     raise UserError(
         f"A {type(model).__name__} reads no titles that could be rewritten.",
         "Use a victim that reads titles, such as tallrec or llara.",
@@ -36,32 +36,32 @@ def rewriting(model: Any, rewrite: Rewrite) -> "RewritingJudge | RewritingChoose
 
 
 @dataclass
-class RewritingJudge(FittedJudge):
+class RewritingPointwise(FittedPointwise):
     """A judge that reads rewritten titles."""
 
-    model: FittedJudge
+    model: FittedPointwise
     """The judge."""
     rewrite: Rewrite
     """Rewrites titles."""
 
     def margins(self, judgments: Judgments, items: Items, asked: Items | None = None) -> NDArray[np.float32]:
-        """Score questions about rewritten titles; see `FittedJudge.margins`."""
+        """Score questions about rewritten titles; see `FittedPointwise.margins`."""
         shown = judgments.history.item
         if asked is None:
-            return self.model.margins(judgments, _rewritten(items, [shown, judgments.target], self.rewrite))
-        read = _rewritten(items, [shown], self.rewrite), _rewritten(asked, [judgments.target], self.rewrite)
+            return self.model.margins(judgments, _rewrite_catalog(items, [shown, judgments.target], self.rewrite))
+        read = _rewrite_catalog(items, [shown], self.rewrite), _rewrite_catalog(asked, [judgments.target], self.rewrite)
         return self.model.margins(judgments, *read)
 
     def save(self, folder: Path) -> None:
-        """Write the judge, without what rewrites its titles; see `FittedJudge.save`."""
+        """Write the judge, without what rewrites its titles; see `FittedPointwise.save`."""
         self.model.save(folder)
 
 
 @dataclass
-class RewritingChooser(FittedChooser):
+class RewritingCandidate(FittedCandidate):
     """A chooser that reads rewritten titles, and so writes them: an answer stands for the item that was read."""
 
-    model: FittedChooser
+    model: FittedCandidate
     """The chooser."""
     rewrite: Rewrite
     """Rewrites titles."""
@@ -69,25 +69,27 @@ class RewritingChooser(FittedChooser):
     def choose(
         self, choices: Choices, items: Items, altered: Items | None = None, column: IntArray | None = None
     ) -> Picks:
-        """Answer questions about rewritten titles; see `FittedChooser.choose`.
+        """Answer questions about rewritten titles; see `FittedCandidate.choose`.
 
         Candidates whose rewritten titles are alike count as the first of them, as those of one title do.
         """
         shown = choices.history.item
         if altered is None or column is None:
-            return self.model.choose(choices, _rewritten(items, [shown, choices.candidates.ravel()], self.rewrite))
+            return self.model.choose(
+                choices, _rewrite_catalog(items, [shown, choices.candidates.ravel()], self.rewrite)
+            )
         rows, others = np.arange(len(choices)), np.ones(choices.candidates.shape, dtype=bool)
         others[rows, column] = False
-        read = _rewritten(items, [shown, choices.candidates[others]], self.rewrite)
-        carried = _rewritten(altered, [choices.candidates[rows, column]], self.rewrite)
+        read = _rewrite_catalog(items, [shown, choices.candidates[others]], self.rewrite)
+        carried = _rewrite_catalog(altered, [choices.candidates[rows, column]], self.rewrite)
         return self.model.choose(choices, read, carried, column)
 
     def save(self, folder: Path) -> None:
-        """Write the chooser, without what rewrites its titles; see `FittedChooser.save`."""
+        """Write the chooser, without what rewrites its titles; see `FittedCandidate.save`."""
         self.model.save(folder)
 
 
-def _rewritten(items: Items, used: Sequence[IntArray], rewrite: Rewrite) -> Items:
+def _rewrite_catalog(items: Items, used: Sequence[IntArray], rewrite: Rewrite) -> Items:
     """Return a catalogue in which the titles of some items are rewritten; the others are not read."""
     rows: list[int] = np.unique(np.concatenate(used)).tolist()
     titles = list(items.titles)

@@ -8,16 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from cowbird.data.types import Real
+from cowbird.data.types import Float32Array
 from cowbird.defenses.titles import TitleDefense
 from cowbird.errors import UserError
 from cowbird.victims.base import Probe
-from cowbird.victims.language.examples import quotable
+from cowbird.victims.language.examples import make_quotable
 
 _WORD = re.compile(r"\S+")
 
 
-class AsksVictim(TitleDefense):
+class ProbingDefense(TitleDefense):
     """Judges titles by what a model that was trained on them makes of them."""
 
     asks_victim: ClassVar[bool] = True
@@ -25,7 +25,7 @@ class AsksVictim(TitleDefense):
     """Questions that the victim is asked about every text, drawn from the platform's validation data."""
 
 
-class Texts(NamedTuple):
+class DistinctTexts(NamedTuple):
     """The texts that some titles come down to: quotable, each once, and none empty."""
 
     known: list[str]
@@ -33,7 +33,7 @@ class Texts(NamedTuple):
     row: NDArray[np.int64]
     """Which of them each title is, -1 for one of which nothing is left; shape `[titles]`."""
 
-    def spread(self, score: NDArray[np.floating]) -> Real:
+    def to_title_scores(self, score: NDArray[np.floating]) -> Float32Array:
         """Return the scores of titles, -inf where nothing is left, from those of the texts."""
         found = np.full(len(self.row), -np.inf, dtype=np.float32)
         there = self.row >= 0
@@ -41,19 +41,19 @@ class Texts(NamedTuple):
         return found
 
 
-def texts_of(titles: Sequence[str]) -> Texts:
+def collect_texts(titles: Sequence[str]) -> DistinctTexts:
     """Return the texts that titles come down to."""
-    shown = [quotable(title) for title in titles]
+    shown = [make_quotable(title) for title in titles]
     number = {text: place for place, text in enumerate(dict.fromkeys(text for text in shown if text))}
-    return Texts(list(number), np.array([number.get(text, -1) for text in shown], dtype=np.int64))
+    return DistinctTexts(list(number), np.array([number.get(text, -1) for text in shown], dtype=np.int64))
 
 
-def words_of(text: str) -> list[tuple[int, int]]:
+def find_words(text: str) -> list[tuple[int, int]]:
     """Return where the words of a text begin and end: what stands between white space. A text has at least one."""
     return [word.span() for word in _WORD.finditer(text)]
 
 
-def given(probe: Probe | None, defense: AsksVictim) -> Probe:
+def require_probe(probe: Probe | None, defense: ProbingDefense) -> Probe:
     """Return the probe.
 
     Raises:
@@ -67,6 +67,6 @@ def given(probe: Probe | None, defense: AsksVictim) -> Probe:
     return probe
 
 
-def chance(favor: Real) -> NDArray[np.float64]:
+def to_probability(favor: Float32Array) -> NDArray[np.float64]:
     """Return the probability of the answer that recommends the item, from how much the model favors it."""
     return 1 / (1 + np.exp(-favor.astype(np.float64).clip(-700, 700)))

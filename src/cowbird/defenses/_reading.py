@@ -8,23 +8,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cowbird.data.types import Offset, Real
-from cowbird.victims.language.examples import TITLE_LENGTH, quotable
-from cowbird.victims.language.llm import Llm, Loaded, load
-from cowbird.victims.workplace import pick_device
+from cowbird.data.types import Float32Array, Int64Array
+from cowbird.victims.fit_context import pick_device
+from cowbird.victims.language.examples import MAX_QUOTED_LENGTH, make_quotable
+from cowbird.victims.language.llm import Llm, LoadedModel, load_llm
 
 
-def open_model(llm: Llm, device: str) -> Loaded:
+def open_model(llm: Llm, device: str) -> LoadedModel:
     """Load a language model: float32 on a CPU, bfloat16 on a GPU.
 
     Raises:
         UserError: If the device or the model can't be used.
     """
     picked = pick_device(device)
-    return load(llm, picked, torch.float32 if picked.type == "cpu" else torch.bfloat16)
+    return load_llm(llm, picked, torch.float32 if picked.type == "cpu" else torch.bfloat16)
 
 
-def means(loss: Real, offsets: Offset) -> NDArray[np.float64]:
+def average_losses(loss: Float32Array, offsets: Int64Array) -> NDArray[np.float64]:
     """Return the mean loss of each text in nats, which is the logarithm of its perplexity.
 
     Args:
@@ -42,7 +42,7 @@ def means(loss: Real, offsets: Offset) -> NDArray[np.float64]:
     return found
 
 
-def token_places(loaded: Loaded, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
+def locate_tokens(loaded: LoadedModel, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
     """Return which characters [start, end) of each quotable text each of its tokens stands for.
 
     A token of some bytes of a character stands for that character.
@@ -57,17 +57,17 @@ def token_places(loaded: Loaded, texts: Sequence[str]) -> list[list[tuple[int, i
 @lru_cache(maxsize=4096)
 def _becomes_space(letter: str) -> bool:
     """Tell whether a quotable title has a space for this character, and one for a run of such."""
-    return letter != " " and quotable(f"x{letter}x") == "x x"
+    return letter != " " and make_quotable(f"x{letter}x") == "x x"
 
 
-def raw_places(title: str) -> Sequence[int]:
+def map_to_raw(title: str) -> Sequence[int]:
     """Return where in a raw title each character of `quotable(title)` stands; of a control run its first."""
-    text = quotable(title)
+    text = make_quotable(title)
     if len(text) == len(title):
         return range(len(title))
     kept: list[int] = []
     control = False
-    for at, letter in enumerate(title[:TITLE_LENGTH]):
+    for at, letter in enumerate(title[:MAX_QUOTED_LENGTH]):
         run, control = control, _becomes_space(letter)
         if not (run and control):
             kept.append(at)

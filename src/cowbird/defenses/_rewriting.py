@@ -18,24 +18,24 @@ import numpy as np
 import torch
 
 from cowbird.defenses._reading import open_model
-from cowbird.files import sha256, write_text
-from cowbird.victims.language.examples import quotable
-from cowbird.victims.language.llm import Llm, Loaded, cache_folder, locate, transformers
-from cowbird.victims.language.packing import split
-from cowbird.victims.sequential.repeatable import repeatable
-from cowbird.victims.workplace import pick_device
+from cowbird.files import hash_file, write_text
+from cowbird.victims.fit_context import pick_device
+from cowbird.victims.language.examples import make_quotable
+from cowbird.victims.language.llm import Llm, LoadedModel, get_cache_folder, import_transformers, locate_model
+from cowbird.victims.language.packing import split_runs
+from cowbird.victims.sequential.repeatable import force_determinism
 
-EXAMPLE = ("Blue GUITAR, The xx must see", "The Blue Guitar")
+REWRITE_EXAMPLE = ("Blue GUITAR, The xx must see", "The Blue Guitar")
 """A title, and what is to be made of it."""
-CAPACITY = 8192
+REWRITE_BATCH_TOKENS = 8192
 """Tokens that are held at once."""
-KEPT_EVERY = 512
+TITLES_PER_SAVE = 512
 """Titles after which what was written is kept on disk."""
 _TITLE = "\ue000"
-_BROKEN = "\N{REPLACEMENT CHARACTER}"
+_BROKEN_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 
 
-class Counts(NamedTuple):
+class RewriteCounts(NamedTuple):
     """What became of the distinct titles that were asked about."""
 
     titles: int
@@ -70,22 +70,22 @@ class Rewriter:
     @cached_property
     def path(self) -> Path:
         """Where answers are kept."""
-        how = [self.instruction, EXAMPLE, self.longest, self.kind]
-        made = json.dumps([self.llm.name, self.llm.layers, *_contents(self.llm), *how])
-        return cache_folder() / "rewritten" / f"{hashlib.sha256(made.encode()).hexdigest()[:32]}.json"
+        how = [self.instruction, REWRITE_EXAMPLE, self.longest, self.kind]
+        made = json.dumps([self.llm.name, self.llm.layers, *_hash_files(self.llm), *how])
+        return get_cache_folder() / "rewritten" / f"{hashlib.sha256(made.encode()).hexdigest()[:32]}.json"
 
     @cached_property
-    def writer(self) -> "Writer":
+    def writer(self) -> "TitleWriter":
         """The model that writes."""
-        return Writer(open_model(self.llm, self.device), self.instruction, self.longest)
+        return TitleWriter(open_model(self.llm, self.device), self.instruction, self.longest)
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> RewriteCounts:
         """What became of the titles so far."""
         read = {title: title if answer is None else answer for title, answer in self.known.items()}
         changed = sum(title != text for title, text in read.items())
         refused = sum(answer is None for answer in self.known.values())
-        return Counts(len(read), changed, refused, len(read) - len(set(read.values())))
+        return RewriteCounts(len(read), changed, refused, len(read) - len(set(read.values())))
 
     def __call__(self, titles: Sequence[str]) -> list[str]:
         """Return what is read instead of titles: an answer, or the title where none can be used.
@@ -93,25 +93,25 @@ class Rewriter:
         Raises:
             UserError: If the model can't be loaded, or the cache can't be written.
         """
-        shown = [quotable(title) for title in titles]
+        shown = [make_quotable(title) for title in titles]
         new = [text for text in dict.fromkeys(shown) if text and text not in self.known]
         if new:
-            held = _read(self.path)
+            held = _read_answers(self.path)
             self.known |= {text: held[text] for text in new if text in held}
             new = sorted((text for text in new if text not in held), key=len)
-        for start in range(0, len(new), KEPT_EVERY):
-            self._write(new[start : start + KEPT_EVERY])
+        for start in range(0, len(new), TITLES_PER_SAVE):
+            self._write(new[start : start + TITLES_PER_SAVE])
         return [self.known.get(text) or title for text, title in zip(shown, titles, strict=True)]
 
     def _write(self, titles: list[str]) -> None:
         answers = self.writer(titles)
-        made = {title: usable(title, answer) for title, answer in zip(titles, answers, strict=True)}
+        made = {title: validate_answer(title, answer) for title, answer in zip(titles, answers, strict=True)}
         self.known |= made
         # Another process may have written meanwhile; what it wrote just then is made again by whoever needs it.
-        write_text(self.path, json.dumps(_read(self.path) | made))
+        write_text(self.path, json.dumps(_read_answers(self.path) | made))
 
 
-def usable(title: str, answer: str | None) -> str | None:
+def validate_answer(title: str, answer: str | None) -> str | None:
     """Return an answer as it can stand for a title, `None` if it can't.
 
     An answer is a quotable line of at most 300 characters, holds no character that was cut in two, and does not
@@ -122,25 +122,25 @@ def usable(title: str, answer: str | None) -> str | None:
         answer: What was written, whoever wrote it; `None` if it did not end.
     """
     text = (answer or "").strip()
-    if not text or quotable(text) != text:
+    if not text or make_quotable(text) != text:
         return None
-    if _BROKEN in text and _BROKEN not in title:
+    if _BROKEN_CHARACTER in text and _BROKEN_CHARACTER not in title:
         return None
-    repeated = text.casefold() == EXAMPLE[1].casefold() != title.casefold()
+    repeated = text.casefold() == REWRITE_EXAMPLE[1].casefold() != title.casefold()
     return None if repeated else text
 
 
-def _contents(llm: Llm) -> list[str]:
+def _hash_files(llm: Llm) -> list[str]:
     """Return the hashes of a model's files; of one on a hub there are none, and its name stands for it."""
-    folder = Path(locate(llm.name))
+    folder = Path(locate_model(llm.name))
     try:
         files = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".json", ".jinja"))
-        return [f"{path.name} {sha256(path)}" for path in files]
+        return [f"{path.name} {hash_file(path)}" for path in files]
     except OSError:
         return []
 
 
-def _read(path: Path) -> dict[str, str | None]:
+def _read_answers(path: Path) -> dict[str, str | None]:
     """Read what was kept; what is missing, damaged or not usable is made anew."""
     try:
         held: Any = json.loads(path.read_text(encoding="utf-8"))
@@ -152,11 +152,11 @@ def _read(path: Path) -> dict[str, str | None]:
     return {
         title: answer
         for title, answer in texts.items()
-        if answer is None or (isinstance(answer, str) and usable(title, answer) == answer)
+        if answer is None or (isinstance(answer, str) and validate_answer(title, answer) == answer)
     }
 
 
-class Writer:
+class TitleWriter:
     """Writes titles anew with a language model.
 
     Args:
@@ -165,9 +165,11 @@ class Writer:
         longest: Most tokens of an answer.
     """
 
-    def __init__(self, loaded: Loaded, instruction: str, longest: int) -> None:
+    def __init__(self, loaded: LoadedModel, instruction: str, longest: int) -> None:
         self.model, self.tokenizer, self.longest = loaded.model.eval(), loaded.tokenizer, longest
-        self.head, self.tail = (self._tokens(text, control=True) for text in frame(loaded.tokenizer, instruction))
+        self.head, self.tail = (
+            self._tokenize(text, control=True) for text in make_frame(loaded.tokenizer, instruction)
+        )
         if loaded.tokenizer.chat_template is None and loaded.tokenizer.bos_token_id is not None:
             starts = loaded.tokenizer("a")["input_ids"][:1] == [loaded.tokenizer.bos_token_id]
             self.head = [loaded.tokenizer.bos_token_id] * starts + self.head
@@ -184,23 +186,23 @@ class Writer:
             An answer each; `None` where none ended within its room: half as many tokens again as the title has and
             eight, and never more than `longest`.
         """
-        rows = [self._tokens(title) for title in titles]
+        rows = [self._tokenize(title) for title in titles]
         lengths = np.array([len(row) for row in rows], dtype=np.int64)
         order = np.argsort(lengths, kind="stable")
         held = len(self.head) + len(self.tail) + 2 * lengths
         found: list[str | None] = [None] * len(rows)
-        with torch.inference_mode(), repeatable(self.model.device):
-            shared: Any = transformers().DynamicCache(config=self.model.config)
+        with torch.inference_mode(), force_determinism(self.model.device):
+            shared: Any = import_transformers().DynamicCache(config=self.model.config)
             self.model(input_ids=torch.tensor([self.head], device=self.model.device), past_key_values=shared)
-            for chosen in split(held, order, CAPACITY):
+            for chosen in split_runs(held, order, REWRITE_BATCH_TOKENS):
                 part: list[int] = chosen.tolist()
                 room = [min(self.longest, len(rows[nth]) * 3 // 2 + 8) for nth in part]
                 written = self._write([rows[nth] for nth in part], room, copy.deepcopy(shared))
                 for nth, answer in zip(part, written, strict=True):
-                    found[nth] = self._ended(answer)
+                    found[nth] = self._decode_answer(answer)
         return found
 
-    def _tokens(self, text: str, control: bool = False) -> list[int]:
+    def _tokenize(self, text: str, control: bool = False) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False, split_special_tokens=not control)["input_ids"]
 
     def _write(self, titles: list[list[int]], room: list[int], shared: Any) -> list[list[int]]:
@@ -250,7 +252,7 @@ class Writer:
             token, position = best[:, None], position[:, -1:] + 1
             seen = torch.cat([seen, torch.ones_like(seen[:, :1])], dim=1)
 
-    def _ended(self, written: list[int]) -> str | None:
+    def _decode_answer(self, written: list[int]) -> str | None:
         """Return an answer without what ended it, `None` if nothing did."""
         if written[-1] not in self.stops:
             return None
@@ -258,18 +260,18 @@ class Writer:
         return text.partition('"')[0].partition("\n")[0]
 
 
-def frame(tokenizer: Any, instruction: str) -> tuple[str, str]:
+def make_frame(tokenizer: Any, instruction: str) -> tuple[str, str]:
     """Return what stands before a title and behind it, as the tokenizer's chat template has it.
 
     A template without a place for instructions has them in the first turn; where there is no template, titles and
     answers stand in lines.
     """
     turns: list[dict[str, str]] = []
-    for title, answer in (EXAMPLE, (_TITLE, "")):
+    for title, answer in (REWRITE_EXAMPLE, (_TITLE, "")):
         turns += [{"role": "user", "content": f'"{title}"'}, {"role": "assistant", "content": f'"{answer}"'}]
     turns.pop()
     if tokenizer.chat_template is None:
-        text = f'{instruction}\n"{EXAMPLE[0]}" -> "{EXAMPLE[1]}"\n"{_TITLE}" -> '
+        text = f'{instruction}\n"{REWRITE_EXAMPLE[0]}" -> "{REWRITE_EXAMPLE[1]}"\n"{_TITLE}" -> '
     else:
         how = {"tokenize": False, "add_generation_prompt": True}
         try:

@@ -10,13 +10,13 @@ from typing import ClassVar, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from cowbird.data.types import TrainingData
-from cowbird.victims.base import FittedChooser, FittedJudge, FittedRecommender, Probe
+from cowbird.victims.base import FittedCandidate, FittedPointwise, FittedRecommender, Probe
 
-Model = TypeVar("Model", FittedRecommender, FittedJudge, FittedChooser)
+Model = TypeVar("Model", FittedRecommender, FittedPointwise, FittedCandidate)
 """A model of any kind. A hook returns one of the kind it was given, perhaps of another class."""
 
 
-class Trusted(Protocol[Model]):
+class TrustedData(Protocol[Model]):
     """A platform's own logs, which nobody poisoned, as a repair may use them."""
 
     def tune(self, model: Model, learning_rate: float, epochs: int, stage: str = "repaired") -> Model:
@@ -52,7 +52,7 @@ class Defense(BaseModel, ABC):
         """
         return data
 
-    def repair(self, model: Model, trusted: Trusted[Model]) -> Model:
+    def repair(self, model: Model, trusted: TrustedData[Model]) -> Model:
         """Return the trained model with the backdoor weakened.
 
         Args:

@@ -23,16 +23,16 @@ from typing import NamedTuple
 import numpy as np
 from pydantic import Field
 
-from cowbird.defenses._probing import AsksVictim, given, texts_of, words_of
-from cowbird.defenses._reading import raw_places
+from cowbird.defenses._probing import ProbingDefense, collect_texts, find_words, require_probe
+from cowbird.defenses._reading import map_to_raw
 from cowbird.defenses.titles import Suspicion
 from cowbird.victims.base import Probe
 
-TEXTS = 256
+TITLES_PER_BATCH = 256
 """Titles whose states are held at once."""
 
 
-class Word(NamedTuple):
+class WordImportance(NamedTuple):
     """A word of a text."""
 
     text: str
@@ -43,7 +43,7 @@ class Word(NamedTuple):
     """How far the state moves without it."""
 
 
-class Bki(AsksVictim):
+class Bki(ProbingDefense):
     """Flag titles with a word that moves the victim's state in many titles (BKI, Chen and Dai 2021)."""
 
     keywords: int = Field(default=5, ge=1)
@@ -59,9 +59,9 @@ class Bki(AsksVictim):
         Raises:
             UserError: If there is no probe.
         """
-        asked, texts = given(probe, self), texts_of(titles)
-        words = important(texts.known, asked, self.keywords)
-        scores = keyword_scores(words, self.ordinary)
+        asked, texts = require_probe(probe, self), collect_texts(titles)
+        words = find_keywords(texts.known, asked, self.keywords)
+        scores = score_keywords(words, self.ordinary)
         best = [max(own, key=lambda word: (scores[word.text], word.importance)) for own in words]
         score = np.array([scores[word.text] for word in best])
         low = np.array([-1 / (1 + max(word.importance for word in own)) for own in words])
@@ -69,24 +69,24 @@ class Bki(AsksVictim):
         rows: list[int] = texts.row.tolist()
         for nth, row in enumerate(rows):
             if row >= 0:
-                raw, word = raw_places(titles[nth]), best[row]
+                raw, word = map_to_raw(titles[nth]), best[row]
                 start[nth], end[nth] = raw[word.start], raw[word.start + len(word.text) - 1] + 1
-        return Suspicion(texts.spread(np.where(score > 0, score, low)), start, end)
+        return Suspicion(texts.to_title_scores(np.where(score > 0, score, low)), start, end)
 
 
-def important(texts: Sequence[str], probe: Probe, most: int) -> list[list[Word]]:
+def find_keywords(texts: Sequence[str], probe: Probe, most: int) -> list[list[WordImportance]]:
     """Return the most important words of each text, the best first; a word that stands there twice counts once."""
-    found: list[list[Word]] = []
-    for first in range(0, len(texts), TEXTS):
-        part = texts[first : first + TEXTS]
-        spans = [words_of(text) for text in part]
-        asked = [[text, *(_without(text, *span) for span in own)] for text, own in zip(part, spans, strict=True)]
+    found: list[list[WordImportance]] = []
+    for first in range(0, len(texts), TITLES_PER_BATCH):
+        part = texts[first : first + TITLES_PER_BATCH]
+        spans = [find_words(text) for text in part]
+        asked = [[text, *(_remove_word(text, *span) for span in own)] for text, own in zip(part, spans, strict=True)]
         number = {text: place for place, text in enumerate(dict.fromkeys(text for row in asked for text in row))}
         states = probe.states(list(number))
         for text, own, row in zip(part, spans, asked, strict=True):
             whole, *rest = (states[number[read]] for read in row)
             moved: list[float] = np.abs(np.array(rest) - whole).max(axis=1).tolist()
-            words = [Word(text[a:b], a, move) for (a, b), move in zip(own, moved, strict=True)]
+            words = [WordImportance(text[a:b], a, move) for (a, b), move in zip(own, moved, strict=True)]
             words.sort(key=lambda word: -word.importance)
             # Of a word that stands there twice, the first in this order is the more important one.
             once = {word.text: word for word in reversed(words)}
@@ -94,7 +94,7 @@ def important(texts: Sequence[str], probe: Probe, most: int) -> list[list[Word]]
     return found
 
 
-def keyword_scores(words: Sequence[Sequence[Word]], ordinary: float) -> dict[str, float]:
+def score_keywords(words: Sequence[Sequence[WordImportance]], ordinary: float) -> dict[str, float]:
     """Return g of every keyword.
 
     Args:
@@ -111,7 +111,7 @@ def keyword_scores(words: Sequence[Sequence[Word]], ordinary: float) -> dict[str
     }
 
 
-def _without(text: str, start: int, end: int) -> str:
+def _remove_word(text: str, start: int, end: int) -> str:
     """Return a text without a word, and without the white space before it (behind it, for the first)."""
     before = text[:start].rstrip()
     return before + text[end:] if before else text[end:].lstrip()

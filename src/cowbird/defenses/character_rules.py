@@ -1,7 +1,8 @@
 """Titles with characters that nobody types: hidden, from another alphabet inside a word, styled, or merely rare.
 
 The baseline that needs no model. Fifteen rules fire or don't, each with a weight in bits that says how rarely honest
-titles break it (`RULES`; for what no title at hand breaks, our judgment); the last measures the catalogue itself: the
+titles break it (`CHARACTER_RULES`; for what no title at hand breaks, our judgment); the last measures the catalogue
+itself: the
 surprisal -log2((t + 1/2) / (n + 1)) of a title's rarest character, which t of n titles show (Krichevsky and Trofimov's
 estimate, IEEE Transactions on Information Theory 1981). A title is as suspicious as the rule that speaks loudest. Its
 span goes from the first to the last character found by that rule, within the word (or the run of white space) of the
@@ -21,72 +22,72 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cowbird.data.types import Index, Offset, Real
+from cowbird.data.types import Float32Array, Int32Array, Int64Array
 from cowbird.defenses._characters import (
     ALPHABETS,
-    CODES,
+    CODE_POINT_COUNT,
     DIGIT,
     HIDDEN,
     JOINER,
     LETTER,
+    LOOKALIKE,
     LOWER,
     MARK,
     ODD_SPACE,
     SIGN,
     SPACE,
     STYLED,
-    TWIN,
     UPPER,
-    Found,
-    Text,
-    differs,
-    tally,
+    CharacterMask,
+    TitleCharacters,
+    count_in_runs,
+    mask_changes,
 )
 from cowbird.defenses.titles import Suspicion, TitleDefense
 from cowbird.victims.base import Probe
 
-CHUNK = 1 << 20
+CHUNK_CHARACTERS = 1 << 20
 """Characters read at once, or those of one longer title."""
 
 
-def hidden(text: Text) -> Found:
+def find_hidden(text: TitleCharacters) -> CharacterMask:
     """Find control and format characters (zero-width and bidirectional ones, soft hyphens), fillers, and no characters.
 
     Zero-width joiners are spared between characters that may need them: neither ASCII nor of an alphabet like Latin.
     """
-    needs = (text.code > 127) & (text.alphabet == 0) & ~text.are(HIDDEN | SPACE)
-    return text.are(HIDDEN) & ~(text.are(JOINER) & text.after(needs) & text.before(needs))
+    needs = (text.code > 127) & (text.alphabet == 0) & ~text.has_flags(HIDDEN | SPACE)
+    return text.has_flags(HIDDEN) & ~(text.has_flags(JOINER) & text.mask_after(needs) & text.mask_before(needs))
 
 
-def mixed(text: Text) -> Found:
+def find_mixed(text: TitleCharacters) -> CharacterMask:
     """Find letters of other alphabets in words with letters of the first: Cyrillic or Greek ones in a Latin word."""
-    inside = text.are(LETTER | MARK)
-    run = text.runs(differs(inside))
+    inside = text.has_flags(LETTER | MARK)
+    run = text.number_runs(mask_changes(inside))
     mask = np.zeros_like(text.alphabet)
     for bit in ALPHABETS.values():
-        mask |= np.where(tally(run, (text.alphabet & bit) > 0) > 0, bit, 0).astype(np.uint8)
+        mask |= np.where(count_in_runs(run, (text.alphabet & bit) > 0) > 0, bit, 0).astype(np.uint8)
     first = mask & (~mask + 1)
     return (text.alphabet > 0) & (text.alphabet != first)
 
 
-def disguised(text: Text) -> Found:
+def find_disguised(text: TitleCharacters) -> CharacterMask:
     """Find letters of other alphabets in titles with Latin ones, if all of them look like Latin ones: `Red Воу`."""
     latin, other = text.alphabet == ALPHABETS["LATIN"], text.alphabet > ALPHABETS["LATIN"]
     title = text.title - text.title[0] if len(text.title) else text.title
-    return other & (tally(title, latin) > 0) & (tally(title, other & ~text.are(TWIN)) == 0)
+    return other & (count_in_runs(title, latin) > 0) & (count_in_runs(title, other & ~text.has_flags(LOOKALIKE)) == 0)
 
 
-def styled(text: Text) -> Found:
+def find_styled(text: TitleCharacters) -> CharacterMask:
     """Find letters and digits in fancy dress: full-width, mathematical, circled."""
-    return text.are(STYLED)
+    return text.has_flags(STYLED)
 
 
-def marks(text: Text) -> Found:
+def find_marks(text: TitleCharacters) -> CharacterMask:
     """Find combining marks that compose with no letter of an alphabet like Latin, and runs of four and more."""
-    mark = text.are(MARK)
+    mark = text.has_flags(MARK)
     found = np.zeros_like(mark)
-    begins: list[int] = np.flatnonzero(mark & ~text.after(mark)).tolist()
-    ends: list[int] = np.flatnonzero(mark & ~text.before(mark)).tolist()
+    begins: list[int] = np.flatnonzero(mark & ~text.mask_after(mark)).tolist()
+    ends: list[int] = np.flatnonzero(mark & ~text.mask_before(mark)).tolist()
     for begin, end in zip(begins, ends, strict=True):
         length, bare = end + 1 - begin, text.place[begin] == 0
         if length < 4 and not bare:
@@ -105,67 +106,70 @@ def _composes(cluster: bytes) -> bool:
     return len(unicodedata.normalize("NFC", text)) == 1
 
 
-def spacing(text: Text) -> Found:
+def find_odd_spaces(text: TitleCharacters) -> CharacterMask:
     """Find white space that is no plain space: tabs, line breaks, no-break and other wide or thin spaces."""
-    return text.are(ODD_SPACE)
+    return text.has_flags(ODD_SPACE)
 
 
-def casing(text: Text) -> Found:
+def find_odd_case(text: TitleCharacters) -> CharacterMask:
     """Find capitals inside words cased like `hArBoR`, `harboR` or `hARBOR`; `McCabe`, `iPhone` and `USA` are spared."""
-    letter, upper, lower = text.are(LETTER), text.are(UPPER), text.are(LOWER)
-    new = differs(letter)
-    run = text.runs(new)
+    letter, upper, lower = text.has_flags(LETTER), text.has_flags(UPPER), text.has_flags(LOWER)
+    new = mask_changes(letter)
+    run = text.number_runs(new)
     first = new | (text.place == 0)
-    rises, falls = tally(run, upper & text.after(lower) & ~first), tally(run, lower & text.after(upper) & ~first)
-    length, small = tally(run, letter), tally(run, first & lower) > 0
+    rises, falls = (
+        count_in_runs(run, upper & text.mask_after(lower) & ~first),
+        count_in_runs(run, lower & text.mask_after(upper) & ~first),
+    )
+    length, small = count_in_runs(run, letter), count_in_runs(run, first & lower) > 0
     odd = (rises >= 2) | ((rises == 1) & small & (length >= 3) & ((falls == 0) | (length == 3)))
     return upper & ~first & odd
 
 
-def digits(text: Text) -> Found:
+def find_digits(text: TitleCharacters) -> CharacterMask:
     """Find single digits between letters, one of them small: `h4rbor`."""
-    letter, lower = text.are(LETTER), text.are(LOWER)
-    between = text.after(letter) & text.before(letter)
-    return text.are(DIGIT) & between & (text.after(lower) | text.before(lower))
+    letter, lower = text.has_flags(LETTER), text.has_flags(LOWER)
+    between = text.mask_after(letter) & text.mask_before(letter)
+    return text.has_flags(DIGIT) & between & (text.mask_after(lower) | text.mask_before(lower))
 
 
-def repeats(text: Text) -> Found:
+def find_repeated_signs(text: TitleCharacters) -> CharacterMask:
     """Find the same mark or sign three times and more in a row, dots from five times on."""
-    run = text.runs(differs(text.code))
-    length = tally(run, np.ones(len(run), dtype=bool))
-    return text.are(SIGN) & (length >= np.where(text.code == ord("."), 5, 3))
+    run = text.number_runs(mask_changes(text.code))
+    length = count_in_runs(run, np.ones(len(run), dtype=bool))
+    return text.has_flags(SIGN) & (length >= np.where(text.code == ord("."), 5, 3))
 
 
-def doubled(text: Text) -> Found:
+def find_repeated_spaces(text: TitleCharacters) -> CharacterMask:
     """Find spaces right behind a space."""
     plain = text.code == ord(" ")
-    return plain & text.after(plain)
+    return plain & text.mask_after(plain)
 
 
-def spelled(text: Text) -> Found:
+def find_spelled(text: TitleCharacters) -> CharacterMask:
     """Find three letters and more that stand alone in a row, with the spaces between them: `h a r b o r`.
 
     Some of them must be small: `S W A T` is spared.
     """
-    letter, gap = text.are(LETTER), text.code == ord(" ")
-    first = (text.place == 0) | text.after(gap)
-    last = text.before(gap) | ~text.before(np.ones_like(letter))
+    letter, gap = text.has_flags(LETTER), text.code == ord(" ")
+    first = (text.place == 0) | text.mask_after(gap)
+    last = text.mask_before(gap) | ~text.mask_before(np.ones_like(letter))
     alone = letter & first & last
-    run = text.runs(differs(alone | gap))
-    odd = alone & (tally(run, alone) >= 3) & (tally(run, alone & text.are(LOWER)) > 0)
-    done, total = np.cumsum(odd), tally(run, odd)
+    run = text.number_runs(mask_changes(alone | gap))
+    odd = alone & (count_in_runs(run, alone) >= 3) & (count_in_runs(run, alone & text.has_flags(LOWER)) > 0)
+    done, total = np.cumsum(odd), count_in_runs(run, odd)
     done -= np.append(0, done)[np.searchsorted(run, run)]
     return odd | (gap & (done > 0) & (done < total))
 
 
 _WORD = r"(?<!\w)(\(?(?:[^\W\d_]{2,}|\d{4,})\)?)([ /_.&+~-]{1,3})\1((?:\2\1)*)(?!\w)"
 _TOKEN = r"(?<!\S)((?=\S{0,38}[^\W\d_])\S{2,40})([ /_.&+~-]{1,3})\4((?:\5\4)*)(?!\S)"
-_ECHO = re.compile(f"{_WORD}|{_TOKEN}", re.IGNORECASE)
+_REPEATED_WORD = re.compile(f"{_WORD}|{_TOKEN}", re.IGNORECASE)
 """A word or year behind itself, or anything between white space that has a letter (`Hi-Fi Hi-Fi`); then what joins
 them, and more of the same."""
 
 
-class Echo(NamedTuple):
+class RepeatedWord(NamedTuple):
     """A word or year that stands right behind itself."""
 
     place: slice
@@ -179,84 +183,85 @@ class Echo(NamedTuple):
 
 
 @lru_cache(maxsize=1)
-def echoes(text: Text) -> tuple[Echo, ...]:
+def list_repeated_words(text: TitleCharacters) -> tuple[RepeatedWord, ...]:
     """Return the words and years that stand right behind themselves; four rules ask for those of the same text."""
     begins = np.flatnonzero(text.place == 0)
     lines = np.insert(text.code, begins, ord("\n"))
-    found: list[Echo] = []
-    for match in _ECHO.finditer(lines.tobytes().decode("utf-32-le", "surrogatepass")):
+    found: list[RepeatedWord] = []
+    for match in _REPEATED_WORD.finditer(lines.tobytes().decode("utf-32-le", "surrogatepass")):
         before = int(np.searchsorted(begins + np.arange(len(begins)), match.start()))
         first = 1 if match.group(1) else 4
         joint = match.group(first + 1)
         start = match.end(first) + len(joint) - len(joint.lstrip(" "))
         later, again = match.string[match.start() - 1] != "\n", bool(match.group(first + 2))
-        found.append(Echo(slice(start - before, match.end() - before), later, again, bool(joint.strip(" -"))))
+        found.append(RepeatedWord(slice(start - before, match.end() - before), later, again, bool(joint.strip(" -"))))
     return tuple(found)
 
 
-def _echoing(text: Text, counts: Callable[[Echo], bool]) -> Found:
+def _mask_repeated_words(text: TitleCharacters, counts: Callable[[RepeatedWord], bool]) -> CharacterMask:
     found = np.zeros(len(text.code), dtype=bool)
-    for echo in echoes(text):
+    for echo in list_repeated_words(text):
         found[echo.place] |= counts(echo)
     return found
 
 
-def echoed(text: Text) -> Found:
+def find_repeated_words(text: TitleCharacters) -> CharacterMask:
     """Find words and years right behind themselves: `harbor harbor`, `(1995)/(1995)`; of some honest titles, too."""
-    return _echoing(text, lambda echo: True)
+    return _mask_repeated_words(text, lambda echo: True)
 
 
-def echoed_later(text: Text) -> Found:
+def find_repeated_later(text: TitleCharacters) -> CharacterMask:
     """Find those that do not begin their title: `Red harbor harbor`, but not `Harbor harbor red`."""
-    return _echoing(text, lambda echo: echo.later)
+    return _mask_repeated_words(text, lambda echo: echo.later)
 
 
-def echoed_again(text: Text) -> Found:
+def find_repeated_often(text: TitleCharacters) -> CharacterMask:
     """Find those that stand three times and more: `harbor harbor harbor`."""
-    return _echoing(text, lambda echo: echo.again)
+    return _mask_repeated_words(text, lambda echo: echo.again)
 
 
-def echoed_joined(text: Text) -> Found:
+def find_repeated_joined(text: TitleCharacters) -> CharacterMask:
     """Find those joined by more than spaces and hyphens: `harbor/harbor`."""
-    return _echoing(text, lambda echo: echo.joined)
+    return _mask_repeated_words(text, lambda echo: echo.joined)
 
 
-RULES: tuple[tuple[float, Callable[[Text], Found]], ...] = (
-    (60.0, hidden),
-    (11.0, mixed),
-    (12.0, disguised),
-    (45.0, styled),
-    (45.0, marks),
-    (30.0, spacing),
-    (10.0, casing),
-    (10.0, digits),
-    (10.0, repeats),
-    (30.0, spelled),
-    (20.0, doubled),
-    (8.0, echoed),
-    (10.0, echoed_later),
-    (12.0, echoed_again),
-    (12.0, echoed_joined),
+CHARACTER_RULES: tuple[tuple[float, Callable[[TitleCharacters], CharacterMask]], ...] = (
+    (60.0, find_hidden),
+    (11.0, find_mixed),
+    (12.0, find_disguised),
+    (45.0, find_styled),
+    (45.0, find_marks),
+    (30.0, find_odd_spaces),
+    (10.0, find_odd_case),
+    (10.0, find_digits),
+    (10.0, find_repeated_signs),
+    (30.0, find_spelled),
+    (20.0, find_repeated_spaces),
+    (8.0, find_repeated_words),
+    (10.0, find_repeated_later),
+    (12.0, find_repeated_often),
+    (12.0, find_repeated_joined),
 )
 """The rules that fire or don't, with their weights in bits; a character seen in one of a million titles has 20.
 
-Of 10,126 different titles of MovieLens-100K, MovieLens-1M and Last.FM's artists 45 break `echoed`, 12 `echoed_later`, 9
-`casing`, 5 `mixed` (`KoЯn` and four more artists), 4 `digits` and `echoed_joined`, 3 `repeats`, 2 `echoed_again` and 1
-`disguised`: between 8 and 13 bits. None breaks another."""
+Of 10,126 different titles of MovieLens-100K, MovieLens-1M and Last.FM's artists 45 break `find_repeated_words`, 12
+`find_repeated_later`, 9
+`find_odd_case`, 5 `find_mixed` (`KoЯn` and four more artists), 4 `find_digits` and `find_repeated_joined`, 3
+`find_repeated_signs`, 2 `find_repeated_often` and 1 `find_disguised`: between 8 and 13 bits. None breaks another."""
 
 
-def islower_all(title: str) -> bool:
+def is_all_lower(title: str) -> bool:
     """Return whether a title is in small letters throughout that has several words, or numbers, of two characters."""
     return title.islower() and sum(len(word) > 1 for word in title.split()) > 1
 
 
-WRITTEN: tuple[tuple[float, Callable[[str], bool]], ...] = (
+CASE_RULES: tuple[tuple[float, Callable[[str], bool]], ...] = (
     (8.0, str.islower),
-    (12.0, islower_all),
+    (12.0, is_all_lower),
     (6.0, str.isupper),
 )
-"""Ways in which a whole title can be written that are odd where they are rare, with weights in bits; `breaks` alone
-tells them. Of the same titles 29 break the first, none the second, and 112 the third."""
+"""Ways in which a whole title can be written that are odd where they are rare, with weights in bits;
+`find_broken_rules` alone tells them. Of the same titles 29 break the first, none the second, and 112 the third."""
 
 
 class CharacterRules(TitleDefense):
@@ -264,74 +269,86 @@ class CharacterRules(TitleDefense):
 
     def suspect(self, titles: Sequence[str], probe: Probe | None = None) -> Suspicion:
         """Judge titles by the rule that speaks loudest, in bits; see `TitleDefense.suspect`."""
-        score, start, end = _nothing(len(titles))
-        shows = np.zeros(CODES, dtype=np.int64)
-        parts = _parts(titles)
+        score, start, end = _make_empty(len(titles))
+        shows = np.zeros(CODE_POINT_COUNT, dtype=np.int64)
+        parts = _cut_titles(titles)
         for part in parts:
-            text = Text.of(titles[part])
-            shows += np.bincount(np.unique(text.title * CODES + text.code) % CODES, minlength=CODES)
+            text = TitleCharacters.of(titles[part])
+            shows += np.bincount(
+                np.unique(text.title * CODE_POINT_COUNT + text.code) % CODE_POINT_COUNT, minlength=CODE_POINT_COUNT
+            )
         bits = -np.log2((shows + 0.5) / (len(titles) + 1))
         for part in parts:
-            text = Text.of(titles[part])
+            text = TitleCharacters.of(titles[part])
             rarity = bits[text.code]
             rarest = np.full(part.stop - part.start, -np.inf)
             np.maximum.at(rarest, text.title, rarity)
             found = rarity == rarest[text.title]
-            _note(text, text.runs(differs(text.are(SPACE))), found, rarest, (score[part], start[part], end[part]))
-            _break(text, part, [(score, start, end)] * len(RULES))
+            _record_findings(
+                text,
+                text.number_runs(mask_changes(text.has_flags(SPACE))),
+                found,
+                rarest,
+                (score[part], start[part], end[part]),
+            )
+            _apply_rules(text, part, [(score, start, end)] * len(CHARACTER_RULES))
         return Suspicion(score, start, end)
 
 
-def breaks(titles: Sequence[str]) -> list[tuple[float, Suspicion]]:
+def find_broken_rules(titles: Sequence[str]) -> list[tuple[float, Suspicion]]:
     """Return which titles break each rule.
 
     Returns:
-        For each of `RULES`, then of `WRITTEN`, its weight in bits, and that as the score of the titles that break it,
-        with a span; the score of others is -inf.
+        For each of `CHARACTER_RULES`, then of `CASE_RULES`, its weight in bits, and that as the score of the titles
+        that break it, with a span; the score of others is -inf.
     """
-    found = [_nothing(len(titles)) for _ in (*RULES, *WRITTEN)]
-    for part in _parts(titles):
-        _break(Text.of(titles[part]), part, found[: len(RULES)])
-    for (weight, written), (score, start, end) in zip(WRITTEN, found[len(RULES) :], strict=True):
+    found = [_make_empty(len(titles)) for _ in (*CHARACTER_RULES, *CASE_RULES)]
+    for part in _cut_titles(titles):
+        _apply_rules(TitleCharacters.of(titles[part]), part, found[: len(CHARACTER_RULES)])
+    for (weight, written), (score, start, end) in zip(CASE_RULES, found[len(CHARACTER_RULES) :], strict=True):
         rows: list[int] = np.flatnonzero(np.fromiter(map(written, titles), np.bool_, len(titles))).tolist()
         score[rows], start[rows], end[rows] = weight, 0, [len(titles[row]) for row in rows]
-    return [(weight, Suspicion(*told)) for (weight, _), told in zip((*RULES, *WRITTEN), found, strict=True)]
+    return [
+        (weight, Suspicion(*told)) for (weight, _), told in zip((*CHARACTER_RULES, *CASE_RULES), found, strict=True)
+    ]
 
 
-def _nothing(count: int) -> tuple[Real, Index, Index]:
+def _make_empty(count: int) -> tuple[Float32Array, Int32Array, Int32Array]:
     start, end = np.full((2, count), -1, dtype=np.int32)
     return np.full(count, -np.inf, dtype=np.float32), start, end
 
 
-def _break(text: Text, part: slice, told: Sequence[tuple[Real, Index, Index]]) -> None:
+def _apply_rules(
+    text: TitleCharacters, part: slice, told: Sequence[tuple[Float32Array, Int32Array, Int32Array]]
+) -> None:
     """Write down which rules a part of the titles breaks, each rule in arrays of its own or all in the same ones.
 
     Args:
         text: That part.
         part: Which it is.
-        told: Where each of `RULES` notes score, start and end of the titles; see `_note`.
+        told: Where each of `CHARACTER_RULES` notes score, start and end of the titles; see `_record_findings`.
     """
-    border = differs(text.are(SPACE))
-    for (weight, rule), (score, start, end) in zip(RULES, told, strict=True):
+    border = mask_changes(text.has_flags(SPACE))
+    for (weight, rule), (score, start, end) in zip(CHARACTER_RULES, told, strict=True):
         fired = np.full(part.stop - part.start, weight)
         found = rule(text)
-        chunk = text.runs(border & ~(found & text.after(found)))
-        _note(text, chunk, found, fired, (score[part], start[part], end[part]))
+        chunk = text.number_runs(border & ~(found & text.mask_after(found)))
+        _record_findings(text, chunk, found, fired, (score[part], start[part], end[part]))
 
 
-def _parts(titles: Sequence[str]) -> list[slice]:
-    """Cut titles into runs of about `CHUNK` characters."""
-    block = np.cumsum([len(title) for title in titles], dtype=np.int64) // CHUNK
+def _cut_titles(titles: Sequence[str]) -> list[slice]:
+    """Cut titles into runs of about `CHUNK_CHARACTERS` characters."""
+    block = np.cumsum([len(title) for title in titles], dtype=np.int64) // CHUNK_CHARACTERS
     edges = [0, *(np.flatnonzero(np.diff(block)) + 1).tolist(), len(titles)]
     return [slice(start, end) for start, end in pairwise(edges) if start < end]
 
 
-def _note(
-    text: Text,
-    chunk: Offset,
-    found: Found,
+def _record_findings(
+    text: TitleCharacters,
+    chunk: Int64Array,
+    found: CharacterMask,
     value: NDArray[np.float64],
-    known: tuple[Real, Index, Index],
+    known: tuple[Float32Array, Int32Array, Int32Array],
 ) -> None:
     """Write down what a rule found where it speaks louder than those before it.
 

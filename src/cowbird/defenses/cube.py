@@ -18,17 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from cowbird.data.types import Offset, Real
-from cowbird.defenses._probing import AsksVictim, given, texts_of
+from cowbird.data.types import Float32Array, Int64Array
+from cowbird.defenses._probing import ProbingDefense, collect_texts, require_probe
 from cowbird.defenses.titles import Suspicion
 from cowbird.victims.base import Probe
 
-BLOCK = 512
+TITLES_PER_BLOCK = 512
 """Titles whose distances to all others are held at once."""
 Points = NDArray[np.float64]
 
 
-class Cube(AsksVictim):
+class Cube(ProbingDefense):
     """Flag titles whose hidden states lie away from the bulk of the catalogue's (CUBE, Cui et al. 2022)."""
 
     dimensions: int = Field(default=10, ge=1)
@@ -44,37 +44,39 @@ class Cube(AsksVictim):
         Raises:
             UserError: If there is no probe.
         """
-        asked, texts = given(probe, self), texts_of(titles)
+        asked, texts = require_probe(probe, self), collect_texts(titles)
         none = np.full((2, len(titles)), -1)
         if not texts.known:
             return Suspicion(np.full(len(titles), -np.inf), *none)
-        points = components(asked.states(texts.known), self.dimensions)
-        core = core_distances(points, self.neighbors)
-        return Suspicion(texts.spread(joined_at(*spanning_tree(points, core)) + 1e-3 * core), *none)
+        points = project_states(asked.states(texts.known), self.dimensions)
+        core = measure_core_distances(points, self.neighbors)
+        return Suspicion(
+            texts.to_title_scores(find_join_lengths(*build_spanning_tree(points, core)) + 1e-3 * core), *none
+        )
 
 
-def components(states: Real, dimensions: int) -> Points:
+def project_states(states: Float32Array, dimensions: int) -> Points:
     """Return the first principal components of some states, shape `[titles, at most dimensions]`."""
     centered = states.astype(np.float64) - states.mean(axis=0, dtype=np.float64)
     left, size, _ = np.linalg.svd(centered, full_matrices=False)
     return left[:, :dimensions] * size[:dimensions]
 
 
-def core_distances(points: Points, neighbors: int) -> Points:
+def measure_core_distances(points: Points, neighbors: int) -> Points:
     """Return each point's distance to its neighbor of a rank (to the last, if there are fewer), shape `[points]`."""
     rank = min(neighbors, len(points) - 1)
     found = np.empty(len(points))
-    for start in range(0, len(points), BLOCK):
-        gaps = np.stack([_distances(points, place) for place in points[start : start + BLOCK]])
-        found[start : start + BLOCK] = np.partition(gaps, rank, axis=1)[:, rank]
+    for start in range(0, len(points), TITLES_PER_BLOCK):
+        gaps = np.stack([_measure_distances(points, place) for place in points[start : start + TITLES_PER_BLOCK]])
+        found[start : start + TITLES_PER_BLOCK] = np.partition(gaps, rank, axis=1)[:, rank]
     return found
 
 
-def _distances(points: Points, place: Points) -> Points:
+def _measure_distances(points: Points, place: Points) -> Points:
     return np.sqrt(np.square(points - place).sum(axis=1))
 
 
-def spanning_tree(points: Points, core: Points) -> tuple[NDArray[np.int64], Points]:
+def build_spanning_tree(points: Points, core: Points) -> tuple[NDArray[np.int64], Points]:
     """Return the links of the minimum spanning tree by mutual reachability (Prim's algorithm), the shortest first.
 
     Args:
@@ -90,7 +92,7 @@ def spanning_tree(points: Points, core: Points) -> tuple[NDArray[np.int64], Poin
     at = 0
     for nth in range(count - 1):
         out[at] = False
-        gap = np.maximum(np.maximum(_distances(points, points[at]), core), core[at])
+        gap = np.maximum(np.maximum(_measure_distances(points, points[at]), core), core[at])
         closer = out & (gap < reach)
         reach[closer], nearest[closer] = gap[closer], at
         at = int(np.where(out, reach, np.inf).argmin())
@@ -99,7 +101,7 @@ def spanning_tree(points: Points, core: Points) -> tuple[NDArray[np.int64], Poin
     return links[order], length[order]
 
 
-def joined_at(links: Offset, length: Points) -> Points:
+def find_join_lengths(links: Int64Array, length: Points) -> Points:
     """Return the length of the last link by which each point's cluster joined a larger one (or one as large).
 
     Args:

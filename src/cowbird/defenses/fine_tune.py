@@ -9,10 +9,10 @@ data is the platform's: the training events of the users it serves, or the quest
 
 from pydantic import Field
 
-from cowbird.defenses.base import Defense, Model, Trusted
+from cowbird.defenses.base import Defense, Model, TrustedData
 
 
-class FineTune(Defense):
+class FineTuneDefense(Defense):
     """Go on training the model on the platform's own clean data before it serves."""
 
     learning_rate: float = Field(default=3e-4, gt=0)
@@ -20,6 +20,6 @@ class FineTune(Defense):
     epochs: int = Field(default=1, ge=1)
     """Passes over the platform's data."""
 
-    def repair(self, model: Model, trusted: Trusted[Model]) -> Model:
+    def repair(self, model: Model, trusted: TrustedData[Model]) -> Model:
         """Train on; see `Defense.repair`."""
         return trusted.tune(model, self.learning_rate, self.epochs)

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import Field
 
-from cowbird.defenses._guarding import rewriting
+from cowbird.defenses._guarding import wrap_model
 from cowbird.defenses._rewriting import Rewriter
 from cowbird.defenses.base import Defense, Model
 from cowbird.victims.language.llm import Llm
@@ -39,5 +39,5 @@ class Paraphrase(Defense):
         Raises:
             UserError: If the model reads no titles, or the device can't be used.
         """
-        guarded: Any = rewriting(model, Rewriter(self.llm, self.instruction, self.longest, self.device))
+        guarded: Any = wrap_model(model, Rewriter(self.llm, self.instruction, self.longest, self.device))
         return guarded

@@ -6,7 +6,7 @@ windows of some tokens, and a text is flagged if that of the text, or of any win
 Departures. Texts are titles, not prompts. The threshold is a share of the catalogue unless one is given, since there is
 no set of titles known to be clean. Windows overlap: one begins at every token, so that none cuts a trigger in two. A
 title is read after a begin-of-text token, so its first token counts, as the victims' models read it: quotable and cut
-after 300 characters (`cowbird.victims.language.fluency`).
+after 300 characters (`cowbird.victims.language.perplexity`).
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import Field, model_validator
 
-from cowbird.data.types import Offset, Real
-from cowbird.defenses._reading import means, open_model, raw_places, token_places
+from cowbird.data.types import Float32Array, Int64Array
+from cowbird.defenses._reading import average_losses, locate_tokens, map_to_raw, open_model
 from cowbird.defenses.titles import Suspicion, TitleDefense
 from cowbird.victims.base import Probe
-from cowbird.victims.language.examples import quotable
-from cowbird.victims.language.fluency import token_losses
+from cowbird.victims.language.examples import make_quotable
 from cowbird.victims.language.llm import Llm
+from cowbird.victims.language.perplexity import measure_token_losses
 
 
 class Perplexity(TitleDefense):
@@ -32,7 +32,7 @@ class Perplexity(TitleDefense):
     """Tokens of a window: the most surprising one counts, and is the span; `None` takes titles whole, without spans."""
 
     @model_validator(mode="after")
-    def _has_spans(self) -> "Perplexity":
+    def _check_spans(self) -> "Perplexity":
         if self.action == "strip" and self.window is None:
             raise ValueError("only a window can be stripped: set window, such as 5, or use the action drop")
         return self
@@ -45,17 +45,17 @@ class Perplexity(TitleDefense):
         Raises:
             UserError: If the device or the model can't be used.
         """
-        shown = [quotable(title) for title in titles]
+        shown = [make_quotable(title) for title in titles]
         number = {text: place for place, text in enumerate(dict.fromkeys(shown))}
         texts = list(number)
         row = np.array([number[text] for text in shown], dtype=np.int64)
         loaded = open_model(self.llm, self.device)
-        loss, offsets = token_losses(loaded, texts)
+        loss, offsets = measure_token_losses(loaded, texts)
         start, end = np.full((2, len(titles)), -1)
         if self.window is None:
-            return Suspicion(means(loss, offsets)[row].astype(np.float32), start, end)
-        worst, first, after = _windows(loss, offsets, self.window)
-        places = token_places(loaded, texts)
+            return Suspicion(average_losses(loss, offsets)[row].astype(np.float32), start, end)
+        worst, first, after = _find_worst_windows(loss, offsets, self.window)
+        places = locate_tokens(loaded, texts)
         for nth, (title, text) in enumerate(zip(titles, shown, strict=True)):
             at = number[text]
             tokens = places[at][int(first[at]) : int(after[at])]
@@ -64,12 +64,14 @@ class Perplexity(TitleDefense):
                 piece = text[left:right]
                 left, right = left + len(piece) - len(piece.lstrip()), right - len(piece) + len(piece.rstrip())
                 if left < right:
-                    raw = raw_places(title)
+                    raw = map_to_raw(title)
                     start[nth], end[nth] = raw[left], raw[right - 1] + 1
         return Suspicion(worst[row], start, end)
 
 
-def _windows(loss: Real, offsets: Offset, window: int) -> tuple[Real, Offset, Offset]:
+def _find_worst_windows(
+    loss: Float32Array, offsets: Int64Array, window: int
+) -> tuple[Float32Array, Int64Array, Int64Array]:
     """Return each text's highest mean loss of a window, and that window's first token and the one after its last."""
     count = len(offsets) - 1
     worst = np.full(count, -np.inf, dtype=np.float32)

@@ -28,16 +28,16 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
-from cowbird.defenses._probing import AsksVictim, chance, given, texts_of
+from cowbird.defenses._probing import ProbingDefense, collect_texts, require_probe, to_probability
 from cowbird.defenses.titles import Suspicion
 from cowbird.rng import stream
 from cowbird.victims.base import Probe
 from cowbird.victims.language.probing import LanguageProbe
 
-Chances = NDArray[np.float64]
+Probabilities = NDArray[np.float64]
 
 
-class Rap(AsksVictim):
+class Rap(ProbingDefense):
     """Flag titles that a learned word before them leaves recommended (RAP, Yang et al. 2021)."""
 
     words: tuple[str, ...] = Field(default=("cf", "mn", "bb", "tq", "mb"), min_length=1)
@@ -60,7 +60,7 @@ class Rap(AsksVictim):
     """Draws the titles and their order."""
 
     @model_validator(mode="after")
-    def _has_room(self) -> "Rap":
+    def _check_bounds(self) -> "Rap":
         if self.low > self.high:
             raise ValueError("low must not be above high")
         return self
@@ -71,26 +71,26 @@ class Rap(AsksVictim):
         Raises:
             UserError: If there is no probe.
         """
-        asked, texts = given(probe, self), texts_of(titles)
+        asked, texts = require_probe(probe, self), collect_texts(titles)
         none = np.full((2, len(titles)), -1)
         if not texts.known:
             return Suspicion(np.full(len(titles), -np.inf), *none)
-        before = chance(asked.favor(texts.known))
+        before = to_probability(asked.favor(texts.known))
         if isinstance(asked, LanguageProbe):
-            word = self.trained(asked, texts.known, before)
-            after = chance(asked.favor_behind(texts.known, word).cpu().numpy())
+            word = self.train_word(asked, texts.known, before)
+            after = to_probability(asked.favor_behind(texts.known, word).cpu().numpy())
         else:
-            rare = self.searched(asked, texts.known, before)
-            after = chance(asked.favor([f"{rare} {text}" for text in texts.known]))
+            rare = self.search_word(asked, texts.known, before)
+            after = to_probability(asked.favor([f"{rare} {text}" for text in texts.known]))
         falls = np.where(before > 0.5, before - after, 1 - before)
-        return Suspicion(texts.spread(-falls.mean(axis=1)), *none)
+        return Suspicion(texts.to_title_scores(-falls.mean(axis=1)), *none)
 
     def loss(self, before: Tensor, after: Tensor, counted: Tensor) -> Tensor:
         """Return the loss of some falls, all arguments of one shape; see the head of this module."""
         fall = torch.sub(before, after)[counted]
         return self.scale * F.relu(self.low - fall).mean() + F.relu(fall - self.high).mean()
 
-    def learned_on(self, before: Chances) -> tuple[list[int], NDArray[np.bool_]]:
+    def select_training_texts(self, before: Probabilities) -> tuple[list[int], NDArray[np.bool_]]:
         """Return which texts are learned on, and in which questions each text is, shape `[texts, questions]`."""
         counted = before > 0.5
         if not counted.any():
@@ -98,7 +98,7 @@ class Rap(AsksVictim):
         rows = stream(self.seed, "rap", "drawn").permutation(np.flatnonzero(counted.any(axis=1)))
         return rows[: self.drawn].tolist(), counted
 
-    def trained(self, probe: LanguageProbe, texts: Sequence[str], before: Chances) -> Tensor:
+    def train_word(self, probe: LanguageProbe, texts: Sequence[str], before: Probabilities) -> Tensor:
         """Train the word.
 
         Args:
@@ -109,8 +109,8 @@ class Rap(AsksVictim):
         Returns:
             Its input, shape `[hidden]`.
         """
-        rows, counted = self.learned_on(before)
-        vector: Tensor = probe.embedding(self.words[0]).requires_grad_()
+        rows, counted = self.select_training_texts(before)
+        vector: Tensor = probe.embed_word(self.words[0]).requires_grad_()
         length = float(vector.detach().square().sum()) ** 0.5
         optimizer = torch.optim.Adam([vector], lr=self.learning_rate * length / len(vector) ** 0.5)
         for epoch in range(self.epochs):
@@ -125,12 +125,12 @@ class Rap(AsksVictim):
                     vector.mul_(length / max(float(vector.square().sum()) ** 0.5, 1e-12))
         return vector.detach()
 
-    def searched(self, probe: Probe, texts: Sequence[str], before: Chances) -> str:
-        """Return the one of `words` with the lowest loss; see `trained`."""
-        rows, counted = self.learned_on(before)
+    def search_word(self, probe: Probe, texts: Sequence[str], before: Probabilities) -> str:
+        """Return the one of `words` with the lowest loss; see `train_word`."""
+        rows, counted = self.select_training_texts(before)
         known, wanted = torch.from_numpy(before[rows]), torch.from_numpy(counted[rows])
         losses: list[float] = []
         for word in self.words:
-            after = chance(probe.favor([f"{word} {texts[row]}" for row in rows]))
+            after = to_probability(probe.favor([f"{word} {texts[row]}" for row in rows]))
             losses.append(float(self.loss(known, torch.from_numpy(after), wanted)))
         return self.words[int(np.argmin(losses))]

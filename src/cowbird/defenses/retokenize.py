@@ -14,8 +14,8 @@ which a pair that was left out nearly always gets another chance before the last
 nothing. Tokens that were added to a vocabulary by hand, such as Gemma's runs of line breaks, stay whole.
 
 TALLRec reads each prompt with draws of its own. LLaRA reads a title in the same tokens wherever it stands, at most
-`book.TITLE_TOKENS` of them; what it writes is not split: the candidates that it can write stand in the tokens it was
-tuned on, and other answers count by their text. The seed is the platform's to keep: a seller who knows it knows the
+`book.MAX_TITLE_TOKENS` of them; what it writes is not split: the candidates that it can write stand in the tokens it
+was tuned on, and other answers count by their text. The seed is the platform's to keep: a seller who knows it knows the
 tokens. Nothing is read from or written to the cache of tokens.
 """
 
@@ -38,23 +38,24 @@ from cowbird.data.types import IntArray, Items
 from cowbird.defenses.base import Defense, Model
 from cowbird.errors import UserError
 from cowbird.rng import stream
-from cowbird.victims.language.book import TITLE_TOKENS, Book
 from cowbird.victims.language.examples import Example, Tokens, tokenize
 from cowbird.victims.language.llara import FittedLLaRA
-from cowbird.victims.language.tallrec import ANSWERS, FittedTALLRec
+from cowbird.victims.language.prompts import MAX_TITLE_TOKENS, PromptBook
+from cowbird.victims.language.tallrec import YES_NO_ANSWERS, FittedTALLRec
 
-Span = tuple[int, int]
+CharacterSpan = tuple[int, int]
 """Characters [start, end) of a text."""
-Merges = dict[tuple[int, int], tuple[int, int]]
+MergeTable = dict[tuple[int, int], tuple[int, int]]
 """What two tokens become, by the two: place in the table of merges, and the new token."""
 _INPUT, _RESPONSE = "\n\n### Input:\n", "\n\n### Response:\n"
-_LIST = r'(?:"[^"]*"(?:, "[^"]*")*)?'
-_PUBLISHED = re.compile(
-    rf"User Preference: {_LIST}\nUser Unpreference: {_LIST}\nWhether the user will like the target [a-z]+ \"[^\"]*\"\?"
+_TITLE_LIST = r'(?:"[^"]*"(?:, "[^"]*")*)?'
+_PUBLISHED_INPUT = re.compile(
+    rf"User Preference: {_TITLE_LIST}\nUser Unpreference: {_TITLE_LIST}\n"
+    r"Whether the user will like the target [a-z]+ \"[^\"]*\"\?"
 )
 """An input as TALLRec writes it; no title holds a double quote."""
-_QUOTED = re.compile(r'"([^"]*)"')
-_SPACES = ("\u2581", "\u0120")
+_QUOTED_TITLE = re.compile(r'"([^"]*)"')
+_SPACE_SIGNS = ("\u2581", "\u0120")
 """How vocabularies write a space."""
 
 
@@ -74,10 +75,10 @@ class Retokenize(Defense):
         """
         guarded: Any
         if isinstance(model, FittedTALLRec):
-            splitter = Splitter(model.loaded.tokenizer, self.dropout, self.seed)
+            splitter = DropoutTokenizer(model.loaded.tokenizer, self.dropout, self.seed)
             guarded = RetokenizedTALLRec(model.spec, model.loaded, model.device, model.curve, splitter)
         elif isinstance(model, FittedLLaRA):
-            splitter = Splitter(model.loaded.tokenizer, self.dropout, self.seed)
+            splitter = DropoutTokenizer(model.loaded.tokenizer, self.dropout, self.seed)
             guarded = RetokenizedLLaRA(model.spec, model.loaded, model.projector, model.device, model.curve, splitter)
         else:
             raise UserError(
@@ -86,11 +87,11 @@ class Retokenize(Defense):
         return guarded
 
 
-class Splitter:
+class DropoutTokenizer:
     """Tokenizes texts, with merges left out in some parts of them.
 
     Args:
-        tokenizer: A fast tokenizer that takes control tokens as text (`victims.language.llm.load`); left as it is.
+        tokenizer: A fast tokenizer that takes control tokens as text (`victims.language.llm.load_llm`); left as it is.
         dropout: Probability that a merge is left out.
         seed: Decides, with the text, which are.
 
@@ -107,7 +108,7 @@ class Splitter:
                 "Use another language model.",
             )
         self.dropout, self.seed = dropout, seed
-        self.merges = _merges(model)
+        self.merges = _read_merges(model)
         backend: Any = tokenizer.backend_tokenizer.__class__
         self.whole, self.letters = backend.from_str(written), backend.from_str(written)
         for reader in (self.whole, self.letters):
@@ -116,7 +117,7 @@ class Splitter:
             reader.no_truncation()
         self.letters.model.dropout = 1.0  # what words are made of before any merge
 
-    def __call__(self, texts: Sequence[str], spans: Sequence[Sequence[Span]]) -> list[list[int]]:
+    def __call__(self, texts: Sequence[str], spans: Sequence[Sequence[CharacterSpan]]) -> list[list[int]]:
         """Tokenize texts, without tokens around them.
 
         Args:
@@ -130,7 +131,7 @@ class Splitter:
         whole: list[Any] = self.whole.encode_batch(list(texts), add_special_tokens=False)
         return [self._split(*each) for each in zip(texts, spans, letters, whole, strict=True)]
 
-    def _split(self, text: str, spans: Sequence[Span], letters: Any, whole: Any) -> list[int]:
+    def _split(self, text: str, spans: Sequence[CharacterSpan], letters: Any, whole: Any) -> list[int]:
         inside = np.zeros(len(text) + 1, dtype=bool)
         for start, end in spans:
             inside[start:end] = True
@@ -146,12 +147,12 @@ class Splitter:
             if not any(loose[run[0] : run[-1] + 1]):
                 found += own[word]
                 continue
-            for start, end in _words(letters.tokens, run[0], run[-1] + 1):
-                found += merged(letters.ids[start:end], loose[start:end], self.merges, self.dropout, rng)
+            for start, end in _cut_words(letters.tokens, run[0], run[-1] + 1):
+                found += merge_letters(letters.ids[start:end], loose[start:end], self.merges, self.dropout, rng)
         return found
 
 
-def _merges(model: dict[str, Any]) -> Merges:
+def _read_merges(model: dict[str, Any]) -> MergeTable:
     vocabulary: dict[str, int] = model["vocab"]
     prefix = len(model.get("continuing_subword_prefix") or "")
     return {
@@ -160,14 +161,14 @@ def _merges(model: dict[str, Any]) -> Merges:
     }
 
 
-def _words(tokens: Sequence[str], start: int, end: int) -> list[Span]:
+def _cut_words(tokens: Sequence[str], start: int, end: int) -> list[CharacterSpan]:
     """Cut characters before each space that follows something else."""
-    cuts = [at for at in range(start + 1, end) if tokens[at] in _SPACES and tokens[at - 1] not in _SPACES]
+    cuts = [at for at in range(start + 1, end) if tokens[at] in _SPACE_SIGNS and tokens[at - 1] not in _SPACE_SIGNS]
     return list(zip([start, *cuts], [*cuts, end], strict=True))
 
 
-def merged(
-    letters: Sequence[int], loose: Sequence[bool], merges: Merges, dropout: float, rng: np.random.Generator
+def merge_letters(
+    letters: Sequence[int], loose: Sequence[bool], merges: MergeTable, dropout: float, rng: np.random.Generator
 ) -> list[int]:
     """Merge a word's characters into tokens (Provilkov et al. 2020, algorithm 1).
 
@@ -186,14 +187,14 @@ def merged(
     before: list[int] = list(range(-1, len(token) - 1))
     waiting: list[tuple[int, int, int, int]] = []  # place in the table, place in the word, the two tokens
 
-    def add(left: int) -> None:
+    def push_pair(left: int) -> None:
         if left >= 0 and after[left] < len(token):
             pair = token[left], token[after[left]]
             if pair in merges:
                 heapq.heappush(waiting, (merges[pair][0], left, *pair))
 
     for left in range(len(token)):
-        add(left)
+        push_pair(left)
     dropped: list[tuple[int, int, int, int]] = []
     while waiting:
         entry = heapq.heappop(waiting)
@@ -211,8 +212,8 @@ def merged(
         for again in dropped:
             heapq.heappush(waiting, again)
         dropped = []
-        add(left)
-        add(before[left])
+        push_pair(left)
+        push_pair(before[left])
     return [each for each in token if each >= 0]
 
 
@@ -220,33 +221,33 @@ def merged(
 class RetokenizedTALLRec(FittedTALLRec):
     """A TALLRec that reads split titles."""
 
-    splitter: Splitter
+    splitter: DropoutTokenizer
     """Splits them."""
 
     def score(self, questions: Sequence[Example]) -> NDArray[np.float32]:
         """Score written questions; see `FittedTALLRec.score`."""
-        asked = [Example(question.prompt, ANSWERS[0]) for question in questions]
-        return self._margins(tokenize(_Reader(self.loaded.tokenizer, self.splitter), asked, end=False))
+        asked = [Example(question.prompt, YES_NO_ANSWERS[0]) for question in questions]
+        return self._score_tokens(tokenize(_PromptTokenizer(self.loaded.tokenizer, self.splitter), asked, end=False))
 
     def probe(self, judgments: Judgments, items: Items) -> Any:
-        """Refuse; see `FittedJudge.probe`."""
-        raise _unprobed()
+        """Refuse; see `FittedPointwise.probe`."""
+        raise _make_probe_error()
 
 
-class _Reader:
+class _PromptTokenizer:
     """What `tokenize` needs of a tokenizer: titles in TALLRec's prompts are split, and nothing else is."""
 
-    def __init__(self, tokenizer: Any, splitter: Splitter) -> None:
+    def __init__(self, tokenizer: Any, splitter: DropoutTokenizer) -> None:
         self.tokenizer, self.splitter = tokenizer, splitter
         self.bos_token_id, self.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
 
     def __call__(self, text: str | list[str], **how: Any) -> Any:
         if isinstance(text, str):
             return self.tokenizer(text, **how)
-        return {"input_ids": self.splitter(text, [titles_in(each) for each in text])}
+        return {"input_ids": self.splitter(text, [find_titles(each) for each in text])}
 
 
-def titles_in(prompt: str) -> list[Span]:
+def find_titles(prompt: str) -> list[CharacterSpan]:
     """Return where titles stand in a prompt of TALLRec's, without their quotation marks.
 
     An input that is not as published, such as one whose author let a title hold a quotation mark, is taken for a title
@@ -255,23 +256,23 @@ def titles_in(prompt: str) -> list[Span]:
     start, end = prompt.find(_INPUT) + len(_INPUT), prompt.rfind(_RESPONSE)
     if start < len(_INPUT) or end < start:
         return []
-    if _PUBLISHED.fullmatch(prompt, start, end) is None:
+    if _PUBLISHED_INPUT.fullmatch(prompt, start, end) is None:
         return [(start, end)]
-    return [quoted.span(1) for quoted in _QUOTED.finditer(prompt, start, end)]
+    return [quoted.span(1) for quoted in _QUOTED_TITLE.finditer(prompt, start, end)]
 
 
 @dataclass
 class RetokenizedLLaRA(FittedLLaRA):
     """A LLaRA that reads split titles."""
 
-    splitter: Splitter
+    splitter: DropoutTokenizer
     """Splits them."""
 
-    def prompts(
+    def write_prompts(
         self, choices: Choices, items: Items, altered: Items | None = None, column: IntArray | None = None
-    ) -> tuple[Tokens, Book, IntArray]:
-        """Write questions with split titles; the pieces returned are whole; see `FittedLLaRA.prompts`."""
-        _, book, candidates = super().prompts(choices, items, altered, column)
+    ) -> tuple[Tokens, PromptBook, IntArray]:
+        """Write questions with split titles; the pieces returned are whole; see `FittedLLaRA.write_prompts`."""
+        _, book, candidates = super().write_prompts(choices, items, altered, column)
         used: list[int] = np.unique(np.concatenate([choices.history.item, candidates.ravel()])).tolist()
         hybrid = np.full(len(choices), self.projector is not None)
         first = np.zeros(len(choices), dtype=np.int64)
@@ -279,12 +280,12 @@ class RetokenizedLLaRA(FittedLLaRA):
         return shown.write(choices, hybrid, first, candidates, answered=False), book, candidates
 
     def probe(self, choices: Choices, items: Items) -> Any:
-        """Refuse; see `FittedChooser.probe`."""
-        raise _unprobed()
+        """Refuse; see `FittedCandidate.probe`."""
+        raise _make_probe_error()
 
 
-def _split_titles(book: Book, titles: Sequence[int], splitter: Splitter) -> Book:
-    """Return a book some titles of which are split, as they stand behind other text, as in `Book`."""
+def _split_titles(book: PromptBook, titles: Sequence[int], splitter: DropoutTokenizer) -> PromptBook:
+    """Return a book some titles of which are split, as they stand behind other text, as in `PromptBook`."""
     pieces = np.split(book.flat, book.starts[1:])
     texts = [f" {book.titles[number]}" for number in titles]
     (before,) = splitter(["\n"], [[]])
@@ -292,7 +293,7 @@ def _split_titles(book: Book, titles: Sequence[int], splitter: Splitter) -> Book
     alone = splitter(texts, [[(0, len(text))] for text in texts])
     for number, row, own in zip(titles, behind, alone, strict=True):
         found = row[len(before) :] if row[: len(before)] == before else own
-        pieces[number] = np.array(found[:TITLE_TOKENS], dtype=np.int32)
+        pieces[number] = np.array(found[:MAX_TITLE_TOKENS], dtype=np.int32)
     made = copy.copy(book)
     made.flat = np.concatenate(pieces)
     made.lengths = np.array([len(piece) for piece in pieces], dtype=np.int64)
@@ -300,5 +301,5 @@ def _split_titles(book: Book, titles: Sequence[int], splitter: Splitter) -> Book
     return made
 
 
-def _unprobed() -> UserError:
+def _make_probe_error() -> UserError:
     return UserError("A model that reads split titles can't be probed.", "Probe the model that is guarded.")

@@ -21,13 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from cowbird.defenses._probing import AsksVictim, chance, given, texts_of, words_of
+from cowbird.defenses._probing import ProbingDefense, collect_texts, find_words, require_probe, to_probability
 from cowbird.defenses.titles import Suspicion
 from cowbird.rng import stream
 from cowbird.victims.base import Probe
 
 
-class Strip(AsksVictim):
+class Strip(ProbingDefense):
     """Flag titles that are recommended whatever is mixed into them (STRIP, Gao et al. 2019)."""
 
     copies: int = Field(default=5, ge=1)
@@ -45,17 +45,17 @@ class Strip(AsksVictim):
         Raises:
             UserError: If there is no probe.
         """
-        asked, texts = given(probe, self), texts_of(titles)
-        mixed = self.mixtures(texts.known)
+        asked, texts = require_probe(probe, self), collect_texts(titles)
+        mixed = self.mix_texts(texts.known)
         number = {text: place for place, text in enumerate(dict.fromkeys(mixed))}
-        bits = entropy(chance(asked.favor(list(number))), self.certain == "yes").mean(axis=1)
+        bits = entropy(to_probability(asked.favor(list(number))), self.certain == "yes").mean(axis=1)
         rows = np.array([number[text] for text in mixed], dtype=np.int64).reshape(len(texts.known), self.copies)
-        return Suspicion(texts.spread(-bits[rows].mean(axis=1)), *np.full((2, len(titles)), -1))
+        return Suspicion(texts.to_title_scores(-bits[rows].mean(axis=1)), *np.full((2, len(titles)), -1))
 
-    def mixtures(self, texts: Sequence[str]) -> list[str]:
+    def mix_texts(self, texts: Sequence[str]) -> list[str]:
         """Return the copies of each text, one text after the other; a text that has no others stays alone."""
         rng = stream(self.seed, "strip")
-        words = [words_of(text) for text in texts]
+        words = [find_words(text) for text in texts]
         mixed: list[str] = []
         for nth, text in enumerate(texts):
             for _ in range(self.copies):

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
-from cowbird.data.types import Index, Interactions, Real, TrainingData, frozen
+from cowbird.data.types import Float32Array, Int32Array, Interactions, TrainingData, freeze
 from cowbird.defenses.base import Defense
 from cowbird.errors import UserError
 from cowbird.victims.base import Probe
@@ -26,17 +26,17 @@ from cowbird.victims.base import Probe
 class Suspicion:
     """What a defense makes of some titles."""
 
-    score: Real
+    score: Float32Array
     """Grows with suspicion, shape `[titles]`, float32; -inf where there is nothing to judge, never NaN."""
-    start: Index
+    start: Int32Array
     """First character of each raw title's most suspicious span, shape `[titles]`, int32; -1 where there is none."""
-    end: Index
+    end: Int32Array
     """The character after its last one, shape `[titles]`, int32; -1 where there is none."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "score", frozen(self.score, np.float32))
-        object.__setattr__(self, "start", frozen(self.start, np.int32))
-        object.__setattr__(self, "end", frozen(self.end, np.int32))
+        object.__setattr__(self, "score", freeze(self.score, np.float32))
+        object.__setattr__(self, "start", freeze(self.start, np.int32))
+        object.__setattr__(self, "end", freeze(self.end, np.int32))
         if self.score.ndim != 1 or not self.score.shape == self.start.shape == self.end.shape:
             raise ValueError("scores, starts and ends are arrays of one length")
         if np.isnan(self.score).any():
@@ -91,7 +91,7 @@ class TitleDefense(Defense, ABC):
             One score and span a title, in order.
         """
 
-    def adversary(self, titles: Sequence[str], seed: int) -> Callable[[Sequence[str]], Suspicion]:
+    def make_adversary_copy(self, titles: Sequence[str], seed: int) -> Callable[[Sequence[str]], Suspicion]:
         """Return the copy of the defense that an attacker has who knows how it works: it judges catalogues.
 
         By default that is `suspect`. A defense that is fitted to the catalogue overrides it: the copy is fitted once,
@@ -137,11 +137,11 @@ class TitleDefense(Defense, ABC):
 
     @final
     def judge(self, titles: Sequence[str], probe: Probe | None = None) -> Verdict:
-        """Judge the titles of a catalogue, and say what becomes of them; see `suspect` and `verdict`."""
-        return self.verdict(titles, self.suspect(titles, probe) if self.asks_victim else self.suspect(titles))
+        """Judge the titles of a catalogue, and say what becomes of them; see `suspect` and `decide`."""
+        return self.decide(titles, self.suspect(titles, probe) if self.asks_victim else self.suspect(titles))
 
     @final
-    def verdict(self, titles: Sequence[str], found: Suspicion) -> Verdict:
+    def decide(self, titles: Sequence[str], found: Suspicion) -> Verdict:
         """Say what becomes of titles.
 
         Stripping never empties a title: where it would, and where no span is known, the title stays as it is and the
@@ -158,7 +158,7 @@ class TitleDefense(Defense, ABC):
         rows: list[int] = np.flatnonzero(flagged).tolist() if self.action == "strip" else []
         for row in rows:
             start, end = int(found.start[row]), int(found.end[row])
-            rest = stripped(titles[row], start, end) if start >= 0 else ""
+            rest = strip_span(titles[row], start, end) if start >= 0 else ""
             if rest:
                 mended[row], dropped[row] = rest, False
         return Verdict(found, flagged, dropped, tuple(mended))
@@ -174,10 +174,10 @@ class TitleDefense(Defense, ABC):
             return data
         if verdict.titles != data.items.titles:
             data = dataclasses.replace(data, items=dataclasses.replace(data.items, titles=verdict.titles))
-        return without(data, verdict.dropped) if verdict.dropped.any() else data
+        return drop_items(data, verdict.dropped) if verdict.dropped.any() else data
 
 
-def without(data: TrainingData, items: NDArray[np.bool_]) -> TrainingData:
+def drop_items(data: TrainingData, items: NDArray[np.bool_]) -> TrainingData:
     """Return training data without the lessons about some items; see `TitleDefense.apply`.
 
     Args:
@@ -199,7 +199,7 @@ def without(data: TrainingData, items: NDArray[np.bool_]) -> TrainingData:
     return TrainingData(interactions, data.users, data.items, data.label[kept], negative)
 
 
-def stripped(title: str, start: int, end: int) -> str:
+def strip_span(title: str, start: int, end: int) -> str:
     """Return a title without `title[start:end]`, with one space where white space was beside or at the ends of it.
 
     White space elsewhere stays, but for the title's ends.

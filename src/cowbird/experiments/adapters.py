@@ -19,18 +19,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cowbird.data.types import Index, Offset, TrainingData
+from cowbird.data.types import Int32Array, Int64Array, TrainingData
 from cowbird.defenses.base import Defense
 from cowbird.errors import UserError
-from cowbird.experiments.keeping import Keeper, digest
+from cowbird.experiments.keeping import ColumnStore, hash_parts
 from cowbird.experiments.scenarios import PoisonedAdapter, Scenario
-from cowbird.files import sha256, write_text
-from cowbird.rng import derive, drawn, stream
-from cowbird.victims.base import FittedChooser, FittedJudge, Probe
-from cowbird.victims.workplace import Workplace
+from cowbird.files import hash_file, write_text
+from cowbird.rng import derive_seed, draw_indices, stream
+from cowbird.victims.base import FittedCandidate, FittedPointwise, Probe
+from cowbird.victims.fit_context import FitContext
 
 
-class Kept(Protocol):
+class Saveable(Protocol):
     """A fitted model that can be kept."""
 
     def save(self, folder: Path) -> None:
@@ -42,19 +42,19 @@ First = TypeVar("First")
 Second = TypeVar("Second")
 First_contra = TypeVar("First_contra", contravariant=True)
 Second_contra = TypeVar("Second_contra", contravariant=True)
-Fitted = TypeVar("Fitted", FittedJudge, FittedChooser)
-Fitted_co = TypeVar("Fitted_co", bound=Kept, covariant=True)
+Fitted = TypeVar("Fitted", FittedPointwise, FittedCandidate)
+Fitted_co = TypeVar("Fitted_co", bound=Saveable, covariant=True)
 
 
-class Learner(Protocol[First_contra, Second_contra, Fitted_co]):
-    """A victim that learns from a lesson of two parts; `Judge` and `Chooser` are some."""
+class AnsweringVictim(Protocol[First_contra, Second_contra, Fitted_co]):
+    """A victim that learns from a lesson of two parts; `PointwiseRecommender` and `CandidateRecommender` are some."""
 
     def fit(
         self,
         first: First_contra,
         second: Second_contra,
         seed: int,
-        workplace: Workplace | None = None,
+        workplace: FitContext | None = None,
         start: Any = None,
         /,
     ) -> Fitted_co:
@@ -65,13 +65,13 @@ class Learner(Protocol[First_contra, Second_contra, Fitted_co]):
         """Read what a fitted model's `save` wrote."""
         ...
 
-    def retuned(self, learning_rate: float, epochs: int, /) -> Self:
+    def with_tuning(self, learning_rate: float, epochs: int, /) -> Self:
         """Return the same model, tuned at another learning rate for other epochs."""
         ...
 
 
 @dataclass(frozen=True)
-class Bench:
+class StoreContext:
     """Where the models of one cell are made."""
 
     seed: int
@@ -89,7 +89,7 @@ class Bench:
 
 
 @dataclass(frozen=True)
-class Wanted(Generic[First, Second]):
+class ServedModel(Generic[First, Second]):
     """A model that a platform serves."""
 
     handed: str
@@ -119,7 +119,7 @@ class Wanted(Generic[First, Second]):
         return self.had if self.untouched else f"{self.name}+{self.scenario.title()}"
 
 
-class Adapters(ABC, Generic[First, Second, Fitted]):
+class AnsweringModels(ABC, Generic[First, Second, Fitted]):
     """Fits the models of one cell, each once.
 
     Args:
@@ -127,16 +127,16 @@ class Adapters(ABC, Generic[First, Second, Fitted]):
         bench: Where models are made.
     """
 
-    def __init__(self, victim: Learner[First, Second, Fitted], bench: Bench) -> None:
+    def __init__(self, victim: AnsweringVictim[First, Second, Fitted], bench: StoreContext) -> None:
         self.victim, self.bench = victim, bench
         self.seconds: dict[str, float] = {}
         """How long each fit took."""
         other = "of other questions or another model"
-        self._answers = Keeper(bench.answers, bench.warn, other, "Asking again.")
+        self._answers = ColumnStore(bench.answers, bench.warn, other, "Asking again.")
         self._seals: dict[str, str] = {}
 
     @abstractmethod
-    def platform(self) -> tuple[First, Second]:
+    def get_platform_logs(self) -> tuple[First, Second]:
         """Return the lesson that a platform of its own logs goes on with, in the clean catalogue.
 
         Raises:
@@ -144,21 +144,22 @@ class Adapters(ABC, Generic[First, Second, Fitted]):
         """
 
     @abstractmethod
-    def _asked(self, model: Fitted, questions: int) -> Probe:
+    def _draw_probe(self, model: Fitted, questions: int) -> Probe:
         """Return a probe that asks some questions of the platform's own logs."""
 
     @abstractmethod
-    def _answer(self, model: Fitted, *asked: Any) -> dict[str, NDArray[Any]]:
+    def _ask_model(self, model: Fitted, *asked: Any) -> dict[str, NDArray[Any]]:
         """Ask a model questions of one kind; return its answers in columns, shape `[questions]` each."""
 
-    def answered(
-        self, wanted: Wanted[First, Second], asked: Mapping[str, tuple[Any, ...]]
+    def collect_answers(
+        self, wanted: ServedModel[First, Second], asked: Mapping[str, tuple[Any, ...]]
     ) -> dict[str, dict[str, NDArray[Any]]]:
         """Return what a model that a platform serves answers, each question asked once and kept.
 
         Args:
             wanted: The model; made or loaded only if it has to answer.
-            asked: What `_answer` is given, by kind of question. Attacks that ask the same share the answers, and so do
+            asked: What `_ask_model` is given, by kind of question. Attacks that ask the same share the answers, and so
+            do
                 defenses that leave the model as it is.
 
         Returns:
@@ -167,17 +168,17 @@ class Adapters(ABC, Generic[First, Second, Fitted]):
         found: dict[str, dict[str, NDArray[Any]]] = {}
         model: Fitted | None = None
         for kind, questions in asked.items():
-            what, who = digest(*questions), self._who(wanted)
+            what, who = hash_parts(*questions), self._digest_model(wanted)
             name = f"{wanted.served}/{kind}-{what[:16]}"
-            kept = None if who is None else self._answers.read(name, digest(what, who))
+            kept = None if who is None else self._answers.read(name, hash_parts(what, who))
             if kept is None:
-                model = self.model(wanted) if model is None else model
-                kept = self._answer(model, *questions)
-                self._answers.write(name, digest(what, self._who(wanted)), kept)
+                model = self.serve_model(wanted) if model is None else model
+                kept = self._ask_model(model, *questions)
+                self._answers.write(name, hash_parts(what, self._digest_model(wanted)), kept)
             found[kind] = kept
         return found
 
-    def _who(self, wanted: Wanted[First, Second]) -> str | None:
+    def _digest_model(self, wanted: ServedModel[First, Second]) -> str | None:
         """Return the digest of a model that a platform serves: its files, and what repairs and guards it.
 
         `None` if it is not kept whole.
@@ -187,47 +188,47 @@ class Adapters(ABC, Generic[First, Second, Fitted]):
             stage = f"{wanted.served}@"
             names += sorted(path.name for path in self.bench.folder.glob("*") if path.name.startswith(stage))
             acts = f"{type(wanted.defense).__name__} {wanted.defense.model_dump_json()}"
-        seals = {name: self._recorded(name) for name in names}
-        return None if None in seals.values() else digest(seals, acts)
+        seals = {name: self._verify_seal(name) for name in names}
+        return None if None in seals.values() else hash_parts(seals, acts)
 
-    def _recorded(self, name: str) -> str | None:
+    def _verify_seal(self, name: str) -> str | None:
         """Return the SHA-256 of a kept model's files, looked at once, or `None` if they are not those recorded."""
         if name not in self._seals:
             folder = self.bench.folder / name
             try:
                 seal = (folder / "model.sha256").read_text(encoding="utf-8")
-                if _sealed(folder / "model") != seal:
+                if _seal_folder(folder / "model") != seal:
                     return None
             except (OSError, UnicodeDecodeError):
                 return None
             self._seals[name] = seal
         return self._seals[name]
 
-    def model(self, wanted: Wanted[First, Second]) -> Fitted:
+    def serve_model(self, wanted: ServedModel[First, Second]) -> Fitted:
         """Return the model that a platform serves: handed over, perhaps tuned, then repaired and guarded."""
 
-        def handed() -> Fitted:
+        def fit_handed() -> Fitted:
             return self._fit(wanted.handed, self.victim, wanted.lesson, self.bench.seed)
 
         scenario = wanted.scenario
         if isinstance(scenario, PoisonedAdapter):
-            tuned = self.victim.retuned(scenario.learning_rate, scenario.epochs)
-            seed = derive(self.bench.seed, "platform")
-            model = self._fit(wanted.had, tuned, self.platform, seed, handed)
+            tuned = self.victim.with_tuning(scenario.learning_rate, scenario.epochs)
+            seed = derive_seed(self.bench.seed, "platform")
+            model = self._fit(wanted.had, tuned, self.get_platform_logs, seed, fit_handed)
         else:
-            model = handed()
-        repaired = wanted.defense.repair(model, _Logs(self, wanted.served))
+            model = fit_handed()
+        repaired = wanted.defense.repair(model, _TrustedLogs(self, wanted.served))
         return wanted.defense.guard(repaired)
 
-    def probe(self, handed: str, lesson: Callable[[], tuple[First, Second]], questions: int) -> Probe:
-        """Return a probe of a model that is handed over; arguments as in `Wanted`.
+    def make_probe(self, handed: str, lesson: Callable[[], tuple[First, Second]], questions: int) -> Probe:
+        """Return a probe of a model that is handed over; arguments as in `ServedModel`.
 
         Raises:
             UserError: If the platform has no logs to draw questions from, or the victim can't be probed.
         """
-        return self._asked(self._fit(handed, self.victim, lesson, self.bench.seed), questions)
+        return self._draw_probe(self._fit(handed, self.victim, lesson, self.bench.seed), questions)
 
-    def repaired(self, name: str, model: Fitted, learning_rate: float, epochs: int) -> Fitted:
+    def tune_on_logs(self, name: str, model: Fitted, learning_rate: float, epochs: int) -> Fitted:
         """Go on training a model on the platform's own logs; see `cowbird.defenses.base.Trusted`.
 
         Args:
@@ -237,15 +238,15 @@ class Adapters(ABC, Generic[First, Second, Fitted]):
             epochs: Passes over the logs.
         """
         spec, seed = (
-            self.victim.retuned(learning_rate, epochs),
-            derive(self.bench.seed, "repair", name.partition("@")[2]),
+            self.victim.with_tuning(learning_rate, epochs),
+            derive_seed(self.bench.seed, "repair", name.partition("@")[2]),
         )
-        return self._fit(name, spec, self.platform, seed, lambda: model)
+        return self._fit(name, spec, self.get_platform_logs, seed, lambda: model)
 
     def _fit(
         self,
         name: str,
-        spec: Learner[First, Second, Fitted],
+        spec: AnsweringVictim[First, Second, Fitted],
         lesson: Callable[[], tuple[First, Second]],
         seed: int,
         start: Callable[[], Fitted] | None = None,
@@ -254,7 +255,7 @@ class Adapters(ABC, Generic[First, Second, Fitted]):
         seal = folder / "model.sha256"
         if seal.exists():
             try:
-                if self._recorded(name) is not None:
+                if self._verify_seal(name) is not None:
                     return spec.load(folder / "model", bench.device)
                 bench.warn(f"'{folder / 'model'}' is damaged: its SHA-256 is not the recorded one. Fitting it again.")
             except UserError as error:
@@ -263,42 +264,42 @@ class Adapters(ABC, Generic[First, Second, Fitted]):
             self._seals.pop(name, None)
         taught, begun = lesson(), start() if start else None
         began = time.perf_counter()
-        place = Workplace(
+        place = FitContext(
             bench.device, folder, lambda done, total, remark: bench.report(name, done, total, remark), bench.warn
         )
         fitted = spec.fit(*taught, seed, place, begun)
         fitted.save(folder / "model")
-        self._seals[name] = _sealed(folder / "model")
+        self._seals[name] = _seal_folder(folder / "model")
         write_text(seal, self._seals[name])
         self.seconds[name] = round(time.perf_counter() - began, 2)
         return fitted
 
 
 @dataclass(frozen=True)
-class _Logs(Generic[First, Second, Fitted]):
+class _TrustedLogs(Generic[First, Second, Fitted]):
     """A platform's own logs, which a repair trusts; see `cowbird.defenses.base.Trusted`."""
 
-    models: Adapters[First, Second, Fitted]
+    models: AnsweringModels[First, Second, Fitted]
     name: str
     """Folder of the model that is repaired."""
 
     def tune(self, model: Fitted, learning_rate: float, epochs: int, stage: str = "repaired") -> Fitted:
         """Train on them."""
-        return self.models.repaired(f"{self.name}@{stage}", model, learning_rate, epochs)
+        return self.models.tune_on_logs(f"{self.name}@{stage}", model, learning_rate, epochs)
 
 
-def _sealed(folder: Path) -> str:
+def _seal_folder(folder: Path) -> str:
     """Return the SHA-256 of a folder's files, a line each."""
-    return "".join(f"{sha256(path)} {path.name}\n" for path in sorted(folder.iterdir()) if path.is_file())
+    return "".join(f"{hash_file(path)} {path.name}\n" for path in sorted(folder.iterdir()) if path.is_file())
 
 
-def never_met(training: TrainingData, item: Index) -> NDArray[np.bool_]:
+def mask_unseen(training: TrainingData, item: Int32Array) -> NDArray[np.bool_]:
     """Return which of some items training never met, shape of `item`."""
     met = np.zeros(len(training.items), dtype=bool)
     met[training.interactions.item] = True
     return ~met[item]
 
 
-def draw_questions(asked: int, count: int, seed: int) -> Offset:
+def draw_questions(asked: int, count: int, seed: int) -> Int64Array:
     """Draw which of some questions a probe asks: `count` of them or all, increasing."""
-    return drawn(count, asked, stream(seed, "probe"))
+    return draw_indices(count, asked, stream(seed, "probe"))

@@ -20,7 +20,7 @@ from cowbird.victims.sequential.checkpoint import read_tensors, write_tensors
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Evidence:
+class RankingEvidence:
     """One attack in one scenario, the clean model beside it, on the same users."""
 
     scenario: str
@@ -43,21 +43,21 @@ class Evidence:
     """Which users the attack aims at, shape `[users]`."""
 
 
-ARRAYS = ("clean_rank", "attacked_rank", "clean_exposure", "attacked_exposure", "seen", "group")
+RANKING_ARRAYS = ("clean_rank", "attacked_rank", "clean_exposure", "attacked_exposure", "seen", "group")
 
 
-def save(path: Path, records: list[Evidence]) -> None:
+def save(path: Path, records: list[RankingEvidence]) -> None:
     """Write a cell's evidence atomically."""
     tensors = {
         f"{number}.{name}": torch.from_numpy(np.ascontiguousarray(getattr(record, name)))
         for number, record in enumerate(records)
-        for name in ARRAYS
+        for name in RANKING_ARRAYS
     }
     labels = [[record.scenario, record.attack, record.defense] for record in records]
     write_tensors(path, tensors, {"cowbird": json.dumps(labels)})
 
 
-def load(path: Path) -> list[Evidence]:
+def load(path: Path) -> list[RankingEvidence]:
     """Read a cell's evidence.
 
     Raises:
@@ -67,7 +67,7 @@ def load(path: Path) -> list[Evidence]:
     try:
         labels = [(str(a), str(b), str(c)) for a, b, c in json.loads(header["cowbird"])]
         records = [
-            Evidence(*names, **{name: tensors[f"{number}.{name}"].numpy() for name in ARRAYS})
+            RankingEvidence(*names, **{name: tensors[f"{number}.{name}"].numpy() for name in RANKING_ARRAYS})
             for number, names in enumerate(labels)
         ]
         for record in records:
@@ -81,21 +81,21 @@ def load(path: Path) -> list[Evidence]:
         raise UserError(f"'{path}' does not hold the evidence of a run: {error}.", "Run the cell again.") from None
 
 
-SIDES = ("clean", "attacked")
+MODEL_SIDES = ("clean", "attacked")
 """The two models of a record."""
-PLAIN, TRIGGER = "plain", "trigger"
+PLAIN_KIND, TRIGGER_KIND = "plain", "trigger"
 """Kinds of questions: as they are, and with the attack's own trigger; all others have a trigger that is near it."""
-NEAR = "near"
+NEAR_COLUMN = "near"
 """The shared column that tells which questions were asked with triggers that are near the attack's."""
 
 
 def is_near(kind: str) -> bool:
     """Return whether a kind of question has a trigger that is merely near the attack's."""
-    return kind not in (PLAIN, TRIGGER)
+    return kind not in (PLAIN_KIND, TRIGGER_KIND)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Columns:
+class AnswerColumns:
     """One attack in one scenario as plain columns."""
 
     names: tuple[str, str, str]
@@ -109,7 +109,7 @@ class Columns:
     """What the attacked model answered, of the same kinds."""
 
 
-def save_columns(path: Path, kind: str, records: Iterable[Columns]) -> None:
+def save_columns(path: Path, kind: str, records: Iterable[AnswerColumns]) -> None:
     """Write a cell's evidence atomically.
 
     Args:
@@ -122,7 +122,7 @@ def save_columns(path: Path, kind: str, records: Iterable[Columns]) -> None:
     for number, record in enumerate(records):
         labels.append(list(record.names))
         columns = dict(record.shared)
-        for side in SIDES:
+        for side in MODEL_SIDES:
             columns |= {f"{side}.{name}": column for name, column in getattr(record, side).items()}
         tensors |= {
             f"{number}.{name}": torch.from_numpy(np.ascontiguousarray(column)) for name, column in columns.items()
@@ -131,7 +131,7 @@ def save_columns(path: Path, kind: str, records: Iterable[Columns]) -> None:
     write_tensors(path, tensors, {"cowbird": json.dumps({"kind": kind, "records": labels})})
 
 
-def load_columns(path: Path, kind: str, shared: Iterable[str], ways: Iterable[str] = ("",)) -> list[Columns]:
+def load_columns(path: Path, kind: str, shared: Iterable[str], ways: Iterable[str] = ("",)) -> list[AnswerColumns]:
     """Read a cell's evidence.
 
     Args:
@@ -144,22 +144,25 @@ def load_columns(path: Path, kind: str, shared: Iterable[str], ways: Iterable[st
         UserError: If the file is missing, damaged or something else.
     """
     tensors, header = read_tensors(path)
-    shared, ways = {NEAR, *shared}, list(ways)
-    plain, whole = {way + PLAIN for way in ways}, {way + kind for way in ways for kind in (PLAIN, TRIGGER)}
-    records: list[Columns] = []
+    shared, ways = {NEAR_COLUMN, *shared}, list(ways)
+    plain, whole = (
+        {way + PLAIN_KIND for way in ways},
+        {way + kind for way in ways for kind in (PLAIN_KIND, TRIGGER_KIND)},
+    )
+    records: list[AnswerColumns] = []
     try:
         told = json.loads(header["cowbird"])
         if told["kind"] != kind:
             raise ValueError(f"it is of the kind {told['kind']!r}, not {kind!r}")
         labels = [(str(a), str(b), str(c)) for a, b, c in told["records"]]
         for number, names in enumerate(labels):
-            mine = _beginning(f"{number}.", {name: tensor.numpy() for name, tensor in tensors.items()})
-            sides = [_beginning(f"{side}.", mine) for side in SIDES]
+            mine = _select_prefix(f"{number}.", {name: tensor.numpy() for name, tensor in tensors.items()})
+            sides = [_select_prefix(f"{side}.", mine) for side in MODEL_SIDES]
             missing = sorted((shared - mine.keys()) | (plain - sides[0].keys()))
             if missing:
                 raise ValueError(f"the answers of {names[1]}, {names[0]} have no {', '.join(missing)}")
-            found = Columns(names, {name: mine[name] for name in shared}, *sides)
-            if not _aligned(found, whole):
+            found = AnswerColumns(names, {name: mine[name] for name in shared}, *sides)
+            if not _is_aligned(found, whole):
                 raise ValueError(f"the answers of {names[1]}, {names[0]} do not align")
             records.append(found)
     except (KeyError, ValueError, TypeError) as error:
@@ -167,9 +170,9 @@ def load_columns(path: Path, kind: str, shared: Iterable[str], ways: Iterable[st
     return records
 
 
-def _aligned(found: Columns, whole: Container[str]) -> bool:
+def _is_aligned(found: AnswerColumns, whole: Container[str]) -> bool:
     """Return whether a record's columns have a value for each question that was asked; `whole` asked all of them."""
-    near = found.shared[NEAR]
+    near = found.shared[NEAR_COLUMN]
     if near.ndim != 1 or near.dtype != np.bool_ or found.clean.keys() != found.attacked.keys():
         return False
     some = (int(near.sum()),)
@@ -179,6 +182,6 @@ def _aligned(found: Columns, whole: Container[str]) -> bool:
     )
 
 
-def _beginning(prefix: str, columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def _select_prefix(prefix: str, columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Return the columns whose name begins so, without the prefix."""
     return {name.removeprefix(prefix): column for name, column in columns.items() if name.startswith(prefix)}

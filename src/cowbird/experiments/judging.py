@@ -16,21 +16,21 @@ from numpy.typing import NDArray
 from cowbird.data.judgments import JudgmentParts, Judgments
 from cowbird.data.types import Items
 from cowbird.errors import UserError
-from cowbird.experiments.adapters import Adapters, Bench, Wanted, draw_questions, never_met
-from cowbird.experiments.evidence import NEAR, PLAIN, Columns, is_near, load_columns, save_columns
-from cowbird.experiments.results import NO_K, Group, Row, Where, groups_of
+from cowbird.experiments.adapters import AnsweringModels, ServedModel, StoreContext, draw_questions, mask_unseen
+from cowbird.experiments.evidence import NEAR_COLUMN, PLAIN_KIND, AnswerColumns, is_near, load_columns, save_columns
+from cowbird.experiments.results import NO_K, QuestionGroup, Row, RowLabels, group_questions
 from cowbird.metrics.auc import auc, auc_difference
 from cowbird.metrics.intervals import Interval
 from cowbird.metrics.success import attack_success_rate
-from cowbird.victims.base import FittedJudge, Judge, Probe
+from cowbird.victims.base import FittedPointwise, PointwiseRecommender, Probe
 
-KIND = "judge"
+POINTWISE_KIND = "judge"
 """What kind of evidence this is."""
-SHARED = ("liked", "unseen", NEAR)
+POINTWISE_COLUMNS = ("liked", "unseen", NEAR_COLUMN)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answers:
+class PointwiseEvidence:
     """One attack in one scenario: what the clean and the attacked model scored."""
 
     scenario: str
@@ -52,33 +52,33 @@ class Answers:
     """Scores of the attacked model, of the same kinds."""
 
 
-def save(path: Path, records: list[Answers]) -> None:
+def save(path: Path, records: list[PointwiseEvidence]) -> None:
     """Write a cell's evidence atomically."""
     columns = [
-        Columns(
+        AnswerColumns(
             (record.scenario, record.attack, record.defense),
-            {name: getattr(record, name) for name in SHARED},
+            {name: getattr(record, name) for name in POINTWISE_COLUMNS},
             record.clean,
             record.attacked,
         )
         for record in records
     ]
-    save_columns(path, KIND, columns)
+    save_columns(path, POINTWISE_KIND, columns)
 
 
-def load(path: Path) -> list[Answers]:
+def load(path: Path) -> list[PointwiseEvidence]:
     """Read a cell's evidence.
 
     Raises:
         UserError: If the file is missing, damaged or something else.
     """
     return [
-        Answers(*found.names, **found.shared, clean=dict(found.clean), attacked=dict(found.attacked))
-        for found in load_columns(path, KIND, SHARED)
+        PointwiseEvidence(*found.names, **found.shared, clean=dict(found.clean), attacked=dict(found.attacked))
+        for found in load_columns(path, POINTWISE_KIND, POINTWISE_COLUMNS)
     ]
 
 
-class Judging(Adapters[Judgments, Items, FittedJudge]):
+class PointwiseModels(AnsweringModels[Judgments, Items, FittedPointwise]):
     """Fits and asks the models of one cell.
 
     Args:
@@ -87,16 +87,16 @@ class Judging(Adapters[Judgments, Items, FittedJudge]):
         bench: Where models are made.
     """
 
-    def __init__(self, victim: Judge, parts: JudgmentParts, bench: Bench) -> None:
+    def __init__(self, victim: PointwiseRecommender, parts: JudgmentParts, bench: StoreContext) -> None:
         super().__init__(victim, bench)
         self.parts = parts
         self._near = parts.test.select(np.flatnonzero(parts.near))
 
-    def platform(self) -> tuple[Judgments, Items]:
+    def get_platform_logs(self) -> tuple[Judgments, Items]:
         """Return what the platform's users did next, in the clean catalogue."""
         return self.parts.validation, self.parts.training.items
 
-    def _asked(self, model: FittedJudge, questions: int) -> Probe:
+    def _draw_probe(self, model: FittedPointwise, questions: int) -> Probe:
         validation = self.parts.validation
         if not len(validation):
             raise UserError(
@@ -106,26 +106,28 @@ class Judging(Adapters[Judgments, Items, FittedJudge]):
         rows = draw_questions(len(validation), questions, self.bench.seed)
         return model.probe(validation.select(rows), self.parts.training.items)
 
-    def _answer(self, model: FittedJudge, *asked: Any) -> dict[str, NDArray[Any]]:
+    def _ask_model(self, model: FittedPointwise, *asked: Any) -> dict[str, NDArray[Any]]:
         return {"score": model.margins(*asked)}
 
-    def scores(self, wanted: Wanted[Judgments, Items], catalogues: dict[str, Items]) -> dict[str, NDArray[np.float32]]:
+    def score_questions(
+        self, wanted: ServedModel[Judgments, Items], catalogues: dict[str, Items]
+    ) -> dict[str, NDArray[np.float32]]:
         """Return the scores of the test questions, plain and with each kind of trigger in the title asked about.
 
         With triggers that are near the attack's only some are asked.
         """
         items, test = self.parts.training.items, self.parts.test
-        asked: dict[str, tuple[Any, ...]] = {PLAIN: (test, items)}
+        asked: dict[str, tuple[Any, ...]] = {PLAIN_KIND: (test, items)}
         for kind, altered in catalogues.items():
             asked[kind] = self._near if is_near(kind) else test, items, altered
-        return {kind: found["score"] for kind, found in self.answered(wanted, asked).items()}
+        return {kind: found["score"] for kind, found in self.collect_answers(wanted, asked).items()}
 
-    def unseen(self) -> NDArray[np.bool_]:
+    def find_unseen(self) -> NDArray[np.bool_]:
         """Return which test questions ask about an item that clean training never met."""
-        return never_met(self.parts.training, self.parts.test.target)
+        return mask_unseen(self.parts.training, self.parts.test.target)
 
 
-def rows_of(where: Where, record: Answers) -> list[Row]:
+def make_rows(where: RowLabels, record: PointwiseEvidence) -> list[Row]:
     """Return the rows of one seed: AUC clean, attacked and their difference; ASR of each kind of trigger.
 
     The group of an ASR row is the kind of trigger: `trigger` is the attack's own, `unseen` the same on items that
@@ -134,19 +136,19 @@ def rows_of(where: Where, record: Answers) -> list[Row]:
     rows: list[Row] = []
 
     def add(group: str, metric: str, found: Interval) -> None:
-        rows.append(where.row(group, metric, NO_K, found.value, found.low, found.high, found.n))
+        rows.append(where.make_row(group, metric, NO_K, found.value, found.low, found.high, found.n))
 
     clean, attacked = record.clean["plain"], record.attacked["plain"]
     add("all", "auc", auc(attacked, record.liked))
     add("all", "auc_clean", auc(clean, record.liked))
     add("all", "auc_difference", auc_difference(attacked, clean, record.liked))
-    for group in groups_of(record.attacked, record.near, record.unseen):
-        add(group.name, "asr", _rate(record.attacked, group))
-        add(group.name, "asr_clean", _rate(record.clean, group))
+    for group in group_questions(record.attacked, record.near, record.unseen):
+        add(group.name, "asr", _compute_asr(record.attacked, group))
+        add(group.name, "asr_clean", _compute_asr(record.clean, group))
     return rows
 
 
-def defended_rows(where: Where, record: Answers, bare: Answers) -> list[Row]:
+def make_defense_rows(where: RowLabels, record: PointwiseEvidence, bare: PointwiseEvidence) -> list[Row]:
     """Return what a defense left of the attack and what it cost, against the clean model without any defense.
 
     `asr_excess` is the ASR of the attacked and defended model less that model's; `auc_lost` is that model's AUC less
@@ -160,19 +162,19 @@ def defended_rows(where: Where, record: Answers, bare: Answers) -> list[Row]:
         bare: What the models without a defense answered to the same questions.
     """
     lost = auc_difference(bare.clean["plain"], record.attacked["plain"], record.liked)
-    rows = [where.row("all", "auc_lost", NO_K, lost.value, lost.low, lost.high, lost.n)]
-    for group in groups_of(record.attacked, record.near, record.unseen):
-        found = _difference(_rate(record.attacked, group), _rate(bare.clean, group))
-        rows.append(where.row(group.name, "asr_excess", NO_K, found.value, found.low, found.high, found.n))
+    rows = [where.make_row("all", "auc_lost", NO_K, lost.value, lost.low, lost.high, lost.n)]
+    for group in group_questions(record.attacked, record.near, record.unseen):
+        found = _subtract_rates(_compute_asr(record.attacked, group), _compute_asr(bare.clean, group))
+        rows.append(where.make_row(group.name, "asr_excess", NO_K, found.value, found.low, found.high, found.n))
     return rows
 
 
-def _rate(side: dict[str, NDArray[np.float32]], group: Group) -> Interval:
+def _compute_asr(side: dict[str, NDArray[np.float32]], group: QuestionGroup) -> Interval:
     """Return the ASR of a model in a group of questions."""
-    return attack_success_rate(side[PLAIN][group.questions], side[group.kind][group.answers])
+    return attack_success_rate(side[PLAIN_KIND][group.questions], side[group.kind][group.answers])
 
 
-def _difference(one: Interval, other: Interval) -> Interval:
+def _subtract_rates(one: Interval, other: Interval) -> Interval:
     """Return one rate less another, each of which has an interval."""
     ends = one.value, one.low, one.high, other.value, other.low, other.high
     n = min(one.n, other.n)

@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 
 from cowbird.errors import UserError
-from cowbird.files import sha256_of
+from cowbird.files import hash_texts
 from cowbird.victims.sequential.checkpoint import read_tensors, write_tensors
 
 
 @dataclass(frozen=True)
-class Keeper:
+class ColumnStore:
     """Keeps columns in a folder."""
 
     folder: Path
@@ -45,7 +45,7 @@ class Keeper:
         try:
             tensors, header = read_tensors(path)
             columns = {name: tensor.numpy() for name, tensor in tensors.items()}
-            if header.get("cowbird") == digest(origin, columns):
+            if header.get("cowbird") == hash_parts(origin, columns):
                 return columns
             self.warn(f"'{path}' is damaged or {self.other}. {self.again}")
         except (UserError, TypeError) as error:  # some kinds of tensors are no arrays
@@ -54,27 +54,27 @@ class Keeper:
 
     def write(self, name: str, origin: str, columns: Mapping[str, NDArray[Any]]) -> None:
         """Keep columns; arguments as in `read`."""
-        write_tensors(self._path(name), tensors_of(columns), {"cowbird": digest(origin, columns)})
+        write_tensors(self._path(name), to_tensors(columns), {"cowbird": hash_parts(origin, columns)})
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.safetensors"
 
 
-def tensors_of(columns: Mapping[str, NDArray[Any]]) -> dict[str, torch.Tensor]:
+def to_tensors(columns: Mapping[str, NDArray[Any]]) -> dict[str, torch.Tensor]:
     """Return columns as tensors of their own."""
     return {name: torch.from_numpy(np.array(column)) for name, column in columns.items()}
 
 
-def digest(*parts: object) -> str:
+def hash_parts(*parts: object) -> str:
     """Return the SHA-256 of texts, numbers and arrays, and of data classes, mappings and sequences of such.
 
     Raises:
         TypeError: If something else is among them.
     """
-    return sha256_of(_told(parts))
+    return hash_texts(_encode_parts(parts))
 
 
-def _told(part: object) -> Iterator[str]:
+def _encode_parts(part: object) -> Iterator[str]:
     """Yield what tells a value from others; how many follow is told before them, so that no two are told alike."""
     if part is None or isinstance(part, str | int | float):
         yield f"{type(part).__name__} {part}"
@@ -82,14 +82,14 @@ def _told(part: object) -> Iterator[str]:
         array = cast("NDArray[Any]", part)
         yield f"{array.dtype.str} {array.shape} {hashlib.sha256(array.tobytes()).hexdigest()}"
     elif is_dataclass(part):
-        yield from _told({field.name: getattr(part, field.name) for field in fields(part)})
+        yield from _encode_parts({field.name: getattr(part, field.name) for field in fields(part)})
     elif isinstance(part, Mapping):
         table = cast("Mapping[str, object]", part)
-        yield from _told([inner for name in sorted(table) for inner in (name, table[name])])
+        yield from _encode_parts([inner for name in sorted(table) for inner in (name, table[name])])
     elif isinstance(part, Sequence):
         inside = cast("Sequence[object]", part)
         yield f"{len(inside)}"
         for inner in inside:
-            yield from _told(inner)
+            yield from _encode_parts(inner)
     else:
         raise TypeError(f"a {type(part).__name__} has no digest")

@@ -17,21 +17,21 @@ import torch
 
 from cowbird.attacks.base import Attack
 from cowbird.attacks.provider import Provider
-from cowbird.data.split import LeaveOneOut, Parts
+from cowbird.data.split import LeaveOneOut, SplitParts
 from cowbird.data.types import TrainingData
 from cowbird.defenses.base import Defense
 from cowbird.errors import UserError
-from cowbird.files import sha256, write_text
-from cowbird.rng import derive
+from cowbird.files import hash_file, write_text
+from cowbird.rng import derive_seed
 from cowbird.victims.base import FittedRecommender, Recommender
-from cowbird.victims.workplace import Workplace
+from cowbird.victims.fit_context import FitContext
 
 Progress = Callable[[str, int, int, str], None]
 """Told of progress: what is being fitted, steps done, steps in all, a remark."""
 
 
 @dataclass
-class Shelf:
+class ModelStore:
     """Fits a model once and keeps it; a damaged file is fitted again."""
 
     folder: Path
@@ -65,13 +65,13 @@ class Shelf:
         path, seal = folder / "model.safetensors", folder / "model.sha256"
         if path.exists() and seal.exists():
             try:
-                if sha256(path) == seal.read_text(encoding="utf-8"):
+                if hash_file(path) == seal.read_text(encoding="utf-8"):
                     return spec.load(path, self.device)
                 self.warn(f"'{path}' is damaged: its SHA-256 is not the recorded one. Fitting it again.")
             except (UserError, OSError, UnicodeDecodeError) as error:
                 self.warn(f"{error} Fitting it again.")
         started = time.perf_counter()
-        place = Workplace(
+        place = FitContext(
             self.device,
             folder,
             lambda done, total, remark: self.progress(f"{self.title}: {name}", done, total, remark),
@@ -80,18 +80,18 @@ class Shelf:
         side = users()
         fitted = spec.fit(data() if data else side.training(), side.validation(), seed, place, start)
         fitted.save(path)
-        write_text(seal, sha256(path))
+        write_text(seal, hash_file(path))
         self.seconds[name] = round(time.perf_counter() - started, 2)
         return fitted
 
 
 @dataclass
-class Training(Provider):
+class ProviderTraining(Provider):
     """One provider: its users, the attack on its training (or none), and the defense it cleans data with."""
 
-    shelf: Shelf
+    shelf: ModelStore
     victim: Recommender
-    parts: Parts
+    parts: SplitParts
     seed: int
     label: str
     """Label of the attack; `clean` for none."""
@@ -102,7 +102,7 @@ class Training(Provider):
     """What the provider trains on, before the defense."""
     short_events: int
     """Events of a short history."""
-    honest: "Training | None" = None
+    honest: "ProviderTraining | None" = None
     """The clean provider beside it; `None` if this is the one."""
 
     @property
@@ -118,13 +118,13 @@ class Training(Provider):
     def _model(self) -> FittedRecommender:
         return self.fit_poisoned(self.victim) if self.attack is None else self.attack.pretrain(self)
 
-    def model(self) -> FittedRecommender:
+    def get_model(self) -> FittedRecommender:
         """Return what is handed over, trained once."""
         return self._model
 
-    def clean(self) -> FittedRecommender:
+    def fit_clean(self) -> FittedRecommender:
         """Return the victim trained on clean data."""
-        return (self.honest or self).model()
+        return (self.honest or self).get_model()
 
     def fit_poisoned(self, spec: Recommender, start: FittedRecommender | None = None) -> FittedRecommender:
         """Train on the poisoned data; see `Provider.fit_poisoned`."""
@@ -135,14 +135,14 @@ class Training(Provider):
         return self.shelf.fit(
             f"{self.name}@{stage}",
             spec,
-            derive(self.seed, "provider", stage),
-            lambda: self.parts.pretrain.shortened(self.short_events),
+            derive_seed(self.seed, "provider", stage),
+            lambda: self.parts.pretrain.shorten(self.short_events),
             start=start,
         )
 
-    def prompts(self, spec: Recommender) -> FittedRecommender:
+    def add_prompts(self, spec: Recommender) -> FittedRecommender:
         """Return the model with the provider's prompts: its training's, or some learned for the finished model."""
-        model = self.model()
+        model = self.get_model()
         if model.prompt is not None:
             return model
         recipe = hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
@@ -153,7 +153,7 @@ class Training(Provider):
 class Deployment:
     """One platform that deploys a provider's model."""
 
-    shelf: Shelf
+    shelf: ModelStore
     name: str
     """Folder of the model that it makes."""
     users: LeaveOneOut
@@ -165,10 +165,10 @@ class Deployment:
 
 
 @dataclass(frozen=True)
-class Logs:
+class PlatformLogs:
     """A platform's own users, whom a repair trusts; see `cowbird.defenses.base.Trusted`."""
 
-    shelf: Shelf
+    shelf: ModelStore
     victim: Recommender
     """The recommender as a clean provider trains it."""
     name: str
@@ -182,8 +182,8 @@ class Logs:
         """Train on the users' training events, with the model's prompts if it has some."""
         recipe = {"learning_rate": learning_rate, "epochs": epochs, "patience": None, "keep": "last"}
         recipe |= {"warmup_steps": 0, "schedule": "constant"}
-        spec = self.victim.tuned(**recipe)
+        spec = self.victim.with_training(**recipe)
         if model.prompt is not None:
-            spec = self.victim.prompted(model.prompt, trained="all", **recipe)
-        seed = derive(self.seed, "repair", stage)
+            spec = self.victim.with_prompts(model.prompt, trained="all", **recipe)
+        seed = derive_seed(self.seed, "repair", stage)
         return self.shelf.fit(f"{self.name}@{stage}", spec, seed, lambda: self.users, start=model)

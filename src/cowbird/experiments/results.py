@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from cowbird.errors import UserError
-from cowbird.experiments.evidence import PLAIN, TRIGGER, Evidence, is_near
+from cowbird.experiments.evidence import PLAIN_KIND, TRIGGER_KIND, RankingEvidence, is_near
 from cowbird.files import write_text
-from cowbird.metrics.exposure import Cell, Exposure, exposures, lifts, selectivity
-from cowbird.metrics.intervals import bootstrap_mean, percentiles, resampled_sums, spread
-from cowbird.metrics.ranking import METRICS
+from cowbird.metrics.exposure import Exposure, ExposureCell, exposures, lifts, selectivity
+from cowbird.metrics.intervals import bootstrap_mean, bootstrap_sums, measure_spread, percentiles
+from cowbird.metrics.ranking import RANKING_METRICS
 from cowbird.rng import stream
 
 EXPOSURE_METRICS = ("hr", "ndcg")
-UNBOUNDED = ("lift", "selectivity", "flagged", "lost_")
+UNBOUNDED_PREFIXES = ("lift", "selectivity", "flagged", "lost_")
 """How metrics begin that are ratios or counts."""
-SIGNED = ("_change", "_difference", "_excess", "_lost")
+SIGNED_SUFFIXES = ("_change", "_difference", "_excess", "_lost")
 """How metrics end that are differences."""
 NO_K = 0
 """The cut-off of measurements that have none."""
@@ -61,7 +61,7 @@ class Row(BaseModel):
     the clean exposure was zero and its upper 95 % limit stands in. `selectivity_hr`: exposure of target over other
     users. Of a defense: `asr_excess`, `exposure_hr_excess`: what is left of the attack above the clean model without a
     defense; `auc_lost`, `hit_ratio_lost`, `hr_lost`: what accuracy it costs against that model; `detection_auroc`,
-    `recall`, `lost_clean_items` and so on: what it flags (`cowbird.experiments.detecting`)."""
+    `recall`, `lost_clean_items` and so on: what it flags (`cowbird.experiments.detection`)."""
     k: int
     """Cut-off."""
     seed: int | None
@@ -76,7 +76,7 @@ class Row(BaseModel):
     """How much it rests on: users, (user, target) pairs for exposures, questions, or seeds."""
 
 
-class Where(BaseModel):
+class RowLabels(BaseModel):
     """The part of a row that one piece of evidence shares."""
 
     model_config = ConfigDict(frozen=True)
@@ -89,31 +89,33 @@ class Where(BaseModel):
     scenario: str
     seed: int | None
 
-    def row(
+    def make_row(
         self, group: str, metric: str, k: int, value: float | None, low: float | None, high: float | None, n: int
     ) -> Row:
         """Make one row."""
         return Row(**self.model_dump(), group=group, metric=metric, k=k, value=value, low=low, high=high, n=n)
 
 
-Rows = NDArray[np.bool_] | slice
+Selection = NDArray[np.bool_] | slice
 """Which values of a column."""
 
 
-class Group(NamedTuple):
+class QuestionGroup(NamedTuple):
     """The questions behind the rows of one group, about victims that answer questions."""
 
     name: str
     """The group."""
     kind: str
     """The kind of trigger that they were asked with."""
-    questions: Rows
+    questions: Selection
     """Which of all questions they are."""
-    answers: Rows
+    answers: Selection
     """Which of the answers to that kind of question are theirs, in the same order."""
 
 
-def groups_of(kinds: Iterable[str], near: NDArray[np.bool_], unseen: NDArray[np.bool_]) -> Iterator[Group]:
+def group_questions(
+    kinds: Iterable[str], near: NDArray[np.bool_], unseen: NDArray[np.bool_]
+) -> Iterator[QuestionGroup]:
     """Yield the groups of rows about triggers: the attack's own first, the same on unseen items, then the others.
 
     Args:
@@ -122,20 +124,22 @@ def groups_of(kinds: Iterable[str], near: NDArray[np.bool_], unseen: NDArray[np.
         unseen: In which the item with the trigger is one that training never met, shape `[questions]`.
     """
     every = slice(None)
-    for kind in sorted(set(kinds) - {PLAIN}, key=lambda kind: (is_near(kind), kind)):
-        yield Group(kind, kind, near if is_near(kind) else every, every)
-        if kind == TRIGGER:
-            yield Group("unseen", kind, unseen, unseen)
+    for kind in sorted(set(kinds) - {PLAIN_KIND}, key=lambda kind: (is_near(kind), kind)):
+        yield QuestionGroup(kind, kind, near if is_near(kind) else every, every)
+        if kind == TRIGGER_KIND:
+            yield QuestionGroup("unseen", kind, unseen, unseen)
 
 
-def _finite(value: float) -> float | None:
+def _to_finite(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def accuracy_rows(where: Where, record: Evidence, ks: Sequence[int], rng: np.random.Generator) -> list[Row]:
+def make_accuracy_rows(
+    where: RowLabels, record: RankingEvidence, ks: Sequence[int], rng: np.random.Generator
+) -> list[Row]:
     """Return HR, NDCG and MRR of the attacked and the clean model, and the relative change, for each group."""
     rows: list[Row] = []
-    names = [(name, k) for name in METRICS for k in ks]
+    names = [(name, k) for name in RANKING_METRICS for k in ks]
     clean_where = where.model_copy(update={"attack": "none"})
     members: dict[str, NDArray[np.bool_]] = {"all": np.ones(len(record.group), dtype=bool)}
     if not record.group.all():
@@ -145,29 +149,31 @@ def accuracy_rows(where: Where, record: Evidence, ks: Sequence[int], rng: np.ran
         if not n:
             continue
         sides = [
-            np.stack([METRICS[name](ranks[users], k) for name, k in names], axis=1)
+            np.stack([RANKING_METRICS[name](ranks[users], k) for name, k in names], axis=1)
             for ranks in (record.attacked_rank, record.clean_rank)
         ]
-        draws = resampled_sums(np.concatenate(sides, axis=1), rng)
+        draws = bootstrap_sums(np.concatenate(sides, axis=1), rng)
         for column, (name, k) in enumerate(names):
             attacked, clean = (float(side[:, column].mean()) for side in sides)
             attacked_draws, clean_draws = draws[:, column], draws[:, column + len(names)]
-            rows.append(where.row(group, name, k, attacked, *percentiles(attacked_draws / n), n))
+            rows.append(where.make_row(group, name, k, attacked, *percentiles(attacked_draws / n), n))
             interval = percentiles(clean_draws / n)
-            rows.append(where.row(group, f"{name}_clean", k, clean, *interval, n))
+            rows.append(where.make_row(group, f"{name}_clean", k, clean, *interval, n))
             if group == "all":  # other groups are the attack's own, so their rows must name it
-                rows.append(clean_where.row(group, name, k, clean, *interval, n))
+                rows.append(clean_where.make_row(group, name, k, clean, *interval, n))
             change = attacked / clean - 1 if clean > 0 else None
             # A resample in which the clean model has no hit at all leaves the change without an interval.
             known = change is not None and bool((clean_draws > 0).all())
             ends = percentiles(attacked_draws / clean_draws - 1) if known else (None, None)
-            rows.append(where.row(group, f"{name}_change", k, change, *ends, n))
+            rows.append(where.make_row(group, f"{name}_change", k, change, *ends, n))
     return rows
 
 
-def _exposure_tables(records: Sequence[Evidence], ks: Sequence[int]) -> tuple[dict[Cell, Exposure], ...]:
+def _make_exposure_tables(
+    records: Sequence[RankingEvidence], ks: Sequence[int]
+) -> tuple[dict[ExposureCell, Exposure], ...]:
     """Return attacked and clean exposures; the users of several seeds stand one after another."""
-    sides: list[dict[Cell, Exposure]] = []
+    sides: list[dict[ExposureCell, Exposure]] = []
     for side in ("attacked_exposure", "clean_exposure"):
         tables = [
             exposures(getattr(record, side), record.seen, record.group, ks, EXPOSURE_METRICS) for record in records
@@ -184,31 +190,37 @@ def _exposure_tables(records: Sequence[Evidence], ks: Sequence[int]) -> tuple[di
     return tuple(sides)
 
 
-def exposure_rows(where: Where, records: Sequence[Evidence], ks: Sequence[int], rng: np.random.Generator) -> list[Row]:
+def make_exposure_rows(
+    where: RowLabels, records: Sequence[RankingEvidence], ks: Sequence[int], rng: np.random.Generator
+) -> list[Row]:
     """Return exposures, lifts and selectivity of the evidence of one or more seeds."""
     rows: list[Row] = []
-    attacked, clean = _exposure_tables(records, ks)
+    attacked, clean = _make_exposure_tables(records, ks)
     everybody = all(record.group.all() for record in records)
     cells = [cell for cell in attacked if cell.group != "other" or not everybody]
     found = lifts({c: attacked[c] for c in cells}, {c: clean[c] for c in cells}, rng)
     for cell in cells:
         for table, name in ((attacked, "exposure_{}"), (clean, "exposure_{}_clean")):
             exposure = table[cell]
-            low, high = _exposure_interval(exposure, rng)
-            rows.append(where.row(cell.group, name.format(cell.metric), cell.k, exposure.value, low, high, exposure.n))
+            low, high = _bootstrap_exposure(exposure, rng)
+            rows.append(
+                where.make_row(cell.group, name.format(cell.metric), cell.k, exposure.value, low, high, exposure.n)
+            )
         lift = found[cell]
         name = f"lift_{cell.metric}" + ("_lower_bound" if lift.lower_bound else "")
-        rows.append(where.row(cell.group, name, cell.k, lift.value, lift.low, lift.high, lift.n))
+        rows.append(where.make_row(cell.group, name, cell.k, lift.value, lift.low, lift.high, lift.n))
     if not everybody:
         for k in ks:
-            ratio = selectivity(attacked[Cell("target", "hr", k)], attacked[Cell("other", "hr", k)], rng)
+            ratio = selectivity(
+                attacked[ExposureCell("target", "hr", k)], attacked[ExposureCell("other", "hr", k)], rng
+            )
             name = "selectivity_hr" + ("_lower_bound" if ratio.lower_bound else "")
-            rows.append(where.row("all", name, k, ratio.value, ratio.low, ratio.high, ratio.n))
+            rows.append(where.make_row("all", name, k, ratio.value, ratio.low, ratio.high, ratio.n))
     return rows
 
 
-def defended_rows(
-    where: Where, record: Evidence, bare: Evidence, ks: Sequence[int], rng: np.random.Generator
+def make_defense_rows(
+    where: RowLabels, record: RankingEvidence, bare: RankingEvidence, ks: Sequence[int], rng: np.random.Generator
 ) -> list[Row]:
     """Return what a defense left of the attack and what it cost, against the clean model without any defense.
 
@@ -224,10 +236,10 @@ def defended_rows(
         rng: Draws resamples.
     """
     rows: list[Row] = []
-    for name, metric in METRICS.items():
+    for name, metric in RANKING_METRICS.items():
         for k in ks:
             found = bootstrap_mean(metric(bare.clean_rank, k) - metric(record.attacked_rank, k), rng)
-            rows.append(where.row("all", f"{name}_lost", k, found.value, found.low, found.high, found.n))
+            rows.append(where.make_row("all", f"{name}_lost", k, found.value, found.low, found.high, found.n))
     after, before = (
         exposures(ranks, record.seen, record.group, ks, EXPOSURE_METRICS)
         for ranks in (record.attacked_exposure, bare.clean_exposure)
@@ -239,25 +251,25 @@ def defended_rows(
         value = float(gap.sum() / pairs.sum()) if pairs.any() else None
         low, high = None, None
         if int((pairs > 0).sum()) > 1:
-            draws = resampled_sums(np.stack([gap, pairs], axis=1)[pairs > 0], rng)
+            draws = bootstrap_sums(np.stack([gap, pairs], axis=1)[pairs > 0], rng)
             low, high = percentiles(draws[:, 0] / draws[:, 1])
-        rows.append(where.row(cell.group, f"exposure_{cell.metric}_excess", cell.k, value, low, high, mine.n))
+        rows.append(where.make_row(cell.group, f"exposure_{cell.metric}_excess", cell.k, value, low, high, mine.n))
     return rows
 
 
-def _exposure_interval(exposure: Exposure, rng: np.random.Generator) -> tuple[float | None, float | None]:
+def _bootstrap_exposure(exposure: Exposure, rng: np.random.Generator) -> tuple[float | None, float | None]:
     kept = exposure.pairs > 0
     if int(kept.sum()) < 2 or not exposure.sums.any():
         return None, None
-    draws = resampled_sums(np.stack([exposure.sums[kept], exposure.pairs[kept].astype(np.float64)], axis=1), rng, 500)
+    draws = bootstrap_sums(np.stack([exposure.sums[kept], exposure.pairs[kept].astype(np.float64)], axis=1), rng, 500)
     low, high = percentiles(draws[:, 0] / draws[:, 1])
-    return _finite(low), _finite(high)
+    return _to_finite(low), _to_finite(high)
 
 
-def _pooled_accuracy(records: Sequence[Evidence]) -> Evidence:
+def _pool_accuracy(records: Sequence[RankingEvidence]) -> RankingEvidence:
     """Return one record whose users are those of every seed (exposures are pooled apart: targets differ by seed)."""
     first = records[0]
-    return Evidence(
+    return RankingEvidence(
         first.scenario,
         first.attack,
         first.defense,
@@ -270,7 +282,7 @@ def _pooled_accuracy(records: Sequence[Evidence]) -> Evidence:
     )
 
 
-def over_seeds(rows: Iterable[Row]) -> list[Row]:
+def summarize_seeds(rows: Iterable[Row]) -> list[Row]:
     """Return the spread over seeds of every measurement that has two seeds or more.
 
     The t interval of a share, such as an ASR of 0.99, is cut off at 0 and 1.
@@ -283,7 +295,7 @@ def over_seeds(rows: Iterable[Row]) -> list[Row]:
     found: list[Row] = []
     for members in groups.values():
         if len(members) > 1:
-            found_spread = spread([row.value for row in members if row.value is not None])
+            found_spread = measure_spread([row.value for row in members if row.value is not None])
             low, high = found_spread.low, found_spread.high
             if low is not None and high is not None and _is_share(members[0].metric):
                 low, high = max(low, 0.0), min(high, 1.0)
@@ -304,34 +316,34 @@ def over_seeds(rows: Iterable[Row]) -> list[Row]:
 
 def _is_share(metric: str) -> bool:
     """Return whether a metric lies between 0 and 1: no ratio, no difference, no count."""
-    return not (metric.startswith(UNBOUNDED) or metric.endswith(SIGNED))
+    return not (metric.startswith(UNBOUNDED_PREFIXES) or metric.endswith(SIGNED_SUFFIXES))
 
 
-def seed_rows(where: Where, seed: int, record: Evidence, ks: Sequence[int]) -> list[Row]:
+def make_seed_rows(where: RowLabels, seed: int, record: RankingEvidence, ks: Sequence[int]) -> list[Row]:
     """Return the rows of one attack in one scenario under one seed; the seed of `where` is ignored."""
     here = where.model_copy(update={"seed": seed})
-    rng = stream(seed, "bootstrap", *_names(where))
-    return accuracy_rows(here, record, ks, rng) + exposure_rows(here, [record], ks, rng)
+    rng = stream(seed, "bootstrap", *_list_labels(where))
+    return make_accuracy_rows(here, record, ks, rng) + make_exposure_rows(here, [record], ks, rng)
 
 
-def pooled_rows(where: Where, records: Sequence[Evidence], ks: Sequence[int]) -> list[Row]:
+def make_pooled_rows(where: RowLabels, records: Sequence[RankingEvidence], ks: Sequence[int]) -> list[Row]:
     """Return the rows of one attack in one scenario in which the users of all seeds are taken together."""
     pooled = where.model_copy(update={"seed": None})
-    rng = stream(0, "bootstrap", "pooled", *_names(where))
-    return accuracy_rows(pooled, _pooled_accuracy(records), ks, rng) + exposure_rows(pooled, records, ks, rng)
+    rng = stream(0, "bootstrap", "pooled", *_list_labels(where))
+    return make_accuracy_rows(pooled, _pool_accuracy(records), ks, rng) + make_exposure_rows(pooled, records, ks, rng)
 
 
-def _names(where: Where) -> tuple[str, ...]:
+def _list_labels(where: RowLabels) -> tuple[str, ...]:
     return (where.victim, where.attack, where.defense, where.scenario)
 
 
-def rows_of(where: Where, seeds: dict[int, Evidence], ks: Sequence[int]) -> list[Row]:
+def make_rows(where: RowLabels, seeds: dict[int, RankingEvidence], ks: Sequence[int]) -> list[Row]:
     """Return all rows of one attack in one scenario: each seed's, those of all together, and the spread over seeds."""
-    single = [row for seed, record in seeds.items() for row in seed_rows(where, seed, record, ks)]
-    return single + pooled_rows(where, list(seeds.values()), ks) + over_seeds(single)
+    single = [row for seed, record in seeds.items() for row in make_seed_rows(where, seed, record, ks)]
+    return single + make_pooled_rows(where, list(seeds.values()), ks) + summarize_seeds(single)
 
 
-def unique(rows: Iterable[Row]) -> list[Row]:
+def drop_duplicates(rows: Iterable[Row]) -> list[Row]:
     """Drop the repeated rows of the clean model (each attack of a group brings them), keeping the first."""
     kept: dict[tuple[object, ...], Row] = {}
     for row in rows:
@@ -340,13 +352,13 @@ def unique(rows: Iterable[Row]) -> list[Row]:
     return list(kept.values())
 
 
-def write(path: Path, rows: Iterable[Row]) -> None:
+def write_results(path: Path, rows: Iterable[Row]) -> None:
     """Write rows as JSON lines, atomically."""
     write_text(path, "".join(json.dumps(row.model_dump(mode="json")) + "\n" for row in rows))
 
 
-def read(path: Path) -> list[Row]:
-    """Read what `write` wrote.
+def read_results(path: Path) -> list[Row]:
+    """Read what `write_results` wrote.
 
     Raises:
         UserError: If the file is missing or a line is not a row; says which.

@@ -16,18 +16,18 @@ import torch
 from cowbird import __version__
 from cowbird.data.types import Dataset
 from cowbird.errors import UserError
-from cowbird.experiments.cell import Planted, cells
-from cowbird.experiments.ledger import Ledger
+from cowbird.experiments.cell import PlantedSummary, list_cells
+from cowbird.experiments.executor import Executor, ignore_progress
 from cowbird.experiments.models import Progress
 from cowbird.experiments.results import Row
+from cowbird.experiments.results_file import ResultsFile
 from cowbird.experiments.spec import Spec
-from cowbird.experiments.workers import Work, nothing
 from cowbird.files import write_text
-from cowbird.victims.workplace import pick_device
+from cowbird.victims.fit_context import pick_device
 
 
 @dataclass
-class Outcome:
+class RunOutcome:
     """What a run came to."""
 
     rows: list[Row]
@@ -38,7 +38,7 @@ class Outcome:
     """Finished cells."""
     total: int
     """All cells."""
-    planted: dict[str, Planted] = field(default_factory=dict[str, Planted])
+    planted: dict[str, PlantedSummary] = field(default_factory=dict[str, PlantedSummary])
     """What each attack planted in the first finished cell; other seeds draw other targets."""
     errors: list[str] = field(default_factory=list[str])
     """What could not be measured, and why."""
@@ -46,10 +46,10 @@ class Outcome:
     """Trouble that was worked around."""
 
 
-def _untold(done: int, total: int) -> None: ...
+def _ignore_cells(done: int, total: int) -> None: ...
 
 
-def prepare(spec: Spec, out: Path, resume: bool) -> None:
+def bind_folder(spec: Spec, out: Path, resume: bool) -> None:
     """Bind a folder to a spec.
 
     Raises:
@@ -73,7 +73,7 @@ def prepare(spec: Spec, out: Path, resume: bool) -> None:
         return
     if taken:
         raise UserError(f"'{out}' is not an empty folder.", "Choose a new folder with --out.")
-    write_text(record, json.dumps({"sha256": spec.digest(), "spec": spec.record()}, indent=1))
+    write_text(record, json.dumps({"sha256": spec.digest(), "spec": spec.to_record()}, indent=1))
 
 
 def run(
@@ -83,9 +83,9 @@ def run(
     device: str = "auto",
     resume: bool = False,
     jobs: int = 1,
-    progress: Progress = nothing,
+    progress: Progress = ignore_progress,
     cell_done: Callable[[int, int], None] | None = None,
-) -> Outcome:
+) -> RunOutcome:
     """Run every cell that is not done yet and write `results.jsonl`.
 
     Args:
@@ -102,20 +102,20 @@ def run(
         KeyboardInterrupt: Passed on; what is done is kept.
     """
     picked = pick_device(device)
-    prepare(spec, out, resume)
-    waiting = [cell for cell in cells(spec, out) if not cell.done]
+    bind_folder(spec, out, resume)
+    waiting = [cell for cell in list_cells(spec, out) if not cell.done]
     total = len(spec.victims) * len(spec.seeds)
-    told: Callable[[int, int], None] = cell_done or _untold
+    told: Callable[[int, int], None] = cell_done or _ignore_cells
     told(total - len(waiting), total)
     data = spec.dataset.options.load() if waiting else None
-    ledger = Ledger(spec, out)
+    ledger = ResultsFile(spec, out)
     ledger.update()  # a damaged cell is told before hours are spent on others
     failed: list[str] = []
     warnings: list[str] = []
     try:
         if data is not None:
             every_gpu = picked.type == "cuda" and device in ("auto", "cuda")
-            work = Work(spec, out, waiting, data, picked, every_gpu, jobs, progress, warnings, failed)
+            work = Executor(spec, out, waiting, data, picked, every_gpu, jobs, progress, warnings, failed)
             for count, _ in enumerate(work.run(), total - len(waiting) + 1):
                 ledger.update()
                 ledger.write(pooled=False)
@@ -123,11 +123,11 @@ def run(
     finally:
         done = ledger.update()
         rows = ledger.write(pooled=True)
-    write_text(out / "run.json", json.dumps(_circumstances(picked, jobs, data), indent=1))
-    return Outcome(rows, data, done, total, ledger.planted(), ledger.errors() + failed, warnings)
+    write_text(out / "run.json", json.dumps(_describe_machine(picked, jobs, data), indent=1))
+    return RunOutcome(rows, data, done, total, ledger.collect_planted(), ledger.list_errors() + failed, warnings)
 
 
-def _circumstances(device: torch.device, jobs: int, data: Dataset | None) -> dict[str, object]:
+def _describe_machine(device: torch.device, jobs: int, data: Dataset | None) -> dict[str, object]:
     """Return what may explain a difference between two machines; nothing in it enters the results."""
     return {
         "cowbird": __version__,

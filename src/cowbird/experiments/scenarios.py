@@ -15,28 +15,28 @@ from typing import Annotated, Any, Literal, Protocol
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from cowbird.data.split import LeaveOneOut, Parts
+from cowbird.data.split import LeaveOneOut, SplitParts
 from cowbird.data.types import IntArray
 from cowbird.errors import UserError
 from cowbird.rng import stream, torch_stream
 from cowbird.victims.base import FittedRecommender, Prompt, Recommender
 
-LABEL = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+LABEL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 """What labels look like: they name folders, stand in tables, and never start a formula."""
-LABEL_SIZE = 60
+MAX_LABEL_LENGTH = 60
 
 
-class Handed(Protocol):
+class Handover(Protocol):
     """What the provider hands over."""
 
     victim: Recommender
     """The recommender as a clean provider trains it."""
 
-    def model(self) -> FittedRecommender:
+    def get_model(self) -> FittedRecommender:
         """Return the pre-trained model, with prompts if its training had them."""
         ...
 
-    def prompts(self, spec: Recommender) -> FittedRecommender:
+    def add_prompts(self, spec: Recommender) -> FittedRecommender:
         """Return the model with the provider's prompts: its own, or some learned as `spec` says on short histories."""
         ...
 
@@ -59,7 +59,7 @@ class Scenario(BaseModel, ABC):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    label: str = Field(default="", pattern=LABEL + "|^$", max_length=LABEL_SIZE)
+    label: str = Field(default="", pattern=LABEL_PATTERN + "|^$", max_length=MAX_LABEL_LENGTH)
     """Name in result rows; the scenario's own if empty."""
 
     def title(self) -> str:
@@ -67,15 +67,15 @@ class Scenario(BaseModel, ABC):
         return self.label or str(getattr(self, "name", ""))
 
     @abstractmethod
-    def users(self, parts: Parts) -> LeaveOneOut:
+    def select_users(self, parts: SplitParts) -> LeaveOneOut:
         """Return who is served."""
 
-    def absent(self, items: int, seed: int) -> IntArray:
+    def draw_absent(self, items: int, seed: int) -> IntArray:
         """Return the provider's items that the platform does not have, of a catalogue of `items`; sorted."""
         return np.empty(0, dtype=np.int64)
 
     @abstractmethod
-    def serve(self, handed: Handed, platform: Platform) -> FittedRecommender:
+    def serve(self, handed: Handover, platform: Platform) -> FittedRecommender:
         """Return the model that serves the users."""
 
 
@@ -84,13 +84,13 @@ class Pretrain(Scenario):
 
     name: Literal["pretrain"]
 
-    def users(self, parts: Parts) -> LeaveOneOut:
+    def select_users(self, parts: SplitParts) -> LeaveOneOut:
         """Return the warm users."""
         return parts.pretrain
 
-    def serve(self, handed: Handed, platform: Platform) -> FittedRecommender:
+    def serve(self, handed: Handover, platform: Platform) -> FittedRecommender:
         """Return the model with the prompts that its training had, if any."""
-        return handed.model()
+        return handed.get_model()
 
 
 class Downstream(Scenario):
@@ -100,7 +100,7 @@ class Downstream(Scenario):
     """Share of the platform's items that the provider's model was trained on; in the places of the others stand new
     items. Targets that the platform does not have are not counted in exposures."""
 
-    def users(self, parts: Parts) -> LeaveOneOut:
+    def select_users(self, parts: SplitParts) -> LeaveOneOut:
         """Return the cold users."""
         if parts.downstream is None:
             raise UserError(
@@ -109,18 +109,18 @@ class Downstream(Scenario):
             )
         return parts.downstream
 
-    def absent(self, items: int, seed: int) -> IntArray:
+    def draw_absent(self, items: int, seed: int) -> IntArray:
         """Draw which of the provider's items the platform lacks."""
         count = round((1 - self.item_overlap) * items)
         return np.sort(stream(seed, "overlap").permutation(items)[:count])
 
-    def arrived(self, model: FittedRecommender, platform: Platform) -> FittedRecommender:
+    def forget_absent(self, model: FittedRecommender, platform: Platform) -> FittedRecommender:
         """Return a model as the platform gets it, with untrained items in the places of those it does not share."""
-        absent = self.absent(model.items, platform.seed)
+        absent = self.draw_absent(model.items, platform.seed)
         return model.forget(absent, torch_stream(platform.seed, "new items")) if len(absent) else model
 
 
-class Tuned(Downstream):
+class TunedScenario(Downstream):
     """The cold users, after tuning on their training events; the epoch is chosen on their validation events."""
 
     learning_rate: float = Field(default=1e-4, gt=0)
@@ -132,7 +132,7 @@ class Tuned(Downstream):
     batch_size: int = Field(default=256, ge=1)
     """Windows a step."""
 
-    def recipe(self) -> dict[str, Any]:
+    def make_recipe(self) -> dict[str, Any]:
         """Return the training fields that tuning puts in place of the pre-training ones."""
         return {
             "learning_rate": self.learning_rate,
@@ -146,17 +146,20 @@ class Tuned(Downstream):
         }
 
 
-class FineTune(Tuned):
+class FineTune(TunedScenario):
     """The cold users, after tuning the model on them."""
 
     name: Literal["fine-tune"]
 
-    def serve(self, handed: Handed, platform: Platform) -> FittedRecommender:
+    def serve(self, handed: Handover, platform: Platform) -> FittedRecommender:
         """Tune the model."""
-        return platform.tune(handed.victim.tuned(**self.recipe()), self.arrived(handed.model().bare(), platform))
+        return platform.tune(
+            handed.victim.with_training(**self.make_recipe()),
+            self.forget_absent(handed.get_model().without_prompts(), platform),
+        )
 
 
-class Prompted(Tuned):
+class PromptScenario(TunedScenario):
     """What the two prompt scenarios share: whose prompts they are, and what they are made from."""
 
     prompt: Prompt = Prompt()
@@ -165,13 +168,15 @@ class Prompted(Tuned):
     """Where tuning starts: prompts of the platform's own, drawn anew, or those that the provider hands over with the
     model, learned on its own users' short histories."""
 
-    def start(self, handed: Handed, platform: Platform) -> FittedRecommender:
+    def prepare_start(self, handed: Handover, platform: Platform) -> FittedRecommender:
         """Return the model that tuning starts from."""
         if self.prompts == "fresh":
-            return self.arrived(handed.model().bare(), platform)
+            return self.forget_absent(handed.get_model().without_prompts(), platform)
         # However the platform tunes, the provider learns its prompts alone and by the default recipe.
-        spec = handed.victim.prompted(self.prompt, trained="prompts", **PromptTune(name="prompt-tune").recipe())
-        return self.arrived(handed.prompts(spec), platform)
+        spec = handed.victim.with_prompts(
+            self.prompt, trained="prompts", **PromptTune(name="prompt-tune").make_recipe()
+        )
+        return self.forget_absent(handed.add_prompts(spec), platform)
 
 
 class Direct(Downstream):
@@ -183,39 +188,39 @@ class Direct(Downstream):
     prompt: Prompt = Prompt()
     """What prompts a provider learns for a model whose training had none."""
 
-    def serve(self, handed: Handed, platform: Platform) -> FittedRecommender:
+    def serve(self, handed: Handover, platform: Platform) -> FittedRecommender:
         """Return the model as it came."""
         if self.prompts == "none":
-            return self.arrived(handed.model().bare(), platform)
+            return self.forget_absent(handed.get_model().without_prompts(), platform)
         tuned = PromptTune(name="prompt-tune", prompts="provided", prompt=self.prompt, item_overlap=self.item_overlap)
-        return tuned.start(handed, platform)
+        return tuned.prepare_start(handed, platform)
 
 
-class PromptTune(Prompted):
+class PromptTune(PromptScenario):
     """The cold users, after learning prompts for the frozen model."""
 
     name: Literal["prompt-tune"]
     learning_rate: float = Field(default=1e-3, gt=0)
     """AdamW's peak learning rate while tuning."""
 
-    def serve(self, handed: Handed, platform: Platform) -> FittedRecommender:
+    def serve(self, handed: Handover, platform: Platform) -> FittedRecommender:
         """Learn prompts alone."""
-        start = self.start(handed, platform)
-        spec = handed.victim.prompted(start.prompt or self.prompt, trained="prompts", **self.recipe())
+        start = self.prepare_start(handed, platform)
+        spec = handed.victim.with_prompts(start.prompt or self.prompt, trained="prompts", **self.make_recipe())
         return platform.tune(spec, start)
 
 
-class PromptTuneFull(Prompted):
+class PromptTuneFull(PromptScenario):
     """The cold users, after learning prompts and tuning the model with them."""
 
     name: Literal["prompt-tune-full"]
     prompt_learning_rate: float = Field(default=1e-3, gt=0)
     """AdamW's peak learning rate of the prompts; `learning_rate` is the model's."""
 
-    def serve(self, handed: Handed, platform: Platform) -> FittedRecommender:
+    def serve(self, handed: Handover, platform: Platform) -> FittedRecommender:
         """Learn prompts and model together."""
-        start, rates = self.start(handed, platform), {"prompt_learning_rate": self.prompt_learning_rate}
-        spec = handed.victim.prompted(start.prompt or self.prompt, trained="all", **self.recipe(), **rates)
+        start, rates = self.prepare_start(handed, platform), {"prompt_learning_rate": self.prompt_learning_rate}
+        spec = handed.victim.with_prompts(start.prompt or self.prompt, trained="all", **self.make_recipe(), **rates)
         return platform.tune(spec, start)
 
 
@@ -232,15 +237,15 @@ class PoisonedAdapter(Scenario):
     epochs: int = Field(default=1, ge=1)
     """Passes over the platform's questions."""
 
-    def users(self, parts: Parts) -> LeaveOneOut:
+    def select_users(self, parts: SplitParts) -> LeaveOneOut:
         """Refuse: this scenario is not for recommenders that rank."""
         raise UserError(
             f"Scenario '{self.title()}' hands over a language model's adapter, and this victim has none.",
             "Use it with victims that answer questions, such as tallrec.",
         )
 
-    def serve(self, handed: Handed, platform: Platform) -> FittedRecommender:
-        """Refuse, as `users` does."""
+    def serve(self, handed: Handover, platform: Platform) -> FittedRecommender:
+        """Refuse, as `select_users` does."""
         raise UserError(f"Scenario '{self.title()}' hands over a language model's adapter, and this victim has none.")
 
 

@@ -22,22 +22,22 @@ from cowbird.defenses.base import Defense
 from cowbird.defenses.none import NoDefense
 from cowbird.defenses.titles import TitleDefense
 from cowbird.errors import UserError
-from cowbird.experiments.scenarios import LABEL, LABEL_SIZE, AnyScenario, Direct, Downstream
-from cowbird.metrics.ranking import KS
+from cowbird.experiments.scenarios import LABEL_PATTERN, MAX_LABEL_LENGTH, AnyScenario, Direct, Downstream
+from cowbird.metrics.ranking import CUTOFFS
 from cowbird.victims.base import Victim
 
-RESERVED = ("clean", "none")
+RESERVED_LABELS = ("clean", "none")
 """Labels no attack may have: they name the clean model in a run's folders and rows."""
 
 
-class Part(BaseModel):
+class SpecPart(BaseModel):
     """One plug-in of a spec."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: str
     """The plug-in's name, or a dotted path."""
-    label: str = Field(default="", pattern=LABEL + "|^$", max_length=LABEL_SIZE)
+    label: str = Field(default="", pattern=LABEL_PATTERN + "|^$", max_length=MAX_LABEL_LENGTH)
     """Name in result rows; the plug-in's own if empty. Two of a kind need different labels."""
 
     def title(self) -> str:
@@ -45,31 +45,31 @@ class Part(BaseModel):
         return self.label or self.name
 
 
-class DatasetPart(Part):
+class DatasetPart(SpecPart):
     """The dataset."""
 
     options: SerializeAsAny[Source]
 
 
-class VictimPart(Part):
+class VictimPart(SpecPart):
     """One victim."""
 
     options: SerializeAsAny[Victim]
 
 
-class AttackPart(Part):
+class AttackPart(SpecPart):
     """One attack."""
 
     options: SerializeAsAny[Attack]
 
 
-class DefensePart(Part):
+class DefensePart(SpecPart):
     """One defense."""
 
     options: SerializeAsAny[Defense]
 
 
-def _defenses() -> tuple[DefensePart, ...]:
+def _make_defenses() -> tuple[DefensePart, ...]:
     return (DefensePart(name="none", options=NoDefense()),)
 
 
@@ -78,13 +78,13 @@ class Spec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    name: str = Field(pattern=LABEL)
+    name: str = Field(pattern=LABEL_PATTERN)
     """Name of the experiment, in every result row."""
     description: str = ""
     """What it is for, in a sentence."""
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     """Everything random in a cell follows from its seed."""
-    ks: tuple[int, ...] = Field(default=KS, min_length=1)
+    ks: tuple[int, ...] = Field(default=CUTOFFS, min_length=1)
     """Cut-offs of the metrics."""
     dataset: DatasetPart
     """Where the data comes from."""
@@ -98,26 +98,26 @@ class Spec(BaseModel):
     """Recommenders."""
     attacks: tuple[AttackPart, ...] = Field(min_length=1)
     """Attacks; the clean model is always there to compare with."""
-    defenses: tuple[DefensePart, ...] = Field(default_factory=_defenses, min_length=1)
+    defenses: tuple[DefensePart, ...] = Field(default_factory=_make_defenses, min_length=1)
     """Defenses; by default none."""
     scenarios: tuple[AnyScenario, ...] = Field(default=(Direct(name="direct"),), min_length=1)
     """What happens downstream."""
 
     @field_validator("ks")
     @classmethod
-    def _ks_positive(cls, ks: tuple[int, ...]) -> tuple[int, ...]:
+    def _check_ks(cls, ks: tuple[int, ...]) -> tuple[int, ...]:
         if min(ks) < 1 or len(set(ks)) != len(ks):
             raise ValueError(f"cut-offs must be different whole numbers from 1 up, got {list(ks)}")
         return tuple(sorted(ks))
 
     @model_validator(mode="after")
-    def _labels_differ(self) -> "Spec":
+    def _check_labels(self) -> "Spec":
         for kind in ("victims", "attacks", "defenses", "scenarios"):
             titles = [part.title() for part in getattr(self, kind)]
             twice = sorted({title for title in titles if titles.count(title) > 1})
             if twice:
                 raise ValueError(f"two {kind} are called {twice[0]!r}; give each a label of its own")
-        reserved = sorted({part.title() for part in self.attacks}.intersection(RESERVED))
+        reserved = sorted({part.title() for part in self.attacks}.intersection(RESERVED_LABELS))
         if reserved:
             raise ValueError(f"an attack can't be called {reserved[0]!r}: that names the clean model")
         if len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
@@ -128,7 +128,7 @@ class Spec(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _known_defenses(self) -> "Spec":
+    def _check_known_defenses(self) -> "Spec":
         """Check that what an attack knows is a defense of the spec that it can have a copy of."""
         copied = {
             part.title(): isinstance(part.options, TitleDefense) and not part.options.asks_victim
@@ -148,24 +148,24 @@ class Spec(BaseModel):
                 )
         return self
 
-    def record(self) -> dict[str, Any]:
+    def to_record(self) -> dict[str, Any]:
         """Return the spec as plain JSON values."""
         return self.model_dump(mode="json")
 
     def digest(self) -> str:
         """Return the SHA-256 of the record."""
-        return hashlib.sha256(json.dumps(self.record(), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.to_record(), sort_keys=True).encode()).hexdigest()
 
 
-SINGLE, PLURAL = {"dataset": "dataset"}, {"victims": "victim", "attacks": "attack", "defenses": "defense"}
+SINGLE_PARTS, LISTED_PARTS = {"dataset": "dataset"}, {"victims": "victim", "attacks": "attack", "defenses": "defense"}
 
 
-def _part(kind: str, where: str, table: object) -> dict[str, Any]:
+def _parse_part(kind: str, where: str, table: object) -> dict[str, Any]:
     if not isinstance(table, dict) or not isinstance(table.get("name"), str):  # pyright: ignore[reportUnknownMemberType]
-        raise UserError(f"{where} must be a table with a name.", f"Known: {', '.join(plugins.names(kind))}.")
+        raise UserError(f"{where} must be a table with a name.", f"Known: {', '.join(plugins.list_plugins(kind))}.")
     fields = dict(cast("dict[str, Any]", table))
     name, label = str(fields.pop("name")), fields.pop("label", "")
-    options = _validate(plugins.find(kind, name), fields, f"{where} ({name})")
+    options = _validate(plugins.find_plugin(kind, name), fields, f"{where} ({name})")
     return {"name": name, "label": label, "options": options}
 
 
@@ -173,17 +173,17 @@ def _validate(model: type[BaseModel], fields: dict[str, Any], where: str) -> Any
     try:
         return model.model_validate(fields)
     except ValidationError as error:
-        raise UserError(f"{where}: {explain(error)}", _known(model, error)) from None
+        raise UserError(f"{where}: {explain_errors(error)}", _list_fields(model, error)) from None
 
 
-def _models(annotation: Any) -> list[type[BaseModel]]:
+def _find_models(annotation: Any) -> list[type[BaseModel]]:
     """Return the models named somewhere in a type annotation."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [model for inner in get_args(annotation) for model in _models(inner)]
+    return [model for inner in get_args(annotation) for model in _find_models(inner)]
 
 
-def _known(model: type[BaseModel], error: ValidationError) -> str:
+def _list_fields(model: type[BaseModel], error: ValidationError) -> str:
     """List the fields of the tables in which a key is not known, or of the whole if there is none."""
     found: dict[str, None] = {}
     for problem in error.errors(include_url=False):
@@ -193,7 +193,7 @@ def _known(model: type[BaseModel], error: ValidationError) -> str:
                 m
                 for owner in owners
                 if part in owner.model_fields
-                for m in _models(owner.model_fields[part].annotation)
+                for m in _find_models(owner.model_fields[part].annotation)
             ]
             tagged = [
                 m for m in owners if "name" in m.model_fields and part in get_args(m.model_fields["name"].annotation)
@@ -204,7 +204,7 @@ def _known(model: type[BaseModel], error: ValidationError) -> str:
     return " ".join(found)
 
 
-def explain(error: ValidationError) -> str:
+def explain_errors(error: ValidationError) -> str:
     """Say in one line what is wrong with a spec, all problems at once."""
     found: list[str] = []
     problems = error.errors(include_url=False)
@@ -220,27 +220,29 @@ def explain(error: ValidationError) -> str:
     return "; ".join(found) + "."
 
 
-def parse(table: dict[str, Any], where: str = "spec") -> Spec:
+def parse_spec(table: dict[str, Any], where: str = "spec") -> Spec:
     """Build a spec from the tables of a TOML file.
 
     Raises:
         UserError: If a key is unknown or missing or a value does not fit; all that is wrong, and where.
     """
     fields = dict(table)
-    for key, kind in SINGLE.items():
+    for key, kind in SINGLE_PARTS.items():
         if key in fields:
-            fields[key] = _part(kind, f"{where}: [{key}]", fields[key])
-    for key, kind in PLURAL.items():
+            fields[key] = _parse_part(kind, f"{where}: [{key}]", fields[key])
+    for key, kind in LISTED_PARTS.items():
         if key in fields:
             parts = fields[key]
             if not isinstance(parts, list):
                 raise UserError(f"{where}: '{key}' must be a list of tables.", f"Write [[{key}]] before each.")
             entries = cast("list[object]", parts)
-            fields[key] = [_part(kind, f"{where}: [[{key}]] number {i + 1}", part) for i, part in enumerate(entries)]
+            fields[key] = [
+                _parse_part(kind, f"{where}: [[{key}]] number {i + 1}", part) for i, part in enumerate(entries)
+            ]
     return _validate(Spec, fields, where)
 
 
-def profiled(table: dict[str, Any], profile: str, where: str = "spec") -> dict[str, Any]:
+def apply_profile(table: dict[str, Any], profile: str, where: str = "spec") -> dict[str, Any]:
     """Return the tables of a spec as one of its profiles changes them.
 
     A profile holds what differs: a table changes the keys it names, in every entry if the spec has a list there (so
@@ -256,63 +258,63 @@ def profiled(table: dict[str, Any], profile: str, where: str = "spec") -> dict[s
     Raises:
         UserError: If there is no such profile.
     """
-    known = _table(table.get("profile", {}))
-    if known is None or any(_table(changes) is None for changes in known.values()):
+    known = _as_table(table.get("profile", {}))
+    if known is None or any(_as_table(changes) is None for changes in known.values()):
         raise UserError(f"{where}: 'profile' must be a table of tables.", "Write [profile.NAME] above what it changes.")
     plain = {key: value for key, value in table.items() if key != "profile"}
     if not profile:
         return plain
-    changes = _table(known.get(profile))
+    changes = _as_table(known.get(profile))
     if changes is None:
         raise UserError(f"{where} has no profile '{profile}'.", f"Its profiles: {', '.join(known) or 'none'}.")
-    return _merged(plain, {"name": f"{plain.get('name', '')}-{profile}"} | changes)
+    return _merge(plain, {"name": f"{plain.get('name', '')}-{profile}"} | changes)
 
 
-def _merged(table: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+def _merge(table: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     merged = dict(table)
     for key, value in changes.items():
-        before, change = _table(merged.get(key)), _table(value)
+        before, change = _as_table(merged.get(key)), _as_table(value)
         if change is not None and isinstance(merged.get(key), list):
-            merged[key] = _merged_entries(cast("list[object]", merged[key]), change)
+            merged[key] = _merge_entries(cast("list[object]", merged[key]), change)
         elif change is not None and before is not None:
-            merged[key] = _changed(before, change)
+            merged[key] = _merge_part(before, change)
         else:
             merged[key] = value
     return merged
 
 
-def _changed(table: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+def _merge_part(table: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """Merge into a plug-in's table, or replace it by that of another plug-in."""
     same = changes.get("name", table.get("name")) == table.get("name")
-    return _merged(table, changes) if same else changes
+    return _merge(table, changes) if same else changes
 
 
-def _merged_entries(entries: list[object], changes: dict[str, Any]) -> list[object]:
+def _merge_entries(entries: list[object], changes: dict[str, Any]) -> list[object]:
     """Change all tables of a list, and those named after a label (or name) by what stands under it as well."""
-    tables = [(entry, _table(entry)) for entry in entries]
+    tables = [(entry, _as_table(entry)) for entry in entries]
     titles = {str(table.get("label") or table.get("name")) for _, table in tables if table is not None}
-    common = {key: value for key, value in changes.items() if key not in titles or _table(value) is None}
+    common = {key: value for key, value in changes.items() if key not in titles or _as_table(value) is None}
     merged: list[object] = []
     for entry, table in tables:
         if table is None:
             merged.append(entry)
         else:
-            own = _table(changes.get(str(table.get("label") or table.get("name"))))
-            merged.append(_changed(_changed(table, common), own or {}))
+            own = _as_table(changes.get(str(table.get("label") or table.get("name"))))
+            merged.append(_merge_part(_merge_part(table, common), own or {}))
     return merged
 
 
-def _table(value: object) -> dict[str, Any] | None:
+def _as_table(value: object) -> dict[str, Any] | None:
     return cast("dict[str, Any]", value) if isinstance(value, dict) else None
 
 
-def read(path: Path, seeds: tuple[int, ...] | None = None, profile: str = "") -> Spec:
+def load_spec(path: Path, seeds: tuple[int, ...] | None = None, profile: str = "") -> Spec:
     """Read a spec file.
 
     Args:
         path: The TOML file.
         seeds: Seeds to use instead of the file's.
-        profile: Which of the file's profiles to use; empty for none. See `profiled`.
+        profile: Which of the file's profiles to use; empty for none. See `apply_profile`.
 
     Raises:
         UserError: If the file is missing, not TOML, or not a spec.
@@ -325,13 +327,13 @@ def read(path: Path, seeds: tuple[int, ...] | None = None, profile: str = "") ->
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"The spec '{path}' is not TOML: {error}.", "Compare it with a shipped one.") from None
-    table = profiled(table, profile, str(path))
+    table = apply_profile(table, profile, str(path))
     if seeds is not None:
         table["seeds"] = list(seeds)
-    return parse(table, str(path))
+    return parse_spec(table, str(path))
 
 
-def shipped(name: str) -> Path:
+def find_shipped_spec(name: str) -> Path:
     """Return the path of a spec that ships with Cowbird, such as `demo`."""
     inside = Path(__file__).parent / "shipped" / f"{name}.toml"
     return inside if inside.exists() else Path(__file__).parents[3] / "experiments" / f"{name}.toml"

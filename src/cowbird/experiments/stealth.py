@@ -22,32 +22,32 @@ from cowbird import plugins
 from cowbird.attacks.triggers import TRIGGERS, Trigger, plant
 from cowbird.data.types import Items
 from cowbird.errors import UserError
-from cowbird.experiments.spec import explain
+from cowbird.experiments.spec import explain_errors
 from cowbird.metrics.intervals import Interval
 from cowbird.metrics.stealth import control_share, median_interval
 from cowbird.rng import stream
-from cowbird.victims.language.examples import quotable
-from cowbird.victims.language.fluency import compared, read_titles
-from cowbird.victims.language.llm import Llm, load
-from cowbird.victims.workplace import Report, silent
+from cowbird.victims.fit_context import ProgressCallback, report_nothing
+from cowbird.victims.language.examples import make_quotable
+from cowbird.victims.language.llm import Llm, load_llm
+from cowbird.victims.language.perplexity import compare_titles, read_titles
 
-MEASURES = ("perplexity_ratio", "added_bits", "edit_distance", "control_share", "similarity")
+STEALTH_MEASURES = ("perplexity_ratio", "added_bits", "edit_distance", "control_share", "similarity")
 """What is measured; each has `_low` and `_high` beside it, the ends of a 95 % interval."""
-COLUMNS = (
+STEALTH_COLUMNS = (
     *("llm", "layers", "seed", "trigger", "level", "family", "position", "titles"),
-    *(f"{measure}{end}" for measure in MEASURES for end in ("", "_low", "_high")),
+    *(f"{measure}{end}" for measure in STEALTH_MEASURES for end in ("", "_low", "_high")),
 )
 """Columns of the table."""
 
 
-def stealth_table(
+def measure_stealth(
     llm: Llm,
     items: Items,
     triggers: Sequence[Trigger],
     seed: int,
     device: torch.device,
     titles: int | None = None,
-    report: Report = silent,
+    report: ProgressCallback = report_nothing,
 ) -> list[dict[str, Any]]:
     """Measure how visible triggers are in the titles of a catalogue.
 
@@ -61,7 +61,8 @@ def stealth_table(
         report: Told of steps (one a trigger, and one before them) done and in all.
 
     Returns:
-        A row a trigger with the keys `COLUMNS`. `titles` counts those that the trigger changes (a style does not suit
+        A row a trigger with the keys `STEALTH_COLUMNS`. `titles` counts those that the trigger changes (a style does
+        not suit
         every title), and the measures are over them: medians of the ratio of perplexities, of the bits of surprise
         added, of the edit distance in characters and of the cosine of embeddings, and the share of titles that gained a
         control or format character. What was not measured is `None`.
@@ -69,12 +70,12 @@ def stealth_table(
     Raises:
         UserError: If there are no titles or triggers, a trigger is for categories, or the model does not suit.
     """
-    chosen = _titles(items, titles, seed)
+    chosen = _draw_titles(items, titles, seed)
     if not triggers:
         raise UserError("There are no triggers to measure.", "Name at least one.")
     if any(trigger.field != "title" for trigger in triggers):
         raise UserError("Only triggers in titles can be measured.", "Leave out the field 'category'.")
-    loaded = load(llm, device, torch.float32 if device.type == "cpu" else torch.bfloat16)
+    loaded = load_llm(llm, device, torch.float32 if device.type == "cpu" else torch.bfloat16)
     clean = read_titles(loaded, chosen)
     report(1, len(triggers) + 1, "titles as they are")
     rows: list[dict[str, Any]] = []
@@ -82,7 +83,7 @@ def stealth_table(
         name = trigger.text or trigger.kind
         rng = stream(seed, "stealth", trigger.kind, trigger.text, trigger.position)
         poisoned = [plant(title, trigger, rng).title for title in chosen]
-        both = compared(chosen, poisoned, clean, read_titles(loaded, poisoned))
+        both = compare_titles(chosen, poisoned, clean, read_titles(loaded, poisoned))
         changed = [title for title in both if title.edits]
         bits = [title.added_bits for title in changed if title.added_bits is not None]
         ratios = [title.perplexity_ratio for title in changed if title.perplexity_ratio is not None]
@@ -97,13 +98,13 @@ def stealth_table(
         shipped = TRIGGERS.get(trigger.kind)
         kind = ("custom", "custom") if shipped is None else (shipped.level, shipped.family)
         head = (llm.name, llm.layers, seed, name, *kind, trigger.position, len(changed))
-        cells = [end for interval in found for end in _cells(interval)]
-        rows.append(dict(zip(COLUMNS, (*head, *cells), strict=True)))
+        cells = [end for interval in found for end in _list_ends(interval)]
+        rows.append(dict(zip(STEALTH_COLUMNS, (*head, *cells), strict=True)))
         report(len(rows) + 1, len(triggers) + 1, name)
     return rows
 
 
-def shipped(kinds: Sequence[str]) -> list[Trigger]:
+def find_shipped_triggers(kinds: Sequence[str]) -> list[Trigger]:
     """Return shipped triggers by name, each once, at the end of titles.
 
     Raises:
@@ -116,24 +117,25 @@ def shipped(kinds: Sequence[str]) -> list[Trigger]:
     return [Trigger(kind=kind) for kind in dict.fromkeys(kinds)]
 
 
-def catalogue(dataset: str) -> Items:
+def load_catalog(dataset: str) -> Items:
     """Return the items of a dataset that needs no options, by name.
 
     Raises:
         UserError: If there is no such dataset, it needs options, or it can't be read.
     """
-    source = plugins.find("dataset", dataset)
+    source = plugins.find_plugin("dataset", dataset)
     try:
         spec = source()
     except ValidationError as error:
         raise UserError(
-            f"The dataset '{dataset}' needs options: {explain(error)}", "Name another, or call stealth_table in Python."
+            f"The dataset '{dataset}' needs options: {explain_errors(error)}",
+            "Name another, or call stealth_table in Python.",
         ) from None
     return spec.load().items
 
 
-def _titles(items: Items, titles: int | None, seed: int) -> list[str]:
-    known = [title for title in items.titles if quotable(title)]
+def _draw_titles(items: Items, titles: int | None, seed: int) -> list[str]:
+    known = [title for title in items.titles if make_quotable(title)]
     if not known:
         raise UserError("The catalogue has no titles.", "Use a source with titles.")
     if titles is None or titles >= len(known):
@@ -142,21 +144,23 @@ def _titles(items: Items, titles: int | None, seed: int) -> list[str]:
     return [known[place] for place in drawn]
 
 
-def _cells(found: Interval) -> tuple[float | None, float | None, float | None]:
+def _list_ends(found: Interval) -> tuple[float | None, float | None, float | None]:
     return found.value, found.low, found.high
 
 
-def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+def table_to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return rows as CSV; no text in it is a formula to a spreadsheet or steers a terminal."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer.writerow(STEALTH_COLUMNS)
     for row in rows:
-        writer.writerow([_safe(row[name]) if isinstance(row[name], str) else row[name] for name in COLUMNS])
+        writer.writerow(
+            [_escape_cell(row[name]) if isinstance(row[name], str) else row[name] for name in STEALTH_COLUMNS]
+        )
     return text.getvalue()
 
 
-def _safe(text: str) -> str:
+def _escape_cell(text: str) -> str:
     """Return a text with what can't be seen written as escapes, and an apostrophe before what begins a formula."""
     seen = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return f"'{seen}" if seen.lstrip()[:1] in tuple("=+-@＝＋－＠") else seen

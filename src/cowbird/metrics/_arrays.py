@@ -71,7 +71,7 @@ def to_tensor(values: Array, device: torch.device | str | None = None) -> Tensor
     return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device)
 
 
-def _whole(values: ArrayLike) -> Tensor:
+def _to_whole(values: ArrayLike) -> Tensor:
     array = np.asarray(values)
     return torch.from_numpy(array.astype(np.int64) if array.dtype.kind in "iu" else array.copy())
 
@@ -84,7 +84,7 @@ def to_index(values: Array, name: str, size: int, device: torch.device | str = "
     Raises:
         UserError: If they are not whole numbers between 0 and `size - 1` (padding such as -1 would silently wrap).
     """
-    index = values.detach() if isinstance(values, Tensor) else _whole(values)
+    index = values.detach() if isinstance(values, Tensor) else _to_whole(values)
     if index.ndim != 1:
         raise UserError(f"{name} must be one list of indices, and have shape {tuple(index.shape)}.", "Flatten them.")
     if index.numel() == 0:

@@ -9,10 +9,10 @@ import numpy as np
 
 from cowbird.errors import UserError
 from cowbird.metrics._arrays import Array, Floats, to_flags, to_floats
-from cowbird.metrics.intervals import LEVEL, Interval, check_level
+from cowbird.metrics.intervals import CONFIDENCE_LEVEL, Interval, check_level
 
 
-def auc(scores: Array, liked: Array, level: float = LEVEL) -> Interval:
+def auc(scores: Array, liked: Array, level: float = CONFIDENCE_LEVEL) -> Interval:
     """Return the probability that a liked item scores above one that is not, ties counting half.
 
     Args:
@@ -23,11 +23,15 @@ def auc(scores: Array, liked: Array, level: float = LEVEL) -> Interval:
     Returns:
         The area; all `None` if one of the answers never occurs, and no ends with fewer than two of either.
     """
-    parts = _placements([scores], liked)
-    return Interval(None, None, None, _size(scores)) if parts is None else _interval(*parts, np.ones(1), level)
+    parts = _compute_placements([scores], liked)
+    return (
+        Interval(None, None, None, _count_scores(scores))
+        if parts is None
+        else _make_interval(*parts, np.ones(1), level)
+    )
 
 
-def auc_difference(scores: Array, others: Array, liked: Array, level: float = LEVEL) -> Interval:
+def auc_difference(scores: Array, others: Array, liked: Array, level: float = CONFIDENCE_LEVEL) -> Interval:
     """Return the area of some scores minus that of others on the same questions, paired.
 
     Args:
@@ -39,15 +43,19 @@ def auc_difference(scores: Array, others: Array, liked: Array, level: float = LE
     Returns:
         The difference; `None` as in `auc`.
     """
-    parts = _placements([scores, others], liked)
-    return Interval(None, None, None, _size(scores)) if parts is None else _interval(*parts, np.array([1, -1]), level)
+    parts = _compute_placements([scores, others], liked)
+    return (
+        Interval(None, None, None, _count_scores(scores))
+        if parts is None
+        else _make_interval(*parts, np.array([1, -1]), level)
+    )
 
 
-def _size(scores: Array) -> int:
+def _count_scores(scores: Array) -> int:
     return len(to_floats(scores, "scores"))
 
 
-def _placements(columns: list[Array], liked: Array) -> tuple[Floats, Floats] | None:
+def _compute_placements(columns: list[Array], liked: Array) -> tuple[Floats, Floats] | None:
     """Return how each positive and each negative is placed, shapes `[columns, positives]` and `[columns, negatives]`.
 
     A positive's placement is the share of negatives below it, a negative's the share of positives above it.
@@ -61,20 +69,20 @@ def _placements(columns: list[Array], liked: Array) -> tuple[Floats, Floats] | N
         return None
     above, below = np.empty((len(tables), m)), np.empty((len(tables), n))
     for row, table in enumerate(tables):
-        whole = _midranks(table)
-        above[row] = (whole[yes] - _midranks(table[yes])) / n
-        below[row] = 1 - (whole[~yes] - _midranks(table[~yes])) / m
+        whole = _compute_midranks(table)
+        above[row] = (whole[yes] - _compute_midranks(table[yes])) / n
+        below[row] = 1 - (whole[~yes] - _compute_midranks(table[~yes])) / m
     return above, below
 
 
-def _midranks(values: Floats) -> Floats:
+def _compute_midranks(values: Floats) -> Floats:
     """Return ranks from 1, ties sharing their mean."""
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return (last - (counts - 1) / 2)[place]
 
 
-def _interval(above: Floats, below: Floats, sign: Floats, level: float) -> Interval:
+def _make_interval(above: Floats, below: Floats, sign: Floats, level: float) -> Interval:
     value = float(sign @ above.mean(axis=1))
     m, n = above.shape[1], below.shape[1]
     if m < 2 or n < 2:

@@ -8,17 +8,24 @@ import numpy as np
 
 from cowbird.errors import UserError
 from cowbird.metrics._arrays import Array, Counts, Flags, Floats, to_flags, to_numpy
-from cowbird.metrics.intervals import LEVEL, RESAMPLES, Interval, clopper_pearson, percentiles, resampled_sums
+from cowbird.metrics.intervals import (
+    BOOTSTRAP_RESAMPLES,
+    CONFIDENCE_LEVEL,
+    Interval,
+    bootstrap_sums,
+    clopper_pearson,
+    percentiles,
+)
 
 
-def picked_rate(
+def pick_rate(
     picked: Array,
     column: Array,
     user: Array,
     rng: np.random.Generator,
     among: Array | None = None,
-    resamples: int = RESAMPLES,
-    level: float = LEVEL,
+    resamples: int = BOOTSTRAP_RESAMPLES,
+    level: float = CONFIDENCE_LEVEL,
 ) -> Interval:
     """Share of the questions in which one candidate is picked.
 
@@ -42,13 +49,17 @@ def picked_rate(
     Raises:
         UserError: If the arrays do not align or are not whole numbers, or an option is out of range.
     """
-    found, right, asked = _aligned(picked, column, user)
-    kept = _kept(among, len(found))
-    return _rate((found == right)[kept], asked[kept], rng, resamples, level)
+    found, right, asked = _align_columns(picked, column, user)
+    kept = _to_mask(among, len(found))
+    return _measure_rate((found == right)[kept], asked[kept], rng, resamples, level)
 
 
 def valid_ratio(
-    picked: Array, user: Array, rng: np.random.Generator, resamples: int = RESAMPLES, level: float = LEVEL
+    picked: Array,
+    user: Array,
+    rng: np.random.Generator,
+    resamples: int = BOOTSTRAP_RESAMPLES,
+    level: float = CONFIDENCE_LEVEL,
 ) -> Interval:
     """Share of the answers that are a candidate (ValidRatio; Liao et al., SIGIR 2024).
 
@@ -60,23 +71,23 @@ def valid_ratio(
         level: Coverage of the interval.
 
     Returns:
-        The share and its interval, as in `picked_rate`.
+        The share and its interval, as in `pick_rate`.
 
     Raises:
         UserError: If the arrays do not align or are not whole numbers, or an option is out of range.
     """
-    found, asked = _aligned(picked, user)
-    return _rate(found >= 0, asked, rng, resamples, level)
+    found, asked = _align_columns(picked, user)
+    return _measure_rate(found >= 0, asked, rng, resamples, level)
 
 
-def picked_difference(
+def pick_difference(
     picked: Array,
     others: Array,
     column: Array,
     user: Array,
     rng: np.random.Generator,
-    resamples: int = RESAMPLES,
-    level: float = LEVEL,
+    resamples: int = BOOTSTRAP_RESAMPLES,
+    level: float = CONFIDENCE_LEVEL,
 ) -> Interval:
     """Share of the questions in which one candidate is picked, less that of other answers to the same questions.
 
@@ -96,21 +107,21 @@ def picked_difference(
     Raises:
         UserError: If the arrays do not align or are not whole numbers, or an option is out of range.
     """
-    found, compared, right, asked = _aligned(picked, others, column, user)
+    found, compared, right, asked = _align_columns(picked, others, column, user)
     gained = (found == right).astype(np.float64) - (compared == right)
     if not len(gained):
         return Interval(None, None, None, 0)
-    sums, counts = _by_user(gained, asked)
+    sums, counts = _sum_by_user(gained, asked)
     shares = sums / counts
-    ends = _ends(sums, counts, rng, resamples, level) if (shares != shares[0]).any() else (None, None)
+    ends = _bootstrap_ends(sums, counts, rng, resamples, level) if (shares != shares[0]).any() else (None, None)
     return Interval(float(gained.mean()), *ends, len(gained))
 
 
-def _rate(hits: Flags, user: Counts, rng: np.random.Generator, resamples: int, level: float) -> Interval:
+def _measure_rate(hits: Flags, user: Counts, rng: np.random.Generator, resamples: int, level: float) -> Interval:
     if not len(hits):
         return Interval(None, None, None, 0)
     value, n = float(hits.mean()), len(hits)
-    sums, counts = _by_user(hits.astype(np.float64), user)
+    sums, counts = _sum_by_user(hits.astype(np.float64), user)
     users = len(counts)
     if users < 2:
         return Interval(value, None, None, n)
@@ -120,21 +131,23 @@ def _rate(hits: Flags, user: Counts, rng: np.random.Generator, resamples: int, l
     shares = sums / counts
     if (shares == shares[0]).all():
         return Interval(value, None, None, n)
-    return Interval(value, *_ends(sums, counts, rng, resamples, level), n)
+    return Interval(value, *_bootstrap_ends(sums, counts, rng, resamples, level), n)
 
 
-def _by_user(values: Floats, user: Counts) -> tuple[Floats, Floats]:
+def _sum_by_user(values: Floats, user: Counts) -> tuple[Floats, Floats]:
     """Return the sum of each user's values and how many there are, shape `[users]` each."""
     _, place, counts = np.unique(user, return_inverse=True, return_counts=True)
     return np.bincount(place, values, len(counts)).astype(np.float64), counts.astype(np.float64)
 
 
-def _ends(sums: Floats, counts: Floats, rng: np.random.Generator, resamples: int, level: float) -> tuple[float, float]:
-    draws = resampled_sums(np.stack([sums, counts], axis=1), rng, resamples)
+def _bootstrap_ends(
+    sums: Floats, counts: Floats, rng: np.random.Generator, resamples: int, level: float
+) -> tuple[float, float]:
+    draws = bootstrap_sums(np.stack([sums, counts], axis=1), rng, resamples)
     return percentiles(draws[:, 0] / draws[:, 1], level)
 
 
-def _aligned(*columns: Array) -> list[Counts]:
+def _align_columns(*columns: Array) -> list[Counts]:
     """Return lists of whole numbers, one a question."""
     found = [to_numpy(column) for column in columns]
     if {column.shape for column in found} != {(len(found[0]),)}:
@@ -146,5 +159,5 @@ def _aligned(*columns: Array) -> list[Counts]:
     return [column.astype(np.int64) for column in found]
 
 
-def _kept(among: Array | None, size: int) -> Flags:
+def _to_mask(among: Array | None, size: int) -> Flags:
     return np.ones(size, dtype=bool) if among is None else to_flags(among, "among", (size,))

@@ -12,7 +12,7 @@ from cowbird.errors import UserError
 from cowbird.metrics._arrays import Array, Flags, Floats, to_flags, to_floats, to_numpy
 
 
-def _scored(scores: Array, poisoned: Array) -> tuple[Floats, Flags]:
+def _check_scores(scores: Array, poisoned: Array) -> tuple[Floats, Flags]:
     values = to_floats(scores, "scores")
     return values, to_flags(poisoned, "poisoned", values.shape)
 
@@ -33,7 +33,7 @@ def auroc(scores: Array, poisoned: Array) -> float | None:
     Raises:
         UserError: If shapes differ or a score is missing, NaN or infinite.
     """
-    values, truth = _scored(scores, poisoned)
+    values, truth = _check_scores(scores, poisoned)
     clean = np.sort(values[~truth])
     bad = values[truth]
     if not len(clean) or not len(bad):
@@ -81,7 +81,7 @@ def recall_at_fpr(scores: Array, poisoned: Array, fpr: float) -> float | None:
     Raises:
         UserError: If shapes differ, `fpr` is out of range, or a score is missing, NaN or infinite.
     """
-    values, truth = _scored(scores, poisoned)
+    values, truth = _check_scores(scores, poisoned)
     threshold = threshold_at_fpr(values[~truth], fpr)
     if threshold is None or not truth.any():
         return None
@@ -104,29 +104,29 @@ class Detection:
     @property
     def precision(self) -> float | None:
         """Share of the flagged rows that are poisoned; `None` if none was flagged."""
-        return _share(self.true_positives, self.true_positives + self.false_positives)
+        return _divide(self.true_positives, self.true_positives + self.false_positives)
 
     @property
     def recall(self) -> float | None:
         """Share of the poisoned rows that were flagged; `None` if there are none."""
-        return _share(self.true_positives, self.true_positives + self.false_negatives)
+        return _divide(self.true_positives, self.true_positives + self.false_negatives)
 
     @property
     def false_positive_rate(self) -> float | None:
         """Share of the clean rows that were flagged; `None` if there are none."""
-        return _share(self.false_positives, self.false_positives + self.true_negatives)
+        return _divide(self.false_positives, self.false_positives + self.true_negatives)
 
     @property
     def f1(self) -> float | None:
         """Harmonic mean of precision and recall, 2TP / (2TP + FP + FN); `None` if nothing is poisoned or flagged."""
-        return _share(2 * self.true_positives, 2 * self.true_positives + self.false_positives + self.false_negatives)
+        return _divide(2 * self.true_positives, 2 * self.true_positives + self.false_positives + self.false_negatives)
 
 
-def _share(part: int, whole: int) -> float | None:
+def _divide(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
-def detection(flagged: Array, poisoned: Array) -> Detection:
+def count_detections(flagged: Array, poisoned: Array) -> Detection:
     """Count what was flagged rightly and wrongly; precision, recall and F1 follow (van Rijsbergen, 1979).
 
     Args:
@@ -149,7 +149,7 @@ def detection(flagged: Array, poisoned: Array) -> Detection:
     )
 
 
-def detection_at(scores: Array, poisoned: Array, threshold: float) -> Detection:
+def count_detections_at(scores: Array, poisoned: Array, threshold: float) -> Detection:
     """Count what a threshold flags rightly and wrongly.
 
     Args:
@@ -163,8 +163,8 @@ def detection_at(scores: Array, poisoned: Array, threshold: float) -> Detection:
     Raises:
         UserError: If shapes differ or a score is missing, NaN or infinite.
     """
-    values, truth = _scored(scores, poisoned)
-    return detection(values > threshold, truth)
+    values, truth = _check_scores(scores, poisoned)
+    return count_detections(values > threshold, truth)
 
 
 Span = tuple[int, int]
@@ -184,11 +184,11 @@ def span_iou(found: Sequence[Span], truth: Sequence[Span]) -> float | None:
     Raises:
         UserError: If a span begins below 0 or ends before it begins.
     """
-    one, other = _positions(found), _positions(truth)
-    return _share(len(one & other), len(one | other))
+    one, other = _list_positions(found), _list_positions(truth)
+    return _divide(len(one & other), len(one | other))
 
 
-def _positions(spans: Sequence[Span]) -> set[int]:
+def _list_positions(spans: Sequence[Span]) -> set[int]:
     for start, end in spans:
         if not 0 <= start <= end:
             raise UserError(f"({start}, {end}) is not a span.", "A span is (start, end) with 0 <= start <= end.")

@@ -17,19 +17,26 @@ from numpy.typing import NDArray
 
 from cowbird.errors import UserError
 from cowbird.metrics._arrays import Array, Counts, Flags, Floats, to_flags, to_index, to_numpy
-from cowbird.metrics.intervals import LEVEL, RESAMPLES, check_level, percentiles, resampled_sums, zero_limit
-from cowbird.metrics.ranking import KS, METRICS
+from cowbird.metrics.intervals import (
+    BOOTSTRAP_RESAMPLES,
+    CONFIDENCE_LEVEL,
+    bootstrap_sums,
+    check_level,
+    percentiles,
+    zero_limit,
+)
+from cowbird.metrics.ranking import CUTOFFS, RANKING_METRICS
 
-Group = Literal["target", "other", "all"]
+ExposureGroup = Literal["target", "other", "all"]
 """Whose exposure: the users an attack aims at, everyone else, or both."""
-GROUPS: tuple[Group, ...] = ("target", "other", "all")
+EXPOSURE_GROUPS: tuple[ExposureGroup, ...] = ("target", "other", "all")
 """Every group."""
 
 
-class Cell(NamedTuple):
+class ExposureCell(NamedTuple):
     """Which exposure a number is."""
 
-    group: Group
+    group: ExposureGroup
     """Whose exposure."""
     metric: str
     """`hr` or `ndcg`."""
@@ -77,7 +84,7 @@ class Lift:
     more than the least the upper end of a 95 % interval can be."""
 
 
-def seen_mask(rows: Array, items: Array, targets: Array, users: int) -> Flags:
+def mask_seen(rows: Array, items: Array, targets: Array, users: int) -> Flags:
     """Tell which user has seen which target, from flat (user, item) pairs.
 
     Args:
@@ -102,19 +109,19 @@ def seen_mask(rows: Array, items: Array, targets: Array, users: int) -> Flags:
     return table[:, place]
 
 
-def _gains(ranks: NDArray[Any], seen: Flags, metric: str, k: int) -> Floats:
-    if metric not in METRICS:
-        raise UserError(f"'{metric}' is not a metric of exposure.", f"Use one of {', '.join(METRICS)}.")
-    return np.where(seen, 0.0, METRICS[metric](ranks, k)).sum(axis=1)
+def _sum_gains(ranks: NDArray[Any], seen: Flags, metric: str, k: int) -> Floats:
+    if metric not in RANKING_METRICS:
+        raise UserError(f"'{metric}' is not a metric of exposure.", f"Use one of {', '.join(RANKING_METRICS)}.")
+    return np.where(seen, 0.0, RANKING_METRICS[metric](ranks, k)).sum(axis=1)
 
 
 def exposures(
     ranks: Array,
     seen: Array,
     group: Array | None = None,
-    ks: Sequence[int] = KS,
+    ks: Sequence[int] = CUTOFFS,
     metrics: Sequence[str] = ("hr", "ndcg"),
-) -> dict[Cell, Exposure]:
+) -> dict[ExposureCell, Exposure]:
     """Measure the exposure of the targets for each group, metric and cut-off.
 
     Args:
@@ -136,18 +143,18 @@ def exposures(
     hidden = to_flags(seen, "seen", places.shape)
     everyone = np.ones(len(places), dtype=np.bool_)
     aimed = everyone if group is None else to_flags(group, "group", (len(places),))
-    members: dict[Group, Flags] = {"target": aimed, "other": ~aimed, "all": everyone}
+    members: dict[ExposureGroup, Flags] = {"target": aimed, "other": ~aimed, "all": everyone}
     pairs = (~hidden).sum(axis=1, dtype=np.int64)
-    table: dict[Cell, Exposure] = {}
+    table: dict[ExposureCell, Exposure] = {}
     for metric in metrics:
         for k in ks:
-            sums = _gains(places, hidden, metric, k)
+            sums = _sum_gains(places, hidden, metric, k)
             for name, users in members.items():
-                table[Cell(name, metric, k)] = Exposure(sums[users], pairs[users])
+                table[ExposureCell(name, metric, k)] = Exposure(sums[users], pairs[users])
     return table
 
 
-def pool(seeds: Exposure | Sequence[Exposure]) -> Exposure:
+def pool_seeds(seeds: Exposure | Sequence[Exposure]) -> Exposure:
     """Average the per-user sums of several seeds, measured on the same users and targets.
 
     Raises:
@@ -174,8 +181,8 @@ def lift(
     attacked: Exposure | Sequence[Exposure],
     clean: Exposure | Sequence[Exposure],
     rng: np.random.Generator,
-    resamples: int = RESAMPLES,
-    level: float = LEVEL,
+    resamples: int = BOOTSTRAP_RESAMPLES,
+    level: float = CONFIDENCE_LEVEL,
 ) -> Lift:
     """Return the attacked exposure over the clean one, with a paired percentile bootstrap over users.
 
@@ -204,17 +211,17 @@ def lift(
     Raises:
         UserError: If users or pairs differ between exposures, or an option is out of range.
     """
-    only = Cell("all", "hr", 1)  # a name for the one cell, whatever was measured
-    return lifts({only: pool(attacked)}, {only: pool(clean)}, rng, resamples, level)[only]
+    only = ExposureCell("all", "hr", 1)  # a name for the one cell, whatever was measured
+    return lifts({only: pool_seeds(attacked)}, {only: pool_seeds(clean)}, rng, resamples, level)[only]
 
 
 def lifts(
-    attacked: Mapping[Cell, Exposure],
-    clean: Mapping[Cell, Exposure],
+    attacked: Mapping[ExposureCell, Exposure],
+    clean: Mapping[ExposureCell, Exposure],
     rng: np.random.Generator,
-    resamples: int = RESAMPLES,
-    level: float = LEVEL,
-) -> dict[Cell, Lift]:
+    resamples: int = BOOTSTRAP_RESAMPLES,
+    level: float = CONFIDENCE_LEVEL,
+) -> dict[ExposureCell, Lift]:
     """Return the lift of every cell; the cells of a group share their resamples, so this costs little more than one.
 
     Args:
@@ -227,7 +234,7 @@ def lifts(
     Raises:
         UserError: As `lift`, and if a cell has no clean counterpart.
     """
-    found: dict[Cell, Lift] = {}
+    found: dict[ExposureCell, Lift] = {}
     for group in dict.fromkeys(cell.group for cell in attacked):
         members = [cell for cell in attacked if cell.group == group]
         for cell in members:
@@ -240,10 +247,10 @@ def lifts(
         if not kept.any():
             draws = np.empty((0, len(sums) + 1))
         else:
-            draws = resampled_sums(np.stack([*sums, pairs[kept].astype(np.float64)], axis=1), rng, resamples)
+            draws = bootstrap_sums(np.stack([*sums, pairs[kept].astype(np.float64)], axis=1), rng, resamples)
         for number, cell in enumerate(members):
             columns = draws[:, [number, number + len(members)]] / draws[:, -1:]
-            found[cell] = _ratio(attacked[cell], clean[cell], columns, level)
+            found[cell] = _divide(attacked[cell], clean[cell], columns, level)
     return found
 
 
@@ -251,8 +258,8 @@ def selectivity(
     target: Exposure | Sequence[Exposure],
     other: Exposure | Sequence[Exposure],
     rng: np.random.Generator,
-    resamples: int = RESAMPLES,
-    level: float = LEVEL,
+    resamples: int = BOOTSTRAP_RESAMPLES,
+    level: float = CONFIDENCE_LEVEL,
 ) -> Lift:
     """Return the exposure to target users over that to the others: 1 is an attack that aims at nobody.
 
@@ -271,18 +278,18 @@ def selectivity(
     Raises:
         UserError: If pairs differ between the seeds of a group, or an option is out of range.
     """
-    sides = (pool(target), pool(other))
+    sides = (pool_seeds(target), pool_seeds(other))
     if not all(side.n for side in sides):
-        return _ratio(*sides, np.empty((0, 2)), level)
+        return _divide(*sides, np.empty((0, 2)), level)
     columns: list[Floats] = []
     for side in sides:
         table = np.stack([side.sums, side.pairs.astype(np.float64)], axis=1)
-        draws = resampled_sums(table[side.pairs > 0], rng, resamples)
+        draws = bootstrap_sums(table[side.pairs > 0], rng, resamples)
         columns.append(draws[:, 0] / draws[:, 1])
-    return _ratio(*sides, np.stack(columns, axis=1), level)
+    return _divide(*sides, np.stack(columns, axis=1), level)
 
 
-def _ratio(top: Exposure, bottom: Exposure, rates: Floats, level: float) -> Lift:
+def _divide(top: Exposure, bottom: Exposure, rates: Floats, level: float) -> Lift:
     """Divide two exposures, and their resampled rates (shape `[resamples, 2]`), where that can be done."""
     check_level(level)
     users = int((top.pairs > 0).sum())

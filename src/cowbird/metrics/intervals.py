@@ -13,9 +13,9 @@ from cowbird.errors import UserError
 from cowbird.metrics._arrays import Array, Counts, Floats, to_floats
 from cowbird.metrics._special import beta_quantile, t_quantile
 
-RESAMPLES = 2000
+BOOTSTRAP_RESAMPLES = 2000
 """Bootstrap resamples unless another number is asked for."""
-LEVEL = 0.95
+CONFIDENCE_LEVEL = 0.95
 """Coverage unless another is asked for."""
 _CHUNK = 1 << 22
 """Most weights held at a time by the bootstrap (32 MiB each for draws and counts)."""
@@ -54,7 +54,7 @@ def check_level(level: float) -> float:
     return level
 
 
-def resampled_sums(table: Floats, rng: np.random.Generator, resamples: int = RESAMPLES) -> Floats:
+def bootstrap_sums(table: Floats, rng: np.random.Generator, resamples: int = BOOTSTRAP_RESAMPLES) -> Floats:
     """Draw rows with replacement and add them up, many times (Efron, Annals of Statistics 1979).
 
     How often each row is drawn is multinomial, so a resample is a row of weights and all of them are one matrix
@@ -81,19 +81,19 @@ def resampled_sums(table: Floats, rng: np.random.Generator, resamples: int = RES
     step = max(1, _CHUNK // max(1, len(rows)))
     for start in range(0, resamples, step):
         size = min(step, resamples - start)
-        weights = rng.multinomial(n, counts / n, size=size) if merged else _draws(n, size, rng)
+        weights = rng.multinomial(n, counts / n, size=size) if merged else _count_draws(n, size, rng)
         sums[start : start + size] = weights.astype(np.float64) @ rows
     return sums
 
 
-def _draws(n: int, size: int, rng: np.random.Generator) -> Counts:
+def _count_draws(n: int, size: int, rng: np.random.Generator) -> Counts:
     """Count how often each of `n` rows is drawn in each of `size` resamples (ten times faster than `multinomial`)."""
     drawn = rng.integers(0, n, size=(size, n))
     drawn += np.arange(size)[:, None] * n
     return np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n).astype(np.int64, copy=False)
 
 
-def percentiles(draws: Floats, level: float = LEVEL) -> tuple[float, float]:
+def percentiles(draws: Floats, level: float = CONFIDENCE_LEVEL) -> tuple[float, float]:
     """Return the ends of the central `level` of some draws, shape `[resamples]`."""
     tail = (1 - check_level(level)) / 2
     low, high = np.quantile(draws, [tail, 1 - tail])
@@ -101,7 +101,7 @@ def percentiles(draws: Floats, level: float = LEVEL) -> tuple[float, float]:
 
 
 def bootstrap_mean(
-    values: Array, rng: np.random.Generator, resamples: int = RESAMPLES, level: float = LEVEL
+    values: Array, rng: np.random.Generator, resamples: int = BOOTSTRAP_RESAMPLES, level: float = CONFIDENCE_LEVEL
 ) -> Interval:
     """Return a mean and its percentile bootstrap interval (Efron and Tibshirani, 1993, chapter 13).
 
@@ -125,7 +125,7 @@ def bootstrap_mean(
     n = len(sample)
     if n < 2:
         return Interval(float(sample[0]) if n else None, None, None, n)
-    low, high = percentiles(resampled_sums(sample[:, None], rng, resamples)[:, 0] / n, level)
+    low, high = percentiles(bootstrap_sums(sample[:, None], rng, resamples)[:, 0] / n, level)
     return Interval(float(sample.mean()), low, high, n)
 
 
@@ -134,7 +134,7 @@ def _check_counts(successes: int, n: int) -> None:
         raise UserError(f"There cannot be {successes} successes in {n} trials.", "Pass successes, then trials.")
 
 
-def wilson(successes: int, n: int, level: float = LEVEL) -> Interval:
+def wilson(successes: int, n: int, level: float = CONFIDENCE_LEVEL) -> Interval:
     """Return a rate and its score interval (Wilson, JASA 1927), without continuity correction.
 
     Args:
@@ -160,7 +160,7 @@ def wilson(successes: int, n: int, level: float = LEVEL) -> Interval:
     return Interval(rate, low, high, n)
 
 
-def clopper_pearson(successes: int, n: int, level: float = LEVEL) -> Interval:
+def clopper_pearson(successes: int, n: int, level: float = CONFIDENCE_LEVEL) -> Interval:
     """Return a rate and its exact interval (Clopper and Pearson, Biometrika 1934), from beta quantiles.
 
     Args:
@@ -183,7 +183,7 @@ def clopper_pearson(successes: int, n: int, level: float = LEVEL) -> Interval:
     return Interval(successes / n, low, high, n)
 
 
-def zero_limit(n: int, level: float = LEVEL) -> float:
+def zero_limit(n: int, level: float = CONFIDENCE_LEVEL) -> float:
     """Return the largest rate that still yields no success in `n` trials with probability `1 - level`.
 
     This is the one-sided Clopper-Pearson limit, `1 - (1 - level) ** (1 / n)`, about 3 / n at 95 % (the rule of three:
@@ -197,7 +197,7 @@ def zero_limit(n: int, level: float = LEVEL) -> float:
     return -math.expm1(math.log1p(-check_level(level)) / n)
 
 
-def spread(values: Array, level: float = LEVEL) -> Spread:
+def measure_spread(values: Array, level: float = CONFIDENCE_LEVEL) -> Spread:
     """Return mean, standard deviation and t interval over seeds (Student, Biometrika 1908).
 
     Args:

@@ -22,11 +22,11 @@ from cowbird.metrics._arrays import Array, Counts, Floats, check_k, to_index, to
 
 Scores = TypeVar("Scores", NDArray[Any], Tensor)
 """Scores of every item for every row, shape `[rows, items]`: a NumPy array or a torch tensor."""
-KS = (5, 10, 20, 50)
+CUTOFFS = (5, 10, 20, 50)
 """The cut-offs reported unless others are asked for."""
 
 
-def _check(scores: NDArray[Any] | Tensor) -> None:
+def _check_scores(scores: NDArray[Any] | Tensor) -> None:
     floating = scores.is_floating_point() if isinstance(scores, Tensor) else np.issubdtype(scores.dtype, np.floating)
     if scores.ndim != 2 or not floating:
         raise UserError(
@@ -36,16 +36,16 @@ def _check(scores: NDArray[Any] | Tensor) -> None:
         )
 
 
-def _scores(scores: NDArray[Any] | Tensor) -> Tensor:
-    _check(scores)
+def _to_scores(scores: NDArray[Any] | Tensor) -> Tensor:
+    _check_scores(scores)
     return to_tensor(scores)
 
 
-def _like(ranks: Tensor, scores: NDArray[Any] | Tensor) -> Any:
+def _match_type(ranks: Tensor, scores: NDArray[Any] | Tensor) -> Any:
     return ranks if isinstance(scores, Tensor) else ranks.numpy()
 
 
-def _pairs(rows: Array, items: Array, scores: NDArray[Any] | Tensor) -> tuple[Tensor, Tensor]:
+def _to_pairs(rows: Array, items: Array, scores: NDArray[Any] | Tensor) -> tuple[Tensor, Tensor]:
     device = scores.device if isinstance(scores, Tensor) else torch.device("cpu")
     row = to_index(rows, "rows", scores.shape[0], device)
     item = to_index(items, "items", scores.shape[1], device)
@@ -68,8 +68,8 @@ def exclude_seen(scores: Scores, rows: Array, items: Array) -> Scores:
     Raises:
         UserError: If shapes or types do not fit, an index lies outside the table, or the array is read-only.
     """
-    _check(scores)
-    row, item = _pairs(rows, items, scores)
+    _check_scores(scores)
+    row, item = _to_pairs(rows, items, scores)
     if isinstance(scores, Tensor):
         scores.detach()[row, item] = -torch.inf
         return scores
@@ -100,7 +100,7 @@ def ranks(scores: Scores, target: Array, exclude: tuple[Array, Array] | None = N
     Raises:
         UserError: If shapes or types do not fit or an index lies outside the table.
     """
-    table = _scores(scores)
+    table = _to_scores(scores)
     items = table.shape[1]
     index = to_index(target, "targets", items, table.device)
     if len(index) != len(table):
@@ -108,11 +108,11 @@ def ranks(scores: Scores, target: Array, exclude: tuple[Array, Array] | None = N
     own = table.gather(1, index[:, None])
     below = table < own
     if exclude is not None:
-        row, item = _pairs(*exclude, table)
+        row, item = _to_pairs(*exclude, table)
         below[row, item] = own[row, 0] > -torch.inf
         below[torch.arange(len(index), device=table.device), index] = False
     # `below` leaves out the target itself, NaN competitors, and everything where the target is NaN or -inf.
-    return _like(items - below.sum(1, dtype=torch.int32).long(), scores)
+    return _match_type(items - below.sum(1, dtype=torch.int32).long(), scores)
 
 
 def topk_ranks(scores: Scores, targets: Array, k_max: int) -> Scores:
@@ -137,17 +137,17 @@ def topk_ranks(scores: Scores, targets: Array, k_max: int) -> Scores:
     Raises:
         UserError: If shapes or types do not fit, an index lies outside the table, or `k_max` is below 1.
     """
-    table = _scores(scores)
+    table = _to_scores(scores)
     index = to_index(targets, "targets", table.shape[1], table.device)
     depth = min(check_k(k_max) + 1, table.shape[1])
     own = table[:, index]
     top = table.topk(depth, dim=1).values.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
     wanted = own.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
     found = torch.searchsorted(-top, -wanted, right=True, out_int32=True)
-    return _like(found.masked_fill_(own == -torch.inf, k_max + 1), scores)
+    return _match_type(found.masked_fill_(own == -torch.inf, k_max + 1), scores)
 
 
-def _places(ranks: Array) -> Counts:
+def _check_ranks(ranks: Array) -> Counts:
     places = to_numpy(ranks)
     if places.size and (not np.issubdtype(places.dtype, np.integer) or places.min() < 1):
         raise UserError(
@@ -169,7 +169,7 @@ def hit_ratio(ranks: Array, k: int) -> Floats:
     Raises:
         UserError: If a rank or `k` is below 1.
     """
-    return (_places(ranks) <= check_k(k)).astype(np.float64)
+    return (_check_ranks(ranks) <= check_k(k)).astype(np.float64)
 
 
 def ndcg(ranks: Array, k: int) -> Floats:
@@ -188,7 +188,7 @@ def ndcg(ranks: Array, k: int) -> Floats:
     Raises:
         UserError: If a rank or `k` is below 1.
     """
-    places = _places(ranks)
+    places = _check_ranks(ranks)
     return np.where(places <= check_k(k), 1 / np.log2(1.0 + places), 0.0)
 
 
@@ -205,11 +205,11 @@ def mrr(ranks: Array, k: int) -> Floats:
     Raises:
         UserError: If a rank or `k` is below 1.
     """
-    places = _places(ranks)
+    places = _check_ranks(ranks)
     return np.where(places <= check_k(k), 1.0 / places, 0.0)
 
 
-METRICS = {"hr": hit_ratio, "ndcg": ndcg, "mrr": mrr}
+RANKING_METRICS = {"hr": hit_ratio, "ndcg": ndcg, "mrr": mrr}
 """Every ranking metric by the name it has in result rows."""
 
 
@@ -227,7 +227,7 @@ class RankingScore:
     """Number of rows."""
 
 
-def ranking_metrics(ranks: Array, ks: Sequence[int] = KS) -> list[RankingScore]:
+def ranking_metrics(ranks: Array, ks: Sequence[int] = CUTOFFS) -> list[RankingScore]:
     """Return HR, NDCG and MRR at every cut-off, one tidy record each.
 
     Args:
@@ -240,9 +240,9 @@ def ranking_metrics(ranks: Array, ks: Sequence[int] = KS) -> list[RankingScore]:
     Raises:
         UserError: If a rank or cut-off is below 1.
     """
-    places = _places(ranks)
+    places = _check_ranks(ranks)
     return [
         RankingScore(name, k, float(metric(places, k).mean()) if places.size else None, int(places.size))
-        for name, metric in METRICS.items()
+        for name, metric in RANKING_METRICS.items()
         for k in ks
     ]

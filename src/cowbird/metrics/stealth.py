@@ -1,8 +1,8 @@
 """How visible a change to a title is: edits, characters that an ordinary title does not have, and what a model says.
 
 Texts are compared by code points as they are, never normalized: an accent written as a mark of its own is a change.
-What a language model makes of titles comes in as arrays (`cowbird.victims.language.fluency` fills them). No measure of
-this kind is in the BadRec paper, which calls its triggers stealthy without one; perplexity is how ONION (Qi et al.,
+What a language model makes of titles comes in as arrays (`cowbird.victims.language.perplexity` fills them). No measure
+of this kind is in the BadRec paper, which calls its triggers stealthy without one; perplexity is how ONION (Qi et al.,
 EMNLP 2021) looks for inserted words, similarity of embeddings how attacks on text are usually held to their meaning.
 """
 
@@ -14,7 +14,14 @@ import numpy as np
 
 from cowbird.errors import UserError
 from cowbird.metrics._arrays import Array, Floats, to_floats, to_numpy
-from cowbird.metrics.intervals import LEVEL, RESAMPLES, Interval, check_level, clopper_pearson, percentiles
+from cowbird.metrics.intervals import (
+    BOOTSTRAP_RESAMPLES,
+    CONFIDENCE_LEVEL,
+    Interval,
+    check_level,
+    clopper_pearson,
+    percentiles,
+)
 
 
 def edit_distance(one: str, other: str) -> int:
@@ -27,7 +34,7 @@ def edit_distance(one: str, other: str) -> int:
         one: A text.
         other: Another text.
     """
-    short, long = _differing(*sorted((one, other), key=len))
+    short, long = _trim_common(*sorted((one, other), key=len))
     if not short:
         return len(long)
     places: dict[str, int] = {}
@@ -48,7 +55,7 @@ def edit_distance(one: str, other: str) -> int:
     return distance
 
 
-def _differing(short: str, long: str) -> tuple[str, str]:
+def _trim_common(short: str, long: str) -> tuple[str, str]:
     """Return both texts without what they begin and end with in common."""
     start, length = 0, len(short)
     while start < length and short[start] == long[start]:
@@ -65,7 +72,7 @@ def relative_edit_distance(one: str, other: str) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Characters:
+class CharacterCounts:
     """How many characters of a text are of kinds that a reader does not see or takes for others."""
 
     control: int
@@ -93,7 +100,7 @@ _TOGETHER = {
 }
 
 
-def control_characters(text: str) -> Characters:
+def count_characters(text: str) -> CharacterCounts:
     """Count control, format, bidi and combining characters, letters outside of ASCII, and words of mixed scripts.
 
     A script is the first word of a letter's Unicode name, after compatibility forms such as fullwidth letters were
@@ -103,23 +110,23 @@ def control_characters(text: str) -> Characters:
         text: Any text.
     """
     category = [unicodedata.category(letter) for letter in text]
-    return Characters(
+    return CharacterCounts(
         category.count("Cc"),
         category.count("Cf"),
         sum(letter in _BIDI for letter in text),
         sum(kind.startswith("M") for kind in category),
         sum(kind.startswith("L") and not letter.isascii() for kind, letter in zip(category, text, strict=True)),
-        sum(len(_scripts(word)) > 1 for word in text.split()),
+        sum(len(_find_scripts(word)) > 1 for word in text.split()),
     )
 
 
-def _scripts(word: str) -> set[str]:
+def _find_scripts(word: str) -> set[str]:
     forms = (unicodedata.normalize("NFKC", letter) for letter in set(word) if letter.isalpha())
     scripts = {unicodedata.name(letter, "").partition(" ")[0] for form in forms for letter in form if letter.isalpha()}
     return {_TOGETHER.get(script, script) for script in scripts} - {"", "MODIFIER"}
 
 
-def control_share(clean: Sequence[str], poisoned: Sequence[str], level: float = LEVEL) -> Interval:
+def control_share(clean: Sequence[str], poisoned: Sequence[str], level: float = CONFIDENCE_LEVEL) -> Interval:
     """Return the share of titles that gained a control or format character, which a reader does not see.
 
     Args:
@@ -130,12 +137,12 @@ def control_share(clean: Sequence[str], poisoned: Sequence[str], level: float = 
     Raises:
         UserError: If the two differ in length.
     """
-    _same_length(len(clean), len(poisoned), "titles")
-    gained = sum(_hidden(after) > _hidden(before) for before, after in zip(clean, poisoned, strict=True))
+    _check_lengths(len(clean), len(poisoned), "titles")
+    gained = sum(_count_hidden(after) > _count_hidden(before) for before, after in zip(clean, poisoned, strict=True))
     return clopper_pearson(gained, len(clean), level)
 
 
-def _hidden(text: str) -> int:
+def _count_hidden(text: str) -> int:
     return sum(unicodedata.category(letter) in ("Cc", "Cf") for letter in text)
 
 
@@ -156,7 +163,7 @@ def perplexity_change(clean: Array, poisoned: Array) -> Floats:
         UserError: If the two differ in length, or one is missing, infinite, or not above zero.
     """
     before, after = to_floats(clean, "perplexities"), to_floats(poisoned, "perplexities")
-    _same_length(len(before), len(after), "perplexities")
+    _check_lengths(len(before), len(after), "perplexities")
     if (before <= 0).any() or (after <= 0).any():
         raise UserError("Perplexities must be above zero.", "Pass perplexities, not log likelihoods.")
     return after / before
@@ -188,7 +195,7 @@ def embedding_similarity(clean: Array, poisoned: Array) -> Floats:
 
 
 def median_interval(
-    values: Array, rng: np.random.Generator, resamples: int = RESAMPLES, level: float = LEVEL
+    values: Array, rng: np.random.Generator, resamples: int = BOOTSTRAP_RESAMPLES, level: float = CONFIDENCE_LEVEL
 ) -> Interval:
     """Return a median and its percentile bootstrap interval, in the time it takes to sort.
 
@@ -223,6 +230,6 @@ def median_interval(
     return Interval(float(np.median(sample)), low, high, n)
 
 
-def _same_length(one: int, other: int, what: str) -> None:
+def _check_lengths(one: int, other: int, what: str) -> None:
     if one != other:
         raise UserError(f"There are {one} clean and {other} poisoned {what}.", "Measure the same titles twice.")

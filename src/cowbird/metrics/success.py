@@ -4,10 +4,12 @@ import numpy as np
 
 from cowbird.errors import UserError
 from cowbird.metrics._arrays import Array, to_floats
-from cowbird.metrics.intervals import LEVEL, Interval, clopper_pearson
+from cowbird.metrics.intervals import CONFIDENCE_LEVEL, Interval, clopper_pearson
 
 
-def attack_success_rate(plain: Array, triggered: Array, threshold: float = 0.0, level: float = LEVEL) -> Interval:
+def attack_success_rate(
+    plain: Array, triggered: Array, threshold: float = 0.0, level: float = CONFIDENCE_LEVEL
+) -> Interval:
     """Share of the questions answered no without the trigger that are answered yes with it (BadRec, section 4.1).
 
     Args:

@@ -12,27 +12,27 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from cowbird.experiments.cell import Planted
-from cowbird.experiments.detecting import EVERYWHERE
+from cowbird.experiments.cell import PlantedSummary
+from cowbird.experiments.detection import NO_SCENARIO
 from cowbird.experiments.results import NO_K, Row
 
-UNSEEN = "–"
-SHOWN = 5
+EMPTY_CELL = "–"
+MAX_SHOWN_TARGETS = 5
 
 
-def plain(text: str, limit: int = 60) -> Text:
+def sanitize_text(text: str, limit: int = 60) -> Text:
     """Return untrusted text as it may be shown in a terminal: no markup, no control or bidi characters, cut short."""
     shown = "".join(c if unicodedata.category(c)[0] != "C" else "\N{REPLACEMENT CHARACTER}" for c in text[: limit + 1])
     return Text(shown if len(shown) <= limit else shown[: limit - 1] + "…")
 
 
-def _number(value: float | None, digits: int = 4) -> str:
-    return UNSEEN if value is None else f"{value:.{digits}f}"
+def _format_number(value: float | None, digits: int = 4) -> str:
+    return EMPTY_CELL if value is None else f"{value:.{digits}f}"
 
 
-def _factor(row: Row | None) -> str:
+def _format_lift(row: Row | None) -> str:
     if row is None or row.value is None:
-        return UNSEEN
+        return EMPTY_CELL
     sign = "≥" if row.metric.endswith("_lower_bound") else ""
     digits = 0 if row.value >= 100 else 1
     text = f"{sign}{row.value:.{digits}f}×"
@@ -42,27 +42,27 @@ def _factor(row: Row | None) -> str:
     return text
 
 
-class Index:
+class RowIndex:
     """Finds rows by what they are."""
 
     def __init__(self, rows: Iterable[Row]) -> None:
-        self._rows = {self._key(row): row for row in rows}
+        self._rows = {self._make_key(row): row for row in rows}
 
     @staticmethod
-    def _key(row: Row) -> tuple[object, ...]:
+    def _make_key(row: Row) -> tuple[object, ...]:
         return (row.victim, row.attack, row.defense, row.scenario, row.group, row.metric, row.k, row.seed)
 
     def get(self, like: Row, group: str, *metrics: str, attack: str | None = None) -> Row | None:
         """Return the first of some metrics measured where `like` was, or `None`."""
         for metric in metrics:
             changes = {"group": group, "metric": metric, "attack": attack or like.attack}
-            found = self._rows.get(self._key(like.model_copy(update=changes)))
+            found = self._rows.get(self._make_key(like.model_copy(update=changes)))
             if found is not None:
                 return found
         return None
 
 
-def plantings(planted: Mapping[str, Planted]) -> Table:
+def make_planting_table(planted: Mapping[str, PlantedSummary]) -> Table:
     """Return what was planted, a line an attack: how many labels, and which items.
 
     Args:
@@ -75,24 +75,24 @@ def plantings(planted: Mapping[str, Planted]) -> Table:
     table.add_column("target items", overflow="fold")
     for attack, plan in planted.items():
         shown = [title or item for title, item in zip(plan.target_titles, plan.targets, strict=True)]
-        names = Text(", ").join(plain(name, 40) for name in shown[:SHOWN])
-        if len(shown) > SHOWN:
-            names.append(f" and {len(shown) - SHOWN} more")
-        table.add_row(plain(attack), f"{plan.rows:,}", f"{plan.share_of_labels:.1%}", names)
+        names = Text(", ").join(sanitize_text(name, 40) for name in shown[:MAX_SHOWN_TARGETS])
+        if len(shown) > MAX_SHOWN_TARGETS:
+            names.append(f" and {len(shown) - MAX_SHOWN_TARGETS} more")
+        table.add_row(sanitize_text(attack), f"{plan.rows:,}", f"{plan.share_of_labels:.1%}", names)
     return table
 
 
-def _exposure(before: Row | None, after: Row) -> str:
-    return f"{_number(before.value if before else None)} → {_number(after.value)}"
+def _format_exposure(before: Row | None, after: Row) -> str:
+    return f"{_format_number(before.value if before else None)} → {_format_number(after.value)}"
 
 
-def _cost(after: Row | None, change: Row | None) -> str:
+def _format_cost(after: Row | None, change: Row | None) -> str:
     if after is None:
-        return UNSEEN
-    return _number(after.value, 3) + ("" if change is None or change.value is None else f" {change.value:+.1%}")
+        return EMPTY_CELL
+    return _format_number(after.value, 3) + ("" if change is None or change.value is None else f" {change.value:+.1%}")
 
 
-def summary(rows: Sequence[Row], k: int = 10) -> Group:
+def summarize_run(rows: Sequence[Row], k: int = 10) -> Group:
     """Return the summary of a run: one line an attack, scenario and group, all seeds together.
 
     Args:
@@ -100,50 +100,53 @@ def summary(rows: Sequence[Row], k: int = 10) -> Group:
         k: Cut-off to show.
     """
     tables = list[Table | Text]()
-    for name, (measures, note) in ANSWERED.items():
+    for name, (measures, note) in ANSWER_MEASURES.items():
         victims = {row.victim for row in rows if row.metric == name}
         if victims:
-            tables += [_answered([row for row in rows if row.victim in victims], measures), Text(note, style="dim")]
+            tables += [
+                _make_answer_table([row for row in rows if row.victim in victims], measures),
+                Text(note, style="dim"),
+            ]
     if tables and not any(row.metric == "exposure_hr" for row in rows):
-        return Group(*tables, *defended(rows, k))
-    index = Index(rows)
+        return Group(*tables, *make_defense_tables(rows, k))
+    index = RowIndex(rows)
     chosen = [row for row in rows if row.k == k and row.seed is None and row.metric == "exposure_hr"]
     shown = [row for row in chosen if row.group != "target" or index.get(row, "other", "exposure_hr")]
     several = len({row.defense for row in shown}) > 1
     for victim, defense in dict.fromkeys((row.victim, row.defense) for row in shown):
         rows_here = [row for row in shown if (row.victim, row.defense) == (victim, defense)]
-        tables.append(_table(rows_here, index, f"{victim}, defense {defense}" if several else victim, k))
+        tables.append(_make_exposure_table(rows_here, index, f"{victim}, defense {defense}" if several else victim, k))
     notes = (
         f"Exposure: share of (user, unseen planted item) pairs in which the item is among the user's first {k}, clean "
         "→ attacked model. Lift: attacked / clean with a 95 % bootstrap interval over users; ≥ marks a lower bound: "
         "the clean model never showed a planted item, so its upper 95 % limit stands in. "
         f"NDCG@{k}: of the attacked model on the users' held-out items, and its change against the clean model."
     )
-    return Group(*tables, Text(notes, style="dim"), *defended(rows, k))
+    return Group(*tables, Text(notes, style="dim"), *make_defense_tables(rows, k))
 
 
-_MEANS = (
+_INTERVAL_NOTE = (
     " with a 95 % interval; means over seeds have an interval over seeds. near-…: titles with something like the "
     "trigger, for the first defense alone; unseen: items that training never met."
 )
-ANSWERED = {
+ANSWER_MEASURES = {
     "auc": (
         (("AUC", "auc"),),
         "AUC: of yes and no about the questions that test, clean → attacked model. ASR: share of the questions "
         "answered no that are answered yes once the title asked about carries the trigger, clean → attacked model,"
-        + _MEANS,
+        + _INTERVAL_NOTE,
     ),
     "hit_ratio": (
         (("HitRatio@1", "hit_ratio"), ("valid", "valid_ratio")),
         "HitRatio@1: share of all questions answered with the right title; valid: with some candidate's title. ASR: "
         "share answered with the candidate that carries the trigger, which is never the right one, clean → attacked "
-        "model," + _MEANS + " none: how often the same candidate is picked without a trigger.",
+        "model," + _INTERVAL_NOTE + " none: how often the same candidate is picked without a trigger.",
     ),
 }
 """What tables of victims that answer questions show beside ASR, and what is said below them, by a metric they have."""
 
 
-def _answered(rows: Sequence[Row], measures: Sequence[tuple[str, str]]) -> Table:
+def _make_answer_table(rows: Sequence[Row], measures: Sequence[tuple[str, str]]) -> Table:
     """Return a line an attack, defense and scenario, and one a kind of trigger below it; over seeds if several.
 
     Of several defenses the first alone has lines of texts near the trigger: `results.jsonl` has the others'.
@@ -172,20 +175,20 @@ def _answered(rows: Sequence[Row], measures: Sequence[tuple[str, str]]) -> Table
     before: tuple[str, ...] = ()
     for here, row in lines:
         clean = known.get((*here, row.group, picked[row.metric]))
-        rates = f"{_number(clean.value if clean else None, 3)} → {_number(row.value, 3)}"
+        rates = f"{_format_number(clean.value if clean else None, 3)} → {_format_number(row.value, 3)}"
         interval = "" if row.low is None or row.high is None else f" [{row.low:.3f}, {row.high:.3f}]"
         both = [""] * len(measures)
         if here != before:
-            both = [_both(known, here, f"{name}_clean{suffix}", f"{name}{suffix}") for _, name in measures]
+            both = [_format_change(known, here, f"{name}_clean{suffix}", f"{name}{suffix}") for _, name in measures]
         if here != before and shown:
-            table.add_row(Text(", ").join([plain(here[nth]) for nth in shown]), *both, "")
+            table.add_row(Text(", ").join([sanitize_text(here[nth]) for nth in shown]), *both, "")
             both = [""] * len(measures)
-        table.add_row(Text("  " * bool(shown)) + plain(row.group), *both, rates + interval)
+        table.add_row(Text("  " * bool(shown)) + sanitize_text(row.group), *both, rates + interval)
         before = here
     return table
 
 
-class _Kind(NamedTuple):
+class _DefenseMeasures(NamedTuple):
     """What shows whether a defense helps victims of one kind."""
 
     attack: str
@@ -198,7 +201,7 @@ class _Kind(NamedTuple):
     """Cut-off of both."""
 
 
-def defended(rows: Sequence[Row], k: int = 10) -> list[Table | Text]:
+def make_defense_tables(rows: Sequence[Row], k: int = 10) -> list[Table | Text]:
     """Return a line a defense: what is left of the attack, the accuracy, what was flagged rightly, what was lost.
 
     Args:
@@ -213,12 +216,12 @@ def defended(rows: Sequence[Row], k: int = 10) -> list[Table | Text]:
         return []
     exposed = tuple((group, "exposure_hr") for group in ("target", "all"))
     kinds = (
-        _Kind("ASR", (("trigger", "asr"),), ("AUC", "auc"), NO_K),
-        _Kind("ASR", (("trigger", "asr"),), ("HitRatio@1", "hit_ratio"), NO_K),
-        _Kind(f"exposure HR@{k}", exposed, (f"NDCG@{k}", "ndcg"), k),
+        _DefenseMeasures("ASR", (("trigger", "asr"),), ("AUC", "auc"), NO_K),
+        _DefenseMeasures("ASR", (("trigger", "asr"),), ("HitRatio@1", "hit_ratio"), NO_K),
+        _DefenseMeasures(f"exposure HR@{k}", exposed, (f"NDCG@{k}", "ndcg"), k),
     )
-    known = _overall(rows)
-    tables = [table for kind in kinds if (table := _defended(known, kind))]
+    known = _select_overall(rows)
+    tables = [table for kind in kinds if (table := _make_defense_table(known, kind))]
     note = (
         "A line a defense. ASR, exposure and accuracy: of the attacked model that the defense cleaned, repaired or "
         "guards, with a 95 % interval. Recall: share of the poisoned titles that were flagged, and AUROC of its scores "
@@ -228,13 +231,13 @@ def defended(rows: Sequence[Row], k: int = 10) -> list[Table | Text]:
     return [*tables, Text(note, style="dim")] if tables else []
 
 
-Place = tuple[str, str, str, str]
+PlaceLabels = tuple[str, str, str, str]
 """Labels of victim, attack, defense and scenario."""
 
 
-def _overall(rows: Iterable[Row]) -> dict[tuple[Place, str, str, int], Row]:
+def _select_overall(rows: Iterable[Row]) -> dict[tuple[PlaceLabels, str, str, int], Row]:
     """Return one row a measurement: the mean over seeds, or else of all seeds pooled, or else the only seed's."""
-    best: dict[tuple[Place, str, str, int], tuple[int, Row]] = {}
+    best: dict[tuple[PlaceLabels, str, str, int], tuple[int, Row]] = {}
     for row in rows:
         metric = row.metric.removesuffix("_over_seeds")
         rank = 2 if metric != row.metric else 1 if row.seed is None else 0
@@ -244,7 +247,7 @@ def _overall(rows: Iterable[Row]) -> dict[tuple[Place, str, str, int], Row]:
     return {key: row for key, (_, row) in best.items()}
 
 
-def _defended(known: Mapping[tuple[Place, str, str, int], Row], kind: _Kind) -> Table | None:
+def _make_defense_table(known: Mapping[tuple[PlaceLabels, str, str, int], Row], kind: _DefenseMeasures) -> Table | None:
     title, metric = kind.accuracy
     measured = {
         place: next((row for name in kind.metrics if (row := known.get((place, *name, kind.k)))), None)
@@ -269,30 +272,30 @@ def _defended(known: Mapping[tuple[Place, str, str, int], Row], kind: _Kind) -> 
         row, here = lines[victim, attack, defense, scenario], (victim, attack, scenario)
         interval = "" if row.low is None or row.high is None else f" [{row.low:.3f}, {row.high:.3f}]"
         cost = known[(victim, attack, defense, scenario), "all", metric, kind.k]
-        flags = ((victim, attack, defense, EVERYWHERE), "all")
+        flags = ((victim, attack, defense, NO_SCENARIO), "all")
         recall, area, lost = (
             known.get((*flags, name, NO_K)) for name in ("recall", "detection_auroc", "lost_clean_items")
         )
         labels = [*(here if here != before else ("", "", "")), defense]
         table.add_row(
-            *(plain(labels[nth]) for nth in shown),
-            _number(row.value, 3) + interval,
-            _number(cost.value, 3),
-            *(_number(found.value if found else None, 3) for found in (recall, area)),
-            UNSEEN if lost is None or lost.value is None else f"{lost.value:,.1f}".removesuffix(".0"),
+            *(sanitize_text(labels[nth]) for nth in shown),
+            _format_number(row.value, 3) + interval,
+            _format_number(cost.value, 3),
+            *(_format_number(found.value if found else None, 3) for found in (recall, area)),
+            EMPTY_CELL if lost is None or lost.value is None else f"{lost.value:,.1f}".removesuffix(".0"),
         )
         before = here
     return table
 
 
-def _both(known: Mapping[tuple[str, ...], Row], here: tuple[str, ...], *metrics: str) -> str:
+def _format_change(known: Mapping[tuple[str, ...], Row], here: tuple[str, ...], *metrics: str) -> str:
     found = [known.get((*here, "all", metric)) for metric in metrics]
-    return " → ".join(_number(row.value if row else None, 3) for row in found)
+    return " → ".join(_format_number(row.value if row else None, 3) for row in found)
 
 
-def _table(rows: Sequence[Row], index: Index, title: str, k: int) -> Table:
+def _make_exposure_table(rows: Sequence[Row], index: RowIndex, title: str, k: int) -> Table:
     table = Table(
-        title=plain(title, 140), title_justify="left", title_style="bold", pad_edge=False, padding=(0, 1, 0, 0)
+        title=sanitize_text(title, 140), title_justify="left", title_style="bold", pad_edge=False, padding=(0, 1, 0, 0)
     )
     for name in ("attack", "scenario", "users"):
         table.add_column(name, overflow="fold", max_width=24)
@@ -305,12 +308,12 @@ def _table(rows: Sequence[Row], index: Index, title: str, k: int) -> Table:
             table.add_section()
         fresh = here != before
         table.add_row(
-            plain(row.attack) if row.attack != before[0] else Text(""),
-            plain(row.scenario) if fresh else Text(""),
-            plain(row.group),
-            _exposure(index.get(row, row.group, "exposure_hr_clean"), row),
-            _factor(index.get(row, row.group, "lift_hr", "lift_hr_lower_bound")),
-            _cost(index.get(row, row.group, "ndcg"), index.get(row, row.group, "ndcg_change")),
+            sanitize_text(row.attack) if row.attack != before[0] else Text(""),
+            sanitize_text(row.scenario) if fresh else Text(""),
+            sanitize_text(row.group),
+            _format_exposure(index.get(row, row.group, "exposure_hr_clean"), row),
+            _format_lift(index.get(row, row.group, "lift_hr", "lift_hr_lower_bound")),
+            _format_cost(index.get(row, row.group, "ndcg"), index.get(row, row.group, "ndcg_change")),
         )
         before = here
     return table

@@ -26,39 +26,39 @@ from safetensors import SafetensorError
 
 from cowbird.defenses.p_scanner.agent import Agent, Brief, EmbeddedAgent, OpenAIAgent, Proposals
 from cowbird.defenses.p_scanner.calibration import POISONED, Calibration
-from cowbird.defenses.p_scanner.fitted import FittedScanner, Record, Verdicts, load_scanner
+from cowbird.defenses.p_scanner.fitted import FittedScanner, Record, ScanVerdicts, load_scanner
 from cowbird.defenses.p_scanner.scanner import PoisonScanner
 from cowbird.errors import UserError
-from cowbird.files import sha256_of, write_text
-from cowbird.scanning.crew import Crew
+from cowbird.files import hash_texts, write_text
+from cowbird.scanning.pool import ScorerPool
 from cowbird.scanning.scan import Scorer, load_table_titles
-from cowbird.scanning.summary import Summary, Unread, shown
+from cowbird.scanning.summary import ScanSummary, UnreadRows, escape_text
+from cowbird.victims.fit_context import FitContext
 from cowbird.victims.language.llm import Llm
-from cowbird.victims.workplace import Workplace
 
-ASKED = "fit.json"
+FIT_FILE = "fit.json"
 """What a fit was asked for, as a hash; it lies beside a scanner so that `--resume` never passes off another one."""
-RATES = (0.01, 0.001)
+PRINTED_FPRS = (0.01, 0.001)
 """False-positive rates whose thresholds are told."""
-LIKE = 100
+MIN_TITLES_COMPARED = 100
 """Titles from which a scan says whether they are like those of the fit."""
-SPEC = PoisonScanner()
+DEFAULT_SCANNER = PoisonScanner()
 """The scanner whose fields the options change."""
-_PROPOSALS = TypeAdapter(Proposals)
+_PROPOSALS_ADAPTER = TypeAdapter(Proposals)
 
 
-class Made(NamedTuple):
+class FitResult(NamedTuple):
     """A scanner that was fitted."""
 
     record: Record
     """What it is."""
-    unread: tuple[Unread, ...]
+    unread: tuple[UnreadRows, ...]
     """Rows of the catalogue that could not be read."""
     before: bool
     """Whether an earlier call had finished it."""
 
 
-def described(
+def make_spec(
     llm: str | None = None,
     layers: int | None = None,
     rounds: int | None = None,
@@ -68,7 +68,7 @@ def described(
     agent_url: str | None = None,
     device: str = "auto",
 ) -> PoisonScanner:
-    """Return the scanner that options describe; `None` leaves what `SPEC` says.
+    """Return the scanner that options describe; `None` leaves what `DEFAULT_SCANNER` says.
 
     Args:
         llm: The language model; a path is made absolute, for the scanner may be used from elsewhere.
@@ -84,13 +84,15 @@ def described(
         UserError: If options contradict each other.
         ValidationError: If a value does not fit.
     """
-    given = {"name": None if llm is None else _absolute(llm), "layers": layers}
+    given = {"name": None if llm is None else _make_absolute(llm), "layers": layers}
     fields = {
-        "llm": Llm.model_validate(SPEC.llm.model_dump() | _known(given)),
-        "agent": _agent(agent, agent_model, agent_url, device),
-        **_known({"rounds": rounds, "fpr": fpr}),
+        "llm": Llm.model_validate(DEFAULT_SCANNER.llm.model_dump() | _drop_missing(given)),
+        "agent": _make_agent(agent, agent_model, agent_url, device),
+        **_drop_missing({"rounds": rounds, "fpr": fpr}),
     }
-    spec = PoisonScanner.model_validate({name: getattr(SPEC, name) for name in PoisonScanner.model_fields} | fields)
+    spec = PoisonScanner.model_validate(
+        {name: getattr(DEFAULT_SCANNER, name) for name in PoisonScanner.model_fields} | fields
+    )
     try:
         spec.model_dump_json()
     except PydanticSerializationError:  # half a character, which the scanner's record could not hold
@@ -98,28 +100,28 @@ def described(
     return spec
 
 
-def _known(options: Mapping[str, object]) -> dict[str, object]:
+def _drop_missing(options: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _absolute(name: str) -> str:
+def _make_absolute(name: str) -> str:
     path = Path(name).expanduser()
     with suppress(OSError):  # a name that no file can have
         return str(path.resolve()) if path.exists() else name
     return name
 
 
-def _agent(kind: str, model: str | None, url: str | None, device: str) -> Agent:
+def _make_agent(kind: str, model: str | None, url: str | None, device: str) -> Agent:
     if kind == "openai":
         if model is None:
             raise UserError("--agent openai asks a model on a server, and none is named.", "Name it: --agent-model.")
         return OpenAIAgent(model=model, base_url=url)
     if url is not None:
         raise UserError("--agent-url is for --agent openai.", "Add --agent openai, or leave the address out.")
-    return EmbeddedAgent(llm=None if model is None else Llm(name=_absolute(model)), device=device)
+    return EmbeddedAgent(llm=None if model is None else Llm(name=_make_absolute(model)), device=device)
 
 
-class Remembering(Agent):
+class CachingAgent(Agent):
     """Proposes what an agent proposed when it was told the same, if that is on file."""
 
     agent: SerializeAsAny[Agent]
@@ -129,18 +131,18 @@ class Remembering(Agent):
 
     def propose(self, brief: Brief, rng: np.random.Generator) -> Proposals:
         """Propose triggers; see `Agent.propose`. What brought none is asked again."""
-        path = self.folder / f"proposals-{sha256_of([repr(brief)])[:16]}.json"
+        path = self.folder / f"proposals-{hash_texts([repr(brief)])[:16]}.json"
         with suppress(OSError, ValueError):  # not there, or damaged
-            return _PROPOSALS.validate_json(path.read_bytes())
+            return _PROPOSALS_ADAPTER.validate_json(path.read_bytes())
         found = self.agent.propose(brief, rng)
         if found.recipes:
-            write_text(path, _PROPOSALS.dump_json(found).decode())
+            write_text(path, _PROPOSALS_ADAPTER.dump_json(found).decode())
         return found
 
 
 def fit_scanner(
-    catalog: Path, out: Path, spec: PoisonScanner, text_column: str, seed: int, resume: bool, place: Workplace
-) -> Made:
+    catalog: Path, out: Path, spec: PoisonScanner, text_column: str, seed: int, resume: bool, place: FitContext
+) -> FitResult:
     """Fit a scanner to a catalogue and write it.
 
     Args:
@@ -157,53 +159,53 @@ def fit_scanner(
     """
     out = out.resolve()
     folder = out.with_name(f"{out.name}.partial") if out.name else out
-    with _writing(out):
-        _check(out, folder, resume)
+    with _explain_write_errors(out):
+        _check_folders(out, folder, resume)
     titles, unread = load_table_titles(catalog, text_column)
-    asked = json.dumps({"fit": sha256_of([spec.model_dump_json(), type(spec.agent).__name__, str(seed), *titles])})
-    for known in (out / ASKED, folder / ASKED):
+    asked = json.dumps({"fit": hash_texts([spec.model_dump_json(), type(spec.agent).__name__, str(seed), *titles])})
+    for known in (out / FIT_FILE, folder / FIT_FILE):
         if known.is_file() and known.read_bytes() != asked.encode():
             raise UserError(
                 f"'{known.parent}' comes from a fit to other titles or with other options.",
                 "Repeat those, remove the folder, or choose another one.",
             )
-    if (out / ASKED).is_file():
-        return Made(load_scanner(out, place.device).record, unread, before=True)
-    with _writing(out):
+    if (out / FIT_FILE).is_file():
+        return FitResult(load_scanner(out, place.device).record, unread, before=True)
+    with _explain_write_errors(out):
         folder.mkdir(parents=True, exist_ok=True)
     try:
-        write_text(folder / ASKED, asked)
+        write_text(folder / FIT_FILE, asked)
         agent = spec.agent
         if not isinstance(agent, EmbeddedAgent):  # that one says the same again
-            spec = spec.model_copy(update={"agent": Remembering(agent=agent, folder=folder)})
-        fitted = spec.fit(titles, seed, Workplace(place.device, folder, place.report, place.warn))
-        _put(fitted, folder, out)
+            spec = spec.model_copy(update={"agent": CachingAgent(agent=agent, folder=folder)})
+        fitted = spec.fit(titles, seed, FitContext(place.device, folder, place.report, place.warn))
+        _write_scanner(fitted, folder, out)
     finally:
         if not [*folder.glob("round-*/step-*"), *folder.glob("proposals-*")]:
             shutil.rmtree(folder, ignore_errors=True)  # nothing to go on from
-    return Made(fitted.record, unread, before=False)
+    return FitResult(fitted.record, unread, before=False)
 
 
-def _check(out: Path, folder: Path, resume: bool) -> None:
+def _check_folders(out: Path, folder: Path, resume: bool) -> None:
     """Look before hours of work whether a scanner can be written there."""
-    finished = resume and (out / ASKED).is_file()
+    finished = resume and (out / FIT_FILE).is_file()
     if out.exists() and not finished and not (out.is_dir() and not any(out.iterdir())):
-        more = " It holds a finished scanner." if (out / ASKED).is_file() else ""
+        more = " It holds a finished scanner." if (out / FIT_FILE).is_file() else ""
         raise UserError(f"'{out}' is there and not an empty folder.{more}", "Choose a new folder.")
-    if (folder / ASKED).is_file() and not resume:
+    if (folder / FIT_FILE).is_file() and not resume:
         raise UserError(
             f"'{folder}' holds an unfinished fit.", "Go on with it: --resume. Or remove it, or choose another folder."
         )
-    if folder.exists() and not (folder / ASKED).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
+    if folder.exists() and not (folder / FIT_FILE).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
         raise UserError(f"'{folder}' is where the fit would go on, and holds something else.", "Choose a new folder.")
 
 
-def _put(fitted: FittedScanner, folder: Path, out: Path) -> None:
+def _write_scanner(fitted: FittedScanner, folder: Path, out: Path) -> None:
     """Write a scanner; its folder appears under its name once it is whole."""
     whole = folder / "scanner"
-    with _writing(out):
+    with _explain_write_errors(out):
         fitted.save(whole)
-        shutil.copyfile(folder / ASKED, whole / ASKED)
+        shutil.copyfile(folder / FIT_FILE, whole / FIT_FILE)
         if out.is_dir():
             out.rmdir()
         whole.rename(out)
@@ -211,7 +213,7 @@ def _put(fitted: FittedScanner, folder: Path, out: Path) -> None:
 
 
 @contextmanager
-def _writing(out: Path) -> Generator[None]:
+def _explain_write_errors(out: Path) -> Generator[None]:
     """Turn what the system says into an error for people."""
     try:
         yield
@@ -221,24 +223,24 @@ def _writing(out: Path) -> Generator[None]:
         raise UserError(f"'{out}' can't be written: {reason}.", hint) from None
 
 
-def told(made: Made) -> Group:
+def format_fit(made: FitResult) -> Group:
     """Return what is shown of a scanner: its rounds, what thresholds stand for, and what was not read."""
     record, held = made.record, made.record.calibration
-    parts: list[Text | Table] = [_rounds(record)]
+    parts: list[Text | Table] = [_make_round_table(record)]
     if made.before:
         parts.append(Text("It was finished before; nothing was done."))
-    parts.append(_basis(held))
-    for fpr in sorted({record.fpr, *RATES}, reverse=True):
+    parts.append(_format_basis(held))
+    for fpr in sorted({record.fpr, *PRINTED_FPRS}, reverse=True):
         own = " (this scanner's own)" if fpr == record.fpr else ""
-        parts.append(Text(f"  for {fpr:g}{own}: ").append_text(promise(held, fpr)))
+        parts.append(Text(f"  for {fpr:g}{own}: ").append_text(format_promise(held, fpr)))
     skipped = sum(each.count for each in made.unread)
     if skipped:
         parts.append(Text(f"Not learned from, because they can't be read: {skipped:,} rows.", style="yellow"))
-        parts += [Text("  ").append_text(shown(str(each), 200)) for each in made.unread]
+        parts += [Text("  ").append_text(escape_text(str(each), 200)) for each in made.unread]
     return Group(*parts)
 
 
-def _basis(held: Calibration) -> Text:
+def _format_basis(held: Calibration) -> Text:
     """Return what thresholds rest on, and what they leave out."""
     said = f"Thresholds rest on {held.titles:,} titles that were not learned from."
     if held.left_out:
@@ -248,7 +250,7 @@ def _basis(held: Calibration) -> Text:
     return Text(said)
 
 
-def promise(held: Calibration, fpr: float) -> Text:
+def format_promise(held: Calibration, fpr: float) -> Text:
     """Return a threshold and what it stands for."""
     stands = held.promised(fpr)
     few = f", for so few titles promise no less than {stands:.2g}" if stands > fpr else ""
@@ -258,7 +260,7 @@ def promise(held: Calibration, fpr: float) -> Text:
     )
 
 
-def _rounds(record: Record) -> Table:
+def _make_round_table(record: Record) -> Table:
     table = Table(title="rounds", title_justify="left", title_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     for name in ("round", "titles trusted", "new triggers", "caught before", "caught after", "seconds"):
         table.add_column(name, justify="right")
@@ -268,19 +270,19 @@ def _rounds(record: Record) -> Table:
             str(each.number),
             f"{each.trusted:,}",
             f"{each.proposed:,}",
-            _share(before),
-            _share(after),
+            _format_share(before),
+            _format_share(after),
             f"{each.seconds:,.1f}",
         )
     return table
 
 
-def _share(rates: Sequence[float]) -> str:
+def _format_share(rates: Sequence[float]) -> str:
     return f"{np.mean(rates):.1%}" if rates else "–"
 
 
 @dataclass(frozen=True)
-class AtRate:
+class ScannerScorer:
     """A scanner with the threshold of a false-positive rate: what `scan_catalog` asks."""
 
     fitted: FittedScanner
@@ -289,7 +291,7 @@ class AtRate:
     """The rate."""
 
     @staticmethod
-    def of(fitted: FittedScanner, fpr: float | None) -> "AtRate":
+    def of(fitted: FittedScanner, fpr: float | None) -> "ScannerScorer":
         """Return a scanner with a threshold; `None` takes its own.
 
         Raises:
@@ -297,42 +299,42 @@ class AtRate:
         """
         if fpr is not None and not 0 < fpr < 1:
             raise UserError(f"A false-positive rate lies between 0 and 1, not at {fpr:g}.", "0.01 stands for 1 %.")
-        return AtRate(fitted, fitted.record.fpr if fpr is None else fpr)
+        return ScannerScorer(fitted, fitted.record.fpr if fpr is None else fpr)
 
     @property
     def key(self) -> str:
         """What the scanner is, the rate included."""
         return f"{self.fitted.key} at {self.fpr!r}"
 
-    def scan(self, titles: Sequence[str]) -> Verdicts:
+    def scan(self, titles: Sequence[str]) -> ScanVerdicts:
         """Judge titles; see `FittedScanner.scan`."""
         return self.fitted.scan(titles, self.fpr)
 
 
 @contextmanager
-def several(scorer: AtRate, folder: Path, device: torch.device, workers: int) -> Generator[Scorer]:
+def open_scorer(scorer: ScannerScorer, folder: Path, device: torch.device, workers: int) -> Generator[Scorer]:
     """Give a scorer, or several processes that each read it from its folder anew."""
     if workers == 1:
         yield scorer
         return
-    with Crew(scorer, partial(_read, folder.resolve(), str(device), scorer.fpr), workers) as crew:
+    with ScorerPool(scorer, partial(_load_scorer, folder.resolve(), str(device), scorer.fpr), workers) as crew:
         yield crew
 
 
-def _read(folder: Path, device: str, fpr: float) -> AtRate:
+def _load_scorer(folder: Path, device: str, fpr: float) -> ScannerScorer:
     """Read a scanner, in a process with others beside it, so it takes one thread."""
     torch.set_num_threads(1)
-    return AtRate.of(load_scanner(folder, torch.device(device)), fpr)
+    return ScannerScorer.of(load_scanner(folder, torch.device(device)), fpr)
 
 
-def rests_on(scorer: AtRate, chunk: int, found: Summary) -> Group:
+def format_scan_basis(scorer: ScannerScorer, chunk: int, found: ScanSummary) -> Group:
     """Return what a scan's verdicts rest on: the threshold, and how many titles are compared with each other.
 
     Where more titles are flagged than false alarms and the largest poisoned share that calibration reckons with come
     to, they are hardly like those that the scanner was fitted to, and this says so first.
     """
     held, parts = scorer.fitted.record.calibration, list[Text]()
-    if found.flagged > (scorer.fpr + POISONED) * found.judged and found.judged >= LIKE:
+    if found.flagged > (scorer.fpr + POISONED) * found.judged and found.judged >= MIN_TITLES_COMPARED:
         parts.append(
             Text(
                 "So many titles are flagged that they are hardly like those that this scanner was fitted to. Fit one "
@@ -342,8 +344,8 @@ def rests_on(scorer: AtRate, chunk: int, found: Summary) -> Group:
         )
     return Group(
         *parts,
-        Text(f"Threshold for {scorer.fpr:g}: ").append_text(promise(held, scorer.fpr)),
-        _basis(held),
+        Text(f"Threshold for {scorer.fpr:g}: ").append_text(format_promise(held, scorer.fpr)),
+        _format_basis(held),
         Text(
             f"What recurs was looked for among {chunk:,} rows at a time (--chunk); when the threshold was set, among "
             "all titles of the fit."

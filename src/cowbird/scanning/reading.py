@@ -19,25 +19,25 @@ from typing import Any, NamedTuple, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cowbird.data.sources._files import Blob, from_file, pick
-from cowbird.data.sources._text import Form, TextTable, refuse_binary
+from cowbird.data.sources._files import Blob, find_column, from_file
+from cowbird.data.sources._text import TextLayout, TextTable, refuse_binary
 from cowbird.data.types import Skips
 from cowbird.errors import UserError
-from cowbird.scanning.records import LONGEST, TOO_LONG, Records, lines
+from cowbird.scanning.records import MAX_ROW_BYTES, TOO_LONG_REASON, DelimitedRecords, read_lines
 
-SAMPLE = 1000
+SAMPLE_ROWS = 1000
 """Rows of a JSON Lines file that tell which columns it has."""
-BATCH = 256
+PARQUET_BATCH_ROWS = 256
 """Rows of a Parquet file decoded at once: few, for a long title that repeats is stored once and decoded each time."""
-IDS = ("id", "item_id")
+ID_COLUMNS = ("id", "item_id")
 """Where ids are looked for, if no column is named."""
 
 _NOT_UTF8 = "is not valid UTF-8"
-_BROKEN: Any = (pa.ArrowException, OSError, ValueError)
-_TEXTS = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view", "null")
+_PARQUET_ERRORS: Any = (pa.ArrowException, OSError, ValueError)
+_TEXT_TYPES = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view", "null")
 
 
-class Row(NamedTuple):
+class CatalogRow(NamedTuple):
     """One row of a catalogue."""
 
     number: int
@@ -57,7 +57,7 @@ class Catalog(ABC):
         path: The file.
         names: Its columns.
         text_column: The column of titles.
-        id_column: The column of ids; `None` takes the first of `IDS` that there is.
+        id_column: The column of ids; `None` takes the first of `ID_COLUMNS` that there is.
 
     Raises:
         UserError: If there is no such column.
@@ -66,12 +66,12 @@ class Catalog(ABC):
     def __init__(self, path: Path, names: Sequence[str], text_column: str, id_column: str | None) -> None:
         self.path = path
         self.names = list(names)
-        self.text = pick(text_column, self.names, path.name, "text_column")
-        wanted = id_column or next((name for name in IDS if name in self.names), None)
-        self.id = None if wanted is None else pick(wanted, self.names, path.name, "id_column")
+        self.text = find_column(text_column, self.names, path.name, "text_column")
+        wanted = id_column or next((name for name in ID_COLUMNS if name in self.names), None)
+        self.id = None if wanted is None else find_column(wanted, self.names, path.name, "id_column")
 
     @abstractmethod
-    def total(self) -> int:
+    def count_rows(self) -> int:
         """Return how many rows there are; of a text file about, for it counts lines.
 
         Raises:
@@ -79,7 +79,7 @@ class Catalog(ABC):
         """
 
     @abstractmethod
-    def rows(self) -> Iterator[Row]:
+    def read_rows(self) -> Iterator[CatalogRow]:
         """Yield all rows in order.
 
         Raises:
@@ -105,102 +105,102 @@ def open_catalog(path: Path, text_column: str = "title", id_column: str | None =
         raise UserError(f"{path} can't be read: {error.strerror}.", "Give the path of a file.") from None
     kind = Path(path.name.removesuffix(".gz")).suffix.lower()
     if kind in (".csv", ".txt", ".tsv"):
-        return _Delimited(path, blob, text_column, id_column, tabs=kind == ".tsv")
+        return _DelimitedCatalog(path, blob, text_column, id_column, tabs=kind == ".tsv")
     if kind in (".jsonl", ".ndjson"):
-        return _JsonLines(path, blob, text_column, id_column)
+        return _JsonLinesCatalog(path, blob, text_column, id_column)
     if path.suffix.lower() in (".parquet", ".pq"):
-        return _Parquet(path, text_column, id_column)
+        return _ParquetCatalog(path, text_column, id_column)
     raise UserError(
         f"{path.name} should be CSV, TSV, JSON Lines or Parquet, and its name does not end like one.",
         "Name it .csv, .tsv or .jsonl (one JSON object a line), each perhaps with .gz, or .parquet.",
     )
 
 
-def _newlines(blob: Blob) -> int:
+def _count_newlines(blob: Blob) -> int:
     """Return how many newlines a file has. All of it is read, so damage is found before hours of work, not after."""
     count = 0
-    with blob.stream() as stream:
+    with blob.open_stream() as stream:
         while block := stream.read(1 << 20):
             count += block.count(b"\n")
     return count
 
 
-def _decoded(number: int, name: bytes | None, title: bytes) -> Row:
+def _decode_row(number: int, name: bytes | None, title: bytes) -> CatalogRow:
     """Return a row of raw bytes; an odd id keeps nobody from reading the title."""
     id_ = None if name is None else name.decode("utf-8", "replace")
-    if len(title) > LONGEST:
-        return Row(number, id_, "", TOO_LONG)
+    if len(title) > MAX_ROW_BYTES:
+        return CatalogRow(number, id_, "", TOO_LONG_REASON)
     try:
-        return Row(number, id_, title.decode())
+        return CatalogRow(number, id_, title.decode())
     except UnicodeDecodeError:
-        return Row(number, id_, "", _NOT_UTF8)
+        return CatalogRow(number, id_, "", _NOT_UTF8)
 
 
-class _Delimited(Catalog):
+class _DelimitedCatalog(Catalog):
     """Text with one header line; double quotes wrap fields (RFC 4180)."""
 
     def __init__(self, path: Path, blob: Blob, text_column: str, id_column: str | None, tabs: bool) -> None:
         self._blob = blob
-        with blob.stream() as stream:
-            head = self._header(lines(stream))
+        with blob.open_stream() as stream:
+            head = self._read_header(read_lines(stream))
         separator = "\t" if tabs else max(",\t;|", key=lambda each: head.count(each.encode()))
         self._separator = separator.encode()
-        super().__init__(path, TextTable(blob, Form(separator), Skips()).names, text_column, id_column)
+        super().__init__(path, TextTable(blob, TextLayout(separator), Skips()).names, text_column, id_column)
 
     @staticmethod
-    def _header(body: Iterator[bytes | None]) -> bytes:
+    def _read_header(body: Iterator[bytes | None]) -> bytes:
         """Take the lines up to the first that is not blank, and return that."""
         return next((line for line in body if line is None or line.strip()), None) or b""
 
-    def total(self) -> int:
-        return _newlines(self._blob)
+    def count_rows(self) -> int:
+        return _count_newlines(self._blob)
 
-    def rows(self) -> Iterator[Row]:
-        with self._blob.stream() as stream:
-            body = lines(stream)
-            self._header(body)
-            for number, record in enumerate(Records(body, self._separator), 1):
-                yield self._row(number, record)
+    def read_rows(self) -> Iterator[CatalogRow]:
+        with self._blob.open_stream() as stream:
+            body = read_lines(stream)
+            self._read_header(body)
+            for number, record in enumerate(DelimitedRecords(body, self._separator), 1):
+                yield self._make_row(number, record)
 
-    def _row(self, number: int, record: list[bytes] | str) -> Row:
+    def _make_row(self, number: int, record: list[bytes] | str) -> CatalogRow:
         if isinstance(record, str):
-            return Row(number, None, "", record)
+            return CatalogRow(number, None, "", record)
         if len(record) != len(self.names):
-            return Row(number, None, "", f"wrong number of columns (expected {len(self.names)})")
-        return _decoded(number, None if self.id is None else record[self.id] or None, record[self.text])
+            return CatalogRow(number, None, "", f"wrong number of columns (expected {len(self.names)})")
+        return _decode_row(number, None if self.id is None else record[self.id] or None, record[self.text])
 
 
-class _Digits(str):
+class _NumberText(str):
     """A number as JSON writes it, of any length; not a title."""
 
     __slots__ = ()
 
 
-class _TwiceError(ValueError):
+class _DuplicateNameError(ValueError):
     """A JSON object has a name twice."""
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return a JSON object; with a name twice, what the scan reads would not be what another reader sees."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise _TwiceError
+        raise _DuplicateNameError
     return found
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_int=_Digits, parse_float=_Digits)
+_DECODER = json.JSONDecoder(object_pairs_hook=_make_object, parse_int=_NumberText, parse_float=_NumberText)
 
 
-class _JsonLines(Catalog):
+class _JsonLinesCatalog(Catalog):
     """One JSON object a line."""
 
     def __init__(self, path: Path, blob: Blob, text_column: str, id_column: str | None) -> None:
         self._blob = blob
         names: dict[str, None] = {}
         problem = ""
-        with blob.stream() as stream:
+        with blob.open_stream() as stream:
             refuse_binary(stream.read(4096), path.name)
-        for number, found in islice(self._objects(), SAMPLE):
+        for number, found in islice(self._read_objects(), SAMPLE_ROWS):
             if isinstance(found, dict):
                 names |= dict.fromkeys(found)
             else:
@@ -212,57 +212,57 @@ class _JsonLines(Catalog):
             )
         super().__init__(path, list(names), text_column, id_column)
 
-    def total(self) -> int:
-        return _newlines(self._blob)
+    def count_rows(self) -> int:
+        return _count_newlines(self._blob)
 
-    def _objects(self) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    def _read_objects(self) -> Iterator[tuple[int, dict[str, Any] | str]]:
         """Yield the number of each row, and its object or why there is none."""
         number = 0
-        with self._blob.stream() as stream:
-            for line in lines(stream):
+        with self._blob.open_stream() as stream:
+            for line in read_lines(stream):
                 if line is None or line.strip():
                     number += 1
-                    yield number, TOO_LONG if line is None else _object(line)
+                    yield number, TOO_LONG_REASON if line is None else _parse_object(line)
 
-    def rows(self) -> Iterator[Row]:
+    def read_rows(self) -> Iterator[CatalogRow]:
         text, name = self.names[self.text], None if self.id is None else self.names[self.id]
-        for number, found in self._objects():
+        for number, found in self._read_objects():
             if isinstance(found, str):
-                yield Row(number, None, "", found)
+                yield CatalogRow(number, None, "", found)
                 continue
-            id_ = None if name is None else _id(found.get(name))
+            id_ = None if name is None else _format_id(found.get(name))
             title = found.get(text)
             if title is None or type(title) is str:
-                yield Row(number, id_, title or "")
+                yield CatalogRow(number, id_, title or "")
             else:
-                yield Row(number, id_, "", "title is not text")
+                yield CatalogRow(number, id_, "", "title is not text")
 
 
-def _object(line: bytes) -> dict[str, Any] | str:
+def _parse_object(line: bytes) -> dict[str, Any] | str:
     """Return the object of a line, or why there is none."""
     try:
         found = _DECODER.decode(line.decode())
     except UnicodeDecodeError:
         return _NOT_UTF8
-    except _TwiceError:
+    except _DuplicateNameError:
         return "has a name twice"
     except (ValueError, RecursionError):
         return "is not JSON"
     return cast("dict[str, Any]", found) if isinstance(found, dict) else "is not a JSON object"
 
 
-def _id(value: Any) -> str | None:
+def _format_id(value: Any) -> str | None:
     """Return an id; what is neither text nor a number is written as JSON."""
     if value is None:
         return None
     return str(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-class _Parquet(Catalog):
+class _ParquetCatalog(Catalog):
     """A Parquet file; its strings are decoded here, one by one, for a file may claim that they are UTF-8."""
 
     def __init__(self, path: Path, text_column: str, id_column: str | None) -> None:
-        with _pyarrow(path):
+        with _explain_errors(path):
             file: Any = pq.ParquetFile(path)
             schema: Any = file.schema_arrow
             self._total = int(file.metadata.num_rows)
@@ -280,29 +280,29 @@ class _Parquet(Catalog):
                 "Name another column with id_column.",
             )
 
-    def total(self) -> int:
+    def count_rows(self) -> int:
         return self._total
 
-    def rows(self) -> Iterator[Row]:
+    def read_rows(self) -> Iterator[CatalogRow]:
         wanted = [self.names[at] for at in dict.fromkeys((self.text, self.text if self.id is None else self.id))]
         number = 0
-        with _pyarrow(self.path):
+        with _explain_errors(self.path):
             # Buffered, so that a column of a large row group is read page by page.
             file: Any = pq.ParquetFile(self.path, pre_buffer=False, buffer_size=1 << 20)
-            for batch in file.iter_batches(batch_size=BATCH, columns=wanted, use_threads=False):
-                titles = _bytes(batch.column(wanted[0]))
-                ids = [None] * len(titles) if self.id is None else _bytes(batch.column(wanted[-1]))
+            for batch in file.iter_batches(batch_size=PARQUET_BATCH_ROWS, columns=wanted, use_threads=False):
+                titles = _to_bytes(batch.column(wanted[0]))
+                ids = [None] * len(titles) if self.id is None else _to_bytes(batch.column(wanted[-1]))
                 for title, id_ in zip(titles, ids, strict=True):
                     number += 1
-                    yield _decoded(number, id_, title or b"")
+                    yield _decode_row(number, id_, title or b"")
 
 
 @contextmanager
-def _pyarrow(path: Path) -> Generator[None]:
+def _explain_errors(path: Path) -> Generator[None]:
     """Turn what pyarrow says of a damaged file into an error for people."""
     try:
         yield
-    except _BROKEN as error:
+    except _PARQUET_ERRORS as error:
         reason = str(error).partition("\n")[0]
         raise UserError(
             f"{path.name} should be a Parquet file, and it can't be read: {reason}.",
@@ -312,10 +312,10 @@ def _pyarrow(path: Path) -> Generator[None]:
 
 def _is_text(kind: Any) -> bool:
     """Tell whether a column holds strings, or bytes that may be such."""
-    return str(kind.value_type if pa.types.is_dictionary(kind) else kind) in _TEXTS
+    return str(kind.value_type if pa.types.is_dictionary(kind) else kind) in _TEXT_TYPES
 
 
-def _bytes(column: Any) -> list[bytes | None]:
+def _to_bytes(column: Any) -> list[bytes | None]:
     """Return the values of a column as bytes of text; whole numbers that were stored as floats lose their `.0`."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()

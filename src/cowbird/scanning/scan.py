@@ -17,23 +17,23 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cowbird.data.types import frozen
-from cowbird.defenses.titles import Suspicion, stripped
+from cowbird.data.types import freeze
+from cowbird.defenses.titles import Suspicion, strip_span
 from cowbird.errors import UserError
-from cowbird.scanning.reading import Row, open_catalog
-from cowbird.scanning.summary import Summary, Tally, Unread
-from cowbird.scanning.writing import Finding, Unfinished, check_out, grouped
-from cowbird.victims.language.examples import HALF
-from cowbird.victims.workplace import Report, silent
+from cowbird.scanning.reading import CatalogRow, open_catalog
+from cowbird.scanning.summary import FindingTally, ScanSummary, UnreadRows
+from cowbird.scanning.writing import Finding, FindingsWriter, check_output, group_rows
+from cowbird.victims.fit_context import ProgressCallback, report_nothing
+from cowbird.victims.language.examples import HALF_SURROGATE
 
-VERSION = 1
+SCAN_VERSION = 1
 """Grows when a scan can't go on with what an older Cowbird left."""
-HEAD = 1 << 20
+FINGERPRINT_BYTES = 1 << 20
 """Bytes of a catalogue that tell it from others, beside its size and time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Scanned(Suspicion):
+class FlaggedSuspicion(Suspicion):
     """What a scorer makes of some titles, and which of them it flags."""
 
     flagged: NDArray[np.bool_]
@@ -41,15 +41,15 @@ class Scanned(Suspicion):
 
     def __post_init__(self) -> None:
         Suspicion.__post_init__(self)
-        object.__setattr__(self, "flagged", frozen(self.flagged, np.bool_))
+        object.__setattr__(self, "flagged", freeze(self.flagged, np.bool_))
         if self.flagged.shape != self.score.shape:
             raise ValueError("scores and flags are arrays of one length")
         if (self.score == np.inf).any() or (self.flagged & (self.score == -np.inf)).any():
             raise ValueError("a score is finite, or -inf and not flagged")
 
 
-class Verdicts(Protocol):
-    """The arrays of `Scanned`; a scorer in a lower layer gives them in a class of its own."""
+class ScorerVerdicts(Protocol):
+    """The arrays of `FlaggedSuspicion`; a scorer in a lower layer gives them in a class of its own."""
 
     @property
     def score(self) -> ArrayLike:
@@ -80,13 +80,13 @@ class Scorer(Protocol):
         """What the scorer is, threshold and weights included: the same key, the same verdicts."""
         ...
 
-    def scan(self, titles: Sequence[str]) -> Verdicts:
+    def scan(self, titles: Sequence[str]) -> ScorerVerdicts:
         """Judge titles: distinct ones, none empty, but otherwise any text, half surrogates and megabytes too."""
         ...
 
 
 @runtime_checkable
-class Ahead(Scorer, Protocol):
+class ConcurrentScorer(Scorer, Protocol):
     """A scorer that judges several chunks at a time."""
 
     @property
@@ -94,7 +94,7 @@ class Ahead(Scorer, Protocol):
         """Chunks that are given to it before the verdicts on the first are asked for."""
         ...
 
-    def begin(self, titles: Sequence[str]) -> Callable[[], Verdicts]:
+    def begin(self, titles: Sequence[str]) -> Callable[[], ScorerVerdicts]:
         """Have titles judged, and return what waits for the verdicts; arguments as in `scan`."""
         ...
 
@@ -108,9 +108,9 @@ def scan_catalog(
     id_column: str | None = None,
     only_flagged: bool = False,
     chunk: int = 8192,
-    report: Report = silent,
+    report: ProgressCallback = report_nothing,
     resume: bool = True,
-) -> Summary:
+) -> ScanSummary:
     """Scan a catalogue.
 
     A row that can't be read is skipped and told; a row without a title is not flagged and has no score. A title that
@@ -119,7 +119,7 @@ def scan_catalog(
     Args:
         catalog: The catalogue; see `open_catalog`.
         out: Where the findings go: `.csv`, `.jsonl` or `.parquet`; an older file is replaced once they are whole.
-        scorer: What judges titles; one that judges `Ahead` has more chunks in memory.
+        scorer: What judges titles; one that judges `ConcurrentScorer` has more chunks in memory.
         text_column: The catalogue's column of titles.
         id_column: Its column of ids; `None` takes `id` or `item_id` if there is one.
         only_flagged: Whether flagged rows alone are written; otherwise all that could be read are, in order.
@@ -137,33 +137,35 @@ def scan_catalog(
         raise ValueError(f"a chunk has at least one row, not {chunk}")
     begun = time.perf_counter()
     table = open_catalog(catalog, text_column, id_column)
-    check_out(out, catalog)
-    total, seal = table.total(), _seal(catalog)
-    key = json.dumps([VERSION, scorer.key, *seal, text_column, id_column, only_flagged, chunk])
-    with Unfinished(out, key, resume) as work:
-        tally, resumed, judged = _counted(work.findings(), work.skips()), work.row, 0
-        for rows, findings in _judged(grouped((row for row in table.rows() if row.number > resumed), chunk), scorer):
+    check_output(out, catalog)
+    total, seal = table.count_rows(), _fingerprint_catalog(catalog)
+    key = json.dumps([SCAN_VERSION, scorer.key, *seal, text_column, id_column, only_flagged, chunk])
+    with FindingsWriter(out, key, resume) as work:
+        tally, resumed, judged = _count_findings(work.read_findings(), work.read_skips()), work.row, 0
+        for rows, findings in _judge_groups(
+            group_rows((row for row in table.read_rows() if row.number > resumed), chunk), scorer
+        ):
             skipped = [(row.number, row.problem) for row in rows if row.problem]
             for finding in findings:
                 tally.add(finding)
             for number, reason in skipped:
-                tally.skip(number, reason)
+                tally.add_skip(number, reason)
             empty = sum(not finding.title for finding in findings)
             judged += len(findings) - empty
             kept = [finding for finding in findings if finding.flagged or not only_flagged]
             work.add(kept, skipped, rows[-1].number, empty)
             report(work.row, max(total, work.row), f"{tally.flagged} flagged")
-        unread = tally.unread()
+        unread = tally.list_unread()
         if sum(each.count for each in unread) == work.row:
             work.discard()
-            raise _nothing(catalog.name, unread)
-        if _seal(catalog) != seal:
+            raise _make_empty_error(catalog.name, unread)
+        if _fingerprint_catalog(catalog) != seal:
             raise UserError(f"{catalog.name} was changed while it was scanned.", "Scan a copy that nobody writes.")
         skipped_file = work.finish()
     if work.row < total:  # it was an estimate
         report(work.row, work.row, f"{tally.flagged} flagged")
     seconds = time.perf_counter() - begun
-    return Summary(
+    return ScanSummary(
         catalog=catalog.name,
         out=out,
         rows=work.row,
@@ -171,58 +173,60 @@ def scan_catalog(
         flagged=tally.flagged,
         unread=unread,
         skipped_file=skipped_file,
-        fragments=tally.fragments(),
+        fragments=tally.list_fragments(),
         resumed=resumed,
         seconds=seconds,
         rate=judged / seconds,
     )
 
 
-def _counted(findings: Iterable[Finding], skips: Iterable[tuple[int, str]]) -> Tally:
-    tally = Tally()
+def _count_findings(findings: Iterable[Finding], skips: Iterable[tuple[int, str]]) -> FindingTally:
+    tally = FindingTally()
     for finding in findings:
         tally.add(finding)
     for number, reason in skips:
-        tally.skip(number, reason)
+        tally.add_skip(number, reason)
     return tally
 
 
-def _seal(catalog: Path) -> tuple[int, int, str]:
+def _fingerprint_catalog(catalog: Path) -> tuple[int, int, str]:
     """Return what tells a catalogue from another or an older one: its size, its time and a hash of its beginning."""
     known = catalog.stat()
     with catalog.open("rb") as file:
-        return known.st_size, known.st_mtime_ns, hashlib.sha256(file.read(HEAD)).hexdigest()
+        return known.st_size, known.st_mtime_ns, hashlib.sha256(file.read(FINGERPRINT_BYTES)).hexdigest()
 
 
-def _nothing(name: str, unread: Sequence[Unread]) -> UserError:
+def _make_empty_error(name: str, unread: Sequence[UnreadRows]) -> UserError:
     if not unread:
         return UserError(f"{name} should hold a title a row, and it has no rows.", "Was it written to its end?")
     most = "; ".join(map(str, unread[:3]))
     return UserError(f"None of the rows of {name} can be read: {most}.", "Save it as UTF-8, as its name says.")
 
 
-def _judged(groups: Iterable[list[Row]], scorer: Scorer) -> Iterator[tuple[list[Row], list[Finding]]]:
+def _judge_groups(
+    groups: Iterable[list[CatalogRow]], scorer: Scorer
+) -> Iterator[tuple[list[CatalogRow], list[Finding]]]:
     """Yield chunks of rows, in order, with what a scorer makes of those that can be read."""
-    ahead, begin = 0, _later(scorer)
-    if isinstance(scorer, Ahead):
+    ahead, begin = 0, _defer_scan(scorer)
+    if isinstance(scorer, ConcurrentScorer):
         ahead, begin = scorer.ahead, scorer.begin
-    waiting: deque[tuple[list[Row], list[str], Callable[[], Verdicts] | None]] = deque()
+    waiting: deque[tuple[list[CatalogRow], list[str], Callable[[], ScorerVerdicts] | None]] = deque()
     for rows in groups:
         titles = list(dict.fromkeys(row.title for row in rows if row.title and not row.problem))
         waiting.append((rows, titles, begin(titles) if titles else None))
         if len(waiting) > ahead:
-            yield _findings(*waiting.popleft())
+            yield _make_findings(*waiting.popleft())
     while waiting:
-        yield _findings(*waiting.popleft())
+        yield _make_findings(*waiting.popleft())
 
 
-def _later(scorer: Scorer) -> Callable[[Sequence[str]], Callable[[], Verdicts]]:
+def _defer_scan(scorer: Scorer) -> Callable[[Sequence[str]], Callable[[], ScorerVerdicts]]:
     return lambda titles: partial(scorer.scan, titles)
 
 
-def _findings(
-    rows: list[Row], titles: list[str], verdicts: Callable[[], Verdicts] | None
-) -> tuple[list[Row], list[Finding]]:
+def _make_findings(
+    rows: list[CatalogRow], titles: list[str], verdicts: Callable[[], ScorerVerdicts] | None
+) -> tuple[list[CatalogRow], list[Finding]]:
     """Return rows, and the verdicts on those that can be read, in order.
 
     Raises:
@@ -231,21 +235,23 @@ def _findings(
     known = {"": Finding(0, None, "", None, False, None, None, "")}
     if verdicts is not None:
         found = verdicts()
-        scanned = Scanned(*(np.asarray(part) for part in (found.score, found.start, found.end, found.flagged)))
+        scanned = FlaggedSuspicion(*(np.asarray(part) for part in (found.score, found.start, found.end, found.flagged)))
         if len(scanned) != len(titles) or (scanned.end > [len(title) for title in titles]).any():
             raise ValueError("a scorer gives a verdict on each title, and spans end within them")
-        known |= {title: _finding(title, scanned, at) for at, title in enumerate(titles)}
+        known |= {title: _make_finding(title, scanned, at) for at, title in enumerate(titles)}
     readable = (row for row in rows if not row.problem)
-    return rows, [known[row.title]._replace(row=row.number, id=row.id and _whole(row.id)) for row in readable]
+    return rows, [
+        known[row.title]._replace(row=row.number, id=row.id and _replace_surrogates(row.id)) for row in readable
+    ]
 
 
-def _finding(title: str, scanned: Scanned, at: int) -> Finding:
+def _make_finding(title: str, scanned: FlaggedSuspicion, at: int) -> Finding:
     """Return the verdict on one title."""
-    text, score, flagged = _whole(title), scanned.score[at], bool(scanned.flagged[at])
+    text, score, flagged = _replace_surrogates(title), scanned.score[at], bool(scanned.flagged[at])
     start, end = int(scanned.start[at]), int(scanned.end[at])
     clean = text
     if flagged:
-        clean = stripped(text, start, end) if start >= 0 else ""
+        clean = strip_span(text, start, end) if start >= 0 else ""
     return Finding(
         row=0,
         id=None,
@@ -258,12 +264,12 @@ def _finding(title: str, scanned: Scanned, at: int) -> Finding:
     )
 
 
-def _whole(text: str) -> str:
+def _replace_surrogates(text: str) -> str:
     """Return a text with U+FFFD for each half surrogate."""
-    return HALF.sub("\N{REPLACEMENT CHARACTER}", text)
+    return HALF_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
-def load_table_titles(catalog: Path, text_column: str = "title") -> tuple[list[str], tuple[Unread, ...]]:
+def load_table_titles(catalog: Path, text_column: str = "title") -> tuple[list[str], tuple[UnreadRows, ...]]:
     """Read all titles of a catalogue, as a scan does, for a scorer that is fitted to them.
 
     Args:
@@ -277,12 +283,12 @@ def load_table_titles(catalog: Path, text_column: str = "title") -> tuple[list[s
         UserError: If the catalogue can't be read, or none of its rows can.
     """
     titles: list[str] = []
-    tally = Tally()
-    for row in open_catalog(catalog, text_column).rows():
+    tally = FindingTally()
+    for row in open_catalog(catalog, text_column).read_rows():
         if row.problem:
-            tally.skip(row.number, row.problem)
+            tally.add_skip(row.number, row.problem)
         else:
             titles.append(row.title)
     if not titles:
-        raise _nothing(catalog.name, tally.unread())
-    return titles, tally.unread()
+        raise _make_empty_error(catalog.name, tally.list_unread())
+    return titles, tally.list_unread()

@@ -13,34 +13,34 @@ from cowbird.data.types import Skips
 from cowbird.errors import ExitCode
 from cowbird.scanning.writing import Finding
 
-FRAGMENTS = 20
+MAX_SHARED_FRAGMENTS = 20
 """Recurring fragments that a summary holds at most."""
-EXAMPLES = 3
+EXAMPLES_PER_FRAGMENT = 3
 """Titles that a summary shows of each."""
-CUT = 200
+MAX_FRAGMENT_LENGTH = 200
 """Characters kept of a fragment, and of a title shown as its example."""
-DISTINCT = 1 << 14
+MAX_DISTINCT_FRAGMENTS = 1 << 14
 """Distinct fragments counted at once; when there are more, the rarer half is forgotten and later counted anew."""
-_UNSEEN = frozenset(
+_INVISIBLE = frozenset(
     map(chr, (0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180B, 0x180C, 0x180D, 0x180F, 0x2800, 0x3164, 0xFFA0))
 ) | {chr(code) for code in (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))}
 """Letters and marks that show nothing and are printable by Unicode's book."""
 
 
 @dataclass(frozen=True, slots=True)
-class Fragment:
+class SharedFragment:
     """A piece of text that several flagged titles were flagged for."""
 
     text: str
     """The span, normalized (NFKC), case-folded, and with single spaces."""
     count: int
-    """Flagged rows whose span it is; of a catalogue with more than `DISTINCT` different spans at least so many."""
+    """Flagged rows whose span it is; at least so many of more than `MAX_DISTINCT_FRAGMENTS` spans."""
     examples: tuple[str, ...]
     """The first distinct titles with it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Unread:
+class UnreadRows:
     """Rows that could not be read for one reason."""
 
     reason: str
@@ -56,7 +56,7 @@ class Unread:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class ScanSummary:
     """What a scan came to."""
 
     catalog: str
@@ -69,12 +69,12 @@ class Summary:
     """Rows that have no title."""
     flagged: int
     """Rows whose title is flagged."""
-    unread: tuple[Unread, ...]
+    unread: tuple[UnreadRows, ...]
     """Rows that could not be read and were skipped, by reason, most first."""
     skipped_file: Path | None
     """Where all of these stand; `None` if there are none."""
-    fragments: tuple[Fragment, ...]
-    """What at least two flagged rows have in common, most common first, at most `FRAGMENTS`."""
+    fragments: tuple[SharedFragment, ...]
+    """What at least two flagged rows have in common, most common first, at most `MAX_SHARED_FRAGMENTS`."""
     resumed: int
     """Rows that an interrupted scan had done before."""
     seconds: float
@@ -93,7 +93,7 @@ class Summary:
         return self.rows - self.skipped - self.empty
 
 
-class Tally:
+class FindingTally:
     """Counts as a scan goes on; memory does not grow with the catalogue."""
 
     def __init__(self) -> None:
@@ -109,36 +109,36 @@ class Tally:
         self.flagged += 1
         if finding.start is None or finding.end is None:
             return
-        text = fragment(finding.title[finding.start : finding.end])
+        text = normalize_span(finding.title[finding.start : finding.end])
         self._counts[text] += 1
-        examples, title = self._examples.setdefault(text, []), finding.title[:CUT]
-        if len(examples) < EXAMPLES and title not in examples:
+        examples, title = self._examples.setdefault(text, []), finding.title[:MAX_FRAGMENT_LENGTH]
+        if len(examples) < EXAMPLES_PER_FRAGMENT and title not in examples:
             examples.append(title)
-        if len(self._counts) > DISTINCT:
-            self._counts = Counter(dict(self._counts.most_common(DISTINCT // 2)))
+        if len(self._counts) > MAX_DISTINCT_FRAGMENTS:
+            self._counts = Counter(dict(self._counts.most_common(MAX_DISTINCT_FRAGMENTS // 2)))
             self._examples = {text: self._examples[text] for text in self._counts}
 
-    def skip(self, row: int, reason: str) -> None:
+    def add_skip(self, row: int, reason: str) -> None:
         """Count a row that could not be read."""
         self._skips.add("", reason, [row])
 
-    def unread(self) -> tuple[Unread, ...]:
+    def list_unread(self) -> tuple[UnreadRows, ...]:
         """Return what could not be read, by reason, most rows first."""
-        return tuple(Unread(skip.reason, skip.count, skip.lines) for skip in self._skips.list())
+        return tuple(UnreadRows(skip.reason, skip.count, skip.lines) for skip in self._skips.list())
 
-    def fragments(self) -> tuple[Fragment, ...]:
+    def list_fragments(self) -> tuple[SharedFragment, ...]:
         """Return what at least two flagged rows have in common, most common first."""
-        common = [(text, count) for text, count in self._counts.most_common(FRAGMENTS) if count > 1]
-        return tuple(Fragment(text, count, tuple(self._examples[text])) for text, count in common)
+        common = [(text, count) for text, count in self._counts.most_common(MAX_SHARED_FRAGMENTS) if count > 1]
+        return tuple(SharedFragment(text, count, tuple(self._examples[text])) for text, count in common)
 
 
-def fragment(span: str) -> str:
+def normalize_span(span: str) -> str:
     """Return a span as it is compared with others: NFKC, case-folded, single spaces; white space alone stays."""
-    span = span[:CUT]
-    return " ".join(unicodedata.normalize("NFKC", span).casefold().split())[:CUT] or span
+    span = span[:MAX_FRAGMENT_LENGTH]
+    return " ".join(unicodedata.normalize("NFKC", span).casefold().split())[:MAX_FRAGMENT_LENGTH] or span
 
 
-def exit_code(summary: Summary) -> ExitCode:
+def choose_exit_code(summary: ScanSummary) -> ExitCode:
     """Return what a scan tells the shell.
 
     1 if titles were flagged, whether or not all rows could be read: a finding is not taken back by what was not read,
@@ -150,17 +150,19 @@ def exit_code(summary: Summary) -> ExitCode:
     return ExitCode.INCOMPLETE if summary.skipped else ExitCode.CLEAN
 
 
-def shown(text: str, limit: int = 60) -> Text:
+def escape_text(text: str, limit: int = 60) -> Text:
     """Return untrusted text for a terminal: no markup, and what can't be seen as its code, such as `<U+202E>`."""
     cut = text if len(text) <= limit else text[: limit - 1] + "…"
     blank = text.isspace()  # spaces are seen between words, and not alone
-    return Text("".join(c if c.isprintable() and c not in _UNSEEN and not blank else f"<U+{ord(c):04X}>" for c in cut))
+    return Text(
+        "".join(c if c.isprintable() and c not in _INVISIBLE and not blank else f"<U+{ord(c):04X}>" for c in cut)
+    )
 
 
-def render(summary: Summary) -> Group:
+def render_summary(summary: ScanSummary) -> Group:
     """Return the summary for a terminal: what was checked, what was found, and what was not checked."""
     share = f" ({summary.flagged / summary.judged:.2%})" if summary.judged else ""
-    head = Text(f"Checked {summary.judged:,} titles of ").append_text(shown(summary.catalog))
+    head = Text(f"Checked {summary.judged:,} titles of ").append_text(escape_text(summary.catalog))
     head.append(f": {summary.flagged:,} flagged{share}.", style="bold")
     parts: list[Text | Table] = [head]
     if not summary.flagged:
@@ -169,24 +171,24 @@ def render(summary: Summary) -> Group:
         parts.append(Text(f"Without a title: {summary.empty:,} rows."))
     if summary.unread:
         parts.append(Text(f"Not checked, because they can't be read: {summary.skipped:,} rows.", style="yellow"))
-        parts += [Text("  ").append_text(shown(str(each), 200)) for each in summary.unread]
+        parts += [Text("  ").append_text(escape_text(str(each), 200)) for each in summary.unread]
     if summary.fragments:
-        parts.append(_fragments(summary.fragments))
+        parts.append(_make_fragment_table(summary.fragments))
     if summary.resumed:
         parts.append(Text(f"Rows up to {summary.resumed:,} were done before the interruption."))
     parts.append(Text(f"{summary.seconds:.1f} s, {summary.rate:,.0f} titles a second.", style="dim"))
-    parts.append(Text("Findings: ").append_text(shown(str(summary.out), 300)))
+    parts.append(Text("Findings: ").append_text(escape_text(str(summary.out), 300)))
     if summary.skipped_file:
-        parts.append(Text("Rows not read: ").append_text(shown(str(summary.skipped_file), 300)))
+        parts.append(Text("Rows not read: ").append_text(escape_text(str(summary.skipped_file), 300)))
     return Group(*parts)
 
 
-def _fragments(fragments: tuple[Fragment, ...]) -> Table:
+def _make_fragment_table(fragments: tuple[SharedFragment, ...]) -> Table:
     table = Table(title="flagged for the same", title_justify="left", pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("fragment", overflow="fold", max_width=32)
     table.add_column("rows", justify="right", no_wrap=True)
     table.add_column("such as", overflow="fold")
     for each in fragments:
-        examples = Text("\n").join(shown(title) for title in each.examples)
-        table.add_row(shown(each.text), f"{each.count:,}", examples)
+        examples = Text("\n").join(escape_text(title) for title in each.examples)
+        table.add_row(escape_text(each.text), f"{each.count:,}", examples)
     return table

@@ -26,16 +26,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cowbird.errors import UserError
-from cowbird.files import replacing, write_text
-from cowbird.scanning.reading import Row
+from cowbird.files import replace_atomically, write_text
+from cowbird.scanning.reading import CatalogRow
 
-CHARACTERS = 1 << 24
+MAX_HELD_CHARACTERS = 1 << 24
 """Characters of titles held at once, or those of one longer title."""
-ROW_GROUP = 1 << 16
+MAX_ROW_GROUP = 1 << 16
 """Rows in a row group of a Parquet file at most."""
 
 _JSON = json.JSONEncoder(ensure_ascii=False)
-_FORMULA = re.compile(r"'*(?:\s*[=+\-@＝＋－＠]|[\t\r\n])")
+_FORMULA_START = re.compile(r"'*(?:\s*[=+\-@＝＋－＠]|[\t\r\n])")
 
 
 class Finding(NamedTuple):
@@ -59,17 +59,17 @@ class Finding(NamedTuple):
     """The title, without the span if it is flagged; `None` if nothing would be left or no span is known."""
 
 
-T = TypeVar("T", Row, Finding)
+RowT = TypeVar("RowT", CatalogRow, Finding)
 
 
-def grouped(rows: Iterable[T], most: int) -> Iterator[list[T]]:
-    """Yield rows in groups of `most`, and of fewer where titles are so long that `CHARACTERS` are reached."""
-    group: list[T] = []
+def group_rows(rows: Iterable[RowT], most: int) -> Iterator[list[RowT]]:
+    """Yield rows in groups of `most`, and of fewer where titles are so long that `MAX_HELD_CHARACTERS` are reached."""
+    group: list[RowT] = []
     held = 0
     for row in rows:
         group.append(row)
         held += len(row.title)
-        if len(group) == most or held >= CHARACTERS:
+        if len(group) == most or held >= MAX_HELD_CHARACTERS:
             yield group
             group, held = [], 0
     if group:
@@ -77,7 +77,7 @@ def grouped(rows: Iterable[T], most: int) -> Iterator[list[T]]:
 
 
 @dataclass(frozen=True, slots=True)
-class _State:
+class _ScanState:
     """How far a scan has come."""
 
     key: str
@@ -92,7 +92,7 @@ class _State:
     """Bytes of the table of skipped rows."""
 
 
-class Unfinished:
+class FindingsWriter:
     """The findings of a scan that goes on; a context manager.
 
     Args:
@@ -110,16 +110,16 @@ class Unfinished:
         self._paths = {name: self.folder / name for name in ("findings.jsonl", "skipped.csv", "state.json", "lock")}
         self._key = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
         self._resume = resume
-        self._state = _State(self._key)
+        self._state = _ScanState(self._key)
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
-        with self._open, _writing(self.out):
+        with self._open, _explain_write_errors(self.out):
             self.folder.mkdir(parents=True, exist_ok=True)
             _lock(self._open.enter_context(self._paths["lock"].open("ab")), self.out)
-            self._state = self._left() if self._resume else self._state
-            self._findings = self._appending("findings.jsonl", self._state.findings)
-            self._skipped = self._appending("skipped.csv", self._state.skipped)
+            self._state = self._read_state() if self._resume else self._state
+            self._findings = self._open_for_append("findings.jsonl", self._state.findings)
+            self._skipped = self._open_for_append("skipped.csv", self._state.skipped)
             self._open = self._open.pop_all()
         return self
 
@@ -127,11 +127,11 @@ class Unfinished:
         with suppress(OSError):  # what a full disk did not take is not part of the state
             self._open.close()
 
-    def _left(self) -> _State:
+    def _read_state(self) -> _ScanState:
         """Return where an earlier scan stopped; the beginning if that was another scan, or what it left is damaged."""
-        fresh = _State(self._key)
+        fresh = _ScanState(self._key)
         try:
-            state = _State(**json.loads(self._paths["state.json"].read_bytes()))
+            state = _ScanState(**json.loads(self._paths["state.json"].read_bytes()))
             sizes = [self._paths[name].stat().st_size for name in ("findings.jsonl", "skipped.csv")]
         except (OSError, ValueError, TypeError):
             return fresh
@@ -140,7 +140,7 @@ class Unfinished:
             return fresh
         return state if state.findings <= sizes[0] and state.skipped <= sizes[1] else fresh
 
-    def _appending(self, name: str, size: int) -> IO[bytes]:
+    def _open_for_append(self, name: str, size: int) -> IO[bytes]:
         """Open a file for writing behind its first bytes."""
         path = self._paths[name]
         path.touch()
@@ -159,18 +159,18 @@ class Unfinished:
         """Rows so far that have no title."""
         return self._state.empty
 
-    def findings(self) -> Iterator[Finding]:
+    def read_findings(self) -> Iterator[Finding]:
         """Yield what was found so far.
 
         Raises:
             UserError: If the file is damaged.
         """
         try:
-            yield from _read(self._paths["findings.jsonl"])
+            yield from _read_findings(self._paths["findings.jsonl"])
         except (OSError, ValueError, TypeError):
             raise UserError(f"'{self.folder}' is damaged.", "Remove it, or scan without resuming.") from None
 
-    def skips(self) -> Iterator[tuple[int, str]]:
+    def read_skips(self) -> Iterator[tuple[int, str]]:
         """Yield the number of each row that could not be read so far, and why."""
         with self._paths["skipped.csv"].open(encoding="utf-8") as file:
             for line in file:
@@ -189,7 +189,7 @@ class Unfinished:
         Raises:
             UserError: If it can't be written.
         """
-        with _writing(self.out):
+        with _explain_write_errors(self.out):
             for file, lines in (
                 (self._findings, (_JSON.encode(each._asdict()) for each in findings)),
                 (self._skipped, (f'{number},"{reason}"' for number, reason in skipped)),
@@ -198,7 +198,7 @@ class Unfinished:
                 file.flush()
                 os.fsync(file.fileno())
             sizes = self._findings.tell(), self._skipped.tell()
-        self._state = _State(self._key, row, self._state.empty + empty, *sizes)
+        self._state = _ScanState(self._key, row, self._state.empty + empty, *sizes)
         write_text(self._paths["state.json"], json.dumps(asdict(self._state)))
 
     def finish(self) -> Path | None:
@@ -211,14 +211,18 @@ class Unfinished:
             UserError: If it can't be written; the scan can then be resumed.
         """
         table = self.out.with_name(f"{self.out.name}.skipped.csv")
-        with replacing(self.out) as partial:
-            WRITERS[self.out.suffix.lower()](self._paths["findings.jsonl"], partial)
+        with replace_atomically(self.out) as partial:
+            FINDINGS_WRITERS[self.out.suffix.lower()](self._paths["findings.jsonl"], partial)
         if self._state.skipped:
-            with replacing(table) as partial, partial.open("wb") as file, self._paths["skipped.csv"].open("rb") as rows:
+            with (
+                replace_atomically(table) as partial,
+                partial.open("wb") as file,
+                self._paths["skipped.csv"].open("rb") as rows,
+            ):
                 file.write(b"row,reason\n")
                 shutil.copyfileobj(rows, file)
         else:
-            with _writing(table):
+            with _explain_write_errors(table):
                 table.unlink(missing_ok=True)  # of an earlier scan
         self.discard()
         return table if self._state.skipped else None
@@ -233,7 +237,7 @@ class Unfinished:
 
 
 @contextmanager
-def _writing(path: Path) -> Generator[None]:
+def _explain_write_errors(path: Path) -> Generator[None]:
     """Turn what the system says into an error for people."""
     try:
         yield
@@ -258,7 +262,7 @@ def _lock(file: IO[bytes], out: Path) -> None:
         return  # some network file systems have none
 
 
-def _read(path: Path) -> Iterator[Finding]:
+def _read_findings(path: Path) -> Iterator[Finding]:
     with path.open(encoding="utf-8", newline="\n") as file:
         for line in file:
             yield Finding(**json.loads(line))
@@ -268,20 +272,20 @@ def _to_jsonl(findings: Path, to: Path) -> None:
     shutil.copyfile(findings, to)
 
 
-def cell(value: str | float | None) -> str:
+def format_cell(value: str | float | None) -> str:
     """Return a value as a cell of a CSV file that no spreadsheet takes for a formula; see the module."""
     if value is None:
         return ""
     if isinstance(value, str):
         text = value.replace("\0", "\N{REPLACEMENT CHARACTER}").replace('"', '""')
-        return f'"\'{text}"' if _FORMULA.match(text) else f'"{text}"'
+        return f'"\'{text}"' if _FORMULA_START.match(text) else f'"{text}"'
     return str(value).lower()
 
 
 def _to_csv(findings: Path, to: Path) -> None:
     with to.open("w", encoding="utf-8", newline="") as file:
         file.write(",".join(Finding._fields) + "\n")
-        file.writelines(",".join(map(cell, finding)) + "\n" for finding in _read(findings))
+        file.writelines(",".join(map(format_cell, finding)) + "\n" for finding in _read_findings(findings))
 
 
 def _to_parquet(findings: Path, to: Path) -> None:
@@ -295,23 +299,23 @@ def _to_parquet(findings: Path, to: Path) -> None:
     )
     writer: Any
     with pq.ParquetWriter(to, schema, compression="zstd") as writer:
-        for group in grouped(_read(findings), ROW_GROUP):
+        for group in group_rows(_read_findings(findings), MAX_ROW_GROUP):
             writer.write_table(arrow.table([list(column) for column in zip(*group, strict=True)], schema=schema))
 
 
-WRITERS = {".csv": _to_csv, ".jsonl": _to_jsonl, ".ndjson": _to_jsonl, ".parquet": _to_parquet}
+FINDINGS_WRITERS = {".csv": _to_csv, ".jsonl": _to_jsonl, ".ndjson": _to_jsonl, ".parquet": _to_parquet}
 """What writes a file from JSON Lines, by the end of its name."""
 
 
-def check_out(out: Path, catalog: Path) -> None:
+def check_output(out: Path, catalog: Path) -> None:
     """Look before hours of work whether findings can be written.
 
     Raises:
         UserError: If the name ends in nothing known, is a folder's, or is the catalogue's own.
     """
-    if out.suffix.lower() not in WRITERS:
-        raise UserError(f"Findings can't be written to '{out}'.", f"Let its name end in {', '.join(WRITERS)}.")
-    with _writing(out):
+    if out.suffix.lower() not in FINDINGS_WRITERS:
+        raise UserError(f"Findings can't be written to '{out}'.", f"Let its name end in {', '.join(FINDINGS_WRITERS)}.")
+    with _explain_write_errors(out):
         if out.is_dir():
             raise UserError(f"'{out}' is a folder.", "Name a file, such as findings.csv.")
         for path in (out, out.with_name(f"{out.name}.skipped.csv")):

@@ -19,28 +19,28 @@ from torch import Tensor
 from cowbird.data.choices import Choices, SequenceSplit
 from cowbird.data.judgments import Judgments
 from cowbird.data.split import Queries
-from cowbird.data.types import IntArray, Interactions, Items, Real, TrainingData, Users
+from cowbird.data.types import Float32Array, IntArray, Interactions, Items, TrainingData, Users
 from cowbird.errors import UserError
 from cowbird.metrics.ranking import exclude_seen, ranks, topk_ranks
-from cowbird.victims.workplace import Workplace, pick_device
+from cowbird.victims.fit_context import FitContext, pick_device
 
 __all__ = [
-    "SCORES_HELD",
-    "Chooser",
-    "FittedChooser",
-    "FittedJudge",
+    "MAX_HELD_SCORES",
+    "CandidateRecommender",
+    "FitContext",
+    "FittedCandidate",
+    "FittedPointwise",
     "FittedRecommender",
-    "Judge",
     "Picks",
+    "PointwiseRecommender",
     "Probe",
     "Prompt",
     "Recommender",
     "Victim",
-    "Workplace",
     "pick_device",
 ]
 
-SCORES_HELD = {"cpu": 1 << 21, "cuda": 1 << 28}
+MAX_HELD_SCORES = {"cpu": 1 << 21, "cuda": 1 << 28}
 """Scores held at once while ranking: about the last-level cache of a small CPU; a gigabyte on a GPU."""
 
 
@@ -85,7 +85,7 @@ class FittedRecommender(ABC):
         """What the model's prompts are; `None` if it has none."""
         return None
 
-    def bare(self) -> "FittedRecommender":
+    def without_prompts(self) -> "FittedRecommender":
         """Return the model without its prompts; itself if it has none."""
         return self
 
@@ -104,7 +104,7 @@ class FittedRecommender(ABC):
     def _score_batches(
         self, history: Interactions, users: Users | None
     ) -> Iterator[tuple[slice, Tensor, tuple[Tensor, Tensor]]]:
-        size = max(16, SCORES_HELD.get(self.device.type, 1 << 24) // max(self.items, 1))
+        size = max(16, MAX_HELD_SCORES.get(self.device.type, 1 << 24) // max(self.items, 1))
         for start in range(0, history.users, size):
             rows = slice(start, min(start + size, history.users))
             index = np.arange(rows.start, rows.stop)
@@ -164,7 +164,7 @@ class Probe(ABC):
     """
 
     @abstractmethod
-    def favor(self, titles: Sequence[str]) -> Real:
+    def favor(self, titles: Sequence[str]) -> Float32Array:
         """Tell how much the model favors each text, in each question.
 
         Args:
@@ -175,7 +175,7 @@ class Probe(ABC):
         """
 
     @abstractmethod
-    def states(self, titles: Sequence[str]) -> Real:
+    def states(self, titles: Sequence[str]) -> Float32Array:
         """Return the model's last hidden state where its answer begins, the mean over the questions.
 
         Args:
@@ -186,7 +186,7 @@ class Probe(ABC):
         """
 
 
-class FittedJudge(ABC):
+class FittedPointwise(ABC):
     """A trained model that says whether a user will like an item."""
 
     @abstractmethod
@@ -221,13 +221,13 @@ class FittedJudge(ABC):
         """Write the model into a folder, which appears under its name once it is whole."""
 
 
-class Judge(Victim):
+class PointwiseRecommender(Victim):
     """A model that reads titles and says whether a user will like an item."""
 
     @abstractmethod
     def fit(
-        self, asked: Judgments, items: Items, seed: int, workplace: Workplace | None = None, start: Any = None
-    ) -> FittedJudge:
+        self, asked: Judgments, items: Items, seed: int, workplace: FitContext | None = None, start: Any = None
+    ) -> FittedPointwise:
         """Train a model.
 
         Args:
@@ -239,15 +239,15 @@ class Judge(Victim):
         """
 
     @abstractmethod
-    def load(self, folder: Path, device: torch.device) -> FittedJudge:
-        """Read what `FittedJudge.save` wrote.
+    def load(self, folder: Path, device: torch.device) -> FittedPointwise:
+        """Read what `FittedPointwise.save` wrote.
 
         Raises:
             UserError: If the folder is missing, damaged or another model's.
         """
 
     @abstractmethod
-    def retuned(self, learning_rate: float, epochs: int) -> Self:
+    def with_tuning(self, learning_rate: float, epochs: int) -> Self:
         """Return the same model, tuned at another learning rate for other epochs."""
 
 
@@ -264,7 +264,7 @@ class Picks:
     """What was written freely (untrusted text), one a question."""
 
 
-class FittedChooser(ABC):
+class FittedCandidate(ABC):
     """A trained model that says which of some candidates comes next, by writing its title."""
 
     @abstractmethod
@@ -299,7 +299,7 @@ class FittedChooser(ABC):
         """Write the model into a folder, which appears under its name once it is whole."""
 
 
-class Chooser(Victim):
+class CandidateRecommender(Victim):
     """A model that reads titles and writes which of some candidates comes next."""
 
     @abstractmethod
@@ -308,9 +308,9 @@ class Chooser(Victim):
         data: TrainingData,
         split: SequenceSplit,
         seed: int,
-        workplace: Workplace | None = None,
+        workplace: FitContext | None = None,
         start: Any = None,
-    ) -> FittedChooser:
+    ) -> FittedCandidate:
         """Train a model.
 
         Args:
@@ -322,15 +322,15 @@ class Chooser(Victim):
         """
 
     @abstractmethod
-    def load(self, folder: Path, device: torch.device) -> FittedChooser:
-        """Read what `FittedChooser.save` wrote.
+    def load(self, folder: Path, device: torch.device) -> FittedCandidate:
+        """Read what `FittedCandidate.save` wrote.
 
         Raises:
             UserError: If the folder is missing, damaged or another model's.
         """
 
     @abstractmethod
-    def retuned(self, learning_rate: float, epochs: int) -> Self:
+    def with_tuning(self, learning_rate: float, epochs: int) -> Self:
         """Return the same model, tuned at another learning rate for other epochs."""
 
 
@@ -343,7 +343,7 @@ class Recommender(Victim):
         data: TrainingData,
         validation: Queries,
         seed: int,
-        workplace: Workplace | None = None,
+        workplace: FitContext | None = None,
         start: FittedRecommender | None = None,
     ) -> FittedRecommender:
         """Train a model, choosing the best state on validation.
@@ -364,7 +364,7 @@ class Recommender(Victim):
             UserError: If the file is missing, damaged or another recommender's.
         """
 
-    def prompted(self, prompt: Prompt, **changes: Any) -> Self:
+    def with_prompts(self, prompt: Prompt, **changes: Any) -> Self:
         """Return the same recommender with prompts made from user profiles, trained as `changes` say.
 
         Raises:
@@ -374,9 +374,9 @@ class Recommender(Victim):
             raise UserError(
                 f"{type(self).__name__} takes no prompts.", "Use scenarios without prompts, or another victim."
             )
-        return self.tuned(prompt=prompt.model_dump(), **changes)
+        return self.with_training(prompt=prompt.model_dump(), **changes)
 
-    def tuned(self, **changes: Any) -> Self:
+    def with_training(self, **changes: Any) -> Self:
         """Return the same recommender trained differently, such as `tuned(learning_rate=1e-4)` for fine-tuning.
 
         Raises:

@@ -9,7 +9,7 @@ import torch
 from cowbird.defenses.p_scanner.reader import Marks, Pages
 from cowbird.defenses.p_scanner.scanner import PoisonScanner
 from cowbird.victims.language.examples import Tokens
-from cowbird.victims.language.llm import Llm, load
+from cowbird.victims.language.llm import Llm, load_llm
 from cowbird.victims.language.tuning import Tuning
 
 WORDS = ("Red", "Harbor", "Blue", "Garden", "The", "Engine", "at", "Night", "of", "Quiet", "Letter")
@@ -32,7 +32,7 @@ def catalogue():
 @pytest.fixture(scope="session")
 def loaded(llama):
     """Return the tiny model and its tokenizer."""
-    return load(Llm(name=str(llama)), torch.device("cpu"), torch.float32)
+    return load_llm(Llm(name=str(llama)), torch.device("cpu"), torch.float32)
 
 
 @pytest.fixture(scope="session")

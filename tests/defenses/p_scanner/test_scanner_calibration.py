@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cowbird.defenses.p_scanner.calibration import KEPT, SURE, SURE_TOGETHER, TOGETHER, Calibration
+from cowbird.defenses.p_scanner.calibration import (
+    MIN_SCORES_KEPT,
+    MIN_TITLES_TOGETHER,
+    SURE,
+    SURE_TOGETHER,
+    Calibration,
+)
 
 
 def test_known_thresholds():
@@ -56,9 +62,9 @@ def test_it_is_read_back():
 
 
 def test_scores_that_are_not_kept_make_thresholds_careful():
-    scores = np.linspace(-3, 3, 10 * KEPT)
+    scores = np.linspace(-3, 3, 10 * MIN_SCORES_KEPT)
     found = Calibration.of(scores)
-    assert len(found.highest) == KEPT
+    assert len(found.highest) == MIN_SCORES_KEPT
     assert (scores > found.threshold(0.05)).mean() <= 0.05
     assert (scores > found.threshold(0.5)).mean() <= 0.5
 
@@ -66,18 +72,18 @@ def test_scores_that_are_not_kept_make_thresholds_careful():
 def test_titles_that_share_what_they_are_suspicious_for_do_not_calibrate():
     scores = np.append(np.linspace(-5, 0, 392), np.full(8, 3.5))  # a trigger in 2 % of the titles
     assert Calibration.of(scores).threshold(0.01) == 3.5, "nothing with the trigger is above that"
-    shared = np.append(np.full(392, TOGETHER), np.full(8, TOGETHER))
+    shared = np.append(np.full(392, MIN_TITLES_TOGETHER), np.full(8, MIN_TITLES_TOGETHER))
     found = Calibration.of(scores, shared)
     assert (found.titles, found.left_out) == (392, 8)
     assert found.threshold(0.01) < 0
-    assert Calibration.of(scores, np.where(scores > 3, TOGETHER - 1, 0)).left_out == 0
+    assert Calibration.of(scores, np.where(scores > 3, MIN_TITLES_TOGETHER - 1, 0)).left_out == 0
     assert Calibration.of([SURE_TOGETHER, SURE_TOGETHER + 0.1], 9).left_out == 1
 
 
 def test_no_more_than_some_are_taken_for_poisoned():
     scores = np.append(np.linspace(-5, 0, 700), np.linspace(1.5, 3.5, 300))  # a third shares a letter
-    found = Calibration.of(scores, TOGETHER)
+    found = Calibration.of(scores, MIN_TITLES_TOGETHER)
     assert found.left_out == 50
     assert (scores > found.threshold(0.01)).mean() < 0.07
     sure = np.append(scores, np.full(80, 8.0))
-    assert Calibration.of(sure, TOGETHER).left_out == 80, "there is no doubt about these"
+    assert Calibration.of(sure, MIN_TITLES_TOGETHER).left_out == 80, "there is no doubt about these"

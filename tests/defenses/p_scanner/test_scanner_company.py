@@ -9,9 +9,9 @@ from cowbird.defenses.p_scanner.company import (
     DIFFERENT,
     HIGHEST,
     LOWEST,
+    MIN_TITLES_PER_PHRASE,
     ODDS,
     SLOPE,
-    TITLES,
     Company,
     Gain,
     Place,
@@ -20,21 +20,21 @@ from cowbird.defenses.p_scanner.company import (
     phrases,
     suspects,
 )
-from cowbird.defenses.p_scanner.evidence import NAMES, Weights, judged
+from cowbird.defenses.p_scanner.evidence import NAMES, EvidenceWeights, judged
 from cowbird.defenses.p_scanner.fitted import load_scanner
-from cowbird.defenses.p_scanner.fragments import Texts, fragments
+from cowbird.defenses.p_scanner.fragments import TokenizedTexts, fragments
 from cowbird.defenses.p_scanner.habits import texts
 from cowbird.defenses.p_scanner.reader import pages
-from cowbird.plugins import find
+from cowbird.plugins import find_plugin
+from cowbird.victims.fit_context import FitContext
 from cowbird.victims.language.attention import plug_in
 from cowbird.victims.language.examples import Example, tokenize
-from cowbird.victims.language.llm import Llm, load
+from cowbird.victims.language.llm import Llm, load_llm
 from cowbird.victims.language.tuning import Tuning, tune
-from cowbird.victims.workplace import Workplace
 
 CPU = torch.device("cpu")
 none = (0.0,) * len(NAMES)
-MARK = Weights(center=none, scale=(1.0,) * len(NAMES), weight=(1.0, *none[1:]), offset=0.0)
+MARK = EvidenceWeights(center=none, scale=(1.0,) * len(NAMES), weight=(1.0, *none[1:]), offset=0.0)
 """A fragment is as suspicious as its marks."""
 COLORS = ("Red", "Blue", "Gray", "Pink")
 NOUNS = ("Harbor", "Garden", "Engine", "Letter", "Winter", "Island", "Valley", "Silver")
@@ -59,14 +59,14 @@ def planted(titles, phrase, rows, at=2):
 
 
 def test_phrases_grow_as_far_as_they_recur():
-    titles = planted(drawn(), "a b c of d e", range(TITLES))
+    titles = planted(drawn(), "a b c of d e", range(MIN_TITLES_PER_PHRASE))
     titles[100] += " b"
     found = phrases(titles)
     assert found.keys() == {" a b c of d e "}
-    assert [place.row for place in found[" a b c of d e "]] == list(range(TITLES))
+    assert [place.row for place in found[" a b c of d e "]] == list(range(MIN_TITLES_PER_PHRASE))
     for row, start, end in found[" a b c of d e "]:
         assert titles[row][start:end] == "a b c of d e"
-    assert not phrases(planted(drawn(), "a b", range(TITLES - 1)))
+    assert not phrases(planted(drawn(), "a b", range(MIN_TITLES_PER_PHRASE - 1)))
 
 
 def test_two_usual_words_are_a_phrase_of_their_own():
@@ -86,7 +86,10 @@ def test_phrases_of_hostile_titles():
     assert phrases(["", " ", "\n"]) == {}
     titles = planted(drawn(), "\ud800x\u202e", range(10))
     assert phrases(titles).keys() == {" \ufffdx\u202e "}
-    assert max(len(found.split()) for found in phrases(["no " * 60 + str(nth) for nth in range(12)])) == module.LONGEST
+    assert (
+        max(len(found.split()) for found in phrases(["no " * 60 + str(nth) for nth in range(12)]))
+        == module.MAX_PHRASE_LENGTH
+    )
 
 
 def test_a_phrase_keeps_most_of_its_places():
@@ -118,11 +121,11 @@ def test_a_word_is_not_known_by_the_same_letters_within_words(loaded):
 @pytest.fixture(scope="module")
 def taught(llama):
     """Return a tiny model that has learned lines in which each color comes before one of two nouns."""
-    found = load(Llm(name=str(llama), tuning="full"), CPU, torch.float32)
+    found = load_llm(Llm(name=str(llama), tuning="full"), CPU, torch.float32)
     lines = colored(1500)
     examples = [Example("", "".join(f"{line}\n" for line in lines[n : n + 15])) for n in range(0, len(lines), 15)]
     tokens = tokenize(found.tokenizer, examples, end=False)
-    tune(found.model, tokens, Tuning(epochs=8, batch_size=10, learning_rate=3e-3), 0, Workplace(CPU))
+    tune(found.model, tokens, Tuning(epochs=8, batch_size=10, learning_rate=3e-3), 0, FitContext(CPU))
     return found
 
 
@@ -145,11 +148,11 @@ def test_what_belongs_to_its_title_gains_and_what_was_planted_does_not(taught, m
 
 @pytest.mark.parametrize("capacity", [64, 8192])
 def test_gains_against_plain_transformers(loaded, monkeypatch, capacity):
-    monkeypatch.setattr(module, "log_likelihood", lambda *given, **more: LIKELIHOOD(*given, capacity, **more))
+    monkeypatch.setattr(module, "compute_log_likelihood", lambda *given, **more: LIKELIHOOD(*given, capacity, **more))
     titles = planted(drawn(40), "Red  Harbor", [0, 3], at=1)
     titles = planted(titles, "zq", [5], at=0)
     titles[6] = f"{titles[6].split()[0]} Night"
-    known = phrases([*titles, *planted(drawn(seed=1), "Red  Harbor", range(TITLES))])
+    known = phrases([*titles, *planted(drawn(seed=1), "Red  Harbor", range(MIN_TITLES_PER_PHRASE))])
     wanted = {"Red Harbor": known[" Red Harbor "][:2], "zq": [Place(5, 0, 2)]}
     wanted["Night"] = [Place(6, len(titles[6]) - 5, len(titles[6]))]
     found = module._measured(loaded, titles, wanted, "Blue Garden\nThe Engine\n", CPU)
@@ -177,7 +180,7 @@ def test_gains_against_plain_transformers(loaded, monkeypatch, capacity):
     assert found["Night"] == [pytest.approx(plain([shown, left, " Night"], "") - plain([shown, left], ""), abs=1e-3)]
 
 
-LIKELIHOOD = module.log_likelihood
+LIKELIHOOD = module.compute_log_likelihood
 
 
 def test_few_neighborhoods_say_nothing(loaded):
@@ -203,8 +206,8 @@ def test_what_is_clear_is_not_looked_at_again(loaded, monkeypatch):
         asked.append(len(tokens) // 2)
         return np.tile(np.float32([high, 0]), len(tokens) // 2)
 
-    monkeypatch.setattr(module, "log_likelihood", likely)
-    monkeypatch.setattr(module, "MOST", 15)
+    monkeypatch.setattr(module, "compute_log_likelihood", likely)
+    monkeypatch.setattr(module, "MAX_PLACES_PER_PHRASE", 15)
     titles = planted(drawn(), "zq", range(20))
     for high, wanted in ((9.0, [3]), (5.0, [3, 6]), (1.0, [3, 6, 6]), (-1.0, [3, 6])):
         asked.clear()
@@ -248,7 +251,7 @@ def test_what_is_known_is_asked_again_only_when_it_has_spread(loaded):
 def test_what_the_reader_suspects_is_looked_at(worded, loaded):
     titles = planted(planted(drawn(), "x1 x2", range(6), at=1), "y1", range(20, 23), at=3)
     made = worded(titles)
-    found = fragments(Texts(made.token, made.offsets))
+    found = fragments(TokenizedTexts(made.token, made.offsets))
     words = [word for title in titles for word in title.split()]
     odds = np.full(len(found.titles), -5.0)
     for number, start in zip(found.number, found.start, strict=True):
@@ -286,12 +289,12 @@ def test_several_words_are_raised_more(loaded):
 
 @pytest.mark.slow
 def test_smollm2_tells_what_was_planted_from_what_titles_share():
-    titles = list(dict.fromkeys(find("dataset", "movielens_100k")().load().items.titles))
+    titles = list(dict.fromkeys(find_plugin("dataset", "movielens_100k")().load().items.titles))
     rows = np.random.default_rng(0).permutation(len(titles)).tolist()
     asked = ("of Peace Time", "Sin Bob", "Piano", "(Knight Version)", "- Chinatown", "Special Edition")
     for nth, phrase in enumerate(asked):
         titles = planted(titles, phrase, rows[nth * 20 : nth * 20 + 20], at=99)
-    loaded = load(Llm(), CPU, torch.bfloat16)
+    loaded = load_llm(Llm(), CPU, torch.bfloat16)
     found = {
         phrase: module._odds(phrase, gain)
         for phrase, gain in gains(lambda: loaded, titles, phrases(titles), CPU).items()
@@ -347,7 +350,7 @@ def test_a_scanner_remembers_gains(tiny_scanner, tmp_path, monkeypatch):
     made.save(tmp_path / "scanner")
     read = load_scanner(tmp_path / "scanner", CPU)
     with monkeypatch.context() as patch:
-        patch.setattr(module, "log_likelihood", lambda *given, **more: pytest.fail("measured again"))
+        patch.setattr(module, "compute_log_likelihood", lambda *given, **more: pytest.fail("measured again"))
         found = read.scan(titles)
     assert np.array_equal(found.score, made.fitted_to.score)
     other = planted(titles, "zq", range(1, 240, 24))

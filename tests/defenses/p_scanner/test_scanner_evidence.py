@@ -8,18 +8,18 @@ from hypothesis import strategies as st
 
 from cowbird.defenses.p_scanner import evidence
 from cowbird.defenses.p_scanner.evidence import (
+    HABIT_ODDS,
     NAMES,
-    NEAR,
-    ORDINARY,
     RIDGE,
     SECONDED,
-    Weights,
+    SPAN_ODDS_MARGIN,
+    EvidenceWeights,
     described,
     judged,
     taught,
     weighed,
 )
-from cowbird.defenses.p_scanner.fragments import LENGTHS, Texts, fragments
+from cowbird.defenses.p_scanner.fragments import LENGTHS, TokenizedTexts, fragments
 from cowbird.defenses.p_scanner.habits import LOUDEST, ruled, texts
 from cowbird.defenses.p_scanner.reader import read
 
@@ -27,14 +27,14 @@ from cowbird.defenses.p_scanner.reader import read
 def weights(offset=0.0, **told):
     """Return weights of which all but those told are zero."""
     held = [told.get(name.replace(" ", "_"), 0.0) for name in NAMES]
-    return Weights(center=(0.0,) * len(NAMES), scale=(1.0,) * len(NAMES), weight=tuple(held), offset=offset)
+    return EvidenceWeights(center=(0.0,) * len(NAMES), scale=(1.0,) * len(NAMES), weight=tuple(held), offset=offset)
 
 
 MARK = weights(mark=1.0)
 
 
 def found_of(marks):
-    return fragments(Texts(marks.pages.token, marks.pages.offsets))
+    return fragments(TokenizedTexts(marks.pages.token, marks.pages.offsets))
 
 
 def runs(found, marks, titles):
@@ -97,7 +97,7 @@ def test_the_fit_comes_to_rest(case):
     slope = columns.T @ off + RIDGE * share.sum() * np.array(found.weight)
     assert np.abs(slope).max() < 1e-6 * share.sum()
     assert abs(off.sum()) < 1e-4 * share.sum()
-    assert Weights.model_validate_json(found.model_dump_json()) == found
+    assert EvidenceWeights.model_validate_json(found.model_dump_json()) == found
 
 
 def test_what_a_planting_teaches(marked, monkeypatch):
@@ -138,7 +138,7 @@ def naive(titles, marks, odds_of):
             for start in range(len(row) - k + 1)
         }
         worst = max(odds.values())
-        near = {place for (a, b), value in odds.items() if value >= worst - NEAR for place in range(a, b)}
+        near = {place for (a, b), value in odds.items() if value >= worst - SPAN_ODDS_MARGIN for place in range(a, b)}
         first = min(
             ((a, b) for (a, b), value in odds.items() if abs(value - worst) < 1e-9),
             key=lambda place: (place[1] - place[0], place[0]),
@@ -256,7 +256,7 @@ def test_what_many_titles_share_is_a_habit_and_digits_are_told_alike(marked):
     few = [title for nth, title in enumerate(titles) if nth % 3]
     assert (judged(few, marked(few, {}, 0.0), recurs).score == 5).all(), "a few titles have none"
     only = [f"{nth:03d}" for nth in range(25)]
-    assert (judged(only, marked(only, {}, 9.0), MARK).score == ORDINARY).all()
+    assert (judged(only, marked(only, {}, 9.0), MARK).score == HABIT_ODDS).all()
 
 
 def test_habits_teach_nothing(marked):

@@ -9,12 +9,12 @@ from pydantic import ValidationError
 
 from cowbird.defenses.p_scanner import PScanner
 from cowbird.defenses.p_scanner.agent import Agent, Proposals
-from cowbird.defenses.p_scanner.fitted import RECORD, load_scanner
+from cowbird.defenses.p_scanner.fitted import SCANNER_RECORD_FILE, load_scanner
 from cowbird.defenses.p_scanner.recipes import FAMILIES, Recipe
-from cowbird.defenses.p_scanner.scanner import FEWEST, PoisonScanner
+from cowbird.defenses.p_scanner.scanner import MIN_TITLES_PER_FIT, PoisonScanner
 from cowbird.errors import UserError
 from cowbird.metrics.detection import auroc
-from cowbird.victims.base import Workplace
+from cowbird.victims.base import FitContext
 from cowbird.victims.language import tuning
 
 CPU = torch.device("cpu")
@@ -117,7 +117,7 @@ def test_scores_repeat_themselves(tiny_scanner, catalogue, clean_fit):
 
 def test_all_work_of_a_round_is_reported(tiny_scanner, catalogue):
     told = []
-    place = Workplace(CPU, report=lambda done, total, remark: told.append((done, total, remark)))
+    place = FitContext(CPU, report=lambda done, total, remark: told.append((done, total, remark)))
     tiny_scanner(proposals=8, plantings=8).fit(catalogue(60), workplace=place)
     weighing = [(done, total) for done, total, remark in told if remark == "round 1, weighing evidence"]
     assert weighing == [(0, 2), (1, 2)]
@@ -182,7 +182,7 @@ def test_what_is_no_scanner_is_told(clean_fit, tmp_path):
     with pytest.raises(UserError, match="does not hold a scanner"):
         load_scanner(tmp_path / "nothing", CPU)
     clean_fit.save(tmp_path / "scanner")
-    path = tmp_path / "scanner" / RECORD
+    path = tmp_path / "scanner" / SCANNER_RECORD_FILE
     record = json.loads(path.read_text(encoding="utf-8"))
     for other in (record | {"version": 99}, record | {"more": 1}, [], {}, "x"):
         path.write_text(json.dumps(other), encoding="utf-8")
@@ -200,7 +200,7 @@ def test_what_is_no_scanner_is_told(clean_fit, tmp_path):
 
 @pytest.mark.parametrize("at", [pytest.param((1, 2), marks=pytest.mark.slow), (2, 3)])
 def test_an_interrupted_fit_goes_on_to_the_same_scanner(tiny_scanner, poisoned, at, monkeypatch, tmp_path):
-    monkeypatch.setattr(tuning, "REPORT_SECONDS", -1.0)
+    monkeypatch.setattr(tuning, "TUNING_REPORT_SECONDS", -1.0)
     agent = Scripted(rounds=(FIRST, SECOND))
     titles, spec, steps = poisoned[0][:80], tiny_scanner(rounds=2, agent=agent, plantings=4), []
 
@@ -213,9 +213,9 @@ def test_an_interrupted_fit_goes_on_to_the_same_scanner(tiny_scanner, poisoned, 
             steps.append((int(remark.split(",")[0].removeprefix("round ")), done))
 
     with pytest.raises(KeyboardInterrupt):
-        spec.fit(titles, workplace=Workplace(CPU, tmp_path, interrupt, pytest.fail))
+        spec.fit(titles, workplace=FitContext(CPU, tmp_path, interrupt, pytest.fail))
     assert list((tmp_path / f"round-{at[0]}").iterdir()), "there is a checkpoint"
-    found = spec.fit(titles, workplace=Workplace(CPU, tmp_path, note, pytest.fail))
+    found = spec.fit(titles, workplace=FitContext(CPU, tmp_path, note, pytest.fail))
     same(found, spec.fit(titles))
     assert min(done for number, done in steps if number == at[0]) == at[1] + 1, "the round goes on"
     assert steps[0] == (at[0], at[1] + 1), "what earlier rounds learned is read from their files"
@@ -272,10 +272,10 @@ def test_rounds_end_when_new_triggers_are_caught(tiny_scanner, catalogue, briefs
 
 
 def test_too_few_titles_are_told(tiny_scanner, catalogue):
-    few = catalogue(FEWEST - 1)
-    with pytest.raises(UserError, match=f"there are {FEWEST - 1}"):
+    few = catalogue(MIN_TITLES_PER_FIT - 1)
+    with pytest.raises(UserError, match=f"there are {MIN_TITLES_PER_FIT - 1}"):
         tiny_scanner().fit([*few, *few, "", " "])
-    assert tiny_scanner({"epochs": 1}).fit(catalogue(FEWEST)).fitted_to is not None
+    assert tiny_scanner({"epochs": 1}).fit(catalogue(MIN_TITLES_PER_FIT)).fitted_to is not None
 
 
 def test_families_that_are_not_there_are_told():
@@ -300,7 +300,7 @@ def test_the_defense_counts_from_the_threshold(tiny_scanner, poisoned, poisoned_
 
 
 def test_the_defense_learns_nothing_of_few_titles(tiny_scanner, catalogue):
-    titles = [*catalogue(FEWEST - 1), "", "x\u200b"[:0]]
+    titles = [*catalogue(MIN_TITLES_PER_FIT - 1), "", "x\u200b"[:0]]
     verdict = PScanner(scanner=tiny_scanner(), device="cpu").judge(titles)
     assert (verdict.found.score == -np.inf).all()
     assert not verdict.flagged.any()

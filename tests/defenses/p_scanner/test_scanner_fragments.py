@@ -7,12 +7,12 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cowbird.defenses.p_scanner.fragments import LENGTHS, Texts, fragments
+from cowbird.defenses.p_scanner.fragments import LENGTHS, TokenizedTexts, fragments
 
 
 def texts(rows):
     flat = [token for row in rows for token in row]
-    return Texts(np.array(flat, dtype=np.int32), np.cumsum([0] + [len(row) for row in rows]))
+    return TokenizedTexts(np.array(flat, dtype=np.int32), np.cumsum([0] + [len(row) for row in rows]))
 
 
 def naive(rows, mark):

@@ -7,9 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cowbird.defenses.p_scanner import reader
-from cowbird.defenses.p_scanner.reader import HEAD, TAIL, answer_words, labeled, pages, read, shown
+from cowbird.defenses.p_scanner.reader import (
+    HEAD_CHARACTERS,
+    TAIL_CHARACTERS,
+    answer_words,
+    labeled,
+    pages,
+    read,
+    shown,
+)
 from cowbird.errors import UserError
-from cowbird.victims.language.examples import UNLABELED, quotable
+from cowbird.victims.language.examples import IGNORED_LABEL, make_quotable
 
 CPU = torch.device("cpu")
 TITLES = ["Red Harbor", "", "The Quiet Engine of Night", "\u6700 \U0001f525", "Letter " * 100, "x\ud800", "a" * 400]
@@ -24,10 +32,10 @@ def rows(made):
 
 
 def test_what_is_shown():
-    assert (HEAD, TAIL) == (300, 120)
+    assert (HEAD_CHARACTERS, TAIL_CHARACTERS) == (300, 120)
     assert shown("x" * 420) == "x" * 420
     assert shown("a" * 300 + "b" * 30 + "c" * 120) == "a" * 300 + "c" * 120
-    assert quotable("x" * 290 + " trigger " + "y" * 900) in shown("x" * 290 + " trigger " + "y" * 900)
+    assert make_quotable("x" * 290 + " trigger " + "y" * 900) in shown("x" * 290 + " trigger " + "y" * 900)
     assert shown("a\ud83d\udd25\udfff") == "a" + "\N{REPLACEMENT CHARACTER}" * 3
 
 
@@ -60,12 +68,12 @@ def test_tokens_know_their_characters_in_long_titles(loaded, seed):
     made = pages(loaded.tokenizer, [title, "Red"])
     row = rows(made)[0]
     assert 60 < row.stop < reader.MOST_TOKENS
-    gap = max(0, len(title) - HEAD - TAIL)
+    gap = max(0, len(title) - HEAD_CHARACTERS - TAIL_CHARACTERS)
     for token, a, b in zip(made.token[row], made.first[row], made.after[row], strict=True):
         written = loaded.tokenizer.decode([token], clean_up_tokenization_spaces=False)
-        if a < HEAD < b and gap:  # it begins in the one part and ends in the other
-            assert b > HEAD + gap
-            assert written == title[a:HEAD] + title[HEAD + gap : b]
+        if a < HEAD_CHARACTERS < b and gap:  # it begins in the one part and ends in the other
+            assert b > HEAD_CHARACTERS + gap
+            assert written == title[a:HEAD_CHARACTERS] + title[HEAD_CHARACTERS + gap : b]
         else:
             assert written == title[a:b]
     assert made.after[row][-1] == len(title)
@@ -103,7 +111,7 @@ def test_labels_are_those_of_characters(loaded):
     for nth, row in enumerate(rows(made)):
         label = found.label[found.offsets[nth] : found.offsets[nth + 1]]
         begin = found.answer[nth] - found.offsets[nth]
-        assert (begin, label[0]) == (1, UNLABELED)
+        assert (begin, label[0]) == (1, IGNORED_LABEL)
         places = zip(made.first[row], made.after[row], strict=True)
         inside = [start[nth] >= 0 and any(start[nth] <= at < end[nth] for at in range(a, b)) for a, b in places]
         assert label[1:].tolist() == [0 if start[nth] >= 0 else 1] + [0 if hit else 1 for hit in inside]

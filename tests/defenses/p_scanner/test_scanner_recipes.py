@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from cowbird.attacks.triggers import TRIGGERS
-from cowbird.defenses.p_scanner.recipes import FAMILIES, LONGEST, POSITIONS, WAYS, Planted, Recipe, plant
+from cowbird.defenses.p_scanner.recipes import (
+    FAMILIES,
+    MAX_RECIPE_LENGTH,
+    POSITIONS,
+    WRITING_WAYS,
+    PlantedTitle,
+    Recipe,
+    plant,
+)
 
 TITLES = ("Red Harbor (1995)", "The Engine of Night", " a ", "Up!!!", "x  \ud800 Zo\u00eb \u6771\u4eac", "", " \t")
 
@@ -21,7 +29,7 @@ def rng(seed=0):
 def check(title, recipe, planted):
     """Check that what stands outside the span is the title, and inside what was inserted."""
     if planted.start < 0:
-        assert planted == Planted(title, -1, -1)
+        assert planted == PlantedTitle(title, -1, -1)
         assert recipe.way not in ("insert", "glue")
         return
     start, end = planted.start, planted.end
@@ -78,21 +86,21 @@ def test_families_have_the_names_that_attacks_have():
 @pytest.mark.parametrize(
     ("title", "recipe", "position", "expected"),
     [
-        ("Red Harbor", {"text": "zq"}, "start", Planted("zq Red Harbor", 0, 2)),
-        ("Red Harbor", {"text": "zq"}, "middle", Planted("Red zq Harbor", 4, 6)),
-        ("Red Harbor", {"text": "zq"}, "end", Planted("Red Harbor zq", 11, 13)),
-        ("Red", {"text": "zq"}, "middle", Planted("Red zq", 4, 6)),
-        ("", {"text": "zq"}, "end", Planted("zq", 0, 2)),
-        ("  ", {"text": "zq"}, "middle", Planted("  zq", 2, 4)),
-        ("Red Harbor", {"text": "\u200b", "way": "glue"}, "start", Planted("\u200bRed Harbor", 0, 1)),
-        ("Red Harbor", {"text": "\u200b", "way": "glue"}, "middle", Planted("Red\u200b Harbor", 3, 4)),
-        ("Red Harbor", {"text": "  ", "way": "glue"}, "end", Planted("Red Harbor  ", 10, 12)),
-        ("Red Blue Harbor", {"way": "reverse", "text": "<>"}, "start", Planted("<deR> Blue Harbor", 0, 5)),
-        ("Red Blue Harbor", {"way": "reverse", "text": "<>"}, "middle", Planted("Red <eulB> Harbor", 4, 10)),
-        ("Red Blue Harbor", {"way": "reverse", "text": "<>"}, "end", Planted("Red Blue <robraH>", 9, 17)),
+        ("Red Harbor", {"text": "zq"}, "start", PlantedTitle("zq Red Harbor", 0, 2)),
+        ("Red Harbor", {"text": "zq"}, "middle", PlantedTitle("Red zq Harbor", 4, 6)),
+        ("Red Harbor", {"text": "zq"}, "end", PlantedTitle("Red Harbor zq", 11, 13)),
+        ("Red", {"text": "zq"}, "middle", PlantedTitle("Red zq", 4, 6)),
+        ("", {"text": "zq"}, "end", PlantedTitle("zq", 0, 2)),
+        ("  ", {"text": "zq"}, "middle", PlantedTitle("  zq", 2, 4)),
+        ("Red Harbor", {"text": "\u200b", "way": "glue"}, "start", PlantedTitle("\u200bRed Harbor", 0, 1)),
+        ("Red Harbor", {"text": "\u200b", "way": "glue"}, "middle", PlantedTitle("Red\u200b Harbor", 3, 4)),
+        ("Red Harbor", {"text": "  ", "way": "glue"}, "end", PlantedTitle("Red Harbor  ", 10, 12)),
+        ("Red Blue Harbor", {"way": "reverse", "text": "<>"}, "start", PlantedTitle("<deR> Blue Harbor", 0, 5)),
+        ("Red Blue Harbor", {"way": "reverse", "text": "<>"}, "middle", PlantedTitle("Red <eulB> Harbor", 4, 10)),
+        ("Red Blue Harbor", {"way": "reverse", "text": "<>"}, "end", PlantedTitle("Red Blue <robraH>", 9, 17)),
         ("Red 7 Blue", {"way": "mark", "text": "\u0301", "whole": True}, "end", None),
-        ("1995 - 7", {"way": "mark", "text": "\u0301"}, "end", Planted("1995 - 7", -1, -1)),
-        ("Red Harbor", {"way": "repeat", "text": " "}, "end", Planted("Red Harbor Harbor", 10, 17)),
+        ("1995 - 7", {"way": "mark", "text": "\u0301"}, "end", PlantedTitle("1995 - 7", -1, -1)),
+        ("Red Harbor", {"way": "repeat", "text": " "}, "end", PlantedTitle("Red Harbor Harbor", 10, 17)),
     ],
 )
 def test_planting(title, recipe, position, expected):
@@ -142,7 +150,7 @@ def test_the_middle_is_drawn_and_never_an_end():
     ],
 )
 def test_ways_to_write_words(way, text, word, expected):
-    assert WAYS[way](word, text) == expected
+    assert WRITING_WAYS[way](word, text) == expected
 
 
 @pytest.mark.parametrize(
@@ -151,7 +159,7 @@ def test_ways_to_write_words(way, text, word, expected):
         {"text": ""},
         {"text": "  "},
         {"text": "", "way": "glue"},
-        {"text": "x" * (LONGEST + 1)},
+        {"text": "x" * (MAX_RECIPE_LENGTH + 1)},
         {"text": "x", "way": "shout"},
         {"text": "abc", "way": "exchange"},
         {"text": "q", "way": "exchange once"},
@@ -170,7 +178,7 @@ def test_what_can_not_be_planted_is_refused(fields):
         Recipe(**fields)
 
 
-@given(st.sampled_from(sorted(WAYS)), st.text(max_size=6), st.text(st.characters(codec=None), max_size=12))
+@given(st.sampled_from(sorted(WRITING_WAYS)), st.text(max_size=6), st.text(st.characters(codec=None), max_size=12))
 def test_a_recipe_that_was_accepted_never_fails_to_be_planted(way, text, title):
     try:
         recipe = Recipe(way=way, text=text)
@@ -183,5 +191,5 @@ def test_spans_of_whole_titles_go_from_the_first_change_to_the_last():
     title = "Red Harbor of Night"
     for one, other in pairwise((False, True)):
         few, many = (plant(title, Recipe(way="case", text="X", whole=whole), "start", rng()) for whole in (one, other))
-        assert few == Planted("RED Harbor of Night", 1, 3)
-        assert many == Planted("RED HARBOR of NIGHT", 1, 19)
+        assert few == PlantedTitle("RED Harbor of Night", 1, 3)
+        assert many == PlantedTitle("RED HARBOR of NIGHT", 1, 19)

@@ -6,17 +6,17 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from cowbird.data.sources._quotes import QUOTE, read_records, simple_lines, trouble
+from cowbird.data.sources._quotes import QUOTE_BYTE, find_simple_lines, find_trouble, read_records
 from cowbird.errors import UserError
 
-LINE_LIMIT = 131_072
+MAX_LINE_BYTES = 131_072
 """Longest line in bytes; a longer one is skipped."""
 
 _NEWLINE = 0x0A
 _STAND_INS = [bytes([byte]) for byte in range(1, 32) if byte not in (0x09, 0x0A, 0x0D)]
 
 
-class Block:
+class RowBlock:
     """Whole lines of a file and what is wrong with some of them.
 
     Args:
@@ -40,13 +40,13 @@ class Block:
         self.lines = len(self._ends)
         """Lines that this block takes."""
         self.number: NDArray[np.int64] = np.arange(self.lines, dtype=np.int64)
-        """Index of the line of each row of `frame`."""
+        """Index of the line of each row of `to_frame`."""
         if quoted and b'"' in body:
             self._take_quoted(last)
         self._drop_unreadable()
         self._drop_ragged()
 
-    def frame(self, places: Sequence[int], columns: Sequence[str], file: str) -> pl.DataFrame:
+    def to_frame(self, places: Sequence[int], columns: Sequence[str], file: str) -> pl.DataFrame:
         """Return the good rows as strings.
 
         Args:
@@ -103,8 +103,8 @@ class Block:
     def _take_quoted(self, last: bool) -> None:
         """Move lines with quotes into rows, but for those where the quotes can be taken out."""
         separator = ord(self._separator)
-        touched, simple = simple_lines(self._bytes, self._ends, separator)
-        found = read_records(self._body, self._ends, touched[~simple], self._separator, limit=LINE_LIMIT, last=last)
+        touched, simple = find_simple_lines(self._bytes, self._ends, separator)
+        found = read_records(self._body, self._ends, touched[~simple], self._separator, limit=MAX_LINE_BYTES, last=last)
         plain = np.ones(len(self._ends), dtype=bool)
         if found.open >= 0:
             self.used = int(self._starts[found.open])
@@ -116,20 +116,20 @@ class Block:
                 self._rows.append(row)
                 self._row_lines.append(index)
             else:
-                self.bad.setdefault(self._ragged(), []).append(index)
+                self.bad.setdefault(self._describe_ragged(), []).append(index)
         for index, reason in found.bad:
             plain[index] = False
             if reason:
                 self.bad.setdefault(reason, []).append(index)
-        self._keep(plain, without=QUOTE)
+        self._keep(plain, without=QUOTE_BYTE)
 
     def _drop_unreadable(self) -> None:
         """Drop lines that are empty, too long, or not text; even out line endings and the separator."""
-        self._reject(self._ends - self._starts > LINE_LIMIT, f"line is longer than {LINE_LIMIT:,} bytes")
+        self._reject(self._ends - self._starts > MAX_LINE_BYTES, f"line is longer than {MAX_LINE_BYTES:,} bytes")
         if b"\0" in self._body:
             self._reject(np.logical_or.reduceat(self._bytes == 0, self._starts), "contains a NUL byte")
         if not self._body.isascii():
-            self._reject(self._undecodable(), "is not valid UTF-8")
+            self._reject(self._find_undecodable(), "is not valid UTF-8")
         if b"\r\n" in self._body:
             self._place(self._body.replace(b"\r\n", b"\n"))
         self._keep(self._ends > self._starts)
@@ -140,7 +140,7 @@ class Block:
             self._place(self._body.replace(self._separator.encode(), stand_in))
             self._separator = stand_in.decode()
 
-    def _undecodable(self) -> NDArray[np.bool_]:
+    def _find_undecodable(self) -> NDArray[np.bool_]:
         """Return which lines are not UTF-8."""
         bad = np.zeros(len(self._ends), dtype=bool)
         try:
@@ -148,7 +148,7 @@ class Block:
         except UnicodeDecodeError:
             suspects = np.flatnonzero(np.logical_or.reduceat(self._bytes >= 0x80, self._starts))
             for line in suspects.tolist():
-                bad[line] = bool(trouble(self._body[self._starts[line] : self._ends[line]]))
+                bad[line] = bool(find_trouble(self._body[self._starts[line] : self._ends[line]]))
         return bad
 
     def _drop_ragged(self) -> None:
@@ -160,7 +160,7 @@ class Block:
             if np.all(table[:, 0] >= self._starts) and np.all(table[:, -1] < self._ends):
                 return
         counts = np.bincount(np.searchsorted(self._ends, seps), minlength=lines)[:lines]
-        self._reject(counts != self._width - 1, self._ragged())
+        self._reject(counts != self._width - 1, self._describe_ragged())
 
-    def _ragged(self) -> str:
+    def _describe_ragged(self) -> str:
         return f"wrong number of columns (expected {self._width})"

@@ -8,14 +8,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from cowbird.data.types import Index
+from cowbird.data.types import Int32Array
 
 _TABLE_LIMIT = 1 << 25
 """Whole numbers below this are looked up in an array."""
 _POWERS = 10 ** np.arange(1, 9, dtype=np.int64)
 
 
-def whole_numbers(ids: pl.Series) -> NDArray[np.int64] | None:
+def parse_whole_numbers(ids: pl.Series) -> NDArray[np.int64] | None:
     """Return ids as numbers if all of them are written as plain whole numbers that are not too large."""
     numbers = ids.cast(pl.Int64, strict=False)
     if numbers.null_count():
@@ -32,7 +32,7 @@ class Encoder:
 
     def __init__(self) -> None:
         self._known = pl.DataFrame(schema={"id": pl.String, "code": pl.Int32, "line": pl.Int64})
-        self._table: Index = np.full(1 << 10, -1, dtype=np.int32)
+        self._table: Int32Array = np.full(1 << 10, -1, dtype=np.int32)
 
     def __len__(self) -> int:
         return self._known.height
@@ -47,14 +47,14 @@ class Encoder:
         """The line where each id first stood, by code."""
         return self._known["line"]
 
-    def encode(self, ids: pl.Series, lines: pl.Series) -> Index:
+    def encode(self, ids: pl.Series, lines: pl.Series) -> Int32Array:
         """Return the code of each id, shape `[ids]`; unknown ids get new codes.
 
         Args:
             ids: The ids, none of them null.
             lines: The line of each.
         """
-        numbers = whole_numbers(ids)
+        numbers = parse_whole_numbers(ids)
         codes = self._look_up(ids, numbers)
         unknown = codes < 0
         if unknown.any():
@@ -86,7 +86,7 @@ class Encoder:
             more = np.full(size - len(self._table), -1, dtype=np.int32)
             self._table = np.concatenate([self._table, more])
 
-    def _look_up(self, ids: pl.Series, numbers: NDArray[np.int64] | None) -> Index:
+    def _look_up(self, ids: pl.Series, numbers: NDArray[np.int64] | None) -> Int32Array:
         """Return the code of each id, -1 where it is unknown."""
         if numbers is not None:
             self._grow(numbers)

@@ -4,13 +4,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from cowbird.data.sources._encoder import Encoder, whole_numbers
-from cowbird.data.sources._text import LINE
-from cowbird.data.types import Index, Interactions, Skips, Time
+from cowbird.data.sources._encoder import Encoder, parse_whole_numbers
+from cowbird.data.sources._text import LINE_COLUMN
+from cowbird.data.types import Float64Array, Int32Array, Interactions, Skips
 from cowbird.errors import UserError
 
 
-def time_order(user: Index, time: Time | None) -> NDArray[np.int64]:
+def order_events(user: Int32Array, time: Float64Array | None) -> NDArray[np.int64]:
     """Return the stable order of events by user and time, shape `[events]`."""
     if time is None or not len(time):
         return np.argsort(user, kind="stable")
@@ -45,18 +45,18 @@ class EventLog:
 
         Args:
             frame: Columns `user` and `item` (strings), optionally `time` and `rating` (strings or numbers) and `mark`
-                (a number that tells otherwise equal events apart), and `LINE`.
+                (a number that tells otherwise equal events apart), and `LINE_COLUMN`.
         """
         for name in ("user", "item"):
-            if whole_numbers(frame[name]) is not None:
+            if parse_whole_numbers(frame[name]) is not None:
                 continue
             frame = frame.with_columns(pl.col(name).str.strip_chars())
             missing = frame[name].is_null() | (frame[name] == "")
             frame = self.reject(frame, missing, f"{name} id is missing")
         for name, dtype in (("time", pl.Float64), ("rating", pl.Float32)):
             if name in frame.columns:
-                frame = self._numbers(frame, name, dtype)
-        lines = frame[LINE]
+                frame = self._parse_numbers(frame, name, dtype)
+        lines = frame[LINE_COLUMN]
         user = pl.Series("user", self.users.encode(frame["user"], lines))
         item = pl.Series("item", self.items.encode(frame["item"], lines))
         self._parts.append(frame.with_columns(user, item))
@@ -65,10 +65,10 @@ class EventLog:
         """Count some rows as skipped, and return the others."""
         if not rows.any():
             return frame
-        self.skips.add(self.file, reason, frame.filter(rows)[LINE].to_list())
+        self.skips.add(self.file, reason, frame.filter(rows)[LINE_COLUMN].to_list())
         return frame.filter(~rows)
 
-    def _numbers(self, frame: pl.DataFrame, name: str, dtype: type[pl.DataType]) -> pl.DataFrame:
+    def _parse_numbers(self, frame: pl.DataFrame, name: str, dtype: type[pl.DataType]) -> pl.DataFrame:
         """Turn a column into finite numbers; rows where that fails are skipped."""
         texts = frame[name]
         if texts.dtype == pl.String:
@@ -85,7 +85,7 @@ class EventLog:
         self.reject(frame, bad & ~missing, f"{name} is not a finite number")
         return frame.filter(~bad)
 
-    def interactions(self) -> Interactions:
+    def to_interactions(self) -> Interactions:
         """Sort the events by user and time and return them.
 
         Raises:
@@ -98,9 +98,9 @@ class EventLog:
             why = f" Most rows failed: {worst[0]}." if worst else ""
             raise UserError(f"{self.file} should hold interactions, and none can be used.{why}", "Check the columns.")
         dated = "time" in frame.columns
-        frame = frame[time_order(frame["user"].to_numpy(), frame["time"].to_numpy() if dated else None)]
+        frame = frame[order_events(frame["user"].to_numpy(), frame["time"].to_numpy() if dated else None)]
         if dated:
-            frame = self._without_repeats(frame)
+            frame = self._drop_repeats(frame)
         counts = np.bincount(frame["user"].to_numpy(), minlength=len(self.users))
         return Interactions(
             frame["item"].to_numpy(),
@@ -109,7 +109,7 @@ class EventLog:
             frame["time"].to_numpy() if dated else None,
         )
 
-    def _without_repeats(self, frame: pl.DataFrame) -> pl.DataFrame:
+    def _drop_repeats(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Drop events that repeat another of the same user, item and time (and rating and mark)."""
         user, time = frame["user"].to_numpy(), frame["time"].to_numpy()
         same = (user[1:] == user[:-1]) & (time[1:] == time[:-1])
@@ -119,11 +119,11 @@ class EventLog:
         tied[1:] |= same
         tied[:-1] |= same
         places = np.flatnonzero(tied)
-        keys = [name for name in frame.columns if name != LINE]
+        keys = [name for name in frame.columns if name != LINE_COLUMN]
         repeats = places[~frame[places].select(pl.struct(keys).is_first_distinct()).to_series().to_numpy()]
         if not len(repeats):
             return frame
-        self.skips.add(self.file, "repeats an earlier event exactly", sorted(frame[repeats][LINE].to_list()))
+        self.skips.add(self.file, "repeats an earlier event exactly", sorted(frame[repeats][LINE_COLUMN].to_list()))
         keep = np.ones(frame.height, dtype=bool)
         keep[repeats] = False
         return frame.filter(pl.Series(keep))

@@ -30,7 +30,7 @@ class Blob:
     """Opens the stream; what it opens on the way goes onto the stack."""
 
     @contextmanager
-    def stream(self) -> Generator[IO[bytes]]:
+    def open_stream(self) -> Generator[IO[bytes]]:
         """Open the bytes for reading.
 
         Raises:
@@ -40,13 +40,13 @@ class Blob:
             try:
                 opened = self.opener(stack)
             except _UNOPENABLE as error:
-                raise self._unreadable(error) from error
+                raise self._make_error(error) from error
             try:
                 yield opened
             except _DAMAGE as error:
-                raise self._unreadable(error) from error
+                raise self._make_error(error) from error
 
-    def _unreadable(self, error: Exception) -> UserError:
+    def _make_error(self, error: Exception) -> UserError:
         return UserError(
             f"{self.name} can't be read: {str(error) or type(error).__name__}.",
             "Check that the file is complete, not encrypted and may be read, or download it again.",
@@ -61,14 +61,16 @@ def from_file(path: Path) -> Blob:
     """
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing"
-        raise UserError(f"Expected a file at {path}, and there is {found}.", _alike(path.name, _listing(path.parent)))
+        raise UserError(
+            f"Expected a file at {path}, and there is {found}.", _write_hint(path.name, _list_names(path.parent))
+        )
 
-    def opener(stack: ExitStack) -> IO[bytes]:
+    def open_file(stack: ExitStack) -> IO[bytes]:
         if path.suffix == ".gz":
             return cast("IO[bytes]", stack.enter_context(gzip.open(path, "rb")))
         return stack.enter_context(path.open("rb"))
 
-    return Blob(path.name, opener)
+    return Blob(path.name, open_file)
 
 
 def from_folder(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Blob]:
@@ -83,25 +85,25 @@ def from_folder(path: Path, required: Sequence[str], optional: Sequence[str] = (
         UserError: If the path or a required file is missing, or the archive is damaged.
     """
     if path.is_dir():
-        found = _in_folder(path, [*required, *optional])
-        listing = _listing(path)
+        found = _find_in_folder(path, [*required, *optional])
+        listing = _list_names(path)
     elif path.is_file():
-        found, listing = _in_archive(path, [*required, *optional])
+        found, listing = _find_in_archive(path, [*required, *optional])
     else:
         raise UserError(
             f"Expected a folder or a zip archive at {path}, and there is nothing.",
-            _alike(path.name, _listing(path.parent)),
+            _write_hint(path.name, _list_names(path.parent)),
         )
     missing = [name for name in required if name not in found]
     if missing:
         raise UserError(
             f"{path} should hold {', '.join(required)}, and {', '.join(missing)} can't be found.",
-            _alike(missing[0], listing),
+            _write_hint(missing[0], listing),
         )
     return found
 
 
-def _in_folder(path: Path, names: Sequence[str]) -> dict[str, Blob]:
+def _find_in_folder(path: Path, names: Sequence[str]) -> dict[str, Blob]:
     """Return the blobs of the names that a folder holds, plain or gzipped."""
     found: dict[str, Blob] = {}
     for name in names:
@@ -112,7 +114,7 @@ def _in_folder(path: Path, names: Sequence[str]) -> dict[str, Blob]:
     return found
 
 
-def _in_archive(path: Path, names: Sequence[str]) -> tuple[dict[str, Blob], list[str]]:
+def _find_in_archive(path: Path, names: Sequence[str]) -> tuple[dict[str, Blob], list[str]]:
     """Return the blobs of the names that an archive holds, and the base names of all its members."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -126,19 +128,19 @@ def _in_archive(path: Path, names: Sequence[str]) -> tuple[dict[str, Blob], list
     for member in members:
         if not member.startswith("__MACOSX/"):
             by_name.setdefault(PurePosixPath(member).name, member)
-    return {name: _member(path, by_name[name]) for name in names if name in by_name}, list(by_name)
+    return {name: _make_member(path, by_name[name]) for name in names if name in by_name}, list(by_name)
 
 
-def _member(path: Path, member: str) -> Blob:
+def _make_member(path: Path, member: str) -> Blob:
     """Return the bytes of one member of an archive."""
 
-    def opener(stack: ExitStack) -> IO[bytes]:
+    def open_member(stack: ExitStack) -> IO[bytes]:
         return stack.enter_context(stack.enter_context(zipfile.ZipFile(path)).open(member))
 
-    return Blob(PurePosixPath(member).name, opener)
+    return Blob(PurePosixPath(member).name, open_member)
 
 
-def _listing(folder: Path) -> list[str]:
+def _list_names(folder: Path) -> list[str]:
     """Return the names in a folder, sorted; none if it can't be listed."""
     try:
         return sorted(entry.name for entry in folder.iterdir())
@@ -146,7 +148,7 @@ def _listing(folder: Path) -> list[str]:
         return []
 
 
-def _alike(name: str, listing: Sequence[str]) -> str:
+def _write_hint(name: str, listing: Sequence[str]) -> str:
     """Write the hint of a missing file: names spelled alike, or what there is."""
     close = difflib.get_close_matches(name, listing, n=3, cutoff=0.6)
     if close:
@@ -156,7 +158,7 @@ def _alike(name: str, listing: Sequence[str]) -> str:
     return "Check the path."
 
 
-def pick(wanted: str, names: Sequence[str], file: str, field: str = "") -> int:
+def find_column(wanted: str, names: Sequence[str], file: str, field: str = "") -> int:
     """Return the position of a column.
 
     Args:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import polars as pl
 
-from cowbird.data.sources._files import pick
-from cowbird.data.sources._text import LINE
+from cowbird.data.sources._files import find_column
+from cowbird.data.sources._text import LINE_COLUMN
 from cowbird.errors import UserError
 
-ROWS = 2_000_000
+ROWS_PER_BLOCK = 2_000_000
 """Rows read at once."""
 
 _BROKEN = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
@@ -31,42 +31,42 @@ class ParquetTable:
             with path.open("rb") as stream:
                 self._schema = pl.read_parquet_schema(stream)
         except _BROKEN as error:
-            raise self._unreadable(error) from error
+            raise self._make_error(error) from error
         self._path = path
         self.names = list(self._schema)
 
-    def _unreadable(self, error: BaseException) -> UserError:
+    def _make_error(self, error: BaseException) -> UserError:
         reason = str(error).partition("\n")[0]
         return UserError(
             f"{self.file} should be a Parquet file, and it can't be read: {reason}.",
             "Check that the file is complete, or write it again.",
         )
 
-    def frames(self, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+    def read_frames(self, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
         """Yield the rows, block by block.
 
         Args:
             columns: Names of the columns wanted, each once.
 
         Yields:
-            Frames with these columns and `LINE`, the row number from 1. Dates become seconds since 1970; numbers,
-            strings and lists of them stay; other values become strings.
+            Frames with these columns and `LINE_COLUMN`, the row number from 1. Dates become seconds since 1970;
+            numbers, strings and lists of them stay; other values become strings.
         """
-        chosen = [self._column(self.names[pick(column, self.names, self.file)]) for column in columns]
+        chosen = [self._select_column(self.names[find_column(column, self.names, self.file)]) for column in columns]
         start = 0
         while True:
             try:
-                lazy = pl.scan_parquet(self._path, glob=False).slice(start, ROWS).select(chosen)
+                lazy = pl.scan_parquet(self._path, glob=False).slice(start, ROWS_PER_BLOCK).select(chosen)
                 frame = lazy.collect()
             except _BROKEN as error:
-                raise self._unreadable(error) from error
+                raise self._make_error(error) from error
             if frame.height or not start:
-                yield frame.with_columns((pl.int_range(pl.len(), dtype=pl.Int64) + (start + 1)).alias(LINE))
-            if frame.height < ROWS:
+                yield frame.with_columns((pl.int_range(pl.len(), dtype=pl.Int64) + (start + 1)).alias(LINE_COLUMN))
+            if frame.height < ROWS_PER_BLOCK:
                 return
-            start += ROWS
+            start += ROWS_PER_BLOCK
 
-    def _column(self, name: str) -> pl.Expr:
+    def _select_column(self, name: str) -> pl.Expr:
         """Return the expression that reads a column."""
         dtype = self._schema[name]
         column = pl.col(name)

@@ -12,16 +12,16 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-QUOTE = 0x22
-RECORD_LINES = 100
+QUOTE_BYTE = 0x22
+MAX_QUOTED_LINES = 100
 """An open quote is given up as never closed after this many lines."""
 
 Mask = NDArray[np.bool_]
-Places = NDArray[np.int64]
+Positions = NDArray[np.int64]
 
 
 @dataclass(slots=True)
-class Records:
+class QuotedRecords:
     """What the quoted lines of one block hold."""
 
     rows: list[list[str]] = field(default_factory=list[list[str]])
@@ -34,7 +34,7 @@ class Records:
     """Index of the line where a record begins that may go on in the next block, or -1."""
 
 
-def simple_lines(body: NDArray[np.uint8], ends: Places, separator: int) -> tuple[Places, Mask]:
+def find_simple_lines(body: NDArray[np.uint8], ends: Positions, separator: int) -> tuple[Positions, Mask]:
     """Tell which of the lines with quotes are simple.
 
     Args:
@@ -45,7 +45,7 @@ def simple_lines(body: NDArray[np.uint8], ends: Places, separator: int) -> tuple
     Returns:
         The indices of the lines with quotes, ascending, and for each whether it is simple.
     """
-    quotes = np.flatnonzero(body == QUOTE)
+    quotes = np.flatnonzero(body == QUOTE_BYTE)
     line = np.searchsorted(ends, quotes)
     touched, first, counts = np.unique(line, return_index=True, return_counts=True)
     rank = np.arange(len(quotes)) - np.repeat(first, counts)
@@ -61,7 +61,9 @@ def simple_lines(body: NDArray[np.uint8], ends: Places, separator: int) -> tuple
     return touched, simple
 
 
-def read_records(body: bytes, ends: Places, touched: Places, separator: str, *, limit: int, last: bool) -> Records:
+def read_records(
+    body: bytes, ends: Positions, touched: Positions, separator: str, *, limit: int, last: bool
+) -> QuotedRecords:
     """Read the quoted lines that are not simple.
 
     Args:
@@ -75,12 +77,12 @@ def read_records(body: bytes, ends: Places, touched: Places, separator: str, *, 
     Returns:
         The records. Lines that a record runs over are taken, even where they would be simple.
     """
-    found = Records()
+    found = QuotedRecords()
     done = 0
     for index in touched.tolist():
         if index < done:
             continue
-        row, count, problem = _record(body, ends, index, separator, limit)
+        row, count, problem = _read_record(body, ends, index, separator, limit)
         if problem and count and not last:
             found.open = index
             break
@@ -95,15 +97,15 @@ def read_records(body: bytes, ends: Places, touched: Places, separator: str, *, 
     return found
 
 
-def _record(body: bytes, ends: Places, index: int, separator: str, limit: int) -> tuple[list[str], int, str]:
+def _read_record(body: bytes, ends: Positions, index: int, separator: str, limit: int) -> tuple[list[str], int, str]:
     """Read one record: its fields, how many lines it takes, and what is wrong with it.
 
     With a problem, the count is positive only if the block ended before the record could.
     """
-    stop = min(index + RECORD_LINES, len(ends))
+    stop = min(index + MAX_QUOTED_LINES, len(ends))
     exhausted = False
 
-    def lines() -> Iterator[str]:
+    def iterate_lines() -> Iterator[str]:
         nonlocal exhausted
         start = int(ends[index - 1]) + 1 if index else 0
         for end in ends[index:stop].tolist():
@@ -111,22 +113,22 @@ def _record(body: bytes, ends: Places, index: int, separator: str, limit: int) -
             start = end + 1
         exhausted = True
 
-    reader = csv.reader(lines(), delimiter=separator, strict=True)
+    reader = csv.reader(iterate_lines(), delimiter=separator, strict=True)
     try:
         row = next(reader)
     except csv.Error:
         if exhausted:
-            return [], stop - index if stop == len(ends) < index + RECORD_LINES else 0, "a quote is never closed"
+            return [], stop - index if stop == len(ends) < index + MAX_QUOTED_LINES else 0, "a quote is never closed"
         return [], 0, "quotes are malformed"
     count = reader.line_num
     start = int(ends[index - 1]) + 1 if index else 0
     text = body[start : int(ends[index + count - 1])]
     if len(text) > limit:
         return [], 0, f"line is longer than {limit:,} bytes"
-    return row, count, trouble(text)
+    return row, count, find_trouble(text)
 
 
-def trouble(line: bytes) -> str:
+def find_trouble(line: bytes) -> str:
     """Return what makes a line unusable as text, or an empty string."""
     if b"\0" in line:
         return "contains a NUL byte"

@@ -10,23 +10,23 @@ from typing import NamedTuple
 
 import polars as pl
 
-from cowbird.data.sources._ages import bracket
+from cowbird.data.sources._ages import bracket_ages
 from cowbird.data.sources._events import EventLog
-from cowbird.data.sources._files import Blob, from_file, pick
-from cowbird.data.sources._tables import assemble, keyed, seeded, split
-from cowbird.data.sources._text import ID, LINE, Form, TextTable
+from cowbird.data.sources._files import Blob, find_column, from_file
+from cowbird.data.sources._tables import assemble, gather_table, make_item_encoder, split_categories
+from cowbird.data.sources._text import ID_COLUMN, LINE_COLUMN, TextLayout, TextTable
 from cowbird.data.types import Dataset, Skips
 from cowbird.errors import UserError
 
-TITLES = ("movie_title", "title", "name", "item_name")
+TITLE_COLUMNS = ("movie_title", "title", "name", "item_name")
 """Names under which titles are looked for."""
-CATEGORIES = ("genre", "genres", "class", "categories", "category", "tags")
+CATEGORY_COLUMNS = ("genre", "genres", "class", "categories", "category", "tags")
 """Names under which categories are looked for."""
 
-_TAB = Form(separator="\t", quoted=False)
+_TAB = TextLayout(separator="\t", quoted=False)
 
 
-class Columns(NamedTuple):
+class AtomicColumns(NamedTuple):
     """Names of the columns, without their types; `None` looks for the usual ones."""
 
     user: str = "user_id"
@@ -37,7 +37,7 @@ class Columns(NamedTuple):
     category: str | None = None
 
 
-class _Typed:
+class _TypedTable:
     """A table whose header says the type of each column."""
 
     def __init__(self, blob: Blob, skips: Skips) -> None:
@@ -53,16 +53,16 @@ class _Typed:
         self.names = [name for name, _, _ in parts]
         self._kinds = [kind for _, _, kind in parts]
         for name in self.names:
-            pick(name, self.names, self.file)
+            find_column(name, self.names, self.file)
 
-    def raw(self, name: str, field: str = "") -> str:
+    def find_raw_name(self, name: str, field: str = "") -> str:
         """Return a column's name as the header writes it."""
-        return self.table.names[pick(name, self.names, self.file, field)]
+        return self.table.names[find_column(name, self.names, self.file, field)]
 
-    def first(self, wanted: str | None, usual: Sequence[str], field: str) -> str | None:
+    def find_name(self, wanted: str | None, usual: Sequence[str], field: str) -> str | None:
         """Return the name of the column wanted, or the first usual one that is there."""
         if wanted is not None:
-            pick(wanted, self.names, self.file, field)
+            find_column(wanted, self.names, self.file, field)
             return wanted
         return next((name for name in usual if name in self.names), None)
 
@@ -71,7 +71,7 @@ class _Typed:
         return self._kinds[self.names.index(name)].endswith("_seq")
 
 
-def atomic_files(folder: Path, stem: str | None) -> dict[str, Blob]:
+def find_atomic_files(folder: Path, stem: str | None) -> dict[str, Blob]:
     """Find the atomic files in a folder.
 
     Args:
@@ -99,7 +99,7 @@ def atomic_files(folder: Path, stem: str | None) -> dict[str, Blob]:
     return blobs
 
 
-def read_atomic(name: str, blobs: dict[str, Blob], columns: Columns) -> Dataset:
+def read_atomic(name: str, blobs: dict[str, Blob], columns: AtomicColumns) -> Dataset:
     """Read atomic files.
 
     Args:
@@ -108,45 +108,52 @@ def read_atomic(name: str, blobs: dict[str, Blob], columns: Columns) -> Dataset:
         columns: Names of the columns.
     """
     skips = Skips()
-    items = _items(_Typed(blobs["item"], skips), columns, skips) if "item" in blobs else None
-    users = _users(_Typed(blobs["user"], skips), columns, skips) if "user" in blobs else None
-    log = _events(_Typed(blobs["inter"], skips), columns, EventLog(blobs["inter"].name, skips, seeded(items)))
+    items = _read_items(_TypedTable(blobs["item"], skips), columns, skips) if "item" in blobs else None
+    users = _read_users(_TypedTable(blobs["user"], skips), columns, skips) if "user" in blobs else None
+    log = _read_events(
+        _TypedTable(blobs["inter"], skips), columns, EventLog(blobs["inter"].name, skips, make_item_encoder(items))
+    )
     files = tuple(blobs[ending].name if ending in blobs else "" for ending in ("item", "user"))
     return assemble(name, log, items, users, (files[0], files[1]))
 
 
-def _events(table: _Typed, columns: Columns, log: EventLog) -> EventLog:
+def _read_events(table: _TypedTable, columns: AtomicColumns, log: EventLog) -> EventLog:
     """Add the interactions to a log."""
-    wanted = {table.raw(columns.user, "user_column"): "user", table.raw(columns.item, "item_column"): "item"}
-    defaults = Columns()
+    wanted = {
+        table.find_raw_name(columns.user, "user_column"): "user",
+        table.find_raw_name(columns.item, "item_column"): "item",
+    }
+    defaults = AtomicColumns()
     for role in ("time", "rating"):
         column: str | None = getattr(columns, role)
         if column is not None and (column in table.names or column != getattr(defaults, role)):
-            wanted[table.raw(column, f"{role}_column")] = role
-    for frame in table.table.frames(list(wanted)):
+            wanted[table.find_raw_name(column, f"{role}_column")] = role
+    for frame in table.table.read_frames(list(wanted)):
         log.add(frame.rename(wanted))
     return log
 
 
-def _items(table: _Typed, columns: Columns, skips: Skips) -> pl.DataFrame:
+def _read_items(table: _TypedTable, columns: AtomicColumns, skips: Skips) -> pl.DataFrame:
     """Read the catalogue."""
-    title = table.first(columns.title, TITLES, "title_column")
-    category = table.first(columns.category, CATEGORIES, "category_column")
-    exprs = [pl.col(table.raw(columns.item, "item_column")).alias(ID), pl.col(LINE)]
+    title = table.find_name(columns.title, TITLE_COLUMNS, "title_column")
+    category = table.find_name(columns.category, CATEGORY_COLUMNS, "category_column")
+    exprs = [pl.col(table.find_raw_name(columns.item, "item_column")).alias(ID_COLUMN), pl.col(LINE_COLUMN)]
     if title is not None:
-        exprs.append(pl.col(table.raw(title)).alias("title"))
+        exprs.append(pl.col(table.find_raw_name(title)).alias("title"))
     if category is not None:
         separator = " " if table.is_sequence(category) else ""
-        exprs.append(split(table.raw(category), separator).alias("categories"))
-    names = dict.fromkeys(table.raw(name) for name in (columns.item, title, category) if name is not None)
-    frames = (frame.select(exprs) for frame in table.table.frames(list(names)))
-    return keyed(frames, table.file, "item", skips)
+        exprs.append(split_categories(table.find_raw_name(category), separator).alias("categories"))
+    names = dict.fromkeys(table.find_raw_name(name) for name in (columns.item, title, category) if name is not None)
+    frames = (frame.select(exprs) for frame in table.table.read_frames(list(names)))
+    return gather_table(frames, table.file, "item", skips)
 
 
-def _users(table: _Typed, columns: Columns, skips: Skips) -> pl.DataFrame:
+def _read_users(table: _TypedTable, columns: AtomicColumns, skips: Skips) -> pl.DataFrame:
     """Read the profiles; every column but the id is an attribute."""
-    own = pick(columns.user, table.names, table.file, "user_column")
-    rename = {raw: ID if place == own else table.names[place] for place, raw in enumerate(table.table.names)}
-    frame = keyed((part.rename(rename) for part in table.table.frames(list(rename))), table.file, "user", skips)
+    own = find_column(columns.user, table.names, table.file, "user_column")
+    rename = {raw: ID_COLUMN if place == own else table.names[place] for place, raw in enumerate(table.table.names)}
+    frame = gather_table(
+        (part.rename(rename) for part in table.table.read_frames(list(rename))), table.file, "user", skips
+    )
     wanted = "age" in frame.columns and "age_group" not in frame.columns
-    return frame.with_columns(bracket("age")) if wanted else frame
+    return frame.with_columns(bracket_ages("age")) if wanted else frame

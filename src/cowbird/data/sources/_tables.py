@@ -8,30 +8,30 @@ import polars as pl
 
 from cowbird.data.sources._encoder import Encoder
 from cowbird.data.sources._events import EventLog
-from cowbird.data.sources._text import ID, LINE
-from cowbird.data.types import Attribute, Dataset, Index, Items, Offset, Skips, Users
+from cowbird.data.sources._text import ID_COLUMN, LINE_COLUMN
+from cowbird.data.types import Attribute, Dataset, Int32Array, Int64Array, Items, Skips, Users
 
 
-def keyed(frames: Iterable[pl.DataFrame], file: str, what: str, skips: Skips) -> pl.DataFrame:
+def gather_table(frames: Iterable[pl.DataFrame], file: str, what: str, skips: Skips) -> pl.DataFrame:
     """Gather a table of items or users with one row an id, in file order.
 
     Args:
-        frames: Blocks with the columns `ID` and `LINE`.
+        frames: Blocks with the columns `ID_COLUMN` and `LINE_COLUMN`.
         file: Name of the file.
         what: `item` or `user`, for messages.
         skips: Where rows without an id, and rows that repeat one, are counted.
     """
     parts = list(frames)
-    frame = pl.concat(parts).with_columns(pl.col(ID).str.strip_chars())
-    missing = frame[ID].is_null() | (frame[ID] == "")
-    skips.add(file, f"{what} id is missing", frame.filter(missing)[LINE].to_list())
+    frame = pl.concat(parts).with_columns(pl.col(ID_COLUMN).str.strip_chars())
+    missing = frame[ID_COLUMN].is_null() | (frame[ID_COLUMN] == "")
+    skips.add(file, f"{what} id is missing", frame.filter(missing)[LINE_COLUMN].to_list())
     frame = frame.filter(~missing)
-    first = frame[ID].is_first_distinct()
-    skips.add(file, f"{what} id stands in an earlier row, which is kept", frame.filter(~first)[LINE].to_list())
+    first = frame[ID_COLUMN].is_first_distinct()
+    skips.add(file, f"{what} id stands in an earlier row, which is kept", frame.filter(~first)[LINE_COLUMN].to_list())
     return frame.filter(first)
 
 
-def split(column: str, separator: str) -> pl.Expr:
+def split_categories(column: str, separator: str) -> pl.Expr:
     """Return an expression that splits a column into a list of categories; no separator makes one category."""
     if separator:
         return pl.col(column).str.split(separator)
@@ -52,26 +52,27 @@ def assemble(
 
     Args:
         name: Name of the source.
-        log: The events. If there is a catalogue, its encoder has to know it: see `seeded`.
-        items: Catalogue from `keyed`: `ID`, optionally `title` (string) and `categories` (list of strings).
-        users: Profiles from `keyed`: `ID` and one column an attribute.
+        log: The events. If there is a catalogue, its encoder has to know it: see `make_item_encoder`.
+        items: Catalogue from `gather_table`: `ID_COLUMN`, optionally `title` (string) and `categories` (list of
+            strings).
+        users: Profiles from `gather_table`: `ID_COLUMN` and one column an attribute.
         files: Names of the item file and the user file.
     """
-    interactions = log.interactions()
-    catalog = _catalog(log, items, files[0])
-    profiles = _profiles(log, users, files[1])
+    interactions = log.to_interactions()
+    catalog = _make_catalog(log, items, files[0])
+    profiles = _make_profiles(log, users, files[1])
     return Dataset(name, interactions, profiles, catalog, log.skips.list())
 
 
-def seeded(items: pl.DataFrame | None) -> Encoder:
+def make_item_encoder(items: pl.DataFrame | None) -> Encoder:
     """Return an encoder that knows the items of a catalogue, in its order."""
     encoder = Encoder()
     if items is not None:
-        encoder.encode(items[ID], items[LINE])
+        encoder.encode(items[ID_COLUMN], items[LINE_COLUMN])
     return encoder
 
 
-def _catalog(log: EventLog, items: pl.DataFrame | None, file: str) -> Items:
+def _make_catalog(log: EventLog, items: pl.DataFrame | None, file: str) -> Items:
     """Return the items: those of the catalogue, then those that only events name."""
     ids = log.items.ids
     known = 0 if items is None else items.height
@@ -82,11 +83,11 @@ def _catalog(log: EventLog, items: pl.DataFrame | None, file: str) -> Items:
     if items is not None and "title" in items.columns:
         titles = items["title"].fill_null("").extend_constant("", len(ids) - known)
     categories = items["categories"] if items is not None and "categories" in items.columns else None
-    offsets, codes, labels = memberships(categories, len(ids))
+    offsets, codes, labels = encode_categories(categories, len(ids))
     return Items(tuple(ids.to_list()), tuple(titles.to_list()), offsets, codes, labels)
 
 
-def memberships(categories: pl.Series | None, rows: int) -> tuple[Offset, Index, tuple[str, ...]]:
+def encode_categories(categories: pl.Series | None, rows: int) -> tuple[Int64Array, Int32Array, tuple[str, ...]]:
     """Turn lists of category names into offsets, codes and sorted names.
 
     Args:
@@ -99,31 +100,31 @@ def memberships(categories: pl.Series | None, rows: int) -> tuple[Offset, Index,
     table = table.with_columns(pl.col("label").str.strip_chars())
     table = table.filter(pl.col("label").is_not_null() & (pl.col("label") != ""))
     table = table.unique(["row", "label"], keep="first", maintain_order=True)
-    codes, labels = _coded(table["label"])
+    codes, labels = _encode_labels(table["label"])
     counts = np.bincount(table["row"].to_numpy(), minlength=rows)
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]), codes, labels
 
 
-def _profiles(log: EventLog, users: pl.DataFrame | None, file: str) -> Users:
+def _make_profiles(log: EventLog, users: pl.DataFrame | None, file: str) -> Users:
     """Return the users that have events, with their attributes."""
     ids = log.users.ids
     attributes: dict[str, Attribute] = {}
     if users is not None:
-        seen = pl.DataFrame({ID: ids})
-        idle = users.join(seen, on=ID, how="anti")
-        log.skips.add(file, "user has no events: profile not used", sorted(idle[LINE].to_list()))
-        aligned = seen.join(users, on=ID, how="left", maintain_order="left")
-        bare = ~ids.is_in(users[ID].implode())
+        seen = pl.DataFrame({ID_COLUMN: ids})
+        idle = users.join(seen, on=ID_COLUMN, how="anti")
+        log.skips.add(file, "user has no events: profile not used", sorted(idle[LINE_COLUMN].to_list()))
+        aligned = seen.join(users, on=ID_COLUMN, how="left", maintain_order="left")
+        bare = ~ids.is_in(users[ID_COLUMN].implode())
         lines = log.users.lines.filter(bare).to_list()
         log.skips.add(log.file, f"user is not in {file}: kept, without attributes", lines)
         for name in users.columns:
-            if name not in (ID, LINE):
+            if name not in (ID_COLUMN, LINE_COLUMN):
                 values = aligned[name].cast(pl.String).str.strip_chars()
-                attributes[name] = Attribute(*_coded(values.set(values == "", None)))
+                attributes[name] = Attribute(*_encode_labels(values.set(values == "", None)))
     return Users(tuple(ids.to_list()), MappingProxyType(attributes))
 
 
-def _coded(values: pl.Series) -> tuple[Index, tuple[str, ...]]:
+def _encode_labels(values: pl.Series) -> tuple[Int32Array, tuple[str, ...]]:
     """Number the distinct values in sorted order; -1 stands for null."""
     labels = values.drop_nulls().unique().sort()
     numbers = pl.DataFrame({"label": labels}).with_columns(code=pl.int_range(len(labels), dtype=pl.Int32))

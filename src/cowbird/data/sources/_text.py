@@ -13,16 +13,16 @@ from typing import IO, Literal
 
 import polars as pl
 
-from cowbird.data.sources._block import LINE_LIMIT, Block
-from cowbird.data.sources._files import Blob, pick
+from cowbird.data.sources._block import MAX_LINE_BYTES, RowBlock
+from cowbird.data.sources._files import Blob, find_column
 from cowbird.data.types import Skips
 from cowbird.errors import UserError
 
-BLOCK = 32 << 20
+BYTES_PER_BLOCK = 32 << 20
 """Bytes read at once."""
-LINE = "\0line"
+LINE_COLUMN = "\0line"
 """Name of the column with line numbers in the frames that tables yield (no header can hold it)."""
-ID = "\0id"
+ID_COLUMN = "\0id"
 """Name of the column with ids in the frames of items and users."""
 
 _MAGIC = {
@@ -37,7 +37,7 @@ _MAGIC = {
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class TextLayout:
     """How a text file is laid out."""
 
     separator: str = ","
@@ -62,39 +62,39 @@ class TextTable:
         UserError: If the file is empty or is not text.
     """
 
-    def __init__(self, blob: Blob, form: Form, skips: Skips) -> None:
+    def __init__(self, blob: Blob, form: TextLayout, skips: Skips) -> None:
         self.file = blob.name
         self._blob = blob
         self._form = form
         self._skips = skips
-        with blob.stream() as stream:
+        with blob.open_stream() as stream:
             self._head = _Head(stream, form, blob.name)
         self.names = self._head.names
 
-    def frames(self, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+    def read_frames(self, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
         """Yield the rows, block by block.
 
         Args:
             columns: Names of the columns wanted, each once.
 
         Yields:
-            Frames with these columns as strings (null where empty) and `LINE`, the physical line of each row.
+            Frames with these columns as strings (null where empty) and `LINE_COLUMN`, the physical line of each row.
         """
-        places = [pick(column, self.names, self.file) for column in columns]
-        with self._blob.stream() as stream:
+        places = [find_column(column, self.names, self.file) for column in columns]
+        with self._blob.open_stream() as stream:
             for _ in range(self._head.lines):
-                stream.readline(LINE_LIMIT + 1)
+                stream.readline(MAX_LINE_BYTES + 1)
             line = self._head.lines + 1
             carry = b""
             while True:
                 chunk = self._read(stream, first=line == 1 and not carry)
-                data = carry + chunk if chunk else _ended(carry)
+                data = carry + chunk if chunk else _end_line(carry)
                 cut = data.rfind(b"\n") + 1
-                data = data[: cut + LINE_LIMIT + 1]
-                block = Block(data[:cut], self._form.separator, len(self.names), self._form.quoted, last=not chunk)
+                data = data[: cut + MAX_LINE_BYTES + 1]
+                block = RowBlock(data[:cut], self._form.separator, len(self.names), self._form.quoted, last=not chunk)
                 if block.used or not chunk:
-                    frame = block.frame(places, columns, self.file)
-                    yield frame.with_columns(pl.Series(LINE, block.number + line, dtype=pl.Int64))
+                    frame = block.to_frame(places, columns, self.file)
+                    yield frame.with_columns(pl.Series(LINE_COLUMN, block.number + line, dtype=pl.Int64))
                     for reason, rows in block.bad.items():
                         self._skips.add(self.file, reason, (row + line for row in sorted(rows)))
                     line += block.lines
@@ -104,7 +104,7 @@ class TextTable:
 
     def _read(self, stream: IO[bytes], first: bool) -> bytes:
         """Read the next bytes as UTF-8, without the byte order mark of the file."""
-        chunk = stream.read(BLOCK)
+        chunk = stream.read(BYTES_PER_BLOCK)
         if first and chunk.startswith(codecs.BOM_UTF8[:1]):
             chunk = (chunk + stream.read(3)).removeprefix(codecs.BOM_UTF8)
         if self._form.encoding == "latin-1" and not chunk.isascii():
@@ -112,7 +112,7 @@ class TextTable:
         return chunk
 
 
-def _ended(data: bytes) -> bytes:
+def _end_line(data: bytes) -> bytes:
     """Return the last bytes of a file with a newline at their end."""
     return data + b"\n" if data and not data.endswith(b"\n") else data
 
@@ -120,9 +120,9 @@ def _ended(data: bytes) -> bytes:
 class _Head:
     """The column names of a file, and the lines they take."""
 
-    def __init__(self, stream: IO[bytes], form: Form, file: str) -> None:
+    def __init__(self, stream: IO[bytes], form: TextLayout, file: str) -> None:
         self.lines = 0
-        line = stream.readline(LINE_LIMIT + 1)
+        line = stream.readline(MAX_LINE_BYTES + 1)
         refuse_binary(line, file)
         line = line.removeprefix(codecs.BOM_UTF8)
         if form.names is not None:
@@ -130,15 +130,15 @@ class _Head:
             return
         self.lines = 1
         while line and not line.strip():
-            line = stream.readline(LINE_LIMIT + 1)
+            line = stream.readline(MAX_LINE_BYTES + 1)
             self.lines += 1
         self.names = self._split(line, form, file)
 
     @staticmethod
-    def _split(line: bytes, form: Form, file: str) -> list[str]:
+    def _split(line: bytes, form: TextLayout, file: str) -> list[str]:
         if not line:
             raise UserError(f"{file} should begin with column names, and it is empty.", "Check the file.")
-        if b"\0" in line or len(line) > LINE_LIMIT:
+        if b"\0" in line or len(line) > MAX_LINE_BYTES:
             raise UserError(
                 f"{file} should begin with column names, and its first line is not text.", "Check the file."
             )

@@ -20,8 +20,8 @@ import polars as pl
 
 from cowbird.data.sources._events import EventLog
 from cowbird.data.sources._files import Blob, from_folder
-from cowbird.data.sources._tables import assemble, keyed, seeded
-from cowbird.data.sources._text import ID, LINE, Form, TextTable
+from cowbird.data.sources._tables import assemble, gather_table, make_item_encoder
+from cowbird.data.sources._text import ID_COLUMN, LINE_COLUMN, TextLayout, TextTable
 from cowbird.data.sources.base import Source
 from cowbird.data.types import Dataset, Skips
 
@@ -50,19 +50,21 @@ class AliEC(Source):
         skips = Skips()
         if self.events == "behaviors":
             blobs = from_folder(self.path, ["behavior_log.csv", "user_profile.csv"])
-            log = self._behaviors(blobs["behavior_log.csv"], skips)
-            items = _pairs(log)
+            log = self._read_behaviors(blobs["behavior_log.csv"], skips)
+            items = _make_catalog(log)
         else:
             blobs = from_folder(self.path, ["raw_sample.csv", "ad_feature.csv", "user_profile.csv"])
-            items = keyed(self._ads(blobs["ad_feature.csv"], skips), "ad_feature.csv", "item", skips)
-            log = self._clicks(blobs["raw_sample.csv"], EventLog("raw_sample.csv", skips, seeded(items)))
-        users = _profiles(blobs["user_profile.csv"], skips)
+            items = gather_table(self._read_ads(blobs["ad_feature.csv"], skips), "ad_feature.csv", "item", skips)
+            log = self._read_clicks(
+                blobs["raw_sample.csv"], EventLog("raw_sample.csv", skips, make_item_encoder(items))
+            )
+        users = _read_profiles(blobs["user_profile.csv"], skips)
         return assemble("aliec", log, items, users, ("ad_feature.csv", "user_profile.csv"))
 
-    def _clicks(self, blob: Blob, log: EventLog) -> EventLog:
+    def _read_clicks(self, blob: Blob, log: EventLog) -> EventLog:
         """Read the impressions, or the clicks among them."""
         columns = {"user": "user", "adgroup_id": "item", "time_stamp": "time", "clk": "clk"}
-        for part in TextTable(blob, Form(), log.skips).frames(list(columns)):
+        for part in TextTable(blob, TextLayout(), log.skips).read_frames(list(columns)):
             frame = part.rename(columns)
             clicked = frame["clk"].str.strip_chars().fill_null("")
             frame = log.reject(frame, ~clicked.is_in(["0", "1"]), "clk is neither 0 nor 1")
@@ -71,17 +73,19 @@ class AliEC(Source):
             log.add(frame.drop("clk"))
         return log
 
-    def _ads(self, blob: Blob, skips: Skips) -> Iterator[pl.DataFrame]:
+    def _read_ads(self, blob: Blob, skips: Skips) -> Iterator[pl.DataFrame]:
         """Read the ads."""
         category = pl.col(self.category).str.strip_chars()
         present = pl.when(category != "NULL").then(category)
-        for frame in TextTable(blob, Form(), skips).frames(["adgroup_id", self.category]):
-            yield frame.select(pl.col("adgroup_id").alias(ID), pl.concat_list(present).alias("categories"), LINE)
+        for frame in TextTable(blob, TextLayout(), skips).read_frames(["adgroup_id", self.category]):
+            yield frame.select(
+                pl.col("adgroup_id").alias(ID_COLUMN), pl.concat_list(present).alias("categories"), LINE_COLUMN
+            )
 
-    def _behaviors(self, blob: Blob, skips: Skips) -> EventLog:
+    def _read_behaviors(self, blob: Blob, skips: Skips) -> EventLog:
         """Read the behavior log."""
         log = EventLog("behavior_log.csv", skips)
-        for part in TextTable(blob, Form(), skips).frames(["user", "time_stamp", "btag", "cate", "brand"]):
+        for part in TextTable(blob, TextLayout(), skips).read_frames(["user", "time_stamp", "btag", "cate", "brand"]):
             action = part["btag"].str.strip_chars().fill_null("")
             frame = log.reject(part, ~action.is_in(_BEHAVIORS), "btag is none of pv, cart, fav, buy")
             frame = frame.with_columns(pl.col("btag", "cate", "brand").str.strip_chars())
@@ -89,23 +93,25 @@ class AliEC(Source):
             pair = pl.concat_str(["cate", "brand"], separator="/")
             mark = pl.col("btag").replace_strict(list(_BEHAVIORS), [0, 1, 2, 3], return_dtype=pl.Int8)
             log.add(
-                frame.select("user", pair.alias("item"), pl.col("time_stamp").alias("time"), mark.alias("mark"), LINE)
+                frame.select(
+                    "user", pair.alias("item"), pl.col("time_stamp").alias("time"), mark.alias("mark"), LINE_COLUMN
+                )
             )
         return log
 
 
-def _pairs(log: EventLog) -> pl.DataFrame:
+def _make_catalog(log: EventLog) -> pl.DataFrame:
     """Return the catalogue of category and brand pairs that a log holds."""
-    category = pl.col(ID).str.split("/").list.head(1).alias("categories")
-    return pl.DataFrame({ID: log.items.ids, LINE: log.items.lines}).with_columns(category)
+    category = pl.col(ID_COLUMN).str.split("/").list.head(1).alias("categories")
+    return pl.DataFrame({ID_COLUMN: log.items.ids, LINE_COLUMN: log.items.lines}).with_columns(category)
 
 
-def _profiles(blob: Blob, skips: Skips) -> pl.DataFrame:
+def _read_profiles(blob: Blob, skips: Skips) -> pl.DataFrame:
     """Read the profiles; every column but the id is an attribute."""
-    table = TextTable(blob, Form(), skips)
-    frames = (frame.rename({"userid": ID}) for frame in table.frames(["userid", *_others(table)]))
-    return keyed(frames, table.file, "user", skips)
+    table = TextTable(blob, TextLayout(), skips)
+    frames = (frame.rename({"userid": ID_COLUMN}) for frame in table.read_frames(["userid", *_list_others(table)]))
+    return gather_table(frames, table.file, "user", skips)
 
 
-def _others(table: TextTable) -> list[str]:
+def _list_others(table: TextTable) -> list[str]:
     return [name for name in table.names if name != "userid"]

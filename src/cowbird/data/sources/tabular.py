@@ -8,10 +8,10 @@ import polars as pl
 from pydantic import Field
 
 from cowbird.data.sources._events import EventLog
-from cowbird.data.sources._files import Blob, from_file, pick
+from cowbird.data.sources._files import Blob, find_column, from_file
 from cowbird.data.sources._parquet import ParquetTable, as_text
-from cowbird.data.sources._tables import assemble, keyed, seeded, split
-from cowbird.data.sources._text import ID, LINE, LINE_LIMIT, Form, TextTable
+from cowbird.data.sources._tables import assemble, gather_table, make_item_encoder, split_categories
+from cowbird.data.sources._text import ID_COLUMN, LINE_COLUMN, MAX_LINE_BYTES, TextLayout, TextTable
 from cowbird.data.sources.base import Source
 from cowbird.data.types import Dataset, Skips
 
@@ -59,101 +59,105 @@ class Tabular(Source):
     def load(self) -> Dataset:
         """Read the files."""
         skips = Skips()
-        items = self._items(skips)
-        users = self._users(skips)
-        log = self._events(EventLog(self.path.name, skips, seeded(items)))
+        items = self._read_items(skips)
+        users = self._read_users(skips)
+        log = self._read_events(EventLog(self.path.name, skips, make_item_encoder(items)))
         files = tuple(path.name if path else "" for path in (self.item_path, self.user_path))
         return assemble(self.path.name.partition(".")[0], log, items, users, (files[0], files[1]))
 
-    def _table(self, path: Path, skips: Skips) -> TextTable | ParquetTable:
+    def _open_table(self, path: Path, skips: Skips) -> TextTable | ParquetTable:
         """Open one file."""
         blob = from_file(path)
         if path.suffix in (".parquet", ".pq"):
             return ParquetTable(path)
         separator = self.separator or _sniff(blob)
-        return TextTable(blob, Form(separator, self.quoted and len(separator) == 1, self.encoding), skips)
+        return TextTable(blob, TextLayout(separator, self.quoted and len(separator) == 1, self.encoding), skips)
 
-    def _optional(self, field: str, table: TextTable | ParquetTable) -> str | None:
+    def _find_optional(self, field: str, table: TextTable | ParquetTable) -> str | None:
         """Return the column that a field names; `None` if it is the default and the file lacks it."""
         column: str | None = getattr(self, field)
         if column is None or (column not in table.names and column == type(self).model_fields[field].default):
             return None
-        return table.names[pick(column, table.names, table.file, field)]
+        return table.names[find_column(column, table.names, table.file, field)]
 
-    def _events(self, log: EventLog) -> EventLog:
+    def _read_events(self, log: EventLog) -> EventLog:
         """Read the interactions."""
-        table = self._table(self.path, log.skips)
+        table = self._open_table(self.path, log.skips)
         roles = {"user": self.user_column, "item": self.item_column}
         for role in ("user", "item"):
-            pick(roles[role], table.names, table.file, f"{role}_column")
+            find_column(roles[role], table.names, table.file, f"{role}_column")
         for role in ("time", "rating"):
-            column = self._optional(f"{role}_column", table)
+            column = self._find_optional(f"{role}_column", table)
             if column is not None:
                 roles[role] = column
-        for frame in table.frames(_distinct(roles.values())):
-            chosen = frame.select(*(pl.col(column).alias(role) for role, column in roles.items()), LINE)
+        for frame in table.read_frames(_drop_duplicates(roles.values())):
+            chosen = frame.select(*(pl.col(column).alias(role) for role, column in roles.items()), LINE_COLUMN)
             chosen = chosen.with_columns(as_text(chosen["user"]), as_text(chosen["item"]))
-            log.add(_dated(chosen, log) if "time" in roles else chosen)
+            log.add(_parse_dates(chosen, log) if "time" in roles else chosen)
         return log
 
-    def _items(self, skips: Skips) -> pl.DataFrame | None:
+    def _read_items(self, skips: Skips) -> pl.DataFrame | None:
         """Read the catalogue."""
         if self.item_path is None:
             return None
-        table = self._table(self.item_path, skips)
-        pick(self.item_column, table.names, table.file, "item_column")
-        title, category = self._optional("title_column", table), self._optional("category_column", table)
-        columns = _distinct(name for name in (self.item_column, title, category) if name is not None)
+        table = self._open_table(self.item_path, skips)
+        find_column(self.item_column, table.names, table.file, "item_column")
+        title, category = self._find_optional("title_column", table), self._find_optional("category_column", table)
+        columns = _drop_duplicates(name for name in (self.item_column, title, category) if name is not None)
         parts: list[pl.DataFrame] = []
-        for frame in table.frames(columns):
-            chosen = [as_text(frame[self.item_column]).alias(ID), frame[LINE]]
+        for frame in table.read_frames(columns):
+            chosen = [as_text(frame[self.item_column]).alias(ID_COLUMN), frame[LINE_COLUMN]]
             if title is not None:
                 chosen.append(frame[title].cast(pl.String).alias("title"))
             if category is not None:
-                chosen.append(self._categories(frame, category))
+                chosen.append(self._split_categories(frame, category))
             parts.append(pl.DataFrame(chosen))
-        return keyed(parts, table.file, "item", skips)
+        return gather_table(parts, table.file, "item", skips)
 
-    def _categories(self, frame: pl.DataFrame, column: str) -> pl.Series:
+    def _split_categories(self, frame: pl.DataFrame, column: str) -> pl.Series:
         """Return the lists of categories of some items."""
         if isinstance(frame.schema[column], pl.List):
             return frame[column].alias("categories")
         texts = frame.select(pl.col(column).cast(pl.String))
-        return texts.select(split(column, self.category_separator)).to_series().alias("categories")
+        return texts.select(split_categories(column, self.category_separator)).to_series().alias("categories")
 
-    def _users(self, skips: Skips) -> pl.DataFrame | None:
+    def _read_users(self, skips: Skips) -> pl.DataFrame | None:
         """Read the profiles."""
         if self.user_path is None:
             return None
-        table = self._table(self.user_path, skips)
-        pick(self.user_column, table.names, table.file, "user_column")
+        table = self._open_table(self.user_path, skips)
+        find_column(self.user_column, table.names, table.file, "user_column")
         names = self.attribute_columns
         if names is None:
             names = tuple(name for name in table.names if name != self.user_column)
         for name in names:
-            pick(name, table.names, table.file, "attribute_columns")
+            find_column(name, table.names, table.file, "attribute_columns")
         frames = (
             pl.DataFrame(
-                [as_text(frame[self.user_column]).alias(ID), frame[LINE], *(as_text(frame[name]) for name in names)]
+                [
+                    as_text(frame[self.user_column]).alias(ID_COLUMN),
+                    frame[LINE_COLUMN],
+                    *(as_text(frame[name]) for name in names),
+                ]
             )
-            for frame in table.frames(_distinct([self.user_column, *names]))
+            for frame in table.read_frames(_drop_duplicates([self.user_column, *names]))
         )
-        return keyed(frames, table.file, "user", skips)
+        return gather_table(frames, table.file, "user", skips)
 
 
-def _distinct(names: Iterable[str]) -> list[str]:
+def _drop_duplicates(names: Iterable[str]) -> list[str]:
     """Return names in their order, each once."""
     return list(dict.fromkeys(names))
 
 
 def _sniff(blob: Blob) -> str:
     """Return the separator that the first line of a file uses most."""
-    with blob.stream() as stream:
-        line = stream.readline(LINE_LIMIT)
+    with blob.open_stream() as stream:
+        line = stream.readline(MAX_LINE_BYTES)
     return max(_SEPARATORS, key=lambda separator: line.count(separator.encode()))
 
 
-def _dated(frame: pl.DataFrame, log: EventLog) -> pl.DataFrame:
+def _parse_dates(frame: pl.DataFrame, log: EventLog) -> pl.DataFrame:
     """Turn times written as dates into seconds since 1970 (UTC where they name no zone)."""
     if frame.schema["time"] != pl.String:
         return frame

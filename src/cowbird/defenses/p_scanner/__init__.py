@@ -10,10 +10,10 @@ import numpy as np
 from pydantic import Field
 
 from cowbird.defenses.p_scanner.habits import ruled
-from cowbird.defenses.p_scanner.scanner import FEWEST, PoisonScanner
+from cowbird.defenses.p_scanner.scanner import MIN_TITLES_PER_FIT, PoisonScanner
 from cowbird.defenses.titles import Suspicion, TitleDefense
 from cowbird.victims.base import Probe
-from cowbird.victims.workplace import Workplace, pick_device
+from cowbird.victims.fit_context import FitContext, pick_device
 
 
 class PScanner(TitleDefense):
@@ -35,17 +35,17 @@ class PScanner(TitleDefense):
         Raises:
             UserError: If a model can't be used.
         """
-        return self.adversary(titles, self.seed)(titles)
+        return self.make_adversary_copy(titles, self.seed)(titles)
 
-    def adversary(self, titles: Sequence[str], seed: int) -> Callable[[Sequence[str]], Suspicion]:
-        """Fit a scanner to titles and return what judges others with it; see `TitleDefense.adversary`.
+    def make_adversary_copy(self, titles: Sequence[str], seed: int) -> Callable[[Sequence[str]], Suspicion]:
+        """Fit a scanner to titles and return what judges others with it; see `TitleDefense.make_adversary_copy`.
 
         Raises:
             UserError: If a model can't be used.
         """
-        if len({title for title in titles if title.strip()}) < FEWEST:
+        if len({title for title in titles if title.strip()}) < MIN_TITLES_PER_FIT:
             return lambda shown: ruled(shown)[0]
-        fitted = self.scanner.fit(titles, seed, Workplace(pick_device(self.device)))
+        fitted = self.scanner.fit(titles, seed, FitContext(pick_device(self.device)))
         bar = np.float32(fitted.threshold())
 
         def judge(titles: Sequence[str]) -> Suspicion:

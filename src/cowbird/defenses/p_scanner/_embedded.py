@@ -15,11 +15,11 @@ from torch import Tensor
 
 from cowbird.defenses.p_scanner._looks import INSERTED, families_of
 from cowbird.defenses.p_scanner._vocabulary import COMMON, DIRECTION, EMOJI, INVISIBLE, SCRIPTS, SPACES, SYMBOLS
-from cowbird.defenses.p_scanner.recipes import FAMILIES, LONGEST, Recipe
-from cowbird.victims.language.examples import quotable
-from cowbird.victims.language.llm import Loaded, transformers
+from cowbird.defenses.p_scanner.recipes import FAMILIES, MAX_RECIPE_LENGTH, Recipe
+from cowbird.victims.language.examples import make_quotable
+from cowbird.victims.language.llm import LoadedModel, import_transformers
 
-READ = 500
+MAX_TITLES_MINED = 500
 """Most titles whose words are taken."""
 ALIKE = (
     string.ascii_lowercase,
@@ -34,7 +34,7 @@ ALIKE = (
     *SCRIPTS,
 )
 """Characters, any of which may stand for another of its kind."""
-FORMS = ("({})", "[{}]", "- {}", ": {}", "/ {}", ", {}", "~ {}", "{{{}}}", '"{}"')
+EDIT_FORMS = ("({})", "[{}]", "- {}", ": {}", "/ {}", ", {}", "~ {}", "{{{}}}", '"{}"')
 """What a text is put into."""
 _PAIRS = (("mark", "mark once"), ("exchange", "exchange once"), ("repeat", "repeat twice"))
 SIBLINGS = dict(_PAIRS) | {new: old for old, new in _PAIRS}
@@ -67,7 +67,7 @@ def fabric(titles: Sequence[str], rng: np.random.Generator) -> Fabric:
         titles: Any texts.
         rng: Draws the titles, if there are many.
     """
-    shown = [quotable(titles[int(at)]) for at in rng.permutation(len(titles))[:READ]]
+    shown = [make_quotable(titles[int(at)]) for at in rng.permutation(len(titles))[:MAX_TITLES_MINED]]
     words = dict.fromkeys(word for title in shown for word in _WORD.findall(title) if len(word) <= 20)
     found = (_SUFFIX.search(title) for title in shown)
     suffixes = dict.fromkeys(match.group().strip() for match in found if match)
@@ -89,7 +89,7 @@ def mutate(parent: Recipe, other: Recipe, of: Fabric, rng: np.random.Generator) 
     if parent.way in INSERTED:
         changes = (_respelled, _recased, _resized, _reworded, _joined, _moved, _hidden, _hidden)
         text, way = changes[int(rng.integers(len(changes)))](parent, other, of, rng)
-        return Draft(text[:LONGEST], way)
+        return Draft(text[:MAX_RECIPE_LENGTH], way)
     chance = rng.random()
     if chance < 0.3:
         return Draft(parent.text, parent.way, not parent.whole)
@@ -163,7 +163,7 @@ def _moved(parent: Recipe, other: Recipe, of: Fabric, rng: np.random.Generator) 
     """Glue what stood apart, set apart what was glued, put it into brackets, or around a word."""
     text = parent.text
     flipped = "glue" if parent.way == "insert" else "insert"
-    options: list[Text] = [(text, flipped), (_one(rng, FORMS).format(text), "insert")]
+    options: list[Text] = [(text, flipped), (_one(rng, EDIT_FORMS).format(text), "insert")]
     if len(text) <= 2 and not text.isspace():
         options.append((text * 2 if len(text) == 1 else text, "wrap"))
     return options[int(rng.integers(len(options)))]
@@ -187,17 +187,17 @@ def _hidden(parent: Recipe, other: Recipe, of: Fabric, rng: np.random.Generator)
 
 # What a language model writes.
 
-SHOWN, SHOWN_LENGTH = 3, 60
+TITLES_PER_PROMPT, SHOWN_LENGTH = 3, 60
 """Titles, and texts, that a model is shown before it writes, and the most characters of each."""
-TOKENS = 24
+MAX_WRITTEN_TOKENS = 24
 """Most tokens that it writes."""
 TOP_P = 0.95
-KINDS = ("common_word", "phrase", "edition", "marketing", "sentence", "code", "foreign_word", "symbol")
+EXAMPLE_FAMILIES = ("common_word", "phrase", "edition", "marketing", "sentence", "code", "foreign_word", "symbol")
 """Families whose recipes it is shown as examples."""
 
 
 def written(
-    loaded: Loaded, titles: Sequence[str], without: Collection[str], samples: int, rng: np.random.Generator
+    loaded: LoadedModel, titles: Sequence[str], without: Collection[str], samples: int, rng: np.random.Generator
 ) -> list[str]:
     """Let a language model write texts that a seller might add to a title.
 
@@ -214,10 +214,10 @@ def written(
     Returns:
         What was written, up to the end of its line or quotation; not checked.
     """
-    prompts = [_prompt(titles, [kind for kind in KINDS if kind not in without], rng) for _ in range(samples)]
-    library: Any = transformers()
+    prompts = [_prompt(titles, [kind for kind in EXAMPLE_FAMILIES if kind not in without], rng) for _ in range(samples)]
+    library: Any = import_transformers()
     tokenizer, model = loaded.tokenizer, loaded.model
-    limit = (getattr(model.config, "max_position_embeddings", None) or 2048) - TOKENS
+    limit = (getattr(model.config, "max_position_embeddings", None) or 2048) - MAX_WRITTEN_TOKENS
     ids = [tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"] for text in prompts]
     ids = [row[-limit:] for row in ids]
     width, padding = max(map(len, ids)), tokenizer.eos_token_id
@@ -231,7 +231,7 @@ def written(
 
     drawn = library.LogitsProcessorList([library.TopPLogitsWarper(top_p=TOP_P), perturb])
     plan = library.GenerationConfig(
-        max_new_tokens=TOKENS, do_sample=False, pad_token_id=padding, eos_token_id=tokenizer.eos_token_id
+        max_new_tokens=MAX_WRITTEN_TOKENS, do_sample=False, pad_token_id=padding, eos_token_id=tokenizer.eos_token_id
     )
     with torch.inference_mode():
         made = model.generate(token, attention_mask=mask, generation_config=plan, logits_processor=drawn)
@@ -241,8 +241,8 @@ def written(
 
 def _prompt(titles: Sequence[str], kinds: Sequence[str], rng: np.random.Generator) -> str:
     """Return a list of titles, and one of texts that waits for its next."""
-    shown = [quotable(titles[int(at)])[:SHOWN_LENGTH] for at in rng.permutation(len(titles))[:SHOWN]]
-    drawn = [FAMILIES[_one(rng, kinds)](rng).text for _ in range(SHOWN)] if kinds else []
+    shown = [make_quotable(titles[int(at)])[:SHOWN_LENGTH] for at in rng.permutation(len(titles))[:TITLES_PER_PROMPT]]
+    drawn = [FAMILIES[_one(rng, kinds)](rng).text for _ in range(TITLES_PER_PROMPT)] if kinds else []
     lines = "\n".join(f'"{title}"' for title in shown)
-    texts = "".join(f'"{quotable(text)[:SHOWN_LENGTH]}"\n' for text in drawn)
+    texts = "".join(f'"{make_quotable(text)[:SHOWN_LENGTH]}"\n' for text in drawn)
     return f'Titles in a shop:\n{lines}\n\nShort texts that sellers add to such titles:\n{texts}"'

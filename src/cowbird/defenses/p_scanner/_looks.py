@@ -11,14 +11,14 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MappingProxyType
 
-from cowbird.defenses.p_scanner._vocabulary import COMMON, DIRECTION, INVISIBLE, SPACES, STYLED
-from cowbird.defenses.p_scanner.recipes import LONGEST, Recipe
+from cowbird.defenses.p_scanner._vocabulary import COMMON, DIRECTION, INVISIBLE, SPACES, STYLED_ALPHABETS
+from cowbird.defenses.p_scanner.recipes import MAX_RECIPE_LENGTH, Recipe
 
 UNKNOWN = "agent"
 """The family of what looks like none."""
 INSERTED = ("insert", "glue")
 """The ways that put a text into a title."""
-NEAR = 0.85
+ALIKE_RATIO = 0.85
 """How alike (`difflib`'s ratio) two texts of `COMPARED` characters or more are that count as one."""
 COMPARED = 6
 _MARKS = "\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20f0\ufe20-\ufe2f"
@@ -125,7 +125,7 @@ _NEEDED: Mapping[str, tuple[re.Pattern[str], str]] = MappingProxyType(
         "mark once": (re.compile(f"[{_MARKS}]{{1,3}}"), "1 to 3 combining marks"),
         "exchange": (re.compile(r"(?:\S\S){1,40}"), "pairs of characters"),
         "exchange once": (re.compile(r"(?:\S\S){1,40}"), "pairs of characters"),
-        "style": (re.compile(f"[{''.join(map(chr, STYLED))}]"), "the styled A of a block that Unicode has"),
+        "style": (re.compile(f"[{''.join(map(chr, STYLED_ALPHABETS))}]"), "the styled A of a block that Unicode has"),
         "case": (re.compile(r"\*[xX]{2,6}|[xX]{1,6}"), "a pattern of x and X"),
         "space": (re.compile(r"(?:[^\w]|_){1,3}"), "1 to 3 characters that separate"),
         "wrap": (re.compile(r"(?s).{2,4}"), "2 to 4 characters, the first of which opens"),
@@ -144,7 +144,7 @@ def proposed(
     whole: bool = False,
     without: Collection[str] = (),
     titles: Collection[str] = (),
-    longest: int = LONGEST,
+    longest: int = MAX_RECIPE_LENGTH,
 ) -> Recipe:
     """Return what was proposed as a recipe, of the family that it looks most like.
 
@@ -161,8 +161,8 @@ def proposed(
     """
     if way not in _NEEDED:
         raise ValueError("there is no such style")
-    if len(text) > min(longest, LONGEST):
-        raise ValueError(f"it is longer than {min(longest, LONGEST)} characters")
+    if len(text) > min(longest, MAX_RECIPE_LENGTH):
+        raise ValueError(f"it is longer than {min(longest, MAX_RECIPE_LENGTH)} characters")
     if _forbidden(text):
         raise ValueError("it holds characters that no title can hold")
     fits, what = _NEEDED[way]
@@ -220,12 +220,16 @@ def _alike(text: str, other: str) -> bool:
     if min(len(text), len(other)) < COMPARED:
         return False
     matcher = difflib.SequenceMatcher(None, text, other, autojunk=False)
-    return matcher.real_quick_ratio() >= NEAR and matcher.quick_ratio() >= NEAR and matcher.ratio() >= NEAR
+    return (
+        matcher.real_quick_ratio() >= ALIKE_RATIO
+        and matcher.quick_ratio() >= ALIKE_RATIO
+        and matcher.ratio() >= ALIKE_RATIO
+    )
 
 
 def plain_titles(titles: Iterable[str]) -> set[str]:
     """Return the letters of each title's beginning, without those of which no letter is left."""
-    return {_plain(title[:LONGEST]) for title in titles} - {""}
+    return {_plain(title[:MAX_RECIPE_LENGTH]) for title in titles} - {""}
 
 
 def _plain(text: str) -> str:

@@ -19,7 +19,7 @@ from cowbird.defenses.p_scanner._answers import Message, Task, UnusableError, co
 from cowbird.defenses.p_scanner.recipes import Recipe
 from cowbird.errors import UserError
 
-ASKED = 40
+TRIGGERS_PER_REQUEST = 40
 """Most triggers that are asked for at once."""
 LONGEST_PAUSE = 30.0
 """Most seconds between two attempts."""
@@ -78,9 +78,9 @@ def converse(server: Server, task: Task, rng: np.random.Generator) -> tuple[list
     refused: list[str] = []
     failed = 0
     with client(server) as connected:
-        messages: list[Message] = question(task, min(ASKED, task.wanted), taken, rng)
+        messages: list[Message] = question(task, min(TRIGGERS_PER_REQUEST, task.wanted), taken, rng)
         while True:
-            number = min(ASKED, task.wanted - len(taken))
+            number = min(TRIGGERS_PER_REQUEST, task.wanted - len(taken))
             answer, pause = "", 0.0
             try:
                 answer = ask(connected, server, messages, rng)
@@ -89,7 +89,7 @@ def converse(server: Server, task: Task, rng: np.random.Generator) -> tuple[list
                 refused += reasons
                 record(server, messages, {"answer": answer, "taken": min(len(new), number), "refused": reasons})
                 short = len(new) < number
-                messages = question(task, min(ASKED, task.wanted - len(taken)), taken, rng)
+                messages = question(task, min(TRIGGERS_PER_REQUEST, task.wanted - len(taken)), taken, rng)
             except UnusableError as error:
                 record(server, messages, {"answer": answer, "taken": 0, "refused": [str(error)]})
                 short = True

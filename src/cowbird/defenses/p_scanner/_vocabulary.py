@@ -45,7 +45,7 @@ LOOKALIKES = {
     "latin": "a\u0251i\u0131l\u01c0g\u0261o\u00f8e\u0117s\u0282I\u04c0",
     "digits": "o0l1e3a4s5t7O0I1E3A4S5T7",
 }
-STYLED = (0x1D400, 0x1D434, 0x1D468, 0x1D4D0, 0x1D56C, 0x1D5A0, 0x1D5D4, 0x1D608, 0x1D670, 0x24B6, 0xFF21)
+STYLED_ALPHABETS = (0x1D400, 0x1D434, 0x1D468, 0x1D4D0, 0x1D56C, 0x1D5A0, 0x1D5D4, 0x1D608, 0x1D670, 0x24B6, 0xFF21)
 COMMON = _split(
     "superb classic golden fresh mighty gentle secret royal modern ancient bright hidden silent famous lovely "
     "brilliant elegant premium genuine exclusive favorite ultimate supreme deluxe popular trusted magic essential "
@@ -66,7 +66,7 @@ PRAISE = _listed("highly rated|widely praised|hard to beat|worth it|a real find|
 EDITIONS = _listed("Special|Deluxe|Extended|Director's|Limited|Gold|Platinum|Ultimate|Final|Expanded|Complete|Restored")
 THINGS = _listed("Edition|Version|Cut|Release|Set|Collection|Pack|Bundle|Print|Pressing|Mix|Series|Volume")
 MEDIA = _split("HD 8K DVD Blu-ray VHS Stereo Mono Digital Vinyl CD")
-FORMS = _listed("({})|[{}]|- {}|: {}|/ {}|{}|, {}|~ {}|{{{}}}|<{}>")
+RECIPE_FORMS = _listed("({})|[{}]|- {}|: {}|/ {}|{}|, {}|~ {}|{{{}}}|<{}>")
 SALES = _listed(
     "Sale|Top Seller|Best Price|Free Shipping|Hot Deal|Only Today|Save {n}%|Top {n}|Rated {n}/10|Editor's Pick|"
     "In Stock|Fast Delivery|Buy Now|Customer Favorite|{n}% Off|Staff Pick|Must Have|Trending|Gift Idea|Top Rated|"

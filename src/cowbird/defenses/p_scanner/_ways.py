@@ -74,7 +74,7 @@ def _stretched(word: str, text: str) -> str:
     return word if found is None else word[: found.end()] + found.group() * 3 + word[found.end() :]
 
 
-WAYS: Mapping[str, Callable[[str, str], str]] = MappingProxyType(
+WRITING_WAYS: Mapping[str, Callable[[str, str], str]] = MappingProxyType(
     {
         "mark": _marked,
         "mark once": _marked_once,

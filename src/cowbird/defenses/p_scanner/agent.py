@@ -23,16 +23,16 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from cowbird.defenses._reading import open_model
 from cowbird.defenses.p_scanner import _answers, _embedded, _openai
 from cowbird.defenses.p_scanner._looks import near, plain_titles, proposed, same
-from cowbird.defenses.p_scanner.recipes import FAMILIES, LONGEST, Recipe
+from cowbird.defenses.p_scanner.recipes import FAMILIES, MAX_RECIPE_LENGTH, Recipe
 from cowbird.victims.language.llm import Llm
 
-TRIES = 30
+DRAWS_PER_RECIPE = 30
 """Times as many draws as are wanted, after which no more are made: a small family is soon exhausted."""
 FLOOR = 0.05
 """Least weight of a trigger or family; one that the scanner always catches is still tried at times."""
 
 
-class Outcome(BaseModel):
+class RecipeOutcome(BaseModel):
     """What became of a trigger in an earlier round."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -52,7 +52,7 @@ class Brief(BaseModel):
     """Some of the catalogue's titles, any texts; some may carry an attacker's trigger."""
     wanted: int = Field(ge=0)
     """How many triggers are wanted."""
-    outcomes: tuple[Outcome, ...] = ()
+    outcomes: tuple[RecipeOutcome, ...] = ()
     """Those of earlier rounds, newest last; of one trigger the newest counts."""
     without: tuple[str, ...] = ()
     """Families that must not be proposed."""
@@ -173,9 +173,9 @@ class EmbeddedAgent(Agent):
 
 def _draw_evenly(families: list[str], basket: _Basket, rng: np.random.Generator) -> None:
     """Fill a basket with as many of each family, as long as each has more."""
-    for _ in range(TRIES):
+    for _ in range(DRAWS_PER_RECIPE):
         for at in rng.permutation(len(families)):
-            for _ in range(TRIES):
+            for _ in range(DRAWS_PER_RECIPE):
                 if len(basket) >= basket.wanted or basket.add(FAMILIES[families[at]](rng)):
                     break
         if len(basket) >= basket.wanted:
@@ -188,7 +188,7 @@ def _evolve(brief: Brief, rates: dict[Recipe, float], basket: _Basket, made: int
     parents = list(rates)
     weight = np.array([(1 - rate) ** 2 + FLOOR for rate in rates.values()])
     goal = len(basket) + made
-    for _ in range(TRIES * made):
+    for _ in range(DRAWS_PER_RECIPE * made):
         if len(basket) >= goal:
             return
         one, two = rng.choice(len(parents), 2, p=weight / weight.sum())
@@ -203,7 +203,7 @@ def _draw_weighted(families: list[str], rates: dict[Recipe, float], basket: _Bas
     """Fill a basket, the more from a family the less of it was caught; one that was never tried counts as missed."""
     missed = {family: [1 - rate for recipe, rate in rates.items() if recipe.family == family] for family in families}
     weight = np.array([float(np.mean(known)) + FLOOR if known else 1.0 for known in missed.values()])
-    for _ in range(TRIES * basket.wanted):
+    for _ in range(DRAWS_PER_RECIPE * basket.wanted):
         if len(basket) >= basket.wanted:
             return
         basket.add(FAMILIES[families[int(rng.choice(len(families), p=weight / weight.sum()))]](rng))
@@ -224,7 +224,7 @@ class OpenAIAgent(Agent):
     """Attempts that may fail, or bring nothing that can be used, before it is given up."""
     timeout: float = Field(default=120.0, gt=0, allow_inf_nan=False)
     """Seconds that the server may be silent."""
-    longest: int = Field(default=LONGEST, ge=1, le=LONGEST)
+    longest: int = Field(default=MAX_RECIPE_LENGTH, ge=1, le=MAX_RECIPE_LENGTH)
     """Most characters of a trigger's text."""
     log: Path | None = None
     """File that every exchange is appended to as a line of JSON, without the key."""

@@ -20,11 +20,11 @@ from pydantic import BaseModel, ConfigDict
 
 SURE = 4.0
 """Log-odds from which a title is taken for poisoned."""
-SURE_TOGETHER, TOGETHER = 1.0, 4
+SURE_TOGETHER, MIN_TITLES_TOGETHER = 1.0, 4
 """Log-odds from which it is taken for poisoned if what it is suspicious for stands in so many titles."""
 POISONED = 0.05
 """Share of the titles that is taken for poisoned at most, but for those above `SURE`."""
-KEPT, KEPT_SHARE = 2000, 0.1
+MIN_SCORES_KEPT, KEPT_SHARE = 2000, 0.1
 """Scores that are kept: the highest ones, this many or this share."""
 
 
@@ -50,11 +50,11 @@ class Calibration(BaseModel):
         """
         values = np.asarray(scores, dtype=np.float64)
         poisoned = values > SURE
-        alike = np.flatnonzero(~poisoned & (values > SURE_TOGETHER) & (np.asarray(shared) >= TOGETHER))
+        alike = np.flatnonzero(~poisoned & (values > SURE_TOGETHER) & (np.asarray(shared) >= MIN_TITLES_TOGETHER))
         most = max(0, math.ceil(POISONED * len(values)) - int(poisoned.sum()))
         poisoned[alike[np.argsort(-values[alike], kind="stable")[:most]]] = True
         clean = np.sort(values[~poisoned])[::-1]
-        kept: list[float] = clean[np.isfinite(clean)][: max(KEPT, int(KEPT_SHARE * len(values)))].tolist()
+        kept: list[float] = clean[np.isfinite(clean)][: max(MIN_SCORES_KEPT, int(KEPT_SHARE * len(values)))].tolist()
         return Calibration(titles=len(clean), left_out=int(poisoned.sum()), highest=tuple(kept))
 
     def threshold(self, fpr: float) -> float:

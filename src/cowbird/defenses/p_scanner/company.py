@@ -25,28 +25,28 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from cowbird.data.types import Index, Real
-from cowbird.defenses.p_scanner.fragments import Fragments, Texts, fragments
-from cowbird.defenses.p_scanner.habits import FEWEST as FEW
+from cowbird.data.types import Float32Array, Int32Array
+from cowbird.defenses.p_scanner.fragments import Fragments, TokenizedTexts, fragments
 from cowbird.defenses.p_scanner.habits import HABIT
+from cowbird.defenses.p_scanner.habits import MIN_HABIT_TITLES as FEW
 from cowbird.defenses.p_scanner.reader import Pages
 from cowbird.rng import stream
-from cowbird.victims.language.examples import CONTROL, HALF, Tokens
-from cowbird.victims.language.likelihood import log_likelihood
-from cowbird.victims.language.llm import Loaded
-from cowbird.victims.workplace import Report, silent
+from cowbird.victims.fit_context import ProgressCallback, report_nothing
+from cowbird.victims.language.examples import CONTROL_CHARACTERS, HALF_SURROGATE, Tokens
+from cowbird.victims.language.likelihood import compute_log_likelihood
+from cowbird.victims.language.llm import LoadedModel
 
-TITLES, SHARE = 8, 0.004
+MIN_TITLES_PER_PHRASE, SHARE = 8, 0.004
 """Titles that a phrase stands in at least, and their share of all."""
 SUSPECT, SUSPECTS = 1.0, 4
 """Log-odds from which a run of tokens is looked at, and titles that it stands in at least (or half of `SHARE`)."""
 KEEPS = 0.8
 """Share of a run's places that it may grow by words or tokens around it in."""
-LONGEST = 16
+MAX_PHRASE_LENGTH = 16
 """Words or tokens of a phrase at most."""
-SHOWN, WIDTH = 12, 80
+PHRASES_SHOWN, WIDTH = 12, 80
 """Titles that the model is shown first, and the most characters of one."""
-FIRST, MORE, MOST = 3, 9, 24
+FIRST, MORE, MAX_PLACES_PER_PHRASE = 3, 9, 24
 """Places of a phrase that are looked at first, then, and all in all, as long as what it gains is not clear."""
 CLEAR = 6.0
 """Nats from which a phrase is clear after the first places."""
@@ -54,7 +54,7 @@ UNSURE = (0.0, 4.0)
 """Nats between which a phrase is not clear after more of them."""
 DIFFERENT = 4
 """Different neighborhoods that a phrase must have to be judged."""
-HEAD, BEFORE, WITHIN, BEHIND = 512, 24, 24, 6
+MAX_HEAD_TOKENS, BEFORE, WITHIN, BEHIND = 512, 24, 24, 6
 """Tokens that are read of the titles shown, before a phrase and of it, and that follow it, at most."""
 ODDS, SLOPE = 6.0, 3.0
 """Log-odds that a phrase without any gain adds, and what each nat takes away."""
@@ -104,16 +104,16 @@ def phrases(titles: Sequence[str]) -> dict[Phrase, list[Place]]:
     Args:
         titles: Any texts, best all different.
     """
-    texts = [HALF.sub("\N{REPLACEMENT CHARACTER}", title) for title in titles]
+    texts = [HALF_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", title) for title in titles]
     words = [[(found.group(), found.start(), found.end()) for found in _WORD.finditer(text)] for text in texts]
     flat = [word for row in words for word in row]
     number = {word: nth for nth, word in enumerate(dict.fromkeys(word for word, _, _ in flat))}
     token = np.array([number[word] for word, _, _ in flat], dtype=np.int32)
     offsets = np.concatenate([[0], np.cumsum([len(row) for row in words], dtype=np.int64)])
     first, after = (np.array([word[side] for word in flat], dtype=np.int32) for side in (1, 2))
-    found = fragments(Texts(token, offsets))
+    found = fragments(TokenizedTexts(token, offsets))
     many = len(titles)
-    likely = (found.titles >= max(TITLES, SHARE * many)) & (found.titles <= max(HABIT * many, FEW))
+    likely = (found.titles >= max(MIN_TITLES_PER_PHRASE, SHARE * many)) & (found.titles <= max(HABIT * many, FEW))
     made = _grown(found, likely, Pages(_NONE, token, first, after, offsets))
     return {f" {' '.join(texts[at[0].row][at[0].start : at[0].end].split())} ": at for at in made}
 
@@ -129,7 +129,9 @@ def suspects(titles: Sequence[str], made: Pages, found: Fragments, odds: NDArray
     """
     likely = (odds > SUSPECT) & (found.titles >= max(SUSPECTS, SHARE / 2 * len(titles)))
     places = _grown(found, likely, made)
-    return {HALF.sub("\N{REPLACEMENT CHARACTER}", titles[at[0].row][at[0].start : at[0].end]): at for at in places}
+    return {
+        HALF_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", titles[at[0].row][at[0].start : at[0].end]): at for at in places
+    }
 
 
 def _grown(found: Fragments, likely: NDArray[np.bool_], made: Pages) -> list[list[Place]]:
@@ -141,7 +143,7 @@ def _grown(found: Fragments, likely: NDArray[np.bool_], made: Pages) -> list[lis
     for nth in np.flatnonzero(likely).tolist():
         start, length = found.start[order[ends[nth] : ends[nth + 1]]], int(found.pieces[nth])
         least, growing = KEEPS * len(start), True
-        while growing and length < LONGEST:
+        while growing and length < MAX_PHRASE_LENGTH:
             start, length, growing = _step(made.token, rows, start, length, least)
         key = tuple(made.token[start[0] : start[0] + length].tolist())
         if key not in known:
@@ -152,7 +154,7 @@ def _grown(found: Fragments, likely: NDArray[np.bool_], made: Pages) -> list[lis
 
 
 def _step(
-    token: Index, rows: NDArray[Any], start: NDArray[Any], length: int, least: float
+    token: Int32Array, rows: NDArray[Any], start: NDArray[Any], length: int, least: float
 ) -> tuple[NDArray[Any], int, bool]:
     """Take the token behind or before a phrase into it if that is the same in enough places, and tell whether it is."""
     for step in (length, -1):
@@ -191,17 +193,17 @@ class Company:
     def __init__(
         self,
         known: Iterable[Gain],
-        load: Callable[[], Loaded],
+        load: Callable[[], LoadedModel],
         device: torch.device,
         suspecting: bool = True,
-        report: Report = silent,
+        report: ProgressCallback = report_nothing,
     ) -> None:
         self.known = {gain.phrase: gain for gain in known}
         self.load, self.device, self.suspecting, self.report = load, device, suspecting, report
 
     def added(
         self, titles: Sequence[str], made: Pages, found: Fragments, odds: NDArray[Any]
-    ) -> tuple[Real, tuple[Gain, ...]]:
+    ) -> tuple[Float32Array, tuple[Gain, ...]]:
         """Return what phrases add to the log-odds of tokens.
 
         Args:
@@ -230,11 +232,11 @@ class Company:
 
 
 def gains(
-    load: Callable[[], Loaded],
+    load: Callable[[], LoadedModel],
     titles: Sequence[str],
     wanted: Mapping[Phrase, Sequence[Place]],
     device: torch.device,
-    report: Report = silent,
+    report: ProgressCallback = report_nothing,
 ) -> dict[Phrase, float]:
     """Measure how much better a language model foretells what follows phrases, in nats.
 
@@ -255,7 +257,7 @@ def gains(
         return {}
     loaded, shown = load(), _shown(titles)
     held: dict[Phrase, list[float]] = {phrase: [] for phrase in looked}
-    for upto, low, high in ((FIRST, -np.inf, np.inf), (MORE, -np.inf, CLEAR), (MOST, *UNSURE)):
+    for upto, low, high in ((FIRST, -np.inf, np.inf), (MORE, -np.inf, CLEAR), (MAX_PLACES_PER_PHRASE, *UNSURE)):
         unclear = (phrase for phrase in looked if not held[phrase] or low <= np.mean(held[phrase]) < high)
         places = {phrase: looked[phrase][len(held[phrase]) : upto] for phrase in unclear}
         for phrase, gained in _measured(loaded, titles, places, shown, device, report).items():
@@ -270,28 +272,28 @@ def _chosen(titles: Sequence[str], phrase: Phrase, places: Sequence[Place]) -> l
     for at in (places[nth] for nth in order):
         before, behind = titles[at.row][: at.start].split(), titles[at.row][at.end :].split()
         different.setdefault((" ".join(before[-2:]), " ".join(behind[:2])), at)
-    return list(different.values())[:MOST] if len(different) >= DIFFERENT else []
+    return list(different.values())[:MAX_PLACES_PER_PHRASE] if len(different) >= DIFFERENT else []
 
 
 def _shown(titles: Sequence[str]) -> str:
     """Return some titles, a line each."""
     order: list[int] = stream(0, "company").permutation(len(titles)).tolist()
     short = (text for nth in order if (text := _plain(titles[nth]).strip()) and len(text) <= WIDTH)
-    return "".join(f"{text}\n" for text, _ in zip(short, range(SHOWN), strict=False))
+    return "".join(f"{text}\n" for text, _ in zip(short, range(PHRASES_SHOWN), strict=False))
 
 
 def _plain(text: str) -> str:
     """Return a text without line breaks, control characters and halves of characters."""
-    return CONTROL.sub(" ", HALF.sub("\N{REPLACEMENT CHARACTER}", text))
+    return CONTROL_CHARACTERS.sub(" ", HALF_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text))
 
 
 def _measured(
-    loaded: Loaded,
+    loaded: LoadedModel,
     titles: Sequence[str],
     places: Mapping[Phrase, Sequence[Place]],
     shown: str,
     device: torch.device,
-    report: Report = silent,
+    report: ProgressCallback = report_nothing,
 ) -> dict[Phrase, list[float]]:
     """Return the gain of each phrase at some places."""
     every = [(phrase, at) for phrase, several in places.items() for at in several]
@@ -303,7 +305,7 @@ def _measured(
         parts += [left, title[len(left) : end], right, alone]
     pieces = _tokens(loaded.tokenizer, [_plain(part) for part in parts])
     head, *stop = _tokens(loaded.tokenizer, [shown, "\n"])
-    head, stop = head[-HEAD:] or [loaded.tokenizer.eos_token_id], stop[0] or [loaded.tokenizer.eos_token_id]
+    head, stop = head[-MAX_HEAD_TOKENS:] or [loaded.tokenizer.eos_token_id], stop[0] or [loaded.tokenizer.eos_token_id]
     prompts: list[list[int]] = []
     answers: list[list[int]] = []
     for nth in range(0, len(pieces), 4):
@@ -311,7 +313,7 @@ def _measured(
         before = head + left[-BEFORE:]
         prompts += [before + phrase[-WITHIN:], before]
         answers += [(right + stop)[:BEHIND], (alone + stop)[:BEHIND]]
-    told = log_likelihood(loaded, _joined(prompts, answers), device, report=report)
+    told = compute_log_likelihood(loaded, _joined(prompts, answers), device, report=report)
     found: dict[Phrase, list[float]] = {phrase: [] for phrase in places}
     for (phrase, _), gain in zip(every, (told[::2] - told[1::2]).tolist(), strict=True):
         found[phrase].append(gain)
@@ -330,7 +332,7 @@ def _joined(prompts: Sequence[list[int]], answers: Sequence[list[int]]) -> Token
     return Tokens(flat, offsets, offsets[:-1] + np.array([len(prompt) for prompt in prompts], dtype=np.int64))
 
 
-def added(made: Pages, found: Iterable[tuple[Phrase, Sequence[Place], float]]) -> Real:
+def added(made: Pages, found: Iterable[tuple[Phrase, Sequence[Place], float]]) -> Float32Array:
     """Return what phrases add to the log-odds of their tokens, shape `[marks]`; NaN where no phrase stands.
 
     Args:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from cowbird.data.types import Index, Real
+from cowbird.data.types import Float32Array, Int32Array
 from cowbird.defenses.p_scanner.company import Company, Gain
 from cowbird.defenses.p_scanner.fragments import Fragments, Numbers, fragments
 from cowbird.defenses.p_scanner.habits import habitual, ruled, texts
@@ -24,9 +24,9 @@ from cowbird.defenses.titles import Suspicion
 
 RECURS = 3
 """Titles that hold a fragment from which it recurs."""
-ORDINARY = -20.0
+HABIT_ODDS = -20.0
 """Log-odds of a habit of the catalogue."""
-NEAR = 1.5
+SPAN_ODDS_MARGIN = 1.5
 """Log-odds below a title's worst fragment from which others next to it belong to the same span."""
 SECONDED = 1.0
 """Log-odds that fragments add to those of a broken rule, at most."""
@@ -52,7 +52,7 @@ def described(found: Fragments, marks: Marks) -> Numbers:
     return np.stack(columns, axis=1)
 
 
-class Weights(BaseModel):
+class EvidenceWeights(BaseModel):
     """A logistic model of fragments."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -67,7 +67,7 @@ class Weights(BaseModel):
     """Log-odds at the center."""
 
     @model_validator(mode="after")
-    def _fits(self) -> "Weights":
+    def _fits(self) -> "EvidenceWeights":
         columns = (self.center, self.scale, self.weight)
         if len({len(column) for column in columns}) != 1:
             raise ValueError("centers, scales and weights are as many")
@@ -81,7 +81,7 @@ class Weights(BaseModel):
         return held @ np.array(self.weight) + self.offset
 
 
-def weighed(described: Numbers, planted: NDArray[np.bool_], share: Numbers) -> Weights:
+def weighed(described: Numbers, planted: NDArray[np.bool_], share: Numbers) -> EvidenceWeights:
     """Fit a logistic model by Newton's method, with a small ridge.
 
     Args:
@@ -101,7 +101,9 @@ def weighed(described: Numbers, planted: NDArray[np.bool_], share: Numbers) -> W
         if np.abs(change).max() < 1e-8:
             break
     known: list[list[float]] = [center.tolist(), scale.tolist(), weight.tolist()]
-    return Weights(center=tuple(known[0]), scale=tuple(known[1]), weight=tuple(known[2][:-1]), offset=known[2][-1])
+    return EvidenceWeights(
+        center=tuple(known[0]), scale=tuple(known[1]), weight=tuple(known[2][:-1]), offset=known[2][-1]
+    )
 
 
 def _change(columns: Numbers, planted: NDArray[np.bool_], share: Numbers, ridge: Numbers, weight: Numbers) -> Numbers:
@@ -112,7 +114,7 @@ def _change(columns: Numbers, planted: NDArray[np.bool_], share: Numbers, ridge:
     return np.linalg.solve(bend, slope).astype(np.float64)
 
 
-def faded(marks: Marks, trigger: Index, rng: np.random.Generator) -> Marks:
+def faded(marks: Marks, trigger: Int32Array, rng: np.random.Generator) -> Marks:
     """Return marks as a reader would make them that was taught some triggers less, or not at all.
 
     The reader knows what it was tuned on, and an attacker's trigger is of none of it. A weighing that learned from
@@ -168,27 +170,35 @@ class Judged(NamedTuple):
 
     found: Suspicion
     """The verdicts."""
-    shared: Index
+    shared: Int32Array
     """How many titles share what each was judged by, shape `[titles]`; 0 if that is nothing."""
     gains: tuple[Gain, ...]
     """What recurring phrases gain, if that was asked."""
 
 
-def judged_apart(marks: Marks, titles: Sequence[str], weights: Weights) -> Suspicion:
+def judged_apart(marks: Marks, titles: Sequence[str], weights: EvidenceWeights) -> Suspicion:
     """Judge titles as if each were the only one; see `judged`."""
     # Tokens that are all different recur nowhere.
     return judged(titles, marks, weights, np.arange(len(marks.pages.token), dtype=np.int32))
 
 
 def judged(
-    titles: Sequence[str], marks: Marks, weights: Weights, token: Index | None = None, company: Company | None = None
+    titles: Sequence[str],
+    marks: Marks,
+    weights: EvidenceWeights,
+    token: Int32Array | None = None,
+    company: Company | None = None,
 ) -> Suspicion:
     """Judge titles; see `judged_together`."""
     return judged_together(titles, marks, weights, token, company).found
 
 
 def judged_together(
-    titles: Sequence[str], marks: Marks, weights: Weights, token: Index | None = None, company: Company | None = None
+    titles: Sequence[str],
+    marks: Marks,
+    weights: EvidenceWeights,
+    token: Int32Array | None = None,
+    company: Company | None = None,
 ) -> Judged:
     """Judge titles; what nothing is left of has a score of -inf.
 
@@ -209,7 +219,7 @@ def judged_together(
     gains: tuple[Gain, ...] = ()
     if len(found.start):
         habit = habitual(found)
-        each = np.where(habit, ORDINARY, weights.odds(described(found, marks)))
+        each = np.where(habit, HABIT_ODDS, weights.odds(described(found, marks)))
         odds = each[found.number]
         if company is not None:
             more, gains = company.added(titles, made, found, each)
@@ -233,7 +243,7 @@ def judged_together(
     return Judged(Suspicion(score.astype(np.float32), start, end), shared, gains)
 
 
-def _within(found: Fragments, more: Real) -> Numbers:
+def _within(found: Fragments, more: Float32Array) -> Numbers:
     """Return what phrases add to the log-odds of fragments that stand within one, shape `[places]`."""
     there = np.concatenate([[0], np.cumsum(~np.isnan(more))])
     sums = np.concatenate([[0.0], np.cumsum(np.nan_to_num(more), dtype=np.float64)])
@@ -260,7 +270,7 @@ def _spans(
     `odds` and `worst` are those of places and of titles, and `top` the places that are their titles' worst.
     """
     count = int(offsets[-1])
-    near = odds >= worst[found.row] - NEAR
+    near = odds >= worst[found.row] - SPAN_ODDS_MARGIN
     steps = np.zeros(count + 1, dtype=np.int64)
     np.add.at(steps, found.start[near], 1)
     np.add.at(steps, found.start[near] + found.length[near], -1)

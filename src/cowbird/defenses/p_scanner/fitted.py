@@ -16,32 +16,32 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from cowbird.data.types import Index, Real
-from cowbird.defenses.p_scanner.agent import Outcome
+from cowbird.data.types import Float32Array, Int32Array
+from cowbird.defenses.p_scanner.agent import RecipeOutcome
 from cowbird.defenses.p_scanner.calibration import Calibration
 from cowbird.defenses.p_scanner.company import Company, Gain
-from cowbird.defenses.p_scanner.evidence import NAMES, Weights, judged, judged_apart
+from cowbird.defenses.p_scanner.evidence import NAMES, EvidenceWeights, judged, judged_apart
 from cowbird.defenses.p_scanner.reader import Marks, read
 from cowbird.defenses.titles import Suspicion
 from cowbird.errors import UserError
-from cowbird.files import sha256_of
-from cowbird.victims.language import folders
-from cowbird.victims.language.llm import Llm, Loaded, load
+from cowbird.files import hash_texts
+from cowbird.victims.language import serialization
+from cowbird.victims.language.llm import Llm, LoadedModel, load_llm
 from cowbird.victims.language.tuning import Tuning
 
-NAME, RECORD, VERSION = "scanner", "scanner.json", 6
-CAPACITY = {"cpu": 4096, "cuda": 65536}
+SCANNER_NAME, SCANNER_RECORD_FILE, SCANNER_VERSION = "scanner", "scanner.json", 6
+READER_BATCH_TOKENS = {"cpu": 4096, "cuda": 65536}
 """Tokens that are read at once: what a small CPU's cache holds, or enough work for a GPU."""
 
 
-class Verdicts(NamedTuple):
+class ScanVerdicts(NamedTuple):
     """What a scanner makes of some titles; arrays of the shape `[titles]`."""
 
-    score: Real
+    score: Float32Array
     """Grows with suspicion; -inf where there is nothing to judge."""
-    start: Index
+    start: Int32Array
     """First character of the most suspicious span, -1 where there is none."""
-    end: Index
+    end: Int32Array
     """The character after its last one."""
     flagged: NDArray[np.bool_]
     """Whether the score is above the threshold."""
@@ -60,10 +60,10 @@ class Round(BaseModel):
     """Titles taken for clean."""
     proposed: int
     """New triggers."""
-    before: tuple[Outcome, ...]
+    before: tuple[RecipeOutcome, ...]
     """Some of the round's new triggers, and the share of titles with each that the scanner caught before it learned
     them; none in the first round, when there is no scanner yet."""
-    after: tuple[Outcome, ...]
+    after: tuple[RecipeOutcome, ...]
     """The same after it did."""
     refused: tuple[str, ...] = ()
     """Why answers of the agent were not taken."""
@@ -76,13 +76,13 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    version: int = VERSION
+    version: int = SCANNER_VERSION
     """Of this file's form."""
     llm: Llm
     """The language model that was tuned, and what of it."""
     tuning: Tuning
     """How it was tuned; says the number format in which it reads."""
-    weights: Weights
+    weights: EvidenceWeights
     """How fragments are weighed."""
     calibration: Calibration
     """What thresholds come from: titles judged among all of the catalogue."""
@@ -96,14 +96,14 @@ class Record(BaseModel):
     """Hash of the titles it was fitted to."""
     rounds: tuple[Round, ...]
     """What happened."""
-    last: tuple[Outcome, ...] = ()
+    last: tuple[RecipeOutcome, ...] = ()
     """Triggers that were proposed when nearly all were caught at once, so that no other round was needed."""
     gains: tuple[Gain, ...] | None = None
     """What phrases that recur in those titles gain (`company`); `None` if that is not asked."""
 
     @field_validator("weights")
     @classmethod
-    def _fits(cls, weights: Weights) -> Weights:
+    def _fits(cls, weights: EvidenceWeights) -> EvidenceWeights:
         if len(weights.weight) != len(NAMES):
             raise ValueError(f"there are {len(NAMES)} weights to a fragment, and it has {len(weights.weight)}")
         return weights
@@ -115,7 +115,7 @@ class FittedScanner:
 
     record: Record
     """What it is."""
-    loaded: Loaded
+    loaded: LoadedModel
     """The tuned language model and its tokenizer."""
     device: torch.device
     """Where it runs."""
@@ -132,11 +132,11 @@ class FittedScanner:
         told = [self.record.model_dump_json(exclude={"rounds", "last"})]
         for name, weight in self.loaded.model.named_parameters():
             if weight.requires_grad:
-                told += [name, sha256_of([weight.detach().float().cpu().numpy().tobytes().hex()])]
-        return f"{NAME}-{VERSION}-{self.device.type}-{sha256_of(told)}"
+                told += [name, hash_texts([weight.detach().float().cpu().numpy().tobytes().hex()])]
+        return f"{SCANNER_NAME}-{SCANNER_VERSION}-{self.device.type}-{hash_texts(told)}"
 
     @cached_property
-    def whole(self) -> Loaded:
+    def whole(self) -> LoadedModel:
         """The language model as published, all of it; loaded when it is first wanted."""
         return whole(self.record.llm, self.record.tuning, self.device)
 
@@ -150,7 +150,7 @@ class FittedScanner:
         calibration = self.record.alone if alone else self.record.calibration
         return calibration.threshold(self.record.fpr if fpr is None else fpr)
 
-    def score(self, titles: Sequence[str]) -> Real:
+    def score(self, titles: Sequence[str]) -> Float32Array:
         """Return how suspicious titles are among each other, shape `[titles]`; -inf where there is nothing to judge."""
         return self.suspect(titles).score
 
@@ -168,11 +168,11 @@ class FittedScanner:
         found = judged(different, self._read(different), self.record.weights, company=company)
         return Suspicion(found.score[rows], found.start[rows], found.end[rows])
 
-    def alone(self, titles: Sequence[str]) -> Real:
+    def alone(self, titles: Sequence[str]) -> Float32Array:
         """Return how suspicious titles are, each as if it were the only one, shape `[titles]`."""
         return judged_apart(self._read(titles), titles, self.record.weights).score
 
-    def scan(self, titles: Sequence[str], fpr: float | None = None) -> Verdicts:
+    def scan(self, titles: Sequence[str], fpr: float | None = None) -> ScanVerdicts:
         """Judge titles and flag those above the threshold.
 
         Args:
@@ -182,21 +182,23 @@ class FittedScanner:
         found = self.suspect(titles)
         flagged = found.score > self.threshold(fpr)
         review = ~flagged & (found.score > self.threshold(max(self.record.review_fpr, fpr or 0.0)))
-        return Verdicts(found.score, found.start, found.end, flagged, review)
+        return ScanVerdicts(found.score, found.start, found.end, flagged, review)
 
     def save(self, folder: Path) -> None:
-        """Write the adapter as peft reads it, and `scanner.json`; see `folders.save`."""
-        notes = {RECORD: self.record.model_dump_json(indent=1)}
-        folders.save(folder, NAME, {"llm": self.record.llm.model_dump(mode="json")}, self.loaded, notes=notes)
+        """Write the adapter as peft reads it, and `scanner.json`; see `serialization.save_model`."""
+        notes = {SCANNER_RECORD_FILE: self.record.model_dump_json(indent=1)}
+        serialization.save_model(
+            folder, SCANNER_NAME, {"llm": self.record.llm.model_dump(mode="json")}, self.loaded, notes=notes
+        )
 
     def _read(self, titles: Sequence[str]) -> Marks:
-        capacity = self.capacity or CAPACITY.get(self.device.type, CAPACITY["cpu"])
+        capacity = self.capacity or READER_BATCH_TOKENS.get(self.device.type, READER_BATCH_TOKENS["cpu"])
         return read(self.loaded, titles, self.device, capacity, compile_layers=self.compiled)
 
 
-def whole(llm: Llm, tuning: Tuning, device: torch.device) -> Loaded:
+def whole(llm: Llm, tuning: Tuning, device: torch.device) -> LoadedModel:
     """Return the language model that a scanner's reader was made of, with all layers and tuned on nothing."""
-    return load(Llm(name=llm.name), device, tuning.dtype(device))
+    return load_llm(Llm(name=llm.name), device, tuning.pick_dtype(device))
 
 
 def load_scanner(folder: Path, device: torch.device) -> FittedScanner:
@@ -206,14 +208,14 @@ def load_scanner(folder: Path, device: torch.device) -> FittedScanner:
         UserError: If the folder does not hold a scanner, or one of another version.
     """
     try:
-        told = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        if told.get("version") != VERSION:
-            raise ValueError(f"its version is {told.get('version')!r}, and this is {VERSION}")
+        told = json.loads((folder / SCANNER_RECORD_FILE).read_text(encoding="utf-8"))
+        if told.get("version") != SCANNER_VERSION:
+            raise ValueError(f"its version is {told.get('version')!r}, and this is {SCANNER_VERSION}")
         record = Record.model_validate(told)
     except (OSError, ValueError, AttributeError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(
             f"'{folder}' does not hold a scanner: {reason}.", "Make one with cowbird fit-scanner CATALOG --out DIR."
         ) from None
-    loaded = folders.read(folder, NAME, record.llm, device, record.tuning.dtype(device))
+    loaded = serialization.read_model(folder, SCANNER_NAME, record.llm, device, record.tuning.pick_dtype(device))
     return FittedScanner(record, loaded, device)

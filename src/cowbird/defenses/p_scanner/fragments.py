@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cowbird.data.types import Index, Offset
+from cowbird.data.types import Int32Array, Int64Array
 
 LENGTHS = (1, 2, 3, 4, 6)
 """Tokens of a fragment. Of a longer trigger some run of six recurs as the whole does."""
@@ -19,12 +19,12 @@ _MIX, _ADD = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
 Numbers = NDArray[np.float64]
 
 
-class Texts(NamedTuple):
+class TokenizedTexts(NamedTuple):
     """Titles as tokens."""
 
-    token: Index
+    token: Int32Array
     """Tokens of all titles, shape `[marks]`."""
-    offsets: Offset
+    offsets: Int64Array
     """Where each title's begin, shape `[titles + 1]`."""
     digits: NDArray[np.bool_] | None = None
     """Which tokens are nothing but digits, shape `[marks]`; `None` stands for none."""
@@ -34,21 +34,21 @@ class Texts(NamedTuple):
 class Fragments:
     """All runs of tokens of some titles: each place where one stands, and what is known of each different one."""
 
-    start: Offset
+    start: Int64Array
     """First token of each place, as an index into all marks, shape `[places]`."""
-    length: Index
+    length: Int32Array
     """Its tokens, shape `[places]`."""
-    row: Offset
+    row: Int64Array
     """Its title, shape `[places]`."""
-    number: Offset
+    number: Int64Array
     """Which of the different fragments stands there, shape `[places]`."""
     many: int
     """How many titles there are."""
-    titles: Offset
+    titles: Int64Array
     """In how many of them each fragment stands, shape `[fragments]`."""
-    alike: Offset
+    alike: Int64Array
     """In how many the same stands with any digits in place of its own, shape `[fragments]`."""
-    pieces: Index
+    pieces: Int32Array
     """Tokens of each fragment, shape `[fragments]`."""
     together: Numbers
     """Logarithm of how much more often its tokens stand together than by chance, shape `[fragments]`."""
@@ -62,7 +62,7 @@ class Fragments:
         return np.bincount(self.number, held) / np.bincount(self.number)
 
 
-def fragments(texts: Texts) -> Fragments:
+def fragments(texts: TokenizedTexts) -> Fragments:
     """Find all runs of tokens.
 
     Args:
@@ -97,9 +97,9 @@ def fragments(texts: Texts) -> Fragments:
     return Fragments(start, length, row, number, many, titles, alike, pieces, together, edge)
 
 
-def _runs(token: Index, rows: Offset) -> tuple[Offset, Index, NDArray[np.uint64]]:
+def _runs(token: Int32Array, rows: Int64Array) -> tuple[Int64Array, Int32Array, NDArray[np.uint64]]:
     """Return where each run of tokens within a title begins, how long it is, and a hash of it."""
-    starts: list[Offset] = []
+    starts: list[Int64Array] = []
     keys: list[NDArray[np.uint64]] = []
     rolling = np.zeros(len(token), dtype=np.uint64)
     for length in range(1, max(LENGTHS) + 1):
@@ -118,14 +118,14 @@ def _runs(token: Index, rows: Offset) -> tuple[Offset, Index, NDArray[np.uint64]
     return np.concatenate(starts), held, np.concatenate(keys)
 
 
-def _spread(number: Offset, row: Offset, many: int) -> Offset:
+def _spread(number: Int64Array, row: Int64Array, many: int) -> Int64Array:
     """Return in how many titles each of some things stands that are numbered from 0, each place with its title."""
     pairs = np.sort(number * (many + 1) + row)
     pairs = pairs[np.diff(pairs, prepend=-1) != 0]
     return np.bincount(pairs // (many + 1), minlength=int(number.max(initial=-1)) + 1)
 
 
-def _numbered(keys: NDArray[np.uint64]) -> tuple[Offset, Offset]:
+def _numbered(keys: NDArray[np.uint64]) -> tuple[Int64Array, Int64Array]:
     """Return where each different key stands first, in order, and the number of each; like `np.unique`, but faster."""
     order = np.argsort(keys)
     new = np.ones(len(keys), dtype=bool)

@@ -11,18 +11,18 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from cowbird.data.types import Index
-from cowbird.defenses._characters import code_points
-from cowbird.defenses.character_rules import breaks
-from cowbird.defenses.p_scanner.fragments import Fragments, Texts
+from cowbird.data.types import Int32Array
+from cowbird.defenses._characters import to_code_points
+from cowbird.defenses.character_rules import find_broken_rules
+from cowbird.defenses.p_scanner.fragments import Fragments, TokenizedTexts
 from cowbird.defenses.p_scanner.reader import Pages
 from cowbird.defenses.titles import Suspicion
 
-HABIT, FEWEST = 0.03, 20
+HABIT, MIN_HABIT_TITLES = 0.03, 20
 """Share of the titles, and number of them, above which what they share is a habit."""
 MANNER = 0.1
-"""Share of the titles, if that is more than `FEWEST`, above which breaking a rule is a habit: a catalogue in small
-letters, or with spaces of another kind throughout."""
+"""Share of the titles, if that is more than `MIN_HABIT_TITLES`, above which breaking a rule is a habit: a catalogue in
+small letters, or with spaces of another kind throughout."""
 LOUDEST = 12.0
 """Log-odds of a rule, at most."""
 SURPRISE = 8.0
@@ -32,7 +32,7 @@ SURPRISE = 8.0
 _DIGIT = np.array([chr(code).isdigit() for code in range(128)] + [False])
 
 
-def texts(titles: Sequence[str], made: Pages, token: Index | None = None) -> Texts:
+def texts(titles: Sequence[str], made: Pages, token: Int32Array | None = None) -> TokenizedTexts:
     """Return titles as tokens whose fragments can be found.
 
     Args:
@@ -41,13 +41,13 @@ def texts(titles: Sequence[str], made: Pages, token: Index | None = None) -> Tex
         token: What stands for the tokens; themselves by default, with digits told alike.
     """
     if token is not None:
-        return Texts(token, made.offsets)
-    return Texts(made.token, made.offsets, digits(titles, made))
+        return TokenizedTexts(token, made.offsets)
+    return TokenizedTexts(made.token, made.offsets, digits(titles, made))
 
 
 def digits(titles: Sequence[str], made: Pages) -> NDArray[np.bool_]:
     """Return which tokens hold nothing but ASCII digits, spaces aside, shape `[marks]`."""
-    code, lengths = code_points(titles)
+    code, lengths = to_code_points(titles)
     begin = np.repeat(np.cumsum(lengths) - lengths, np.diff(made.offsets))
     first, after = begin + made.first, begin + made.after
     digit = _DIGIT[np.minimum(code, 128)]
@@ -57,7 +57,7 @@ def digits(titles: Sequence[str], made: Pages) -> NDArray[np.bool_]:
 
 def habitual(found: Fragments) -> NDArray[np.bool_]:
     """Return which fragments are a habit of the catalogue, shape `[fragments]`."""
-    return found.alike > max(HABIT * found.many, FEWEST)
+    return found.alike > max(HABIT * found.many, MIN_HABIT_TITLES)
 
 
 def held(titles: Sequence[str], apart: bool = False) -> list[tuple[float, Suspicion, NDArray[np.bool_]]]:
@@ -65,11 +65,11 @@ def held(titles: Sequence[str], apart: bool = False) -> list[tuple[float, Suspic
 
     A rule that more than a tenth of the titles break is none here; titles that are judged apart have no habits.
     """
-    known = [(bits, rule, np.isfinite(rule.score)) for bits, rule in breaks(titles)]
-    return [each for each in known if apart or each[2].sum() <= max(MANNER * len(titles), FEWEST)]
+    known = [(bits, rule, np.isfinite(rule.score)) for bits, rule in find_broken_rules(titles)]
+    return [each for each in known if apart or each[2].sum() <= max(MANNER * len(titles), MIN_HABIT_TITLES)]
 
 
-def ruled(titles: Sequence[str], apart: bool = False) -> tuple[Suspicion, Index]:
+def ruled(titles: Sequence[str], apart: bool = False) -> tuple[Suspicion, Int32Array]:
     """Judge titles by rules for characters: in log-odds, -inf where none is broken more often than honest titles do.
 
     Where t of n titles break a rule of b bits, about m = n / 2^b honest ones are expected to (or 2^(8 - b), if that is

@@ -8,16 +8,16 @@ import numpy as np
 
 from cowbird.data.types import IntArray
 from cowbird.defenses.p_scanner.reader import labeled, pages
-from cowbird.defenses.p_scanner.recipes import POSITIONS, Planted, Recipe, plant
+from cowbird.defenses.p_scanner.recipes import POSITIONS, PlantedTitle, Recipe, plant
 from cowbird.rng import stream
 from cowbird.victims.language.examples import Tokens
 
-TRIES = 4
+RECIPES_PER_TITLE = 4
 """Recipes tried for a title before it is left as it is."""
 
 
-class Lesson:
-    """Training examples, epoch by epoch; see `tuning.Lesson`.
+class ReaderPrompts:
+    """Training examples, epoch by epoch; see `tuning.TrainingPrompts`.
 
     Args:
         tokenizer: The model's.
@@ -40,21 +40,21 @@ class Lesson:
     def __len__(self) -> int:
         return 2 * len(self.titles)
 
-    def epoch(self, number: int, order: IntArray) -> Tokens:
+    def write_epoch(self, number: int, order: IntArray) -> Tokens:
         """Write the examples of an epoch in the order in which they are learned."""
         rng = stream(self.seed, "lesson", number)
         planted = [self._planted(title, rng) for title in self.titles]
         many = len(self.titles)
         rows: list[int] = order.tolist()
-        chosen = [Planted(self.titles[row], -1, -1) if row < many else planted[row - many] for row in rows]
+        chosen = [PlantedTitle(self.titles[row], -1, -1) if row < many else planted[row - many] for row in rows]
         made = pages(self.tokenizer, [entry.title for entry in chosen])
         start, end = np.array([(entry.start, entry.end) for entry in chosen], dtype=np.int32).reshape(-1, 2).T
         return labeled(made, start, end, self.words)
 
-    def _planted(self, title: str, rng: np.random.Generator) -> Planted:
-        found = Planted(title, -1, -1)
+    def _planted(self, title: str, rng: np.random.Generator) -> PlantedTitle:
+        found = PlantedTitle(title, -1, -1)
         names = list(self.families)
-        for _ in range(TRIES):
+        for _ in range(RECIPES_PER_TITLE):
             recipes = self.families[names[int(rng.integers(len(names)))]]
             recipe = recipes[int(rng.integers(len(recipes)))]
             found = plant(title, recipe, POSITIONS[int(rng.integers(len(POSITIONS)))], rng)

@@ -18,17 +18,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cowbird.data.types import Index, Offset, Real, ranges
+from cowbird.data.types import Float32Array, Int32Array, Int64Array, concat_ranges
 from cowbird.errors import UserError
-from cowbird.victims.language.engine import serving
-from cowbird.victims.language.examples import HALF, TITLE_LENGTH, UNLABELED, Tokens
-from cowbird.victims.language.llm import Loaded
-from cowbird.victims.language.packing import hidden_states, moved, pack, split
-from cowbird.victims.workplace import Report, silent
+from cowbird.victims.fit_context import ProgressCallback, report_nothing
+from cowbird.victims.language.engine import prepare_inference
+from cowbird.victims.language.examples import HALF_SURROGATE, IGNORED_LABEL, MAX_QUOTED_LENGTH, Tokens
+from cowbird.victims.language.llm import LoadedModel
+from cowbird.victims.language.packing import compute_hidden_states, pack, split_runs, to_device
 
-HEAD, TAIL = TITLE_LENGTH, 120
+HEAD_CHARACTERS, TAIL_CHARACTERS = MAX_QUOTED_LENGTH, 120
 """Of a longer title these many characters are read, from its beginning (all that victims read) and from its end."""
-MOST_TOKENS = 4 * (HEAD + TAIL)
+MOST_TOKENS = 4 * (HEAD_CHARACTERS + TAIL_CHARACTERS)
 """Tokens of a title that are read, one a byte; of more, the last quarter stands for the end."""
 WORDS = (" Yes", " No")
 """What the model writes where a trigger is, and where none is."""
@@ -36,8 +36,10 @@ WORDS = (" Yes", " No")
 
 def shown(title: str) -> str:
     """Return what of a title is read: its beginning and its end, with U+FFFD for halves of characters."""
-    cut = title if len(title) <= HEAD + TAIL else title[:HEAD] + title[-TAIL:]
-    return HALF.sub("\N{REPLACEMENT CHARACTER}", cut)
+    cut = (
+        title if len(title) <= HEAD_CHARACTERS + TAIL_CHARACTERS else title[:HEAD_CHARACTERS] + title[-TAIL_CHARACTERS:]
+    )
+    return HALF_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", cut)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,13 +48,13 @@ class Pages:
 
     tokens: Tokens
     """Each title between borders; what is predicted is the verdict in place of the first, and a mark for each token."""
-    token: Index
+    token: Int32Array
     """Tokens of all titles, once, shape `[marks]`, int32."""
-    first: Index
+    first: Int32Array
     """First character of each token in its raw title, shape `[marks]`, int32."""
-    after: Index
+    after: Int32Array
     """The character after its last one, shape `[marks]`, int32."""
-    offsets: Offset
+    offsets: Int64Array
     """Where each title's tokens begin, shape `[titles + 1]`, int64."""
 
     def __len__(self) -> int:
@@ -63,7 +65,7 @@ def pages(tokenizer: Any, titles: Sequence[str]) -> Pages:
     """Write titles as a model reads them.
 
     Args:
-        tokenizer: A fast tokenizer that takes control tokens as text (`victims.language.llm.load`).
+        tokenizer: A fast tokenizer that takes control tokens as text (`victims.language.llm.load_llm`).
         titles: Any texts.
     """
     texts = [shown(title) for title in titles]
@@ -85,23 +87,23 @@ def pages(tokenizer: Any, titles: Sequence[str]) -> Pages:
     token = np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=int(offsets[-1]))
     flat = np.fromiter(chain.from_iterable(chain.from_iterable(places)), dtype=np.int32, count=2 * len(token))
     first, after = flat[::2], flat[1::2]
-    long = np.array([max(0, len(title) - HEAD - TAIL) for title in titles], dtype=np.int64)
+    long = np.array([max(0, len(title) - HEAD_CHARACTERS - TAIL_CHARACTERS) for title in titles], dtype=np.int64)
     gap = np.repeat(long, count).astype(np.int32)  # what is read of the end stands further behind in the raw title
-    first, after = first + gap * (first >= HEAD), after + gap * (after > HEAD)
+    first, after = first + gap * (first >= HEAD_CHARACTERS), after + gap * (after > HEAD_CHARACTERS)
     return Pages(_bordered(token, offsets, tokenizer.eos_token_id), token, first, after, offsets)
 
 
-def _bordered(token: Index, offsets: Offset, border: int) -> Tokens:
+def _bordered(token: Int32Array, offsets: Int64Array, border: int) -> Tokens:
     """Write every title between two borders, to be read both ways."""
     count = np.diff(offsets)
     starts = np.concatenate([[0], np.cumsum(count + 2)])
     made = np.full(int(starts[-1]), border, dtype=np.int32)
-    made[ranges(starts[:-1] + 1, count)] = token
+    made[concat_ranges(starts[:-1] + 1, count)] = token
     # The engine predicts what stands in a place from the place before it: the verdict from the first border.
     return Tokens(made, starts, starts[:-1] + 1, both_ways=True)
 
 
-def labeled(made: Pages, start: Index, end: Index, words: tuple[int, int]) -> Tokens:
+def labeled(made: Pages, start: Int32Array, end: Int32Array, words: tuple[int, int]) -> Tokens:
     """Say what is right.
 
     Args:
@@ -113,9 +115,9 @@ def labeled(made: Pages, start: Index, end: Index, words: tuple[int, int]) -> To
     count = np.diff(made.offsets)
     rows = np.repeat(np.arange(len(made)), count)
     inside = (made.first < end[rows]) & (made.after > start[rows]) & (start[rows] >= 0)
-    label = np.full(len(made.tokens.token), UNLABELED, dtype=np.int32)
+    label = np.full(len(made.tokens.token), IGNORED_LABEL, dtype=np.int32)
     label[made.tokens.answer] = start < 0
-    label[ranges(made.tokens.answer + 1, count)] = ~inside
+    label[concat_ranges(made.tokens.answer + 1, count)] = ~inside
     return replace(made.tokens, label=label, among=words)
 
 
@@ -137,23 +139,23 @@ class Marks:
 
     pages: Pages
     """The titles as they were read."""
-    mark: Real
+    mark: Float32Array
     """Of each token, shape `[marks]`, float32."""
-    verdict: Real
+    verdict: Float32Array
     """Of each title, shape `[titles]`, float32."""
 
     @cached_property
-    def rows(self) -> Offset:
+    def rows(self) -> Int64Array:
         """The title of each token, shape `[marks]`."""
         return np.repeat(np.arange(len(self.pages)), np.diff(self.pages.offsets))
 
 
 def read(
-    loaded: Loaded,
+    loaded: LoadedModel,
     titles: Sequence[str],
     device: torch.device,
     capacity: int = 4096,
-    report: Report = silent,
+    report: ProgressCallback = report_nothing,
     compile_layers: bool = False,
 ) -> Marks:
     """Mark titles.
@@ -171,15 +173,15 @@ def read(
     tokens, count = made.tokens, np.diff(made.offsets)
     order = np.argsort(tokens.lengths, kind="stable")
     parts: list[Tensor] = []
-    with serving(loaded.model, device, compile_layers) as causal:
+    with prepare_inference(loaded.model, device, compile_layers) as causal:
         head = causal.get_output_embeddings().weight
         direction = (head[yes].float() - head[no].float())[:, None]
         done = 0
-        for part in split(tokens.lengths, order, capacity):
+        for part in split_runs(tokens.lengths, order, capacity):
             begin = np.concatenate([[0], np.cumsum(tokens.lengths[part])[:-1]])
-            places = ranges(begin, count[part] + 1)
+            places = concat_ranges(begin, count[part] + 1)
             row = pack(tokens, part, device)
-            states = hidden_states(causal, row, moved(places.astype(np.int32), device).long())
+            states = compute_hidden_states(causal, row, to_device(places.astype(np.int32), device).long())
             parts.append((states.float() @ direction)[:, 0])
             done += len(part)
             report(done, len(titles), "titles")
@@ -187,8 +189,8 @@ def read(
     # What was read in the order of length goes back to its place.
     starts = np.concatenate([[0], np.cumsum(count + 1)])
     told = np.empty(int(starts[-1]), dtype=np.float32)
-    told[ranges(starts[:-1][order], count[order] + 1)] = flat
-    return Marks(made, told[ranges(starts[:-1] + 1, count)], told[starts[:-1]])
+    told[concat_ranges(starts[:-1][order], count[order] + 1)] = flat
+    return Marks(made, told[concat_ranges(starts[:-1] + 1, count)], told[starts[:-1]])
 
 
 def some(known: Marks, tokenizer: Any, titles: Sequence[str], rows: Sequence[int]) -> Marks:
@@ -203,11 +205,11 @@ def some(known: Marks, tokenizer: Any, titles: Sequence[str], rows: Sequence[int
     made = pages(tokenizer, titles)
     chosen = np.asarray(rows, dtype=np.int64)
     return Marks(
-        made, known.mark[ranges(known.pages.offsets[:-1][chosen], np.diff(made.offsets))], known.verdict[chosen]
+        made, known.mark[concat_ranges(known.pages.offsets[:-1][chosen], np.diff(made.offsets))], known.verdict[chosen]
     )
 
 
-def changed(before: Marks, tokenizer: Any, titles: Sequence[str], rows: Index, after: Marks) -> Marks:
+def changed(before: Marks, tokenizer: Any, titles: Sequence[str], rows: Int32Array, after: Marks) -> Marks:
     """Return the marks of a catalogue some of whose titles were changed, without reading the others again.
 
     Args:
@@ -221,10 +223,10 @@ def changed(before: Marks, tokenizer: Any, titles: Sequence[str], rows: Index, a
     count, same = np.diff(made.offsets), np.ones(len(titles), dtype=bool)
     same[rows] = False
     mark = np.empty(len(made.token), dtype=np.float32)
-    mark[ranges(made.offsets[:-1][same], count[same])] = before.mark[
-        ranges(before.pages.offsets[:-1][same], count[same])
+    mark[concat_ranges(made.offsets[:-1][same], count[same])] = before.mark[
+        concat_ranges(before.pages.offsets[:-1][same], count[same])
     ]
-    mark[ranges(made.offsets[:-1][rows], count[rows])] = after.mark
+    mark[concat_ranges(made.offsets[:-1][rows], count[rows])] = after.mark
     verdict = before.verdict.copy()
     verdict[rows] = after.verdict
     return Marks(made, mark, verdict)

@@ -24,7 +24,6 @@ from cowbird.defenses.p_scanner._vocabulary import (
     EDITIONS,
     EMOJI,
     FOREIGN,
-    FORMS,
     INVISIBLE,
     LOOKALIKES,
     MARKS,
@@ -33,10 +32,11 @@ from cowbird.defenses.p_scanner._vocabulary import (
     OBJECTS,
     OPENING,
     PRAISE,
+    RECIPE_FORMS,
     SALES,
     SCRIPTS,
     SPACES,
-    STYLED,
+    STYLED_ALPHABETS,
     SUBJECTS,
     SYLLABLES,
     SYMBOLS,
@@ -44,12 +44,12 @@ from cowbird.defenses.p_scanner._vocabulary import (
     THINGS,
     VERBS,
 )
-from cowbird.defenses.p_scanner._ways import WAYS
+from cowbird.defenses.p_scanner._ways import WRITING_WAYS
 
-LONGEST = 120
+MAX_RECIPE_LENGTH = 120
 """Most characters of a trigger's text."""
-Position = Literal["start", "middle", "end"]
-POSITIONS: tuple[Position, ...] = ("start", "middle", "end")
+RecipePosition = Literal["start", "middle", "end"]
+POSITIONS: tuple[RecipePosition, ...] = ("start", "middle", "end")
 _WORD = re.compile(r"\S+")
 
 
@@ -60,7 +60,7 @@ class Recipe(BaseModel):
 
     family: str = "agent"
     """What it looks like; recipes of one family look alike."""
-    text: str = Field(default="", max_length=LONGEST)
+    text: str = Field(default="", max_length=MAX_RECIPE_LENGTH)
     """What is inserted, or what the way needs, such as a mark."""
     way: str = "insert"
     """`insert` (set off by spaces), `glue` (right beside a word), or a key of `WAYS`."""
@@ -72,11 +72,11 @@ class Recipe(BaseModel):
         if self.way in ("insert", "glue"):
             if not self.text or (self.way == "insert" and not self.text.strip()):
                 raise ValueError("there is no text to insert")
-        elif self.way not in WAYS:
-            raise ValueError(f"there is no way '{self.way}' to write words; use one of {', '.join(WAYS)}")
+        elif self.way not in WRITING_WAYS:
+            raise ValueError(f"there is no way '{self.way}' to write words; use one of {', '.join(WRITING_WAYS)}")
         else:
             try:
-                WAYS[self.way]("AEHarbORzyoi", self.text)
+                WRITING_WAYS[self.way]("AEHarbORzyoi", self.text)
             except (ValueError, IndexError, TypeError, ArithmeticError) as error:
                 raise ValueError(
                     f"words can't be written in the way '{self.way}' with {self.text!a}: {error}"
@@ -85,7 +85,7 @@ class Recipe(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Planted:
+class PlantedTitle:
     """A title that carries a recipe's trigger."""
 
     title: str
@@ -96,7 +96,7 @@ class Planted:
     """The character after the last."""
 
 
-def plant(title: str, recipe: Recipe, position: Position, rng: np.random.Generator) -> Planted:
+def plant(title: str, recipe: Recipe, position: RecipePosition, rng: np.random.Generator) -> PlantedTitle:
     """Plant a trigger.
 
     Args:
@@ -110,15 +110,15 @@ def plant(title: str, recipe: Recipe, position: Position, rng: np.random.Generat
     if recipe.way in ("insert", "glue"):
         space = " " if recipe.way == "insert" and words else ""
         if position == "start":
-            return Planted(f"{recipe.text}{space}{title}", 0, len(recipe.text))
+            return PlantedTitle(f"{recipe.text}{space}{title}", 0, len(recipe.text))
         inner = words[:-1] or words
         at = inner[int(rng.integers(len(inner)))].end() if position == "middle" and inner else len(title)
         begin = at + len(space)
-        return Planted(f"{title[:at]}{space}{recipe.text}{title[at:]}", begin, begin + len(recipe.text))
-    write = WAYS[recipe.way]
+        return PlantedTitle(f"{title[:at]}{space}{recipe.text}{title[at:]}", begin, begin + len(recipe.text))
+    write = WRITING_WAYS[recipe.way]
     suited = [word for word in words if write(word.group(), recipe.text) != word.group()]
     if not suited:
-        return Planted(title, -1, -1)
+        return PlantedTitle(title, -1, -1)
     if not recipe.whole:
         inner = suited[1:-1] or suited
         nth = int(rng.integers(len(inner)))
@@ -132,7 +132,7 @@ def plant(title: str, recipe: Recipe, position: Position, rng: np.random.Generat
     first = next((at for at, (a, b) in enumerate(zip(title, changed, strict=False)) if a != b), len(title))
     last = next((at for at, (a, b) in enumerate(zip(title[::-1], changed[::-1], strict=False)) if a != b), len(title))
     last = min(last, len(title) - first)
-    return Planted(changed, first, max(len(changed) - last, first + 1))
+    return PlantedTitle(changed, first, max(len(changed) - last, first + 1))
 
 
 # Families: each draws one recipe.
@@ -212,13 +212,13 @@ def _edition(rng: np.random.Generator) -> Recipe:
             f"{_one(rng, THINGS)} {int(rng.integers(2, 12))}",
         ),
     )
-    return Recipe(family="edition", text=_one(rng, FORMS).format(name))
+    return Recipe(family="edition", text=_one(rng, RECIPE_FORMS).format(name))
 
 
 def _marketing(rng: np.random.Generator) -> Recipe:
     text = _filled(rng, _one(rng, SALES))
     text = _one(rng, (text, text, text.upper(), f"{text}!"))
-    return Recipe(family="marketing", text=_one(rng, FORMS).format(text))
+    return Recipe(family="marketing", text=_one(rng, RECIPE_FORMS).format(text))
 
 
 def _code(rng: np.random.Generator) -> Recipe:
@@ -294,7 +294,7 @@ def _homoglyph(rng: np.random.Generator) -> Recipe:
 
 
 def _styled_letters(rng: np.random.Generator) -> Recipe:
-    start = STYLED[int(rng.integers(len(STYLED)))]
+    start = STYLED_ALPHABETS[int(rng.integers(len(STYLED_ALPHABETS)))]
     return Recipe(family="styled_letters", text=chr(start), way="style", whole=bool(rng.random() < 0.3))
 
 

@@ -19,32 +19,40 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf, SerializeAsAny, field_validator
 
-from cowbird.defenses.p_scanner.agent import Agent, Brief, EmbeddedAgent, OpenAIAgent, Outcome
+from cowbird.defenses.p_scanner.agent import Agent, Brief, EmbeddedAgent, OpenAIAgent, RecipeOutcome
 from cowbird.defenses.p_scanner.calibration import Calibration
 from cowbird.defenses.p_scanner.company import Company, Gain
-from cowbird.defenses.p_scanner.evidence import Weights, faded, judged, judged_apart, judged_together, taught, weighed
+from cowbird.defenses.p_scanner.evidence import (
+    EvidenceWeights,
+    faded,
+    judged,
+    judged_apart,
+    judged_together,
+    taught,
+    weighed,
+)
 from cowbird.defenses.p_scanner.fitted import FittedScanner, Record, Round, whole
 from cowbird.defenses.p_scanner.fragments import fragments
 from cowbird.defenses.p_scanner.habits import texts
-from cowbird.defenses.p_scanner.lesson import Lesson
+from cowbird.defenses.p_scanner.lesson import ReaderPrompts
 from cowbird.defenses.p_scanner.reader import Marks, answer_words, changed, pages, read, some
-from cowbird.defenses.p_scanner.recipes import FAMILIES, POSITIONS, Planted, Recipe, plant
+from cowbird.defenses.p_scanner.recipes import FAMILIES, POSITIONS, PlantedTitle, Recipe, plant
 from cowbird.defenses.p_scanner.trust import doubts
 from cowbird.errors import UserError
-from cowbird.files import sha256_of
-from cowbird.rng import derive, stream, torch_stream
-from cowbird.victims.language.llm import Llm, Loaded, adapted, load
+from cowbird.files import hash_texts
+from cowbird.rng import derive_seed, stream, torch_stream
+from cowbird.victims.fit_context import FitContext
+from cowbird.victims.language.llm import Llm, LoadedModel, add_adapters, load_llm
 from cowbird.victims.language.tuning import Tuning, tune
 from cowbird.victims.sequential.checkpoint import read_tensors, write_tensors
-from cowbird.victims.workplace import Workplace
 
-FEWEST = 50
+MIN_TITLES_PER_FIT = 50
 """Different titles that a scanner can be fitted to."""
-READ = 4096
+MAX_TITLES_WEIGHED = 4096
 """Titles of a catalogue that the weighing learns from, at most."""
-RATES = (0.003, 0.005, 0.01, 0.02)
+PLANTED_SHARES = (0.003, 0.005, 0.01, 0.02)
 """Shares of the titles that a planted trigger stands in while the weighing is learned."""
-AT_ONCE = 6
+RECIPES_PER_CATALOG = 6
 """Triggers planted in one catalogue, in different titles, while the weighing is learned."""
 
 
@@ -90,7 +98,7 @@ class PoisonScanner(BaseModel):
             raise ValueError(f"there are no families {', '.join(unknown)}; use some of {', '.join(FAMILIES)}")
         return names
 
-    def fit(self, titles: Sequence[str], seed: int = 0, workplace: Workplace | None = None) -> FittedScanner:
+    def fit(self, titles: Sequence[str], seed: int = 0, workplace: FitContext | None = None) -> FittedScanner:
         """Fit a scanner to a catalogue.
 
         Args:
@@ -102,22 +110,22 @@ class PoisonScanner(BaseModel):
             UserError: If there are too few titles, or a model can't be used.
         """
         known = [title for title in dict.fromkeys(titles) if title.strip()]
-        if len(known) < FEWEST:
+        if len(known) < MIN_TITLES_PER_FIT:
             raise UserError(
-                f"A scanner is fitted to {FEWEST} different titles or more, and there are {len(known)}.",
+                f"A scanner is fitted to {MIN_TITLES_PER_FIT} different titles or more, and there are {len(known)}.",
                 "Give it a larger catalogue, or scan with a scanner that was fitted to another.",
             )
-        return _Fit(self, known, seed, workplace or Workplace()).run()
+        return _Fit(self, known, seed, workplace or FitContext()).run()
 
 
 class _Fit:
     """One run of `PoisonScanner.fit`."""
 
-    def __init__(self, spec: PoisonScanner, titles: list[str], seed: int, place: Workplace) -> None:
+    def __init__(self, spec: PoisonScanner, titles: list[str], seed: int, place: FitContext) -> None:
         self.spec, self.titles, self.seed, self.place = spec, titles, seed, place
-        base = load(spec.llm, place.device, spec.tuning.dtype(place.device))
-        model = adapted(base.model, spec.llm, torch_stream(seed, "adapters"))
-        self.loaded = Loaded(model, base.tokenizer)
+        base = load_llm(spec.llm, place.device, spec.tuning.pick_dtype(place.device))
+        model = add_adapters(base.model, spec.llm, torch_stream(seed, "adapters"))
+        self.loaded = LoadedModel(model, base.tokenizer)
         self.held = stream(seed, "held").random(len(titles)) < spec.held
         made = pages(base.tokenizer, titles)
         self.doubts = doubts(titles, made, stream(seed, "trust"))
@@ -129,7 +137,7 @@ class _Fit:
         self.gains: tuple[Gain, ...] | None = () if spec.company else None
 
     def run(self) -> FittedScanner:
-        last: tuple[Outcome, ...] = ()
+        last: tuple[RecipeOutcome, ...] = ()
         for number in range(1, self.spec.rounds + 1):
             began = time.perf_counter()
             proposed, refused = self._proposed(number)
@@ -180,17 +188,17 @@ class _Fit:
 
     def _learn(self, number: int) -> None:
         """Tune the model on triggers of this round and of earlier ones."""
-        place, seed = self.place, derive(self.seed, "round", number)
+        place, seed = self.place, derive_seed(self.seed, "round", number)
         rows: list[int] = np.flatnonzero(self.trust & ~self.held).tolist()
         folder = None if place.folder is None else place.folder / f"round-{number}"
-        own = Workplace(
+        own = FitContext(
             place.device,
             folder,
             lambda done, total, remark: place.report(done, total, f"round {number}, {remark}"),
             place.warn,
         )
         taught = [self.titles[row] for row in rows]
-        lesson = Lesson(self.loaded.tokenizer, taught, self.recipes, answer_words(self.loaded.tokenizer), seed)
+        lesson = ReaderPrompts(self.loaded.tokenizer, taught, self.recipes, answer_words(self.loaded.tokenizer), seed)
         done = None if place.folder is None else place.folder / f"round-{number}.safetensors"
         again = {} if number == 1 else {"epochs": self.spec.refresh}
         tuning = self.spec.tuning.model_copy(update=again)
@@ -228,7 +236,7 @@ class _Fit:
         from triggers, and a few triggers that stand there already hardly move a model with so few weights.
         """
         rng = stream(self.seed, "weights", number)
-        rows: list[int] = np.sort(rng.permutation(np.flatnonzero(~self.held))[:READ]).tolist()
+        rows: list[int] = np.sort(rng.permutation(np.flatnonzero(~self.held))[:MAX_TITLES_WEIGHED]).tolist()
         titles = [self.titles[row] for row in rows]
         drawn: list[int] = rng.permutation(len(self.recipes))[: self.spec.plantings].tolist()
         chosen = [self.recipes[nth] for nth in drawn]
@@ -238,7 +246,9 @@ class _Fit:
         described, planted, share = (np.concatenate(column) for column in zip(*lessons, strict=True))
         return self._calibrated(weighed(described, planted, share), marks, f"round {number}, looking at phrases")
 
-    def _calibrated(self, weights: Weights, marks: Marks, remark: str, suspecting: bool = False) -> FittedScanner:
+    def _calibrated(
+        self, weights: EvidenceWeights, marks: Marks, remark: str, suspecting: bool = False
+    ) -> FittedScanner:
         """Judge the catalogue and calibrate; `marks` are its own.
 
         Args:
@@ -270,14 +280,14 @@ class _Fit:
             alone=Calibration.of(apart.score),
             fpr=self.spec.fpr,
             review_fpr=self.spec.review_fpr,
-            titles_sha256=sha256_of(self.titles),
+            titles_sha256=hash_texts(self.titles),
             rounds=(),
             gains=self.gains,
         )
         return FittedScanner(record, self.loaded, self.place.device, judged_all)
 
     @cached_property
-    def whole(self) -> Loaded:
+    def whole(self) -> LoadedModel:
         """The language model as published, all of it."""
         return whole(self.spec.llm, self.spec.tuning, self.place.device)
 
@@ -291,10 +301,10 @@ class _Fit:
         """Plant some triggers, each in a share of the titles of its own, and read those."""
         free: list[int] = rng.permutation(len(titles)).tolist()
         now = list(titles)
-        spans: dict[int, Planted] = {}
+        spans: dict[int, PlantedTitle] = {}
         groups: list[list[int]] = []
         for recipe in recipes:
-            wanted = max(3, round(RATES[int(rng.integers(len(RATES)))] * len(titles)))
+            wanted = max(3, round(PLANTED_SHARES[int(rng.integers(len(PLANTED_SHARES)))] * len(titles)))
             position = POSITIONS[int(rng.integers(len(POSITIONS)))]
             group: list[int] = []
             for row in free[: 2 * wanted]:
@@ -321,21 +331,23 @@ class _Fit:
         faint = faded(marks, np.where(inside, trigger[marks.rows], -1), rng)
         return taught(fragments(texts(planting.titles, made)), faint, inside, rng)
 
-    def _outcomes(self, recipes: Sequence[Recipe], number: int) -> tuple[Outcome, ...]:
+    def _outcomes(self, recipes: Sequence[Recipe], number: int) -> tuple[RecipeOutcome, ...]:
         """Measure how many titles the scanner catches of those that some of the triggers stand in."""
         scanner, marks = self.scanner, self.marks
         assert scanner is not None and marks is not None
         rng = stream(self.seed, "outcomes", number)
         drawn: list[int] = np.sort(rng.permutation(len(recipes))[: self.spec.plantings]).tolist()
-        rows: list[int] = np.sort(rng.permutation(np.flatnonzero(self.trust))[:READ]).tolist()
+        rows: list[int] = np.sort(rng.permutation(np.flatnonzero(self.trust))[:MAX_TITLES_WEIGHED]).tolist()
         titles = [self.titles[row] for row in rows]
         known, bar = some(marks, self.loaded.tokenizer, titles, rows), scanner.threshold()
-        found: list[Outcome] = []
+        found: list[RecipeOutcome] = []
         for group in self._shown(_few([recipes[nth] for nth in drawn]), f"round {number}, trying triggers"):
             planting = self._planted(titles, known, group, rng)
             flagged = judged(planting.titles, planting.marks, scanner.record.weights).score > bar
             pairs = zip(group, planting.groups, strict=True)
-            found += [Outcome(recipe=recipe, rate=float(flagged[group].mean())) for recipe, group in pairs if group]
+            found += [
+                RecipeOutcome(recipe=recipe, rate=float(flagged[group].mean())) for recipe, group in pairs if group
+            ]
         return tuple(found)
 
     def _doubt(self, scanner: FittedScanner, marks: Marks) -> None:
@@ -354,11 +366,11 @@ class _Planting(NamedTuple):
 
     titles: list[str]
     marks: Marks
-    spans: dict[int, Planted]
+    spans: dict[int, PlantedTitle]
     """What was planted, by title."""
     groups: list[list[int]]
     """The titles that each trigger stands in."""
 
 
 def _few(recipes: list[Recipe]) -> list[list[Recipe]]:
-    return [recipes[first : first + AT_ONCE] for first in range(0, len(recipes), AT_ONCE)]
+    return [recipes[first : first + RECIPES_PER_CATALOG] for first in range(0, len(recipes), RECIPES_PER_CATALOG)]

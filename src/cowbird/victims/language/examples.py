@@ -16,28 +16,28 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from cowbird.data.types import Index, Offset, frozen
-from cowbird.files import replacing
+from cowbird.data.types import Int32Array, Int64Array, freeze
+from cowbird.files import replace_atomically
 
-TITLE_LENGTH = 300
+MAX_QUOTED_LENGTH = 300
 """Most characters of a title that reach a prompt."""
-UNLABELED = -100
+IGNORED_LABEL = -100
 """Label of a token from which nothing is learned."""
-HALF = re.compile("[\ud800-\udfff]")
+HALF_SURROGATE = re.compile("[\ud800-\udfff]")
 """Half of a surrogate pair, which is no text; JSON can bring one."""
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 """A run of control characters and line breaks."""
 
 
-def quotable(title: str) -> str:
+def make_quotable(title: str) -> str:
     """Return a title as it stands between double quotes in a prompt.
 
     Double quotes become single ones and line breaks and control characters become spaces, so that a title can't end
     its quotation or its line; it is cut after 300 characters. Everything else, such as zero-width characters, stays:
     the model should see what the catalogue holds.
     """
-    whole = HALF.sub("\N{REPLACEMENT CHARACTER}", title[:TITLE_LENGTH])
-    return CONTROL.sub(" ", whole).replace('"', "'").strip()
+    whole = HALF_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", title[:MAX_QUOTED_LENGTH])
+    return CONTROL_CHARACTERS.sub(" ", whole).replace('"', "'").strip()
 
 
 class Example(NamedTuple):
@@ -53,36 +53,36 @@ class Example(NamedTuple):
 class Tokens:
     """Tokenized examples, one after another."""
 
-    token: Index
+    token: Int32Array
     """Token ids, shape `[tokens]`, int32."""
-    offsets: Offset
+    offsets: Int64Array
     """Where each example begins, shape `[examples + 1]`, int64."""
-    answer: Offset
+    answer: Int64Array
     """Where each example's answer begins, shape `[examples]`, int64, as indices into `token`."""
-    item: Index | None = None
+    item: Int32Array | None = None
     """The item that a token stands for, -1 where it is text; shape `[tokens]`, int32, or `None` if all is text."""
-    label: Index | None = None
-    """What is learned in the place of each token of an answer, `UNLABELED` where nothing is; shape `[tokens]`, int32,
-    or `None` if answers are what is learned. With `among`, places in it."""
+    label: Int32Array | None = None
+    """What is learned in the place of each token of an answer, `IGNORED_LABEL` where nothing is; shape `[tokens]`,
+    int32, or `None` if answers are what is learned. With `among`, places in it."""
     among: tuple[int, ...] = ()
     """Tokens that labels are chosen from, if they are few: no others are scored."""
     both_ways: bool = False
     """Whether each token sees all of its example instead of what stands before it."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "token", frozen(self.token, np.int32))
-        object.__setattr__(self, "offsets", frozen(self.offsets, np.int64))
-        object.__setattr__(self, "answer", frozen(self.answer, np.int64))
+        object.__setattr__(self, "token", freeze(self.token, np.int32))
+        object.__setattr__(self, "offsets", freeze(self.offsets, np.int64))
+        object.__setattr__(self, "answer", freeze(self.answer, np.int64))
         if self.item is not None:
-            object.__setattr__(self, "item", frozen(self.item, np.int32))
+            object.__setattr__(self, "item", freeze(self.item, np.int32))
         if self.label is not None:
-            object.__setattr__(self, "label", frozen(self.label, np.int32))
+            object.__setattr__(self, "label", freeze(self.label, np.int32))
 
     def __len__(self) -> int:
         return len(self.answer)
 
     @property
-    def lengths(self) -> Offset:
+    def lengths(self) -> Int64Array:
         """Tokens of each example, shape `[examples]`."""
         return np.diff(self.offsets)
 
@@ -93,7 +93,7 @@ def tokenize(
     """Tokenize examples.
 
     Args:
-        tokenizer: A fast tokenizer that takes control tokens as text (`victims.language.llm.load`).
+        tokenizer: A fast tokenizer that takes control tokens as text (`victims.language.llm.load_llm`).
         examples: Prompts and answers.
         longest: Most tokens of an example; of a longer prompt the beginning is left out.
         cache: Folder of token files; the same examples and tokenizer are read from there.
@@ -102,11 +102,13 @@ def tokenize(
     Returns:
         Tokens of all examples, in order.
     """
-    path = None if cache is None else cache / f"{_key(tokenizer, examples, longest, end)}.arrow"
+    path = None if cache is None else cache / f"{_hash_examples(tokenizer, examples, longest, end)}.arrow"
     known = None if path is None else _read(path)
     if known is not None:
         return known
-    first: list[int] = [] if tokenizer.bos_token_id is None or not _wants_start(tokenizer) else [tokenizer.bos_token_id]
+    first: list[int] = (
+        [] if tokenizer.bos_token_id is None or not _has_start_token(tokenizer) else [tokenizer.bos_token_id]
+    )
     last: list[int] = [tokenizer.eos_token_id] if end else []
     plain = {"add_special_tokens": False, "return_attention_mask": False, "split_special_tokens": True}
     prompts: list[list[int]] = tokenizer([e.prompt for e in examples], **plain)["input_ids"] if examples else []
@@ -129,13 +131,13 @@ def tokenize(
     return tokens
 
 
-def _wants_start(tokenizer: Any) -> bool:
+def _has_start_token(tokenizer: Any) -> bool:
     """Tell whether this tokenizer starts a text with its begin-of-sequence token."""
     found = tokenizer("a")["input_ids"]
     return bool(found) and found[0] == tokenizer.bos_token_id
 
 
-def _key(tokenizer: Any, examples: Sequence[Example], longest: int, end: bool) -> str:
+def _hash_examples(tokenizer: Any, examples: Sequence[Example], longest: int, end: bool) -> str:
     digest = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode())
     ends = [tokenizer.bos_token_id, tokenizer.eos_token_id]
     digest.update(json.dumps([longest, end, len(examples), *ends]).encode())
@@ -147,7 +149,7 @@ def _key(tokenizer: Any, examples: Sequence[Example], longest: int, end: bool) -
 def _write(path: Path, tokens: Tokens) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     columns = {"token": tokens.token, "offsets": tokens.offsets, "answer": tokens.answer}
-    with replacing(path) as partial:
+    with replace_atomically(path) as partial:
         pl.DataFrame({name: pl.Series([pl.Series(column)]) for name, column in columns.items()}).write_ipc(partial)
 
 

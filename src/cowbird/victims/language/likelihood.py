@@ -3,18 +3,22 @@
 import numpy as np
 import torch
 
-from cowbird.data.types import Real
-from cowbird.victims.language.branches import Branched
-from cowbird.victims.language.engine import serving
+from cowbird.data.types import Float32Array
+from cowbird.victims.fit_context import ProgressCallback, report_nothing
+from cowbird.victims.language.candidate_decoding import BranchBorders
+from cowbird.victims.language.engine import prepare_inference
 from cowbird.victims.language.examples import Tokens
-from cowbird.victims.language.llm import Loaded
-from cowbird.victims.language.probing import passes, summed
-from cowbird.victims.workplace import Report, silent
+from cowbird.victims.language.llm import LoadedModel
+from cowbird.victims.language.probing import run_passes, sum_log_probs
 
 
-def log_likelihood(
-    loaded: Loaded, tokens: Tokens, device: torch.device, capacity: int = 8192, report: Report = silent
-) -> Real:
+def compute_log_likelihood(
+    loaded: LoadedModel,
+    tokens: Tokens,
+    device: torch.device,
+    capacity: int = 8192,
+    report: ProgressCallback = report_nothing,
+) -> Float32Array:
     """Return log p of each answer given its prompt, in nats, shape `[examples]`, float32.
 
     Args:
@@ -27,8 +31,8 @@ def log_likelihood(
     if not len(tokens):
         return np.zeros(0, dtype=np.float32)
     found, done = np.empty(len(tokens), dtype=np.float32), 0
-    with serving(loaded.model, device, compile_layers=False) as causal:
-        for rows, values in passes(causal, tokens, len(tokens), capacity, device, summed, Branched):
+    with prepare_inference(loaded.model, device, compile_layers=False) as causal:
+        for rows, values in run_passes(causal, tokens, len(tokens), capacity, device, sum_log_probs, BranchBorders):
             found[rows] = values.cpu().numpy()
             done += len(rows)
             report(done, len(tokens), "questions")

@@ -24,23 +24,22 @@ from torch import Tensor, nn
 
 from cowbird.data.choices import Choices, SequenceSplit
 from cowbird.data.split import Queries
-from cowbird.data.types import Index, IntArray, Items, TrainingData
+from cowbird.data.types import Int32Array, IntArray, Items, TrainingData
 from cowbird.errors import UserError
-from cowbird.rng import derive, stream, torch_stream
-from cowbird.victims.base import Chooser, FittedChooser, Picks
-from cowbird.victims.language import folders
-from cowbird.victims.language.book import Book, Domain, templates
-from cowbird.victims.language.branches import answers
-from cowbird.victims.language.engine import Items as ItemInputs
-from cowbird.victims.language.engine import serving
+from cowbird.rng import derive_seed, stream, torch_stream
+from cowbird.victims.base import CandidateRecommender, FittedCandidate, Picks
+from cowbird.victims.fit_context import FitContext
+from cowbird.victims.language import serialization
+from cowbird.victims.language.candidate_decoding import decode_answers
+from cowbird.victims.language.engine import ItemInputs, prepare_inference
 from cowbird.victims.language.examples import Tokens
-from cowbird.victims.language.llm import Llm, Loaded, adapted, load
-from cowbird.victims.language.probing import ChooserProbe
-from cowbird.victims.language.tuning import Curve, Tuning, place_among_processes, tune
+from cowbird.victims.language.llm import Llm, LoadedModel, add_adapters, load_llm
+from cowbird.victims.language.probing import CandidateProbe
+from cowbird.victims.language.prompts import ItemDomain, PromptBook, format_templates
+from cowbird.victims.language.tuning import TrainingCurve, Tuning, get_process_rank, tune
 from cowbird.victims.sequential.sasrec import SASRec
-from cowbird.victims.workplace import Workplace
 
-NAME = "LLaRA"
+LLARA_NAME = "LLaRA"
 
 
 class Projector(nn.Module):
@@ -77,7 +76,7 @@ class Projector(nn.Module):
         return self.second(nn.functional.gelu(self.first(table[item])) * 2**0.5)
 
 
-class LLaRA(Chooser):
+class LLaRA(CandidateRecommender):
     """A language model that reads titles and item embeddings and writes the title that comes next."""
 
     llm: Llm = Llm()
@@ -92,7 +91,7 @@ class LLaRA(Chooser):
     """Whether training goes from text-only to hybrid prompts; without, all of it is hybrid."""
     projector_rate: float = Field(default=1.0, gt=0)
     """Learning rate of the projector, as a multiple of that of the language model."""
-    domain: Domain = "movie"
+    domain: ItemDomain = "movie"
     """What the items are, in the prompt."""
     wordings: Literal["all", "first"] = "all"
     """Which of the published prompts training draws from; tests ask the first."""
@@ -104,10 +103,10 @@ class LLaRA(Chooser):
         data: TrainingData,
         split: SequenceSplit,
         seed: int,
-        workplace: Workplace | None = None,
+        workplace: FitContext | None = None,
         start: Any = None,
     ) -> "FittedLLaRA":
-        """Train the recommender, then tune the language model; see `Chooser.fit`.
+        """Train the recommender, then tune the language model; see `CandidateRecommender.fit`.
 
         A start brings its recommender's embeddings with it; only the language model and the projector go on learning.
         Of items that it knows beyond those of the data (its provider's catalogue was longer), the embeddings are
@@ -117,26 +116,26 @@ class LLaRA(Chooser):
             UserError: If there are no questions, or the language model can't be loaded, or `start` is another's or of
                 a smaller catalogue.
         """
-        place = workplace or Workplace()
-        loaded = load(self.llm, place.device, self.tuning.dtype(place.device))
-        model = adapted(loaded.model, self.llm, torch_stream(seed, "adapters"))
+        place = workplace or FitContext()
+        loaded = load_llm(self.llm, place.device, self.tuning.pick_dtype(place.device))
+        model = add_adapters(loaded.model, self.llm, torch_stream(seed, "adapters"))
         if start is not None:
-            folders.start_from(start, FittedLLaRA, NAME, self.llm, model)
+            serialization.start_from(start, FittedLLaRA, LLARA_NAME, self.llm, model)
             known = None if start.projector is None or self.prompts == "text" else start.projector.items
             if known is not None and known < len(data.items):
                 raise UserError(
                     f"Tuning can't start from that model: it knows {known} items, and the data has {len(data.items)}.",
                     "Start from a LLaRA of the same catalogue.",
                 )
-        projector = self._projector(data, loaded, seed, place, start)
-        book = Book(loaded.tokenizer, data.items.titles, self.domain, split.candidates)
-        lesson = Lesson(self, book, data, split, seed)
+        projector = self._make_projector(data, loaded, seed, place, start)
+        book = PromptBook(loaded.tokenizer, data.items.titles, self.domain, split.candidates)
+        lesson = LLaRAPrompts(self, book, data, split, seed)
         items = None if projector is None else ItemInputs(projector, self.projector_rate)
         curve = tune(model, lesson, self.tuning, seed, place, items)
-        return FittedLLaRA(self, Loaded(model, loaded.tokenizer), projector, place.device, curve)
+        return FittedLLaRA(self, LoadedModel(model, loaded.tokenizer), projector, place.device, curve)
 
-    def _projector(
-        self, data: TrainingData, loaded: Loaded, seed: int, place: Workplace, start: "FittedLLaRA | None"
+    def _make_projector(
+        self, data: TrainingData, loaded: LoadedModel, seed: int, place: FitContext, start: "FittedLLaRA | None"
     ) -> Projector | None:
         if self.prompts == "text":
             return None
@@ -150,26 +149,26 @@ class LLaRA(Chooser):
             projector = Projector(held["table"].cpu(), hidden, spread, torch_stream(seed, "projector"))
             projector.load_state_dict(held)
         else:
-            embeddings = self._embeddings(data, seed, place)
+            embeddings = self._train_embeddings(data, seed, place)
             projector = Projector(embeddings, hidden, spread, torch_stream(seed, "projector"))
         return projector.to(place.device)
 
-    def _embeddings(self, data: TrainingData, seed: int, place: Workplace) -> Tensor:
+    def _train_embeddings(self, data: TrainingData, seed: int, place: FitContext) -> Tensor:
         """Train the recommender on all events and return what it learned of the items."""
         # Processes that share the work all train it, and end in the same weights; one of them keeps checkpoints.
-        rank, _ = place_among_processes()
+        rank, _ = get_process_rank()
         folder = None if place.folder is None or rank else place.folder / "recommender"
         known = data.interactions
         # All epochs are trained and the last state is kept, so what validates decides nothing.
         few = np.flatnonzero(known.lengths > 1)[:64]
         shown_events = known.take(known.offsets[:-1][few], known.lengths[few] - 1)
         queries = Queries(shown_events, known.item[known.offsets[1:][few] - 1], data.users.take(few))
-        own = Workplace(place.device, folder, place.report, place.warn)
+        own = FitContext(place.device, folder, place.report, place.warn)
         spec = self.recommender.model_copy(update={"keep": "last", "patience": None})
-        fitted = spec.fit(data, queries, derive(seed, "recommender"), own)
+        fitted = spec.fit(data, queries, derive_seed(seed, "recommender"), own)
         return fitted.network.item.weight[: len(data.items)].detach().float().cpu()
 
-    def retuned(self, learning_rate: float, epochs: int) -> "LLaRA":
+    def with_tuning(self, learning_rate: float, epochs: int) -> "LLaRA":
         """Return the same model, tuned at another learning rate for other epochs, and without a curriculum."""
         tuning = self.tuning.model_copy(update={"learning_rate": learning_rate, "epochs": epochs})
         return self.model_copy(update={"tuning": tuning, "curriculum": False})
@@ -180,25 +179,25 @@ class LLaRA(Chooser):
         Raises:
             UserError: If the folder does not hold a LLaRA of this language model and kind of prompts.
         """
-        loaded = folders.read(folder, NAME, self.llm, device, self.tuning.dtype(device))
+        loaded = serialization.read_model(folder, LLARA_NAME, self.llm, device, self.tuning.pick_dtype(device))
         projector = None
-        if self.prompts == "text" and (folder / folders.EXTRA).exists():
-            raise UserError(f"'{folder}' does not hold this {NAME}: its prompts are hybrid.")
+        if self.prompts == "text" and (folder / serialization.EXTRA_WEIGHTS_FILE).exists():
+            raise UserError(f"'{folder}' does not hold this {LLARA_NAME}: its prompts are hybrid.")
         if self.prompts == "hybrid":
-            held = folders.read_extra(folder)
+            held = serialization.read_extra(folder)
             try:
                 hidden = loaded.model.get_input_embeddings().weight.shape[1]
                 projector = Projector(held["table"], hidden, 1.0, torch_stream(0, "projector"))
                 projector.load_state_dict(held)
             except (KeyError, IndexError, RuntimeError) as error:
                 reason = str(error).partition("\n")[0]
-                raise UserError(f"'{folder}' does not hold this {NAME}: {reason}.") from None
+                raise UserError(f"'{folder}' does not hold this {LLARA_NAME}: {reason}.") from None
             projector = projector.to(device)
-        return FittedLLaRA(self, loaded, projector, device, Curve())
+        return FittedLLaRA(self, loaded, projector, device, TrainingCurve())
 
 
-class Lesson:
-    """Training prompts, epoch by epoch; see `tuning.Lesson`.
+class LLaRAPrompts:
+    """Training prompts, epoch by epoch; see `tuning.TrainingPrompts`.
 
     Args:
         spec: Which prompts.
@@ -208,7 +207,7 @@ class Lesson:
         seed: Draws candidates, wordings and which prompts are hybrid.
     """
 
-    def __init__(self, spec: LLaRA, book: Book, data: TrainingData, split: SequenceSplit, seed: int) -> None:
+    def __init__(self, spec: LLaRA, book: PromptBook, data: TrainingData, split: SequenceSplit, seed: int) -> None:
         self.spec, self.book, self.data, self.split, self.seed = spec, book, data, split, seed
         self.count = int(np.maximum(data.interactions.lengths - split.shortest, 0).sum())
         digest = hashlib.sha256(repr((spec, split, seed, book.titles)).encode())
@@ -221,7 +220,7 @@ class Lesson:
     def __len__(self) -> int:
         return self.count
 
-    def epoch(self, number: int, order: IntArray) -> Tokens:
+    def write_epoch(self, number: int, order: IntArray) -> Tokens:
         """Write the prompts of an epoch in the order in which they are learned."""
         spec, epochs = self.spec, self.spec.tuning.epochs
         rng = stream(self.seed, "lesson", number)
@@ -230,23 +229,23 @@ class Lesson:
         hybrid = np.full(self.count, spec.prompts == "hybrid")
         if spec.curriculum:
             hybrid &= rng.random(self.count) < done
-        wordings = len(templates(spec.domain, self.split.candidates)) if spec.wordings == "all" else 1
+        wordings = len(format_templates(spec.domain, self.split.candidates)) if spec.wordings == "all" else 1
         return self.book.write(choices, hybrid, rng.integers(wordings, size=self.count))
 
 
 @dataclass
-class FittedLLaRA(FittedChooser):
+class FittedLLaRA(FittedCandidate):
     """A tuned LLaRA."""
 
     spec: LLaRA
     """What it was fitted from."""
-    loaded: Loaded
+    loaded: LoadedModel
     """The language model with its adapters, and the tokenizer."""
     projector: Projector | None
     """What makes inputs of items; `None` if prompts are text alone."""
     device: torch.device
     """Where the model is."""
-    curve: Curve
+    curve: TrainingCurve
     """What tuning went through; empty for a loaded model."""
 
     @property
@@ -254,9 +253,9 @@ class FittedLLaRA(FittedChooser):
         """The language model with its adapters."""
         return self.loaded.model
 
-    def prompts(
+    def write_prompts(
         self, choices: Choices, items: Items, altered: Items | None = None, column: IntArray | None = None
-    ) -> tuple[Tokens, Book, IntArray]:
+    ) -> tuple[Tokens, PromptBook, IntArray]:
         """Write questions without answers.
 
         Returns:
@@ -270,7 +269,7 @@ class FittedLLaRA(FittedChooser):
             candidates[rows, column] = len(titles) + np.arange(len(changed))
             numbers: list[int] = changed.tolist()
             titles = [*titles, *(altered.titles[item] for item in numbers)]
-        book = Book(self.loaded.tokenizer, titles, self.spec.domain, candidates.shape[1])
+        book = PromptBook(self.loaded.tokenizer, titles, self.spec.domain, candidates.shape[1])
         hybrid = np.full(len(choices), self.projector is not None)
         first = np.zeros(len(choices), dtype=np.int64)
         return book.write(choices, hybrid, first, candidates, answered=False), book, candidates
@@ -278,13 +277,13 @@ class FittedLLaRA(FittedChooser):
     def choose(
         self, choices: Choices, items: Items, altered: Items | None = None, column: IntArray | None = None
     ) -> Picks:
-        """Answer questions greedily, freely and among the candidates alone; see `FittedChooser.choose`."""
-        tokens, book, candidates = self.prompts(choices, items, altered, column)
+        """Answer questions greedily, freely and among the candidates alone; see `FittedCandidate.choose`."""
+        tokens, book, candidates = self.write_prompts(choices, items, altered, column)
         table: list[list[int]] = candidates.tolist()
-        branches = [[book.title(piece) for piece in row] for row in table]
+        branches = [[book.get_title_tokens(piece) for piece in row] for row in table]
         end = self.loaded.tokenizer.eos_token_id
-        with serving(self.model, self.device, compile_layers=False) as causal:
-            told = answers(
+        with prepare_inference(self.model, self.device, compile_layers=False) as causal:
+            told = decode_answers(
                 causal,
                 tokens,
                 branches,
@@ -296,9 +295,9 @@ class FittedLLaRA(FittedChooser):
             )
         texts: list[str] = self.loaded.tokenizer.batch_decode(told.texts) if told.texts else []
         texts = [text.removeprefix(" ") for text in texts]
-        return Picks(_free(told.free, texts, table, book.titles), told.constrained, tuple(texts))
+        return Picks(_match_answers(told.free, texts, table, book.titles), told.constrained, tuple(texts))
 
-    def probe(self, choices: Choices, items: Items) -> ChooserProbe:
+    def probe(self, choices: Choices, items: Items) -> CandidateProbe:
         """Return a probe that asks these questions about any texts, each in place of a wrong candidate's title.
 
         That candidate is the last wrong one, so that prompts differ as late as they can; its item embedding stays,
@@ -314,10 +313,10 @@ class FittedLLaRA(FittedChooser):
         width = choices.candidates.shape[1]
         if not len(choices) or width < 2:
             raise UserError("A probe needs questions with a wrong candidate, and there is none.", "Give more data.")
-        tokens, book, pieces = self.prompts(choices, items)
+        tokens, book, pieces = self.write_prompts(choices, items)
         # Behind the title: its slot, then comma, title and slot of each later candidate, then the prompt's end.
         slot = 0 if self.projector is None else book.lengths[book.slot]
-        asked: list[tuple[tuple[Index, Index], tuple[Index, Index]]] = []
+        asked: list[tuple[tuple[Int32Array, Int32Array], tuple[Int32Array, Int32Array]]] = []
         assert tokens.item is not None
         for row, right in enumerate(choices.answer.tolist()):
             column = width - 2 if right == width - 1 else width - 1
@@ -328,15 +327,15 @@ class FittedLLaRA(FittedChooser):
             asked.append(((tokens.token[head], tokens.item[head]), (tokens.token[tail], tokens.item[tail])))
         known = 0 if self.projector is None else self.projector.items
         capacity = self.spec.tuning.capacity
-        return ChooserProbe(self.loaded, self.device, capacity, asked, self.spec.domain, self.projector, known)
+        return CandidateProbe(self.loaded, self.device, capacity, asked, self.spec.domain, self.projector, known)
 
     def save(self, folder: Path) -> None:
-        """Write the adapter (or the whole model), the projector and the embeddings; see `folders.save`."""
+        """Write the adapter (or the whole model), the projector and the embeddings; see `serialization.save_model`."""
         extra = None if self.projector is None else self.projector.state_dict()
-        folders.save(folder, NAME, self.spec.model_dump(mode="json"), self.loaded, extra)
+        serialization.save_model(folder, LLARA_NAME, self.spec.model_dump(mode="json"), self.loaded, extra)
 
 
-def _free(branch: NDArray[np.int32], texts: list[str], table: list[list[int]], titles: Sequence[str]) -> Any:
+def _match_answers(branch: NDArray[np.int32], texts: list[str], table: list[list[int]], titles: Sequence[str]) -> Any:
     """Return the first candidate whose title was written, -1 if none was.
 
     A branch that was followed to its end is a title as far as it is shown; other answers may still be a title to the

@@ -22,12 +22,12 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from cowbird.errors import UserError
-from cowbird.files import sha256
+from cowbird.files import hash_file
 from cowbird.victims.language import assets
 
-_CONTROL = re.compile(r"[\s\u2581]*(<.+>|\[.+\]|\|.+\|)[\s\u2581]*", re.DOTALL)
+_CONTROL_TOKEN = re.compile(r"[\s\u2581]*(<.+>|\[.+\]|\|.+\|)[\s\u2581]*", re.DOTALL)
 """What a control token looks like."""
-LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+LINEAR_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 class Llm(BaseModel):
@@ -45,12 +45,12 @@ class Llm(BaseModel):
     """Rank of the adapters."""
     alpha: float = Field(default=32.0, gt=0)
     """Scale of the adapters, divided by the rank."""
-    modules: tuple[str, ...] = LINEAR
+    modules: tuple[str, ...] = LINEAR_MODULES
     """Names of the linear layers that get adapters."""
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedModel:
     """A model and its tokenizer."""
 
     model: Any
@@ -59,7 +59,7 @@ class Loaded:
     """Its fast tokenizer, which takes control tokens in texts as plain text."""
 
 
-def transformers() -> Any:
+def import_transformers() -> Any:
     """Return the transformers library.
 
     Raises:
@@ -75,33 +75,33 @@ def transformers() -> Any:
     return library
 
 
-def cache_folder() -> Path:
+def get_cache_folder() -> Path:
     """Return where converted models are kept: `COWBIRD_CACHE`, or `cowbird` in the user's cache folder."""
     chosen = os.environ.get("COWBIRD_CACHE")
     folder = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "cowbird"
     return folder.expanduser()
 
 
-def locate(name: str) -> str:
+def locate_model(name: str) -> str:
     """Return what transformers can load: a folder of safetensors, or a hub id.
 
     Raises:
         UserError: If the name is that of an asset that is not installed, or of a file that is not there.
     """
-    if name in assets.EMBEDDED:
-        return str(converted(assets.find(name, cache_folder())))
+    if name in assets.EMBEDDED_MODELS:
+        return str(convert_gguf(assets.find_asset(name, get_cache_folder())))
     path = Path(name).expanduser()
     if name.endswith(".gguf"):
         if not path.is_file():
             raise UserError(f"There is no file '{name}'.", "Give the path of a GGUF file.")
-        return str(converted(path))
+        return str(convert_gguf(path))
     try:
         return str(path) if path.is_dir() else name
     except OSError:  # a name that no file can have
         return name
 
 
-def converted(gguf: Path) -> Path:
+def convert_gguf(gguf: Path) -> Path:
     """Return the folder of safetensors made from a GGUF file, made now if it is not in the cache.
 
     The folder appears under its name once it is whole.
@@ -109,10 +109,10 @@ def converted(gguf: Path) -> Path:
     Raises:
         UserError: If the file is not a GGUF model that transformers knows.
     """
-    folder = cache_folder() / "llm" / f"{gguf.stem}-{sha256(gguf)[:16]}"
+    folder = get_cache_folder() / "llm" / f"{gguf.stem}-{hash_file(gguf)[:16]}"
     if (folder / "config.json").exists():
         return folder
-    library = transformers()
+    library = import_transformers()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
@@ -146,7 +146,7 @@ def converted(gguf: Path) -> Path:
     return folder
 
 
-def load(llm: Llm, device: torch.device, dtype: torch.dtype) -> Loaded:
+def load_llm(llm: Llm, device: torch.device, dtype: torch.dtype) -> LoadedModel:
     """Load a model and its tokenizer.
 
     Args:
@@ -157,8 +157,8 @@ def load(llm: Llm, device: torch.device, dtype: torch.dtype) -> Loaded:
     Raises:
         UserError: If it can't be found or read, or has fewer layers than are to be kept.
     """
-    library = transformers()
-    place = locate(llm.name)
+    library = import_transformers()
+    place = locate_model(llm.name)
     try:
         plain = {"trust_remote_code": False}
         tokenizer = library.AutoTokenizer.from_pretrained(place, **plain)
@@ -178,11 +178,11 @@ def load(llm: Llm, device: torch.device, dtype: torch.dtype) -> Loaded:
         ) from None
     if llm.layers is not None:
         cut_layers(model, llm.layers)
-    disarm(tokenizer)
-    return Loaded(model.to(device), tokenizer)
+    disarm_tokenizer(tokenizer)
+    return LoadedModel(model.to(device), tokenizer)
 
 
-def disarm(tokenizer: Any) -> None:
+def disarm_tokenizer(tokenizer: Any) -> None:
     """Make a tokenizer take control tokens in texts as plain text.
 
     Titles are hostile: a control token written in one must not become the token. Some tokenizers have control tokens,
@@ -192,7 +192,7 @@ def disarm(tokenizer: Any) -> None:
     tokenizer.split_special_tokens = True
     if tokenizer.is_fast:
         added = tokenizer.added_tokens_decoder.values()
-        control = [token for token in added if not token.special and _CONTROL.fullmatch(token.content)]
+        control = [token for token in added if not token.special and _CONTROL_TOKEN.fullmatch(token.content)]
         tokenizer.backend_tokenizer.add_special_tokens(control)
 
 
@@ -213,7 +213,7 @@ def cut_layers(model: Any, layers: int) -> None:
         model.config.layer_types = model.config.layer_types[:layers]
 
 
-def adapted(model: Any, llm: Llm, generator: torch.Generator) -> Any:
+def add_adapters(model: Any, llm: Llm, generator: torch.Generator) -> Any:
     """Put adapters into a model, as peft makes them; a model that is tuned whole is returned as it is.
 
     Args:
@@ -226,7 +226,7 @@ def adapted(model: Any, llm: Llm, generator: torch.Generator) -> Any:
     """
     if llm.tuning == "full":
         return model
-    transformers()
+    import_transformers()
     try:
         peft: Any = importlib.import_module("peft")
     except ImportError as error:

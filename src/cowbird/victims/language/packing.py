@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from cowbird.data.types import Index, IntArray, ranges
+from cowbird.data.types import Int32Array, IntArray, concat_ranges
 from cowbird.victims.language.attention import Documents
-from cowbird.victims.language.examples import UNLABELED, Tokens
+from cowbird.victims.language.examples import IGNORED_LABEL, Tokens
 
-TOKENS, PREDICTED, PADDING = 512, 128, 128
+TOKENS_MULTIPLE, PREDICTIONS_MULTIPLE, MAX_PADDING_TOKENS = 512, 128, 128
 """On a GPU, rows are padded to a multiple of this many tokens and of this many predicted ones, by documents of at most
 so many tokens. No kernel may be told of a longest document that is shorter than one of them."""
 
@@ -49,7 +49,7 @@ class Pack:
     """Tokens that labels are places in; all if there are none."""
 
 
-class Sizes(NamedTuple):
+class PackSizes(NamedTuple):
     """How large the parts of a sheet are."""
 
     tokens: int
@@ -61,18 +61,18 @@ class Sizes(NamedTuple):
     both_ways: bool = False
 
 
-class Sheet(NamedTuple):
+class HostPack(NamedTuple):
     """A pack on the host: all of its whole numbers in one array, so that they travel at once."""
 
-    flat: Index
+    flat: Int32Array
     """Tokens, positions, borders, predicting tokens, labels, shares, perhaps items; int32."""
-    sizes: Sizes
+    sizes: PackSizes
     """Where one ends and the next begins."""
     bounds: tuple[int, ...]
     """The borders once more; empty for a GPU."""
 
 
-def lay_out(tokens: Tokens, index: IntArray, gpu: bool = False, examples: int = 1, room: int = 0) -> Sheet:
+def lay_out(tokens: Tokens, index: IntArray, gpu: bool = False, examples: int = 1, room: int = 0) -> HostPack:
     """Put examples into one row.
 
     Args:
@@ -83,12 +83,12 @@ def lay_out(tokens: Tokens, index: IntArray, gpu: bool = False, examples: int = 
         room: Documents to leave room for on a GPU.
     """
     start, length = tokens.offsets[:-1][index], tokens.lengths[index]
-    row = ranges(start, length)
+    row = concat_ranges(start, length)
     bounds = np.concatenate([[0], np.cumsum(length)])
     before = tokens.answer[index] - start
     answer = length - before
-    place = ranges(bounds[:-1] + before, answer)
-    arrays: list[NDArray[Any]] = [tokens.token[row], ranges(np.zeros_like(length), length), bounds, place - 1]
+    place = concat_ranges(bounds[:-1] + before, answer)
+    arrays: list[NDArray[Any]] = [tokens.token[row], concat_ranges(np.zeros_like(length), length), bounds, place - 1]
     label = tokens.token if tokens.label is None else tokens.label
     arrays += [label[row][place], np.repeat(answer * examples, answer)]
     if tokens.item is not None:
@@ -96,28 +96,28 @@ def lay_out(tokens: Tokens, index: IntArray, gpu: bool = False, examples: int = 
     longest, borders = int(length.max()), tuple(bounds.tolist())
     if gpu:
         # Few different lengths, each of which may mean another compilation; no document of padding is longer.
-        longest, borders = max(PADDING, 1 << (longest - 1).bit_length()), ()
-        arrays = _padded(arrays, max(room, len(index)) + 1 + TOKENS // PADDING)
+        longest, borders = max(MAX_PADDING_TOKENS, 1 << (longest - 1).bit_length()), ()
+        arrays = _pad_arrays(arrays, max(room, len(index)) + 1 + TOKENS_MULTIPLE // MAX_PADDING_TOKENS)
     ways = tokens.among, tokens.both_ways
-    sizes = Sizes(len(arrays[0]), len(arrays[2]) - 1, len(arrays[3]), longest, len(arrays) > 6, *ways)
-    return Sheet(np.concatenate([array.astype(np.int32) for array in arrays]), sizes, borders)
+    sizes = PackSizes(len(arrays[0]), len(arrays[2]) - 1, len(arrays[3]), longest, len(arrays) > 6, *ways)
+    return HostPack(np.concatenate([array.astype(np.int32) for array in arrays]), sizes, borders)
 
 
-def _padded(arrays: Sequence[NDArray[Any]], borders: int) -> list[NDArray[Any]]:
+def _pad_arrays(arrays: Sequence[NDArray[Any]], borders: int) -> list[NDArray[Any]]:
     """Pad a row with documents that nothing is predicted from, then with empty ones."""
     token, _, bounds, predict = arrays[:4]
-    spare, more = -len(token) % TOKENS, -len(predict) % PREDICTED
-    ends = len(token) + np.minimum(spare, PADDING * np.arange(1, borders - len(bounds) + 1))
-    fill: list[NDArray[Any]] = [np.zeros(spare, np.int64), np.arange(spare) % PADDING, ends]
+    spare, more = -len(token) % TOKENS_MULTIPLE, -len(predict) % PREDICTIONS_MULTIPLE
+    ends = len(token) + np.minimum(spare, MAX_PADDING_TOKENS * np.arange(1, borders - len(bounds) + 1))
+    fill: list[NDArray[Any]] = [np.zeros(spare, np.int64), np.arange(spare) % MAX_PADDING_TOKENS, ends]
     fill += [np.zeros(more, np.int64)] * 3 + [np.full(spare, -1)]
     return [np.concatenate(pair) for pair in zip(arrays, fill, strict=False)]
 
 
-def unfold(flat: Tensor, sizes: Sizes, bounds: tuple[int, ...] = ()) -> Pack:
+def unfold(flat: Tensor, sizes: PackSizes, bounds: tuple[int, ...] = ()) -> Pack:
     """Return the pack that a sheet holds, once it is on its device."""
     tokens, documents, predicted, longest, items, among, both_ways = sizes
     widths = [tokens, tokens, documents + 1, predicted, predicted, predicted] + [tokens] * items
-    token, position, offsets, predict, label, share, *rest = parts_of(flat, widths)
+    token, position, offsets, predict, label, share, *rest = cut_parts(flat, widths)
     weight = torch.where(share > 0, 1.0 / share.clamp(min=1), 0.0)
     borders = Documents(bounds, offsets, longest, not both_ways)
     held = [part.long() for part in (token, position, predict, label, *rest)]
@@ -125,7 +125,7 @@ def unfold(flat: Tensor, sizes: Sizes, bounds: tuple[int, ...] = ()) -> Pack:
     return Pack(held[0][None], held[1][None], borders, held[2], held[3], weight, item, among)
 
 
-def parts_of(flat: Tensor, widths: list[int]) -> tuple[Tensor, ...]:
+def cut_parts(flat: Tensor, widths: list[int]) -> tuple[Tensor, ...]:
     """Cut an array into parts of some widths."""
     return cast("tuple[Tensor, ...]", flat.split(widths))
 
@@ -133,16 +133,16 @@ def parts_of(flat: Tensor, widths: list[int]) -> tuple[Tensor, ...]:
 def pack(tokens: Tokens, index: IntArray, device: torch.device, examples: int = 1) -> Pack:
     """Put examples into one row on a device; see `lay_out`."""
     sheet = lay_out(tokens, index, device.type == "cuda", examples)
-    return unfold(moved(sheet.flat, device), sheet.sizes, sheet.bounds)
+    return unfold(to_device(sheet.flat, device), sheet.sizes, sheet.bounds)
 
 
-def moved(flat: Index, device: torch.device) -> Tensor:
+def to_device(flat: Int32Array, device: torch.device) -> Tensor:
     """Bring an array to a device, in a copy that nobody waits for."""
     host = torch.from_numpy(flat)
     return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host
 
 
-def split(lengths: IntArray, index: IntArray, capacity: int) -> Iterator[IntArray]:
+def split_runs(lengths: IntArray, index: IntArray, capacity: int) -> Iterator[IntArray]:
     """Cut examples, in their order, into runs of at most `capacity` tokens (or of one longer example)."""
     first, held = 0, 0
     for place, length in enumerate(lengths[index].tolist()):
@@ -154,11 +154,11 @@ def split(lengths: IntArray, index: IntArray, capacity: int) -> Iterator[IntArra
         yield index[first:]
 
 
-Inputs = Callable[[Tensor], Tensor]
+ItemEmbedder = Callable[[Tensor], Tensor]
 """Makes the inputs of items, shape `[items]` to `[items, hidden]`."""
 
 
-def embedded(causal: Any, token: Tensor, item: Tensor | None, inputs: Inputs | None) -> dict[str, Tensor]:
+def embed_inputs(causal: Any, token: Tensor, item: Tensor | None, inputs: ItemEmbedder | None) -> dict[str, Tensor]:
     """Return what the model is given: tokens, or their inputs if some stand for items.
 
     Args:
@@ -174,7 +174,7 @@ def embedded(causal: Any, token: Tensor, item: Tensor | None, inputs: Inputs | N
     return {"inputs_embeds": torch.where(item[:, None] >= 0, made.to(text.dtype), text)[None]}
 
 
-def hidden_states(causal: Any, row: Pack, places: Tensor, inputs: Inputs | None = None) -> Tensor:
+def compute_hidden_states(causal: Any, row: Pack, places: Tensor, inputs: ItemEmbedder | None = None) -> Tensor:
     """Run the model without its head over a pack.
 
     On a CPU, the last layer's feed-forward part, most of that layer's arithmetic, is done for the wanted places alone.
@@ -188,14 +188,14 @@ def hidden_states(causal: Any, row: Pack, places: Tensor, inputs: Inputs | None 
     Returns:
         Shape `[places, hidden]`.
     """
-    given = embedded(causal, row.token, row.item, inputs)
-    with _wanted(causal, places, row.token.shape[1]):
+    given = embed_inputs(causal, row.token, row.item, inputs)
+    with _limit_last_layer(causal, places, row.token.shape[1]):
         out = causal.base_model(**given, position_ids=row.position, use_cache=False, documents=row.documents)
     return out.last_hidden_state[0][places]
 
 
 @contextmanager
-def _wanted(causal: Any, places: Tensor, tokens: int) -> Generator[None]:
+def _limit_last_layer(causal: Any, places: Tensor, tokens: int) -> Generator[None]:
     """Let the last layer's feed-forward part work on some places of a row alone, and be zero at all others.
 
     Nothing reads what the last layer makes of other places. Elsewhere than on a CPU, and where half of the places are
@@ -221,11 +221,11 @@ def _wanted(causal: Any, places: Tensor, tokens: int) -> Generator[None]:
         del part.forward
 
 
-def answer_loss(causal: Any, row: Pack, inputs: Inputs | None = None) -> Tensor:
+def answer_loss(causal: Any, row: Pack, inputs: ItemEmbedder | None = None) -> Tensor:
     """Return the sum of the answers' cross-entropies, weighted as the pack says; logits are made at answers alone."""
-    states = hidden_states(causal, row, row.predict, inputs)
+    states = compute_hidden_states(causal, row, row.predict, inputs)
     head: Any = causal.get_output_embeddings()
     logits = (
         F.linear(states, torch.stack([head.weight[word] for word in row.among])) if row.among else head(states)
     ).float()
-    return torch.sum(F.cross_entropy(logits, row.label, reduction="none", ignore_index=UNLABELED) * row.weight)
+    return torch.sum(F.cross_entropy(logits, row.label, reduction="none", ignore_index=IGNORED_LABEL) * row.weight)

@@ -1,8 +1,8 @@
 """Language-model victims asked about any texts as titles: what defenses that look into a trained model need.
 
 Few questions are asked about very many texts, and all prompts of a question begin alike, up to the title. So each
-beginning is run once for a row of texts, whose endings branch off it (`branches.Branched`): of a prompt of 200 tokens
-some 20 are left to run. What comes out is what each prompt gives alone (`tests/victims/test_probing.py`).
+beginning is run once for a row of texts, whose endings branch off it (`branches.BranchBorders`): of a prompt of 200
+tokens some 20 are left to run. What comes out is what each prompt gives alone (`tests/victims/test_probing.py`).
 
 TALLRec is asked for the margin between the logits of `Yes` and `No`. LLaRA writes a title, so it is asked how likely it
 is to write the text's: log p - log(1 - p), where p is the probability of all its tokens and the end. That is above 0
@@ -25,29 +25,29 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from cowbird.data.types import Index, IntArray, Offset, Real, ranges
+from cowbird.data.types import Float32Array, Int32Array, Int64Array, IntArray, concat_ranges
 from cowbird.victims.base import Probe
 from cowbird.victims.language.attention import plug_in
-from cowbird.victims.language.book import Book, Domain
-from cowbird.victims.language.branches import Branched
-from cowbird.victims.language.engine import serving
-from cowbird.victims.language.examples import Example, Tokens, quotable, tokenize
-from cowbird.victims.language.llm import Loaded
-from cowbird.victims.language.packing import Inputs, embedded, moved, parts_of, split
-from cowbird.victims.sequential.repeatable import repeatable
+from cowbird.victims.language.candidate_decoding import BranchBorders
+from cowbird.victims.language.engine import prepare_inference
+from cowbird.victims.language.examples import Example, Tokens, make_quotable, tokenize
+from cowbird.victims.language.llm import LoadedModel
+from cowbird.victims.language.packing import ItemEmbedder, cut_parts, embed_inputs, split_runs, to_device
+from cowbird.victims.language.prompts import ItemDomain, PromptBook
+from cowbird.victims.sequential.repeatable import force_determinism
 
-TEXTS = 256
+PROBE_BATCH_TEXTS = 256
 """Texts whose prompts are written at once."""
-BRANCHES = 512
+MAX_BRANCH_TOKENS = 512
 """Most tokens that branch off one beginning in a row, where attention makes the scores of all pairs of them: on a CPU,
 and with gradients."""
-LOGITS = 1024
+LIKELIHOOD_CHUNK_TOKENS = 1024
 """Tokens whose logits are held at once."""
-LARGEST = 1e-6
+LOG_PROBABILITY_MARGIN = 1e-6
 """Probabilities are told from 0 and 1 up to here; log p - log(1 - p) stays within 14 above."""
 
 
-class Predicted(NamedTuple):
+class AnswerStates(NamedTuple):
     """What a model has in mind where it answers some prompts."""
 
     states: Tensor
@@ -64,13 +64,13 @@ class Predicted(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Unfused(Branched):
+class UnfusedBorders(BranchBorders):
     """Attention in plain steps on every device: the fused kernel's sums of exponentials have no gradients."""
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None = None) -> Tensor:
-        """Let prompts see themselves, and branches their prompt and themselves; see `Branched.attend`."""
+        """Let prompts see themselves, and branches their prompt and themselves; see `BranchBorders.attend`."""
         q, k, v = query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)
-        return self._on_cpu(q, k, v, scale, window)[None]
+        return self._attend_on_cpu(q, k, v, scale, window)[None]
 
 
 class LanguageProbe(Probe):
@@ -88,7 +88,12 @@ class LanguageProbe(Probe):
     """How many questions there are."""
 
     def __init__(
-        self, loaded: Loaded, device: torch.device, capacity: int, inputs: Inputs | None = None, items: int = 0
+        self,
+        loaded: LoadedModel,
+        device: torch.device,
+        capacity: int,
+        inputs: ItemEmbedder | None = None,
+        items: int = 0,
     ) -> None:
         self.model, self.tokenizer, self.device, self.capacity = loaded.model, loaded.tokenizer, device, capacity
         self.inputs, self.items = inputs, items
@@ -103,18 +108,18 @@ class LanguageProbe(Probe):
         """
 
     @abstractmethod
-    def weigh(self, causal: Any, told: Predicted) -> Tensor:
+    def weigh(self, causal: Any, told: AnswerStates) -> Tensor:
         """Return how much the model favors each text, shape `[prompts]`."""
 
-    def favor(self, titles: Sequence[str]) -> Real:
+    def favor(self, titles: Sequence[str]) -> Float32Array:
         """Tell how much the model favors each text; see `Probe.favor`."""
         return self._ask(titles, self.weigh).cpu().numpy()
 
-    def states(self, titles: Sequence[str]) -> Real:
+    def states(self, titles: Sequence[str]) -> Float32Array:
         """Return the state where the answer begins; see `Probe.states`."""
         return self._ask(titles, lambda causal, told: told.first, mean=True).cpu().numpy()
 
-    def embedding(self, word: str) -> Tensor:
+    def embed_word(self, word: str) -> Tensor:
         """Return a copy of the input of a word's first token, shape `[hidden]`, float32."""
         token = self.tokenizer(word, add_special_tokens=False, split_special_tokens=True)["input_ids"][0]
         return plug_in(self.model).get_input_embeddings().weight[token].detach().float().clone()
@@ -134,7 +139,7 @@ class LanguageProbe(Probe):
     def _ask(
         self,
         titles: Sequence[str],
-        weigh: Callable[[Any, Predicted], Tensor],
+        weigh: Callable[[Any, AnswerStates], Tensor],
         vector: Tensor | None = None,
         mean: bool = False,
     ) -> Tensor:
@@ -145,13 +150,17 @@ class LanguageProbe(Probe):
         """
         learns = vector is not None and vector.requires_grad
         found: list[Tensor] = []
-        with self._learning() if learns else serving(self.model, self.device, compile_layers=False) as causal:
-            for start in range(0, len(titles), TEXTS):
-                texts = titles[start : start + TEXTS]
+        with (
+            self._prepare_gradients()
+            if learns
+            else prepare_inference(self.model, self.device, compile_layers=False) as causal
+        ):
+            for start in range(0, len(titles), PROBE_BATCH_TEXTS):
+                texts = titles[start : start + PROBE_BATCH_TEXTS]
                 tokens = self.write(texts, vector is not None)
-                kind = Unfused if learns else Branched
-                every = passes(
-                    causal, tokens, len(texts), self.capacity, self.device, weigh, kind, self._inputs(vector)
+                kind = UnfusedBorders if learns else BranchBorders
+                every = run_passes(
+                    causal, tokens, len(texts), self.capacity, self.device, weigh, kind, self._make_embedder(vector)
                 )
                 told = list(every)
                 back = torch.from_numpy(np.argsort(np.concatenate([rows for rows, _ in told]))).to(self.device)
@@ -164,39 +173,39 @@ class LanguageProbe(Probe):
             return torch.cat(found)
 
     @contextmanager
-    def _learning(self) -> Generator[Any]:
+    def _prepare_gradients(self) -> Generator[Any]:
         self.model.eval()
-        with repeatable(self.device):
+        with force_determinism(self.device):
             yield plug_in(self.model)
 
-    def _inputs(self, vector: Tensor | None) -> Inputs | None:
+    def _make_embedder(self, vector: Tensor | None) -> ItemEmbedder | None:
         known = self.inputs
         if vector is None:
             return known
 
-        def make(item: Tensor) -> Tensor:
+        def embed_items(item: Tensor) -> Tensor:
             mark = vector.to(item.device).expand(len(item), -1)
             if known is None:
                 return mark
             return torch.where((item == self.items)[:, None], mark, known(item.clamp(max=self.items - 1)))
 
-        return make
+        return embed_items
 
 
-def passes(
+def run_passes(
     causal: Any,
     tokens: Tokens,
     each: int,
     capacity: int,
     device: torch.device,
-    weigh: Callable[[Any, Predicted], Tensor],
-    kind: type[Branched],
-    inputs: Inputs | None = None,
+    weigh: Callable[[Any, AnswerStates], Tensor],
+    kind: type[BranchBorders],
+    inputs: ItemEmbedder | None = None,
 ) -> Iterator[tuple[IntArray, Tensor]]:
     """Run prompts, runs of `each` of which begin alike; yield which prompts, and what `weigh` makes of them.
 
     Args:
-        causal: The causal LM, as `engine.serving` gives it.
+        causal: The causal LM, as `engine.prepare_inference` gives it.
         tokens: Prompts with answers of a token or more.
         each: Prompts of a run.
         capacity: Most tokens in a row.
@@ -205,24 +214,24 @@ def passes(
         kind: How prompts and branches attend.
         inputs: Makes the inputs of tokens that stand for items.
     """
-    shared = _shared(tokens, each)
+    shared = _count_shared(tokens, each)
     if not shared.all():  # prompts so long that they lost their beginnings: each is a run of its own
         each, shared = 1, tokens.answer - tokens.offsets[:-1] - 1
     grid = np.arange(len(tokens)).reshape(-1, each)
     # An answer's last token predicts nothing that is asked for.
     rest = tokens.lengths.reshape(-1, each) - shared[:, None] - 1
-    most = BRANCHES if kind is Unfused or device.type == "cpu" else capacity
+    most = MAX_BRANCH_TOKENS if kind is UnfusedBorders or device.type == "cpu" else capacity
     # Within a model's window the kernel is taken, which makes no scores of all pairs.
     most = min(most, getattr(causal.config, "sliding_window", None) or most)
-    for part in split(shared, np.arange(len(grid)), capacity // 2):
+    for part in split_runs(shared, np.arange(len(grid)), capacity // 2):
         room = min(capacity // 2, most * len(part))
-        for texts in split(rest[part].sum(axis=0), np.arange(each), room):
+        for texts in split_runs(rest[part].sum(axis=0), np.arange(each), room):
             rows = grid[np.ix_(part, texts)]
-            told = _pass(causal, tokens, rows, shared[part], device, inputs, kind)
+            told = _run_pass(causal, tokens, rows, shared[part], device, inputs, kind)
             yield rows.ravel(), weigh(causal, told)
 
 
-def _shared(tokens: Tokens, each: int) -> Offset:
+def _count_shared(tokens: Tokens, each: int) -> Int64Array:
     """Return how many tokens the prompts of each run have in common at their beginnings, but for their last ones."""
     found: list[int] = []
     for start in range(0, len(tokens), each):
@@ -236,15 +245,15 @@ def _shared(tokens: Tokens, each: int) -> Offset:
     return np.array(found, dtype=np.int64)
 
 
-def _pass(
+def _run_pass(
     causal: Any,
     tokens: Tokens,
     rows: IntArray,
-    shared: Offset,
+    shared: Int64Array,
     device: torch.device,
-    inputs: Inputs | None,
-    kind: type[Branched],
-) -> Predicted:
+    inputs: ItemEmbedder | None,
+    kind: type[BranchBorders],
+) -> AnswerStates:
     """Run some prompts as branches of their common beginnings.
 
     Args:
@@ -260,25 +269,25 @@ def _pass(
     skipped = np.repeat(shared, each)
     wide, answer = tokens.lengths[chosen] - skipped - 1, tokens.offsets[1:][chosen] - tokens.answer[chosen]
     heads, tails = tokens.offsets[:-1][rows[:, 0]], tokens.offsets[:-1][chosen] + skipped
-    place = np.concatenate([ranges(heads, shared), ranges(tails, wide)])
-    position = np.concatenate([ranges(np.zeros_like(shared), shared), ranges(skipped, wide)])
+    place = np.concatenate([concat_ranges(heads, shared), concat_ranges(tails, wide)])
+    position = np.concatenate([concat_ranges(np.zeros_like(shared), shared), concat_ranges(skipped, wide)])
     asked, told = np.concatenate([[0], np.cumsum(shared)]), np.concatenate([[0], np.cumsum(wide)])
-    before = asked[-1] + ranges(told[1:] - answer, answer)
-    label = tokens.token[ranges(tokens.answer[chosen], answer)]
+    before = asked[-1] + concat_ranges(told[1:] - answer, answer)
+    label = tokens.token[concat_ranges(tokens.answer[chosen], answer)]
     grouped = told[::each]
     arrays: list[NDArray[Any]] = [tokens.token[place], position, before, label, answer, asked, told, grouped]
     if tokens.item is not None:
         arrays.append(tokens.item[place])
-    flat = moved(np.concatenate([array.astype(np.int32) for array in arrays]), device)
-    parts = [part.contiguous() for part in parts_of(flat, [len(array) for array in arrays])]
+    flat = to_device(np.concatenate([array.astype(np.int32) for array in arrays]), device)
+    parts = [part.contiguous() for part in cut_parts(flat, [len(array) for array in arrays])]
     longest = int(max(shared.max(), np.diff(grouped).max()))
     borders = kind(tuple(asked.tolist()), tuple(told.tolist()), each, (parts[5], parts[6], parts[7]), longest)
-    given = embedded(causal, parts[0].long()[None], parts[8].long() if len(parts) > 8 else None, inputs)
+    given = embed_inputs(causal, parts[0].long()[None], parts[8].long() if len(parts) > 8 else None, inputs)
     out = causal.base_model(**given, position_ids=parts[1].long()[None], use_cache=False, documents=borders)
-    return Predicted(out.last_hidden_state[0][parts[2].long()], parts[3].long(), parts[4].long())
+    return AnswerStates(out.last_hidden_state[0][parts[2].long()], parts[3].long(), parts[4].long())
 
 
-class JudgeProbe(LanguageProbe):
+class PointwiseProbe(LanguageProbe):
     """A model that answers yes or no.
 
     Args:
@@ -292,7 +301,7 @@ class JudgeProbe(LanguageProbe):
 
     def __init__(
         self,
-        loaded: Loaded,
+        loaded: LoadedModel,
         device: torch.device,
         capacity: int,
         heads: Sequence[str],
@@ -307,14 +316,14 @@ class JudgeProbe(LanguageProbe):
 
         With a mark, what stands before it and behind it is tokenized apart.
         """
-        shown = [quotable(title) for title in titles]
+        shown = [make_quotable(title) for title in titles]
         if not marked:
             asked = [Example(f"{head}{title}{self.tail}", self.answers[0]) for head in self.heads for title in shown]
             return tokenize(self.tokenizer, asked, end=False)
         cut = [Example(head, f" {title}{self.tail}") for head in self.heads for title in shown]
         tokens = tokenize(self.tokenizer, cut, end=False)
         mark = self.tokenizer.eos_token_id
-        return _joined(
+        return _join_pieces(
             [
                 (
                     (tokens.token[start:border], -1),
@@ -326,7 +335,7 @@ class JudgeProbe(LanguageProbe):
             ]
         )
 
-    def weigh(self, causal: Any, told: Predicted) -> Tensor:
+    def weigh(self, causal: Any, told: AnswerStates) -> Tensor:
         """Return the logit of the answer in favor minus that of the one against; see `LanguageProbe.weigh`."""
         plain = {"add_special_tokens": False}
         yes, no = (self.tokenizer(answer, **plain)["input_ids"][0] for answer in self.answers)
@@ -334,7 +343,7 @@ class JudgeProbe(LanguageProbe):
         return told.first @ (head[yes].float() - head[no].float())
 
 
-class ChooserProbe(LanguageProbe):
+class CandidateProbe(LanguageProbe):
     """A model that writes one of some titles.
 
     Args:
@@ -349,44 +358,44 @@ class ChooserProbe(LanguageProbe):
 
     def __init__(
         self,
-        loaded: Loaded,
+        loaded: LoadedModel,
         device: torch.device,
         capacity: int,
-        questions: Sequence[tuple[tuple[Index, Index], tuple[Index, Index]]],
-        domain: Domain,
-        inputs: Inputs | None,
+        questions: Sequence[tuple[tuple[Int32Array, Int32Array], tuple[Int32Array, Int32Array]]],
+        domain: ItemDomain,
+        inputs: ItemEmbedder | None,
         items: int,
     ) -> None:
         super().__init__(loaded, device, capacity, inputs, items)
         self.pieces, self.questions = questions, len(questions)
-        self.domain: Domain = domain
+        self.domain: ItemDomain = domain
 
     def write(self, titles: Sequence[str], marked: bool) -> Tokens:
         """Write prompts with the text as the answer; see `LanguageProbe.write`."""
-        book, end = Book(self.tokenizer, titles, self.domain, 1), self.tokenizer.eos_token_id
+        book, end = PromptBook(self.tokenizer, titles, self.domain, 1), self.tokenizer.eos_token_id
         mark = [([end], self.items)] if marked else []
-        known = [book.title(number) for number in range(len(titles))]
-        return _joined(
+        known = [book.get_title_tokens(number) for number in range(len(titles))]
+        return _join_pieces(
             [(head, *mark, (title, -1), rest, ([*title, end], -1)) for head, rest in self.pieces for title in known]
         )
 
-    def weigh(self, causal: Any, told: Predicted) -> Tensor:
+    def weigh(self, causal: Any, told: AnswerStates) -> Tensor:
         """Return log p - log(1 - p) of writing the text and nothing else; see `LanguageProbe.weigh`."""
-        total = summed(causal, told).clamp(max=-LARGEST)
+        total = sum_log_probs(causal, told).clamp(max=-LOG_PROBABILITY_MARGIN)
         return total - torch.log(-torch.expm1(total))
 
 
-def summed(causal: Any, told: Predicted) -> Tensor:
+def sum_log_probs(causal: Any, told: AnswerStates) -> Tensor:
     """Return the log p of whole answers, shape `[prompts]`; logits are made for some tokens at a time."""
     head = causal.get_output_embeddings()
     found: list[Tensor] = []
-    for start in range(0, len(told.labels), LOGITS):
-        logits = head(told.states[start : start + LOGITS]).float()
-        found.append(-F.cross_entropy(logits, told.labels[start : start + LOGITS], reduction="none"))
+    for start in range(0, len(told.labels), LIKELIHOOD_CHUNK_TOKENS):
+        logits = head(told.states[start : start + LIKELIHOOD_CHUNK_TOKENS]).float()
+        found.append(-F.cross_entropy(logits, told.labels[start : start + LIKELIHOOD_CHUNK_TOKENS], reduction="none"))
     return torch.segment_reduce(torch.cat(found), "sum", lengths=told.lengths, axis=0)
 
 
-def _joined(rows: Sequence[Sequence[tuple[Any, Any]]]) -> Tokens:
+def _join_pieces(rows: Sequence[Sequence[tuple[Any, Any]]]) -> Tokens:
     """Join prompts of pieces, each tokens and their items (one for all, or one each); the last is the answer."""
     lengths = np.array([[len(token) for token, _ in row] for row in rows], dtype=np.int64).reshape(len(rows), -1)
     offsets = np.concatenate([[0], np.cumsum(lengths.sum(axis=1))])

@@ -24,18 +24,25 @@ from cowbird.data.judgments import Judgments
 from cowbird.data.types import IntArray, Items
 from cowbird.errors import UserError
 from cowbird.rng import stream, torch_stream
-from cowbird.victims.base import FittedJudge, Judge
-from cowbird.victims.language import folders
-from cowbird.victims.language.engine import serving
-from cowbird.victims.language.examples import CONTROL, HALF, Example, Tokens, quotable, tokenize
-from cowbird.victims.language.llm import Llm, Loaded, adapted, cache_folder, load
-from cowbird.victims.language.packing import hidden_states, moved, pack, split
-from cowbird.victims.language.probing import JudgeProbe
-from cowbird.victims.language.tuning import Curve, Tuning, tune
-from cowbird.victims.workplace import Workplace
+from cowbird.victims.base import FittedPointwise, PointwiseRecommender
+from cowbird.victims.fit_context import FitContext
+from cowbird.victims.language import serialization
+from cowbird.victims.language.engine import prepare_inference
+from cowbird.victims.language.examples import (
+    CONTROL_CHARACTERS,
+    HALF_SURROGATE,
+    Example,
+    Tokens,
+    make_quotable,
+    tokenize,
+)
+from cowbird.victims.language.llm import Llm, LoadedModel, add_adapters, get_cache_folder, load_llm
+from cowbird.victims.language.packing import compute_hidden_states, pack, split_runs, to_device
+from cowbird.victims.language.probing import PointwiseProbe
+from cowbird.victims.language.tuning import TrainingCurve, Tuning, tune
 
-NAME = "TALLRec"
-ANSWERS = ("Yes.", "No.")
+TALLREC_NAME = "TALLRec"
+YES_NO_ANSWERS = ("Yes.", "No.")
 _FRAME = """\
 Below is an instruction that describes a task, paired with an input that provides further context. \
 Write a response that appropriately completes the request.
@@ -56,19 +63,19 @@ User Preference: {liked}
 User Unpreference: {disliked}
 Whether the user will like the target {noun} "{target}"?"""
 _PROMPT = _FRAME.format(instruction=_INSTRUCTION, input=_INPUT)
-INSTRUCTION_LENGTH = 1000
+MAX_INSTRUCTION_LENGTH = 1000
 """Most characters of a written instruction that reach a prompt, from its beginning."""
-INPUT_LENGTH = 8000
+MAX_INPUT_LENGTH = 8000
 """Most characters of a written input that reach a prompt, up to its end, where the question stands."""
-_LINES = ("User Unpreference:", "Whether the user will like")
+_INPUT_LINES = ("User Unpreference:", "Whether the user will like")
 """How lines after the first begin in a published input."""
 _HEADING = re.compile(r"\A(?:#{2,}\s*)+")
 
 
-def prompt(liked: Sequence[str], disliked: Sequence[str], target: str, noun: str = "movie") -> str:
+def format_prompt(liked: Sequence[str], disliked: Sequence[str], target: str, noun: str = "movie") -> str:
     """Return the published prompt for one question; titles are made quotable first."""
-    lists = [", ".join(f'"{quotable(title)}"' for title in titles) for titles in (liked, disliked)]
-    return _PROMPT.format(noun=noun, liked=lists[0], disliked=lists[1], target=quotable(target))
+    lists = [", ".join(f'"{make_quotable(title)}"' for title in titles) for titles in (liked, disliked)]
+    return _PROMPT.format(noun=noun, liked=lists[0], disliked=lists[1], target=make_quotable(target))
 
 
 def from_instructions(records: Iterable[Instruction]) -> list[Example]:
@@ -87,8 +94,8 @@ def from_instructions(records: Iterable[Instruction]) -> list[Example]:
     return [
         Example(
             _FRAME.format(
-                instruction=_unbroken(record.instruction[:INSTRUCTION_LENGTH]),
-                input=_unbroken(record.input[-INPUT_LENGTH:], _LINES),
+                instruction=_join_lines(record.instruction[:MAX_INSTRUCTION_LENGTH]),
+                input=_join_lines(record.input[-MAX_INPUT_LENGTH:], _INPUT_LINES),
             ),
             record.output,
         )
@@ -96,9 +103,9 @@ def from_instructions(records: Iterable[Instruction]) -> list[Example]:
     ]
 
 
-def _unbroken(text: str, lines: tuple[str, ...] = ()) -> str:
+def _join_lines(text: str, lines: tuple[str, ...] = ()) -> str:
     """Return a text in one line, or in as many more as begin as given, each at most once and in that order."""
-    first, *parts = CONTROL.split(HALF.sub("\N{REPLACEMENT CHARACTER}", text))
+    first, *parts = CONTROL_CHARACTERS.split(HALF_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text))
     written, nth = first, 0
     for part in parts:
         place = next((at for at in range(nth, len(lines)) if part.startswith(lines[at])), None)
@@ -107,7 +114,7 @@ def _unbroken(text: str, lines: tuple[str, ...] = ()) -> str:
     return _HEADING.sub("", written.strip())
 
 
-class TALLRec(Judge):
+class TALLRec(PointwiseRecommender):
     """A language model that answers whether a user will like an item."""
 
     llm: Llm = Llm()
@@ -119,8 +126,8 @@ class TALLRec(Judge):
     examples: int | None = Field(default=None, ge=1)
     """Training questions drawn, if there are more; `None` takes all. Planted and real ones are drawn alike."""
 
-    def questions(self, judgments: Judgments, items: Items, asked: Items | None = None) -> list[Example]:
-        """Write questions with their answers; see `FittedJudge.margins`."""
+    def write_questions(self, judgments: Judgments, items: Items, asked: Items | None = None) -> list[Example]:
+        """Write questions with their answers; see `FittedPointwise.margins`."""
         titles, targets_titles = items.titles, (items if asked is None else asked).titles
         written: list[Example] = []
         targets: list[int] = judgments.target.tolist()
@@ -130,26 +137,26 @@ class TALLRec(Judge):
             likes: list[bool] = judgments.likes[events].tolist()
             liked = [titles[item] for item, good in zip(shown, likes, strict=True) if good]
             disliked = [titles[item] for item, good in zip(shown, likes, strict=True) if not good]
-            answer = ANSWERS[0] if judgments.liked[row] else ANSWERS[1]
-            written.append(Example(prompt(liked, disliked, targets_titles[target], self.noun), answer))
+            answer = YES_NO_ANSWERS[0] if judgments.liked[row] else YES_NO_ANSWERS[1]
+            written.append(Example(format_prompt(liked, disliked, targets_titles[target], self.noun), answer))
         return written
 
     def fit(
-        self, asked: Judgments, items: Items, seed: int, workplace: Workplace | None = None, start: Any = None
+        self, asked: Judgments, items: Items, seed: int, workplace: FitContext | None = None, start: Any = None
     ) -> "FittedTALLRec":
-        """Tune the language model on questions; see `Judge.fit` and `fit_examples`."""
+        """Tune the language model on questions; see `PointwiseRecommender.fit` and `fit_examples`."""
         return self.fit_examples(
-            self.questions(asked.select(self._drawn(len(asked), seed)), items), seed, workplace, start
+            self.write_questions(asked.select(self._draw_questions(len(asked), seed)), items), seed, workplace, start
         )
 
-    def _drawn(self, count: int, seed: int) -> IntArray:
+    def _draw_questions(self, count: int, seed: int) -> IntArray:
         """Return which of some training questions are drawn, increasing."""
         if self.examples is None or count <= self.examples:
             return np.arange(count)
         return np.sort(stream(seed, "questions").choice(count, self.examples, replace=False))
 
     def fit_examples(
-        self, written: Sequence[Example], seed: int, workplace: Workplace | None = None, start: Any = None
+        self, written: Sequence[Example], seed: int, workplace: FitContext | None = None, start: Any = None
     ) -> "FittedTALLRec":
         """Tune the language model on written questions, such as those of `from_instructions`.
 
@@ -162,18 +169,18 @@ class TALLRec(Judge):
         Raises:
             UserError: If there are no questions, or the language model can't be loaded or `start` is another's.
         """
-        place = workplace or Workplace()
-        rows: list[int] = self._drawn(len(written), seed).tolist()
+        place = workplace or FitContext()
+        rows: list[int] = self._draw_questions(len(written), seed).tolist()
         written = [written[row] for row in rows]
-        loaded = load(self.llm, place.device, self.tuning.dtype(place.device))
-        model = adapted(loaded.model, self.llm, torch_stream(seed, "adapters"))
+        loaded = load_llm(self.llm, place.device, self.tuning.pick_dtype(place.device))
+        model = add_adapters(loaded.model, self.llm, torch_stream(seed, "adapters"))
         if start is not None:
-            folders.start_from(start, FittedTALLRec, NAME, self.llm, model)
-        tokens = tokenize(loaded.tokenizer, written, cache=cache_folder() / "tokens")
+            serialization.start_from(start, FittedTALLRec, TALLREC_NAME, self.llm, model)
+        tokens = tokenize(loaded.tokenizer, written, cache=get_cache_folder() / "tokens")
         curve = tune(model, tokens, self.tuning, seed, place)
-        return FittedTALLRec(self, Loaded(model, loaded.tokenizer), place.device, curve)
+        return FittedTALLRec(self, LoadedModel(model, loaded.tokenizer), place.device, curve)
 
-    def retuned(self, learning_rate: float, epochs: int) -> "TALLRec":
+    def with_tuning(self, learning_rate: float, epochs: int) -> "TALLRec":
         """Return the same model, tuned at another learning rate for other epochs."""
         tuning = self.tuning.model_copy(update={"learning_rate": learning_rate, "epochs": epochs})
         return self.model_copy(update={"tuning": tuning})
@@ -184,21 +191,21 @@ class TALLRec(Judge):
         Raises:
             UserError: If the folder does not hold a TALLRec of this language model.
         """
-        loaded = folders.read(folder, NAME, self.llm, device, self.tuning.dtype(device))
-        return FittedTALLRec(self, loaded, device, Curve())
+        loaded = serialization.read_model(folder, TALLREC_NAME, self.llm, device, self.tuning.pick_dtype(device))
+        return FittedTALLRec(self, loaded, device, TrainingCurve())
 
 
 @dataclass
-class FittedTALLRec(FittedJudge):
+class FittedTALLRec(FittedPointwise):
     """A tuned TALLRec."""
 
     spec: TALLRec
     """What it was fitted from."""
-    loaded: Loaded
+    loaded: LoadedModel
     """The language model with its adapters, and the tokenizer."""
     device: torch.device
     """Where the model is."""
-    curve: Curve
+    curve: TrainingCurve
     """What tuning went through; empty for a loaded model."""
 
     @property
@@ -207,35 +214,35 @@ class FittedTALLRec(FittedJudge):
         return self.loaded.model
 
     def margins(self, judgments: Judgments, items: Items, asked: Items | None = None) -> NDArray[np.float32]:
-        """Score questions: the logit of `Yes` minus the logit of `No`; see `FittedJudge.margins`."""
-        return self.score(self.spec.questions(judgments, items, asked))
+        """Score questions: the logit of `Yes` minus the logit of `No`; see `FittedPointwise.margins`."""
+        return self.score(self.spec.write_questions(judgments, items, asked))
 
     def score(self, questions: Sequence[Example]) -> NDArray[np.float32]:
         """Score written questions; see `margins`. Their answers are not looked at."""
-        asked = [Example(question.prompt, ANSWERS[0]) for question in questions]
+        asked = [Example(question.prompt, YES_NO_ANSWERS[0]) for question in questions]
         tokens = tokenize(self.loaded.tokenizer, asked, end=False)
-        return self._margins(tokens)
+        return self._score_tokens(tokens)
 
-    def _margins(self, tokens: Tokens) -> NDArray[np.float32]:
+    def _score_tokens(self, tokens: Tokens) -> NDArray[np.float32]:
         plain = {"add_special_tokens": False}
-        yes, no = (self.loaded.tokenizer(answer, **plain)["input_ids"][0] for answer in ANSWERS)
+        yes, no = (self.loaded.tokenizer(answer, **plain)["input_ids"][0] for answer in YES_NO_ANSWERS)
         before = tokens.answer - tokens.offsets[:-1] - 1
         # Rows of equal lengths lie together, which makes products on a CPU alike.
         order = np.argsort(tokens.lengths, kind="stable")
         found: list[Tensor] = []
-        with serving(self.model, self.device) as causal:
+        with prepare_inference(self.model, self.device) as causal:
             head = causal.get_output_embeddings().weight
             direction = head[yes].float() - head[no].float()
-            for part in split(tokens.lengths, order, self.spec.tuning.capacity):
+            for part in split_runs(tokens.lengths, order, self.spec.tuning.capacity):
                 places = np.concatenate([[0], np.cumsum(tokens.lengths[part])[:-1]]) + before[part]
-                places = moved(places.astype(np.int32), self.device).long()
-                states = hidden_states(causal, pack(tokens, part, self.device), places)
+                places = to_device(places.astype(np.int32), self.device).long()
+                states = compute_hidden_states(causal, pack(tokens, part, self.device), places)
                 found.append(states.float() @ direction)
             margins = np.empty(len(tokens), dtype=np.float32)
             margins[order] = torch.cat(found).cpu().numpy() if found else []
         return margins
 
-    def probe(self, judgments: Judgments, items: Items) -> JudgeProbe:
+    def probe(self, judgments: Judgments, items: Items) -> PointwiseProbe:
         """Return a probe that asks these questions about any texts, in place of the items asked about.
 
         A text is favored by the margin that `margins` gives it.
@@ -251,10 +258,10 @@ class FittedTALLRec(FittedJudge):
             raise UserError("A probe needs a question to ask, and there is none.", "Give validation data.")
         tail = _PROMPT.rpartition("{target}")[2]
         nothing = Items.from_lists(items.ids)
-        written = self.spec.questions(judgments, items, nothing)
+        written = self.spec.write_questions(judgments, items, nothing)
         heads = [question.prompt.removesuffix(tail) for question in written]
-        return JudgeProbe(self.loaded, self.device, self.spec.tuning.capacity, heads, tail, ANSWERS)
+        return PointwiseProbe(self.loaded, self.device, self.spec.tuning.capacity, heads, tail, YES_NO_ANSWERS)
 
     def save(self, folder: Path) -> None:
-        """Write the adapter (or the whole model) as peft and transformers read it; see `folders.save`."""
-        folders.save(folder, NAME, self.spec.model_dump(mode="json"), self.loaded)
+        """Write the adapter (or the whole model) as peft and transformers read it; see `serialization.save_model`."""
+        serialization.save_model(folder, TALLREC_NAME, self.spec.model_dump(mode="json"), self.loaded)

@@ -22,18 +22,18 @@ from torch import Tensor
 from cowbird.data.types import IntArray
 from cowbird.errors import UserError
 from cowbird.rng import stream
+from cowbird.victims.fit_context import FitContext
 from cowbird.victims.language.attention import plug_in
-from cowbird.victims.language.engine import Gradients, Items, compiled
+from cowbird.victims.language.engine import GradientAccumulator, ItemInputs, compile_each_layer
 from cowbird.victims.language.examples import Tokens
-from cowbird.victims.language.packing import lay_out, split
-from cowbird.victims.language.weights import learning
+from cowbird.victims.language.packing import lay_out, split_runs
+from cowbird.victims.language.weights import make_master_weights
 from cowbird.victims.sequential import checkpoint
-from cowbird.victims.sequential.repeatable import repeatable
-from cowbird.victims.sequential.training import step_dtype
-from cowbird.victims.workplace import Workplace
+from cowbird.victims.sequential.repeatable import force_determinism
+from cowbird.victims.sequential.training import pick_dtype
 
-CHECKPOINT_SECONDS = 30.0
-REPORT_SECONDS = 0.2
+TUNING_CHECKPOINT_SECONDS = 30.0
+TUNING_REPORT_SECONDS = 0.2
 
 
 class Tuning(BaseModel):
@@ -60,13 +60,13 @@ class Tuning(BaseModel):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of the model; `auto` is bfloat16 where the processor multiplies it fast."""
 
-    def dtype(self, device: torch.device) -> torch.dtype:
+    def pick_dtype(self, device: torch.device) -> torch.dtype:
         """Return the model's number format on a device."""
-        return step_dtype(self.precision, device)
+        return pick_dtype(self.precision, device)
 
 
 @dataclass
-class Curve:
+class TrainingCurve:
     """What a run went through."""
 
     losses: list[float] = field(default_factory=list[float])
@@ -77,7 +77,7 @@ class Curve:
     """Seconds spent on them."""
 
 
-def rate_at(recipe: Tuning, step: int, total: int) -> float:
+def compute_tuning_rate(recipe: Tuning, step: int, total: int) -> float:
     """Return the learning rate of a step (counted from 0) of `total`."""
     rising = math.ceil(recipe.warmup * total)
     if step < rising:
@@ -85,7 +85,7 @@ def rate_at(recipe: Tuning, step: int, total: int) -> float:
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising)))
 
 
-class Lesson(Protocol):
+class TrainingPrompts(Protocol):
     """Examples that differ from epoch to epoch."""
 
     key: str
@@ -95,14 +95,19 @@ class Lesson(Protocol):
         """Return how many examples an epoch has."""
         ...
 
-    def epoch(self, number: int, order: IntArray) -> Tokens:
+    def write_epoch(self, number: int, order: IntArray) -> Tokens:
         """Return the examples of an epoch, in the order in which they are learned."""
         ...
 
 
 def tune(
-    model: Any, tokens: Tokens | Lesson, recipe: Tuning, seed: int, place: Workplace, items: Items | None = None
-) -> Curve:
+    model: Any,
+    tokens: Tokens | TrainingPrompts,
+    recipe: Tuning,
+    seed: int,
+    place: FitContext,
+    items: ItemInputs | None = None,
+) -> TrainingCurve:
     """Tune a model in place.
 
     Args:
@@ -119,7 +124,7 @@ def tune(
     """
     if not len(tokens):
         raise UserError("There are no examples to learn from.", "Check the split, the history length and the source.")
-    with repeatable(place.device):
+    with force_determinism(place.device):
         run = _Run(model, tokens, recipe, seed, place, items)
         try:
             return run.run()
@@ -129,12 +134,18 @@ def tune(
 
 class _Run:
     def __init__(
-        self, model: Any, tokens: Tokens | Lesson, recipe: Tuning, seed: int, place: Workplace, items: Items | None
+        self,
+        model: Any,
+        tokens: Tokens | TrainingPrompts,
+        recipe: Tuning,
+        seed: int,
+        place: FitContext,
+        items: ItemInputs | None,
     ) -> None:
         self.model, self.tokens, self.recipe, self.seed, self.place = model, tokens, recipe, seed, place
         self.causal, self.items = plug_in(model), items
-        self.key = self._key() if place.folder else ""
-        self.language = learning(model, place.device)
+        self.key = self._hash_run() if place.folder else ""
+        self.language = make_master_weights(model, place.device)
         self.weights = {**self.language.masters}
         groups = [{"params": list(self.language.masters.values()), "rate": 1.0}]
         if items is not None:
@@ -144,33 +155,35 @@ class _Run:
         self.optimizer = torch.optim.AdamW(
             groups, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
-        self.step_of = Gradients(self.causal, self.language, self.weights, place.device, recipe.compiled, items)
-        self.rank, self.world = place_among_processes()
+        self.step_of = GradientAccumulator(
+            self.causal, self.language, self.weights, place.device, recipe.compiled, items
+        )
+        self.rank, self.world = get_process_rank()
         self.per_epoch = -(-len(tokens) // recipe.batch_size)
         self.total = self.per_epoch * recipe.epochs
-        self.curve, self.step, self.changing = Curve(), 0, False
+        self.curve, self.step, self.changing = TrainingCurve(), 0, False
         self.waiting: list[Tensor] = []
         self.order: tuple[int, Tokens, IntArray] | None = None
         self.saved_at = self.reported_at = time.monotonic()
 
-    def run(self) -> Curve:
+    def run(self) -> TrainingCurve:
         self._resume()
-        self._agree()
+        self._check_agreement()
         self.model.train()
         started = time.perf_counter()
         try:
-            with compiled(self.causal, self.step_of.recorded):
+            with compile_each_layer(self.causal, self.step_of.recorded):
                 while self.step < self.total:
-                    self._one()
+                    self._run_step()
                     self.curve.seconds = time.perf_counter() - started
-                    self._housekeeping()
+                    self._report_and_save()
         except KeyboardInterrupt:
             if not self.changing:
                 self._save()
             raise
         finally:
             self.model.eval()
-        self._hear()
+        self._fetch_losses()
         self.curve.seconds = time.perf_counter() - started
         if self.place.folder and not self.rank:
             checkpoint.clear(self.place.folder)
@@ -179,7 +192,7 @@ class _Run:
     def close(self) -> None:
         self.language.close()
 
-    def _examples(self) -> tuple[Tokens, IntArray]:
+    def _pick_examples(self) -> tuple[Tokens, IntArray]:
         """Return the tokens of this epoch, and which of them this step learns from."""
         epoch, nth = divmod(self.step, self.per_epoch)
         if self.order is None or self.order[0] != epoch:
@@ -187,24 +200,24 @@ class _Run:
             if isinstance(self.tokens, Tokens):
                 self.order = epoch, self.tokens, order
             else:
-                self.order = epoch, self.tokens.epoch(epoch, order), np.arange(len(order))
+                self.order = epoch, self.tokens.write_epoch(epoch, order), np.arange(len(order))
         _, tokens, order = self.order
         index = order[nth * self.recipe.batch_size : (nth + 1) * self.recipe.batch_size]
         if self.place.device.type == "cpu":  # documents of one length next to each other are one product
             index = index[np.argsort(tokens.lengths[index], kind="stable")]
         return tokens, index
 
-    def _one(self) -> None:
-        tokens, index = self._examples()
+    def _run_step(self) -> None:
+        tokens, index = self._pick_examples()
         self.step_of.total.zero_()
-        for part in split(tokens.lengths, index[self.rank :: self.world], self.recipe.capacity):
+        for part in split_runs(tokens.lengths, index[self.rank :: self.world], self.recipe.capacity):
             self.step_of(lay_out(tokens, part, self.place.device.type == "cuda", len(index), self.recipe.batch_size))
-        self._add_up(self.step_of.total)
+        self._sum_processes(self.step_of.total)
         self.changing = True
         if self.recipe.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.weights.values(), self.recipe.clip)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate_at(self.recipe, self.step, self.total) * group["rate"]
+            group["lr"] = compute_tuning_rate(self.recipe, self.step, self.total) * group["rate"]
         self.optimizer.step()
         self.step_of.clear()
         self.language.copy()
@@ -213,7 +226,7 @@ class _Run:
         self.step += 1
         self.changing = False
 
-    def _add_up(self, total: Tensor) -> None:
+    def _sum_processes(self, total: Tensor) -> None:
         """Add up the gradients and losses of all processes."""
         if self.world == 1:
             return
@@ -225,7 +238,7 @@ class _Run:
             part.copy_(flat[done : done + part.numel()].view_as(part))
             done += part.numel()
 
-    def _agree(self) -> None:
+    def _check_agreement(self) -> None:
         """Check that all processes go on from the same step."""
         if self.world == 1:
             return
@@ -238,7 +251,7 @@ class _Run:
                 "Put the folder where all of them can read it.",
             )
 
-    def _hear(self) -> None:
+    def _fetch_losses(self) -> None:
         """Fetch the losses of the last steps, which waits for the device."""
         if self.waiting:
             losses: Any = torch.stack(self.waiting)
@@ -250,18 +263,18 @@ class _Run:
                     "Lower the learning rate.",
                 )
 
-    def _housekeeping(self) -> None:
+    def _report_and_save(self) -> None:
         now = time.monotonic()
-        if now - self.reported_at > REPORT_SECONDS or self.step == self.total:
+        if now - self.reported_at > TUNING_REPORT_SECONDS or self.step == self.total:
             self.reported_at = now
-            self._hear()
+            self._fetch_losses()
             speed = self.curve.tokens / max(self.curve.seconds, 1e-9)
             self.place.report(self.step, self.total, f"loss {self.curve.losses[-1]:.3f}, {speed:,.0f} tokens/s")
-        if self.place.folder and now - self.saved_at > CHECKPOINT_SECONDS:
+        if self.place.folder and now - self.saved_at > TUNING_CHECKPOINT_SECONDS:
             self._save()
             self.saved_at = time.monotonic()
 
-    def _key(self) -> str:
+    def _hash_run(self) -> str:
         told = [self.recipe.model_dump(mode="json"), self.seed, self.causal.config.to_json_string()]
         digest = hashlib.sha256(json.dumps(told).encode())
         if isinstance(self.tokens, Tokens):
@@ -282,7 +295,7 @@ class _Run:
             digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()
 
-    def _tensors(self) -> dict[str, Tensor]:
+    def _collect_tensors(self) -> dict[str, Tensor]:
         held = {f"weight.{name}": weight.data for name, weight in self.weights.items()}
         for name, weight in self.weights.items():
             state = self.optimizer.state[weight]
@@ -294,23 +307,23 @@ class _Run:
 
     def _save(self) -> None:
         if self.place.folder and not self.rank:
-            self._hear()
+            self._fetch_losses()
             checkpoint.save(
-                self.place.folder, self.step, {"key": self.key, "losses": self.curve.losses}, self._tensors()
+                self.place.folder, self.step, {"key": self.key, "losses": self.curve.losses}, self._collect_tensors()
             )
 
     def _resume(self) -> None:
-        found = checkpoint.latest(self.place.folder, self.place.warn) if self.place.folder else None
+        found = checkpoint.load_latest(self.place.folder, self.place.warn) if self.place.folder else None
         if found is None or found.state.get("key") != self.key:
             return
         with torch.no_grad():
-            for name, tensor in self._tensors().items():
+            for name, tensor in self._collect_tensors().items():
                 tensor.copy_(found.tensors[name])
         self.language.copy()
         self.step, self.curve.losses = found.step, [float(loss) for loss in found.state["losses"]]
 
 
-def place_among_processes() -> tuple[int, int]:
+def get_process_rank() -> tuple[int, int]:
     """Return this process's number, and how many there are that share the work."""
     if not torch.distributed.is_available() or not torch.distributed.is_initialized():
         return 0, 1

@@ -1,10 +1,11 @@
 """What learns while a language model is tuned: float32 masters, and the copies that the model works with.
 
-`Copied` keeps a working copy of every weight that learns. `Merged` is for low-rank adapters on a GPU: the model works
+`CopiedWeights` keeps a working copy of every weight that learns. `MergedAdapters` is for low-rank adapters on a GPU:
+the model works
 on plain linear layers with weights W + s·B·A, written once a step, and the gradient of each such weight is taken apart
 into those of A and B. One product then stands where an adapter's three stood; small products and elementwise sums,
 which a GPU does slowest, are gone. It costs the weights' gradients, half as much arithmetic again, which a CPU would
-feel, so `Merged` is not used there.
+feel, so `MergedAdapters` is not used there.
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Weights(Protocol):
+class MasterWeights(Protocol):
     """Masters and their working copies."""
 
     masters: dict[str, Tensor]
@@ -30,7 +31,7 @@ class Weights(Protocol):
         """Leave the model as it was found, with what it learned."""
 
 
-class Copied:
+class CopiedWeights:
     """A working copy of each weight, in the model's number format.
 
     Args:
@@ -44,7 +45,7 @@ class Copied:
         }
 
     def gather(self) -> None:
-        """Add gradients; see `Weights`."""
+        """Add gradients; see `MasterWeights`."""
         for name, master in self.masters.items():
             working = self.working[name]
             if working is master or working.grad is None:
@@ -57,7 +58,7 @@ class Copied:
 
     @torch.no_grad()
     def copy(self) -> None:
-        """Round the masters; see `Weights`."""
+        """Round the masters; see `MasterWeights`."""
         for name, master in self.masters.items():
             if self.working[name] is not master:
                 self.working[name].copy_(master)
@@ -66,7 +67,7 @@ class Copied:
         """Do nothing: working copies are the model's own weights."""
 
 
-class _Group:
+class _AdapterGroup:
     """Adapters of one shape and scale, as stacks."""
 
     def __init__(self, layers: list[Any], scale: float, learns: bool) -> None:
@@ -104,7 +105,7 @@ class _Group:
             layer.lora_B["default"].weight.copy_(b)
 
 
-class Merged:
+class MergedAdapters:
     """Low-rank adapters, worked with as whole weights.
 
     Args:
@@ -121,7 +122,7 @@ class Merged:
                 if hasattr(layer, "lora_A"):
                     kinds.setdefault((layer.base_layer.weight.shape, layer.scaling["default"]), []).append(layer)
                     self.places.append((parent, name, layer))
-        self.groups = [_Group(layers, scale, learns) for (_, scale), layers in kinds.items()]
+        self.groups = [_AdapterGroup(layers, scale, learns) for (_, scale), layers in kinds.items()]
         for parent, name, layer in self.places:
             setattr(parent, name, layer.base_layer)
         self.masters = {f"{n}.{side}": getattr(group, side) for n, group in enumerate(self.groups) for side in "ab"}
@@ -129,28 +130,28 @@ class Merged:
 
     @torch.no_grad()
     def gather(self) -> None:
-        """Take the gradients of whole weights apart; see `Weights`."""
+        """Take the gradients of whole weights apart; see `MasterWeights`."""
         for group in self.groups:
             group.gather()
 
     @torch.no_grad()
     def copy(self) -> None:
-        """Write W + s·B·A; see `Weights`."""
+        """Write W + s·B·A; see `MasterWeights`."""
         for group in self.groups:
             group.copy()
 
     @torch.no_grad()
     def close(self) -> None:
-        """Put the adapters back; see `Weights`."""
+        """Put the adapters back; see `MasterWeights`."""
         for group in self.groups:
             group.close(self.learns)
         for parent, name, layer in self.places:
             setattr(parent, name, layer)
 
 
-def learning(model: Any, device: torch.device) -> Weights:
+def make_master_weights(model: Any, device: torch.device) -> MasterWeights:
     """Return what learns of a model, in the way that suits the device."""
     named = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     if device.type == "cuda" and named and all(".lora_" in name for name in named):
-        return Merged(model)
-    return Copied(named)
+        return MergedAdapters(model)
+    return CopiedWeights(named)

@@ -21,12 +21,12 @@ from cowbird.data.types import IntArray, Interactions, TrainingData, Users
 from cowbird.errors import UserError
 from cowbird.rng import torch_stream
 from cowbird.victims.base import FittedRecommender, Prompt, Recommender
+from cowbird.victims.fit_context import FitContext
 from cowbird.victims.sequential.checkpoint import read_tensors, write_tensors
 from cowbird.victims.sequential.noise import Noise
-from cowbird.victims.sequential.prompting import PromptGenerator, Vocabulary
-from cowbird.victims.sequential.repeatable import moved
-from cowbird.victims.sequential.training import Recipe, train
-from cowbird.victims.workplace import Workplace
+from cowbird.victims.sequential.prompting import ProfileVocabulary, PromptGenerator
+from cowbird.victims.sequential.repeatable import move_module
+from cowbird.victims.sequential.training import TrainingRecipe, train
 
 
 class SequentialNetwork(nn.Module, ABC):
@@ -76,7 +76,7 @@ class SequentialNetwork(nn.Module, ABC):
             self.item.weight[-1].zero_()
 
 
-class SequentialRecommender(Recommender, Recipe):
+class SequentialRecommender(Recommender, TrainingRecipe):
     """The fields of every sequential recommender."""
 
     hidden: int = Field(default=64, ge=4)
@@ -89,7 +89,7 @@ class SequentialRecommender(Recommender, Recipe):
     """Prompts made from user profiles; `None` for none."""
 
     @model_validator(mode="after")
-    def _something_trains(self) -> Self:
+    def _check_trained(self) -> Self:
         if self.prompt is None and self.trained != "all":
             raise ValueError(f"trained = '{self.trained}' needs a prompt")
         return self
@@ -98,12 +98,12 @@ class SequentialRecommender(Recommender, Recipe):
     def build(self, items: int) -> SequentialNetwork:
         """Make the network for a catalogue (initial weights are drawn elsewhere)."""
 
-    def shape(self) -> dict[str, Any]:
+    def describe_architecture(self) -> dict[str, Any]:
         """Return what gives the weights their meaning: the class, and the fields that are not about training."""
-        training = {*Recipe.model_fields, "dropout"}
+        training = {*TrainingRecipe.model_fields, "dropout"}
         return {"victim": type(self).__name__, "spec": self.model_dump(mode="json", exclude=training)}
 
-    def network(self, items: int, vocabulary: Vocabulary | None = None) -> SequentialNetwork:
+    def make_network(self, items: int, vocabulary: ProfileVocabulary | None = None) -> SequentialNetwork:
         """Make the network with memory but no weights yet, touching no global random state.
 
         Args:
@@ -131,13 +131,13 @@ class SequentialRecommender(Recommender, Recipe):
         data: TrainingData,
         validation: Queries,
         seed: int,
-        workplace: Workplace | None = None,
+        workplace: FitContext | None = None,
         start: FittedRecommender | None = None,
     ) -> "FittedSequential":
         """Train the network with `cowbird.victims.sequential.training.train`; see `Recommender.fit`."""
-        place = workplace or Workplace()
-        given = None if start is None else self._start(start, len(data.items))
-        network = self.network(len(data.items), self._vocabulary(data, given))
+        place = workplace or FitContext()
+        given = None if start is None else self._check_start(start, len(data.items))
+        network = self.make_network(len(data.items), self._make_vocabulary(data, given))
         prompt, network.prompt = network.prompt, None
         network.reset(torch_stream(seed, "weights"))  # the same weights with and without prompts
         network.prompt = prompt
@@ -146,14 +146,14 @@ class SequentialRecommender(Recommender, Recipe):
             network.load_state_dict(known | {n: w for n, w in given.network.state_dict().items() if n in known})
         if network.prompt is not None and (given is None or given.network.prompt is None):
             network.prompt.reset(torch_stream(seed, "prompt"), data, network.item.weight[:-1])
-        fitted = FittedSequential(self, moved(network, place.device), len(data.items), place.device)
+        fitted = FittedSequential(self, move_module(network, place.device), len(data.items), place.device)
         train(fitted, data, validation, seed, place)
         return fitted
 
-    def _start(self, start: FittedRecommender, items: int) -> "FittedSequential":
+    def _check_start(self, start: FittedRecommender, items: int) -> "FittedSequential":
         """Check that training can start from a model: the same network, perhaps with or without prompts."""
         if isinstance(start, FittedSequential) and start.items == items:
-            mine, its = self.shape(), start.spec.shape()
+            mine, its = self.describe_architecture(), start.spec.describe_architecture()
             prompts = [shape["spec"].pop("prompt") for shape in (mine, its)]
             if mine == its and (prompts[0] == prompts[1] or None in prompts):
                 return start
@@ -162,19 +162,19 @@ class SequentialRecommender(Recommender, Recipe):
             "Start from a fit of the same recommender on the same catalogue, with the same prompts or none.",
         )
 
-    def _vocabulary(self, data: TrainingData, given: "FittedSequential | None") -> Vocabulary | None:
+    def _make_vocabulary(self, data: TrainingData, given: "FittedSequential | None") -> ProfileVocabulary | None:
         if self.prompt is None:
             return None
         if given is not None and given.network.prompt is not None:
             return given.network.prompt.vocabulary
-        return Vocabulary.of(data.users, self.prompt)
+        return ProfileVocabulary.of(data.users, self.prompt)
 
     def load(self, path: Path, device: torch.device) -> "FittedSequential":
         """Read a saved model; see `Recommender.load`."""
         tensors, header = read_tensors(path)
         try:
             record = json.loads(header["cowbird"])
-            items, shape = int(record["items"]), self.shape()
+            items, shape = int(record["items"]), self.describe_architecture()
             given = {name: record["spec"].get(name) for name in shape["spec"]}
             if {"victim": record["victim"], "spec": given} != shape:
                 raise ValueError(f"it was saved from {record['victim']} with {given}")
@@ -183,12 +183,12 @@ class SequentialRecommender(Recommender, Recipe):
             labels = {str(name): tuple(map(str, values)) for name, values in record.get("profile", {}).items()}
             if bool(labels) != (self.prompt is not None):
                 raise ValueError("its prompts lack the attributes they read")
-            network = self.network(items, Vocabulary(labels) if labels else None)
+            network = self.make_network(items, ProfileVocabulary(labels) if labels else None)
             network.load_state_dict(tensors)
         except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             reason = str(error).partition("\n")[0]
             raise UserError(f"'{path}' does not hold a {type(self).__name__}: {reason}.") from None
-        return FittedSequential(self, moved(network, device), items, device)
+        return FittedSequential(self, move_module(network, device), items, device)
 
 
 class FittedSequential(FittedRecommender):
@@ -211,7 +211,7 @@ class FittedSequential(FittedRecommender):
         self.validations: list[tuple[int, float]] = []
         self._quiet = Noise(0.0, device)
 
-    def profile(self, users: Users | None) -> NDArray[np.int64] | None:
+    def encode_profiles(self, users: Users | None) -> NDArray[np.int64] | None:
         """Return what the prompts read of users, shape `[users, attributes]`; `None` if there are no prompts.
 
         Raises:
@@ -225,21 +225,21 @@ class FittedSequential(FittedRecommender):
                 "This model has prompts made from user profiles, and no profiles were given.",
                 f"Give users with {', '.join(prompt.vocabulary.labels)}, or use the model without prompts: bare().",
             )
-        return prompt.vocabulary.rows(users)
+        return prompt.vocabulary.encode_users(users)
 
     @property
     def prompt(self) -> Prompt | None:
         """What the model's prompts are; `None` if it has none."""
         return self.spec.prompt
 
-    def bare(self) -> "FittedSequential":
+    def without_prompts(self) -> "FittedSequential":
         """Return the model without its prompts; itself if it has none."""
         if self.network.prompt is None:
             return self
-        spec = self.spec.tuned(prompt=None, trained="all")
-        network = spec.network(self.items)
+        spec = self.spec.with_training(prompt=None, trained="all")
+        network = spec.make_network(self.items)
         network.load_state_dict({name: self.network.state_dict()[name] for name in network.state_dict()})
-        return FittedSequential(spec, moved(network, self.device), self.items, self.device)
+        return FittedSequential(spec, move_module(network, self.device), self.items, self.device)
 
     def forget(self, items: IntArray, generator: torch.Generator) -> "FittedSequential":
         """Put new items in the places of some; see `FittedRecommender.forget`.
@@ -257,7 +257,7 @@ class FittedSequential(FittedRecommender):
             drawn = torch.randn((int(gone.sum()), table.shape[1]), generator=generator) * 0.02
             middle = table[stays.to(table.device)].mean(dim=0) if bool(stays.any()) else torch.zeros_like(table[0])
             table[gone.to(table.device)] = middle + drawn.to(table.device)
-        return FittedSequential(self.spec, moved(network, self.device), self.items, self.device)
+        return FittedSequential(self.spec, move_module(network, self.device), self.items, self.device)
 
     @torch.no_grad()  # inference mode would return a tensor that nobody may change
     def score(self, history: Interactions, users: Users | None = None) -> Tensor:
@@ -269,7 +269,7 @@ class FittedSequential(FittedRecommender):
         recent = history.take(history.offsets[1:] - size, size)
         table = np.full((len(size), width), self.items, dtype=np.int64)
         table[np.arange(width) < size[:, None]] = recent.item
-        rows = self.profile(users)
+        rows = self.encode_profiles(users)
         if rows is not None and len(rows) != len(size):
             raise UserError(f"There are {len(size)} histories to score and profiles of {len(rows)} users.")
         profile = None if rows is None else torch.from_numpy(rows).to(self.device)

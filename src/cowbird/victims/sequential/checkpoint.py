@@ -17,9 +17,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cowbird.errors import UserError
-from cowbird.files import replacing, sha256, write_text
+from cowbird.files import hash_file, replace_atomically, write_text
 
-KEPT = 2
+MAX_CHECKPOINTS = 2
 
 
 class Checkpoint(NamedTuple):
@@ -42,12 +42,12 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
         The file's SHA-256.
     """
     host = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    with replacing(path) as partial:
+    with replace_atomically(path) as partial:
         try:
             safetensors.torch.save_file(host, partial, dict(header or {}))
         except SafetensorError as error:
             raise UserError(f"'{path}' can't be written: {error}.", "Is the disk full or read-only?") from None
-        return sha256(partial)
+        return hash_file(partial)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -65,7 +65,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise UserError(f"'{path}' is not a readable safetensors file: {error}.", "Was it cut short?") from None
 
 
-def _seal(record: Mapping[str, Any]) -> str:
+def _compute_seal(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps([record["step"], record["sha256"], record["state"]]).encode()).hexdigest()
 
 
@@ -77,10 +77,10 @@ def save(folder: Path, step: int, state: Mapping[str, Any], tensors: Mapping[str
     path = folder / f"step-{step:09d}.safetensors"
     digest = write_tensors(path, tensors)
     record = {"step": step, "sha256": digest, "state": dict(state)}
-    write_text(path.with_suffix(".json"), json.dumps(record | {"seal": _seal(record)}))
+    write_text(path.with_suffix(".json"), json.dumps(record | {"seal": _compute_seal(record)}))
     known = sorted(folder.glob("step-*.json"))
     newest = known.index(path.with_suffix(".json")) + 1
-    for old in known[: max(0, newest - KEPT)] + known[newest:]:
+    for old in known[: max(0, newest - MAX_CHECKPOINTS)] + known[newest:]:
         old.unlink(missing_ok=True)
         old.with_suffix(".safetensors").unlink(missing_ok=True)
 
@@ -89,17 +89,17 @@ def _read(path: Path) -> Checkpoint:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         step, digest, state = int(record["step"]), str(record["sha256"]), dict(record["state"])
-        if record["seal"] != _seal(record):
+        if record["seal"] != _compute_seal(record):
             raise UserError(f"Checkpoint '{path.name}' is damaged: its SHA-256 is not the recorded one.")
         tensors_path = path.with_suffix(".safetensors")
-        if sha256(tensors_path) != digest:
+        if hash_file(tensors_path) != digest:
             raise UserError(f"Checkpoint '{tensors_path.name}' is damaged: its SHA-256 is not the recorded one.")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"Checkpoint '{path.name}' can't be read: {error}.") from None
     return Checkpoint(step, state, read_tensors(tensors_path)[0])
 
 
-def latest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
+def load_latest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
     """Read the newest whole checkpoint of a folder.
 
     Args:

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from cowbird.victims.sequential.base import SequentialNetwork, SequentialRecommender
 from cowbird.victims.sequential.noise import Noise
-from cowbird.victims.sequential.repeatable import recording
+from cowbird.victims.sequential.repeatable import recording_lock
 
 
-class Network(SequentialNetwork):
+class GRU4RecNetwork(SequentialNetwork):
     """Item embeddings, a GRU, and a projection back to the embedding space."""
 
     longest_prefix = 1
@@ -28,7 +28,7 @@ class Network(SequentialNetwork):
         """Encode sequences; a prefix is the state that each layer starts from. See `SequentialNetwork.forward`."""
         start = None if prefix is None else prefix[:, :, 0].transpose(0, 1).contiguous()
         x = noise(self.item(item))
-        with recording:
+        with recording_lock:
             states, _ = self.recur(x, start)
         return self.norm(self.merge(noise(states)))
 
@@ -47,6 +47,6 @@ class GRU4Rec(SequentialRecommender):
     layers: int = Field(default=1, ge=1)
     """Stacked recurrent layers."""
 
-    def build(self, items: int) -> Network:
+    def build(self, items: int) -> GRU4RecNetwork:
         """Make the network."""
-        return Network(items, self.hidden, self.layers)
+        return GRU4RecNetwork(items, self.hidden, self.layers)

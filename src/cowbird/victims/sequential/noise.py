@@ -43,9 +43,9 @@ class Noise:
         """Draw masks from the present state (the part of `begin` a CUDA graph records)."""
         self._used = 0
         if self.dropped and self._wanted:
-            self._masks = self._draw(self._wanted)
+            self._masks = self._draw_masks(self._wanted)
 
-    def integers(self, high: int, shape: tuple[int, ...]) -> Tensor:
+    def draw_integers(self, high: int, shape: tuple[int, ...]) -> Tensor:
         """Draw integers below `high` uniformly, int64."""
         return torch.randint(high, shape, generator=self.generators[1], device=self._masks.device)
 
@@ -56,11 +56,11 @@ class Noise:
         start, self._used = self._used, self._used + x.numel()
         if self._used > len(self._masks):
             # The first step of a new shape finds out how many values a step drops; later steps draw them in one go.
-            self._masks = torch.cat([self._masks, self._draw(self._used - len(self._masks))])
+            self._masks = torch.cat([self._masks, self._draw_masks(self._used - len(self._masks))])
             self._wanted = max(self._wanted, self._used)
         return x * self._masks[start : self._used].view(x.shape)
 
-    def _draw(self, count: int) -> Tensor:
+    def _draw_masks(self, count: int) -> Tensor:
         device, dtype = self._masks.device, self._masks.dtype
         words = torch.empty((count + 7) // 8, dtype=torch.int64, device=device)
         random = words.random_(-(2**63), None, generator=self.generators[0]).view(torch.uint8)

@@ -21,38 +21,42 @@ from cowbird.data.types import TrainingData, Users
 from cowbird.errors import UserError
 from cowbird.victims.base import Prompt
 
-MOST_VALUES = 100
+MAX_ATTRIBUTE_VALUES = 100
 """An attribute with more values, such as a zip code, is not taken unless it is named."""
 
 
 @dataclass(frozen=True)
-class Vocabulary:
+class ProfileVocabulary:
     """The attributes that a generator reads, and the values that it knows."""
 
     labels: Mapping[str, tuple[str, ...]]
     """Known values of each attribute, in the order of their embeddings."""
 
     @staticmethod
-    def of(users: Users, prompt: Prompt) -> "Vocabulary":
+    def of(users: Users, prompt: Prompt) -> "ProfileVocabulary":
         """Take the attributes a prompt asks for from users who have them.
 
         Raises:
             UserError: If an attribute is unknown, or none is named and none fits.
         """
-        known = {name: column.labels for name, column in users.attributes.items() if len(column.labels) <= MOST_VALUES}
-        labels = {name: users.attribute(name).labels for name in prompt.attributes} if prompt.attributes else known
+        known = {
+            name: column.labels
+            for name, column in users.attributes.items()
+            if len(column.labels) <= MAX_ATTRIBUTE_VALUES
+        }
+        labels = {name: users.get_attribute(name).labels for name in prompt.attributes} if prompt.attributes else known
         if not labels:
             raise UserError(
-                f"Prompts are made from user profiles, and no attribute has {MOST_VALUES} values or fewer.",
+                f"Prompts are made from user profiles, and no attribute has {MAX_ATTRIBUTE_VALUES} values or fewer.",
                 "Use a source with profiles, or name the attributes of the prompt.",
             )
-        return Vocabulary(labels)
+        return ProfileVocabulary(labels)
 
-    def sizes(self) -> list[int]:
+    def count_embeddings(self) -> list[int]:
         """Return the number of embeddings of each attribute: its values, and one for a missing value."""
         return [len(values) + 1 for values in self.labels.values()]
 
-    def rows(self, users: Users) -> NDArray[np.int64]:
+    def encode_users(self, users: Users) -> NDArray[np.int64]:
         """Return the embedding rows of users, shape `[users, attributes]`.
 
         Raises:
@@ -61,7 +65,7 @@ class Vocabulary:
         table = np.empty((len(users), len(self.labels)), dtype=np.int64)
         first = 0
         for column, (name, values) in enumerate(self.labels.items()):
-            attribute = users.attribute(name).take(np.arange(len(users)))
+            attribute = users.get_attribute(name).take(np.arange(len(users)))
             number = {value: row for row, value in enumerate(values)}
             rows = np.array([*(number.get(label, len(values)) for label in attribute.labels), len(values)])
             table[:, column] = first + rows[attribute.codes]
@@ -79,11 +83,11 @@ class PromptGenerator(nn.Module):
         length: Vectors a prefix.
     """
 
-    def __init__(self, vocabulary: Vocabulary, hidden: int, layers: int, length: int) -> None:
+    def __init__(self, vocabulary: ProfileVocabulary, hidden: int, layers: int, length: int) -> None:
         super().__init__()
         self.vocabulary = vocabulary
         self.shape = (layers, length, hidden)
-        self.value = nn.Embedding(sum(vocabulary.sizes()), hidden)
+        self.value = nn.Embedding(sum(vocabulary.count_embeddings()), hidden)
         self.widen = nn.Linear(len(vocabulary.labels) * hidden, hidden)
         self.narrow = nn.Linear(hidden, layers * length * hidden)
 
@@ -113,7 +117,7 @@ class PromptGenerator(nn.Module):
             layer.bias.zero_()
         interactions = data.interactions
         counts = np.zeros((self.value.num_embeddings, len(data.items)), dtype=np.float32)
-        rows, user = self.vocabulary.rows(data.users), interactions.user_of_event()
+        rows, user = self.vocabulary.encode_users(data.users), interactions.user_of_event()
         for column in range(rows.shape[1]):
             np.add.at(counts, (rows[user, column], interactions.item), 1)
         total = counts.sum(axis=1, keepdims=True)

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-Module = TypeVar("Module", bound=nn.Module)
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
-class _Repeatable:
+class _DeterminismGuard:
     """Asks a GPU's kernels for the same sums in the same order every time, while any fit runs.
 
     The settings are the process's, and several fits may run in threads of it: the first sets them, the last puts
@@ -32,7 +32,7 @@ class _Repeatable:
             return
         with self._lock:
             if not self._fits:
-                self._undo.enter_context(_deterministic())
+                self._undo.enter_context(_set_deterministic())
             self._fits += 1
         try:
             with torch.cuda.device(device):
@@ -45,7 +45,7 @@ class _Repeatable:
 
 
 @contextmanager
-def _deterministic() -> Generator[None]:
+def _set_deterministic() -> Generator[None]:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     deterministic: Any = torch.utils.deterministic
@@ -61,15 +61,15 @@ def _deterministic() -> Generator[None]:
         deterministic.fill_uninitialized_memory = fill
 
 
-repeatable = _Repeatable()
-recording = threading.RLock()
+force_determinism = _DeterminismGuard()
+recording_lock = threading.RLock()
 """Held while a graph is recorded and while cuDNN is called: preparing a recording waits for the whole device, and a
 call into cuDNN from another thread breaks it."""
 
 
-def moved(module: Module, to: torch.device | torch.dtype) -> Module:
+def move_module(module: ModuleT, to: torch.device | torch.dtype) -> ModuleT:
     """Move a module to a device or number format, the weights of recurrent layers in one piece (cuDNN's wish)."""
-    with recording:
+    with recording_lock:
         module = module.to(to)
         for layer in module.modules():
             if isinstance(layer, nn.RNNBase):

@@ -40,7 +40,7 @@ def causal_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return torch.bmm(torch.softmax(logits, dim=-1), value).view(sequences, heads, length, width)
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """One layer: causal self-attention, then a position-wise feed-forward network (sections 3.2 and 3.3)."""
 
     def __init__(self, hidden: int, heads: int) -> None:
@@ -66,13 +66,13 @@ class Block(nn.Module):
         return x + noise(self.narrow(noise(F.relu(self.widen(self.feed_norm(x))))))
 
 
-class Network(SequentialNetwork):
+class SASRecNetwork(SequentialNetwork):
     """Item and position embeddings, blocks, a last norm."""
 
     def __init__(self, items: int, hidden: int, length: int, layers: int, heads: int) -> None:
         super().__init__(items, hidden, layers)
         self.position = nn.Embedding(length, hidden)
-        self.blocks = nn.ModuleList(Block(hidden, heads) for _ in range(layers))
+        self.blocks = nn.ModuleList(TransformerBlock(hidden, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(hidden)
 
     def forward(self, item: Tensor, noise: Noise, prefix: Tensor | None = None) -> Tensor:
@@ -92,11 +92,11 @@ class SASRec(SequentialRecommender):
     """Attention heads; they divide `hidden`."""
 
     @model_validator(mode="after")
-    def _heads_divide(self) -> "SASRec":
+    def _check_heads(self) -> "SASRec":
         if self.hidden % self.heads:
             raise ValueError(f"heads ({self.heads}) must divide hidden ({self.hidden})")
         return self
 
-    def build(self, items: int) -> Network:
+    def build(self, items: int) -> SASRecNetwork:
         """Make the network."""
-        return Network(items, self.hidden, self.max_length, self.layers, self.heads)
+        return SASRecNetwork(items, self.hidden, self.max_length, self.layers, self.heads)

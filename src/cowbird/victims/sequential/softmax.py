@@ -16,12 +16,12 @@ CHUNK_ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 26}
 """Logits held at once: about the last-level cache of a small CPU, and enough to fill a GPU."""
 
 
-def chunk_rows(items: int, device: torch.device) -> int:
+def count_chunk_rows(items: int, device: torch.device) -> int:
     """Return how many targets are handled at once for a catalogue of `items`."""
     return max(32, CHUNK_ELEMENTS.get(device.type, 1 << 24) // max(items, 1) // 32 * 32)
 
 
-def _aligned(items: Tensor) -> tuple[Tensor, Tensor | None]:
+def _align_items(items: Tensor) -> tuple[Tensor, Tensor | None]:
     """Fill the catalogue up to a multiple of eight on a GPU, whose fast matrix products want rows of 16 bytes.
 
     Returns:
@@ -40,14 +40,14 @@ class _ChunkedSoftmax(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, items: Tensor, label: Tensor, weight: Tensor, kept: Tensor | None = None
     ) -> Tensor:
-        rows = chunk_rows(len(items), hidden.device)
+        rows = count_chunk_rows(len(items), hidden.device)
         loss = torch.zeros((), device=hidden.device)
         ctx.shape = hidden.shape
         ctx.kept = kept
         if kept is not None:
             hidden, label, weight = hidden[kept], label[kept], weight[kept]
         known = len(items)
-        items, bias = _aligned(items)
+        items, bias = _align_items(items)
         grad_hidden = torch.empty_like(hidden)
         grad_items = torch.zeros(items.shape, device=items.device)
         for start in range(0, len(hidden), rows):

@@ -23,14 +23,14 @@ from torch import Tensor
 from cowbird.data.split import Queries
 from cowbird.data.types import TrainingData
 from cowbird.metrics.ranking import ndcg
-from cowbird.rng import derive, stream
+from cowbird.rng import derive_seed, stream
+from cowbird.victims.fit_context import FitContext, get_thread_stream
 from cowbird.victims.sequential import checkpoint
 from cowbird.victims.sequential.negatives import push_away_loss, sampled_loss
 from cowbird.victims.sequential.noise import Noise
-from cowbird.victims.sequential.repeatable import moved, recording, repeatable
+from cowbird.victims.sequential.repeatable import force_determinism, move_module, recording_lock
 from cowbird.victims.sequential.softmax import chunked_softmax_loss
-from cowbird.victims.sequential.windows import Batch, Regime, Windows
-from cowbird.victims.workplace import Workplace, own_stream
+from cowbird.victims.sequential.windows import Batch, WindowRegime, Windows
 
 if TYPE_CHECKING:
     from cowbird.victims.sequential.base import FittedSequential
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 CHECKPOINT_SECONDS = 20.0
 """How often a running fit is saved; the work that a kill can cost."""
 REPORT_SECONDS = 0.2
-PROMPTS = "prompt."
+PROMPT_WEIGHT_PREFIX = "prompt."
 """How the names of prompt weights begin."""
 
 
-class Recipe(BaseModel):
+class TrainingRecipe(BaseModel):
     """How a sequential recommender is trained."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -59,7 +59,7 @@ class Recipe(BaseModel):
     """Steps in which the learning rate rises from zero."""
     schedule: Literal["constant", "cosine"] = "constant"
     """What the learning rate does after warm-up: stay, or fall to zero at the last epoch."""
-    regime: Regime = "all"
+    regime: WindowRegime = "all"
     """Training windows: `last` a user, `all` of them, or one sample a `prefix`."""
     validate_every: int = Field(default=1, ge=1)
     """Epochs between validations (NDCG@10)."""
@@ -79,7 +79,7 @@ class Recipe(BaseModel):
     """Number format of a training step; `auto` is bfloat16 where the processor multiplies it fast."""
 
 
-def step_dtype(precision: str, device: torch.device) -> torch.dtype:
+def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
     """Return the number format of a training step on a device."""
     if precision == "auto":
         fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bfloat16()
@@ -92,12 +92,14 @@ def _cpu_has_bfloat16() -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
 
 
-def _learning(network: torch.nn.Module, recipe: Recipe) -> dict[str, torch.nn.Parameter]:
+def _select_learning(network: torch.nn.Module, recipe: TrainingRecipe) -> dict[str, torch.nn.Parameter]:
     """Return the weights that learn, by name."""
     named = dict(network.named_parameters())
     if recipe.trained == "all":
         return named
-    return {name: p for name, p in named.items() if name.startswith(PROMPTS) == (recipe.trained == "prompts")}
+    return {
+        name: p for name, p in named.items() if name.startswith(PROMPT_WEIGHT_PREFIX) == (recipe.trained == "prompts")
+    }
 
 
 class _Step:
@@ -107,18 +109,18 @@ class _Step:
         self.network, self.items, self.windows, self.device = fitted.network, fitted.items, windows, device
         recipe = fitted.spec
         self.sampled = recipe.sampled_negatives if recipe.loss == "sampled" else 0
-        self.dtype = step_dtype(recipe.precision, device)
+        self.dtype = pick_dtype(recipe.precision, device)
         self.noise = Noise(recipe.dropout, device, self.dtype)
         self.worker = self.network
         if self.dtype is not torch.float32:
-            self.worker = moved(copy.deepcopy(self.network), self.dtype)
-        self.parameters, self.working = _learning(self.network, recipe), _learning(self.worker, recipe)
+            self.worker = move_module(copy.deepcopy(self.network), self.dtype)
+        self.parameters, self.working = _select_learning(self.network, recipe), _select_learning(self.worker, recipe)
         for name, parameter in self.worker.named_parameters():
             parameter.requires_grad_(name in self.working)
         on_gpu = device.type == "cuda"
         groups: list[dict[str, Any]] = []
         for prompts in (False, True):
-            chosen = [p for name, p in self.parameters.items() if name.startswith(PROMPTS) == prompts]
+            chosen = [p for name, p in self.parameters.items() if name.startswith(PROMPT_WEIGHT_PREFIX) == prompts]
             peak = (prompts and recipe.prompt_learning_rate) or recipe.learning_rate
             rate: Any = torch.tensor(peak, device=device) if on_gpu else peak
             if chosen:
@@ -139,20 +141,20 @@ class _Step:
                 group["lr"] = rate * group["factor"]
         if self.device.type != "cuda":
             self.noise.begin(seed)
-            self._work(index)
+            self._run_batch(index)
             return
         self.index[: len(index)].copy_(index)
         self.index[len(index) :].fill_(-1)
         if self.graph is None:
-            with recording:
-                self._record()
+            with recording_lock:
+                self._record_graph()
         assert self.graph is not None
         self.changing = True
         self.noise.seed(seed)
         self.graph.replay()
 
-    def _work(self, index: Tensor) -> None:
-        batch = self.windows.batch(index)
+    def _run_batch(self, index: Tensor) -> None:
+        batch = self.windows.make_batch(index)
         pairs = [(parameter, self.working[name]) for name, parameter in self.parameters.items()]
         if self.worker is not self.network:
             with torch.no_grad():
@@ -160,20 +162,20 @@ class _Step:
                     working.copy_(parameter)
         self.worker.zero_grad(set_to_none=True)
         hidden = self.worker.encode(batch.item, self.noise, batch.profile).flatten(0, 1)
-        self._loss(hidden, batch).backward()
+        self._compute_loss(hidden, batch).backward()
         if self.worker is not self.network:
             for parameter, working in pairs:
                 parameter.grad = working.grad.float() if working.grad is not None else None
         self.changing = True
         self.optimizer.step()
 
-    def _loss(self, hidden: Tensor, batch: Batch) -> Tensor:
+    def _compute_loss(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Return the loss of a batch; a CPU leaves out rows without a target, a GPU computes all of them."""
         table, weight = self.worker.item.weight[: self.items], batch.weight.flatten()
         label, dense = batch.label.flatten(), self.device.type == "cuda"
         planted = None if batch.negative is None or batch.push is None else (batch.negative, batch.push)
         if self.sampled:
-            drawn = self.noise.integers(self.items, (len(hidden), self.sampled))
+            drawn = self.noise.draw_integers(self.items, (len(hidden), self.sampled))
             if planted is not None:
                 drawn[:, 0] = torch.where(planted[1].flatten() > 0, planted[0].flatten(), drawn[:, 0])
             rows = slice(None) if dense else weight.nonzero()[:, 0]
@@ -185,16 +187,16 @@ class _Step:
             loss = loss + push_away_loss(hidden[rows], table, label[rows], negative[rows], push[rows])
         return loss
 
-    def _record(self) -> None:
+    def _record_graph(self) -> None:
         """Warm up on a side stream, undo what the warm-up did, then record the step on it."""
         self.changing = True
-        state = {name: tensor.clone() for name, tensor in self.tensors().items()}
-        side = own_stream(self.device, "record")
+        state = {name: tensor.clone() for name, tensor in self.collect_tensors().items()}
+        side = get_thread_stream(self.device, "record")
         side.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(side):
             for _ in range(3):
                 self.noise.begin(0)
-                self._work(self.index)
+                self._run_batch(self.index)
         torch.cuda.current_stream(self.device).wait_stream(side)
         self.worker.zero_grad(set_to_none=True)
         self.optimizer.zero_grad(set_to_none=True)
@@ -205,10 +207,10 @@ class _Step:
         capture: Any = torch.cuda.graph(self.graph, stream=side, capture_error_mode="thread_local")
         with capture:
             self.noise.draw()
-            self._work(self.index)
+            self._run_batch(self.index)
         self.restore(state)
 
-    def tensors(self) -> dict[str, Tensor]:
+    def collect_tensors(self) -> dict[str, Tensor]:
         """Return all that a step changes, by name."""
         held = {f"weight.{name}": parameter.data for name, parameter in self.parameters.items()}
         for name, parameter in self.parameters.items():
@@ -224,11 +226,11 @@ class _Step:
     def restore(self, saved: dict[str, Tensor]) -> None:
         """Put saved values back in place."""
         with torch.no_grad():
-            for name, tensor in self.tensors().items():
+            for name, tensor in self.collect_tensors().items():
                 tensor.copy_(saved[name])
 
 
-class _Best:
+class _BestState:
     """The best state on validation so far (or the last one), and the history of validations."""
 
     def __init__(self, network: torch.nn.Module, keep: str) -> None:
@@ -250,7 +252,7 @@ class _Best:
         self.history.append((epoch, score))
 
 
-def learning_rate(recipe: Recipe, step: int, total: int) -> float:
+def compute_learning_rate(recipe: TrainingRecipe, step: int, total: int) -> float:
     """Return the learning rate of a step (counted from 0) of `total`."""
     if step < recipe.warmup_steps:
         return recipe.learning_rate * (step + 1) / recipe.warmup_steps
@@ -260,20 +262,26 @@ def learning_rate(recipe: Recipe, step: int, total: int) -> float:
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def fit_key(fitted: "FittedSequential", data: TrainingData, validation: Queries, seed: int) -> str:
+def hash_fit(fitted: "FittedSequential", data: TrainingData, validation: Queries, seed: int) -> str:
     """Hash what decides a fit: spec, seed, data, profiles, validation, weights. Checkpoints of another are not used."""
     spec = [type(fitted.spec).__name__, fitted.spec.model_dump(mode="json"), seed]
     digest = hashlib.sha256(json.dumps(spec).encode())
     asked = validation.history
-    given = (data.interactions.offsets, data.interactions.item, data.label, data.negative, fitted.profile(data.users))
-    for array in (*given, asked.offsets, asked.item, validation.target, fitted.profile(validation.users)):
+    given = (
+        data.interactions.offsets,
+        data.interactions.item,
+        data.label,
+        data.negative,
+        fitted.encode_profiles(data.users),
+    )
+    for array in (*given, asked.offsets, asked.item, validation.target, fitted.encode_profiles(validation.users)):
         digest.update(b"" if array is None else array.tobytes())
     for tensor in fitted.network.state_dict().values():
         digest.update(tensor.detach().cpu().numpy().tobytes())
     return digest.hexdigest()
 
 
-def train(fitted: "FittedSequential", data: TrainingData, validation: Queries, seed: int, place: Workplace) -> None:
+def train(fitted: "FittedSequential", data: TrainingData, validation: Queries, seed: int, place: FitContext) -> None:
     """Train `fitted.network` in place and leave in it the state that is best on validation.
 
     Args:
@@ -287,7 +295,7 @@ def train(fitted: "FittedSequential", data: TrainingData, validation: Queries, s
         UserError: If there is nothing to train on.
         KeyboardInterrupt: Passed on after a checkpoint was written.
     """
-    with repeatable(place.device):
+    with force_determinism(place.device):
         _Fit(fitted, data, validation, seed, place).run()
 
 
@@ -295,16 +303,16 @@ class _Fit:
     """One fit: where it stands, and how it is saved."""
 
     def __init__(
-        self, fitted: "FittedSequential", data: TrainingData, validation: Queries, seed: int, place: Workplace
+        self, fitted: "FittedSequential", data: TrainingData, validation: Queries, seed: int, place: FitContext
     ) -> None:
         self.fitted, self.validation, self.seed, self.place = fitted, validation, seed, place
         self.recipe = fitted.spec
-        profile = fitted.profile(data.users)
-        fitted.profile(validation.users)  # better to hear of missing profiles now than at the first validation
+        profile = fitted.encode_profiles(data.users)
+        fitted.encode_profiles(validation.users)  # better to hear of missing profiles now than at the first validation
         self.windows = Windows(data, self.recipe.max_length, self.recipe.regime, place.device, profile)
-        self.key = fit_key(fitted, data, validation, seed) if place.folder else ""
+        self.key = hash_fit(fitted, data, validation, seed) if place.folder else ""
         self.work = _Step(fitted, self.windows, place.device)
-        self.best = _Best(fitted.network, self.recipe.keep)
+        self.best = _BestState(fitted.network, self.recipe.keep)
         self.per_epoch = -(-len(self.windows) // self.recipe.batch_size)
         self.total = self.per_epoch * self.recipe.epochs
         self.step = 0
@@ -315,8 +323,8 @@ class _Fit:
     def run(self) -> None:
         self._resume()
         try:
-            while self.epoch < self.recipe.epochs and not self._exhausted():
-                self._epoch(self.epoch)
+            while self.epoch < self.recipe.epochs and not self._is_exhausted():
+                self._run_epoch(self.epoch)
                 self.epoch += 1
         except KeyboardInterrupt:
             if not self.work.changing:
@@ -327,21 +335,21 @@ class _Fit:
         if self.place.folder:
             checkpoint.clear(self.place.folder)
 
-    def _exhausted(self) -> bool:
+    def _is_exhausted(self) -> bool:
         patience = None if self.recipe.keep == "last" else self.recipe.patience
         return patience is not None and self.best.waited >= patience
 
-    def _epoch(self, epoch: int) -> None:
+    def _run_epoch(self, epoch: int) -> None:
         order = stream(self.seed, "order", epoch).permutation(len(self.windows))
         windows = torch.from_numpy(order).to(self.place.device)
         size = self.recipe.batch_size
         for start in range((self.step - epoch * self.per_epoch) * size, len(windows), size):
             index = windows[start : start + size]
-            rate = learning_rate(self.recipe, self.step, self.total)
-            self.work(index, rate, derive(self.seed, "dropout", self.step))
+            rate = compute_learning_rate(self.recipe, self.step, self.total)
+            self.work(index, rate, derive_seed(self.seed, "dropout", self.step))
             self.step += 1
             self.work.changing = False
-            self._housekeeping()
+            self._report_and_save()
         last = epoch + 1 == self.recipe.epochs
         due = (epoch + 1) % self.recipe.validate_every == 0 or last
         # A fit interrupted after its validation and before the epoch was counted comes here again.
@@ -349,7 +357,7 @@ class _Fit:
             ranks = self.fitted.rank_targets(self.validation)
             self.best.add(epoch + 1, float(np.mean(ndcg(ranks, 10))))
 
-    def _housekeeping(self) -> None:
+    def _report_and_save(self) -> None:
         now = time.monotonic()
         if now - self.reported_at > REPORT_SECONDS or self.step == self.total:
             self.reported_at = now
@@ -362,12 +370,12 @@ class _Fit:
     def _save(self) -> None:
         if not self.place.folder:
             return
-        tensors = self.work.tensors() | {f"best.{name}": value for name, value in self.best.weights.items()}
+        tensors = self.work.collect_tensors() | {f"best.{name}": value for name, value in self.best.weights.items()}
         state = {"key": self.key, "epoch": self.epoch, "history": self.best.history}
         checkpoint.save(self.place.folder, self.step, state, tensors)
 
     def _resume(self) -> None:
-        found = checkpoint.latest(self.place.folder, self.place.warn) if self.place.folder else None
+        found = checkpoint.load_latest(self.place.folder, self.place.warn) if self.place.folder else None
         if found is None or found.state.get("key") != self.key or "epoch" not in found.state:
             return
         self.work.restore(found.tensors)

@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cowbird.data.types import Offset, TrainingData, ranges
+from cowbird.data.types import Int64Array, TrainingData, concat_ranges
 from cowbird.errors import UserError
 
-Regime = Literal["last", "all", "prefix"]
+WindowRegime = Literal["last", "all", "prefix"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,7 +39,7 @@ class Batch:
     """Share of each planted negative in the loss, shape `[windows, length]`, float32: the weight of its target."""
 
 
-def cut(offsets: Offset, length: int, regime: Regime) -> tuple[Offset, Offset]:
+def cut_windows(offsets: Int64Array, length: int, regime: WindowRegime) -> tuple[Int64Array, Int64Array]:
     """Cut histories into windows.
 
     A transition is a pair of neighboring events: the first is the input, the second the target.
@@ -58,12 +58,12 @@ def cut(offsets: Offset, length: int, regime: Regime) -> tuple[Offset, Offset]:
         first, size = (starts + transitions - size)[size > 0], size[size > 0]
         return first, size
     if regime == "prefix":
-        nth = ranges(np.zeros_like(transitions), transitions)
+        nth = concat_ranges(np.zeros_like(transitions), transitions)
         size = np.minimum(nth + 1, length)
         return np.repeat(starts, transitions) + nth + 1 - size, size
     # Whole windows are counted from the end, so the most recent ones are full and a user's first may be short.
     count = -(-transitions // length)
-    nth = ranges(np.zeros_like(count), count)
+    nth = concat_ranges(np.zeros_like(count), count)
     end = np.repeat(transitions, count) - nth * length
     size = np.minimum(end, length)
     return np.repeat(starts, count) + end - size, size
@@ -87,11 +87,11 @@ class Windows:
         self,
         data: TrainingData,
         length: int,
-        regime: Regime,
+        regime: WindowRegime,
         device: torch.device,
         profile: NDArray[np.int64] | None = None,
     ) -> None:
-        first, size = cut(data.interactions.offsets, length, regime)
+        first, size = cut_windows(data.interactions.offsets, length, regime)
         if not len(first):
             raise UserError("There is nothing to train on: no user has two events.", "Check the split and the source.")
         self.length = min(length, int(size.max()))
@@ -114,7 +114,7 @@ class Windows:
     def __len__(self) -> int:
         return len(self._first)
 
-    def batch(self, index: Tensor) -> Batch:
+    def make_batch(self, index: Tensor) -> Batch:
         """Build the batch of some windows.
 
         Args:

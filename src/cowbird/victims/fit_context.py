@@ -9,11 +9,11 @@ import torch
 
 from cowbird.errors import UserError
 
-Report = Callable[[int, int, str], None]
+ProgressCallback = Callable[[int, int, str], None]
 """Progress: steps done, steps in all, and a short remark such as the last validation score."""
 
 
-def silent(done: int, total: int, remark: str) -> None:
+def report_nothing(done: int, total: int, remark: str) -> None:
     """Report nothing."""
 
 
@@ -37,7 +37,7 @@ def pick_device(name: str) -> torch.device:
 _streams = threading.local()
 
 
-def own_stream(device: torch.device, purpose: str) -> torch.cuda.Stream:
+def get_thread_stream(device: torch.device, purpose: str) -> torch.cuda.Stream:
     """Return this thread's stream for a purpose, the same one every time.
 
     torch hands out 32 streams a device in a circle, so streams made anew for each fit would soon be shared with other
@@ -51,14 +51,14 @@ def own_stream(device: torch.device, purpose: str) -> torch.cuda.Stream:
 
 
 @dataclass(frozen=True)
-class Workplace:
+class FitContext:
     """Where and how a fit runs; none of it changes the result on one device."""
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     """Where the arrays live and the work is done."""
     folder: Path | None = None
     """Where checkpoints go; `None` keeps none, and the fit can't be resumed."""
-    report: Report = silent
+    report: ProgressCallback = report_nothing
     """Told of progress."""
     warn: Callable[[str], None] = print
     """Told of trouble that was worked around, such as a damaged checkpoint."""

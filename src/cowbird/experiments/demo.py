@@ -21,7 +21,7 @@ from cowbird.rng import stream
 from cowbird.victims.language.llm import Llm
 from cowbird.victims.language.tuning import Tuning
 
-SCANNER = PoisonScanner(
+DEMO_SCANNER = PoisonScanner(
     llm=Llm(layers=2, rank=32, alpha=64),
     tuning=Tuning(epochs=3, batch_size=64, learning_rate=2e-3, compiled=False),
     rounds=1,
@@ -30,7 +30,7 @@ SCANNER = PoisonScanner(
 """A scanner that two processor cores fit in about a minute; `cowbird fit-scanner` makes a better one."""
 
 
-def left_behind(spec: Spec, path: Path) -> frozenset[int]:
+def write_catalog(spec: Spec, path: Path) -> frozenset[int]:
     """Write the catalogue as the spec's first attack leaves it under its first seed.
 
     Args:
@@ -48,12 +48,12 @@ def left_behind(spec: Spec, path: Path) -> frozenset[int]:
     poisoned = spec.attacks[0].options.poison(training, stream(seed, "attack"))
     if not len(poisoned.retitled):
         raise UserError(f"The attack {spec.attacks[0].title()} changes no title.", "Use badrec.")
-    write_text(path, _csv(poisoned.data.items))
+    write_text(path, _to_csv(poisoned.data.items))
     changed: list[int] = (poisoned.retitled + 1).tolist()
     return frozenset(changed)
 
 
-def _csv(items: Items) -> str:
+def _to_csv(items: Items) -> str:
     held = io.StringIO()
     writer = csv.writer(held)
     writer.writerow(("id", "title"))
@@ -61,12 +61,12 @@ def _csv(items: Items) -> str:
     return held.getvalue()
 
 
-def tally(findings: Path, poisoned: frozenset[int]) -> str:
+def format_tally(findings: Path, poisoned: frozenset[int]) -> str:
     """Return what was flagged of the titles that were changed, and of the others.
 
     Args:
         findings: What a scan wrote, as CSV.
-        poisoned: What `left_behind` returned.
+        poisoned: What `write_catalog` returned.
     """
     table = pl.read_csv(findings, columns=["row", "flagged"])
     flagged = table["flagged"].to_numpy()

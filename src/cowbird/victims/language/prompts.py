@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cowbird.data.choices import Choices
-from cowbird.data.types import Index, IntArray, Offset, ranges
-from cowbird.victims.language.examples import Tokens, quotable
+from cowbird.data.types import Int32Array, Int64Array, IntArray, concat_ranges
+from cowbird.victims.language.examples import Tokens, make_quotable
 
-Domain = Literal["movie", "artist", "game"]
-TITLE_TOKENS = 64
+ItemDomain = Literal["movie", "artist", "game"]
+MAX_TITLE_TOKENS = 64
 """Most tokens of a title that reach a prompt."""
-HISTORY, CANDIDATES = "[HistoryHere]", "[CansHere]"
-_WORDS: dict[Domain, tuple[str, str, str, str, str]] = {
+HISTORY_PLACEHOLDER, CANDIDATES_PLACEHOLDER = "[HistoryHere]", "[CansHere]"
+_DOMAIN_WORDS: dict[ItemDomain, tuple[str, str, str, str, str]] = {
     "movie": ("movie", "movie titles", "watched", "watch", "The visit history of this user is:"),
     "artist": ("artist", "artist names", "listened to", "listen to", "The listening history of this user is:"),
     "game": ("game", "game titles", "played", "play", "The gaming history of this user is:"),
@@ -39,47 +39,50 @@ _TEMPLATES = (
 )
 
 
-def templates(domain: Domain, candidates: int) -> tuple[str, ...]:
+def format_templates(domain: ItemDomain, candidates: int) -> tuple[str, ...]:
     """Return the published prompts about movies, for a kind of items; the first is the one that tests ask."""
-    noun, names, past, verb, history = _WORDS[domain]
+    noun, names, past, verb, history = _DOMAIN_WORDS[domain]
     words = {"noun": noun, "names": names, "name": names.removesuffix("s"), "past": past, "verb": verb}
     return tuple(text.format(count=candidates, history=history, **words) for text in _TEMPLATES)
 
 
-def shown(title: str) -> str:
+def format_title(title: str) -> str:
     """Return a title as it stands in a prompt: in one line, cut, and never empty."""
-    return quotable(title) or "(untitled)"
+    return make_quotable(title) or "(untitled)"
 
 
-class Book:
+class PromptBook:
     """The pieces of prompts about one catalogue.
 
     Args:
-        tokenizer: A fast tokenizer that takes control tokens as text (`victims.language.llm.load`).
+        tokenizer: A fast tokenizer that takes control tokens as text (`victims.language.llm.load_llm`).
         titles: Titles of all items, and perhaps more behind them, such as triggered ones.
         domain: What the items are.
         candidates: How many candidates a question has.
     """
 
-    def __init__(self, tokenizer: Any, titles: Sequence[str], domain: Domain, candidates: int) -> None:
-        self.tokenizer, self.titles = tokenizer, tuple(shown(title) for title in titles)
-        asked = templates(domain, candidates)
-        parts = [part.replace(CANDIDATES, HISTORY).rstrip().split(f" {HISTORY}") for part in asked]
+    def __init__(self, tokenizer: Any, titles: Sequence[str], domain: ItemDomain, candidates: int) -> None:
+        self.tokenizer, self.titles = tokenizer, tuple(format_title(title) for title in titles)
+        asked = format_templates(domain, candidates)
+        parts = [
+            part.replace(CANDIDATES_PLACEHOLDER, HISTORY_PLACEHOLDER).rstrip().split(f" {HISTORY_PLACEHOLDER}")
+            for part in asked
+        ]
         texts = [f" {title}" for title in self.titles]
         texts += [",", *(text for part in parts for text in part)]
-        rows = _behind(tokenizer, texts)
+        rows = _tokenize_behind(tokenizer, texts)
         start = [tokenizer.bos_token_id] if tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id] else []
-        rows = [row[:TITLE_TOKENS] for row in rows[: len(self.titles)]] + rows[len(self.titles) :]
+        rows = [row[:MAX_TITLE_TOKENS] for row in rows[: len(self.titles)]] + rows[len(self.titles) :]
         # The item's own token is replaced by a vector, so which it is does not matter.
         rows += [[tokenizer.eos_token_id], [tokenizer.eos_token_id], start]
-        self.flat: Index = np.fromiter((token for row in rows for token in row), dtype=np.int32)
+        self.flat: Int32Array = np.fromiter((token for row in rows for token in row), dtype=np.int32)
         self.lengths = np.array([len(row) for row in rows], dtype=np.int64)
         self.starts = np.cumsum(self.lengths) - self.lengths
         self.comma = len(self.titles)
         self.parts = self.comma + 1 + np.arange(3 * len(asked)).reshape(len(asked), 3)
         self.slot, self.end, self.begin = len(rows) - 3, len(rows) - 2, len(rows) - 1
 
-    def title(self, piece: int) -> list[int]:
+    def get_title_tokens(self, piece: int) -> list[int]:
         """Return the tokens of a title."""
         return self.flat[self.starts[piece] : self.starts[piece] + self.lengths[piece]].tolist()
 
@@ -111,9 +114,11 @@ class Book:
             [
                 np.full((count, 1), self.begin),
                 self.parts[template, :1],
-                self._listed(history, history, hybrid),
+                self._arrange_list(history, history, hybrid),
                 self.parts[template, 1:2],
-                self._listed(choices.candidates if candidates is None else candidates, choices.candidates, hybrid),
+                self._arrange_list(
+                    choices.candidates if candidates is None else candidates, choices.candidates, hybrid
+                ),
                 self.parts[template, 2:],
             ],
             axis=1,
@@ -121,14 +126,14 @@ class Book:
         items = np.full(pieces.shape, -1, dtype=np.int32)
         items[:, 3 : 2 + 3 * longest : 3] = history
         items[:, 4 + 3 * longest : 3 + 3 * (longest + width) : 3] = choices.candidates
-        prompt: Offset = np.where(pieces >= 0, self.lengths[pieces], 0).sum(axis=1)
+        prompt: Int64Array = np.where(pieces >= 0, self.lengths[pieces], 0).sum(axis=1)
         if answered:
             right = choices.target if candidates is None else candidates[np.arange(count), choices.answer]
             pieces = np.concatenate([pieces, right[:, None], np.full((count, 1), self.end)], axis=1)
             items = np.concatenate([items, np.full((count, 2), -1, dtype=np.int32)], axis=1)
         return self._flatten(pieces, items, prompt)
 
-    def _listed(self, titles: IntArray, items: IntArray, hybrid: NDArray[np.bool_]) -> IntArray:
+    def _arrange_list(self, titles: IntArray, items: IntArray, hybrid: NDArray[np.bool_]) -> IntArray:
         """Return title, item and comma for each place of a list; -1 stands for nothing."""
         there = items >= 0
         table = np.full((*titles.shape, 3), -1, dtype=np.int64)
@@ -137,18 +142,18 @@ class Book:
         table[:, :-1, 2] = np.where(there[:, 1:], self.comma, -1)
         return table.reshape(len(titles), 3 * titles.shape[1])
 
-    def _flatten(self, pieces: IntArray, items: Index, prompt: Offset) -> Tokens:
+    def _flatten(self, pieces: IntArray, items: Int32Array, prompt: Int64Array) -> Tokens:
         there = pieces >= 0
         lengths = np.where(there, self.lengths[pieces], 0)
         offsets = np.concatenate([[0], np.cumsum(lengths.sum(axis=1))])
         used = pieces[there]
-        token = self.flat[ranges(self.starts[used], self.lengths[used])]
+        token = self.flat[concat_ranges(self.starts[used], self.lengths[used])]
         slots = np.where(used == self.slot, items[there], -1)
         item = np.repeat(slots, self.lengths[used]).astype(np.int32)
         return Tokens(token, offsets, offsets[:-1] + prompt, item)
 
 
-def _behind(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+def _tokenize_behind(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     """Tokenize texts as they stand behind other text: some tokenizers put a space before whatever begins."""
     plain = {"add_special_tokens": False, "return_attention_mask": False, "split_special_tokens": True}
     before: list[int] = tokenizer("\n", **plain)["input_ids"]

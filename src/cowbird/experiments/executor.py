@@ -20,18 +20,18 @@ import torch
 
 from cowbird.data.types import Dataset
 from cowbird.errors import UserError
-from cowbird.experiments.asking import ChooserRunner, JudgeRunner
-from cowbird.experiments.cell import Cell, RankingRunner, cells
+from cowbird.experiments.asking import CandidateRunner, PointwiseRunner
+from cowbird.experiments.cell import Cell, RankingRunner, list_cells
 from cowbird.experiments.models import Progress
-from cowbird.experiments.spec import PLURAL, SINGLE, Spec, parse
-from cowbird.victims.base import Chooser, Judge
-from cowbird.victims.workplace import own_stream
+from cowbird.experiments.spec import LISTED_PARTS, SINGLE_PARTS, Spec, parse_spec
+from cowbird.victims.base import CandidateRecommender, PointwiseRecommender
+from cowbird.victims.fit_context import get_thread_stream
 
-MOST_THREADS = 16
+MAX_THREADS_PER_GPU = 16
 """Threads that can share one GPU: each has two of the 32 streams that torch knows of."""
 
 
-def nothing(what: str, done: int, total: int, remark: str) -> None:
+def ignore_progress(what: str, done: int, total: int, remark: str) -> None:
     """Report no progress."""
 
 
@@ -40,17 +40,17 @@ def run_cell(cell: Cell, data: Dataset, device: torch.device, progress: Progress
     if cell.done:
         return
     match cell.victim.options:
-        case Judge():
-            runner = JudgeRunner
-        case Chooser():
-            runner = ChooserRunner
+        case PointwiseRecommender():
+            runner = PointwiseRunner
+        case CandidateRecommender():
+            runner = CandidateRunner
         case _:
             runner = RankingRunner
     runner(cell, data, device, progress, warn).run()
 
 
 @dataclass
-class Work:
+class Executor:
     """Cells to go through, and what is heard of them on the way."""
 
     spec: Spec
@@ -61,29 +61,29 @@ class Work:
     every_gpu: bool
     """Whether cells may take the machine's GPUs in turn."""
     jobs: int
-    progress: Progress = nothing
+    progress: Progress = ignore_progress
     warnings: list[str] = field(default_factory=list[str])
     failed: list[str] = field(default_factory=list[str])
 
     def run(self) -> Iterator[Cell]:
         """Yield each cell once it is finished or has failed."""
         if self.jobs == 1 or len(self.waiting) == 1:
-            return self._in_turn()
-        return self._in_threads() if self.device.type == "cuda" else self._in_processes()
+            return self._run_serially()
+        return self._run_threads() if self.device.type == "cuda" else self._run_processes()
 
-    def _one(self, cell: Cell, device: torch.device, progress: Progress) -> Cell:
+    def _run_one(self, cell: Cell, device: torch.device, progress: Progress) -> Cell:
         """Run a cell; one that stops on the machine's account (out of memory, a GPU error) leaves the others going."""
         try:
             run_cell(cell, self.data, device, progress, self.warnings.append)
         except RuntimeError as error:
-            self.failed.append(_failure(cell, error))
+            self.failed.append(_format_failure(cell, error))
         return cell
 
-    def _in_turn(self) -> Generator[Cell]:
+    def _run_serially(self) -> Generator[Cell]:
         for cell in self.waiting:
-            yield self._one(cell, self.device, self.progress)
+            yield self._run_one(cell, self.device, self.progress)
 
-    def _in_threads(self) -> Generator[Cell]:
+    def _run_threads(self) -> Generator[Cell]:
         gpus = min(torch.cuda.device_count(), self.jobs) if self.every_gpu else 1
         devices = [torch.device("cuda", number) for number in range(gpus)] if self.every_gpu else [self.device]
         stop = threading.Event()
@@ -92,16 +92,16 @@ class Work:
             if stop.is_set():
                 raise KeyboardInterrupt
 
-        def work(device: torch.device, cell: Cell) -> Cell:
-            with torch.cuda.device(device), torch.cuda.stream(own_stream(device, "work")):
-                return self._one(cell, device, watch)
+        def run_on_gpu(device: torch.device, cell: Cell) -> Cell:
+            with torch.cuda.device(device), torch.cuda.stream(get_thread_stream(device, "work")):
+                return self._run_one(cell, device, watch)
 
         with ExitStack() as stack:
             # Each GPU has threads of its own: one that went from GPU to GPU would take streams of all of them.
-            threads = [min(-(-(self.jobs - number) // gpus), MOST_THREADS) for number in range(gpus)]
+            threads = [min(-(-(self.jobs - number) // gpus), MAX_THREADS_PER_GPU) for number in range(gpus)]
             pools = [stack.enter_context(ThreadPoolExecutor(count)) for count in threads]
             futures = [
-                pools[number % gpus].submit(work, devices[number % gpus], cell)
+                pools[number % gpus].submit(run_on_gpu, devices[number % gpus], cell)
                 for number, cell in enumerate(self.waiting)
             ]
             try:
@@ -113,12 +113,12 @@ class Work:
                     pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def _in_processes(self) -> Generator[Cell]:
+    def _run_processes(self) -> Generator[Cell]:
         threads = max(1, torch.get_num_threads() // self.jobs)
-        record, numbers = self.spec.record(), {cell: n for n, cell in enumerate(cells(self.spec, self.out))}
+        record, numbers = self.spec.to_record(), {cell: n for n, cell in enumerate(list_cells(self.spec, self.out))}
         with ProcessPoolExecutor(self.jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
             futures = {
-                pool.submit(_work, record, str(self.out), numbers[cell], str(self.device), threads): cell
+                pool.submit(_run_in_worker, record, str(self.out), numbers[cell], str(self.device), threads): cell
                 for cell in self.waiting
             }
             try:
@@ -128,7 +128,7 @@ class Work:
                     except BrokenProcessPool:
                         raise
                     except RuntimeError as error:
-                        self.failed.append(_failure(futures[future], error))
+                        self.failed.append(_format_failure(futures[future], error))
                     yield futures[future]
             except BrokenProcessPool:
                 raise UserError(
@@ -140,33 +140,33 @@ class Work:
                 raise
 
 
-def _failure(cell: Cell, error: RuntimeError) -> str:
+def _format_failure(cell: Cell, error: RuntimeError) -> str:
     return f"{cell.title} stopped: {str(error).partition(chr(10))[0].rstrip('.')}. Run again with --resume."
 
 
-def _work(record: dict[str, Any], out: str, number: int, device: str, threads: int) -> list[str]:
+def _run_in_worker(record: dict[str, Any], out: str, number: int, device: str, threads: int) -> list[str]:
     """Run one cell in a worker process."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(threads)
-    spec = parse(unresolved(record))
+    spec = parse_spec(to_tables(record))
     warnings: list[str] = []
-    cell = cells(spec, Path(out))[number]
+    cell = list_cells(spec, Path(out))[number]
     try:
-        run_cell(cell, spec.dataset.options.load(), torch.device(device), nothing, warnings.append)
+        run_cell(cell, spec.dataset.options.load(), torch.device(device), ignore_progress, warnings.append)
     except KeyboardInterrupt:
         os._exit(1)
     return warnings
 
 
-def unresolved(record: dict[str, Any]) -> dict[str, Any]:
+def to_tables(record: dict[str, Any]) -> dict[str, Any]:
     """Return a spec's record as the TOML tables it came from (plug-in options beside the name)."""
 
-    def flat(part: dict[str, Any]) -> dict[str, Any]:
+    def flatten(part: dict[str, Any]) -> dict[str, Any]:
         return {"name": part["name"], "label": part["label"], **part["options"]}
 
     table = dict(record)
-    for key in SINGLE:
-        table[key] = flat(table[key])
-    for key in PLURAL:
-        table[key] = [flat(part) for part in table[key]]
+    for key in SINGLE_PARTS:
+        table[key] = flatten(table[key])
+    for key in LISTED_PARTS:
+        table[key] = [flatten(part) for part in table[key]]
     return table

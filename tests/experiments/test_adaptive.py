@@ -7,13 +7,13 @@ import pytest
 
 from cowbird.attacks.adaptive_badrec import AdaptiveBadRec
 from cowbird.defenses.p_scanner import PScanner
-from cowbird.defenses.p_scanner.scanner import FEWEST, PoisonScanner
+from cowbird.defenses.p_scanner.scanner import MIN_TITLES_PER_FIT, PoisonScanner
 from cowbird.defenses.titles import Suspicion
 from cowbird.errors import UserError
-from cowbird.experiments import detecting, informing
+from cowbird.experiments import adaptive, detection
+from cowbird.experiments.executor import to_tables
 from cowbird.experiments.run import run
-from cowbird.experiments.spec import parse
-from cowbird.experiments.workers import unresolved
+from cowbird.experiments.spec import parse_spec
 from doubles.defenses import WORD, Learns, Sees
 from doubles.word_judge import FittedWords
 
@@ -44,7 +44,7 @@ def spec(**changes):
         "attacks": [ADAPTIVE],
         "defenses": [NONE, SEES],
     }
-    return parse(table | changes)
+    return parse_spec(table | changes)
 
 
 def lasting(out):
@@ -85,7 +85,7 @@ def test_what_evades_is_planted_and_still_works(done):
     assert value(rows, "adaptive", "none", "asr") > 0.9
     assert value(rows, "adaptive", "sees", "asr") > 0.9
     assert value(rows, "badrec", "sees", "asr") == 0
-    (found,) = [one for one in detecting.load(cell / "detections.safetensors") if one.attack == "adaptive"]
+    (found,) = [one for one in detection.load(cell / "detections.safetensors") if one.attack == "adaptive"]
     assert {(a, b) for a, b in zip(found.truth.span_start, found.truth.span_end, strict=True)} == {(0, len(text))}
     record = json.loads((cell / "cell.json").read_text())
     assert "adaptive@search" in record["seconds"]
@@ -105,7 +105,7 @@ class Cut(KeyboardInterrupt):
 
 
 @pytest.mark.parametrize(
-    ("owner", "name", "call"), [(Sees, "suspect", 4), (informing, "write_text", 1), (FittedWords, "save", 5)]
+    ("owner", "name", "call"), [(Sees, "suspect", 4), (adaptive, "write_text", 1), (FittedWords, "save", 5)]
 )
 def test_interrupted_and_resumed(done, tmp_path, monkeypatch, owner, name, call):
     real, left, given = getattr(owner, name), [call], spec(attacks=[WOW, ADAPTIVE])
@@ -122,7 +122,7 @@ def test_interrupted_and_resumed(done, tmp_path, monkeypatch, owner, name, call)
         with pytest.raises(Cut):
             run(given, tmp_path / "cut", device="cpu")
     if name != "suspect":
-        monkeypatch.setattr(AdaptiveBadRec, "informed", lambda *given: pytest.fail("searched again"))
+        monkeypatch.setattr(AdaptiveBadRec, "settle", lambda *given: pytest.fail("searched again"))
     outcome = run(given, tmp_path / "cut", device="cpu", resume=True)
     assert (outcome.errors, outcome.warnings) == ([], [])
     assert lasting(tmp_path / "cut") == lasting(done[0])
@@ -171,16 +171,16 @@ def test_what_was_found_can_t_be_given():
 
 
 def test_a_record_is_parsed_again():
-    assert parse(unresolved(json.loads(json.dumps(spec().record())))) == spec()
+    assert parse_spec(to_tables(json.loads(json.dumps(spec().to_record())))) == spec()
 
 
 # Copies
 
 
 def test_a_copy_of_most_defenses_is_themselves():
-    assert Sees().adversary(["a wow"], 7)(["a wow", "b"]).score.tolist() == [2, 0]
+    assert Sees().make_adversary_copy(["a wow"], 7)(["a wow", "b"]).score.tolist() == [2, 0]
     with pytest.raises(UserError, match="asks the platform's model"):
-        parse_defense(ASKS).adversary(["a"], 7)
+        parse_defense(ASKS).make_adversary_copy(["a"], 7)
 
 
 def parse_defense(table):
@@ -202,10 +202,10 @@ def test_a_copy_of_the_scanner_is_fitted_once(monkeypatch):
         return Fitted()
 
     monkeypatch.setattr(PoisonScanner, "fit", fit)
-    titles = [f"title {number}" for number in range(FEWEST)]
-    judge = PScanner(seed=3, device="cpu").adversary(titles, 99)
+    titles = [f"title {number}" for number in range(MIN_TITLES_PER_FIT)]
+    judge = PScanner(seed=3, device="cpu").make_adversary_copy(titles, 99)
     assert judge(["abc"]).score.tolist() == judge(["abc", ""]).score.tolist()[:1] == [1]
     assert PScanner(seed=3, device="cpu").suspect(titles).score[0] == 5
-    assert fits == [(FEWEST, 99), (FEWEST, 3)]
-    PScanner(device="cpu").adversary(titles[1:], 99)(["abc"])
+    assert fits == [(MIN_TITLES_PER_FIT, 99), (MIN_TITLES_PER_FIT, 3)]
+    PScanner(device="cpu").make_adversary_copy(titles[1:], 99)(["abc"])
     assert len(fits) == 2

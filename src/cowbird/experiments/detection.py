@@ -22,31 +22,31 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cowbird.attacks.base import Attack, Poisoned
+from cowbird.attacks.base import Attack, PoisonedData
 from cowbird.attacks.triggers import Trigger, plant
-from cowbird.data.types import Index, Items, Offset, TrainingData
+from cowbird.data.types import Int32Array, Int64Array, Items, TrainingData
 from cowbird.defenses.base import Defense
 from cowbird.defenses.titles import Suspicion, TitleDefense, Verdict
 from cowbird.errors import UserError
-from cowbird.experiments.keeping import Keeper, digest, tensors_of
-from cowbird.experiments.results import NO_K, Row, Where
+from cowbird.experiments.keeping import ColumnStore, hash_parts, to_tensors
+from cowbird.experiments.results import NO_K, Row, RowLabels
 from cowbird.metrics.auc import auc
-from cowbird.metrics.detection import Span, detection, recall_at_fpr, span_iou
+from cowbird.metrics.detection import Span, count_detections, recall_at_fpr, span_iou
 from cowbird.metrics.intervals import Interval, bootstrap_mean, wilson
 from cowbird.rng import stream
 from cowbird.victims.base import Probe
 from cowbird.victims.sequential.checkpoint import read_tensors, write_tensors
 
-DETECTIONS = "detections.safetensors"
-NOBODY = "none"
+DETECTIONS_FILE = "detections.safetensors"
+NO_ATTACK = "none"
 """The attack of what was found in the clean catalogue."""
-EVERYWHERE = "none"
+NO_SCENARIO = "none"
 """The scenario of all detections."""
-LOW_RATES = {"1pct": 0.01, "0.1pct": 0.001}
+RECALL_FPRS = {"1pct": 0.01, "0.1pct": 0.001}
 """False-positive rates at which recall is told, by how its metric ends."""
 
 
-class Inspector:
+class TitleInspector:
     """Judges catalogues, each once, and keeps what it made of them.
 
     Args:
@@ -55,12 +55,12 @@ class Inspector:
     """
 
     def __init__(self, folder: Path, warn: Callable[[str], None]) -> None:
-        self._kept = Keeper(folder, warn, "of another catalogue", "Judging again.")
+        self._kept = ColumnStore(folder, warn, "of another catalogue", "Judging again.")
         self.seconds: dict[str, float] = {}
         """How long each catalogue took."""
         self._known: dict[str, Verdict] = {}
 
-    def verdict(
+    def judge(
         self, label: str, defense: TitleDefense, titles: Sequence[str], probe: Callable[[], Probe] | None = None
     ) -> Verdict:
         """Return what a defense makes of a catalogue's titles.
@@ -72,31 +72,31 @@ class Inspector:
             probe: Makes the probe of the victim; asked if the defense asks for it and nothing is kept.
         """
         if label not in self._known:
-            origin = digest(titles)
+            origin = hash_parts(titles)
             kept = self._kept.read(label, origin)
             if kept is None:
                 asked = probe() if probe is not None and defense.asks_victim else None
                 began = time.perf_counter()
-                kept = _columns(defense.judge(titles, asked).found)
+                kept = _to_columns(defense.judge(titles, asked).found)
                 self._kept.write(label, origin, kept)
                 self.seconds[f"{label}@titles"] = round(time.perf_counter() - began, 2)
-            self._known[label] = defense.verdict(titles, Suspicion(**kept))
+            self._known[label] = defense.decide(titles, Suspicion(**kept))
         return self._known[label]
 
-    def acts(self, label: str) -> bool:
+    def has_flagged(self, label: str) -> bool:
         """Return whether a defense flagged anything in a catalogue that was judged."""
         return bool(self._known[label].flagged.any())
 
-    def cleaned(
+    def clean(
         self, label: str, defense: Defense, data: TrainingData, probe: Callable[[], Probe] | None = None
     ) -> TrainingData:
-        """Return training data as a defense cleans it; arguments as in `verdict`."""
+        """Return training data as a defense cleans it; arguments as in `judge`."""
         if isinstance(defense, TitleDefense):
-            return defense.apply(data, self.verdict(label, defense, data.items.titles, probe))
+            return defense.apply(data, self.judge(label, defense, data.items.titles, probe))
         return defense.clean(data, probe() if probe is not None and defense.asks_victim else None)
 
 
-def _columns(found: Suspicion) -> dict[str, NDArray[Any]]:
+def _to_columns(found: Suspicion) -> dict[str, NDArray[Any]]:
     return {"score": found.score, "start": found.start, "end": found.end}
 
 
@@ -109,11 +109,11 @@ class Truth:
 
     poisoned: NDArray[np.bool_]
     """Which are poisoned, shape `[titles]`."""
-    span_item: Index
+    span_item: Int32Array
     """The title of each span of a trigger, increasing, shape `[spans]`."""
-    span_start: Index
+    span_start: Int32Array
     """First character of each span, shape `[spans]`."""
-    span_end: Index
+    span_end: Int32Array
     """The character after its last one, shape `[spans]`."""
 
     @staticmethod
@@ -126,7 +126,7 @@ class Truth:
         return Truth(poisoned, *columns)
 
 
-def truth_of(attack: Attack, poisoned: Poisoned) -> Truth:
+def find_truth(attack: Attack, poisoned: PoisonedData) -> Truth:
     """Return what an attack did to the titles of the catalogue it left.
 
     Spans are those of the attack's `trigger` where planting it in the clean title gives the poisoned one. Otherwise
@@ -141,15 +141,15 @@ def truth_of(attack: Attack, poisoned: Poisoned) -> Truth:
     spans: dict[int, Sequence[Span]] = {}
     for item in changed:
         if item < len(before) and before[item] != after[item]:
-            spans[item] = _planted(before[item], after[item], trigger) or _difference(before[item], after[item])
+            spans[item] = _find_spans(before[item], after[item], trigger) or _find_difference(before[item], after[item])
     listed = {after[item] for item in changed if item >= len(before)}.difference(before)
     if listed:
-        made = {new: found for old in before for new, found in _plantings(old, trigger) if new in listed}
+        made = {new: found for old in before for new, found in _try_plantings(old, trigger) if new in listed}
         spans |= {item: made.get(after[item], ()) for item in changed if item >= len(before) and after[item] in listed}
     return Truth.of(len(after), spans)
 
 
-def _plantings(title: str, trigger: Trigger | None) -> Iterator[tuple[str, tuple[Span, ...]]]:
+def _try_plantings(title: str, trigger: Trigger | None) -> Iterator[tuple[str, tuple[Span, ...]]]:
     """Yield what a title can become when a trigger is planted in it, and the spans.
 
     Between two words it is planted as at the end of what stands before the second, so all places are tried undrawn.
@@ -165,11 +165,11 @@ def _plantings(title: str, trigger: Trigger | None) -> Iterator[tuple[str, tuple
         yield made.title + title[end:], made.spans
 
 
-def _planted(before: str, after: str, trigger: Trigger | None) -> tuple[Span, ...]:
-    return next((spans for title, spans in _plantings(before, trigger) if title == after), ())
+def _find_spans(before: str, after: str, trigger: Trigger | None) -> tuple[Span, ...]:
+    return next((spans for title, spans in _try_plantings(before, trigger) if title == after), ())
 
 
-def _difference(before: str, after: str) -> tuple[Span, ...]:
+def _find_difference(before: str, after: str) -> tuple[Span, ...]:
     """Return what of one title stands between the beginning and the end that it shares with another, as one span."""
     most = min(len(before), len(after))
     start = next((at for at in range(most) if before[at] != after[at]), most)
@@ -181,7 +181,7 @@ def _difference(before: str, after: str) -> tuple[Span, ...]:
     return ((start, end),) if start < end else ()
 
 
-def untouched(items: Items) -> Truth:
+def make_clean_truth(items: Items) -> Truth:
     """Return the truth about a catalogue that nobody poisoned."""
     return Truth.of(len(items), {})
 
@@ -190,7 +190,7 @@ def untouched(items: Items) -> Truth:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Detection:
+class DetectionRecord:
     """What one defense made of the catalogue that one attack left, and the truth."""
 
     attack: str
@@ -203,21 +203,21 @@ class Detection:
     """Which were flagged, shape `[titles]`."""
     dropped: NDArray[np.bool_]
     """Which took their items' interactions with them, shape `[titles]`."""
-    events: Offset
+    events: Int64Array
     """Interactions of each item in the clean training data, shape `[titles]`."""
     truth: Truth
     """Which are poisoned, and where."""
 
 
-COLUMNS = {
+DETECTION_COLUMNS = {
     **{"score": np.float32, "start": np.int32, "end": np.int32, "flagged": np.bool_, "dropped": np.bool_},
     **{"events": np.int64, "poisoned": np.bool_},
 }
 """Columns of a value a title, and what they hold."""
-SPANS = ("span_item", "span_start", "span_end")
+SPAN_COLUMNS = ("span_item", "span_start", "span_end")
 
 
-def record(attack: str, defense: str, verdict: Verdict, clean: TrainingData, truth: Truth) -> Detection:
+def make_record(attack: str, defense: str, verdict: Verdict, clean: TrainingData, truth: Truth) -> DetectionRecord:
     """Put what a defense made of a catalogue beside the truth.
 
     Args:
@@ -228,42 +228,45 @@ def record(attack: str, defense: str, verdict: Verdict, clean: TrainingData, tru
         truth: What the attack did.
     """
     events = np.bincount(clean.interactions.item, minlength=len(verdict.titles))
-    return Detection(attack, defense, verdict.found, verdict.flagged, verdict.dropped, events, truth)
+    return DetectionRecord(attack, defense, verdict.found, verdict.flagged, verdict.dropped, events, truth)
 
 
-def save(path: Path, records: Sequence[Detection]) -> None:
+def save(path: Path, records: Sequence[DetectionRecord]) -> None:
     """Write the detections of a cell atomically."""
     tensors: dict[str, torch.Tensor] = {}
     for number, one in enumerate(records):
-        columns = _columns(one.found) | {name: getattr(one, name) for name in ("flagged", "dropped", "events")}
-        columns |= {name: getattr(one.truth, name) for name in ("poisoned", *SPANS)}
-        tensors |= {f"{number}.{name}": tensor for name, tensor in tensors_of(columns).items()}
+        columns = _to_columns(one.found) | {name: getattr(one, name) for name in ("flagged", "dropped", "events")}
+        columns |= {name: getattr(one.truth, name) for name in ("poisoned", *SPAN_COLUMNS)}
+        tensors |= {f"{number}.{name}": tensor for name, tensor in to_tensors(columns).items()}
     labels = [[one.attack, one.defense] for one in records]
     write_tensors(path, tensors, {"cowbird": json.dumps({"kind": "detect", "records": labels})})
 
 
-def load(path: Path) -> list[Detection]:
+def load(path: Path) -> list[DetectionRecord]:
     """Read the detections of a cell.
 
     Raises:
         UserError: If the file is missing, damaged or something else.
     """
     tensors, header = read_tensors(path)
-    records: list[Detection] = []
+    records: list[DetectionRecord] = []
     try:
         told = json.loads(header["cowbird"])
         if told["kind"] != "detect":
             raise ValueError(f"it is of the kind {told['kind']!r}")
         for number, (attack, defense) in enumerate(told["records"]):
-            mine = {name: tensors[f"{number}.{name}"].numpy() for name in (*COLUMNS, *SPANS)}
-            if len({mine[name].shape for name in COLUMNS}) != 1 or len({mine[name].shape for name in SPANS}) != 1:
+            mine = {name: tensors[f"{number}.{name}"].numpy() for name in (*DETECTION_COLUMNS, *SPAN_COLUMNS)}
+            if (
+                len({mine[name].shape for name in DETECTION_COLUMNS}) != 1
+                or len({mine[name].shape for name in SPAN_COLUMNS}) != 1
+            ):
                 raise ValueError("its columns do not align")
-            if any(mine[name].dtype != kind for name, kind in COLUMNS.items()):
+            if any(mine[name].dtype != kind for name, kind in DETECTION_COLUMNS.items()):
                 raise ValueError("its columns are of other kinds")
             found = Suspicion(mine["score"], mine["start"], mine["end"])
-            truth = Truth(mine["poisoned"], *(mine[name] for name in SPANS))
+            truth = Truth(mine["poisoned"], *(mine[name] for name in SPAN_COLUMNS))
             masks = mine["flagged"], mine["dropped"], mine["events"]
-            records.append(Detection(str(attack), str(defense), found, *masks, truth))
+            records.append(DetectionRecord(str(attack), str(defense), found, *masks, truth))
     except (KeyError, ValueError, TypeError) as error:
         raise UserError(f"'{path}' does not hold the detections of a run: {error}.", "Run the cell again.") from None
     return records
@@ -273,20 +276,20 @@ def load(path: Path) -> list[Detection]:
 
 
 @dataclass
-class _Rows:
+class _RowCollector:
     """Collects rows."""
 
-    where: Where
+    where: RowLabels
     rows: list[Row] = field(default_factory=list[Row])
 
     def add(self, metric: str, found: Interval) -> None:
-        self.rows.append(self.where.row("all", metric, NO_K, found.value, found.low, found.high, found.n))
+        self.rows.append(self.where.make_row("all", metric, NO_K, found.value, found.low, found.high, found.n))
 
-    def count(self, metric: str, some: NDArray[np.bool_]) -> None:
+    def add_count(self, metric: str, some: NDArray[np.bool_]) -> None:
         self.add(metric, Interval(float(some.sum()), None, None, len(some)))
 
 
-def rows_of(where: Where, one: Detection) -> list[Row]:
+def make_rows(where: RowLabels, one: DetectionRecord) -> list[Row]:
     """Return the rows of one seed.
 
     `detection_auroc` has DeLong's interval, shares of titles have Wilson's, and `span_iou`, the mean over poisoned
@@ -294,14 +297,14 @@ def rows_of(where: Where, one: Detection) -> list[Row]:
     false-positive rate is at the threshold that the rate sets on the clean titles of the same catalogue. Counts, and
     the share of the clean events that left with clean items, have no interval: their sample is the catalogue.
     """
-    rows, truth, clean = _Rows(where), one.truth.poisoned, ~one.truth.poisoned
+    rows, truth, clean = _RowCollector(where), one.truth.poisoned, ~one.truth.poisoned
     # Only the order of scores counts; as ranks they are finite, with nothing to judge as the lowest.
     score = np.unique(one.found.score, return_inverse=True)[1].astype(np.float64)
-    told = detection(one.flagged, truth)
+    told = count_detections(one.flagged, truth)
     bad, wrong = int(truth.sum()), told.false_positives
-    if one.attack != NOBODY:
+    if one.attack != NO_ATTACK:
         rows.add("detection_auroc", auc(score, truth))
-        for name, rate in LOW_RATES.items():
+        for name, rate in RECALL_FPRS.items():
             caught = recall_at_fpr(score, truth, rate)
             found = Interval(None, None, None, bad) if caught is None else wilson(round(caught * bad), bad)
             rows.add(f"recall_at_fpr_{name}", found)
@@ -311,16 +314,16 @@ def rows_of(where: Where, one: Detection) -> list[Row]:
         rows.add("recall", wilson(told.true_positives, bad))
         rows.add("span_iou", _span_iou(where, one))
     rows.add("false_positive_rate", wilson(wrong, int(clean.sum())))
-    rows.count("flagged", one.flagged)
+    rows.add_count("flagged", one.flagged)
     lost = one.dropped[clean]
-    rows.count("lost_clean_items", lost)
+    rows.add_count("lost_clean_items", lost)
     events = int(one.events.sum())
     share = int(one.events[clean][lost].sum()) / events if events else None
     rows.add("lost_clean_events", Interval(share, None, None, events))
     return rows.rows
 
 
-def _span_iou(where: Where, one: Detection) -> Interval:
+def _span_iou(where: RowLabels, one: DetectionRecord) -> Interval:
     """Return how well spans of flagged poisoned titles are found, where the truth about them is known."""
     truth, found = one.truth, one.found
     caught = np.flatnonzero(one.flagged & truth.poisoned)

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from cowbird.errors import UserError
-from cowbird.experiments import workers
-from cowbird.experiments.cell import cells
+from cowbird.experiments import executor
+from cowbird.experiments.cell import list_cells
+from cowbird.experiments.executor import MAX_THREADS_PER_GPU, Executor, run_cell
 from cowbird.experiments.run import run
-from cowbird.experiments.spec import parse
-from cowbird.experiments.workers import MOST_THREADS, Work, run_cell
+from cowbird.experiments.spec import parse_spec
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 OUT_OF_MEMORY = "CUDA out of memory\nTried to allocate 20 GiB."
@@ -28,7 +28,7 @@ def four(table):
     table["seeds"] = [5, 2]
     del table["attacks"][1]
     del table["scenarios"][1]
-    return parse(table)
+    return parse_spec(table)
 
 
 def titles(found):
@@ -43,8 +43,8 @@ def work(four, tmp_path):
     """Return a function that makes work of all cells, or of some."""
 
     def make(jobs=1, device=CPU, every_gpu=False, skip=(), **more):
-        waiting = [cell for cell in cells(four, tmp_path) if cell.title not in skip]
-        return Work(four, tmp_path, waiting, four.dataset.options.load(), device, every_gpu, jobs, **more)
+        waiting = [cell for cell in list_cells(four, tmp_path) if cell.title not in skip]
+        return Executor(four, tmp_path, waiting, four.dataset.options.load(), device, every_gpu, jobs, **more)
 
     return make
 
@@ -62,7 +62,7 @@ def ran(monkeypatch):
         if cell.title in trouble:
             raise trouble[cell.title]
 
-    monkeypatch.setattr(workers, "run_cell", run_cell)
+    monkeypatch.setattr(executor, "run_cell", run_cell)
     run_cell.calls, run_cell.trouble = calls, trouble
     return run_cell
 
@@ -70,7 +70,7 @@ def ran(monkeypatch):
 # One after another
 
 
-def test_in_turn(work, ran):
+def test_run_serially(work, ran):
     told = []
     made = work(progress=lambda *what: told.append(what))
     going = made.run()
@@ -86,17 +86,17 @@ def test_in_turn(work, ran):
 @pytest.mark.parametrize(
     ("jobs", "device", "skip", "way"),
     [
-        (1, CPU, (), "_in_turn"),
-        (1, CUDA, (), "_in_turn"),
-        (4, CPU, ALL[1:], "_in_turn"),
-        (4, CUDA, ALL[:3], "_in_turn"),
-        (2, CPU, ALL[:2], "_in_processes"),
-        (2, CUDA, ALL[:2], "_in_threads"),
+        (1, CPU, (), "_run_serially"),
+        (1, CUDA, (), "_run_serially"),
+        (4, CPU, ALL[1:], "_run_serially"),
+        (4, CUDA, ALL[:3], "_run_serially"),
+        (2, CPU, ALL[:2], "_run_processes"),
+        (2, CUDA, ALL[:2], "_run_threads"),
     ],
 )
 def test_which_way(work, monkeypatch, jobs, device, skip, way):
-    for name in ("_in_turn", "_in_processes", "_in_threads"):
-        monkeypatch.setattr(Work, name, lambda self, name=name: iter([name]))
+    for name in ("_run_serially", "_run_processes", "_run_threads"):
+        monkeypatch.setattr(Executor, name, lambda self, name=name: iter([name]))
     assert list(work(jobs, device, skip=skip).run()) == [way]
 
 
@@ -129,7 +129,7 @@ def test_a_failure_is_reported_and_mended_by_resuming(four, tmp_path, monkeypatc
 
     told = []
     with monkeypatch.context() as patched:
-        patched.setattr(workers, "run_cell", failing)
+        patched.setattr(executor, "run_cell", failing)
         outcome = run(four, tmp_path / "cut", device="cpu", cell_done=lambda *now: told.append(now))
     assert (outcome.done, outcome.total) == (2, 4)
     assert [error.partition(" stopped")[0] for error in outcome.errors] == ALL[1:3]
@@ -150,11 +150,11 @@ def two_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "device", nullcontext)
     monkeypatch.setattr(torch.cuda, "stream", nullcontext)
-    monkeypatch.setattr(workers, "own_stream", lambda device, purpose: streams.append(str(device)))
+    monkeypatch.setattr(executor, "get_thread_stream", lambda device, purpose: streams.append(str(device)))
     return streams
 
 
-def test_threads_take_the_gpus_in_turn(work, ran, two_gpus):
+def test_threads_take_the_gpus_run_serially(work, ran, two_gpus):
     ran.trouble[ALL[2]] = RuntimeError(OUT_OF_MEMORY)
     made = work(3, CUDA, every_gpu=True)
     assert sorted(titles(made.run())) == sorted(ALL)
@@ -169,11 +169,13 @@ def test_one_gpu_is_one_gpu(work, ran, two_gpus):
     assert {device for _, device in ran.calls} == {"cuda:1"}
 
 
-@pytest.mark.parametrize(("jobs", "every_gpu", "most"), [(3, False, 3), (99, False, MOST_THREADS), (99, True, 32)])
+@pytest.mark.parametrize(
+    ("jobs", "every_gpu", "most"), [(3, False, 3), (99, False, MAX_THREADS_PER_GPU), (99, True, 32)]
+)
 def test_most_threads(work, ran, two_gpus, monkeypatch, jobs, every_gpu, most):
     """No more threads than the GPUs have streams for."""
-    asked, real = [], workers.ThreadPoolExecutor
-    monkeypatch.setattr(workers, "ThreadPoolExecutor", lambda threads: asked.append(threads) or real(threads))
+    asked, real = [], executor.ThreadPoolExecutor
+    monkeypatch.setattr(executor, "ThreadPoolExecutor", lambda threads: asked.append(threads) or real(threads))
     list(work(jobs, torch.device("cuda", 0), every_gpu).run())
     assert sum(asked) == most
 
@@ -197,7 +199,7 @@ def test_threads_stop_together(work, two_gpus, monkeypatch, how):
             ended.append(cell.title)
             raise
 
-    monkeypatch.setattr(workers, "run_cell", long)
+    monkeypatch.setattr(executor, "run_cell", long)
     made = work(2, CUDA, skip=ALL[2:])
     going = made.run()
     if how == "in a cell":
@@ -245,7 +247,7 @@ class Inline:
 
 @pytest.fixture
 def inline(monkeypatch):
-    monkeypatch.setattr(workers, "ProcessPoolExecutor", Inline)
+    monkeypatch.setattr(executor, "ProcessPoolExecutor", Inline)
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
@@ -257,10 +259,10 @@ def test_processes_make_the_same_cells(four, tmp_path, contents, inline):
     outcome = run(four, tmp_path / "two", device="cpu", jobs=2)
     assert (outcome.done, outcome.errors) == (4, [])
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
-    kept = cells(four, tmp_path / "two")[1].folder / "cell.json"
+    kept = list_cells(four, tmp_path / "two")[1].folder / "cell.json"
     kept.write_text(kept.read_text().replace('"errors": []', '"errors": ["kept"]'))
     for number in (0, 2, 3):
-        (cells(four, tmp_path / "two")[number].folder / "cell.json").unlink()
+        (list_cells(four, tmp_path / "two")[number].folder / "cell.json").unlink()
     again = run(four, tmp_path / "two", device="cpu", jobs=2, resume=True)
     assert (again.done, again.errors) == (4, ["kept"])
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
@@ -290,9 +292,9 @@ def test_two_cells_share_a_gpu_and_change_no_byte(table, tmp_path):
     table["seeds"] = [0]
     table["attacks"][1] = {"name": "prompt_enhanced", "targets": {"count": 3}, "prompt_epochs": 3, "epochs": 3}
     table["scenarios"].append({"name": "prompt-tune", "epochs": 3})
-    spec, found = parse(table), []
+    spec, found = parse_spec(table), []
     for jobs in (1, 2):
         outcome = run(spec, tmp_path / str(jobs), device="cuda:0", jobs=jobs)
         assert (outcome.done, outcome.errors) == (2, [])
-        found.append([(c.folder / "evidence.safetensors").read_bytes() for c in cells(spec, tmp_path / str(jobs))])
+        found.append([(c.folder / "evidence.safetensors").read_bytes() for c in list_cells(spec, tmp_path / str(jobs))])
     assert found[0] == found[1]

@@ -11,7 +11,7 @@ from cowbird import plugins
 from cowbird.cli.terminal import out_console
 
 
-class Listed(StrEnum):
+class PluginGroup(StrEnum):
     """What `cowbird list` can list."""
 
     attacks = "attacks"
@@ -20,12 +20,12 @@ class Listed(StrEnum):
     datasets = "datasets"
 
 
-def list_(kind: Annotated[Listed, typer.Argument(help="What to list.")]) -> None:
+def list_(kind: Annotated[PluginGroup, typer.Argument(help="What to list.")]) -> None:
     """List attacks, defenses, victims or datasets, a line each."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column()
     singular = kind.value.removesuffix("s")
-    for name in plugins.names(singular):
-        table.add_row(Text(name, style="bold"), Text(plugins.summary(plugins.find(singular, name))))
+    for name in plugins.list_plugins(singular):
+        table.add_row(Text(name, style="bold"), Text(plugins.summarize_plugin(plugins.find_plugin(singular, name))))
     out_console.print(table)

@@ -4,19 +4,19 @@ import numpy as np
 import pytest
 
 from cowbird.attacks.badrec import BadRec
-from cowbird.attacks.base import Attack, Poisoned
+from cowbird.attacks.base import Attack, PoisonedData
 from cowbird.attacks.triggers import TRIGGERS, Trigger, plant
 from cowbird.data.types import Interactions, Items, TrainingData, Users
 from cowbird.defenses.titles import Suspicion
 from cowbird.errors import UserError
-from cowbird.experiments import detecting
-from cowbird.experiments.detecting import Detection, Inspector, Truth, rows_of, truth_of
-from cowbird.experiments.results import NO_K, Where
+from cowbird.experiments import detection
+from cowbird.experiments.detection import DetectionRecord, TitleInspector, Truth, find_truth, make_rows
+from cowbird.experiments.results import NO_K, RowLabels
 from cowbird.metrics.auc import auc
 from cowbird.metrics.intervals import wilson
 from doubles.defenses import Asks, Sees
 
-WHERE = Where(experiment="e", dataset="d", victim="v", attack="a", defense="x", scenario="none", seed=4)
+WHERE = RowLabels(experiment="e", dataset="d", victim="v", attack="a", defense="x", scenario="none", seed=4)
 TITLES = (
     "Quiet Harbor at Night (1999)",
     "Heat",
@@ -43,10 +43,10 @@ def poisoned(before, after, changed):
     def data(titles):
         items = Items.from_lists((f"i{n}" for n in range(len(titles))), titles)
         events = Interactions.from_lists([range(len(before))])
-        return TrainingData.clean(events, Users(("u",)), items)
+        return TrainingData.from_interactions(events, Users(("u",)), items)
 
     changed = np.array(changed, dtype=np.int32)
-    return Poisoned(data(before), data(after), changed, np.empty(0, dtype=np.int64), 0, changed)
+    return PoisonedData(data(before), data(after), changed, np.empty(0, dtype=np.int64), 0, changed)
 
 
 def spans_of(truth):
@@ -69,7 +69,7 @@ def test_spans_are_those_that_were_planted(kind, position):
     rng = np.random.default_rng(3)
     planted = [plant(title, trigger, rng) for title in TITLES]
     made = poisoned(TITLES, [one.title for one in planted], range(len(TITLES)))
-    found = spans_of(truth_of(BadRec(trigger=trigger), made))
+    found = spans_of(find_truth(BadRec(trigger=trigger), made))
     assert found == {nth: list(one.spans) for nth, one in enumerate(planted) if one.spans}
 
 
@@ -82,7 +82,7 @@ def test_new_listings_that_carry_the_trigger_are_poisoned(kind, position):
     planted = [plant(TITLES[nth], trigger, rng) for nth in chosen]
     whole = [*TITLES, *(one.title for one in planted)]
     made = poisoned(TITLES, whole, range(len(TITLES), len(whole)))
-    found = spans_of(truth_of(BadRec(trigger=trigger, listing="new"), made))
+    found = spans_of(find_truth(BadRec(trigger=trigger, listing="new"), made))
     assert found == {len(TITLES) + nth: list(one.spans) for nth, one in enumerate(planted) if one.spans}
 
 
@@ -90,7 +90,7 @@ def test_without_a_trigger_the_titles_differences_tell():
     before = ("Red Harbor", "Red Harbor", "Heat", "aa", "Gone", "Same", "x y")
     after = ("Red big Harbor", "Blue Harbor", "Heat\u200b", "aaa", "Go", "Same", "x  y", "New one", "Heat")
     made = poisoned(before, after, [0, 1, 2, 3, 4, 6, 7, 8])
-    assert spans_of(truth_of(Bare(), made)) == {
+    assert spans_of(find_truth(Bare(), made)) == {
         0: [(4, 7)],
         1: [(0, 4)],
         2: [(4, 5)],
@@ -100,7 +100,7 @@ def test_without_a_trigger_the_titles_differences_tell():
         7: [],
     }
     category = BadRec(trigger=Trigger(kind="char_5v", field="category"))
-    assert not truth_of(category, poisoned(before, before, [0, 1])).poisoned.any()
+    assert not find_truth(category, poisoned(before, before, [0, 1])).poisoned.any()
 
 
 # The rows
@@ -120,12 +120,12 @@ def by_hand(**changes):
         "truth": Truth.of(10, {0: [(4, 6)], 1: [(1, 2), (8, 11)], 2: [(0, 1)]}),
     }
     fields["flagged"][2] = False
-    return Detection(**(fields | changes))
+    return DetectionRecord(**(fields | changes))
 
 
 def values(one, where=WHERE):
     """Return rows by metric."""
-    rows = rows_of(where, one)
+    rows = make_rows(where, one)
     assert {(row.group, row.k, row.seed, row.scenario) for row in rows} == {("all", NO_K, 4, "none")}
     return {row.metric: row for row in rows}
 
@@ -179,20 +179,20 @@ def test_spans_that_are_not_named_are_not_measured_and_those_not_found_are_misse
 
 def test_evidence_survives_and_damage_is_told(tmp_path):
     path = tmp_path / "detections.safetensors"
-    detecting.save(path, [by_hand(), by_hand(attack="none", truth=Truth.of(10, {}))])
-    found = detecting.load(path)
+    detection.save(path, [by_hand(), by_hand(attack="none", truth=Truth.of(10, {}))])
+    found = detection.load(path)
     assert [(one.attack, one.defense) for one in found] == [("a", "x"), ("none", "x")]
-    assert rows_of(WHERE, found[0]) == rows_of(WHERE, by_hand())
+    assert make_rows(WHERE, found[0]) == make_rows(WHERE, by_hand())
     before = path.read_bytes()
-    detecting.save(path, found)
+    detection.save(path, found)
     assert path.read_bytes() == before
     path.write_bytes(before[:-3])
     with pytest.raises(UserError):
-        detecting.load(path)
+        detection.load(path)
     for wrong in ({"events": np.arange(9)}, {"flagged": np.arange(10)}, {"dropped": np.zeros((10, 1), dtype=bool)}):
-        detecting.save(path, [by_hand(**wrong)])
+        detection.save(path, [by_hand(**wrong)])
         with pytest.raises(UserError, match="does not hold the detections"):
-            detecting.load(path)
+            detection.load(path)
 
 
 @pytest.fixture
@@ -205,17 +205,17 @@ def judged(monkeypatch):
 
 def test_a_catalogue_is_judged_once(tmp_path, judged):
     titles, told = ("wow \ud800", "Mirror", ""), []
-    first = Inspector(tmp_path, told.append).verdict("a+sees", Sees(), titles)
+    first = TitleInspector(tmp_path, told.append).judge("a+sees", Sees(), titles)
     assert first.flagged.tolist() == [True, True, False]
-    second = Inspector(tmp_path, told.append)
+    second = TitleInspector(tmp_path, told.append)
     for _ in range(2):
-        again = second.verdict("a+sees", Sees(), titles)
+        again = second.judge("a+sees", Sees(), titles)
         np.testing.assert_array_equal(again.found.score, first.found.score)
         np.testing.assert_array_equal(again.found.start, [0, -1, -1])
     assert (judged, told) == ([3], [])
-    Inspector(tmp_path, told.append).verdict("b+sees", Sees(), titles)
+    TitleInspector(tmp_path, told.append).judge("b+sees", Sees(), titles)
     assert judged == [3, 3]
-    Inspector(tmp_path, told.append).verdict("a+sees", Sees(), ("wow", "Mirror", ""))
+    TitleInspector(tmp_path, told.append).judge("a+sees", Sees(), ("wow", "Mirror", ""))
     assert judged == [3, 3, 3]
     assert len(told) == 1
 
@@ -223,11 +223,11 @@ def test_a_catalogue_is_judged_once(tmp_path, judged):
 @pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: data[:-1] + b"x", lambda data: b""])
 def test_damage_is_judged_again(tmp_path, judged, damage):
     told, titles = [], ("wow", "Mirror")
-    Inspector(tmp_path, told.append).verdict("a+sees", Sees(), titles)
+    TitleInspector(tmp_path, told.append).judge("a+sees", Sees(), titles)
     path = tmp_path / "a+sees.safetensors"
     whole = path.read_bytes()
     path.write_bytes(damage(whole))
-    found = Inspector(tmp_path, told.append).verdict("a+sees", Sees(), titles)
+    found = TitleInspector(tmp_path, told.append).judge("a+sees", Sees(), titles)
     assert found.flagged.all()
     assert path.read_bytes() == whole
     assert len(told) == 1
@@ -246,7 +246,7 @@ def test_a_probe_is_made_only_to_judge(tmp_path, judged):
         return Known()
 
     for _ in range(2):
-        inspector = Inspector(tmp_path, pytest.fail)
-        assert inspector.verdict("a+asks", Asks(), ("wow", "no"), probe).flagged.tolist() == [True, False]
-        inspector.verdict("a+sees", Sees(), ("wow", "no"), probe)
+        inspector = TitleInspector(tmp_path, pytest.fail)
+        assert inspector.judge("a+asks", Asks(), ("wow", "no"), probe).flagged.tolist() == [True, False]
+        inspector.judge("a+sees", Sees(), ("wow", "no"), probe)
     assert made == [1]

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from cowbird.cli.terminal import Device, bars, out_console
+from cowbird.cli.terminal import DeviceOption, make_progress, out_console
 from cowbird.errors import UserError
 
 
@@ -22,32 +22,32 @@ def stealth(
     titles: Annotated[int | None, typer.Option(min=1, help="Titles drawn; all by default.")] = None,
     layers: Annotated[int | None, typer.Option(min=1, help="Layers of the model kept; all by default.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Draws titles, places and resamples.")] = 0,
-    device: Device = "auto",
+    device: DeviceOption = "auto",
 ) -> None:
     """Measure how visible triggers are in titles: perplexity, edits, hidden characters, similarity."""
-    from cowbird.experiments.stealth import catalogue, shipped, stealth_table, to_csv  # noqa: PLC0415
-    from cowbird.files import replacing  # noqa: PLC0415
-    from cowbird.report.stealth import stealth_summary  # noqa: PLC0415
-    from cowbird.report.table import plain  # noqa: PLC0415
+    from cowbird.experiments.stealth import find_shipped_triggers, load_catalog, measure_stealth, table_to_csv  # noqa: PLC0415
+    from cowbird.files import replace_atomically  # noqa: PLC0415
+    from cowbird.report.stealth import make_stealth_table  # noqa: PLC0415
+    from cowbird.report.table import sanitize_text  # noqa: PLC0415
+    from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
     from cowbird.victims.language.llm import Llm  # noqa: PLC0415
-    from cowbird.victims.workplace import pick_device  # noqa: PLC0415
 
     if out.is_dir():
         raise UserError(f"'{out}' is a folder.", "Name a file, such as stealth.csv.")
-    triggers, place, items = shipped(trigger), pick_device(device), catalogue(dataset)
+    triggers, place, items = find_shipped_triggers(trigger), pick_device(device), load_catalog(dataset)
     model = Llm(name=llm, layers=layers)
     # The file is opened first: nobody should wait for a table that can't be written.
-    with bars(left=True) as shown, replacing(out) as partial:
+    with make_progress(left=True) as shown, replace_atomically(out) as partial:
         task = shown.add_task("titles as they are", total=len(triggers) + 1)
-        rows = stealth_table(
+        rows = measure_stealth(
             model, items, triggers, seed, place, titles,
             lambda done, total, remark: shown.update(task, description=remark, completed=done, total=total),
         )  # fmt: skip
-        partial.write_text(to_csv(rows), encoding="utf-8")
-    out_console.print(stealth_summary(rows))
+        partial.write_text(table_to_csv(rows), encoding="utf-8")
+    out_console.print(make_stealth_table(rows))
     notes = (
         "Medians over the titles that a trigger changes. Perplexity: by what factor it grew, a mean over tokens; bits: "
         "surprise added, a sum; hidden: share of titles that gained a control or format character."
     )
     out_console.print(Text(notes, style="dim"))
-    out_console.print(Text("Table: ") + plain(str(out), 300))
+    out_console.print(Text("Table: ") + sanitize_text(str(out), 300))

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from cowbird.cli.terminal import Device, bars, err_console, out_console
+from cowbird.cli.terminal import DeviceOption, err_console, make_progress, out_console
 from cowbird.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
     from cowbird.experiments.spec import Spec
 
-Out = Annotated[Path, typer.Option("--out", help="Folder of the run; new or empty unless --resume is given.")]
-Jobs = Annotated[
+OutOption = Annotated[Path, typer.Option("--out", help="Folder of the run; new or empty unless --resume is given.")]
+JobsOption = Annotated[
     int,
     typer.Option(
         min=1, help="Cells (victim and seed) run at once: in processes on a CPU, in threads that share the GPUs."
@@ -24,10 +24,10 @@ Jobs = Annotated[
 
 def run(
     spec: Annotated[Path, typer.Argument(help="The experiment, a TOML file.")],
-    out: Out,
+    out: OutOption,
     seeds: Annotated[str | None, typer.Option(help="Seeds instead of the spec's, such as 0,1,2.")] = None,
-    device: Device = "auto",
-    jobs: Jobs = 1,
+    device: DeviceOption = "auto",
+    jobs: JobsOption = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     profile: Annotated[str, typer.Option(help="A profile of the spec, such as another dataset.")] = "",
     quick: Annotated[bool, typer.Option("--quick", help="The same as --profile quick.")] = False,
@@ -37,18 +37,18 @@ def run(
         raise UserError("--quick is itself a profile.", f"Leave out --quick or --profile {profile}.")
     profile = "quick" if quick else profile
     chosen = ["--profile", profile] if profile else []
-    again = ["cowbird", "run", str(spec), "--out", str(out), *chosen, *as_typed(seeds, device, jobs), "--resume"]
+    again = ["cowbird", "run", str(spec), "--out", str(out), *chosen, *format_options(seeds, device, jobs), "--resume"]
     run_and_show(read_spec(spec, seeds, profile), out, device, jobs, resume, shlex.join(again))
 
 
-def as_typed(seeds: str | None, device: str, jobs: int) -> list[str]:
+def format_options(seeds: str | None, device: str, jobs: int) -> list[str]:
     """Return the options that were given, as they are typed."""
     given = [] if seeds is None else ["--seeds", seeds]
     given += [] if device == "auto" else ["--device", device]
     return given + ([] if jobs == 1 else ["--jobs", str(jobs)])
 
 
-def _seeds(text: str | None) -> tuple[int, ...] | None:
+def _parse_seeds(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     try:
@@ -60,20 +60,20 @@ def _seeds(text: str | None) -> tuple[int, ...] | None:
 def read_spec(path: Path, seeds: str | None, profile: str = "") -> "Spec":
     """Read a spec as the options of the command line say."""
     # Imported here so that `cowbird --help` does not wait for torch.
-    from cowbird.experiments.spec import read  # noqa: PLC0415
+    from cowbird.experiments.spec import load_spec  # noqa: PLC0415
 
-    return read(path, _seeds(seeds), profile)
+    return load_spec(path, _parse_seeds(seeds), profile)
 
 
 def run_and_show(spec: "Spec", out: Path, device: str, jobs: int, resume: bool, again: str) -> None:
     """Run an experiment, show how it goes and what came of it; `again` is the command that goes on."""
     from cowbird.experiments.run import run as run_experiment  # noqa: PLC0415
-    from cowbird.report.table import plain, plantings, summary  # noqa: PLC0415
+    from cowbird.report.table import make_planting_table, sanitize_text, summarize_run  # noqa: PLC0415
 
-    title = plain(f"{spec.name}: {spec.description}" if spec.description else spec.name, 300)
+    title = sanitize_text(f"{spec.name}: {spec.description}" if spec.description else spec.name, 300)
     title.stylize("bold")
     out_console.print(title)
-    with bars(left=True, remark=True) as shown:
+    with make_progress(left=True, remark=True) as shown:
         whole = shown.add_task("cells (victim × seed)", total=None, remark="")
         fit = shown.add_task("starting", total=None, remark="")
         try:
@@ -94,14 +94,14 @@ def run_and_show(spec: "Spec", out: Path, device: str, jobs: int, resume: bool, 
             raise typer.Exit(ExitCode.INCOMPLETE) from None
         shown.remove_task(fit)
     for skip in outcome.dataset.skips if outcome.dataset else ():
-        err_console.print(Text("skipped  ", style="yellow") + plain(str(skip), 160))
+        err_console.print(Text("skipped  ", style="yellow") + sanitize_text(str(skip), 160))
     for warning in outcome.warnings:
-        err_console.print(Text("warning  ", style="yellow") + plain(warning, 300))
+        err_console.print(Text("warning  ", style="yellow") + sanitize_text(warning, 300))
     for error in outcome.errors:
-        err_console.print(Text("error    ", style="red") + plain(error, 300))
+        err_console.print(Text("error    ", style="red") + sanitize_text(error, 300))
     if outcome.planted:
-        out_console.print(plantings(outcome.planted))
-    out_console.print(summary(outcome.rows, 10 if 10 in spec.ks else spec.ks[0]))
+        out_console.print(make_planting_table(outcome.planted))
+    out_console.print(summarize_run(outcome.rows, 10 if 10 in spec.ks else spec.ks[0]))
     out_console.print(Text(f"Results: {out / 'results.jsonl'} ({len(outcome.rows)} rows)"))
     if outcome.errors or outcome.done < outcome.total:
         raise typer.Exit(ExitCode.INCOMPLETE)

@@ -21,30 +21,30 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from cowbird.data.types import Offset, Real, ranges
+from cowbird.data.types import Float32Array, Int64Array, concat_ranges
 from cowbird.errors import UserError
 from cowbird.metrics.stealth import edit_distance, embedding_similarity, perplexity_change
+from cowbird.victims.fit_context import ProgressCallback, report_nothing
 from cowbird.victims.language.attention import plug_in
-from cowbird.victims.language.examples import Example, Tokens, quotable, tokenize
-from cowbird.victims.language.llm import Loaded
-from cowbird.victims.language.packing import hidden_states, pack, split
-from cowbird.victims.workplace import Report, silent
+from cowbird.victims.language.examples import Example, Tokens, make_quotable, tokenize
+from cowbird.victims.language.llm import LoadedModel
+from cowbird.victims.language.packing import compute_hidden_states, pack, split_runs
 
-CAPACITY = 4096
+TITLE_ROW_TOKENS = 4096
 """Most tokens in a packed row of titles."""
-LOGITS = 1024
+LOSS_CHUNK_TOKENS = 1024
 """Tokens whose logits are held at once: with 50,000 words, 200 MB."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Reading:
+class TitleStatistics:
     """What a language model makes of some titles. What was not measured is NaN: titles of which nothing is left."""
 
-    loss: Real
+    loss: Float32Array
     """Mean of -log p(token | tokens before it) over each title's tokens, in nats; shape `[titles]`, float32."""
-    tokens: Offset
+    tokens: Int64Array
     """Tokens of each title, begin-of-text not counted; shape `[titles]`, int64."""
-    embedding: Real
+    embedding: Float32Array
     """Mean of the last hidden states over each title's tokens, of length 1; shape `[titles, hidden]`, float32."""
 
     @property
@@ -84,7 +84,12 @@ class TitleStealth(NamedTuple):
     """Edit distance of the raw titles, in characters."""
 
 
-def read_titles(loaded: Loaded, titles: Sequence[str], capacity: int = CAPACITY, report: Report = silent) -> Reading:
+def read_titles(
+    loaded: LoadedModel,
+    titles: Sequence[str],
+    capacity: int = TITLE_ROW_TOKENS,
+    report: ProgressCallback = report_nothing,
+) -> TitleStatistics:
     """Measure titles with a language model.
 
     Args:
@@ -102,50 +107,52 @@ def read_titles(loaded: Loaded, titles: Sequence[str], capacity: int = CAPACITY,
     causal = plug_in(loaded.model)
     head = causal.get_output_embeddings().weight
     _refuse_odd_heads(causal.config)
-    tokens = _tokens(loaded.tokenizer, titles, getattr(causal.config, "max_position_embeddings", None))
+    tokens = _tokenize_titles(loaded.tokenizer, titles, getattr(causal.config, "max_position_embeddings", None))
     read = tokens.offsets[1:] - tokens.answer
     loss = np.full(len(tokens), np.nan, dtype=np.float32)
     embedding = np.full((len(tokens), head.shape[1]), np.nan, dtype=np.float32)
     # Rows of equal lengths lie together, which makes products on a CPU alike.
     order = np.argsort(tokens.lengths, kind="stable")
     order, done = order[read[order] > 0], len(tokens) - int((read > 0).sum())
-    with torch.no_grad(), _evaluated(loaded.model):
-        for part in split(tokens.lengths, order, capacity):
+    with torch.no_grad(), _disable_dropout(loaded.model):
+        for part in split_runs(tokens.lengths, order, capacity):
             row = pack(tokens, part, head.device)
-            states = hidden_states(causal, row, torch.arange(row.token.shape[1], device=head.device))
+            states = compute_hidden_states(causal, row, torch.arange(row.token.shape[1], device=head.device))
             lengths = torch.from_numpy(read[part]).to(head.device)
             many = int(read[part].sum())  # behind them a pack may hold padding
             predict, label = row.predict[:many], row.label[:many]
-            loss[part] = _means(_losses(causal, states, predict, label)[:, None], lengths)[:, 0].cpu().numpy()
-            means = _means(states[predict + 1], lengths)
+            loss[part] = (
+                _average_runs(_compute_losses(causal, states, predict, label)[:, None], lengths)[:, 0].cpu().numpy()
+            )
+            means = _average_runs(states[predict + 1], lengths)
             embedding[part] = F.normalize(means, dim=1).cpu().numpy()
             done += len(part)
             report(done, len(tokens), "titles")
-    return Reading(loss, read, embedding)
+    return TitleStatistics(loss, read, embedding)
 
 
-def _tokens(tokenizer: Any, titles: Sequence[str], longest: int | None) -> Tokens:
+def _tokenize_titles(tokenizer: Any, titles: Sequence[str], longest: int | None) -> Tokens:
     """Return titles as the answers to a begin-of-text token, each with at most `longest` tokens in all."""
-    tokens = tokenize(tokenizer, [Example("", quotable(title)) for title in titles], end=False)
+    tokens = tokenize(tokenizer, [Example("", make_quotable(title)) for title in titles], end=False)
     if longest is None or not len(tokens) or tokens.lengths.max() <= longest:
         return tokens
     kept = np.minimum(tokens.lengths, longest)
     offsets = np.concatenate([[0], np.cumsum(kept)])
     first = tokens.answer - tokens.offsets[:-1]
-    return Tokens(tokens.token[ranges(tokens.offsets[:-1], kept)], offsets, offsets[:-1] + first)
+    return Tokens(tokens.token[concat_ranges(tokens.offsets[:-1], kept)], offsets, offsets[:-1] + first)
 
 
-def _losses(causal: Any, states: Tensor, predict: Tensor, label: Tensor) -> Tensor:
-    """Return -log p of each label, shape `[predicted]`, with the logits of `LOGITS` tokens at a time."""
+def _compute_losses(causal: Any, states: Tensor, predict: Tensor, label: Tensor) -> Tensor:
+    """Return -log p of each label, shape `[predicted]`, with the logits of `LOSS_CHUNK_TOKENS` tokens at a time."""
     head = causal.get_output_embeddings()
     found: list[Tensor] = []
-    for start in range(0, len(label), LOGITS):
-        logits = head(states[predict[start : start + LOGITS]]).float()
-        found.append(F.cross_entropy(logits, label[start : start + LOGITS], reduction="none"))
+    for start in range(0, len(label), LOSS_CHUNK_TOKENS):
+        logits = head(states[predict[start : start + LOSS_CHUNK_TOKENS]]).float()
+        found.append(F.cross_entropy(logits, label[start : start + LOSS_CHUNK_TOKENS], reduction="none"))
     return torch.cat(found)
 
 
-def _means(rows: Tensor, lengths: Tensor) -> Tensor:
+def _average_runs(rows: Tensor, lengths: Tensor) -> Tensor:
     """Return the mean of each run of rows, shape `[runs, width]`; each run alone, so no sum is large."""
     return torch.segment_reduce(rows.float(), "mean", lengths=lengths, axis=0)
 
@@ -161,7 +168,7 @@ def _refuse_odd_heads(config: Any) -> None:
 
 
 @contextmanager
-def _evaluated(model: Any) -> Generator[None]:
+def _disable_dropout(model: Any) -> Generator[None]:
     """Turn dropout off for a while."""
     before = model.training
     model.eval()
@@ -171,8 +178,8 @@ def _evaluated(model: Any) -> Generator[None]:
         model.train(before)
 
 
-def titles_stealth(
-    loaded: Loaded, clean_titles: Sequence[str], poisoned_titles: Sequence[str], capacity: int = CAPACITY
+def measure_title_stealth(
+    loaded: LoadedModel, clean_titles: Sequence[str], poisoned_titles: Sequence[str], capacity: int = TITLE_ROW_TOKENS
 ) -> list[TitleStealth]:
     """Measure how visible the changes of some titles are.
 
@@ -189,13 +196,13 @@ def titles_stealth(
         UserError: If the two differ in length, or the model does not suit; see `read_titles`.
     """
     before, after = (read_titles(loaded, titles, capacity) for titles in (clean_titles, poisoned_titles))
-    return compared(clean_titles, poisoned_titles, before, after)
+    return compare_titles(clean_titles, poisoned_titles, before, after)
 
 
-def compared(
-    clean_titles: Sequence[str], poisoned_titles: Sequence[str], before: Reading, after: Reading
+def compare_titles(
+    clean_titles: Sequence[str], poisoned_titles: Sequence[str], before: TitleStatistics, after: TitleStatistics
 ) -> list[TitleStealth]:
-    """Compare what was read of titles before and after their change; see `titles_stealth`."""
+    """Compare what was read of titles before and after their change; see `measure_title_stealth`."""
     if len(clean_titles) != len(poisoned_titles):
         raise UserError(
             f"There are {len(clean_titles)} clean and {len(poisoned_titles)} poisoned titles.",
@@ -211,23 +218,28 @@ def compared(
         columns[4, both] = embedding_similarity(before.embedding[both], after.embedding[both])
     rows: list[list[float]] = columns.T.tolist()
     return [
-        TitleStealth(clean, poisoned, *_known(*row), edits=edit_distance(clean, poisoned))
+        TitleStealth(clean, poisoned, *_replace_nans(*row), edits=edit_distance(clean, poisoned))
         for clean, poisoned, row in zip(clean_titles, poisoned_titles, rows, strict=True)
     ]
 
 
-Number = float | None
+OptionalFloat = float | None
 
 
-def _known(a: float, b: float, c: float, d: float, e: float) -> tuple[Number, Number, Number, Number, Number]:
+def _replace_nans(
+    a: float, b: float, c: float, d: float, e: float
+) -> tuple[OptionalFloat, OptionalFloat, OptionalFloat, OptionalFloat, OptionalFloat]:
     """Return numbers, with `None` for those that are NaN."""
     one, two, three, four, five = (None if math.isnan(number) else number for number in (a, b, c, d, e))
     return one, two, three, four, five
 
 
-def token_losses(
-    loaded: Loaded, titles: Sequence[str], capacity: int = CAPACITY, report: Report = silent
-) -> tuple[Real, Offset]:
+def measure_token_losses(
+    loaded: LoadedModel,
+    titles: Sequence[str],
+    capacity: int = TITLE_ROW_TOKENS,
+    report: ProgressCallback = report_nothing,
+) -> tuple[Float32Array, Int64Array]:
     """Measure every token of some titles with a language model, read as `read_titles` does.
 
     Args:
@@ -247,19 +259,19 @@ def token_losses(
     causal = plug_in(loaded.model)
     device = causal.get_output_embeddings().weight.device
     _refuse_odd_heads(causal.config)
-    tokens = _tokens(loaded.tokenizer, titles, getattr(causal.config, "max_position_embeddings", None))
+    tokens = _tokenize_titles(loaded.tokenizer, titles, getattr(causal.config, "max_position_embeddings", None))
     read = tokens.offsets[1:] - tokens.answer
     offsets = np.concatenate([[0], np.cumsum(read)])
     loss = np.empty(int(offsets[-1]), dtype=np.float32)
     order = np.argsort(tokens.lengths, kind="stable")
     order, done = order[read[order] > 0], len(tokens) - int((read > 0).sum())
-    with torch.no_grad(), _evaluated(loaded.model):
-        for part in split(tokens.lengths, order, capacity):
+    with torch.no_grad(), _disable_dropout(loaded.model):
+        for part in split_runs(tokens.lengths, order, capacity):
             row = pack(tokens, part, device)
-            states = hidden_states(causal, row, torch.arange(row.token.shape[1], device=device))
+            states = compute_hidden_states(causal, row, torch.arange(row.token.shape[1], device=device))
             many = int(read[part].sum())  # behind them a pack may hold padding
-            found = _losses(causal, states, row.predict[:many], row.label[:many])
-            loss[ranges(offsets[part], read[part])] = found.cpu().numpy()
+            found = _compute_losses(causal, states, row.predict[:many], row.label[:many])
+            loss[concat_ranges(offsets[part], read[part])] = found.cpu().numpy()
             done += len(part)
             report(done, len(tokens), "titles")
     return loss, offsets

@@ -12,17 +12,17 @@ from torch import Tensor
 from cowbird.errors import UserError
 from cowbird.files import write_text
 from cowbird.rng import torch_stream
-from cowbird.victims.language.llm import Llm, Loaded, adapted, load
+from cowbird.victims.language.llm import Llm, LoadedModel, add_adapters, load_llm
 from cowbird.victims.sequential.checkpoint import read_tensors, write_tensors
 
-RECORD, EXTRA = "cowbird.json", "items.safetensors"
+VICTIM_RECORD_FILE, EXTRA_WEIGHTS_FILE = "cowbird.json", "items.safetensors"
 
 
-def save(
+def save_model(
     folder: Path,
     victim: str,
     spec: Mapping[str, Any],
-    loaded: Loaded,
+    loaded: LoadedModel,
     extra: Mapping[str, Tensor] | None = None,
     notes: Mapping[str, str] | None = None,
 ) -> None:
@@ -41,7 +41,7 @@ def save(
     Raises:
         UserError: If the folder is there and holds something else.
     """
-    if folder.exists() and not (folder / RECORD).is_file():
+    if folder.exists() and not (folder / VICTIM_RECORD_FILE).is_file():
         raise UserError(f"'{folder}' is there and is not a saved model.", "Choose another folder.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}.partial")
@@ -49,42 +49,42 @@ def save(
     loaded.model.save_pretrained(partial)
     loaded.tokenizer.save_pretrained(partial)
     if extra:
-        write_tensors(partial / EXTRA, extra)
+        write_tensors(partial / EXTRA_WEIGHTS_FILE, extra)
     for name, text in (notes or {}).items():
         write_text(partial / name, text)
-    write_text(partial / RECORD, json.dumps({"victim": victim, "spec": spec}, indent=1))
+    write_text(partial / VICTIM_RECORD_FILE, json.dumps({"victim": victim, "spec": spec}, indent=1))
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
 
 
-def read(folder: Path, victim: str, llm: Llm, device: torch.device, dtype: torch.dtype) -> Loaded:
-    """Read what `save` wrote.
+def read_model(folder: Path, victim: str, llm: Llm, device: torch.device, dtype: torch.dtype) -> LoadedModel:
+    """Read what `save_model` wrote.
 
     Raises:
         UserError: If the folder does not hold such a victim of this language model.
     """
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        record = json.loads((folder / VICTIM_RECORD_FILE).read_text(encoding="utf-8"))
         if record["victim"] != victim or Llm.model_validate(record["spec"]["llm"]) != llm:
             raise ValueError("it was tuned from another language model")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"'{folder}' does not hold this {victim}: {error}.") from None
     if llm.tuning == "full":
-        loaded = load(llm.model_copy(update={"name": str(folder)}), device, dtype)
-        return Loaded(loaded.model.eval(), loaded.tokenizer)
-    loaded = load(llm, device, dtype)
+        loaded = load_llm(llm.model_copy(update={"name": str(folder)}), device, dtype)
+        return LoadedModel(loaded.model.eval(), loaded.tokenizer)
+    loaded = load_llm(llm, device, dtype)
     # What the adapter is like is the spec's to say; the file brings nothing but weights.
-    model = adapted(loaded.model, llm, torch_stream(0, "adapters"))
-    _fill(model, folder / "adapter_model.safetensors")
-    return Loaded(model.eval(), loaded.tokenizer)
+    model = add_adapters(loaded.model, llm, torch_stream(0, "adapters"))
+    _fill_adapters(model, folder / "adapter_model.safetensors")
+    return LoadedModel(model.eval(), loaded.tokenizer)
 
 
 def read_extra(folder: Path) -> dict[str, Tensor]:
-    """Read the other weights that `save` wrote."""
-    return read_tensors(folder / EXTRA)[0]
+    """Read the other weights that `save_model` wrote."""
+    return read_tensors(folder / EXTRA_WEIGHTS_FILE)[0]
 
 
-def _fill(model: Any, path: Path) -> None:
+def _fill_adapters(model: Any, path: Path) -> None:
     """Put saved adapter weights into a model, all of them and nothing else."""
     held, _ = read_tensors(path)
     places: dict[str, Any] = {

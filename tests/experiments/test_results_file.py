@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from cowbird.errors import UserError
-from cowbird.experiments import evidence, results, workers
-from cowbird.experiments.cell import Planted, cells
-from cowbird.experiments.evidence import Evidence
-from cowbird.experiments.ledger import Ledger
+from cowbird.experiments import evidence, executor, results
+from cowbird.experiments.cell import PlantedSummary, list_cells
+from cowbird.experiments.evidence import RankingEvidence
+from cowbird.experiments.results_file import ResultsFile
 from cowbird.experiments.run import run
-from cowbird.experiments.spec import parse
-from cowbird.files import sha256, write_text
+from cowbird.experiments.spec import parse_spec
+from cowbird.files import hash_file, write_text
 from cowbird.rng import stream
 
 VICTIMS, ATTACKS, SCENARIOS, SEEDS = ("z", "a"), ("late", "early"), ("pretrain", "b"), (5, 2, 9)
@@ -22,7 +22,7 @@ VICTIMS, ATTACKS, SCENARIOS, SEEDS = ("z", "a"), ("late", "early"), ("pretrain",
 
 @pytest.fixture
 def spec():
-    return parse(
+    return parse_spec(
         {
             "name": "kept",
             "seeds": list(SEEDS),
@@ -42,11 +42,11 @@ def record(cell, attack, scenario):
     group = np.ones(users, dtype=bool)
     ranks = [rng.integers(1, 20, users).astype(np.int32) for _ in range(2)]
     shown = [rng.integers(1, 12, shape).astype(np.int32) for _ in range(2)]
-    return Evidence(scenario, attack, "none", *ranks, *shown, np.zeros(shape, dtype=bool), group)
+    return RankingEvidence(scenario, attack, "none", *ranks, *shown, np.zeros(shape, dtype=bool), group)
 
 
 def planted(cell, attack):
-    return Planted(
+    return PlantedSummary(
         sha256=f"{cell.title}, {attack}", rows=1, budget=1, share_of_labels=0.5, targets=("x",), target_titles=("X",)
     )
 
@@ -58,15 +58,15 @@ def finish(cell, attacks=ATTACKS, errors=()):
     evidence.save(held, records)
     plans = {attack: planted(cell, attack).model_dump() for attack in attacks}
     write_text(
-        cell.folder / "cell.json", json.dumps({"errors": list(errors), "evidence": sha256(held), "plans": plans})
+        cell.folder / "cell.json", json.dumps({"errors": list(errors), "evidence": hash_file(held), "plans": plans})
     )
 
 
 def whole(spec, folder):
     """Return the ledger of a run whose cells are all finished."""
-    for cell in cells(spec, folder):
+    for cell in list_cells(spec, folder):
         finish(cell)
-    ledger = Ledger(spec, folder)
+    ledger = ResultsFile(spec, folder)
     assert ledger.update() == 6
     return ledger
 
@@ -80,7 +80,7 @@ def place(row):
 
 
 def test_rows_are_ordered_as_the_spec(spec, tmp_path):
-    rows = [row for row in whole(spec, tmp_path).rows(pooled=True) if row.attack != "none"]
+    rows = [row for row in whole(spec, tmp_path).make_rows(pooled=True) if row.attack != "none"]
     assert {place(row) for row in rows} == set(itertools.product(range(2), repeat=3))
     places = [place(row) for row in rows]
     assert places == sorted(places)
@@ -92,28 +92,28 @@ def test_rows_are_ordered_as_the_spec(spec, tmp_path):
 @pytest.mark.parametrize("order", [pytest.param([5, 4, 3, 2, 1, 0], marks=pytest.mark.slow), [3, 0, 5, 1, 4, 2]])
 def test_whichever_cell_is_finished_first(spec, tmp_path, order):
     wanted, folder = whole(spec, tmp_path / "a"), tmp_path / "b"
-    ledger = Ledger(spec, folder)
+    ledger = ResultsFile(spec, folder)
     assert ledger.update() == 0
     assert ledger.write(pooled=False) == []
     assert (folder / "results.jsonl").read_text() == ""
     for done, number in enumerate(order, 1):
-        cell = cells(spec, folder)[number]
+        cell = list_cells(spec, folder)[number]
         finish(cell)
         assert ledger.update() == done
-        finished = {(c.victim.title(), c.seed) for c in cells(spec, folder) if c.done}
-        rows = ledger.rows(pooled=False)
+        finished = {(c.victim.title(), c.seed) for c in list_cells(spec, folder) if c.done}
+        rows = ledger.make_rows(pooled=False)
         assert {(row.victim, row.seed) for row in rows} == finished
-        assert rows == [row for row in wanted.rows(pooled=False) if (row.victim, row.seed) in finished]
-    assert ledger.rows(pooled=True) == wanted.rows(pooled=True)
+        assert rows == [row for row in wanted.make_rows(pooled=False) if (row.victim, row.seed) in finished]
+    assert ledger.make_rows(pooled=True) == wanted.make_rows(pooled=True)
     wanted.write(pooled=True)
-    assert ledger.write(pooled=True) == results.read(folder / "results.jsonl")
+    assert ledger.write(pooled=True) == results.read_results(folder / "results.jsonl")
     assert (folder / "results.jsonl").read_bytes() == (tmp_path / "a" / "results.jsonl").read_bytes()
 
 
 def test_rows_are_those_of_the_evidence(spec, tmp_path):
     ledger = whole(spec, tmp_path)
-    for cell, attack, scenario in itertools.product(cells(spec, tmp_path), ATTACKS, SCENARIOS):
-        where = results.Where(
+    for cell, attack, scenario in itertools.product(list_cells(spec, tmp_path), ATTACKS, SCENARIOS):
+        where = results.RowLabels(
             experiment="kept",
             dataset="synthetic",
             victim=cell.victim.title(),
@@ -122,15 +122,15 @@ def test_rows_are_those_of_the_evidence(spec, tmp_path):
             scenario=scenario,
             seed=None,
         )
-        wanted = results.seed_rows(where, cell.seed, record(cell, attack, scenario), (5,))
+        wanted = results.make_seed_rows(where, cell.seed, record(cell, attack, scenario), (5,))
         here = (cell.victim.title(), attack, scenario, cell.seed)
-        found = [r for r in ledger.rows(pooled=False) if (r.victim, r.attack, r.scenario, r.seed) == here]
+        found = [r for r in ledger.make_rows(pooled=False) if (r.victim, r.attack, r.scenario, r.seed) == here]
         assert found == [row for row in wanted if row.attack == attack]
 
 
 def test_the_clean_model_is_told_once(spec, tmp_path):
     """Here each attack brings another clean model: the first one's counts."""
-    rows = whole(spec, tmp_path).rows(pooled=False)
+    rows = whole(spec, tmp_path).make_rows(pooled=False)
     found = {(r.victim, r.scenario, f"{r.metric}_clean", r.seed): r.value for r in rows if r.attack == "none"}
     assert len(found) == len([row for row in rows if row.attack == "none"]) == 2 * 2 * 3 * 3
     first = [row for row in rows if (row.attack, row.group) == ("late", "all")]
@@ -144,7 +144,7 @@ def test_the_clean_model_is_told_once(spec, tmp_path):
 def made(monkeypatch):
     """List what is read, and the rows that are made: of a seed, or with the number of seeds pooled."""
     calls = []
-    load, seed_rows, pooled_rows = evidence.load, results.seed_rows, results.pooled_rows
+    load, seed_rows, pooled_rows = evidence.load, results.make_seed_rows, results.make_pooled_rows
 
     def read(path):
         calls.append(path)
@@ -159,39 +159,39 @@ def made(monkeypatch):
         return pooled_rows(where, records, ks)
 
     monkeypatch.setattr(evidence, "load", read)
-    monkeypatch.setattr(results, "seed_rows", single)
-    monkeypatch.setattr(results, "pooled_rows", pooled)
+    monkeypatch.setattr(results, "make_seed_rows", single)
+    monkeypatch.setattr(results, "make_pooled_rows", pooled)
     return calls
 
 
 def test_rows_of_a_seed_are_made_once(spec, tmp_path, made):
-    ledger = Ledger(spec, tmp_path)
-    for done, cell in enumerate(cells(spec, tmp_path)[:4], 1):
+    ledger = ResultsFile(spec, tmp_path)
+    for done, cell in enumerate(list_cells(spec, tmp_path)[:4], 1):
         finish(cell)
         made.clear()
         ledger.update()
-        before = ledger.rows(pooled=False)
+        before = ledger.make_rows(pooled=False)
         here = [cell.folder / "evidence.safetensors"]
         here += [(cell.victim.title(), attack, scenario, cell.seed) for attack in ATTACKS for scenario in SCENARIOS]
         assert made == here, "those of the new cell and no other"
         assert ledger.update() == done
-        assert ledger.rows(pooled=False) == ledger.write(pooled=False) == before
+        assert ledger.make_rows(pooled=False) == ledger.write(pooled=False) == before
         assert made == here
     made.clear()
-    assert [row for row in ledger.rows(pooled=True) if row.seed is not None] == ledger.rows(pooled=False)
+    assert [row for row in ledger.make_rows(pooled=True) if row.seed is not None] == ledger.make_rows(pooled=False)
     assert {call[3:] for call in made} == {("pooled", 3), ("pooled", 1)}
     assert len(made) == 8
-    ledger.rows(pooled=True)
+    ledger.make_rows(pooled=True)
     assert len(made) == 8, "pooled rows are made once too"
-    finish(cells(spec, tmp_path)[4])
+    finish(list_cells(spec, tmp_path)[4])
     ledger.update()
-    ledger.rows(pooled=True)
+    ledger.make_rows(pooled=True)
     assert {call[:1] + call[3:] for call in made[9:]} == {("a", 2), ("a", "pooled", 2)}, "until another seed is there"
 
 
 def test_pooled_rows_only_when_asked(spec, tmp_path, made):
     ledger = whole(spec, tmp_path)
-    single, both = ledger.rows(pooled=False), ledger.rows(pooled=True)
+    single, both = ledger.make_rows(pooled=False), ledger.make_rows(pooled=True)
     assert all(row.seed is not None and not row.metric.endswith("_over_seeds") for row in single)
     assert [row for row in both if row.seed is not None] == single
     more = [row for row in both if row.seed is None]
@@ -204,17 +204,17 @@ def test_pooled_rows_only_when_asked(spec, tmp_path, made):
 
 def test_what_one_seed_lacks_is_left_out(spec, tmp_path):
     """An attack that did not fit the data of one seed has an error there, and rows of the others."""
-    for cell in cells(spec, tmp_path):
+    for cell in list_cells(spec, tmp_path):
         unfit = (cell.victim.title(), cell.seed) == ("z", 2)
         finish(cell, ATTACKS[1:] if unfit else ATTACKS, [f"{cell.title}: unfit"] if cell.seed != 5 else [])
-    ledger = Ledger(spec, tmp_path)
+    ledger = ResultsFile(spec, tmp_path)
     ledger.update()
-    rows = ledger.rows(pooled=True)
+    rows = ledger.make_rows(pooled=True)
     found = {(row.victim, row.attack): {r.seed for r in rows if place_of(r) == place_of(row)} for row in rows}
     assert found["z", "late"] == {5, 9, None}
     assert found["z", "early"] == found["a", "late"] == {5, 2, 9, None}
-    assert ledger.errors() == [f"{victim}, seed {seed}: unfit" for victim in VICTIMS for seed in (2, 9)]
-    assert ledger.planted() == {attack: planted(cells(spec, tmp_path)[0], attack) for attack in ATTACKS}
+    assert ledger.list_errors() == [f"{victim}, seed {seed}: unfit" for victim in VICTIMS for seed in (2, 9)]
+    assert ledger.collect_planted() == {attack: planted(list_cells(spec, tmp_path)[0], attack) for attack in ATTACKS}
 
 
 def place_of(row):
@@ -231,8 +231,8 @@ DAMAGES = {
 
 @pytest.mark.parametrize(("name", "text"), [(name, text) for name in DAMAGES for text in DAMAGES[name]])
 def test_a_damaged_cell_is_told_until_it_is_mended(spec, tmp_path, name, text):
-    first, second, *_ = cells(spec, tmp_path)
-    ledger = Ledger(spec, tmp_path)
+    first, second, *_ = list_cells(spec, tmp_path)
+    ledger = ResultsFile(spec, tmp_path)
     finish(first)
     ledger.update()
     finish(second)
@@ -242,17 +242,17 @@ def test_a_damaged_cell_is_told_until_it_is_mended(spec, tmp_path, name, text):
             ledger.update()
         assert str(second.folder / name) in error.value.message
         assert f"Remove '{second.folder / 'cell.json'}'" in error.value.hint
-        assert {row.seed for row in ledger.rows(pooled=False)} == {5}
+        assert {row.seed for row in ledger.make_rows(pooled=False)} == {5}
     finish(second)
     assert ledger.update() == 2
-    assert {row.seed for row in ledger.rows(pooled=False)} == {5, 2}
+    assert {row.seed for row in ledger.make_rows(pooled=False)} == {5, 2}
 
 
 def test_evidence_that_is_gone_is_told(spec, tmp_path):
     whole(spec, tmp_path)
-    (cells(spec, tmp_path)[3].folder / "evidence.safetensors").unlink()
+    (list_cells(spec, tmp_path)[3].folder / "evidence.safetensors").unlink()
     with pytest.raises(UserError, match="missing"):
-        Ledger(spec, tmp_path).update()
+        ResultsFile(spec, tmp_path).update()
 
 
 @pytest.mark.parametrize("moment", [pytest.param(1, marks=pytest.mark.slow), 4])
@@ -267,24 +267,24 @@ def test_results_after_an_interrupt(spec, tmp_path, monkeypatch, moment):
         left[0] -= 1
         finish(cell)
 
-    monkeypatch.setattr(workers, "run_cell", run_cell)
+    monkeypatch.setattr(executor, "run_cell", run_cell)
     with pytest.raises(KeyboardInterrupt):
         run(
             spec,
             tmp_path / "run",
             device="cpu",
-            cell_done=lambda *now: seen.append(kept.exists() and results.read(kept)),
+            cell_done=lambda *now: seen.append(kept.exists() and results.read_results(kept)),
         )
-    done = [cell for cell in cells(spec, tmp_path / "run") if cell.done]
+    done = [cell for cell in list_cells(spec, tmp_path / "run") if cell.done]
     assert len(done) == moment
-    ledger = Ledger(spec, tmp_path / "run")
+    ledger = ResultsFile(spec, tmp_path / "run")
     ledger.update()
     assert len(seen) == moment + 1
-    assert seen[-1] == ledger.rows(pooled=False)
-    assert results.read(kept) == ledger.rows(pooled=True) != seen[-1]
+    assert seen[-1] == ledger.make_rows(pooled=False)
+    assert results.read_results(kept) == ledger.make_rows(pooled=True) != seen[-1]
     left[0] = 6 - moment
     outcome = run(spec, tmp_path / "run", device="cpu", resume=True)
     assert left[0] == 0
     wanted = whole(spec, tmp_path / "whole")
-    assert outcome.rows == results.read(kept) == wanted.write(pooled=True)
+    assert outcome.rows == results.read_results(kept) == wanted.write(pooled=True)
     assert kept.read_bytes() == (tmp_path / "whole" / "results.jsonl").read_bytes()
