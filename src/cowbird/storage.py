@@ -96,20 +96,23 @@ def read_sealed_json(path: Path, hint: str = "Make it anew, or restore it from a
     Raises:
         UserError: If the file is missing, not such a file, or its content is not the one that was sealed.
     """
+    record: Any
+    held: Any
     try:
-        record: Any = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
+        record = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
     except OSError as error:
         raise UserError(f"'{path}' can't be read: {error.strerror}.", hint) from None
     except (ValueError, RecursionError):
         raise UserError(f"'{path}' is damaged: it is not JSON.", hint) from None
-    if not isinstance(record, dict) or "sha256" not in record or "content" not in record:
-        raise UserError(f"'{path}' is damaged: a SHA-256 and the content that it seals were expected.", hint)
-    held: Any = record["content"]
+    try:
+        recorded, held = str(record["sha256"]), record["content"]
+    except (KeyError, TypeError, IndexError):
+        raise UserError(f"'{path}' is damaged: a SHA-256 and the content that it seals were expected.", hint) from None
     try:
         seal = _hash_content(held)
     except (ValueError, RecursionError):  # such as 1e999, which is read as infinite
         raise UserError(f"'{path}' is damaged: a number in it is not finite.", hint) from None
-    if record["sha256"] != seal:
+    if recorded != seal:
         raise UserError(f"'{path}' is damaged: the SHA-256 of its content is not the recorded one.", hint)
     return held
 
