@@ -3,6 +3,7 @@
 import traceback
 
 import pytest
+
 from doubles.blocks import Block, list_blocks, run_python_blocks
 
 PAGE = """# A page

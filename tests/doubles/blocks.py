@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 REPOSITORY = Path(__file__).parents[2]
 _FENCE = re.compile(
-    r"^(?P<fence>```+|~~~+)\s*(?P<info>[^\n`]*)\n(?P<text>.*?)^(?P=fence)[ \t]*$", re.DOTALL | re.MULTILINE
+    r"^(?P<fence>```+|~~~+)[ \t]*(?P<info>[^\n`]*)\n(?P<text>.*?)^(?P=fence)[ \t]*$", re.DOTALL | re.MULTILINE
 )
 
 
