@@ -146,7 +146,9 @@ def test_a_fit(call, tmp_path):
     assert f"Thresholds rest on {held.titles} titles that were not learned from" in out
     assert f"for 0.2 (this scanner's own): {held.threshold(0.2):.3g}." in out
     for fpr in (0.01, 0.001):
-        assert f"for {fpr}: {held.threshold(fpr):.3g}. Of the {held.titles} titles that set it, 0 score above it." in out
+        assert (
+            f"for {fpr}: {held.threshold(fpr):.3g}. Of the {held.titles} titles that set it, 0 score above it." in out
+        )
         assert f"So few titles can't tell {fpr} from {1 / (held.titles + 1):.2g}." in out
     assert "3.7 to 13.7 %" in out, "no rate is promised for titles that the fit never saw"
     assert "probability" not in out
@@ -183,7 +185,9 @@ def test_what_is_told_of_rounds():
     assert said[1].startswith("  for 0.01 (this scanner's own): -0.00602. ")
     assert said[1].endswith("Of the 500 titles that set it, 4 score above it.")
     assert said[2].startswith("  for 0.001: 0.5. ")
-    assert said[2].endswith("Of the 500 titles that set it, 0 score above it. So few titles can't tell 0.001 from 0.002.")
+    assert said[2].endswith(
+        "Of the 500 titles that set it, 0 score above it. So few titles can't tell 0.001 from 0.002."
+    )
     assert said[3] == commands.FRESH_TITLES_NOTE
 
 
