@@ -43,8 +43,8 @@ PRINTED_FPRS = (0.01, 0.001)
 MIN_TITLES_COMPARED = 100
 """Titles from which a scan says whether they are like those of the fit."""
 FRESH_TITLES_NOTE = (
-    "Clean titles that the fit never saw can be flagged more often: 3.7 to 13.7 % of them were, where 1 % was asked for, "
-    "with scanners fitted to one half of a catalogue and asked about the other."
+    "Clean titles that the fit never saw can be flagged more often: 3.7 to 13.7 % of them were, where 1 % was asked "
+    "for, with scanners fitted to one half of a catalogue and asked about the other."
 )
 """What thresholds do not promise; printed wherever one is."""
 DEFAULT_SCANNER = PoisonScanner()

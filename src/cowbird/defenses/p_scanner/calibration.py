@@ -1,9 +1,9 @@
 """Thresholds from scores of titles that were never learned from.
 
-If those titles and a new clean one came from the same source in random order, and no title were left out, the new one's
-score would be above the k-th highest of n with a probability of at most k / (n + 1) (split conformal prediction, Vovk et
-al. 2005, chapter 2). Neither holds in use: scores depend on what else is scanned, and suspicious titles are left out. Of
-fresh clean titles, 3.7 to 13.7 % were flagged where 1 % was asked for.
+If those titles and a new clean one came from the same source in random order, and no title were left out, the new
+one's score would be above the k-th highest of n with a probability of at most k / (n + 1) (split conformal prediction,
+Vovk et al. 2005, chapter 2). Neither holds in use: scores depend on what else is scanned, and suspicious titles are left
+out. Of fresh clean titles, 3.7 to 13.7 % were flagged where 1 % was asked for.
 
 A catalogue may be poisoned, and poisoned titles among those that calibrate push thresholds up, to fewer false alarms
 and more misses: with one title in a hundred poisoned, the threshold for one in a hundred would stand just above them.
@@ -70,7 +70,7 @@ class Calibration(BaseModel):
         return self.highest[min(allowed, len(self.highest)) - 1]
 
     def promised(self, fpr: float) -> float:
-        """Return the share of titles that calibrate which the threshold stands for: `fpr`, or 1 / (titles + 1) if larger."""
+        """Return the share of titles that the threshold stands for: `fpr`, or 1 / (titles + 1) if that is larger."""
         return max(fpr, 1 / (self.titles + 1))
 
     @cached_property
