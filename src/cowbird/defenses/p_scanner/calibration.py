@@ -2,8 +2,8 @@
 
 If those titles and a new clean one came from the same source in random order, and no title were left out, the new
 one's score would be above the k-th highest of n with a probability of at most k / (n + 1) (split conformal prediction,
-Vovk et al. 2005, chapter 2). Neither holds in use: scores depend on what else is scanned, and suspicious titles are left
-out. Of fresh clean titles, 3.7 to 13.7 % were flagged where 1 % was asked for.
+Vovk et al. 2005, chapter 2). Neither holds in use: scores depend on what else is scanned, and suspicious titles are
+left out. Of fresh clean titles, 3.7 to 13.7 % were flagged where 1 % was asked for.
 
 A catalogue may be poisoned, and poisoned titles among those that calibrate push thresholds up, to fewer false alarms
 and more misses: with one title in a hundred poisoned, the threshold for one in a hundred would stand just above them.
