@@ -21,9 +21,9 @@ from cowbird.experiments.cell import hash_models, list_cells
 from cowbird.experiments.results_file import ResultsFile
 from cowbird.experiments.run import run
 from cowbird.experiments.spec import parse_spec
+from cowbird.storage import write_tensors
 from cowbird.victims.base import FittedRecommender, pick_device
 from cowbird.victims.sequential import training
-from cowbird.victims.sequential.checkpoint import write_tensors
 
 FIELDS = ["experiment", "dataset", "victim", "attack", "defense", "scenario", "group", "metric", "k", "seed"]
 FIELDS += ["value", "low", "high", "n"]
