@@ -23,6 +23,7 @@ from cowbird.data.instructions import Instruction
 from cowbird.data.judgments import Judgments
 from cowbird.data.types import IntArray, Items
 from cowbird.errors import UserError
+from cowbird.files import get_cache_folder
 from cowbird.rng import stream, torch_stream
 from cowbird.text import CONTROL_CHARACTERS, quote_for_prompt, replace_surrogates
 from cowbird.victims.base import FittedPointwise, PointwiseRecommender
@@ -30,7 +31,7 @@ from cowbird.victims.fit_context import FitContext
 from cowbird.victims.language import serialization
 from cowbird.victims.language.engine import prepare_inference
 from cowbird.victims.language.examples import Example, Tokens, tokenize
-from cowbird.victims.language.llm import Llm, LoadedModel, add_adapters, get_cache_folder, load_llm
+from cowbird.victims.language.llm import Llm, LoadedModel, add_adapters, load_llm
 from cowbird.victims.language.packing import compute_hidden_states, pack, split_runs, to_device
 from cowbird.victims.language.probing import PointwiseProbe
 from cowbird.victims.language.tuning import TrainingCurve, Tuning, tune
