@@ -125,6 +125,14 @@ def test_a_rule_of_its_own_and_its_exit_codes(call, tmp_path):
     assert "It was set by hand." in shown
 
 
+def test_a_stranger_s_detector(call, tmp_path):
+    catalog = write(tmp_path / "catalog.csv", [*CLEAN, "Blue wow"])
+    args = (catalog, "--detector", "doubles.defenses:Sees", "--allow-plugins", "--out", tmp_path / "found.csv")
+    code, shown, _ = call(*args)
+    assert code == 1
+    assert "row 13 Blue »wow« suspicion 2" in shown
+
+
 @pytest.mark.slow
 def test_several_processes_find_the_same(call, tmp_path):
     catalog = write(tmp_path / "bad.csv", [*CLEAN, HIDDEN])
@@ -139,6 +147,7 @@ def test_several_processes_find_the_same(call, tmp_path):
     [
         ((), "--detector character_rules"),
         (("--detector", "cuckoo"), "There is no defense named 'cuckoo'"),
+        (("--detector", "doubles.defenses:Sees"), "--allow-plugins"),
         (("--detector", "rap"), "asks the platform's model"),
         (("--detector", "fine_tune"), "does not judge titles"),
         (("--detector", "p_scanner"), "cowbird fit-scanner"),
