@@ -12,8 +12,9 @@ from cowbird.cli.fit_scanner import fit_and_show
 from cowbird.cli.options import DeviceOption, JobsOption, OutOption
 from cowbird.cli.run import format_options, read_spec, run_and_show
 from cowbird.cli.scan import open_scanner, scan_and_show
-from cowbird.cli.terminal import out_console
+from cowbird.cli.terminal import MAX_LINE, out_console
 from cowbird.errors import UserError
+from cowbird.report.terminal import sanitize_text
 
 if TYPE_CHECKING:
     from cowbird.experiments.spec import Spec
@@ -42,7 +43,8 @@ def demo(
             read_spec(find_shipped_spec(name), seeds), folder, device, jobs, (folder / "spec.json").exists(), again
         )
     if lacking:
-        out_console.print(Text(f"Left out: the parts that need a language model. {lacking}", style="yellow"))
+        left_out = Text("Left out: the parts that need a language model. ", style="yellow")
+        out_console.print(left_out + sanitize_text(lacking, MAX_LINE))
 
 
 def _scan_planted(spec: "Spec", out: Path, device: str, fitted: bool) -> None:
@@ -58,13 +60,13 @@ def _scan_planted(spec: "Spec", out: Path, device: str, fitted: bool) -> None:
     rules = detectors.open_detector("character_rules", CharacterRules(), None, None)
     ruled = out / "findings-characters.csv"
     scan_and_show(catalog, rules, partial(detectors.copy_scorer, rules), ruled)
-    out_console.print(Text(parts.format_tally(ruled, planted)))
+    out_console.print(sanitize_text(parts.format_tally(ruled, planted), MAX_LINE))
     if fitted:
         _show_heading("The same catalogue, scanned by a small scanner that is fitted to it (about a minute)")
         place = pick_device(device)
         fit_and_show(catalog, scanner, parts.DEMO_SCANNER, "title", spec.seeds[0], True, place)
         scan_and_show(catalog, *open_scanner(scanner, place), findings)
-        out_console.print(Text(parts.format_tally(findings, planted)))
+        out_console.print(sanitize_text(parts.format_tally(findings, planted), MAX_LINE))
 
 
 def _show_heading(text: str) -> None:

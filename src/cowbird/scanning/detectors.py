@@ -20,7 +20,7 @@ from cowbird import plugins
 from cowbird.defenses.titles import TitleDefense
 from cowbird.errors import UserError
 from cowbird.scanning.scan import FlaggedSuspicion, load_table_titles
-from cowbird.scanning.summary import escape_text
+from cowbird.text import escape_terminal
 
 
 @dataclass(frozen=True)
@@ -168,13 +168,10 @@ def format_detector_basis(scorer: DetectorScorer, chunk: int) -> Text:
     """Return what a scan's verdicts rest on: where the threshold comes from, and what it promises."""
     reference, detector = scorer.reference, scorer.detector
     if reference is not None:
-        return (
-            Text(f"Threshold {reference.threshold:.4g}, set by {reference.titles:,} titles of ")
-            .append_text(escape_text(reference.name))
-            .append(
-                " that are taken for clean. A clean title from the same source scores above it with a probability "
-                f"of at most {reference.fpr:g}."
-            )
+        return Text(
+            f"Threshold {reference.threshold:.4g}, set by {reference.titles:,} titles of "
+            f"{escape_terminal(reference.name)} that are taken for clean. A clean title from the same source scores "
+            f"above it with a probability of at most {reference.fpr:g}."
         )
     if detector.threshold is not None:
         own = detector.threshold == detector.scan_threshold

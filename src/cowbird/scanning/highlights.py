@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from rich.console import Group
 from rich.text import Text
 
-from cowbird.scanning.summary import escape_text
 from cowbird.scanning.writing import Finding
+from cowbird.text import escape_terminal
 
 CONTEXT_LENGTH = 60
 """Characters shown before a span and behind it."""
@@ -17,18 +17,17 @@ MAX_SPAN_LENGTH = 80
 def mark_span(title: str, start: int | None, end: int | None) -> Text:
     """Return a title for a terminal, its suspicious span between » and «; what can't be seen is shown as its code."""
     if start is None or end is None:
-        return escape_text(title, CONTEXT_LENGTH + MAX_SPAN_LENGTH)
+        return Text(escape_terminal(title, CONTEXT_LENGTH + MAX_SPAN_LENGTH))
     before, span, after = title[:start], title[start:end], title[end:]
     if len(before) > CONTEXT_LENGTH:
         before = "…" + before[-CONTEXT_LENGTH:]
-    marked = Text("»").append_text(escape_text(span, MAX_SPAN_LENGTH)).append("«")
-    marked.stylize("bold red")
-    return _keep_spaces(before).append_text(marked).append_text(_keep_spaces(after))
+    marked = Text(f"»{escape_terminal(span, MAX_SPAN_LENGTH)}«", style="bold red")
+    return Text.assemble(_keep_spaces(before), marked, _keep_spaces(after))
 
 
 def _keep_spaces(text: str) -> Text:
     """Escape what stands beside a span; single spaces there are seen well enough."""
-    return Text(text) if text == " " else escape_text(text, CONTEXT_LENGTH + 1)
+    return Text(text if text == " " else escape_terminal(text, CONTEXT_LENGTH + 1))
 
 
 def render_findings(findings: Sequence[Finding], explain: Callable[[str, float], str]) -> Group:
