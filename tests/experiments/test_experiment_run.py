@@ -21,9 +21,9 @@ from cowbird.experiments.cell import hash_models, list_cells
 from cowbird.experiments.results_file import ResultsFile
 from cowbird.experiments.run import run
 from cowbird.experiments.spec import parse_spec
+from cowbird.storage import write_tensors
 from cowbird.victims.base import FittedRecommender, pick_device
 from cowbird.victims.sequential import training
-from cowbird.victims.sequential.checkpoint import write_tensors
 
 FIELDS = ["experiment", "dataset", "victim", "attack", "defense", "scenario", "group", "metric", "k", "seed"]
 FIELDS += ["value", "low", "high", "n"]
@@ -135,7 +135,7 @@ def test_a_seed_s_rows_do_not_depend_on_the_other_seeds(tiny, tiny_run, tmp_path
 def parse_with(spec, **changes):
     from cowbird.experiments.executor import to_tables
 
-    return parse_spec({**to_tables(json.loads(json.dumps(spec.to_record()))), **changes})
+    return parse_spec({**to_tables(json.loads(json.dumps(spec.to_record()))), **changes}, allow_plugins=True)
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ def spec(**changes):
         ],
         "scenarios": [{"name": "direct"}, {"name": "poisoned-adapter", "learning_rate": 0.1}],
     }
-    return parse_spec(table | changes)
+    return parse_spec(table | changes, allow_plugins=True)
 
 
 @pytest.fixture(scope="module")

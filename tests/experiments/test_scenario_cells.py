@@ -19,9 +19,9 @@ from cowbird.experiments.scenarios import Direct, FineTune, Pretrain, PromptTune
 from cowbird.experiments.spec import AttackPart, DatasetPart, Spec, VictimPart
 from cowbird.files import hash_file
 from cowbird.rng import derive_seed
+from cowbird.storage import read_tensors, write_tensors
 from cowbird.victims.base import FittedRecommender, Prompt, Recommender
 from cowbird.victims.sequential.base import FittedSequential
-from cowbird.victims.sequential.checkpoint import read_tensors, write_tensors
 from cowbird.victims.sequential.sasrec import SASRec
 from cowbird.victims.sequential.training import TrainingRecipe
 

@@ -8,9 +8,10 @@ from rich.text import Text
 
 from cowbird import __version__
 from cowbird.cli.demo import demo
+from cowbird.cli.fit_scanner import fit_scanner
 from cowbird.cli.list import list_
 from cowbird.cli.run import run
-from cowbird.cli.scanners import fit_scanner, scan
+from cowbird.cli.scan import scan
 from cowbird.cli.stealth import stealth
 from cowbird.cli.terminal import err_console, out_console, sanitize_line
 from cowbird.errors import ExitCode, UserError

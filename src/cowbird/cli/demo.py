@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from cowbird.cli.run import JobsOption, OutOption, format_options, read_spec, run_and_show
-from cowbird.cli.scanners import fit_and_show, scan_and_show
-from cowbird.cli.terminal import DeviceOption, out_console
+from cowbird.cli.fit_scanner import fit_and_show
+from cowbird.cli.options import DeviceOption, JobsOption, OutOption
+from cowbird.cli.run import format_options, read_spec, run_and_show
+from cowbird.cli.scan import scan_and_show
+from cowbird.cli.terminal import out_console
 from cowbird.errors import UserError
 
 if TYPE_CHECKING:

@@ -7,19 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from cowbird.cli.terminal import DeviceOption, err_console, make_progress, out_console
+from cowbird.cli.options import DeviceOption, JobsOption, OutOption
+from cowbird.cli.terminal import err_console, make_progress, out_console
 from cowbird.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
     from cowbird.experiments.spec import Spec
-
-OutOption = Annotated[Path, typer.Option("--out", help="Folder of the run; new or empty unless --resume is given.")]
-JobsOption = Annotated[
-    int,
-    typer.Option(
-        min=1, help="Cells (victim and seed) run at once: in processes on a CPU, in threads that share the GPUs."
-    ),
-]
 
 
 def run(

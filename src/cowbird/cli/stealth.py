@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from cowbird.cli.terminal import DeviceOption, make_progress, out_console
+from cowbird.cli.options import DeviceOption
+from cowbird.cli.terminal import make_progress, out_console
 from cowbird.errors import UserError
 
 

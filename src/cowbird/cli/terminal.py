@@ -1,8 +1,8 @@
-"""What commands share: consoles, bars of progress, what is said when work stops, and the option for the device."""
+"""What commands share: consoles, bars of progress, and what is said when work stops."""
 
 import shlex
 import sys
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 from rich.console import Console
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 out_console = Console()
 err_console = Console(stderr=True)
-
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 
 def make_progress(left: bool = False, remark: bool = False) -> "Progress":

@@ -34,8 +34,8 @@ from cowbird.metrics.auc import auc
 from cowbird.metrics.detection import Span, count_detections, recall_at_fpr, span_iou
 from cowbird.metrics.intervals import Interval, bootstrap_mean, wilson
 from cowbird.rng import stream
+from cowbird.storage import read_tensors, write_tensors
 from cowbird.victims.base import Probe
-from cowbird.victims.sequential.checkpoint import read_tensors, write_tensors
 
 DETECTIONS_FILE = "detections.safetensors"
 NO_ATTACK = "none"

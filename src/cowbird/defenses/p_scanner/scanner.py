@@ -41,10 +41,10 @@ from cowbird.defenses.p_scanner.trust import doubts
 from cowbird.errors import UserError
 from cowbird.files import hash_texts
 from cowbird.rng import derive_seed, stream, torch_stream
+from cowbird.storage import read_tensors, write_tensors
 from cowbird.victims.fit_context import FitContext
 from cowbird.victims.language.llm import Llm, LoadedModel, add_adapters, load_llm
 from cowbird.victims.language.tuning import Tuning, tune
-from cowbird.victims.sequential.checkpoint import read_tensors, write_tensors
 
 MIN_TITLES_PER_FIT = 50
 """Different titles that a scanner can be fitted to."""

@@ -12,8 +12,8 @@ from torch import Tensor
 from cowbird.errors import UserError
 from cowbird.files import write_text
 from cowbird.rng import torch_stream
+from cowbird.storage import read_tensors, write_tensors
 from cowbird.victims.language.llm import Llm, LoadedModel, add_adapters, load_llm
-from cowbird.victims.sequential.checkpoint import read_tensors, write_tensors
 
 VICTIM_RECORD_FILE, EXTRA_WEIGHTS_FILE = "cowbird.json", "items.safetensors"
 

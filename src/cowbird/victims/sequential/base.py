@@ -20,9 +20,9 @@ from cowbird.data.split import Queries
 from cowbird.data.types import IntArray, Interactions, TrainingData, Users
 from cowbird.errors import UserError
 from cowbird.rng import torch_stream
+from cowbird.storage import read_tensors, write_tensors
 from cowbird.victims.base import FittedRecommender, Prompt, Recommender
 from cowbird.victims.fit_context import FitContext
-from cowbird.victims.sequential.checkpoint import read_tensors, write_tensors
 from cowbird.victims.sequential.noise import Noise
 from cowbird.victims.sequential.prompting import ProfileVocabulary, PromptGenerator
 from cowbird.victims.sequential.repeatable import move_module
