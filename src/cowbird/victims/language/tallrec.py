@@ -22,6 +22,7 @@ from torch import Tensor
 from cowbird.data.instructions import Instruction
 from cowbird.data.judgments import Judgments
 from cowbird.data.types import IntArray, Items
+from cowbird.files import get_cache_folder
 from cowbird.rng import stream
 from cowbird.victims.fit_context import FitContext
 from cowbird.victims.language.engine import prepare_inference
@@ -33,7 +34,6 @@ from cowbird.victims.language.examples import (
     make_quotable,
     tokenize,
 )
-from cowbird.victims.language.llm import get_cache_folder
 from cowbird.victims.language.packing import compute_hidden_states, pack, split_runs, to_device
 from cowbird.victims.language.probing import PointwiseProbe
 from cowbird.victims.language.recommender import FittedLanguageRecommender, LanguageRecommender
