@@ -264,7 +264,7 @@ CASE_RULES: tuple[tuple[float, Callable[[str], bool]], ...] = (
 `find_broken_rules` alone tells them. Of the same titles 29 break the first, none the second, and 112 the third."""
 
 
-RULE_REASONS = {
+RULE_REASONS: dict[Callable[[TitleCharacters], CharacterMask], str] = {
     find_hidden: "hidden characters",
     find_mixed: "letters of several alphabets in one word",
     find_disguised: "letters that look like Latin ones and are not",
