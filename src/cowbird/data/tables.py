@@ -10,6 +10,7 @@ from typing import Any, TypeGuard, cast
 import polars as pl
 
 from cowbird.errors import UserError
+from cowbird.text import replace_surrogates
 
 
 def is_pandas(table: object) -> bool:
@@ -119,7 +120,7 @@ def _check_texts(values: list[object]) -> list[str | None]:
                 f"Title {row} (counted from 0) is {type(value).__name__}, not text.",
                 "Pass strings, and None where a title is missing.",
             )
-        texts.append(None if value is None else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+        texts.append(None if value is None else replace_surrogates(value))
     return texts
 
 

@@ -3,17 +3,21 @@
 Arrays may be lists, NumPy arrays or torch tensors on any device.
 """
 
+from cowbird.metrics.asr import candidate_asr, pointwise_asr
+from cowbird.metrics.choice import pick_rate, valid_ratio
+from cowbird.metrics.detection import auroc, count_detections, recall_at_fpr
 from cowbird.metrics.exposure import exposures, lift, mask_seen, selectivity
 from cowbird.metrics.intervals import bootstrap_mean, clopper_pearson, measure_spread
 from cowbird.metrics.ranking import exclude_seen, hit_ratio, mrr, ndcg, ranking_metrics, ranks, topk_ranks
 from cowbird.metrics.stealth import count_characters, edit_distance, relative_edit_distance
-from cowbird.metrics.success import attack_success_rate
 
 __all__ = [
-    "attack_success_rate",
+    "auroc",
     "bootstrap_mean",
+    "candidate_asr",
     "clopper_pearson",
     "count_characters",
+    "count_detections",
     "edit_distance",
     "exclude_seen",
     "exposures",
@@ -23,9 +27,13 @@ __all__ = [
     "measure_spread",
     "mrr",
     "ndcg",
+    "pick_rate",
+    "pointwise_asr",
     "ranking_metrics",
     "ranks",
+    "recall_at_fpr",
     "relative_edit_distance",
     "selectivity",
     "topk_ranks",
+    "valid_ratio",
 ]
