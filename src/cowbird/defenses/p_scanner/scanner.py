@@ -103,7 +103,7 @@ class PoisonScanner(BaseModel):
         self,
         titles: object,
         seed: int = 0,
-        workplace: FitContext | None = None,
+        context: FitContext | None = None,
         *,
         text_column: str = "title",
         device: str = "cpu",
@@ -114,14 +114,14 @@ class PoisonScanner(BaseModel):
             titles: The catalogue's, poisoned or not: a list, a polars or pandas series, or a frame. Missing and empty
                 ones and repeats are not learned from.
             seed: Decides all that is random.
-            workplace: Device, folder of what an interrupted fit goes on from, and progress.
+            context: Device, folder of what an interrupted fit goes on from, and progress.
             text_column: The column of titles, where `titles` is a frame.
-            device: Where it is fitted, if there is no `workplace`: `auto`, `cpu`, `cuda` or `cuda:N`.
+            device: Where it is fitted, if there is no `context`: `auto`, `cpu`, `cuda` or `cuda:N`.
 
         Raises:
             UserError: If it is a single string or no table, there are too few titles, or a model can't be used.
         """
-        place = workplace or FitContext(pick_device(device))
+        place = context or FitContext(pick_device(device))
         known = [title for title in dict.fromkeys(read_texts(titles, text_column)) if title and title.strip()]
         if len(known) < MIN_TITLES_PER_FIT:
             raise UserError(
