@@ -7,6 +7,7 @@ import typer
 from rich.text import Text
 
 from cowbird import __version__
+from cowbird.cli.assets import assets
 from cowbird.cli.demo import demo
 from cowbird.cli.fit_scanner import fit_scanner
 from cowbird.cli.list import list_
@@ -45,6 +46,7 @@ app.callback()(_set_options)
 # In the order that `cowbird --help` lists them.
 app.command(name="list")(list_)
 app.command()(run)
+app.command()(assets)
 app.command()(demo)
 app.command()(stealth)
 app.command(name="fit-scanner")(fit_scanner)
