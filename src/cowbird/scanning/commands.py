@@ -311,8 +311,8 @@ class ScannerScorer:
         return f"{self.fitted.key} at {self.fpr!r}"
 
     def scan(self, titles: Sequence[str]) -> ScanVerdicts:
-        """Judge titles; see `FittedScanner.scan`."""
-        return self.fitted.scan(titles, self.fpr)
+        """Judge titles; see `FittedScanner.judge_titles`."""
+        return self.fitted.judge_titles(titles, self.fpr)
 
     def explain(self, title: str, score: float) -> str:
         """Say why a title is flagged, in a few words."""
