@@ -65,7 +65,7 @@ def call(request, monkeypatch, capsys):
             cli.main()
         return check(capsys, end.value.code, request.param)
 
-    run.terminal = request.param
+    run.check = lambda code: check(capsys, code, request.param)
     return run
 
 
@@ -263,20 +263,24 @@ def test_fit_scanner_that_warns(call, tmp_path, monkeypatch):
     assert "Goonwith" in said
 
 
-def test_the_demo(call, tmp_path, monkeypatch, capsys, spec, llama):  # noqa: F811
-    """The tables of its runs, its scan, and what it leaves out."""
+def test_the_demo(call, monkeypatch, spec, llama):  # noqa: F811
+    """The tables of its runs, its scans, and what it leaves out."""
+    spec.write_text(spec.read_text().rpartition("[[attacks]]")[0])
     monkeypatch.setattr(spec_module, "find_shipped_spec", lambda name: spec)
-    monkeypatch.setattr(demo, "_explain_missing_model", lambda: f"It needs {PAYLOAD}.")
-    assert call("demo", "--out", spec.parent / "demo", "--device", "cpu")[0] == 3
     monkeypatch.setattr(demo_parts, "DEMO_SCANNER", cheap(llama))
     monkeypatch.setattr(demo_parts, "write_catalog", lambda spec, path: write_catalog(path))
     monkeypatch.setattr(demo_parts, "format_tally", lambda *args: f"Flagged: {PAYLOAD}")
-    demo._scan_left_behind(spec_module.load_spec(spec), spec.parent / "scan", "cpu")
-    assert SHOWN in check(capsys, 0, call.terminal)[1]
+    monkeypatch.setattr(demo, "_explain_missing_model", lambda: f"It needs {PAYLOAD}.")
+    code, said = call("demo", "--out", spec.parent / "demo", "--device", "cpu")
+    assert code == 0, said
+    assert f"Itneeds{SHOWN}" in said
+    assert f"Flagged:{SHOWN}" in said
+    demo._scan_planted(spec_module.load_spec(spec), spec.parent / "scan", "cpu", True)
+    assert call.check(0)[1].count(f"Flagged:{SHOWN}") == 2
 
 
 def write_catalog(path):
-    path.parent.mkdir()
+    path.parent.mkdir(parents=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         rows = ((f"{nth} {PAYLOAD}", f"{title} {PAYLOAD}" if nth < 5 else title) for nth, title in enumerate(TITLES))
