@@ -41,12 +41,14 @@ epochs = 1
 name = "basic_replacement"
 label = "one"
 targets = {{ ids = [{target}] }}
+rate = 0.9
 [[attacks]]
 name = "basic_replacement"
 label = "unfit"
 targets = {{ ids = [{gone}] }}
 """
 ALL_OF_THEM = "".join(sorted({*DEFAULT_IGNORABLE, *BIDI_CONTROLS, *CONTROLS}))
+IN_A_FIELD = "".join(letter for letter in ALL_OF_THEM if letter not in "\0\r\n")
 SHOWN = "A<U+3164>B<U+202E>"
 COLUMN = f"title {PAYLOAD}"
 
@@ -85,7 +87,9 @@ def spec(tmp_path):
     place.mkdir()
     names = [f"{nth} {PAYLOAD}" for nth in range(12)]
     with (place / "items.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("item_id", "title"), *((name, f"{name} {ALL_OF_THEM}") for name in names)])
+        titles = [f"{IN_A_FIELD[60 * nth : 60 * nth + 30]} {PAYLOAD}" for nth in range(12)]
+        rows = [(name, title, f"kind {PAYLOAD}") for name, title in zip(names, titles, strict=True)]
+        csv.writer(file).writerows([("item_id", "title", "category"), *rows])
     with (place / "log.csv").open("w", newline="", encoding="utf-8") as file:
         rows = [(f"{user} {PAYLOAD}", names[(user * 5 + at) % 12], at) for user in range(30) for at in range(6)]
         broken = [(f"x {PAYLOAD}", names[0], f"no time {PAYLOAD}"), ("y", f"lost\nline {PAYLOAD}", "")]
@@ -107,6 +111,8 @@ def test_run(call, spec, tmp_path):
     assert said.count(SHOWN) >= 5
     assert "skipped" in said
     assert "nowhere" in said
+    assert "planted" in said
+    assert f"<U+{ord(IN_A_FIELD[180]):04X}>" in said, "a target's title"
 
 
 @pytest.mark.parametrize("key", ["name", "label", "victim", "option", "path", "profile", "seeds", "toml"])
