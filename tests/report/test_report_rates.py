@@ -35,8 +35,8 @@ def test_counts():
         (LOW, HIGH, ""),
         (HIGH, LOW, ""),
         (None, HIGH, ""),
-        (rate(1.0, 0.16, 1.0, 2), HIGH, "shows nothing: the intervals of clean and attacked model overlap, and it rests "
-         "on only 2 questions"),
+        (rate(1.0, 0.16, 1.0, 2), HIGH, "shows nothing: the intervals of clean and attacked model overlap, and it "
+         "rests on only 2 questions"),
         (LOW, rate(0.16, 0.11, 0.22, 250), "shows nothing: the intervals of clean and attacked model overlap"),
         (rate(0.0, 0.0, 0.31, 10), rate(1.0, 0.69, 1.0, 10), "shows little: only 10 questions"),
         (None, rate(1.0, 0.02, 1.0, 1), "shows little: only 1 question"),
