@@ -312,8 +312,8 @@ class ScannerScorer:
         return f"{self.fitted.key} at {self.fpr!r}"
 
     def scan(self, titles: Sequence[str]) -> ScanVerdicts:
-        """Judge titles; see `FittedScanner.scan`."""
-        return self.fitted.scan(titles, self.fpr)
+        """Judge titles; see `FittedScanner.judge_titles`."""
+        return self.fitted.judge_titles(titles, self.fpr)
 
 
 @contextmanager
