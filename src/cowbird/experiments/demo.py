@@ -8,14 +8,16 @@ against what was planted.
 import csv
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 
-from cowbird.data.types import Items
+from cowbird.data.types import Items, TrainingData
 from cowbird.defenses.p_scanner.scanner import PoisonScanner
 from cowbird.errors import UserError
 from cowbird.experiments.spec import Spec
+from cowbird.experiments.tasks import find_task
 from cowbird.files import write_text
 from cowbird.rng import stream
 from cowbird.victims.language.llm import Llm
@@ -44,7 +46,8 @@ def write_catalog(spec: Spec, path: Path) -> frozenset[int]:
         UserError: If the data can't be read, or the attack does not fit it or changes no title.
     """
     seed = spec.seeds[0]
-    training = spec.time_split.apply(spec.dataset.options.load(), seed).training
+    split: Any = spec.get_split(find_task(spec.victims[0].options))
+    training: TrainingData = split.apply(spec.dataset.options.load(), seed).training
     poisoned = spec.attacks[0].options.poison(training, stream(seed, "attack"))
     if not len(poisoned.retitled):
         raise UserError(f"The attack {spec.attacks[0].title()} changes no title.", "Use badrec.")
