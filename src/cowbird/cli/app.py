@@ -14,8 +14,9 @@ from cowbird.cli.list import list_
 from cowbird.cli.run import run
 from cowbird.cli.scan import scan
 from cowbird.cli.stealth import stealth
-from cowbird.cli.terminal import err_console, out_console, sanitize_line
+from cowbird.cli.terminal import MAX_LINE, err_console, out_console
 from cowbird.errors import ExitCode, UserError
+from cowbird.report.terminal import sanitize_text
 
 TYPER_INTERRUPT_CODE = 130
 """What typer exits with on Ctrl-C; it lets no KeyboardInterrupt through."""
@@ -58,16 +59,14 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        from cowbird.report.table import sanitize_text  # noqa: PLC0415
-
         # Messages quote specs and data, which may come from anybody.
-        err_console.print(Text("Error: ", style="bold red") + sanitize_text(error.message, 2000))
+        err_console.print(Text("Error: ", style="bold red") + sanitize_text(error.message, MAX_LINE))
         if error.hint:
-            err_console.print(sanitize_text(error.hint, 2000))
+            err_console.print(sanitize_text(error.hint, MAX_LINE))
         raise SystemExit(int(ExitCode.ERROR)) from None
     except Exception:  # a bug; Python would end with 1, which scripts take for findings
         for line in traceback.format_exc().splitlines():
-            err_console.print(sanitize_line(line), soft_wrap=True)
+            err_console.print(sanitize_text(line, MAX_LINE), soft_wrap=True)
         raise SystemExit(int(ExitCode.ERROR)) from None
     except SystemExit as end:
         if end.code != TYPER_INTERRUPT_CODE:

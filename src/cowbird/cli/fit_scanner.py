@@ -10,6 +10,7 @@ from rich.text import Text
 from cowbird.cli.options import CatalogArgument, DeviceOption, TextColumnOption
 from cowbird.cli.terminal import exit_resumable, make_progress, out_console
 from cowbird.errors import ExitCode, UserError
+from cowbird.report.terminal import sanitize_text
 
 if TYPE_CHECKING:
     import torch
@@ -77,7 +78,6 @@ def fit_and_show(
     *more: str,
 ) -> "FitResult":
     """Fit a scanner, show how it goes and what came of it; `more` is added to the command that goes on."""
-    from cowbird.report.table import sanitize_text  # noqa: PLC0415
     from cowbird.scanning import commands  # noqa: PLC0415
     from cowbird.victims.fit_context import FitContext  # noqa: PLC0415
 

@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
 import typer
@@ -9,9 +10,13 @@ from rich.console import Console
 from rich.text import Text
 
 from cowbird.errors import ExitCode
+from cowbird.report.terminal import sanitize_text
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+MAX_LINE = 2000
+"""Characters shown of a message at most."""
 
 out_console = Console()
 err_console = Console(stderr=True)
@@ -28,17 +33,28 @@ def make_progress(left: bool = False, remark: bool = False) -> "Progress":
         BarColumn,
         MofNCompleteColumn,
         Progress,
-        TextColumn,
+        ProgressColumn,
+        Task,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
 
+    class LabelColumn(ProgressColumn):
+        """What a task works on; labels and titles in it are anybody's text."""
+
+        def __init__(self, read: Callable[[Task], str]) -> None:
+            super().__init__()
+            self._read = read
+
+        def render(self, task: Task) -> Text:
+            return sanitize_text(self._read(task), 200)
+
     columns = [
-        TextColumn("{task.description}", markup=False),
+        LabelColumn(lambda task: task.description),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn() if left else TimeElapsedColumn(),
-        *([TextColumn("{task.fields[remark]}", markup=False)] if remark else []),
+        *([LabelColumn(lambda task: task.fields["remark"])] if remark else []),
     ]
     return Progress(*columns, console=err_console)
 
@@ -47,12 +63,5 @@ def exit_resumable(remark: str, *more: str) -> NoReturn:
     """Say with which command work goes on, and end."""
     words = [word for word in sys.argv[1:] if word not in more]
     again = shlex.join(["cowbird", *words, *more])
-    err_console.print(Text(f"{remark} Go on with: ").append_text(sanitize_line(again)), soft_wrap=True)
+    err_console.print(Text(f"{remark} Go on with: ").append_text(sanitize_text(again, MAX_LINE)), soft_wrap=True)
     raise typer.Exit(ExitCode.INCOMPLETE)
-
-
-def sanitize_line(text: str) -> Text:
-    """Return a long text of anybody's as one that a terminal can show."""
-    from cowbird.report.table import sanitize_text  # noqa: PLC0415
-
-    return sanitize_text(text, 2000)
