@@ -3,8 +3,8 @@
 A defense judges the catalogue as the attack left it, and the clean one. What it made of either is kept when it is done,
 so that a killed cell goes on without judging again. Beside the truth it is evidence, a file for each attack and
 defense: each title's score and span, whether it was flagged, and whether its item's interactions left the training
-data. Rows are made from that file alone. Their scenario is `none`, for what a platform does afterwards changes nothing about them; the
-attack of rows about the clean catalogue is `none`.
+data. Rows are made from that file alone. Their scenario is `none`, for what a platform does afterwards changes nothing
+about them; the attack of rows about the clean catalogue is `none`.
 
 The truth about a title is whether its text differs from the clean catalogue's, or is a new listing's that carries the
 trigger. Seeds are not pooled: they share their clean titles, so an interval over all of them would be too narrow.

@@ -102,7 +102,7 @@ def _compare_parts(kind: str, before: list[dict[str, Any]], after: list[dict[str
         yield from _compare_values(f"{kind} {title}", *without)
 
 
-def _compare_values(place: str, before: object, after: object) -> Iterator[str]:
+def _compare_values(place: str, before: Any, after: Any) -> Iterator[str]:
     """Yield the fields in which two values differ, with what they were and are."""
     if before == after:
         return
@@ -111,8 +111,8 @@ def _compare_values(place: str, before: object, after: object) -> Iterator[str]:
         for key in {**old, **new}:
             inside = place if key == "options" else f"{place}.{key}"
             yield from _compare_values(inside, old.get(key), new.get(key))
-        return
-    yield f"{place} was {_show_value(before)}, and is {_show_value(after)}"
+    else:
+        yield f"{place} was {_show_value(before)}, and is {_show_value(after)}"
 
 
 def _check_undefended(before: Mapping[str, Any], spec: Spec) -> Iterator[str]:
@@ -128,5 +128,5 @@ def _get_title(part: Mapping[str, Any]) -> str:
     return str(part.get("label") or part.get("name"))
 
 
-def _show_value(value: object) -> str:
+def _show_value(value: Any) -> str:
     return "not there" if value is None else json.dumps(value)[:60]

@@ -185,7 +185,7 @@ def load_evidence(cell: Cell, names: Container[str]) -> Iterator[tuple[EvidenceL
                 labels = EvidenceLabels(scenario.title(), attack.title(), defense.title())
                 name = name_evidence(labels.attack, labels.defense, labels.scenario)
                 if name in names:
-                    yield labels, _decode(_locate(cell, name), partial(cell.task.decode_record, labels))
+                    yield labels, read_evidence(_locate(cell, name), partial(cell.task.decode_record, labels))
 
 
 def load_detections(cell: Cell, names: Container[str]) -> Iterator[DetectionRecord]:
@@ -194,14 +194,23 @@ def load_detections(cell: Cell, names: Container[str]) -> Iterator[DetectionReco
         for defense in cell.spec.defenses:
             name = name_detections(attack, defense.title())
             if name in names:
-                yield _decode(_locate(cell, name), partial(detection.decode_record, attack, defense.title()))
+                yield read_evidence(_locate(cell, name), partial(detection.decode_record, attack, defense.title()))
 
 
 def _locate(cell: Cell, name: str) -> Path:
     return cell.folder / EVIDENCE_FOLDER / f"{name}.safetensors"
 
 
-def _decode(path: Path, decode: Callable[[dict[str, NDArray[Any]]], Decoded]) -> Decoded:
+def read_evidence(path: Path, decode: Callable[[dict[str, NDArray[Any]]], Decoded]) -> Decoded:
+    """Return the record that a file holds.
+
+    Args:
+        path: The file.
+        decode: Makes it of named columns.
+
+    Raises:
+        UserError: If the file is missing, damaged or holds something else.
+    """
     try:
         return decode(read_columns(path))
     except (KeyError, ValueError, TypeError, IndexError) as error:

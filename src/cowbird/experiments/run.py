@@ -1,8 +1,8 @@
 """Run an experiment: every cell of the grid, here or in workers, resumable, results always whole.
 
-The folder is bound to one spec, which may grow (`cowbird.experiments.growth`). `results.jsonl` is made from the evidence of the finished cells, after each of them and
-at the end, so an interrupted run leaves true results of what is done, and the finished file is the same however often
-it was interrupted.
+The folder is bound to one spec, which may grow (`cowbird.experiments.growth`). `results.jsonl` is made from the
+evidence of the finished cells, after each of them and at the end, so an interrupted run leaves true results of what is
+done, and the finished file is the same however often it was interrupted.
 """
 
 import json

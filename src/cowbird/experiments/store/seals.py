@@ -33,7 +33,7 @@ class SealedStore:
     """What a thing is that was made of something else, such as `of another catalogue`."""
     again: str = "Making it again."
     """What happens then, a sentence."""
-    _known: dict[str, str] = field(default_factory=dict[str, str])
+    _known: dict[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
 
     def find(self, name: str, origin: str, read: Callable[[Path], Kept]) -> Kept | None:
         """Return what is kept under a name, or `None` if there is nothing that can be used.
@@ -43,6 +43,7 @@ class SealedStore:
             origin: Digest of what it is made of.
             read: Reads it.
         """
+        self._known.pop(name, None)
         if self.find_digest(name, origin) is None:
             return None
         path = self.folder / name
@@ -57,11 +58,11 @@ class SealedStore:
     def find_digest(self, name: str, origin: str) -> str | None:
         """Return the digest of what is kept under a name, or `None` if there is nothing that can be used.
 
-        The files are hashed once. Arguments as in `find`.
+        The files are hashed once; `find` hashes them anew. Arguments as there.
         """
         path, seal = self.folder / name, self._seal_path(name)
-        if name in self._known:
-            return self._known[name]
+        if name in self._known and self._known[name][0] == origin:
+            return self._known[name][1]
         if not seal.exists() or not path.exists():
             return None
         try:
@@ -75,8 +76,8 @@ class SealedStore:
             elif made_of != origin:
                 self.warn(f"'{path}' is {self.other}. {self.again}")
             else:
-                self._known[name] = hash_parts(files, made_of)
-                return self._known[name]
+                self._known[name] = origin, hash_parts(files, made_of)
+                return self._known[name][1]
         self._remove_seal(name)
         return None
 
@@ -88,7 +89,7 @@ class SealedStore:
         write(path)
         files = hash_files(path)
         write_sealed_json(self._seal_path(name), {"origin": origin, "files": files})
-        self._known[name] = hash_parts(files, origin)
+        self._known[name] = origin, hash_parts(files, origin)
 
     def make(
         self,

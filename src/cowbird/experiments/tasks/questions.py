@@ -27,7 +27,7 @@ from cowbird.experiments.scenarios import Direct, PoisonedAdapter, Scenario
 from cowbird.experiments.store import hash_parts
 from cowbird.experiments.tasks.base import CLEAN_SIDE, EvidenceLabels, PlantedAttack, RecordT, Task
 from cowbird.rng import derive_seed, draw_indices, stream
-from cowbird.victims.base import Probe
+from cowbird.victims.base import FittedModel, Probe
 
 ASR = declare_measure(
     "asr",
@@ -120,7 +120,7 @@ class ServedModel:
         return self.had if self.untouched else f"{self.name}+{self.scenario.title()}"
 
 
-ModelT = TypeVar("ModelT")
+ModelT = TypeVar("ModelT", bound=FittedModel)
 
 
 class QuestionTask(Task[RecordT], Generic[RecordT, ModelT]):
