@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -128,7 +129,7 @@ def test_seeds_are_taken_from_the_command_line(call, spec, tmp_path):
     assert sorted(path.name for path in (tmp_path / "out" / "cells").iterdir()) == ["sasrec-3", "sasrec-5"]
     code, _, err = call("run", spec, "--out", tmp_path / "out", "--resume")
     assert code == 2
-    assert "other seeds" in err
+    assert "its seeds 5, 3 would be left out" in err
 
 
 @pytest.mark.parametrize("seeds", ["", "a", "1,", "1,,2", "1;2", "1.5", "1,1", "0x1", "\x1b[31m"])
@@ -203,6 +204,7 @@ def test_a_run_that_is_there_already(call, spec, tmp_path):
     assert code == 2
     assert "cell.json" in err
     (tmp_path / "out/cells/sasrec-0/cell.json").unlink()
+    shutil.rmtree(tmp_path / "out/cells/sasrec-0/evidence")
     (tmp_path / "out/cells/sasrec-0/models/clean+none/model.safetensors").write_text("x")
     code, _, err = call(*args, "--resume")
     assert code == 0
@@ -254,13 +256,17 @@ def test_interrupted_before_anything(call, spec, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("lacking", ["", "It needs peft: pip install [it]."])
-def test_the_demo_is_specs_that_ship(call, tmp_path, monkeypatch, spec, lacking):
+def test_the_demo_scans_first_and_runs_specs_that_ship(call, tmp_path, monkeypatch, spec, lacking):
     for name in ("demo", "demo_titles"):
         assert spec_module.load_spec(spec_module.find_shipped_spec(name)).name.startswith("demo")
     monkeypatch.setattr(spec_module, "find_shipped_spec", lambda name: spec)
     monkeypatch.setattr(demo, "_explain_missing_model", lambda: lacking)
-    toured = []
-    monkeypatch.setattr(demo, "_scan_left_behind", lambda spec, out, device: toured.append((spec.name, out, device)))
+    scanned = []
+
+    def scan(spec, out, device, fitted):
+        scanned.append((spec.name, out, device, fitted, (tmp_path / "out").exists()))
+
+    monkeypatch.setattr(demo, "_scan_planted", scan)
     args = ("demo", "--out", tmp_path / "out", "--device", "cpu")
     with monkeypatch.context() as patched:
         patched.setattr(executor, "run_cell", interrupt)
@@ -272,7 +278,8 @@ def test_the_demo_is_specs_that_ship(call, tmp_path, monkeypatch, spec, lacking)
     assert code == 0, "a demo goes on by itself"
     assert (tmp_path / "out-titles" / "results.jsonl").exists() == (not lacking)
     assert (lacking in shown) if lacking else ("Left out" not in shown)
-    assert toured == ([] if lacking else 2 * [("small", tmp_path / "out-scan", "cpu")])
+    here = ("small", tmp_path / "out-scan", "cpu", not lacking)
+    assert scanned == [(*here, False), (*here, True), (*here, True)]
 
 
 def test_what_the_demo_lacks_is_said(monkeypatch, tmp_path):

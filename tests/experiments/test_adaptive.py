@@ -10,10 +10,10 @@ from cowbird.defenses.p_scanner import PScanner
 from cowbird.defenses.p_scanner.scanner import MIN_TITLES_PER_FIT, PoisonScanner
 from cowbird.defenses.titles import Suspicion
 from cowbird.errors import UserError
+from cowbird.experiments.adaptive import AdaptiveAttacks
 from cowbird.experiments.executor import to_tables
 from cowbird.experiments.run import run
 from cowbird.experiments.spec import parse_spec
-from cowbird.experiments.store import SealedStore
 from doubles.defenses import WORD, Learns, Sees
 from doubles.evidence import cell_detections, evidence_files
 from doubles.word_judge import FittedWords
@@ -106,7 +106,7 @@ class Cut(KeyboardInterrupt):
 
 
 @pytest.mark.parametrize(
-    ("owner", "name", "call"), [(Sees, "suspect", 4), (SealedStore, "keep", 1), (FittedWords, "save", 5)]
+    ("owner", "name", "call"), [(Sees, "suspect", 4), (AdaptiveAttacks, "settle", 2), (FittedWords, "save", 5)]
 )
 def test_interrupted_and_resumed(done, tmp_path, monkeypatch, owner, name, call):
     real, left, given = getattr(owner, name), [call], spec(attacks=[WOW, ADAPTIVE])
