@@ -148,7 +148,7 @@ class RankingTask(Task[RankingEvidence]):
         if isinstance(cleaning, TitleDefense):  # judged already
             cleaning, data = NoDefense(), self.clean_data(label, data, defense)
         made = ProviderTraining(
-            shelf=self.context.models,
+            store=self.context.models,
             victim=self.victim,
             parts=self.parts,
             seed=self.context.seed,
