@@ -17,6 +17,8 @@ from cowbird.errors import UserError
 if TYPE_CHECKING:
     from cowbird.experiments.spec import Spec
 
+EXAMPLES = ("cowbird demo", "cowbird demo --out runs/demo --device cuda")
+
 
 def demo(
     out: OutOption = Path("runs/demo"), device: DeviceOption = "auto", jobs: JobsOption = 1, seeds: str | None = None

@@ -1,8 +1,9 @@
-"""What commands share: consoles, bars of progress, and what is said when work stops."""
+"""What commands share: consoles, how texts of anybody's and data are shown, and what is said when work stops."""
 
+import json
 import shlex
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -10,37 +11,13 @@ from rich.text import Text
 
 from cowbird.errors import ExitCode
 
-if TYPE_CHECKING:
-    from rich.progress import Progress
-
 out_console = Console()
 err_console = Console(stderr=True)
 
 
-def make_progress(left: bool = False, remark: bool = False) -> "Progress":
-    """Return bars of progress, on standard error.
-
-    Args:
-        left: Whether the time that is left is shown, or the time that went by.
-        remark: Whether each task has a field `remark`, shown last.
-    """
-    from rich.progress import (  # noqa: PLC0415
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = [
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn() if left else TimeElapsedColumn(),
-        *([TextColumn("{task.fields[remark]}", markup=False)] if remark else []),
-    ]
-    return Progress(*columns, console=err_console)
+def print_json(value: Any) -> None:
+    """Print plain JSON values on standard output, in ASCII: no text in it steers a terminal or hides."""
+    typer.echo(json.dumps(value, indent=1, ensure_ascii=True, default=str))
 
 
 def exit_resumable(remark: str, *more: str) -> NoReturn:
