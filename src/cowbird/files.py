@@ -7,6 +7,8 @@ from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import platformdirs
+
 from cowbird.errors import UserError
 
 
@@ -41,6 +43,12 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with replace_atomically(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def get_cache_folder() -> Path:
+    """Return where fetched assets and converted models are kept: `COWBIRD_CACHE`, or `cowbird` in the user's cache."""
+    chosen = os.environ.get("COWBIRD_CACHE")
+    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("cowbird", appauthor=False)
 
 
 def hash_file(path: Path) -> str:

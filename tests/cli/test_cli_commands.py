@@ -279,12 +279,13 @@ def test_the_demo_is_specs_that_ship(call, tmp_path, monkeypatch, spec, lacking)
     assert toured == ([] if lacking else 2 * [("small", tmp_path / "out-scan", "cpu")])
 
 
-def test_what_the_demo_lacks_is_said(monkeypatch):
+def test_what_the_demo_lacks_is_said(monkeypatch, tmp_path):
     monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: None if name == "peft" else name)
     assert demo._explain_missing_model() == "It needs peft: pip install 'cowbird[llm]'."
     monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: name)
     monkeypatch.setattr(importlib.metadata, "files", lambda name: None)
-    assert "requirements-assets.txt" in demo._explain_missing_model()
+    monkeypatch.setenv("COWBIRD_CACHE", str(tmp_path))
+    assert "cowbird assets" in demo._explain_missing_model()
 
 
 # As the shell sees it.

@@ -29,7 +29,7 @@ TABLE = {
 
 
 def test_the_catalogue_is_what_the_seller_left(tmp_path):
-    spec, path = parse_spec(TABLE), tmp_path / "catalog.csv"
+    spec, path = parse_spec(TABLE, allow_plugins=True), tmp_path / "catalog.csv"
     planted = tour.write_catalog(spec, path)
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -48,7 +48,7 @@ def test_the_catalogue_is_what_the_seller_left(tmp_path):
 def test_an_attack_on_users_leaves_nothing_to_scan(tmp_path):
     attack = {"name": "random_profiles", "targets": {"count": 3}, "rate": 0.1}
     with pytest.raises(UserError, match="changes no title"):
-        tour.write_catalog(parse_spec(TABLE | {"attacks": [attack]}), tmp_path / "catalog.csv")
+        tour.write_catalog(parse_spec(TABLE | {"attacks": [attack]}, allow_plugins=True), tmp_path / "catalog.csv")
     assert not list(tmp_path.iterdir())
 
 
@@ -73,12 +73,12 @@ def test_the_tour_ends_in_a_tally(tmp_path, monkeypatch, capsys, llama):  # noqa
     )
     monkeypatch.setattr(tour, "DEMO_SCANNER", tiny)
     monkeypatch.setattr(tour, "write_catalog", catalogue)
-    demo._scan_left_behind(parse_spec(TABLE), tmp_path / "scan", "cpu")
+    demo._scan_left_behind(parse_spec(TABLE, allow_plugins=True), tmp_path / "scan", "cpu")
     text = " ".join(capsys.readouterr().out.split())
     assert "Flagged: " in text
     assert "of the 6 titles that carry the trigger" in text
     assert (tmp_path / "scan" / "findings.csv").is_file()
-    demo._scan_left_behind(parse_spec(TABLE), tmp_path / "scan", "cpu")
+    demo._scan_left_behind(parse_spec(TABLE, allow_plugins=True), tmp_path / "scan", "cpu")
     assert "finished before" in " ".join(capsys.readouterr().out.split()), "a demo goes on by itself"
 
 

@@ -135,7 +135,7 @@ def test_a_seed_s_rows_do_not_depend_on_the_other_seeds(tiny, tiny_run, tmp_path
 def parse_with(spec, **changes):
     from cowbird.experiments.executor import to_tables
 
-    return parse_spec({**to_tables(json.loads(json.dumps(spec.to_record()))), **changes})
+    return parse_spec({**to_tables(json.loads(json.dumps(spec.to_record()))), **changes}, allow_plugins=True)
 
 
 @pytest.mark.slow

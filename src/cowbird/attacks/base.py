@@ -21,6 +21,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from cowbird.attacks.provider import Provider
 from cowbird.attacks.targets import UserGroup
+from cowbird.attacks.triggers import Trigger
 from cowbird.data.types import Float32Array, Int32Array, Int64Array, Items, TrainingData, freeze
 from cowbird.victims.base import FittedRecommender
 
@@ -122,9 +123,20 @@ class Attack(BaseModel, ABC):
         """Write the plan."""
 
     def find_target_users(self, data: TrainingData) -> NDArray[np.bool_]:
-        """Return which users the attack aims at, shape `[users]`: its `group` if it has that field, or everybody."""
-        group: object = getattr(self, "group", None)
-        return group.find_members(data) if isinstance(group, UserGroup) else np.ones(len(data.users), dtype=bool)
+        """Return which users the attack aims at, shape `[users]`: those of `get_target_group`, or everybody."""
+        group = self.get_target_group()
+        return np.ones(len(data.users), dtype=bool) if group is None else group.find_members(data)
+
+    def get_target_group(self) -> UserGroup | None:
+        """Return the group of users that the attack aims at; by default none, so that it aims at everybody."""
+        return None
+
+    def get_title_trigger(self) -> Trigger | None:
+        """Return the trigger that the attack writes into titles; by default it writes none.
+
+        Detections are held against it: where planting it in the clean title gives the poisoned one, it tells the span.
+        """
+        return None
 
     def make_triggered_catalogs(self, items: Items, rng: np.random.Generator) -> dict[str, Items]:
         """Return catalogues in which every title carries a trigger, by what the trigger is like.

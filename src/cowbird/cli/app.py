@@ -8,7 +8,7 @@ import typer
 from rich.text import Text
 
 from cowbird import __version__
-from cowbird.cli import demo, describe, fit_scanner, init, run, scan, stealth, validate
+from cowbird.cli import assets, demo, describe, fit_scanner, init, run, scan, stealth, validate
 from cowbird.cli import list as list_command
 from cowbird.cli.terminal import err_console, out_console, sanitize_line
 from cowbird.errors import ExitCode, UserError
@@ -49,6 +49,7 @@ app.callback()(_set_options)
 # In the order that `cowbird --help` lists them.
 _COMMANDS: tuple[tuple[str, Callable[..., None], str, tuple[str, ...]], ...] = (
     ("demo", demo.demo, "See it find and measure backdoors (a few minutes).", demo.EXAMPLES),
+    ("assets", assets.assets, "Fetch the data and models of the demo and experiments.", assets.EXAMPLES),
     ("scan", scan.scan, "Scan titles for planted triggers.", scan.EXAMPLES),
     ("fit-scanner", fit_scanner.fit_scanner, "Fit a scanner to the titles of a catalogue.", fit_scanner.EXAMPLES),
     ("init", init.init, "Write a commented spec to start from.", init.EXAMPLES),

@@ -59,13 +59,14 @@ def _scan_left_behind(spec: "Spec", out: Path, device: str) -> None:
 
 def _explain_missing_model() -> str:
     """Return why the embedded language model can't be used; empty if it can."""
-    from cowbird.victims.language import assets, llm  # noqa: PLC0415
+    from cowbird.files import get_cache_folder  # noqa: PLC0415
+    from cowbird.victims.language import assets  # noqa: PLC0415
 
     missing = [name for name in ("transformers", "peft", "gguf") if importlib.util.find_spec(name) is None]
     if missing:
         return f"It needs {', '.join(missing)}: pip install 'cowbird[llm]'."
     try:
-        assets.find_asset("smollm2-135m", llm.get_cache_folder())
+        assets.find_embedded_model("smollm2-135m", get_cache_folder())
     except UserError as error:
         return f"{error.message} {error.hint}"
     return ""

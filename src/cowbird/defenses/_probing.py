@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from cowbird.data.types import Float32Array
+from cowbird.defenses.base import PROBE_QUESTIONS
 from cowbird.defenses.titles import TitleDefense
 from cowbird.errors import UserError
 from cowbird.victims.base import Probe
@@ -21,8 +22,12 @@ class ProbingDefense(TitleDefense):
     """Judges titles by what a model that was trained on them makes of them."""
 
     asks_victim: ClassVar[bool] = True
-    questions: int = Field(default=8, ge=1)
+    questions: int = Field(default=PROBE_QUESTIONS, ge=1)
     """Questions that the victim is asked about every text, drawn from the platform's validation data."""
+
+    def count_probe_questions(self) -> int:
+        """Return the field `questions`."""
+        return self.questions
 
 
 class DistinctTexts(NamedTuple):

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 
 from cowbird.defenses._reading import open_model
-from cowbird.files import hash_file, write_text
+from cowbird.files import get_cache_folder, hash_file, write_text
 from cowbird.victims.fit_context import pick_device
 from cowbird.victims.language.examples import make_quotable
-from cowbird.victims.language.llm import Llm, LoadedModel, get_cache_folder, import_transformers, locate_model
+from cowbird.victims.language.llm import Llm, LoadedModel, import_transformers, locate_model
 from cowbird.victims.language.packing import split_runs
 from cowbird.victims.sequential.repeatable import force_determinism
 

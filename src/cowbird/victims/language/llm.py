@@ -22,7 +22,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from cowbird.errors import UserError
-from cowbird.files import hash_file
+from cowbird.files import get_cache_folder, hash_file
 from cowbird.victims.language import assets
 
 _CONTROL_TOKEN = re.compile(r"[\s\u2581]*(<.+>|\[.+\]|\|.+\|)[\s\u2581]*", re.DOTALL)
@@ -75,13 +75,6 @@ def import_transformers() -> Any:
     return library
 
 
-def get_cache_folder() -> Path:
-    """Return where converted models are kept: `COWBIRD_CACHE`, or `cowbird` in the user's cache folder."""
-    chosen = os.environ.get("COWBIRD_CACHE")
-    folder = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "cowbird"
-    return folder.expanduser()
-
-
 def locate_model(name: str) -> str:
     """Return what transformers can load: a folder of safetensors, or a hub id.
 
@@ -89,7 +82,7 @@ def locate_model(name: str) -> str:
         UserError: If the name is that of an asset that is not installed, or of a file that is not there.
     """
     if name in assets.EMBEDDED_MODELS:
-        return str(convert_gguf(assets.find_asset(name, get_cache_folder())))
+        return str(convert_gguf(assets.find_embedded_model(name, get_cache_folder())))
     path = Path(name).expanduser()
     if name.endswith(".gguf"):
         if not path.is_file():
