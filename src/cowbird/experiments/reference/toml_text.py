@@ -9,15 +9,14 @@ MAX_INLINE_LENGTH = 90
 """Longest line of a nested table; longer ones get lines of their own."""
 
 
-def format_value(value: Any) -> str:
+def format_value(value: object) -> str:
     """Return a plain JSON value as TOML on one line; `None`, for which TOML has no word, as `none`."""
     if isinstance(value, dict):
         fields = [f"{key} = {format_value(inner)}" for key, inner in cast("dict[str, Any]", value).items()]
         return f"{{ {', '.join(fields)} }}"
     if isinstance(value, list):
         return f"[{', '.join(map(format_value, cast('list[Any]', value)))}]"
-    written: str = "none" if value is None else tomlkit.item(value).as_string()  # pyright: ignore[reportUnknownVariableType]
-    return written
+    return "none" if value is None else tomlkit.item(value).as_string()
 
 
 def drop_empty(value: Any) -> Any:
