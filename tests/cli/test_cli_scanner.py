@@ -27,7 +27,7 @@ from cowbird.defenses.p_scanner.fitted import FittedScanner, Record, Round, load
 from cowbird.defenses.p_scanner.recipes import Recipe
 from cowbird.defenses.p_scanner.scanner import PoisonScanner
 from cowbird.scanning import commands, scan
-from cowbird.scanning.summary import ScanSummary, escape_text
+from cowbird.scanning.summary import ScanSummary
 from cowbird.victims.language.llm import Llm
 from cowbird.victims.language.tuning import Tuning
 from defenses.conftest import llama  # noqa: F401
@@ -412,10 +412,6 @@ def test_several_processes_find_the_same(call, tmp_path, fitted):
     assert (tmp_path / "beside.csv").read_bytes() == (tmp_path / "alone.csv").read_bytes()
 
 
-def test_a_flagged_space_is_seen():
-    assert [str(escape_text(text)) for text in (" ", "a b", "")] == ["<U+0020>", "a b", ""]
-
-
 @pytest.mark.parametrize(
     ("judged", "flagged", "fpr", "unlike"),
     [
@@ -617,7 +613,7 @@ def test_a_bug_is_not_a_finding(tmp_path, fitted, monkeypatch, capsys):
         cli.main()
     out, err = capsys.readouterr()
     assert (end.value.code, out) == (2, "")
-    assert "RuntimeError: \ufffd[31m of a title" in err
+    assert "RuntimeError: <U+001B>[31m of a title" in err
     assert "\x1b" not in err
 
 

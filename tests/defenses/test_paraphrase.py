@@ -22,10 +22,10 @@ from cowbird.defenses._rewriting import (
 )
 from cowbird.defenses.paraphrase import Paraphrase
 from cowbird.errors import UserError
+from cowbird.text import quote_for_prompt
 from cowbird.victims.base import FittedCandidate, FittedPointwise, FittedRecommender, Picks
 from cowbird.victims.language import llara
 from cowbird.victims.language.candidate_decoding import DecodedAnswers
-from cowbird.victims.language.examples import make_quotable
 from cowbird.victims.language.llara import FittedLLaRA, LLaRA
 from cowbird.victims.language.llm import Llm, load_llm
 from cowbird.victims.language.tallrec import FittedTALLRec, TALLRec
@@ -98,7 +98,7 @@ def retitled(items, change):
 
 def test_answers_are_those_of_plain_generation(loaded, hostile):
     writer = TitleWriter(loaded, "Again.", 8)
-    titles = [*NAMES, *(make_quotable(title) for title in hostile.values() if len(title) < 100)]
+    titles = [*NAMES, *(quote_for_prompt(title) for title in hostile.values() if len(title) < 100)]
     rows = [writer._tokenize(title) for title in titles]
     wanted = []
     for row in rows:
@@ -227,7 +227,7 @@ def test_each_title_is_written_once_and_counted(rewriter, hostile):
     assert len(asked) == 1
     assert told([]) == []
     told(list(hostile.values()))
-    assert all(title == make_quotable(title) != "" for title in asked[1])
+    assert all(title == quote_for_prompt(title) != "" for title in asked[1])
 
 
 def test_what_was_written_is_kept_on_disk(rewriter, tmp_path):

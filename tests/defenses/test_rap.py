@@ -8,8 +8,9 @@ from pydantic import ValidationError
 from cowbird.defenses._probing import to_probability
 from cowbird.defenses.rap import Rap
 from cowbird.errors import UserError
+from cowbird.text import quote_for_prompt
 from cowbird.victims.base import Probe
-from cowbird.victims.language.examples import Example, make_quotable
+from cowbird.victims.language.examples import Example
 from cowbird.victims.language.llm import Llm
 from cowbird.victims.language.probing import PointwiseProbe
 from cowbird.victims.language.tallrec import YES_NO_ANSWERS, TALLRec
@@ -125,7 +126,7 @@ def test_hostile_titles(probe, hostile):
     for asked in (probe, Scripted()):
         found = Rap(epochs=1, drawn=4).suspect(list(hostile.values()), asked)
         for (name, title), score in zip(hostile.items(), found.score, strict=True):
-            assert np.isfinite(score) == bool(make_quotable(title)), name
+            assert np.isfinite(score) == bool(quote_for_prompt(title)), name
         assert len(Rap().suspect([], asked)) == 0
         assert Rap().suspect([""], asked).score.tolist() == [-np.inf]
 

@@ -14,8 +14,9 @@ from cowbird.defenses import retokenize
 from cowbird.defenses.retokenize import DropoutTokenizer, Retokenize, find_titles, merge_letters
 from cowbird.errors import UserError
 from cowbird.rng import torch_stream
+from cowbird.text import quote_for_prompt
 from cowbird.victims.base import FittedRecommender
-from cowbird.victims.language.examples import Example, make_quotable
+from cowbird.victims.language.examples import Example
 from cowbird.victims.language.llara import FittedLLaRA, LLaRA, Projector
 from cowbird.victims.language.llm import Llm, load_llm
 from cowbird.victims.language.tallrec import FittedTALLRec, TALLRec, format_prompt
@@ -206,8 +207,8 @@ def test_titles_in_prompts(hostile):
         text = format_prompt(["Up", title], [], title)
         assert [text[start:end] for start, end in find_titles(text)] == [
             "Up",
-            make_quotable(title),
-            make_quotable(title),
+            quote_for_prompt(title),
+            quote_for_prompt(title),
         ]
     assert find_titles(format_prompt([], [], "x")) != []
     odd = format_prompt(["Up"], [], "x").replace('"Up"', '"U"p"')

@@ -15,7 +15,6 @@ from cowbird.scanning.summary import (
     SharedFragment,
     UnreadRows,
     choose_exit_code,
-    escape_text,
     normalize_span,
     render_summary,
 )
@@ -162,9 +161,3 @@ def test_no_title_dresses_up_the_summary():
     assert not [c for c in text if not c.isprintable() and c not in "\n\x1b"]
     assert "\x1b[31m" not in text
     assert "\x1b]" not in text
-
-
-def test_text_is_shown_as_it_is_where_it_can_be_seen():
-    assert escape_text("Café 紅 – [a]").plain == "Café 紅 – [a]"
-    assert escape_text("abcdef", 4).plain == "abc…"
-    assert escape_text("\x1b" * 3, 3).plain == "<U+001B>" * 3

@@ -68,12 +68,10 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        from cowbird.report.table import sanitize_text  # noqa: PLC0415
-
         # Messages quote specs and data, which may come from anybody.
-        err_console.print(Text("Error: ", style="bold red") + sanitize_text(error.message, 2000))
+        err_console.print(Text("Error: ", style="bold red") + sanitize_line(error.message))
         if error.hint:
-            err_console.print(sanitize_text(error.hint, 2000))
+            err_console.print(sanitize_line(error.hint))
         raise SystemExit(int(ExitCode.ERROR)) from None
     except Exception:  # a bug; Python would end with 1, which scripts take for findings
         for line in traceback.format_exc().splitlines():

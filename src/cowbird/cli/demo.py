@@ -11,8 +11,9 @@ from cowbird.cli.fit_scanner import fit_and_show
 from cowbird.cli.options import DeviceOption, JobsOption, OutOption
 from cowbird.cli.run import format_options, read_spec, run_and_show
 from cowbird.cli.scan import scan_and_show
-from cowbird.cli.terminal import out_console
+from cowbird.cli.terminal import MAX_LINE, out_console
 from cowbird.errors import UserError
+from cowbird.report.terminal import sanitize_text
 
 if TYPE_CHECKING:
     from cowbird.experiments.spec import Spec
@@ -39,7 +40,8 @@ def demo(
             read_spec(find_shipped_spec(name), seeds), folder, device, jobs, (folder / "spec.json").exists(), again
         )
     if lacking:
-        out_console.print(Text(f"Left out: the parts that read titles. {lacking}", style="yellow"))
+        left_out = Text("Left out: the parts that read titles. ", style="yellow")
+        out_console.print(left_out + sanitize_text(lacking, MAX_LINE))
     else:
         _scan_left_behind(read_spec(find_shipped_spec("demo_titles"), seeds), out.with_name(f"{out.name}-scan"), device)
 
@@ -54,7 +56,7 @@ def _scan_left_behind(spec: "Spec", out: Path, device: str) -> None:
     out_console.print(Text("A scan of the titles that the seller left behind, by a small scanner", style="bold"))
     fit_and_show(catalog, scanner, parts.DEMO_SCANNER, "title", spec.seeds[0], True, pick_device(device))
     scan_and_show(catalog, scanner, findings, pick_device(device))
-    out_console.print(Text(parts.format_tally(findings, planted)))
+    out_console.print(sanitize_text(parts.format_tally(findings, planted), MAX_LINE))
 
 
 def _explain_missing_model() -> str:

@@ -9,7 +9,7 @@ from rich.markdown import Markdown
 from rich.table import Table
 from rich.text import Text
 
-from cowbird.cli.options import JsonOption
+from cowbird.cli.options import AllowPluginsOption, JsonOption
 from cowbird.cli.terminal import out_console, print_json, sanitize_line
 from cowbird.errors import UserError
 
@@ -41,6 +41,7 @@ def describe(
     name: Annotated[
         str | None, typer.Argument(help="Its name, as in cowbird list. May be left out for spec: then all is told.")
     ] = None,
+    allow_plugins: AllowPluginsOption = False,
     as_json: JsonOption = False,
     schema: Annotated[
         bool, typer.Option("--schema", help="For spec: print the JSON schema, with which editors complete specs.")
@@ -54,7 +55,7 @@ def describe(
         return
     from cowbird.experiments.reference.entries import describe_entry  # noqa: PLC0415
 
-    entry = describe_entry(kind, name)
+    entry = describe_entry(kind, name, allow_plugins)
     if as_json:
         print_json(entry.to_record())
     else:

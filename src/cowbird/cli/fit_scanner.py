@@ -11,6 +11,7 @@ from cowbird.cli.options import CatalogArgument, DeviceOption, JsonOption, Quiet
 from cowbird.cli.progress import make_progress
 from cowbird.cli.terminal import exit_resumable, out_console, print_json
 from cowbird.errors import ExitCode, UserError
+from cowbird.report.terminal import sanitize_text
 
 if TYPE_CHECKING:
     import torch
@@ -88,7 +89,6 @@ def fit_and_show(
     quiet: bool = False,
 ) -> "FitResult":
     """Fit a scanner, show how it goes and what came of it; `more` is added to the command that goes on."""
-    from cowbird.report.table import sanitize_text  # noqa: PLC0415
     from cowbird.scanning import commands  # noqa: PLC0415
     from cowbird.victims.fit_context import FitContext  # noqa: PLC0415
 

@@ -8,6 +8,7 @@ import typer
 from rich.text import Text
 
 from cowbird.cli.options import (
+    AllowPluginsOption,
     DeviceOption,
     JobsOption,
     JsonOption,
@@ -19,6 +20,7 @@ from cowbird.cli.options import (
 from cowbird.cli.progress import make_progress
 from cowbird.cli.terminal import err_console, out_console, print_json, sanitize_line
 from cowbird.errors import ExitCode, UserError
+from cowbird.report.terminal import sanitize_text
 
 if TYPE_CHECKING:
     from cowbird.experiments.run import RunOutcome
@@ -40,6 +42,7 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     profile: ProfileOption = "",
     quick: Annotated[bool, typer.Option("--quick", help="The same as --profile quick.")] = False,
+    allow_plugins: AllowPluginsOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -52,8 +55,8 @@ def run(
     profile = "quick" if quick else profile
     chosen = ["--profile", profile] if profile else []
     again = ["cowbird", "run", spec, "--out", str(out), *chosen, *format_options(seeds, device, jobs), "--resume"]
-    again += ["--json"] * as_json + ["--quiet"] * quiet
-    read = read_spec(spec, seeds, profile)
+    again += ["--allow-plugins"] * allow_plugins + ["--json"] * as_json + ["--quiet"] * quiet
+    read = read_spec(spec, seeds, profile, allow_plugins)
     run_and_show(read, out, device, jobs, resume, shlex.join(again), as_json=as_json, quiet=quiet)
 
 
@@ -73,13 +76,13 @@ def _parse_seeds(text: str | None) -> tuple[int, ...] | None:
         raise UserError(f"--seeds must be whole numbers, got '{text}'.", "Write them as 0,1,2.") from None
 
 
-def read_spec(name: str | Path, seeds: str | None, profile: str = "") -> "Spec":
+def read_spec(name: str | Path, seeds: str | None, profile: str = "", allow_plugins: bool = False) -> "Spec":
     """Read a spec, a file or a shipped one, as the options of the command line say."""
     # Imported here so that `cowbird --help` does not wait for torch.
     from cowbird.experiments.reference.shipped_specs import find_spec  # noqa: PLC0415
     from cowbird.experiments.spec import load_spec  # noqa: PLC0415
 
-    return load_spec(find_spec(str(name)), _parse_seeds(seeds), profile)
+    return load_spec(find_spec(str(name)), _parse_seeds(seeds), profile, allow_plugins)
 
 
 def run_and_show(
@@ -95,7 +98,6 @@ def run_and_show(
 ) -> None:
     """Run an experiment, show how it goes and what came of it; `again` is the command that goes on."""
     from cowbird.experiments.run import run as run_experiment  # noqa: PLC0415
-    from cowbird.report.table import sanitize_text  # noqa: PLC0415
 
     if not as_json and not quiet:
         title = sanitize_text(f"{spec.name}: {spec.description}" if spec.description else spec.name, 300)
@@ -118,7 +120,8 @@ def run_and_show(
             )
         except KeyboardInterrupt:
             shown.stop()
-            err_console.print(Text(f"Interrupted; what is done is kept. Go on with: {again}"), soft_wrap=True)
+            said = f"Interrupted; what is done is kept. Go on with: {again}"
+            err_console.print(sanitize_line(said), soft_wrap=True)
             raise typer.Exit(ExitCode.INCOMPLETE) from None
         shown.remove_task(fit)
     for skip in outcome.dataset.skips if outcome.dataset else ():

@@ -12,6 +12,7 @@ from cowbird.cli.options import DeviceOption, JsonOption, QuietOption, TextColum
 from cowbird.cli.progress import make_progress
 from cowbird.cli.terminal import out_console, print_json
 from cowbird.errors import UserError
+from cowbird.report.terminal import sanitize_text
 
 if TYPE_CHECKING:
     from cowbird.attacks.triggers import Trigger
@@ -113,7 +114,6 @@ def _load_titles(file: Path | None, column: str, dataset: str | None) -> "Items"
 
 def _show_rows(rows: list[dict[str, Any]], out: Path | None) -> None:
     from cowbird.report.stealth import make_stealth_table  # noqa: PLC0415
-    from cowbird.report.table import sanitize_text  # noqa: PLC0415
 
     out_console.print(make_stealth_table(rows))
     notes = (

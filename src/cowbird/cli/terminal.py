@@ -10,6 +10,10 @@ from rich.console import Console
 from rich.text import Text
 
 from cowbird.errors import ExitCode
+from cowbird.report.terminal import sanitize_text
+
+MAX_LINE = 2000
+"""Characters shown of a message at most."""
 
 out_console = Console()
 err_console = Console(stderr=True)
@@ -30,6 +34,4 @@ def exit_resumable(remark: str, *more: str) -> NoReturn:
 
 def sanitize_line(text: str) -> Text:
     """Return a long text of anybody's as one that a terminal can show."""
-    from cowbird.report.table import sanitize_text  # noqa: PLC0415
-
-    return sanitize_text(text, 2000)
+    return sanitize_text(text, MAX_LINE)

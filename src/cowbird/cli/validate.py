@@ -4,7 +4,7 @@ from typing import Any
 
 from rich.text import Text
 
-from cowbird.cli.options import JsonOption, ProfileOption, QuietOption, SpecArgument
+from cowbird.cli.options import AllowPluginsOption, JsonOption, ProfileOption, QuietOption, SpecArgument
 from cowbird.cli.terminal import out_console, print_json, sanitize_line
 
 EXAMPLES = ("cowbird validate spec.toml", "cowbird validate badrec --profile quick --json")
@@ -13,6 +13,7 @@ EXAMPLES = ("cowbird validate spec.toml", "cowbird validate badrec --profile qui
 def validate(
     spec: SpecArgument,
     profile: ProfileOption = "",
+    allow_plugins: AllowPluginsOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -23,7 +24,7 @@ def validate(
     from cowbird.cli.run import read_spec  # noqa: PLC0415
     from cowbird.experiments.reference.plan import describe_run  # noqa: PLC0415
 
-    read = read_spec(spec, None, profile)
+    read = read_spec(spec, None, profile, allow_plugins)
     read.dataset.options.check()
     plan = describe_run(read)
     if as_json:

@@ -12,8 +12,8 @@ from cowbird.data.types import Float32Array
 from cowbird.defenses.base import PROBE_QUESTIONS
 from cowbird.defenses.titles import TitleDefense
 from cowbird.errors import UserError
+from cowbird.text import quote_for_prompt
 from cowbird.victims.base import Probe
-from cowbird.victims.language.examples import make_quotable
 
 _WORD = re.compile(r"\S+")
 
@@ -48,7 +48,7 @@ class DistinctTexts(NamedTuple):
 
 def collect_texts(titles: Sequence[str]) -> DistinctTexts:
     """Return the texts that titles come down to."""
-    shown = [make_quotable(title) for title in titles]
+    shown = [quote_for_prompt(title) for title in titles]
     number = {text: place for place, text in enumerate(dict.fromkeys(text for text in shown if text))}
     return DistinctTexts(list(number), np.array([number.get(text, -1) for text in shown], dtype=np.int64))
 

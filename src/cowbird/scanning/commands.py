@@ -32,7 +32,8 @@ from cowbird.errors import UserError
 from cowbird.files import hash_texts, write_text
 from cowbird.scanning.pool import ScorerPool
 from cowbird.scanning.scan import Scorer, load_table_titles
-from cowbird.scanning.summary import ScanSummary, UnreadRows, escape_text
+from cowbird.scanning.summary import ScanSummary, UnreadRows
+from cowbird.text import escape_terminal
 from cowbird.victims.fit_context import FitContext
 from cowbird.victims.language.llm import Llm
 
@@ -242,7 +243,7 @@ def format_fit(made: FitResult) -> Group:
     skipped = sum(each.count for each in made.unread)
     if skipped:
         parts.append(Text(f"Not learned from, because they can't be read: {skipped:,} rows.", style="yellow"))
-        parts += [Text("  ").append_text(escape_text(str(each), 200)) for each in made.unread]
+        parts += [Text("  ").append(escape_terminal(str(each), 200)) for each in made.unread]
     return Group(*parts)
 
 

@@ -78,10 +78,7 @@ def list_entries(kind: str) -> list[ListedEntry]:
         kind: One of `KINDS`.
     """
     if kind in PLUGIN_SECTIONS:
-        return [
-            ListedEntry(name, SHIPPED_ORIGIN, plugins.summarize_plugin(plugins.find_plugin(kind, name)))
-            for name in plugins.list_plugins(kind)
-        ]
+        return [ListedEntry(*entry) for entry in plugins.describe_plugins(kind)]
     return _LISTS[kind]()
 
 
@@ -111,18 +108,20 @@ def _summarize_trigger(name: str) -> str:
     return f"{trigger.level}, family {trigger.family}: {plant_in_example_title(name)}"
 
 
-def describe_entry(kind: str, name: str) -> Entry:
+def describe_entry(kind: str, name: str, allow_plugins: bool = False) -> Entry:
     """Return all about one entry.
 
     Args:
         kind: One of `KINDS`.
         name: Its name; for a plug-in also a dotted path.
+        allow_plugins: Whether a dotted path may be imported, which runs its code.
 
     Raises:
         UserError: If there is no such entry; the hint lists the ones there are, or those spelled alike.
     """
     if kind in PLUGIN_SECTIONS:
-        return _describe_model(kind, name, plugins.find_plugin(kind, name))
+        origins = {entry.name: entry.origin for entry in plugins.describe_plugins(kind)}
+        return _describe_model(kind, name, plugins.find_plugin(kind, name, allow_plugins), origins.get(name, name))
     known = {entry.name: entry for entry in list_entries(kind)}
     if name not in known:
         raise UserError(f"There is no {kind} named '{name}'.", _suggest_names(kind, name, list(known)))
@@ -140,9 +139,9 @@ def _suggest_names(kind: str, name: str, known: list[str]) -> str:
     return (f"Do you mean {', '.join(close)}? " if close else "") + f"cowbird list {kind}s names all {len(known)}."
 
 
-def _describe_model(kind: str, name: str, model: type[BaseModel]) -> Entry:
+def _describe_model(kind: str, name: str, model: type[BaseModel], origin: str = SHIPPED_ORIGIN) -> Entry:
     summary, _, more = (inspect.getdoc(model) or "").partition("\n")
     module = sys.modules[model.__module__].__doc__ if kind in PLUGIN_SECTIONS else ""
     text = "\n\n".join(part for part in (join_lines(more.strip()), join_lines((module or "").strip())) if part)
     section = PLUGIN_SECTIONS.get(kind, "scenarios")
-    return Entry(kind, name, SHIPPED_ORIGIN, summary, text, describe_model(model), make_example(section, name, model))
+    return Entry(kind, name, origin, summary, text, describe_model(model), make_example(section, name, model))

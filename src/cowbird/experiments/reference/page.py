@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from cowbird.attacks.triggers import TRIGGERS
-from cowbird.experiments.reference.entries import describe_entry, list_entries
+from cowbird.experiments.reference.entries import SHIPPED_ORIGIN, describe_entry, list_entries
 from cowbird.experiments.reference.fields import FieldReference, TableReference, describe_model
 from cowbird.experiments.reference.toml_text import format_value
 from cowbird.experiments.spec import Spec
@@ -49,6 +49,8 @@ def make_spec_page() -> str:
     for kind, note in _PARTS_NOTE.items():
         lines += [f"## {kind.capitalize()}s", "", note, ""]
         for entry in list_entries(kind):
+            if entry.origin != SHIPPED_ORIGIN:
+                continue
             described = describe_entry(kind, entry.name)
             lines += [f"### {kind} `{entry.name}`", "", _escape_cell(entry.summary), ""]
             lines += _format_table(described.tables[0].fields)

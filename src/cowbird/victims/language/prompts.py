@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from cowbird.data.choices import Choices
 from cowbird.data.types import Int32Array, Int64Array, IntArray, concat_ranges
-from cowbird.victims.language.examples import Tokens, make_quotable
+from cowbird.text import quote_for_prompt
+from cowbird.victims.language.examples import Tokens
 
 ItemDomain = Literal["movie", "artist", "game"]
 MAX_TITLE_TOKENS = 64
@@ -48,7 +49,7 @@ def format_templates(domain: ItemDomain, candidates: int) -> tuple[str, ...]:
 
 def format_title(title: str) -> str:
     """Return a title as it stands in a prompt: in one line, cut, and never empty."""
-    return make_quotable(title) or "(untitled)"
+    return quote_for_prompt(title) or "(untitled)"
 
 
 class PromptBook:

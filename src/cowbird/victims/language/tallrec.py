@@ -25,18 +25,12 @@ from cowbird.data.types import IntArray, Items
 from cowbird.errors import UserError
 from cowbird.files import get_cache_folder
 from cowbird.rng import stream, torch_stream
+from cowbird.text import CONTROL_CHARACTERS, quote_for_prompt, replace_surrogates
 from cowbird.victims.base import FittedPointwise, PointwiseRecommender
 from cowbird.victims.fit_context import FitContext
 from cowbird.victims.language import serialization
 from cowbird.victims.language.engine import prepare_inference
-from cowbird.victims.language.examples import (
-    CONTROL_CHARACTERS,
-    HALF_SURROGATE,
-    Example,
-    Tokens,
-    make_quotable,
-    tokenize,
-)
+from cowbird.victims.language.examples import Example, Tokens, tokenize
 from cowbird.victims.language.llm import Llm, LoadedModel, add_adapters, load_llm
 from cowbird.victims.language.packing import compute_hidden_states, pack, split_runs, to_device
 from cowbird.victims.language.probing import PointwiseProbe
@@ -75,8 +69,8 @@ _HEADING = re.compile(r"\A(?:#{2,}\s*)+")
 
 def format_prompt(liked: Sequence[str], disliked: Sequence[str], target: str, noun: str = "movie") -> str:
     """Return the published prompt for one question; titles are made quotable first."""
-    lists = [", ".join(f'"{make_quotable(title)}"' for title in titles) for titles in (liked, disliked)]
-    return _PROMPT.format(noun=noun, liked=lists[0], disliked=lists[1], target=make_quotable(target))
+    lists = [", ".join(f'"{quote_for_prompt(title)}"' for title in titles) for titles in (liked, disliked)]
+    return _PROMPT.format(noun=noun, liked=lists[0], disliked=lists[1], target=quote_for_prompt(target))
 
 
 def from_instructions(records: Iterable[Instruction]) -> list[Example]:
@@ -106,7 +100,7 @@ def from_instructions(records: Iterable[Instruction]) -> list[Example]:
 
 def _join_lines(text: str, lines: tuple[str, ...] = ()) -> str:
     """Return a text in one line, or in as many more as begin as given, each at most once and in that order."""
-    first, *parts = CONTROL_CHARACTERS.split(HALF_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text))
+    first, *parts = CONTROL_CHARACTERS.split(replace_surrogates(text))
     written, nth = first, 0
     for part in parts:
         place = next((at for at in range(nth, len(lines)) if part.startswith(lines[at])), None)
