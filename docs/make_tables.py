@@ -1,4 +1,4 @@
-"""Write the tables of `docs/measured/aprec*.md` from the result files, so that no figure is copied by hand.
+"""Write tables of `docs/measured` from the result files, so that no figure is copied by hand.
 
     python docs/make_tables.py
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import polars as pl
 
 DOCS = Path(__file__).parent
-PAGES = ("measured/aprec.md", "measured/aprec_tables.md")
+PAGES = ("measured/aprec.md", "measured/aprec_tables.md", "measured/p_scanner.md")
 """Pages that hold generated tables."""
 MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 NONE = "–"
@@ -151,6 +151,31 @@ def make_tuning() -> list[str]:
     return lines
 
 
+def make_detections(*names: str) -> list[str]:
+    """Return the lines of a table: what defenses that flag titles find, by seed, the worst first."""
+    parts = [load_rows(name).with_columns(pl.col("seed").cast(pl.Int64)) for name in names]
+    rows = pl.concat(parts, how="vertical_relaxed").filter(
+        (pl.col("scenario") == "none") & (pl.col("attack") != "none")
+    )
+    asked = ("flagged", "recall", "recall_at_fpr_1pct", "detection_auroc", "lost_clean_items")
+    lines = [
+        "| defense | titles flagged | recall of what it flags | recall at 1 % false positives | AUROC | "
+        "clean items lost |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    found: list[tuple[float, float, str]] = []
+    for defense in rows["defense"].unique(maintain_order=True):
+        part, cells, worth = rows.filter(pl.col("defense") == defense), list[str](), dict[str, float]()
+        for metric in asked:
+            values = part.filter(pl.col("metric") == metric).sort("seed")["value"].to_list()
+            worth[metric] = sum(values) / len(values) if values else 0.0
+            whole = metric in {"flagged", "lost_clean_items"}
+            cells.append(" / ".join(f"{value:.0f}" if whole else f"{value:.2f}" for value in values) or NONE)
+        line = " | ".join([f"| `{defense}`", *cells]) + " |"
+        found.append((worth["recall"], worth["recall_at_fpr_1pct"], line))
+    return lines + [line for *_, line in sorted(found, key=lambda row: row[:2])]
+
+
 SCENARIOS = ("direct", "direct-provided", "fine-tune", "prompt-tune", "prompt-tune-provided", "prompt-tune-full")
 OVERLAP = ("fine-tune-half-overlap", "fine-tune-half-overlap-3e-4")
 SINGLE = ("basic-group-1", "prompt-enhanced-1")
@@ -159,6 +184,8 @@ GROUP = ("basic-group", "basic-group-1", "prompt-enhanced", "prompt-enhanced-mil
 """Attacks on a group."""
 TABLES: dict[str, Callable[[], list[str]]] = {
     "tuning": make_tuning,
+    "found-tallrec": partial(make_detections, "p_scanner_baselines_ml100k.csv", "p_scanner_titles_ml100k.csv"),
+    "found-llara": partial(make_detections, "p_scanner_llara_baselines_ml100k.csv"),
     "seeds-softmax": partial(make_seeds, "aprec_ml1m.csv", "prompt-tune-provided", GROUP),
     "seeds-sampled": partial(make_seeds, "aprec_ml1m_sampled.csv", "prompt-tune-provided", GROUP),
 }

@@ -59,7 +59,7 @@ def test_a_trigger_that_holds_is_found(victim, probe):
 
 def test_the_word_is_trained_into_the_bounds_and_keeps_its_length(probe):
     before, rap = to_probability(probe.favor(CLEAN)), Rap(epochs=12, low=0.4, high=0.6)
-    word = rap.train_word(probe, CLEAN, before)
+    word = rap.train_word(probe, probe.embed_word("cf"), CLEAN, before)
     plain = probe.embed_word("cf")
     assert not word.requires_grad
     assert word.norm().item() == pytest.approx(plain.norm().item(), rel=1e-4)
@@ -72,7 +72,7 @@ def test_the_word_is_trained_into_the_bounds_and_keeps_its_length(probe):
 
 def test_scores_are_falls_worked_out_from_the_word(probe):
     rap, before = Rap(epochs=1), to_probability(probe.favor(TITLES))
-    word = rap.train_word(probe, TITLES, before)
+    word = rap.train_word(probe, probe.embed_word("cf"), TITLES, before)
     after = to_probability(probe.favor_behind(TITLES, word).numpy())
     falls = [
         np.mean([p - q if p > 0.5 else 1 - p for p, q in zip(*row, strict=True)])

@@ -167,7 +167,7 @@ def test_a_recommender_without_prompts_says_so():
     class Plain(Recommender):
         """Takes no prompts."""
 
-        def fit(self, data, validation, seed, workplace=None, start=None):
+        def fit(self, data, validation, seed, context=None, start=None):
             raise NotImplementedError
 
         def load(self, path, device):
@@ -258,7 +258,7 @@ def test_prompts_resume(name, recipe, plain, parts, monkeypatch, tmp_path):
     spec = start.spec.with_prompts(Prompt(), trained="prompts", epochs=2, dropout=0.3, weight_decay=0.1, **recipe)
 
     def run(folder=None, start=start):
-        return fit(spec, parts.pretrain, 3, workplace=FitContext(folder=folder, warn=pytest.fail), start=start)
+        return fit(spec, parts.pretrain, 3, context=FitContext(folder=folder, warn=pytest.fail), start=start)
 
     wanted = run()
     total = steps[-1]

@@ -10,9 +10,9 @@ from typing import ClassVar, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from cowbird.data.types import TrainingData
-from cowbird.victims.base import Probe
+from cowbird.victims.base import FittedModel, Probe
 
-Model = TypeVar("Model")
+Model = TypeVar("Model", bound=FittedModel)
 """A fitted model of any kind. A hook returns one of the kind it was given, perhaps of another class."""
 
 

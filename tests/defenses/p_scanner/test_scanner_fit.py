@@ -118,7 +118,7 @@ def test_scores_repeat_themselves(tiny_scanner, catalogue, clean_fit):
 def test_all_work_of_a_round_is_reported(tiny_scanner, catalogue):
     told = []
     place = FitContext(CPU, report=lambda done, total, remark: told.append((done, total, remark)))
-    tiny_scanner(proposals=8, plantings=8).fit(catalogue(60), workplace=place)
+    tiny_scanner(proposals=8, plantings=8).fit(catalogue(60), context=place)
     weighing = [(done, total) for done, total, remark in told if remark == "round 1, weighing evidence"]
     assert weighing == [(0, 2), (1, 2)]
     assert [remark for _, _, remark in told][-1] == "round 1, trying triggers"
@@ -213,9 +213,9 @@ def test_an_interrupted_fit_goes_on_to_the_same_scanner(tiny_scanner, poisoned, 
             steps.append((int(remark.split(",")[0].removeprefix("round ")), done))
 
     with pytest.raises(KeyboardInterrupt):
-        spec.fit(titles, workplace=FitContext(CPU, tmp_path, interrupt, pytest.fail))
+        spec.fit(titles, context=FitContext(CPU, tmp_path, interrupt, pytest.fail))
     assert list((tmp_path / f"round-{at[0]}").iterdir()), "there is a checkpoint"
-    found = spec.fit(titles, workplace=FitContext(CPU, tmp_path, note, pytest.fail))
+    found = spec.fit(titles, context=FitContext(CPU, tmp_path, note, pytest.fail))
     same(found, spec.fit(titles))
     assert min(done for number, done in steps if number == at[0]) == at[1] + 1, "the round goes on"
     assert steps[0] == (at[0], at[1] + 1), "what earlier rounds learned is read from their files"

@@ -98,13 +98,13 @@ class PoisonScanner(BaseModel):
             raise ValueError(f"there are no families {', '.join(unknown)}; use some of {', '.join(FAMILIES)}")
         return names
 
-    def fit(self, titles: Sequence[str], seed: int = 0, workplace: FitContext | None = None) -> FittedScanner:
+    def fit(self, titles: Sequence[str], seed: int = 0, context: FitContext | None = None) -> FittedScanner:
         """Fit a scanner to a catalogue.
 
         Args:
             titles: The catalogue's, poisoned or not; empty ones and repeats are left out.
             seed: Decides all that is random.
-            workplace: Device, folder of what an interrupted fit goes on from, and progress.
+            context: Device, folder of what an interrupted fit goes on from, and progress.
 
         Raises:
             UserError: If there are too few titles, or a model can't be used.
@@ -115,7 +115,7 @@ class PoisonScanner(BaseModel):
                 f"A scanner is fitted to {MIN_TITLES_PER_FIT} different titles or more, and there are {len(known)}.",
                 "Give it a larger catalogue, or scan with a scanner that was fitted to another.",
             )
-        return _Fit(self, known, seed, workplace or FitContext()).run()
+        return _Fit(self, known, seed, context or FitContext()).run()
 
 
 class _Fit:

@@ -97,28 +97,16 @@ def _fill_adapters(model: Any, path: Path) -> None:
             weight.copy_(held[name])
 
 
-def start_from(start: Any, kind: type[Any], victim: str, llm: Llm, target: Any) -> None:
-    """Start a model's learning weights from those of a fitted victim.
+def copy_weights(source: Any, target: Any) -> None:
+    """Give a model's learning weights the values that another model has.
 
     Args:
-        start: The fitted victim.
-        kind: What it has to be.
-        victim: What its spec is called.
-        llm: The language model it has to be tuned from.
+        source: The model that has them.
         target: The model whose weights are set.
 
     Raises:
-        UserError: If it is another kind of victim, or of another language model, or has no weights of these shapes.
+        UserError: If the other has no weights of these shapes.
     """
-    if not isinstance(start, kind) or start.spec.llm != llm:
-        raise UserError(
-            "Tuning can't start from that model: it is tuned from another language model, or otherwise.",
-            f"Start from a {victim} with the same llm.",
-        )
-    _copy_weights(start.model, target)
-
-
-def _copy_weights(source: Any, target: Any) -> None:
     given: dict[str, Any] = dict(source.named_parameters())
     learning: dict[str, Any] = {name: weight for name, weight in target.named_parameters() if weight.requires_grad}
     if any(name not in given or given[name].shape != weight.shape for name, weight in learning.items()):

@@ -131,11 +131,11 @@ class SequentialRecommender(Recommender, TrainingRecipe):
         data: TrainingData,
         validation: Queries,
         seed: int,
-        workplace: FitContext | None = None,
+        context: FitContext | None = None,
         start: FittedRecommender | None = None,
     ) -> "FittedSequential":
         """Train the network with `cowbird.victims.sequential.training.train`; see `Recommender.fit`."""
-        place = workplace or FitContext()
+        place = context or FitContext()
         given = None if start is None else self._check_start(start, len(data.items))
         network = self.make_network(len(data.items), self._make_vocabulary(data, given))
         prompt, network.prompt = network.prompt, None
