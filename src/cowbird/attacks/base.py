@@ -22,7 +22,9 @@ from pydantic.json_schema import SkipJsonSchema
 from cowbird.attacks.provider import Provider
 from cowbird.attacks.targets import UserGroup
 from cowbird.attacks.triggers import Trigger
+from cowbird.data.frames import TrainingFrames, make_frames
 from cowbird.data.types import Float32Array, Int32Array, Int64Array, Items, TrainingData, freeze
+from cowbird.rng import stream
 from cowbird.victims.base import FittedRecommender
 
 SuspicionScorer = Callable[[Sequence[str]], Float32Array]
@@ -90,6 +92,10 @@ class PoisonedData:
         if self.choice:
             planted["choice"] = self.choice
         return planted
+
+    def to_frames(self) -> TrainingFrames:
+        """Return the poisoned data as polars frames, with what was planted marked in the column `poisoned`."""
+        return make_frames(self.data, self.rows, self.retitled)
 
     def hash_plan(self) -> str:
         """Return the SHA-256 of the plan."""
@@ -159,19 +165,20 @@ class Attack(BaseModel, ABC):
         return provider.fit_poisoned(provider.victim)
 
     @final
-    def poison(self, data: TrainingData, rng: np.random.Generator) -> PoisonedData:
+    def poison(self, data: TrainingData, rng: np.random.Generator | None = None, *, seed: int = 0) -> PoisonedData:
         """Plant the backdoor and check the promise.
 
         Args:
             data: Clean training data.
-            rng: Where all draws come from.
+            rng: Where all draws come from; by default the stream that an experiment gives attacks under `seed`.
+            seed: Decides all draws where no generator is given.
 
         Raises:
             UserError: If the parameters do not fit the data.
             AttackError: If the attack changed its input, missed its budget, or changed rows it does not own up to.
         """
         before = _hash_data(data)
-        plan = self.run(data, rng)
+        plan = self.run(data, stream(seed, "attack") if rng is None else rng)
         name = type(self).__name__
         if _hash_data(data) != before:
             raise AttackError(f"{name} changed the clean data it was given.")
