@@ -70,9 +70,10 @@ def make_spec_page() -> str:
 
 def _name_parts(spec: TableReference) -> tuple[FieldReference, ...]:
     """Return the fields of a spec with what a file holds, where the spec holds classes."""
+    ordered = sorted(spec.fields, key=lambda field: field.type.startswith("table "))
     return tuple(
         replace(field, type=_PART_TYPES[field.name], default=None) if field.name in _PART_TYPES else field
-        for field in spec.fields
+        for field in ordered
     )
 
 
