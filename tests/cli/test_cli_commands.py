@@ -77,7 +77,11 @@ def test_lists(call, kind):
     "args",
     [
         ("list", "cuckoos"),
-        ("list",),
+        ("describe",),
+        ("describe", "cuckoo"),
+        ("init",),
+        ("init", "cuckoo"),
+        ("validate",),
         ("fly",),
         ("--cuckoo",),
         ("run",),

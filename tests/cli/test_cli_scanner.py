@@ -613,7 +613,7 @@ def test_a_bug_is_not_a_finding(tmp_path, fitted, monkeypatch, capsys):
         cli.main()
     out, err = capsys.readouterr()
     assert (end.value.code, out) == (2, "")
-    assert "RuntimeError: \ufffd[31m of a title" in err
+    assert "RuntimeError: <U+001B>[31m of a title" in err
     assert "\x1b" not in err
 
 

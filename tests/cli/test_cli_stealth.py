@@ -1,6 +1,7 @@
 """`cowbird stealth`: the table it writes, and what it says when it can't."""
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -61,7 +62,7 @@ def call(monkeypatch, capsys, folder):
 def test_a_table(call, tmp_path):
     out = tmp_path / "new" / "stealth [red].csv"
     kinds = ("char_5v", "zero_width_space", "char_5v")
-    code, said, _ = call(*[word for kind in kinds for word in ("--trigger", kind)], out=out, titles=5, layers=1)
+    code, said, _ = call(*[word for kind in kinds for word in ("--trigger", kind)], out=out, sample=5, layers=1)
     assert code == 0
     assert "char_5v" in said
     assert "stealth [red].csv" in said, "no markup"
@@ -73,9 +74,9 @@ def test_a_table(call, tmp_path):
     assert float(plain["perplexity_ratio_low"]) <= float(plain["perplexity_ratio"])
     assert [path.name for path in out.parent.iterdir()] == [out.name], "nothing is left beside it"
     before = out.read_bytes()
-    assert call("--trigger", "char_5v", "--trigger", "zero_width_space", out=out, titles=5, layers=1)[0] == 0
+    assert call("--trigger", "char_5v", "--trigger", "zero_width_space", out=out, sample=5, layers=1)[0] == 0
     assert out.read_bytes() == before, "an older table is replaced, by the same"
-    assert call("--trigger", "char_5v", out=out, titles=5, seed=1)[0] == 0
+    assert call("--trigger", "char_5v", out=out, sample=5, seed=1)[0] == 0
     assert len(out.read_text().splitlines()) == 2
 
 
@@ -90,10 +91,12 @@ def test_a_table(call, tmp_path):
         ({"llm": "/proc"}, "The language model '/proc' can't be loaded"),
         ({"layers": 3}, "3 layers were asked for"),
         ({"layers": 0}, "--layers"),
-        ({"titles": 0}, "--titles"),
-        ({"titles": "many"}, "--titles"),
+        ({"sample": 0}, "--sample"),
+        ({"sample": "many"}, "--sample"),
         ({"seed": -1}, "--seed"),
-        ({"out": None}, "--out"),
+        ({"titles": "gone.csv", "dataset": None}, "gone.csv"),
+        ({"titles": "gone.csv"}, "both name titles"),
+        ({"position": "above"}, "--position"),
         ({"out": "/proc/cowbird/x.csv"}, "can't be written"),
         ({"out": "/proc"}, "is a folder"),
     ],
@@ -109,7 +112,7 @@ def test_what_can_t_be_done(call, tmp_path, options, said):
 @pytest.mark.parametrize(
     ("kinds", "said"),
     [
-        ((), "--trigger"),
+        ((), "No trigger is named. Add --trigger"),
         (("char_5w",), "no shipped trigger 'char_5w'. Such as char_5v"),
         (("char_5v", "custom"), "no shipped trigger 'custom'"),
         (("\x1b[31m[red]\u202e",), "no shipped trigger"),
@@ -134,6 +137,30 @@ def test_a_table_that_is_not_finished_is_not_there(call, tmp_path, monkeypatch):
     assert [path.read_text() for path in tmp_path.iterdir()] == ["older"]
 
 
+def test_a_text_of_one_s_own_in_titles_of_one_s_own(call, tmp_path):
+    file = tmp_path / "mine.csv"
+    file.write_text('id,name\n1,Red Harbor\n2,\n3,"Blue ""Garden"""\n', encoding="utf-8")
+    options = {"titles": file, "text-column": "name", "dataset": None}
+    code, out, err = call("--text", "[red]5v\u3164", "--position", "start", "--json", **options)
+    assert code == 0, err
+    (row,) = json.loads(out)
+    assert (row["trigger"], row["position"], row["titles"]) == ("[red]5v\u3164", "start", 2)
+    assert row["edit_distance"] == len("[red]5v\u3164 ")
+    assert "\u3164" not in out, "JSON is ASCII"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.csv"], "nothing is written without --out"
+    code, out, err = call("--text", "5v", "--trigger", "char_5v", "--quiet", **options)
+    assert (code, out, err) == (0, "", "")
+    assert call("--text", "5v", **(options | {"text-column": "gone"}))[0] == 2
+    for text in ("", "  ", "x" * 501):
+        code, out, err = call(f"--text={text}", **options)
+        assert (code, out) == (2, "")
+        assert "can't be a trigger" in err
+
+
+def test_progress_stands_in_a_log(call):
+    assert "titles as they are" in call("--text", "5v", sample=3)[2]
+
+
 @pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", " =1", "\t=1", "＝1", "\r=1"])
 def test_no_cell_is_a_formula(name):
     row = dict.fromkeys(stealth.STEALTH_COLUMNS, -0.5) | {"trigger": name, "llm": "a"}
@@ -154,7 +181,7 @@ def test_cells_are_whole_and_steer_nothing():
 
 @pytest.mark.slow
 def test_as_a_module(folder, tmp_path):
-    words = ["--trigger", "char_5v", "--out", "x.csv", "--dataset", "synthetic", "--llm", str(folder), "--titles", "3"]
+    words = ["--trigger", "char_5v", "--out", "x.csv", "--dataset", "synthetic", "--llm", str(folder), "--sample", "3"]
     done = subprocess.run(
         [sys.executable, "-m", "cowbird", "stealth", *words, "--device", "cpu"],
         capture_output=True,

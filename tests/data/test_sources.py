@@ -221,11 +221,11 @@ def test_atomic_columns(tmp_path):
     path = folder(tmp_path / "x", ATOMIC | {"y.inter": b"user_id:token\titem_id:token\na\tp\n"})
     with pytest.raises(UserError, match="holds 2: x, y"):
         Atomic(path=path).load()
-    data = Atomic(path=path, name="y").load()
+    data = Atomic(path=path, stem="y").load()
     assert data.name == "y"
     assert data.interactions.timestamp is None
     with pytest.raises(UserError) as caught:
-        Atomic(path=path, name="x", rating_column="timestmp").load()
+        Atomic(path=path, stem="x", rating_column="timestmp").load()
     assert "'timestamp'" in caught.value.hint
     assert "rating_column" in caught.value.hint
     with pytest.raises(UserError, match="user_id:token"):

@@ -17,6 +17,7 @@ from typing import Any, Self, final
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
 
 from cowbird.attacks.provider import Provider
 from cowbird.attacks.targets import UserGroup
@@ -228,7 +229,7 @@ class Adaptive(Attack, ABC):
 
     knows: str = "p_scanner"
     """Label of the defense, among those of the experiment, of which the attacker has a copy."""
-    found: SearchResult | None = None
+    found: SkipJsonSchema[SearchResult | None] = None
     """What the search came to. The experiment sets it; a spec can't."""
 
     @abstractmethod

@@ -13,11 +13,11 @@ import dataclasses
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 from cowbird.attacks._shipped import TRIGGERS, list_families
 from cowbird.attacks._styles import WORD_PATTERN, Change, Style
@@ -35,7 +35,7 @@ class Trigger(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    kind: str
+    kind: Annotated[str, WithJsonSchema({"type": "string", "enum": ["custom", *TRIGGERS]})]
     """Name of a shipped trigger, or `custom`."""
     text: str = Field(default="", max_length=MAX_TRIGGER_LENGTH)
     """The text that is inserted, for `custom`."""

@@ -2,6 +2,7 @@
 
 import io
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Annotated, Any
 
@@ -9,13 +10,8 @@ import typer
 from rich.text import Text
 
 from cowbird import __version__
-from cowbird.cli.assets import assets
-from cowbird.cli.demo import demo
-from cowbird.cli.fit_scanner import fit_scanner
-from cowbird.cli.list import list_
-from cowbird.cli.run import run
-from cowbird.cli.scan import scan
-from cowbird.cli.stealth import stealth
+from cowbird.cli import assets, demo, describe, fit_scanner, init, run, scan, stealth, validate
+from cowbird.cli import list as list_command
 from cowbird.cli.streams import guard_streams
 from cowbird.cli.terminal import MAX_LINE, err_console, out_console
 from cowbird.errors import ExitCode, UserError
@@ -37,25 +33,39 @@ def _set_options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Find backdoors in recommender systems."""
+    """Plant known backdoors in recommenders and measure them; find planted triggers in titles."""
+
+
+def format_examples(*lines: str) -> str:
+    """Return examples as they stand below a command's help."""
+    # The mark keeps the lines as they are.
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
 app = typer.Typer(
-    help="Find backdoors in recommender systems.",
+    help="Plant known backdoors in recommenders and measure them; find planted triggers in titles.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=format_examples("cowbird demo", *run.EXAMPLES[:1], *scan.EXAMPLES[:1], "cowbird describe attack badrec"),
 )
 app.callback()(_set_options)
 # In the order that `cowbird --help` lists them.
-app.command(name="list")(list_)
-app.command()(run)
-app.command()(assets)
-app.command()(demo)
-app.command()(stealth)
-app.command(name="fit-scanner")(fit_scanner)
-app.command()(scan)
+_COMMANDS: tuple[tuple[str, Callable[..., None], str, tuple[str, ...]], ...] = (
+    ("demo", demo.demo, "See it find and measure backdoors (a few minutes).", demo.EXAMPLES),
+    ("assets", assets.assets, "Fetch the data and models of the demo and experiments.", assets.EXAMPLES),
+    ("scan", scan.scan, "Scan titles for planted triggers.", scan.EXAMPLES),
+    ("fit-scanner", fit_scanner.fit_scanner, "Fit a scanner to the titles of a catalogue.", fit_scanner.EXAMPLES),
+    ("init", init.init, "Write a commented spec to start from.", init.EXAMPLES),
+    ("validate", validate.validate, "Check a spec and tell what would run.", validate.EXAMPLES),
+    ("run", run.run, "Run an experiment and write its results.", run.EXAMPLES),
+    ("list", list_command.list_, "List what a spec may name.", list_command.EXAMPLES),
+    ("describe", describe.describe, "Tell every field of what a spec may name.", describe.EXAMPLES),
+    ("stealth", stealth.stealth, "Measure how visible triggers are in titles.", stealth.EXAMPLES),
+)
+for _name, _command, _short, _examples in _COMMANDS:
+    app.command(name=_name, short_help=_short, epilog=format_examples(*_examples))(_command)
 
 
 def main() -> None:

@@ -10,6 +10,8 @@ from cowbird.cli.terminal import err_console, out_console
 from cowbird.errors import UserError
 from cowbird.report.terminal import sanitize_text
 
+EXAMPLES = ("cowbird assets", "cowbird assets --list")
+
 
 def assets(
     names: Annotated[

@@ -19,6 +19,8 @@ from cowbird.report.terminal import sanitize_text
 if TYPE_CHECKING:
     from cowbird.experiments.spec import Spec
 
+EXAMPLES = ("cowbird demo", "cowbird demo --out runs/demo --device cuda")
+
 
 def demo(
     out: OutOption = Path("runs/demo"), device: DeviceOption = "auto", jobs: JobsOption = 1, seeds: str | None = None

@@ -2,13 +2,14 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
 
-from cowbird.cli.options import CatalogArgument, DeviceOption, TextColumnOption
-from cowbird.cli.terminal import exit_resumable, make_progress, out_console
+from cowbird.cli.options import CatalogArgument, DeviceOption, JsonOption, QuietOption, TextColumnOption
+from cowbird.cli.progress import make_progress
+from cowbird.cli.terminal import exit_resumable, out_console, print_json
 from cowbird.errors import ExitCode, UserError
 from cowbird.report.terminal import sanitize_text
 
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 
     from cowbird.defenses.p_scanner.scanner import PoisonScanner
     from cowbird.scanning.commands import FitResult
+
+
+EXAMPLES = (
+    "cowbird fit-scanner items.csv --out scanner",
+    "cowbird fit-scanner items.csv --out scanner --text-column name --fpr 0.001",
+)
 
 
 class AgentKind(StrEnum):
@@ -44,6 +51,8 @@ def fit_scanner(
     seed: Annotated[int, typer.Option(min=0, help="Decides all that is random.")] = 0,
     device: DeviceOption = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted fit (DIR.partial).")] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Fit a scanner for planted triggers to a catalogue's titles, poisoned or not.
 
@@ -62,7 +71,7 @@ def fit_scanner(
         raise UserError(
             f"These options can't be used: {explain_errors(error)}", "See cowbird fit-scanner --help."
         ) from None
-    made = fit_and_show(catalog, out, spec, text_column, seed, resume, place, "--resume")
+    made = fit_and_show(catalog, out, spec, text_column, seed, resume, place, "--resume", as_json=as_json, quiet=quiet)
     if made.unread:
         raise typer.Exit(ExitCode.INCOMPLETE)
 
@@ -76,23 +85,43 @@ def fit_and_show(
     resume: bool,
     place: "torch.device",
     *more: str,
+    as_json: bool = False,
+    quiet: bool = False,
 ) -> "FitResult":
     """Fit a scanner, show how it goes and what came of it; `more` is added to the command that goes on."""
     from cowbird.scanning import commands  # noqa: PLC0415
     from cowbird.victims.fit_context import FitContext  # noqa: PLC0415
 
-    with make_progress() as shown:
-        task = shown.add_task("starting", total=None)
+    with make_progress(quiet=quiet) as shown:
+        task = shown.add_task("starting")
         work = FitContext(
             place,
-            report=lambda done, total, remark: shown.update(task, description=remark, completed=done, total=total),
-            warn=lambda text: shown.console.print(Text("warning  ", style="yellow") + sanitize_text(text, 300)),
+            report=lambda done, total, remark: shown.update(task, phase=remark, done=done, total=total),
+            warn=shown.warn,
         )
         try:
             made = commands.fit_scanner(catalog, out, spec, text_column, seed, resume, work)
         except KeyboardInterrupt:
             shown.stop()
             exit_resumable("Interrupted.", *more)
-    out_console.print(commands.format_fit(made))
-    out_console.print(Text("Scanner: ") + sanitize_text(str(out), 300))
+    if as_json:
+        print_json(_make_record(made, out))
+    elif not quiet:
+        out_console.print(commands.format_fit(made))
+        out_console.print(Text("Scanner: ") + sanitize_text(str(out), 300))
     return made
+
+
+def _make_record(made: "FitResult", out: Path) -> dict[str, Any]:
+    """Return what a fit came to, as plain JSON values."""
+    held, fpr = made.record.calibration, made.record.fpr
+    return {
+        "scanner": str(out),
+        "finished_before": made.before,
+        "rounds": len(made.record.rounds),
+        "fpr": fpr,
+        "threshold": held.threshold(fpr),
+        "promised_fpr": held.promised(fpr),
+        "calibration_titles": held.titles,
+        "unread": [{"reason": each.reason, "count": each.count, "rows": list(each.rows)} for each in made.unread],
+    }

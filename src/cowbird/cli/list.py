@@ -1,4 +1,4 @@
-"""`cowbird list`: the plug-ins that ship."""
+"""`cowbird list`: what there is to put into a spec, and where it comes from."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -7,27 +7,58 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from cowbird import plugins
-from cowbird.cli.terminal import MAX_LINE, out_console
-from cowbird.report.terminal import sanitize_text
+from cowbird.cli.options import JsonOption
+from cowbird.cli.terminal import out_console, print_json, sanitize_line
+
+EXAMPLES = ("cowbird list", "cowbird list attacks", "cowbird list triggers --json")
 
 
-class PluginGroup(StrEnum):
+class ListedKind(StrEnum):
     """What `cowbird list` can list."""
 
     attacks = "attacks"
     defenses = "defenses"
     victims = "victims"
     datasets = "datasets"
+    scenarios = "scenarios"
+    triggers = "triggers"
+    specs = "specs"
 
 
-def list_(kind: Annotated[PluginGroup, typer.Argument(help="What to list.")]) -> None:
-    """List attacks, defenses, victims or datasets, a line each."""
+def list_(
+    kind: Annotated[ListedKind | None, typer.Argument(help="What to list; without it, all kinds with counts.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List what a spec may name, a line each: name, meaning, and the package that it comes from."""
+    from cowbird.experiments.reference.entries import KINDS, list_entries  # noqa: PLC0415
+
+    if kind is None:
+        counts = {f"{name}s": len(list_entries(name)) for name in KINDS}
+        if as_json:
+            print_json(counts)
+            return
+        table = _make_table()
+        for name, count in counts.items():
+            table.add_row(Text(name, style="bold"), Text(str(count)), Text(f"cowbird list {name}", style="dim"))
+        out_console.print(table)
+        return
+    entries = list_entries(kind.value.removesuffix("s"))
+    if as_json:
+        print_json([entry._asdict() for entry in entries])
+        return
+    table = _make_table()
+    for entry in entries:
+        name = sanitize_line(entry.name)
+        name.stylize("bold")
+        origin = sanitize_line(entry.origin)
+        origin.stylize("dim")
+        table.add_row(name, sanitize_line(entry.summary), origin)
+    out_console.print(table)
+
+
+def _make_table() -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column()
-    singular = kind.value.removesuffix("s")
-    for name in plugins.list_plugins(singular):
-        summary = plugins.summarize_plugin(plugins.find_plugin(singular, name))
-        table.add_row(Text("", style="bold") + sanitize_text(name), sanitize_text(summary, MAX_LINE))
-    out_console.print(table)
+    table.add_column(no_wrap=True)
+    return table

@@ -8,10 +8,22 @@ import typer
 CatalogArgument = Annotated[Path, typer.Argument(help="CSV, TSV, JSON Lines (each perhaps .gz) or Parquet.")]
 TextColumnOption = Annotated[str, typer.Option("--text-column", help="The column of titles.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+SpecArgument = Annotated[
+    str, typer.Argument(help="A TOML file, or the name of a spec that ships (cowbird list specs).")
+]
+ProfileOption = Annotated[str, typer.Option(help="A profile of the spec, such as another dataset.")]
 OutOption = Annotated[Path, typer.Option("--out", help="Folder of the run; new or empty unless --resume is given.")]
 JobsOption = Annotated[
     int,
     typer.Option(
         min=1, help="Cells (victim and seed) run at once: in processes on a CPU, in threads that share the GPUs."
     ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of tables.")]
+AllowPluginsOption = Annotated[
+    bool,
+    typer.Option("--allow-plugins", help="Import plug-ins that are named by a dotted path: this runs their code."),
+]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print no progress and no tables; warnings and errors stay.")
 ]

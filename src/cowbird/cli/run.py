@@ -7,32 +7,57 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from cowbird.cli.options import DeviceOption, JobsOption, OutOption
-from cowbird.cli.terminal import MAX_LINE, err_console, make_progress, out_console
+from cowbird.cli.options import (
+    AllowPluginsOption,
+    DeviceOption,
+    JobsOption,
+    JsonOption,
+    OutOption,
+    ProfileOption,
+    QuietOption,
+    SpecArgument,
+)
+from cowbird.cli.progress import make_progress
+from cowbird.cli.terminal import err_console, out_console, print_json, sanitize_line
 from cowbird.errors import ExitCode, UserError
 from cowbird.report.terminal import sanitize_text
 
 if TYPE_CHECKING:
+    from cowbird.experiments.run import RunOutcome
     from cowbird.experiments.spec import Spec
+
+EXAMPLES = (
+    "cowbird run demo --out runs/demo",
+    "cowbird run spec.toml --out runs/mine --seeds 0,1,2",
+    "cowbird run badrec --quick --out runs/quick",
+)
 
 
 def run(
-    spec: Annotated[Path, typer.Argument(help="The experiment, a TOML file.")],
+    spec: SpecArgument,
     out: OutOption,
     seeds: Annotated[str | None, typer.Option(help="Seeds instead of the spec's, such as 0,1,2.")] = None,
     device: DeviceOption = "auto",
     jobs: JobsOption = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
-    profile: Annotated[str, typer.Option(help="A profile of the spec, such as another dataset.")] = "",
+    profile: ProfileOption = "",
     quick: Annotated[bool, typer.Option("--quick", help="The same as --profile quick.")] = False,
+    allow_plugins: AllowPluginsOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
-    """Run an experiment and write its results."""
+    """Run an experiment and write its results.
+
+    Exit codes: 0 done, 2 error, 3 interrupted, or some cells could not be measured.
+    """
     if quick and profile not in ("", "quick"):
         raise UserError("--quick is itself a profile.", f"Leave out --quick or --profile {profile}.")
     profile = "quick" if quick else profile
     chosen = ["--profile", profile] if profile else []
-    again = ["cowbird", "run", str(spec), "--out", str(out), *chosen, *format_options(seeds, device, jobs), "--resume"]
-    run_and_show(read_spec(spec, seeds, profile), out, device, jobs, resume, shlex.join(again))
+    again = ["cowbird", "run", spec, "--out", str(out), *chosen, *format_options(seeds, device, jobs), "--resume"]
+    again += ["--allow-plugins"] * allow_plugins + ["--json"] * as_json + ["--quiet"] * quiet
+    read = read_spec(spec, seeds, profile, allow_plugins)
+    run_and_show(read, out, device, jobs, resume, shlex.join(again), as_json=as_json, quiet=quiet)
 
 
 def format_options(seeds: str | None, device: str, jobs: int) -> list[str]:
@@ -51,25 +76,36 @@ def _parse_seeds(text: str | None) -> tuple[int, ...] | None:
         raise UserError(f"--seeds must be whole numbers, got '{text}'.", "Write them as 0,1,2.") from None
 
 
-def read_spec(path: Path, seeds: str | None, profile: str = "") -> "Spec":
-    """Read a spec as the options of the command line say."""
+def read_spec(name: str | Path, seeds: str | None, profile: str = "", allow_plugins: bool = False) -> "Spec":
+    """Read a spec, a file or a shipped one, as the options of the command line say."""
     # Imported here so that `cowbird --help` does not wait for torch.
+    from cowbird.experiments.reference.shipped_specs import find_spec  # noqa: PLC0415
     from cowbird.experiments.spec import load_spec  # noqa: PLC0415
 
-    return load_spec(path, _parse_seeds(seeds), profile)
+    return load_spec(find_spec(str(name)), _parse_seeds(seeds), profile, allow_plugins)
 
 
-def run_and_show(spec: "Spec", out: Path, device: str, jobs: int, resume: bool, again: str) -> None:
+def run_and_show(
+    spec: "Spec",
+    out: Path,
+    device: str,
+    jobs: int,
+    resume: bool,
+    again: str,
+    *,
+    as_json: bool = False,
+    quiet: bool = False,
+) -> None:
     """Run an experiment, show how it goes and what came of it; `again` is the command that goes on."""
     from cowbird.experiments.run import run as run_experiment  # noqa: PLC0415
-    from cowbird.report.table import make_planting_table, summarize_run  # noqa: PLC0415
 
-    title = sanitize_text(f"{spec.name}: {spec.description}" if spec.description else spec.name, 300)
-    title.stylize("bold")
-    out_console.print(title)
-    with make_progress(left=True, remark=True) as shown:
-        whole = shown.add_task("cells (victim × seed)", total=None, remark="")
-        fit = shown.add_task("starting", total=None, remark="")
+    if not as_json and not quiet:
+        title = sanitize_text(f"{spec.name}: {spec.description}" if spec.description else spec.name, 300)
+        title.stylize("bold")
+        out_console.print(title)
+    with make_progress(left=True, quiet=quiet) as shown:
+        whole = shown.add_task("cells (victim × seed)")
+        fit = shown.add_task("starting")
         try:
             outcome = run_experiment(
                 spec,
@@ -78,14 +114,14 @@ def run_and_show(spec: "Spec", out: Path, device: str, jobs: int, resume: bool, 
                 jobs=jobs,
                 resume=resume,
                 progress=lambda what, done, total, remark: shown.update(
-                    fit, description=what, completed=done, total=total, remark=remark
+                    fit, phase=what, done=done, total=total, note=remark
                 ),
-                cell_done=lambda done, total: shown.update(whole, completed=done, total=total),
+                cell_done=lambda done, total: shown.update(whole, done=done, total=total),
             )
         except KeyboardInterrupt:
             shown.stop()
             said = f"Interrupted; what is done is kept. Go on with: {again}"
-            err_console.print(sanitize_text(said, MAX_LINE), soft_wrap=True)
+            err_console.print(sanitize_line(said), soft_wrap=True)
             raise typer.Exit(ExitCode.INCOMPLETE) from None
         shown.remove_task(fit)
     for skip in outcome.dataset.skips if outcome.dataset else ():
@@ -94,9 +130,31 @@ def run_and_show(spec: "Spec", out: Path, device: str, jobs: int, resume: bool, 
         err_console.print(Text("warning  ", style="yellow") + sanitize_text(warning, 300))
     for error in outcome.errors:
         err_console.print(Text("error    ", style="red") + sanitize_text(error, 300))
+    _show_outcome(spec, out, outcome, as_json, quiet)
+    if outcome.errors or outcome.done < outcome.total:
+        raise typer.Exit(ExitCode.INCOMPLETE)
+
+
+def _show_outcome(spec: "Spec", out: Path, outcome: "RunOutcome", as_json: bool, quiet: bool) -> None:
+    """Show what came of a run: tables, or where the results are as JSON."""
+    from cowbird.report.table import make_planting_table, summarize_run  # noqa: PLC0415
+
+    file = out / "results.jsonl"
+    if as_json:
+        print_json(
+            {
+                "name": spec.name,
+                "results": str(file),
+                "rows": len(outcome.rows),
+                "cells": {"done": outcome.done, "all": outcome.total},
+                "errors": outcome.errors,
+                "warnings": outcome.warnings,
+            }
+        )
+        return
+    if quiet:
+        return
     if outcome.planted:
         out_console.print(make_planting_table(outcome.planted))
     out_console.print(summarize_run(outcome.rows, 10 if 10 in spec.ks else spec.ks[0]))
-    out_console.print(sanitize_text(f"Results: {out / 'results.jsonl'} ({len(outcome.rows)} rows)", 300))
-    if outcome.errors or outcome.done < outcome.total:
-        raise typer.Exit(ExitCode.INCOMPLETE)
+    out_console.print(Text("Results: ") + sanitize_line(f"{file} ({len(outcome.rows)} rows)"))

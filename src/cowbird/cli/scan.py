@@ -2,12 +2,20 @@
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cowbird.cli.options import CatalogArgument, DeviceOption, TextColumnOption
-from cowbird.cli.terminal import exit_resumable, make_progress, out_console
+from cowbird.cli.options import (
+    AllowPluginsOption,
+    CatalogArgument,
+    DeviceOption,
+    JsonOption,
+    QuietOption,
+    TextColumnOption,
+)
+from cowbird.cli.progress import make_progress
+from cowbird.cli.terminal import exit_resumable, out_console, print_json
 from cowbird.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,6 +27,11 @@ if TYPE_CHECKING:
     from cowbird.scanning.pool import ScorerFactory
     from cowbird.scanning.summary import ScanSummary
 
+EXAMPLES = (
+    "cowbird scan items.csv --detector character_rules --out findings.csv",
+    "cowbird scan items.csv --scanner scanner --out findings.csv",
+    "cowbird scan items.parquet --scanner scanner --out findings.jsonl --only-flagged --json",
+)
 FITTED_DETECTOR = "p_scanner"
 """The detector that `--scanner` stands for."""
 
@@ -52,9 +65,9 @@ def scan(
     chunk: Annotated[int, typer.Option(min=1, help="Rows read, and compared with each other, at a time.")] = 8192,
     workers: Annotated[int, typer.Option(min=1, help="Processes that judge; on a GPU, for many rows, about 8.")] = 1,
     device: DeviceOption = "auto",
-    allow_plugins: Annotated[
-        bool, typer.Option("--allow-plugins", help="Import a detector that is named by a dotted path or a file.")
-    ] = False,
+    allow_plugins: AllowPluginsOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Scan a catalogue's titles for planted triggers. An interrupted scan goes on by itself.
 
@@ -74,7 +87,9 @@ def scan(
     else:
         _refuse_detector_options(detector, bool(setting) or reference is not None)
         scorer, make = open_scanner(scanner, place, fpr)
-    found = scan_and_show(catalog, scorer, make, out, text_column, id_column, only_flagged, chunk, workers)
+    found = scan_and_show(
+        catalog, scorer, make, out, text_column, id_column, only_flagged, chunk, workers, as_json=as_json, quiet=quiet
+    )
     raise typer.Exit(choose_exit_code(found))
 
 
@@ -143,27 +158,50 @@ def scan_and_show(
     only_flagged: bool = False,
     chunk: int = 8192,
     workers: int = 1,
+    *,
+    as_json: bool = False,
+    quiet: bool = False,
 ) -> "ScanSummary":
     """Scan a catalogue, show how it goes and what came of it."""
     from cowbird.scanning import commands, detectors, highlights, summary  # noqa: PLC0415
     from cowbird.scanning.scan import scan_catalog  # noqa: PLC0415
 
-    with commands.open_scorer(scorer, make, workers) as judge, make_progress() as shown:
-        task = shown.add_task("rows", total=None)
+    with commands.open_scorer(scorer, make, workers) as judge, make_progress(quiet=quiet) as shown:
+        task = shown.add_task("rows")
         try:
             found = scan_catalog(
                 catalog, out, judge, text_column=text_column, id_column=id_column, only_flagged=only_flagged,
                 chunk=chunk,
-                report=lambda done, total, remark: shown.update(task, description=remark, completed=done, total=total),
+                report=lambda done, total, remark: shown.update(task, phase=remark, done=done, total=total),
             )  # fmt: skip
         except KeyboardInterrupt:
             shown.stop()
             exit_resumable("Interrupted; what was scanned is kept.")
-    if found.worst:
-        out_console.print(highlights.render_findings(found.worst, scorer.explain))
-    out_console.print(summary.render_summary(found))
-    if isinstance(scorer, detectors.DetectorScorer):
-        out_console.print(detectors.format_detector_basis(scorer, chunk))
-    else:
-        out_console.print(commands.format_scan_basis(scorer, chunk, found))
+    if as_json:
+        print_json(_make_record(found))
+    elif not quiet:
+        if found.worst:
+            out_console.print(highlights.render_findings(found.worst, scorer.explain))
+        out_console.print(summary.render_summary(found))
+        if isinstance(scorer, detectors.DetectorScorer):
+            out_console.print(detectors.format_detector_basis(scorer, chunk))
+        else:
+            out_console.print(commands.format_scan_basis(scorer, chunk, found))
     return found
+
+
+def _make_record(found: "ScanSummary") -> dict[str, Any]:
+    """Return what a scan came to, as plain JSON values."""
+    return {
+        "findings": str(found.out),
+        "rows": found.rows,
+        "judged": found.judged,
+        "flagged": found.flagged,
+        "without_title": found.empty,
+        "unread": [{"reason": each.reason, "count": each.count, "rows": list(each.rows)} for each in found.unread],
+        "unread_file": None if found.skipped_file is None else str(found.skipped_file),
+        "fragments": [
+            {"text": each.text, "count": each.count, "examples": list(each.examples)} for each in found.fragments
+        ],
+        "seconds": found.seconds,
+    }

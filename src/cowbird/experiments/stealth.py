@@ -12,6 +12,7 @@ import csv
 import difflib
 import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,14 @@ import torch
 from pydantic import ValidationError
 
 from cowbird import plugins
-from cowbird.attacks.triggers import TRIGGERS, Trigger, plant
+from cowbird.attacks.triggers import TRIGGERS, Trigger, TriggerPosition, plant
 from cowbird.data.types import Items
 from cowbird.errors import UserError
 from cowbird.experiments.spec import explain_errors
 from cowbird.metrics.intervals import Interval
 from cowbird.metrics.stealth import control_share, median_interval
 from cowbird.rng import stream
+from cowbird.scanning.scan import load_table_titles
 from cowbird.text import escape_csv, escape_terminal, quote_for_prompt
 from cowbird.victims.fit_context import ProgressCallback, report_nothing
 from cowbird.victims.language.llm import Llm, load_llm
@@ -117,6 +119,35 @@ def find_shipped_triggers(kinds: Sequence[str]) -> list[Trigger]:
     return [Trigger(kind=kind) for kind in dict.fromkeys(kinds)]
 
 
+def make_text_triggers(texts: Sequence[str], position: TriggerPosition) -> list[Trigger]:
+    """Return texts as triggers, each once.
+
+    Raises:
+        UserError: If a text can't be one.
+    """
+    found: list[Trigger] = []
+    for text in dict.fromkeys(texts):
+        try:
+            found.append(Trigger(kind="custom", text=text, position=position))
+        except ValidationError as error:
+            raise UserError(f"'{text}' can't be a trigger: {explain_errors(error)}", "Give another text.") from None
+    return found
+
+
+def load_title_file(path: Path, column: str) -> Items:
+    """Return the titles of a CSV, TSV, JSON Lines or Parquet file as a catalogue without categories.
+
+    Raises:
+        UserError: If the file can't be read, has no such column, or has rows that can't be read.
+    """
+    titles, unread = load_table_titles(path, column)
+    if unread:
+        raise UserError(f"Rows of '{path}' can't be read: {unread[0]}.", "Mend the file.")
+    kept = tuple(title for title in titles if title)
+    ids = tuple(map(str, range(len(kept))))
+    return Items(ids, kept, np.zeros(len(kept) + 1, dtype=np.int64), np.empty(0, dtype=np.int32), ())
+
+
 def load_catalog(dataset: str) -> Items:
     """Return the items of a dataset that needs no options, by name.
 
@@ -129,7 +160,7 @@ def load_catalog(dataset: str) -> Items:
     except ValidationError as error:
         raise UserError(
             f"The dataset '{dataset}' needs options: {explain_errors(error)}",
-            "Name another, or call stealth_table in Python.",
+            "Name another, or give a file of titles with --titles.",
         ) from None
     return spec.load().items
 

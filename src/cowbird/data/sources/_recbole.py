@@ -88,7 +88,7 @@ def find_atomic_files(folder: Path, stem: str | None) -> dict[str, Blob]:
         found = f"holds {len(stems)}: {', '.join(stems[:10])}" if stems else "holds none"
         raise UserError(
             f"{folder} should hold one .inter file, and it {found}.",
-            "Name it with the field 'name'." if stems else "Give the folder with the .inter, .item and .user files.",
+            "Name it with the field 'stem'." if stems else "Give the folder with the .inter, .item and .user files.",
         )
     stem = stem or stems[0]
     blobs = {"inter": from_file(folder / f"{stem}.inter")}
@@ -117,8 +117,21 @@ def read_atomic(name: str, blobs: dict[str, Blob], columns: AtomicColumns) -> Da
     return assemble(name, log, items, users, (files[0], files[1]))
 
 
-def _read_events(table: _TypedTable, columns: AtomicColumns, log: EventLog) -> EventLog:
-    """Add the interactions to a log."""
+def check_atomic(blobs: dict[str, Blob], columns: AtomicColumns) -> None:
+    """Check that atomic files have the columns that are named, without reading rows; see `read_atomic`."""
+    skips = Skips()
+    _find_event_columns(_TypedTable(blobs["inter"], skips), columns)
+    if "item" in blobs:
+        table = _TypedTable(blobs["item"], skips)
+        table.find_raw_name(columns.item, "item_column")
+        table.find_name(columns.title, TITLE_COLUMNS, "title_column")
+        table.find_name(columns.category, CATEGORY_COLUMNS, "category_column")
+    if "user" in blobs:
+        _TypedTable(blobs["user"], skips).find_raw_name(columns.user, "user_column")
+
+
+def _find_event_columns(table: _TypedTable, columns: AtomicColumns) -> dict[str, str]:
+    """Return which columns of the interactions are read, and as what."""
     wanted = {
         table.find_raw_name(columns.user, "user_column"): "user",
         table.find_raw_name(columns.item, "item_column"): "item",
@@ -128,6 +141,12 @@ def _read_events(table: _TypedTable, columns: AtomicColumns, log: EventLog) -> E
         column: str | None = getattr(columns, role)
         if column is not None and (column in table.names or column != getattr(defaults, role)):
             wanted[table.find_raw_name(column, f"{role}_column")] = role
+    return wanted
+
+
+def _read_events(table: _TypedTable, columns: AtomicColumns, log: EventLog) -> EventLog:
+    """Add the interactions to a log."""
+    wanted = _find_event_columns(table, columns)
     for frame in table.table.read_frames(list(wanted)):
         log.add(frame.rename(wanted))
     return log

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 import polars as pl
+from pydantic import Field
 
 from cowbird.data.sources._events import EventLog
 from cowbird.data.sources._files import Blob, from_folder
@@ -36,7 +37,7 @@ class AliEC(Source):
     log takes some 20 GB of memory; choose `behaviors` to keep a part of it.
     """
 
-    path: Path
+    path: Path = Field(examples=["data/taobao"])
     """Folder with the CSV files (they may be gzipped), or a zip archive of them."""
     events: Literal["clicks", "impressions", "behaviors"] = "clicks"
     """What counts as an interaction: a clicked ad, an ad shown, or an action of the behavior log."""

@@ -5,7 +5,9 @@ RecBole's documentation describes them under "Atomic Files"; most public recomme
 
 from pathlib import Path
 
-from cowbird.data.sources._recbole import AtomicColumns, find_atomic_files, read_atomic
+from pydantic import Field
+
+from cowbird.data.sources._recbole import AtomicColumns, check_atomic, find_atomic_files, read_atomic
 from cowbird.data.sources.base import Source
 from cowbird.data.types import Dataset
 
@@ -16,9 +18,9 @@ class Atomic(Source):
     Every column of the `.user` file becomes an attribute of the users; ages in years also give `age_group`.
     """
 
-    path: Path
+    path: Path = Field(examples=["data/my-dataset"])
     """Folder with the files."""
-    name: str | None = None
+    stem: str | None = None
     """Name of the files without their ending; may be left out if the folder holds one `.inter` file."""
     user_column: str = "user_id"
     """Column of user ids, in the `.inter` and the `.user` file."""
@@ -35,8 +37,15 @@ class Atomic(Source):
 
     def load(self) -> Dataset:
         """Read the files."""
-        blobs = find_atomic_files(self.path, self.name)
-        columns = AtomicColumns(
+        blobs = find_atomic_files(self.path, self.stem)
+        return read_atomic(blobs["inter"].name.removesuffix(".inter"), blobs, self._name_columns())
+
+    def check(self) -> None:
+        """Check the files and their columns, without reading rows."""
+        check_atomic(find_atomic_files(self.path, self.stem), self._name_columns())
+
+    def _name_columns(self) -> AtomicColumns:
+        return AtomicColumns(
             self.user_column,
             self.item_column,
             self.time_column,
@@ -44,4 +53,3 @@ class Atomic(Source):
             self.title_column,
             self.category_column,
         )
-        return read_atomic(blobs["inter"].name.removesuffix(".inter"), blobs, columns)

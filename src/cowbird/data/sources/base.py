@@ -23,3 +23,13 @@ class Source(BaseModel, ABC):
         Raises:
             UserError: If the files are missing or can't be this format.
         """
+
+    def check(self) -> None:
+        """Check that `load` can begin: that the files are there and have the columns that are named.
+
+        The whole data is read, unless a subclass can tell from less.
+
+        Raises:
+            UserError: As `load` does.
+        """
+        self.load()

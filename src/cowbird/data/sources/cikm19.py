@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 import polars as pl
+from pydantic import Field
 
 from cowbird.data.sources._ages import bracket_ages
 from cowbird.data.sources._events import EventLog
@@ -36,7 +37,7 @@ class CIKM19(Source):
     Attributes are `gender`, `age`, `purchase_power`, as coded in the source, and `age_group`.
     """
 
-    path: Path
+    path: Path = Field(examples=["data/cikm19"])
     """Folder with `user_behavior.csv`, `user.csv` and `item.csv` (they may be gzipped), or a zip archive of them."""
     behaviors: tuple[Literal["pv", "buy", "cart", "fav"], ...] = _BEHAVIORS
     """Behaviors that count as interactions: page view, purchase, cart, favorite."""

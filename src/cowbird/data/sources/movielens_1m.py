@@ -6,6 +6,8 @@ in their README), or from RecBole atomic files.
 
 from pathlib import Path
 
+from pydantic import Field
+
 from cowbird.data.sources._ages import bracket_ages
 from cowbird.data.sources._events import EventLog
 from cowbird.data.sources._files import Blob, from_folder
@@ -23,7 +25,7 @@ class MovieLens1M(Source):
     the brackets out.
     """
 
-    path: Path
+    path: Path = Field(examples=["data/ml-1m.zip"])
     """GroupLens' `ml-1m.zip`, its unpacked folder, or a folder with atomic files."""
 
     def load(self) -> Dataset:

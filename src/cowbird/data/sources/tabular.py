@@ -27,7 +27,7 @@ class Tabular(Source):
     are skipped where there is a time column; without one, the order of the file is the order in time, and repeats stay.
     """
 
-    path: Path
+    path: Path = Field(examples=["data/interactions.csv"])
     """Interactions: `.csv`, `.tsv`, `.txt`, each also with `.gz`, or `.parquet`."""
     item_path: Path | None = None
     """Catalogue, with the column of item ids and columns of titles and categories."""
@@ -65,6 +65,32 @@ class Tabular(Source):
         files = tuple(path.name if path else "" for path in (self.item_path, self.user_path))
         return assemble(self.path.name.partition(".")[0], log, items, users, (files[0], files[1]))
 
+    def check(self) -> None:
+        """Check the files and their columns, without reading rows."""
+        skips = Skips()
+        self._find_roles(self._open_table(self.path, skips))
+        if self.item_path is not None:
+            table = self._open_table(self.item_path, skips)
+            find_column(self.item_column, table.names, table.file, "item_column")
+            for field in ("title_column", "category_column"):
+                self._find_optional(field, table)
+        if self.user_path is not None:
+            table = self._open_table(self.user_path, skips)
+            find_column(self.user_column, table.names, table.file, "user_column")
+            for name in self.attribute_columns or ():
+                find_column(name, table.names, table.file, "attribute_columns")
+
+    def _find_roles(self, table: TextTable | ParquetTable) -> dict[str, str]:
+        """Return which columns of the interactions are read, by what they are."""
+        roles = {"user": self.user_column, "item": self.item_column}
+        for role in ("user", "item"):
+            find_column(roles[role], table.names, table.file, f"{role}_column")
+        for role in ("time", "rating"):
+            column = self._find_optional(f"{role}_column", table)
+            if column is not None:
+                roles[role] = column
+        return roles
+
     def _open_table(self, path: Path, skips: Skips) -> TextTable | ParquetTable:
         """Open one file."""
         blob = from_file(path)
@@ -83,13 +109,7 @@ class Tabular(Source):
     def _read_events(self, log: EventLog) -> EventLog:
         """Read the interactions."""
         table = self._open_table(self.path, log.skips)
-        roles = {"user": self.user_column, "item": self.item_column}
-        for role in ("user", "item"):
-            find_column(roles[role], table.names, table.file, f"{role}_column")
-        for role in ("time", "rating"):
-            column = self._find_optional(f"{role}_column", table)
-            if column is not None:
-                roles[role] = column
+        roles = self._find_roles(table)
         for frame in table.read_frames(_drop_duplicates(roles.values())):
             chosen = frame.select(*(pl.col(column).alias(role) for role, column in roles.items()), LINE_COLUMN)
             chosen = chosen.with_columns(as_text(chosen["user"]), as_text(chosen["item"]))
