@@ -64,6 +64,7 @@ def script(tmp_path_factory):
     def write(text):
         path = tmp_path_factory.mktemp("outside") / "script.py"
         path.write_text(text)
+        (path.parent / "pyrightconfig.json").write_text('{"typeCheckingMode": "strict"}')
         return path
 
     return write
