@@ -420,7 +420,7 @@ def test_several_processes_find_the_same(call, tmp_path, fitted):
     ],
 )
 def test_a_catalogue_that_is_unlike_the_fit_s_is_told(fitted, judged, flagged, fpr, unlike):
-    found = ScanSummary("catalog.csv", Path("out.csv"), judged, 0, flagged, (), None, (), 0, 1.0, 1.0)
+    found = ScanSummary("catalog.csv", Path("out.csv"), judged, 0, flagged, (), None, (), (), 0, 1.0, 1.0)
     with console.capture() as said:
         console.print(
             commands.format_scan_basis(commands.ScannerScorer.of(LOAD(fitted, torch.device("cpu")), fpr), 8192, found)

@@ -20,7 +20,7 @@ from cowbird.scanning.summary import (
 )
 from cowbird.scanning.writing import Finding
 
-PLAIN = ScanSummary("catalog.csv", Path("found.csv"), 1000, 3, 0, (), None, (), 0, 2.0, 498.5)
+PLAIN = ScanSummary("catalog.csv", Path("found.csv"), 1000, 3, 0, (), None, (), (), 0, 2.0, 498.5)
 SKIPPED = (UnreadRows("is not JSON", 12, tuple(range(1, 11))), UnreadRows("title is not text", 1, (77,)))
 
 

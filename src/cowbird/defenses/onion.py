@@ -31,6 +31,10 @@ class Onion(TitleDefense):
     llm: Llm = Llm()
     """The language model that reads titles; nothing of it learns."""
 
+    def explain(self, title: str, score: float) -> str:
+        """Say how far perplexity falls without the word; see `TitleDefense.explain`."""
+        return f"without this word, perplexity falls by {score:.3g}"
+
     def suspect(self, titles: Sequence[str], probe: Probe | None = None) -> Suspicion:
         """Measure how far perplexity falls without the word that matters most; see `TitleDefense.suspect`.
 

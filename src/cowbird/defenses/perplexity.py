@@ -37,6 +37,10 @@ class Perplexity(TitleDefense):
             raise ValueError("only a window can be stripped: set window, such as 5, or use the action drop")
         return self
 
+    def explain(self, title: str, score: float) -> str:
+        """Say how surprising the title is; see `TitleDefense.explain`."""
+        return f"surprises the language model: {score:.2f} nats a token"
+
     def suspect(self, titles: Sequence[str], probe: Probe | None = None) -> Suspicion:
         """Measure the mean loss in nats of each title, or of its most surprising window; see `TitleDefense.suspect`.
 

@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +29,7 @@ from cowbird.defenses.p_scanner.fitted import FittedScanner, Record, ScanVerdict
 from cowbird.defenses.p_scanner.scanner import PoisonScanner
 from cowbird.errors import UserError
 from cowbird.files import hash_texts, write_text
-from cowbird.scanning.pool import ScorerPool
+from cowbird.scanning.pool import ScorerFactory, ScorerPool
 from cowbird.scanning.scan import Scorer, load_table_titles
 from cowbird.scanning.summary import ScanSummary, UnreadRows
 from cowbird.text import escape_terminal
@@ -315,18 +314,29 @@ class ScannerScorer:
         """Judge titles; see `FittedScanner.judge_titles`."""
         return self.fitted.judge_titles(titles, self.fpr)
 
+    def explain(self, title: str, score: float) -> str:
+        """Say why a title is flagged, in a few words."""
+        bar = self.fitted.threshold(self.fpr)
+        return f"the scanner takes this for a trigger: suspicion {score:.1f}, threshold {bar:.1f}"
+
 
 @contextmanager
-def open_scorer(scorer: ScannerScorer, folder: Path, device: torch.device, workers: int) -> Generator[Scorer]:
-    """Give a scorer, or several processes that each read it from its folder anew."""
+def open_scorer(scorer: Scorer, make: ScorerFactory, workers: int) -> Generator[Scorer]:
+    """Give a scorer, or several processes that each have one of their own.
+
+    Args:
+        scorer: The scorer.
+        make: Makes another one like it in a process.
+        workers: How many processes; 1 is this one.
+    """
     if workers == 1:
         yield scorer
         return
-    with ScorerPool(scorer, partial(_load_scorer, folder.resolve(), str(device), scorer.fpr), workers) as crew:
-        yield crew
+    with ScorerPool(scorer, make, workers) as pool:
+        yield pool
 
 
-def _load_scorer(folder: Path, device: str, fpr: float) -> ScannerScorer:
+def read_scorer(folder: Path, device: str, fpr: float) -> ScannerScorer:
     """Read a scanner, in a process with others beside it, so it takes one thread."""
     torch.set_num_threads(1)
     return ScannerScorer.of(load_scanner(folder, torch.device(device)), fpr)

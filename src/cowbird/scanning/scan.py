@@ -174,6 +174,7 @@ def scan_catalog(
         unread=unread,
         skipped_file=skipped_file,
         fragments=tally.list_fragments(),
+        worst=tally.worst,
         resumed=resumed,
         seconds=seconds,
         rate=judged / seconds,

@@ -18,6 +18,8 @@ MAX_SHARED_FRAGMENTS = 20
 """Recurring fragments that a summary holds at most."""
 EXAMPLES_PER_FRAGMENT = 3
 """Titles that a summary shows of each."""
+MAX_WORST_FINDINGS = 5
+"""Most suspicious rows that a summary holds at most."""
 MAX_FRAGMENT_LENGTH = 200
 """Characters kept of a fragment, and of a title shown as its example."""
 MAX_DISTINCT_FRAGMENTS = 1 << 14
@@ -72,6 +74,8 @@ class ScanSummary:
     """Where all of these stand; `None` if there are none."""
     fragments: tuple[SharedFragment, ...]
     """What at least two flagged rows have in common, most common first, at most `MAX_SHARED_FRAGMENTS`."""
+    worst: tuple[Finding, ...]
+    """The flagged rows with the highest scores, of one title the first, at most `MAX_WORST_FINDINGS`."""
     resumed: int
     """Rows that an interrupted scan had done before."""
     seconds: float
@@ -95,6 +99,8 @@ class FindingTally:
 
     def __init__(self) -> None:
         self.flagged = 0
+        self.worst: tuple[Finding, ...] = ()
+        """The most suspicious of them, most suspicious first."""
         self._skips = Skips()
         self._counts: Counter[str] = Counter()
         self._examples: dict[str, list[str]] = {}
@@ -104,6 +110,9 @@ class FindingTally:
         if not finding.flagged:
             return
         self.flagged += 1
+        if all(finding.title != known.title for known in self.worst):
+            ranked = sorted((*self.worst, finding), key=lambda each: -(each.score or 0.0))
+            self.worst = tuple(ranked[:MAX_WORST_FINDINGS])
         if finding.start is None or finding.end is None:
             return
         text = normalize_span(finding.title[finding.start : finding.end])
