@@ -1,4 +1,4 @@
-"""Names in the package: one public name means one thing, functions are verbs, and private modules stay in their room."""
+"""Names in the package: a public name means one thing, functions are verbs, private modules stay in their room."""
 
 import ast
 from collections import defaultdict
@@ -20,70 +20,11 @@ VERBS_IN_ED = frozenset(
     {"bleed", "breed", "embed", "exceed", "feed", "need", "proceed", "seed", "shed", "speed", "succeed"}
 )
 NO_VERBS = frozenset(
-    [
-        "alone",
-        "apart",
-        "best",
-        "big",
-        "bound",
-        "built",
-        "chosen",
-        "clean_only",
-        "done",
-        "drawn",
-        "each",
-        "early",
-        "every",
-        "few",
-        "first",
-        "found",
-        "fresh",
-        "given",
-        "gone",
-        "grown",
-        "held",
-        "hidden",
-        "kept",
-        "known",
-        "large",
-        "last",
-        "late",
-        "left",
-        "lost",
-        "made",
-        "many",
-        "most",
-        "narrowly",
-        "new",
-        "next",
-        "none",
-        "older",
-        "other",
-        "own",
-        "plainly",
-        "quick",
-        "rare",
-        "said",
-        "seen",
-        "several",
-        "short",
-        "shown",
-        "small",
-        "some",
-        "spent",
-        "split_up",
-        "sold",
-        "told",
-        "together",
-        "untold",
-        "taken",
-        "taught",
-        "usable",
-        "whole",
-        "wholly",
-        "worn",
-        "written",
-    ]
+    """
+    alone apart best big bound built chosen done drawn each early every few first found fresh given gone grown held
+    hidden kept known large last late left lost made many most new next none older other own plainly quick rare said
+    seen several short shown small some spent sold told together taken taught usable whole wholly written
+    """.split()  # noqa: SIM905
 )
 """Adjectives, adverbs and irregular participles that a function was once named after, or might be."""
 MAX_SHARE = 0.01
@@ -104,7 +45,11 @@ def list_definitions():
                     for name in ast.walk(target):
                         if isinstance(name, ast.Name):
                             found[name.id][module] = value
-    return {name: homes for name, homes in found.items() if not name.startswith("_")}
+    return {
+        name: {home: what for home, what in homes.items() if not what.startswith("TypeVar(")}
+        for name, homes in found.items()
+        if not name.startswith("_")
+    }
 
 
 def is_no_verb(name):
