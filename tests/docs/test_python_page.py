@@ -63,7 +63,7 @@ def test_the_examples_run(small, capsys):
     assert names["poisoned"].budget > 0
     told = capsys.readouterr().out
     assert "perplexity_ratio" in told
-    assert "exposure_hr" in told
+    assert "basic_replacement" in told
 
 
 def test_every_example_is_short():
