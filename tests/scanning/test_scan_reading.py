@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from cowbird.data.sources._files import from_file
-from cowbird.data.sources._text import TextLayout, TextTable
+from cowbird.data.sources.delimited import TextLayout, TextTable
+from cowbird.data.sources.files import from_file
 from cowbird.data.types import Skips
 from cowbird.errors import UserError
 from cowbird.scanning import records

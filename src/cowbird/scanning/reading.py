@@ -19,8 +19,8 @@ from typing import Any, NamedTuple, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cowbird.data.sources._files import Blob, find_column, from_file
-from cowbird.data.sources._text import TextLayout, TextTable, refuse_binary
+from cowbird.data.sources.delimited import TextLayout, TextTable, refuse_binary
+from cowbird.data.sources.files import Blob, find_column, from_file
 from cowbird.data.types import Skips
 from cowbird.errors import UserError
 from cowbird.scanning.records import MAX_ROW_BYTES, TOO_LONG_REASON, DelimitedRecords, read_lines

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import polars as pl
 
-from cowbird.data.sources._files import find_column
-from cowbird.data.sources._text import LINE_COLUMN
+from cowbird.data.sources.delimited import LINE_COLUMN
+from cowbird.data.sources.files import find_column
 from cowbird.errors import UserError
 
 ROWS_PER_BLOCK = 2_000_000
