@@ -110,7 +110,9 @@ def under(folder):
 def contents(folder):
     """Return the files of a scanner, without what a clock said."""
     found = {path.name: path.read_bytes() for path in folder.iterdir()}
-    record = json.loads(found.pop("scanner.json"))
+    record, seals = (json.loads(found.pop(name)) for name in ("scanner.json", "cowbird.json"))
+    del seals["files"]["scanner.json"]
+    found["cowbird.json"] = json.dumps(seals)
     return found, record | {"rounds": [each | {"seconds": 0} for each in record["rounds"]]}
 
 
