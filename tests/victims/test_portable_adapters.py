@@ -8,11 +8,11 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from language_models import ITEMS, asked, tiny
 
 from cowbird.errors import UserError
 from cowbird.victims.language.base_record import hash_base
 from cowbird.victims.language.llm import Llm, load_llm
+from doubles.tiny_tallrec import ITEMS, asked, tiny
 
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
