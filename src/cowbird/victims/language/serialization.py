@@ -76,7 +76,7 @@ def save_model(
     shutil.rmtree(partial, ignore_errors=True)
     loaded.model.save_pretrained(partial)
     loaded.tokenizer.save_pretrained(partial)
-    if llm.tuning == "lora":
+    if (partial / "adapter_config.json").is_file():
         _replace_fields(partial / "adapter_config.json", {"base_model_name_or_path": named.name})
     write_text(partial / "README.md", write_card(victim, purpose, base, llm))
     if extra:
