@@ -8,9 +8,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from language_models import ITEMS, asked, tiny, weights
 
 from cowbird.errors import UserError
+from doubles.tiny_tallrec import ITEMS, asked, tiny, weights
 
 pytest.importorskip("transformers")
 pytest.importorskip("peft")

@@ -79,7 +79,7 @@ def locate_model(name: str) -> str:
     """Return what transformers can load: a folder of safetensors, or a hub id.
 
     Raises:
-        UserError: If the name is that of an asset that is not installed, or of a file that is not there.
+        UserError: If the name is that of an asset that is not installed, of a file that is not there, or of an adapter.
     """
     if name in assets.EMBEDDED_MODELS:
         return str(convert_gguf(assets.find_embedded_model(name, get_cache_folder())))
@@ -89,9 +89,13 @@ def locate_model(name: str) -> str:
             raise UserError(f"There is no file '{name}'.", "Give the path of a GGUF file.")
         return str(convert_gguf(path))
     try:
-        return str(path) if path.is_dir() else name
+        if not path.is_dir():
+            return name
+        adapter = (path / "adapter_config.json").is_file()
     except OSError:  # a name that no file can have
         return name
+    _check_no_adapter(name, adapter)
+    return str(path)
 
 
 def convert_gguf(gguf: Path) -> Path:
@@ -170,10 +174,20 @@ def load_llm(llm: Llm, device: torch.device, dtype: torch.dtype) -> LoadedModel:
             f"The language model '{llm.name}' can't be loaded: {reason}",
             "Give a hub id, a folder with safetensors and tokenizer.json, or a GGUF file.",
         ) from None
+    _check_no_adapter(llm.name, getattr(model, "_hf_peft_config_loaded", False))
     if llm.layers is not None:
         cut_layers(model, llm.layers)
     disarm_tokenizer(tokenizer)
     return LoadedModel(model.to(device), tokenizer)
+
+
+def _check_no_adapter(name: str, found: bool) -> None:
+    """Refuse an adapter that is given as a language model: it would be loaded beside a new one, or not at all."""
+    if found:
+        raise UserError(
+            f"'{name}' is an adapter, and a language model was expected.",
+            "Name the adapter's base model. To go on from a saved victim, load it and give it as the start of the fit.",
+        )
 
 
 def disarm_tokenizer(tokenizer: Any) -> None:
