@@ -22,7 +22,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from cowbird.errors import UserError
-from cowbird.files import get_cache_folder, hash_file
+from cowbird.files import get_cache_folder, hash_file, share_folder
 from cowbird.victims.language import assets
 from cowbird.victims.language.model_folder import check_model_folder
 
@@ -134,6 +134,7 @@ def convert_gguf(gguf: Path) -> Path:
         model.to(torch.bfloat16).save_pretrained(partial)
         library.AutoTokenizer.from_pretrained(**given).save_pretrained(partial)
         shutil.rmtree(alone)
+        share_folder(partial)
         partial.rename(folder)
     except Exception as error:  # a damaged file fails in as many ways as there are libraries below
         if not (folder / "config.json").exists():  # otherwise another process was faster

@@ -7,6 +7,7 @@ machine that wrote it.
 
 import json
 import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from cowbird.errors import UserError
-from cowbird.files import hash_file, write_text
+from cowbird.files import hash_file, share_folder, write_text
 from cowbird.rng import torch_stream
 from cowbird.storage import read_tensors, write_tensors
 from cowbird.victims.language.base_record import (
@@ -72,32 +73,40 @@ def save_model(
     named = llm.model_copy(update={"name": name_base(llm.name)})
     base = describe_base(llm, loaded.model)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    loaded.model.save_pretrained(partial)
-    loaded.tokenizer.save_pretrained(partial)
-    if (partial / "adapter_config.json").is_file():
-        _replace_fields(partial / "adapter_config.json", {"base_model_name_or_path": named.name})
-    write_text(partial / "README.md", write_card(victim, purpose, base, llm))
-    if extra:
-        write_tensors(partial / EXTRA_WEIGHTS_FILE, extra)
-    for name, text in (notes or {}).items():
-        write_text(partial / name, text)
-    record = {
-        "victim": victim,
-        "spec": {**spec, "llm": named.model_dump(mode="json")},
-        "base": base.model_dump(),
-        "files": {path.name: hash_file(path) for path in sorted(partial.iterdir()) if path.name not in _UNREAD_FILES},
-    }
-    write_text(partial / VICTIM_RECORD_FILE, json.dumps(record, indent=1))
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".partial"))
+    try:
+        loaded.model.save_pretrained(partial)
+        loaded.tokenizer.save_pretrained(partial)
+        if (partial / "adapter_config.json").is_file():
+            _replace_fields(partial / "adapter_config.json", {"base_model_name_or_path": named.name})
+        write_text(partial / "README.md", write_card(victim, purpose, base, llm))
+        if extra:
+            write_tensors(partial / EXTRA_WEIGHTS_FILE, extra)
+        for name, text in (notes or {}).items():
+            write_text(partial / name, text)
+        record = {
+            "victim": victim,
+            "spec": {**spec, "llm": named.model_dump(mode="json")},
+            "base": base.model_dump(),
+            "files": _hash_files(partial),
+        }
+        write_text(partial / VICTIM_RECORD_FILE, json.dumps(record, indent=1))
+        share_folder(partial)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     remember_base(base, llm.name)
 
 
 def _replace_fields(path: Path, fields: Mapping[str, Any]) -> None:
     """Replace fields of a JSON object in a file."""
     write_text(path, json.dumps({**json.loads(path.read_text(encoding="utf-8")), **fields}, indent=2) + "\n")
+
+
+def _hash_files(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file that is read from a saved model, by its name."""
+    return {path.name: hash_file(path) for path in sorted(folder.iterdir()) if path.name not in _UNREAD_FILES}
 
 
 def read_model(folder: Path, victim: str, llm: Llm, device: torch.device, dtype: torch.dtype) -> LoadedModel:
