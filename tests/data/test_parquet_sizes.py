@@ -154,7 +154,7 @@ def test_what_a_row_may_repeat_bounds_the_rows(monkeypatch):
     monkeypatch.setattr(sizes, "MAX_BATCH_BYTES", 1000)
     monkeypatch.setattr(sizes, "MAX_PAGE_BYTES", 800)
     assert choose_batch_rows([Page(100, 2, True, 0), Page(9, 500, False, 8)], 256) == 8
-    assert choose_batch_rows([Page(100, 500, False, 7)], 256) == 8
+    assert choose_batch_rows([Page(100, 500, False, 7)], 256) == 2
     assert choose_batch_rows([Page(100, 500, False, 0)], 256) == 256
     assert choose_batch_rows([Page(800, 1, False, 0)] * 9, 256) == 1
     assert choose_batch_rows([Page(801, 1, False, 0)], 256) == 0

@@ -304,20 +304,18 @@ class _ParquetCatalog(Catalog):
             # Buffered, so that a column of a large row group is read page by page.
             file: Any = pq.ParquetFile(self.path, pre_buffer=False, buffer_size=1 << 20)
             for group in range(file.num_row_groups):
-                for row in self._read_group(file, group):
-                    number += 1
-                    yield row._replace(number=number)
+                yield from self._read_group(file, group, number)
+                number += file.metadata.row_group(group).num_rows
 
-    def _read_group(self, file: Any, group: int) -> Iterator[CatalogRow]:
-        """Yield the rows of a row group, numbered from 1; a page too large to be decoded costs its rows alone."""
+    def _read_group(self, file: Any, group: int, number: int) -> Iterator[CatalogRow]:
+        """Yield the rows of a row group behind a number; a page too large to be decoded costs its rows alone."""
         wanted = [self.names[at] for at in dict.fromkeys((self.text, self.text if self.id is None else self.id))]
         held = [read_pages(self.path, file.metadata, group, name) for name in wanted]
         size = min(choose_batch_rows(pages, PARQUET_BATCH_ROWS) for pages in held)
         if size == 0:
-            for number in range(1, file.metadata.row_group(group).num_rows + 1):
-                yield CatalogRow(number, None, "", _LARGE_PAGE)
+            for nth in range(number + 1, number + file.metadata.row_group(group).num_rows + 1):
+                yield CatalogRow(nth, None, "", _LARGE_PAGE)
             return
-        number = 0
         batches = file.iter_batches(batch_size=size, row_groups=[group], columns=wanted, use_threads=False)
         for batch in batches:
             titles = _to_bytes(batch.column(wanted[0]))

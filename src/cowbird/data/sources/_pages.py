@@ -11,8 +11,10 @@ from typing import IO, Any, NamedTuple
 
 MAX_PAGE_BYTES = 1 << 27
 """Bytes of the largest page that is decoded."""
-MAX_BATCH_BYTES = 1 << 27
-"""Bytes of strings that are decoded at once, unless a single one is longer."""
+MAX_BATCH_BYTES = 5 << 26
+"""Bytes of strings decoded at once; 256 rows with the common dictionary of a mebibyte stay within it."""
+DELTA_COPIES = 4
+"""Times that a string is held while strings that repeat the start of the one before are decoded (measured)."""
 MAX_EXPANSION = 100
 """Times the size of a file that its pages may come to, beyond `MAX_EXPANDED_BYTES`."""
 MAX_EXPANDED_BYTES = 1 << 30
@@ -101,7 +103,7 @@ def _bound_batch(pages: Sequence[Page], rows: int) -> int:
             first += 1
             between -= data[first].values if first < last else 0
         worst = max(worst, held)
-    return worst + rows * (dictionary + delta)
+    return worst + rows * (dictionary + DELTA_COPIES * delta)
 
 
 def _walk_pages(file: IO[bytes], start: int, end: int) -> Iterator[Page]:
