@@ -28,7 +28,7 @@ from cowbird.defenses.p_scanner.calibration import POISONED, Calibration
 from cowbird.defenses.p_scanner.fitted import FittedScanner, Record, ScanVerdicts, load_scanner
 from cowbird.defenses.p_scanner.scanner import PoisonScanner
 from cowbird.errors import UserError
-from cowbird.files import hash_texts, write_text
+from cowbird.files import hash_texts, make_scratch_folder, write_text
 from cowbird.scanning.pool import ScorerFactory, ScorerPool
 from cowbird.scanning.scan import Scorer, load_table_titles
 from cowbird.scanning.summary import ScanSummary, UnreadRows
@@ -177,7 +177,7 @@ def fit_scanner(
     if (out / FIT_FILE).is_file():
         return FitResult(load_scanner(out, place.device).record, unread, before=True)
     with _explain_write_errors(out):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_scratch_folder(folder)
     try:
         write_text(folder / FIT_FILE, asked)
         agent = spec.agent

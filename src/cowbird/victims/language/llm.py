@@ -22,7 +22,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from cowbird.errors import UserError
-from cowbird.files import get_cache_folder, hash_file
+from cowbird.files import get_cache_folder, hash_file, share_folder
 from cowbird.victims.language import assets
 
 _CONTROL_TOKEN = re.compile(r"[\s\u2581]*(<.+>|\[.+\]|\|.+\|)[\s\u2581]*", re.DOTALL)
@@ -129,6 +129,7 @@ def convert_gguf(gguf: Path) -> Path:
         model.to(torch.bfloat16).save_pretrained(partial)
         library.AutoTokenizer.from_pretrained(**given).save_pretrained(partial)
         shutil.rmtree(alone)
+        share_folder(partial)
         partial.rename(folder)
     except Exception as error:  # a damaged file fails in as many ways as there are libraries below
         if not (folder / "config.json").exists():  # otherwise another process was faster

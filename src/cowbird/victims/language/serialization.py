@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cowbird.errors import UserError
-from cowbird.files import write_text
+from cowbird.files import share_folder, write_text
 from cowbird.rng import torch_stream
 from cowbird.storage import read_tensors, write_tensors
 from cowbird.victims.language.llm import Llm, LoadedModel, add_adapters, load_llm
@@ -44,17 +45,20 @@ def save_model(
     if folder.exists() and not (folder / VICTIM_RECORD_FILE).is_file():
         raise UserError(f"'{folder}' is there and is not a saved model.", "Choose another folder.")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    loaded.model.save_pretrained(partial)
-    loaded.tokenizer.save_pretrained(partial)
-    if extra:
-        write_tensors(partial / EXTRA_WEIGHTS_FILE, extra)
-    for name, text in (notes or {}).items():
-        write_text(partial / name, text)
-    write_text(partial / VICTIM_RECORD_FILE, json.dumps({"victim": victim, "spec": spec}, indent=1))
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".partial"))
+    try:
+        loaded.model.save_pretrained(partial)
+        loaded.tokenizer.save_pretrained(partial)
+        if extra:
+            write_tensors(partial / EXTRA_WEIGHTS_FILE, extra)
+        for name, text in (notes or {}).items():
+            write_text(partial / name, text)
+        write_text(partial / VICTIM_RECORD_FILE, json.dumps({"victim": victim, "spec": spec}, indent=1))
+        share_folder(partial)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def read_model(folder: Path, victim: str, llm: Llm, device: torch.device, dtype: torch.dtype) -> LoadedModel:
