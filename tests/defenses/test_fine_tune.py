@@ -12,7 +12,8 @@ from cowbird.data.split import Split
 from cowbird.data.types import TrainingData
 from cowbird.defenses.fine_tune import FineTuneDefense
 from cowbird.errors import UserError
-from cowbird.experiments.models import ModelStore, PlatformLogs
+from cowbird.experiments.store import ModelStore
+from cowbird.experiments.tasks.ranking.provider import PlatformLogs
 from cowbird.rng import derive_seed
 from cowbird.victims.base import FittedRecommender, Prompt, Recommender
 from cowbird.victims.sequential.gru4rec import GRU4Rec
@@ -29,8 +30,8 @@ def fitted(victim, data=None):
 
 
 def logs(folder, victim):
-    shelf = ModelStore(folder, CPU, "", lambda *told: None, pytest.fail)
-    return PlatformLogs(shelf, victim, "bad+tuned+direct", PARTS.downstream, SEED)
+    store = ModelStore(folder, CPU, "", lambda *told: None, pytest.fail)
+    return PlatformLogs(store, victim, "bad+tuned+direct", PARTS.downstream, SEED)
 
 
 def weights(model):
