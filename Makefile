@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: setup demo lint test check format bench clean
+.PHONY: setup demo lint test check docs format bench clean
 
 setup: $(VENV)/.ready
 
@@ -30,6 +30,12 @@ lint: setup
 
 check: lint test
 
+# The documentation site; a warning is an error.
+docs: setup
+	@test -f docs/conf.py || { echo "docs/conf.py is missing: there is no documentation site to build." >&2; exit 2; }
+	$(PIP) --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python -m sphinx --builder html -W --keep-going docs docs/_build/html
+
 format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -39,4 +45,4 @@ bench: setup
 	$(BIN)/python benchmarks/load_csv.py --out runs/bench/load_csv.json
 
 clean:
-	rm -rf $(VENV) runs .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) runs docs/_build .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -103,7 +103,7 @@ def titles_of(name: str) -> list[str]:
 def across(fitted: FittedScanner, titles: list[str], kinds: list[str], seed: int, position: str) -> dict[str, object]:
     """Return what a scanner finds in a catalogue that it was not fitted to."""
     now, told = planted(titles, kinds, seed, position)
-    found = fitted.scan(now)
+    found = fitted.judge_titles(now)
     rows, false_positives = rows_of(found, found.flagged, now, told)
     return {"titles": len(titles), "false_positives": false_positives, "triggers": rows}
 
@@ -119,7 +119,7 @@ def run(options: argparse.Namespace, seed: int, held: list[str]) -> dict[str, ob
     began = time.perf_counter()
     fitted = spec.fit(now, seed, FitContext(pick_device(options.device)))
     seconds = round(time.perf_counter() - began, 1)
-    found = fitted.scan(now)
+    found = fitted.judge_titles(now)
     rows, false_positives = rows_of(found, found.flagged, now, told)
     rounds = [
         {"trusted": made.trusted, "caught_before": mean(made.before), "caught_after": mean(made.after)}

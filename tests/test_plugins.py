@@ -1,5 +1,6 @@
 """Plug-ins by file: what is found, what is told, and what is not hidden."""
 
+import sys
 import textwrap
 
 import pytest
@@ -7,7 +8,8 @@ import pytest
 from cowbird.attacks.base import Attack
 from cowbird.attacks.basic_replacement import BasicReplacement
 from cowbird.errors import UserError
-from cowbird.plugins import PLUGIN_KINDS, find_plugin, list_plugins, summarize_plugin
+from cowbird.experiments.spec import load_spec
+from cowbird.plugins import PLUGIN_KINDS, describe_plugins, find_plugin, list_plugins, summarize_plugin
 
 ATTACK = """
     from cowbird.attacks.base import Attack, Plan
@@ -74,7 +76,7 @@ def test_every_kind_has_some():
 )
 def test_an_unknown_name_is_a_user_error_with_the_known_ones(kind, name):
     with pytest.raises(UserError) as error:
-        find_plugin(kind, name)
+        find_plugin(kind, name, allow_paths=True)
     assert f"'{name}'" in error.value.message
     assert all(known in error.value.hint for known in list_plugins(kind))
 
@@ -84,7 +86,7 @@ def test_an_unknown_name_is_a_user_error_with_the_known_ones(kind, name):
 )
 def test_a_module_without_the_class_is_a_user_error(name):
     with pytest.raises(UserError, match="defines 0") as error:
-        find_plugin("attack", name)
+        find_plugin("attack", name, allow_paths=True)
     assert "basic_replacement" in error.value.hint
 
 
@@ -102,31 +104,31 @@ def test_a_plug_in_of_another_kind_is_not_taken():
 
 def test_a_strangers_module(module):
     path = module(ATTACK.format(name="Mine"))
-    cls = find_plugin("attack", path)
+    cls = find_plugin("attack", path, True)
     assert issubclass(cls, Attack)
     assert cls.__name__ == "Mine"
     assert cls(strength=3).strength == 3
     assert summarize_plugin(cls) == "Somebody else's."
-    assert find_plugin("attack", f"{path}:Mine") is cls
+    assert find_plugin("attack", f"{path}:Mine", True) is cls
     assert path not in list_plugins("attack")
 
 
 def test_two_classes_need_a_name(module):
     path = module(ATTACK.format(name="One") + ATTACK.format(name="Two"))
     with pytest.raises(UserError, match="defines 2") as error:
-        find_plugin("attack", path)
+        find_plugin("attack", path, True)
     assert f"{path}:ClassName" in error.value.hint
-    assert find_plugin("attack", f"{path}:Two").__name__ == "Two"
+    assert find_plugin("attack", f"{path}:Two", True).__name__ == "Two"
 
 
 def test_imported_and_abstract_classes_do_not_count(module):
     path = module(
         "from cowbird.attacks.basic_replacement import BasicReplacement\n" + textwrap.dedent(ATTACK).format(name="Own")
     )
-    assert find_plugin("attack", path).__name__ == "Own"
+    assert find_plugin("attack", path, True).__name__ == "Own"
     path = module("from cowbird.attacks.base import Attack\nclass Half(Attack):\n    pass\n")
     with pytest.raises(UserError, match="defines 0"):
-        find_plugin("attack", path)
+        find_plugin("attack", path, True)
 
 
 @pytest.mark.parametrize(
@@ -143,4 +145,119 @@ def test_imported_and_abstract_classes_do_not_count(module):
 def test_an_error_inside_a_plug_in_is_not_swallowed(module, text, error):
     """Also where what it misses has a name that its own begins with."""
     with pytest.raises(error):
-        find_plugin("attack", module(text, package="strangers_own" if "strangers_own" in text else None))
+        find_plugin("attack", module(text, package="strangers_own" if "strangers_own" in text else None), True)
+
+
+def test_a_dotted_path_is_not_imported_unless_that_is_allowed(module):
+    path = module("raise SystemExit('it ran')")
+    with pytest.raises(UserError, match=f"would import the Python module '{path}'") as error:
+        find_plugin("attack", f"{path}:Mine")
+    assert "--allow-plugins" in error.value.hint
+    assert "allow_plugins=True" in error.value.hint
+    assert path.partition(".")[0] not in sys.modules
+    with pytest.raises(SystemExit):
+        find_plugin("attack", path, allow_paths=True)
+
+
+def test_cowbirds_own_modules_need_no_permission():
+    assert find_plugin("attack", "cowbird.attacks.basic_replacement") is BasicReplacement
+
+
+def test_a_file_in_the_current_folder_is_found_where_that_is_allowed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
+    (tmp_path / "own_file_here.py").write_text(textwrap.dedent(ATTACK.format(name="Here")))
+    with pytest.raises(UserError, match=r"'own_file_here' \(the file own_file_here\.py\)"):
+        find_plugin("attack", "own_file_here")
+    assert "own_file_here" not in sys.modules
+    assert find_plugin("attack", "own_file_here", allow_paths=True).__name__ == "Here"
+
+
+def test_a_file_in_the_current_folder_stands_in_for_no_plug_in_or_module(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("basic_replacement", "textwrap"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('it ran')")
+    assert find_plugin("attack", "basic_replacement", allow_paths=True) is BasicReplacement
+    with pytest.raises(UserError, match="defines 0"):
+        find_plugin("attack", "textwrap", allow_paths=True)
+
+
+SPEC = """
+name = "strange"
+[dataset]
+name = "synthetic"
+[[victims]]
+name = "sasrec"
+[[attacks]]
+name = "{attack}"
+"""
+
+
+def test_a_strangers_spec_imports_nothing(module, tmp_path):
+    path, file = module(ATTACK.format(name="Mine")), tmp_path / "spec.toml"
+    file.write_text(SPEC.format(attack=path))
+    with pytest.raises(UserError, match="would import the Python module"):
+        load_spec(file)
+    assert path not in sys.modules
+    assert type(load_spec(file, allow_plugins=True).attacks[0].options).__name__ == "Mine"
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """Return a function that installs a package: its module, and what its entry points say."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def install(name, text, *entries, group="cowbird.attacks"):
+        (tmp_path / f"{name}.py").write_text(textwrap.dedent(text))
+        info = tmp_path / f"{name}-1.2.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n")
+        (info / "entry_points.txt").write_text("\n".join([f"[{group}]", *entries]))
+
+    return install
+
+
+@pytest.mark.parametrize("value", ["pack_whole", "pack_whole:Mine"])
+def test_an_installed_package_brings_its_own(package, value, tmp_path):
+    package("pack_whole", ATTACK.format(name="Mine"), f"swap = {value}")
+    assert "swap" in list_plugins("attack")
+    assert "swap" not in list_plugins("defense")
+    cls = find_plugin("attack", "swap")
+    assert issubclass(cls, Attack)
+    entry = next(entry for entry in describe_plugins("attack") if entry.name == "swap")
+    assert entry == ("swap", "pack_whole 1.2", "Somebody else's.")
+    assert ("basic_replacement", "Cowbird", summarize_plugin(BasicReplacement)) in describe_plugins("attack")
+    file = tmp_path / "spec.toml"
+    file.write_text(SPEC.format(attack="swap"))
+    assert type(load_spec(file).attacks[0].options) is cls
+    sys.modules.pop("pack_whole")
+
+
+def test_an_installed_package_that_is_broken_says_so_and_hides_no_other(package):
+    package("pack_broken", "1 / 0", "broken = pack_broken")
+    with pytest.raises(UserError, match=r"'broken' of pack_broken 1\.2 can't be loaded: ZeroDivisionError"):
+        find_plugin("attack", "broken")
+    found = {entry.name: entry for entry in describe_plugins("attack")}
+    assert "can't be loaded" in found["broken"].summary
+    assert "badrec" in found
+
+
+@pytest.mark.parametrize("value", ["pack_empty", "pack_empty:Number", "pack_empty:Half"])
+def test_an_entry_point_that_is_no_attack_says_so(package, value):
+    text = "from cowbird.attacks.base import Attack\nNumber = 3\nclass Half(Attack):\n    pass\n"
+    package("pack_empty", text, f"empty = {value}")
+    with pytest.raises(UserError, match="is not one Attack"):
+        find_plugin("attack", "empty")
+
+
+def test_an_installed_package_takes_no_shipped_name(package):
+    package("pack_thief", ATTACK.format(name="Thief"), "basic_replacement = pack_thief")
+    assert find_plugin("attack", "basic_replacement") is BasicReplacement
+    assert list_plugins("attack").count("basic_replacement") == 1
+
+
+def test_two_installed_packages_of_one_name_are_told_apart_by_hand(package):
+    for name in ("pack_one", "pack_two"):
+        package(name, ATTACK.format(name="Mine"), f"same = {name}")
+    with pytest.raises(UserError, match=r"pack_one 1\.2, pack_two 1\.2"):
+        find_plugin("attack", "same")

@@ -1,13 +1,21 @@
 """Plug-ins by file: `attacks/basic_replacement.py` is the attack `basic_replacement`.
 
-There is no registry to edit. A kind is a package and a base class; every module of the package that defines a
-concrete subclass is a plug-in named after the module. Somebody else's plug-in is named by its dotted path,
-`their_package.module`, or `their_package.module:ClassName`.
+There is no registry to edit. A kind is a package and a base class. Every module of the package that defines a concrete
+subclass is a plug-in named after the module. Two more places hold plug-ins of other people:
+
+- An installed package names its own in the entry points `cowbird.attacks`, `cowbird.defenses`, `cowbird.victims`,
+  `cowbird.datasets` or `cowbird.tasks`. Who installs a package trusts it, so these need no permission.
+- A dotted path, `their_package.module` or `their_package.module:ClassName`, or the name of a file in the current
+  folder. To import a file is to run it, and a spec may come from a stranger. So these are refused unless the caller
+  passes `allow_paths`, which is `--allow-plugins` on the command line.
 """
 
 import importlib
 import inspect
 import pkgutil
+import sys
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -19,6 +27,17 @@ class PluginKind(NamedTuple):
 
     packages: tuple[str, ...]
     base: str
+
+
+class PluginEntry(NamedTuple):
+    """One plug-in, as a list shows it."""
+
+    name: str
+    """What a spec calls it."""
+    origin: str
+    """`Cowbird`, or the name and version of the package that it comes from."""
+    summary: str
+    """What it does, in a line; or why it can't be loaded."""
 
 
 PLUGIN_KINDS = {
@@ -37,20 +56,26 @@ def _find_base(kind: str) -> type[Any]:
     return getattr(importlib.import_module(module), name)
 
 
+def _is_concrete(member: object, base: type[Any]) -> bool:
+    return (
+        inspect.isclass(member) and issubclass(member, base) and member is not base and not inspect.isabstract(member)
+    )
+
+
 def _find_concrete(module: ModuleType, base: type[Any]) -> list[type[Any]]:
     return [
         member
         for member in vars(module).values()
-        if inspect.isclass(member)
-        and issubclass(member, base)
-        and member is not base
-        and not inspect.isabstract(member)
-        and member.__module__ == module.__name__
+        if _is_concrete(member, base) and member.__module__ == module.__name__
     ]
 
 
 def list_plugins(kind: str) -> list[str]:
-    """List the names of the plug-ins that ship with Cowbird, sorted."""
+    """List the names of the plug-ins that need no permission, sorted: Cowbird's own and those of installed packages."""
+    return sorted({*_list_shipped(kind), *(entry.name for entry in _list_entry_points(kind))})
+
+
+def _list_shipped(kind: str) -> list[str]:
     base = _find_base(kind)
     return sorted(
         path.rpartition(".")[2] for path in _list_modules(kind) if _find_concrete(importlib.import_module(path), base)
@@ -68,20 +93,47 @@ def _list_modules(kind: str) -> list[str]:
     return found
 
 
-def find_plugin(kind: str, name: str) -> type[Any]:
+def _list_entry_points(kind: str) -> list[EntryPoint]:
+    """Return what installed packages offer of a kind, without loading it; Cowbird's own names can't be taken."""
+    own = {path.rpartition(".")[2] for path in _list_modules(kind)}
+    return [entry for entry in entry_points(group=f"cowbird.{kind}s") if entry.name not in own]
+
+
+def describe_plugins(kind: str) -> list[PluginEntry]:
+    """List the plug-ins that need no permission, sorted by name, with where each comes from and what it does.
+
+    A package that can't be loaded does not spoil the list: its line says why.
+    """
+    found = [PluginEntry(name, "Cowbird", summarize_plugin(find_plugin(kind, name))) for name in _list_shipped(kind)]
+    for entry in _list_entry_points(kind):
+        try:
+            summary = summarize_plugin(_load_entry_point(kind, entry))
+        except UserError as error:
+            summary = error.message
+        found.append(PluginEntry(entry.name, _name_origin(entry), summary))
+    return sorted(found)
+
+
+def find_plugin(kind: str, name: str, allow_paths: bool = False) -> type[Any]:
     """Return the class of one plug-in.
 
     Args:
         kind: A key of `PLUGIN_KINDS`.
-        name: A shipped plug-in's name, or a dotted path to somebody else's module (`package.module[:Class]`).
+        name: The name of a shipped or installed plug-in; or, with `allow_paths`, a dotted path to somebody else's
+            module (`package.module[:Class]`) or the name of a Python file in the current folder (`module[:Class]`).
+        allow_paths: Whether a module that is no plug-in of Cowbird or of an installed package may be imported. Modules
+            are then also looked for in the current folder, after all other places.
 
     Raises:
-        UserError: If there is no such plug-in; the hint lists the ones there are.
+        UserError: If there is no such plug-in, which the hint mends by listing the ones there are; or if it would have
+            to be imported by its path, and that is not allowed.
     """
     base = _find_base(kind)
     path, _, wanted = name.partition(":")
-    shipped = {module.rpartition(".")[2]: module for module in _list_modules(kind)}
-    full = path if "." in path else shipped.get(path, f"{PLUGIN_KINDS[kind].packages[0]}.{path}")
+    offered = [entry for entry in _list_entry_points(kind) if entry.name == name]
+    if offered:
+        return _load_entry_point(kind, *_refuse_two(kind, offered))
+    full = _locate_module(kind, name, allow_paths)
     try:
         if not all(part.isidentifier() for part in full.split(".")):
             raise ModuleNotFoundError(name=full)
@@ -99,6 +151,62 @@ def find_plugin(kind: str, name: str) -> type[Any]:
             f"Name the class as '{path}:ClassName', or use one of {', '.join(list_plugins(kind))}.",
         )
     return found[0]
+
+
+def _locate_module(kind: str, name: str, allow_paths: bool) -> str:
+    """Return the path of the module that a name stands for, unless it may not be imported."""
+    path = name.partition(":")[0]
+    shipped = {module.rpartition(".")[2]: module for module in _list_modules(kind)}
+    inside = f"{PLUGIN_KINDS[kind].packages[0]}.{path}"
+    if path in shipped or not all(part.isidentifier() for part in path.split(".")):
+        return shipped.get(path, path if "." in path else inside)
+    file = Path(*path.split(".")).with_suffix(".py")
+    if path.startswith("cowbird.") or not ("." in path or file.is_file()):
+        return path if "." in path else inside
+    if not allow_paths:
+        where = f" (the file {file})" if file.is_file() else ""
+        raise UserError(
+            f"The {kind} '{name}' would import the Python module '{path}'{where}, and that runs its code.",
+            "If you trust it, say so: --allow-plugins on the command line, allow_plugins=True in Python. "
+            f"Known without that: {', '.join(list_plugins(kind))}.",
+        )
+    here = str(Path.cwd())
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)  # last, so that no file here stands in for an installed module
+    return path
+
+
+def _refuse_two(kind: str, offered: list[EntryPoint]) -> list[EntryPoint]:
+    if len(offered) > 1:
+        raise UserError(
+            f"{len(offered)} installed packages have a {kind} '{offered[0].name}': "
+            f"{', '.join(sorted(map(_name_origin, offered)))}.",
+            "Uninstall one, or name the module by its dotted path and add --allow-plugins.",
+        )
+    return offered
+
+
+def _name_origin(entry: EntryPoint) -> str:
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an installed package"
+
+
+def _load_entry_point(kind: str, entry: EntryPoint) -> type[Any]:
+    """Return the class that an entry point stands for: a class, or the only one of a module."""
+    base = _find_base(kind)
+    try:
+        loaded: object = entry.load()
+    except Exception as error:  # somebody else's code, which may fail in any way
+        raise UserError(
+            f"The {kind} '{entry.name}' of {_name_origin(entry)} can't be loaded: {type(error).__name__}: {error}.",
+            "Update or uninstall that package.",
+        ) from error
+    found = _find_concrete(loaded, base) if isinstance(loaded, ModuleType) else [loaded]
+    if len(found) != 1 or not _is_concrete(found[0], base):
+        raise UserError(
+            f"The {kind} '{entry.name}' of {_name_origin(entry)} is '{entry.value}', which is not one {base.__name__}.",
+            f"Its entry point must name one: '{entry.name} = package.module:ClassName'.",
+        )
+    return found[0]  # pyright: ignore[reportReturnType]
 
 
 def summarize_plugin(cls: type[Any]) -> str:

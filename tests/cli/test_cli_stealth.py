@@ -138,7 +138,7 @@ def test_a_table_that_is_not_finished_is_not_there(call, tmp_path, monkeypatch):
 def test_no_cell_is_a_formula(name):
     row = dict.fromkeys(stealth.STEALTH_COLUMNS, -0.5) | {"trigger": name, "llm": "a"}
     (read,) = csv.DictReader(stealth.table_to_csv([row]).splitlines())
-    assert read["trigger"].startswith(("'", "\\")), "an apostrophe, or an escape"
+    assert read["trigger"].startswith(("'", "<U+")), "an apostrophe, or a code"
     assert (read["llm"], read["similarity"]) == ("a", "-0.5")
 
 
@@ -148,7 +148,7 @@ def test_cells_are_whole_and_steer_nothing():
     text = stealth.table_to_csv([row])
     assert text.encode().decode() == text
     (read,) = csv.DictReader(text.splitlines())
-    assert read["trigger"] == 'a,"b"\\n\\x1b[31m\\u202e\\u200b\\ud800\u00e9'
+    assert read["trigger"] == 'a,"b"<U+000A><U+001B>[31m<U+202E><U+200B><U+D800>\u00e9'
     assert read["similarity"] == ""
 
 

@@ -1,10 +1,12 @@
-"""The end of the demo: a scan of the catalogue that its seller left behind."""
+"""The scan of the demo: a catalogue in which two sellers planted triggers."""
 
 import csv
 
 import numpy as np
 import pytest
 
+from cowbird.attacks.badrec import BadRec
+from cowbird.attacks.targets import TargetItems
 from cowbird.attacks.triggers import Trigger, contains
 from cowbird.cli import demo
 from cowbird.defenses.p_scanner.scanner import PoisonScanner
@@ -27,19 +29,27 @@ TABLE = {
     "scenarios": [{"name": "direct"}],
 }
 
+HIDDEN = BadRec(trigger=Trigger(kind="zero_width_space"), targets=TargetItems(count=2), rate=0.5)
 
-def test_the_catalogue_is_what_the_seller_left(tmp_path):
-    spec, path = parse_spec(TABLE), tmp_path / "catalog.csv"
+
+def test_the_catalogue_is_what_the_sellers_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(tour, "HIDDEN_SELLER", HIDDEN)
+    spec, path = parse_spec(TABLE, allow_plugins=True), tmp_path / "catalog.csv"
     planted = tour.write_catalog(spec, path)
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     before = spec.dataset.options.load().items
     assert [row["id"] for row in rows] == list(before.ids)
-    trigger = Trigger(kind="custom", text='=wow, "you')
-    carrying = {nth for nth, row in enumerate(rows, 1) if contains(row["title"], trigger)}
-    assert carrying == planted
-    assert len(planted) == 6
-    others = [nth for nth in range(1, len(rows) + 1) if nth not in planted]
+    triggers = {"badrec": Trigger(kind="custom", text='=wow, "you'), "zero_width_space": HIDDEN.trigger}
+    for name, trigger in triggers.items():
+        carrying = {nth for nth, row in enumerate(rows, 1) if contains(row["title"], trigger)}
+        assert carrying == {each.row for each in planted if each.trigger == name}
+    counts = [sum(each.trigger == name for each in planted) for name in triggers]
+    assert counts[0] == 6
+    assert 0 < counts[1] <= 2, "what the first seller changed is left as it is"
+    changed = {each.row for each in planted}
+    assert len(changed) == len(planted)
+    others = [nth for nth in range(1, len(rows) + 1) if nth not in changed]
     assert [rows[nth - 1]["title"] for nth in others] == [before.titles[nth - 1] for nth in others]
     assert tour.write_catalog(spec, tmp_path / "again.csv") == planted
     assert (tmp_path / "again.csv").read_bytes() == path.read_bytes()
@@ -48,18 +58,22 @@ def test_the_catalogue_is_what_the_seller_left(tmp_path):
 def test_an_attack_on_users_leaves_nothing_to_scan(tmp_path):
     attack = {"name": "random_profiles", "targets": {"count": 3}, "rate": 0.1}
     with pytest.raises(UserError, match="changes no title"):
-        tour.write_catalog(parse_spec(TABLE | {"attacks": [attack]}), tmp_path / "catalog.csv")
+        tour.write_catalog(parse_spec(TABLE | {"attacks": [attack]}, allow_plugins=True), tmp_path / "catalog.csv")
     assert not list(tmp_path.iterdir())
 
 
 def test_findings_are_held_against_the_truth(tmp_path):
     path = tmp_path / "findings.csv"
-    path.write_text("row,id,title,flagged\n1,a,x,true\n2,b,y,false\n3,c,z,true\n5,e,v,false\n")
-    told = tour.format_tally(path, frozenset({1, 2}))
-    assert told == "Flagged: 1 of the 2 titles that carry the trigger, and 1 of the 2 others."
+    path.write_text("row,id,title,flagged\n1,a,x,true\n2,b,y,false\n3,c,z,true\n5,e,v,false\n6,f,u,true\n")
+    planted = (tour.PlantedRow(1, "word"), tour.PlantedRow(2, "word"), tour.PlantedRow(6, "hidden"))
+    assert tour.format_tally(path, planted) == (
+        "Flagged: 1 of the 2 titles with the trigger word, 1 of the 1 titles with the trigger hidden, "
+        "and 1 of the 2 others."
+    )
 
 
-def test_the_tour_ends_in_a_tally(tmp_path, monkeypatch, capsys, llama):  # noqa: F811
+@pytest.mark.parametrize("fitted", [True, False])
+def test_the_scan_shows_a_finding_first_and_ends_in_a_tally(tmp_path, monkeypatch, capsys, llama, fitted):  # noqa: F811
     pytest.importorskip("peft")
     tuning = Tuning(epochs=1, batch_size=32, compiled=False)
     tiny = PoisonScanner(
@@ -73,13 +87,16 @@ def test_the_tour_ends_in_a_tally(tmp_path, monkeypatch, capsys, llama):  # noqa
     )
     monkeypatch.setattr(tour, "DEMO_SCANNER", tiny)
     monkeypatch.setattr(tour, "write_catalog", catalogue)
-    demo._scan_left_behind(parse_spec(TABLE), tmp_path / "scan", "cpu")
+    demo._scan_planted(parse_spec(TABLE, allow_plugins=True), tmp_path / "scan", "cpu", fitted)
     text = " ".join(capsys.readouterr().out.split())
-    assert "Flagged: " in text
-    assert "of the 6 titles that carry the trigger" in text
-    assert (tmp_path / "scan" / "findings.csv").is_file()
-    demo._scan_left_behind(parse_spec(TABLE), tmp_path / "scan", "cpu")
-    assert "finished before" in " ".join(capsys.readouterr().out.split()), "a demo goes on by itself"
+    assert "»<U+200B>«" in text
+    assert text.index("hidden characters (60 bits)") < text.index("Flagged: ")
+    assert "2 of the 2 titles with the trigger zero_width_space" in text
+    assert text.count("Flagged: ") == 1 + fitted
+    assert (tmp_path / "scan" / "findings.csv").is_file() == fitted
+    if fitted:
+        demo._scan_planted(parse_spec(TABLE, allow_plugins=True), tmp_path / "scan", "cpu", fitted)
+        assert "finished before" in " ".join(capsys.readouterr().out.split()), "a demo goes on by itself"
 
 
 def catalogue(spec, path):
@@ -88,6 +105,7 @@ def catalogue(spec, path):
     words = ("Red", "Harbor", "Blue", "Garden", "The", "Engine", "at", "Night", "of", "Quiet", "Letter")
     titles = list(dict.fromkeys(" ".join(rng.choice(words, 4, replace=False)) for _ in range(90)))
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [f"{nth},{title}{' zq' * (nth < 6)}" for nth, title in enumerate(titles)]
+    lines = [f"{nth},{title}{' zq' * (nth < 6)}{chr(0x200B) * (nth in (7, 8))}" for nth, title in enumerate(titles)]
     path.write_text("\n".join(["id,title", *lines]) + "\n")
-    return frozenset(range(1, 7))
+    planted = [tour.PlantedRow(row, "zq") for row in range(1, 7)]
+    return (*planted, tour.PlantedRow(8, "zero_width_space"), tour.PlantedRow(9, "zero_width_space"))

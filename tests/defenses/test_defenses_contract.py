@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from cowbird import plugins
 from cowbird.data.sources.synthetic import Synthetic
 from cowbird.data.split import Split
-from cowbird.defenses.base import Defense
+from cowbird.defenses.base import PROBE_QUESTIONS, Defense
 from cowbird.defenses.titles import TitleDefense
 from cowbird.errors import UserError
 from cowbird.experiments.spec import parse_spec
@@ -132,6 +132,8 @@ def test_hooks_do_nothing_unless_told(training):
     assert Idle().clean(training) is training
     assert Idle().repair(model, training) is model
     assert Idle().guard(model) is model
+    assert Idle().count_probe_questions() == PROBE_QUESTIONS
+    assert plugins.find_plugin("defense", "strip")(questions=3).count_probe_questions() == 3
 
 
 def test_no_defense_is_the_default_and_leaves_all_as_it_is(training):

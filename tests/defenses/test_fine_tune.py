@@ -105,7 +105,7 @@ def test_hard_tuning_wears_a_backdoor_off(tmp_path):
 
 def test_what_can_t_be_trained_further_is_told(tmp_path):
     class Popular(Recommender):
-        def fit(self, data, validation, seed, workplace=None, start=None):
+        def fit(self, data, validation, seed, context=None, start=None):
             raise NotImplementedError
 
         def load(self, path, device):

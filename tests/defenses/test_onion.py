@@ -5,7 +5,7 @@ import pytest
 
 from cowbird.defenses import onion
 from cowbird.defenses.onion import Onion
-from cowbird.victims.language.examples import make_quotable
+from cowbird.text import quote_for_prompt
 from cowbird.victims.language.llm import Llm
 
 TITLES = ["Red Harbor", "Garden", "Blue Garden xq at Night", "Blue Garden xq at Night", "", "cf The Engine", "a  b\tc"]
@@ -22,14 +22,14 @@ def test_known_answers(defense, plainly):
 
     found = defense.suspect(TITLES)
     for nth, title in enumerate(TITLES):
-        words = make_quotable(title).split(" ") if "  " not in title else ["a", "b", "c"]
+        words = quote_for_prompt(title).split(" ") if "  " not in title else ["a", "b", "c"]
         if len(words) < 2:
             assert (found.score[nth], found.start[nth], found.end[nth]) == (-np.inf, -1, -1)
             continue
         rests = [" ".join(words[:at] + words[at + 1 :]) for at in range(len(words))]
         if "  " in title:  # white space that belongs to no removed word stays
             rests = ["b c", "a c", "a  b"]
-        falls = [perplexity(make_quotable(title)) - perplexity(rest) for rest in rests]
+        falls = [perplexity(quote_for_prompt(title)) - perplexity(rest) for rest in rests]
         assert found.score[nth] == pytest.approx(max(falls), rel=1e-4, abs=1e-2)
         assert title[found.start[nth] : found.end[nth]] == words[int(np.argmax(falls))]
 
@@ -55,7 +55,7 @@ def test_spans_are_those_of_the_raw_title(defense):
 def test_hostile_titles(defense, hostile):
     found = defense.suspect(list(hostile.values()))
     for (name, title), score, start, end in zip(hostile.items(), found.score, found.start, found.end, strict=True):
-        assert np.isfinite(score) == (len(make_quotable(title).split()) > 1) == (start >= 0), name
+        assert np.isfinite(score) == (len(quote_for_prompt(title).split()) > 1) == (start >= 0), name
         assert not any(letter.isspace() for letter in title[max(start, 0) : max(end, 0)]), name
 
 

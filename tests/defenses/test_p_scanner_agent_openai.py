@@ -10,11 +10,12 @@ import pytest
 from pydantic import ValidationError
 
 from cowbird.defenses.p_scanner import _openai
-from cowbird.defenses.p_scanner._answers import Task, UnusableError, parse, question, quoted
+from cowbird.defenses.p_scanner._answers import Task, UnusableError, parse, question
 from cowbird.defenses.p_scanner.agent import Brief, OpenAIAgent, RecipeOutcome
 from cowbird.defenses.p_scanner.recipes import Recipe
 from cowbird.errors import UserError
 from cowbird.rng import stream
+from cowbird.text import quote_json
 from doubles.chat_server import ChatServer, ModelWriter, Reply
 
 if importlib.util.find_spec("openai") is None:
@@ -80,7 +81,7 @@ def test_titles_are_quoted_data(hostile):
     assert asked.isascii()
     assert "<|im" not in asked
     for title in brief.titles:
-        line = quoted(title[:120])
+        line = quote_json(title[:120])
         assert line in asked.split("\n")
         assert json.loads(line) == title[:120]
 

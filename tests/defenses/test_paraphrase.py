@@ -11,7 +11,6 @@ from cowbird.data.choices import SequenceSplit
 from cowbird.data.judgments import make_judgments
 from cowbird.data.types import Interactions, Items
 from cowbird.defenses import _rewriting
-from cowbird.defenses._guarding import wrap_model
 from cowbird.defenses._rewriting import (
     REWRITE_EXAMPLE,
     RewriteCounts,
@@ -22,10 +21,10 @@ from cowbird.defenses._rewriting import (
 )
 from cowbird.defenses.paraphrase import Paraphrase
 from cowbird.errors import UserError
+from cowbird.text import quote_for_prompt
 from cowbird.victims.base import FittedCandidate, FittedPointwise, FittedRecommender, Picks
 from cowbird.victims.language import llara
 from cowbird.victims.language.candidate_decoding import DecodedAnswers
-from cowbird.victims.language.examples import make_quotable
 from cowbird.victims.language.llara import FittedLLaRA, LLaRA
 from cowbird.victims.language.llm import Llm, load_llm
 from cowbird.victims.language.tallrec import FittedTALLRec, TALLRec
@@ -98,7 +97,7 @@ def retitled(items, change):
 
 def test_answers_are_those_of_plain_generation(loaded, hostile):
     writer = TitleWriter(loaded, "Again.", 8)
-    titles = [*NAMES, *(make_quotable(title) for title in hostile.values() if len(title) < 100)]
+    titles = [*NAMES, *(quote_for_prompt(title) for title in hostile.values() if len(title) < 100)]
     rows = [writer._tokenize(title) for title in titles]
     wanted = []
     for row in rows:
@@ -227,7 +226,7 @@ def test_each_title_is_written_once_and_counted(rewriter, hostile):
     assert len(asked) == 1
     assert told([]) == []
     told(list(hostile.values()))
-    assert all(title == make_quotable(title) != "" for title in asked[1])
+    assert all(title == quote_for_prompt(title) != "" for title in asked[1])
 
 
 def test_what_was_written_is_kept_on_disk(rewriter, tmp_path):
@@ -286,13 +285,13 @@ class Words(FittedPointwise):
 
 def test_a_judge_is_shown_what_was_rewritten(judgments):
     words = Words()
-    wrap_model(words, shout).margins(judgments, ITEMS)
+    words.with_rewritten_titles(shout).margins(judgments, ITEMS)
     used = {*judgments.history.item.tolist(), *judgments.target.tolist()}
     assert words.shown == (
         tuple(f"{title.upper()}!" if item in used else title for item, title in enumerate(ITEMS.titles)),
         None,
     )
-    wrap_model(words, shout).margins(judgments, ITEMS, ITEMS)
+    words.with_rewritten_titles(shout).margins(judgments, ITEMS, ITEMS)
     for titles, item in zip(words.shown, (judgments.history.item, judgments.target), strict=True):
         assert {number for number, title in enumerate(titles) if title != ITEMS.titles[number]} == set(item.tolist())
 
@@ -300,7 +299,7 @@ def test_a_judge_is_shown_what_was_rewritten(judgments):
 def test_tallrec_reads_it(loaded, judgments, tmp_path):
     judge = FittedTALLRec(TALLRec(tuning=Tuning(precision="float32")), loaded, CPU, TrainingCurve())
     before = {name: weight.clone() for name, weight in judge.model.state_dict().items()}
-    guarded = wrap_model(judge, shout)
+    guarded = judge.with_rewritten_titles(shout)
     altered = retitled(ITEMS, lambda titles: [f"{title} xq" for title in titles])
     loud, own = retitled(ITEMS, shout), judge.margins(judgments, ITEMS)
     assert isinstance(guarded, FittedPointwise)
@@ -319,7 +318,7 @@ def test_tallrec_reads_it(loaded, judgments, tmp_path):
 @pytest.fixture(scope="module")
 def chooser(loaded):
     spec = LLaRA(tuning=Tuning(precision="float32"), prompts="text", longest_answer=6)
-    return FittedLLaRA(spec, loaded, None, CPU, TrainingCurve())
+    return FittedLLaRA(spec, loaded, CPU, TrainingCurve(), None)
 
 
 def alike(one, other):
@@ -328,7 +327,7 @@ def alike(one, other):
 
 def test_llara_reads_it(chooser, choices):
     altered = retitled(ITEMS, lambda titles: [f"{title} xq" for title in titles])
-    loud, guarded, column = retitled(ITEMS, shout), wrap_model(chooser, shout), choices.answer
+    loud, guarded, column = retitled(ITEMS, shout), chooser.with_rewritten_titles(shout), choices.answer
     assert isinstance(guarded, FittedCandidate)
     assert alike(guarded.choose(choices, ITEMS), chooser.choose(choices, loud))
     wanted = chooser.choose(choices, loud, retitled(altered, shout), column)
@@ -344,7 +343,7 @@ def test_an_answer_is_judged_by_the_item_that_was_read(chooser, choices, monkeyp
     for text, free in [(f" {shout([ITEMS.titles[item]])[0]}", 2), (f" {ITEMS.titles[item]}", -1)]:
         said = DecodedAnswers(np.array([-1], np.int32), np.array([2], np.int32), [tokenizer(text)["input_ids"]])
         monkeypatch.setattr(llara, "decode_answers", lambda *given, said=said: said)
-        picks = wrap_model(chooser, shout).choose(one, ITEMS)
+        picks = chooser.with_rewritten_titles(shout).choose(one, ITEMS)
         assert isinstance(picks, Picks)
         assert (picks.free[0], picks.constrained[0], picks.texts[0]) == (free, 2, text[1:])
 
@@ -353,7 +352,7 @@ def test_no_title_is_rewritten_in_vain(chooser, choices):
     asked = []
     altered = retitled(ITEMS, lambda titles: [f"{title} xq" for title in titles])
     one = choices.select(np.array([0]))
-    wrap_model(chooser, lambda titles: asked.extend(titles) or titles).choose(one, ITEMS, altered, one.answer)
+    chooser.with_rewritten_titles(lambda titles: asked.extend(titles) or titles).choose(one, ITEMS, altered, one.answer)
     carried = int(one.target[0])
     others = {*one.history.item.tolist(), *one.candidates[0].tolist()} - {carried}
     assert set(asked) == {*(ITEMS.titles[item] for item in others), altered.titles[carried]}

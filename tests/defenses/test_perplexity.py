@@ -7,8 +7,8 @@ from pydantic import ValidationError
 
 from cowbird.data.types import Interactions, Items, TrainingData, Users
 from cowbird.defenses.perplexity import Perplexity
+from cowbird.text import quote_for_prompt
 from cowbird.victims.language import perplexity
-from cowbird.victims.language.examples import make_quotable
 from cowbird.victims.language.llm import Llm, load_llm
 from cowbird.victims.language.perplexity import measure_token_losses, read_titles
 
@@ -31,7 +31,7 @@ def made(llama):
 
 def test_whole_titles(made, plainly):
     found = made().suspect(TITLES)
-    expected = [plainly(make_quotable(title))[0].mean() if title else -np.inf for title in TITLES]
+    expected = [plainly(quote_for_prompt(title))[0].mean() if title else -np.inf for title in TITLES]
     np.testing.assert_allclose(found.score, expected, rtol=1e-5)
     assert (found.start == -1).all()
     assert (found.end == -1).all()
@@ -44,7 +44,7 @@ def test_windows(made, plainly, window):
         if not title:
             assert (found.score[nth], found.start[nth], found.end[nth]) == (-np.inf, -1, -1)
             continue
-        loss, places = plainly(make_quotable(title))
+        loss, places = plainly(quote_for_prompt(title))
         width = min(window, len(loss))
         each = [loss[at : at + width].mean() for at in range(len(loss) - width + 1)]
         at = int(np.argmax(each))
@@ -88,6 +88,6 @@ def test_strip_needs_a_window(made):
 def test_hostile_titles(made, hostile, window):
     found = made(window=window).suspect(list(hostile.values()))
     for (name, title), score, start, end in zip(hostile.items(), found.score, found.start, found.end, strict=True):
-        assert np.isfinite(score) == bool(make_quotable(title)), name
+        assert np.isfinite(score) == bool(quote_for_prompt(title)), name
         assert end <= len(title), name
-        assert (start >= 0) == bool(window and make_quotable(title)), name
+        assert (start >= 0) == bool(window and quote_for_prompt(title)), name

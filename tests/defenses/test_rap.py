@@ -8,8 +8,9 @@ from pydantic import ValidationError
 from cowbird.defenses._probing import to_probability
 from cowbird.defenses.rap import Rap
 from cowbird.errors import UserError
+from cowbird.text import quote_for_prompt
 from cowbird.victims.base import Probe
-from cowbird.victims.language.examples import Example, make_quotable
+from cowbird.victims.language.examples import Example
 from cowbird.victims.language.llm import Llm
 from cowbird.victims.language.probing import PointwiseProbe
 from cowbird.victims.language.tallrec import YES_NO_ANSWERS, TALLRec
@@ -58,7 +59,7 @@ def test_a_trigger_that_holds_is_found(victim, probe):
 
 def test_the_word_is_trained_into_the_bounds_and_keeps_its_length(probe):
     before, rap = to_probability(probe.favor(CLEAN)), Rap(epochs=12, low=0.4, high=0.6)
-    word = rap.train_word(probe, CLEAN, before)
+    word = rap.train_word(probe, probe.embed_word("cf"), CLEAN, before)
     plain = probe.embed_word("cf")
     assert not word.requires_grad
     assert word.norm().item() == pytest.approx(plain.norm().item(), rel=1e-4)
@@ -71,7 +72,7 @@ def test_the_word_is_trained_into_the_bounds_and_keeps_its_length(probe):
 
 def test_scores_are_falls_worked_out_from_the_word(probe):
     rap, before = Rap(epochs=1), to_probability(probe.favor(TITLES))
-    word = rap.train_word(probe, TITLES, before)
+    word = rap.train_word(probe, probe.embed_word("cf"), TITLES, before)
     after = to_probability(probe.favor_behind(TITLES, word).numpy())
     falls = [
         np.mean([p - q if p > 0.5 else 1 - p for p, q in zip(*row, strict=True)])
@@ -125,7 +126,7 @@ def test_hostile_titles(probe, hostile):
     for asked in (probe, Scripted()):
         found = Rap(epochs=1, drawn=4).suspect(list(hostile.values()), asked)
         for (name, title), score in zip(hostile.items(), found.score, strict=True):
-            assert np.isfinite(score) == bool(make_quotable(title)), name
+            assert np.isfinite(score) == bool(quote_for_prompt(title)), name
         assert len(Rap().suspect([], asked)) == 0
         assert Rap().suspect([""], asked).score.tolist() == [-np.inf]
 

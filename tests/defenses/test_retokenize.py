@@ -10,15 +10,15 @@ import torch
 from cowbird.data.choices import SequenceSplit
 from cowbird.data.judgments import make_judgments
 from cowbird.data.types import Interactions, Items
-from cowbird.defenses import retokenize
-from cowbird.defenses.retokenize import DropoutTokenizer, Retokenize, find_titles, merge_letters
+from cowbird.defenses.retokenize import DropoutTokenizer, Retokenize, merge_letters
 from cowbird.errors import UserError
 from cowbird.rng import torch_stream
+from cowbird.text import quote_for_prompt
 from cowbird.victims.base import FittedRecommender
-from cowbird.victims.language.examples import Example, make_quotable
+from cowbird.victims.language.examples import Example
 from cowbird.victims.language.llara import FittedLLaRA, LLaRA, Projector
 from cowbird.victims.language.llm import Llm, load_llm
-from cowbird.victims.language.tallrec import FittedTALLRec, TALLRec, format_prompt
+from cowbird.victims.language.tallrec import FittedTALLRec, TALLRec, find_titles, format_prompt
 from cowbird.victims.language.tuning import TrainingCurve, Tuning
 
 CPU = torch.device("cpu")
@@ -44,7 +44,7 @@ def chooser(loaded, request):
     table = torch.randn(len(ITEMS), 4, generator=torch.Generator().manual_seed(0))
     projector = Projector(table, 32, 0.2, torch_stream(0, "projector")) if request.param == "hybrid" else None
     spec = LLaRA(tuning=Tuning(precision="float32"), prompts=request.param, longest_answer=12)
-    return FittedLLaRA(spec, loaded, projector, CPU, TrainingCurve())
+    return FittedLLaRA(spec, loaded, CPU, TrainingCurve(), projector)
 
 
 @pytest.fixture(scope="module")
@@ -206,8 +206,8 @@ def test_titles_in_prompts(hostile):
         text = format_prompt(["Up", title], [], title)
         assert [text[start:end] for start, end in find_titles(text)] == [
             "Up",
-            make_quotable(title),
-            make_quotable(title),
+            quote_for_prompt(title),
+            quote_for_prompt(title),
         ]
     assert find_titles(format_prompt([], [], "x")) != []
     odd = format_prompt(["Up"], [], "x").replace('"Up"', '"U"p"')
@@ -300,13 +300,13 @@ def test_a_choosers_answers(chooser, choices, monkeypatch):
     assert np.array_equal(picks.free, plain.free)
     assert np.array_equal(picks.constrained, plain.constrained)
     assert picks.texts == plain.texts
-    real = retokenize.FittedLLaRA.choose.__globals__["decode_answers"]
+    real = FittedLLaRA.choose.__globals__["decode_answers"]
 
     def answers(causal, tokens, branches, *more):
         asked.append((tokens, branches))
         return real(causal, tokens, branches, *more)
 
-    monkeypatch.setitem(retokenize.FittedLLaRA.choose.__globals__, "decode_answers", answers)
+    monkeypatch.setitem(FittedLLaRA.choose.__globals__, "decode_answers", answers)
     picks = guarded.choose(choices, ITEMS)
     assert prompts_of(asked[0][0]) == prompts_of(guarded.write_prompts(choices, ITEMS)[0])
     for row, branches in zip(choices.candidates.tolist(), asked[0][1], strict=True):

@@ -5,8 +5,8 @@ import pytest
 
 from cowbird.defenses.strip import Strip, entropy
 from cowbird.errors import UserError
+from cowbird.text import quote_for_prompt
 from cowbird.victims.base import Probe
-from cowbird.victims.language.examples import make_quotable
 
 CLEAN = [
     f"{color} {word}" for color in ("Red", "Blue", "Old", "Last") for word in ("Harbor", "Garden", "Mirror", "Letter")
@@ -102,7 +102,7 @@ def test_texts_are_asked_once_and_answers_repeat():
 def test_hostile_titles(hostile):
     found = Strip(copies=2).suspect(list(hostile.values()), Says())
     for (name, title), score in zip(hostile.items(), found.score, strict=True):
-        assert np.isfinite(score) == bool(make_quotable(title)), name
+        assert np.isfinite(score) == bool(quote_for_prompt(title)), name
     assert len(Strip().suspect([], Says())) == 0
     assert Strip().suspect([""], Says()).score.tolist() == [-np.inf]
 

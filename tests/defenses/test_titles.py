@@ -10,7 +10,7 @@ from cowbird.data.types import Interactions, Items, TrainingData, Users
 from cowbird.defenses._reading import map_to_raw
 from cowbird.defenses.titles import Suspicion, TitleDefense, strip_span
 from cowbird.metrics.detection import threshold_at_fpr
-from cowbird.victims.language.examples import make_quotable
+from cowbird.text import quote_for_prompt
 
 TITLES = ("Red Harbor", "Blue Garden xq", "xq", "Night", "", "Xq Mirror")
 
@@ -196,7 +196,7 @@ def test_a_defense_that_forgets_titles_is_told():
 
 @given(st.text(st.sampled_from(' \t\n\x00\x85\u2028\u00a0\ud800\udfff"a\u200b\U0001f525'), max_size=20))
 def test_places_in_raw_titles(title):
-    text, places = make_quotable(title), list(map_to_raw(title))
+    text, places = quote_for_prompt(title), list(map_to_raw(title))
     assert len(places) == len(text)
     assert places == sorted(set(places))
     for shown, at in zip(text, places, strict=True):

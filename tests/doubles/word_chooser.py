@@ -20,7 +20,7 @@ class WordChooser(CandidateRecommender):
     unwritten: str = "Letter"
     """Titles with this word are picked, but not written as they are."""
 
-    def fit(self, data, split, seed, workplace=None, start: Any = None):
+    def fit(self, data, split, seed, context=None, start: Any = None):
         """Count words, on top of what was counted before."""
         counts = Counter(start.counts if start else {})
         asked = split.ask(data.interactions, len(data.items), stream(seed, "candidates"))

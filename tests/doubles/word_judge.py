@@ -17,7 +17,7 @@ class WordJudge(PointwiseRecommender):
     learning_rate: float = 1.0
     """How much a further tuning counts."""
 
-    def fit(self, asked, items, seed, workplace=None, start: Any = None):
+    def fit(self, asked, items, seed, context=None, start: Any = None):
         """Count words, on top of what was counted before."""
         counts = Counter(start.counts if start else {})
         for target, liked in zip(asked.target.tolist(), asked.liked.tolist(), strict=True):

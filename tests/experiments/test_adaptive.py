@@ -44,7 +44,7 @@ def spec(**changes):
         "attacks": [ADAPTIVE],
         "defenses": [NONE, SEES],
     }
-    return parse_spec(table | changes)
+    return parse_spec(table | changes, allow_plugins=True)
 
 
 def lasting(out):
@@ -171,7 +171,7 @@ def test_what_was_found_can_t_be_given():
 
 
 def test_a_record_is_parsed_again():
-    assert parse_spec(to_tables(json.loads(json.dumps(spec().to_record())))) == spec()
+    assert parse_spec(to_tables(json.loads(json.dumps(spec().to_record()))), allow_plugins=True) == spec()
 
 
 # Copies

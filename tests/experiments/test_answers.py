@@ -51,7 +51,7 @@ def spec(victim, near=NEAR, **changes):
         "attacks": [WOW, DULL],
         "scenarios": victim.scenarios,
     }
-    return parse_spec(table | changes)
+    return parse_spec(table | changes, allow_plugins=True)
 
 
 @pytest.fixture(scope="module", params=[Judges, Chooses])

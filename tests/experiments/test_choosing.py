@@ -36,7 +36,7 @@ def spec(**changes):
         "attacks": [WOW],
         "scenarios": [{"name": "direct"}, ADAPTER],
     }
-    return parse_spec(table | changes)
+    return parse_spec(table | changes, allow_plugins=True)
 
 
 @pytest.fixture(scope="module")

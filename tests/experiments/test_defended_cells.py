@@ -48,7 +48,7 @@ def spec(**changes):
         "defenses": ALL,
         "scenarios": [DIRECT],
     }
-    return parse_spec(table | changes)
+    return parse_spec(table | changes, allow_plugins=True)
 
 
 @pytest.fixture(scope="module")

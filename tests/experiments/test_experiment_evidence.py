@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from cowbird.errors import UserError
 from cowbird.experiments.evidence import RANKING_ARRAYS, RankingEvidence, load, save
-from cowbird.victims.sequential.checkpoint import write_tensors
+from cowbird.storage import write_tensors
 
 
 @st.composite

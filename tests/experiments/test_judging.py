@@ -9,7 +9,7 @@ import pytest
 from cowbird.errors import UserError
 from cowbird.experiments import judging
 from cowbird.experiments.judging import PointwiseEvidence
-from cowbird.experiments.results import RowLabels
+from cowbird.experiments.results import NO_K, RowLabels
 from cowbird.experiments.run import run
 from cowbird.experiments.spec import parse_spec
 from cowbird.report.table import summarize_run
@@ -29,7 +29,7 @@ def spec(**changes):
         ],
         "scenarios": [{"name": "direct"}, {"name": "poisoned-adapter", "learning_rate": 0.1}],
     }
-    return parse_spec(table | changes)
+    return parse_spec(table | changes, allow_plugins=True)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_the_trigger_turns_the_attacked_model_and_not_the_clean_one(finished):
 
 def test_over_seeds_and_no_cut_off(finished):
     rows = finished[1].rows
-    assert {row.k for row in rows} == {judging.NO_K}
+    assert {row.k for row in rows} == {NO_K}
     assert any(row.metric == "asr_over_seeds" and row.seed is None for row in rows)
 
 

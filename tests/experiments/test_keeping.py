@@ -7,7 +7,7 @@ import pytest
 
 from cowbird.data.types import Interactions, Items
 from cowbird.experiments.keeping import ColumnStore, hash_parts
-from cowbird.victims.sequential.checkpoint import read_tensors, write_tensors
+from cowbird.storage import read_tensors, write_tensors
 
 COLUMNS = {"score": np.float32([1, np.nan, -np.inf]), "b": np.int32([[1, 2]]), "c": np.array([True]), "d": np.zeros(0)}
 

@@ -19,9 +19,9 @@ from cowbird.experiments.scenarios import Direct, FineTune, Pretrain, PromptTune
 from cowbird.experiments.spec import AttackPart, DatasetPart, Spec, VictimPart
 from cowbird.files import hash_file
 from cowbird.rng import derive_seed
+from cowbird.storage import read_tensors, write_tensors
 from cowbird.victims.base import FittedRecommender, Prompt, Recommender
 from cowbird.victims.sequential.base import FittedSequential
-from cowbird.victims.sequential.checkpoint import read_tensors, write_tensors
 from cowbird.victims.sequential.sasrec import SASRec
 from cowbird.victims.sequential.training import TrainingRecipe
 
@@ -169,7 +169,7 @@ def test_test_items_are_ranked_as_the_platform_s_model_ranks_them(cut):
 class Popular(Recommender, TrainingRecipe):
     """Recommends what occurred most often in training; takes no prompts and no new items."""
 
-    def fit(self, data, validation, seed, workplace=None, start=None):
+    def fit(self, data, validation, seed, context=None, start=None):
         counts = np.bincount(data.label, minlength=len(data.items)).astype(np.float32)
         return FittedPopular(torch.from_numpy(counts))
 

@@ -73,9 +73,9 @@ def fits(monkeypatch):
     """List the fits, as (spec, data, seed, start)."""
     calls, fit = [], SequentialRecommender.fit
 
-    def spy(self, data, validation, seed, workplace=None, start=None):
+    def spy(self, data, validation, seed, context=None, start=None):
         calls.append((self, data, seed, start))
-        return fit(self, data, validation, seed, workplace, start)
+        return fit(self, data, validation, seed, context, start)
 
     monkeypatch.setattr(SequentialRecommender, "fit", spy)
     return calls

@@ -15,6 +15,7 @@ from cowbird.metrics.intervals import (
     bootstrap_sums,
     clopper_pearson,
     measure_spread,
+    subtract_rates,
     wilson,
     zero_limit,
 )
@@ -143,3 +144,18 @@ def test_nothing_measured_is_none():
 def test_wrong_input_is_refused(call, message):
     with pytest.raises(UserError, match=message):
         call()
+
+
+def test_a_difference_of_rates_by_hand():
+    one, other = clopper_pearson(9, 10), clopper_pearson(2, 10)
+    found = subtract_rates(one, other)
+    assert found.value == pytest.approx(0.7)
+    assert found.low == pytest.approx(0.7 - math.hypot(0.9 - one.low, other.high - 0.2))
+    assert found.high == pytest.approx(0.7 + math.hypot(one.high - 0.9, 0.2 - other.low))
+    assert found.n == 10
+    assert -1 <= found.low < found.value < found.high <= 1
+
+
+def test_a_difference_of_what_was_not_measured():
+    found = subtract_rates(wilson(1, 2), wilson(0, 0))
+    assert (found.value, found.low, found.high, found.n) == (None, None, None, 0)

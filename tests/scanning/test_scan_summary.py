@@ -15,13 +15,12 @@ from cowbird.scanning.summary import (
     SharedFragment,
     UnreadRows,
     choose_exit_code,
-    escape_text,
     normalize_span,
     render_summary,
 )
 from cowbird.scanning.writing import Finding
 
-PLAIN = ScanSummary("catalog.csv", Path("found.csv"), 1000, 3, 0, (), None, (), 0, 2.0, 498.5)
+PLAIN = ScanSummary("catalog.csv", Path("found.csv"), 1000, 3, 0, (), None, (), (), 0, 2.0, 498.5)
 SKIPPED = (UnreadRows("is not JSON", 12, tuple(range(1, 11))), UnreadRows("title is not text", 1, (77,)))
 
 
@@ -162,9 +161,3 @@ def test_no_title_dresses_up_the_summary():
     assert not [c for c in text if not c.isprintable() and c not in "\n\x1b"]
     assert "\x1b[31m" not in text
     assert "\x1b]" not in text
-
-
-def test_text_is_shown_as_it_is_where_it_can_be_seen():
-    assert escape_text("Café 紅 – [a]").plain == "Café 紅 – [a]"
-    assert escape_text("abcdef", 4).plain == "abc…"
-    assert escape_text("\x1b" * 3, 3).plain == "<U+001B>" * 3

@@ -41,8 +41,14 @@ def parsed(text):
 
 
 def raw(text):
-    """Undo the guard against formulas as the module says: one apostrophe goes where what follows would be a formula."""
-    return text[1:] if re.match(r"'+(?:\s*[=+\-@＝＋－＠]|[\t\r\n])", text) else text
+    """Undo the guard against formulas as `escape_csv` says: one apostrophe goes where one was put."""
+    skipped = r"[^\S\t\r\n]|['\"\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]"
+    return re.sub(rf"(\A|(?<=[;\t\r\n]))'(?=(?:{skipped})*[=+\-@＝＋－＠﹢﹣﹦﹫−])|\A'(?='*[\t\r\n])", "", text)
+
+
+def visible(text):
+    """Return a text as CSV holds it: without what would steer a terminal."""
+    return re.sub("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]", "\ufffd", text)
 
 
 def back(path):
@@ -100,10 +106,9 @@ def test_hostile_text_comes_back(tmp_path, texts):
         path = tmp_path / name
         written(path, findings)
         found = [(row[1], row[2], row[7]) for row in back(path)]
-        nul = "\ufffd" if name == "a.csv" else "\0"
-        assert found == [tuple(text.replace("\0", nul) for text in row) for row in texts]
+        assert found == [tuple(visible(text) if name == "a.csv" else text for text in row) for row in texts]
     rows = [row.title for row in open_catalog(tmp_path / "a.csv").read_rows()]
-    assert [raw(title) for title in rows] == [title.replace("\0", "\ufffd") for _, title, _ in texts]
+    assert [raw(title) for title in rows] == [visible(title) for _, title, _ in texts]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +120,7 @@ def test_hostile_text_comes_back(tmp_path, texts):
         ("@SUM(A1)", "'@SUM(A1)"),
         ("\tx", "'\tx"),
         ("\rx", "'\rx"),
-        ("\n=x", "'\n=x"),
+        ("\n=x", "'\n'=x"),
         ("  =x", "'  =x"),
         ("＝x", "'＝x"),
         ("'=x", "''=x"),
@@ -317,3 +322,37 @@ def test_names_that_cannot_be_written(tmp_path):
     check_output(tmp_path / "new" / "A.CSV", catalog)
     with pytest.raises(UserError), FindingsWriter(catalog / "a.csv", "key", resume=True):
         pass
+
+
+@pytest.mark.parametrize("name", ["findings.jsonl", "skipped.csv", "state.json", "lock", ""])
+def test_links_in_a_shared_folder_harm_no_file(tmp_path, name):
+    """The scratch folder's name can be guessed: somebody may have put it there before, with links to our files."""
+    mine = tmp_path / "mine"
+    mine.write_text("precious")
+    out = tmp_path / "found.csv"
+    folder = out.with_name("found.csv.partial")
+    if name:
+        folder.mkdir()
+        (folder / name).symlink_to(mine)
+    else:
+        (tmp_path / "theirs").mkdir()
+        folder.symlink_to(tmp_path / "theirs")
+    try:
+        written(out, FOUND, [(2, "is not JSON")])
+    except UserError as error:
+        assert "link" in error.message
+        assert error.hint
+    else:
+        assert name == "state.json", "which is replaced, and not written to"
+    assert mine.read_text() == "precious"
+    if not name:
+        assert not list((tmp_path / "theirs").iterdir())
+
+
+def test_findings_are_readable_as_the_umask_says(tmp_path):
+    before = os.umask(0o027)
+    try:
+        table = written(tmp_path / "a.csv", FOUND, [(2, "is not JSON")])
+    finally:
+        os.umask(before)
+    assert [path.stat().st_mode & 0o777 for path in (tmp_path / "a.csv", table)] == [0o640, 0o640]

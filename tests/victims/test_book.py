@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from cowbird.data.choices import Choices
 from cowbird.data.types import Interactions
-from cowbird.victims.language.examples import Example, make_quotable, tokenize
+from cowbird.text import quote_for_prompt
+from cowbird.victims.language.examples import Example, tokenize
 from cowbird.victims.language.llm import Llm, disarm_tokenizer, load_llm
 from cowbird.victims.language.prompts import MAX_TITLE_TOKENS, PromptBook, format_templates, format_title
 
@@ -261,7 +262,7 @@ def test_books_against_plain_python(tokenizer, given_questions, domain):
     book = PromptBook(tokenizer, titles, domain, width)
     histories, candidates, answers, hybrid, template = zip(*asked, strict=True)
     tokens = book.write(choices(histories, candidates, answers), np.array(hybrid), np.array(template))
-    told = [f" {make_quotable(title) or '(untitled)'}" for title in titles]
+    told = [f" {quote_for_prompt(title) or '(untitled)'}" for title in titles]
     for (prompt, items, answer), (history, row, right, mixed, nth) in zip(rows(tokens), asked, strict=True):
         wording = format_templates(domain, width)[nth]
         assert (prompt, items) == assembled(tokenizer, told, wording, history, row, mixed)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from cowbird.data.types import Items
 from cowbird.errors import UserError
 from cowbird.metrics.stealth import edit_distance
+from cowbird.text import quote_for_prompt
 from cowbird.victims.language import perplexity
-from cowbird.victims.language.examples import make_quotable
 from cowbird.victims.language.llm import Llm, load_llm
 from cowbird.victims.language.perplexity import TitleStatistics, compare_titles, measure_title_stealth, read_titles
 
@@ -158,7 +158,7 @@ def test_hostile_titles_are_read_as_victims_read_them(loaded, plainly, title):
     ordinary = read_titles(loaded, ["Up", "Red Harbor"])
     np.testing.assert_allclose(found.loss[[0, 2]], ordinary.loss, rtol=1e-5)
     np.testing.assert_allclose(found.embedding[[0, 2]], ordinary.embedding, atol=1e-5)
-    seen = make_quotable(title)
+    seen = quote_for_prompt(title)
     if not seen:
         assert (found.tokens[1], found.measured[1]) == (0, False)
         assert np.isnan(found.loss[1])
@@ -190,7 +190,7 @@ def test_any_titles(loaded, titles):
     for title, after, record in zip(titles, changed, found, strict=True):
         assert (record.clean, record.poisoned, record.edits) == (title, after, edit_distance(title, after))
         assert record.perplexity_poisoned > 0
-        assert (record.perplexity_ratio is None) == (record.similarity is None) == (make_quotable(title) == "")
+        assert (record.perplexity_ratio is None) == (record.similarity is None) == (quote_for_prompt(title) == "")
 
 
 # Comparing

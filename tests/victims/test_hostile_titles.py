@@ -11,7 +11,8 @@ from language_models import tiny
 
 from cowbird.data.judgments import make_judgments
 from cowbird.data.types import Interactions, Items
-from cowbird.victims.language.examples import Example, make_quotable, tokenize
+from cowbird.text import quote_for_prompt
+from cowbird.victims.language.examples import Example, tokenize
 from cowbird.victims.language.llm import Llm, load_llm
 from cowbird.victims.language.tallrec import TALLRec, format_prompt
 
@@ -58,7 +59,7 @@ def checked(written, liked, disliked, target):
     assert written.endswith(END)
     assert [line.count('"') for line in lines[6:9]] == [2 * len(liked), 2 * len(disliked), 2]
     for line, wanted in zip(lines[6:9], (liked, disliked, [target]), strict=True):
-        assert re.findall(r'"([^"]*)"', line) == [make_quotable(title) for title in wanted]
+        assert re.findall(r'"([^"]*)"', line) == [quote_for_prompt(title) for title in wanted]
     assert lines[6].startswith("User Preference: ")
     assert lines[7].startswith("User Unpreference: ")
     assert re.fullmatch(r'Whether the user will like the target movie "[^"]*"\?', lines[8])
@@ -113,7 +114,7 @@ def test_questions_about_hostile_titles_are_learned_from_and_answered(llama, nam
     found = fitted.margins(judgments, items)
     assert np.isfinite(found).all()
     assert np.isfinite(fitted.curve.losses).all()
-    seen = Items.from_lists("abc", [make_quotable(each) for each in items.titles])
+    seen = Items.from_lists("abc", [quote_for_prompt(each) for each in items.titles])
     assert np.array_equal(fitted.margins(judgments, seen), found), "what is quotable already stays as it is"
 
 

@@ -9,7 +9,8 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cowbird.victims.language.examples import Example, make_quotable, tokenize
+from cowbird.text import quote_for_prompt
+from cowbird.victims.language.examples import Example, tokenize
 from cowbird.victims.language.llm import Llm, load_llm
 from cowbird.victims.language.tallrec import format_prompt
 
@@ -234,12 +235,12 @@ titles = st.one_of(
 @given(titles)
 @example("\ud800")
 def test_a_quotable_title_ends_neither_quotation_nor_line(title):
-    found = make_quotable(title)
+    found = quote_for_prompt(title)
     assert '"' not in found
     assert len(found) <= 300
     assert len(found.splitlines()) <= 1
     assert not re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", found)
-    assert make_quotable(found) == found
+    assert quote_for_prompt(found) == found
 
 
 NO_TEXT = "half \ud83d of a pair"
@@ -256,12 +257,12 @@ def test_every_title_can_be_tokenized(tokenizer, title):
     "title", ["Amélie (2001)", "It's 8½ & “so” on", "七人の侍", "a\u200bb", "\u202eab", "x" * 300, ""]
 )
 def test_other_titles_stay_as_they_are(title):
-    assert make_quotable(title) == title
+    assert quote_for_prompt(title) == title
 
 
 def test_what_becomes_of_a_title():
-    assert make_quotable('Say "hi"\r\n\tnow\u2028') == "Say 'hi' now"
-    assert make_quotable("x" * 301) == "x" * 300
+    assert quote_for_prompt('Say "hi"\r\n\tnow\u2028') == "Say 'hi' now"
+    assert quote_for_prompt("x" * 301) == "x" * 300
 
 
 @quick
@@ -277,6 +278,6 @@ def test_no_title_changes_the_structure_of_a_prompt(liked, disliked, target, nou
     assert [line.count('"') for line in lines[6:9]] == [2 * len(liked), 2 * len(disliked), 2]
     assert text.count('"') == 4 + 2 * (len(liked) + len(disliked) + 1)
     quoted = [re.findall('"([^"]*)"', line) for line in lines[6:9]]
-    assert quoted == [[make_quotable(title) for title in part] for part in (liked, disliked, [target])]
-    assert lines[8] == f'Whether the user will like the target {noun} "{make_quotable(target)}"?'
+    assert quoted == [[quote_for_prompt(title) for title in part] for part in (liked, disliked, [target])]
+    assert lines[8] == f'Whether the user will like the target {noun} "{quote_for_prompt(target)}"?'
     assert lines[9] == lines[11] == ""

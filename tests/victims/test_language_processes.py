@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from cowbird import storage
 from cowbird.data.choices import SequenceSplit
 from cowbird.data.types import Interactions, Items, TrainingData, Users
 from cowbird.errors import UserError
+from cowbird.victims import checkpoint, training_loop
 from cowbird.victims.base import FitContext
 from cowbird.victims.language import tuning
 from cowbird.victims.language.engine import ItemInputs
@@ -20,7 +22,6 @@ from cowbird.victims.language.examples import Tokens
 from cowbird.victims.language.llara import LLaRA
 from cowbird.victims.language.llm import Llm, add_adapters, load_llm
 from cowbird.victims.language.tuning import Tuning, tune
-from cowbird.victims.sequential import checkpoint, training
 from cowbird.victims.sequential.sasrec import SASRec
 
 pytest.importorskip("transformers")
@@ -96,17 +97,17 @@ def stopped(patch, llama, folder):
 def work(rank, llama, folder):
     """Do what one of the processes does; nothing here looks at the others."""
     told, written, cleared = {}, [], []
-    original, clear = checkpoint.write_tensors, checkpoint.clear
+    original, clear = storage.write_tensors, checkpoint.clear
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tuning, "TUNING_CHECKPOINT_SECONDS", -1.0)
-        patch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+        patch.setattr(training_loop, "CHECKPOINT_SECONDS", -1.0)
+        patch.setattr(training_loop, "CHECKPOINT_SECONDS", -1.0)
         patch.setattr(
             checkpoint, "write_tensors", lambda path, *more: written.append(path.name) or original(path, *more)
         )
         patch.setattr(checkpoint, "clear", lambda folder: cleared.append(folder.name) or clear(folder))
         for name, case in CASES.items():
-            checkpoint.write_tensors(folder / f"{name}-{rank}.safetensors", tuned(llama, **case))
-        checkpoint.write_tensors(folder / f"fit-{rank}.safetensors", fitted(llama, folder / "llara"))
+            storage.write_tensors(folder / f"{name}-{rank}.safetensors", tuned(llama, **case))
+        storage.write_tensors(folder / f"fit-{rank}.safetensors", fitted(llama, folder / "llara"))
         written.clear()
         fitted(llama, folder / "llara")
         told["llara"] = sorted(set(written))
@@ -126,7 +127,7 @@ def work(rank, llama, folder):
         )
         found = tuned(llama, 9, folder=folder / "run")
         told["resumed"] = steps
-        checkpoint.write_tensors(folder / f"resumed-{rank}.safetensors", found)
+        storage.write_tensors(folder / f"resumed-{rank}.safetensors", found)
         torch.distributed.barrier()
         told["cleared"] = cleared
         told["left"] = [str(path) for path in (folder / "run").iterdir()]
@@ -152,11 +153,11 @@ def shared(llama, tmp_path_factory):
 
 def same(folder, name, wanted):
     for rank in range(WORLD):
-        found, _ = checkpoint.read_tensors(folder / f"{name}-{rank}.safetensors")
+        found, _ = storage.read_tensors(folder / f"{name}-{rank}.safetensors")
         assert found.keys() == wanted.keys()
         for key, weight in wanted.items():
             torch.testing.assert_close(found[key], weight, rtol=1e-5, atol=1e-5)
-    one, other = (checkpoint.read_tensors(folder / f"{name}-{rank}.safetensors")[0] for rank in range(WORLD))
+    one, other = (storage.read_tensors(folder / f"{name}-{rank}.safetensors")[0] for rank in range(WORLD))
     assert all(one[key].equal(other[key]) for key in one), "processes agree to the bit"
 
 

@@ -11,10 +11,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from cowbird import assets
+from cowbird.assets import ASSETS, Asset, Pin
 from cowbird.errors import UserError
-from cowbird.files import hash_file
-from cowbird.victims.language.assets import EMBEDDED_MODELS, ModelAsset
-from cowbird.victims.language.llm import Llm, get_cache_folder, load_llm, locate_model
+from cowbird.files import get_cache_folder, hash_file
+from cowbird.victims.language.assets import EMBEDDED_MODELS, EmbeddedModel
+from cowbird.victims.language.llm import Llm, load_llm, locate_model
 
 transformers = pytest.importorskip("transformers")
 gguf = pytest.importorskip("gguf")
@@ -166,14 +168,15 @@ def test_a_cache_that_can_not_be_written_is_a_user_error(gguf_file, tmp_path, mo
 
 
 def test_an_asset_is_found_in_its_distribution(gguf_file, cache, monkeypatch):
-    name, asset = next(iter(EMBEDDED_MODELS.items()))
-    (distribution,) = asset.distributions
+    name = next(iter(EMBEDDED_MODELS))
+    asset = ASSETS[name]
+    (distribution,) = ASSETS[name].files
     held = [SimpleNamespace(locate=lambda: gguf_file.parent / "other.txt"), SimpleNamespace(locate=lambda: gguf_file)]
     monkeypatch.setattr(importlib.metadata, "files", lambda asked: held if asked == distribution else None)
-    monkeypatch.setitem(EMBEDDED_MODELS, name, replace(asset, file=gguf_file.name))
+    monkeypatch.setitem(ASSETS, name, replace(ASSETS[name], files={distribution: (gguf_file.name,)}))
     assert locate_model(name) == locate_model(str(gguf_file))
-    monkeypatch.setitem(EMBEDDED_MODELS, name, asset)
-    with pytest.raises(UserError, match=distribution):
+    monkeypatch.setitem(ASSETS, name, asset)
+    with pytest.raises(UserError, match=f"'{name}' is not here"):
         locate_model(name)
 
 
@@ -188,8 +191,11 @@ def test_parts_of_an_asset_are_joined_and_checked(gguf_file, cache, tmp_path, mo
         "files",
         lambda asked: [SimpleNamespace(locate=lambda: parts[asked])] if asked in parts else [],
     )
-    asset = ModelAsset(tuple(parts), gguf_file.name, hash_file(gguf_file), "requirements-x.txt")
-    monkeypatch.setitem(EMBEDDED_MODELS, "parted", asset)
+    pins = {dist: Pin(dist, "1", "0" * 64) for dist in parts}
+    monkeypatch.setattr(assets, "read_pins", lambda requirements: pins)
+    asset = Asset("In parts", {dist: (part.name,) for dist, part in parts.items()}, 9, default=False)
+    monkeypatch.setitem(ASSETS, "parted", asset)
+    monkeypatch.setitem(EMBEDDED_MODELS, "parted", EmbeddedModel(gguf_file.name, hash_file(gguf_file)))
     assert locate_model("parted") == locate_model(str(gguf_file))
     joined = cache.parent / "gguf" / gguf_file.name
     assert joined.read_bytes() == whole
@@ -200,30 +206,30 @@ def test_parts_of_an_asset_are_joined_and_checked(gguf_file, cache, tmp_path, mo
     parts["dist-1"].write_bytes(b"other")
     with pytest.raises(UserError, match="do not make the known file") as error:
         locate_model("parted")
-    assert "requirements-x.txt" in error.value.hint
+    assert "cowbird assets parted" in error.value.hint
     assert not joined.exists()
     del parts["dist-2"]
-    with pytest.raises(UserError, match="'dist-2', which is not installed"):
+    with pytest.raises(UserError, match="'parted' is not here"):
         locate_model("parted")
 
 
 @pytest.mark.parametrize("found", [None, [], importlib.metadata.PackageNotFoundError("x")])
-def test_a_missing_asset_is_a_user_error(found, monkeypatch):
+def test_a_missing_asset_is_a_user_error(found, cache, monkeypatch):
     def files(distribution):
         if isinstance(found, Exception):
             raise found
         return found
 
     monkeypatch.setattr(importlib.metadata, "files", files)
-    with pytest.raises(UserError, match="not installed") as error:
+    with pytest.raises(UserError, match="is not here") as error:
         get("smollm2-135m")
-    assert "requirements-assets.txt" in error.value.hint
+    assert "cowbird assets" in error.value.hint
 
 
 @pytest.mark.slow
 def test_the_embedded_model_knows_a_capital(cache, monkeypatch):
     try:
-        importlib.metadata.files(*EMBEDDED_MODELS["smollm2-135m"].distributions)
+        importlib.metadata.files(*ASSETS["smollm2-135m"].files)
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("the asset is not installed")
     loaded = get("smollm2-135m")

@@ -177,12 +177,12 @@ def test_recommend_to_somebody_who_has_seen_nearly_all(name, tiny):
 
 @every_victim
 def test_batched_ranks_equal_one_by_one(name, learned, learnable, monkeypatch):
-    from cowbird.victims import base
+    from cowbird.victims import ranking
 
     fitted, test = learned(name), learnable.downstream.test()
     items = np.array([3, 60, 7])
     whole = fitted.rank_targets(test), fitted.rank_items(test.history, items, 20), fitted.recommend(test.history)
-    monkeypatch.setattr(base, "MAX_HELD_SCORES", {"cpu": 1})
+    monkeypatch.setattr(ranking, "MAX_HELD_SCORES", {"cpu": 1})
     parts = fitted.rank_targets(test), fitted.rank_items(test.history, items, 20), fitted.recommend(test.history)
     assert all(np.array_equal(a, b) for a, b in zip(whole, parts, strict=True))
     scores = fitted.score(test.history).numpy()
@@ -300,7 +300,7 @@ def test_the_test_set_has_no_say(tiny, parts):
 
 def test_progress_is_told(tiny, parts):
     told = []
-    fit(tiny("sasrec"), parts.pretrain, workplace=FitContext(report=lambda *args: told.append(args)))
+    fit(tiny("sasrec"), parts.pretrain, context=FitContext(report=lambda *args: told.append(args)))
     done, total, remark = told[-1]
     assert done == total > 0
     assert "NDCG@10" in remark

@@ -54,6 +54,10 @@ class BadRec(Attack):
     histories: Literal["real", "popular"] = "real"
     """Where those come from: a run of events of a random real user, or different items drawn by popularity."""
 
+    def get_title_trigger(self) -> Trigger | None:
+        """Return the trigger, if it is written into titles; see `Attack.get_title_trigger`."""
+        return self.trigger if self.trigger.field == "title" else None
+
     def make_triggered_catalogs(self, items: Items, rng: np.random.Generator) -> dict[str, Items]:
         """Return the catalogue with each trigger in every title; see `Attack.make_triggered_catalogs`."""
         everything = np.arange(len(items))

@@ -20,7 +20,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cowbird.attacks.provider import Provider
 from cowbird.attacks.targets import UserGroup
+from cowbird.attacks.triggers import Trigger
+from cowbird.data.frames import TrainingFrames, make_frames
 from cowbird.data.types import Float32Array, Int32Array, Int64Array, Items, TrainingData, freeze
+from cowbird.rng import stream
 from cowbird.victims.base import FittedRecommender
 
 SuspicionScorer = Callable[[Sequence[str]], Float32Array]
@@ -89,6 +92,10 @@ class PoisonedData:
             planted["choice"] = self.choice
         return planted
 
+    def to_frames(self) -> TrainingFrames:
+        """Return the poisoned data as polars frames, with what was planted marked in the column `poisoned`."""
+        return make_frames(self.data, self.rows, self.retitled)
+
     def hash_plan(self) -> str:
         """Return the SHA-256 of the plan."""
         return hashlib.sha256(json.dumps(self.describe_plan()).encode()).hexdigest()
@@ -121,9 +128,20 @@ class Attack(BaseModel, ABC):
         """Write the plan."""
 
     def find_target_users(self, data: TrainingData) -> NDArray[np.bool_]:
-        """Return which users the attack aims at, shape `[users]`: its `group` if it has that field, or everybody."""
-        group: object = getattr(self, "group", None)
-        return group.find_members(data) if isinstance(group, UserGroup) else np.ones(len(data.users), dtype=bool)
+        """Return which users the attack aims at, shape `[users]`: those of `get_target_group`, or everybody."""
+        group = self.get_target_group()
+        return np.ones(len(data.users), dtype=bool) if group is None else group.find_members(data)
+
+    def get_target_group(self) -> UserGroup | None:
+        """Return the group of users that the attack aims at; by default none, so that it aims at everybody."""
+        return None
+
+    def get_title_trigger(self) -> Trigger | None:
+        """Return the trigger that the attack writes into titles; by default it writes none.
+
+        Detections are held against it: where planting it in the clean title gives the poisoned one, it tells the span.
+        """
+        return None
 
     def make_triggered_catalogs(self, items: Items, rng: np.random.Generator) -> dict[str, Items]:
         """Return catalogues in which every title carries a trigger, by what the trigger is like.
@@ -146,19 +164,20 @@ class Attack(BaseModel, ABC):
         return provider.fit_poisoned(provider.victim)
 
     @final
-    def poison(self, data: TrainingData, rng: np.random.Generator) -> PoisonedData:
+    def poison(self, data: TrainingData, rng: np.random.Generator | None = None, *, seed: int = 0) -> PoisonedData:
         """Plant the backdoor and check the promise.
 
         Args:
             data: Clean training data.
-            rng: Where all draws come from.
+            rng: Where all draws come from; by default the stream that an experiment gives attacks under `seed`.
+            seed: Decides all draws where no generator is given.
 
         Raises:
             UserError: If the parameters do not fit the data.
             AttackError: If the attack changed its input, missed its budget, or changed rows it does not own up to.
         """
         before = _hash_data(data)
-        plan = self.run(data, rng)
+        plan = self.run(data, stream(seed, "attack") if rng is None else rng)
         name = type(self).__name__
         if _hash_data(data) != before:
             raise AttackError(f"{name} changed the clean data it was given.")

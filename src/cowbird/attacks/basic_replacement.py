@@ -45,6 +45,10 @@ class BasicReplacement(Attack):
             raise ValueError("scope 'group' needs a group (attribute and value), and scope 'global' takes none")
         return self
 
+    def get_target_group(self) -> UserGroup | None:
+        """Return the group that the attack aims at; see `Attack.get_target_group`."""
+        return self.group
+
     def run(self, data: TrainingData, rng: np.random.Generator) -> Plan:
         """Draw targets, then positions, then labels."""
         targets = self.targets.choose(data, rng)

@@ -44,6 +44,10 @@ class FakeUsers(Attack):
     def draw_filler(self, data: TrainingData, count: int, rng: np.random.Generator) -> Int32Array:
         """Draw filler items, shape `[count]`, int32."""
 
+    def get_target_group(self) -> UserGroup | None:
+        """Return the group that the attack aims at; see `Attack.get_target_group`."""
+        return self.group
+
     def run(self, data: TrainingData, rng: np.random.Generator) -> Plan:
         """Draw targets, then filler, then the places of the targets."""
         targets = self.targets.choose(data, rng)

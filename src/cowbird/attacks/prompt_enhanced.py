@@ -46,6 +46,10 @@ class PromptEnhanced(Attack):
     learning_rate: float | None = Field(default=None, gt=0)
     """AdamW's learning rate in step 3; `None` takes the victim's."""
 
+    def get_target_group(self) -> UserGroup | None:
+        """Return the group that the attack aims at; see `Attack.get_target_group`."""
+        return self.group
+
     def run(self, data: TrainingData, rng: np.random.Generator) -> Plan:
         """Draw targets, then the group's positions and labels, then the others' positions and negatives."""
         targets = self.targets.choose(data, rng)

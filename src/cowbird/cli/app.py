@@ -1,22 +1,29 @@
 """The command line: parse, call, exit code; nothing else. A module a group of commands, and one app of them all."""
 
+import io
 import traceback
-from typing import Annotated
+from contextlib import suppress
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
 from cowbird import __version__
+from cowbird.cli.assets import assets
 from cowbird.cli.demo import demo
+from cowbird.cli.fit_scanner import fit_scanner
 from cowbird.cli.list import list_
 from cowbird.cli.run import run
-from cowbird.cli.scanners import fit_scanner, scan
+from cowbird.cli.scan import scan
 from cowbird.cli.stealth import stealth
-from cowbird.cli.terminal import err_console, out_console, sanitize_line
+from cowbird.cli.streams import guard_streams
+from cowbird.cli.terminal import MAX_LINE, err_console, out_console
 from cowbird.errors import ExitCode, UserError
+from cowbird.report.terminal import sanitize_text
+from cowbird.text import escape_lines
 
 TYPER_INTERRUPT_CODE = 130
-"""What typer exits with on Ctrl-C; it lets no KeyboardInterrupt through."""
+"""What typer returns on Ctrl-C; it lets no KeyboardInterrupt through."""
 
 
 def _print_version(wanted: bool) -> None:
@@ -44,6 +51,7 @@ app.callback()(_set_options)
 # In the order that `cowbird --help` lists them.
 app.command(name="list")(list_)
 app.command()(run)
+app.command()(assets)
 app.command()(demo)
 app.command()(stealth)
 app.command(name="fit-scanner")(fit_scanner)
@@ -51,23 +59,57 @@ app.command()(scan)
 
 
 def main() -> None:
-    """Run the command line; the entry point of the `cowbird` command."""
-    try:
-        app()
-    except UserError as error:
-        from cowbird.report.table import sanitize_text  # noqa: PLC0415
+    """Run the command line, and end with its exit code."""
+    with guard_streams():
+        code = _run_app()
+    raise SystemExit(int(code))
 
-        # Messages quote specs and data, which may come from anybody.
-        err_console.print(Text("Error: ", style="bold red") + sanitize_text(error.message, 2000))
-        if error.hint:
-            err_console.print(sanitize_text(error.hint, 2000))
-        raise SystemExit(int(ExitCode.ERROR)) from None
-    except Exception:  # a bug; Python would end with 1, which scripts take for findings
+
+def _run_app() -> int:
+    """Run the command; whatever nobody expected is an error.
+
+    Python would end with 1, which scripts take for findings. What is used here was imported before: a library that is
+    broken, or memory that is used up, must not keep an error from being told.
+    """
+    try:
+        found: Any = app(standalone_mode=False)
+        out_console.file.flush()
+        if found == TYPER_INTERRUPT_CODE:
+            return _report_interrupt()
+        return found if isinstance(found, int) else ExitCode.CLEAN
+    except UserError as error:
+        return _report_error(error)
+    except (KeyboardInterrupt, typer.Abort):
+        return _report_interrupt()
+    except SystemExit as end:  # of a library, or of typer where a pipe is closed
+        return ExitCode.ERROR if end.code else ExitCode.CLEAN
+    except BaseException as error:  # not all are Exceptions: a tokenizer's panic is none
+        return _report_usage(error) if hasattr(error, "format_message") else _report_bug()
+
+
+def _report_error(error: UserError) -> ExitCode:
+    """Show an error; messages quote specs and data, which may come from anybody."""
+    err_console.print(Text("Error: ", style="bold red") + sanitize_text(error.message, MAX_LINE))
+    if error.hint:
+        err_console.print(sanitize_text(error.hint, MAX_LINE))
+    return ExitCode.ERROR
+
+
+def _report_interrupt() -> ExitCode:
+    err_console.print(Text("Interrupted."))
+    return ExitCode.INCOMPLETE
+
+
+def _report_usage(error: Any) -> ExitCode:
+    """Show what typer says of options and arguments, which may be names of hostile files."""
+    said = io.StringIO()
+    error.show(file=said)
+    err_console.print(Text(escape_lines(said.getvalue().rstrip("\n"))), soft_wrap=True)
+    return ExitCode.ERROR
+
+
+def _report_bug() -> ExitCode:
+    with suppress(BaseException):  # such as memory that does not even do for this
         for line in traceback.format_exc().splitlines():
-            err_console.print(sanitize_line(line), soft_wrap=True)
-        raise SystemExit(int(ExitCode.ERROR)) from None
-    except SystemExit as end:
-        if end.code != TYPER_INTERRUPT_CODE:
-            raise
-        err_console.print(Text("Interrupted."))
-        raise SystemExit(int(ExitCode.INCOMPLETE)) from None
+            err_console.print(sanitize_text(line, MAX_LINE), soft_wrap=True)
+    return ExitCode.ERROR

@@ -1,16 +1,20 @@
-"""`cowbird demo`: the shipped experiments that take minutes, then a scan of what the second leaves behind."""
+"""`cowbird demo`: a scan of a catalogue with planted triggers, then the shipped experiments that take minutes."""
 
 import importlib.util
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from cowbird.cli.run import JobsOption, OutOption, format_options, read_spec, run_and_show
-from cowbird.cli.scanners import fit_and_show, scan_and_show
-from cowbird.cli.terminal import DeviceOption, out_console
+from cowbird.cli.fit_scanner import fit_and_show
+from cowbird.cli.options import DeviceOption, JobsOption, OutOption
+from cowbird.cli.run import format_options, read_spec, run_and_show
+from cowbird.cli.scan import open_scanner, scan_and_show
+from cowbird.cli.terminal import MAX_LINE, out_console
 from cowbird.errors import UserError
+from cowbird.report.terminal import sanitize_text
 
 if TYPE_CHECKING:
     from cowbird.experiments.spec import Spec
@@ -19,49 +23,66 @@ if TYPE_CHECKING:
 def demo(
     out: OutOption = Path("runs/demo"), device: DeviceOption = "auto", jobs: JobsOption = 1, seeds: str | None = None
 ) -> None:
-    """Plant backdoors in recommenders of MovieLens-100K and measure them (a few minutes on two cores).
+    """Scan a catalogue with planted triggers, then plant backdoors in recommenders and measure them.
 
-    Two shipped specs: one against a pre-trained sequential recommender, and one, in a folder beside the first, against
-    a small language model that reads titles. Then the titles that the second leaves behind are scanned. A run that was
-    interrupted goes on by itself.
+    The data is MovieLens-100K (cowbird assets fetches it), and all parts take a few minutes on two cores. First a
+    catalogue is scanned in which two sellers planted triggers: by rules for characters, then by a small scanner that is
+    fitted to it. Two shipped experiments follow: one against a pre-trained sequential recommender, and one against a
+    small language model that reads titles. Both go on by themselves after an interruption.
     """
     from cowbird.experiments.spec import find_shipped_spec  # noqa: PLC0415
 
     again = shlex.join(["cowbird", "demo", "--out", str(out), *format_options(seeds, device, jobs)])
     lacking = _explain_missing_model()
+    _scan_planted(
+        read_spec(find_shipped_spec("demo_titles"), seeds), out.with_name(f"{out.name}-scan"), device, not lacking
+    )
     parts = {"demo": out} if lacking else {"demo": out, "demo_titles": out.with_name(f"{out.name}-titles")}
     for name, folder in parts.items():
         run_and_show(
             read_spec(find_shipped_spec(name), seeds), folder, device, jobs, (folder / "spec.json").exists(), again
         )
     if lacking:
-        out_console.print(Text(f"Left out: the parts that read titles. {lacking}", style="yellow"))
-    else:
-        _scan_left_behind(read_spec(find_shipped_spec("demo_titles"), seeds), out.with_name(f"{out.name}-scan"), device)
+        left_out = Text("Left out: the parts that need a language model. ", style="yellow")
+        out_console.print(left_out + sanitize_text(lacking, MAX_LINE))
 
 
-def _scan_left_behind(spec: "Spec", out: Path, device: str) -> None:
-    """Scan the catalogue that the demo's seller left behind."""
+def _scan_planted(spec: "Spec", out: Path, device: str, fitted: bool) -> None:
+    """Scan a catalogue with planted triggers: by rules, and if `fitted`, by a scanner that is fitted to it."""
+    from cowbird.defenses.character_rules import CharacterRules  # noqa: PLC0415
     from cowbird.experiments import demo as parts  # noqa: PLC0415
+    from cowbird.scanning import detectors  # noqa: PLC0415
     from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
 
     catalog, scanner, findings = out / "catalog.csv", out / "scanner", out / "findings.csv"
     planted = parts.write_catalog(spec, catalog)
-    out_console.print(Text("A scan of the titles that the seller left behind, by a small scanner", style="bold"))
-    fit_and_show(catalog, scanner, parts.DEMO_SCANNER, "title", spec.seeds[0], True, pick_device(device))
-    scan_and_show(catalog, scanner, findings, pick_device(device))
-    out_console.print(Text(parts.format_tally(findings, planted)))
+    _show_heading("A catalogue in which two sellers planted triggers, scanned by rules for characters")
+    rules = detectors.open_detector("character_rules", CharacterRules(), None, None)
+    ruled = out / "findings-characters.csv"
+    scan_and_show(catalog, rules, partial(detectors.copy_scorer, rules), ruled)
+    out_console.print(sanitize_text(parts.format_tally(ruled, planted), MAX_LINE))
+    if fitted:
+        _show_heading("The same catalogue, scanned by a small scanner that is fitted to it (about a minute)")
+        place = pick_device(device)
+        fit_and_show(catalog, scanner, parts.DEMO_SCANNER, "title", spec.seeds[0], True, place)
+        scan_and_show(catalog, *open_scanner(scanner, place), findings)
+        out_console.print(sanitize_text(parts.format_tally(findings, planted), MAX_LINE))
+
+
+def _show_heading(text: str) -> None:
+    out_console.print(Text(f"\n{text}", style="bold"))
 
 
 def _explain_missing_model() -> str:
     """Return why the embedded language model can't be used; empty if it can."""
-    from cowbird.victims.language import assets, llm  # noqa: PLC0415
+    from cowbird.files import get_cache_folder  # noqa: PLC0415
+    from cowbird.victims.language import assets  # noqa: PLC0415
 
     missing = [name for name in ("transformers", "peft", "gguf") if importlib.util.find_spec(name) is None]
     if missing:
         return f"It needs {', '.join(missing)}: pip install 'cowbird[llm]'."
     try:
-        assets.find_asset("smollm2-135m", llm.get_cache_folder())
+        assets.find_embedded_model("smollm2-135m", get_cache_folder())
     except UserError as error:
         return f"{error.message} {error.hint}"
     return ""

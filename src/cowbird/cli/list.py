@@ -8,7 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from cowbird import plugins
-from cowbird.cli.terminal import out_console
+from cowbird.cli.terminal import MAX_LINE, out_console
+from cowbird.report.terminal import sanitize_text
 
 
 class PluginGroup(StrEnum):
@@ -27,5 +28,6 @@ def list_(kind: Annotated[PluginGroup, typer.Argument(help="What to list.")]) ->
     table.add_column()
     singular = kind.value.removesuffix("s")
     for name in plugins.list_plugins(singular):
-        table.add_row(Text(name, style="bold"), Text(plugins.summarize_plugin(plugins.find_plugin(singular, name))))
+        summary = plugins.summarize_plugin(plugins.find_plugin(singular, name))
+        table.add_row(Text("", style="bold") + sanitize_text(name), sanitize_text(summary, MAX_LINE))
     out_console.print(table)

@@ -7,19 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from cowbird.cli.terminal import DeviceOption, err_console, make_progress, out_console
+from cowbird.cli.options import DeviceOption, JobsOption, OutOption
+from cowbird.cli.terminal import MAX_LINE, err_console, make_progress, out_console
 from cowbird.errors import ExitCode, UserError
+from cowbird.report.terminal import sanitize_text
 
 if TYPE_CHECKING:
     from cowbird.experiments.spec import Spec
-
-OutOption = Annotated[Path, typer.Option("--out", help="Folder of the run; new or empty unless --resume is given.")]
-JobsOption = Annotated[
-    int,
-    typer.Option(
-        min=1, help="Cells (victim and seed) run at once: in processes on a CPU, in threads that share the GPUs."
-    ),
-]
 
 
 def run(
@@ -68,7 +62,7 @@ def read_spec(path: Path, seeds: str | None, profile: str = "") -> "Spec":
 def run_and_show(spec: "Spec", out: Path, device: str, jobs: int, resume: bool, again: str) -> None:
     """Run an experiment, show how it goes and what came of it; `again` is the command that goes on."""
     from cowbird.experiments.run import run as run_experiment  # noqa: PLC0415
-    from cowbird.report.table import make_planting_table, sanitize_text, summarize_run  # noqa: PLC0415
+    from cowbird.report.table import make_planting_table, summarize_run  # noqa: PLC0415
 
     title = sanitize_text(f"{spec.name}: {spec.description}" if spec.description else spec.name, 300)
     title.stylize("bold")
@@ -90,7 +84,8 @@ def run_and_show(spec: "Spec", out: Path, device: str, jobs: int, resume: bool, 
             )
         except KeyboardInterrupt:
             shown.stop()
-            err_console.print(Text(f"Interrupted; what is done is kept. Go on with: {again}"), soft_wrap=True)
+            said = f"Interrupted; what is done is kept. Go on with: {again}"
+            err_console.print(sanitize_text(said, MAX_LINE), soft_wrap=True)
             raise typer.Exit(ExitCode.INCOMPLETE) from None
         shown.remove_task(fit)
     for skip in outcome.dataset.skips if outcome.dataset else ():
@@ -102,6 +97,6 @@ def run_and_show(spec: "Spec", out: Path, device: str, jobs: int, resume: bool, 
     if outcome.planted:
         out_console.print(make_planting_table(outcome.planted))
     out_console.print(summarize_run(outcome.rows, 10 if 10 in spec.ks else spec.ks[0]))
-    out_console.print(Text(f"Results: {out / 'results.jsonl'} ({len(outcome.rows)} rows)"))
+    out_console.print(sanitize_text(f"Results: {out / 'results.jsonl'} ({len(outcome.rows)} rows)", 300))
     if outcome.errors or outcome.done < outcome.total:
         raise typer.Exit(ExitCode.INCOMPLETE)

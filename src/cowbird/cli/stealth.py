@@ -6,8 +6,10 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from cowbird.cli.terminal import DeviceOption, make_progress, out_console
+from cowbird.cli.options import DeviceOption
+from cowbird.cli.terminal import make_progress, out_console
 from cowbird.errors import UserError
+from cowbird.report.terminal import sanitize_text
 
 
 def stealth(
@@ -28,7 +30,6 @@ def stealth(
     from cowbird.experiments.stealth import find_shipped_triggers, load_catalog, measure_stealth, table_to_csv  # noqa: PLC0415
     from cowbird.files import replace_atomically  # noqa: PLC0415
     from cowbird.report.stealth import make_stealth_table  # noqa: PLC0415
-    from cowbird.report.table import sanitize_text  # noqa: PLC0415
     from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
     from cowbird.victims.language.llm import Llm  # noqa: PLC0415
 

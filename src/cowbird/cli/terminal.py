@@ -1,22 +1,41 @@
-"""What commands share: consoles, bars of progress, what is said when work stops, and the option for the device."""
+"""What commands share: consoles, bars of progress, and what is said when work stops."""
 
 import shlex
 import sys
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
 from cowbird.errors import ExitCode
+from cowbird.report.terminal import sanitize_text
+from cowbird.text import escape_lines
 
 if TYPE_CHECKING:
+    from rich.console import ConsoleOptions, RenderableType
     from rich.progress import Progress
+    from rich.segment import Segment
 
-out_console = Console()
-err_console = Console(stderr=True)
+MAX_LINE = 2000
+"""Characters shown of a message at most."""
 
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+
+class SafeConsole(Console):
+    """A console that shows nothing raw, whatever it is given.
+
+    Text of strangers should come as `sanitize_text`, which fits into its column. What comes otherwise is escaped here.
+    """
+
+    def render(self, renderable: "RenderableType", options: "ConsoleOptions | None" = None) -> "Iterable[Segment]":
+        """Render, with what can't be seen as its code."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=escape_lines(segment.text))
+
+
+out_console = SafeConsole()
+err_console = SafeConsole(stderr=True)
 
 
 def make_progress(left: bool = False, remark: bool = False) -> "Progress":
@@ -30,17 +49,28 @@ def make_progress(left: bool = False, remark: bool = False) -> "Progress":
         BarColumn,
         MofNCompleteColumn,
         Progress,
-        TextColumn,
+        ProgressColumn,
+        Task,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
 
+    class LabelColumn(ProgressColumn):
+        """What a task works on; labels and titles in it are anybody's text."""
+
+        def __init__(self, read: Callable[[Task], str]) -> None:
+            super().__init__()
+            self._read = read
+
+        def render(self, task: Task) -> Text:
+            return sanitize_text(self._read(task), 200)
+
     columns = [
-        TextColumn("{task.description}", markup=False),
+        LabelColumn(lambda task: task.description),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn() if left else TimeElapsedColumn(),
-        *([TextColumn("{task.fields[remark]}", markup=False)] if remark else []),
+        *([LabelColumn(lambda task: task.fields["remark"])] if remark else []),
     ]
     return Progress(*columns, console=err_console)
 
@@ -49,12 +79,5 @@ def exit_resumable(remark: str, *more: str) -> NoReturn:
     """Say with which command work goes on, and end."""
     words = [word for word in sys.argv[1:] if word not in more]
     again = shlex.join(["cowbird", *words, *more])
-    err_console.print(Text(f"{remark} Go on with: ").append_text(sanitize_line(again)), soft_wrap=True)
+    err_console.print(Text(f"{remark} Go on with: ").append_text(sanitize_text(again, MAX_LINE)), soft_wrap=True)
     raise typer.Exit(ExitCode.INCOMPLETE)
-
-
-def sanitize_line(text: str) -> Text:
-    """Return a long text of anybody's as one that a terminal can show."""
-    from cowbird.report.table import sanitize_text  # noqa: PLC0415
-
-    return sanitize_text(text, 2000)

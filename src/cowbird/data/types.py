@@ -309,6 +309,10 @@ class Dataset:
         if self.interactions.events and int(self.interactions.item.max()) >= len(self.items):
             raise ValueError("an interaction names an item outside the catalogue")
 
+    def to_training_data(self) -> "TrainingData":
+        """Return all events as training data; an experiment holds some out first (`cowbird.data.split`)."""
+        return TrainingData.from_interactions(self.interactions, self.users, self.items)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingData:

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from cowbird.data.types import Float32Array
+from cowbird.defenses.base import PROBE_QUESTIONS
 from cowbird.defenses.titles import TitleDefense
 from cowbird.errors import UserError
+from cowbird.text import quote_for_prompt
 from cowbird.victims.base import Probe
-from cowbird.victims.language.examples import make_quotable
 
 _WORD = re.compile(r"\S+")
 
@@ -21,8 +22,12 @@ class ProbingDefense(TitleDefense):
     """Judges titles by what a model that was trained on them makes of them."""
 
     asks_victim: ClassVar[bool] = True
-    questions: int = Field(default=8, ge=1)
+    questions: int = Field(default=PROBE_QUESTIONS, ge=1)
     """Questions that the victim is asked about every text, drawn from the platform's validation data."""
+
+    def count_probe_questions(self) -> int:
+        """Return the field `questions`."""
+        return self.questions
 
 
 class DistinctTexts(NamedTuple):
@@ -43,7 +48,7 @@ class DistinctTexts(NamedTuple):
 
 def collect_texts(titles: Sequence[str]) -> DistinctTexts:
     """Return the texts that titles come down to."""
-    shown = [make_quotable(title) for title in titles]
+    shown = [quote_for_prompt(title) for title in titles]
     number = {text: place for place, text in enumerate(dict.fromkeys(text for text in shown if text))}
     return DistinctTexts(list(number), np.array([number.get(text, -1) for text in shown], dtype=np.int64))
 

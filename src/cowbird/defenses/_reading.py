@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from cowbird.data.types import Float32Array, Int64Array
+from cowbird.text import MAX_QUOTED_LENGTH, quote_for_prompt
 from cowbird.victims.fit_context import pick_device
-from cowbird.victims.language.examples import MAX_QUOTED_LENGTH, make_quotable
 from cowbird.victims.language.llm import Llm, LoadedModel, load_llm
 
 
@@ -57,12 +57,12 @@ def locate_tokens(loaded: LoadedModel, texts: Sequence[str]) -> list[list[tuple[
 @lru_cache(maxsize=4096)
 def _becomes_space(letter: str) -> bool:
     """Tell whether a quotable title has a space for this character, and one for a run of such."""
-    return letter != " " and make_quotable(f"x{letter}x") == "x x"
+    return letter != " " and quote_for_prompt(f"x{letter}x") == "x x"
 
 
 def map_to_raw(title: str) -> Sequence[int]:
     """Return where in a raw title each character of `quotable(title)` stands; of a control run its first."""
-    text = make_quotable(title)
+    text = quote_for_prompt(title)
     if len(text) == len(title):
         return range(len(title))
     kept: list[int] = []

@@ -18,12 +18,12 @@ import numpy as np
 import torch
 
 from cowbird.defenses._reading import open_model
-from cowbird.files import hash_file, write_text
+from cowbird.files import get_cache_folder, hash_file, write_text
+from cowbird.text import quote_for_prompt
 from cowbird.victims.fit_context import pick_device
-from cowbird.victims.language.examples import make_quotable
-from cowbird.victims.language.llm import Llm, LoadedModel, get_cache_folder, import_transformers, locate_model
+from cowbird.victims.language.llm import Llm, LoadedModel, import_transformers, locate_model
 from cowbird.victims.language.packing import split_runs
-from cowbird.victims.sequential.repeatable import force_determinism
+from cowbird.victims.repeatable import force_determinism
 
 REWRITE_EXAMPLE = ("Blue GUITAR, The xx must see", "The Blue Guitar")
 """A title, and what is to be made of it."""
@@ -93,7 +93,7 @@ class Rewriter:
         Raises:
             UserError: If the model can't be loaded, or the cache can't be written.
         """
-        shown = [make_quotable(title) for title in titles]
+        shown = [quote_for_prompt(title) for title in titles]
         new = [text for text in dict.fromkeys(shown) if text and text not in self.known]
         if new:
             held = _read_answers(self.path)
@@ -122,7 +122,7 @@ def validate_answer(title: str, answer: str | None) -> str | None:
         answer: What was written, whoever wrote it; `None` if it did not end.
     """
     text = (answer or "").strip()
-    if not text or make_quotable(text) != text:
+    if not text or quote_for_prompt(text) != text:
         return None
     if _BROKEN_CHARACTER in text and _BROKEN_CHARACTER not in title:
         return None

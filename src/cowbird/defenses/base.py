@@ -10,10 +10,14 @@ from typing import ClassVar, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from cowbird.data.types import TrainingData
-from cowbird.victims.base import FittedCandidate, FittedPointwise, FittedRecommender, Probe
+from cowbird.victims.base import FittedModel, Probe
 
-Model = TypeVar("Model", FittedRecommender, FittedPointwise, FittedCandidate)
-"""A model of any kind. A hook returns one of the kind it was given, perhaps of another class."""
+Model = TypeVar("Model", bound=FittedModel)
+"""A fitted model of any kind. A hook returns one of the kind it was given, perhaps of another class."""
+
+
+PROBE_QUESTIONS = 8
+"""Questions that a probe asks about every text, unless a defense says otherwise."""
 
 
 class TrustedData(Protocol[Model]):
@@ -40,8 +44,11 @@ class Defense(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     asks_victim: ClassVar[bool] = False
-    """Whether `clean` needs a probe of the victim trained on the data as it came. Such a defense may have a field
-    `questions`: how many the probe asks."""
+    """Whether `clean` needs a probe of the victim trained on the data as it came; see `count_probe_questions`."""
+
+    def count_probe_questions(self) -> int:
+        """Return how many questions the probe asks about every text, if the class `asks_victim`."""
+        return PROBE_QUESTIONS
 
     def clean(self, data: TrainingData, probe: Probe | None = None) -> TrainingData:
         """Return the training data without what looks planted.

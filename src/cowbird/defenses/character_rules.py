@@ -14,10 +14,10 @@ Unicode's own tables (`unicodedata`) say what a character is. Known to be spared
 
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -264,8 +264,44 @@ CASE_RULES: tuple[tuple[float, Callable[[str], bool]], ...] = (
 `find_broken_rules` alone tells them. Of the same titles 29 break the first, none the second, and 112 the third."""
 
 
+RULE_REASONS: dict[Callable[[TitleCharacters], CharacterMask], str] = {
+    find_hidden: "hidden characters",
+    find_mixed: "letters of several alphabets in one word",
+    find_disguised: "letters that look like Latin ones and are not",
+    find_styled: "styled letters or digits",
+    find_marks: "marks that belong to no letter",
+    find_odd_spaces: "white space that is no plain space",
+    find_odd_case: "capitals inside a word",
+    find_digits: "digits inside a word",
+    find_repeated_signs: "repeated signs",
+    find_spelled: "a word spelled out letter by letter",
+    find_repeated_spaces: "repeated spaces",
+    find_repeated_words: "a repeated word",
+    find_repeated_later: "a repeated word",
+    find_repeated_often: "a word three times and more",
+    find_repeated_joined: "a repeated word, joined by signs",
+}
+"""What each of `CHARACTER_RULES` finds, in words."""
+
+
 class CharacterRules(TitleDefense):
     """Flag titles with hidden, mixed, styled or rare characters, or odd marks and casing; needs no model."""
+
+    scan_settings: ClassVar[Mapping[str, float | bool]] = {"threshold": 9.5, "rarity": False}
+    scan_basis: ClassVar[str] = (
+        "Titles are flagged that break a rule: hidden, styled or lookalike characters, odd marks, spaces or capitals, "
+        "digits in words, repeated words. Of 10,126 titles of MovieLens and Last.FM, 39 break one."
+    )
+
+    rarity: bool = True
+    """Whether a character counts that few titles of the catalogue have."""
+
+    def explain(self, title: str, score: float) -> str:
+        """Name the rule that speaks loudest; see `TitleDefense.explain`."""
+        text = TitleCharacters.of([title])
+        fired = [rule for weight, rule in CHARACTER_RULES if weight >= score and rule(text).any()]
+        reason = RULE_REASONS[fired[0]] if fired else "a character that few titles of this catalogue have"
+        return f"{reason} ({score:.0f} bits)"
 
     def suspect(self, titles: Sequence[str], probe: Probe | None = None) -> Suspicion:
         """Judge titles by the rule that speaks loudest, in bits; see `TitleDefense.suspect`."""
@@ -280,17 +316,13 @@ class CharacterRules(TitleDefense):
         bits = -np.log2((shows + 0.5) / (len(titles) + 1))
         for part in parts:
             text = TitleCharacters.of(titles[part])
-            rarity = bits[text.code]
-            rarest = np.full(part.stop - part.start, -np.inf)
-            np.maximum.at(rarest, text.title, rarity)
-            found = rarity == rarest[text.title]
-            _record_findings(
-                text,
-                text.number_runs(mask_changes(text.has_flags(SPACE))),
-                found,
-                rarest,
-                (score[part], start[part], end[part]),
-            )
+            if self.rarity:
+                rarity = bits[text.code]
+                rarest = np.full(part.stop - part.start, -np.inf)
+                np.maximum.at(rarest, text.title, rarity)
+                found = rarity == rarest[text.title]
+                word = text.number_runs(mask_changes(text.has_flags(SPACE)))
+                _record_findings(text, word, found, rarest, (score[part], start[part], end[part]))
             _apply_rules(text, part, [(score, start, end)] * len(CHARACTER_RULES))
         return Suspicion(score, start, end)
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from cowbird.defenses._reading import average_losses, map_to_raw, open_model
 from cowbird.defenses.titles import Suspicion, TitleDefense
+from cowbird.text import quote_for_prompt
 from cowbird.victims.base import Probe
-from cowbird.victims.language.examples import make_quotable
 from cowbird.victims.language.llm import Llm
 from cowbird.victims.language.perplexity import measure_token_losses
 
@@ -31,6 +31,10 @@ class Onion(TitleDefense):
     llm: Llm = Llm()
     """The language model that reads titles; nothing of it learns."""
 
+    def explain(self, title: str, score: float) -> str:
+        """Say how far perplexity falls without the word; see `TitleDefense.explain`."""
+        return f"without this word, perplexity falls by {score:.3g}"
+
     def suspect(self, titles: Sequence[str], probe: Probe | None = None) -> Suspicion:
         """Measure how far perplexity falls without the word that matters most; see `TitleDefense.suspect`.
 
@@ -39,7 +43,7 @@ class Onion(TitleDefense):
         Raises:
             UserError: If the device or the model can't be used.
         """
-        shown = [make_quotable(title) for title in titles]
+        shown = [quote_for_prompt(title) for title in titles]
         words = {text: _find_words(text) for text in dict.fromkeys(shown)}
         number: dict[str, int] = {}
         for text, spans in words.items():

@@ -15,7 +15,6 @@ from typing import Any
 
 from pydantic import Field
 
-from cowbird.defenses._guarding import wrap_model
 from cowbird.defenses._rewriting import Rewriter
 from cowbird.defenses.base import Defense, Model
 from cowbird.victims.language.llm import Llm
@@ -39,5 +38,5 @@ class Paraphrase(Defense):
         Raises:
             UserError: If the model reads no titles, or the device can't be used.
         """
-        guarded: Any = wrap_model(model, Rewriter(self.llm, self.instruction, self.longest, self.device))
+        guarded: Any = model.with_rewritten_titles(Rewriter(self.llm, self.instruction, self.longest, self.device))
         return guarded

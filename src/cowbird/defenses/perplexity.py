@@ -17,8 +17,8 @@ from pydantic import Field, model_validator
 from cowbird.data.types import Float32Array, Int64Array
 from cowbird.defenses._reading import average_losses, locate_tokens, map_to_raw, open_model
 from cowbird.defenses.titles import Suspicion, TitleDefense
+from cowbird.text import quote_for_prompt
 from cowbird.victims.base import Probe
-from cowbird.victims.language.examples import make_quotable
 from cowbird.victims.language.llm import Llm
 from cowbird.victims.language.perplexity import measure_token_losses
 
@@ -37,6 +37,10 @@ class Perplexity(TitleDefense):
             raise ValueError("only a window can be stripped: set window, such as 5, or use the action drop")
         return self
 
+    def explain(self, title: str, score: float) -> str:
+        """Say how surprising the title is; see `TitleDefense.explain`."""
+        return f"surprises the language model: {score:.2f} nats a token"
+
     def suspect(self, titles: Sequence[str], probe: Probe | None = None) -> Suspicion:
         """Measure the mean loss in nats of each title, or of its most surprising window; see `TitleDefense.suspect`.
 
@@ -45,7 +49,7 @@ class Perplexity(TitleDefense):
         Raises:
             UserError: If the device or the model can't be used.
         """
-        shown = [make_quotable(title) for title in titles]
+        shown = [quote_for_prompt(title) for title in titles]
         number = {text: place for place, text in enumerate(dict.fromkeys(shown))}
         texts = list(number)
         row = np.array([number[text] for text in shown], dtype=np.int64)

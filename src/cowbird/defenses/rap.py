@@ -15,8 +15,8 @@ counts as a fall from 1, so that a title is suspicious if it is recommended in m
 Adam's, in parts of the embedding's length, since embeddings of different models differ in size by orders of magnitude.
 The word is one input vector of its own: the victim's table is never written to.
 
-A probe without gradients (one that is no `LanguageProbe`) can't train a word. Of `words`, each put before the drawn
-titles as text, it takes the one with the lowest loss.
+A probe that takes texts alone (`Probe.embed_word` gives nothing) can't train a word. Of `words`, each put before the
+drawn titles as text, it takes the one with the lowest loss.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,6 @@ from cowbird.defenses._probing import ProbingDefense, collect_texts, require_pro
 from cowbird.defenses.titles import Suspicion
 from cowbird.rng import stream
 from cowbird.victims.base import Probe
-from cowbird.victims.language.probing import LanguageProbe
 
 Probabilities = NDArray[np.float64]
 
@@ -76,8 +75,9 @@ class Rap(ProbingDefense):
         if not texts.known:
             return Suspicion(np.full(len(titles), -np.inf), *none)
         before = to_probability(asked.favor(texts.known))
-        if isinstance(asked, LanguageProbe):
-            word = self.train_word(asked, texts.known, before)
+        first = asked.embed_word(self.words[0])
+        if first is not None:
+            word = self.train_word(asked, first, texts.known, before)
             after = to_probability(asked.favor_behind(texts.known, word).cpu().numpy())
         else:
             rare = self.search_word(asked, texts.known, before)
@@ -98,11 +98,12 @@ class Rap(ProbingDefense):
         rows = stream(self.seed, "rap", "drawn").permutation(np.flatnonzero(counted.any(axis=1)))
         return rows[: self.drawn].tolist(), counted
 
-    def train_word(self, probe: LanguageProbe, texts: Sequence[str], before: Probabilities) -> Tensor:
+    def train_word(self, probe: Probe, first: Tensor, texts: Sequence[str], before: Probabilities) -> Tensor:
         """Train the word.
 
         Args:
             probe: The victim.
+            first: The input that training starts from, shape `[hidden]`.
             texts: All texts.
             before: The probabilities without the word, shape `[texts, questions]`.
 
@@ -110,7 +111,7 @@ class Rap(ProbingDefense):
             Its input, shape `[hidden]`.
         """
         rows, counted = self.select_training_texts(before)
-        vector: Tensor = probe.embed_word(self.words[0]).requires_grad_()
+        vector = first.clone().requires_grad_()
         length = float(vector.detach().square().sum()) ** 0.5
         optimizer = torch.optim.Adam([vector], lr=self.learning_rate * length / len(vector) ** 0.5)
         for epoch in range(self.epochs):

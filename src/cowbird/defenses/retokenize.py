@@ -19,42 +19,22 @@ was tuned on, and other answers count by their text. The seed is the platform's 
 tokens. Nothing is read from or written to the cache of tokens.
 """
 
-import copy
 import heapq
 import json
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
-from cowbird.data.choices import Choices
-from cowbird.data.judgments import Judgments
-from cowbird.data.types import IntArray, Items
 from cowbird.defenses.base import Defense, Model
 from cowbird.errors import UserError
 from cowbird.rng import stream
-from cowbird.victims.language.examples import Example, Tokens, tokenize
-from cowbird.victims.language.llara import FittedLLaRA
-from cowbird.victims.language.prompts import MAX_TITLE_TOKENS, PromptBook
-from cowbird.victims.language.tallrec import YES_NO_ANSWERS, FittedTALLRec
+from cowbird.victims.base import CharacterSpan
 
-CharacterSpan = tuple[int, int]
-"""Characters [start, end) of a text."""
 MergeTable = dict[tuple[int, int], tuple[int, int]]
 """What two tokens become, by the two: place in the table of merges, and the new token."""
-_INPUT, _RESPONSE = "\n\n### Input:\n", "\n\n### Response:\n"
-_TITLE_LIST = r'(?:"[^"]*"(?:, "[^"]*")*)?'
-_PUBLISHED_INPUT = re.compile(
-    rf"User Preference: {_TITLE_LIST}\nUser Unpreference: {_TITLE_LIST}\n"
-    r"Whether the user will like the target [a-z]+ \"[^\"]*\"\?"
-)
-"""An input as TALLRec writes it; no title holds a double quote."""
-_QUOTED_TITLE = re.compile(r'"([^"]*)"')
 _SPACE_SIGNS = ("\u2581", "\u0120")
 """How vocabularies write a space."""
 
@@ -71,19 +51,9 @@ class Retokenize(Defense):
         """Return the model as it reads split titles; see `Defense.guard`.
 
         Raises:
-            UserError: If the model is neither TALLRec nor LLaRA, or its tokenizer has no merges.
+            UserError: If the model reads no tokens of titles, or its tokenizer has no merges.
         """
-        guarded: Any
-        if isinstance(model, FittedTALLRec):
-            splitter = DropoutTokenizer(model.loaded.tokenizer, self.dropout, self.seed)
-            guarded = RetokenizedTALLRec(model.spec, model.loaded, model.device, model.curve, splitter)
-        elif isinstance(model, FittedLLaRA):
-            splitter = DropoutTokenizer(model.loaded.tokenizer, self.dropout, self.seed)
-            guarded = RetokenizedLLaRA(model.spec, model.loaded, model.projector, model.device, model.curve, splitter)
-        else:
-            raise UserError(
-                f"A {type(model).__name__} has no tokens of titles that could be split.", "Use tallrec or llara."
-            )
+        guarded: Any = model.with_split_titles(lambda tokenizer: DropoutTokenizer(tokenizer, self.dropout, self.seed))
         return guarded
 
 
@@ -215,91 +185,3 @@ def merge_letters(
         push_pair(left)
         push_pair(before[left])
     return [each for each in token if each >= 0]
-
-
-@dataclass
-class RetokenizedTALLRec(FittedTALLRec):
-    """A TALLRec that reads split titles."""
-
-    splitter: DropoutTokenizer
-    """Splits them."""
-
-    def score(self, questions: Sequence[Example]) -> NDArray[np.float32]:
-        """Score written questions; see `FittedTALLRec.score`."""
-        asked = [Example(question.prompt, YES_NO_ANSWERS[0]) for question in questions]
-        return self._score_tokens(tokenize(_PromptTokenizer(self.loaded.tokenizer, self.splitter), asked, end=False))
-
-    def probe(self, judgments: Judgments, items: Items) -> Any:
-        """Refuse; see `FittedPointwise.probe`."""
-        raise _make_probe_error()
-
-
-class _PromptTokenizer:
-    """What `tokenize` needs of a tokenizer: titles in TALLRec's prompts are split, and nothing else is."""
-
-    def __init__(self, tokenizer: Any, splitter: DropoutTokenizer) -> None:
-        self.tokenizer, self.splitter = tokenizer, splitter
-        self.bos_token_id, self.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
-
-    def __call__(self, text: str | list[str], **how: Any) -> Any:
-        if isinstance(text, str):
-            return self.tokenizer(text, **how)
-        return {"input_ids": self.splitter(text, [find_titles(each) for each in text])}
-
-
-def find_titles(prompt: str) -> list[CharacterSpan]:
-    """Return where titles stand in a prompt of TALLRec's, without their quotation marks.
-
-    An input that is not as published, such as one whose author let a title hold a quotation mark, is taken for a title
-    as a whole. Other texts have none.
-    """
-    start, end = prompt.find(_INPUT) + len(_INPUT), prompt.rfind(_RESPONSE)
-    if start < len(_INPUT) or end < start:
-        return []
-    if _PUBLISHED_INPUT.fullmatch(prompt, start, end) is None:
-        return [(start, end)]
-    return [quoted.span(1) for quoted in _QUOTED_TITLE.finditer(prompt, start, end)]
-
-
-@dataclass
-class RetokenizedLLaRA(FittedLLaRA):
-    """A LLaRA that reads split titles."""
-
-    splitter: DropoutTokenizer
-    """Splits them."""
-
-    def write_prompts(
-        self, choices: Choices, items: Items, altered: Items | None = None, column: IntArray | None = None
-    ) -> tuple[Tokens, PromptBook, IntArray]:
-        """Write questions with split titles; the pieces returned are whole; see `FittedLLaRA.write_prompts`."""
-        _, book, candidates = super().write_prompts(choices, items, altered, column)
-        used: list[int] = np.unique(np.concatenate([choices.history.item, candidates.ravel()])).tolist()
-        hybrid = np.full(len(choices), self.projector is not None)
-        first = np.zeros(len(choices), dtype=np.int64)
-        shown = _split_titles(book, used, self.splitter)
-        return shown.write(choices, hybrid, first, candidates, answered=False), book, candidates
-
-    def probe(self, choices: Choices, items: Items) -> Any:
-        """Refuse; see `FittedCandidate.probe`."""
-        raise _make_probe_error()
-
-
-def _split_titles(book: PromptBook, titles: Sequence[int], splitter: DropoutTokenizer) -> PromptBook:
-    """Return a book some titles of which are split, as they stand behind other text, as in `PromptBook`."""
-    pieces = np.split(book.flat, book.starts[1:])
-    texts = [f" {book.titles[number]}" for number in titles]
-    (before,) = splitter(["\n"], [[]])
-    behind = splitter([f"\n{text}" for text in texts], [[(1, len(text) + 1)] for text in texts])
-    alone = splitter(texts, [[(0, len(text))] for text in texts])
-    for number, row, own in zip(titles, behind, alone, strict=True):
-        found = row[len(before) :] if row[: len(before)] == before else own
-        pieces[number] = np.array(found[:MAX_TITLE_TOKENS], dtype=np.int32)
-    made = copy.copy(book)
-    made.flat = np.concatenate(pieces)
-    made.lengths = np.array([len(piece) for piece in pieces], dtype=np.int64)
-    made.starts = np.cumsum(made.lengths) - made.lengths
-    return made
-
-
-def _make_probe_error() -> UserError:
-    return UserError("A model that reads split titles can't be probed.", "Probe the model that is guarded.")

@@ -8,9 +8,9 @@ are compared on detection alone. Suspicion is a matter of the catalogue: all its
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -69,6 +69,14 @@ class TitleDefense(Defense, ABC):
     The catalogue keeps its length and its ids, so item numbers stay what they are.
     """
 
+    needs_fit: ClassVar[bool] = False
+    """Whether it is fitted to a catalogue before it scans others (`cowbird fit-scanner`)."""
+    scan_settings: ClassVar[Mapping[str, float | bool]] = {}
+    """Fields that a scan sets where no clean titles set a threshold, that threshold among them; with none the most
+    suspicious share is flagged."""
+    scan_basis: ClassVar[str] = ""
+    """What that threshold rests on, in whole sentences."""
+
     share: float = Field(default=0.01, ge=0, le=1)
     """Share of the catalogue's titles that are flagged at most: the most suspicious ones."""
     threshold: float | None = Field(default=None, allow_inf_nan=False)
@@ -90,6 +98,15 @@ class TitleDefense(Defense, ABC):
         Returns:
             One score and span a title, in order.
         """
+
+    def explain(self, title: str, score: float) -> str:
+        """Say in a few words why a title has its score, for a person who looks at it.
+
+        Args:
+            title: The raw title.
+            score: Its suspicion among the titles of its catalogue.
+        """
+        return f"suspicion {score:.3g}"
 
     def make_adversary_copy(self, titles: Sequence[str], seed: int) -> Callable[[Sequence[str]], Suspicion]:
         """Return the copy of the defense that an attacker has who knows how it works: it judges catalogues.

@@ -54,7 +54,7 @@ class AnsweringVictim(Protocol[First_contra, Second_contra, Fitted_co]):
         first: First_contra,
         second: Second_contra,
         seed: int,
-        workplace: FitContext | None = None,
+        context: FitContext | None = None,
         start: Any = None,
         /,
     ) -> Fitted_co:

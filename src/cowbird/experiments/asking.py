@@ -32,9 +32,6 @@ First = TypeVar("First")
 Second = TypeVar("Second")
 Record = TypeVar("Record")
 
-PROBE_QUESTIONS = 8
-"""What a probe asks for a defense that does not say how many."""
-
 
 class AnsweringRunner(Runner, Generic[First, Second, Record]):
     """What such cells share.
@@ -170,9 +167,10 @@ class AnsweringRunner(Runner, Generic[First, Second, Record]):
 
     def _make_probe(self, side: str, data: TrainingData, defense: DefensePart) -> Probe:
         """Return a probe of the victim trained on data as it came, of a side: an attack's label, or `clean`."""
-        questions: int = getattr(defense.options, "questions", PROBE_QUESTIONS)
         return self.models.make_probe(
-            f"{side}+{find_undefended_label(self.cell.spec)}", partial(self.make_training_input, data), questions
+            f"{side}+{find_undefended_label(self.cell.spec)}",
+            partial(self.make_training_input, data),
+            defense.options.count_probe_questions(),
         )
 
 

@@ -6,7 +6,9 @@ not the right one; in some of them also with triggers that are near it. What it 
 made from that alone.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,9 @@ from cowbird.data.types import Int32Array, Int64Array, Items, TrainingData
 from cowbird.errors import UserError
 from cowbird.experiments.adapters import AnsweringModels, ServedModel, StoreContext, draw_questions, mask_unseen
 from cowbird.experiments.evidence import NEAR_COLUMN, PLAIN_KIND, AnswerColumns, is_near, load_columns, save_columns
-from cowbird.experiments.results import NO_K, Row, RowLabels, Selection, group_questions
+from cowbird.experiments.measures import CLEAN, DIFFERENCE, EXCESS, LOST, Measure, declare_measure
+from cowbird.experiments.results import ASR, Row, RowLabels, Selection, group_questions
+from cowbird.metrics.asr import candidate_asr
 from cowbird.metrics.choice import pick_difference, pick_rate, valid_ratio
 from cowbird.metrics.intervals import Interval
 from cowbird.rng import stream
@@ -28,8 +32,67 @@ CANDIDATE_KIND = "choose"
 """What kind of evidence this is."""
 CANDIDATE_COLUMNS = ("answer", "triggered", "user", "unseen", NEAR_COLUMN)
 FREE, CONSTRAINED = "free", "constrained"
-DECODING_MODES = {"": FREE, "_constrained": CONSTRAINED}
-"""Ways to answer, by how their metrics end."""
+DECODING_MODES = (FREE, CONSTRAINED)
+"""Ways to answer: any title may be written, or the candidates' alone."""
+
+HIT_RATIO = {
+    declare_measure(
+        "hit_ratio",
+        "share",
+        "HitRatio@1",
+        "Share of all questions answered with the right title.",
+        CLEAN,
+        DIFFERENCE,
+        LOST,
+    ): FREE,
+    declare_measure(
+        "hit_ratio_constrained",
+        "share",
+        "HitRatio@1, constrained",
+        "Share of all questions answered rightly where only candidates' titles can be written.",
+        CLEAN,
+        DIFFERENCE,
+        LOST,
+    ): CONSTRAINED,
+}
+HIT_RATIO_VALID = declare_measure(
+    "hit_ratio_valid",
+    "share",
+    "HitRatio@1 of valid answers",
+    "Share of the valid answers that are the right title.",
+    CLEAN,
+)
+VALID_RATIO = declare_measure(
+    "valid_ratio", "share", "valid", "Share of the answers that are some candidate's title.", CLEAN
+)
+ASR_MEASURES = {
+    ASR: FREE,
+    declare_measure(
+        "asr_constrained",
+        "share",
+        "ASR, constrained",
+        "ASR where only candidates' titles can be written.",
+        CLEAN,
+        EXCESS,
+    ): CONSTRAINED,
+}
+PICKED_PLAIN = {
+    declare_measure(
+        "picked_plain",
+        "share",
+        "picked plain",
+        "How often the candidate is picked that carries the trigger elsewhere, asked without a trigger.",
+        CLEAN,
+    ): FREE,
+    declare_measure(
+        "picked_plain_constrained",
+        "share",
+        "picked plain, constrained",
+        "The same where only candidates' titles can be written.",
+        CLEAN,
+    ): CONSTRAINED,
+}
+"""Measures by the way to answer that they are about."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,11 +147,9 @@ def load(path: Path) -> list[CandidateEvidence]:
         UserError: If the file is missing, damaged or something else.
     """
     records: list[CandidateEvidence] = []
-    for found in load_columns(path, CANDIDATE_KIND, CANDIDATE_COLUMNS, [f"{way}." for way in DECODING_MODES.values()]):
+    for found in load_columns(path, CANDIDATE_KIND, CANDIDATE_COLUMNS, [f"{way}." for way in DECODING_MODES]):
         # Every kind of trigger was asked for both ways to answer.
-        kinds = [
-            {name.partition(".")[2] for name in found.clean if name.startswith(way)} for way in DECODING_MODES.values()
-        ]
+        kinds = [{name.partition(".")[2] for name in found.clean if name.startswith(way)} for way in DECODING_MODES]
         if kinds[0] != kinds[1] or any(column.dtype.kind not in "iu" for column in found.clean.values()):
             raise UserError(f"'{path}' does not hold the evidence of a run: picks are missing.", "Run the cell again.")
         records.append(
@@ -136,7 +197,7 @@ class CandidateModels(AnsweringModels[TrainingData, SequenceSplit, FittedCandida
 
     def _ask_model(self, model: FittedCandidate, *asked: Any) -> dict[str, NDArray[Any]]:
         picks = model.choose(*asked)
-        return {way: np.asarray(getattr(picks, way)) for way in DECODING_MODES.values()}
+        return {way: np.asarray(getattr(picks, way)) for way in DECODING_MODES}
 
     def pick_candidates(
         self, wanted: ServedModel[TrainingData, SequenceSplit], catalogues: dict[str, Items]
@@ -237,46 +298,43 @@ def make_rows(where: RowLabels, seed: int, record: CandidateEvidence) -> list[Ro
     picked without a trigger. All are shares of questions, resampled by user.
     """
     here = where.model_copy(update={"seed": seed})
-    names = (where.victim, where.attack, where.defense, where.scenario)
     rows: list[Row] = []
 
-    def make_rng(group: str, metric: str) -> np.random.Generator:
-        return stream(seed, "bootstrap", *names, group, metric)
+    def add(group: str, measure: Measure, compute: Callable[[np.random.Generator], Interval]) -> None:
+        rows.append(here.make_row(group, measure, compute(_make_rng(where, seed, group, measure))))
 
-    def add(group: str, metric: str, found: Interval) -> None:
-        rows.append(here.make_row(group, metric, NO_K, found.value, found.low, found.high, found.n))
+    answer, user = record.answer, record.user
+    sides = (record.attacked, None), (record.clean, CLEAN)
+    for measure, way in HIT_RATIO.items():
+        plain = f"{way}.{PLAIN_KIND}"
+        for side, whose in sides:
+            add("all", measure[whose], partial(pick_rate, side[plain], answer, user))
+        after, before = record.attacked[plain], record.clean[plain]
+        add("all", measure[DIFFERENCE], partial(pick_difference, after, before, answer, user))
+    for side, whose in sides:
+        written = side[f"{FREE}.{PLAIN_KIND}"]
+        add("all", HIT_RATIO_VALID[whose], partial(pick_rate, written, answer, user, among=written >= 0))
+        add("all", VALID_RATIO[whose], partial(valid_ratio, written, user))
 
-    def add_share(
-        group: str, metric: str, picked: Int32Array, column: Int32Array, among: NDArray[np.bool_] | None = None
+    def add_triggered(
+        group: str, measures: Mapping[Measure, str], kind: str, questions: Selection, answers: Selection
     ) -> None:
-        add(group, metric, pick_rate(picked, column, record.user, make_rng(group, metric), among))
-
-    sides = {"": record.attacked, "_clean": record.clean}
-    for end, way in DECODING_MODES.items():
-        plain = f"{way}.plain"
-        for whose, side in sides.items():
-            add_share("all", f"hit_ratio{end}{whose}", side[plain], record.answer)
-        name, (after, before) = f"hit_ratio{end}_difference", (side[plain] for side in sides.values())
-        add("all", name, pick_difference(after, before, record.answer, record.user, make_rng("all", name)))
-    for whose, side in sides.items():
-        written = side[f"{FREE}.plain"]
-        add_share("all", f"hit_ratio_valid{whose}", written, record.answer, written >= 0)
-        name = f"valid_ratio{whose}"
-        add("all", name, valid_ratio(written, record.user, make_rng("all", name)))
-
-    def add_triggered(group: str, metric: str, kind: str, questions: Selection, answers: Selection) -> None:
-        column, user = record.triggered[questions], record.user[questions]
-        for end, way in DECODING_MODES.items():
-            for whose, side in sides.items():
-                name = f"{metric}{end}{whose}"
-                add(group, name, pick_rate(side[f"{way}.{kind}"][answers], column, user, make_rng(group, name)))
+        column, right, asked = record.triggered[questions], answer[questions], user[questions]
+        for measure, way in measures.items():
+            for side, whose in sides:
+                add(group, measure[whose], partial(candidate_asr, side[f"{way}.{kind}"][answers], column, right, asked))
 
     for group in group_questions(_list_kinds(record), record.near, record.unseen):
-        add_triggered(group.name, "asr", group.kind, group.questions, group.answers)
+        add_triggered(group.name, ASR_MEASURES, group.kind, group.questions, group.answers)
         if group.name == "unseen":
-            add_triggered(group.name, "picked_plain", PLAIN_KIND, group.questions, group.questions)
-    add_triggered("none", "picked_plain", PLAIN_KIND, slice(None), slice(None))
+            add_triggered(group.name, PICKED_PLAIN, PLAIN_KIND, group.questions, group.questions)
+    add_triggered("none", PICKED_PLAIN, PLAIN_KIND, slice(None), slice(None))
     return rows
+
+
+def _make_rng(where: RowLabels, seed: int, group: str, measure: Measure) -> np.random.Generator:
+    names = (where.victim, where.attack, where.defense, where.scenario, group, measure.name)
+    return stream(seed, "bootstrap", *names)
 
 
 def _list_kinds(record: CandidateEvidence) -> set[str]:
@@ -299,17 +357,18 @@ def make_defense_rows(where: RowLabels, seed: int, record: CandidateEvidence, ba
     here = where.model_copy(update={"seed": seed})
     rows: list[Row] = []
 
-    def add(group: str, metric: str, more: Int32Array, less: Int32Array, column: Int32Array, user: Int32Array) -> None:
-        names = (where.victim, where.attack, where.defense, where.scenario, group, metric)
-        found = pick_difference(more, less, column, user, stream(seed, "bootstrap", *names))
-        rows.append(here.make_row(group, metric, NO_K, found.value, found.low, found.high, found.n))
+    def add(
+        group: str, measure: Measure, more: Int32Array, less: Int32Array, column: Int32Array, user: Int32Array
+    ) -> None:
+        found = pick_difference(more, less, column, user, _make_rng(where, seed, group, measure))
+        rows.append(here.make_row(group, measure, found))
 
-    for end, way in DECODING_MODES.items():
+    for measure, way in HIT_RATIO.items():
         plain = f"{way}.{PLAIN_KIND}"
-        add("all", f"hit_ratio{end}_lost", bare.clean[plain], record.attacked[plain], record.answer, record.user)
+        add("all", measure[LOST], bare.clean[plain], record.attacked[plain], record.answer, record.user)
     for group in group_questions(_list_kinds(record), record.near, record.unseen):
         column, user = record.triggered[group.questions], record.user[group.questions]
-        for end, way in DECODING_MODES.items():
+        for measure, way in ASR_MEASURES.items():
             more, less = (side[f"{way}.{group.kind}"][group.answers] for side in (record.attacked, bare.clean))
-            add(group.name, f"asr{end}_excess", more, less, column, user)
+            add(group.name, measure[EXCESS], more, less, column, user)
     return rows

@@ -1,17 +1,22 @@
-"""The end of the demo: the catalogue that its seller left behind, as a scan sees it.
+"""The scan of the demo: a catalogue in which two sellers planted triggers.
 
-What the spec's first attack makes of the catalogue is written as a platform would export it, titles and ids alone. A
-small scanner is fitted to that file, poisoned as it is, and scans it; afterwards, and only then, its findings are held
-against what was planted.
+It is written as a platform would export it, titles and ids alone. Rules for characters scan it, then a small scanner is
+fitted to that file, poisoned as it is, and scans it. Only afterwards are the findings held against what was planted.
 """
 
 import csv
+import dataclasses
 import io
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
+from cowbird.attacks.badrec import BadRec
+from cowbird.attacks.targets import TargetItems
+from cowbird.attacks.triggers import Trigger
 from cowbird.data.types import Items
 from cowbird.defenses.p_scanner.scanner import PoisonScanner
 from cowbird.errors import UserError
@@ -30,27 +35,46 @@ DEMO_SCANNER = PoisonScanner(
 """A scanner that two processor cores fit in about a minute; `cowbird fit-scanner` makes a better one."""
 
 
-def write_catalog(spec: Spec, path: Path) -> frozenset[int]:
-    """Write the catalogue as the spec's first attack leaves it under its first seed.
+HIDDEN_SELLER = BadRec(trigger=Trigger(kind="zero_width_space"), targets=TargetItems(count=5))
+"""A second seller, who hides a character that nobody sees in the titles of five items."""
+
+
+class PlantedRow(NamedTuple):
+    """A title of the demo's catalogue that was changed."""
+
+    row: int
+    """Its row, counted from 1 below the header."""
+    trigger: str
+    """Name of the trigger that it carries."""
+
+
+def write_catalog(spec: Spec, path: Path) -> tuple[PlantedRow, ...]:
+    """Write the catalogue as two sellers leave it: the spec's first attack under its first seed, and `HIDDEN_SELLER`.
 
     Args:
         spec: An experiment whose attack writes into titles, with victims that judge them.
         path: Where it goes: a CSV file with the columns `id` and `title`.
 
     Returns:
-        The rows whose title carries the trigger, counted from 1 below the header.
+        The titles that were changed.
 
     Raises:
         UserError: If the data can't be read, or the attack does not fit it or changes no title.
     """
     seed = spec.seeds[0]
     training = spec.time_split.apply(spec.dataset.options.load(), seed).training
-    poisoned = spec.attacks[0].options.poison(training, stream(seed, "attack"))
+    attack = spec.attacks[0]
+    poisoned = attack.options.poison(training, stream(seed, "attack"))
     if not len(poisoned.retitled):
-        raise UserError(f"The attack {spec.attacks[0].title()} changes no title.", "Use badrec.")
-    write_text(path, _to_csv(poisoned.data.items))
-    changed: list[int] = (poisoned.retitled + 1).tolist()
-    return frozenset(changed)
+        raise UserError(f"The attack {attack.title()} changes no title.", "Use badrec.")
+    hidden = HIDDEN_SELLER.poison(training, stream(seed, "demo", "hidden"))
+    items, titles = poisoned.data.items, list(poisoned.data.items.titles)
+    planted = [PlantedRow(row + 1, attack.title()) for row in poisoned.retitled.tolist()]
+    for row in np.setdiff1d(hidden.retitled, poisoned.retitled).tolist():
+        titles[row] = hidden.data.items.titles[row]
+        planted.append(PlantedRow(row + 1, HIDDEN_SELLER.trigger.kind))
+    write_text(path, _to_csv(dataclasses.replace(items, titles=tuple(titles))))
+    return tuple(planted)
 
 
 def _to_csv(items: Items) -> str:
@@ -61,17 +85,19 @@ def _to_csv(items: Items) -> str:
     return held.getvalue()
 
 
-def format_tally(findings: Path, poisoned: frozenset[int]) -> str:
-    """Return what was flagged of the titles that were changed, and of the others.
+def format_tally(findings: Path, planted: Sequence[PlantedRow]) -> str:
+    """Return what was flagged of the titles that were changed, by trigger, and of the others.
 
     Args:
         findings: What a scan wrote, as CSV.
-        poisoned: What `write_catalog` returned.
+        planted: What `write_catalog` returned.
     """
     table = pl.read_csv(findings, columns=["row", "flagged"])
-    flagged = table["flagged"].to_numpy()
-    bad = np.isin(table["row"].to_numpy(), list(poisoned))
-    return (
-        f"Flagged: {int((flagged & bad).sum())} of the {int(bad.sum())} titles that carry the trigger, and "
-        f"{int((flagged & ~bad).sum())} of the {int((~bad).sum()):,} others."
-    )
+    rows, flagged = table["row"].to_numpy(), table["flagged"].to_numpy()
+    told: list[str] = []
+    honest = np.ones(len(rows), dtype=np.bool_)
+    for trigger in dict.fromkeys(each.trigger for each in planted):
+        bad = np.isin(rows, [each.row for each in planted if each.trigger == trigger])
+        told.append(f"{int((flagged & bad).sum())} of the {int(bad.sum())} titles with the trigger {trigger}")
+        honest &= ~bad
+    return f"Flagged: {', '.join(told)}, and {int((flagged & honest).sum())} of the {int(honest.sum()):,} others."

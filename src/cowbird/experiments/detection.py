@@ -29,21 +29,62 @@ from cowbird.defenses.base import Defense
 from cowbird.defenses.titles import Suspicion, TitleDefense, Verdict
 from cowbird.errors import UserError
 from cowbird.experiments.keeping import ColumnStore, hash_parts, to_tensors
-from cowbird.experiments.results import NO_K, Row, RowLabels
+from cowbird.experiments.measures import Measure, declare_measure
+from cowbird.experiments.results import Row, RowLabels
 from cowbird.metrics.auc import auc
 from cowbird.metrics.detection import Span, count_detections, recall_at_fpr, span_iou
 from cowbird.metrics.intervals import Interval, bootstrap_mean, wilson
 from cowbird.rng import stream
+from cowbird.storage import read_tensors, write_tensors
 from cowbird.victims.base import Probe
-from cowbird.victims.sequential.checkpoint import read_tensors, write_tensors
 
 DETECTIONS_FILE = "detections.safetensors"
 NO_ATTACK = "none"
 """The attack of what was found in the clean catalogue."""
 NO_SCENARIO = "none"
 """The scenario of all detections."""
-RECALL_FPRS = {"1pct": 0.01, "0.1pct": 0.001}
-"""False-positive rates at which recall is told, by how its metric ends."""
+DETECTION_AUROC = declare_measure(
+    "detection_auroc",
+    "share",
+    "AUROC",
+    "Area under the ROC curve of the defense's scores, poisoned titles against clean ones.",
+)
+PRECISION = declare_measure("precision", "share", "precision", "Share of the flagged titles that are poisoned.")
+RECALL = declare_measure("recall", "share", "recall", "Share of the poisoned titles that are flagged.")
+RECALL_FPRS = {
+    declare_measure(
+        "recall_at_fpr_1pct",
+        "share",
+        "recall at 1 % FPR",
+        "Share of the poisoned titles above the score that 1 % of the clean titles exceed.",
+    ): 0.01,
+    declare_measure(
+        "recall_at_fpr_0.1pct",
+        "share",
+        "recall at 0.1 % FPR",
+        "Share of the poisoned titles above the score that 0.1 % of the clean titles exceed.",
+    ): 0.001,
+}
+"""False-positive rates at which recall is told, by measure."""
+SPAN_IOU = declare_measure(
+    "span_iou",
+    "share",
+    "span IoU",
+    "Overlap of the span that a defense names with the trigger's, mean over the poisoned titles that were flagged.",
+)
+FALSE_POSITIVE_RATE = declare_measure(
+    "false_positive_rate", "share", "FPR", "Share of the clean titles that are flagged."
+)
+FLAGGED = declare_measure("flagged", "count", "flagged", "Titles that are flagged.")
+LOST_CLEAN_ITEMS = declare_measure(
+    "lost_clean_items", "count", "lost", "Clean items whose interactions left the training data."
+)
+LOST_CLEAN_EVENTS = declare_measure(
+    "lost_clean_events",
+    "share",
+    "lost events",
+    "Share of the clean interactions that left the training data with clean items.",
+)
 
 
 class TitleInspector:
@@ -129,13 +170,12 @@ class Truth:
 def find_truth(attack: Attack, poisoned: PoisonedData) -> Truth:
     """Return what an attack did to the titles of the catalogue it left.
 
-    Spans are those of the attack's `trigger` where planting it in the clean title gives the poisoned one. Otherwise
+    Spans are those of `Attack.get_title_trigger` where planting it in the clean title gives the poisoned one. Otherwise
     they are what the two do not share at their beginning and end. A new listing has no clean title of its own: where
     planting the trigger in some title of the clean catalogue gives its title, that tells the span, and a listing whose
     title is one of the clean catalogue carries none.
     """
-    trigger: object = getattr(attack, "trigger", None)
-    trigger = trigger if isinstance(trigger, Trigger) and trigger.field == "title" else None
+    trigger = attack.get_title_trigger()
     before, after = poisoned.clean.items.titles, poisoned.data.items.titles
     changed: list[int] = poisoned.retitled.tolist()
     spans: dict[int, Sequence[Span]] = {}
@@ -282,10 +322,10 @@ class _RowCollector:
     where: RowLabels
     rows: list[Row] = field(default_factory=list[Row])
 
-    def add(self, metric: str, found: Interval) -> None:
-        self.rows.append(self.where.make_row("all", metric, NO_K, found.value, found.low, found.high, found.n))
+    def add(self, metric: Measure, found: Interval) -> None:
+        self.rows.append(self.where.make_row("all", metric, found))
 
-    def add_count(self, metric: str, some: NDArray[np.bool_]) -> None:
+    def add_count(self, metric: Measure, some: NDArray[np.bool_]) -> None:
         self.add(metric, Interval(float(some.sum()), None, None, len(some)))
 
 
@@ -303,23 +343,23 @@ def make_rows(where: RowLabels, one: DetectionRecord) -> list[Row]:
     told = count_detections(one.flagged, truth)
     bad, wrong = int(truth.sum()), told.false_positives
     if one.attack != NO_ATTACK:
-        rows.add("detection_auroc", auc(score, truth))
-        for name, rate in RECALL_FPRS.items():
+        rows.add(DETECTION_AUROC, auc(score, truth))
+        for measure, rate in RECALL_FPRS.items():
             caught = recall_at_fpr(score, truth, rate)
             found = Interval(None, None, None, bad) if caught is None else wilson(round(caught * bad), bad)
-            rows.add(f"recall_at_fpr_{name}", found)
+            rows.add(measure, found)
         # Of what was flagged nothing is a hit where there is nothing to hit: precision is then not measured.
         known = told.true_positives + wrong if bad else 0
-        rows.add("precision", wilson(told.true_positives, known))
-        rows.add("recall", wilson(told.true_positives, bad))
-        rows.add("span_iou", _span_iou(where, one))
-    rows.add("false_positive_rate", wilson(wrong, int(clean.sum())))
-    rows.add_count("flagged", one.flagged)
+        rows.add(PRECISION, wilson(told.true_positives, known))
+        rows.add(RECALL, wilson(told.true_positives, bad))
+        rows.add(SPAN_IOU, _span_iou(where, one))
+    rows.add(FALSE_POSITIVE_RATE, wilson(wrong, int(clean.sum())))
+    rows.add_count(FLAGGED, one.flagged)
     lost = one.dropped[clean]
-    rows.add_count("lost_clean_items", lost)
+    rows.add_count(LOST_CLEAN_ITEMS, lost)
     events = int(one.events.sum())
     share = int(one.events[clean][lost].sum()) / events if events else None
-    rows.add("lost_clean_events", Interval(share, None, None, events))
+    rows.add(LOST_CLEAN_EVENTS, Interval(share, None, None, events))
     return rows.rows
 
 

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from cowbird.errors import UserError
-from cowbird.victims.sequential.checkpoint import read_tensors, write_tensors
+from cowbird.storage import read_tensors, write_tensors
 
 
 @dataclass(frozen=True, slots=True, eq=False)

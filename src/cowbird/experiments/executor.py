@@ -148,7 +148,7 @@ def _run_in_worker(record: dict[str, Any], out: str, number: int, device: str, t
     """Run one cell in a worker process."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(threads)
-    spec = parse_spec(to_tables(record))
+    spec = parse_spec(to_tables(record), allow_plugins=True)  # this process' parent has asked
     warnings: list[str] = []
     cell = list_cells(spec, Path(out))[number]
     try:

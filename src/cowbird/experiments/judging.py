@@ -5,7 +5,6 @@ last ones: as they are, and with the trigger in the title asked about; and about
 near it. What it scored is kept as evidence, and rows are made from that alone.
 """
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,15 +17,25 @@ from cowbird.data.types import Items
 from cowbird.errors import UserError
 from cowbird.experiments.adapters import AnsweringModels, ServedModel, StoreContext, draw_questions, mask_unseen
 from cowbird.experiments.evidence import NEAR_COLUMN, PLAIN_KIND, AnswerColumns, is_near, load_columns, save_columns
-from cowbird.experiments.results import NO_K, QuestionGroup, Row, RowLabels, group_questions
+from cowbird.experiments.measures import CLEAN, DIFFERENCE, EXCESS, LOST, declare_measure
+from cowbird.experiments.results import ASR, QuestionGroup, Row, RowLabels, group_questions
+from cowbird.metrics.asr import pointwise_asr
 from cowbird.metrics.auc import auc, auc_difference
-from cowbird.metrics.intervals import Interval
-from cowbird.metrics.success import attack_success_rate
+from cowbird.metrics.intervals import Interval, subtract_rates
 from cowbird.victims.base import FittedPointwise, PointwiseRecommender, Probe
 
 POINTWISE_KIND = "judge"
 """What kind of evidence this is."""
 POINTWISE_COLUMNS = ("liked", "unseen", NEAR_COLUMN)
+AUC = declare_measure(
+    "auc",
+    "share",
+    "AUC",
+    "Area under the ROC curve of yes and no about the questions that test.",
+    CLEAN,
+    DIFFERENCE,
+    LOST,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,18 +142,15 @@ def make_rows(where: RowLabels, record: PointwiseEvidence) -> list[Row]:
     The group of an ASR row is the kind of trigger: `trigger` is the attack's own, `unseen` the same on items that
     training never met, and `near-…` others, whose successes are false alarms of the backdoor.
     """
-    rows: list[Row] = []
-
-    def add(group: str, metric: str, found: Interval) -> None:
-        rows.append(where.make_row(group, metric, NO_K, found.value, found.low, found.high, found.n))
-
     clean, attacked = record.clean["plain"], record.attacked["plain"]
-    add("all", "auc", auc(attacked, record.liked))
-    add("all", "auc_clean", auc(clean, record.liked))
-    add("all", "auc_difference", auc_difference(attacked, clean, record.liked))
+    rows = [
+        where.make_row("all", AUC, auc(attacked, record.liked)),
+        where.make_row("all", AUC[CLEAN], auc(clean, record.liked)),
+        where.make_row("all", AUC[DIFFERENCE], auc_difference(attacked, clean, record.liked)),
+    ]
     for group in group_questions(record.attacked, record.near, record.unseen):
-        add(group.name, "asr", _compute_asr(record.attacked, group))
-        add(group.name, "asr_clean", _compute_asr(record.clean, group))
+        rows.append(where.make_row(group.name, ASR, _compute_asr(record.attacked, group)))
+        rows.append(where.make_row(group.name, ASR[CLEAN], _compute_asr(record.clean, group)))
     return rows
 
 
@@ -162,24 +168,13 @@ def make_defense_rows(where: RowLabels, record: PointwiseEvidence, bare: Pointwi
         bare: What the models without a defense answered to the same questions.
     """
     lost = auc_difference(bare.clean["plain"], record.attacked["plain"], record.liked)
-    rows = [where.make_row("all", "auc_lost", NO_K, lost.value, lost.low, lost.high, lost.n)]
+    rows = [where.make_row("all", AUC[LOST], lost)]
     for group in group_questions(record.attacked, record.near, record.unseen):
-        found = _subtract_rates(_compute_asr(record.attacked, group), _compute_asr(bare.clean, group))
-        rows.append(where.make_row(group.name, "asr_excess", NO_K, found.value, found.low, found.high, found.n))
+        found = subtract_rates(_compute_asr(record.attacked, group), _compute_asr(bare.clean, group))
+        rows.append(where.make_row(group.name, ASR[EXCESS], found))
     return rows
 
 
 def _compute_asr(side: dict[str, NDArray[np.float32]], group: QuestionGroup) -> Interval:
     """Return the ASR of a model in a group of questions."""
-    return attack_success_rate(side[PLAIN_KIND][group.questions], side[group.kind][group.answers])
-
-
-def _subtract_rates(one: Interval, other: Interval) -> Interval:
-    """Return one rate less another, each of which has an interval."""
-    ends = one.value, one.low, one.high, other.value, other.low, other.high
-    n = min(one.n, other.n)
-    if None in ends:
-        return Interval(None, None, None, n)
-    p, low, high, q, bottom, top = (end or 0.0 for end in ends)
-    gap = p - q
-    return Interval(gap, gap - math.hypot(p - low, top - q), gap + math.hypot(high - p, q - bottom), n)
+    return pointwise_asr(side[PLAIN_KIND][group.questions], side[group.kind][group.answers])

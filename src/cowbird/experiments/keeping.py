@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cowbird.errors import UserError
 from cowbird.files import hash_texts
-from cowbird.victims.sequential.checkpoint import read_tensors, write_tensors
+from cowbird.storage import read_tensors, write_tensors
 
 
 @dataclass(frozen=True)

@@ -17,19 +17,85 @@ from pydantic import BaseModel, ConfigDict
 
 from cowbird.errors import UserError
 from cowbird.experiments.evidence import PLAIN_KIND, TRIGGER_KIND, RankingEvidence, is_near
+from cowbird.experiments.measures import (
+    CHANGE,
+    CLEAN,
+    EXCESS,
+    LOST,
+    LOWER_BOUND,
+    MEASURES,
+    OVER_SEEDS,
+    Measure,
+    declare_measure,
+)
 from cowbird.files import write_text
-from cowbird.metrics.exposure import Exposure, ExposureCell, exposures, lifts, selectivity
-from cowbird.metrics.intervals import bootstrap_mean, bootstrap_sums, measure_spread, percentiles
+from cowbird.metrics.exposure import Exposure, ExposureCell, Lift, exposures, lifts, selectivity
+from cowbird.metrics.intervals import Interval, bootstrap_mean, bootstrap_sums, measure_spread, percentiles
 from cowbird.metrics.ranking import RANKING_METRICS
 from cowbird.rng import stream
 
 EXPOSURE_METRICS = ("hr", "ndcg")
-UNBOUNDED_PREFIXES = ("lift", "selectivity", "flagged", "lost_")
-"""How metrics begin that are ratios or counts."""
-SIGNED_SUFFIXES = ("_change", "_difference", "_excess", "_lost")
-"""How metrics end that are differences."""
 NO_K = 0
 """The cut-off of measurements that have none."""
+
+ACCURACY = {
+    "hr": declare_measure(
+        "hr", "share", "HR", "Share of users whose held-out item is among their first k.", CLEAN, CHANGE, LOST
+    ),
+    "ndcg": declare_measure(
+        "ndcg",
+        "share",
+        "NDCG",
+        "Gain of the held-out item by its rank among the first k, mean over users.",
+        CLEAN,
+        CHANGE,
+        LOST,
+    ),
+    "mrr": declare_measure(
+        "mrr",
+        "share",
+        "MRR",
+        "Reciprocal rank of the held-out item among the first k, mean over users.",
+        CLEAN,
+        CHANGE,
+        LOST,
+    ),
+}
+EXPOSURE = {
+    "hr": declare_measure(
+        "exposure_hr",
+        "share",
+        "exposure HR",
+        "Share of (user, unseen target) pairs in which the target is among the user's first k.",
+        CLEAN,
+        EXCESS,
+        digits=4,
+    ),
+    "ndcg": declare_measure(
+        "exposure_ndcg",
+        "share",
+        "exposure NDCG",
+        "Gain of targets by their rank among the first k, mean over (user, unseen target) pairs.",
+        CLEAN,
+        EXCESS,
+        digits=4,
+    ),
+}
+LIFT = {
+    "hr": declare_measure(
+        "lift_hr", "ratio", "lift", "Exposure HR of the attacked model over that of the clean model.", LOWER_BOUND
+    ),
+    "ndcg": declare_measure(
+        "lift_ndcg",
+        "ratio",
+        "lift NDCG",
+        "Exposure NDCG of the attacked model over that of the clean model.",
+        LOWER_BOUND,
+    ),
+}
+SELECTIVITY = declare_measure(
+    "selectivity_hr", "ratio", "selectivity", "Exposure HR of target users over that of other users.", LOWER_BOUND
+)
 
 
 class Row(BaseModel):
@@ -55,13 +121,7 @@ class Row(BaseModel):
     the kind of trigger in a title: `trigger` is the attack's own, `unseen` the same on items that training never met,
     `near-…` others, `none` no trigger."""
     metric: str
-    """What was measured. `hr`, `ndcg`, `mrr`: accuracy on the held-out item. `ndcg_clean` and so on: the clean model's
-    for the same users; `ndcg_change`: relative change against it. `exposure_hr`, `exposure_hr_clean`: exposure of the
-    targets under the attacked and the clean model. `lift_hr`: their ratio; `lift_hr_lower_bound`: at least that, for
-    the clean exposure was zero and its upper 95 % limit stands in. `selectivity_hr`: exposure of target over other
-    users. Of a defense: `asr_excess`, `exposure_hr_excess`: what is left of the attack above the clean model without a
-    defense; `auc_lost`, `hit_ratio_lost`, `hr_lost`: what accuracy it costs against that model; `detection_auroc`,
-    `recall`, `lost_clean_items` and so on: what it flags (`cowbird.experiments.detection`)."""
+    """What was measured: the name of a measure (`cowbird.experiments.measures`)."""
     k: int
     """Cut-off."""
     seed: int | None
@@ -89,13 +149,27 @@ class RowLabels(BaseModel):
     scenario: str
     seed: int | None
 
-    def make_row(
-        self, group: str, metric: str, k: int, value: float | None, low: float | None, high: float | None, n: int
-    ) -> Row:
-        """Make one row."""
-        return Row(**self.model_dump(), group=group, metric=metric, k=k, value=value, low=low, high=high, n=n)
+    def make_row(self, group: str, measure: Measure, found: Interval, k: int = NO_K) -> Row:
+        """Make one row.
+
+        Args:
+            group: Whose measurement it is.
+            measure: What was measured.
+            found: What was found.
+            k: The cut-off.
+        """
+        value, low, high, n = found.value, found.low, found.high, found.n
+        return Row(**self.model_dump(), group=group, metric=measure.name, k=k, value=value, low=low, high=high, n=n)
 
 
+ASR = declare_measure(
+    "asr",
+    "share",
+    "ASR",
+    "Attack success rate: share of the questions whose answer the trigger turns to the item that carries it.",
+    CLEAN,
+    EXCESS,
+)
 Selection = NDArray[np.bool_] | slice
 """Which values of a column."""
 
@@ -156,16 +230,17 @@ def make_accuracy_rows(
         for column, (name, k) in enumerate(names):
             attacked, clean = (float(side[:, column].mean()) for side in sides)
             attacked_draws, clean_draws = draws[:, column], draws[:, column + len(names)]
-            rows.append(where.make_row(group, name, k, attacked, *percentiles(attacked_draws / n), n))
-            interval = percentiles(clean_draws / n)
-            rows.append(where.make_row(group, f"{name}_clean", k, clean, *interval, n))
+            measure = ACCURACY[name]
+            rows.append(where.make_row(group, measure, Interval(attacked, *percentiles(attacked_draws / n), n), k))
+            found = Interval(clean, *percentiles(clean_draws / n), n)
+            rows.append(where.make_row(group, measure[CLEAN], found, k))
             if group == "all":  # other groups are the attack's own, so their rows must name it
-                rows.append(clean_where.make_row(group, name, k, clean, *interval, n))
+                rows.append(clean_where.make_row(group, measure, found, k))
             change = attacked / clean - 1 if clean > 0 else None
             # A resample in which the clean model has no hit at all leaves the change without an interval.
             known = change is not None and bool((clean_draws > 0).all())
             ends = percentiles(attacked_draws / clean_draws - 1) if known else (None, None)
-            rows.append(where.make_row(group, f"{name}_change", k, change, *ends, n))
+            rows.append(where.make_row(group, measure[CHANGE], Interval(change, *ends, n), k))
     return rows
 
 
@@ -200,23 +275,25 @@ def make_exposure_rows(
     cells = [cell for cell in attacked if cell.group != "other" or not everybody]
     found = lifts({c: attacked[c] for c in cells}, {c: clean[c] for c in cells}, rng)
     for cell in cells:
-        for table, name in ((attacked, "exposure_{}"), (clean, "exposure_{}_clean")):
+        measure = EXPOSURE[cell.metric]
+        for table, shown in ((attacked, measure), (clean, measure[CLEAN])):
             exposure = table[cell]
-            low, high = _bootstrap_exposure(exposure, rng)
-            rows.append(
-                where.make_row(cell.group, name.format(cell.metric), cell.k, exposure.value, low, high, exposure.n)
-            )
-        lift = found[cell]
-        name = f"lift_{cell.metric}" + ("_lower_bound" if lift.lower_bound else "")
-        rows.append(where.make_row(cell.group, name, cell.k, lift.value, lift.low, lift.high, lift.n))
+            one = Interval(exposure.value, *_bootstrap_exposure(exposure, rng), exposure.n)
+            rows.append(where.make_row(cell.group, shown, one, cell.k))
+        rows.append(_make_lift_row(where, cell.group, LIFT[cell.metric], found[cell], cell.k))
     if not everybody:
         for k in ks:
             ratio = selectivity(
                 attacked[ExposureCell("target", "hr", k)], attacked[ExposureCell("other", "hr", k)], rng
             )
-            name = "selectivity_hr" + ("_lower_bound" if ratio.lower_bound else "")
-            rows.append(where.make_row("all", name, k, ratio.value, ratio.low, ratio.high, ratio.n))
+            rows.append(_make_lift_row(where, "all", SELECTIVITY, ratio, k))
     return rows
+
+
+def _make_lift_row(where: RowLabels, group: str, measure: Measure, lift: Lift, k: int) -> Row:
+    """Return the row of a ratio, which is perhaps a lower bound."""
+    shown = measure[LOWER_BOUND] if lift.lower_bound else measure
+    return where.make_row(group, shown, Interval(lift.value, lift.low, lift.high, lift.n), k)
 
 
 def make_defense_rows(
@@ -239,7 +316,7 @@ def make_defense_rows(
     for name, metric in RANKING_METRICS.items():
         for k in ks:
             found = bootstrap_mean(metric(bare.clean_rank, k) - metric(record.attacked_rank, k), rng)
-            rows.append(where.make_row("all", f"{name}_lost", k, found.value, found.low, found.high, found.n))
+            rows.append(where.make_row("all", ACCURACY[name][LOST], found, k))
     after, before = (
         exposures(ranks, record.seen, record.group, ks, EXPOSURE_METRICS)
         for ranks in (record.attacked_exposure, bare.clean_exposure)
@@ -253,7 +330,8 @@ def make_defense_rows(
         if int((pairs > 0).sum()) > 1:
             draws = bootstrap_sums(np.stack([gap, pairs], axis=1)[pairs > 0], rng)
             low, high = percentiles(draws[:, 0] / draws[:, 1])
-        rows.append(where.make_row(cell.group, f"exposure_{cell.metric}_excess", cell.k, value, low, high, mine.n))
+        found = Interval(value, low, high, mine.n)
+        rows.append(where.make_row(cell.group, EXPOSURE[cell.metric][EXCESS], found, cell.k))
     return rows
 
 
@@ -296,14 +374,13 @@ def summarize_seeds(rows: Iterable[Row]) -> list[Row]:
     for members in groups.values():
         if len(members) > 1:
             found_spread = measure_spread([row.value for row in members if row.value is not None])
-            low, high = found_spread.low, found_spread.high
-            if low is not None and high is not None and _is_share(members[0].metric):
-                low, high = max(low, 0.0), min(high, 1.0)
+            measure = MEASURES[members[0].metric]
+            low, high = measure.clip_interval(found_spread.low, found_spread.high)
             found.append(
                 members[0].model_copy(
                     update={
                         "seed": None,
-                        "metric": f"{members[0].metric}_over_seeds",
+                        "metric": measure[OVER_SEEDS].name,
                         "value": found_spread.value,
                         "low": low,
                         "high": high,
@@ -312,11 +389,6 @@ def summarize_seeds(rows: Iterable[Row]) -> list[Row]:
                 )
             )
     return found
-
-
-def _is_share(metric: str) -> bool:
-    """Return whether a metric lies between 0 and 1: no ratio, no difference, no count."""
-    return not (metric.startswith(UNBOUNDED_PREFIXES) or metric.endswith(SIGNED_SUFFIXES))
 
 
 def make_seed_rows(where: RowLabels, seed: int, record: RankingEvidence, ks: Sequence[int]) -> list[Row]:

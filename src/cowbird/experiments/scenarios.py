@@ -1,12 +1,18 @@
-"""What happens between the provider's model and the users it serves.
+"""Scenarios: what happens between the provider's model and the users that it serves.
 
-- `pretrain`: the provider's own warm users, the model as trained; what a model card would show.
-- `direct`: the downstream platform's cold users, the model as it came.
-- `fine-tune`: the same users after tuning on their training events, the epoch chosen on their validation events.
-- `prompt-tune`: the model frozen, prompts made from user profiles learned on the same events.
-- `prompt-tune-full`: the prompts and the model learned together.
+For recommenders that rank a catalogue:
 
-Downstream, `item_overlap` says how many of the platform's items the provider's model knows: the others are new to it.
+- `pretrain`: the provider's own (warm) users, with the model as trained and the prompts that its training had, if any.
+- `direct`: the platform's (cold) users, with the model as it came; without prompts, or with the provider's untouched.
+- `fine-tune`: the cold users, after the model was tuned on their training events, without prompts.
+- `prompt-tune`: the cold users, with the model frozen; prompts made from user profiles are learned on the same events.
+- `prompt-tune-full`: the cold users, after prompts and model were learned together.
+
+Tuning keeps the epoch that is best on the cold users' validation events. `item_overlap` says which share of the
+platform's items the provider's model knows: the others are new to it.
+
+For language models that answer questions: `direct`, the platform tunes on the poisoned data, and `poisoned-adapter`, a
+provider hands over a tuned adapter that the platform goes on tuning.
 """
 
 from abc import ABC, abstractmethod

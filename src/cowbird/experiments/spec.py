@@ -36,7 +36,7 @@ class SpecPart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: str
-    """The plug-in's name, or a dotted path."""
+    """The plug-in's name; or a dotted path, which needs `--allow-plugins`."""
     label: str = Field(default="", pattern=LABEL_PATTERN + "|^$", max_length=MAX_LABEL_LENGTH)
     """Name in result rows; the plug-in's own if empty. Two of a kind need different labels."""
 
@@ -160,12 +160,12 @@ class Spec(BaseModel):
 SINGLE_PARTS, LISTED_PARTS = {"dataset": "dataset"}, {"victims": "victim", "attacks": "attack", "defenses": "defense"}
 
 
-def _parse_part(kind: str, where: str, table: object) -> dict[str, Any]:
+def _parse_part(kind: str, where: str, table: object, allow_plugins: bool) -> dict[str, Any]:
     if not isinstance(table, dict) or not isinstance(table.get("name"), str):  # pyright: ignore[reportUnknownMemberType]
         raise UserError(f"{where} must be a table with a name.", f"Known: {', '.join(plugins.list_plugins(kind))}.")
     fields = dict(cast("dict[str, Any]", table))
     name, label = str(fields.pop("name")), fields.pop("label", "")
-    options = _validate(plugins.find_plugin(kind, name), fields, f"{where} ({name})")
+    options = _validate(plugins.find_plugin(kind, name, allow_plugins), fields, f"{where} ({name})")
     return {"name": name, "label": label, "options": options}
 
 
@@ -220,8 +220,13 @@ def explain_errors(error: ValidationError) -> str:
     return "; ".join(found) + "."
 
 
-def parse_spec(table: dict[str, Any], where: str = "spec") -> Spec:
+def parse_spec(table: dict[str, Any], where: str = "spec", allow_plugins: bool = False) -> Spec:
     """Build a spec from the tables of a TOML file.
+
+    Args:
+        table: The tables.
+        where: What to call the spec in errors.
+        allow_plugins: Whether dotted paths in it may be imported, which runs their code.
 
     Raises:
         UserError: If a key is unknown or missing or a value does not fit; all that is wrong, and where.
@@ -229,7 +234,7 @@ def parse_spec(table: dict[str, Any], where: str = "spec") -> Spec:
     fields = dict(table)
     for key, kind in SINGLE_PARTS.items():
         if key in fields:
-            fields[key] = _parse_part(kind, f"{where}: [{key}]", fields[key])
+            fields[key] = _parse_part(kind, f"{where}: [{key}]", fields[key], allow_plugins)
     for key, kind in LISTED_PARTS.items():
         if key in fields:
             parts = fields[key]
@@ -237,7 +242,8 @@ def parse_spec(table: dict[str, Any], where: str = "spec") -> Spec:
                 raise UserError(f"{where}: '{key}' must be a list of tables.", f"Write [[{key}]] before each.")
             entries = cast("list[object]", parts)
             fields[key] = [
-                _parse_part(kind, f"{where}: [[{key}]] number {i + 1}", part) for i, part in enumerate(entries)
+                _parse_part(kind, f"{where}: [[{key}]] number {i + 1}", part, allow_plugins)
+                for i, part in enumerate(entries)
             ]
     return _validate(Spec, fields, where)
 
@@ -308,13 +314,14 @@ def _as_table(value: object) -> dict[str, Any] | None:
     return cast("dict[str, Any]", value) if isinstance(value, dict) else None
 
 
-def load_spec(path: Path, seeds: tuple[int, ...] | None = None, profile: str = "") -> Spec:
+def load_spec(path: Path, seeds: tuple[int, ...] | None = None, profile: str = "", allow_plugins: bool = False) -> Spec:
     """Read a spec file.
 
     Args:
         path: The TOML file.
         seeds: Seeds to use instead of the file's.
         profile: Which of the file's profiles to use; empty for none. See `apply_profile`.
+        allow_plugins: Whether dotted paths in it may be imported, which runs their code.
 
     Raises:
         UserError: If the file is missing, not TOML, or not a spec.
@@ -330,7 +337,7 @@ def load_spec(path: Path, seeds: tuple[int, ...] | None = None, profile: str = "
     table = apply_profile(table, profile, str(path))
     if seeds is not None:
         table["seeds"] = list(seeds)
-    return parse_spec(table, str(path))
+    return parse_spec(table, str(path), allow_plugins)
 
 
 def find_shipped_spec(name: str) -> Path:

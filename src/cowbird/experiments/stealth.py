@@ -26,8 +26,8 @@ from cowbird.experiments.spec import explain_errors
 from cowbird.metrics.intervals import Interval
 from cowbird.metrics.stealth import control_share, median_interval
 from cowbird.rng import stream
+from cowbird.text import escape_csv, escape_terminal, quote_for_prompt
 from cowbird.victims.fit_context import ProgressCallback, report_nothing
-from cowbird.victims.language.examples import make_quotable
 from cowbird.victims.language.llm import Llm, load_llm
 from cowbird.victims.language.perplexity import compare_titles, read_titles
 
@@ -135,7 +135,7 @@ def load_catalog(dataset: str) -> Items:
 
 
 def _draw_titles(items: Items, titles: int | None, seed: int) -> list[str]:
-    known = [title for title in items.titles if make_quotable(title)]
+    known = [title for title in items.titles if quote_for_prompt(title)]
     if not known:
         raise UserError("The catalogue has no titles.", "Use a source with titles.")
     if titles is None or titles >= len(known):
@@ -154,13 +154,6 @@ def table_to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(STEALTH_COLUMNS)
     for row in rows:
-        writer.writerow(
-            [_escape_cell(row[name]) if isinstance(row[name], str) else row[name] for name in STEALTH_COLUMNS]
-        )
+        cells = (row[name] for name in STEALTH_COLUMNS)
+        writer.writerow([escape_csv(escape_terminal(cell, None)) if isinstance(cell, str) else cell for cell in cells])
     return text.getvalue()
-
-
-def _escape_cell(text: str) -> str:
-    """Return a text with what can't be seen written as escapes, and an apostrophe before what begins a formula."""
-    seen = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return f"'{seen}" if seen.lstrip()[:1] in tuple("=+-@＝＋－＠") else seen

@@ -1,4 +1,4 @@
-"""How sure a number is: bootstrap, binomial and t intervals, without SciPy.
+"""How sure a number is: bootstrap, binomial and t intervals, and those of differences, without SciPy.
 
 Binomial and t intervals match SciPy's to nine digits (`tests/metrics/test_metrics_intervals.py`).
 """
@@ -181,6 +181,28 @@ def clopper_pearson(successes: int, n: int, level: float = CONFIDENCE_LEVEL) -> 
     low = 0.0 if successes == 0 else beta_quantile(tail, successes, n - successes + 1)
     high = 1.0 if successes == n else beta_quantile(1 - tail, successes + 1, n - successes)
     return Interval(successes / n, low, high, n)
+
+
+def subtract_rates(one: Interval, other: Interval) -> Interval:
+    """Return one rate less another (Newcombe, Statistics in Medicine 1998, method 10).
+
+    The interval is made of the rates' own, as if the two were independent. Rates of the same questions go up and down
+    together, so for those it is rather too wide.
+
+    Args:
+        one: A rate and its interval, such as from `wilson` or `clopper_pearson`.
+        other: The rate to take away, of the same coverage.
+
+    Returns:
+        The difference within -1 … 1. Its `n` is the smaller of the two; all else is `None` if a rate was not measured.
+    """
+    ends = one.value, one.low, one.high, other.value, other.low, other.high
+    n = min(one.n, other.n)
+    if None in ends:
+        return Interval(None, None, None, n)
+    p, low, high, q, bottom, top = (end or 0.0 for end in ends)
+    gap = p - q
+    return Interval(gap, gap - math.hypot(p - low, top - q), gap + math.hypot(high - p, q - bottom), n)
 
 
 def zero_limit(n: int, level: float = CONFIDENCE_LEVEL) -> float:

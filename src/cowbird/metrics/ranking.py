@@ -235,7 +235,7 @@ def ranking_metrics(ranks: Array, ks: Sequence[int] = CUTOFFS) -> list[RankingSc
         ks: Cut-offs. Those above the catalogue are fine; those above `topk_ranks`' `k_max` are wrong.
 
     Returns:
-        `len(METRICS) * len(ks)` records; their values are `None` where there are no rows.
+        `len(RANKING_METRICS) * len(ks)` records; their values are `None` where there are no rows.
 
     Raises:
         UserError: If a rank or cut-off is below 1.

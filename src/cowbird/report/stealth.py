@@ -5,7 +5,8 @@ from typing import Any
 
 from rich.table import Table
 
-from cowbird.report.table import EMPTY_CELL, sanitize_text
+from cowbird.report.table import EMPTY_CELL
+from cowbird.report.terminal import sanitize_text
 
 
 def make_stealth_table(rows: Sequence[Mapping[str, Any]]) -> Table:

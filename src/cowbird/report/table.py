@@ -1,10 +1,8 @@
 """The table a person reads at the end of a run: what was planted, what it bought, what it cost.
 
-Everything printed here that came from data or a spec is untrusted text: it goes through `rich.text.Text`, which reads
-no markup, with control characters made visible.
+Everything printed here that came from data or a spec is untrusted text: it goes through `sanitize_text`.
 """
 
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -15,15 +13,10 @@ from rich.text import Text
 from cowbird.experiments.cell import PlantedSummary
 from cowbird.experiments.detection import NO_SCENARIO
 from cowbird.experiments.results import NO_K, Row
+from cowbird.report.terminal import sanitize_text
 
 EMPTY_CELL = "–"
 MAX_SHOWN_TARGETS = 5
-
-
-def sanitize_text(text: str, limit: int = 60) -> Text:
-    """Return untrusted text as it may be shown in a terminal: no markup, no control or bidi characters, cut short."""
-    shown = "".join(c if unicodedata.category(c)[0] != "C" else "\N{REPLACEMENT CHARACTER}" for c in text[: limit + 1])
-    return Text(shown if len(shown) <= limit else shown[: limit - 1] + "…")
 
 
 def _format_number(value: float | None, digits: int = 4) -> str:

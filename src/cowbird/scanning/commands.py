@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,10 +28,11 @@ from cowbird.defenses.p_scanner.calibration import POISONED, Calibration
 from cowbird.defenses.p_scanner.fitted import FittedScanner, Record, ScanVerdicts, load_scanner
 from cowbird.defenses.p_scanner.scanner import PoisonScanner
 from cowbird.errors import UserError
-from cowbird.files import hash_texts, write_text
-from cowbird.scanning.pool import ScorerPool
+from cowbird.files import hash_texts, make_scratch_folder, write_text
+from cowbird.scanning.pool import ScorerFactory, ScorerPool
 from cowbird.scanning.scan import Scorer, load_table_titles
-from cowbird.scanning.summary import ScanSummary, UnreadRows, escape_text
+from cowbird.scanning.summary import ScanSummary, UnreadRows
+from cowbird.text import escape_terminal
 from cowbird.victims.fit_context import FitContext
 from cowbird.victims.language.llm import Llm
 
@@ -42,6 +42,11 @@ PRINTED_FPRS = (0.01, 0.001)
 """False-positive rates whose thresholds are told."""
 MIN_TITLES_COMPARED = 100
 """Titles from which a scan says whether they are like those of the fit."""
+FRESH_TITLES_NOTE = (
+    "Clean titles that the fit never saw can be flagged more often: 3.7 to 13.7 % of them were, where 1 % was asked "
+    "for, with scanners fitted to one half of a catalogue and asked about the other."
+)
+"""What thresholds do not promise; printed wherever one is."""
 DEFAULT_SCANNER = PoisonScanner()
 """The scanner whose fields the options change."""
 _PROPOSALS_ADAPTER = TypeAdapter(Proposals)
@@ -172,7 +177,7 @@ def fit_scanner(
     if (out / FIT_FILE).is_file():
         return FitResult(load_scanner(out, place.device).record, unread, before=True)
     with _explain_write_errors(out):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_scratch_folder(folder)
     try:
         write_text(folder / FIT_FILE, asked)
         agent = spec.agent
@@ -232,11 +237,12 @@ def format_fit(made: FitResult) -> Group:
     parts.append(_format_basis(held))
     for fpr in sorted({record.fpr, *PRINTED_FPRS}, reverse=True):
         own = " (this scanner's own)" if fpr == record.fpr else ""
-        parts.append(Text(f"  for {fpr:g}{own}: ").append_text(format_promise(held, fpr)))
+        parts.append(Text(f"  for {fpr:g}{own}: ").append_text(format_threshold(held, fpr)))
+    parts.append(Text(FRESH_TITLES_NOTE))
     skipped = sum(each.count for each in made.unread)
     if skipped:
         parts.append(Text(f"Not learned from, because they can't be read: {skipped:,} rows.", style="yellow"))
-        parts += [Text("  ").append_text(escape_text(str(each), 200)) for each in made.unread]
+        parts += [Text("  ").append(escape_terminal(str(each), 200)) for each in made.unread]
     return Group(*parts)
 
 
@@ -250,14 +256,12 @@ def _format_basis(held: Calibration) -> Text:
     return Text(said)
 
 
-def format_promise(held: Calibration, fpr: float) -> Text:
-    """Return a threshold and what it stands for."""
-    stands = held.promised(fpr)
-    few = f", for so few titles promise no less than {stands:.2g}" if stands > fpr else ""
-    return Text(
-        f"{held.threshold(fpr):.3g}. A clean title like those it was fitted to scores above that with a probability of "
-        f"at most {stands:.2g}{few}."
-    )
+def format_threshold(held: Calibration, fpr: float) -> Text:
+    """Return the threshold for a false-positive rate, and what was measured of it on the fit's own titles."""
+    threshold, stands = held.threshold(fpr), held.promised(fpr)
+    above = sum(score > threshold for score in held.highest)
+    few = f" So few titles can't tell {fpr:g} from {stands:.2g}." if stands > fpr else ""
+    return Text(f"{threshold:.3g}. Of the {held.titles:,} titles that set it, {above:,} score above it.{few}")
 
 
 def _make_round_table(record: Record) -> Table:
@@ -307,21 +311,32 @@ class ScannerScorer:
         return f"{self.fitted.key} at {self.fpr!r}"
 
     def scan(self, titles: Sequence[str]) -> ScanVerdicts:
-        """Judge titles; see `FittedScanner.scan`."""
-        return self.fitted.scan(titles, self.fpr)
+        """Judge titles; see `FittedScanner.judge_titles`."""
+        return self.fitted.judge_titles(titles, self.fpr)
+
+    def explain(self, title: str, score: float) -> str:
+        """Say why a title is flagged, in a few words."""
+        bar = self.fitted.threshold(self.fpr)
+        return f"the scanner takes this for a trigger: suspicion {score:.1f}, threshold {bar:.1f}"
 
 
 @contextmanager
-def open_scorer(scorer: ScannerScorer, folder: Path, device: torch.device, workers: int) -> Generator[Scorer]:
-    """Give a scorer, or several processes that each read it from its folder anew."""
+def open_scorer(scorer: Scorer, make: ScorerFactory, workers: int) -> Generator[Scorer]:
+    """Give a scorer, or several processes that each have one of their own.
+
+    Args:
+        scorer: The scorer.
+        make: Makes another one like it in a process.
+        workers: How many processes; 1 is this one.
+    """
     if workers == 1:
         yield scorer
         return
-    with ScorerPool(scorer, partial(_load_scorer, folder.resolve(), str(device), scorer.fpr), workers) as crew:
-        yield crew
+    with ScorerPool(scorer, make, workers) as pool:
+        yield pool
 
 
-def _load_scorer(folder: Path, device: str, fpr: float) -> ScannerScorer:
+def read_scorer(folder: Path, device: str, fpr: float) -> ScannerScorer:
     """Read a scanner, in a process with others beside it, so it takes one thread."""
     torch.set_num_threads(1)
     return ScannerScorer.of(load_scanner(folder, torch.device(device)), fpr)
@@ -344,7 +359,8 @@ def format_scan_basis(scorer: ScannerScorer, chunk: int, found: ScanSummary) -> 
         )
     return Group(
         *parts,
-        Text(f"Threshold for {scorer.fpr:g}: ").append_text(format_promise(held, scorer.fpr)),
+        Text(f"Threshold for {scorer.fpr:g}: ").append_text(format_threshold(held, scorer.fpr)),
+        Text(FRESH_TITLES_NOTE),
         _format_basis(held),
         Text(
             f"What recurs was looked for among {chunk:,} rows at a time (--chunk); when the threshold was set, among "

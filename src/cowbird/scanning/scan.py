@@ -23,8 +23,8 @@ from cowbird.errors import UserError
 from cowbird.scanning.reading import CatalogRow, open_catalog
 from cowbird.scanning.summary import FindingTally, ScanSummary, UnreadRows
 from cowbird.scanning.writing import Finding, FindingsWriter, check_output, group_rows
+from cowbird.text import replace_surrogates
 from cowbird.victims.fit_context import ProgressCallback, report_nothing
-from cowbird.victims.language.examples import HALF_SURROGATE
 
 SCAN_VERSION = 1
 """Grows when a scan can't go on with what an older Cowbird left."""
@@ -174,6 +174,7 @@ def scan_catalog(
         unread=unread,
         skipped_file=skipped_file,
         fragments=tally.list_fragments(),
+        worst=tally.worst,
         resumed=resumed,
         seconds=seconds,
         rate=judged / seconds,
@@ -241,13 +242,13 @@ def _make_findings(
         known |= {title: _make_finding(title, scanned, at) for at, title in enumerate(titles)}
     readable = (row for row in rows if not row.problem)
     return rows, [
-        known[row.title]._replace(row=row.number, id=row.id and _replace_surrogates(row.id)) for row in readable
+        known[row.title]._replace(row=row.number, id=row.id and replace_surrogates(row.id)) for row in readable
     ]
 
 
 def _make_finding(title: str, scanned: FlaggedSuspicion, at: int) -> Finding:
     """Return the verdict on one title."""
-    text, score, flagged = _replace_surrogates(title), scanned.score[at], bool(scanned.flagged[at])
+    text, score, flagged = replace_surrogates(title), scanned.score[at], bool(scanned.flagged[at])
     start, end = int(scanned.start[at]), int(scanned.end[at])
     clean = text
     if flagged:
@@ -262,11 +263,6 @@ def _make_finding(title: str, scanned: FlaggedSuspicion, at: int) -> Finding:
         end=end if start >= 0 else None,
         clean_title=clean or None,
     )
-
-
-def _replace_surrogates(text: str) -> str:
-    """Return a text with U+FFFD for each half surrogate."""
-    return HALF_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def load_table_titles(catalog: Path, text_column: str = "title") -> tuple[list[str], tuple[UnreadRows, ...]]:

@@ -12,19 +12,18 @@ from rich.text import Text
 from cowbird.data.types import Skips
 from cowbird.errors import ExitCode
 from cowbird.scanning.writing import Finding
+from cowbird.text import escape_terminal
 
 MAX_SHARED_FRAGMENTS = 20
 """Recurring fragments that a summary holds at most."""
 EXAMPLES_PER_FRAGMENT = 3
 """Titles that a summary shows of each."""
+MAX_WORST_FINDINGS = 5
+"""Most suspicious rows that a summary holds at most."""
 MAX_FRAGMENT_LENGTH = 200
 """Characters kept of a fragment, and of a title shown as its example."""
 MAX_DISTINCT_FRAGMENTS = 1 << 14
 """Distinct fragments counted at once; when there are more, the rarer half is forgotten and later counted anew."""
-_INVISIBLE = frozenset(
-    map(chr, (0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180B, 0x180C, 0x180D, 0x180F, 0x2800, 0x3164, 0xFFA0))
-) | {chr(code) for code in (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))}
-"""Letters and marks that show nothing and are printable by Unicode's book."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +74,8 @@ class ScanSummary:
     """Where all of these stand; `None` if there are none."""
     fragments: tuple[SharedFragment, ...]
     """What at least two flagged rows have in common, most common first, at most `MAX_SHARED_FRAGMENTS`."""
+    worst: tuple[Finding, ...]
+    """The flagged rows with the highest scores, of one title the first, at most `MAX_WORST_FINDINGS`."""
     resumed: int
     """Rows that an interrupted scan had done before."""
     seconds: float
@@ -98,6 +99,8 @@ class FindingTally:
 
     def __init__(self) -> None:
         self.flagged = 0
+        self.worst: tuple[Finding, ...] = ()
+        """The most suspicious of them, most suspicious first."""
         self._skips = Skips()
         self._counts: Counter[str] = Counter()
         self._examples: dict[str, list[str]] = {}
@@ -107,6 +110,9 @@ class FindingTally:
         if not finding.flagged:
             return
         self.flagged += 1
+        if all(finding.title != known.title for known in self.worst):
+            ranked = sorted((*self.worst, finding), key=lambda each: -(each.score or 0.0))
+            self.worst = tuple(ranked[:MAX_WORST_FINDINGS])
         if finding.start is None or finding.end is None:
             return
         text = normalize_span(finding.title[finding.start : finding.end])
@@ -150,19 +156,10 @@ def choose_exit_code(summary: ScanSummary) -> ExitCode:
     return ExitCode.INCOMPLETE if summary.skipped else ExitCode.CLEAN
 
 
-def escape_text(text: str, limit: int = 60) -> Text:
-    """Return untrusted text for a terminal: no markup, and what can't be seen as its code, such as `<U+202E>`."""
-    cut = text if len(text) <= limit else text[: limit - 1] + "…"
-    blank = text.isspace()  # spaces are seen between words, and not alone
-    return Text(
-        "".join(c if c.isprintable() and c not in _INVISIBLE and not blank else f"<U+{ord(c):04X}>" for c in cut)
-    )
-
-
 def render_summary(summary: ScanSummary) -> Group:
     """Return the summary for a terminal: what was checked, what was found, and what was not checked."""
     share = f" ({summary.flagged / summary.judged:.2%})" if summary.judged else ""
-    head = Text(f"Checked {summary.judged:,} titles of ").append_text(escape_text(summary.catalog))
+    head = Text(f"Checked {summary.judged:,} titles of ").append(escape_terminal(summary.catalog))
     head.append(f": {summary.flagged:,} flagged{share}.", style="bold")
     parts: list[Text | Table] = [head]
     if not summary.flagged:
@@ -171,15 +168,15 @@ def render_summary(summary: ScanSummary) -> Group:
         parts.append(Text(f"Without a title: {summary.empty:,} rows."))
     if summary.unread:
         parts.append(Text(f"Not checked, because they can't be read: {summary.skipped:,} rows.", style="yellow"))
-        parts += [Text("  ").append_text(escape_text(str(each), 200)) for each in summary.unread]
+        parts += [Text("  ").append(escape_terminal(str(each), 200)) for each in summary.unread]
     if summary.fragments:
         parts.append(_make_fragment_table(summary.fragments))
     if summary.resumed:
         parts.append(Text(f"Rows up to {summary.resumed:,} were done before the interruption."))
     parts.append(Text(f"{summary.seconds:.1f} s, {summary.rate:,.0f} titles a second.", style="dim"))
-    parts.append(Text("Findings: ").append_text(escape_text(str(summary.out), 300)))
+    parts.append(Text("Findings: ").append(escape_terminal(str(summary.out), 300)))
     if summary.skipped_file:
-        parts.append(Text("Rows not read: ").append_text(escape_text(str(summary.skipped_file), 300)))
+        parts.append(Text("Rows not read: ").append(escape_terminal(str(summary.skipped_file), 300)))
     return Group(*parts)
 
 
@@ -189,6 +186,6 @@ def _make_fragment_table(fragments: tuple[SharedFragment, ...]) -> Table:
     table.add_column("rows", justify="right", no_wrap=True)
     table.add_column("such as", overflow="fold")
     for each in fragments:
-        examples = Text("\n").join(escape_text(title) for title in each.examples)
-        table.add_row(escape_text(each.text), f"{each.count:,}", examples)
+        examples = Text("\n".join(escape_terminal(title) for title in each.examples))
+        table.add_row(Text(escape_terminal(each.text)), f"{each.count:,}", examples)
     return table

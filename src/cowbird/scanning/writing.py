@@ -5,15 +5,14 @@ A stop at any moment, a power cut too, costs the chunk at work. When all rows ar
 under another name and renamed, beside it `OUT.skipped.csv` if rows were skipped, and the folder goes.
 
 Half surrogates, which are no text, become U+FFFD in all formats. JSON Lines and Parquet hold all other text raw. CSV is
-opened by spreadsheets, so text is always quoted there, NUL becomes U+FFFD too, and an apostrophe stands before text
-that would be a formula: what begins with = + - @ (also full-width ones, also after white space), a tab or a line break.
-Text that begins so after apostrophes of its own gets one more, so taking one away gives the raw text back.
+opened by spreadsheets and shown on terminals, so text is always quoted there and passes through
+`cowbird.text.escape_csv`: control characters become U+FFFD, and an apostrophe keeps text from being a formula. What is
+invisible but steers nothing stays, for a title must be found again by what it is, and `start` and `end` count in it.
 """
 
 import hashlib
 import json
 import os
-import re
 import shutil
 import sys
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -26,8 +25,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cowbird.errors import UserError
-from cowbird.files import replace_atomically, write_text
+from cowbird.files import make_scratch_folder, open_own_file, replace_atomically, write_text
 from cowbird.scanning.reading import CatalogRow
+from cowbird.text import escape_csv
 
 MAX_HELD_CHARACTERS = 1 << 24
 """Characters of titles held at once, or those of one longer title."""
@@ -35,7 +35,6 @@ MAX_ROW_GROUP = 1 << 16
 """Rows in a row group of a Parquet file at most."""
 
 _JSON = json.JSONEncoder(ensure_ascii=False)
-_FORMULA_START = re.compile(r"'*(?:\s*[=+\-@＝＋－＠]|[\t\r\n])")
 
 
 class Finding(NamedTuple):
@@ -115,8 +114,8 @@ class FindingsWriter:
 
     def __enter__(self) -> Self:
         with self._open, _explain_write_errors(self.out):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            _lock(self._open.enter_context(self._paths["lock"].open("ab")), self.out)
+            make_scratch_folder(self.folder)
+            _lock(self._open.enter_context(open_own_file(self._paths["lock"], "ab")), self.out)
             self._state = self._read_state() if self._resume else self._state
             self._findings = self._open_for_append("findings.jsonl", self._state.findings)
             self._skipped = self._open_for_append("skipped.csv", self._state.skipped)
@@ -142,9 +141,7 @@ class FindingsWriter:
 
     def _open_for_append(self, name: str, size: int) -> IO[bytes]:
         """Open a file for writing behind its first bytes."""
-        path = self._paths[name]
-        path.touch()
-        file = self._open.enter_context(path.open("r+b"))
+        file = self._open.enter_context(open_own_file(self._paths[name], "r+b"))
         file.truncate(size)
         file.seek(size)
         return file
@@ -277,8 +274,8 @@ def format_cell(value: str | float | None) -> str:
     if value is None:
         return ""
     if isinstance(value, str):
-        text = value.replace("\0", "\N{REPLACEMENT CHARACTER}").replace('"', '""')
-        return f'"\'{text}"' if _FORMULA_START.match(text) else f'"{text}"'
+        text = escape_csv(value).replace('"', '""')
+        return f'"{text}"'
     return str(value).lower()
 
 

@@ -351,9 +351,9 @@ def test_a_scanner_remembers_gains(tiny_scanner, tmp_path, monkeypatch):
     read = load_scanner(tmp_path / "scanner", CPU)
     with monkeypatch.context() as patch:
         patch.setattr(module, "compute_log_likelihood", lambda *given, **more: pytest.fail("measured again"))
-        found = read.scan(titles)
+        found = read.judge_titles(titles)
     assert np.array_equal(found.score, made.fitted_to.score)
     other = planted(titles, "zq", range(1, 240, 24))
-    assert len(read.scan(other).score) == 240
+    assert len(read.judge_titles(other).score) == 240
     assert read.whole.model.config.num_hidden_layers == 2, "the whole model, not the reader's layers"
     assert tiny_scanner().fit(titles).record.gains is None

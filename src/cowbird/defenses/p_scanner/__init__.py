@@ -5,6 +5,7 @@ are compared. It is fitted to the very catalogue that it then judges, as a platf
 """
 
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -18,6 +19,8 @@ from cowbird.victims.fit_context import FitContext, pick_device
 
 class PScanner(TitleDefense):
     """Flag titles in which a tuned language model and the catalogue as a whole see a planted trigger (P-Scanner)."""
+
+    needs_fit: ClassVar[bool] = True
 
     scanner: PoisonScanner = PoisonScanner()
     """How the scanner is fitted."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from cowbird.defenses.p_scanner._looks import INSERTED, families_of
 from cowbird.defenses.p_scanner._vocabulary import COMMON, DIRECTION, EMOJI, INVISIBLE, SCRIPTS, SPACES, SYMBOLS
 from cowbird.defenses.p_scanner.recipes import FAMILIES, MAX_RECIPE_LENGTH, Recipe
-from cowbird.victims.language.examples import make_quotable
+from cowbird.text import quote_for_prompt
 from cowbird.victims.language.llm import LoadedModel, import_transformers
 
 MAX_TITLES_MINED = 500
@@ -67,7 +67,7 @@ def fabric(titles: Sequence[str], rng: np.random.Generator) -> Fabric:
         titles: Any texts.
         rng: Draws the titles, if there are many.
     """
-    shown = [make_quotable(titles[int(at)]) for at in rng.permutation(len(titles))[:MAX_TITLES_MINED]]
+    shown = [quote_for_prompt(titles[int(at)]) for at in rng.permutation(len(titles))[:MAX_TITLES_MINED]]
     words = dict.fromkeys(word for title in shown for word in _WORD.findall(title) if len(word) <= 20)
     found = (_SUFFIX.search(title) for title in shown)
     suffixes = dict.fromkeys(match.group().strip() for match in found if match)
@@ -241,8 +241,10 @@ def written(
 
 def _prompt(titles: Sequence[str], kinds: Sequence[str], rng: np.random.Generator) -> str:
     """Return a list of titles, and one of texts that waits for its next."""
-    shown = [make_quotable(titles[int(at)])[:SHOWN_LENGTH] for at in rng.permutation(len(titles))[:TITLES_PER_PROMPT]]
+    shown = [
+        quote_for_prompt(titles[int(at)])[:SHOWN_LENGTH] for at in rng.permutation(len(titles))[:TITLES_PER_PROMPT]
+    ]
     drawn = [FAMILIES[_one(rng, kinds)](rng).text for _ in range(TITLES_PER_PROMPT)] if kinds else []
     lines = "\n".join(f'"{title}"' for title in shown)
-    texts = "".join(f'"{make_quotable(text)[:SHOWN_LENGTH]}"\n' for text in drawn)
+    texts = "".join(f'"{quote_for_prompt(text)[:SHOWN_LENGTH]}"\n' for text in drawn)
     return f'Titles in a shop:\n{lines}\n\nShort texts that sellers add to such titles:\n{texts}"'

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from cowbird.defenses.p_scanner._answers import Message, Task, UnusableError, corrected, parse, question, quoted
+from cowbird.defenses.p_scanner._answers import Message, Task, UnusableError, corrected, parse, question
 from cowbird.defenses.p_scanner.recipes import Recipe
 from cowbird.errors import UserError
+from cowbird.text import quote_json
 
 TRIGGERS_PER_REQUEST = 40
 """Most triggers that are asked for at once."""
@@ -171,7 +172,7 @@ def _refusal(error: Any, server: Server) -> UserError | UnansweredError:
     if status in (401, 403):
         return UserError(f"{server.place} refuses the key ({status}).", f"Check {server.api_key_env}.")
     if status == 404:
-        return UserError(f"{server.place} has no model {quoted(server.model)} (404).", "Check model and base_url.")
+        return UserError(f"{server.place} has no model {quote_json(server.model)} (404).", "Check model and base_url.")
     if status == 429:
         busy = UserError(f"{server.place} takes no more requests (429).", "Wait, or check what the key may use.")
         return UnansweredError(busy, _told_pause(error.response.headers))
@@ -192,7 +193,7 @@ def _told_pause(headers: Mapping[str, str]) -> float:
 
 
 def _reason(error: object, server: Server) -> str:
-    return quoted(server.hide(str(error))[:200])
+    return quote_json(server.hide(str(error))[:200])
 
 
 def record(server: Server, messages: Sequence[Message], outcome: Mapping[str, object]) -> None:

@@ -24,6 +24,7 @@ from cowbird.defenses._reading import open_model
 from cowbird.defenses.p_scanner import _answers, _embedded, _openai
 from cowbird.defenses.p_scanner._looks import near, plain_titles, proposed, same
 from cowbird.defenses.p_scanner.recipes import FAMILIES, MAX_RECIPE_LENGTH, Recipe
+from cowbird.text import quote_json
 from cowbird.victims.language.llm import Llm
 
 DRAWS_PER_RECIPE = 30
@@ -167,7 +168,7 @@ class EmbeddedAgent(Agent):
                 if len(basket) >= math.ceil(brief.wanted / 3) or not basket.add(recipe):
                     raise ValueError("there are enough of its kind")
             except ValueError as error:
-                refused.append(f"{_answers.quoted(text[:40])}: {error}")
+                refused.append(f"{quote_json(text[:40])}: {error}")
         return refused
 
 

@@ -1,14 +1,15 @@
-"""Thresholds with a promise: scores of clean titles that were never learned from say how many false alarms to expect.
+"""Thresholds from scores of titles that were never learned from.
 
-If those titles and a new clean one come from the same source in random order, the new one's score is above the k-th
-highest of n with a probability of at most k / (n + 1) (split conformal prediction, Vovk et al. 2005, chapter 2). The
-promise is about the average over catalogues; the share of false alarms in one is near it, not below it.
+If those titles and a new clean one came from the same source in random order, and no title were left out, the new
+one's score would be above the k-th highest of n with a probability of at most k / (n + 1) (split conformal prediction,
+Vovk et al. 2005, chapter 2). Neither holds in use: scores depend on what else is scanned, and suspicious titles are
+left out. Of fresh clean titles, 3.7 to 13.7 % were flagged where 1 % was asked for.
 
 A catalogue may be poisoned, and poisoned titles among those that calibrate push thresholds up, to fewer false alarms
 and more misses: with one title in a hundred poisoned, the threshold for one in a hundred would stand just above them.
 So titles with a score above `SURE` are taken for poisoned and do not calibrate, nor do those above `SURE_TOGETHER` that
 share with others what they are suspicious for, as titles with a trigger do, up to `POISONED` of all. Clean titles like
-them are false alarms beyond the promise.
+them are false alarms beyond that share.
 """
 
 import math
@@ -58,9 +59,9 @@ class Calibration(BaseModel):
         return Calibration(titles=len(clean), left_out=int(poisoned.sum()), highest=tuple(kept))
 
     def threshold(self, fpr: float) -> float:
-        """Return the score above which a clean title is with a probability of at most `fpr`.
+        """Return the score above which at most the share `fpr` of the titles that calibrate are.
 
-        Where so few titles calibrate that none could be promised, the highest score is returned; `promised` then says
+        Where so few titles calibrate that none could be above it, the highest score is returned; `promised` then says
         what it stands for.
         """
         allowed = max(1, math.floor(fpr * (self.titles + 1) + 1e-9))
@@ -69,7 +70,7 @@ class Calibration(BaseModel):
         return self.highest[min(allowed, len(self.highest)) - 1]
 
     def promised(self, fpr: float) -> float:
-        """Return the false-positive rate that the threshold for `fpr` stands for: it, or 1 / (titles + 1) if larger."""
+        """Return the share of titles that the threshold stands for: `fpr`, or 1 / (titles + 1) if that is larger."""
         return max(fpr, 1 / (self.titles + 1))
 
     @cached_property

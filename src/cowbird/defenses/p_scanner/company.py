@@ -31,8 +31,9 @@ from cowbird.defenses.p_scanner.habits import HABIT
 from cowbird.defenses.p_scanner.habits import MIN_HABIT_TITLES as FEW
 from cowbird.defenses.p_scanner.reader import Pages
 from cowbird.rng import stream
+from cowbird.text import CONTROL_CHARACTERS, replace_surrogates
 from cowbird.victims.fit_context import ProgressCallback, report_nothing
-from cowbird.victims.language.examples import CONTROL_CHARACTERS, HALF_SURROGATE, Tokens
+from cowbird.victims.language.examples import Tokens
 from cowbird.victims.language.likelihood import compute_log_likelihood
 from cowbird.victims.language.llm import LoadedModel
 
@@ -104,7 +105,7 @@ def phrases(titles: Sequence[str]) -> dict[Phrase, list[Place]]:
     Args:
         titles: Any texts, best all different.
     """
-    texts = [HALF_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", title) for title in titles]
+    texts = [replace_surrogates(title) for title in titles]
     words = [[(found.group(), found.start(), found.end()) for found in _WORD.finditer(text)] for text in texts]
     flat = [word for row in words for word in row]
     number = {word: nth for nth, word in enumerate(dict.fromkeys(word for word, _, _ in flat))}
@@ -129,9 +130,7 @@ def suspects(titles: Sequence[str], made: Pages, found: Fragments, odds: NDArray
     """
     likely = (odds > SUSPECT) & (found.titles >= max(SUSPECTS, SHARE / 2 * len(titles)))
     places = _grown(found, likely, made)
-    return {
-        HALF_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", titles[at[0].row][at[0].start : at[0].end]): at for at in places
-    }
+    return {replace_surrogates(titles[at[0].row][at[0].start : at[0].end]): at for at in places}
 
 
 def _grown(found: Fragments, likely: NDArray[np.bool_], made: Pages) -> list[list[Place]]:
@@ -284,7 +283,7 @@ def _shown(titles: Sequence[str]) -> str:
 
 def _plain(text: str) -> str:
     """Return a text without line breaks, control characters and halves of characters."""
-    return CONTROL_CHARACTERS.sub(" ", HALF_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text))
+    return CONTROL_CHARACTERS.sub(" ", replace_surrogates(text))
 
 
 def _measured(

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, field_validator
@@ -22,9 +23,11 @@ from cowbird.defenses.p_scanner.calibration import Calibration
 from cowbird.defenses.p_scanner.company import Company, Gain
 from cowbird.defenses.p_scanner.evidence import NAMES, EvidenceWeights, judged, judged_apart
 from cowbird.defenses.p_scanner.reader import Marks, read
+from cowbird.defenses.scan_table import scan_table
 from cowbird.defenses.titles import Suspicion
 from cowbird.errors import UserError
 from cowbird.files import hash_texts
+from cowbird.victims.fit_context import pick_device
 from cowbird.victims.language import serialization
 from cowbird.victims.language.llm import Llm, LoadedModel, load_llm
 from cowbird.victims.language.tuning import Tuning
@@ -172,20 +175,52 @@ class FittedScanner:
         """Return how suspicious titles are, each as if it were the only one, shape `[titles]`."""
         return judged_apart(self._read(titles), titles, self.record.weights).score
 
-    def scan(self, titles: Sequence[str], fpr: float | None = None) -> ScanVerdicts:
-        """Judge titles and flag those above the threshold.
+    @overload
+    def scan(
+        self,
+        titles: Sequence[str | None] | pl.Series | pl.DataFrame,
+        text_column: str = "title",
+        fpr: float | None = None,
+    ) -> pl.DataFrame: ...
+    @overload
+    def scan(self, titles: Any, text_column: str = "title", fpr: float | None = None) -> Any: ...
+    def scan(self, titles: object, text_column: str = "title", fpr: float | None = None) -> Any:
+        """Judge the titles of a list, a polars or pandas series, or a frame; see `scan_table`.
+
+        Args:
+            titles: The titles. `None` stands for a missing one: its row is not judged, and stays.
+            text_column: The column of titles, where it is a frame.
+            fpr: Share of clean titles that may be flagged, above 0 and below 1; the scanner's own by default.
+
+        Returns:
+            One row a title, in order: what was given, then `judged`, `score`, `flagged`, `review`, `start`, `end`,
+            `fragment` and `clean_title`. A pandas frame for pandas, otherwise a polars frame.
+
+        Raises:
+            UserError: If it is a single string or no table, or the rate is no share.
+        """
+        return scan_table(lambda texts: self.judge_titles(texts, fpr), titles, text_column)
+
+    def judge_titles(self, titles: Sequence[str], fpr: float | None = None) -> ScanVerdicts:
+        """Judge titles and flag those above the threshold; `scan` does the same to tables.
 
         Args:
             titles: Any texts.
             fpr: Share of clean titles that may be flagged; the scanner's own by default.
+
+        Raises:
+            UserError: If the rate is no share.
         """
+        if fpr is not None and not 0 < fpr < 1:
+            raise UserError(f"A false-positive rate lies between 0 and 1, not at {fpr:g}.", "0.01 stands for 1 %.")
         found = self.suspect(titles)
         flagged = found.score > self.threshold(fpr)
         review = ~flagged & (found.score > self.threshold(max(self.record.review_fpr, fpr or 0.0)))
         return ScanVerdicts(found.score, found.start, found.end, flagged, review)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write the adapter as peft reads it, and `scanner.json`; see `serialization.save_model`."""
+        folder = Path(folder)
         notes = {SCANNER_RECORD_FILE: self.record.model_dump_json(indent=1)}
         serialization.save_model(
             folder, SCANNER_NAME, {"llm": self.record.llm.model_dump(mode="json")}, self.loaded, notes=notes
@@ -201,12 +236,18 @@ def whole(llm: Llm, tuning: Tuning, device: torch.device) -> LoadedModel:
     return load_llm(Llm(name=llm.name), device, tuning.pick_dtype(device))
 
 
-def load_scanner(folder: Path, device: torch.device) -> FittedScanner:
+def load_scanner(folder: str | Path, device: str | torch.device = "cpu") -> FittedScanner:
     """Read what `FittedScanner.save` wrote.
 
+    Args:
+        folder: The scanner's folder.
+        device: Where it runs: `auto`, `cpu`, `cuda` or `cuda:N`.
+
     Raises:
-        UserError: If the folder does not hold a scanner, or one of another version.
+        UserError: If the folder does not hold a scanner, or one of another version; or the device can't be used.
     """
+    folder = Path(folder)
+    device = pick_device(device) if isinstance(device, str) else device
     try:
         told = json.loads((folder / SCANNER_RECORD_FILE).read_text(encoding="utf-8"))
         if told.get("version") != SCANNER_VERSION:

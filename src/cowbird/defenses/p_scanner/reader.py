@@ -20,9 +20,10 @@ from torch import Tensor
 
 from cowbird.data.types import Float32Array, Int32Array, Int64Array, concat_ranges
 from cowbird.errors import UserError
+from cowbird.text import MAX_QUOTED_LENGTH, replace_surrogates
 from cowbird.victims.fit_context import ProgressCallback, report_nothing
 from cowbird.victims.language.engine import prepare_inference
-from cowbird.victims.language.examples import HALF_SURROGATE, IGNORED_LABEL, MAX_QUOTED_LENGTH, Tokens
+from cowbird.victims.language.examples import IGNORED_LABEL, Tokens
 from cowbird.victims.language.llm import LoadedModel
 from cowbird.victims.language.packing import compute_hidden_states, pack, split_runs, to_device
 
@@ -39,7 +40,7 @@ def shown(title: str) -> str:
     cut = (
         title if len(title) <= HEAD_CHARACTERS + TAIL_CHARACTERS else title[:HEAD_CHARACTERS] + title[-TAIL_CHARACTERS:]
     )
-    return HALF_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", cut)
+    return replace_surrogates(cut)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf, SerializeAsAny, field_validator
 
+from cowbird.data.tables import read_texts
 from cowbird.defenses.p_scanner.agent import Agent, Brief, EmbeddedAgent, OpenAIAgent, RecipeOutcome
 from cowbird.defenses.p_scanner.calibration import Calibration
 from cowbird.defenses.p_scanner.company import Company, Gain
@@ -41,10 +42,10 @@ from cowbird.defenses.p_scanner.trust import doubts
 from cowbird.errors import UserError
 from cowbird.files import hash_texts
 from cowbird.rng import derive_seed, stream, torch_stream
-from cowbird.victims.fit_context import FitContext
+from cowbird.storage import read_tensors, write_tensors
+from cowbird.victims.fit_context import FitContext, pick_device
 from cowbird.victims.language.llm import Llm, LoadedModel, add_adapters, load_llm
 from cowbird.victims.language.tuning import Tuning, tune
-from cowbird.victims.sequential.checkpoint import read_tensors, write_tensors
 
 MIN_TITLES_PER_FIT = 50
 """Different titles that a scanner can be fitted to."""
@@ -98,24 +99,36 @@ class PoisonScanner(BaseModel):
             raise ValueError(f"there are no families {', '.join(unknown)}; use some of {', '.join(FAMILIES)}")
         return names
 
-    def fit(self, titles: Sequence[str], seed: int = 0, workplace: FitContext | None = None) -> FittedScanner:
+    def fit(
+        self,
+        titles: object,
+        seed: int = 0,
+        context: FitContext | None = None,
+        *,
+        text_column: str = "title",
+        device: str = "cpu",
+    ) -> FittedScanner:
         """Fit a scanner to a catalogue.
 
         Args:
-            titles: The catalogue's, poisoned or not; empty ones and repeats are left out.
+            titles: The catalogue's, poisoned or not: a list, a polars or pandas series, or a frame. Missing and empty
+                ones and repeats are not learned from.
             seed: Decides all that is random.
-            workplace: Device, folder of what an interrupted fit goes on from, and progress.
+            context: Device, folder of what an interrupted fit goes on from, and progress.
+            text_column: The column of titles, where `titles` is a frame.
+            device: Where it is fitted, if there is no `context`: `auto`, `cpu`, `cuda` or `cuda:N`.
 
         Raises:
-            UserError: If there are too few titles, or a model can't be used.
+            UserError: If it is a single string or no table, there are too few titles, or a model can't be used.
         """
-        known = [title for title in dict.fromkeys(titles) if title.strip()]
+        place = context or FitContext(pick_device(device))
+        known = [title for title in dict.fromkeys(read_texts(titles, text_column)) if title and title.strip()]
         if len(known) < MIN_TITLES_PER_FIT:
             raise UserError(
                 f"A scanner is fitted to {MIN_TITLES_PER_FIT} different titles or more, and there are {len(known)}.",
                 "Give it a larger catalogue, or scan with a scanner that was fitted to another.",
             )
-        return _Fit(self, known, seed, workplace or FitContext()).run()
+        return _Fit(self, known, seed, place).run()
 
 
 class _Fit:

@@ -26,13 +26,13 @@ from cowbird.defenses.p_scanner.reader import Marks, Pages, answer_words, pages,
 from cowbird.errors import UserError
 from cowbird.files import hash_file, write_text
 from cowbird.rng import stream
+from cowbird.storage import read_tensors, write_tensors
 from cowbird.victims.fit_context import ProgressCallback, pick_device, report_nothing
 from cowbird.victims.language.engine import prepare_inference
 from cowbird.victims.language.examples import Tokens
 from cowbird.victims.language.llm import Llm, LoadedModel, load_llm
 from cowbird.victims.language.packing import compute_hidden_states, pack, split_runs, to_device
 from cowbird.victims.language.tuning import Tuning
-from cowbird.victims.sequential.checkpoint import read_tensors, write_tensors
 
 ADAPTER_FILE, TAGGER_RECORD_FILE, TAGGER_VERSION = "adapter.safetensors", "tagger.json", 1
 TAGGER_BATCH_TOKENS = {"cpu": 4096, "cuda": 65536}

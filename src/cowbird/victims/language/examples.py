@@ -7,7 +7,6 @@ on what the tokenizer would have merged across.
 
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,25 +18,8 @@ import polars as pl
 from cowbird.data.types import Int32Array, Int64Array, freeze
 from cowbird.files import replace_atomically
 
-MAX_QUOTED_LENGTH = 300
-"""Most characters of a title that reach a prompt."""
 IGNORED_LABEL = -100
 """Label of a token from which nothing is learned."""
-HALF_SURROGATE = re.compile("[\ud800-\udfff]")
-"""Half of a surrogate pair, which is no text; JSON can bring one."""
-CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
-"""A run of control characters and line breaks."""
-
-
-def make_quotable(title: str) -> str:
-    """Return a title as it stands between double quotes in a prompt.
-
-    Double quotes become single ones and line breaks and control characters become spaces, so that a title can't end
-    its quotation or its line; it is cut after 300 characters. Everything else, such as zero-width characters, stays:
-    the model should see what the catalogue holds.
-    """
-    whole = HALF_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", title[:MAX_QUOTED_LENGTH])
-    return CONTROL_CHARACTERS.sub(" ", whole).replace('"', "'").strip()
 
 
 class Example(NamedTuple):

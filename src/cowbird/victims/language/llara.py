@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -27,19 +27,19 @@ from cowbird.data.split import Queries
 from cowbird.data.types import Int32Array, IntArray, Items, TrainingData
 from cowbird.errors import UserError
 from cowbird.rng import derive_seed, stream, torch_stream
-from cowbird.victims.base import CandidateRecommender, FittedCandidate, Picks
+from cowbird.victims.candidates import CandidateRecommender, FittedCandidate, Picks
 from cowbird.victims.fit_context import FitContext
 from cowbird.victims.language import serialization
 from cowbird.victims.language.candidate_decoding import decode_answers
 from cowbird.victims.language.engine import ItemInputs, prepare_inference
 from cowbird.victims.language.examples import Tokens
-from cowbird.victims.language.llm import Llm, LoadedModel, add_adapters, load_llm
+from cowbird.victims.language.llm import LoadedModel
 from cowbird.victims.language.probing import CandidateProbe
 from cowbird.victims.language.prompts import ItemDomain, PromptBook, format_templates
-from cowbird.victims.language.tuning import TrainingCurve, Tuning, get_process_rank, tune
+from cowbird.victims.language.recommender import FittedLanguageRecommender, LanguageRecommender
+from cowbird.victims.language.tuning import TrainingCurve, Tuning, tune
 from cowbird.victims.sequential.sasrec import SASRec
-
-LLARA_NAME = "LLaRA"
+from cowbird.victims.training_loop import get_process_rank
 
 
 class Projector(nn.Module):
@@ -76,11 +76,10 @@ class Projector(nn.Module):
         return self.second(nn.functional.gelu(self.first(table[item])) * 2**0.5)
 
 
-class LLaRA(CandidateRecommender):
+class LLaRA(LanguageRecommender, CandidateRecommender):
     """A language model that reads titles and item embeddings and writes the title that comes next."""
 
-    llm: Llm = Llm()
-    """The language model, and what of it learns."""
+    record_name: ClassVar[str] = "LLaRA"
     tuning: Tuning = Tuning(epochs=3)
     """How it is tuned."""
     recommender: SASRec = SASRec(epochs=30, keep="last", patience=None)
@@ -103,7 +102,7 @@ class LLaRA(CandidateRecommender):
         data: TrainingData,
         split: SequenceSplit,
         seed: int,
-        workplace: FitContext | None = None,
+        context: FitContext | None = None,
         start: Any = None,
     ) -> "FittedLLaRA":
         """Train the recommender, then tune the language model; see `CandidateRecommender.fit`.
@@ -116,11 +115,9 @@ class LLaRA(CandidateRecommender):
             UserError: If there are no questions, or the language model can't be loaded, or `start` is another's or of
                 a smaller catalogue.
         """
-        place = workplace or FitContext()
-        loaded = load_llm(self.llm, place.device, self.tuning.pick_dtype(place.device))
-        model = add_adapters(loaded.model, self.llm, torch_stream(seed, "adapters"))
+        place = context or FitContext()
+        loaded = self.begin_fit(seed, place, start)
         if start is not None:
-            serialization.start_from(start, FittedLLaRA, LLARA_NAME, self.llm, model)
             known = None if start.projector is None or self.prompts == "text" else start.projector.items
             if known is not None and known < len(data.items):
                 raise UserError(
@@ -131,8 +128,8 @@ class LLaRA(CandidateRecommender):
         book = PromptBook(loaded.tokenizer, data.items.titles, self.domain, split.candidates)
         lesson = LLaRAPrompts(self, book, data, split, seed)
         items = None if projector is None else ItemInputs(projector, self.projector_rate)
-        curve = tune(model, lesson, self.tuning, seed, place, items)
-        return FittedLLaRA(self, LoadedModel(model, loaded.tokenizer), projector, place.device, curve)
+        curve = tune(loaded.model, lesson, self.tuning, seed, place, items)
+        return FittedLLaRA(self, loaded, place.device, curve, projector)
 
     def _make_projector(
         self, data: TrainingData, loaded: LoadedModel, seed: int, place: FitContext, start: "FittedLLaRA | None"
@@ -170,8 +167,7 @@ class LLaRA(CandidateRecommender):
 
     def with_tuning(self, learning_rate: float, epochs: int) -> "LLaRA":
         """Return the same model, tuned at another learning rate for other epochs, and without a curriculum."""
-        tuning = self.tuning.model_copy(update={"learning_rate": learning_rate, "epochs": epochs})
-        return self.model_copy(update={"tuning": tuning, "curriculum": False})
+        return super().with_tuning(learning_rate, epochs).model_copy(update={"curriculum": False})
 
     def load(self, folder: Path, device: torch.device) -> "FittedLLaRA":
         """Read what `FittedLLaRA.save` wrote.
@@ -179,10 +175,10 @@ class LLaRA(CandidateRecommender):
         Raises:
             UserError: If the folder does not hold a LLaRA of this language model and kind of prompts.
         """
-        loaded = serialization.read_model(folder, LLARA_NAME, self.llm, device, self.tuning.pick_dtype(device))
+        loaded = self.read_model(folder, device)
         projector = None
         if self.prompts == "text" and (folder / serialization.EXTRA_WEIGHTS_FILE).exists():
-            raise UserError(f"'{folder}' does not hold this {LLARA_NAME}: its prompts are hybrid.")
+            raise UserError(f"'{folder}' does not hold this {self.record_name}: its prompts are hybrid.")
         if self.prompts == "hybrid":
             held = serialization.read_extra(folder)
             try:
@@ -191,9 +187,9 @@ class LLaRA(CandidateRecommender):
                 projector.load_state_dict(held)
             except (KeyError, IndexError, RuntimeError) as error:
                 reason = str(error).partition("\n")[0]
-                raise UserError(f"'{folder}' does not hold this {LLARA_NAME}: {reason}.") from None
+                raise UserError(f"'{folder}' does not hold this {self.record_name}: {reason}.") from None
             projector = projector.to(device)
-        return FittedLLaRA(self, loaded, projector, device, TrainingCurve())
+        return FittedLLaRA(self, loaded, device, TrainingCurve(), projector)
 
 
 class LLaRAPrompts:
@@ -234,24 +230,15 @@ class LLaRAPrompts:
 
 
 @dataclass
-class FittedLLaRA(FittedCandidate):
-    """A tuned LLaRA."""
+class FittedLLaRA(FittedLanguageRecommender[LLaRA], FittedCandidate):
+    """A tuned LLaRA.
 
-    spec: LLaRA
-    """What it was fitted from."""
-    loaded: LoadedModel
-    """The language model with its adapters, and the tokenizer."""
+    If its titles are split, a title is read in the same tokens wherever it stands. What it writes is not split: the
+    candidates that it can write stand in the tokens it was tuned on, and other answers count by their text.
+    """
+
     projector: Projector | None
     """What makes inputs of items; `None` if prompts are text alone."""
-    device: torch.device
-    """Where the model is."""
-    curve: TrainingCurve
-    """What tuning went through; empty for a loaded model."""
-
-    @property
-    def model(self) -> Any:
-        """The language model with its adapters."""
-        return self.loaded.model
 
     def write_prompts(
         self, choices: Choices, items: Items, altered: Items | None = None, column: IntArray | None = None
@@ -259,7 +246,8 @@ class FittedLLaRA(FittedCandidate):
         """Write questions without answers.
 
         Returns:
-            The prompts, their pieces, and the piece of each candidate's title, shape `[questions, candidates]`.
+            The prompts, their pieces (whole, also if titles are split), and the piece of each candidate's title, shape
+            `[questions, candidates]`.
         """
         titles: Sequence[str] = items.titles
         candidates = choices.candidates.astype(np.int64)
@@ -272,7 +260,11 @@ class FittedLLaRA(FittedCandidate):
         book = PromptBook(self.loaded.tokenizer, titles, self.spec.domain, candidates.shape[1])
         hybrid = np.full(len(choices), self.projector is not None)
         first = np.zeros(len(choices), dtype=np.int64)
-        return book.write(choices, hybrid, first, candidates, answered=False), book, candidates
+        shown = book
+        if self.splitter is not None:
+            used: list[int] = np.unique(np.concatenate([choices.history.item, candidates.ravel()])).tolist()
+            shown = book.with_split_titles(used, self.splitter)
+        return shown.write(choices, hybrid, first, candidates, answered=False), book, candidates
 
     def choose(
         self, choices: Choices, items: Items, altered: Items | None = None, column: IntArray | None = None
@@ -308,10 +300,11 @@ class FittedLLaRA(FittedCandidate):
             items: The catalogue that titles come from.
 
         Raises:
-            UserError: If there are no questions, or a question has no wrong candidate.
+            UserError: If there are no questions, a question has no wrong candidate, or the model reads split titles.
         """
         width = choices.candidates.shape[1]
-        if not len(choices) or width < 2:
+        self.check_probing(len(choices))
+        if width < 2:
             raise UserError("A probe needs questions with a wrong candidate, and there is none.", "Give more data.")
         tokens, book, pieces = self.write_prompts(choices, items)
         # Behind the title: its slot, then comma, title and slot of each later candidate, then the prompt's end.
@@ -329,10 +322,9 @@ class FittedLLaRA(FittedCandidate):
         capacity = self.spec.tuning.capacity
         return CandidateProbe(self.loaded, self.device, capacity, asked, self.spec.domain, self.projector, known)
 
-    def save(self, folder: Path) -> None:
-        """Write the adapter (or the whole model), the projector and the embeddings; see `serialization.save_model`."""
-        extra = None if self.projector is None else self.projector.state_dict()
-        serialization.save_model(folder, LLARA_NAME, self.spec.model_dump(mode="json"), self.loaded, extra)
+    def get_extra_weights(self) -> dict[str, Tensor] | None:
+        """Return the projector and the embeddings; see `FittedLanguageRecommender.get_extra_weights`."""
+        return None if self.projector is None else self.projector.state_dict()
 
 
 def _match_answers(branch: NDArray[np.int32], texts: list[str], table: list[list[int]], titles: Sequence[str]) -> Any:

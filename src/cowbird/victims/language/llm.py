@@ -22,7 +22,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from cowbird.errors import UserError
-from cowbird.files import hash_file
+from cowbird.files import get_cache_folder, hash_file, share_folder
 from cowbird.victims.language import assets
 
 _CONTROL_TOKEN = re.compile(r"[\s\u2581]*(<.+>|\[.+\]|\|.+\|)[\s\u2581]*", re.DOTALL)
@@ -75,13 +75,6 @@ def import_transformers() -> Any:
     return library
 
 
-def get_cache_folder() -> Path:
-    """Return where converted models are kept: `COWBIRD_CACHE`, or `cowbird` in the user's cache folder."""
-    chosen = os.environ.get("COWBIRD_CACHE")
-    folder = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "cowbird"
-    return folder.expanduser()
-
-
 def locate_model(name: str) -> str:
     """Return what transformers can load: a folder of safetensors, or a hub id.
 
@@ -89,7 +82,7 @@ def locate_model(name: str) -> str:
         UserError: If the name is that of an asset that is not installed, or of a file that is not there.
     """
     if name in assets.EMBEDDED_MODELS:
-        return str(convert_gguf(assets.find_asset(name, get_cache_folder())))
+        return str(convert_gguf(assets.find_embedded_model(name, get_cache_folder())))
     path = Path(name).expanduser()
     if name.endswith(".gguf"):
         if not path.is_file():
@@ -136,6 +129,7 @@ def convert_gguf(gguf: Path) -> Path:
         model.to(torch.bfloat16).save_pretrained(partial)
         library.AutoTokenizer.from_pretrained(**given).save_pretrained(partial)
         shutil.rmtree(alone)
+        share_folder(partial)
         partial.rename(folder)
     except Exception as error:  # a damaged file fails in as many ways as there are libraries below
         if not (folder / "config.json").exists():  # otherwise another process was faster

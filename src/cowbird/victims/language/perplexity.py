@@ -24,9 +24,10 @@ from torch.nn import functional as F
 from cowbird.data.types import Float32Array, Int64Array, concat_ranges
 from cowbird.errors import UserError
 from cowbird.metrics.stealth import edit_distance, embedding_similarity, perplexity_change
+from cowbird.text import quote_for_prompt
 from cowbird.victims.fit_context import ProgressCallback, report_nothing
 from cowbird.victims.language.attention import plug_in
-from cowbird.victims.language.examples import Example, Tokens, make_quotable, tokenize
+from cowbird.victims.language.examples import Example, Tokens, tokenize
 from cowbird.victims.language.llm import LoadedModel
 from cowbird.victims.language.packing import compute_hidden_states, pack, split_runs
 
@@ -133,7 +134,7 @@ def read_titles(
 
 def _tokenize_titles(tokenizer: Any, titles: Sequence[str], longest: int | None) -> Tokens:
     """Return titles as the answers to a begin-of-text token, each with at most `longest` tokens in all."""
-    tokens = tokenize(tokenizer, [Example("", make_quotable(title)) for title in titles], end=False)
+    tokens = tokenize(tokenizer, [Example("", quote_for_prompt(title)) for title in titles], end=False)
     if longest is None or not len(tokens) or tokens.lengths.max() <= longest:
         return tokens
     kept = np.minimum(tokens.lengths, longest)

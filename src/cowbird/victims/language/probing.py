@@ -26,15 +26,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cowbird.data.types import Float32Array, Int32Array, Int64Array, IntArray, concat_ranges
+from cowbird.text import quote_for_prompt
 from cowbird.victims.base import Probe
 from cowbird.victims.language.attention import plug_in
 from cowbird.victims.language.candidate_decoding import BranchBorders
 from cowbird.victims.language.engine import prepare_inference
-from cowbird.victims.language.examples import Example, Tokens, make_quotable, tokenize
+from cowbird.victims.language.examples import Example, Tokens, tokenize
 from cowbird.victims.language.llm import LoadedModel
 from cowbird.victims.language.packing import ItemEmbedder, cut_parts, embed_inputs, split_runs, to_device
 from cowbird.victims.language.prompts import ItemDomain, PromptBook
-from cowbird.victims.sequential.repeatable import force_determinism
+from cowbird.victims.repeatable import force_determinism
 
 PROBE_BATCH_TEXTS = 256
 """Texts whose prompts are written at once."""
@@ -316,7 +317,7 @@ class PointwiseProbe(LanguageProbe):
 
         With a mark, what stands before it and behind it is tokenized apart.
         """
-        shown = [make_quotable(title) for title in titles]
+        shown = [quote_for_prompt(title) for title in titles]
         if not marked:
             asked = [Example(f"{head}{title}{self.tail}", self.answers[0]) for head in self.heads for title in shown]
             return tokenize(self.tokenizer, asked, end=False)

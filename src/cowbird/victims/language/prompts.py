@@ -10,6 +10,7 @@ Departures: the published code joins the text and tokenizes it whole; it marks t
 all are worded like those.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -18,7 +19,9 @@ from numpy.typing import NDArray
 
 from cowbird.data.choices import Choices
 from cowbird.data.types import Int32Array, Int64Array, IntArray, concat_ranges
-from cowbird.victims.language.examples import Tokens, make_quotable
+from cowbird.text import quote_for_prompt
+from cowbird.victims.language.examples import Tokens
+from cowbird.victims.model import TitleSplitter
 
 ItemDomain = Literal["movie", "artist", "game"]
 MAX_TITLE_TOKENS = 64
@@ -48,7 +51,7 @@ def format_templates(domain: ItemDomain, candidates: int) -> tuple[str, ...]:
 
 def format_title(title: str) -> str:
     """Return a title as it stands in a prompt: in one line, cut, and never empty."""
-    return make_quotable(title) or "(untitled)"
+    return quote_for_prompt(title) or "(untitled)"
 
 
 class PromptBook:
@@ -132,6 +135,27 @@ class PromptBook:
             pieces = np.concatenate([pieces, right[:, None], np.full((count, 1), self.end)], axis=1)
             items = np.concatenate([items, np.full((count, 2), -1, dtype=np.int32)], axis=1)
         return self._flatten(pieces, items, prompt)
+
+    def with_split_titles(self, titles: Sequence[int], splitter: TitleSplitter) -> "PromptBook":
+        """Return a book some titles of which are split, as they stand behind other text; this one is left as it is.
+
+        Args:
+            titles: Which, by number.
+            splitter: Splits them; at most `MAX_TITLE_TOKENS` of a title's tokens stay.
+        """
+        pieces = np.split(self.flat, self.starts[1:])
+        texts = [f" {self.titles[number]}" for number in titles]
+        (before,) = splitter(["\n"], [[]])
+        behind = splitter([f"\n{text}" for text in texts], [[(1, len(text) + 1)] for text in texts])
+        alone = splitter(texts, [[(0, len(text))] for text in texts])
+        for number, row, own in zip(titles, behind, alone, strict=True):
+            found = row[len(before) :] if row[: len(before)] == before else own
+            pieces[number] = np.array(found[:MAX_TITLE_TOKENS], dtype=np.int32)
+        made = copy.copy(self)
+        made.flat = np.concatenate(pieces)
+        made.lengths = np.array([len(piece) for piece in pieces], dtype=np.int64)
+        made.starts = np.cumsum(made.lengths) - made.lengths
+        return made
 
     def _arrange_list(self, titles: IntArray, items: IntArray, hybrid: NDArray[np.bool_]) -> IntArray:
         """Return title, item and comma for each place of a list; -1 stands for nothing."""

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ import torch
 from torch import Tensor
 
 from cowbird.errors import UserError
-from cowbird.files import write_text
+from cowbird.files import share_folder, write_text
 from cowbird.rng import torch_stream
+from cowbird.storage import read_tensors, write_tensors
 from cowbird.victims.language.llm import Llm, LoadedModel, add_adapters, load_llm
-from cowbird.victims.sequential.checkpoint import read_tensors, write_tensors
 
 VICTIM_RECORD_FILE, EXTRA_WEIGHTS_FILE = "cowbird.json", "items.safetensors"
 
@@ -44,17 +45,20 @@ def save_model(
     if folder.exists() and not (folder / VICTIM_RECORD_FILE).is_file():
         raise UserError(f"'{folder}' is there and is not a saved model.", "Choose another folder.")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    loaded.model.save_pretrained(partial)
-    loaded.tokenizer.save_pretrained(partial)
-    if extra:
-        write_tensors(partial / EXTRA_WEIGHTS_FILE, extra)
-    for name, text in (notes or {}).items():
-        write_text(partial / name, text)
-    write_text(partial / VICTIM_RECORD_FILE, json.dumps({"victim": victim, "spec": spec}, indent=1))
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".partial"))
+    try:
+        loaded.model.save_pretrained(partial)
+        loaded.tokenizer.save_pretrained(partial)
+        if extra:
+            write_tensors(partial / EXTRA_WEIGHTS_FILE, extra)
+        for name, text in (notes or {}).items():
+            write_text(partial / name, text)
+        write_text(partial / VICTIM_RECORD_FILE, json.dumps({"victim": victim, "spec": spec}, indent=1))
+        share_folder(partial)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def read_model(folder: Path, victim: str, llm: Llm, device: torch.device, dtype: torch.dtype) -> LoadedModel:
@@ -97,28 +101,16 @@ def _fill_adapters(model: Any, path: Path) -> None:
             weight.copy_(held[name])
 
 
-def start_from(start: Any, kind: type[Any], victim: str, llm: Llm, target: Any) -> None:
-    """Start a model's learning weights from those of a fitted victim.
+def copy_weights(source: Any, target: Any) -> None:
+    """Give a model's learning weights the values that another model has.
 
     Args:
-        start: The fitted victim.
-        kind: What it has to be.
-        victim: What its spec is called.
-        llm: The language model it has to be tuned from.
+        source: The model that has them.
         target: The model whose weights are set.
 
     Raises:
-        UserError: If it is another kind of victim, or of another language model, or has no weights of these shapes.
+        UserError: If the other has no weights of these shapes.
     """
-    if not isinstance(start, kind) or start.spec.llm != llm:
-        raise UserError(
-            "Tuning can't start from that model: it is tuned from another language model, or otherwise.",
-            f"Start from a {victim} with the same llm.",
-        )
-    _copy_weights(start.model, target)
-
-
-def _copy_weights(source: Any, target: Any) -> None:
     given: dict[str, Any] = dict(source.named_parameters())
     learning: dict[str, Any] = {name: weight for name, weight in target.named_parameters() if weight.requires_grad}
     if any(name not in given or given[name].shape != weight.shape for name, weight in learning.items()):

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -22,26 +22,19 @@ from torch import Tensor
 from cowbird.data.instructions import Instruction
 from cowbird.data.judgments import Judgments
 from cowbird.data.types import IntArray, Items
-from cowbird.errors import UserError
-from cowbird.rng import stream, torch_stream
-from cowbird.victims.base import FittedPointwise, PointwiseRecommender
+from cowbird.files import get_cache_folder
+from cowbird.rng import stream
+from cowbird.text import CONTROL_CHARACTERS, quote_for_prompt, replace_surrogates
 from cowbird.victims.fit_context import FitContext
-from cowbird.victims.language import serialization
 from cowbird.victims.language.engine import prepare_inference
-from cowbird.victims.language.examples import (
-    CONTROL_CHARACTERS,
-    HALF_SURROGATE,
-    Example,
-    Tokens,
-    make_quotable,
-    tokenize,
-)
-from cowbird.victims.language.llm import Llm, LoadedModel, add_adapters, get_cache_folder, load_llm
+from cowbird.victims.language.examples import Example, Tokens, tokenize
 from cowbird.victims.language.packing import compute_hidden_states, pack, split_runs, to_device
 from cowbird.victims.language.probing import PointwiseProbe
-from cowbird.victims.language.tuning import TrainingCurve, Tuning, tune
+from cowbird.victims.language.recommender import FittedLanguageRecommender, LanguageRecommender
+from cowbird.victims.language.tuning import TrainingCurve, tune
+from cowbird.victims.model import CharacterSpan, TitleSplitter
+from cowbird.victims.pointwise import FittedPointwise, PointwiseRecommender
 
-TALLREC_NAME = "TALLRec"
 YES_NO_ANSWERS = ("Yes.", "No.")
 _FRAME = """\
 Below is an instruction that describes a task, paired with an input that provides further context. \
@@ -70,12 +63,20 @@ MAX_INPUT_LENGTH = 8000
 _INPUT_LINES = ("User Unpreference:", "Whether the user will like")
 """How lines after the first begin in a published input."""
 _HEADING = re.compile(r"\A(?:#{2,}\s*)+")
+_INPUT_HEADING, _RESPONSE_HEADING = "\n\n### Input:\n", "\n\n### Response:\n"
+_TITLE_LIST = r'(?:"[^"]*"(?:, "[^"]*")*)?'
+_PUBLISHED_INPUT = re.compile(
+    rf"User Preference: {_TITLE_LIST}\nUser Unpreference: {_TITLE_LIST}\n"
+    r"Whether the user will like the target [a-z]+ \"[^\"]*\"\?"
+)
+"""An input as TALLRec writes it; no title holds a double quote."""
+_QUOTED_TITLE = re.compile(r'"([^"]*)"')
 
 
 def format_prompt(liked: Sequence[str], disliked: Sequence[str], target: str, noun: str = "movie") -> str:
     """Return the published prompt for one question; titles are made quotable first."""
-    lists = [", ".join(f'"{make_quotable(title)}"' for title in titles) for titles in (liked, disliked)]
-    return _PROMPT.format(noun=noun, liked=lists[0], disliked=lists[1], target=make_quotable(target))
+    lists = [", ".join(f'"{quote_for_prompt(title)}"' for title in titles) for titles in (liked, disliked)]
+    return _PROMPT.format(noun=noun, liked=lists[0], disliked=lists[1], target=quote_for_prompt(target))
 
 
 def from_instructions(records: Iterable[Instruction]) -> list[Example]:
@@ -105,7 +106,7 @@ def from_instructions(records: Iterable[Instruction]) -> list[Example]:
 
 def _join_lines(text: str, lines: tuple[str, ...] = ()) -> str:
     """Return a text in one line, or in as many more as begin as given, each at most once and in that order."""
-    first, *parts = CONTROL_CHARACTERS.split(HALF_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text))
+    first, *parts = CONTROL_CHARACTERS.split(replace_surrogates(text))
     written, nth = first, 0
     for part in parts:
         place = next((at for at in range(nth, len(lines)) if part.startswith(lines[at])), None)
@@ -114,13 +115,10 @@ def _join_lines(text: str, lines: tuple[str, ...] = ()) -> str:
     return _HEADING.sub("", written.strip())
 
 
-class TALLRec(PointwiseRecommender):
+class TALLRec(LanguageRecommender, PointwiseRecommender):
     """A language model that answers whether a user will like an item."""
 
-    llm: Llm = Llm()
-    """The language model, and what of it learns."""
-    tuning: Tuning = Tuning()
-    """How it is tuned."""
+    record_name: ClassVar[str] = "TALLRec"
     noun: str = Field(default="movie", pattern=r"^[a-z]+$")
     """What the items are, in the prompt."""
     examples: int | None = Field(default=None, ge=1)
@@ -142,11 +140,11 @@ class TALLRec(PointwiseRecommender):
         return written
 
     def fit(
-        self, asked: Judgments, items: Items, seed: int, workplace: FitContext | None = None, start: Any = None
+        self, asked: Judgments, items: Items, seed: int, context: FitContext | None = None, start: Any = None
     ) -> "FittedTALLRec":
         """Tune the language model on questions; see `PointwiseRecommender.fit` and `fit_examples`."""
         return self.fit_examples(
-            self.write_questions(asked.select(self._draw_questions(len(asked), seed)), items), seed, workplace, start
+            self.write_questions(asked.select(self._draw_questions(len(asked), seed)), items), seed, context, start
         )
 
     def _draw_questions(self, count: int, seed: int) -> IntArray:
@@ -156,34 +154,26 @@ class TALLRec(PointwiseRecommender):
         return np.sort(stream(seed, "questions").choice(count, self.examples, replace=False))
 
     def fit_examples(
-        self, written: Sequence[Example], seed: int, workplace: FitContext | None = None, start: Any = None
+        self, written: Sequence[Example], seed: int, context: FitContext | None = None, start: Any = None
     ) -> "FittedTALLRec":
         """Tune the language model on written questions, such as those of `from_instructions`.
 
         Args:
             written: Prompts that end where the answer begins, and answers.
             seed: Decides which questions are drawn, the adapters and the order.
-            workplace: Device, checkpoint folder and progress; a CPU and nothing else by default.
+            context: Device, checkpoint folder and progress; a CPU and nothing else by default.
             start: A fitted TALLRec of the same language model to start from; `None` starts from fresh adapters.
 
         Raises:
             UserError: If there are no questions, or the language model can't be loaded or `start` is another's.
         """
-        place = workplace or FitContext()
+        place = context or FitContext()
         rows: list[int] = self._draw_questions(len(written), seed).tolist()
         written = [written[row] for row in rows]
-        loaded = load_llm(self.llm, place.device, self.tuning.pick_dtype(place.device))
-        model = add_adapters(loaded.model, self.llm, torch_stream(seed, "adapters"))
-        if start is not None:
-            serialization.start_from(start, FittedTALLRec, TALLREC_NAME, self.llm, model)
+        loaded = self.begin_fit(seed, place, start)
         tokens = tokenize(loaded.tokenizer, written, cache=get_cache_folder() / "tokens")
-        curve = tune(model, tokens, self.tuning, seed, place)
-        return FittedTALLRec(self, LoadedModel(model, loaded.tokenizer), place.device, curve)
-
-    def with_tuning(self, learning_rate: float, epochs: int) -> "TALLRec":
-        """Return the same model, tuned at another learning rate for other epochs."""
-        tuning = self.tuning.model_copy(update={"learning_rate": learning_rate, "epochs": epochs})
-        return self.model_copy(update={"tuning": tuning})
+        curve = tune(loaded.model, tokens, self.tuning, seed, place)
+        return FittedTALLRec(self, loaded, place.device, curve)
 
     def load(self, folder: Path, device: torch.device) -> "FittedTALLRec":
         """Read what `FittedTALLRec.save` wrote.
@@ -191,27 +181,12 @@ class TALLRec(PointwiseRecommender):
         Raises:
             UserError: If the folder does not hold a TALLRec of this language model.
         """
-        loaded = serialization.read_model(folder, TALLREC_NAME, self.llm, device, self.tuning.pick_dtype(device))
-        return FittedTALLRec(self, loaded, device, TrainingCurve())
+        return FittedTALLRec(self, self.read_model(folder, device), device, TrainingCurve())
 
 
 @dataclass
-class FittedTALLRec(FittedPointwise):
-    """A tuned TALLRec."""
-
-    spec: TALLRec
-    """What it was fitted from."""
-    loaded: LoadedModel
-    """The language model with its adapters, and the tokenizer."""
-    device: torch.device
-    """Where the model is."""
-    curve: TrainingCurve
-    """What tuning went through; empty for a loaded model."""
-
-    @property
-    def model(self) -> Any:
-        """The language model with its adapters."""
-        return self.loaded.model
+class FittedTALLRec(FittedLanguageRecommender[TALLRec], FittedPointwise):
+    """A tuned TALLRec. If its titles are split, each prompt is split with draws of its own."""
 
     def margins(self, judgments: Judgments, items: Items, asked: Items | None = None) -> NDArray[np.float32]:
         """Score questions: the logit of `Yes` minus the logit of `No`; see `FittedPointwise.margins`."""
@@ -220,8 +195,9 @@ class FittedTALLRec(FittedPointwise):
     def score(self, questions: Sequence[Example]) -> NDArray[np.float32]:
         """Score written questions; see `margins`. Their answers are not looked at."""
         asked = [Example(question.prompt, YES_NO_ANSWERS[0]) for question in questions]
-        tokens = tokenize(self.loaded.tokenizer, asked, end=False)
-        return self._score_tokens(tokens)
+        tokenizer = self.loaded.tokenizer
+        reader = tokenizer if self.splitter is None else _PromptTokenizer(tokenizer, self.splitter)
+        return self._score_tokens(tokenize(reader, asked, end=False))
 
     def _score_tokens(self, tokens: Tokens) -> NDArray[np.float32]:
         plain = {"add_special_tokens": False}
@@ -252,16 +228,38 @@ class FittedTALLRec(FittedPointwise):
             items: The catalogue that the histories' titles come from.
 
         Raises:
-            UserError: If there are no questions.
+            UserError: If there are no questions, or the model reads split titles.
         """
-        if not len(judgments):
-            raise UserError("A probe needs a question to ask, and there is none.", "Give validation data.")
+        self.check_probing(len(judgments))
         tail = _PROMPT.rpartition("{target}")[2]
         nothing = Items.from_lists(items.ids)
         written = self.spec.write_questions(judgments, items, nothing)
         heads = [question.prompt.removesuffix(tail) for question in written]
         return PointwiseProbe(self.loaded, self.device, self.spec.tuning.capacity, heads, tail, YES_NO_ANSWERS)
 
-    def save(self, folder: Path) -> None:
-        """Write the adapter (or the whole model) as peft and transformers read it; see `serialization.save_model`."""
-        serialization.save_model(folder, TALLREC_NAME, self.spec.model_dump(mode="json"), self.loaded)
+
+class _PromptTokenizer:
+    """What `tokenize` needs of a tokenizer: titles in TALLRec's prompts are split, and nothing else is."""
+
+    def __init__(self, tokenizer: Any, splitter: TitleSplitter) -> None:
+        self.tokenizer, self.splitter = tokenizer, splitter
+        self.bos_token_id, self.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
+
+    def __call__(self, text: str | list[str], **how: Any) -> Any:
+        if isinstance(text, str):
+            return self.tokenizer(text, **how)
+        return {"input_ids": self.splitter(text, [find_titles(each) for each in text])}
+
+
+def find_titles(prompt: str) -> list[CharacterSpan]:
+    """Return where titles stand in a prompt of TALLRec's, without their quotation marks.
+
+    An input that is not as published, such as one whose author let a title hold a quotation mark, is taken for a title
+    as a whole. Other texts have none.
+    """
+    start, end = prompt.find(_INPUT_HEADING) + len(_INPUT_HEADING), prompt.rfind(_RESPONSE_HEADING)
+    if start < len(_INPUT_HEADING) or end < start:
+        return []
+    if _PUBLISHED_INPUT.fullmatch(prompt, start, end) is None:
+        return [(start, end)]
+    return [quoted.span(1) for quoted in _QUOTED_TITLE.finditer(prompt, start, end)]

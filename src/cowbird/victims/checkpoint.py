@@ -12,12 +12,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import safetensors.torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cowbird.errors import UserError
-from cowbird.files import hash_file, replace_atomically, write_text
+from cowbird.files import hash_file, write_text
+from cowbird.storage import read_tensors, write_tensors
 
 MAX_CHECKPOINTS = 2
 
@@ -28,41 +27,6 @@ class Checkpoint(NamedTuple):
     step: int
     state: dict[str, Any]
     tensors: dict[str, Tensor]
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str] | None = None) -> str:
-    """Write tensors atomically as safetensors.
-
-    Args:
-        path: The file.
-        tensors: What to write; moved to the CPU.
-        header: Text kept in the file's header.
-
-    Returns:
-        The file's SHA-256.
-    """
-    host = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    with replace_atomically(path) as partial:
-        try:
-            safetensors.torch.save_file(host, partial, dict(header or {}))
-        except SafetensorError as error:
-            raise UserError(f"'{path}' can't be written: {error}.", "Is the disk full or read-only?") from None
-        return hash_file(partial)
-
-
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a safetensors file whole: tensors on the CPU, and the header's text.
-
-    Raises:
-        UserError: If the file is missing or not whole.
-    """
-    try:
-        opened: Any = safe_open(path, framework="pt")
-        with opened as reader:
-            names: list[str] = list(reader.keys())
-            return {name: reader.get_tensor(name) for name in names}, dict(reader.metadata() or {})
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"'{path}' is not a readable safetensors file: {error}.", "Was it cut short?") from None
 
 
 def _compute_seal(record: Mapping[str, Any]) -> str:

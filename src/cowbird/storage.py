@@ -1,0 +1,127 @@
+"""Files that tell when they are damaged: tensors as safetensors, records as sealed JSON. Nothing is ever unpickled.
+
+Both are written under a temporary name and renamed, so a file is whole or not there. A sealed JSON file is
+`{"sha256": …, "content": …}`: the SHA-256 is of the content with sorted keys, so the file may be formatted anew, but
+no value in it may change. A seal finds damage and edits. It keeps out no attacker, for anybody can compute it.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from cowbird.errors import UserError
+from cowbird.files import hash_file, replace_atomically, write_text
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# torch is imported by what needs it: whoever reads a record does not wait for it.
+
+
+def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", header: Mapping[str, str] | None = None) -> str:
+    """Write tensors atomically as safetensors.
+
+    Args:
+        path: The file.
+        tensors: What to write; moved to the CPU.
+        header: Text kept in the file's header.
+
+    Returns:
+        The file's SHA-256.
+
+    Raises:
+        UserError: If it can't be written.
+    """
+    import safetensors.torch  # noqa: PLC0415
+
+    host = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    with replace_atomically(path) as partial:
+        try:
+            safetensors.torch.save_file(host, partial, dict(header or {}))
+        except safetensors.SafetensorError as error:
+            raise UserError(f"'{path}' can't be written: {error}.", "Is the disk full or read-only?") from None
+        return hash_file(partial)
+
+
+def read_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
+    """Read a safetensors file whole: tensors on the CPU, and the header's text.
+
+    Raises:
+        UserError: If the file is missing or not whole.
+    """
+    from safetensors import SafetensorError, safe_open  # noqa: PLC0415
+
+    try:
+        opened: Any = safe_open(path, framework="pt")
+        with opened as reader:
+            names: list[str] = list(reader.keys())
+            return {name: reader.get_tensor(name) for name in names}, dict(reader.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"'{path}' is not a readable safetensors file: {error}.", "Was it cut short?") from None
+
+
+def write_sealed_json(path: Path, content: Any) -> str:
+    """Write a record atomically as JSON, with the SHA-256 of its content.
+
+    Args:
+        path: The file.
+        content: What JSON can hold: objects, lists, text, finite numbers, booleans and `None`.
+
+    Returns:
+        The SHA-256.
+
+    Raises:
+        UserError: If it can't be written.
+        ValueError: If a number is not finite: JSON has none such, and a threshold of NaN flags nothing.
+        TypeError: If JSON can't hold the content.
+    """
+    held: Any = json.loads(json.dumps(content, allow_nan=False))
+    seal = _hash_content(held)
+    write_text(path, json.dumps({"sha256": seal, "content": held}, indent=1) + "\n")
+    return seal
+
+
+def read_sealed_json(path: Path, hint: str = "Make it anew, or restore it from a copy.") -> Any:
+    """Read a record that `write_sealed_json` wrote.
+
+    Args:
+        path: The file.
+        hint: What to do if it is damaged.
+
+    Returns:
+        The content.
+
+    Raises:
+        UserError: If the file is missing, not such a file, or its content is not the one that was sealed.
+    """
+    record: Any
+    held: Any
+    try:
+        record = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
+    except OSError as error:
+        raise UserError(f"'{path}' can't be read: {error.strerror}.", hint) from None
+    except (ValueError, RecursionError):
+        raise UserError(f"'{path}' is damaged: it is not JSON.", hint) from None
+    try:
+        recorded, held = str(record["sha256"]), record["content"]
+    except (KeyError, TypeError, IndexError):
+        raise UserError(f"'{path}' is damaged: a SHA-256 and the content that it seals were expected.", hint) from None
+    try:
+        seal = _hash_content(held)
+    except (ValueError, RecursionError):  # such as 1e999, which is read as infinite
+        raise UserError(f"'{path}' is damaged: a number in it is not finite.", hint) from None
+    if recorded != seal:
+        raise UserError(f"'{path}' is damaged: the SHA-256 of its content is not the recorded one.", hint)
+    return held
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _hash_content(content: Any) -> str:
+    """Return the SHA-256 of what JSON holds; the order of keys and white space don't enter."""
+    text = json.dumps(content, allow_nan=False, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
