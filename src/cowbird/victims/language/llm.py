@@ -186,8 +186,8 @@ def load_llm(llm: Llm, device: torch.device, dtype: torch.dtype) -> LoadedModel:
 
 def _check_finite(model: Any) -> None:
     for name, weight in model.named_parameters():
-        # A sum is not finite if a part is not; one that overflowed is looked at again.
-        if not bool(weight.sum(dtype=torch.float32).isfinite()) and not bool(weight.isfinite().all()):
+        low, high = weight.aminmax() if weight.numel() else (weight.sum(), weight.sum())  # NaN is both
+        if not bool(low.isfinite() & high.isfinite()):
             raise ValueError(f"{name} holds a number that is not finite")
 
 
