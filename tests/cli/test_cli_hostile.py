@@ -254,6 +254,16 @@ def test_fit_scanner_and_scan(call, tmp_path, monkeypatch):
     assert SHOWN in said
 
 
+def test_fit_scanner_into_a_folder_whose_name_is_no_text(call, tmp_path):
+    """It is refused before the fit, and not by a library after it."""
+    catalog = hostile_catalog(tmp_path / PAYLOAD)
+    words = ("--text-column", COLUMN, "--device", "cpu")
+    code, said = call("fit-scanner", catalog, "--out", tmp_path / f"made {FILE_PAYLOAD}", *words)
+    assert code == 2
+    assert "isnovalidtext" in said
+    assert "<U+DCFF>" in said
+
+
 def test_fit_scanner_that_warns(call, tmp_path, monkeypatch):
     """What a fit warns of is shown, and quotes what anybody wrote."""
 

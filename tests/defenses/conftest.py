@@ -2,7 +2,7 @@
 
 import pytest
 
-from doubles.tiny_llama import write_tiny_llama
+from doubles.tiny_llama import save_llama, train_tokenizer
 
 HOSTILE = {
     "empty": "",
@@ -32,7 +32,8 @@ def llama(tmp_path_factory, request):
     """Return the folder of a tiny Llama with random weights whose tokenizer knows bytes and a few words."""
     pytest.importorskip("transformers")
     request.getfixturevalue("read_once")
-    return write_tiny_llama(tmp_path_factory.mktemp("llama"))
+    tokenizer = train_tokenizer(["Red Harbor Blue Garden The Engine at Night of the Quiet Letter"])
+    return save_llama(tmp_path_factory.mktemp("llama"), tokenizer)
 
 
 @pytest.fixture(scope="session")

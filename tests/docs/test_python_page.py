@@ -10,7 +10,7 @@ from cowbird.defenses.p_scanner.scanner import PoisonScanner
 from cowbird.victims.language import llm
 from cowbird.victims.language.tuning import Tuning
 from doubles.blocks import list_blocks, run_python_blocks
-from doubles.tiny_llama import write_tiny_llama
+from doubles.tiny_llama import save_llama, train_tokenizer
 
 PAGE = "docs/how-to/python.md"
 WORDS = ("Red", "Harbor", "Blue", "Garden", "The", "Engine", "at", "Night", "of", "Quiet", "Letter")
@@ -27,7 +27,7 @@ attacks = [{ name = "basic_replacement", targets = { count = 2 } }]
 def small(tmp_path, tmp_path_factory, monkeypatch):
     """Stand in a folder with the files that the page reads; what it takes minutes for is small."""
     pytest.importorskip("peft")
-    llama = write_tiny_llama(tmp_path_factory.mktemp("llama"))
+    llama = save_llama(tmp_path_factory.mktemp("llama"), train_tokenizer([" ".join(WORDS)]))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.toml").write_text(SPEC)
     rng = np.random.default_rng(0)

@@ -193,6 +193,10 @@ def fit_scanner(
 
 def _check_folders(out: Path, folder: Path, resume: bool) -> None:
     """Look before hours of work whether a scanner can be written there."""
+    try:
+        str(out).encode()
+    except UnicodeEncodeError:  # libraries below take text alone
+        raise UserError(f"The name '{out}' is no valid text.", "Choose a folder whose path is UTF-8.") from None
     finished = resume and (out / FIT_FILE).is_file()
     if out.exists() and not finished and not (out.is_dir() and not any(out.iterdir())):
         more = " It holds a finished scanner." if (out / FIT_FILE).is_file() else ""

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cowbird.errors import UserError
 from cowbird.files import get_cache_folder, hash_file, share_folder
 from cowbird.victims.language import assets
+from cowbird.victims.language.model_folder import check_model_folder
 
 _CONTROL_TOKEN = re.compile(r"[\s\u2581]*(<.+>|\[.+\]|\|.+\|)[\s\u2581]*", re.DOTALL)
 """What a control token looks like."""
@@ -79,7 +80,8 @@ def locate_model(name: str) -> str:
     """Return what transformers can load: a folder of safetensors, or a hub id.
 
     Raises:
-        UserError: If the name is that of an asset that is not installed, of a file that is not there, or of an adapter.
+        UserError: If the name is that of an asset that is not installed, of a file that is not
+            there, or of a folder that can't be trusted (`model_folder`).
     """
     if name in assets.EMBEDDED_MODELS:
         return str(convert_gguf(assets.find_embedded_model(name, get_cache_folder())))
@@ -91,10 +93,9 @@ def locate_model(name: str) -> str:
     try:
         if not path.is_dir():
             return name
-        adapter = (path / "adapter_config.json").is_file()
     except OSError:  # a name that no file can have
         return name
-    _check_no_adapter(name, adapter)
+    check_model_folder(path)
     return str(path)
 
 
@@ -166,6 +167,7 @@ def load_llm(llm: Llm, device: torch.device, dtype: torch.dtype) -> LoadedModel:
         lacking = [*told["missing_keys"], *told["mismatched_keys"]]
         if lacking:
             raise ValueError(f"its weights lack {lacking[0]}")
+        _check_finite(model)
         if tokenizer.eos_token_id is None:
             raise ValueError("its tokenizer has no end-of-sequence token")
     except Exception as error:  # a damaged folder fails in as many ways as there are libraries below
@@ -174,20 +176,19 @@ def load_llm(llm: Llm, device: torch.device, dtype: torch.dtype) -> LoadedModel:
             f"The language model '{llm.name}' can't be loaded: {reason}",
             "Give a hub id, a folder with safetensors and tokenizer.json, or a GGUF file.",
         ) from None
-    _check_no_adapter(llm.name, getattr(model, "_hf_peft_config_loaded", False))
+    if getattr(model, "_hf_peft_config_loaded", False):  # a hub id can be one, too
+        raise UserError(f"'{llm.name}' is an adapter, and a language model was expected.", "Name its base model.")
     if llm.layers is not None:
         cut_layers(model, llm.layers)
     disarm_tokenizer(tokenizer)
     return LoadedModel(model.to(device), tokenizer)
 
 
-def _check_no_adapter(name: str, found: bool) -> None:
-    """Refuse an adapter that is given as a language model: it would be loaded beside a new one, or not at all."""
-    if found:
-        raise UserError(
-            f"'{name}' is an adapter, and a language model was expected.",
-            "Name the adapter's base model. To go on from a saved victim, load it and give it as the start of the fit.",
-        )
+def _check_finite(model: Any) -> None:
+    for name, weight in model.named_parameters():
+        # A sum is not finite if a part is not; one that overflowed is looked at again.
+        if not bool(weight.sum(dtype=torch.float32).isfinite()) and not bool(weight.isfinite().all()):
+            raise ValueError(f"{name} holds a number that is not finite")
 
 
 def disarm_tokenizer(tokenizer: Any) -> None:

@@ -84,12 +84,11 @@ def save_model(
             write_tensors(partial / EXTRA_WEIGHTS_FILE, extra)
         for name, text in (notes or {}).items():
             write_text(partial / name, text)
-        written = sorted(path for path in partial.iterdir() if path.name not in _UNREAD_FILES)
         record = {
             "victim": victim,
             "spec": {**spec, "llm": named.model_dump(mode="json")},
             "base": base.model_dump(),
-            "files": {path.name: hash_file(path) for path in written},
+            "files": _hash_files(partial),
         }
         write_text(partial / VICTIM_RECORD_FILE, json.dumps(record, indent=1))
         share_folder(partial)
@@ -103,6 +102,11 @@ def save_model(
 def _replace_fields(path: Path, fields: Mapping[str, Any]) -> None:
     """Replace fields of a JSON object in a file."""
     write_text(path, json.dumps({**json.loads(path.read_text(encoding="utf-8")), **fields}, indent=2) + "\n")
+
+
+def _hash_files(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file that is read from a saved model, by its name."""
+    return {path.name: hash_file(path) for path in sorted(folder.iterdir()) if path.name not in _UNREAD_FILES}
 
 
 def read_model(folder: Path, victim: str, llm: Llm, device: torch.device, dtype: torch.dtype) -> LoadedModel:
