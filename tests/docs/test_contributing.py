@@ -2,8 +2,9 @@
 
 import sys
 
-import cowbird
 import pytest
+
+import cowbird
 from cowbird.attacks.base import Attack
 from cowbird.errors import ExitCode, UserError
 from doubles.blocks import list_blocks
