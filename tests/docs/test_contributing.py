@@ -6,7 +6,7 @@ import pytest
 
 import cowbird
 from cowbird.attacks.base import Attack
-from cowbird.errors import UserError
+from cowbird.errors import ExitCode, UserError
 from doubles.blocks import list_blocks
 
 SPEC = """
@@ -41,7 +41,18 @@ def test_it_works_as_a_file_in_the_current_folder(example, tmp_path):
     assert "last_label" in set(results.to_polars()["attack"])
 
 
-def test_it_works_as_an_installed_package(example, tmp_path, monkeypatch):
+def call(words, monkeypatch, capsys):
+    """Run the command line; return its exit code and what it printed."""
+    from cowbird.cli.app import main
+
+    monkeypatch.setattr(sys, "argv", ["cowbird", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    told = capsys.readouterr()
+    return ended.value.code, told.out, told.err
+
+
+def test_it_works_as_an_installed_package(example, tmp_path, monkeypatch, capsys):
     installed = tmp_path / "site"
     (installed / "last_label-1.0.dist-info").mkdir(parents=True)
     (installed / "last_label.py").write_text(example)
@@ -54,3 +65,16 @@ def test_it_works_as_an_installed_package(example, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(installed)
     assert issubclass(cowbird.find_plugin("attack", "last_label"), Attack)
     assert cowbird.run("mine.toml", "runs", device="cpu", progress=False).complete
+    code, out, _ = call(["list", "attacks"], monkeypatch, capsys)
+    (line,) = [line for line in out.splitlines() if line.startswith("last_label ")]
+    assert (code, line.endswith("last_label 1.0")) == (ExitCode.CLEAN, True)
+    assert "Replace the last label" in line
+
+
+def test_the_command_line_runs_it_where_that_is_allowed(example, tmp_path, monkeypatch, capsys):
+    (tmp_path / "last_label.py").write_text(example)
+    command = ["run", "mine.toml", "--out", "runs", "--device", "cpu"]
+    for more, expected in (([], ExitCode.ERROR), (["--allow-plugins"], ExitCode.CLEAN)):
+        code, _, err = call([*command, *more], monkeypatch, capsys)
+        assert code == expected, err
+        assert ("--allow-plugins" in err) == (not more)
