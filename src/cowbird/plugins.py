@@ -45,6 +45,7 @@ PLUGIN_KINDS = {
     "defense": PluginKind(("cowbird.defenses",), "cowbird.defenses.base:Defense"),
     "victim": PluginKind(("cowbird.victims.sequential", "cowbird.victims.language"), "cowbird.victims.base:Victim"),
     "dataset": PluginKind(("cowbird.data.sources",), "cowbird.data.sources.base:Source"),
+    "task": PluginKind(("cowbird.experiments.tasks",), "cowbird.experiments.tasks.base:Task"),
 }
 """Every kind of plug-in: the packages searched for it and the class it must derive from."""
 

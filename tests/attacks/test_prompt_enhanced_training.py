@@ -10,7 +10,8 @@ from cowbird.attacks.targets import TargetItems, UserGroup
 from cowbird.data.sources.synthetic import Synthetic
 from cowbird.data.split import Split
 from cowbird.defenses.none import NoDefense
-from cowbird.experiments.models import ModelStore, ProviderTraining
+from cowbird.experiments.store import ModelStore
+from cowbird.experiments.tasks.ranking.provider import ProviderTraining
 from cowbird.metrics.exposure import exposures, mask_seen
 from cowbird.plugins import find_plugin
 from cowbird.rng import stream

@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -132,7 +133,7 @@ def test_seeds_are_taken_from_the_command_line(call, spec, tmp_path):
     assert sorted(path.name for path in (tmp_path / "out" / "cells").iterdir()) == ["sasrec-3", "sasrec-5"]
     code, _, err = call("run", spec, "--out", tmp_path / "out", "--resume")
     assert code == 2
-    assert "other seeds" in err
+    assert "its seeds 5, 3 would be left out" in err
 
 
 @pytest.mark.parametrize("seeds", ["", "a", "1,", "1,,2", "1;2", "1.5", "1,1", "0x1", "\x1b[31m"])
@@ -207,6 +208,7 @@ def test_a_run_that_is_there_already(call, spec, tmp_path):
     assert code == 2
     assert "cell.json" in err
     (tmp_path / "out/cells/sasrec-0/cell.json").unlink()
+    shutil.rmtree(tmp_path / "out/cells/sasrec-0/evidence")
     (tmp_path / "out/cells/sasrec-0/models/clean+none/model.safetensors").write_text("x")
     code, _, err = call(*args, "--resume")
     assert code == 0

@@ -12,7 +12,8 @@ from cowbird.data.split import Split
 from cowbird.data.types import TrainingData
 from cowbird.defenses.fine_tune import FineTuneDefense
 from cowbird.errors import UserError
-from cowbird.experiments.models import ModelStore, PlatformLogs
+from cowbird.experiments.store import ModelStore
+from cowbird.experiments.tasks.ranking.provider import PlatformLogs
 from cowbird.rng import derive_seed
 from cowbird.victims.base import FittedRecommender, Prompt, Recommender
 from cowbird.victims.sequential.gru4rec import GRU4Rec

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import cowbird
+
 DOCS = Path(__file__).parents[2] / "docs"
 
 
@@ -23,3 +25,8 @@ def test_every_page_is_in_the_table_of_contents():
     pages = {str(page.relative_to(DOCS).with_suffix("")) for page in DOCS.rglob("*.md") if "_build" not in page.parts}
     listed = {line.strip() for line in index.splitlines()}
     assert pages - {"index"} <= listed
+
+
+def test_every_public_name_is_in_the_api_reference():
+    text = (DOCS / "reference" / "api.md").read_text(encoding="utf-8")
+    assert [name for name in cowbird.__all__ if name[0] != "_" and f"cowbird.{name}" not in text] == []

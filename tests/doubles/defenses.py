@@ -45,6 +45,10 @@ class Asks(TitleDefense):
     judged: ClassVar[list[int]] = []
     """How many questions were asked each time."""
 
+    def count_probe_questions(self):
+        """Return the field."""
+        return self.questions
+
     def suspect(self, titles, probe=None):
         """Ask about every such word alone."""
         titles_with = Counter(word for title in titles for word in set(title.split()))

@@ -5,11 +5,12 @@ import tomllib
 
 import pytest
 
-from cowbird.experiments import results
 from cowbird.experiments.run import run
 from cowbird.experiments.spec import parse_spec
+from cowbird.experiments.tasks.ranking import rows
 from cowbird.metrics import choice, exposure
 from cowbird.metrics.intervals import bootstrap_sums
+from doubles.evidence import evidence_files
 
 TINY = """
 name = "tiny"
@@ -52,7 +53,7 @@ batch_size = 16
 def few_resamples():
     """Make rows quickly: what their intervals say is tested elsewhere."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (results, exposure, choice):
+        for module in (rows, exposure, choice):
             patch.setattr(module, "bootstrap_sums", lambda table, rng, *many: bootstrap_sums(table, rng, 20))
         yield
 
@@ -86,7 +87,7 @@ def small():
 
 def _contents(folder):
     """What must not depend on how a run was cut into pieces."""
-    files = [folder / "results.jsonl", *folder.rglob("model.safetensors"), *folder.rglob("evidence.safetensors")]
+    files = [folder / "results.jsonl", *folder.rglob("model.safetensors"), *evidence_files(folder)]
     files += folder.rglob("plans/*.json")
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 

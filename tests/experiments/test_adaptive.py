@@ -10,11 +10,12 @@ from cowbird.defenses.p_scanner import PScanner
 from cowbird.defenses.p_scanner.scanner import MIN_TITLES_PER_FIT, PoisonScanner
 from cowbird.defenses.titles import Suspicion
 from cowbird.errors import UserError
-from cowbird.experiments import adaptive, detection
+from cowbird.experiments.adaptive import AdaptiveAttacks
 from cowbird.experiments.executor import to_tables
 from cowbird.experiments.run import run
 from cowbird.experiments.spec import parse_spec
 from doubles.defenses import WORD, Learns, Sees
+from doubles.evidence import cell_detections, evidence_files
 from doubles.word_judge import FittedWords
 
 ADAPTIVE = {
@@ -48,8 +49,8 @@ def spec(**changes):
 
 
 def lasting(out):
-    names = ("results.jsonl", "evidence.safetensors", "detections.safetensors", "adaptive.json", "words.json")
-    return {str(path.relative_to(out)): path.read_bytes() for name in names for path in out.rglob(name)}
+    files = [path for name in ("results.jsonl", "adaptive.json", "words.json") for path in out.rglob(name)]
+    return {str(path.relative_to(out)): path.read_bytes() for path in [*files, *evidence_files(out)]}
 
 
 def value(rows, attack, defense, metric, group="trigger"):
@@ -69,7 +70,7 @@ def test_what_evades_is_planted_and_still_works(done):
     out, outcome = done
     assert (outcome.errors, outcome.warnings) == ([], [])
     cell = out / "cells/words-0"
-    settled = json.loads((cell / "settled/adaptive.json").read_text())["settled"]
+    settled = json.loads((cell / "settled/adaptive.json").read_text())
     plan = json.loads((cell / "plans/adaptive.json").read_text())
     assert plan["choice"] == {name: settled[name] for name in ("trigger", "knows", "found")}
     assert settled["found"]["flagged"] == 0
@@ -85,7 +86,7 @@ def test_what_evades_is_planted_and_still_works(done):
     assert value(rows, "adaptive", "none", "asr") > 0.9
     assert value(rows, "adaptive", "sees", "asr") > 0.9
     assert value(rows, "badrec", "sees", "asr") == 0
-    (found,) = [one for one in detection.load(cell / "detections.safetensors") if one.attack == "adaptive"]
+    (found,) = [one for one in cell_detections(spec(attacks=[WOW, ADAPTIVE]), out) if one.attack == "adaptive"]
     assert {(a, b) for a, b in zip(found.truth.span_start, found.truth.span_end, strict=True)} == {(0, len(text))}
     record = json.loads((cell / "cell.json").read_text())
     assert "adaptive@search" in record["seconds"]
@@ -105,7 +106,7 @@ class Cut(KeyboardInterrupt):
 
 
 @pytest.mark.parametrize(
-    ("owner", "name", "call"), [(Sees, "suspect", 4), (adaptive, "write_text", 1), (FittedWords, "save", 5)]
+    ("owner", "name", "call"), [(Sees, "suspect", 4), (AdaptiveAttacks, "settle", 2), (FittedWords, "save", 5)]
 )
 def test_interrupted_and_resumed(done, tmp_path, monkeypatch, owner, name, call):
     real, left, given = getattr(owner, name), [call], spec(attacks=[WOW, ADAPTIVE])
@@ -135,10 +136,11 @@ def test_what_is_damaged_is_searched_again(done, tmp_path, damage):
     kept = path.read_bytes()
     told = json.loads(kept)
     if damage == "text":
-        told["settled"]["trigger"]["text"] += "!"
+        told["trigger"]["text"] += "!"
     bad = {"list": b"[1]", "bytes": b"\xff\xfe"}.get(damage, json.dumps(told).encode())
     path.write_bytes(bad)
     (copy / "cells/words-0/cell.json").unlink()
+    shutil.rmtree(copy / "cells/words-0/evidence")
     outcome = run(spec(attacks=[WOW, ADAPTIVE]), copy, device="cpu", resume=True)
     assert "Searching again" in outcome.warnings[0]
     assert path.read_bytes() == kept

@@ -9,12 +9,15 @@ import pytest
 from cowbird.data.choices import SequenceSplit
 from cowbird.data.judgments import TemporalSplit
 from cowbird.errors import UserError
-from cowbird.experiments import choosing, judging
-from cowbird.experiments.evidence import AnswerColumns, save_columns
 from cowbird.experiments.run import run
 from cowbird.experiments.spec import parse_spec
+from cowbird.experiments.store import to_tensors
+from cowbird.experiments.tasks.candidates import CandidatesTask
+from cowbird.experiments.tasks.pointwise import PointwiseTask
 from cowbird.files import hash_file
+from cowbird.storage import write_sealed_json, write_tensors
 from doubles import word_chooser, word_judge
+from doubles.evidence import cell_records, evidence_files, read_record
 
 SPLIT = {"training": 0.5, "validation": 0.1, "history": 5, "asked": 3, "candidates": 8}
 WOW, DULL = (
@@ -30,14 +33,14 @@ KINDS = 8
 class Judges:
     """A victim that says yes or no."""
 
-    victim, evidence, asks, scenarios = "doubles.word_judge:WordJudge", judging, "margins", [DIRECT, ADAPTER]
+    victim, task, asks, scenarios = "doubles.word_judge:WordJudge", PointwiseTask, "margins", [DIRECT, ADAPTER]
     cls, fitted = word_judge.WordJudge, word_judge.FittedWords
 
 
 class Chooses:
     """A victim that picks candidates."""
 
-    victim, evidence, asks, scenarios = "doubles.word_chooser:WordChooser", choosing, "choose", [DIRECT]
+    victim, task, asks, scenarios = "doubles.word_chooser:WordChooser", CandidatesTask, "choose", [DIRECT]
     cls, fitted = word_chooser.WordChooser, word_chooser.FittedWords
 
 
@@ -79,8 +82,8 @@ def count(patched, victim, asked, stop=None):
 
 
 def lasting(out):
-    names = ("results.jsonl", "evidence.safetensors", "words.json")
-    return {str(path.relative_to(out)): path.read_bytes() for name in names for path in out.rglob(name)}
+    files = [*out.rglob("results.jsonl"), *evidence_files(out), *out.rglob("words.json")]
+    return {str(path.relative_to(out)): path.read_bytes() for path in files}
 
 
 @pytest.fixture(scope="module")
@@ -96,13 +99,14 @@ def few():
 
 
 def records(victim, out):
-    return victim.evidence.load(out / "cells/words-0/evidence.safetensors")
+    return cell_records(spec(victim), out)
 
 
 def unfinished(out, folder):
     """Copy a run as it was before its cell was finished."""
     copy = shutil.copytree(out, folder / "copy")
     (copy / "cells/words-0/cell.json").unlink()
+    shutil.rmtree(copy / "cells/words-0/evidence")
     return copy
 
 
@@ -154,27 +158,17 @@ def test_they_are_drawn_with_the_seed(split):
     assert split.model_copy(update={"near": MANY}).apply(data, 1).near.all()
 
 
-def constant(module, end):
-    """Return what a kind of evidence is called, or the columns that say what was asked."""
-    return next(value for name, value in vars(module).items() if name.endswith(end) and name != "NEAR_COLUMN")
-
-
 def test_evidence_that_does_not_say_what_was_asked_is_told(done, tmp_path):
     victim, out, *_ = done
     one, path = records(victim, out)[0], tmp_path / "e"
-    shared = {name: getattr(one, name) for name in constant(victim.evidence, "_COLUMNS")}
+    whole = victim.task.encode_record(one)
     wrong = {"do not align": (~one.near, np.ones(3, bool), one.near.astype(np.int32)), "have no near": (None,)}
     for why, columns in wrong.items():
         for near in columns:
-            told = {name: column for name, column in (shared | {"near": near}).items() if column is not None}
-            names = (one.scenario, one.attack, one.defense)
-            save_columns(
-                path,
-                constant(victim.evidence, ("POINTWISE_KIND", "CANDIDATE_KIND")),
-                [AnswerColumns(names, told, one.clean, one.attacked)],
-            )
+            told = {name: column for name, column in (whole | {"near": near}).items() if column is not None}
+            write_tensors(path, to_tensors(told))
             with pytest.raises(UserError, match=why) as caught:
-                victim.evidence.load(path)
+                read_record(path, victim.task)
             assert caught.value.hint == "Run the cell again."
 
 
@@ -239,7 +233,8 @@ def test_a_model_that_changed_is_asked_again(judges, tmp_path, monkeypatch):
     copy, asked = unfinished(judges, tmp_path), []
     model = copy / "cells/words-0/models/clean+none"
     (model / "model/words.json").write_text("{}")
-    (model / "model.sha256").write_text(f"{hash_file(model / 'model/words.json')} words.json\n")
+    files = {"words.json": hash_file(model / "model/words.json")}
+    write_sealed_json(model / "model.sha256", {"origin": "", "files": files})
     count(monkeypatch, Judges, asked)
     outcome = run(few(), copy, device="cpu", resume=True)
     assert len(asked) == len(outcome.warnings) == KINDS

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,15 +11,18 @@ import pytest
 from cowbird.attacks.badrec import BadRec
 from cowbird.errors import UserError
 from cowbird.experiments import cell as cell_module
-from cowbird.experiments import choosing, detection, judging
+from cowbird.experiments import detection
 from cowbird.experiments.cell import find_undefended_label
-from cowbird.experiments.keeping import ColumnStore
 from cowbird.experiments.results import RowLabels
+from cowbird.experiments.results_file import read_evidence
 from cowbird.experiments.run import run
 from cowbird.experiments.spec import parse_spec
+from cowbird.experiments.store import ColumnStore
+from cowbird.experiments.tasks import candidates, pointwise
 from cowbird.report.table import summarize_run
 from cowbird.rng import stream
 from doubles.defenses import Asks, Sees
+from doubles.evidence import cell_records, evidence_files
 from doubles.word_chooser import WordChooser
 from doubles.word_judge import FittedWords, WordJudge
 
@@ -78,8 +82,15 @@ def value(rows, defense, metric, group="trigger", scenario="direct", seed=0, att
 
 
 def detections(out, seed=0):
+    (folder,) = out.glob(f"cells/words-{seed}")
+    names = json.loads((folder / "cell.json").read_text())["evidence"]
+    places = [name.removesuffix("@titles").split("+") for name in names if name.endswith("@titles")]
     return {
-        (one.attack, one.defense): one for one in detection.load(out / f"cells/words-{seed}/detections.safetensors")
+        (attack, defense): read_evidence(
+            folder / "evidence" / f"{attack}+{defense}@titles.safetensors",
+            partial(detection.decode_record, attack, defense),
+        )
+        for attack, defense in places
     }
 
 
@@ -115,13 +126,14 @@ def test_defenses_of_a_chooser_undo_the_backdoor(chosen):
 
 
 def test_a_guard_serves_the_clean_and_the_attacked_model(judged, chosen):
-    found = {(one.defense, one.scenario): one for one in judging.load(judged[0] / "cells/words-0/evidence.safetensors")}
+    given = spec(seeds=[0, 1], scenarios=[DIRECT, ADAPTER])
+    found = {(one.defense, one.scenario): one for one in cell_records(given, judged[0])}
     bare, blind = (found[name, "direct"] for name in ("none", "blind"))
     assert (bare.attacked["trigger"] != bare.attacked["plain"]).any()
     for mine, its in ((blind.clean, bare.clean), (blind.attacked, bare.attacked)):
         np.testing.assert_array_equal(mine["plain"], its["plain"])
         np.testing.assert_array_equal(mine["trigger"], mine["plain"])
-    for one in choosing.load(chosen[0] / "cells/words-0/evidence.safetensors"):
+    for one in cell_records(spec(victims=[CHOOSER]), chosen[0]):
         if one.defense == "blind":
             for side in (one.clean, one.attacked):
                 np.testing.assert_array_equal(side["free.trigger"], side["free.plain"])
@@ -309,8 +321,8 @@ def test_a_model_that_can_t_be_probed_is_an_error_on_record(tmp_path, monkeypatc
 
 
 def lasting(folder):
-    names = ("results.jsonl", "evidence.safetensors", "detections.safetensors")
-    return {str(path.relative_to(folder)): path.read_bytes() for name in names for path in folder.rglob(name)}
+    files = [*folder.rglob("results.jsonl"), *evidence_files(folder)]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 @pytest.mark.parametrize(
@@ -320,7 +332,7 @@ def lasting(folder):
         pytest.param(ColumnStore, "write", 3, marks=pytest.mark.slow),
         pytest.param(FittedWords, "save", 2, marks=pytest.mark.slow),
         (FittedWords, "save", 9),
-        (detection, "save", 1),
+        (detection, "encode_record", 1),
         (cell_module, "write_text", 2),
     ],
 )
@@ -329,10 +341,11 @@ def test_interrupted_and_resumed(judged, tmp_path, monkeypatch, owner, name, cal
     real = getattr(owner, name)
 
     def wrapped(*args):
-        real(*args)
+        made = real(*args)
         left[0] -= 1
         if not left[0]:
             raise KeyboardInterrupt
+        return made
 
     with monkeypatch.context() as patched:
         patched.setattr(owner, name, wrapped)
@@ -348,6 +361,7 @@ def test_measured_again_nothing_is_judged_fitted_or_asked_again(judged, tmp_path
     copy = shutil.copytree(judged[0], tmp_path / "copy")
     for path in copy.glob("cells/*/cell.json"):
         path.unlink()
+        shutil.rmtree(path.parent / "evidence")
     monkeypatch.setattr(WordJudge, "fit", lambda *given: pytest.fail("fitted"))
     monkeypatch.setattr(FittedWords, "margins", lambda *given: pytest.fail("asked"))
     run(spec(seeds=[0, 1], scenarios=[DIRECT, ADAPTER]), copy, device="cpu", resume=True)
@@ -357,9 +371,9 @@ def test_measured_again_nothing_is_judged_fitted_or_asked_again(judged, tmp_path
 
 def test_damaged_detections_are_told(judged, tmp_path):
     given, copy = spec(seeds=[0, 1], scenarios=[DIRECT, ADAPTER]), shutil.copytree(judged[0], tmp_path / "copy")
-    path = copy / "cells/words-1/detections.safetensors"
+    path = copy / "cells/words-1/evidence/badrec+sees@titles.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"?")
-    with pytest.raises(UserError, match=r"detections\.safetensors.*SHA-256"):
+    with pytest.raises(UserError, match=r"sees@titles\.safetensors.*SHA-256"):
         run(given, copy, device="cpu", resume=True)
     (copy / "cells/words-1/cell.json").unlink()
     run(given, copy, device="cpu", resume=True)
@@ -377,11 +391,11 @@ def test_what_is_left_and_lost_by_hand():
         return {"plain": np.float32(plain), "trigger": np.float32(trigger)}
 
     def made(clean, attacked):
-        return judging.PointwiseEvidence("direct", "a", "x", liked, unseen, liked, clean, attacked)
+        return pointwise.PointwiseEvidence("direct", "a", "x", liked, unseen, liked, clean, attacked)
 
     bare = made(side([3, -1, -2, -2], [3, -1, 1, -1]), side([0] * 4, [9] * 4))
     mine = made(side([0] * 4, [9] * 4), side([-1, -2, -0.5, 1], [2, 3, -1, 9]))
-    rows = {(row.group, row.metric): row for row in judging.make_defense_rows(where, mine, bare)}
+    rows = {(row.group, row.metric): row for row in pointwise.make_defense_rows(where, mine, bare)}
     assert rows["trigger", "asr_excess"].value == pytest.approx(2 / 3 - 1 / 3)
     assert rows["unseen", "asr_excess"].value == 1 - 0
     assert rows["all", "auc_lost"].value == pytest.approx(1 - 1 / 3)
@@ -410,11 +424,11 @@ def test_what_a_chooser_keeps_and_loses_by_hand():
         np.array([True, False, False, True]),
         np.ones(4, bool),
     )
-    bare = choosing.CandidateEvidence("s", "a", "none", *shared, side(picks(0, 1, 2, 1), picks(1, 1, 1, 1)), nothing)
-    mine = choosing.CandidateEvidence("s", "a", "x", *shared, nothing, side(picks(0, 0, 0, 0), picks(1, 2, 0, 0)))
+    bare = candidates.CandidateEvidence("s", "a", "none", *shared, side(picks(0, 1, 2, 1), picks(1, 1, 1, 1)), nothing)
+    mine = candidates.CandidateEvidence("s", "a", "x", *shared, nothing, side(picks(0, 0, 0, 0), picks(1, 2, 0, 0)))
     rows = {
         (row.group, row.metric): (row.value, row.n, row.seed)
-        for row in choosing.make_defense_rows(where, 3, mine, bare)
+        for row in candidates.make_defense_rows(where, 3, mine, bare)
     }
     for end in ("", "_constrained"):
         assert rows["all", f"hit_ratio{end}_lost"] == ((3 - 2) / 4, 4, 3)

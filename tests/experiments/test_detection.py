@@ -1,5 +1,7 @@
 """What defenses flag: the truth about titles, rows by hand, and evidence that is kept when it is done."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -12,8 +14,11 @@ from cowbird.errors import UserError
 from cowbird.experiments import detection
 from cowbird.experiments.detection import DetectionRecord, TitleInspector, Truth, find_truth, make_rows
 from cowbird.experiments.results import NO_K, RowLabels
+from cowbird.experiments.results_file import read_evidence
+from cowbird.experiments.store import to_tensors
 from cowbird.metrics.auc import auc
 from cowbird.metrics.intervals import wilson
+from cowbird.storage import write_tensors
 from doubles.defenses import Asks, Sees
 
 WHERE = RowLabels(experiment="e", dataset="d", victim="v", attack="a", defense="x", scenario="none", seed=4)
@@ -179,20 +184,26 @@ def test_spans_that_are_not_named_are_not_measured_and_those_not_found_are_misse
 
 def test_evidence_survives_and_damage_is_told(tmp_path):
     path = tmp_path / "detections.safetensors"
-    detection.save(path, [by_hand(), by_hand(attack="none", truth=Truth.of(10, {}))])
-    found = detection.load(path)
-    assert [(one.attack, one.defense) for one in found] == [("a", "x"), ("none", "x")]
-    assert make_rows(WHERE, found[0]) == make_rows(WHERE, by_hand())
+    read = partial(read_evidence, path, partial(detection.decode_record, "a", "x"))
+
+    def write(one):
+        write_tensors(path, to_tensors(detection.encode_record(one)))
+
+    for one in (by_hand(), by_hand(truth=Truth.of(10, {}))):
+        write(one)
+        found = read()
+        assert (found.attack, found.defense) == ("a", "x")
+        assert make_rows(WHERE, found) == make_rows(WHERE, one)
     before = path.read_bytes()
-    detection.save(path, found)
+    write(found)
     assert path.read_bytes() == before
     path.write_bytes(before[:-3])
     with pytest.raises(UserError):
-        detection.load(path)
+        read()
     for wrong in ({"events": np.arange(9)}, {"flagged": np.arange(10)}, {"dropped": np.zeros((10, 1), dtype=bool)}):
-        detection.save(path, [by_hand(**wrong)])
-        with pytest.raises(UserError, match="does not hold the detections"):
-            detection.load(path)
+        write(by_hand(**wrong))
+        with pytest.raises(UserError, match="does not hold the evidence"):
+            read()
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from cowbird.experiments.cell import list_cells
 from cowbird.experiments.executor import MAX_THREADS_PER_GPU, Executor, run_cell
 from cowbird.experiments.run import run
 from cowbird.experiments.spec import parse_spec
+from doubles.evidence import evidence_files
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 OUT_OF_MEMORY = "CUDA out of memory\nTried to allocate 20 GiB."
@@ -296,5 +297,5 @@ def test_two_cells_share_a_gpu_and_change_no_byte(table, tmp_path):
     for jobs in (1, 2):
         outcome = run(spec, tmp_path / str(jobs), device="cuda:0", jobs=jobs)
         assert (outcome.done, outcome.errors) == (2, [])
-        found.append([(c.folder / "evidence.safetensors").read_bytes() for c in list_cells(spec, tmp_path / str(jobs))])
+        found.append([path.read_bytes() for path in evidence_files(tmp_path / str(jobs))])
     assert found[0] == found[1]

@@ -10,8 +10,8 @@ import pytest
 
 from cowbird.errors import UserError
 from cowbird.experiments import results
-from cowbird.experiments.evidence import RANKING_ARRAYS, RankingEvidence
-from cowbird.experiments.results import Row, RowLabels, drop_duplicates, make_rows, summarize_seeds, to_csv
+from cowbird.experiments.results import Row, RowLabels, drop_duplicates, summarize_seeds, to_csv
+from cowbird.experiments.tasks.ranking.rows import RANKING_ARRAYS, RankingEvidence, make_rows
 
 WHERE = RowLabels(experiment="e", dataset="d", victim="v", attack="a", defense="none", scenario="direct", seed=None)
 SECOND = 1 / math.log2(3)

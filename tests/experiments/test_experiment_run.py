@@ -16,14 +16,16 @@ import torch
 
 from cowbird.errors import UserError
 from cowbird.experiments import cell as cell_module
-from cowbird.experiments import evidence, results
+from cowbird.experiments import results
 from cowbird.experiments.cell import hash_models, list_cells
 from cowbird.experiments.results_file import ResultsFile
 from cowbird.experiments.run import run
 from cowbird.experiments.spec import parse_spec
+from cowbird.experiments.store import columns
 from cowbird.storage import write_tensors
 from cowbird.victims.base import FittedRecommender, pick_device
 from cowbird.victims.sequential import training
+from doubles.evidence import evidence_files
 
 FIELDS = ["experiment", "dataset", "victim", "attack", "defense", "scenario", "group", "metric", "k", "seed"]
 FIELDS += ["value", "low", "high", "n"]
@@ -228,7 +230,8 @@ def interrupt_after(monkeypatch, owner, name, call):
         (FittedRecommender, "rank_items", 1),
         (cell_module, "write_text", 1),
         (cell_module, "write_text", 2),
-        (evidence, "write_tensors", 1),
+        (columns, "write_tensors", 1),
+        (columns, "write_tensors", 2),
     ],
     ids=lambda part: getattr(part, "__name__", part),
 )
@@ -256,10 +259,10 @@ def test_interrupted_between_two_cells(tiny, tiny_run, contents, tmp_path):
     assert ledger.list_errors() == []
     assert {row.seed for row in ledger.make_rows(pooled=True)} == {0, None}
     assert {row.seed for row in ledger.make_rows(pooled=False)} == {0}
-    untouched = next((tmp_path / "cut").rglob("evidence.safetensors")).stat().st_mtime_ns
+    untouched = evidence_files(tmp_path / "cut")[0].stat().st_mtime_ns
     resumed(tiny, tmp_path / "cut")
     assert contents(tmp_path / "cut") == contents(tiny_run[0])
-    assert next((tmp_path / "cut" / "cells" / "sasrec-0").rglob("evidence.safetensors")).stat().st_mtime_ns == untouched
+    assert evidence_files(tmp_path / "cut" / "cells" / "sasrec-0")[0].stat().st_mtime_ns == untouched
 
 
 def test_an_interrupted_run_leaves_the_results_of_what_is_done(tiny, tmp_path):
@@ -298,7 +301,7 @@ def wait_for(process, folder, pattern):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "moment",
-    ["spec.json", "cells/sasrec-0/models/women+none", "cells/sasrec-0/evidence.safetensors", "cells/sasrec-1/models/*"],
+    ["spec.json", "cells/sasrec-0/models/women+none", "cells/sasrec-0/evidence/*", "cells/sasrec-1/models/*"],
 )
 def test_killed_and_resumed(tiny, tiny_toml, tiny_run, contents, tmp_path, moment):
     process = start(tiny_toml, tmp_path)
@@ -343,8 +346,8 @@ def test_a_used_folder_is_not_used_twice(small, small_copy):
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_folder_keeps_to_its_spec(small, small_copy, contents, resume):
     before = contents(small_copy)
-    for other in (parse_with(small, seeds=[4]), parse_with(small, description="other")):
-        with pytest.raises(UserError, match="another spec or other seeds"):
+    for other, why in ((parse_with(small, seeds=[4]), "seed 3 would be"), (parse_with(small, ks=[60]), "ks was")):
+        with pytest.raises(UserError, match=f"another spec: .*{why}"):
             run(other, small_copy, device="cpu", resume=resume)
     assert contents(small_copy) == before
 
@@ -390,7 +393,7 @@ def test_a_damaged_cell(small, small_copy, text):
 def unfinished(spec, folder):
     (cell,) = list_cells(spec, folder)
     (cell.folder / "cell.json").unlink()
-    (cell.folder / "evidence.safetensors").unlink()
+    shutil.rmtree(cell.folder / "evidence")
     (folder / "results.jsonl").unlink()
     return cell
 
@@ -437,9 +440,7 @@ def test_a_damaged_model_is_fitted_again(small, small_copy, small_run, contents,
 def test_another_model_in_its_place_is_fitted_again(small, small_copy, small_run, contents):
     cell = unfinished(small, small_copy)
     path = cell.folder / "models" / "clean+none" / "model.safetensors"
-    shutil.copy(
-        next(small_copy.rglob("evidence.safetensors"), small_run[0] / "cells/sasrec-3/evidence.safetensors"), path
-    )
+    shutil.copy(evidence_files(small_run[0])[0], path)
     outcome = resumed(small, small_copy)
     assert any("its SHA-256 is not the recorded one" in warning for warning in outcome.warnings)
     assert contents(small_copy) == contents(small_run[0])
@@ -447,15 +448,15 @@ def test_another_model_in_its_place_is_fitted_again(small, small_copy, small_run
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_evidence_is_told(small, small_copy, damage):
-    path = next(small_copy.rglob("evidence.safetensors"))
+    path = evidence_files(small_copy)[0]
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(UserError, match=r"evidence\.safetensors"):
+    with pytest.raises(UserError, match=r"women\+none\+direct\.safetensors"):
         resumed(small, small_copy)
 
 
 def test_missing_evidence_is_told(small, small_copy):
-    next(small_copy.rglob("evidence.safetensors")).unlink()
-    with pytest.raises(UserError, match=r"evidence\.safetensors"):
+    evidence_files(small_copy)[0].unlink()
+    with pytest.raises(UserError, match=r"women\+none\+direct\.safetensors"):
         resumed(small, small_copy)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cowbird.experiments import choosing, detection, judging, measures, results
+from cowbird.experiments import detection, measures, results
 from cowbird.experiments.measures import (
     CLEAN,
     EXCESS,
@@ -14,6 +14,7 @@ from cowbird.experiments.measures import (
     find_measure,
 )
 from cowbird.experiments.results import Row, summarize_seeds
+from cowbird.experiments.tasks import candidates, pointwise
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def test_a_lower_bound_is_marked(registry):
 
 
 def test_every_measure_says_what_it_is():
-    assert {judging.AUC.name, detection.RECALL.name, *(one.name for one in choosing.HIT_RATIO)} <= MEASURES.keys()
+    assert {pointwise.AUC.name, detection.RECALL.name, *(one.name for one in candidates.HIT_RATIO)} <= MEASURES.keys()
     for measure in MEASURES.values():
         assert measure.title
         assert measure.doc.endswith(".")

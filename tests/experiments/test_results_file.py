@@ -7,14 +7,17 @@ import numpy as np
 import pytest
 
 from cowbird.errors import UserError
-from cowbird.experiments import evidence, executor, results
+from cowbird.experiments import executor, results
 from cowbird.experiments.cell import PlantedSummary, list_cells
-from cowbird.experiments.evidence import RankingEvidence
 from cowbird.experiments.results_file import ResultsFile
 from cowbird.experiments.run import run
 from cowbird.experiments.spec import parse_spec
+from cowbird.experiments.tasks.ranking import RankingTask
+from cowbird.experiments.tasks.ranking import rows as ranking_rows
+from cowbird.experiments.tasks.ranking.rows import RankingEvidence
 from cowbird.files import hash_file, write_text
 from cowbird.rng import stream
+from doubles.evidence import write_record
 
 VICTIMS, ATTACKS, SCENARIOS, SEEDS = ("z", "a"), ("late", "early"), ("pretrain", "b"), (5, 2, 9)
 """None of them sorted, so that the order can be told from any other."""
@@ -53,13 +56,15 @@ def planted(cell, attack):
 
 def finish(cell, attacks=ATTACKS, errors=()):
     """Write what a finished cell leaves behind."""
-    records = [record(cell, attack, scenario) for attack in reversed(attacks) for scenario in reversed(SCENARIOS)]
-    held = cell.folder / "evidence.safetensors"
-    evidence.save(held, records)
+    held = {}
+    for attack in reversed(attacks):
+        for scenario in reversed(SCENARIOS):
+            path = cell.folder / "evidence" / f"{attack}+none+{scenario}.safetensors"
+            write_record(path, RankingTask, record(cell, attack, scenario))
+            held[path.stem] = hash_file(path)
     plans = {attack: planted(cell, attack).model_dump() for attack in attacks}
-    write_text(
-        cell.folder / "cell.json", json.dumps({"errors": list(errors), "evidence": hash_file(held), "plans": plans})
-    )
+    told = {"errors": list(errors), "evidence": held, "plans": plans, "covers": cell.list_labels()}
+    write_text(cell.folder / "cell.json", json.dumps(told))
 
 
 def whole(spec, folder):
@@ -122,7 +127,7 @@ def test_rows_are_those_of_the_evidence(spec, tmp_path):
             scenario=scenario,
             seed=None,
         )
-        wanted = results.make_seed_rows(where, cell.seed, record(cell, attack, scenario), (5,))
+        wanted = ranking_rows.make_seed_rows(where, cell.seed, record(cell, attack, scenario), (5,))
         here = (cell.victim.title(), attack, scenario, cell.seed)
         found = [r for r in ledger.make_rows(pooled=False) if (r.victim, r.attack, r.scenario, r.seed) == here]
         assert found == [row for row in wanted if row.attack == attack]
@@ -144,11 +149,15 @@ def test_the_clean_model_is_told_once(spec, tmp_path):
 def made(monkeypatch):
     """List what is read, and the rows that are made: of a seed, or with the number of seeds pooled."""
     calls = []
-    load, seed_rows, pooled_rows = evidence.load, results.make_seed_rows, results.make_pooled_rows
+    decode, seed_rows, pooled_rows = (
+        RankingTask.decode_record,
+        ranking_rows.make_seed_rows,
+        ranking_rows.make_pooled_rows,
+    )
 
-    def read(path):
-        calls.append(path)
-        return load(path)
+    def read(labels, columns):
+        calls.append((labels.attack, labels.scenario))
+        return decode(labels, columns)
 
     def single(where, seed, *rest):
         calls.append((where.victim, where.attack, where.scenario, seed))
@@ -158,9 +167,9 @@ def made(monkeypatch):
         calls.append((where.victim, where.attack, where.scenario, "pooled", len(records)))
         return pooled_rows(where, records, ks)
 
-    monkeypatch.setattr(evidence, "load", read)
-    monkeypatch.setattr(results, "make_seed_rows", single)
-    monkeypatch.setattr(results, "make_pooled_rows", pooled)
+    monkeypatch.setattr(RankingTask, "decode_record", read)
+    monkeypatch.setattr(ranking_rows, "make_seed_rows", single)
+    monkeypatch.setattr(ranking_rows, "make_pooled_rows", pooled)
     return calls
 
 
@@ -171,7 +180,7 @@ def test_rows_of_a_seed_are_made_once(spec, tmp_path, made):
         made.clear()
         ledger.update()
         before = ledger.make_rows(pooled=False)
-        here = [cell.folder / "evidence.safetensors"]
+        here = [(attack, scenario) for attack in ATTACKS for scenario in SCENARIOS]
         here += [(cell.victim.title(), attack, scenario, cell.seed) for attack in ATTACKS for scenario in SCENARIOS]
         assert made == here, "those of the new cell and no other"
         assert ledger.update() == done
@@ -186,7 +195,9 @@ def test_rows_of_a_seed_are_made_once(spec, tmp_path, made):
     finish(list_cells(spec, tmp_path)[4])
     ledger.update()
     ledger.make_rows(pooled=True)
-    assert {call[:1] + call[3:] for call in made[9:]} == {("a", 2), ("a", "pooled", 2)}, "until another seed is there"
+    assert {call[:1] + call[3:] for call in made[8 + 4 :]} == {("a", 2), ("a", "pooled", 2)}, (
+        "until another seed is there"
+    )
 
 
 def test_pooled_rows_only_when_asked(spec, tmp_path, made):
@@ -225,7 +236,7 @@ def place_of(row):
 
 DAMAGES = {
     "cell.json": ["", "{", "[]", '{"errors": [], "evidence": 3}', '{"errors": 1, "evidence": "", "plans": {}}'],
-    "evidence.safetensors": ["", "no evidence"],
+    "evidence/late+none+pretrain.safetensors": ["", "no evidence"],
 }
 
 
@@ -250,7 +261,7 @@ def test_a_damaged_cell_is_told_until_it_is_mended(spec, tmp_path, name, text):
 
 def test_evidence_that_is_gone_is_told(spec, tmp_path):
     whole(spec, tmp_path)
-    (list_cells(spec, tmp_path)[3].folder / "evidence.safetensors").unlink()
+    (list_cells(spec, tmp_path)[3].folder / "evidence/late+none+b.safetensors").unlink()
     with pytest.raises(UserError, match="missing"):
         ResultsFile(spec, tmp_path).update()
 

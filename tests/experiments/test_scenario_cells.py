@@ -11,12 +11,12 @@ from cowbird.attacks.prompt_enhanced import PromptEnhanced
 from cowbird.attacks.targets import TargetItems, UserGroup
 from cowbird.data.sources.synthetic import Synthetic
 from cowbird.data.types import Dataset, Users
-from cowbird.experiments import evidence
 from cowbird.experiments.cell import hash_models, list_cells
 from cowbird.experiments.executor import run_cell
+from cowbird.experiments.parts import AttackPart, DatasetPart, VictimPart
 from cowbird.experiments.results_file import ResultsFile
 from cowbird.experiments.scenarios import Direct, FineTune, Pretrain, PromptTune, PromptTuneFull
-from cowbird.experiments.spec import AttackPart, DatasetPart, Spec, VictimPart
+from cowbird.experiments.spec import Spec
 from cowbird.files import hash_file
 from cowbird.rng import derive_seed
 from cowbird.storage import read_tensors, write_tensors
@@ -24,6 +24,7 @@ from cowbird.victims.base import FittedRecommender, Prompt, Recommender
 from cowbird.victims.sequential.base import FittedSequential
 from cowbird.victims.sequential.sasrec import SASRec
 from cowbird.victims.sequential.training import TrainingRecipe
+from doubles.evidence import cell_records, evidence_files
 
 CPU, ITEMS, SEED = torch.device("cpu"), 24, 3
 SOURCE = Synthetic(users=40, items=ITEMS, events_per_user=10, categories=4)
@@ -51,9 +52,9 @@ def measured(spec, folder, data=None):
     warnings = []
     run_cell(cell, data or SOURCE.load(), CPU, lambda *told: None, warnings.append)
     assert warnings == []
-    records = evidence.load(cell.folder / "evidence.safetensors")
     record = json.loads((cell.folder / "cell.json").read_text())
-    assert record["evidence"] == hash_file(cell.folder / "evidence.safetensors")
+    assert record["evidence"] == {path.stem: hash_file(path) for path in evidence_files(cell.folder)}
+    records = cell_records(spec, folder)
     return {(found.attack, found.scenario): found for found in records}, record["errors"]
 
 

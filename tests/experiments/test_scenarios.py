@@ -11,8 +11,9 @@ from cowbird.attacks.targets import TargetItems, UserGroup
 from cowbird.data.sources.synthetic import Synthetic
 from cowbird.data.split import Split
 from cowbird.defenses.none import NoDefense
-from cowbird.experiments.models import Deployment, ModelStore, ProviderTraining
 from cowbird.experiments.scenarios import Direct, FineTune, Pretrain, PromptTune, PromptTuneFull
+from cowbird.experiments.store import ModelStore
+from cowbird.experiments.tasks.ranking.provider import Deployment, ProviderTraining
 from cowbird.rng import derive_seed, stream, torch_stream
 from cowbird.victims.base import Prompt
 from cowbird.victims.sequential.base import SequentialRecommender

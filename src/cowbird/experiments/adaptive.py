@@ -5,7 +5,6 @@ was settled is kept in the cell's folder, so that a killed cell goes on with the
 would not be the same to the bit if it were fitted again.
 """
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,8 +12,10 @@ from pathlib import Path
 from cowbird.attacks.base import Adaptive, SuspicionScorer
 from cowbird.data.types import Float32Array, TrainingData
 from cowbird.defenses.titles import Suspicion, TitleDefense
-from cowbird.experiments.spec import AttackPart, Spec
-from cowbird.files import hash_texts, write_text
+from cowbird.experiments.parts import AttackPart
+from cowbird.experiments.spec import Spec
+from cowbird.experiments.store import SealedStore, hash_parts
+from cowbird.files import write_text
 from cowbird.rng import derive_seed, stream
 
 
@@ -29,7 +30,8 @@ class AdaptiveAttacks:
     """
 
     def __init__(self, spec: Spec, seed: int, folder: Path, warn: Callable[[str], None]) -> None:
-        self.spec, self.seed, self.folder, self.warn = spec, seed, folder, warn
+        self.spec, self.seed = spec, seed
+        self._kept = SealedStore(folder, warn, "of another catalogue", "Searching again.")
         self.seconds: dict[str, float] = {}
         """How long each search took, the fit of the attacker's copy included."""
         self._copies: dict[str, SuspicionScorer] = {}
@@ -46,15 +48,23 @@ class AdaptiveAttacks:
         """
         if not isinstance(attack.options, Adaptive):
             return attack
-        path = self.folder / f"{attack.title()}.json"
-        found = self._read_settled(path, attack.options, training)
-        if found is None:
+        options = attack.options
+        label, origin = attack.title(), hash_parts(options.model_dump_json(), training.items.titles)
+
+        def search() -> Adaptive:
             began = time.perf_counter()
-            suspect = self._copy_defense(attack.options.knows, training.items.titles)
-            found = attack.options.settle(training, suspect, stream(self.seed, "attack"))
-            told = {"settled": found.model_dump(mode="json"), "sha256": _hash_search(attack.options, found, training)}
-            write_text(path, json.dumps(told, indent=1))
-            self.seconds[f"{attack.title()}@search"] = round(time.perf_counter() - began, 2)
+            suspect = self._copy_defense(options.knows, training.items.titles)
+            found = options.settle(training, suspect, stream(self.seed, "attack"))
+            self.seconds[f"{label}@search"] = round(time.perf_counter() - began, 2)
+            return found
+
+        found = self._kept.make(
+            f"{label}.json",
+            origin,
+            lambda path: type(options).model_validate_json(path.read_text(encoding="utf-8")),
+            search,
+            lambda path, settled: write_text(path, settled.model_dump_json(indent=1)),
+        )
         return attack.model_copy(update={"options": found})
 
     def _copy_defense(self, label: str, titles: Sequence[str]) -> SuspicionScorer:
@@ -67,28 +77,9 @@ class AdaptiveAttacks:
             )
         return self._copies[label]
 
-    def _read_settled(self, path: Path, attack: Adaptive, training: TrainingData) -> Adaptive | None:
-        if not path.exists():
-            return None
-        try:
-            told = json.loads(path.read_text(encoding="utf-8"))
-            found = type(attack).model_validate(told["settled"])
-            if told["sha256"] == _hash_search(attack, found, training):
-                return found
-            self.warn(f"'{path}' is damaged or of another catalogue. Searching again.")
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = str(error).partition("\n")[0]
-            self.warn(f"'{path}' is damaged: {reason}. Searching again.")
-        return None
-
 
 def _make_suspect(judge: Callable[[Sequence[str]], Suspicion]) -> SuspicionScorer:
     def suspect(titles: Sequence[str]) -> Float32Array:
         return judge(titles).score
 
     return suspect
-
-
-def _hash_search(attack: Adaptive, found: Adaptive, training: TrainingData) -> str:
-    """Return the hash of an attack, what it settled, and the catalogue it did that for."""
-    return hash_texts([attack.model_dump_json(), found.model_dump_json(), *training.items.titles])

@@ -1,44 +1,39 @@
-"""One cell of an experiment: one victim and one seed, clean and attacked, through every scenario.
+"""One cell of an experiment: one victim and one seed, clean and attacked, through every defense and scenario.
 
-Each fit is kept in the cell's folder as it ends, and saves checkpoints while it runs, so a killed cell goes on where it
-stood. An attack that does not fit the data is an error in the cell's list, as is a defense that fails for one attack;
-the others go on.
+Whatever is made is kept in the cell's folder as soon as it is made, and fits save checkpoints while they run. So a
+killed cell goes on where it stood, and a cell whose spec has grown measures only what is new: evidence is kept for each
+attack, defense and scenario. An attack that does not fit the data is an error in the cell's list, as is a defense that
+fails for one attack; the others go on.
 """
 
 import json
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from cowbird.attacks.base import AttackError, PoisonedData
-from cowbird.data.split import SplitParts
-from cowbird.data.types import Dataset, TrainingData
-from cowbird.defenses.base import Defense
+from cowbird.data.types import Dataset
 from cowbird.defenses.none import NoDefense
 from cowbird.defenses.titles import TitleDefense
 from cowbird.errors import UserError
-from cowbird.experiments import detection, evidence
+from cowbird.experiments import detection
 from cowbird.experiments.adaptive import AdaptiveAttacks
-from cowbird.experiments.detection import DETECTIONS_FILE, NO_ATTACK, DetectionRecord, TitleInspector
-from cowbird.experiments.evidence import RankingEvidence
-from cowbird.experiments.models import Deployment, ModelStore, PlatformLogs, Progress, ProviderTraining
+from cowbird.experiments.detection import NO_ATTACK, DetectionRecord, TitleInspector
+from cowbird.experiments.parts import AttackPart, DefensePart, VictimPart
 from cowbird.experiments.scenarios import Scenario
-from cowbird.experiments.spec import AttackPart, DefensePart, Spec, VictimPart
+from cowbird.experiments.spec import Spec
+from cowbird.experiments.store import ColumnStore, ModelStore, ProgressReport, SealedStore, hash_parts
+from cowbird.experiments.tasks import AnyTask, PlantedAttack, TaskContext, find_task
 from cowbird.files import hash_file, write_text
-from cowbird.metrics.exposure import mask_seen
-from cowbird.rng import derive_seed, stream
-from cowbird.victims.base import FittedRecommender, Probe, Recommender
+from cowbird.rng import stream
 
-EVIDENCE_FILE = "evidence.safetensors"
-MAX_EXPOSURE_RANK = 50
-"""Exposure ranks are exact up to here, or up to the largest cut-off of the spec."""
+EVIDENCE_FOLDER = "evidence"
+"""Where a cell keeps what was measured: a file for each attack, defense and scenario."""
 
 
 class PlantedSummary(BaseModel):
@@ -75,9 +70,30 @@ class Cell:
         return f"{self.victim.title()}, seed {self.seed}"
 
     @property
+    def record_path(self) -> Path:
+        """Where the record of what was measured is."""
+        return self.folder / "cell.json"
+
+    @property
+    def task(self) -> AnyTask:
+        """What its victim is asked to do."""
+        return find_task(self.victim.options)
+
+    @property
     def done(self) -> bool:
-        """Whether its evidence is whole."""
-        return (self.folder / "cell.json").exists()
+        """Whether all that the spec asks for was measured."""
+        try:
+            covered = json.loads(self.record_path.read_text(encoding="utf-8"))["covers"]
+            return all(set(labels) <= set(covered[kind]) for kind, labels in self.list_labels().items())
+        except FileNotFoundError:
+            return False
+        except (OSError, ValueError, KeyError, TypeError):
+            return True  # whoever reads a damaged record says so
+
+    def list_labels(self) -> dict[str, list[str]]:
+        """Return the labels of what the spec asks for."""
+        kinds = {"attacks": self.spec.attacks, "defenses": self.spec.defenses, "scenarios": self.spec.scenarios}
+        return {kind: [part.title() for part in parts] for kind, parts in kinds.items()}
 
 
 def list_cells(spec: Spec, out: Path) -> list[Cell]:
@@ -97,133 +113,18 @@ def find_undefended_label(spec: Spec) -> str:
     return "none" if all(part.title() != "none" for part in spec.defenses) else "none@undefended"
 
 
-class Runner(ABC):
-    """What cells of every kind of victim share: attacks, their plans, what defenses flag, and the record of the cell.
-
-    Args:
-        cell: The cell.
-        warn: Told of trouble that was worked around.
-    """
-
-    training: TrainingData
-    """What providers train on and attacks poison."""
-
-    def __init__(self, cell: Cell, warn: Callable[[str], None]) -> None:
-        self.cell = cell
-        self.errors: list[str] = []
-        self.plans: dict[str, PlantedSummary] = {}
-        self.informant = AdaptiveAttacks(cell.spec, cell.seed, cell.folder / "settled", warn)
-        self.inspector = TitleInspector(cell.folder / "detections", warn)
-        self.detections: dict[tuple[str, str], DetectionRecord] = {}
-
-    @abstractmethod
-    def run(self) -> None:
-        """Measure every attack in every scenario, and write evidence and record."""
-
-    def plant_attacks(self) -> Iterator[tuple[AttackPart, PoisonedData]]:
-        """Yield each attack, with all settled that it leaves open, and what it made of the training data.
-
-        An attack that does not fit the data is an error on record.
-        """
-        for part in self.cell.spec.attacks:
-            try:
-                attack = self.informant.settle(part, self.training)
-                poisoned = attack.options.poison(self.training, stream(self.cell.seed, "attack"))
-            except (UserError, AttackError) as error:
-                self.errors.append(f"{self.cell.title}, attack {part.title()}: {error}")
-                continue
-            self._write_plan(attack, poisoned)
-            yield attack, poisoned
-
-    def record_detections(
-        self,
-        attack: AttackPart,
-        poisoned: PoisonedData,
-        defense: DefensePart,
-        probe: Callable[[str, TrainingData, DefensePart], Probe] | None = None,
-    ) -> None:
-        """Put on record what a defense that reads titles flags, in the catalogue that an attack left and in the clean.
-
-        Args:
-            attack: The attack.
-            poisoned: What it made.
-            defense: The defense; nothing is done for one that reads no titles.
-            probe: Makes the probe of the victim for an attack's label (`clean` for none), its data and the defense.
-        """
-        if not isinstance(defense.options, TitleDefense):
-            return
-        name, judged = defense.title(), dict[str, DetectionRecord]()
-        clean = self.training
-        for title, side, data in ((attack.title(), attack.title(), poisoned.data), (NO_ATTACK, "clean", clean)):
-            if (title, name) not in self.detections:
-                asked = None if probe is None else partial(probe, side, data, defense)
-                verdict = self.inspector.judge(f"{side}+{name}", defense.options, data.items.titles, asked)
-                truth = detection.make_clean_truth(data.items)
-                if title != NO_ATTACK:
-                    truth = detection.find_truth(attack.options, poisoned)
-                judged[title] = detection.make_record(title, name, verdict, clean, truth)
-        self.detections |= {(title, name): one for title, one in judged.items()}
-
-    def get_defense_label(self, side: str, defense: DefensePart) -> str:
-        """Return the label under which the model is kept that trains on what a defense made of the data.
-
-        Its own if it takes something out; otherwise the data is as it came, and so is the model.
-
-        Args:
-            side: The attack's label, or `clean`.
-            defense: The defense.
-        """
-        cleans = type(defense.options).clean is not Defense.clean
-        if isinstance(defense.options, TitleDefense):
-            cleans = self.inspector.has_flagged(f"{side}+{defense.title()}")
-        return defense.title() if cleans else find_undefended_label(self.cell.spec)
-
-    def record_error(
-        self, attack: AttackPart, defense: DefensePart, error: UserError, scenario: Scenario | None = None
-    ) -> None:
-        """Put on record what can't be measured; the others go on."""
-        where = f"{self.cell.title}, attack {attack.title()}"
-        if not isinstance(defense.options, NoDefense):
-            where += f", defense {defense.title()}"
-        if scenario is not None:
-            where += f", scenario {scenario.title()}"
-        self.errors.append(f"{where}: {error}")
-
-    def finish(self, device: torch.device, seconds: dict[str, float], facts: dict[str, int]) -> None:
-        """Write what defenses flagged, then the cell's record; the evidence is written already."""
-        if self.detections:
-            detection.save(self.cell.folder / DETECTIONS_FILE, list(self.detections.values()))
-        record = {
-            "victim": self.cell.victim.title(),
-            "seed": self.cell.seed,
-            "device": str(device),
-            **facts,
-            "plans": {name: planted.model_dump() for name, planted in self.plans.items()},
-            "models": hash_models(self.cell),
-            "evidence": hash_file(self.cell.folder / EVIDENCE_FILE),
-            "detections": hash_file(self.cell.folder / DETECTIONS_FILE) if self.detections else None,
-            "errors": self.errors,
-            "seconds": seconds | self.informant.seconds | self.inspector.seconds,
-        }
-        write_text(self.cell.folder / "cell.json", json.dumps(record, indent=1))
-
-    def _write_plan(self, attack: AttackPart, poisoned: PoisonedData) -> None:
-        path = self.cell.folder / "plans" / f"{attack.title()}.json"
-        write_text(path, json.dumps(poisoned.describe_plan()))
-        items = poisoned.data.items
-        targets: list[int] = poisoned.targets.tolist()
-        self.plans[attack.title()] = PlantedSummary(
-            sha256=poisoned.hash_plan(),
-            rows=len(poisoned.rows),
-            budget=poisoned.budget,
-            share_of_labels=len(poisoned.rows) / max(1, poisoned.data.interactions.events),
-            targets=tuple(items.ids[target] for target in targets),
-            target_titles=tuple(items.titles[target] for target in targets),
-        )
+def name_evidence(attack: str, defense: str, scenario: str) -> str:
+    """Return the name of the file that holds what was measured in a place."""
+    return f"{attack}+{defense}+{scenario}"
 
 
-class RankingRunner(Runner):
-    """A cell whose victim ranks the whole catalogue.
+def name_detections(attack: str, defense: str) -> str:
+    """Return the name of the file that holds what a defense flags."""
+    return f"{attack}+{defense}@titles"
+
+
+class CellRunner:
+    """Runs one cell.
 
     Args:
         cell: The cell.
@@ -234,141 +135,212 @@ class RankingRunner(Runner):
     """
 
     def __init__(
-        self, cell: Cell, data: Dataset, device: torch.device, progress: Progress, warn: Callable[[str], None]
+        self, cell: Cell, data: Dataset, device: torch.device, progress: ProgressReport, warn: Callable[[str], None]
     ) -> None:
-        super().__init__(cell, warn)
-        self.device = device
-        self.parts: SplitParts = cell.spec.split.apply(data, cell.seed)
-        self.training: TrainingData = self.parts.pretrain.training()
-        assert isinstance(cell.victim.options, Recommender)
-        self.victim: Recommender = cell.victim.options
-        self.shelf = ModelStore(cell.folder / "models", device, cell.title, progress, warn)
-        self.records: list[RankingEvidence] = []
-        self.honest: dict[str, ProviderTraining] = {}
-        self.unharmed: dict[tuple[str, str], tuple[FittedRecommender, NDArray[np.int32]]] = {}
+        self.cell, self.device, self.warn = cell, device, warn
+        self.errors: list[str] = []
+        self.adaptive = AdaptiveAttacks(cell.spec, cell.seed, cell.folder / "settled", warn)
+        self.inspector = TitleInspector(cell.folder / "detections", warn)
+        self.planted = SealedStore(cell.folder / "planted", warn, "another attack's", "Planting again.")
+        self.evidence = ColumnStore(cell.folder / EVIDENCE_FOLDER, warn, "of something else", "Measuring again.")
+        other = "of other questions or another model"
+        self.models = ModelStore(
+            cell.folder / "models", device, cell.title, progress, warn, artifact=cell.task.artifact
+        )
+        context = TaskContext(
+            seed=cell.seed,
+            victim=cell.victim.options,
+            victim_label=cell.victim.title(),
+            split=cell.spec.get_split(cell.task),
+            ks=cell.spec.ks,
+            undefended=find_undefended_label(cell.spec),
+            models=self.models,
+            answers=ColumnStore(cell.folder / "answers", warn, other, "Asking again."),
+            inspector=self.inspector,
+        )
+        self.task = cell.task(context, data)
 
     def run(self) -> None:
-        """Measure; see `Runner.run`."""
-        spec = self.cell.spec
-        for attack, poisoned in self.plant_attacks():
-            if len(poisoned.data.items) > len(self.training.items):
-                self.errors.append(
-                    f"{self.cell.title}, attack {attack.title()}: it lists new items, which a clean model that ranks "
-                    "does not know. Write the trigger into titles that are there: listing = 'own'."
-                )
+        """Measure every attack under every defense in every scenario, and write evidence and record."""
+        for part in self.cell.spec.attacks:
+            if self._is_measured(part):
                 continue
-            for defense in spec.defenses:
-                self._measure_defense(attack, poisoned, defense)
-        evidence.save(self.cell.folder / EVIDENCE_FILE, self.records)
-        facts = {
-            "warm_users": len(self.parts.pretrain.users),
-            "cold_users": len(self.parts.downstream.users) if self.parts.downstream else 0,
-            "users_too_short": self.parts.too_short,
-        }
-        self.finish(self.device, self.shelf.seconds, facts)
+            planted = self._plant(part)
+            if planted is None:
+                continue
+            for defense in self.cell.spec.defenses:
+                self._measure_defense(part, planted, defense)
+        self._write_record()
 
-    def _measure_defense(self, attack: AttackPart, poisoned: PoisonedData, defense: DefensePart) -> None:
-        """Measure a defense in each scenario; what this victim or this data can't do is an error, the others go on."""
+    def _plant(self, part: AttackPart) -> PlantedAttack | None:
+        """Return an attack, with all settled that it leaves open, and what it made of the training data.
+
+        An attack that does not fit the data is an error on record.
+        """
         try:
-            if defense.options.asks_victim:
-                raise UserError(
-                    f"It asks the victim about titles, and {self.cell.victim.title()} reads none.",
-                    "Use it with victims that answer questions, such as tallrec.",
-                )
-            self.record_detections(attack, poisoned, defense)
-            provider = self._make_provider(defense, attack, poisoned.data)
+            attack = self.adaptive.settle(part, self.task.training)
+            poisoned = attack.options.poison(self.task.training, stream(self.cell.seed, "attack"))
+        except (UserError, AttackError) as error:
+            self.errors.append(f"{self.cell.title}, attack {part.title()}: {error}")
+            return None
+        self._write_plan(part, poisoned)
+        planted = PlantedAttack(part.title(), attack.options, poisoned)
+        try:
+            self.task.check_attack(planted)
         except UserError as error:
-            self.record_error(attack, defense, error)
+            self.errors.append(f"{self.cell.title}, attack {part.title()}: {error}")
+            return None
+        return planted
+
+    def _measure_defense(self, part: AttackPart, planted: PlantedAttack, defense: DefensePart) -> None:
+        """Measure a defense in each scenario; what can't be done is an error on record, and the others go on."""
+        waiting = [scenario for scenario in self.cell.spec.scenarios if not self._has_evidence(part, defense, scenario)]
+        if not waiting and self._has_detections(part, defense):
             return
-        for scenario in self.cell.spec.scenarios:
+        try:
+            self.task.check_defense(defense.options)
+            self._record_detections(part, planted, defense)
+        except UserError as error:
+            self._record_error(part, defense, error)
+            return
+        for scenario in waiting:
             try:
-                self.records.append(self._measure(attack, poisoned, defense, provider, scenario))
+                record = self.task.measure(planted, defense, scenario)
             except UserError as error:
-                self.record_error(attack, defense, error, scenario)
+                self._record_error(part, defense, error, scenario)
+            else:
+                name = name_evidence(part.title(), defense.title(), scenario.title())
+                origin = self._digest_place(part, defense, scenario)
+                self.evidence.write(name, origin, self.task.encode_record(record))
 
-    def _make_provider(
-        self, defense: DefensePart, attack: AttackPart | None = None, planted: TrainingData | None = None
-    ) -> ProviderTraining:
-        """Return a provider: attacked, or honest (one for all attacks)."""
-        label = "clean" if attack is None else attack.title()
-        kept = self.get_defense_label(label, defense)
-        if attack is None and kept in self.honest:
-            return self.honest[kept]
-        data = self.training if planted is None else planted
-        cleaning: Defense = defense.options
-        if isinstance(cleaning, TitleDefense):  # judged already
-            cleaning, data = NoDefense(), self.inspector.clean(f"{label}+{defense.title()}", cleaning, data)
-        made = ProviderTraining(
-            shelf=self.shelf,
-            victim=self.victim,
-            parts=self.parts,
-            seed=self.cell.seed,
-            label=label,
-            defense_label=kept,
-            defense=cleaning,
-            attack=None if attack is None else attack.options,
-            planted=data,
-            short_events=self.cell.spec.split.max_cold_events,
-            honest=None if attack is None else self._make_provider(defense),
-        )
-        if attack is None:
-            self.honest[kept] = made
-        return made
+    # What is there already
 
-    def _measure(
-        self,
-        attack: AttackPart,
-        poisoned: PoisonedData,
-        defense: DefensePart,
-        provider: ProviderTraining,
-        scenario: Scenario,
-    ) -> RankingEvidence:
-        served = scenario.select_users(self.parts)
-        test = served.test()
-        assert provider.honest is not None
-        clean, clean_rank = self._rank_clean(scenario, provider.honest, defense)
-        attacked = self._serve(provider, scenario, defense)
-        history = test.history
-        seen = mask_seen(history.user_of_event(), history.item, poisoned.targets, history.users)
-        # A target that the platform does not have can't be exposed there.
-        seen |= np.isin(poisoned.targets, scenario.draw_absent(len(served.items), self._derive_platform_seed()))
-        k_max = max(MAX_EXPOSURE_RANK, *self.cell.spec.ks)
-        group = attack.options.find_target_users(
-            TrainingData.from_interactions(served.interactions, served.users, served.items)
-        )
-        return RankingEvidence(
-            scenario.title(),
-            attack.title(),
-            defense.title(),
-            clean_rank,
-            attacked.rank_targets(test).astype(np.int32),
-            clean.rank_items(history, poisoned.targets, k_max, served.users),
-            attacked.rank_items(history, poisoned.targets, k_max, served.users),
-            seen,
-            group,
+    def _is_measured(self, attack: AttackPart) -> bool:
+        """Tell whether an attack's plan, and all evidence about it, is kept."""
+        return self.planted.find_digest(f"{attack.title()}.json", self._digest_place(attack)) is not None and all(
+            self._has_detections(attack, defense)
+            and all(self._has_evidence(attack, defense, scenario) for scenario in self.cell.spec.scenarios)
+            for defense in self.cell.spec.defenses
         )
 
-    def _rank_clean(
-        self, scenario: Scenario, honest: ProviderTraining, defense: DefensePart
-    ) -> tuple[FittedRecommender, NDArray[np.int32]]:
-        """Return the clean model and its ranks of the test items, made once for all attacks."""
-        key = (scenario.title(), defense.title())
-        if key not in self.unharmed:
-            model = self._serve(honest, scenario, defense)
-            self.unharmed[key] = model, model.rank_targets(scenario.select_users(self.parts).test()).astype(np.int32)
-        return self.unharmed[key]
-
-    def _derive_platform_seed(self) -> int:
-        return derive_seed(self.cell.seed, "platform")
-
-    def _serve(self, provider: ProviderTraining, scenario: Scenario, defense: DefensePart) -> FittedRecommender:
-        """Return the model that serves: handed over, perhaps tuned, then repaired and guarded."""
-        users, seed = scenario.select_users(self.parts), self._derive_platform_seed()
-        model = scenario.serve(provider, Deployment(self.shelf, f"{provider.name}+{scenario.title()}", users, seed))
-        name = f"{provider.label}+{defense.title()}+{scenario.title()}"
-        return defense.options.guard(
-            defense.options.repair(model, PlatformLogs(self.shelf, self.victim, name, users, seed))
+    def _has_evidence(self, attack: AttackPart, defense: DefensePart, scenario: Scenario) -> bool:
+        name = name_evidence(attack.title(), defense.title(), scenario.title())
+        return (
+            self.evidence.find_digest(f"{name}.safetensors", self._digest_place(attack, defense, scenario)) is not None
         )
+
+    def _has_detections(self, attack: AttackPart, defense: DefensePart) -> bool:
+        """Tell whether what a defense flags is kept, with and without an attack; true if it reads no titles."""
+        if not isinstance(defense.options, TitleDefense):
+            return True
+        names = {attack.title(): self._digest_place(attack, defense), NO_ATTACK: self._digest_place(defense)}
+        return all(
+            self.evidence.holds(name_detections(label, defense.title()), origin) for label, origin in names.items()
+        )
+
+    def _digest_place(self, *parts: BaseModel) -> str:
+        """Return the digest of what a measurement follows from: data, split, victim, seed, and some parts."""
+        spec, cell = self.cell.spec, self.cell
+        made_of = [spec.dataset, spec.get_split(cell.task), cell.victim, *parts]
+        return hash_parts(cell.seed, [part.model_dump_json(exclude={"label"}) for part in made_of])
+
+    # What is put on record
+
+    def _record_detections(self, attack: AttackPart, planted: PlantedAttack, defense: DefensePart) -> None:
+        """Put on record what a defense flags, in the catalogue that an attack left and in the clean one.
+
+        Nothing is done for a defense that reads no titles.
+        """
+        options = defense.options
+        if not isinstance(options, TitleDefense):
+            return
+        made: list[tuple[DetectionRecord, str]] = []
+        clean, poisoned = self.task.training, planted.poisoned
+        sides = (
+            (planted.label, planted.label, poisoned.data, self._digest_place(attack, defense)),
+            (NO_ATTACK, "clean", clean, self._digest_place(defense)),
+        )
+        for label, side, data, origin in sides:
+            probe = partial(self.task.make_probe, side, data, options)
+            verdict = self.inspector.judge(f"{side}+{defense.title()}", options, data.items.titles, probe)
+            truth = detection.make_clean_truth(data.items)
+            if label != NO_ATTACK:
+                truth = detection.find_truth(planted.options, poisoned)
+            made.append((detection.make_record(label, defense.title(), verdict, clean, truth), origin))
+        for record, origin in made:
+            name = name_detections(record.attack, record.defense)
+            if not self.evidence.holds(name, origin):
+                self.evidence.write(name, origin, detection.encode_record(record))
+
+    def _record_error(
+        self, attack: AttackPart, defense: DefensePart, error: UserError, scenario: Scenario | None = None
+    ) -> None:
+        """Put on record what can't be measured; the others go on."""
+        where = f"{self.cell.title}, attack {attack.title()}"
+        if not isinstance(defense.options, NoDefense):
+            where += f", defense {defense.title()}"
+        if scenario is not None:
+            where += f", scenario {scenario.title()}"
+        self.errors.append(f"{where}: {error}")
+
+    def _write_plan(self, attack: AttackPart, poisoned: PoisonedData) -> None:
+        items = poisoned.data.items
+        targets: list[int] = poisoned.targets.tolist()
+        summary = PlantedSummary(
+            sha256=poisoned.hash_plan(),
+            rows=len(poisoned.rows),
+            budget=poisoned.budget,
+            share_of_labels=len(poisoned.rows) / max(1, poisoned.data.interactions.events),
+            targets=tuple(items.ids[target] for target in targets),
+            target_titles=tuple(items.titles[target] for target in targets),
+        )
+        name, text = f"{attack.title()}.json", summary.model_dump_json()
+        write_text(self.cell.folder / "plans" / name, json.dumps(poisoned.describe_plan()))
+        self.planted.keep(name, self._digest_place(attack), lambda path: write_text(path, text))
+
+    def _collect_plans(self) -> dict[str, Any]:
+        """Return what each attack planted, in the order of the spec."""
+        found: dict[str, Any] = {}
+        for part in self.cell.spec.attacks:
+            summary = self.planted.find(f"{part.title()}.json", self._digest_place(part), _read_json)
+            if summary is not None:
+                found[part.title()] = summary
+        return found
+
+    def _list_evidence(self) -> list[list[str]]:
+        """Return name and SHA-256 of the evidence that there is of what the spec asks for, in its order."""
+        names: dict[str, str] = {}
+        spec = self.cell.spec
+        for attack in spec.attacks:
+            for defense in spec.defenses:
+                for scenario in spec.scenarios:
+                    name = name_evidence(attack.title(), defense.title(), scenario.title())
+                    names[name] = self._digest_place(attack, defense, scenario)
+                names[name_detections(attack.title(), defense.title())] = self._digest_place(attack, defense)
+        for defense in spec.defenses:
+            names[name_detections(NO_ATTACK, defense.title())] = self._digest_place(defense)
+        kept = [name for name, origin in names.items() if self.evidence.holds(name, origin)]
+        return [[name, hash_file(self.evidence.folder / f"{name}.safetensors")] for name in kept]
+
+    def _write_record(self) -> None:
+        """Write the cell's record; the evidence is written already."""
+        record = {
+            "victim": self.cell.victim.title(),
+            "seed": self.cell.seed,
+            "device": str(self.device),
+            **self.task.describe_split(),
+            "covers": self.cell.list_labels(),
+            "plans": self._collect_plans(),
+            "models": hash_models(self.cell),
+            "evidence": dict(self._list_evidence()),
+            "errors": self.errors,
+            "seconds": self.models.seconds | self.adaptive.seconds | self.inspector.seconds,
+        }
+        write_text(self.cell.record_path, json.dumps(record, indent=1))
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def hash_models(cell: Cell) -> dict[str, str]:

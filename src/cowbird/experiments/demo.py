@@ -9,7 +9,7 @@ import dataclasses
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -17,10 +17,11 @@ import polars as pl
 from cowbird.attacks.badrec import BadRec
 from cowbird.attacks.targets import TargetItems
 from cowbird.attacks.triggers import Trigger
-from cowbird.data.types import Items
+from cowbird.data.types import Items, TrainingData
 from cowbird.defenses.p_scanner.scanner import PoisonScanner
 from cowbird.errors import UserError
 from cowbird.experiments.spec import Spec
+from cowbird.experiments.tasks import find_task
 from cowbird.files import write_text
 from cowbird.rng import stream
 from cowbird.victims.language.llm import Llm
@@ -62,7 +63,8 @@ def write_catalog(spec: Spec, path: Path) -> tuple[PlantedRow, ...]:
         UserError: If the data can't be read, or the attack does not fit it or changes no title.
     """
     seed = spec.seeds[0]
-    training = spec.time_split.apply(spec.dataset.options.load(), seed).training
+    split: Any = spec.get_split(find_task(spec.victims[0].options))
+    training: TrainingData = split.apply(spec.dataset.options.load(), seed).training
     attack = spec.attacks[0]
     poisoned = attack.options.poison(training, stream(seed, "attack"))
     if not len(poisoned.retitled):

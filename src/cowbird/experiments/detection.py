@@ -1,16 +1,15 @@
 """What defenses that read titles flag, beside the truth: evidence of a cell apart from what its models answered.
 
 A defense judges the catalogue as the attack left it, and the clean one. What it made of either is kept when it is done,
-so that a killed cell goes on without judging again, and all of it goes into one file at the cell's end: each title's
-score and span, whether it was flagged, whether its item's interactions left the training data, and the truth. Rows are
-made from that file alone. Their scenario is `none`, for what a platform does afterwards changes nothing about them; the
-attack of rows about the clean catalogue is `none`.
+so that a killed cell goes on without judging again. Beside the truth it is evidence, a file for each attack and
+defense: each title's score and span, whether it was flagged, and whether its item's interactions left the training
+data. Rows are made from that file alone. Their scenario is `none`, for what a platform does afterwards changes nothing
+about them; the attack of rows about the clean catalogue is `none`.
 
 The truth about a title is whether its text differs from the clean catalogue's, or is a new listing's that carries the
 trigger. Seeds are not pooled: they share their clean titles, so an interval over all of them would be too narrow.
 """
 
-import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cowbird.attacks.base import Attack, PoisonedData
@@ -27,18 +25,15 @@ from cowbird.attacks.triggers import Trigger, plant
 from cowbird.data.types import Int32Array, Int64Array, Items, TrainingData
 from cowbird.defenses.base import Defense
 from cowbird.defenses.titles import Suspicion, TitleDefense, Verdict
-from cowbird.errors import UserError
-from cowbird.experiments.keeping import ColumnStore, hash_parts, to_tensors
 from cowbird.experiments.measures import Measure, declare_measure
 from cowbird.experiments.results import Row, RowLabels
+from cowbird.experiments.store import ColumnStore, hash_parts
 from cowbird.metrics.auc import auc
 from cowbird.metrics.detection import Span, count_detections, recall_at_fpr, span_iou
 from cowbird.metrics.intervals import Interval, bootstrap_mean, wilson
 from cowbird.rng import stream
-from cowbird.storage import read_tensors, write_tensors
 from cowbird.victims.base import Probe
 
-DETECTIONS_FILE = "detections.safetensors"
 NO_ATTACK = "none"
 """The attack of what was found in the clean catalogue."""
 NO_SCENARIO = "none"
@@ -271,45 +266,33 @@ def make_record(attack: str, defense: str, verdict: Verdict, clean: TrainingData
     return DetectionRecord(attack, defense, verdict.found, verdict.flagged, verdict.dropped, events, truth)
 
 
-def save(path: Path, records: Sequence[DetectionRecord]) -> None:
-    """Write the detections of a cell atomically."""
-    tensors: dict[str, torch.Tensor] = {}
-    for number, one in enumerate(records):
-        columns = _to_columns(one.found) | {name: getattr(one, name) for name in ("flagged", "dropped", "events")}
-        columns |= {name: getattr(one.truth, name) for name in ("poisoned", *SPAN_COLUMNS)}
-        tensors |= {f"{number}.{name}": tensor for name, tensor in to_tensors(columns).items()}
-    labels = [[one.attack, one.defense] for one in records]
-    write_tensors(path, tensors, {"cowbird": json.dumps({"kind": "detect", "records": labels})})
+def encode_record(one: DetectionRecord) -> dict[str, NDArray[Any]]:
+    """Return a record as named columns, without its labels."""
+    columns = _to_columns(one.found) | {"flagged": one.flagged, "dropped": one.dropped, "events": one.events}
+    truth = one.truth
+    spans = {"span_item": truth.span_item, "span_start": truth.span_start, "span_end": truth.span_end}
+    return columns | {"poisoned": truth.poisoned} | spans
 
 
-def load(path: Path) -> list[DetectionRecord]:
-    """Read the detections of a cell.
+def decode_record(attack: str, defense: str, columns: Mapping[str, NDArray[Any]]) -> DetectionRecord:
+    """Return the record that columns hold.
+
+    Args:
+        attack: Label of the attack.
+        defense: Label of the defense.
+        columns: What `encode_record` returned.
 
     Raises:
-        UserError: If the file is missing, damaged or something else.
+        ValueError: If they hold none.
+        KeyError: If one is missing.
     """
-    tensors, header = read_tensors(path)
-    records: list[DetectionRecord] = []
-    try:
-        told = json.loads(header["cowbird"])
-        if told["kind"] != "detect":
-            raise ValueError(f"it is of the kind {told['kind']!r}")
-        for number, (attack, defense) in enumerate(told["records"]):
-            mine = {name: tensors[f"{number}.{name}"].numpy() for name in (*DETECTION_COLUMNS, *SPAN_COLUMNS)}
-            if (
-                len({mine[name].shape for name in DETECTION_COLUMNS}) != 1
-                or len({mine[name].shape for name in SPAN_COLUMNS}) != 1
-            ):
-                raise ValueError("its columns do not align")
-            if any(mine[name].dtype != kind for name, kind in DETECTION_COLUMNS.items()):
-                raise ValueError("its columns are of other kinds")
-            found = Suspicion(mine["score"], mine["start"], mine["end"])
-            truth = Truth(mine["poisoned"], *(mine[name] for name in SPAN_COLUMNS))
-            masks = mine["flagged"], mine["dropped"], mine["events"]
-            records.append(DetectionRecord(str(attack), str(defense), found, *masks, truth))
-    except (KeyError, ValueError, TypeError) as error:
-        raise UserError(f"'{path}' does not hold the detections of a run: {error}.", "Run the cell again.") from None
-    return records
+    if any(len({columns[name].shape for name in names}) != 1 for names in (DETECTION_COLUMNS, SPAN_COLUMNS)):
+        raise ValueError("its columns do not align")
+    if any(columns[name].dtype != kind for name, kind in DETECTION_COLUMNS.items()):
+        raise ValueError("its columns are of other kinds")
+    found = Suspicion(columns["score"], columns["start"], columns["end"])
+    truth = Truth(columns["poisoned"], *(columns[name] for name in SPAN_COLUMNS))
+    return DetectionRecord(attack, defense, found, columns["flagged"], columns["dropped"], columns["events"], truth)
 
 
 # The rows

@@ -20,11 +20,9 @@ import torch
 
 from cowbird.data.types import Dataset
 from cowbird.errors import UserError
-from cowbird.experiments.asking import CandidateRunner, PointwiseRunner
-from cowbird.experiments.cell import Cell, RankingRunner, list_cells
-from cowbird.experiments.models import Progress
+from cowbird.experiments.cell import Cell, CellRunner, list_cells
 from cowbird.experiments.spec import LISTED_PARTS, SINGLE_PARTS, Spec, parse_spec
-from cowbird.victims.base import CandidateRecommender, PointwiseRecommender
+from cowbird.experiments.store import ProgressReport
 from cowbird.victims.fit_context import get_thread_stream
 
 MAX_THREADS_PER_GPU = 16
@@ -35,18 +33,13 @@ def ignore_progress(what: str, done: int, total: int, remark: str) -> None:
     """Report no progress."""
 
 
-def run_cell(cell: Cell, data: Dataset, device: torch.device, progress: Progress, warn: Callable[[str], None]) -> None:
+def run_cell(
+    cell: Cell, data: Dataset, device: torch.device, progress: ProgressReport, warn: Callable[[str], None]
+) -> None:
     """Run one cell and write its evidence; does nothing for a cell that is done."""
     if cell.done:
         return
-    match cell.victim.options:
-        case PointwiseRecommender():
-            runner = PointwiseRunner
-        case CandidateRecommender():
-            runner = CandidateRunner
-        case _:
-            runner = RankingRunner
-    runner(cell, data, device, progress, warn).run()
+    CellRunner(cell, data, device, progress, warn).run()
 
 
 @dataclass
@@ -61,7 +54,7 @@ class Executor:
     every_gpu: bool
     """Whether cells may take the machine's GPUs in turn."""
     jobs: int
-    progress: Progress = ignore_progress
+    progress: ProgressReport = ignore_progress
     warnings: list[str] = field(default_factory=list[str])
     failed: list[str] = field(default_factory=list[str])
 
@@ -71,7 +64,7 @@ class Executor:
             return self._run_serially()
         return self._run_threads() if self.device.type == "cuda" else self._run_processes()
 
-    def _run_one(self, cell: Cell, device: torch.device, progress: Progress) -> Cell:
+    def _run_one(self, cell: Cell, device: torch.device, progress: ProgressReport) -> Cell:
         """Run a cell; one that stops on the machine's account (out of memory, a GPU error) leaves the others going."""
         try:
             run_cell(cell, self.data, device, progress, self.warnings.append)

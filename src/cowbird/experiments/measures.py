@@ -68,6 +68,8 @@ class Measure:
     """The measures that are declared with it."""
     lower_bound: bool = False
     """Whether the value is merely a lower bound."""
+    over_seeds: bool = False
+    """Whether it is a mean over seeds."""
 
     def __getitem__(self, variant: Variant | None) -> "Measure":
         """Return a variant of the measure; for `None` the measure itself.
@@ -133,6 +135,7 @@ def _derive(measure: Measure, variant: Variant) -> Measure:
         doc=variant.doc.format(measure.doc),
         variants=(OVER_SEEDS,),
         lower_bound=measure.lower_bound or variant is LOWER_BOUND,
+        over_seeds=variant is OVER_SEEDS,
     )
 
 

@@ -5,27 +5,35 @@ when the run ends, however it ends: until then `results.jsonl` holds true rows o
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
+
+from numpy.typing import NDArray
 
 from cowbird.defenses.none import NoDefense
 from cowbird.errors import UserError
-from cowbird.experiments import choosing, detection, evidence, judging, results
-from cowbird.experiments.cell import EVIDENCE_FILE, Cell, PlantedSummary, list_cells
-from cowbird.experiments.choosing import CandidateEvidence
-from cowbird.experiments.detection import DETECTIONS_FILE, NO_ATTACK, NO_SCENARIO
-from cowbird.experiments.evidence import RankingEvidence
-from cowbird.experiments.judging import PointwiseEvidence
+from cowbird.experiments import detection, results
+from cowbird.experiments.cell import (
+    EVIDENCE_FOLDER,
+    Cell,
+    PlantedSummary,
+    list_cells,
+    name_detections,
+    name_evidence,
+)
+from cowbird.experiments.detection import NO_ATTACK, NO_SCENARIO, DetectionRecord
 from cowbird.experiments.results import Row, RowLabels
 from cowbird.experiments.spec import Spec
+from cowbird.experiments.store.columns import read_columns
+from cowbird.experiments.tasks import AnyTask, EvidenceLabels, find_task
 from cowbird.files import hash_file
-from cowbird.rng import stream
-from cowbird.victims.base import CandidateRecommender, PointwiseRecommender
 
+Decoded = TypeVar("Decoded")
 EvidenceKey = tuple[str, str, str, str]
 """Labels of victim, attack, defense and scenario."""
-EvidenceRecord = RankingEvidence | PointwiseEvidence | CandidateEvidence
-"""One attack in one scenario under one seed."""
 
 
 class ResultsFile:
@@ -38,11 +46,12 @@ class ResultsFile:
 
     def __init__(self, spec: Spec, out: Path) -> None:
         self.spec, self.out = spec, out
-        self._evidence: dict[EvidenceKey, dict[int, EvidenceRecord]] = {}
+        self._tasks: dict[str, AnyTask] = {part.title(): find_task(part.options) for part in spec.victims}
+        self._evidence: dict[EvidenceKey, dict[int, Any]] = {}
         self._detected: dict[tuple[str, str, str], dict[int, list[Row]]] = {}
         self._single: dict[tuple[EvidenceKey, int], list[Row]] = {}
         self._pooled: dict[tuple[EvidenceKey, tuple[int, ...]], list[Row]] = {}
-        self._read: set[Path] = set()
+        self._read: dict[Path, str] = {}
         self._errors: dict[Path, list[str]] = {}
 
     def _make_labels(self, key: EvidenceKey) -> RowLabels:
@@ -63,20 +72,27 @@ class ResultsFile:
         Raises:
             UserError: If the files of a finished cell are damaged.
         """
-        finished = [cell for cell in list_cells(self.spec, self.out) if cell.done]
-        for cell in finished:
-            if cell.folder not in self._read:
-                self._errors[cell.folder] = read_finished(cell)[0]
-                for record in _load_evidence(cell):
-                    key = (cell.victim.title(), record.attack, record.defense, record.scenario)
-                    self._evidence.setdefault(key, {})[cell.seed] = record
-                if (cell.folder / DETECTIONS_FILE).exists():
-                    for found in detection.load(cell.folder / DETECTIONS_FILE):
-                        place = (cell.victim.title(), found.attack, found.defense)
-                        where = self._make_labels((*place, NO_SCENARIO)).model_copy(update={"seed": cell.seed})
-                        self._detected.setdefault(place, {})[cell.seed] = detection.make_rows(where, found)
-                self._read.add(cell.folder)
-        return len(finished)
+        cells = [cell for cell in list_cells(self.spec, self.out) if cell.record_path.exists()]
+        for cell in cells:
+            seal = hash_file(cell.record_path)
+            if self._read.get(cell.folder) != seal:
+                self._read_cell(cell)
+                self._read[cell.folder] = seal
+        return sum(cell.done for cell in cells)
+
+    def _read_cell(self, cell: Cell) -> None:
+        """Read what was measured in a cell; a cell whose spec has grown since counts with what it has."""
+        finished, victim = read_finished(cell), cell.victim.title()
+        self._errors[cell.folder] = finished.errors
+        for known in [known for known in self._single if (known[0][0], known[1]) == (victim, cell.seed)]:
+            del self._single[known]
+        for labels, record in load_evidence(cell, finished.evidence):
+            key = (victim, labels.attack, labels.defense, labels.scenario)
+            self._evidence.setdefault(key, {})[cell.seed] = record
+        for found in load_detections(cell, finished.evidence):
+            where = self._make_labels((victim, found.attack, found.defense, NO_SCENARIO))
+            rows = detection.make_rows(where.model_copy(update={"seed": cell.seed}), found)
+            self._detected.setdefault((victim, found.attack, found.defense), {})[cell.seed] = rows
 
     def list_errors(self) -> list[str]:
         """Return what could not be measured in the finished cells, in the order of the spec."""
@@ -100,9 +116,8 @@ class ResultsFile:
             if pooled:
                 known = (key, tuple(seeds))
                 if known not in self._pooled:
-                    ranked = [record for record in seeds.values() if isinstance(record, RankingEvidence)]
-                    where = self._make_labels(key)
-                    self._pooled[known] = results.make_pooled_rows(where, ranked, self.spec.ks) if ranked else []
+                    where, task = self._make_labels(key), self._tasks[key[0]]
+                    self._pooled[known] = task.make_pooled_rows(where, list(seeds.values()), self.spec.ks)
                 found += self._pooled[known] + results.summarize_seeds(single)
         return results.drop_duplicates([*found, *self._list_detection_rows(pooled)])
 
@@ -118,27 +133,13 @@ class ResultsFile:
                     found += single + (results.summarize_seeds(single) if pooled else [])
         return found
 
-    def _make_seed_rows(self, key: EvidenceKey, seed: int, record: EvidenceRecord) -> list[Row]:
-        where, bare = self._make_labels(key), self._find_undefended(key, seed)
-        here = where.model_copy(update={"seed": seed})
-        match record, bare:
-            case PointwiseEvidence(), PointwiseEvidence():
-                return judging.make_rows(here, record) + judging.make_defense_rows(here, record, bare)
-            case CandidateEvidence(), CandidateEvidence():
-                return choosing.make_rows(where, seed, record) + choosing.make_defense_rows(where, seed, record, bare)
-            case RankingEvidence(), RankingEvidence():
-                rng = stream(seed, "bootstrap", "defended", *key)
-                defended = results.make_defense_rows(here, record, bare, self.spec.ks, rng)
-                return results.make_seed_rows(where, seed, record, self.spec.ks) + defended
-            case PointwiseEvidence(), _:
-                return judging.make_rows(here, record)
-            case CandidateEvidence(), _:
-                return choosing.make_rows(where, seed, record)
-            case _:
-                assert isinstance(record, RankingEvidence)
-                return results.make_seed_rows(where, seed, record, self.spec.ks)
+    def _make_seed_rows(self, key: EvidenceKey, seed: int, record: Any) -> list[Row]:
+        here = self._make_labels(key).model_copy(update={"seed": seed})
+        task, bare = self._tasks[key[0]], self._find_undefended(key, seed)
+        rows = task.make_seed_rows(here, record, self.spec.ks)
+        return rows if bare is None else rows + task.make_defense_rows(here, record, bare, self.spec.ks)
 
-    def _find_undefended(self, key: EvidenceKey, seed: int) -> EvidenceRecord | None:
+    def _find_undefended(self, key: EvidenceKey, seed: int) -> Any:
         """Return what was measured in the same place without a defense, if this is another."""
         victim, attack, defense, scenario = key
         for part in self.spec.defenses:
@@ -162,45 +163,89 @@ class ResultsFile:
         """Return what each attack planted, from the first finished cell that has it."""
         found: dict[str, PlantedSummary] = {}
         for cell in list_cells(self.spec, self.out):
-            if cell.done:
-                for attack, plan in read_finished(cell)[1].items():
+            if cell.record_path.exists():
+                for attack, plan in read_finished(cell).plans.items():
                     found.setdefault(attack, plan)
         return found
 
 
-def _load_evidence(cell: Cell) -> Sequence[EvidenceRecord]:
-    """Return the evidence of a cell, which is of the kind that its victim gives.
+def load_evidence(cell: Cell, names: Container[str]) -> Iterator[tuple[EvidenceLabels, Any]]:
+    """Yield what was measured in a cell, with its labels, in the order of the spec.
+
+    Args:
+        cell: The cell.
+        names: Which evidence its record names.
 
     Raises:
-        UserError: If the file is damaged or of another kind.
+        UserError: If a file is damaged or of another task.
     """
-    match cell.victim.options:
-        case PointwiseRecommender():
-            return judging.load(cell.folder / EVIDENCE_FILE)
-        case CandidateRecommender():
-            return choosing.load(cell.folder / EVIDENCE_FILE)
-        case _:
-            return evidence.load(cell.folder / EVIDENCE_FILE)
+    for attack in cell.spec.attacks:
+        for defense in cell.spec.defenses:
+            for scenario in cell.spec.scenarios:
+                labels = EvidenceLabels(scenario.title(), attack.title(), defense.title())
+                name = name_evidence(labels.attack, labels.defense, labels.scenario)
+                if name in names:
+                    yield labels, read_evidence(_locate(cell, name), partial(cell.task.decode_record, labels))
 
 
-def read_finished(cell: Cell) -> tuple[list[str], dict[str, PlantedSummary]]:
-    """Return the errors and plans of a finished cell, after a look at whether its files are whole.
+def load_detections(cell: Cell, names: Container[str]) -> Iterator[DetectionRecord]:
+    """Yield what defenses flagged in a cell; arguments and errors as in `load_evidence`."""
+    for attack in [*(part.title() for part in cell.spec.attacks), NO_ATTACK]:
+        for defense in cell.spec.defenses:
+            name = name_detections(attack, defense.title())
+            if name in names:
+                yield read_evidence(_locate(cell, name), partial(detection.decode_record, attack, defense.title()))
+
+
+def _locate(cell: Cell, name: str) -> Path:
+    return cell.folder / EVIDENCE_FOLDER / f"{name}.safetensors"
+
+
+def read_evidence(path: Path, decode: Callable[[dict[str, NDArray[Any]]], Decoded]) -> Decoded:
+    """Return the record that a file holds.
+
+    Args:
+        path: The file.
+        decode: Makes it of named columns.
 
     Raises:
-        UserError: If they are not.
+        UserError: If the file is missing, damaged or holds something else.
     """
-    path = cell.folder / "cell.json"
+    try:
+        return decode(read_columns(path))
+    except (KeyError, ValueError, TypeError, IndexError) as error:
+        raise UserError(f"'{path}' does not hold the evidence of a run: {error}.", "Run the cell again.") from None
+
+
+@dataclass(frozen=True)
+class CellRecord:
+    """The record of a finished cell."""
+
+    errors: list[str]
+    """What could not be measured, and why."""
+    plans: dict[str, PlantedSummary]
+    """What each attack planted."""
+    evidence: dict[str, str]
+    """SHA-256 of the evidence, by name."""
+
+
+def read_finished(cell: Cell) -> CellRecord:
+    """Return the record of a finished cell, after a look at whether its evidence is whole.
+
+    Raises:
+        UserError: If it is not.
+    """
+    path = cell.record_path
     again = f"Remove '{path}' and resume; the cell is then measured again."
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        errors, seals = [str(error) for error in record["errors"]], {EVIDENCE_FILE: str(record["evidence"])}
-        if record.get("detections") is not None:
-            seals[DETECTIONS_FILE] = str(record["detections"])
+        errors = [str(error) for error in record["errors"]]
+        seals = {str(name): str(seal) for name, seal in record["evidence"].items()}
         plans = {str(name): PlantedSummary.model_validate(plan) for name, plan in record["plans"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"'{path}' is damaged.", again) from None
     for name, seal in seals.items():
-        held = cell.folder / name
+        held = _locate(cell, name)
         if not held.exists() or hash_file(held) != seal:
             raise UserError(f"'{held}' is missing or damaged: its SHA-256 is not the recorded one.", again)
-    return errors, plans
+    return CellRecord(errors, plans, seals)

@@ -1,8 +1,8 @@
 """Run an experiment: every cell of the grid, here or in workers, resumable, results always whole.
 
-The folder is bound to one spec. `results.jsonl` is made from the evidence of the finished cells, after each of them and
-at the end, so an interrupted run leaves true results of what is done, and the finished file is the same however often
-it was interrupted.
+The folder is bound to one spec, which may grow (`cowbird.experiments.growth`). `results.jsonl` is made from the
+evidence of the finished cells, after each of them and at the end, so an interrupted run leaves true results of what is
+done, and the finished file is the same however often it was interrupted.
 """
 
 import json
@@ -15,13 +15,13 @@ import torch
 
 from cowbird import __version__
 from cowbird.data.types import Dataset
-from cowbird.errors import UserError
 from cowbird.experiments.cell import PlantedSummary, list_cells
 from cowbird.experiments.executor import Executor, ignore_progress
-from cowbird.experiments.models import Progress
+from cowbird.experiments.growth import bind_folder
 from cowbird.experiments.results import Row
 from cowbird.experiments.results_file import ResultsFile
 from cowbird.experiments.spec import Spec
+from cowbird.experiments.store import ProgressReport
 from cowbird.files import write_text
 from cowbird.victims.fit_context import pick_device
 
@@ -49,33 +49,6 @@ class RunOutcome:
 def _ignore_cells(done: int, total: int) -> None: ...
 
 
-def bind_folder(spec: Spec, out: Path, resume: bool) -> None:
-    """Bind a folder to a spec.
-
-    Raises:
-        UserError: If the folder holds something and `resume` is off, or holds the run of another spec.
-    """
-    record = out / "spec.json"
-    try:
-        bound = record.exists()
-        taken = not bound and out.exists() and (not out.is_dir() or any(out.iterdir()))
-    except OSError as error:
-        raise UserError(f"'{out}' can't be used: {error.strerror}.", "Choose another folder with --out.") from None
-    if bound:
-        try:
-            same = json.loads(record.read_text(encoding="utf-8"))["sha256"] == spec.digest()
-        except (OSError, ValueError, KeyError, TypeError):
-            raise UserError(f"'{record}' is damaged.", "Choose a new folder with --out.") from None
-        if not same:
-            raise UserError(f"'{out}' holds the run of another spec or other seeds.", "Choose a new folder with --out.")
-        if not resume:
-            raise UserError(f"'{out}' holds this run already.", "Add --resume to go on, or choose a new folder.")
-        return
-    if taken:
-        raise UserError(f"'{out}' is not an empty folder.", "Choose a new folder with --out.")
-    write_text(record, json.dumps({"sha256": spec.digest(), "spec": spec.to_record()}, indent=1))
-
-
 def run(
     spec: Spec,
     out: Path,
@@ -83,7 +56,7 @@ def run(
     device: str = "auto",
     resume: bool = False,
     jobs: int = 1,
-    progress: Progress = ignore_progress,
+    progress: ProgressReport = ignore_progress,
     cell_done: Callable[[int, int], None] | None = None,
 ) -> RunOutcome:
     """Run every cell that is not done yet and write `results.jsonl`.
@@ -92,7 +65,7 @@ def run(
         spec: The experiment.
         out: Its folder.
         device: `auto`, `cpu`, `cuda` or `cuda:N`; with several jobs and `auto` or `cuda`, the GPUs are taken in turn.
-        resume: Whether `out` may hold a part of this run.
+        resume: Whether `out` may hold a part of this run, or the run of a spec that this one has grown from.
         jobs: Cells that run at once: in processes on a CPU, in threads on GPUs.
         progress: Told of each fit (of one job; several stay silent).
         cell_done: Told after each cell.

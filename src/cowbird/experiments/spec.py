@@ -7,73 +7,53 @@ results, and its hash tells whether a folder may be resumed.
 import hashlib
 import json
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
 from cowbird import plugins
-from cowbird.attacks.base import Adaptive, Attack
-from cowbird.data.choices import SequenceSplit
-from cowbird.data.judgments import TemporalSplit
-from cowbird.data.sources.base import Source
-from cowbird.data.split import Split
-from cowbird.defenses.base import Defense
+from cowbird.attacks.base import Adaptive
 from cowbird.defenses.none import NoDefense
 from cowbird.defenses.titles import TitleDefense
 from cowbird.errors import UserError
-from cowbird.experiments.scenarios import LABEL_PATTERN, MAX_LABEL_LENGTH, AnyScenario, Direct, Downstream
+from cowbird.experiments.parts import AttackPart, DatasetPart, DefensePart, VictimPart
+from cowbird.experiments.scenarios import LABEL_PATTERN, AnyScenario, Direct
+from cowbird.experiments.tasks import AnyTask, find_task, list_tasks
 from cowbird.metrics.ranking import CUTOFFS
-from cowbird.victims.base import Victim
 
 RESERVED_LABELS = ("clean", "none")
 """Labels no attack may have: they name the clean model in a run's folders and rows."""
-
-
-class SpecPart(BaseModel):
-    """One plug-in of a spec."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    name: str
-    """The plug-in's name; or a dotted path, which needs `--allow-plugins`."""
-    label: str = Field(default="", pattern=LABEL_PATTERN + "|^$", max_length=MAX_LABEL_LENGTH)
-    """Name in result rows; the plug-in's own if empty. Two of a kind need different labels."""
-
-    def title(self) -> str:
-        """Return the name used in result rows."""
-        return self.label or self.name
-
-
-class DatasetPart(SpecPart):
-    """The dataset."""
-
-    options: SerializeAsAny[Source]
-
-
-class VictimPart(SpecPart):
-    """One victim."""
-
-    options: SerializeAsAny[Victim]
-
-
-class AttackPart(SpecPart):
-    """One attack."""
-
-    options: SerializeAsAny[Attack]
-
-
-class DefensePart(SpecPart):
-    """One defense."""
-
-    options: SerializeAsAny[Defense]
 
 
 def _make_defenses() -> tuple[DefensePart, ...]:
     return (DefensePart(name="none", options=NoDefense()),)
 
 
-class Spec(BaseModel):
+class SplitTables(BaseModel):
+    """How each task splits the data: a table for each task, which the task declares."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+def _add_tables(base: type[Any], tasks: Iterable[AnyTask], name: str) -> type[Any]:
+    """Return a model that has the tables of some tasks as well."""
+    fields = {
+        task.split_table: (task.split_type, Field(default_factory=task.split_type, description=task.split_doc))
+        for task in tasks
+        if task.split_table not in base.model_fields
+    }
+    return create_model(name, __base__=base, __module__=__name__, **cast("dict[str, Any]", fields)) if fields else base
+
+
+if TYPE_CHECKING:
+    ShippedSplitTables = SplitTables
+else:
+    ShippedSplitTables = _add_tables(SplitTables, list_tasks(), "ShippedSplitTables")
+
+
+class Spec(ShippedSplitTables):
     """A whole experiment."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -88,12 +68,6 @@ class Spec(BaseModel):
     """Cut-offs of the metrics."""
     dataset: DatasetPart
     """Where the data comes from."""
-    split: Split = Split()
-    """Warm and cold users, for victims that rank."""
-    time_split: TemporalSplit = TemporalSplit()
-    """Early and late events, for victims that answer questions about titles."""
-    sequence_split: SequenceSplit = SequenceSplit()
-    """Users in the order of time, for victims that choose among candidates."""
     victims: tuple[VictimPart, ...] = Field(min_length=1)
     """Recommenders."""
     attacks: tuple[AttackPart, ...] = Field(min_length=1)
@@ -122,10 +96,14 @@ class Spec(BaseModel):
             raise ValueError(f"an attack can't be called {reserved[0]!r}: that names the clean model")
         if len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
             raise ValueError("seeds must differ and be 0 or more")
-        cold = [scenario.title() for scenario in self.scenarios if isinstance(scenario, Downstream)]
-        if cold and not self.split.cold_fraction:
-            raise ValueError(f"scenario {cold[0]!r} serves cold users; set split.cold_fraction above 0")
+        for victim in self.victims:
+            task = find_task(victim.options)
+            task.check_scenarios(self.get_split(task), self.scenarios)
         return self
+
+    def get_split(self, task: AnyTask) -> Any:
+        """Return how a task splits the data."""
+        return getattr(self, task.split_table)
 
     @model_validator(mode="after")
     def _check_known_defenses(self) -> "Spec":
@@ -245,7 +223,8 @@ def parse_spec(table: dict[str, Any], where: str = "spec", allow_plugins: bool =
                 _parse_part(kind, f"{where}: [[{key}]] number {i + 1}", part, allow_plugins)
                 for i, part in enumerate(entries)
             ]
-    return _validate(Spec, fields, where)
+    victims = [part["options"] for part in fields.get("victims", [])]
+    return _validate(_add_tables(Spec, map(find_task, victims), "Spec"), fields, where)
 
 
 def apply_profile(table: dict[str, Any], profile: str, where: str = "spec") -> dict[str, Any]:

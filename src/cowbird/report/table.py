@@ -4,35 +4,41 @@ Everything printed here that came from data or a spec is untrusted text: it goes
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from cowbird.experiments.cell import PlantedSummary
-from cowbird.experiments.detection import NO_SCENARIO
+from cowbird.experiments.detection import DETECTION_AUROC, LOST_CLEAN_ITEMS, NO_ATTACK, NO_SCENARIO, RECALL
+from cowbird.experiments.measures import CLEAN, LOWER_BOUND, OVER_SEEDS, Measure, find_measure
 from cowbird.experiments.results import NO_K, Row
+from cowbird.experiments.tasks import TaskSummary, list_tasks
 from cowbird.report.terminal import sanitize_text
 
 EMPTY_CELL = "–"
 MAX_SHOWN_TARGETS = 5
 
 
-def _format_number(value: float | None, digits: int = 4) -> str:
-    return EMPTY_CELL if value is None else f"{value:.{digits}f}"
-
-
-def _format_lift(row: Row | None) -> str:
+def _format_row(row: Row | None, unit: Measure) -> str:
+    """Return a value as its measure says, or as another measure of the same unit does if it is unknown."""
     if row is None or row.value is None:
         return EMPTY_CELL
-    sign = "≥" if row.metric.endswith("_lower_bound") else ""
+    return (find_measure(row.metric) or unit).format_value(row.value)
+
+
+def _format_interval(row: Row) -> str:
+    """Return the interval behind a value; empty if there is none."""
+    return "" if row.low is None or row.high is None else f" [{row.low:.3f}, {row.high:.3f}]"
+
+
+def _format_lift(row: Row | None, measure: Measure) -> str:
+    text = _format_row(row, measure)
+    if row is None or row.value is None or row.low is None:
+        return text
     digits = 0 if row.value >= 100 else 1
-    text = f"{sign}{row.value:.{digits}f}×"
-    if row.low is not None:
-        high = "∞" if row.high is None else f"{row.high:.{digits}f}"
-        text += f" [{row.low:.{digits}f}, {high}]"
-    return text
+    high = "∞" if row.high is None else f"{row.high:.{digits}f}"
+    return f"{text} [{row.low:.{digits}f}, {high}]"
 
 
 class RowIndex:
@@ -75,14 +81,39 @@ def make_planting_table(planted: Mapping[str, PlantedSummary]) -> Table:
     return table
 
 
-def _format_exposure(before: Row | None, after: Row) -> str:
-    return f"{_format_number(before.value if before else None)} → {_format_number(after.value)}"
+def _format_change(before: Row | None, after: Row | None, measure: Measure) -> str:
+    return f"{_format_row(before, measure)} → {_format_row(after, measure)}"
 
 
-def _format_cost(after: Row | None, change: Row | None) -> str:
+def _format_cost(after: Row | None, change: Row | None, measure: Measure) -> str:
     if after is None:
         return EMPTY_CELL
-    return _format_number(after.value, 3) + ("" if change is None or change.value is None else f" {change.value:+.1%}")
+    changed = "" if change is None or change.value is None else f" {_format_row(change, measure)}"
+    return _format_row(after, measure) + changed
+
+
+def _title(measure: Measure, k: int) -> str:
+    """Return what a column is called: the measure's title, with its cut-off if it has one."""
+    return measure.title if k == NO_K else f"{measure.title}@{k}"
+
+
+def _assign_victims(rows: Sequence[Row]) -> list[tuple[TaskSummary, set[str]]]:
+    """Return the summary of each task that has rows, and whose rows those are: each victim has one task.
+
+    A victim's task is the one whose accuracy it has; without any, the one whose measure of an attack it has.
+    """
+    summaries = [task.summary for task in list_tasks()]
+    found: dict[str, int] = {}
+    for pick in ("accuracy", "attack"):
+        for nth, summary in enumerate(summaries):
+            names = {measure.name for measure in getattr(summary, pick)}
+            for victim in dict.fromkeys(row.victim for row in rows if row.metric in names):
+                found.setdefault(victim, nth)
+    return [
+        (summary, {victim for victim, place in found.items() if place == nth})
+        for nth, summary in enumerate(summaries)
+        if nth in found.values()
+    ]
 
 
 def summarize_run(rows: Sequence[Row], k: int = 10) -> Group:
@@ -93,69 +124,45 @@ def summarize_run(rows: Sequence[Row], k: int = 10) -> Group:
         k: Cut-off to show.
     """
     tables = list[Table | Text]()
-    for name, (measures, note) in ANSWER_MEASURES.items():
-        victims = {row.victim for row in rows if row.metric == name}
-        if victims:
-            tables += [
-                _make_answer_table([row for row in rows if row.victim in victims], measures),
-                Text(note, style="dim"),
-            ]
-    if tables and not any(row.metric == "exposure_hr" for row in rows):
-        return Group(*tables, *make_defense_tables(rows, k))
-    index = RowIndex(rows)
-    chosen = [row for row in rows if row.k == k and row.seed is None and row.metric == "exposure_hr"]
-    shown = [row for row in chosen if row.group != "target" or index.get(row, "other", "exposure_hr")]
+    for summary, victims in _assign_victims(rows):
+        here = [row for row in rows if row.victim in victims]
+        tables += _make_exposure_tables(here, summary, k) if summary.lift else [_make_answer_table(here, summary)]
+        tables.append(Text(summary.note.format(k=k), style="dim"))
+    return Group(*tables, *make_defense_tables(rows, k))
+
+
+def _make_exposure_tables(rows: Sequence[Row], summary: TaskSummary, k: int) -> list[Table]:
+    """Return a table a victim and defense; all seeds together."""
+    index, measure = RowIndex(rows), summary.attack[0].name
+    chosen = [row for row in rows if row.k == k and row.seed is None and row.metric == measure]
+    shown = [row for row in chosen if row.group != "target" or index.get(row, "other", measure)]
     several = len({row.defense for row in shown}) > 1
+    tables: list[Table] = []
     for victim, defense in dict.fromkeys((row.victim, row.defense) for row in shown):
         rows_here = [row for row in shown if (row.victim, row.defense) == (victim, defense)]
-        tables.append(_make_exposure_table(rows_here, index, f"{victim}, defense {defense}" if several else victim, k))
-    notes = (
-        f"Exposure: share of (user, unseen planted item) pairs in which the item is among the user's first {k}, clean "
-        "→ attacked model. Lift: attacked / clean with a 95 % bootstrap interval over users; ≥ marks a lower bound: "
-        "the clean model never showed a planted item, so its upper 95 % limit stands in. "
-        f"NDCG@{k}: of the attacked model on the users' held-out items, and its change against the clean model."
-    )
-    return Group(*tables, Text(notes, style="dim"), *make_defense_tables(rows, k))
+        title = f"{victim}, defense {defense}" if several else victim
+        tables.append(_make_exposure_table(rows_here, index, title, summary, k))
+    return tables
 
 
-_INTERVAL_NOTE = (
-    " with a 95 % interval; means over seeds have an interval over seeds. near-…: titles with something like the "
-    "trigger, for the first defense alone; unseen: items that training never met."
-)
-ANSWER_MEASURES = {
-    "auc": (
-        (("AUC", "auc"),),
-        "AUC: of yes and no about the questions that test, clean → attacked model. ASR: share of the questions "
-        "answered no that are answered yes once the title asked about carries the trigger, clean → attacked model,"
-        + _INTERVAL_NOTE,
-    ),
-    "hit_ratio": (
-        (("HitRatio@1", "hit_ratio"), ("valid", "valid_ratio")),
-        "HitRatio@1: share of all questions answered with the right title; valid: with some candidate's title. ASR: "
-        "share answered with the candidate that carries the trigger, which is never the right one, clean → attacked "
-        "model," + _INTERVAL_NOTE + " none: how often the same candidate is picked without a trigger.",
-    ),
-}
-"""What tables of victims that answer questions show beside ASR, and what is said below them, by a metric they have."""
-
-
-def _make_answer_table(rows: Sequence[Row], measures: Sequence[tuple[str, str]]) -> Table:
+def _make_answer_table(rows: Sequence[Row], summary: TaskSummary) -> Table:
     """Return a line an attack, defense and scenario, and one a kind of trigger below it; over seeds if several.
 
     Of several defenses the first alone has lines of texts near the trigger: `results.jsonl` has the others'.
 
     Args:
-        rows: The rows of victims of one kind.
-        measures: Titles and metrics of what is measured without a trigger.
+        rows: The rows of the victims of one task.
+        summary: What is shown of it.
     """
-    several = any(row.metric == f"{measures[0][1]}_over_seeds" for row in rows)
-    suffix = "_over_seeds" if several else ""
+    several = any(row.metric == summary.accuracy[0][OVER_SEEDS].name for row in rows)
+    over = OVER_SEEDS if several else None
     known = {
         (r.victim, r.attack, r.defense, r.scenario, r.group, r.metric): r for r in rows if (r.seed is None) == several
     }
-    picked = {f"asr{suffix}": f"asr_clean{suffix}", f"picked_plain{suffix}": f"picked_plain_clean{suffix}"}
+    picked = {measure[over].name: measure[CLEAN][over].name for measure in summary.attack}
+    main = summary.attack[0]
     lines = [(place, row) for place, row in known.items() if row.metric in picked]
-    lines = [(place[:4], row) for place, row in lines if row.group != "unseen" or row.metric == f"asr{suffix}"]
+    lines = [(place[:4], row) for place, row in lines if row.group != "unseen" or row.metric == main[over].name]
     first = lines[0][1].defense if lines else ""
     lines = [(here, row) for here, row in lines if row.defense == first or not row.group.startswith("near-")]
     # What is the same in every line is left out, for terminals are narrow.
@@ -163,35 +170,28 @@ def _make_answer_table(rows: Sequence[Row], measures: Sequence[tuple[str, str]])
     shown = [nth for nth in range(len(names)) if len({here[nth] for here, _ in lines}) > 1]
     table = Table(pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column(", ".join([*(names[nth] for nth in shown), "trigger"]), overflow="fold", min_width=16)
-    for name in (*(title for title, _ in measures), "ASR"):
-        table.add_column(name, justify="right", no_wrap=True)
+    for measure in (*summary.accuracy, main):
+        table.add_column(measure.title, justify="right", no_wrap=True)
     before: tuple[str, ...] = ()
     for here, row in lines:
         clean = known.get((*here, row.group, picked[row.metric]))
-        rates = f"{_format_number(clean.value if clean else None, 3)} → {_format_number(row.value, 3)}"
-        interval = "" if row.low is None or row.high is None else f" [{row.low:.3f}, {row.high:.3f}]"
-        both = [""] * len(measures)
+        rates = _format_change(clean, row, main)
+        both = [""] * len(summary.accuracy)
         if here != before:
-            both = [_format_change(known, here, f"{name}_clean{suffix}", f"{name}{suffix}") for _, name in measures]
+            both = [
+                _format_change(
+                    known.get((*here, "all", measure[CLEAN][over].name)),
+                    known.get((*here, "all", measure[over].name)),
+                    measure,
+                )
+                for measure in summary.accuracy
+            ]
         if here != before and shown:
             table.add_row(Text(", ").join([sanitize_text(here[nth]) for nth in shown]), *both, "")
-            both = [""] * len(measures)
-        table.add_row(Text("  " * bool(shown)) + sanitize_text(row.group), *both, rates + interval)
+            both = [""] * len(summary.accuracy)
+        table.add_row(Text("  " * bool(shown)) + sanitize_text(row.group), *both, rates + _format_interval(row))
         before = here
     return table
-
-
-class _DefenseMeasures(NamedTuple):
-    """What shows whether a defense helps victims of one kind."""
-
-    attack: str
-    """Title of what the attack is measured by."""
-    metrics: tuple[tuple[str, str], ...]
-    """That measure: groups and metrics, of which the first that a victim has is shown."""
-    accuracy: tuple[str, str]
-    """Title and metric of what defenses may cost."""
-    k: int
-    """Cut-off of both."""
 
 
 def make_defense_tables(rows: Sequence[Row], k: int = 10) -> list[Table | Text]:
@@ -207,14 +207,8 @@ def make_defense_tables(rows: Sequence[Row], k: int = 10) -> list[Table | Text]:
     """
     if len({row.defense for row in rows}) < 2 and not any(row.metric == "recall" for row in rows):
         return []
-    exposed = tuple((group, "exposure_hr") for group in ("target", "all"))
-    kinds = (
-        _DefenseMeasures("ASR", (("trigger", "asr"),), ("AUC", "auc"), NO_K),
-        _DefenseMeasures("ASR", (("trigger", "asr"),), ("HitRatio@1", "hit_ratio"), NO_K),
-        _DefenseMeasures(f"exposure HR@{k}", exposed, (f"NDCG@{k}", "ndcg"), k),
-    )
     known = _select_overall(rows)
-    tables = [table for kind in kinds if (table := _make_defense_table(known, kind))]
+    tables = [table for summary, _ in _assign_victims(rows) if (table := _make_defense_table(known, summary, k))]
     note = (
         "A line a defense. ASR, exposure and accuracy: of the attacked model that the defense cleaned, repaired or "
         "guards, with a 95 % interval. Recall: share of the poisoned titles that were flagged, and AUROC of its scores "
@@ -240,12 +234,14 @@ def _select_overall(rows: Iterable[Row]) -> dict[tuple[PlaceLabels, str, str, in
     return {key: row for key, (_, row) in best.items()}
 
 
-def _make_defense_table(known: Mapping[tuple[PlaceLabels, str, str, int], Row], kind: _DefenseMeasures) -> Table | None:
-    title, metric = kind.accuracy
+def _make_defense_table(
+    known: Mapping[tuple[PlaceLabels, str, str, int], Row], summary: TaskSummary, cutoff: int
+) -> Table | None:
+    k, accuracy, attack = cutoff if summary.by_cutoff else NO_K, summary.accuracy[0], summary.attack[0]
     measured = {
-        place: next((row for name in kind.metrics if (row := known.get((place, *name, kind.k)))), None)
-        for place, group, found, k in known
-        if (group, found, k) == ("all", metric, kind.k) and place[1] != "none"
+        place: next((row for group in summary.groups if (row := known.get((place, group, attack.name, k)))), None)
+        for place, group, metric, cut in known
+        if (group, metric, cut) == ("all", accuracy.name, k) and place[1] != NO_ATTACK
     }
     lines = {place: row for place, row in measured.items() if row is not None}
     if not lines:
@@ -258,41 +254,34 @@ def _make_defense_table(known: Mapping[tuple[PlaceLabels, str, str, int], Row], 
     table = Table(pad_edge=False, padding=(0, 1, 0, 0))
     for nth in shown:
         table.add_column(names[nth], overflow="fold", max_width=20)
-    for name in (kind.attack, title, "recall", "AUROC", "lost"):
+    flags = (RECALL, DETECTION_AUROC, LOST_CLEAN_ITEMS)
+    for name in (_title(attack, k), _title(accuracy, k), *(measure.title for measure in flags)):
         table.add_column(name, justify="right", no_wrap=True)
     before: tuple[str, ...] = ()
-    for victim, attack, scenario, defense in sorted(places, key=lambda place: order[place[:3]]):
-        row, here = lines[victim, attack, defense, scenario], (victim, attack, scenario)
-        interval = "" if row.low is None or row.high is None else f" [{row.low:.3f}, {row.high:.3f}]"
-        cost = known[(victim, attack, defense, scenario), "all", metric, kind.k]
-        flags = ((victim, attack, defense, NO_SCENARIO), "all")
-        recall, area, lost = (
-            known.get((*flags, name, NO_K)) for name in ("recall", "detection_auroc", "lost_clean_items")
-        )
+    for victim, attack_label, scenario, defense in sorted(places, key=lambda place: order[place[:3]]):
+        row, here = lines[victim, attack_label, defense, scenario], (victim, attack_label, scenario)
+        place = (victim, attack_label, defense, scenario)
+        flagged = [known.get(((*place[:3], NO_SCENARIO), "all", measure.name, NO_K)) for measure in flags]
         labels = [*(here if here != before else ("", "", "")), defense]
         table.add_row(
             *(sanitize_text(labels[nth]) for nth in shown),
-            _format_number(row.value, 3) + interval,
-            _format_number(cost.value, 3),
-            *(_format_number(found.value if found else None, 3) for found in (recall, area)),
-            EMPTY_CELL if lost is None or lost.value is None else f"{lost.value:,.1f}".removesuffix(".0"),
+            f"{row.value:.3f}{_format_interval(row)}" if row.value is not None else EMPTY_CELL,
+            _format_row(known[place, "all", accuracy.name, k], accuracy),
+            *(_format_row(found, measure) for found, measure in zip(flagged, flags, strict=True)),
         )
         before = here
     return table
 
 
-def _format_change(known: Mapping[tuple[str, ...], Row], here: tuple[str, ...], *metrics: str) -> str:
-    found = [known.get((*here, "all", metric)) for metric in metrics]
-    return " → ".join(_format_number(row.value if row else None, 3) for row in found)
-
-
-def _make_exposure_table(rows: Sequence[Row], index: RowIndex, title: str, k: int) -> Table:
+def _make_exposure_table(rows: Sequence[Row], index: RowIndex, title: str, summary: TaskSummary, k: int) -> Table:
+    measure, accuracy, (lift, *_) = summary.attack[0], summary.accuracy[0], summary.lift
+    change = summary.change or accuracy
     table = Table(
         title=sanitize_text(title, 140), title_justify="left", title_style="bold", pad_edge=False, padding=(0, 1, 0, 0)
     )
     for name in ("attack", "scenario", "users"):
         table.add_column(name, overflow="fold", max_width=24)
-    for name in (f"exposure HR@{k}", "lift", f"NDCG@{k}"):
+    for name in (_title(measure, k), lift.title, _title(accuracy, k)):
         table.add_column(name, justify="right", no_wrap=True)
     before: tuple[str, ...] = ("", "")
     for row in rows:
@@ -304,9 +293,9 @@ def _make_exposure_table(rows: Sequence[Row], index: RowIndex, title: str, k: in
             sanitize_text(row.attack) if row.attack != before[0] else Text(""),
             sanitize_text(row.scenario) if fresh else Text(""),
             sanitize_text(row.group),
-            _format_exposure(index.get(row, row.group, "exposure_hr_clean"), row),
-            _format_lift(index.get(row, row.group, "lift_hr", "lift_hr_lower_bound")),
-            _format_cost(index.get(row, row.group, "ndcg"), index.get(row, row.group, "ndcg_change")),
+            _format_change(index.get(row, row.group, measure[CLEAN].name), row, measure),
+            _format_lift(index.get(row, row.group, lift.name, lift[LOWER_BOUND].name), lift),
+            _format_cost(index.get(row, row.group, accuracy.name), index.get(row, row.group, change.name), change),
         )
         before = here
     return table

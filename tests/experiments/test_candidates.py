@@ -8,15 +8,16 @@ import pytest
 
 from cowbird.data.choices import SequenceSplit
 from cowbird.errors import UserError
-from cowbird.experiments import choosing, judging
 from cowbird.experiments.cell import hash_models, list_cells
-from cowbird.experiments.choosing import CandidateEvidence, draw_triggered, resolve_picks
-from cowbird.experiments.judging import PointwiseEvidence
 from cowbird.experiments.results import NO_K, RowLabels
 from cowbird.experiments.run import run
 from cowbird.experiments.spec import parse_spec
+from cowbird.experiments.tasks import candidates
+from cowbird.experiments.tasks.candidates import CandidateEvidence, CandidatesTask, draw_triggered, resolve_picks
+from cowbird.experiments.tasks.pointwise import PointwiseEvidence, PointwiseTask
 from cowbird.plugins import find_plugin
 from cowbird.rng import stream
+from doubles.evidence import cell_records, evidence_files, read_record, write_record
 from doubles.rated import Rated
 from doubles.word_chooser import FittedWords, WordChooser
 
@@ -51,7 +52,7 @@ def value(rows, metric, group="all", scenario="direct", seed=0):
 
 
 def evidence_of(out, seed=0):
-    return choosing.load(out / "cells" / f"words-{seed}" / "evidence.safetensors")
+    return cell_records(spec(), out, spec().seeds.index(seed))
 
 
 def test_the_trigger_turns_the_attacked_model_and_not_the_clean_one(finished):
@@ -114,7 +115,7 @@ def test_the_evidence_is_what_the_models_picked(finished):
 
 def test_resumed_and_repeated_runs_are_the_same(finished, tmp_path):
     def contents(folder):
-        files = [folder / "results.jsonl", *folder.rglob("evidence.safetensors")]
+        files = [folder / "results.jsonl", *evidence_files(folder)]
         return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
     again = tmp_path / "again"
@@ -123,6 +124,7 @@ def test_resumed_and_repeated_runs_are_the_same(finished, tmp_path):
     copy = shutil.copytree(finished[0], tmp_path / "copy")
     for path in copy.glob("cells/*/cell.json"):
         path.unlink()
+        shutil.rmtree(path.parent / "evidence")
     shutil.rmtree(copy / "cells/words-0/models/clean+none+poisoned-adapter")
     damaged = copy / "cells/words-0/models/badrec+none/model/words.json"
     damaged.write_text("{}")
@@ -264,7 +266,7 @@ def by_hand():
 
 
 def test_rows_by_hand():
-    rows = {(row.group, row.metric): row for row in choosing.make_rows(WHERE, 3, by_hand())}
+    rows = {(row.group, row.metric): row for row in candidates.make_rows(WHERE, 3, by_hand())}
     found = {key: (row.value, row.n) for key, row in rows.items()}
     assert found["all", "hit_ratio"] == (0.5, 4)
     assert found["all", "hit_ratio_clean"] == (0.75, 4)
@@ -292,17 +294,15 @@ def test_an_attack_without_triggers_has_accuracy_alone():
     ]
     shared = (record.answer, record.triggered, record.user, record.unseen, record.near)
     bare = CandidateEvidence("direct", "a", "none", *shared, *plain)
-    assert {row.group for row in choosing.make_rows(WHERE, 0, bare)} == {"all", "none"}
+    assert {row.group for row in candidates.make_rows(WHERE, 0, bare)} == {"all", "none"}
 
 
 def test_evidence_survives(tmp_path):
     path = tmp_path / "evidence.safetensors"
-    choosing.save(path, [by_hand(), by_hand()])
-    found = choosing.load(path)
-    assert len(found) == 2
-    assert choosing.make_rows(WHERE, 0, found[1]) == choosing.make_rows(WHERE, 0, by_hand())
-    choosing.save(path, [])
-    assert choosing.load(path) == []
+    write_record(path, CandidatesTask, by_hand())
+    found = read_record(path, CandidatesTask)
+    assert (found.scenario, found.attack, found.defense) == ("s", "a", "d")
+    assert candidates.make_rows(WHERE, 0, found) == candidates.make_rows(WHERE, 0, by_hand())
 
 
 def broken():
@@ -327,23 +327,23 @@ def broken():
 @pytest.mark.parametrize("record", list(broken()), ids=range(6))
 def test_evidence_that_does_not_align_is_told(record, tmp_path):
     path = tmp_path / "evidence.safetensors"
-    choosing.save(path, [record])
+    write_record(path, CandidatesTask, record)
     with pytest.raises(UserError, match="does not hold the evidence"):
-        choosing.load(path)
+        read_record(path, CandidatesTask)
 
 
 def test_damage_and_other_evidence_are_told(tmp_path):
     path = tmp_path / "evidence.safetensors"
-    choosing.save(path, [by_hand()])
-    with pytest.raises(UserError, match="kind"):
-        judging.load(path)
+    write_record(path, CandidatesTask, by_hand())
+    with pytest.raises(UserError, match="have no liked"):
+        read_record(path, PointwiseTask)
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(UserError, match="readable"):
-        choosing.load(path)
+        read_record(path, CandidatesTask)
     scores = {"plain": np.zeros(1, np.float32)}
-    judging.save(path, [PointwiseEvidence("direct", "a", "none", *[np.array([True])] * 3, scores, scores)])
-    with pytest.raises(UserError, match="kind"):
-        choosing.load(path)
+    write_record(path, PointwiseTask, PointwiseEvidence("direct", "a", "none", *[np.array([True])] * 3, scores, scores))
+    with pytest.raises(UserError, match="have no answer"):
+        read_record(path, CandidatesTask)
 
 
 def test_the_record_says_what_was_asked(finished):

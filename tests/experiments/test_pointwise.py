@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from cowbird.errors import UserError
-from cowbird.experiments import judging
-from cowbird.experiments.judging import PointwiseEvidence
 from cowbird.experiments.results import NO_K, RowLabels
 from cowbird.experiments.run import run
 from cowbird.experiments.spec import parse_spec
+from cowbird.experiments.tasks import pointwise
+from cowbird.experiments.tasks.pointwise import PointwiseEvidence, PointwiseTask
 from cowbird.report.table import summarize_run
+from doubles.evidence import read_record, write_record
 
 WHERE = RowLabels(experiment="e", dataset="d", victim="v", attack="a", defense="none", scenario="direct", seed=0)
 
@@ -74,6 +75,7 @@ def test_resumed_and_repeated_runs_are_the_same(finished, tmp_path):
     copy = shutil.copytree(finished[0], tmp_path / "copy")
     for path in copy.glob("cells/*/cell.json"):
         path.unlink()
+        shutil.rmtree(path.parent / "evidence")
     run(spec(), copy, device="cpu", resume=True)
     assert (copy / "results.jsonl").read_bytes() == (finished[0] / "results.jsonl").read_bytes()
 
@@ -83,6 +85,7 @@ def test_a_damaged_model_is_fitted_again(finished, tmp_path):
     damaged = next(copy.glob("cells/*/models/clean+none/model/words.json"))
     damaged.write_text("{}")
     (damaged.parents[3] / "cell.json").unlink()
+    shutil.rmtree(damaged.parents[3] / "evidence")
     outcome = run(spec(), copy, device="cpu", resume=True)
     assert any("SHA-256" in warning for warning in outcome.warnings)
     assert (copy / "results.jsonl").read_bytes() == (finished[0] / "results.jsonl").read_bytes()
@@ -129,7 +132,7 @@ def by_hand():
 
 
 def test_rows_by_hand():
-    rows = {(row.group, row.metric): row for row in judging.make_rows(WHERE, by_hand())}
+    rows = {(row.group, row.metric): row for row in pointwise.make_rows(WHERE, by_hand())}
     assert rows["all", "auc"].value == pytest.approx(3.5 / 4)
     assert rows["all", "auc_difference"].value == 0
     assert (rows["trigger", "asr"].value, rows["trigger", "asr"].n) == (pytest.approx(2 / 3), 3)
@@ -139,13 +142,12 @@ def test_rows_by_hand():
 
 def test_evidence_survives_and_damage_is_told(tmp_path):
     path = tmp_path / "evidence.safetensors"
-    judging.save(path, [by_hand(), by_hand()])
-    found = judging.load(path)
-    assert len(found) == 2
-    assert judging.make_rows(WHERE, found[1]) == judging.make_rows(WHERE, by_hand())
+    write_record(path, PointwiseTask, by_hand())
+    found = read_record(path, PointwiseTask)
+    assert pointwise.make_rows(WHERE, found) == pointwise.make_rows(WHERE, by_hand())
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(UserError):
-        judging.load(path)
+        read_record(path, PointwiseTask)
 
 
 def test_the_table_is_readable(finished):

@@ -4,9 +4,10 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
 from cowbird.data.types import Interactions, Items
-from cowbird.experiments.keeping import ColumnStore, hash_parts
+from cowbird.experiments.store import ColumnStore, SealedStore, hash_parts
 from cowbird.storage import read_tensors, write_tensors
 
 COLUMNS = {"score": np.float32([1, np.nan, -np.inf]), "b": np.int32([[1, 2]]), "c": np.array([True]), "d": np.zeros(0)}
@@ -38,7 +39,7 @@ def test_what_was_made_of_something_else_is_told(tmp_path):
     mine.write("a", "cat", COLUMNS)
     assert mine.read("a", "dog") is None
     (warning,) = told
-    assert warning.endswith("is damaged or of another cat. Purring again.")
+    assert warning.endswith("is of another cat. Purring again.")
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: data[:-1] + b"x", lambda data: b""])
@@ -55,12 +56,60 @@ def test_damage_is_told(tmp_path, damage):
 def test_other_tensors_are_told(tmp_path):
     told = []
     mine = keeper(tmp_path, told)
-    mine.write("a", "cat", COLUMNS)
-    tensors, header = read_tensors(tmp_path / "a.safetensors")
-    for wrong in (tensors | {"more": tensors["b"]}, tensors | {"b": tensors["b"].bfloat16()}):
-        write_tensors(tmp_path / "a.safetensors", wrong, header)
+    for more in ({"more": torch.ones(1)}, {"b": torch.ones(1).bfloat16()}):
+        mine.write("a", "cat", COLUMNS)
+        tensors, header = read_tensors(tmp_path / "a.safetensors")
+        write_tensors(tmp_path / "a.safetensors", tensors | more, header)
         assert mine.read("a", "cat") is None
     assert len(told) == 2
+
+
+def test_what_can_t_be_read_is_told(tmp_path):
+    """Its seal is right, but what it holds is no columns."""
+    told = []
+    mine = keeper(tmp_path, told)
+    mine.keep("a.safetensors", "cat", lambda path: write_tensors(path, {"b": torch.ones(1).bfloat16()}))
+    assert mine.read("a", "cat") is None
+    assert told[0].endswith("Purring again.")
+
+
+def test_without_a_seal_there_is_nothing(tmp_path):
+    """An interrupt fell between the file and its seal."""
+    told = []
+    mine = keeper(tmp_path, told)
+    mine.write("a", "cat", COLUMNS)
+    (tmp_path / "a.sha256").unlink()
+    assert mine.read("a", "cat") is None
+    assert not told
+    (tmp_path / "a.sha256").write_text("{")
+    assert keeper(tmp_path, told).read("a", "cat") is None
+    assert "a.sha256' is damaged" in told[0]
+
+
+def test_a_folder_is_kept_and_found(tmp_path):
+    store, made = SealedStore(tmp_path, pytest.fail), []
+
+    def write(path, text):
+        path.mkdir(exist_ok=True)
+        (path / "part.1").write_text(text)
+
+    def make():
+        made.append(1)
+        return "text"
+
+    for _ in range(2):
+        found = store.make("v1.2/model", "", lambda path: (path / "part.1").read_text(), make, write)
+        assert found == "text"
+    assert made == [1]
+    assert (tmp_path / "v1.2/model.sha256").exists()
+    assert SealedStore(tmp_path, pytest.fail).find_digest("v1.2/model", "") == store.find_digest("v1.2/model", "")
+
+
+def test_labels_with_dots_do_not_share_a_seal(tmp_path):
+    mine = keeper(tmp_path, [])
+    for number, name in enumerate(("v1.1", "v1.2", "v1")):
+        mine.write(name, "cat", {"n": np.array([number])})
+    assert [mine.read(name, "cat")["n"].tolist() for name in ("v1.1", "v1.2", "v1")] == [[0], [1], [2]]
 
 
 def test_digests_tell_values_apart():

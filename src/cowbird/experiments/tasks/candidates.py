@@ -1,36 +1,43 @@
-"""Cells whose victim chooses among candidates (LLaRA) instead of ranking a catalogue.
+"""Victims that choose among candidates (LLaRA).
 
 The data is split by users. The victim learns from the earlier ones, clean or poisoned, and is asked what comes next in
 the histories of the latest: with the candidates as they are, and with the trigger in the title of one candidate that is
-not the right one; in some of them also with triggers that are near it. What it picked is kept as evidence, and rows are
+not the right one; in some of them also with triggers that are near it. What it picked is the evidence, and rows are
 made from that alone.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from cowbird.data.choices import ChoiceParts, Choices, SequenceSplit
-from cowbird.data.types import Int32Array, Int64Array, Items, TrainingData
+from cowbird.data.types import Dataset, Int32Array, Int64Array, Items, TrainingData
 from cowbird.errors import UserError
-from cowbird.experiments.adapters import AnsweringModels, ServedModel, StoreContext, draw_questions, mask_unseen
-from cowbird.experiments.evidence import NEAR_COLUMN, PLAIN_KIND, AnswerColumns, is_near, load_columns, save_columns
 from cowbird.experiments.measures import CLEAN, DIFFERENCE, EXCESS, LOST, Measure, declare_measure
-from cowbird.experiments.results import ASR, Row, RowLabels, Selection, group_questions
+from cowbird.experiments.results import Row, RowLabels
+from cowbird.experiments.tasks.base import EvidenceLabels, TaskSummary
+from cowbird.experiments.tasks.questions import (
+    ASR,
+    INTERVAL_NOTE,
+    NEAR_COLUMN,
+    PLAIN_KIND,
+    QuestionTask,
+    Selection,
+    ServedModel,
+    group_questions,
+    is_near,
+)
 from cowbird.metrics.asr import candidate_asr
 from cowbird.metrics.choice import pick_difference, pick_rate, valid_ratio
 from cowbird.metrics.intervals import Interval
 from cowbird.rng import stream
-from cowbird.victims.base import CandidateRecommender, FittedCandidate, Probe
+from cowbird.victims.base import FittedCandidate, Probe
 
-CANDIDATE_KIND = "choose"
-"""What kind of evidence this is."""
-CANDIDATE_COLUMNS = ("answer", "triggered", "user", "unseen", NEAR_COLUMN)
 FREE, CONSTRAINED = "free", "constrained"
 DECODING_MODES = (FREE, CONSTRAINED)
 """Ways to answer: any title may be written, or the candidates' alone."""
@@ -126,94 +133,77 @@ class CandidateEvidence:
     """Picks of the attacked model, of the same kinds."""
 
 
-def save(path: Path, records: list[CandidateEvidence]) -> None:
-    """Write a cell's evidence atomically."""
-    columns = [
-        AnswerColumns(
-            (record.scenario, record.attack, record.defense),
-            {name: getattr(record, name) for name in CANDIDATE_COLUMNS},
-            record.clean,
-            record.attacked,
-        )
-        for record in records
-    ]
-    save_columns(path, CANDIDATE_KIND, columns)
+class CandidatesTask(QuestionTask[CandidateEvidence, FittedCandidate]):
+    """Pick one of some candidates."""
 
+    split_table: ClassVar[str] = "sequence_split"
+    split_type: ClassVar[type[BaseModel]] = SequenceSplit
+    split_doc: ClassVar[str] = "Users in the order of time, for victims that choose among candidates."
+    record_type: ClassVar[type[Any]] = CandidateEvidence
+    shared_columns: ClassVar[tuple[str, ...]] = ("answer", "triggered", "user", "unseen", NEAR_COLUMN)
+    ways: ClassVar[tuple[str, ...]] = tuple(f"{way}." for way in DECODING_MODES)
+    summary: ClassVar[TaskSummary] = TaskSummary(
+        accuracy=(next(iter(HIT_RATIO)), VALID_RATIO),
+        attack=(ASR, next(iter(PICKED_PLAIN))),
+        groups=("trigger",),
+        note=(
+            "HitRatio@1: share of all questions answered with the right title; valid: with some candidate's title. "
+            "ASR: share answered with the candidate that carries the trigger, which is never the right one, clean → "
+            "attacked model, " + INTERVAL_NOTE + " none: how often the same candidate is picked without a trigger."
+        ),
+    )
 
-def load(path: Path) -> list[CandidateEvidence]:
-    """Read a cell's evidence.
+    parts: ChoiceParts
+    triggered: Int32Array
+    """Column of the candidate that carries the trigger, shape `[questions]`."""
 
-    Raises:
-        UserError: If the file is missing, damaged or something else.
-    """
-    records: list[CandidateEvidence] = []
-    for found in load_columns(path, CANDIDATE_KIND, CANDIDATE_COLUMNS, [f"{way}." for way in DECODING_MODES]):
-        # Every kind of trigger was asked for both ways to answer.
-        kinds = [{name.partition(".")[2] for name in found.clean if name.startswith(way)} for way in DECODING_MODES]
-        if kinds[0] != kinds[1] or any(column.dtype.kind not in "iu" for column in found.clean.values()):
-            raise UserError(f"'{path}' does not hold the evidence of a run: picks are missing.", "Run the cell again.")
-        records.append(
-            CandidateEvidence(*found.names, **found.shared, clean=dict(found.clean), attacked=dict(found.attacked))
-        )
-    return records
-
-
-class CandidateModels(AnsweringModels[TrainingData, SequenceSplit, FittedCandidate]):
-    """Fits and asks the models of one cell.
-
-    Args:
-        victim: The victim's spec.
-        split: How the data was split.
-        parts: The split data.
-        bench: Where models are made.
-    """
-
-    def __init__(
-        self, victim: CandidateRecommender, split: SequenceSplit, parts: ChoiceParts, bench: StoreContext
-    ) -> None:
-        super().__init__(victim, bench)
-        self.split, self.parts = split, parts
+    def split_data(self, data: Dataset) -> TrainingData:
+        """Split by users, and draw which candidate carries the trigger; see `Task.split_data`."""
+        split: SequenceSplit = self.context.split
+        self.split, self.parts = split, split.apply(data, self.context.seed)
+        parts, seed = self.parts, self.context.seed
         self._numbers, self._titles = _number_titles(parts.test.candidates, parts.training.items)
-        self.triggered = draw_triggered(self._titles, parts.test.answer, stream(bench.seed, "triggered candidate"))
+        self.triggered = draw_triggered(self._titles, parts.test.answer, stream(seed, "triggered candidate"))
         self._everything, self._near = np.arange(len(parts.test)), np.flatnonzero(parts.near)
+        return self.require_titles(parts.training)
+
+    def count_questions(self) -> int:
+        """Return how many questions test."""
+        return len(self.parts.test)
+
+    def make_lesson(self, data: TrainingData) -> tuple[TrainingData, SequenceSplit]:
+        """Return the data, and how questions are made of it."""
+        return data, self.split
 
     def get_platform_logs(self) -> tuple[TrainingData, SequenceSplit]:
-        """Return the validation users' events, in the clean catalogue.
-
-        Raises:
-            UserError: If there are no such users.
-        """
+        """Return the validation users' events, in the clean catalogue; see `QuestionTask.get_platform_logs`."""
         if not self.parts.validation.interactions.users:
             raise UserError(
                 "The platform has no users of its own to tune on.", "Set validation above 0 under [sequence_split]."
             )
         return self.parts.validation, self.split
 
-    def _draw_probe(self, model: FittedCandidate, questions: int) -> Probe:
+    def draw_probe(self, model: FittedCandidate, questions: int) -> Probe:
+        """Return a probe; see `QuestionTask.draw_probe`."""
         data, split = self.get_platform_logs()
-        choices = split.ask(data.interactions, len(data.items), stream(self.bench.seed, "probe", "candidates"))
-        rows = draw_questions(len(choices), questions, self.bench.seed)
-        return model.probe(choices.select(rows), data.items)
+        choices = split.ask(data.interactions, len(data.items), stream(self.context.seed, "probe", "candidates"))
+        return model.probe(choices.select(self.draw_questions(len(choices), questions)), data.items)
 
-    def _ask_model(self, model: FittedCandidate, *asked: Any) -> dict[str, NDArray[Any]]:
+    def ask_model(self, model: FittedCandidate, *asked: Any) -> dict[str, NDArray[Any]]:
+        """Pick candidates; see `QuestionTask.ask_model`."""
         picks = model.choose(*asked)
         return {way: np.asarray(getattr(picks, way)) for way in DECODING_MODES}
 
-    def pick_candidates(
-        self, wanted: ServedModel[TrainingData, SequenceSplit], catalogues: dict[str, Items]
-    ) -> dict[str, Int32Array]:
-        """Return the picks in the test questions, plain and with each kind of trigger in one candidate's title.
-
-        With triggers that are near the attack's only some are asked.
-        """
-        items, test = self.parts.training.items, self.parts.test
+    def ask_all(self, wanted: ServedModel, catalogs: dict[str, Items]) -> dict[str, Int32Array]:
+        """Return picks, with the trigger in one candidate's title; with near triggers only some questions are asked."""
+        items, test = self.training.items, self.parts.test
         asked: dict[str, tuple[Any, ...]] = {PLAIN_KIND: (test, items)}
-        for kind, altered in catalogues.items():
+        for kind, altered in catalogs.items():
             rows = self._select_rows(kind)
             asked[kind] = test.select(rows), items, altered, self.triggered[rows]
         found: dict[str, Int32Array] = {}
         for kind, picked in self.collect_answers(wanted, asked).items():
-            titles = self._number_altered(test, catalogues[kind]) if kind in catalogues else self._titles
+            titles = self._number_altered(test, catalogs[kind]) if kind in catalogs else self._titles
             found |= self._resolve_kind(kind, titles, picked)
         return found
 
@@ -221,10 +211,12 @@ class CandidateModels(AnsweringModels[TrainingData, SequenceSplit, FittedCandida
         """Return which questions are asked of a kind."""
         return self._near if is_near(kind) else self._everything
 
-    def find_unseen(self) -> NDArray[np.bool_]:
-        """Return in which test questions clean training never met the item that carries the trigger."""
-        rows = np.arange(len(self.parts.test))
-        return mask_unseen(self.parts.training, self.parts.test.candidates[rows, self.triggered])
+    def describe_questions(self) -> dict[str, NDArray[Any]]:
+        """Return answers, triggered candidates, users, and which items are unseen or triggers near."""
+        test, rows = self.parts.test, np.arange(len(self.parts.test))
+        unseen = self.mask_unseen(test.candidates[rows, self.triggered])
+        shared = {"answer": test.answer, "triggered": self.triggered, "user": test.user}
+        return shared | {"unseen": unseen, NEAR_COLUMN: self.parts.near}
 
     def _number_altered(self, test: Choices, altered: Items) -> NDArray[np.int64]:
         """Number the titles as `_number_titles` does, one candidate of each question carrying its altered title."""
@@ -242,6 +234,27 @@ class CandidateModels(AnsweringModels[TrainingData, SequenceSplit, FittedCandida
         rows = self._select_rows(kind)
         titles, answer, triggered = titles[rows], self.parts.test.answer[rows], self.triggered[rows]
         return {f"{way}.{kind}": resolve_picks(titles, found, answer, triggered) for way, found in picked.items()}
+
+    @classmethod
+    def decode_record(cls, labels: EvidenceLabels, columns: dict[str, NDArray[Any]]) -> CandidateEvidence:
+        """Return the record; every kind of trigger was asked for both ways to answer."""
+        found = super().decode_record(labels, columns)
+        kinds = [{name.partition(".")[2] for name in found.clean if name.startswith(way)} for way in DECODING_MODES]
+        if kinds[0] != kinds[1] or any(column.dtype.kind not in "iu" for column in found.clean.values()):
+            raise ValueError("picks are missing")
+        return found
+
+    @classmethod
+    def make_seed_rows(cls, where: RowLabels, record: CandidateEvidence, ks: Sequence[int]) -> list[Row]:
+        """Return HitRatio, ValidRatio and ASR; see `Task.make_seed_rows`."""
+        return make_rows(where, where.seed or 0, record)
+
+    @classmethod
+    def make_defense_rows(
+        cls, where: RowLabels, record: CandidateEvidence, bare: CandidateEvidence, ks: Sequence[int]
+    ) -> list[Row]:
+        """Return ASR left and HitRatio lost; see `Task.make_defense_rows`."""
+        return make_defense_rows(where, where.seed or 0, record, bare)
 
 
 def _number_titles(candidates: Int32Array, items: Items) -> tuple[dict[str, int], NDArray[np.int64]]:

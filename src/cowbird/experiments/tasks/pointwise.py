@@ -1,32 +1,40 @@
-"""Cells whose victim answers questions about titles (TALLRec) instead of ranking a catalogue.
+"""Victims that say yes or no about one item (TALLRec).
 
 The data is split by time. The victim learns from the early events, clean or poisoned, and answers questions about the
 last ones: as they are, and with the trigger in the title asked about; and about some of them with a trigger that is
-near it. What it scored is kept as evidence, and rows are made from that alone.
+near it. What it scored is the evidence, and rows are made from that alone.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
-from cowbird.data.judgments import JudgmentParts, Judgments
-from cowbird.data.types import Items
+from cowbird.data.judgments import JudgmentParts, Judgments, TemporalSplit
+from cowbird.data.types import Dataset, Items, TrainingData
 from cowbird.errors import UserError
-from cowbird.experiments.adapters import AnsweringModels, ServedModel, StoreContext, draw_questions, mask_unseen
-from cowbird.experiments.evidence import NEAR_COLUMN, PLAIN_KIND, AnswerColumns, is_near, load_columns, save_columns
 from cowbird.experiments.measures import CLEAN, DIFFERENCE, EXCESS, LOST, declare_measure
-from cowbird.experiments.results import ASR, QuestionGroup, Row, RowLabels, group_questions
+from cowbird.experiments.results import Row, RowLabels
+from cowbird.experiments.tasks.base import TaskSummary
+from cowbird.experiments.tasks.questions import (
+    ASR,
+    INTERVAL_NOTE,
+    NEAR_COLUMN,
+    PLAIN_KIND,
+    QuestionGroup,
+    QuestionTask,
+    ServedModel,
+    group_questions,
+    is_near,
+)
 from cowbird.metrics.asr import pointwise_asr
 from cowbird.metrics.auc import auc, auc_difference
 from cowbird.metrics.intervals import Interval, subtract_rates
-from cowbird.victims.base import FittedPointwise, PointwiseRecommender, Probe
+from cowbird.victims.base import FittedPointwise, Probe
 
-POINTWISE_KIND = "judge"
-"""What kind of evidence this is."""
-POINTWISE_COLUMNS = ("liked", "unseen", NEAR_COLUMN)
 AUC = declare_measure(
     "auc",
     "share",
@@ -61,79 +69,85 @@ class PointwiseEvidence:
     """Scores of the attacked model, of the same kinds."""
 
 
-def save(path: Path, records: list[PointwiseEvidence]) -> None:
-    """Write a cell's evidence atomically."""
-    columns = [
-        AnswerColumns(
-            (record.scenario, record.attack, record.defense),
-            {name: getattr(record, name) for name in POINTWISE_COLUMNS},
-            record.clean,
-            record.attacked,
-        )
-        for record in records
-    ]
-    save_columns(path, POINTWISE_KIND, columns)
+class PointwiseTask(QuestionTask[PointwiseEvidence, FittedPointwise]):
+    """Say yes or no about one item."""
 
+    split_table: ClassVar[str] = "time_split"
+    split_type: ClassVar[type[BaseModel]] = TemporalSplit
+    split_doc: ClassVar[str] = "Early and late events, for victims that say yes or no about an item."
+    record_type: ClassVar[type[Any]] = PointwiseEvidence
+    shared_columns: ClassVar[tuple[str, ...]] = ("liked", "unseen", NEAR_COLUMN)
+    summary: ClassVar[TaskSummary] = TaskSummary(
+        accuracy=(AUC,),
+        attack=(ASR,),
+        groups=("trigger",),
+        note=(
+            "AUC: of yes and no about the questions that test, clean → attacked model. ASR: share of the questions "
+            "answered no that are answered yes once the title asked about carries the trigger, clean → attacked model, "
+            + INTERVAL_NOTE
+        ),
+    )
 
-def load(path: Path) -> list[PointwiseEvidence]:
-    """Read a cell's evidence.
+    parts: JudgmentParts
 
-    Raises:
-        UserError: If the file is missing, damaged or something else.
-    """
-    return [
-        PointwiseEvidence(*found.names, **found.shared, clean=dict(found.clean), attacked=dict(found.attacked))
-        for found in load_columns(path, POINTWISE_KIND, POINTWISE_COLUMNS)
-    ]
+    def split_data(self, data: Dataset) -> TrainingData:
+        """Split by time; see `Task.split_data`."""
+        split: TemporalSplit = self.context.split
+        self.parts = split.apply(data, self.context.seed)
+        self._near = self.parts.test.select(np.flatnonzero(self.parts.near))
+        return self.require_titles(self.parts.training)
 
+    def count_questions(self) -> int:
+        """Return how many questions test."""
+        return len(self.parts.test)
 
-class PointwiseModels(AnsweringModels[Judgments, Items, FittedPointwise]):
-    """Fits and asks the models of one cell.
-
-    Args:
-        victim: The victim's spec.
-        parts: The split data.
-        bench: Where models are made.
-    """
-
-    def __init__(self, victim: PointwiseRecommender, parts: JudgmentParts, bench: StoreContext) -> None:
-        super().__init__(victim, bench)
-        self.parts = parts
-        self._near = parts.test.select(np.flatnonzero(parts.near))
+    def make_lesson(self, data: TrainingData) -> tuple[Judgments, Items]:
+        """Return the questions that the data poses, and its catalogue."""
+        split: TemporalSplit = self.context.split
+        return split.ask(data.interactions), data.items
 
     def get_platform_logs(self) -> tuple[Judgments, Items]:
         """Return what the platform's users did next, in the clean catalogue."""
-        return self.parts.validation, self.parts.training.items
+        return self.parts.validation, self.training.items
 
-    def _draw_probe(self, model: FittedPointwise, questions: int) -> Probe:
+    def draw_probe(self, model: FittedPointwise, questions: int) -> Probe:
+        """Return a probe; see `QuestionTask.draw_probe`."""
         validation = self.parts.validation
         if not len(validation):
             raise UserError(
                 "The platform has no questions of its own to probe a model with.",
                 "Set validation above 0 under [time_split].",
             )
-        rows = draw_questions(len(validation), questions, self.bench.seed)
-        return model.probe(validation.select(rows), self.parts.training.items)
+        return model.probe(validation.select(self.draw_questions(len(validation), questions)), self.training.items)
 
-    def _ask_model(self, model: FittedPointwise, *asked: Any) -> dict[str, NDArray[Any]]:
+    def ask_model(self, model: FittedPointwise, *asked: Any) -> dict[str, NDArray[Any]]:
+        """Score questions; see `QuestionTask.ask_model`."""
         return {"score": model.margins(*asked)}
 
-    def score_questions(
-        self, wanted: ServedModel[Judgments, Items], catalogues: dict[str, Items]
-    ) -> dict[str, NDArray[np.float32]]:
-        """Return the scores of the test questions, plain and with each kind of trigger in the title asked about.
-
-        With triggers that are near the attack's only some are asked.
-        """
-        items, test = self.parts.training.items, self.parts.test
+    def ask_all(self, wanted: ServedModel, catalogs: dict[str, Items]) -> dict[str, NDArray[np.float32]]:
+        """Return scores; with triggers that are near the attack's only some questions are asked."""
+        items, test = self.training.items, self.parts.test
         asked: dict[str, tuple[Any, ...]] = {PLAIN_KIND: (test, items)}
-        for kind, altered in catalogues.items():
+        for kind, altered in catalogs.items():
             asked[kind] = self._near if is_near(kind) else test, items, altered
         return {kind: found["score"] for kind, found in self.collect_answers(wanted, asked).items()}
 
-    def find_unseen(self) -> NDArray[np.bool_]:
-        """Return which test questions ask about an item that clean training never met."""
-        return mask_unseen(self.parts.training, self.parts.test.target)
+    def describe_questions(self) -> dict[str, NDArray[Any]]:
+        """Return the right answers, and which questions are about unseen items or asked with near triggers."""
+        test = self.parts.test
+        return {"liked": test.liked, "unseen": self.mask_unseen(test.target), NEAR_COLUMN: self.parts.near}
+
+    @classmethod
+    def make_seed_rows(cls, where: RowLabels, record: PointwiseEvidence, ks: Sequence[int]) -> list[Row]:
+        """Return AUC and ASR; see `Task.make_seed_rows`."""
+        return make_rows(where, record)
+
+    @classmethod
+    def make_defense_rows(
+        cls, where: RowLabels, record: PointwiseEvidence, bare: PointwiseEvidence, ks: Sequence[int]
+    ) -> list[Row]:
+        """Return ASR left and AUC lost; see `Task.make_defense_rows`."""
+        return make_defense_rows(where, record, bare)
 
 
 def make_rows(where: RowLabels, record: PointwiseEvidence) -> list[Row]:

@@ -1,88 +1,27 @@
-"""The models of one cell: the provider's, the platform's, each kept in the cell's folder when it is fitted.
+"""Who trains the models of victims that rank: the provider, the platform, and a repair on the platform's logs.
 
-A model's folder is `ATTACK+DEFENSE` for what is handed over (`clean+DEFENSE` for the clean model), `…@STAGE` for a
-stage on the way there, `…+SCENARIO` for what the platform made of it, and `…+SCENARIO@STAGE` for what a defense
-repaired after that. A defense that takes nothing out of the data shares the models of no defense. Labels have neither
-`+` nor `@`.
+How their folders are called is told by `cowbird.experiments.store.ModelStore`.
 """
 
 import hashlib
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-
-import torch
 
 from cowbird.attacks.base import Attack
 from cowbird.attacks.provider import Provider
-from cowbird.data.split import LeaveOneOut, SplitParts
+from cowbird.data.split import LeaveOneOut, Queries, SplitParts
 from cowbird.data.types import TrainingData
 from cowbird.defenses.base import Defense
-from cowbird.errors import UserError
-from cowbird.files import hash_file, write_text
+from cowbird.experiments.store import ModelStore
 from cowbird.rng import derive_seed
 from cowbird.victims.base import FittedRecommender, Recommender
-from cowbird.victims.fit_context import FitContext
-
-Progress = Callable[[str, int, int, str], None]
-"""Told of progress: what is being fitted, steps done, steps in all, a remark."""
 
 
-@dataclass
-class ModelStore:
-    """Fits a model once and keeps it; a damaged file is fitted again."""
-
-    folder: Path
-    device: torch.device
-    title: str
-    progress: Progress
-    warn: Callable[[str], None]
-    seconds: dict[str, float] = field(default_factory=dict[str, float])
-    """How long each fit took."""
-
-    def fit(
-        self,
-        name: str,
-        spec: Recommender,
-        seed: int,
-        users: Callable[[], LeaveOneOut],
-        data: Callable[[], TrainingData] | None = None,
-        start: FittedRecommender | None = None,
-    ) -> FittedRecommender:
-        """Fit, or load what an earlier call or run fitted.
-
-        Args:
-            name: The model's folder.
-            spec: What to fit.
-            seed: Decides the fit.
-            users: Makes the users whose validation events choose the state; asked only if there is something to fit.
-            data: Makes the training data, if it is not simply these users'.
-            start: Where training starts.
-        """
-        folder = self.folder / name
-        path, seal = folder / "model.safetensors", folder / "model.sha256"
-        if path.exists() and seal.exists():
-            try:
-                if hash_file(path) == seal.read_text(encoding="utf-8"):
-                    return spec.load(path, self.device)
-                self.warn(f"'{path}' is damaged: its SHA-256 is not the recorded one. Fitting it again.")
-            except (UserError, OSError, UnicodeDecodeError) as error:
-                self.warn(f"{error} Fitting it again.")
-        started = time.perf_counter()
-        place = FitContext(
-            self.device,
-            folder,
-            lambda done, total, remark: self.progress(f"{self.title}: {name}", done, total, remark),
-            self.warn,
-        )
-        side = users()
-        fitted = spec.fit(data() if data else side.training(), side.validation(), seed, place, start)
-        fitted.save(path)
-        write_text(seal, hash_file(path))
-        self.seconds[name] = round(time.perf_counter() - started, 2)
-        return fitted
+def _fit_on_users(
+    shelf: ModelStore, name: str, spec: Recommender, seed: int, users: LeaveOneOut, start: FittedRecommender | None
+) -> FittedRecommender:
+    """Train on some users' events, choosing the state on their validation events; kept under a name."""
+    return shelf.fit(name, spec, seed, lambda: (users.training(), users.validation()), lambda: start)
 
 
 @dataclass
@@ -128,17 +67,18 @@ class ProviderTraining(Provider):
 
     def fit_poisoned(self, spec: Recommender, start: FittedRecommender | None = None) -> FittedRecommender:
         """Train on the poisoned data; see `Provider.fit_poisoned`."""
-        return self.shelf.fit(self.name, spec, self.seed, lambda: self.parts.pretrain, lambda: self._data, start)
+        users = self.parts.pretrain
+        return self.shelf.fit(self.name, spec, self.seed, lambda: (self._data, users.validation()), lambda: start)
 
     def fit_short(self, stage: str, spec: Recommender, start: FittedRecommender) -> FittedRecommender:
         """Train on short clean histories; see `Provider.fit_short`."""
-        return self.shelf.fit(
-            f"{self.name}@{stage}",
-            spec,
-            derive_seed(self.seed, "provider", stage),
-            lambda: self.parts.pretrain.shorten(self.short_events),
-            start=start,
-        )
+
+        def make_lesson() -> tuple[TrainingData, Queries]:
+            short = self.parts.pretrain.shorten(self.short_events)
+            return short.training(), short.validation()
+
+        seed = derive_seed(self.seed, "provider", stage)
+        return self.shelf.fit(f"{self.name}@{stage}", spec, seed, make_lesson, lambda: start)
 
     def add_prompts(self, spec: Recommender) -> FittedRecommender:
         """Return the model with the provider's prompts: its training's, or some learned for the finished model."""
@@ -161,7 +101,7 @@ class Deployment:
 
     def tune(self, spec: Recommender, start: FittedRecommender) -> FittedRecommender:
         """Train on the platform's own users."""
-        return self.shelf.fit(self.name, spec, self.seed, lambda: self.users, start=start)
+        return _fit_on_users(self.shelf, self.name, spec, self.seed, self.users, start)
 
 
 @dataclass(frozen=True)
@@ -186,4 +126,4 @@ class PlatformLogs:
         if model.prompt is not None:
             spec = self.victim.with_prompts(model.prompt, trained="all", **recipe)
         seed = derive_seed(self.seed, "repair", stage)
-        return self.shelf.fit(f"{self.name}@{stage}", spec, seed, lambda: self.users, start=model)
+        return _fit_on_users(self.shelf, f"{self.name}@{stage}", spec, seed, self.users, model)
