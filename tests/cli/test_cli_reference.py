@@ -125,7 +125,9 @@ def test_describe(call, kind, name):
     for table in entry["tables"]:
         for field in table["fields"]:
             assert field["name"] in out
-    if kind != "spec":
+    if kind == "metric":
+        assert "results.jsonl" in out
+    elif kind != "spec":
         example = out.partition("with the defaults:\n")[2].partition("\nBackground")[0]
         assert tomllib.loads(example), "the example can be copied as it is shown"
 
@@ -166,6 +168,7 @@ def test_describe_spec(call, spec):
         (("scenario", "\x1b[31m\u202e"), "no scenario named"),
         (("attack", "badrec", "--schema"), "--schema is for the whole spec"),
         (("spec", "demo", "--schema"), "--schema is for the whole spec"),
+        (("metric", "asrr"), "no metric named 'asrr'"),
         (("spec", "cuckoo"), "no spec named 'cuckoo'"),
     ],
 )
@@ -260,6 +263,59 @@ def test_validate_refuses(call, spec, args, change, said):
     assert (code, out) == (2, "")
     assert said in err
     assert call("validate", spec.parent / "gone.toml")[0] == 2
+
+
+OWN = """
+from cowbird.attacks.random_profiles import RandomProfiles
+print("imported")
+class Own(RandomProfiles):
+    \"\"\"Do as random profiles do.\"\"\"
+    marks: int = 3
+    \"\"\"How many marks.\"\"\"
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """Return a spec with an attack that lies in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "own_attack_of_cli_tests", raising=False)
+    Path("own_attack_of_cli_tests.py").write_text(OWN)
+    Path("own.toml").write_text(SPEC.replace('name = "basic_replacement"', 'name = "own_attack_of_cli_tests:Own"'))
+    return "own.toml"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("validate", "own.toml"),
+        ("describe", "attack", "own_attack_of_cli_tests:Own"),
+        ("run", "own.toml", "--out", "out", "--seeds", "0", "--device", "cpu"),
+    ],
+)
+def test_a_stranger_s_code_runs_only_where_it_is_allowed(call, own, words):
+    code, out, err = call(*words)
+    assert (code, out) == (2, "")
+    assert "--allow-plugins" in err
+    assert "own_attack_of_cli_tests" not in sys.modules
+    code, out, err = call(*words, "--allow-plugins")
+    assert code == 0, err
+    assert "imported" in out
+    if words[0] == "describe":
+        assert "How many marks." in out
+
+
+def test_plug_ins_of_installed_packages_are_listed_with_where_they_come_from(call, monkeypatch):
+    from cowbird import plugins
+
+    listed = [plugins.PluginEntry("theirs", "their\u202e-package 1.0", "Do \x1b[31mit.")]
+    monkeypatch.setattr(plugins, "describe_plugins", lambda kind: listed)
+    code, out, err = call("list", "attacks")
+    assert (code, err) == (0, "")
+    assert "theirs" in out
+    assert "their<U+202E>-package 1.0" in " ".join(out.split())
+    assert json.loads(call("list", "attacks", "--json")[1])[0]["origin"] == "their\u202e-package 1.0"
 
 
 def test_a_shipped_spec_runs_by_name(call, spec, tmp_path, monkeypatch):

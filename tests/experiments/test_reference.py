@@ -16,7 +16,7 @@ from cowbird.experiments.reference.toml_text import format_value
 from cowbird.experiments.spec import find_shipped_spec, load_spec, parse_spec
 
 ROOT = Path(__file__).parents[2]
-PLUGINS = [(kind, name) for kind in plugins.PLUGIN_KINDS for name in plugins.list_plugins(kind)]
+PLUGINS = [(kind, name) for kind in entries.PLUGIN_SECTIONS for name in plugins.list_plugins(kind)]
 MINIMAL = {
     "name": "example",
     "dataset": {"name": "synthetic"},

@@ -33,6 +33,7 @@ class DescribedKind(StrEnum):
     dataset = "dataset"
     scenario = "scenario"
     trigger = "trigger"
+    metric = "metric"
     spec = "spec"
 
 
@@ -92,7 +93,7 @@ def _show_entry(entry: "Entry") -> None:
     out_console.print(sanitize_line(entry.summary))
     for nth, table in enumerate(entry.tables):
         title = "Fields" if nth == 0 else f"Fields of the table {table.name}"
-        out_console.print(_make_field_table(title, table) if table.fields else Text("It has no fields."))
+        out_console.print(_make_field_table(title, table) if table.fields else Text("\nIt has no fields."))
     if entry.example:
         out_console.print(
             Text("\nExample, with the defaults:" if entry.kind != "spec" else "\nThe file:", style="bold")

@@ -136,8 +136,10 @@ def join_lines(text: str) -> str:
 
 def trim_default(entry: JsonObject, definitions: Mapping[str, JsonObject]) -> Any:
     """Return a field's default; of a table, what differs from the defaults of its own fields."""
-    default: Any = entry.get("default")
     names = list_references(entry)
+    if "default" not in entry and "$ref" in entry:
+        return {}  # made anew for each, by the table itself
+    default: Any = entry.get("default")
     if isinstance(default, dict) and names and names[0] in definitions:
         return _subtract_defaults(cast("JsonObject", default), definitions[names[0]], definitions)
     return cast("Any", default)
