@@ -282,7 +282,9 @@ def own(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delitem(sys.modules, "own_attack_of_cli_tests", raising=False)
     Path("own_attack_of_cli_tests.py").write_text(OWN)
-    Path("own.toml").write_text(SPEC.replace('name = "basic_replacement"', 'name = "own_attack_of_cli_tests:Own"'))
+    Path("own.toml").write_text(
+        SPEC.replace('name = "basic_replacement"', 'name = "own_attack_of_cli_tests:Own"\nrate = 0.5')
+    )
     return "own.toml"
 
 

@@ -302,3 +302,11 @@ def test_each_rule_says_which_titles_break_it():
     loudest = np.max([one.score for _, one in found[: len(CHARACTER_RULES)]], axis=0)
     assert loudest.tolist() == [*[-np.inf] * 5, 60, 10]
     assert all(len(one) == 0 for _, one in find_broken_rules([]))
+
+
+def test_rare_characters_need_not_count():
+    titles = [*(f"red harbor {nth}" for nth in range(20)), "red hœrbor", "red har\u200bbor"]
+    every, ruled = CharacterRules().suspect(titles), CharacterRules(rarity=False).suspect(titles)
+    assert every.score[20] > 0
+    assert ruled.score[20] == -np.inf
+    assert ruled.score[21] == every.score[21] == 60

@@ -23,6 +23,7 @@ from cowbird.experiments.run import run
 from cowbird.experiments.spec import parse_spec
 from cowbird.experiments.store import columns
 from cowbird.storage import write_tensors
+from cowbird.victims import training_loop
 from cowbird.victims.base import FittedRecommender, pick_device
 from cowbird.victims.sequential import training
 from doubles.evidence import evidence_files
@@ -180,7 +181,7 @@ STEPS = 2 * 9 + 2 * 4
     "moment", [1, 9, 10, 22, 26, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, 4, 8, 19, 20))]
 )
 def test_interrupted_at_a_step_and_resumed(small, small_run, contents, tmp_path, monkeypatch, moment):
-    monkeypatch.setattr(training, "REPORT_SECONDS", -1.0)
+    monkeypatch.setattr(training_loop, "REPORT_SECONDS", -1.0)
     with pytest.raises(KeyboardInterrupt):
         run(small, tmp_path / "cut", device="cpu", progress=Interrupting(moment))
     counter = Interrupting(-1)
@@ -191,7 +192,7 @@ def test_interrupted_at_a_step_and_resumed(small, small_run, contents, tmp_path,
 
 
 def test_interrupted_again_and_again(small, small_run, contents, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "REPORT_SECONDS", -1.0)
+    monkeypatch.setattr(training_loop, "REPORT_SECONDS", -1.0)
     for attempt in range(STEPS):
         try:
             run(small, tmp_path / "cut", device="cpu", resume=attempt > 0, progress=Interrupting(3))
@@ -226,7 +227,7 @@ def interrupt_after(monkeypatch, owner, name, call):
         (FittedRecommender, "rank_targets", 3),
         pytest.param(training._BestState, "add", 1, marks=pytest.mark.slow),
         (training._BestState, "add", 3),
-        (training.checkpoint, "clear", 1),
+        (training_loop.checkpoint, "clear", 1),
         (FittedRecommender, "rank_items", 1),
         (cell_module, "write_text", 1),
         (cell_module, "write_text", 2),

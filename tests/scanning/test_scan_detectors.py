@@ -112,10 +112,13 @@ def test_a_rule_of_its_own_and_its_exit_codes(call, tmp_path):
     code, shown, _ = call(write(tmp_path / "bad.csv", [*CLEAN, HIDDEN]), *args)
     assert code == 1
     assert "row 13 Blue Mir»<U+200B>«ror Sea hidden characters (60 bits)" in shown
-    assert "Threshold 19. Titles are flagged for hidden or styled characters" in shown
+    assert "Threshold 9.5. Titles are flagged that break a rule: hidden, styled or lookalike characters" in shown
     assert "--reference FILE --fpr 0.01" in shown
-    code, shown, _ = call(write(tmp_path / "good.csv", CLEAN), *args)
-    assert code == 0
+    code, shown, _ = call(write(tmp_path / "looks.csv", [*CLEAN, "Red H\u0430rbor Night"]), *args)
+    assert code == 1
+    assert "letters that look like Latin ones and are not (12 bits)" in shown
+    code, shown, _ = call(write(tmp_path / "good.csv", [*CLEAN, "Ночь над гаванью", "Ελληνικά"]), *args)
+    assert code == 0, "a rare character is no rule"
     assert "most suspicious" not in shown
     (tmp_path / "part.csv").write_bytes("id,title\n1,Red\n2,\xff\n".encode("latin-1"))
     assert call(tmp_path / "part.csv", *args)[0] == 3

@@ -11,8 +11,8 @@ import torch
 
 from cowbird.errors import UserError
 from cowbird.storage import read_tensors, write_tensors
-from cowbird.victims.sequential import checkpoint
-from cowbird.victims.sequential.checkpoint import load_latest, save
+from cowbird.victims import checkpoint
+from cowbird.victims.checkpoint import load_latest, save
 
 
 def tensors(step):

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cowbird.errors import UserError
+from cowbird.victims import training_loop
 from cowbird.victims.base import FitContext
 from cowbird.victims.language import tuning
 from cowbird.victims.language.attention import plug_in
@@ -191,7 +192,7 @@ def test_gradients_of_rows_add_up_until_they_are_cleared(model):
 
 
 def test_tuning_that_goes_astray_is_told(model, monkeypatch):
-    monkeypatch.setattr(tuning, "TUNING_REPORT_SECONDS", -1.0)
+    monkeypatch.setattr(training_loop, "REPORT_SECONDS", -1.0)
     made = model()
     with torch.no_grad():
         next(weight for name, weight in made.named_parameters() if "lora_B" in name).fill_(torch.nan)

@@ -14,6 +14,7 @@ from cowbird import storage
 from cowbird.data.choices import SequenceSplit
 from cowbird.data.types import Interactions, Items, TrainingData, Users
 from cowbird.errors import UserError
+from cowbird.victims import checkpoint, training_loop
 from cowbird.victims.base import FitContext
 from cowbird.victims.language import tuning
 from cowbird.victims.language.engine import ItemInputs
@@ -21,7 +22,6 @@ from cowbird.victims.language.examples import Tokens
 from cowbird.victims.language.llara import LLaRA
 from cowbird.victims.language.llm import Llm, add_adapters, load_llm
 from cowbird.victims.language.tuning import Tuning, tune
-from cowbird.victims.sequential import checkpoint, training
 from cowbird.victims.sequential.sasrec import SASRec
 
 pytest.importorskip("transformers")
@@ -99,8 +99,8 @@ def work(rank, llama, folder):
     told, written, cleared = {}, [], []
     original, clear = storage.write_tensors, checkpoint.clear
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tuning, "TUNING_CHECKPOINT_SECONDS", -1.0)
-        patch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+        patch.setattr(training_loop, "CHECKPOINT_SECONDS", -1.0)
+        patch.setattr(training_loop, "CHECKPOINT_SECONDS", -1.0)
         patch.setattr(
             checkpoint, "write_tensors", lambda path, *more: written.append(path.name) or original(path, *more)
         )

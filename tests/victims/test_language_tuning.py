@@ -9,13 +9,13 @@ from torch.nn import functional as F
 
 from cowbird.errors import UserError
 from cowbird.rng import stream
+from cowbird.victims import checkpoint, training_loop
 from cowbird.victims.base import FitContext
 from cowbird.victims.language import tuning
 from cowbird.victims.language.examples import Tokens
 from cowbird.victims.language.llm import Llm, add_adapters, load_llm
 from cowbird.victims.language.tuning import Tuning, compute_tuning_rate, tune
 from cowbird.victims.language.weights import CopiedWeights
-from cowbird.victims.sequential import checkpoint
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("peft")
@@ -183,7 +183,7 @@ def test_no_examples_is_a_user_error(model):
 
 
 def test_progress_and_curve(model, monkeypatch):
-    monkeypatch.setattr(tuning, "TUNING_REPORT_SECONDS", -1.0)
+    monkeypatch.setattr(training_loop, "REPORT_SECONDS", -1.0)
     told, one = [], model()
     curve = tune(one, task(), recipe(), 3, FitContext(report=lambda *given: told.append(given)))
     assert [given[:2] for given in told] == [(n, TOTAL) for n in range(1, TOTAL + 1)]
@@ -212,7 +212,7 @@ def stop_at(monkeypatch, step, before):
 def interrupt(monkeypatch, step, start, before=False):
     """Make a run write a checkpoint after each step, and fail after `step` steps."""
     with monkeypatch.context() as patch:
-        patch.setattr(tuning, "TUNING_CHECKPOINT_SECONDS", -1.0)
+        patch.setattr(training_loop, "CHECKPOINT_SECONDS", -1.0)
         stop_at(patch, step, before)
         with pytest.raises(StopError):
             start()
@@ -274,7 +274,7 @@ def test_a_damaged_checkpoint_costs_steps_only(model, monkeypatch, tmp_path):
 
 
 def test_ctrl_c_leaves_a_checkpoint(model, monkeypatch, tmp_path):
-    monkeypatch.setattr(tuning, "TUNING_REPORT_SECONDS", -1.0)
+    monkeypatch.setattr(training_loop, "REPORT_SECONDS", -1.0)
     wanted, one = run(model()), model()
 
     def report(done, total, remark):
@@ -299,7 +299,7 @@ def test_ctrl_c_in_the_middle_of_a_step(model, where, monkeypatch, tmp_path):
         original(self)
 
     with monkeypatch.context() as stopped:
-        stopped.setattr(tuning, "TUNING_CHECKPOINT_SECONDS", -1.0)
+        stopped.setattr(training_loop, "CHECKPOINT_SECONDS", -1.0)
         stopped.setattr(CopiedWeights, where, method)
         with pytest.raises(KeyboardInterrupt):
             run(model(), folder=tmp_path)

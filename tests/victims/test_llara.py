@@ -10,6 +10,7 @@ import torch
 from cowbird.data.choices import Choices, SequenceSplit
 from cowbird.data.types import Interactions, Items, TrainingData, Users
 from cowbird.errors import UserError
+from cowbird.victims import training_loop
 from cowbird.victims.base import FitContext
 from cowbird.victims.language import llara, tuning
 from cowbird.victims.language.candidate_decoding import DecodedAnswers
@@ -122,7 +123,7 @@ def test_seeds_and_interruptions(spec, fields, tmp_path, monkeypatch):
     learns = [name for name in one if name.startswith("items.") or "lora_" in name or "llm" in fields]
     assert len(learns) > 8
     assert not any(one[name].equal(other[name]) for name in learns)
-    monkeypatch.setattr(tuning, "TUNING_REPORT_SECONDS", -1.0)
+    monkeypatch.setattr(training_loop, "REPORT_SECONDS", -1.0)
 
     def report(done, total, remark):
         if remark.startswith("loss") and "tokens" in remark and done == 2:
@@ -463,7 +464,7 @@ def test_a_fit_goes_on_from_another(spec, fields):
 
 def test_a_checkpoint_from_another_projector_is_not_used(spec, tmp_path, monkeypatch):
     start, given = spec().fit(walks(), SPLIT, 1), spec({"epochs": 2})
-    monkeypatch.setattr(tuning, "TUNING_REPORT_SECONDS", -1.0)
+    monkeypatch.setattr(training_loop, "REPORT_SECONDS", -1.0)
 
     def report(done, total, remark):
         if done == 2:

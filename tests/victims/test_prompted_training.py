@@ -10,6 +10,7 @@ from cowbird.data.types import Attribute, Interactions, Items, TrainingData, Use
 from cowbird.errors import UserError
 from cowbird.metrics.ranking import hit_ratio
 from cowbird.rng import torch_stream
+from cowbird.victims import training_loop
 from cowbird.victims.base import FitContext, Prompt, Recommender
 from cowbird.victims.sequential import training
 from cowbird.victims.sequential.base import FittedSequential
@@ -244,7 +245,7 @@ class StopError(Exception):
 @every_victim
 @pytest.mark.parametrize("recipe", [{}, {"precision": "bfloat16", "keep": "last", "prompt_learning_rate": 3e-2}])
 def test_prompts_resume(name, recipe, plain, parts, monkeypatch, tmp_path):
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(training_loop, "CHECKPOINT_SECONDS", -1.0)
     start, steps, stop = plain(name), [], [0]
     original = training._Fit._report_and_save
 

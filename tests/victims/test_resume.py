@@ -12,8 +12,9 @@ import torch
 
 from cowbird.data.split import Queries
 from cowbird.data.types import TrainingData
+from cowbird.victims import checkpoint, training_loop
 from cowbird.victims.base import FitContext
-from cowbird.victims.sequential import checkpoint, training
+from cowbird.victims.sequential import training
 from cowbird.victims.sequential.base import FittedSequential
 
 PER_EPOCH, EPOCHS = 4, 3
@@ -26,7 +27,7 @@ class StopError(Exception):
 
 @pytest.fixture(autouse=True)
 def always_save(monkeypatch):
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(training_loop, "CHECKPOINT_SECONDS", -1.0)
 
 
 @pytest.fixture
@@ -181,7 +182,7 @@ def test_interrupted_inside_a_step(where, step, small, whole, parts, monkeypatch
 
 
 def test_an_interrupt_writes_a_checkpoint(small, parts, monkeypatch, tmp_path):
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 1e9)
+    monkeypatch.setattr(training_loop, "CHECKPOINT_SECONDS", 1e9)
     undo = stop_at(monkeypatch, 7, KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
         fit(small(), parts, tmp_path)
@@ -193,7 +194,7 @@ def test_an_interrupt_writes_a_checkpoint(small, parts, monkeypatch, tmp_path):
 def test_no_checkpoints_before_their_time_or_without_a_folder(small, parts, monkeypatch, tmp_path):
     monkeypatch.setattr(checkpoint, "save", lambda *args: pytest.fail("saved"))
     fit(small(), parts)
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 1e9)
+    monkeypatch.setattr(training_loop, "CHECKPOINT_SECONDS", 1e9)
     fit(small(), parts, tmp_path)
 
 
@@ -294,9 +295,9 @@ torch.set_num_threads(1)
 from cowbird.data.sources.synthetic import Synthetic
 from cowbird.data.split import Split
 from cowbird.victims.base import FitContext
-from cowbird.victims.sequential import training
+from cowbird.victims import training_loop
 from cowbird.victims.sequential.sasrec import SASRec
-training.CHECKPOINT_SECONDS = -1.0
+training_loop.CHECKPOINT_SECONDS = -1.0
 side = Split(cold_fraction=0.2).apply(Synthetic(users=30, items=24, events_per_user=8, categories=4).load(), 0).pretrain
 spec = SASRec.model_validate_json(sys.argv[1])
 spec.fit(side.training(), side.validation(), 3, FitContext(folder=Path(sys.argv[2])))

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from cowbird.data.types import TrainingData
 from cowbird.metrics.ranking import hit_ratio
 from cowbird.plugins import find_plugin
+from cowbird.victims import training_loop
 from cowbird.victims.base import FitContext, Prompt
 from cowbird.victims.sequential import training
 from cowbird.victims.sequential.negatives import sampled_loss
@@ -224,7 +225,7 @@ class StopError(Exception):
     ],
 )
 def test_it_resumes(name, recipe, tiny, parts, monkeypatch, tmp_path):
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(training_loop, "CHECKPOINT_SECONDS", -1.0)
     steps, stop, original = [], [0], training._Fit._report_and_save
 
     def housekeeping(self):

@@ -23,7 +23,7 @@ from cowbird.text import quote_for_prompt
 from cowbird.victims.fit_context import pick_device
 from cowbird.victims.language.llm import Llm, LoadedModel, import_transformers, locate_model
 from cowbird.victims.language.packing import split_runs
-from cowbird.victims.sequential.repeatable import force_determinism
+from cowbird.victims.repeatable import force_determinism
 
 REWRITE_EXAMPLE = ("Blue GUITAR, The xx must see", "The Blue Guitar")
 """A title, and what is to be made of it."""

@@ -8,7 +8,7 @@ are compared on detection alone. Suspicion is a matter of the catalogue: all its
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final
 
@@ -71,9 +71,10 @@ class TitleDefense(Defense, ABC):
 
     needs_fit: ClassVar[bool] = False
     """Whether it is fitted to a catalogue before it scans others (`cowbird fit-scanner`)."""
-    scan_threshold: ClassVar[float | None] = None
-    """Suspicion above which a scan flags a title where no clean titles set a threshold; `None` flags the share."""
-    scan_threshold_basis: ClassVar[str] = ""
+    scan_settings: ClassVar[Mapping[str, float | bool]] = {}
+    """Fields that a scan sets where no clean titles set a threshold, that threshold among them; with none the most
+    suspicious share is flagged."""
+    scan_basis: ClassVar[str] = ""
     """What that threshold rests on, in whole sentences."""
 
     share: float = Field(default=0.01, ge=0, le=1)

@@ -128,9 +128,9 @@ def open_detector(
                 f"The detector '{name}' knows no false-positive rate by itself.",
                 "Give clean titles to set the threshold by: --reference FILE. Or leave --fpr out.",
             )
-        own = detector.scan_threshold
-        if own is not None and not {"threshold", "share"} & detector.model_fields_set:
-            detector = detector.model_copy(update={"threshold": own})
+        own = detector.scan_settings
+        if own and not (own.keys() | {"share"}) & detector.model_fields_set:
+            detector = detector.model_copy(update=dict(own))
         return DetectorScorer(name, detector)
     found = set_threshold(detector, reference, 0.01 if fpr is None else fpr, text_column)
     return DetectorScorer(name, detector.model_copy(update={"threshold": found.threshold}), found)
@@ -174,8 +174,8 @@ def format_detector_basis(scorer: DetectorScorer, chunk: int) -> Text:
             f"above it with a probability of at most {reference.fpr:g}."
         )
     if detector.threshold is not None:
-        own = detector.threshold == detector.scan_threshold
-        basis = detector.scan_threshold_basis if own else "It was set by hand."
+        own = all(getattr(detector, name) == value for name, value in detector.scan_settings.items())
+        basis = detector.scan_basis if own and detector.scan_settings else "It was set by hand."
         return Text(f"Threshold {detector.threshold:g}. {basis} {_ADVICE}")
     return Text(
         f"The most suspicious {detector.share:.2%} of each {chunk:,} rows are flagged, whether or not a trigger is "

@@ -34,6 +34,19 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Return the number format of a training step on a device."""
+    if precision == "auto":
+        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bfloat16()
+        return torch.bfloat16 if fast else torch.float32
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
+def _cpu_has_bfloat16() -> bool:
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
+
+
 _streams = threading.local()
 
 

@@ -15,8 +15,8 @@ from cowbird.defenses.p_scanner.recipes import FAMILIES, Recipe
 from cowbird.defenses.p_scanner.scanner import MIN_TITLES_PER_FIT, PoisonScanner
 from cowbird.errors import UserError
 from cowbird.metrics.detection import auroc
+from cowbird.victims import training_loop
 from cowbird.victims.base import FitContext
-from cowbird.victims.language import tuning
 
 CPU = torch.device("cpu")
 BRIEFS = []
@@ -216,7 +216,7 @@ def test_what_is_no_scanner_is_told(clean_fit, tmp_path):
 
 @pytest.mark.parametrize("at", [pytest.param((1, 2), marks=pytest.mark.slow), (2, 3)])
 def test_an_interrupted_fit_goes_on_to_the_same_scanner(tiny_scanner, poisoned, at, monkeypatch, tmp_path):
-    monkeypatch.setattr(tuning, "TUNING_REPORT_SECONDS", -1.0)
+    monkeypatch.setattr(training_loop, "REPORT_SECONDS", -1.0)
     agent = Scripted(rounds=(FIRST, SECOND))
     titles, spec, steps = poisoned[0][:80], tiny_scanner(rounds=2, agent=agent, plantings=4), []
 

@@ -12,7 +12,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from cowbird import plugins
 from cowbird.experiments.parts import SpecPart
 from cowbird.experiments.reference.fields import JsonObject, UntitledSchema
-from cowbird.experiments.spec import LISTED_PARTS, SINGLE_PARTS, Spec
+from cowbird.experiments.spec import LISTED_PARTS, SINGLE_PARTS, Spec, VictimPart
 
 SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 MODE: JsonSchemaMode = "validation"
@@ -29,12 +29,12 @@ def make_spec_schema() -> JsonObject:
     models: list[tuple[type[BaseModel], JsonSchemaMode]] = [
         (model, MODE) for found in classes.values() for model in found.values()
     ]
-    parts: list[tuple[type[BaseModel], JsonSchemaMode]] = [(Spec, MODE), (SpecPart, MODE)]
+    parts: list[tuple[type[BaseModel], JsonSchemaMode]] = [(Spec, MODE), (VictimPart, MODE)]
     references, whole = models_json_schema([*parts, *models], schema_generator=UntitledSchema)
     definitions: dict[str, JsonObject] = whole["$defs"]
     named = {key: schema["$ref"].rpartition("/")[2] for key, schema in references.items()}
     spec = definitions.pop(named[Spec, MODE])
-    label = definitions[named[SpecPart, MODE]]["properties"]["label"]
+    label = definitions[named[VictimPart, MODE]]["properties"]["label"]
     for kind, found in classes.items():
         for name, model in found.items():
             definitions[f"{kind}:{name}"] = _add_name(definitions[named[model, MODE]], name, label)

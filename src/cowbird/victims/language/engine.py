@@ -19,7 +19,7 @@ from cowbird.victims.fit_context import get_thread_stream
 from cowbird.victims.language.attention import plug_in
 from cowbird.victims.language.packing import HostPack, PackSizes, answer_loss, to_device, unfold
 from cowbird.victims.language.weights import MasterWeights, MergedAdapters
-from cowbird.victims.sequential.repeatable import force_determinism, recording_lock
+from cowbird.victims.repeatable import force_determinism, recording_lock
 
 MAX_COMPILATIONS = 64
 """Kinds of layers times kinds of rows that are compiled, at most; torch gives up after 8, and layers then run as they

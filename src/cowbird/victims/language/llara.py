@@ -37,8 +37,9 @@ from cowbird.victims.language.llm import LoadedModel
 from cowbird.victims.language.probing import CandidateProbe
 from cowbird.victims.language.prompts import ItemDomain, PromptBook, format_templates
 from cowbird.victims.language.recommender import FittedLanguageRecommender, LanguageRecommender
-from cowbird.victims.language.tuning import TrainingCurve, Tuning, get_process_rank, tune
+from cowbird.victims.language.tuning import TrainingCurve, Tuning, tune
 from cowbird.victims.sequential.sasrec import SASRec
+from cowbird.victims.training_loop import get_process_rank
 
 
 class Projector(nn.Module):

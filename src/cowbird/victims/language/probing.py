@@ -35,7 +35,7 @@ from cowbird.victims.language.examples import Example, Tokens, tokenize
 from cowbird.victims.language.llm import LoadedModel
 from cowbird.victims.language.packing import ItemEmbedder, cut_parts, embed_inputs, split_runs, to_device
 from cowbird.victims.language.prompts import ItemDomain, PromptBook
-from cowbird.victims.sequential.repeatable import force_determinism
+from cowbird.victims.repeatable import force_determinism
 
 PROBE_BATCH_TEXTS = 256
 """Texts whose prompts are written at once."""

@@ -22,18 +22,20 @@ from torch import Tensor
 from cowbird.data.types import IntArray
 from cowbird.errors import UserError
 from cowbird.rng import stream
-from cowbird.victims.fit_context import FitContext
+from cowbird.victims.checkpoint import Checkpoint
+from cowbird.victims.fit_context import FitContext, pick_dtype
 from cowbird.victims.language.attention import plug_in
 from cowbird.victims.language.engine import GradientAccumulator, ItemInputs, compile_each_layer
 from cowbird.victims.language.examples import Tokens
 from cowbird.victims.language.packing import lay_out, split_runs
 from cowbird.victims.language.weights import make_master_weights
-from cowbird.victims.sequential import checkpoint
-from cowbird.victims.sequential.repeatable import force_determinism
-from cowbird.victims.sequential.training import pick_dtype
-
-TUNING_CHECKPOINT_SECONDS = 30.0
-TUNING_REPORT_SECONDS = 0.2
+from cowbird.victims.repeatable import force_determinism
+from cowbird.victims.training_loop import (
+    TrainingLoop,
+    collect_training_tensors,
+    compute_learning_rate,
+    restore_tensors,
+)
 
 
 class Tuning(BaseModel):
@@ -80,9 +82,7 @@ class TrainingCurve:
 def compute_tuning_rate(recipe: Tuning, step: int, total: int) -> float:
     """Return the learning rate of a step (counted from 0) of `total`."""
     rising = math.ceil(recipe.warmup * total)
-    if step < rising:
-        return recipe.learning_rate * (step + 1) / rising
-    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising)))
+    return compute_learning_rate(recipe.learning_rate, step, total, rising, falls=True)
 
 
 class TrainingPrompts(Protocol):
@@ -105,17 +105,17 @@ def tune(
     tokens: Tokens | TrainingPrompts,
     recipe: Tuning,
     seed: int,
-    place: FitContext,
+    context: FitContext,
     items: ItemInputs | None = None,
 ) -> TrainingCurve:
     """Tune a model in place.
 
     Args:
-        model: A causal LM on `place.device`, with adapters or without; what requires gradients learns.
+        model: A causal LM on `context.device`, with adapters or without; what requires gradients learns.
         tokens: The examples.
         recipe: How.
         seed: Decides the order of the examples.
-        place: Device, checkpoint folder, progress.
+        context: Device, checkpoint folder, progress.
         items: What makes inputs of items, if tokens stand for some.
 
     Raises:
@@ -124,28 +124,30 @@ def tune(
     """
     if not len(tokens):
         raise UserError("There are no examples to learn from.", "Check the split, the history length and the source.")
-    with force_determinism(place.device):
-        run = _Run(model, tokens, recipe, seed, place, items)
+    with force_determinism(context.device):
+        run = _Run(model, tokens, recipe, seed, context, items)
         try:
-            return run.run()
+            run.run()
+            return run.curve
         finally:
             run.close()
 
 
-class _Run:
+class _Run(TrainingLoop):
     def __init__(
         self,
         model: Any,
         tokens: Tokens | TrainingPrompts,
         recipe: Tuning,
         seed: int,
-        place: FitContext,
+        context: FitContext,
         items: ItemInputs | None,
     ) -> None:
-        self.model, self.tokens, self.recipe, self.seed, self.place = model, tokens, recipe, seed, place
+        super().__init__(context)
+        self.model, self.tokens, self.recipe, self.seed = model, tokens, recipe, seed
         self.causal, self.items = plug_in(model), items
-        self.key = self._hash_run() if place.folder else ""
-        self.language = make_master_weights(model, place.device)
+        self.key = self._hash_run() if context.folder else ""
+        self.language = make_master_weights(model, context.device)
         self.weights = {**self.language.masters}
         groups = [{"params": list(self.language.masters.values()), "rate": 1.0}]
         if items is not None:
@@ -156,38 +158,24 @@ class _Run:
             groups, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
         self.step_of = GradientAccumulator(
-            self.causal, self.language, self.weights, place.device, recipe.compiled, items
+            self.causal, self.language, self.weights, context.device, recipe.compiled, items
         )
-        self.rank, self.world = get_process_rank()
         self.per_epoch = -(-len(tokens) // recipe.batch_size)
         self.total = self.per_epoch * recipe.epochs
-        self.curve, self.step, self.changing = TrainingCurve(), 0, False
+        self.curve = TrainingCurve()
         self.waiting: list[Tensor] = []
         self.order: tuple[int, Tokens, IntArray] | None = None
-        self.saved_at = self.reported_at = time.monotonic()
+        self.started = time.perf_counter()
 
-    def run(self) -> TrainingCurve:
-        self._resume()
-        self._check_agreement()
+    def run(self) -> None:
+        """Tune the model."""
         self.model.train()
-        started = time.perf_counter()
         try:
             with compile_each_layer(self.causal, self.step_of.recorded):
-                while self.step < self.total:
-                    self._run_step()
-                    self.curve.seconds = time.perf_counter() - started
-                    self._report_and_save()
-        except KeyboardInterrupt:
-            if not self.changing:
-                self._save()
-            raise
+                super().run()
         finally:
             self.model.eval()
         self._fetch_losses()
-        self.curve.seconds = time.perf_counter() - started
-        if self.place.folder and not self.rank:
-            checkpoint.clear(self.place.folder)
-        return self.curve
 
     def close(self) -> None:
         self.language.close()
@@ -203,7 +191,7 @@ class _Run:
                 self.order = epoch, self.tokens.write_epoch(epoch, order), np.arange(len(order))
         _, tokens, order = self.order
         index = order[nth * self.recipe.batch_size : (nth + 1) * self.recipe.batch_size]
-        if self.place.device.type == "cpu":  # documents of one length next to each other are one product
+        if self.context.device.type == "cpu":  # documents of one length next to each other are one product
             index = index[np.argsort(tokens.lengths[index], kind="stable")]
         return tokens, index
 
@@ -211,9 +199,9 @@ class _Run:
         tokens, index = self._pick_examples()
         self.step_of.total.zero_()
         for part in split_runs(tokens.lengths, index[self.rank :: self.world], self.recipe.capacity):
-            self.step_of(lay_out(tokens, part, self.place.device.type == "cuda", len(index), self.recipe.batch_size))
+            self.step_of(lay_out(tokens, part, self.context.device.type == "cuda", len(index), self.recipe.batch_size))
         self._sum_processes(self.step_of.total)
-        self.changing = True
+        self._begin_change()
         if self.recipe.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.weights.values(), self.recipe.clip)
         for group in self.optimizer.param_groups:
@@ -223,8 +211,7 @@ class _Run:
         self.language.copy()
         self.waiting.append(self.step_of.total.clone())
         self.curve.tokens += int(tokens.lengths[index].sum())
-        self.step += 1
-        self.changing = False
+        self.curve.seconds = time.perf_counter() - self.started
 
     def _sum_processes(self, total: Tensor) -> None:
         """Add up the gradients and losses of all processes."""
@@ -238,11 +225,12 @@ class _Run:
             part.copy_(flat[done : done + part.numel()].view_as(part))
             done += part.numel()
 
-    def _check_agreement(self) -> None:
+    def _check_resumed(self) -> None:
         """Check that all processes go on from the same step."""
+        self.started = time.perf_counter()
         if self.world == 1:
             return
-        steps = torch.tensor([self.step, -self.step], device=self.place.device)
+        steps = torch.tensor([self.step, -self.step], device=self.context.device)
         torch.distributed.all_reduce(steps, torch.distributed.ReduceOp.MAX)
         first, last = -int(steps[1]), int(steps[0])
         if first != last:
@@ -263,16 +251,10 @@ class _Run:
                     "Lower the learning rate.",
                 )
 
-    def _report_and_save(self) -> None:
-        now = time.monotonic()
-        if now - self.reported_at > TUNING_REPORT_SECONDS or self.step == self.total:
-            self.reported_at = now
-            self._fetch_losses()
-            speed = self.curve.tokens / max(self.curve.seconds, 1e-9)
-            self.place.report(self.step, self.total, f"loss {self.curve.losses[-1]:.3f}, {speed:,.0f} tokens/s")
-        if self.place.folder and now - self.saved_at > TUNING_CHECKPOINT_SECONDS:
-            self._save()
-            self.saved_at = time.monotonic()
+    def _describe_progress(self) -> str:
+        self._fetch_losses()
+        speed = self.curve.tokens / max(self.curve.seconds, 1e-9)
+        return f"loss {self.curve.losses[-1]:.3f}, {speed:,.0f} tokens/s"
 
     def _hash_run(self) -> str:
         told = [self.recipe.model_dump(mode="json"), self.seed, self.causal.config.to_json_string()]
@@ -296,35 +278,13 @@ class _Run:
         return digest.hexdigest()
 
     def _collect_tensors(self) -> dict[str, Tensor]:
-        held = {f"weight.{name}": weight.data for name, weight in self.weights.items()}
-        for name, weight in self.weights.items():
-            state = self.optimizer.state[weight]
-            if not state:
-                state["step"] = torch.zeros((), dtype=torch.float32, device=weight.device)
-                state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(weight), torch.zeros_like(weight)
-            held |= {f"adam.{key}.{name}": state[key] for key in ("step", "exp_avg", "exp_avg_sq")}
-        return held
+        return collect_training_tensors(self.weights, self.optimizer)
 
-    def _save(self) -> None:
-        if self.place.folder and not self.rank:
-            self._fetch_losses()
-            checkpoint.save(
-                self.place.folder, self.step, {"key": self.key, "losses": self.curve.losses}, self._collect_tensors()
-            )
+    def _describe_state(self) -> dict[str, Any]:
+        self._fetch_losses()
+        return {"losses": self.curve.losses}
 
-    def _resume(self) -> None:
-        found = checkpoint.load_latest(self.place.folder, self.place.warn) if self.place.folder else None
-        if found is None or found.state.get("key") != self.key:
-            return
-        with torch.no_grad():
-            for name, tensor in self._collect_tensors().items():
-                tensor.copy_(found.tensors[name])
+    def _restore(self, found: Checkpoint) -> None:
+        restore_tensors(self._collect_tensors(), found.tensors)
         self.language.copy()
-        self.step, self.curve.losses = found.step, [float(loss) for loss in found.state["losses"]]
-
-
-def get_process_rank() -> tuple[int, int]:
-    """Return this process's number, and how many there are that share the work."""
-    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
-        return 0, 1
-    return torch.distributed.get_rank(), torch.distributed.get_world_size()
+        self.curve.losses = [float(loss) for loss in found.state["losses"]]

@@ -1,98 +1,38 @@
 """What every sequential recommender shares: training fields, the network's contract, and the fitted model.
 
 A new model is one file: a subclass of `SequentialRecommender` with its fields and `build`, and an `nn.Module` derived
-from `SequentialNetwork` with `forward`. Training, checkpoints, ranking and saving are here and in `training`.
+from `SequentialNetwork` (in `network`) with `forward`. Fields that all share are in `recipe`; training is in
+`training`; ranking and saving are here.
 """
 
 import copy
 import json
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from cowbird.data.split import Queries
 from cowbird.data.types import IntArray, Interactions, TrainingData, Users
 from cowbird.errors import UserError
 from cowbird.rng import torch_stream
 from cowbird.storage import read_tensors, write_tensors
-from cowbird.victims.base import FittedRecommender, Prompt, Recommender
 from cowbird.victims.fit_context import FitContext
+from cowbird.victims.ranking import FittedRecommender, Prompt, Recommender
+from cowbird.victims.repeatable import move_module
+from cowbird.victims.sequential.network import SequentialNetwork
 from cowbird.victims.sequential.noise import Noise
 from cowbird.victims.sequential.prompting import ProfileVocabulary, PromptGenerator
-from cowbird.victims.sequential.repeatable import move_module
-from cowbird.victims.sequential.training import TrainingRecipe, train
+from cowbird.victims.sequential.recipe import SequentialFields, TrainingRecipe
+from cowbird.victims.sequential.training import train
 
 
-class SequentialNetwork(nn.Module, ABC):
-    """A causal encoder of item sequences whose item embeddings are also the output layer.
-
-    Args:
-        items: Size of the catalogue. Row `items` of the embedding is padding and is never scored.
-        hidden: Width of the embeddings and of the output.
-        layers: How many layers take a prefix.
-    """
-
-    longest_prefix: int | None = None
-    """Most vectors a prefix of this network can have; `None` if any number."""
-
-    def __init__(self, items: int, hidden: int, layers: int) -> None:
-        super().__init__()
-        self.item = nn.Embedding(items + 1, hidden, padding_idx=items)
-        self.layers = layers
-        self.prompt: PromptGenerator | None = None
-
-    def encode(self, item: Tensor, noise: Noise, profile: Tensor | None) -> Tensor:
-        """Encode sequences after the prefixes of their users, if the network has prompts; see `forward`."""
-        return self(item, noise, None if self.prompt is None else self.prompt(profile))
-
-    @abstractmethod
-    def forward(self, item: Tensor, noise: Noise, prefix: Tensor | None = None) -> Tensor:
-        """Encode sequences that start at column 0 and may end in padding.
-
-        Args:
-            item: Items, shape `[sequences, length]`, int64.
-            noise: Applies dropout during training and nothing otherwise.
-            prefix: Prompt vectors of each layer, shape `[sequences, layers, prefix length, hidden]`.
-
-        Returns:
-            Shape `[sequences, length, hidden]`; row `[s, t]` depends on `item[s, : t + 1]` and the prefix alone.
-        """
-
-    def reset(self, generator: torch.Generator) -> None:
-        """Draw initial weights: matrices from N(0, 0.02²), biases zero, scales one."""
-        for name, parameter in self.named_parameters():
-            with torch.no_grad():
-                if parameter.dim() > 1:
-                    parameter.normal_(0, 0.02, generator=generator)
-                else:
-                    parameter.fill_(1.0 if name.endswith("norm.weight") else 0.0)
-        with torch.no_grad():
-            self.item.weight[-1].zero_()
-
-
-class SequentialRecommender(Recommender, TrainingRecipe):
-    """The fields of every sequential recommender."""
-
-    hidden: int = Field(default=64, ge=4)
-    """Width of item embeddings and hidden states."""
-    max_length: int = Field(default=50, ge=1)
-    """Most recent events the model sees."""
-    dropout: float = Field(default=0.2, ge=0, lt=1)
-    """Share of values dropped in training, rounded to 1/256."""
-    prompt: Prompt | None = None
-    """Prompts made from user profiles; `None` for none."""
-
-    @model_validator(mode="after")
-    def _check_trained(self) -> Self:
-        if self.prompt is None and self.trained != "all":
-            raise ValueError(f"trained = '{self.trained}' needs a prompt")
-        return self
+class SequentialRecommender(Recommender, SequentialFields):
+    """A recommender that reads a user's events in their order."""
 
     @abstractmethod
     def build(self, items: int) -> SequentialNetwork:
@@ -135,7 +75,7 @@ class SequentialRecommender(Recommender, TrainingRecipe):
         start: FittedRecommender | None = None,
     ) -> "FittedSequential":
         """Train the network with `cowbird.victims.sequential.training.train`; see `Recommender.fit`."""
-        place = context or FitContext()
+        context = context or FitContext()
         given = None if start is None else self._check_start(start, len(data.items))
         network = self.make_network(len(data.items), self._make_vocabulary(data, given))
         prompt, network.prompt = network.prompt, None
@@ -146,8 +86,8 @@ class SequentialRecommender(Recommender, TrainingRecipe):
             network.load_state_dict(known | {n: w for n, w in given.network.state_dict().items() if n in known})
         if network.prompt is not None and (given is None or given.network.prompt is None):
             network.prompt.reset(torch_stream(seed, "prompt"), data, network.item.weight[:-1])
-        fitted = FittedSequential(self, move_module(network, place.device), len(data.items), place.device)
-        train(fitted, data, validation, seed, place)
+        fitted = FittedSequential(self, move_module(network, context.device), len(data.items), context.device)
+        train(fitted, data, validation, seed, context)
         return fitted
 
     def _check_start(self, start: FittedRecommender, items: int) -> "FittedSequential":

@@ -8,9 +8,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from cowbird.victims.sequential.base import SequentialNetwork, SequentialRecommender
+from cowbird.victims.repeatable import recording_lock
+from cowbird.victims.sequential.base import SequentialRecommender
+from cowbird.victims.sequential.network import SequentialNetwork
 from cowbird.victims.sequential.noise import Noise
-from cowbird.victims.sequential.repeatable import recording_lock
 
 
 class GRU4RecNetwork(SequentialNetwork):

@@ -13,7 +13,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cowbird.victims.sequential.base import SequentialNetwork, SequentialRecommender
+from cowbird.victims.sequential.base import SequentialRecommender
+from cowbird.victims.sequential.network import SequentialNetwork
 from cowbird.victims.sequential.noise import Noise
 
 
