@@ -10,7 +10,6 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from cowbird import plugins
-from cowbird.experiments.parts import SpecPart
 from cowbird.experiments.reference.fields import JsonObject, UntitledSchema
 from cowbird.experiments.spec import LISTED_PARTS, SINGLE_PARTS, Spec, VictimPart
 
