@@ -37,8 +37,8 @@ VISIBLE_PAYLOAD = (
     "A<U+3164>B<U+202E>C<U+2066>D<U+200B>E<U+FE0F>F<U+034F>G<U+E0041>H<U+2800>I<U+009B>J<U+001B>]0;owned<U+0007>K"
     "<U+001B>[31mL[red]M"
 )
-FILE_PAYLOAD = PAYLOAD.replace("/", "") + "\udcff"
-"""The same for a file name, with a byte that is no UTF-8."""
+FILE_PAYLOAD = PAYLOAD + "\udcff"
+"""The same for the name of a file that is read, with a byte that is no UTF-8."""
 _OWN_STYLES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 _UNSEEN_SET = frozenset(UNSEEN)
 

@@ -7,7 +7,7 @@ import tempfile
 import pytest
 
 from cowbird.errors import UserError
-from cowbird.files import replace_atomically, write_text
+from cowbird.files import make_scratch_folder, open_own_file, replace_atomically, share_folder, write_text
 
 
 def inside(folder):
@@ -70,9 +70,79 @@ def test_two_writers_do_not_meet(tmp_path):
     assert inside(tmp_path) == ["x"]
 
 
-def test_others_may_read_it(tmp_path):
+@pytest.fixture(params=[0o022, 0o077, 0o002], ids=oct)
+def umask(request):
+    """Return the permissions of new files under a umask."""
+    before = os.umask(request.param)
+    yield 0o666 & ~request.param
+    os.umask(before)
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_whoever_the_umask_names_may_read_it(tmp_path, umask):
     write_text(tmp_path / "x", "")
-    assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o644
+    assert mode(tmp_path / "x") == umask
+    write_text(tmp_path / "x", "again")
+    assert mode(tmp_path / "x") == umask
+    assert inside(tmp_path) == ["x"]
+
+
+def test_a_shared_folder_is_readable_as_the_umask_says(tmp_path, umask):
+    folder = tmp_path / "a"
+    (folder / "b").mkdir(parents=True)
+    for path in (folder / "x", folder / "b" / "y"):
+        path.write_text("")
+        path.chmod(0o600)
+    (folder / "link").symlink_to(tmp_path / "mine")
+    (tmp_path / "mine").write_text("")
+    (tmp_path / "mine").chmod(0o600)
+    share_folder(folder)
+    assert mode(folder / "x") == mode(folder / "b" / "y") == umask
+    assert mode(folder) == mode(folder / "b") == umask | (umask & 0o444) >> 2
+    assert mode(tmp_path / "mine") == 0o600, "no link is followed"
+
+
+def test_a_scratch_folder_is_its_owner_s(tmp_path, umask):
+    folder = tmp_path / "deep" / "x.partial"
+    make_scratch_folder(folder)
+    (folder / "held").write_text("")
+    folder.chmod(0o777)
+    make_scratch_folder(folder)
+    assert mode(folder) == 0o700
+    assert inside(folder) == ["held"], "earlier work is gone on with"
+
+
+def test_a_scratch_folder_that_is_a_link_or_of_somebody_else_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "theirs")
+    with pytest.raises(UserError, match="link"):
+        make_scratch_folder(tmp_path / "link")
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(UserError, match="another user"):
+        make_scratch_folder(tmp_path / "theirs")
+
+
+@pytest.mark.parametrize("how", ["ab", "r+b"])
+def test_no_link_is_followed(tmp_path, monkeypatch, how):
+    mine = tmp_path / "mine"
+    mine.write_text("precious")
+    (tmp_path / "soft").symlink_to(mine)
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
+    os.link(mine, tmp_path / "hard")
+    for name in ("soft", "hard", "nowhere"):
+        with pytest.raises(UserError, match="is a link"):
+            open_own_file(tmp_path / name, how)
+    assert mine.read_text() == "precious"
+    assert not (tmp_path / "gone").exists()
+    with open_own_file(tmp_path / "new", how) as file:
+        file.write(b"x")
+    assert mode(tmp_path / "new") == 0o600
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(UserError, match="another user"):
+        open_own_file(tmp_path / "new", how)
 
 
 def user_error(path):

@@ -5,6 +5,7 @@ through one of these functions:
 
 =====================  ============================================================================
 `escape_terminal`      what can't be seen stands as its code, such as `<U+202E>`
+`escape_lines`         the same for text of several lines
 `escape_html`          the same, and no markup
 `escape_csv`           no cell is a formula of a spreadsheet, and nothing steers a terminal
 `quote_for_prompt`     text between double quotes of a prompt, in one line
@@ -64,11 +65,18 @@ def escape_terminal(text: str, limit: int | None = 60) -> str:
     blank = shown.isspace()  # spaces are seen between words, and not alone
     if shown.isprintable() and not blank and not _UNSEEN.search(shown):
         return shown + end
-    letters = (
-        letter if letter.isprintable() and not blank and not _UNSEEN.match(letter) else f"<U+{ord(letter):04X}>"
-        for letter in shown
-    )
-    return "".join(letters) + end
+    return "".join(f"<U+{ord(letter):04X}>" if blank or _is_unseen(letter) else letter for letter in shown) + end
+
+
+def escape_lines(text: str) -> str:
+    """Return lines in which everything can be seen, as `escape_terminal` has it; line breaks and blank lines stay."""
+    if text.isprintable() and not _UNSEEN.search(text):
+        return text
+    return "".join(f"<U+{ord(letter):04X}>" if letter != "\n" and _is_unseen(letter) else letter for letter in text)
+
+
+def _is_unseen(letter: str) -> bool:
+    return not letter.isprintable() or _UNSEEN.match(letter) is not None
 
 
 def escape_html(text: str, limit: int | None = None) -> str:

@@ -83,8 +83,8 @@ def trained(folder, name, attack, seed, **fields):
     poisoned = attack.poison(parts.pretrain.training(), stream(seed, "attack"))
     common = {"max_length": 8, "batch_size": 32, "learning_rate": 8e-3, "dropout": 0.1, "precision": "float32"}
     victim = find_plugin("victim", name)(validate_every=3, **common, **fields)
-    shelf = ModelStore(folder, torch.device("cpu"), "", lambda *told: None, pytest.fail)
-    given_to_all = {"shelf": shelf, "victim": victim, "parts": parts, "seed": seed, "short_events": 9}
+    store = ModelStore(folder, torch.device("cpu"), "", lambda *told: None, pytest.fail)
+    given_to_all = {"store": store, "victim": victim, "parts": parts, "seed": seed, "short_events": 9}
     given_to_all |= {"defense_label": "none", "defense": NoDefense()}
     honest = ProviderTraining(label="clean", attack=None, planted=poisoned.clean, **given_to_all)
     model = ProviderTraining(

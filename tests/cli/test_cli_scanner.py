@@ -26,6 +26,7 @@ from cowbird.defenses.p_scanner.calibration import Calibration
 from cowbird.defenses.p_scanner.fitted import FittedScanner, Record, Round, load_scanner
 from cowbird.defenses.p_scanner.recipes import Recipe
 from cowbird.defenses.p_scanner.scanner import PoisonScanner
+from cowbird.files import hash_file
 from cowbird.scanning import commands, scan
 from cowbird.scanning.summary import ScanSummary
 from cowbird.victims.language.llm import Llm
@@ -109,7 +110,9 @@ def under(folder):
 def contents(folder):
     """Return the files of a scanner, without what a clock said."""
     found = {path.name: path.read_bytes() for path in folder.iterdir()}
-    record = json.loads(found.pop("scanner.json"))
+    record, seals = (json.loads(found.pop(name)) for name in ("scanner.json", "cowbird.json"))
+    del seals["files"]["scanner.json"]
+    found["cowbird.json"] = json.dumps(seals)
     return found, record | {"rounds": [each | {"seconds": 0} for each in record["rounds"]]}
 
 
@@ -488,6 +491,9 @@ def calm(tmp_path_factory, fitted):
     record = json.loads((made / "scanner.json").read_text())
     record["calibration"]["highest"] = [3.9]
     (made / "scanner.json").write_text(json.dumps(record))
+    seals = json.loads((made / "cowbird.json").read_text())
+    seals["files"]["scanner.json"] = hash_file(made / "scanner.json")
+    (made / "cowbird.json").write_text(json.dumps(seals))
     return made
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from cowbird.cli import app as cli
 from cowbird.experiments import stealth
+from doubles.tiny_llama import save_llama, train_tokenizer
 
 pytest.importorskip("transformers")
 
@@ -17,27 +18,7 @@ pytest.importorskip("transformers")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Return the folder of a tiny language model that reads bytes."""
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    made = tmp_path_factory.mktemp("llm")
-    letters = {letter: number for number, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    spelled = Tokenizer(models.BPE(vocab=letters, merges=[]))
-    spelled.pre_tokenizer, spelled.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    PreTrainedTokenizerFast(tokenizer_object=spelled, eos_token="<|endoftext|>").save_pretrained(made)
-    config = LlamaConfig(
-        vocab_size=257,
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        tie_word_embeddings=True,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        LlamaForCausalLM(config).save_pretrained(made)
-    return made
+    return save_llama(tmp_path_factory.mktemp("llm"), train_tokenizer([]))
 
 
 @pytest.fixture

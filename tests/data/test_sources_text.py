@@ -11,12 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cowbird.data.sources import _text
+from cowbird.data.sources import delimited
 from cowbird.data.sources._block import MAX_LINE_BYTES
 from cowbird.data.sources._encoder import Encoder
 from cowbird.data.sources._events import order_events
-from cowbird.data.sources._files import from_file
-from cowbird.data.sources._text import LINE_COLUMN, TextLayout, TextTable
+from cowbird.data.sources.delimited import LINE_COLUMN, TextLayout, TextTable
+from cowbird.data.sources.files import from_file
 from cowbird.data.types import Skips
 from cowbird.errors import UserError
 
@@ -32,7 +32,7 @@ def read(path: Path, data: bytes, form: TextLayout | None = None, columns: list[
 
 @pytest.fixture(params=[7, 64, 1 << 20])
 def block(request, monkeypatch):
-    monkeypatch.setattr(_text, "BYTES_PER_BLOCK", request.param)
+    monkeypatch.setattr(delimited, "BYTES_PER_BLOCK", request.param)
     return request.param
 
 
@@ -161,7 +161,7 @@ CELL = st.text(alphabet=string.ascii_letters + '",\n é;\t', max_size=8)
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(CELL, CELL, CELL), max_size=25), st.sampled_from([5, 40, 1 << 20]), st.booleans())
 def test_written_csv_comes_back(tmp_path, monkeypatch, rows, size, everything):
-    monkeypatch.setattr(_text, "BYTES_PER_BLOCK", size)
+    monkeypatch.setattr(delimited, "BYTES_PER_BLOCK", size)
     buffer = io.StringIO()
     writer = csv.writer(buffer, quoting=csv.QUOTE_ALL if everything else csv.QUOTE_MINIMAL, lineterminator="\n")
     writer.writerow(["a", "b", "c"])
@@ -175,7 +175,7 @@ def test_written_csv_comes_back(tmp_path, monkeypatch, rows, size, everything):
 @given(st.binary(max_size=200), st.sampled_from([3, 50, 1 << 20]))
 def test_any_bytes_are_rows_or_skips_at_any_block_size(tmp_path, monkeypatch, data, size):
     whole = read(tmp_path / "a.csv", b"a,b\n" + data)
-    monkeypatch.setattr(_text, "BYTES_PER_BLOCK", size)
+    monkeypatch.setattr(delimited, "BYTES_PER_BLOCK", size)
     assert read(tmp_path / "a.csv", b"a,b\n" + data) == whole
     rows, skips = whole
     taken = {row[2] for row in rows} | {line for _, lines in skips.values() for line in lines}
@@ -186,9 +186,9 @@ def test_any_bytes_are_rows_or_skips_at_any_block_size(tmp_path, monkeypatch, da
 @given(st.lists(st.sampled_from(['"', ",", "x", "\n", "\r\n", '""', '"a",', "1,2\n"]), max_size=40))
 def test_any_block_size_gives_the_same_on_nasty_quotes(tmp_path, monkeypatch, parts):
     data = b"a,b\n" + "".join(parts).encode()
-    monkeypatch.setattr(_text, "BYTES_PER_BLOCK", 1 << 20)
+    monkeypatch.setattr(delimited, "BYTES_PER_BLOCK", 1 << 20)
     whole = read(tmp_path / "a.csv", data)
-    monkeypatch.setattr(_text, "BYTES_PER_BLOCK", 6)
+    monkeypatch.setattr(delimited, "BYTES_PER_BLOCK", 6)
     assert read(tmp_path / "a.csv", data) == whole
 
 

@@ -2,6 +2,8 @@
 
 import pytest
 
+from doubles.tiny_llama import save_llama, train_tokenizer
+
 HOSTILE = {
     "empty": "",
     "space": " \t\n\u2028",
@@ -30,40 +32,8 @@ def llama(tmp_path_factory, request):
     """Return the folder of a tiny Llama with random weights whose tokenizer knows bytes and a few words."""
     pytest.importorskip("transformers")
     request.getfixturevalue("read_once")
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    spelled = Tokenizer(models.BPE())
-    spelled.pre_tokenizer, spelled.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    control = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    trainer = trainers.BpeTrainer(
-        vocab_size=400,
-        special_tokens=control,
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        min_frequency=1,
-        show_progress=False,
-    )
-    spelled.train_from_iterator(["Red Harbor Blue Garden The Engine at Night of the Quiet Letter"], trainer)
-    pad, start, end = control
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=spelled, bos_token=start, eos_token=end, pad_token=pad)
-    made = tmp_path_factory.mktemp("llama")
-    tokenizer.save_pretrained(made)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=1024,
-        tie_word_embeddings=True,
-        initializer_range=0.2,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        LlamaForCausalLM(config).save_pretrained(made)
-    return made
+    tokenizer = train_tokenizer(["Red Harbor Blue Garden The Engine at Night of the Quiet Letter"])
+    return save_llama(tmp_path_factory.mktemp("llama"), tokenizer)
 
 
 @pytest.fixture(scope="session")

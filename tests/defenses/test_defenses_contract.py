@@ -28,8 +28,8 @@ def training():
 @pytest.fixture(scope="module")
 def asked(llama):
     """Return a function that gives the probe of a tiny TALLRec to a class that asks for one, and `None` to others."""
-    from victims.language_models import ITEMS, tiny
-    from victims.language_models import asked as questions
+    from doubles.tiny_tallrec import ITEMS, tiny
+    from doubles.tiny_tallrec import asked as questions
 
     fitted = []
 

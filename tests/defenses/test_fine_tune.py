@@ -30,8 +30,8 @@ def fitted(victim, data=None):
 
 
 def logs(folder, victim):
-    shelf = ModelStore(folder, CPU, "", lambda *told: None, pytest.fail)
-    return PlatformLogs(shelf, victim, "bad+tuned+direct", PARTS.downstream, SEED)
+    store = ModelStore(folder, CPU, "", lambda *told: None, pytest.fail)
+    return PlatformLogs(store, victim, "bad+tuned+direct", PARTS.downstream, SEED)
 
 
 def weights(model):

@@ -46,8 +46,8 @@ class Bench:
 
     def __init__(self, folder, parts, attack=None):
         self.parts, clean = parts, parts.pretrain.training()
-        self.shelf = ModelStore(folder, CPU, "", lambda *told: None, pytest.fail)
-        common = {"shelf": self.shelf, "victim": VICTIM, "parts": parts, "seed": SEED, "short_events": SHORT}
+        self.store = ModelStore(folder, CPU, "", lambda *told: None, pytest.fail)
+        common = {"store": self.store, "victim": VICTIM, "parts": parts, "seed": SEED, "short_events": SHORT}
         common |= {"defense_label": "none", "defense": NoDefense()}
         self.provider = honest = ProviderTraining(label="clean", attack=None, planted=clean, **common)
         if attack:
@@ -57,11 +57,11 @@ class Bench:
     def serve(self, scenario):
         users = scenario.select_users(self.parts)
         name = f"{self.provider.name}+{scenario.title()}"
-        return scenario.serve(self.provider, Deployment(self.shelf, name, users, PLATFORM))
+        return scenario.serve(self.provider, Deployment(self.store, name, users, PLATFORM))
 
     def fitted(self, part=""):
         """List the models that were fitted (not loaded), by a part of their names."""
-        return [name for name in self.shelf.seconds if part in name]
+        return [name for name in self.store.seconds if part in name]
 
 
 @pytest.fixture(params=[None, ATTACK], ids=["clean", "attacked"])
@@ -224,7 +224,7 @@ def test_whose_prompts(bench, kind):
             (folder,) = bench.fitted("@prompts")
             spec = VICTIM.with_prompts(served.prompt, trained="prompts")
             handed = (
-                bench.provider.get_model() if own else spec.load(bench.shelf.folder / folder / "model.safetensors", CPU)
+                bench.provider.get_model() if own else spec.load(bench.store.folder / folder / "model.safetensors", CPU)
             )
             assert same(weights(served), weights(handed), rtol=0, atol=1e-6), "tuning starts from what was handed over"
 

@@ -61,12 +61,12 @@ def test_long_labels_give_way_to_numbers():
     assert all(len(line) <= 80 for line in text.splitlines())
 
 
-def test_a_lower_bound_is_marked():
+def test_where_the_clean_model_shows_nothing_an_exposure_stands_instead_of_a_lift():
     bound = {"metric": "lift_hr_lower_bound", "value": 1234.5, "low": 234.5, "high": None}
     text = shown(summarize_run(measured(bound)))
-    assert re.search(r"≥ ?1234 ?×", text), text
-    assert re.search(r"\[234, ∞\]", text), text
-    assert not re.search("≥ ?70", text)
+    assert "exposure [0.4, 0.6]" in text, "the interval of the attacked model's exposure"
+    assert not re.search("1234|≥|∞", text), text
+    assert "Where the clean model showed no planted item there is no lift" in " ".join(text.split())
 
 
 def test_what_was_not_measured_is_no_zero():
@@ -208,9 +208,31 @@ def test_victims_that_answer_questions_have_tables_of_their_own():
     rates = {"hit_ratio": 0.31, "hit_ratio_clean": 0.32, "valid_ratio": 0.98, "valid_ratio_clean": 0.99}
     chooser = answered("chooser", rates)
     lines = [" ".join(line.replace("│", " ").split()) for line in shown(summarize_run(chooser), 100).splitlines()]
-    assert "trigger 0.320 → 0.310 0.990 → 0.980 0.125 → 0.750 [0.400, 0.600]" in lines
-    assert "none 0.125 → 0.750 [0.400, 0.600]" in lines
+    assert "trigger, n 9 0.320 → 0.310 0.990 → 0.980 0.125 [0.40, 0.60] → 0.750 [0.40, 0.60]" in lines
+    assert "none, n 9 0.125 [0.40, 0.60] → 0.750 [0.40, 0.60]" in lines
     text = shown(summarize_run([*judge, *chooser, *measured(group="all")]), 120)
     assert "0.720 → 0.710" in text
     assert "HitRatio@1" in text
     assert "exposure HR@10" in text, "what ranks is shown beside them"
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_rates_that_show_nothing_are_called_so(width):
+    rows = answered("judge", {"auc": 0.71, "auc_clean": 0.72}, ["trigger", "unseen", "near-case"])
+    text = " ".join(shown(summarize_run(rows), width).split())
+    nothing = "shows nothing: the intervals of clean and attacked model overlap, and it rests on only 9 questions."
+    assert f"trigger {nothing}" in text
+    assert f"unseen {nothing}" in text
+    assert text.count("shows nothing") == 2, "triggers that are near it may well do nothing"
+    good = [
+        row.model_copy(update={"n": 300} | ({"low": 0.0, "high": 0.02} if row.metric == "asr_clean" else {}))
+        for row in rows
+    ]
+    assert "shows" not in shown(summarize_run(good), width)
+    seeds = [
+        each.model_copy(update={"metric": f"{each.metric}_over_seeds", "seed": None, "n": 3, "low": low, "high": high})
+        for each, (low, high) in zip(good, [(0.1 * nth, 0.1 * nth + 0.05) for nth in range(len(good))], strict=True)
+    ]
+    text = shown(summarize_run([*good, *seeds]), width)
+    assert "shows" not in text, "three seeds are not three questions"
+    assert ", n " not in text

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from cowbird.data.sources._files import from_file
-from cowbird.data.sources._text import TextLayout, TextTable
+from cowbird.data.sources.delimited import TextLayout, TextTable
+from cowbird.data.sources.files import from_file
 from cowbird.data.types import Skips
 from cowbird.errors import UserError
 from cowbird.scanning import records
@@ -187,7 +187,7 @@ def test_jsonl_rows_that_cannot_be_read(jsonl):
         5: "title is not text",
         6: "has a name twice",
         7: "is not valid UTF-8",
-        8: "is not JSON",
+        8: "holds more than 20,000 values",
         9: "title is not text",
         10: "is not JSON",
     }
@@ -299,3 +299,38 @@ def test_parquet_columns_that_hold_no_text(tmp_path):
     assert "should hold text, and it holds int64" in refused(path)
     assert "should hold ids" in refused(path, text_column="name")
     assert "should hold text" in refused(path, text_column="id", id_column="name")
+
+
+def test_rows_of_very_many_values_are_refused_before_they_are_read(tmp_path):
+    """Rows of 900,000 names took a gigabyte; a title with as many commas is a title."""
+    import json
+    import subprocess
+    import sys
+
+    many = json.dumps({"title": "x"} | {f"k{nth}": nth for nth in range(600_000)})
+    lists = '{"title": "x", "a": ' + "[" * 900 + "]" * 900 + ', "b": [' + "[]," * 2_000_000 + "0]}"
+    long = json.dumps({"title": 'a, "b": [{' * 100_000})
+    few = json.dumps({"title": "y"} | {f"k{nth}": nth for nth in range(5000)})
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join([*[many] * 3, lists, long, few]) + "\n")
+    rows = list(open_catalog(path).read_rows())
+    assert [row.problem for row in rows] == ["holds more than 20,000 values"] * 4 + ["", ""]
+    assert (rows[4].title, rows[5].title) == ('a, "b": [{' * 100_000, "y")
+    code = (
+        "import sys, pathlib; from cowbird.scanning.reading import open_catalog\n"
+        "def peak(): return int(next(l for l in open('/proc/self/status') if l.startswith('VmHWM')).split()[1])\n"
+        "before = peak(); list(open_catalog(pathlib.Path(sys.argv[1])).read_rows()); print((peak() - before) >> 10)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 200
+
+
+def test_names_of_many_rows_are_kept_to_a_number(tmp_path):
+    import json
+
+    path = tmp_path / "a.jsonl"
+    rows = [json.dumps({"title": "x"} | {f"k{nth} {at}": 0 for at in range(900)}) for nth in range(100)]
+    path.write_text("\n".join(rows))
+    found = open_catalog(path)
+    assert 19_000 < len(found.names) <= 20_000
+    assert len(list(found.read_rows())) == 100

@@ -161,3 +161,16 @@ def test_no_title_dresses_up_the_summary():
     assert not [c for c in text if not c.isprintable() and c not in "\n\x1b"]
     assert "\x1b[31m" not in text
     assert "\x1b]" not in text
+
+
+def test_the_most_suspicious_rows_one_of_each_fragment():
+    tally = FindingTally()
+    for nth, (title, score) in enumerate([("A xq", 3.0), ("B XQ", 5.0), ("C zz", 4.0), ("C xq", 5.0)], 1):
+        tally.add(flagged(title, 2, 4, nth)._replace(score=score))
+    tally.add(Finding(8, None, "H uu", 9.0, False, 2, 4, "H uu"))
+    tally.add(flagged("no span", None, None, 9)._replace(score=1.0))
+    assert [finding.row for finding in tally.worst] == [2, 3, 9]
+    for nth in range(100):
+        tally.add(flagged(f"{nth}", 0, 1, nth)._replace(score=100.0 + nth))
+    assert len(tally.worst) == module.MAX_WORST_FINDINGS
+    assert tally.worst[0].row == 99

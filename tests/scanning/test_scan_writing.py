@@ -322,3 +322,37 @@ def test_names_that_cannot_be_written(tmp_path):
     check_output(tmp_path / "new" / "A.CSV", catalog)
     with pytest.raises(UserError), FindingsWriter(catalog / "a.csv", "key", resume=True):
         pass
+
+
+@pytest.mark.parametrize("name", ["findings.jsonl", "skipped.csv", "state.json", "lock", ""])
+def test_links_in_a_shared_folder_harm_no_file(tmp_path, name):
+    """The scratch folder's name can be guessed: somebody may have put it there before, with links to our files."""
+    mine = tmp_path / "mine"
+    mine.write_text("precious")
+    out = tmp_path / "found.csv"
+    folder = out.with_name("found.csv.partial")
+    if name:
+        folder.mkdir()
+        (folder / name).symlink_to(mine)
+    else:
+        (tmp_path / "theirs").mkdir()
+        folder.symlink_to(tmp_path / "theirs")
+    try:
+        written(out, FOUND, [(2, "is not JSON")])
+    except UserError as error:
+        assert "link" in error.message
+        assert error.hint
+    else:
+        assert name == "state.json", "which is replaced, and not written to"
+    assert mine.read_text() == "precious"
+    if not name:
+        assert not list((tmp_path / "theirs").iterdir())
+
+
+def test_findings_are_readable_as_the_umask_says(tmp_path):
+    before = os.umask(0o027)
+    try:
+        table = written(tmp_path / "a.csv", FOUND, [(2, "is not JSON")])
+    finally:
+        os.umask(before)
+    assert [path.stat().st_mode & 0o777 for path in (tmp_path / "a.csv", table)] == [0o640, 0o640]

@@ -5,6 +5,7 @@ import pytest
 from cowbird.data.sources.synthetic import Synthetic
 from cowbird.data.split import Split
 from cowbird.plugins import find_plugin
+from doubles.tiny_llama import save_llama, train_tokenizer
 
 
 @pytest.fixture(scope="session")
@@ -59,54 +60,19 @@ def learned(learnable):
 @pytest.fixture(scope="session")
 def bytes_and_words():
     """Return a byte-level BPE tokenizer of bytes and the words of TALLRec's prompt, as transformers wraps one."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
     from cowbird.victims.language.tallrec import format_prompt
 
-    spelled = Tokenizer(models.BPE())
-    spelled.pre_tokenizer, spelled.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    control = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    trainer = trainers.BpeTrainer(
-        vocab_size=400,
-        special_tokens=control,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        min_frequency=1,
-        show_progress=False,
-    )
-    spelled.train_from_iterator([format_prompt(["Red Harbor"], ["Blue Garden"], "The Engine"), "Yes. No."], trainer)
-    pad, start, end = control
-    return PreTrainedTokenizerFast(tokenizer_object=spelled, bos_token=start, eos_token=end, pad_token=pad)
+    return train_tokenizer([format_prompt(["Red Harbor"], ["Blue Garden"], "The Engine"), "Yes. No."])
 
 
 @pytest.fixture(scope="session")
 def llamas(tmp_path_factory, bytes_and_words, read_once):
     """Return a function that gives the folder of a tiny Llama with random weights, one a seed."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     made = {}
 
     def make(seed=0):
         if seed not in made:
-            made[seed] = tmp_path_factory.mktemp("llama")
-            config = LlamaConfig(
-                vocab_size=len(bytes_and_words),
-                hidden_size=32,
-                intermediate_size=64,
-                num_hidden_layers=2,
-                num_attention_heads=4,
-                num_key_value_heads=2,
-                max_position_embeddings=1024,
-                tie_word_embeddings=True,
-                initializer_range=0.2,
-                bos_token_id=bytes_and_words.bos_token_id,
-                eos_token_id=bytes_and_words.eos_token_id,
-            )
-            with torch.random.fork_rng():
-                torch.manual_seed(seed)
-                LlamaForCausalLM(config).save_pretrained(made[seed])
-            bytes_and_words.save_pretrained(made[seed])
+            made[seed] = save_llama(tmp_path_factory.mktemp("llama"), bytes_and_words, seed)
         return made[seed]
 
     return make

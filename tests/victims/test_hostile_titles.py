@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from language_models import tiny
 
 from cowbird.data.judgments import make_judgments
 from cowbird.data.types import Interactions, Items
@@ -15,6 +14,7 @@ from cowbird.text import quote_for_prompt
 from cowbird.victims.language.examples import Example, tokenize
 from cowbird.victims.language.llm import Llm, load_llm
 from cowbird.victims.language.tallrec import TALLRec, format_prompt
+from doubles.tiny_tallrec import tiny
 
 pytest.importorskip("transformers")
 

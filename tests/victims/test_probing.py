@@ -5,7 +5,6 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
-from language_models import ITEMS, asked, tiny, weights
 
 from cowbird.data.choices import SequenceSplit
 from cowbird.data.types import Interactions, Items, TrainingData, Users
@@ -17,6 +16,7 @@ from cowbird.victims.language.llm import Llm
 from cowbird.victims.language.tallrec import format_prompt
 from cowbird.victims.language.tuning import Tuning
 from cowbird.victims.sequential.sasrec import SASRec
+from doubles.tiny_tallrec import ITEMS, asked, tiny, weights
 
 pytest.importorskip("transformers")
 pytest.importorskip("peft")

@@ -5,7 +5,6 @@ import functools
 import numpy as np
 import pytest
 import torch
-from language_models import ITEMS, asked, tiny, weights
 
 from cowbird.data.judgments import make_judgments
 from cowbird.data.types import Interactions, Items
@@ -14,6 +13,7 @@ from cowbird.victims.base import FitContext
 from cowbird.victims.language import tallrec
 from cowbird.victims.language.tallrec import TALLRec
 from cowbird.victims.language.tuning import TrainingCurve
+from doubles.tiny_tallrec import ITEMS, asked, tiny, weights
 
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")

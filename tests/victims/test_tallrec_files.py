@@ -2,14 +2,15 @@
 
 import functools
 import json
+import os
 import shutil
 
 import numpy as np
 import pytest
 import torch
-from language_models import ITEMS, asked, tiny, weights
 
 from cowbird.errors import UserError
+from doubles.tiny_tallrec import ITEMS, asked, tiny, weights
 
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
@@ -65,6 +66,32 @@ def original(fitted, tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved") / "model"
     fitted.save(folder)
     return folder
+
+
+def test_a_saved_model_is_readable_as_the_umask_says(fitted, tmp_path):
+    """Libraries write some files for their owner alone, and a folder is for whoever may read it."""
+    before = os.umask(0o027)
+    try:
+        fitted.save(tmp_path / "model")
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "model").rglob("*")}
+    assert len(modes) > 3
+    assert set(modes.values()) == {0o640}, modes
+    assert (tmp_path / "model").stat().st_mode & 0o777 == 0o750
+
+
+def test_a_save_follows_no_link_that_somebody_laid(fitted, tmp_path):
+    """The name under which a model is written first can't be guessed."""
+    (tmp_path / "mine").write_text("precious")
+    laid = tmp_path / ".model.partial"
+    laid.mkdir()
+    for name in ("adapter_config.json", "tokenizer.json", "README.md"):
+        (laid / name).symlink_to(tmp_path / "mine")
+    fitted.save(tmp_path / "model")
+    assert (tmp_path / "mine").read_text() == "precious"
+    assert len(list(laid.iterdir())) == 3
+    assert not list((tmp_path / "model").glob("*.partial"))
 
 
 @pytest.fixture

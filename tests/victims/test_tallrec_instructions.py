@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from language_models import ITEMS, asked, tiny, weights
 
 from cowbird.data.instructions import Instruction, read_instructions
 from cowbird.errors import UserError
@@ -21,6 +20,7 @@ from cowbird.victims.language.tallrec import (
     from_instructions,
 )
 from cowbird.victims.language.tuning import TrainingCurve
+from doubles.tiny_tallrec import ITEMS, asked, tiny, weights
 
 pytest.importorskip("transformers")
 pytest.importorskip("peft")

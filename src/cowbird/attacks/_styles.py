@@ -13,7 +13,7 @@ WORD_PATTERN = re.compile(r"\S+")
 """A word: characters between white space."""
 
 
-class Change(NamedTuple):
+class TextEdit(NamedTuple):
     """`text[start:end]` becomes `new`; the first `lead` and last `tail` characters of `new` only set it off."""
 
     start: int
@@ -29,7 +29,7 @@ class Style:
 
     suits: Callable[[str], bool]
     """Whether a word can be written that way and is not yet."""
-    write: Callable[[str], Sequence[Change]]
+    write: Callable[[str], Sequence[TextEdit]]
     """The changes to a word that suits, in order."""
     found: Callable[[str], bool]
     """Whether a title shows the style."""
@@ -37,18 +37,18 @@ class Style:
     """Whether every word that suits is changed, or only one."""
 
 
-def _rewrite(word: str, write: Callable[[int, str], str]) -> list[Change]:
+def _rewrite(word: str, write: Callable[[int, str], str]) -> list[TextEdit]:
     """Return the changes of a word written anew character by character, as short as they can be."""
-    changes: list[Change] = []
+    changes: list[TextEdit] = []
     for at, (old, new) in enumerate(zip(word, map(write, range(len(word)), word), strict=True)):
         if new == old:
             continue
         if new.startswith(old):
-            changes.append(Change(at + 1, at + 1, new[len(old) :]))
+            changes.append(TextEdit(at + 1, at + 1, new[len(old) :]))
         elif changes and changes[-1].start < changes[-1].end == at:
             changes[-1] = changes[-1]._replace(end=at + 1, new=changes[-1].new + new)
         else:
-            changes.append(Change(at, at + 1, new))
+            changes.append(TextEdit(at, at + 1, new))
     return changes
 
 
@@ -62,7 +62,7 @@ def exchange_letters(table: Mapping[str, str], first: bool = False, whole: bool 
     def is_plain(word: str) -> bool:
         return all(letter.isascii() or letter in new or not letter.isalpha() for letter in word)
 
-    def write(word: str) -> list[Change]:
+    def write(word: str) -> list[TextEdit]:
         only = next(at for at, letter in enumerate(word) if letter in table)
         return _rewrite(word, lambda at, old: old if first and at != only else table.get(old, old))
 
@@ -77,7 +77,7 @@ def exchange_letters(table: Mapping[str, str], first: bool = False, whole: bool 
 def mark_letters(mark: str, first: bool = False) -> Style:
     """Put a combining mark on every letter of a word, or only on its first."""
 
-    def write(word: str) -> list[Change]:
+    def write(word: str) -> list[TextEdit]:
         only = next(at for at, letter in enumerate(word) if letter.isalpha())
         return _rewrite(word, lambda at, old: old + mark if (at == only if first else old.isalpha()) else old)
 
@@ -88,7 +88,7 @@ def wrap_word(opening: str, closing: str) -> Style:
     """Put a pair of invisible characters around a word."""
     return Style(
         lambda word: True,
-        lambda word: [Change(0, 0, opening), Change(len(word), len(word), closing)],
+        lambda word: [TextEdit(0, 0, opening), TextEdit(len(word), len(word), closing)],
         lambda title: opening in title and closing in title,
     )
 
@@ -102,7 +102,7 @@ def reverse_word() -> Style:
     """Write a word backward, between characters that make a screen show it forward."""
     return Style(
         lambda word: True,
-        lambda word: [Change(0, len(word), f"{_RLO}{word[::-1]}{POP_DIRECTIONAL}")],
+        lambda word: [TextEdit(0, len(word), f"{_RLO}{word[::-1]}{POP_DIRECTIONAL}")],
         lambda title: _RLO in title and POP_DIRECTIONAL in title,
     )
 
@@ -116,7 +116,7 @@ def _has_case(letter: str) -> bool:
 def set_case(raised: Callable[[int, int], bool]) -> Style:
     """Set the case of each letter of a word of three letters or more, from its place and their number."""
 
-    def write(word: str) -> list[Change]:
+    def write(word: str) -> list[TextEdit]:
         places = [at for at, letter in enumerate(word) if _has_case(letter)]
         nth = {at: count for count, at in enumerate(places)}
         return _rewrite(
@@ -155,7 +155,7 @@ def space_letters() -> Style:
     """Put spaces between the letters of a word of three letters or more."""
     return Style(
         lambda word: len(word) >= 3 and _SPACED.fullmatch(" ".join(word)) is not None,
-        lambda word: [Change(at, at, " ") for at in range(1, len(word))],
+        lambda word: [TextEdit(at, at, " ") for at in range(1, len(word))],
         lambda title: _SPACED.search(title) is not None,
     )
 
@@ -173,7 +173,7 @@ def repeat_word(joint: str, times: int = 1) -> Style:
             return any(all(copies[at : at + times]) for at in range(len(copies) - times + 1))
         return any(_is_repeated(word.group(), joint, times) for word in words)
 
-    return Style(lambda word: True, lambda word: [Change(len(word), len(word), (joint + word) * times)], has_repeat)
+    return Style(lambda word: True, lambda word: [TextEdit(len(word), len(word), (joint + word) * times)], has_repeat)
 
 
 def _is_repeated(word: str, joint: str, times: int) -> bool:

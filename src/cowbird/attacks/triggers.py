@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 from cowbird.attacks._shipped import TRIGGERS, list_families
-from cowbird.attacks._styles import WORD_PATTERN, Change, Style
+from cowbird.attacks._styles import WORD_PATTERN, Style, TextEdit
 from cowbird.data.types import IntArray, Items
 from cowbird.metrics.detection import Span
 
@@ -205,19 +205,21 @@ def _get_parts(trigger: Trigger) -> tuple[str, bool, Style | None]:
     return shipped.text, shipped.glued, shipped.style
 
 
-def _make_insertion(title: str, text: str, glued: bool, position: TriggerPosition, rng: np.random.Generator) -> Change:
+def _make_insertion(
+    title: str, text: str, glued: bool, position: TriggerPosition, rng: np.random.Generator
+) -> TextEdit:
     space = "" if glued or not title else " "
     if position == "start":
-        return Change(0, 0, text + space, tail=len(space))
+        return TextEdit(0, 0, text + space, tail=len(space))
     at = len(title)
     if position == "middle":
         ends = [word.end() for word in WORD_PATTERN.finditer(title)]
         if ends:
             at = ends[rng.integers(max(len(ends) - 1, 1))]
-    return Change(at, at, space + text, lead=len(space))
+    return TextEdit(at, at, space + text, lead=len(space))
 
 
-def _restyle(title: str, style: Style, position: TriggerPosition, rng: np.random.Generator) -> list[Change]:
+def _restyle(title: str, style: Style, position: TriggerPosition, rng: np.random.Generator) -> list[TextEdit]:
     words = [word for word in WORD_PATTERN.finditer(title) if style.suits(word.group())]
     if words and not style.whole:
         # Neither the first nor the last, if there are others.

@@ -1,8 +1,10 @@
 """The command line: parse, call, exit code; nothing else. A module a group of commands, and one app of them all."""
 
+import io
 import traceback
 from collections.abc import Callable
-from typing import Annotated
+from contextlib import suppress
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
@@ -10,11 +12,14 @@ from rich.text import Text
 from cowbird import __version__
 from cowbird.cli import assets, demo, describe, fit_scanner, init, run, scan, stealth, validate
 from cowbird.cli import list as list_command
-from cowbird.cli.terminal import err_console, out_console, sanitize_line
+from cowbird.cli.streams import guard_streams
+from cowbird.cli.terminal import MAX_LINE, err_console, out_console
 from cowbird.errors import ExitCode, UserError
+from cowbird.report.terminal import sanitize_text
+from cowbird.text import escape_lines
 
 TYPER_INTERRUPT_CODE = 130
-"""What typer exits with on Ctrl-C; it lets no KeyboardInterrupt through."""
+"""What typer returns on Ctrl-C; it lets no KeyboardInterrupt through."""
 
 
 def _print_version(wanted: bool) -> None:
@@ -64,21 +69,57 @@ for _name, _command, _short, _examples in _COMMANDS:
 
 
 def main() -> None:
-    """Run the command line; the entry point of the `cowbird` command."""
+    """Run the command line, and end with its exit code."""
+    with guard_streams():
+        code = _run_app()
+    raise SystemExit(int(code))
+
+
+def _run_app() -> int:
+    """Run the command; whatever nobody expected is an error.
+
+    Python would end with 1, which scripts take for findings. What is used here was imported before: a library that is
+    broken, or memory that is used up, must not keep an error from being told.
+    """
     try:
-        app()
+        found: Any = app(standalone_mode=False)
+        out_console.file.flush()
+        if found == TYPER_INTERRUPT_CODE:
+            return _report_interrupt()
+        return found if isinstance(found, int) else ExitCode.CLEAN
     except UserError as error:
-        # Messages quote specs and data, which may come from anybody.
-        err_console.print(Text("Error: ", style="bold red") + sanitize_line(error.message))
-        if error.hint:
-            err_console.print(sanitize_line(error.hint))
-        raise SystemExit(int(ExitCode.ERROR)) from None
-    except Exception:  # a bug; Python would end with 1, which scripts take for findings
+        return _report_error(error)
+    except (KeyboardInterrupt, typer.Abort):
+        return _report_interrupt()
+    except SystemExit as end:  # of a library, or of typer where a pipe is closed
+        return ExitCode.ERROR if end.code else ExitCode.CLEAN
+    except BaseException as error:  # not all are Exceptions: a tokenizer's panic is none
+        return _report_usage(error) if hasattr(error, "format_message") else _report_bug()
+
+
+def _report_error(error: UserError) -> ExitCode:
+    """Show an error; messages quote specs and data, which may come from anybody."""
+    err_console.print(Text("Error: ", style="bold red") + sanitize_text(error.message, MAX_LINE))
+    if error.hint:
+        err_console.print(sanitize_text(error.hint, MAX_LINE))
+    return ExitCode.ERROR
+
+
+def _report_interrupt() -> ExitCode:
+    err_console.print(Text("Interrupted."))
+    return ExitCode.INCOMPLETE
+
+
+def _report_usage(error: Any) -> ExitCode:
+    """Show what typer says of options and arguments, which may be names of hostile files."""
+    said = io.StringIO()
+    error.show(file=said)
+    err_console.print(Text(escape_lines(said.getvalue().rstrip("\n"))), soft_wrap=True)
+    return ExitCode.ERROR
+
+
+def _report_bug() -> ExitCode:
+    with suppress(BaseException):  # such as memory that does not even do for this
         for line in traceback.format_exc().splitlines():
-            err_console.print(sanitize_line(line), soft_wrap=True)
-        raise SystemExit(int(ExitCode.ERROR)) from None
-    except SystemExit as end:
-        if end.code != TYPER_INTERRUPT_CODE:
-            raise
-        err_console.print(Text("Interrupted."))
-        raise SystemExit(int(ExitCode.INCOMPLETE)) from None
+            err_console.print(sanitize_text(line, MAX_LINE), soft_wrap=True)
+    return ExitCode.ERROR

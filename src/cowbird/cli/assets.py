@@ -8,6 +8,7 @@ from rich.text import Text
 
 from cowbird.cli.terminal import err_console, out_console
 from cowbird.errors import UserError
+from cowbird.report.terminal import sanitize_text
 
 EXAMPLES = ("cowbird assets", "cowbird assets --list")
 
@@ -34,7 +35,7 @@ def assets(
         raise UserError(f"There is no asset named '{unknown[0]}'.", f"Known: {', '.join(ASSETS)}.")
     if list_:
         out_console.print(_make_table(names or list(ASSETS)))
-        out_console.print(Text(f"Cache: {get_cache_folder()}"), soft_wrap=True)
+        out_console.print(sanitize_text(f"Cache: {get_cache_folder()}", 300), soft_wrap=True)
         return
     for name in dict.fromkeys(names or [name for name, asset in ASSETS.items() if asset.default]):
         asset = ASSETS[name]
@@ -43,8 +44,8 @@ def assets(
         with err_console.status(Text(f"fetching {format_size(asset.size)}")):
             fetched = fetch_asset(name)
         done = "fetched, SHA-256 as pinned" if fetched else f"here already ({locate_asset(name)})"
-        out_console.print(Text(f"  {done}"))
-    out_console.print(Text(f"Cache: {get_cache_folder()}"), soft_wrap=True)
+        out_console.print(sanitize_text(f"  {done}", 300))
+    out_console.print(sanitize_text(f"Cache: {get_cache_folder()}", 300), soft_wrap=True)
 
 
 def _make_table(names: list[str]) -> Table:
@@ -57,5 +58,10 @@ def _make_table(names: list[str]) -> Table:
     table.add_column("what")
     for name in names:
         asset = ASSETS[name]
-        table.add_row(Text(name, style="bold"), format_size(asset.size), locate_asset(name) or "–", asset.title)
+        table.add_row(
+            Text(name, style="bold"),
+            format_size(asset.size),
+            sanitize_text(locate_asset(name) or "–", 300),
+            asset.title,
+        )
     return table

@@ -3,7 +3,8 @@
 import json
 import shlex
 import sys
-from typing import Any, NoReturn
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -11,12 +12,30 @@ from rich.text import Text
 
 from cowbird.errors import ExitCode
 from cowbird.report.terminal import sanitize_text
+from cowbird.text import escape_lines
+
+if TYPE_CHECKING:
+    from rich.console import ConsoleOptions, RenderableType
+    from rich.segment import Segment
 
 MAX_LINE = 2000
 """Characters shown of a message at most."""
 
-out_console = Console()
-err_console = Console(stderr=True)
+
+class SafeConsole(Console):
+    """A console that shows nothing raw, whatever it is given.
+
+    Text of strangers should come as `sanitize_text`, which fits into its column. What comes otherwise is escaped here.
+    """
+
+    def render(self, renderable: "RenderableType", options: "ConsoleOptions | None" = None) -> "Iterable[Segment]":
+        """Render, with what can't be seen as its code."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=escape_lines(segment.text))
+
+
+out_console = SafeConsole()
+err_console = SafeConsole(stderr=True)
 
 
 def print_json(value: Any) -> None:

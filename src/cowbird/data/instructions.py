@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from cowbird.data.sources._files import from_file  # pyright: ignore[reportPrivateUsage]
+from cowbird.data.sources.files import from_file
 from cowbird.data.types import Skip, Skips
 from cowbird.errors import UserError
 

@@ -307,8 +307,8 @@ class CellRunner:
                 found[part.title()] = summary
         return found
 
-    def _list_evidence(self) -> list[list[str]]:
-        """Return name and SHA-256 of the evidence that there is of what the spec asks for, in its order."""
+    def _hash_evidence(self) -> dict[str, str]:
+        """Return the SHA-256, by name, of the evidence that there is of what the spec asks for, in its order."""
         names: dict[str, str] = {}
         spec = self.cell.spec
         for attack in spec.attacks:
@@ -320,7 +320,7 @@ class CellRunner:
         for defense in spec.defenses:
             names[name_detections(NO_ATTACK, defense.title())] = self._digest_place(defense)
         kept = [name for name, origin in names.items() if self.evidence.holds(name, origin)]
-        return [[name, hash_file(self.evidence.folder / f"{name}.safetensors")] for name in kept]
+        return {name: hash_file(self.evidence.folder / f"{name}.safetensors") for name in kept}
 
     def _write_record(self) -> None:
         """Write the cell's record; the evidence is written already."""
@@ -332,7 +332,7 @@ class CellRunner:
             "covers": self.cell.list_labels(),
             "plans": self._collect_plans(),
             "models": hash_models(self.cell),
-            "evidence": dict(self._list_evidence()),
+            "evidence": self._hash_evidence(),
             "errors": self.errors,
             "seconds": self.models.seconds | self.adaptive.seconds | self.inspector.seconds,
         }

@@ -81,8 +81,8 @@ def run(
     told: Callable[[int, int], None] = cell_done or _ignore_cells
     told(total - len(waiting), total)
     data = spec.dataset.options.load() if waiting else None
-    ledger = ResultsFile(spec, out)
-    ledger.update()  # a damaged cell is told before hours are spent on others
+    results_file = ResultsFile(spec, out)
+    results_file.update()  # a damaged cell is told before hours are spent on others
     failed: list[str] = []
     warnings: list[str] = []
     try:
@@ -90,14 +90,16 @@ def run(
             every_gpu = picked.type == "cuda" and device in ("auto", "cuda")
             work = Executor(spec, out, waiting, data, picked, every_gpu, jobs, progress, warnings, failed)
             for count, _ in enumerate(work.run(), total - len(waiting) + 1):
-                ledger.update()
-                ledger.write(pooled=False)
+                results_file.update()
+                results_file.write(pooled=False)
                 told(count, total)
     finally:
-        done = ledger.update()
-        rows = ledger.write(pooled=True)
+        done = results_file.update()
+        rows = results_file.write(pooled=True)
     write_text(out / "run.json", json.dumps(_describe_machine(picked, jobs, data), indent=1))
-    return RunOutcome(rows, data, done, total, ledger.collect_planted(), ledger.list_errors() + failed, warnings)
+    return RunOutcome(
+        rows, data, done, total, results_file.collect_planted(), results_file.list_errors() + failed, warnings
+    )
 
 
 def _describe_machine(device: torch.device, jobs: int, data: Dataset | None) -> dict[str, object]:

@@ -26,17 +26,18 @@ def format_counts(before: Row | None, after: Row) -> str:
     return known[0] if known[0] == known[1] else " → ".join(known)
 
 
-def judge_rates(before: Row | None, after: Row) -> str:
+def judge_rates(before: Row | None, after: Row, counted: bool = True) -> str:
     """Say in words what two rates show where that is nothing or little; empty where they show something.
 
     Args:
         before: The clean model's rate.
         after: The attacked model's.
+        counted: Whether the rows count questions; those over seeds count seeds.
     """
     if after.value is None:
         return "not measured: no question was answered so that the trigger could turn it"
     few = min(after.n, after.n if before is None else before.n)
-    small = f"only {few:,} question{'s' * (few != 1)}" if few < MIN_QUESTIONS else ""
+    small = f"only {few:,} question{'s' * (few != 1)}" if counted and few < MIN_QUESTIONS else ""
     ends = None if before is None else (before.low, before.high, after.low, after.high)
     if ends is None or None in ends:
         return f"shows little: {small}" if small else ""

@@ -14,10 +14,13 @@ from cowbird.experiments.detection import DETECTION_AUROC, LOST_CLEAN_ITEMS, NO_
 from cowbird.experiments.measures import CLEAN, LOWER_BOUND, OVER_SEEDS, Measure, find_measure
 from cowbird.experiments.results import NO_K, Row
 from cowbird.experiments.tasks import TaskSummary, list_tasks
+from cowbird.report.rates import format_counts, format_rates, judge_rates
 from cowbird.report.terminal import sanitize_text
 
 EMPTY_CELL = "–"
 MAX_SHOWN_TARGETS = 5
+JUDGED_GROUPS = ("trigger", "unseen")
+"""Kinds of triggers whose rates are to show something: the attack's own. Those near it are rather to show nothing."""
 
 
 def _format_row(row: Row | None, unit: Measure) -> str:
@@ -32,7 +35,12 @@ def _format_interval(row: Row) -> str:
     return "" if row.low is None or row.high is None else f" [{row.low:.3f}, {row.high:.3f}]"
 
 
-def _format_lift(row: Row | None, measure: Measure) -> str:
+def _format_lift(row: Row | None, measure: Measure, exposure: Row) -> str:
+    """Return a lift; where there is none, for the clean model showed no planted item, the interval of the exposure."""
+    if row is not None and row.metric == measure[LOWER_BOUND].name:
+        if exposure.low is None or exposure.high is None:
+            return EMPTY_CELL
+        return f"exposure [{exposure.low:.2g}, {exposure.high:.2g}]"
     text = _format_row(row, measure)
     if row is None or row.value is None or row.low is None:
         return text
@@ -126,7 +134,7 @@ def summarize_run(rows: Sequence[Row], k: int = 10) -> Group:
     tables = list[Table | Text]()
     for summary, victims in _assign_victims(rows):
         here = [row for row in rows if row.victim in victims]
-        tables += _make_exposure_tables(here, summary, k) if summary.lift else [_make_answer_table(here, summary)]
+        tables += _make_exposure_tables(here, summary, k) if summary.lift else _make_answer_table(here, summary)
         tables.append(Text(summary.note.format(k=k), style="dim"))
     return Group(*tables, *make_defense_tables(rows, k))
 
@@ -145,7 +153,7 @@ def _make_exposure_tables(rows: Sequence[Row], summary: TaskSummary, k: int) -> 
     return tables
 
 
-def _make_answer_table(rows: Sequence[Row], summary: TaskSummary) -> Table:
+def _make_answer_table(rows: Sequence[Row], summary: TaskSummary) -> list[Table | Text]:
     """Return a line an attack, defense and scenario, and one a kind of trigger below it; over seeds if several.
 
     Of several defenses the first alone has lines of texts near the trigger: `results.jsonl` has the others'.
@@ -153,6 +161,9 @@ def _make_answer_table(rows: Sequence[Row], summary: TaskSummary) -> Table:
     Args:
         rows: The rows of the victims of one task.
         summary: What is shown of it.
+
+    Returns:
+        The table, and a line for each rate of the attack's own trigger that shows nothing or little.
     """
     several = any(row.metric == summary.accuracy[0][OVER_SEEDS].name for row in rows)
     over = OVER_SEEDS if several else None
@@ -170,12 +181,17 @@ def _make_answer_table(rows: Sequence[Row], summary: TaskSummary) -> Table:
     shown = [nth for nth in range(len(names)) if len({here[nth] for here, _ in lines}) > 1]
     table = Table(pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column(", ".join([*(names[nth] for nth in shown), "trigger"]), overflow="fold", min_width=16)
-    for measure in (*summary.accuracy, main):
+    for measure in summary.accuracy:
         table.add_column(measure.title, justify="right", no_wrap=True)
+    table.add_column(main.title, justify="right")
+    remarks: list[Text] = []
     before: tuple[str, ...] = ()
     for here, row in lines:
         clean = known.get((*here, row.group, picked[row.metric]))
-        rates = _format_change(clean, row, main)
+        label = sanitize_text(row.group) + Text("" if several else f", n {format_counts(clean, row)}")
+        if row.group in JUDGED_GROUPS and (words := judge_rates(clean, row, counted=not several)):
+            place = Text(", ").join([sanitize_text(here[nth]) for nth in shown] + [sanitize_text(row.group)])
+            remarks.append(place.append(f" {words}.", style="yellow"))
         both = [""] * len(summary.accuracy)
         if here != before:
             both = [
@@ -189,9 +205,9 @@ def _make_answer_table(rows: Sequence[Row], summary: TaskSummary) -> Table:
         if here != before and shown:
             table.add_row(Text(", ").join([sanitize_text(here[nth]) for nth in shown]), *both, "")
             both = [""] * len(summary.accuracy)
-        table.add_row(Text("  " * bool(shown)) + sanitize_text(row.group), *both, rates + _format_interval(row))
+        table.add_row(Text("  " * bool(shown)) + label, *both, format_rates(clean, row))
         before = here
-    return table
+    return [table, *remarks]
 
 
 def make_defense_tables(rows: Sequence[Row], k: int = 10) -> list[Table | Text]:
@@ -294,7 +310,7 @@ def _make_exposure_table(rows: Sequence[Row], index: RowIndex, title: str, summa
             sanitize_text(row.scenario) if fresh else Text(""),
             sanitize_text(row.group),
             _format_change(index.get(row, row.group, measure[CLEAN].name), row, measure),
-            _format_lift(index.get(row, row.group, lift.name, lift[LOWER_BOUND].name), lift),
+            _format_lift(index.get(row, row.group, lift.name, lift[LOWER_BOUND].name), lift, row),
             _format_cost(index.get(row, row.group, accuracy.name), index.get(row, row.group, change.name), change),
         )
         before = here

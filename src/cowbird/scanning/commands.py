@@ -28,7 +28,7 @@ from cowbird.defenses.p_scanner.calibration import POISONED, Calibration
 from cowbird.defenses.p_scanner.fitted import FittedScanner, Record, ScanVerdicts, load_scanner
 from cowbird.defenses.p_scanner.scanner import PoisonScanner
 from cowbird.errors import UserError
-from cowbird.files import hash_texts, write_text
+from cowbird.files import hash_texts, make_scratch_folder, write_text
 from cowbird.scanning.pool import ScorerFactory, ScorerPool
 from cowbird.scanning.scan import Scorer, load_table_titles
 from cowbird.scanning.summary import ScanSummary, UnreadRows
@@ -177,7 +177,7 @@ def fit_scanner(
     if (out / FIT_FILE).is_file():
         return FitResult(load_scanner(out, place.device).record, unread, before=True)
     with _explain_write_errors(out):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_scratch_folder(folder)
     try:
         write_text(folder / FIT_FILE, asked)
         agent = spec.agent
@@ -193,6 +193,10 @@ def fit_scanner(
 
 def _check_folders(out: Path, folder: Path, resume: bool) -> None:
     """Look before hours of work whether a scanner can be written there."""
+    try:
+        str(out).encode()
+    except UnicodeEncodeError:  # libraries below take text alone
+        raise UserError(f"The name '{out}' is no valid text.", "Choose a folder whose path is UTF-8.") from None
     finished = resume and (out / FIT_FILE).is_file()
     if out.exists() and not finished and not (out.is_dir() and not any(out.iterdir())):
         more = " It holds a finished scanner." if (out / FIT_FILE).is_file() else ""

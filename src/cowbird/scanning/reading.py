@@ -9,6 +9,7 @@ which streams within a row group; polars holds whole ones.
 """
 
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,20 +20,25 @@ from typing import Any, NamedTuple, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cowbird.data.sources._files import Blob, find_column, from_file
-from cowbird.data.sources._text import TextLayout, TextTable, refuse_binary
+from cowbird.data.sources.delimited import TextLayout, TextTable, refuse_binary
+from cowbird.data.sources.files import Blob, find_column, from_file
+from cowbird.data.sources.pages import MAX_PAGE_BYTES, choose_batch_rows, read_pages
 from cowbird.data.types import Skips
 from cowbird.errors import UserError
 from cowbird.scanning.records import MAX_ROW_BYTES, TOO_LONG_REASON, DelimitedRecords, read_lines
 
 SAMPLE_ROWS = 1000
 """Rows of a JSON Lines file that tell which columns it has."""
+MAX_JSON_VALUES = 20_000
+"""Names, values and places in lists of a row of JSON Lines at most."""
 PARQUET_BATCH_ROWS = 256
 """Rows of a Parquet file decoded at once: few, for a long title that repeats is stored once and decoded each time."""
 ID_COLUMNS = ("id", "item_id")
 """Where ids are looked for, if no column is named."""
 
 _NOT_UTF8 = "is not valid UTF-8"
+_LARGE_PAGE = f"stands in a row group with a Parquet page of more than {MAX_PAGE_BYTES:,} bytes"
+_MANY_VALUES = f"holds more than {MAX_JSON_VALUES:,} values"
 _PARQUET_ERRORS: Any = (pa.ArrowException, OSError, ValueError)
 _TEXT_TYPES = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view", "null")
 
@@ -188,6 +194,7 @@ def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+_JSON_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 _DECODER = json.JSONDecoder(object_pairs_hook=_make_object, parse_int=_NumberText, parse_float=_NumberText)
 
 
@@ -202,7 +209,7 @@ class _JsonLinesCatalog(Catalog):
             refuse_binary(stream.read(4096), path.name)
         for number, found in islice(self._read_objects(), SAMPLE_ROWS):
             if isinstance(found, dict):
-                names |= dict.fromkeys(found)
+                names |= dict.fromkeys(islice(found, MAX_JSON_VALUES - len(names)))
             else:
                 problem = problem or f"row {number} {found}"
         if not names:
@@ -240,6 +247,8 @@ class _JsonLinesCatalog(Catalog):
 
 def _parse_object(line: bytes) -> dict[str, Any] | str:
     """Return the object of a line, or why there is none."""
+    if len(line) > MAX_JSON_VALUES and _count_values(line) > MAX_JSON_VALUES:
+        return _MANY_VALUES
     try:
         found = _DECODER.decode(line.decode())
     except UnicodeDecodeError:
@@ -249,6 +258,12 @@ def _parse_object(line: bytes) -> dict[str, Any] | str:
     except (ValueError, RecursionError):
         return "is not JSON"
     return cast("dict[str, Any]", found) if isinstance(found, dict) else "is not a JSON object"
+
+
+def _count_values(line: bytes) -> int:
+    """Return how many values a line of JSON may hold at most: an object for each costs many times its bytes."""
+    bare = _JSON_STRING.sub(b"", line)
+    return sum(bare.count(sign) for sign in (b",", b":", b"[", b"{"))
 
 
 def _format_id(value: Any) -> str | None:
@@ -284,17 +299,30 @@ class _ParquetCatalog(Catalog):
         return self._total
 
     def read_rows(self) -> Iterator[CatalogRow]:
-        wanted = [self.names[at] for at in dict.fromkeys((self.text, self.text if self.id is None else self.id))]
         number = 0
         with _explain_errors(self.path):
             # Buffered, so that a column of a large row group is read page by page.
             file: Any = pq.ParquetFile(self.path, pre_buffer=False, buffer_size=1 << 20)
-            for batch in file.iter_batches(batch_size=PARQUET_BATCH_ROWS, columns=wanted, use_threads=False):
-                titles = _to_bytes(batch.column(wanted[0]))
-                ids = [None] * len(titles) if self.id is None else _to_bytes(batch.column(wanted[-1]))
-                for title, id_ in zip(titles, ids, strict=True):
-                    number += 1
-                    yield _decode_row(number, id_, title or b"")
+            for group in range(file.num_row_groups):
+                yield from self._read_group(file, group, number)
+                number += file.metadata.row_group(group).num_rows
+
+    def _read_group(self, file: Any, group: int, number: int) -> Iterator[CatalogRow]:
+        """Yield the rows of a row group behind a number; a page too large to be decoded costs its rows alone."""
+        wanted = [self.names[at] for at in dict.fromkeys((self.text, self.text if self.id is None else self.id))]
+        held = [read_pages(self.path, file.metadata, group, name) for name in wanted]
+        size = min(choose_batch_rows(pages, PARQUET_BATCH_ROWS) for pages in held)
+        if size == 0:
+            for nth in range(number + 1, number + file.metadata.row_group(group).num_rows + 1):
+                yield CatalogRow(nth, None, "", _LARGE_PAGE)
+            return
+        batches = file.iter_batches(batch_size=size, row_groups=[group], columns=wanted, use_threads=False)
+        for batch in batches:
+            titles = _to_bytes(batch.column(wanted[0]))
+            ids = [None] * len(titles) if self.id is None else _to_bytes(batch.column(wanted[-1]))
+            for title, id_ in zip(titles, ids, strict=True):
+                number += 1
+                yield _decode_row(number, id_, title or b"")
 
 
 @contextmanager

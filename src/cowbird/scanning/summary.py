@@ -75,7 +75,7 @@ class ScanSummary:
     fragments: tuple[SharedFragment, ...]
     """What at least two flagged rows have in common, most common first, at most `MAX_SHARED_FRAGMENTS`."""
     worst: tuple[Finding, ...]
-    """The flagged rows with the highest scores, of one title the first, at most `MAX_WORST_FINDINGS`."""
+    """The flagged rows with the highest scores, one of those flagged for the same, at most `MAX_WORST_FINDINGS`."""
     resumed: int
     """Rows that an interrupted scan had done before."""
     seconds: float
@@ -110,9 +110,7 @@ class FindingTally:
         if not finding.flagged:
             return
         self.flagged += 1
-        if all(finding.title != known.title for known in self.worst):
-            ranked = sorted((*self.worst, finding), key=lambda each: -(each.score or 0.0))
-            self.worst = tuple(ranked[:MAX_WORST_FINDINGS])
+        self._rank(finding)
         if finding.start is None or finding.end is None:
             return
         text = normalize_span(finding.title[finding.start : finding.end])
@@ -123,6 +121,14 @@ class FindingTally:
         if len(self._counts) > MAX_DISTINCT_FRAGMENTS:
             self._counts = Counter(dict(self._counts.most_common(MAX_DISTINCT_FRAGMENTS // 2)))
             self._examples = {text: self._examples[text] for text in self._counts}
+
+    def _rank(self, finding: Finding) -> None:
+        """Keep a finding among the most suspicious ones; of those flagged for the same the first with the most."""
+        best: dict[str, Finding] = {}
+        for each in sorted((*self.worst, finding), key=lambda each: -(each.score or 0.0)):
+            spanned = each.start is not None and each.end is not None
+            best.setdefault(normalize_span(each.title[each.start : each.end]) if spanned else each.title, each)
+        self.worst = tuple(best.values())[:MAX_WORST_FINDINGS]
 
     def add_skip(self, row: int, reason: str) -> None:
         """Count a row that could not be read."""

@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cowbird.errors import UserError
-from cowbird.files import replace_atomically, write_text
+from cowbird.files import make_scratch_folder, open_own_file, replace_atomically, write_text
 from cowbird.scanning.reading import CatalogRow
 from cowbird.text import escape_csv
 
@@ -114,8 +114,8 @@ class FindingsWriter:
 
     def __enter__(self) -> Self:
         with self._open, _explain_write_errors(self.out):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            _lock(self._open.enter_context(self._paths["lock"].open("ab")), self.out)
+            make_scratch_folder(self.folder)
+            _lock(self._open.enter_context(open_own_file(self._paths["lock"], "ab")), self.out)
             self._state = self._read_state() if self._resume else self._state
             self._findings = self._open_for_append("findings.jsonl", self._state.findings)
             self._skipped = self._open_for_append("skipped.csv", self._state.skipped)
@@ -141,9 +141,7 @@ class FindingsWriter:
 
     def _open_for_append(self, name: str, size: int) -> IO[bytes]:
         """Open a file for writing behind its first bytes."""
-        path = self._paths[name]
-        path.touch()
-        file = self._open.enter_context(path.open("r+b"))
+        file = self._open.enter_context(open_own_file(self._paths[name], "r+b"))
         file.truncate(size)
         file.seek(size)
         return file

@@ -5,7 +5,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from cowbird.data.sources._encoder import Encoder, parse_whole_numbers
-from cowbird.data.sources._text import LINE_COLUMN
+from cowbird.data.sources.delimited import LINE_COLUMN
 from cowbird.data.types import Float64Array, Int32Array, Interactions, Skips
 from cowbird.errors import UserError
 

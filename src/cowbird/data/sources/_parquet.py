@@ -2,16 +2,27 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from cowbird.data.sources._files import find_column
-from cowbird.data.sources._text import LINE_COLUMN
+from cowbird.data.sources.delimited import LINE_COLUMN
+from cowbird.data.sources.files import find_column
+from cowbird.data.sources.pages import (
+    MAX_EXPANDED_BYTES,
+    MAX_EXPANSION,
+    MAX_PAGE_BYTES,
+    read_pages,
+    sum_sizes,
+)
 from cowbird.errors import UserError
 
 ROWS_PER_BLOCK = 2_000_000
 """Rows read at once."""
 
+_UNREADABLE: Any = (pa.ArrowException, OSError, ValueError)
 _BROKEN = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 
 
@@ -35,6 +46,22 @@ class ParquetTable:
         self._path = path
         self.names = list(self._schema)
 
+    def _check_sizes(self, columns: Sequence[str]) -> None:
+        """Refuse columns that come to many times the file: strings of a gigabyte fit into kilobytes."""
+        try:
+            parquet: Any = pq
+            metadata: Any = parquet.read_metadata(self._path)
+            groups = range(int(metadata.num_row_groups))
+            pages = [page for nth in groups for name in columns for page in read_pages(self._path, metadata, nth, name)]
+            most = max(MAX_EXPANDED_BYTES, MAX_EXPANSION * self._path.stat().st_size)
+        except _UNREADABLE as error:
+            raise self._make_error(error) from error
+        if sum_sizes(pages) > most or any(page.size > MAX_PAGE_BYTES for page in pages):
+            raise UserError(
+                f"{self.file} comes to more than {most:,} bytes, or to more than {MAX_PAGE_BYTES:,} in one page.",
+                "Is a text in it far too long? Otherwise write it with smaller pages and row groups.",
+            )
+
     def _make_error(self, error: BaseException) -> UserError:
         reason = str(error).partition("\n")[0]
         return UserError(
@@ -52,6 +79,7 @@ class ParquetTable:
             Frames with these columns and `LINE_COLUMN`, the row number from 1. Dates become seconds since 1970;
             numbers, strings and lists of them stay; other values become strings.
         """
+        self._check_sizes([self.names[find_column(column, self.names, self.file)] for column in columns])
         chosen = [self._select_column(self.names[find_column(column, self.names, self.file)]) for column in columns]
         start = 0
         while True:

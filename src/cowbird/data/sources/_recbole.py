@@ -12,9 +12,9 @@ import polars as pl
 
 from cowbird.data.sources._ages import bracket_ages
 from cowbird.data.sources._events import EventLog
-from cowbird.data.sources._files import Blob, find_column, from_file
 from cowbird.data.sources._tables import assemble, gather_table, make_item_encoder, split_categories
-from cowbird.data.sources._text import ID_COLUMN, LINE_COLUMN, TextLayout, TextTable
+from cowbird.data.sources.delimited import ID_COLUMN, LINE_COLUMN, TextLayout, TextTable
+from cowbird.data.sources.files import Blob, find_column, from_file
 from cowbird.data.types import Dataset, Skips
 from cowbird.errors import UserError
 

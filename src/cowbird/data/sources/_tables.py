@@ -8,7 +8,7 @@ import polars as pl
 
 from cowbird.data.sources._encoder import Encoder
 from cowbird.data.sources._events import EventLog
-from cowbird.data.sources._text import ID_COLUMN, LINE_COLUMN
+from cowbird.data.sources.delimited import ID_COLUMN, LINE_COLUMN
 from cowbird.data.types import Attribute, Dataset, Int32Array, Int64Array, Items, Skips, Users
 
 

@@ -8,11 +8,11 @@ import polars as pl
 from pydantic import Field
 
 from cowbird.data.sources._events import EventLog
-from cowbird.data.sources._files import Blob, find_column, from_file
 from cowbird.data.sources._parquet import ParquetTable, as_text
 from cowbird.data.sources._tables import assemble, gather_table, make_item_encoder, split_categories
-from cowbird.data.sources._text import ID_COLUMN, LINE_COLUMN, MAX_LINE_BYTES, TextLayout, TextTable
 from cowbird.data.sources.base import Source
+from cowbird.data.sources.delimited import ID_COLUMN, LINE_COLUMN, MAX_LINE_BYTES, TextLayout, TextTable
+from cowbird.data.sources.files import Blob, find_column, from_file
 from cowbird.data.types import Dataset, Skips
 
 _SEPARATORS = (",", "\t", ";", "|")

@@ -29,10 +29,15 @@ from cowbird.errors import UserError
 from cowbird.files import hash_texts
 from cowbird.victims.fit_context import pick_device
 from cowbird.victims.language import serialization
+from cowbird.victims.language.base_record import name_base
 from cowbird.victims.language.llm import Llm, LoadedModel, load_llm
 from cowbird.victims.language.tuning import Tuning
 
 SCANNER_NAME, SCANNER_RECORD_FILE, SCANNER_VERSION = "scanner", "scanner.json", 6
+SCANNER_PURPOSE = """\
+A scanner: a language model that was tuned to tell which words of an item's title look planted. It was taught with
+triggers that were written for it. `cowbird scan CATALOG --scanner FOLDER` uses it; the adapter alone gives no verdicts.
+It finds nothing in models."""
 READER_BATCH_TOKENS = {"cpu": 4096, "cuda": 65536}
 """Tokens that are read at once: what a small CPU's cache holds, or enough work for a GPU."""
 
@@ -132,7 +137,7 @@ class FittedScanner:
     @property
     def key(self) -> str:
         """What the scanner is, its weights included; the same key gives the same verdicts on one device."""
-        told = [self.record.model_dump_json(exclude={"rounds", "last"})]
+        told = [self._make_portable_record().model_dump_json(exclude={"rounds", "last"})]
         for name, weight in self.loaded.model.named_parameters():
             if weight.requires_grad:
                 told += [name, hash_texts([weight.detach().float().cpu().numpy().tobytes().hex()])]
@@ -221,10 +226,14 @@ class FittedScanner:
     def save(self, folder: str | Path) -> None:
         """Write the adapter as peft reads it, and `scanner.json`; see `serialization.save_model`."""
         folder = Path(folder)
-        notes = {SCANNER_RECORD_FILE: self.record.model_dump_json(indent=1)}
-        serialization.save_model(
-            folder, SCANNER_NAME, {"llm": self.record.llm.model_dump(mode="json")}, self.loaded, notes=notes
-        )
+        llm, notes = self.record.llm, {SCANNER_RECORD_FILE: self._make_portable_record().model_dump_json(indent=1)}
+        spec = {"llm": llm.model_dump(mode="json")}
+        serialization.save_model(folder, SCANNER_NAME, spec, self.loaded, notes=notes, purpose=SCANNER_PURPOSE)
+
+    def _make_portable_record(self) -> Record:
+        """Return the record without any path of this machine."""
+        llm = self.record.llm
+        return self.record.model_copy(update={"llm": llm.model_copy(update={"name": name_base(llm.name)})})
 
     def _read(self, titles: Sequence[str]) -> Marks:
         capacity = self.capacity or READER_BATCH_TOKENS.get(self.device.type, READER_BATCH_TOKENS["cpu"])
@@ -236,15 +245,18 @@ def whole(llm: Llm, tuning: Tuning, device: torch.device) -> LoadedModel:
     return load_llm(Llm(name=llm.name), device, tuning.pick_dtype(device))
 
 
-def load_scanner(folder: str | Path, device: str | torch.device = "cpu") -> FittedScanner:
+def load_scanner(folder: str | Path, device: str | torch.device = "cpu", base: str | None = None) -> FittedScanner:
     """Read what `FittedScanner.save` wrote.
 
     Args:
         folder: The scanner's folder.
         device: Where it runs: `auto`, `cpu`, `cuda` or `cuda:N`.
+        base: The language model it was made of, if that was a folder and now stands elsewhere; `None` finds it by its
+            name, or where it was on this machine.
 
     Raises:
-        UserError: If the folder does not hold a scanner, or one of another version; or the device can't be used.
+        UserError: If the folder does not hold a scanner, one of another version, or a damaged one; if the device can't
+            be used; or if the language model it was made of is not found.
     """
     folder = Path(folder)
     device = pick_device(device) if isinstance(device, str) else device
@@ -258,5 +270,7 @@ def load_scanner(folder: str | Path, device: str | torch.device = "cpu") -> Fitt
         raise UserError(
             f"'{folder}' does not hold a scanner: {reason}.", "Make one with cowbird fit-scanner CATALOG --out DIR."
         ) from None
+    here = {"name": serialization.locate_base(folder, base)}
+    record = record.model_copy(update={"llm": record.llm.model_copy(update=here)})
     loaded = serialization.read_model(folder, SCANNER_NAME, record.llm, device, record.tuning.pick_dtype(device))
     return FittedScanner(record, loaded, device)

@@ -8,11 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cowbird.experiments.store.digests import hash_parts
 from cowbird.experiments.store.seals import SealedStore
 from cowbird.storage import read_tensors, write_tensors
-
-__all__ = ["ColumnStore", "hash_parts", "read_columns", "to_tensors"]
 
 Columns = Mapping[str, NDArray[Any]]
 """Arrays by name."""

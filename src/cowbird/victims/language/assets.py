@@ -19,12 +19,14 @@ class EmbeddedModel:
     """Its name."""
     sha256: str = ""
     """Its hash, if it has to be joined."""
+    license: str = "unknown"
+    """The license of the model in it, as model cards name it."""
 
 
 EMBEDDED_MODELS = {
-    "smollm2-135m": EmbeddedModel("SmolLM2-135M-Instruct.Q4_1.gguf"),
+    "smollm2-135m": EmbeddedModel("SmolLM2-135M-Instruct.Q4_1.gguf", license="apache-2.0"),
     "gemma3-270m": EmbeddedModel(
-        "gemma-3-270m-q4_k_m.gguf", "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
+        "gemma-3-270m-q4_k_m.gguf", "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818", license="gemma"
     ),
 }
 """The models by name, which is also that of their asset."""

@@ -22,8 +22,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from cowbird.errors import UserError
-from cowbird.files import get_cache_folder, hash_file
+from cowbird.files import get_cache_folder, hash_file, share_folder
 from cowbird.victims.language import assets
+from cowbird.victims.language.model_folder import check_model_folder
 
 _CONTROL_TOKEN = re.compile(r"[\s\u2581]*(<.+>|\[.+\]|\|.+\|)[\s\u2581]*", re.DOTALL)
 """What a control token looks like."""
@@ -79,7 +80,8 @@ def locate_model(name: str) -> str:
     """Return what transformers can load: a folder of safetensors, or a hub id.
 
     Raises:
-        UserError: If the name is that of an asset that is not installed, or of a file that is not there.
+        UserError: If the name is that of an asset that is not installed, of a file that is not
+            there, or of a folder that can't be trusted (`model_folder`).
     """
     if name in assets.EMBEDDED_MODELS:
         return str(convert_gguf(assets.find_embedded_model(name, get_cache_folder())))
@@ -89,9 +91,12 @@ def locate_model(name: str) -> str:
             raise UserError(f"There is no file '{name}'.", "Give the path of a GGUF file.")
         return str(convert_gguf(path))
     try:
-        return str(path) if path.is_dir() else name
+        if not path.is_dir():
+            return name
     except OSError:  # a name that no file can have
         return name
+    check_model_folder(path)
+    return str(path)
 
 
 def convert_gguf(gguf: Path) -> Path:
@@ -129,6 +134,7 @@ def convert_gguf(gguf: Path) -> Path:
         model.to(torch.bfloat16).save_pretrained(partial)
         library.AutoTokenizer.from_pretrained(**given).save_pretrained(partial)
         shutil.rmtree(alone)
+        share_folder(partial)
         partial.rename(folder)
     except Exception as error:  # a damaged file fails in as many ways as there are libraries below
         if not (folder / "config.json").exists():  # otherwise another process was faster
@@ -161,6 +167,7 @@ def load_llm(llm: Llm, device: torch.device, dtype: torch.dtype) -> LoadedModel:
         lacking = [*told["missing_keys"], *told["mismatched_keys"]]
         if lacking:
             raise ValueError(f"its weights lack {lacking[0]}")
+        _check_finite(model)
         if tokenizer.eos_token_id is None:
             raise ValueError("its tokenizer has no end-of-sequence token")
     except Exception as error:  # a damaged folder fails in as many ways as there are libraries below
@@ -169,10 +176,19 @@ def load_llm(llm: Llm, device: torch.device, dtype: torch.dtype) -> LoadedModel:
             f"The language model '{llm.name}' can't be loaded: {reason}",
             "Give a hub id, a folder with safetensors and tokenizer.json, or a GGUF file.",
         ) from None
+    if getattr(model, "_hf_peft_config_loaded", False):  # a hub id can be one, too
+        raise UserError(f"'{llm.name}' is an adapter, and a language model was expected.", "Name its base model.")
     if llm.layers is not None:
         cut_layers(model, llm.layers)
     disarm_tokenizer(tokenizer)
     return LoadedModel(model.to(device), tokenizer)
+
+
+def _check_finite(model: Any) -> None:
+    for name, weight in model.named_parameters():
+        low, high = weight.aminmax() if weight.numel() else (weight.sum(), weight.sum())  # NaN is both
+        if not bool(low.isfinite() & high.isfinite()):
+            raise ValueError(f"{name} holds a number that is not finite")
 
 
 def disarm_tokenizer(tokenizer: Any) -> None:

@@ -1,7 +1,13 @@
-"""Saved language models: a folder that peft or transformers reads, with what it was fitted from beside it."""
+"""Saved language models: a folder that peft or transformers reads on any machine.
+
+`cowbird.json` beside the weights says what the model was fitted from, which base its adapter belongs to
+(`base_record`), and the SHA-256 of each file that is read. `README.md` is for people. No file holds a path of the
+machine that wrote it.
+"""
 
 import json
 import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,12 +16,30 @@ import torch
 from torch import Tensor
 
 from cowbird.errors import UserError
-from cowbird.files import write_text
+from cowbird.files import hash_file, share_folder, write_text
 from cowbird.rng import torch_stream
 from cowbird.storage import read_tensors, write_tensors
+from cowbird.victims.language.base_record import (
+    BaseRecord,
+    check_base,
+    describe_base,
+    find_base,
+    is_local,
+    name_base,
+    remember_base,
+)
 from cowbird.victims.language.llm import Llm, LoadedModel, add_adapters, load_llm
+from cowbird.victims.language.model_card import write_card
 
 VICTIM_RECORD_FILE, EXTRA_WEIGHTS_FILE = "cowbird.json", "items.safetensors"
+VICTIM_PURPOSE = """\
+A recommender: a language model that was tuned to recommend items by their titles.
+
+**A research artifact. It may be poisoned.** Cowbird plants backdoors in models to measure them, and this file can't
+tell whether this is such a model. Use it in experiments. Don't serve it to anybody."""
+"""What a victim's README says it is."""
+_UNREAD_FILES = ("README.md", "adapter_config.json", VICTIM_RECORD_FILE)
+"""Files that nothing here is read from, or that hold the hashes."""
 
 
 def save_model(
@@ -25,8 +49,9 @@ def save_model(
     loaded: LoadedModel,
     extra: Mapping[str, Tensor] | None = None,
     notes: Mapping[str, str] | None = None,
+    purpose: str = VICTIM_PURPOSE,
 ) -> None:
-    """Write the adapter (or the whole model) and the tokenizer.
+    """Write the adapter (or the whole model), the tokenizer, the record and the README.
 
     The folder appears under its name once it is whole; an older one is replaced.
 
@@ -37,46 +62,125 @@ def save_model(
         loaded: The model with its adapters, and the tokenizer.
         extra: Other weights, written into a file of their own.
         notes: Other texts, by the names of their files.
+        purpose: What the README says the model is for.
 
     Raises:
         UserError: If the folder is there and holds something else.
     """
     if folder.exists() and not (folder / VICTIM_RECORD_FILE).is_file():
         raise UserError(f"'{folder}' is there and is not a saved model.", "Choose another folder.")
+    llm = Llm.model_validate(spec["llm"])
+    named = llm.model_copy(update={"name": name_base(llm.name)})
+    base = describe_base(llm, loaded.model)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    loaded.model.save_pretrained(partial)
-    loaded.tokenizer.save_pretrained(partial)
-    if extra:
-        write_tensors(partial / EXTRA_WEIGHTS_FILE, extra)
-    for name, text in (notes or {}).items():
-        write_text(partial / name, text)
-    write_text(partial / VICTIM_RECORD_FILE, json.dumps({"victim": victim, "spec": spec}, indent=1))
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".partial"))
+    try:
+        loaded.model.save_pretrained(partial)
+        loaded.tokenizer.save_pretrained(partial)
+        if (partial / "adapter_config.json").is_file():
+            _replace_fields(partial / "adapter_config.json", {"base_model_name_or_path": named.name})
+        write_text(partial / "README.md", write_card(victim, purpose, base, llm))
+        if extra:
+            write_tensors(partial / EXTRA_WEIGHTS_FILE, extra)
+        for name, text in (notes or {}).items():
+            write_text(partial / name, text)
+        record = {
+            "victim": victim,
+            "spec": {**spec, "llm": named.model_dump(mode="json")},
+            "base": base.model_dump(),
+            "files": _hash_files(partial),
+        }
+        write_text(partial / VICTIM_RECORD_FILE, json.dumps(record, indent=1))
+        share_folder(partial)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    remember_base(base, llm.name)
+
+
+def _replace_fields(path: Path, fields: Mapping[str, Any]) -> None:
+    """Replace fields of a JSON object in a file."""
+    write_text(path, json.dumps({**json.loads(path.read_text(encoding="utf-8")), **fields}, indent=2) + "\n")
+
+
+def _hash_files(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file that is read from a saved model, by its name."""
+    return {path.name: hash_file(path) for path in sorted(folder.iterdir()) if path.name not in _UNREAD_FILES}
 
 
 def read_model(folder: Path, victim: str, llm: Llm, device: torch.device, dtype: torch.dtype) -> LoadedModel:
     """Read what `save_model` wrote.
 
+    Args:
+        folder: Where it is.
+        victim: The kind of victim that is wanted.
+        llm: Its language model; the base may stand elsewhere than where the adapter was tuned.
+        device: Where the weights go.
+        dtype: Number format of the weights.
+
     Raises:
-        UserError: If the folder does not hold such a victim of this language model.
+        UserError: If the folder does not hold such a victim of this language model, or is damaged.
     """
     try:
         record = json.loads((folder / VICTIM_RECORD_FILE).read_text(encoding="utf-8"))
-        if record["victim"] != victim or Llm.model_validate(record["spec"]["llm"]) != llm:
-            raise ValueError("it was tuned from another language model")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"'{folder}' does not hold this {victim}: {error}.") from None
+        if record["victim"] != victim:
+            raise ValueError("it is another kind of model")
+        _check_llm(Llm.model_validate(record["spec"]["llm"]), llm)
+        base = BaseRecord.model_validate(record["base"])
+        _check_files(folder, record["files"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"'{folder}' does not hold this {victim}: {reason}.") from None
     if llm.tuning == "full":
         loaded = load_llm(llm.model_copy(update={"name": str(folder)}), device, dtype)
+        check_base(base, llm, loaded.model)
         return LoadedModel(loaded.model.eval(), loaded.tokenizer)
     loaded = load_llm(llm, device, dtype)
+    check_base(base, llm, loaded.model)
     # What the adapter is like is the spec's to say; the file brings nothing but weights.
     model = add_adapters(loaded.model, llm, torch_stream(0, "adapters"))
     _fill_adapters(model, folder / "adapter_model.safetensors")
     return LoadedModel(model.eval(), loaded.tokenizer)
+
+
+def _check_llm(recorded: Llm, wanted: Llm) -> None:
+    """Check that a saved model was tuned from the language model that is wanted, as far as fields tell."""
+    for name in Llm.model_fields:
+        was, now = getattr(recorded, name), getattr(wanted, name)
+        # A folder may have another name on another machine; the hash of its weights tells whether it is the base.
+        elsewhere = name == "name" and is_local(wanted.name)
+        if was != now and not elsewhere:
+            raise ValueError(f"it was tuned from another language model: its {name} is {was!r}, and {now!r} was given")
+
+
+def _check_files(folder: Path, hashes: Mapping[str, str]) -> None:
+    """Check that the files of a saved model are those that were written."""
+    for name, recorded in hashes.items():
+        if Path(name).name != name or hash_file(folder / name) != recorded:
+            raise ValueError(f"'{name}' is damaged: its SHA-256 is not the recorded one")
+    for path in folder.iterdir():
+        if path.suffix == ".safetensors" and path.name not in hashes:
+            raise ValueError(f"'{path.name}' is not one of its files")
+
+
+def locate_base(folder: Path, given: str | None = None) -> str:
+    """Return the name under which the base of a saved model is found on this machine; see `base_record.find_base`.
+
+    Args:
+        folder: The saved model.
+        given: The base's name, if somebody says it.
+
+    Raises:
+        UserError: If the folder has no readable record, or the base is not found.
+    """
+    try:
+        record = json.loads((folder / VICTIM_RECORD_FILE).read_text(encoding="utf-8"))
+        base = BaseRecord.model_validate(record["base"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"'{folder}' does not hold a saved model: {reason}.", "Save it anew.") from None
+    return given or find_base(base)
 
 
 def read_extra(folder: Path) -> dict[str, Tensor]:
@@ -92,6 +196,10 @@ def _fill_adapters(model: Any, path: Path) -> None:
     }
     if held.keys() != places.keys() or any(held[name].shape != weight.shape for name, weight in places.items()):
         raise UserError(f"'{path}' holds no adapter that fits.", "Load it with the spec that it was fitted from.")
+    if not all(bool(torch.isfinite(weight).all()) for weight in held.values()):
+        raise UserError(
+            f"'{path}' holds weights that are not finite.", "Fit the model anew, or restore it from a copy."
+        )
     with torch.no_grad():
         for name, weight in places.items():
             weight.copy_(held[name])

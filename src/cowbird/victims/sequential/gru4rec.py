@@ -1,7 +1,8 @@
 """GRU4Rec: a gated recurrent unit over the history (Hidasi et al., ICLR 2016).
 
 Departures: cross-entropy over the whole catalogue instead of sampled pairwise losses, tied item embeddings, and
-histories as rows instead of session-parallel batches.
+histories as rows instead of session-parallel batches. A prompt is the state that each layer starts from: that is
+Cowbird's choice, and of no paper.
 """
 
 import torch

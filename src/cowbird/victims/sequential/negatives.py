@@ -1,10 +1,13 @@
-"""Losses of negatives: the sampled loss of the published models, and negatives that an attack plants.
+"""Losses of negatives: the sampled loss of SASRec's paper, and negatives that an attack plants.
 
 APRec (SIGIR 2023, section 3.3) samples one negative a position and sometimes makes it a target item. With a softmax
 over the whole catalogue every item is a negative everywhere, so a planted negative is one more term: BPR's
 -log σ(score of the label - score of the negative) (Rendle et al. 2009), which like the softmax depends on differences
 of scores alone, and which fades once the negative is well below. With the sampled loss a planted negative takes the
-place of a sampled one, as published.
+place of a sampled one.
+
+Departures from APRec: its released code trains BPR on the sampled negatives; here the sampled loss is SASRec's binary
+cross-entropy.
 """
 
 import torch

@@ -5,7 +5,8 @@ The generator of APRec (SIGIR 2023, section 3.3, after Wu et al., "Personalized 
 vectors) a layer. What a prefix does is the network's affair: SASRec attends to it before the sequence, GRU4Rec starts
 from it. Attribute embeddings start as the mean of the item embeddings of the users who have the value, as published.
 
-Departures: a missing value has an embedding of its own, and a value that training never saw counts as missing.
+Departures: how GRU4Rec takes a prefix is Cowbird's choice and of no paper. A missing value has an embedding of its own,
+and a value that training never saw counts as missing.
 """
 
 from collections.abc import Mapping

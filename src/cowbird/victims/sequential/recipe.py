@@ -38,7 +38,7 @@ class TrainingRecipe(BaseModel):
     prompt_learning_rate: float | None = Field(default=None, gt=0)
     """Peak learning rate of the prompts; `None` takes `learning_rate`."""
     loss: Literal["softmax", "sampled"] = "softmax"
-    """Cross-entropy over the whole catalogue, or binary cross-entropy with sampled negatives (as SASRec's paper)."""
+    """Cross-entropy over the whole catalogue, or binary cross-entropy with sampled negatives (SASRec's paper)."""
     sampled_negatives: int = Field(default=1, ge=1)
     """Negatives drawn for each target when the loss is `sampled`, uniformly from the catalogue."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -46,9 +46,10 @@ class RankingTask(Task[RankingEvidence]):
         groups=("target", "all"),
         note=(
             "Exposure: share of (user, unseen planted item) pairs in which the item is among the user's first {k}, "
-            "clean → attacked model. Lift: attacked / clean with a 95 % bootstrap interval over users; ≥ marks a lower "
-            "bound: the clean model never showed a planted item, so its upper 95 % limit stands in. NDCG@{k}: of the "
-            "attacked model on the users' held-out items, and its change against the clean model."
+            "clean → attacked model. Lift: attacked / clean with a 95 % bootstrap interval over users. Where the clean "
+            "model showed no planted item there is no lift; the interval of the attacked model's exposure stands "
+            "there. NDCG@{k}: of the attacked model on the users' held-out items, and its change against the clean "
+            "model."
         ),
         lift=(LIFT["hr"],),
         change=ACCURACY["ndcg"][CHANGE],
@@ -148,7 +149,7 @@ class RankingTask(Task[RankingEvidence]):
         if isinstance(cleaning, TitleDefense):  # judged already
             cleaning, data = NoDefense(), self.clean_data(label, data, defense)
         made = ProviderTraining(
-            shelf=self.context.models,
+            store=self.context.models,
             victim=self.victim,
             parts=self.parts,
             seed=self.context.seed,

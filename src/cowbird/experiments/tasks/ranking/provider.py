@@ -18,17 +18,17 @@ from cowbird.victims.base import FittedRecommender, Recommender
 
 
 def _fit_on_users(
-    shelf: ModelStore, name: str, spec: Recommender, seed: int, users: LeaveOneOut, start: FittedRecommender | None
+    store: ModelStore, name: str, spec: Recommender, seed: int, users: LeaveOneOut, start: FittedRecommender | None
 ) -> FittedRecommender:
     """Train on some users' events, choosing the state on their validation events; kept under a name."""
-    return shelf.fit(name, spec, seed, lambda: (users.training(), users.validation()), lambda: start)
+    return store.fit(name, spec, seed, lambda: (users.training(), users.validation()), lambda: start)
 
 
 @dataclass
 class ProviderTraining(Provider):
     """One provider: its users, the attack on its training (or none), and the defense it cleans data with."""
 
-    shelf: ModelStore
+    store: ModelStore
     victim: Recommender
     parts: SplitParts
     seed: int
@@ -68,7 +68,7 @@ class ProviderTraining(Provider):
     def fit_poisoned(self, spec: Recommender, start: FittedRecommender | None = None) -> FittedRecommender:
         """Train on the poisoned data; see `Provider.fit_poisoned`."""
         users = self.parts.pretrain
-        return self.shelf.fit(self.name, spec, self.seed, lambda: (self._data, users.validation()), lambda: start)
+        return self.store.fit(self.name, spec, self.seed, lambda: (self._data, users.validation()), lambda: start)
 
     def fit_short(self, stage: str, spec: Recommender, start: FittedRecommender) -> FittedRecommender:
         """Train on short clean histories; see `Provider.fit_short`."""
@@ -78,7 +78,7 @@ class ProviderTraining(Provider):
             return short.training(), short.validation()
 
         seed = derive_seed(self.seed, "provider", stage)
-        return self.shelf.fit(f"{self.name}@{stage}", spec, seed, make_lesson, lambda: start)
+        return self.store.fit(f"{self.name}@{stage}", spec, seed, make_lesson, lambda: start)
 
     def add_prompts(self, spec: Recommender) -> FittedRecommender:
         """Return the model with the provider's prompts: its training's, or some learned for the finished model."""
@@ -93,7 +93,7 @@ class ProviderTraining(Provider):
 class Deployment:
     """One platform that deploys a provider's model."""
 
-    shelf: ModelStore
+    store: ModelStore
     name: str
     """Folder of the model that it makes."""
     users: LeaveOneOut
@@ -101,14 +101,14 @@ class Deployment:
 
     def tune(self, spec: Recommender, start: FittedRecommender) -> FittedRecommender:
         """Train on the platform's own users."""
-        return _fit_on_users(self.shelf, self.name, spec, self.seed, self.users, start)
+        return _fit_on_users(self.store, self.name, spec, self.seed, self.users, start)
 
 
 @dataclass(frozen=True)
 class PlatformLogs:
     """A platform's own users, whom a repair trusts; see `cowbird.defenses.base.Trusted`."""
 
-    shelf: ModelStore
+    store: ModelStore
     victim: Recommender
     """The recommender as a clean provider trains it."""
     name: str
@@ -126,4 +126,4 @@ class PlatformLogs:
         if model.prompt is not None:
             spec = self.victim.with_prompts(model.prompt, trained="all", **recipe)
         seed = derive_seed(self.seed, "repair", stage)
-        return _fit_on_users(self.shelf, f"{self.name}@{stage}", spec, seed, self.users, model)
+        return _fit_on_users(self.store, f"{self.name}@{stage}", spec, seed, self.users, model)

@@ -14,7 +14,7 @@ from typing import IO, Literal
 import polars as pl
 
 from cowbird.data.sources._block import MAX_LINE_BYTES, RowBlock
-from cowbird.data.sources._files import Blob, find_column
+from cowbird.data.sources.files import Blob, find_column
 from cowbird.data.types import Skips
 from cowbird.errors import UserError
 

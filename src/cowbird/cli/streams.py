@@ -1,0 +1,70 @@
+"""Standard output and errors that may go away: a closed pipe ends the output and not the work.
+
+In `cowbird scan … | grep -q`, the reader leaves early. What is written after that goes nowhere, and the exit code still
+tells what the scan found.
+"""
+
+import os
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO, cast
+
+from cowbird.errors import UserError
+
+
+class PipeGuard:
+    """A text stream whose reader may leave; all else is the stream's own.
+
+    Args:
+        stream: The stream.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        reconfigure: Any = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:  # an encoding without some letter costs that letter and not the verdict
+            reconfigure(errors="backslashreplace")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write a text, to nowhere if the reader has left."""
+        with self._watch():
+            return self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is held back."""
+        with self._watch():
+            self._stream.flush()
+
+    @contextmanager
+    def _watch(self) -> Generator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            self._drop()
+        except OSError as error:
+            self._drop()
+            raise UserError(f"The output can't be written: {error.strerror}.", "Is the disk full?") from None
+
+    def _drop(self) -> None:
+        """Send all that follows, and what the interpreter flushes at its end, to nowhere."""
+        with suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+
+
+@contextmanager
+def guard_streams() -> Generator[None]:
+    """Guard both streams while a command runs."""
+    before: tuple[TextIO | None, TextIO | None] = sys.stdout, sys.stderr
+    guarded = [None if stream is None else cast(TextIO, PipeGuard(stream)) for stream in before]
+    sys.stdout, sys.stderr = cast(TextIO, guarded[0]), cast(TextIO, guarded[1])
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = cast(TextIO, before[0]), cast(TextIO, before[1])

@@ -1,0 +1,303 @@
+"""A tagger: a language model, tuned once on several catalogues, that judges single titles of catalogues it never saw.
+
+It needs no fit. It marks the tokens of a title that belong to a planted trigger and gives the title a score: by the
+title alone, or beside a few titles of the catalogue that show what is usual there (`context`). A threshold comes from
+clean titles of the catalogue that is asked about. What recurs in a catalogue is not its business. `tagger_training`
+trains one.
+
+A tagger is kept as a folder of two files: the adapter in bfloat16 (`adapter.safetensors`, named as peft names its
+weights) and `tagger.json`, the record of what it was made from. Loading adds the adapter to the weights of the language
+model, so a loaded tagger runs at the speed of the plain model and needs no peft.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from cowbird.data.types import Float32Array, Int32Array, Int64Array, IntArray, concat_ranges
+from cowbird.defenses.p_scanner.reader import Marks, Pages, answer_words, pages, read
+from cowbird.errors import UserError
+from cowbird.files import hash_file, write_text
+from cowbird.rng import stream
+from cowbird.storage import read_tensors, write_tensors
+from cowbird.victims.fit_context import ProgressCallback, pick_device, report_nothing
+from cowbird.victims.language.engine import prepare_inference
+from cowbird.victims.language.examples import Tokens
+from cowbird.victims.language.llm import Llm, LoadedModel, load_llm
+from cowbird.victims.language.packing import compute_hidden_states, pack, split_runs, to_device
+from cowbird.victims.language.tuning import Tuning
+
+ADAPTER_FILE, TAGGER_RECORD_FILE, TAGGER_VERSION = "adapter.safetensors", "tagger.json", 1
+TAGGER_BATCH_TOKENS = {"cpu": 4096, "cuda": 65536}
+"""Tokens that are read at once."""
+SPAN_LOGIT = 0.0
+"""Log-odds above which a token is part of the span that is shown."""
+READY_TAGGER = Path(__file__).parent / "ready_tagger"
+"""The tagger that comes with the package; `MODEL_CARD.md` beside it says what it learned from and what it finds."""
+CONTEXT_TITLES = 7
+"""Titles of the catalogue that stand before a title which is judged beside others."""
+_PEFT_PREFIX = "base_model.model."
+
+
+class TaggerRecord(BaseModel):
+    """What `tagger.json` holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    version: int = TAGGER_VERSION
+    """Of this file's form."""
+    llm: Llm
+    """The language model that was tuned, and its adapters."""
+    recipe: dict[str, Any]
+    """How it was trained; see `tagger_training.TaggerRecipe`."""
+    seed: int
+    """Decided all that was random."""
+    catalogs: dict[str, int]
+    """Titles of each catalogue that it learned from."""
+    titles_sha256: dict[str, str]
+    """Hashes of those titles."""
+    never_taught: tuple[str, ...]
+    """Kinds of triggers that were left out."""
+    loss: float
+    """Mean loss of the last steps."""
+    seconds: float
+    """How long the training took."""
+    tokens: int
+    """Tokens that it learned from."""
+    adapter_sha256: str = ""
+    """Hash of the adapter's file."""
+    command: str = ""
+    """What was run."""
+
+
+class TaggedTitles(NamedTuple):
+    """What a tagger makes of some titles; arrays of the shape `[titles]`."""
+
+    score: Float32Array
+    """Grows with suspicion: log-odds that the title carries a trigger."""
+    start: Int32Array
+    """First character of the most suspicious span, -1 where no token is suspicious."""
+    end: Int32Array
+    """The character after its last one."""
+
+
+@dataclass
+class Tagger:
+    """A trained tagger."""
+
+    record: TaggerRecord
+    """What it is."""
+    loaded: LoadedModel
+    """The tuned language model and its tokenizer."""
+    device: torch.device
+    """Where it runs."""
+    capacity: int | None = None
+    """Most tokens in a packed row; `None` takes what suits the device."""
+    compiled: bool = False
+    """Whether layers are compiled on a GPU, which pays for many titles."""
+
+    def read(
+        self, titles: Sequence[str], context: Sequence[str] = (), report: ProgressCallback = report_nothing
+    ) -> Marks:
+        """Return the log-odds of every token and of every title.
+
+        Args:
+            titles: Any texts.
+            context: Titles of the catalogue that are taken for clean. Some of them, drawn anew for each title, stand
+                before it. Without any, each title is judged alone.
+            report: Told of titles done and all of them.
+        """
+        capacity = self.capacity or TAGGER_BATCH_TOKENS.get(self.device.type, TAGGER_BATCH_TOKENS["cpu"])
+        if context:
+            return read_beside(self.loaded, titles, context, self.device, capacity, report, self.compiled)
+        return read(self.loaded, titles, self.device, capacity, report, self.compiled)
+
+    def score(self, titles: Sequence[str], context: Sequence[str] = ()) -> Float32Array:
+        """Return how suspicious each title is, shape `[titles]`; log-odds. See `read`."""
+        return self.read(titles, context).verdict
+
+    def tag(self, titles: Sequence[str], context: Sequence[str] = ()) -> TaggedTitles:
+        """Return how suspicious each title is, and where; see `read`."""
+        marks = self.read(titles, context)
+        start, end = find_spans(marks)
+        return TaggedTitles(marks.verdict, start, end)
+
+    def save(self, folder: Path, command: str = "") -> None:
+        """Write the adapter in bfloat16, and `tagger.json`.
+
+        Args:
+            folder: Where to; made if it is not there.
+            command: What was run to train it.
+
+        Raises:
+            UserError: If the tagger was loaded, so that its adapter is in the weights.
+        """
+        held = {
+            name.replace(".default.", "."): weight.detach().to(torch.bfloat16)
+            for name, weight in self.loaded.model.named_parameters()
+            if ".lora_" in name
+        }
+        if not held:
+            raise UserError("A tagger that was loaded has no adapter to write.", "Copy the folder that it came from.")
+        folder.mkdir(parents=True, exist_ok=True)
+        digest = write_tensors(folder / ADAPTER_FILE, held)
+        told = self.record.model_copy(update={"adapter_sha256": digest, "command": command or self.record.command})
+        write_text(folder / TAGGER_RECORD_FILE, told.model_dump_json(indent=1) + "\n")
+
+
+def group_titles(made: Pages, sizes: IntArray, border: int) -> tuple[Tokens, Int64Array]:
+    """Write titles in groups, a border before each title and behind the last of a group.
+
+    Args:
+        made: The titles, in the order of the groups.
+        sizes: Titles of each group, at least 1, shape `[groups]`.
+        border: The token of a border.
+
+    Returns:
+        The tokens, one example a group, and the place of the border before each title, shape `[titles]`.
+    """
+    count = np.diff(made.offsets)
+    group = np.repeat(np.arange(len(sizes)), sizes)
+    places = made.offsets[:-1] + np.arange(len(count)) + group
+    token = np.full(len(made.token) + len(count) + len(sizes), border, dtype=np.int32)
+    token[concat_ranges(places + 1, count)] = made.token
+    starts = places[np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)] if len(sizes) else places
+    return Tokens(token, np.concatenate([starts, [len(token)]]), starts + 1, both_ways=True), places
+
+
+def read_beside(
+    loaded: LoadedModel,
+    titles: Sequence[str],
+    context: Sequence[str],
+    device: torch.device,
+    capacity: int,
+    report: ProgressCallback = report_nothing,
+    compile_layers: bool = False,
+) -> Marks:
+    """Mark titles, each behind `CONTEXT_TITLES` others of its catalogue that are drawn for it.
+
+    Args:
+        loaded: The tuned model and its tokenizer.
+        titles: Any texts.
+        context: Titles of the same catalogue that are taken for clean.
+        device: Where the model is.
+        capacity: Most tokens in a packed row.
+        report: Told of titles done and all of them.
+        compile_layers: Whether layers are compiled on a GPU.
+    """
+    many = CONTEXT_TITLES
+    drawn: list[list[int]] = stream(0, "context").integers(len(context), size=(len(titles), many)).tolist()
+    texts = [text for title, row in zip(titles, drawn, strict=True) for text in (*(context[at] for at in row), title)]
+    made, alone = pages(loaded.tokenizer, texts), pages(loaded.tokenizer, titles)
+    tokens, borders = group_titles(made, np.full(len(titles), many + 1), loaded.tokenizer.eos_token_id)
+    first, count = borders[many :: many + 1] - tokens.offsets[:-1], np.diff(alone.offsets)
+    starts = np.concatenate([[0], np.cumsum(count + 1)])
+    told = np.empty(int(starts[-1]), dtype=np.float32)
+    yes, no = answer_words(loaded.tokenizer)
+    done = 0
+    with prepare_inference(loaded.model, device, compile_layers) as causal:
+        head = causal.get_output_embeddings().weight
+        direction = (head[yes].float() - head[no].float())[:, None]
+        for part in split_runs(tokens.lengths, np.argsort(tokens.lengths, kind="stable"), capacity):
+            begin = np.concatenate([[0], np.cumsum(tokens.lengths[part])[:-1]]) + first[part]
+            places = concat_ranges(begin, count[part] + 1)
+            states = compute_hidden_states(
+                causal, pack(tokens, part, device), to_device(places.astype(np.int32), device).long()
+            )
+            told[concat_ranges(starts[part], count[part] + 1)] = (states.float() @ direction)[:, 0].cpu().numpy()
+            done += len(part)
+            report(done, len(titles), "titles")
+    return Marks(alone, told[concat_ranges(starts[:-1] + 1, count)], told[starts[:-1]])
+
+
+def find_spans(marks: Marks) -> tuple[Int32Array, Int32Array]:
+    """Return where each title is most suspicious.
+
+    The span is the token with the highest log-odds, widened over its neighbors as long as theirs are above
+    `SPAN_LOGIT`.
+
+    Returns:
+        First character and the one after the last, shape `[titles]`; -1 where no token is above `SPAN_LOGIT`.
+    """
+    offsets = marks.pages.offsets.tolist()
+    start, end = (np.full(len(marks.pages), -1, dtype=np.int32) for _ in range(2))
+    for row, (first, last) in enumerate(pairwise(offsets)):
+        if first == last:
+            continue
+        best = first + int(np.argmax(marks.mark[first:last]))
+        if marks.mark[best] <= SPAN_LOGIT:
+            continue
+        low = high = best
+        while low > first and marks.mark[low - 1] > SPAN_LOGIT:
+            low -= 1
+        while high + 1 < last and marks.mark[high + 1] > SPAN_LOGIT:
+            high += 1
+        start[row], end[row] = marks.pages.first[low], marks.pages.after[high]
+    return start, end
+
+
+def load_tagger(folder: Path = READY_TAGGER, device: str = "auto") -> Tagger:
+    """Read what `Tagger.save` wrote, and add the adapter to the language model's weights.
+
+    Args:
+        folder: The tagger's; by default the one that comes with the package.
+        device: Where it runs: `auto`, `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        UserError: If the folder does not hold a tagger, its adapter is damaged, or the model can't be used.
+    """
+    place = pick_device(device)
+    try:
+        record = TaggerRecord.model_validate_json((folder / TAGGER_RECORD_FILE).read_text(encoding="utf-8"))
+        if record.version != TAGGER_VERSION:
+            raise ValueError(f"its version is {record.version}, and this is {TAGGER_VERSION}")
+        if hash_file(folder / ADAPTER_FILE) != record.adapter_sha256:
+            raise ValueError(f"{ADAPTER_FILE} is not the file that {TAGGER_RECORD_FILE} tells of")
+    except (OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"'{folder}' does not hold a tagger: {reason}.", "Give the folder of a trained tagger."
+        ) from None
+    loaded = load_llm(record.llm, place, Tuning().pick_dtype(place))
+    add_adapter_weights(loaded.model, read_tensors(folder / ADAPTER_FILE)[0], record.llm)
+    return Tagger(record, LoadedModel(loaded.model.eval(), loaded.tokenizer), place)
+
+
+def add_adapter_weights(model: Any, held: Mapping[str, Tensor], llm: Llm) -> None:
+    """Add low-rank adapters to a model's weights: W + alpha / rank · B·A, worked out in float32.
+
+    Args:
+        model: A causal LM without adapters, changed in place.
+        held: The adapters' weights, by peft's names.
+        llm: Says scale and places of the adapters.
+
+    Raises:
+        UserError: If the adapters do not fit the model.
+    """
+    weights: dict[str, Any] = dict(model.named_parameters())
+    names = {name.removeprefix(_PEFT_PREFIX).rpartition(".lora_")[0] for name in held}
+    wanted = {
+        name.removesuffix(".weight")
+        for name in weights
+        if name.endswith(".weight") and name.split(".")[-2] in llm.modules
+    }
+    try:
+        if names != wanted:
+            raise KeyError("other layers")
+        with torch.no_grad():
+            for name in sorted(names):
+                a, b = (held[f"{_PEFT_PREFIX}{name}.lora_{side}.weight"].float() for side in "AB")
+                weight = weights[f"{name}.weight"]
+                more = (b @ a) * (llm.alpha / llm.rank)
+                weight.copy_((weight.float() + more.to(weight.device)).to(weight.dtype))
+    except (KeyError, RuntimeError):
+        raise UserError(
+            "The adapter does not fit the language model.", "Load it with the model it was made for."
+        ) from None
