@@ -581,13 +581,13 @@ def test_an_interrupted_scan_ends_in_the_same_bytes(call, tmp_path, fitted, monk
     words = ("scan", path, "--scanner", fitted, "--device", "cpu", "--chunk", 16, "--out")
     ended, whole, _ = call(*words, tmp_path / "whole.csv")
     with monkeypatch.context() as patched:
-        stopping(patched, (FittedScanner, "scan"), 3)
+        stopping(patched, (FittedScanner, "judge_titles"), 3)
         code, out, err = call(*words, tmp_path / "a b.csv")
     assert (code, out) == (3, "")
     again = shlex.join(["cowbird", *map(str, words), str(tmp_path / "a b.csv")])
     assert err.endswith(f"Interrupted; what was scanned is kept. Go on with: {again}")
     assert not (tmp_path / "a b.csv").exists()
-    calls = stopping(monkeypatch, (FittedScanner, "scan"), 0)
+    calls = stopping(monkeypatch, (FittedScanner, "judge_titles"), 0)
     code, out, _ = call(*shlex.split(again)[1:])
     assert (code, len(calls)) == (ended, 2) == (1, 2)
     assert "Rows up to 32 were done before" in out
@@ -600,7 +600,7 @@ def test_another_rate_is_another_scan(call, tmp_path, fitted, monkeypatch):
     path = catalog(tmp_path, *TITLES, HIDDEN)
     words = ("scan", path, "--scanner", fitted, "--device", "cpu", "--chunk", 16, "--out", tmp_path / "found.csv")
     with monkeypatch.context() as patched:
-        stopping(patched, (FittedScanner, "scan"), 3)
+        stopping(patched, (FittedScanner, "judge_titles"), 3)
         assert call(*words)[0] == 3
     code, out, _ = call(*words, "--fpr", 0.5)
     assert (code, "were done before" in out) == (1, False)
