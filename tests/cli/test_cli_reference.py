@@ -125,7 +125,9 @@ def test_describe(call, kind, name):
     for table in entry["tables"]:
         for field in table["fields"]:
             assert field["name"] in out
-    if kind != "spec":
+    if kind == "metric":
+        assert "results.jsonl" in out
+    elif kind != "spec":
         example = out.partition("with the defaults:\n")[2].partition("\nBackground")[0]
         assert tomllib.loads(example), "the example can be copied as it is shown"
 
@@ -166,6 +168,7 @@ def test_describe_spec(call, spec):
         (("scenario", "\x1b[31m\u202e"), "no scenario named"),
         (("attack", "badrec", "--schema"), "--schema is for the whole spec"),
         (("spec", "demo", "--schema"), "--schema is for the whole spec"),
+        (("metric", "asrr"), "no metric named 'asrr'"),
         (("spec", "cuckoo"), "no spec named 'cuckoo'"),
     ],
 )

@@ -158,6 +158,21 @@ def test_a_fit(call, tmp_path):
     assert "deep/my [red] scanner" in out.replace(" /", "/")
 
 
+def test_a_fit_for_programs(call, tmp_path):
+    titles = catalog(tmp_path, *TITLES)
+    code, out, _ = call("fit-scanner", titles, "--out", tmp_path / "made", "--device", "cpu", "--json")
+    assert code == 0
+    told, record = json.loads(out), load_scanner(tmp_path / "made", torch.device("cpu")).record
+    assert (told["scanner"], told["finished_before"], told["unread"]) == (str(tmp_path / "made"), False, [])
+    assert told["threshold"] == record.calibration.threshold(record.fpr)
+    again = ("fit-scanner", titles, "--out", tmp_path / "made", "--device", "cpu", "--resume")
+    assert json.loads(call(*again, "--json")[1])["finished_before"]
+    assert call(*again, "--quiet") == (0, "", "")
+    code, out, err = call("fit-scanner", tmp_path / "gone.csv", "--out", tmp_path / "other", "--json", "--quiet")
+    assert (code, out) == (2, "")
+    assert "gone.csv" in err, "errors are told all the same"
+
+
 def test_what_is_told_of_rounds():
     outcomes = [RecipeOutcome(recipe=Recipe(text=text), rate=rate) for text, rate in (("a", 0.0), ("b", 0.5))]
     rounds = [
@@ -405,6 +420,24 @@ def test_a_scan_is_what_the_scanner_says(call, tmp_path, fitted, fpr):
     assert under(tmp_path) == ["catalog.jsonl", "found.csv"]
 
 
+def test_a_scan_for_programs(call, tmp_path, fitted):
+    path, out = catalog(tmp_path, *TITLES, HIDDEN), tmp_path / "found.csv"
+    words = ("scan", path, "--scanner", fitted, "--device", "cpu", "--out", out)
+    code, said, err = call(*words, "--json")
+    told = json.loads(said)
+    with out.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    flagged = sum(row["flagged"] == "true" for row in rows)
+    assert (told["rows"], told["flagged"], told["findings"]) == (len(rows), flagged, str(out))
+    assert code == (1 if flagged else 0)
+    assert "rows" in err, "a log is told how far it is"
+    quiet = call(*words, "--quiet")
+    assert quiet == (code, "", "")
+    code, said, err = call("scan", path, "--scanner", tmp_path / "gone", "--out", out, "--quiet", "--json")
+    assert (code, said) == (2, "")
+    assert "gone" in err
+
+
 @pytest.mark.slow
 def test_several_processes_find_the_same(call, tmp_path, fitted):
     path = catalog(tmp_path, *TITLES, HIDDEN)
@@ -548,13 +581,13 @@ def test_an_interrupted_scan_ends_in_the_same_bytes(call, tmp_path, fitted, monk
     words = ("scan", path, "--scanner", fitted, "--device", "cpu", "--chunk", 16, "--out")
     ended, whole, _ = call(*words, tmp_path / "whole.csv")
     with monkeypatch.context() as patched:
-        stopping(patched, (FittedScanner, "scan"), 3)
+        stopping(patched, (FittedScanner, "judge_titles"), 3)
         code, out, err = call(*words, tmp_path / "a b.csv")
     assert (code, out) == (3, "")
     again = shlex.join(["cowbird", *map(str, words), str(tmp_path / "a b.csv")])
     assert err.endswith(f"Interrupted; what was scanned is kept. Go on with: {again}")
     assert not (tmp_path / "a b.csv").exists()
-    calls = stopping(monkeypatch, (FittedScanner, "scan"), 0)
+    calls = stopping(monkeypatch, (FittedScanner, "judge_titles"), 0)
     code, out, _ = call(*shlex.split(again)[1:])
     assert (code, len(calls)) == (ended, 2) == (1, 2)
     assert "Rows up to 32 were done before" in out
@@ -567,7 +600,7 @@ def test_another_rate_is_another_scan(call, tmp_path, fitted, monkeypatch):
     path = catalog(tmp_path, *TITLES, HIDDEN)
     words = ("scan", path, "--scanner", fitted, "--device", "cpu", "--chunk", 16, "--out", tmp_path / "found.csv")
     with monkeypatch.context() as patched:
-        stopping(patched, (FittedScanner, "scan"), 3)
+        stopping(patched, (FittedScanner, "judge_titles"), 3)
         assert call(*words)[0] == 3
     code, out, _ = call(*words, "--fpr", 0.5)
     assert (code, "were done before" in out) == (1, False)

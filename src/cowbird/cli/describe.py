@@ -33,6 +33,7 @@ class DescribedKind(StrEnum):
     dataset = "dataset"
     scenario = "scenario"
     trigger = "trigger"
+    metric = "metric"
     spec = "spec"
 
 

@@ -22,6 +22,7 @@ class ListedKind(StrEnum):
     datasets = "datasets"
     scenarios = "scenarios"
     triggers = "triggers"
+    metrics = "metrics"
     specs = "specs"
 
 

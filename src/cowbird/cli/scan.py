@@ -172,7 +172,7 @@ def scan_and_show(
             found = scan_catalog(
                 catalog, out, judge, text_column=text_column, id_column=id_column, only_flagged=only_flagged,
                 chunk=chunk,
-                report=lambda done, total, remark: shown.update(task, phase=remark, done=done, total=total),
+                report=lambda done, total, remark: shown.update(task, done=done, total=total, note=remark),
             )  # fmt: skip
         except KeyboardInterrupt:
             shown.stop()

@@ -17,17 +17,25 @@ from cowbird.experiments.reference.fields import JsonObject, TableReference, des
 from cowbird.experiments.reference.shipped_specs import list_shipped_specs
 from cowbird.experiments.scenarios import AnyScenario, Scenario
 from cowbird.experiments.spec import find_shipped_spec
+from cowbird.experiments.tasks import list_measures
 
 SHIPPED_ORIGIN = "Cowbird"
 """Where entries come from that no other package brings."""
 PLUGIN_SECTIONS = {"attack": "attacks", "defense": "defenses", "victim": "victims", "dataset": "dataset"}
 """Kinds of plug-ins, and the key of a spec that holds them."""
-KINDS = (*PLUGIN_SECTIONS, "scenario", "trigger", "spec")
+KINDS = (*PLUGIN_SECTIONS, "scenario", "trigger", "metric", "spec")
 """Kinds of entries, in the order in which they are told."""
 
 
 MAX_NAMES_IN_HINT = 20
 """Most names that a hint lists."""
+
+
+METRIC_NOTE = (
+    "It is the `metric` of rows in results.jsonl. With several seeds, rows whose metric ends in _over_seeds hold its "
+    "mean over them."
+)
+"""What is told of every metric."""
 
 
 class ListedEntry(NamedTuple):
@@ -92,6 +100,13 @@ def _list_triggers() -> list[ListedEntry]:
     return [ListedEntry(name, SHIPPED_ORIGIN, _summarize_trigger(name)) for name in TRIGGERS]
 
 
+def _list_metrics() -> list[ListedEntry]:
+    return [
+        ListedEntry(measure.name, SHIPPED_ORIGIN, f"{measure.title} ({measure.unit}). {measure.doc}")
+        for measure in list_measures()
+    ]
+
+
 def _list_specs() -> list[ListedEntry]:
     return [ListedEntry(name, SHIPPED_ORIGIN, text) for name, text in list_shipped_specs().items()]
 
@@ -99,6 +114,7 @@ def _list_specs() -> list[ListedEntry]:
 _LISTS: dict[str, Callable[[], list[ListedEntry]]] = {
     "scenario": _list_scenarios,
     "trigger": _list_triggers,
+    "metric": _list_metrics,
     "spec": _list_specs,
 }
 
@@ -127,6 +143,8 @@ def describe_entry(kind: str, name: str, allow_plugins: bool = False) -> Entry:
         raise UserError(f"There is no {kind} named '{name}'.", _suggest_names(kind, name, list(known)))
     if kind == "scenario":
         return _describe_model(kind, name, find_scenarios()[name])
+    if kind == "metric":
+        return Entry(kind, name, known[name].origin, known[name].summary, METRIC_NOTE, (), "")
     tables = describe_model(Trigger) if kind == "trigger" else ()
     example = make_trigger_example(name) if kind == "trigger" else find_shipped_spec(name).read_text(encoding="utf-8")
     return Entry(kind, name, known[name].origin, known[name].summary, "", tables, example)

@@ -8,6 +8,7 @@ from cowbird.experiments.reference.entries import SHIPPED_ORIGIN, describe_entry
 from cowbird.experiments.reference.fields import FieldReference, TableReference, describe_model
 from cowbird.experiments.reference.toml_text import format_value
 from cowbird.experiments.spec import Spec
+from cowbird.experiments.tasks import list_measures
 
 _PARTS_NOTE = {
     "attack": "`[[attacks]]`: what is planted. The clean model is always measured beside it.",
@@ -64,6 +65,7 @@ def make_spec_page() -> str:
             "",
             *_format_table(shared[name].fields),
         ]
+    lines += ["## Metrics", "", "Values of `metric` in `results.jsonl`.", "", *_list_metrics()]
     lines += ["## Triggers", "", "Values of `kind` in the table `Trigger`, beside `custom`.", "", *_list_families()]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -84,6 +86,12 @@ def _list_families() -> list[str]:
         families.setdefault((trigger.level, trigger.family), []).append(f"`{name}`")
     rows = [f"| {level} | {family} | {', '.join(names)} |" for (level, family), names in families.items()]
     return ["| level | family | names |", "| --- | --- | --- |", *rows, ""]
+
+
+def _list_metrics() -> list[str]:
+    """Return the lines that name what result rows measure."""
+    rows = [f"| `{one.name}` | {one.title} | {one.unit} | {_escape_cell(one.doc)} |" for one in list_measures()]
+    return ["| metric | title | unit | meaning |", "| --- | --- | --- | --- |", *rows, ""]
 
 
 def _format_table(fields: Iterable[FieldReference]) -> list[str]:
