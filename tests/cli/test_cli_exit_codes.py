@@ -145,6 +145,6 @@ def test_letters_that_the_encoding_lacks_cost_no_verdict():
     assert b"\\u7d05 0" in done.stdout
 
 
-@pytest.mark.parametrize("words", [("fly",), ("list",), (), ("list", "attacks", "more")], ids=" ".join)
+@pytest.mark.parametrize("words", [("fly",), ("list", "birds"), (), ("list", "attacks", "more")], ids=" ".join)
 def test_usage_errors_are_errors(words):
     assert shell("", *words).returncode == 2

@@ -12,10 +12,12 @@ from rich.text import Text
 from cowbird import plugins
 from cowbird.cli import app as cli
 from cowbird.cli import demo, terminal
+from cowbird.cli.progress import BarDisplay, LineDisplay
 from cowbird.data.types import Items
 from cowbird.experiments import demo as demo_parts
 from cowbird.experiments import executor, stealth
 from cowbird.experiments import spec as spec_module
+from cowbird.experiments.reference import entries
 from cowbird.scanning import commands
 from hostile import BIDI_CONTROLS, CONTROLS, DEFAULT_IGNORABLE, FILE_PAYLOAD, PAYLOAD, SEQUENCES, UNSEEN, find_raw
 
@@ -308,7 +310,7 @@ def test_a_bug_quotes_nothing_raw(monkeypatch, capsys):
     def fail(*args, **more):
         raise RuntimeError(f"bug {ALL_OF_THEM} {PAYLOAD}")
 
-    monkeypatch.setattr(plugins, "list_plugins", fail)
+    monkeypatch.setattr(entries, "list_entries", fail)
     monkeypatch.setattr(sys, "argv", ["cowbird", "list", "attacks"])
     with pytest.raises(SystemExit) as end:
         cli.main()
@@ -324,9 +326,10 @@ def test_what_a_caller_forgot_to_escape_is_escaped_by_the_console(capsys):
     terminal.out_console.print(table)
     terminal.err_console.print(Text(ALL_OF_THEM))
     terminal.err_console.print(PAYLOAD)
-    with terminal.make_progress(remark=True) as shown:
-        shown.add_task(PAYLOAD, total=None, remark=PAYLOAD)
-        shown.console.print(PAYLOAD)
+    for display in (BarDisplay(left=True), LineDisplay()):
+        with display as shown:
+            shown.update(shown.add_task(PAYLOAD), phase=PAYLOAD, done=1, total=2, note=PAYLOAD)
+            shown.warn(PAYLOAD)
     out, err = capsys.readouterr()
     assert SHOWN in out
     assert SHOWN in err

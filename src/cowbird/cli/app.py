@@ -48,21 +48,28 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog=format_examples("cowbird demo", *run.EXAMPLES[:1], *scan.EXAMPLES[:1], "cowbird describe attack badrec"),
+    epilog=format_examples(
+        "cowbird demo", *run.RUN_EXAMPLES[:1], *scan.SCAN_EXAMPLES[:1], "cowbird describe attack badrec"
+    ),
 )
 app.callback()(_set_options)
 # In the order that `cowbird --help` lists them.
 _COMMANDS: tuple[tuple[str, Callable[..., None], str, tuple[str, ...]], ...] = (
-    ("demo", demo.demo, "See it find and measure backdoors (a few minutes).", demo.EXAMPLES),
-    ("assets", assets.assets, "Fetch the data and models of the demo and experiments.", assets.EXAMPLES),
-    ("scan", scan.scan, "Scan titles for planted triggers.", scan.EXAMPLES),
-    ("fit-scanner", fit_scanner.fit_scanner, "Fit a scanner to the titles of a catalogue.", fit_scanner.EXAMPLES),
-    ("init", init.init, "Write a commented spec to start from.", init.EXAMPLES),
-    ("validate", validate.validate, "Check a spec and tell what would run.", validate.EXAMPLES),
-    ("run", run.run, "Run an experiment and write its results.", run.EXAMPLES),
-    ("list", list_command.list_, "List what a spec may name.", list_command.EXAMPLES),
-    ("describe", describe.describe, "Tell every field of what a spec may name.", describe.EXAMPLES),
-    ("stealth", stealth.stealth, "Measure how visible triggers are in titles.", stealth.EXAMPLES),
+    ("demo", demo.demo, "See it find and measure backdoors (a few minutes).", demo.DEMO_EXAMPLES),
+    ("assets", assets.assets, "Fetch the data and models of the demo and experiments.", assets.ASSETS_EXAMPLES),
+    ("scan", scan.scan, "Scan titles for planted triggers.", scan.SCAN_EXAMPLES),
+    (
+        "fit-scanner",
+        fit_scanner.fit_scanner,
+        "Fit a scanner to the titles of a catalogue.",
+        fit_scanner.FIT_SCANNER_EXAMPLES,
+    ),
+    ("init", init.init, "Write a commented spec to start from.", init.INIT_EXAMPLES),
+    ("validate", validate.validate, "Check a spec and tell what would run.", validate.VALIDATE_EXAMPLES),
+    ("run", run.run, "Run an experiment and write its results.", run.RUN_EXAMPLES),
+    ("list", list_command.list_, "List what a spec may name.", list_command.LIST_EXAMPLES),
+    ("describe", describe.describe, "Tell every field of what a spec may name.", describe.DESCRIBE_EXAMPLES),
+    ("stealth", stealth.stealth, "Measure how visible triggers are in titles.", stealth.STEALTH_EXAMPLES),
 )
 for _name, _command, _short, _examples in _COMMANDS:
     app.command(name=_name, short_help=_short, epilog=format_examples(*_examples))(_command)

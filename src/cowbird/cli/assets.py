@@ -10,7 +10,7 @@ from cowbird.cli.terminal import err_console, out_console
 from cowbird.errors import UserError
 from cowbird.report.terminal import sanitize_text
 
-EXAMPLES = ("cowbird assets", "cowbird assets --list")
+ASSETS_EXAMPLES = ("cowbird assets", "cowbird assets --list")
 
 
 def assets(

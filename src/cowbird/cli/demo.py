@@ -19,7 +19,7 @@ from cowbird.report.terminal import sanitize_text
 if TYPE_CHECKING:
     from cowbird.experiments.spec import Spec
 
-EXAMPLES = ("cowbird demo", "cowbird demo --out runs/demo --device cuda")
+DEMO_EXAMPLES = ("cowbird demo", "cowbird demo --out runs/demo --device cuda")
 
 
 def demo(

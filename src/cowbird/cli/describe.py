@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cowbird.experiments.reference.entries import Entry
     from cowbird.experiments.reference.fields import TableReference
 
-EXAMPLES = (
+DESCRIBE_EXAMPLES = (
     "cowbird describe attack badrec",
     "cowbird describe victim tallrec --json",
     "cowbird describe spec --schema > cowbird.schema.json",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cowbird.scanning.commands import FitResult
 
 
-EXAMPLES = (
+FIT_SCANNER_EXAMPLES = (
     "cowbird fit-scanner items.csv --out scanner",
     "cowbird fit-scanner items.csv --out scanner --text-column name --fpr 0.001",
 )

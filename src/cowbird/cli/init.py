@@ -10,7 +10,7 @@ from rich.text import Text
 
 from cowbird.cli.terminal import out_console, sanitize_line
 
-EXAMPLES = ("cowbird init tabular", "cowbird init movielens_100k --out experiment.toml")
+INIT_EXAMPLES = ("cowbird init tabular", "cowbird init movielens_100k --out experiment.toml")
 
 
 class SpecTemplate(StrEnum):

@@ -10,7 +10,7 @@ from rich.text import Text
 from cowbird.cli.options import JsonOption
 from cowbird.cli.terminal import out_console, print_json, sanitize_line
 
-EXAMPLES = ("cowbird list", "cowbird list attacks", "cowbird list triggers --json")
+LIST_EXAMPLES = ("cowbird list", "cowbird list attacks", "cowbird list triggers --json")
 
 
 class ListedKind(StrEnum):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cowbird.experiments.run import RunOutcome
     from cowbird.experiments.spec import Spec
 
-EXAMPLES = (
+RUN_EXAMPLES = (
     "cowbird run demo --out runs/demo",
     "cowbird run spec.toml --out runs/mine --seeds 0,1,2",
     "cowbird run badrec --quick --out runs/quick",

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cowbird.scanning.pool import ScorerFactory
     from cowbird.scanning.summary import ScanSummary
 
-EXAMPLES = (
+SCAN_EXAMPLES = (
     "cowbird scan items.csv --detector character_rules --out findings.csv",
     "cowbird scan items.csv --scanner scanner --out findings.csv",
     "cowbird scan items.parquet --scanner scanner --out findings.jsonl --only-flagged --json",

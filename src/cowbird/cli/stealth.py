@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cowbird.attacks.triggers import Trigger
     from cowbird.data.types import Items
 
-EXAMPLES = (
+STEALTH_EXAMPLES = (
     "cowbird stealth --trigger char_5v --trigger zero_width_space",
     'cowbird stealth --text "as seen on TV" --position start --titles items.csv',
     "cowbird stealth --text 5v --dataset movielens_100k --sample 200 --out stealth.csv",

@@ -7,7 +7,7 @@ from rich.text import Text
 from cowbird.cli.options import AllowPluginsOption, JsonOption, ProfileOption, QuietOption, SpecArgument
 from cowbird.cli.terminal import out_console, print_json, sanitize_line
 
-EXAMPLES = ("cowbird validate spec.toml", "cowbird validate badrec --profile quick --json")
+VALIDATE_EXAMPLES = ("cowbird validate spec.toml", "cowbird validate badrec --profile quick --json")
 
 
 def validate(

@@ -54,7 +54,7 @@ class ProposedTrigger(BaseModel):
     style: str | None = None
 
 
-class Task(NamedTuple):
+class ProposalTask(NamedTuple):
     """What is asked for."""
 
     titles: Sequence[str]
@@ -73,7 +73,7 @@ class UnusableError(Exception):
     """An answer of which nothing can be used; the message is fit to be sent back."""
 
 
-def question(task: Task, number: int, written: Sequence[Recipe], rng: np.random.Generator) -> list[Message]:
+def question(task: ProposalTask, number: int, written: Sequence[Recipe], rng: np.random.Generator) -> list[Message]:
     """Return the messages that ask for triggers.
 
     Args:
@@ -118,7 +118,7 @@ def corrected(messages: Sequence[Message], answer: str, reason: str) -> list[Mes
     return [*messages[:2], said, {"role": "user", "content": _CORRECTION.format(reason)}]
 
 
-def parse(answer: str, task: Task, written: Sequence[Recipe]) -> tuple[list[Recipe], list[str]]:
+def parse(answer: str, task: ProposalTask, written: Sequence[Recipe]) -> tuple[list[Recipe], list[str]]:
     """Read the recipes out of an answer.
 
     Args:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from cowbird.defenses.p_scanner._answers import Message, Task, UnusableError, corrected, parse, question
+from cowbird.defenses.p_scanner._answers import Message, ProposalTask, UnusableError, corrected, parse, question
 from cowbird.defenses.p_scanner.recipes import Recipe
 from cowbird.errors import UserError
 from cowbird.text import quote_json
@@ -61,7 +61,7 @@ class UnansweredError(Exception):
         self.problem, self.pause = problem, pause
 
 
-def converse(server: Server, task: Task, rng: np.random.Generator) -> tuple[list[Recipe], list[str]]:
+def converse(server: Server, task: ProposalTask, rng: np.random.Generator) -> tuple[list[Recipe], list[str]]:
     """Ask for triggers until there are enough, or attempts have failed too often.
 
     Args:

@@ -242,6 +242,6 @@ class OpenAIAgent(Agent):
         if not brief.wanted:
             return Proposals(())
         server = _openai.Server(**self.model_dump(exclude={"longest"}))
-        task = _answers.Task(brief.titles, brief.rates(), brief.wanted, brief.without, self.longest)
+        task = _answers.ProposalTask(brief.titles, brief.rates(), brief.wanted, brief.without, self.longest)
         recipes, refused = _openai.converse(server, task, rng)
         return Proposals(tuple(recipes), tuple(refused))
