@@ -94,9 +94,14 @@ def fit_and_show(
 
     with make_progress(quiet=quiet) as shown:
         task = shown.add_task("starting")
+
+        def show_step(done: int, total: int, phase: str, note: str = "") -> None:
+            """A remark says the phase first; what follows it, such as the loss, changes with each step."""
+            shown.update(task, phase=phase, done=done, total=total, note=note)
+
         work = FitContext(
             place,
-            report=lambda done, total, remark: shown.update(task, phase=remark, done=done, total=total),
+            report=lambda done, total, remark: show_step(done, total, *remark.split(", ", 1)),
             warn=shown.warn,
         )
         try:
