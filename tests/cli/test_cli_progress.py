@@ -1,6 +1,5 @@
 """Progress in a log: lines at the beginning, when the phase changes, now and then, and at the end."""
 
-
 import pytest
 
 from cowbird.cli import progress

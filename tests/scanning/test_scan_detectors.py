@@ -149,7 +149,7 @@ def test_several_processes_find_the_same(call, tmp_path):
     ("args", "said"),
     [
         ((), "--detector character_rules"),
-        (("--detector", "cuckoo"), "There is no defense named 'cuckoo'"),
+        (("--detector", "cuckoo"), "There is no detector named 'cuckoo'"),
         (("--detector", "doubles.defenses:Sees"), "--allow-plugins"),
         (("--detector", "rap"), "asks the platform's model"),
         (("--detector", "fine_tune"), "does not judge titles"),

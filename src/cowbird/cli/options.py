@@ -22,7 +22,10 @@ JobsOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of tables.")]
 AllowPluginsOption = Annotated[
     bool,
-    typer.Option("--allow-plugins", help="Import plug-ins that are named by a dotted path: this runs their code."),
+    typer.Option(
+        "--allow-plugins",
+        help="Import plug-ins from files in the current folder and by dotted path: this runs their code.",
+    ),
 ]
 QuietOption = Annotated[
     bool, typer.Option("--quiet", "-q", help="Print no progress and no tables; warnings and errors stay.")

@@ -69,6 +69,16 @@ def list_detectors() -> dict[str, type[TitleDefense]]:
     return {name: cls for name, cls in found.items() if issubclass(cls, TitleDefense) and not cls.asks_victim}
 
 
+def _find_detector(name: str, known: str, allow_plugins: bool) -> type[Any]:
+    shipped = name in plugins.list_plugins("defense")
+    if not shipped and "." not in name and not allow_plugins:
+        raise UserError(
+            f"There is no detector named '{name}'.",
+            f"A scan takes one of {known}. For a file of yours in this folder, add --allow-plugins.",
+        )
+    return plugins.find_plugin("defense", name, allow_plugins)
+
+
 def make_detector(
     name: str, settings: Sequence[str] = (), device: str = "auto", allow_plugins: bool = False
 ) -> TitleDefense:
@@ -85,7 +95,7 @@ def make_detector(
         ValidationError: If a setting does not fit.
     """
     known = ", ".join(list_detectors())
-    cls: type[Any] = plugins.find_plugin("defense", name, allow_plugins)
+    cls: type[Any] = _find_detector(name, known, allow_plugins)
     if not issubclass(cls, TitleDefense):
         raise UserError(f"The defense '{name}' does not judge titles.", f"A scan takes one of {known}.")
     if cls.asks_victim:

@@ -158,6 +158,10 @@ def _write_hint(name: str, listing: Sequence[str]) -> str:
     return "Check the path."
 
 
+SHARED_FIELDS = ("item_column", "user_column")
+"""Fields that name a column of several files."""
+
+
 def find_column(wanted: str, names: Sequence[str], file: str, field: str = "") -> int:
     """Return the position of a column.
 
@@ -183,4 +187,6 @@ def find_column(wanted: str, names: Sequence[str], file: str, field: str = "") -
     have = ", ".join(f"'{name[:60]}'" for name in names[:20])
     meant = f"Did you mean {' or '.join(repr(name) for name in close)}? " if close else ""
     setting = f"Set {field} to the column's name." if field else "Check that this is the right file."
+    if field in SHARED_FIELDS:
+        setting += " The column has the same name in all files; if it has not, rename it in one of them."
     raise UserError(f"{file} should have a column '{wanted}', and its columns are {have}.", meant + setting)
