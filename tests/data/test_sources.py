@@ -342,6 +342,13 @@ def test_tabular_parquet(tmp_path):
     }
 
 
+def test_parquet_with_lists_where_ids_should_be(tmp_path):
+    frame = pl.DataFrame({"user_id": [1, 2], "item_id": [["a", "b"], ["c"]], "timestamp": [1, 2]})
+    frame.write_parquet(tmp_path / "log.parquet")
+    with pytest.raises(UserError, match="The column for 'item' should hold one value a row, and it holds lists"):
+        Tabular(path=tmp_path / "log.parquet").load()
+
+
 def test_parquet_that_is_not(tmp_path):
     (tmp_path / "log.parquet").write_bytes(b"PAR1" + b"junk" * 50 + b"PAR1")
     with pytest.raises(UserError, match="should be a Parquet file"):

@@ -176,3 +176,11 @@ def test_a_damaged_record_is_told(finished, tmp_path, text):
     (damaged / "spec.json").write_text(text)
     with pytest.raises(UserError, match=r"spec\.json' is damaged"):
         run(spec(), damaged, device="cpu", resume=True)
+
+
+def test_what_was_skipped_stays_on_record(finished, tmp_path):
+    again = shutil.copytree(finished, tmp_path / "again")
+    told = json.loads((again / "run.json").read_text()) | {"skipped": ["log.csv: 3 rows"]}
+    (again / "run.json").write_text(json.dumps(told))
+    run(spec(), again, device="cpu", resume=True)
+    assert json.loads((again / "run.json").read_text())["skipped"] == ["log.csv: 3 rows"]

@@ -218,3 +218,18 @@ def test_new_specs_hold(source, tmp_path, validator):
     assert out.read_text(encoding="utf-8") == text
     with pytest.raises(UserError, match="is a folder"):
         templates.write_template(source, tmp_path, force=True)
+
+
+def test_a_template_names_its_file_in_one_line(tmp_path):
+    path = tmp_path / "a\nimport = 1\n\x1b\u202e.toml"
+    templates.write_template("tabular", path)
+    written = path.read_text(encoding="utf-8")
+    assert not set(written) & set("\x1b\u202e")
+    assert "import" not in tomllib.loads(written)
+
+
+def test_a_spec_that_nests_without_end_is_told(tmp_path):
+    path = tmp_path / "deep.toml"
+    path.write_text("a = " + "[" * 5000)
+    with pytest.raises(UserError, match="nests its values too deeply"):
+        load_spec(path)

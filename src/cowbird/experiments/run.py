@@ -96,13 +96,23 @@ def run(
     finally:
         done = results_file.update()
         rows = results_file.write(pooled=True)
-    write_text(out / "run.json", json.dumps(_describe_machine(picked, jobs, data), indent=1))
+    circumstances = _describe_machine(picked, jobs)
+    circumstances["skipped"] = _read_skipped(out) if data is None else [str(skip) for skip in data.skips]
+    write_text(out / "run.json", json.dumps(circumstances, indent=1))
     return RunOutcome(
         rows, data, done, total, results_file.collect_planted(), results_file.list_errors() + failed, warnings
     )
 
 
-def _describe_machine(device: torch.device, jobs: int, data: Dataset | None) -> dict[str, object]:
+def _read_skipped(out: Path) -> list[str] | None:
+    """Return what an earlier call that read the data skipped; `None` if that is not on record."""
+    try:
+        return json.loads((out / "run.json").read_text(encoding="utf-8"))["skipped"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _describe_machine(device: torch.device, jobs: int) -> dict[str, object]:
     """Return what may explain a difference between two machines; nothing in it enters the results."""
     return {
         "cowbird": __version__,
@@ -111,5 +121,4 @@ def _describe_machine(device: torch.device, jobs: int, data: Dataset | None) -> 
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
         "threads": torch.get_num_threads(),
         "jobs": jobs,
-        "skipped": [str(skip) for skip in data.skips] if data else None,
     }

@@ -313,6 +313,8 @@ def load_spec(path: Path, seeds: tuple[int, ...] | None = None, profile: str = "
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"The spec '{path}' is not TOML: {error}.", "Compare it with a shipped one.") from None
+    except RecursionError:
+        raise UserError(f"The spec '{path}' nests its values too deeply.", "Compare it with a shipped one.") from None
     table = apply_profile(table, profile, str(path))
     if seeds is not None:
         table["seeds"] = list(seeds)

@@ -110,7 +110,7 @@ def make_detector(
         )
     try:
         fields = tomllib.loads("\n".join(settings))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UserError(f"A setting is written as TOML, and this is not: {error}.", "Such as window=5.") from None
     return cls.model_validate({"device": device} | fields)
 

@@ -113,7 +113,16 @@ class ParquetTable:
 
 
 def as_text(values: pl.Series) -> pl.Series:
-    """Return ids as strings; whole numbers that were stored as floats lose their `.0`."""
+    """Return ids as strings; whole numbers that were stored as floats lose their `.0`.
+
+    Raises:
+        UserError: If the values are lists.
+    """
+    if isinstance(values.dtype, pl.List):
+        raise UserError(
+            f"The column for '{values.name}' should hold one value a row, and it holds lists.",
+            "Write a row for each value, or name another column.",
+        )
     if values.dtype.is_float() and (values.is_null() | (values == values.round(0))).all():
         values = values.cast(pl.Int64, strict=False)
     return values.cast(pl.String)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from cowbird.errors import UserError
 from cowbird.files import write_text
+from cowbird.text import escape_terminal
 
 TEMPLATE_FOLDER = Path(__file__).parents[1] / "templates"
 """Where the texts of new spec files lie, one a dataset source."""
@@ -20,7 +21,7 @@ def write_template(source: str, out: Path, force: bool = False) -> None:
     Raises:
         UserError: If there is a file already, or it can't be written.
     """
-    text = (TEMPLATE_FOLDER / f"{source}.toml").read_text(encoding="utf-8").replace("{file}", out.name)
+    text = (TEMPLATE_FOLDER / f"{source}.toml").read_text(encoding="utf-8").replace("{file}", escape_terminal(out.name))
     if out.is_dir():
         raise UserError(f"'{out}' is a folder.", "Name a file, such as --out spec.toml.")
     if out.exists() and not force:
