@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # each is a process of its own; CI runs them
+
 SETUP = """
 import sys
 from cowbird import plugins
