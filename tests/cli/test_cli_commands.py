@@ -13,10 +13,10 @@ import pytest
 
 import cowbird
 from cowbird import plugins
-from cowbird.cli import app as cli
 from cowbird.cli import demo
 from cowbird.experiments import executor
 from cowbird.experiments import spec as spec_module
+from doubles.command import call_command
 
 SPEC = """
 name = "small"
@@ -45,14 +45,8 @@ def call(monkeypatch, capsys):
     """Call the command in this process: exit code, output, errors."""
 
     def run(*args):
-        monkeypatch.setattr(sys, "argv", ["cowbird", *map(str, args)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        out, err = capsys.readouterr()
-        for text in (out, err):
-            assert "Traceback" not in text
-            assert not set(text) & set("\x1b\x07\u202e")
-        return end.value.code or 0, " ".join(out.split()), " ".join(err.split())
+        code, out, err = call_command(monkeypatch, capsys, *args)
+        return code, " ".join(out.split()), " ".join(err.split())
 
     return run
 

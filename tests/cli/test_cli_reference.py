@@ -10,10 +10,10 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from cowbird.cli import app as cli
 from cowbird.experiments.reference import entries
 from cowbird.experiments.reference.page import make_spec_page
 from cowbird.experiments.spec import find_shipped_spec
+from doubles.command import call_command
 
 COMMANDS = ("demo", "assets", "scan", "fit-scanner", "init", "validate", "run", "list", "describe", "stealth")
 SPEC = """
@@ -43,14 +43,8 @@ def call(monkeypatch, capsys):
     """Call the command in this process: exit code, output, errors."""
 
     def run(*args):
-        monkeypatch.setattr(sys, "argv", ["cowbird", *map(str, args)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        out, err = capsys.readouterr()
-        for text in (out, err):
-            assert "Traceback" not in text
-            assert not set(text) & set("\x1b\x07\u202e\u200b\u3164")
-        return end.value.code or 0, out, " ".join(err.split())
+        code, out, err = call_command(monkeypatch, capsys, *args, unseen="\x1b\x07\u202e\u200b\u3164")
+        return code, out, " ".join(err.split())
 
     return run
 

@@ -33,6 +33,7 @@ from cowbird.victims.language.llm import Llm
 from cowbird.victims.language.tuning import Tuning
 from defenses.conftest import llama  # noqa: F401
 from doubles.chat_server import ChatServer, Reply
+from doubles.command import call_command
 
 pytest.importorskip("transformers")
 
@@ -90,15 +91,9 @@ def call(monkeypatch, capsys):
     """Call the command in this process: exit code, output, errors."""
 
     def run(*args):
-        monkeypatch.setattr(sys, "argv", ["cowbird", *map(str, args)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        out, err = capsys.readouterr()
-        for text in (out, err):
-            assert "Traceback" not in text
-            assert not set(text) & set("\x1b\x07\u202e")
-            assert " safe" not in text.lower()
-        return end.value.code or 0, " ".join(out.split()), " ".join(err.split())
+        code, out, err = call_command(monkeypatch, capsys, *args)
+        assert " safe" not in out.lower() + err.lower()
+        return code, " ".join(out.split()), " ".join(err.split())
 
     return run
 

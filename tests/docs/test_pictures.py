@@ -1,19 +1,8 @@
 """The pictures of the documentation show the package and the results as they are."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 
-DOCS = Path(__file__).parents[2] / "docs"
-
-
-def load_script(name: str):
-    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
+from doubles.doc_scripts import DOCS, load_script
 
 draw_pictures = load_script("draw_pictures")
 

@@ -1,19 +1,8 @@
 """The tables of the results pages are those that the result files make."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 
-DOCS = Path(__file__).parents[2] / "docs"
-
-
-def load_script(name: str):
-    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
+from doubles.doc_scripts import DOCS, load_script
 
 make_tables = load_script("make_tables")
 

@@ -3,16 +3,15 @@
 import copy
 import json
 import shlex
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from cowbird.cli import app as cli
 from cowbird.errors import UserError
 from cowbird.experiments import executor
 from cowbird.experiments.spec import apply_profile, load_spec, parse_spec
+from doubles.command import call_command
 
 SHIPPED = sorted((Path(__file__).parents[2] / "experiments").glob("*.toml"))
 
@@ -197,11 +196,8 @@ def call(monkeypatch, capsys):
     """Call the command in this process: exit code, output, errors."""
 
     def run(*args):
-        monkeypatch.setattr(sys, "argv", ["cowbird", *map(str, args)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        out, err = capsys.readouterr()
-        return end.value.code or 0, " ".join(out.split()), " ".join(err.split())
+        code, out, err = call_command(monkeypatch, capsys, *args)
+        return code, " ".join(out.split()), " ".join(err.split())
 
     return run
 
