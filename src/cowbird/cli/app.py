@@ -15,6 +15,7 @@ from cowbird.cli import list as list_command
 from cowbird.cli.streams import guard_streams
 from cowbird.cli.terminal import MAX_LINE, err_console, out_console
 from cowbird.errors import ExitCode, UserError
+from cowbird.processes import treat_signals_as_interrupts
 from cowbird.report.terminal import sanitize_text
 from cowbird.text import escape_lines
 
@@ -77,7 +78,7 @@ for _name, _command, _short, _examples in _COMMANDS:
 
 def main() -> None:
     """Run the command line, and end with its exit code."""
-    with guard_streams():
+    with guard_streams(), treat_signals_as_interrupts():
         code = _run_app()
     raise SystemExit(int(code))
 

@@ -122,7 +122,10 @@ class TrainingLoop(ABC):
         self.changing = True
 
     def run(self) -> None:
-        """Run all steps, from the newest checkpoint on; checkpoints go when all is done.
+        """Run all steps, from the newest checkpoint on.
+
+        Checkpoints stay. Whoever gave the folder clears it (`checkpoint.clear`) once the model is kept: a save that
+        fails costs no fit.
 
         Raises:
             KeyboardInterrupt: Passed on after a checkpoint was written.
@@ -141,8 +144,6 @@ class TrainingLoop(ABC):
             if not self.changing:
                 self._save()
             raise
-        if self.context.folder and not self.rank:
-            checkpoint.clear(self.context.folder)
 
     def _report_and_save(self) -> None:
         now = time.monotonic()
