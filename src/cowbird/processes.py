@@ -35,6 +35,8 @@ class _SignalState:
     """How many blocks are at work that must not be interrupted."""
     waiting: bool = False
     """Whether one came meanwhile."""
+    patient: bool = False
+    """Whether later ones are ignored, as a worker does, which ends with its parent."""
 
 
 _state = _SignalState()
@@ -73,7 +75,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     """Raise an interrupt, now or when the block that is at work ends."""
     now = time.monotonic()
     if _state.first is not None:
-        if now - _state.first > REPEAT_SECONDS:
+        if now - _state.first > REPEAT_SECONDS and not _state.patient:
             os._exit(128 + number)
         return
     _state.first = now
@@ -144,15 +146,9 @@ def ignore_stop_signals() -> None:
 
 def interrupt_once() -> None:
     """Have the first signal raise `KeyboardInterrupt` in this worker, so that it saves; the parent may send another."""
-    told: list[int] = []
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        if not told:
-            told.append(number)
-            raise KeyboardInterrupt
-
+    _state.patient = True
     for number in list_stop_signals():
-        signal.signal(number, interrupt)
+        signal.signal(number, _interrupt)
 
 
 def interrupt_workers(pool: ProcessPoolExecutor) -> None:

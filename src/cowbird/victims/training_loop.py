@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cowbird.processes import hold_interrupts
 from cowbird.victims import checkpoint
 from cowbird.victims.checkpoint import Checkpoint
 from cowbird.victims.fit_context import FitContext
@@ -135,9 +136,10 @@ class TrainingLoop(ABC):
         try:
             self._finish_epoch()
             while not self._is_over():
-                self._run_step()
-                self.step += 1
-                self.changing = False
+                with hold_interrupts():  # so that what an interrupted fit saves is its last step
+                    self._run_step()
+                    self.step += 1
+                    self.changing = False
                 self._report_and_save()
                 self._finish_epoch()
         except KeyboardInterrupt:
