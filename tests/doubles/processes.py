@@ -70,7 +70,10 @@ def list_survivors(numbers):
         if not set(numbers) & list_processes().keys():
             return set()
         time.sleep(0.02)
-    return set(numbers) & list_processes().keys()
+    left = set(numbers) & list_processes().keys()
+    for number in left:  # nobody else would
+        os.kill(number, 9)
+    return left
 
 
 def clear_away(*processes):
