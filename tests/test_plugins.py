@@ -7,7 +7,7 @@ import pytest
 
 from cowbird.attacks.base import Attack
 from cowbird.attacks.basic_replacement import BasicReplacement
-from cowbird.errors import UserError
+from cowbird.errors import PluginError, UserError
 from cowbird.experiments.spec import load_spec
 from cowbird.plugins import PLUGIN_KINDS, describe_plugins, find_plugin, list_plugins, summarize_plugin
 
@@ -144,8 +144,10 @@ def test_imported_and_abstract_classes_do_not_count(module):
 )
 def test_an_error_inside_a_plug_in_is_not_swallowed(module, text, error):
     """Also where what it misses has a name that its own begins with."""
-    with pytest.raises(error):
-        find_plugin("attack", module(text, package="strangers_own" if "strangers_own" in text else None), True)
+    path = module(text, package="strangers_own" if "strangers_own" in text else None)
+    with pytest.raises(PluginError, match=rf"'{path}' can't be loaded: {error.__name__}.*mine\.py:1\)") as raised:
+        find_plugin("attack", path, True)
+    assert isinstance(raised.value.__cause__, error)
 
 
 def test_a_dotted_path_is_not_imported_unless_that_is_allowed(module):
@@ -155,7 +157,7 @@ def test_a_dotted_path_is_not_imported_unless_that_is_allowed(module):
     assert "--allow-plugins" in error.value.hint
     assert "allow_plugins=True" in error.value.hint
     assert path.partition(".")[0] not in sys.modules
-    with pytest.raises(SystemExit):
+    with pytest.raises(PluginError, match="SystemExit: it ran"):
         find_plugin("attack", path, allow_paths=True)
 
 

@@ -40,3 +40,10 @@ class UserError(Exception):
     def __reduce__(self) -> tuple[type["UserError"], tuple[str, str]]:
         """Travel whole between processes."""
         return type(self), (self.message, self.hint)
+
+
+class PluginError(UserError):
+    """Somebody else's plug-in raised what it should not; the message says which plug-in, what, and in which line.
+
+    What it raised is the `__cause__`, with its traceback.
+    """

@@ -23,6 +23,7 @@ from cowbird.errors import UserError
 from cowbird.experiments.cell import Cell, CellRunner, list_cells
 from cowbird.experiments.spec import LISTED_PARTS, SINGLE_PARTS, Spec, parse_spec
 from cowbird.experiments.store import ProgressReport
+from cowbird.plugin_errors import guard_plugins
 from cowbird.victims.fit_context import get_thread_stream
 
 MAX_THREADS_PER_GPU = 16
@@ -36,10 +37,15 @@ def ignore_progress(what: str, done: int, total: int, remark: str) -> None:
 def run_cell(
     cell: Cell, data: Dataset, device: torch.device, progress: ProgressReport, warn: Callable[[str], None]
 ) -> None:
-    """Run one cell and write its evidence; does nothing for a cell that is done."""
+    """Run one cell and write its evidence; does nothing for a cell that is done.
+
+    Raises:
+        PluginError: If a plug-in of somebody else raises what it should not.
+    """
     if cell.done:
         return
-    CellRunner(cell, data, device, progress, warn).run()
+    with guard_plugins():
+        CellRunner(cell, data, device, progress, warn).run()
 
 
 @dataclass
@@ -145,7 +151,9 @@ def _run_in_worker(record: dict[str, Any], out: str, number: int, device: str, t
     warnings: list[str] = []
     cell = list_cells(spec, Path(out))[number]
     try:
-        run_cell(cell, spec.dataset.options.load(), torch.device(device), ignore_progress, warnings.append)
+        with guard_plugins():
+            data = spec.dataset.options.load()
+        run_cell(cell, data, torch.device(device), ignore_progress, warnings.append)
     except KeyboardInterrupt:
         os._exit(1)
     return warnings

@@ -23,6 +23,7 @@ from cowbird.experiments.results_file import ResultsFile
 from cowbird.experiments.spec import Spec
 from cowbird.experiments.store import ProgressReport
 from cowbird.files import write_text
+from cowbird.plugin_errors import guard_plugins
 from cowbird.victims.fit_context import pick_device
 
 
@@ -80,7 +81,8 @@ def run(
     total = len(spec.victims) * len(spec.seeds)
     told: Callable[[int, int], None] = cell_done or _ignore_cells
     told(total - len(waiting), total)
-    data = spec.dataset.options.load() if waiting else None
+    with guard_plugins():
+        data = spec.dataset.options.load() if waiting else None
     results_file = ResultsFile(spec, out)
     results_file.update()  # a damaged cell is told before hours are spent on others
     failed: list[str] = []

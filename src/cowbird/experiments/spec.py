@@ -22,6 +22,7 @@ from cowbird.experiments.parts import AttackPart, DatasetPart, DefensePart, Vict
 from cowbird.experiments.scenarios import LABEL_PATTERN, AnyScenario, Direct
 from cowbird.experiments.tasks import AnyTask, find_task, list_tasks
 from cowbird.metrics.ranking import CUTOFFS
+from cowbird.plugin_errors import guard_plugins
 
 RESERVED_LABELS = ("clean", "none")
 """Labels no attack may have: they name the clean model in a run's folders and rows."""
@@ -148,10 +149,11 @@ def _parse_part(kind: str, where: str, table: object, allow_plugins: bool) -> di
 
 
 def _validate(model: type[BaseModel], fields: dict[str, Any], where: str) -> Any:
-    try:
-        return model.model_validate(fields)
-    except ValidationError as error:
-        raise UserError(f"{where}: {explain_errors(error)}", _list_fields(model, error)) from None
+    with guard_plugins():  # validators of somebody else's may raise anything
+        try:
+            return model.model_validate(fields)
+        except ValidationError as error:
+            raise UserError(f"{where}: {explain_errors(error)}", _list_fields(model, error)) from None
 
 
 def _find_models(annotation: Any) -> list[type[BaseModel]]:

@@ -14,6 +14,7 @@ from multiprocessing import get_context
 from typing import Self
 
 from cowbird.errors import UserError
+from cowbird.plugin_errors import guard_plugins
 from cowbird.scanning.scan import Scorer, ScorerVerdicts
 
 ScorerFactory = Callable[[], Scorer]
@@ -81,9 +82,11 @@ def _init_process(make: ScorerFactory) -> None:
     """Make a process's scorer. A Ctrl-C is for the process that gives out the work."""
     global _process_scorer  # noqa: PLW0603
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _process_scorer = make()
+    with guard_plugins():
+        _process_scorer = make()
 
 
 def _scan(titles: list[str]) -> ScorerVerdicts:
     assert _process_scorer is not None
-    return _process_scorer.scan(titles)
+    with guard_plugins():  # here, for a traceback does not travel between processes
+        return _process_scorer.scan(titles)
