@@ -23,6 +23,7 @@ from cowbird.errors import UserError
 from cowbird.experiments.cell import Cell, CellRunner, list_cells
 from cowbird.experiments.spec import LISTED_PARTS, SINGLE_PARTS, Spec, parse_spec
 from cowbird.experiments.store import ProgressReport
+from cowbird.notices import NOTICES_FILE, collect_notices
 from cowbird.plugin_errors import guard_plugins
 from cowbird.victims.fit_context import get_thread_stream
 
@@ -44,7 +45,7 @@ def run_cell(
     """
     if cell.done:
         return
-    with guard_plugins():
+    with collect_notices(cell.folder / NOTICES_FILE), guard_plugins():
         CellRunner(cell, data, device, progress, warn).run()
 
 

@@ -17,6 +17,7 @@ from cowbird.data.sources.delimited import ID_COLUMN, LINE_COLUMN, TextLayout, T
 from cowbird.data.sources.files import Blob, find_column, from_file
 from cowbird.data.types import Dataset, Skips
 from cowbird.errors import UserError
+from cowbird.notices import NoticeRank, note
 
 TITLE_COLUMNS = ("movie_title", "title", "name", "item_name")
 """Names under which titles are looked for."""
@@ -64,7 +65,14 @@ class _TypedTable:
         if wanted is not None:
             find_column(wanted, self.names, self.file, field)
             return wanted
-        return next((name for name in usual if name in self.names), None)
+        found = next((name for name in usual if name in self.names), None)
+        what = {"title_column": "titles", "category_column": "categories"}[field]
+        if found is None:
+            note(NoticeRank.CHANGE, f"{self.file} has no known column of {what}; '{field}' names one.")
+        else:
+            text = f"The {what} of {self.file} are taken from its column '{found}'; '{field}' names another."
+            note(NoticeRank.CHOICE, text)
+        return found
 
     def is_sequence(self, name: str) -> bool:
         """Tell whether a column holds tokens separated by spaces."""

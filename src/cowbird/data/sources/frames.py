@@ -12,6 +12,7 @@ from cowbird.data.sources.delimited import ID_COLUMN, LINE_COLUMN
 from cowbird.data.sources.tabular import parse_dates
 from cowbird.data.tables import get_column, to_polars
 from cowbird.data.types import Dataset, Skips
+from cowbird.notices import collect_notices
 
 
 def make_dataset(
@@ -32,7 +33,7 @@ def make_dataset(
     """Make a dataset of tables in memory.
 
     Rows that can't be used, such as those without an item, are left out. They stand in `skips` of the result, and a
-    warning names them.
+    warning names them. Warnings also say where the order of rows stands in for the order in time.
 
     Args:
         interactions: One row an event: a polars or pandas frame, or a dict of columns.
@@ -73,7 +74,10 @@ def make_dataset(
     if "time" in roles:
         chosen = parse_dates(_convert_times(chosen), log)
     log.add(chosen)
-    made = assemble(name, log, catalog, profiles, ("items", "users"))
+    with collect_notices() as told:
+        made = assemble(name, log, catalog, profiles, ("items", "users"))
+    for notice in told.list():
+        warnings.warn(str(notice), UserWarning, stacklevel=2)
     for skip in made.skips:
         warnings.warn(str(skip).replace("(line ", "(row "), UserWarning, stacklevel=2)
     return made

@@ -14,8 +14,17 @@ from cowbird.data.sources.base import Source
 from cowbird.data.sources.delimited import ID_COLUMN, LINE_COLUMN, MAX_LINE_BYTES, TextLayout, TextTable
 from cowbird.data.sources.files import Blob, find_column, from_file
 from cowbird.data.types import Dataset, Skips
+from cowbird.notices import NoticeRank, note
 
 _SEPARATORS = (",", "\t", ";", "|")
+_USUAL_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+"""Separators that nobody wonders at, by the ending of a file."""
+_ABSENCES = {
+    "rating_column": "interactions have no ratings",
+    "title_column": "items have no titles",
+    "category_column": "items have no categories",
+}
+"""What follows where a column that is read by default is not there; of times `EventLog` tells."""
 _DATES = ("%Y-%m-%d %H:%M:%S%.f%:z", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
 
 
@@ -97,12 +106,23 @@ class Tabular(Source):
         if path.suffix in (".parquet", ".pq"):
             return ParquetTable(path)
         separator = self.separator or _sniff(blob)
+        if self.separator is None and separator != _USUAL_SEPARATORS.get(path.suffixes[0] if path.suffixes else ""):
+            text = f"The columns of {path.name} are taken to be separated by {separator!r}; 'separator' names another."
+            note(NoticeRank.CHOICE, text)
+        if self.quoted and len(separator) > 1:
+            text = f"Quotes of {path.name} are letters as others, for its separator is longer than one character."
+            note(NoticeRank.CHANGE, text)
         return TextTable(blob, TextLayout(separator, self.quoted and len(separator) == 1, self.encoding), skips)
 
     def _find_optional(self, field: str, table: TextTable | ParquetTable) -> str | None:
         """Return the column that a field names; `None` if it is the default and the file lacks it."""
         column: str | None = getattr(self, field)
-        if column is None or (column not in table.names and column == type(self).model_fields[field].default):
+        if column is None:
+            return None
+        if column not in table.names and column == type(self).model_fields[field].default:
+            if field in _ABSENCES:
+                text = f"{table.file} has no column '{column}', so {_ABSENCES[field]}; '{field}' names another."
+                note(NoticeRank.CHANGE, text)
             return None
         return table.names[find_column(column, table.names, table.file, field)]
 
@@ -192,4 +212,7 @@ def parse_dates(frame: pl.DataFrame, log: EventLog) -> pl.DataFrame:
         for form in _DATES
     ]
     frame = frame.with_columns(time=pl.coalesce(numbers, *seconds))
+    zoned = texts.str.contains(r"([+-]\d\d:?\d\d|Z)$")
+    count = int((written & ~zoned & frame["time"].is_not_null()).sum())
+    note(NoticeRank.CHOICE, f"{log.file} holds dates without a time zone: they are taken for UTC.", count or 0)
     return log.reject(frame, written & frame["time"].is_null(), "time is neither a number nor a date")

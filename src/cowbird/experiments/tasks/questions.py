@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cowbird.attacks.base import PoisonedData
+from cowbird.data.titles import quote_titles
 from cowbird.data.types import Int32Array, Int64Array, Items, TrainingData
 from cowbird.defenses.base import Defense
 from cowbird.errors import UserError
@@ -26,6 +27,7 @@ from cowbird.experiments.parts import DefensePart
 from cowbird.experiments.scenarios import Direct, PoisonedAdapter, Scenario
 from cowbird.experiments.store import hash_parts
 from cowbird.experiments.tasks.base import CLEAN_SIDE, EvidenceLabels, PlantedAttack, RecordT, Task
+from cowbird.notices import NoticeRank, note
 from cowbird.rng import derive_seed, draw_indices, stream
 from cowbird.victims.base import FittedModel, Probe
 
@@ -313,6 +315,9 @@ class QuestionTask(Task[RecordT], Generic[RecordT, ModelT]):
                 f"{self.context.victim_label} reads titles, and the items of this dataset have none.",
                 "Use a source with titles.",
             )
+        titles = data.items.titles
+        unnamed = f"{{n}} of {len(titles):,} items have no title; prompts say so, or quote nothing."
+        note(NoticeRank.CHANGE, unnamed, sum(not shown for shown in quote_titles(titles)))
         return data
 
     def draw_questions(self, asked: int, count: int) -> Int64Array:
