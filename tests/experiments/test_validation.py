@@ -337,6 +337,13 @@ def test_shipped_data_is_read_by_its_own_reader(here):
     assert "the data: 50 users, 200 items, 1,000 interactions" in found.checked
 
 
+@pytest.mark.parametrize("field", ["users", "items", "events_per_user"])
+def test_made_up_data_of_any_size_is_not_made(field, here):
+    found = validate_spec(lambda: parse_spec(SPEC | {"dataset": {"name": "synthetic", field: 10**12}}))
+    assert found.problems == []
+    assert found.unchecked[0].startswith("rows behind those of the made-up data")
+
+
 def test_a_spec_that_is_not_there(here):
     found = validate_spec(lambda: load_spec(Path("gone.toml")))
     assert len(found.problems) == 1

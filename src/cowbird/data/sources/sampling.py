@@ -46,6 +46,20 @@ def limit_block(whole: int, sampled: int) -> int:
     return whole if _sample.get() is None else min(whole, sampled)
 
 
+def limit_count(what: str, whole: int) -> int:
+    """Return how many rows of `whole` may be made up: fewer where only a sample is read, which is then told.
+
+    Args:
+        what: What to call the data.
+        whole: Rows that there would be.
+    """
+    sample = _sample.get()
+    if sample is None or whole <= sample.rows:
+        return whole
+    sample.cut.add(what)
+    return sample.rows
+
+
 def limit_frames(file: str, frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
     """Yield the frames of a table: all of them, or those of a sample (`read_sample`).
 
