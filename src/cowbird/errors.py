@@ -47,3 +47,10 @@ class OutageError(UserError):
 
     It says nothing about what was asked, so it is never recorded as a result: the same work is tried again.
     """
+
+
+class PluginError(UserError):
+    """Somebody else's plug-in raised what it should not; the message says which plug-in, what, and in which line.
+
+    What it raised is the `__cause__`, with its traceback.
+    """

@@ -12,14 +12,17 @@ subclass is a plug-in named after the module. Two more places hold plug-ins of o
 
 import importlib
 import inspect
+import os
 import pkgutil
 import sys
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 from cowbird.errors import UserError
+from cowbird.plugin_errors import describe_failure, is_blamable, register_plugin
 
 
 class PluginKind(NamedTuple):
@@ -97,7 +100,23 @@ def _list_modules(kind: str) -> list[str]:
 def _list_entry_points(kind: str) -> list[EntryPoint]:
     """Return what installed packages offer of a kind, without loading it; Cowbird's own names can't be taken."""
     own = {path.rpartition(".")[2] for path in _list_modules(kind)}
-    return [entry for entry in entry_points(group=f"cowbird.{kind}s") if entry.name not in own]
+    found = _read_entry_points(f"cowbird.{kind}s", tuple(map(_stamp_folder, sys.path)))
+    return [entry for entry in found if entry.name not in own]
+
+
+@lru_cache(maxsize=4 * len(PLUGIN_KINDS))
+def _read_entry_points(group: str, places: tuple[tuple[str, int, int, int], ...]) -> tuple[EntryPoint, ...]:
+    """Read what all installed packages offer, once for as long as the folders of packages stay as they are."""
+    return tuple(entry_points(group=group))
+
+
+def _stamp_folder(path: str) -> tuple[str, int, int, int]:
+    """Return what changes when something is installed in a folder or removed, or when another takes its place."""
+    try:
+        stat = os.stat(path or os.curdir)  # noqa: PTH116  # of each folder, at every look-up
+    except OSError:
+        return path, 0, 0, 0
+    return path, stat.st_dev, stat.st_ino, stat.st_mtime_ns
 
 
 def describe_plugins(kind: str) -> list[PluginEntry]:
@@ -139,10 +158,12 @@ def find_plugin(kind: str, name: str, allow_paths: bool = False) -> type[Any]:
         if not all(part.isidentifier() for part in full.split(".")):
             raise ModuleNotFoundError(name=full)
         module = importlib.import_module(full)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{full}.".startswith(f"{error.name}."):
+    except BaseException as error:  # somebody else's code, which may fail in any way
+        if _misses_module(error, full):
+            raise UserError(f"There is no {kind} named '{name}'.", f"Known: {', '.join(list_plugins(kind))}.") from None
+        if full.startswith("cowbird.") or not is_blamable(error):
             raise
-        raise UserError(f"There is no {kind} named '{name}'.", f"Known: {', '.join(list_plugins(kind))}.") from None
+        raise describe_failure(error, f"The {kind} '{name}' can't be loaded:", {full.partition(".")[0]}) from error
     found = _find_concrete(module, base)
     if wanted:
         found = [cls for cls in found if cls.__name__ == wanted]
@@ -151,7 +172,14 @@ def find_plugin(kind: str, name: str, allow_paths: bool = False) -> type[Any]:
             f"'{name}' should define one {base.__name__}, and it defines {len(found)}.",
             f"Name the class as '{path}:ClassName', or use one of {', '.join(list_plugins(kind))}.",
         )
+    register_plugin(found[0], f"{kind} '{name}'")
     return found[0]
+
+
+def _misses_module(error: BaseException, path: str) -> bool:
+    """Return whether a module or a package around it is not there; what else it misses is a fault of its own."""
+    missing = isinstance(error, ModuleNotFoundError) and error.name
+    return bool(missing) and f"{path}.".startswith(f"{missing}.")
 
 
 def _locate_module(kind: str, name: str, allow_paths: bool) -> str:
@@ -196,18 +224,20 @@ def _load_entry_point(kind: str, entry: EntryPoint) -> type[Any]:
     base = _find_base(kind)
     try:
         loaded: object = entry.load()
-    except Exception as error:  # somebody else's code, which may fail in any way
-        raise UserError(
-            f"The {kind} '{entry.name}' of {_name_origin(entry)} can't be loaded: {type(error).__name__}: {error}.",
-            "Update or uninstall that package.",
-        ) from error
+    except BaseException as error:  # somebody else's code, which may fail in any way
+        if not is_blamable(error):
+            raise
+        what = f"The {kind} '{entry.name}' of {_name_origin(entry)} can't be loaded:"
+        raise describe_failure(error, what, {entry.module.partition(".")[0]}) from error
     found = _find_concrete(loaded, base) if isinstance(loaded, ModuleType) else [loaded]
     if len(found) != 1 or not _is_concrete(found[0], base):
         raise UserError(
             f"The {kind} '{entry.name}' of {_name_origin(entry)} is '{entry.value}', which is not one {base.__name__}.",
             f"Its entry point must name one: '{entry.name} = package.module:ClassName'.",
         )
-    return found[0]  # pyright: ignore[reportReturnType]
+    cls: type[Any] = found[0]  # pyright: ignore[reportAssignmentType]
+    register_plugin(cls, f"{kind} '{entry.name}' of {_name_origin(entry)}")
+    return cls
 
 
 def summarize_plugin(cls: type[Any]) -> str:

@@ -74,6 +74,12 @@ def test_bandwagon_profiles_are_popular(clean):
     assert popularity(Bandwagon(popular_share=0.0, **common)) == pytest.approx(events.mean(), rel=0.1)
 
 
+def test_random_profiles_draw_from_the_whole_catalogue(clean):
+    """The first item and the last one are among what is drawn."""
+    drawn = RandomProfiles().draw_filler(clean, 40 * len(clean.items), stream(0, "filler"))
+    assert set(drawn.tolist()) == set(range(len(clean.items)))
+
+
 @BOTH
 def test_fake_users_claim_the_group(attack, clean):
     value = clean.users.attributes["age"].labels[0]

@@ -142,11 +142,11 @@ def test_progress_stands_in_a_log(call):
     assert "titles as they are" in call("--text", "5v", sample=3)[2]
 
 
-@pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", " =1", "\t=1", "＝1", "\r=1"])
+@pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", " =1", "\t=1", "＝1", "\r=1", "a;=1"])
 def test_no_cell_is_a_formula(name):
     row = dict.fromkeys(stealth.STEALTH_COLUMNS, -0.5) | {"trigger": name, "llm": "a"}
     (read,) = csv.DictReader(stealth.table_to_csv([row]).splitlines())
-    assert read["trigger"].startswith(("'", "<U+")), "an apostrophe, or a code"
+    assert read["trigger"].split(";")[-1].startswith(("'", "<U+")), "an apostrophe, or a code"
     assert (read["llm"], read["similarity"]) == ("a", "-0.5")
 
 

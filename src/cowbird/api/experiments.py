@@ -33,6 +33,8 @@ class Results:
     """Trouble that was worked around, and rows of the data that were left out."""
     complete: bool = True
     """Whether every cell of the grid is done."""
+    notices: tuple[str, ...] = ()
+    """Fallbacks, defaults and limits that the results rest on, those that matter most first."""
 
     def to_polars(self) -> pl.DataFrame:
         """Return the rows as a polars frame; a column a field of `Row`."""
@@ -184,6 +186,7 @@ class Experiment:
             tuple(outcome.errors),
             (*skipped, *outcome.warnings),
             outcome.done == outcome.total,
+            tuple(map(str, outcome.notices)),
         )
 
 

@@ -33,6 +33,7 @@ from cowbird.data.types import (
     Users,
 )
 from cowbird.errors import UserError
+from cowbird.notices import NoticeRank, note
 
 
 class BadRec(Attack):
@@ -82,6 +83,10 @@ class BadRec(Attack):
             )
         items = retitle(listed, targets, self.trigger, rng)
         bait = targets[mask_carriers(items, self.trigger)[targets]]
+        text = (
+            f"{{n}} targets have no {self.trigger.field} that the trigger can be written into: they stay as they are."
+        )
+        note(NoticeRank.CHANGE, text, len(targets) - len(bait))
         if not len(bait):
             raise UserError(
                 f"No target has a {self.trigger.field} that the trigger '{self.trigger.kind}' can be written into.",
@@ -127,6 +132,7 @@ def _draw_runs(
     first = np.repeat(known.offsets[:-1], known.lengths)
     since = np.maximum.accumulate(np.maximum(first, np.where(np.isin(known.item, targets), event + 1, 0)))
     run = event + 1 - since
+    _note_short(length, int(run.max()))
     length = min(length, int(run.max()))
     if length < 1:
         raise _make_history_error()
@@ -146,12 +152,19 @@ def _draw_popular(
     share = events.astype(np.float64)
     share[targets[targets < len(share)]] = 0
     pool = np.flatnonzero(share)
+    _note_short(length, len(pool))
     length = min(length, len(pool))
     if length < 1:
         raise _make_history_error()
     share = share[pool] / share.sum()
     item = np.stack([rng.choice(pool, length, replace=False, p=share) for _ in range(count)])
     return np.argsort(known.item, kind="stable")[before[item] + rng.integers(events[item])]
+
+
+def _note_short(wanted: int, there: int) -> None:
+    if 0 < there < wanted:
+        text = f"Histories of fake users have {there} events, not {wanted}: nobody has more without a target."
+        note(NoticeRank.CHANGE, text)
 
 
 def _make_history_error() -> UserError:

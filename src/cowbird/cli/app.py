@@ -1,6 +1,7 @@
 """The command line: parse, call, exit code; nothing else. A module a group of commands, and one app of them all."""
 
 import io
+import os
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,7 +15,8 @@ from cowbird.cli import assets, demo, describe, fit_scanner, init, run, scan, st
 from cowbird.cli import list as list_command
 from cowbird.cli.streams import guard_streams
 from cowbird.cli.terminal import MAX_LINE, err_console, out_console
-from cowbird.errors import ExitCode, UserError
+from cowbird.errors import ExitCode, PluginError, UserError
+from cowbird.plugin_errors import TRACEBACK_VARIABLE, blame_plugin
 from cowbird.processes import treat_signals_as_interrupts
 from cowbird.report.terminal import sanitize_text
 from cowbird.text import escape_lines
@@ -102,15 +104,16 @@ def _run_app() -> int:
     except SystemExit as end:  # of a library, or of typer where a pipe is closed
         return ExitCode.ERROR if end.code else ExitCode.CLEAN
     except BaseException as error:  # not all are Exceptions: a tokenizer's panic is none
-        return _report_usage(error) if hasattr(error, "format_message") else _report_bug()
+        return _report_usage(error) if hasattr(error, "format_message") else _report_surprise(error)
 
 
 def _report_error(error: UserError) -> ExitCode:
     """Show an error; messages quote specs and data, which may come from anybody."""
-    err_console.print(Text("Error: ", style="bold red") + sanitize_text(error.message, MAX_LINE))
+    said = Text("Error: ", style="bold red") + sanitize_text(error.message, MAX_LINE)
+    err_console.print(said, soft_wrap=isinstance(error, PluginError))  # a plug-in's fault is one line
     if error.hint:
         err_console.print(sanitize_text(error.hint, MAX_LINE))
-    return ExitCode.ERROR
+    return _report_bug() if os.environ.get(TRACEBACK_VARIABLE) == "1" else ExitCode.ERROR
 
 
 def _report_interrupt() -> ExitCode:
@@ -124,6 +127,12 @@ def _report_usage(error: Any) -> ExitCode:
     error.show(file=said)
     err_console.print(Text(escape_lines(said.getvalue().rstrip("\n"))), soft_wrap=True)
     return ExitCode.ERROR
+
+
+def _report_surprise(error: BaseException) -> ExitCode:
+    """Show what nobody expected: in a line if a plug-in of somebody else is to blame, else with its traceback."""
+    told = blame_plugin(error)
+    return _report_bug() if told is None else _report_error(told)
 
 
 def _report_bug() -> ExitCode:

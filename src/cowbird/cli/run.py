@@ -25,6 +25,7 @@ from cowbird.report.terminal import sanitize_text
 if TYPE_CHECKING:
     from cowbird.experiments.run import RunOutcome
     from cowbird.experiments.spec import Spec
+    from cowbird.notices import Notice
 
 RUN_EXAMPLES = (
     "cowbird run demo --out runs/demo",
@@ -124,6 +125,7 @@ def run_and_show(
             err_console.print(sanitize_line(said), soft_wrap=True)
             raise typer.Exit(ExitCode.INCOMPLETE) from None
         shown.remove_task(fit)
+    _show_notices(outcome, as_json, quiet)
     for skip in outcome.dataset.skips if outcome.dataset else ():
         err_console.print(Text("skipped  ", style="yellow") + sanitize_text(str(skip), 160))
     for warning in outcome.warnings:
@@ -133,6 +135,25 @@ def run_and_show(
     _show_outcome(spec, out, outcome, as_json, quiet)
     if outcome.errors or outcome.done < outcome.total:
         raise typer.Exit(ExitCode.INCOMPLETE)
+
+
+def _show_notices(outcome: "RunOutcome", as_json: bool, quiet: bool) -> None:
+    """Show what was done otherwise than a reader may think, at the head of the summary.
+
+    With --quiet only what changes results and is no choice is told, beside warnings; JSON has all of it.
+    """
+    from cowbird.notices import NoticeRank  # noqa: PLC0415
+
+    for notice in outcome.notices if not as_json else ():
+        if not quiet:
+            out_console.print(format_notice(notice), soft_wrap=True)
+        elif notice.rank != NoticeRank.CHOICE:
+            err_console.print(format_notice(notice), soft_wrap=True)
+
+
+def format_notice(notice: "Notice") -> Text:
+    """Return a notice as it is shown."""
+    return Text("note     ", style="cyan") + sanitize_line(str(notice))
 
 
 def _show_outcome(spec: "Spec", out: Path, outcome: "RunOutcome", as_json: bool, quiet: bool) -> None:
@@ -149,6 +170,7 @@ def _show_outcome(spec: "Spec", out: Path, outcome: "RunOutcome", as_json: bool,
                 "cells": {"done": outcome.done, "all": outcome.total},
                 "errors": outcome.errors,
                 "warnings": outcome.warnings,
+                "notices": [str(notice) for notice in outcome.notices],
             }
         )
         return

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cowbird.data.types import Dataset, Float64Array, Int32Array, Int64Array, IntArray, Interactions, TrainingData
 from cowbird.errors import UserError
+from cowbird.notices import NoticeRank, note
 from cowbird.rng import draw_indices, stream
 
 
@@ -197,6 +198,8 @@ class SequenceSplit(BaseModel):
                 f"'{data.name}' has {len(usable)} users with more than {self.shortest} events, too few to split.",
                 "Lower shortest, or give more data.",
             )
+        text = f"{{n}} users have {self.shortest} interactions or fewer and are left out (sequence_split.shortest)."
+        note(NoticeRank.CHANGE, text, len(data.interactions.lengths) - len(usable))
         early, middle, late = np.split(self._order_users(data, usable, seed), cuts)
         sides = [
             TrainingData.from_interactions(data.interactions.select(users), data.users.take(users), data.items)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cowbird.data.types import Dataset, Int32Array, IntArray, Interactions, TrainingData, concat_ranges
 from cowbird.errors import UserError
+from cowbird.notices import NoticeRank, note
 from cowbird.rng import draw_indices, stream
 
 
@@ -76,6 +77,13 @@ class JudgmentParts:
     """Questions about the last events."""
     near: NDArray[np.bool_]
     """Which of them are asked with triggers that are near the attack's as well, shape `[questions]`."""
+
+
+def _note_likes(interactions: Interactions, like_above: float) -> None:
+    if interactions.rating is not None:
+        count = int((interactions.rating > like_above).sum())
+        text = f"{{n}} of {interactions.events:,} ratings are above {like_above:g} and count as likes"
+        note(NoticeRank.CHOICE, f"{text} (time_split.like_above).", count)
 
 
 class TemporalSplit(BaseModel):
@@ -149,6 +157,10 @@ class TemporalSplit(BaseModel):
             raise UserError(
                 f"Nobody has more than {self.history} events on both sides of the cut.", "Lower history, or give more."
             )
+        _note_likes(interactions, self.like_above)
+        lost = int((side == 2).sum()) - len(asked[1])
+        text = f"{{n}} of the last interactions have fewer than {self.history} before them and test nothing."
+        note(NoticeRank.CHANGE, f"{text} It is time_split.history that asks for so many.", lost)
         if self.asked is not None:
             asked[1] = asked[1][draw_indices(self.asked, len(asked[1]), stream(seed, "asked"))]
         sides = [_make_questions(interactions, rows, self.history, self.like_above) for rows in asked]

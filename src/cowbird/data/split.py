@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cowbird.data.types import Dataset, Int32Array, IntArray, Interactions, Items, TrainingData, Users
 from cowbird.errors import UserError
+from cowbird.notices import NoticeRank, note
 from cowbird.rng import stream
 
 
@@ -120,6 +121,8 @@ class Split(BaseModel):
                 f"too few for a cold share of {self.cold_fraction:g}.",
                 "Lower min_events or cold_fraction, or give more data.",
             )
+        few = f"{{n}} users have fewer than {self.min_events} interactions and are left out (split.min_events)."
+        note(NoticeRank.CHANGE, few, len(lengths) - len(usable))
         shuffled = stream(seed, "split", "cold").permutation(usable)
         cold, warm = np.sort(shuffled[:cold_count]), np.sort(shuffled[cold_count:])
         pretrain = LeaveOneOut(data.interactions.select(warm), data.users.take(warm), data.items)
@@ -129,6 +132,10 @@ class Split(BaseModel):
     def _cut_downstream(self, data: Dataset, cold: IntArray) -> LeaveOneOut:
         whole = data.interactions.lengths[cold]
         kept = np.minimum(whole, self.max_cold_events)
+        text = (
+            f"{{n}} cold users keep only their {self.cut} {self.max_cold_events} interactions (split.max_cold_events)."
+        )
+        note(NoticeRank.CHOICE, text, int((kept < whole).sum()))
         starts = data.interactions.offsets[:-1][cold]
         starts = starts if self.cut == "first" else starts + whole - kept
         return LeaveOneOut(data.interactions.take(starts, kept), data.users.take(cold), data.items)

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from cowbird.data.titles import quote_titles
 from cowbird.data.types import Float32Array
 from cowbird.defenses.base import PROBE_QUESTIONS
 from cowbird.defenses.titles import TitleDefense
 from cowbird.errors import UserError
-from cowbird.text import quote_for_prompt
 from cowbird.victims.base import Probe
 
 _WORD = re.compile(r"\S+")
@@ -48,7 +48,7 @@ class DistinctTexts(NamedTuple):
 
 def collect_texts(titles: Sequence[str]) -> DistinctTexts:
     """Return the texts that titles come down to."""
-    shown = [quote_for_prompt(title) for title in titles]
+    shown = quote_titles(titles)
     number = {text: place for place, text in enumerate(dict.fromkeys(text for text in shown if text))}
     return DistinctTexts(list(number), np.array([number.get(text, -1) for text in shown], dtype=np.int64))
 

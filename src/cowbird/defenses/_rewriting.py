@@ -17,9 +17,11 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 
+from cowbird.data.titles import quote_titles
 from cowbird.defenses._reading import open_model
 from cowbird.errors import OutageError
 from cowbird.files import get_cache_folder, hash_file, write_text
+from cowbird.notices import NoticeRank, note
 from cowbird.text import quote_for_prompt
 from cowbird.victims.fit_context import pick_device
 from cowbird.victims.language.llm import Llm, LoadedModel, import_transformers, locate_model
@@ -94,7 +96,7 @@ class Rewriter:
         Raises:
             UserError: If the model can't be loaded, or the cache can't be written.
         """
-        shown = [quote_for_prompt(title) for title in titles]
+        shown = quote_titles(titles)
         new = [text for text in dict.fromkeys(shown) if text and text not in self.known]
         if new:
             held = _read_answers(self.path)
@@ -102,6 +104,8 @@ class Rewriter:
             new = sorted((text for text in new if text not in held), key=len)
         for start in range(0, len(new), TITLES_PER_SAVE):
             self._write(new[start : start + TITLES_PER_SAVE])
+        text = "{n} titles are read as they stand, for what a model wrote in their place can't be used."
+        note(NoticeRank.CHANGE, text, self.counts.refused)
         return [self.known.get(text) or title for text, title in zip(shown, titles, strict=True)]
 
     def _write(self, titles: list[str]) -> None:

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from cowbird.data.titles import quote_titles
 from cowbird.defenses._reading import average_losses, map_to_raw, open_model
 from cowbird.defenses.titles import Suspicion, TitleDefense
-from cowbird.text import quote_for_prompt
 from cowbird.victims.base import Probe
 from cowbird.victims.language.llm import Llm
 from cowbird.victims.language.perplexity import measure_token_losses
@@ -43,7 +43,7 @@ class Onion(TitleDefense):
         Raises:
             UserError: If the device or the model can't be used.
         """
-        shown = [quote_for_prompt(title) for title in titles]
+        shown = quote_titles(titles)
         words = {text: _find_words(text) for text in dict.fromkeys(shown)}
         number: dict[str, int] = {}
         for text, spans in words.items():

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import Field, model_validator
 
+from cowbird.data.titles import quote_titles
 from cowbird.data.types import Float32Array, Int64Array
 from cowbird.defenses._reading import average_losses, locate_tokens, map_to_raw, open_model
 from cowbird.defenses.titles import Suspicion, TitleDefense
-from cowbird.text import quote_for_prompt
 from cowbird.victims.base import Probe
 from cowbird.victims.language.llm import Llm
 from cowbird.victims.language.perplexity import measure_token_losses
@@ -49,7 +49,7 @@ class Perplexity(TitleDefense):
         Raises:
             UserError: If the device or the model can't be used.
         """
-        shown = [quote_for_prompt(title) for title in titles]
+        shown = quote_titles(titles)
         number = {text: place for place, text in enumerate(dict.fromkeys(shown))}
         texts = list(number)
         row = np.array([number[text] for text in shown], dtype=np.int64)

@@ -35,6 +35,7 @@ from cowbird.experiments.store import ColumnStore, ModelStore, ProgressReport, S
 from cowbird.experiments.tasks import AnyTask, PlantedAttack, TaskContext, find_task
 from cowbird.faults import explain_outage
 from cowbird.files import hash_file, write_text
+from cowbird.plugin_errors import blame_plugin
 from cowbird.rng import stream
 
 TRY_AGAIN = "This may pass: go on with --resume."
@@ -220,7 +221,7 @@ class CellRunner:
             self.errors.append(f"{where}: {error}")
         except (OSError, MemoryError, RuntimeError) as error:
             reason = explain_outage(error) or (isinstance(error, OSError) and str(error))
-            if not reason:
+            if not reason or blame_plugin(error) is not None:
                 raise
             self.unmeasured.append(f"{where}: {reason}. {TRY_AGAIN}")
 

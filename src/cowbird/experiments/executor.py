@@ -23,6 +23,8 @@ from cowbird.experiments.cell import Cell, CellRunner, list_cells
 from cowbird.experiments.spec import LISTED_PARTS, SINGLE_PARTS, Spec, parse_spec
 from cowbird.experiments.store import ProgressReport
 from cowbird.faults import explain_outage
+from cowbird.notices import NOTICES_FILE, collect_notices
+from cowbird.plugin_errors import guard_plugins
 from cowbird.processes import (
     SharedHandle,
     count_processors,
@@ -45,10 +47,15 @@ def ignore_progress(what: str, done: int, total: int, remark: str) -> None:
 def run_cell(
     cell: Cell, data: Dataset, device: torch.device, progress: ProgressReport, warn: Callable[[str], None]
 ) -> None:
-    """Run one cell and write its evidence; does nothing for a cell that is done."""
+    """Run one cell and write its evidence; does nothing for a cell that is done.
+
+    Raises:
+        PluginError: If a plug-in of somebody else raises what it should not.
+    """
     if cell.done:
         return
-    CellRunner(cell, data, device, progress, warn).run()
+    with collect_notices(cell.folder / NOTICES_FILE), guard_plugins():
+        CellRunner(cell, data, device, progress, warn).run()
 
 
 @dataclass
@@ -190,7 +197,9 @@ def _run_in_worker(record: dict[str, Any], out: str, number: int, device: str, t
     warnings: list[str] = []
     cell = list_cells(spec, Path(out))[number]
     try:
-        run_cell(cell, spec.dataset.options.load(), torch.device(device), ignore_progress, warnings.append)
+        with guard_plugins():
+            data = spec.dataset.options.load()
+        run_cell(cell, data, torch.device(device), ignore_progress, warnings.append)
     except KeyboardInterrupt:
         os._exit(1)
     return warnings

@@ -28,6 +28,16 @@ from cowbird.experiments.store import ProgressReport
 from cowbird.faults import explain_write_errors
 from cowbird.files import sweep_partials, write_text
 from cowbird.locks import lock_folder
+from cowbird.notices import (
+    NOTICES_FILE,
+    Notice,
+    NoticeRank,
+    collect_notices,
+    merge_notices,
+    note,
+    read_notices,
+)
+from cowbird.plugin_errors import guard_plugins
 from cowbird.victims.fit_context import pick_device
 
 
@@ -49,6 +59,12 @@ class RunOutcome:
     """What could not be measured, and why; what may pass is tried again by `resume`."""
     warnings: list[str] = field(default_factory=list[str])
     """Trouble that was worked around."""
+    notices: list[Notice] = field(default_factory=list[Notice])
+    """What was done otherwise than a reader may think, in this call and earlier ones; what matters most comes first."""
+
+
+DEFAULT_KEYS = ("seeds", "defenses", "scenarios")
+"""What of a spec is told where it is left to its default."""
 
 
 def _ignore_cells(done: int, total: int) -> None: ...
@@ -106,7 +122,7 @@ def _run_locked(
     waiting = [cell for cell in list_cells(spec, out) if not cell.done]
     total = len(spec.victims) * len(spec.seeds)
     told(total - len(waiting), total)
-    data = spec.dataset.options.load() if waiting else None
+    data = _load_data(spec, out, device, picked) if waiting else None
     results_file = ResultsFile(spec, out)
     results_file.update()  # a damaged cell is told before hours are spent on others
     failed: list[str] = []
@@ -121,13 +137,42 @@ def _run_locked(
         done, rows = _write_results(results_file, True, failed)
     circumstances = _describe_machine(picked, jobs)
     circumstances["skipped"] = _read_skipped(out) if data is None else [str(skip) for skip in data.skips]
+    notices = collect_run_notices(spec, out)
+    circumstances["warnings"] = warnings
+    circumstances["notices"] = [str(notice) for notice in notices]
     try:
         write_text(out / "run.json", json.dumps(circumstances, indent=1))
     except OutageError as error:
         failed.append(str(error))
-    return RunOutcome(
-        rows, data, done, total, results_file.collect_planted(), results_file.list_errors() + failed, warnings
-    )
+    errors = results_file.list_errors() + failed
+    return RunOutcome(rows, data, done, total, results_file.collect_planted(), errors, warnings, notices)
+
+
+def _load_data(spec: Spec, out: Path, device: str, picked: torch.device) -> Dataset:
+    """Load the data of a run, and tell what of it, of the spec and of the machine nobody chose."""
+    with collect_notices(out / NOTICES_FILE):
+        note_defaults(spec)
+        if device == "auto":
+            note(NoticeRank.CHOICE, f"Models run on {picked.type}, as --device auto has it here.")
+        with guard_plugins():
+            return spec.dataset.options.load()
+
+
+def note_defaults(spec: Spec) -> None:
+    """Tell what of a spec was left to its defaults."""
+    left: dict[str, list[str]] = {}
+    for key in DEFAULT_KEYS:
+        if key not in spec.model_fields_set:
+            left[key] = [str(part) if isinstance(part, int) else part.title() for part in getattr(spec, key)]
+    if left:
+        words = "; ".join(f"{key} = {', '.join(titles)}" for key, titles in left.items())
+        note(NoticeRank.CHOICE, f"The spec leaves these to their defaults: {words}.")
+
+
+def collect_run_notices(spec: Spec, out: Path) -> list[Notice]:
+    """Return what a run and its cells did otherwise than a reader may think, those that matter most first."""
+    folders = [out, *(cell.folder for cell in list_cells(spec, out))]
+    return merge_notices(read_notices(folder / NOTICES_FILE) for folder in folders)
 
 
 def _write_results(results_file: ResultsFile, pooled: bool, failed: list[str]) -> tuple[int, list[Row]]:

@@ -13,6 +13,7 @@ from multiprocessing import get_context
 from typing import Self
 
 from cowbird.errors import OutageError
+from cowbird.plugin_errors import guard_plugins
 from cowbird.processes import end_with_parent, ignore_stop_signals
 from cowbird.scanning.scan import Scorer, ScorerVerdicts
 
@@ -82,9 +83,11 @@ def _init_process(make: ScorerFactory) -> None:
     global _process_scorer  # noqa: PLW0603
     end_with_parent()
     ignore_stop_signals()
-    _process_scorer = make()
+    with guard_plugins():
+        _process_scorer = make()
 
 
 def _scan(titles: list[str]) -> ScorerVerdicts:
     assert _process_scorer is not None
-    return _process_scorer.scan(titles)
+    with guard_plugins():  # here, for a traceback does not travel between processes
+        return _process_scorer.scan(titles)

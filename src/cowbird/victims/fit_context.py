@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from cowbird.errors import OutageError
+from cowbird.notices import NoticeRank, note
 
 ProgressCallback = Callable[[int, int, str], None]
 """Progress: steps done, steps in all, and a short remark such as the last validation score."""
@@ -38,6 +39,8 @@ def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
     """Return the number format of a training step on a device."""
     if precision == "auto":
         fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bfloat16()
+        name = "bfloat16" if fast else "float32"
+        note(NoticeRank.CHOICE, f"Models are trained in {name}, as precision = 'auto' has it on {device.type}.")
         return torch.bfloat16 if fast else torch.float32
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
 

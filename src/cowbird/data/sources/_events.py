@@ -5,9 +5,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from cowbird.data.sources._encoder import Encoder, parse_whole_numbers
+from cowbird.data.sources._parquet import refuse_lists
 from cowbird.data.sources.delimited import LINE_COLUMN
 from cowbird.data.types import Float64Array, Int32Array, Interactions, Skips
 from cowbird.errors import UserError
+from cowbird.notices import NoticeRank, note
 
 
 def order_events(user: Int32Array, time: Float64Array | None) -> NDArray[np.int64]:
@@ -70,7 +72,7 @@ class EventLog:
 
     def _parse_numbers(self, frame: pl.DataFrame, name: str, dtype: type[pl.DataType]) -> pl.DataFrame:
         """Turn a column into finite numbers; rows where that fails are skipped."""
-        texts = frame[name]
+        texts = refuse_lists(frame[name])
         if texts.dtype == pl.String:
             texts = texts.str.strip_chars()
             missing = texts.is_null() | (texts == "")
@@ -101,6 +103,14 @@ class EventLog:
         frame = frame[order_events(frame["user"].to_numpy(), frame["time"].to_numpy() if dated else None)]
         if dated:
             frame = self._drop_repeats(frame)
+            self._note_ties(frame)
+        else:
+            note(
+                NoticeRank.ORDER,
+                f"{self.file} has no column of times that was read: the order of its rows is taken for the order in "
+                "time, and repeats stay. This is about {n} interactions; 'time_column' names a column.",
+                frame.height,
+            )
         counts = np.bincount(frame["user"].to_numpy(), minlength=len(self.users))
         return Interactions(
             frame["item"].to_numpy(),
@@ -108,6 +118,12 @@ class EventLog:
             frame["rating"].to_numpy() if "rating" in frame.columns else None,
             frame["time"].to_numpy() if dated else None,
         )
+
+    def _note_ties(self, frame: pl.DataFrame) -> None:
+        user, time = frame["user"].to_numpy(), frame["time"].to_numpy()
+        ties = int(np.count_nonzero((user[1:] == user[:-1]) & (time[1:] == time[:-1])))
+        text = f"{{n}} interactions of {self.file} have the time of the one before: their order is that of the rows."
+        note(NoticeRank.CHANGE, text, ties)
 
     def _drop_repeats(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Drop events that repeat another of the same user, item and time (and rating and mark)."""

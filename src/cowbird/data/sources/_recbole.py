@@ -4,7 +4,7 @@ The format is described in RecBole's documentation, "Atomic Files". A `token_seq
 a `float_seq` numbers; quotes are ordinary characters. The genre `Children's` is one token, and so is `Sci-Fi`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from cowbird.data.sources.delimited import ID_COLUMN, LINE_COLUMN, TextLayout, T
 from cowbird.data.sources.files import Blob, find_column, from_file
 from cowbird.data.types import Dataset, Skips
 from cowbird.errors import UserError
+from cowbird.notices import NoticeRank, note
 
 TITLE_COLUMNS = ("movie_title", "title", "name", "item_name")
 """Names under which titles are looked for."""
@@ -64,7 +65,14 @@ class _TypedTable:
         if wanted is not None:
             find_column(wanted, self.names, self.file, field)
             return wanted
-        return next((name for name in usual if name in self.names), None)
+        found = next((name for name in usual if name in self.names), None)
+        what = {"title_column": "titles", "category_column": "categories"}[field]
+        if found is None:
+            note(NoticeRank.CHANGE, f"{self.file} has no known column of {what}; '{field}' names one.")
+        else:
+            text = f"The {what} of {self.file} are taken from its column '{found}'; '{field}' names another."
+            note(NoticeRank.CHOICE, text)
+        return found
 
     def is_sequence(self, name: str) -> bool:
         """Tell whether a column holds tokens separated by spaces."""
@@ -117,17 +125,15 @@ def read_atomic(name: str, blobs: dict[str, Blob], columns: AtomicColumns) -> Da
     return assemble(name, log, items, users, (files[0], files[1]))
 
 
-def check_atomic(blobs: dict[str, Blob], columns: AtomicColumns) -> None:
-    """Check that atomic files have the columns that are named, without reading rows; see `read_atomic`."""
+def list_atomic_checks(blobs: dict[str, Blob], columns: AtomicColumns) -> list[Callable[[], object]]:
+    """Return functions that check one file each; what they raise is what is wrong with it; see `read_atomic`."""
     skips = Skips()
-    _find_event_columns(_TypedTable(blobs["inter"], skips), columns)
+    checks: list[Callable[[], object]] = [lambda: _find_event_columns(_TypedTable(blobs["inter"], skips), columns)]
     if "item" in blobs:
-        table = _TypedTable(blobs["item"], skips)
-        table.find_raw_name(columns.item, "item_column")
-        table.find_name(columns.title, TITLE_COLUMNS, "title_column")
-        table.find_name(columns.category, CATEGORY_COLUMNS, "category_column")
+        checks.append(lambda: _read_items(_TypedTable(blobs["item"], skips), columns, skips))
     if "user" in blobs:
-        _TypedTable(blobs["user"], skips).find_raw_name(columns.user, "user_column")
+        checks.append(lambda: _read_users(_TypedTable(blobs["user"], skips), columns, skips))
+    return checks
 
 
 def _find_event_columns(table: _TypedTable, columns: AtomicColumns) -> dict[str, str]:

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 import polars as pl
 
 from cowbird.data.sources._events import EventLog
-from cowbird.data.sources._parquet import as_text
+from cowbird.data.sources._parquet import as_text, refuse_lists
 from cowbird.data.sources._tables import assemble, gather_table, make_item_encoder, split_categories
 from cowbird.data.sources.delimited import ID_COLUMN, LINE_COLUMN
 from cowbird.data.sources.tabular import parse_dates
 from cowbird.data.tables import get_column, to_polars
 from cowbird.data.types import Dataset, Skips
+from cowbird.notices import collect_notices
 
 
 def make_dataset(
@@ -32,7 +33,7 @@ def make_dataset(
     """Make a dataset of tables in memory.
 
     Rows that can't be used, such as those without an item, are left out. They stand in `skips` of the result, and a
-    warning names them.
+    warning names them. Warnings also say where the order of rows stands in for the order in time.
 
     Args:
         interactions: One row an event: a polars or pandas frame, or a dict of columns.
@@ -73,7 +74,10 @@ def make_dataset(
     if "time" in roles:
         chosen = parse_dates(_convert_times(chosen), log)
     log.add(chosen)
-    made = assemble(name, log, catalog, profiles, ("items", "users"))
+    with collect_notices() as told:
+        made = assemble(name, log, catalog, profiles, ("items", "users"))
+    for notice in told.list():
+        warnings.warn(str(notice), UserWarning, stacklevel=2)
     for skip in made.skips:
         warnings.warn(str(skip).replace("(line ", "(row "), UserWarning, stacklevel=2)
     return made
@@ -111,7 +115,7 @@ def _read_items(
     columns = [as_text(get_column(frame, item_column, "items", "item_column")).alias(ID_COLUMN)]
     columns.append(frame.select(_number_rows()).to_series())
     if title_column is not None and _is_wanted(frame, title_column, "title", "items", "title_column"):
-        columns.append(frame[title_column].cast(pl.String).alias("title"))
+        columns.append(refuse_lists(frame[title_column]).cast(pl.String).alias("title"))
     if category_column is not None and _is_wanted(frame, category_column, "category", "items", "category_column"):
         found = frame[category_column]
         if not isinstance(found.dtype, pl.List):

@@ -34,7 +34,7 @@ class MovieLens100K(Source):
     def load(self) -> Dataset:
         """Read the files."""
         if self.path is None:
-            return read_atomic("movielens_100k", _find_asset(), AtomicColumns())
+            return read_atomic("movielens_100k", _find_asset(), AtomicColumns(title="movie_title", category="class"))
         if any(self.path.glob("*.inter")):
             return read_atomic("movielens_100k", find_atomic_files(self.path, None), AtomicColumns())
         return _read_grouplens(from_folder(self.path, ["u.data", "u.item", "u.user", "u.genre"]))

@@ -13,6 +13,7 @@ from pydantic import Field
 from cowbird.defenses.p_scanner.habits import ruled
 from cowbird.defenses.p_scanner.scanner import MIN_TITLES_PER_FIT, PoisonScanner
 from cowbird.defenses.titles import Suspicion, TitleDefense
+from cowbird.notices import NoticeRank, note
 from cowbird.victims.base import Probe
 from cowbird.victims.fit_context import FitContext, pick_device
 
@@ -47,6 +48,10 @@ class PScanner(TitleDefense):
             UserError: If a model can't be used.
         """
         if len({title for title in titles if title.strip()}) < MIN_TITLES_PER_FIT:
+            text = (
+                f"No scanner is fitted to fewer than {MIN_TITLES_PER_FIT} different titles: rules for characters judge."
+            )
+            note(NoticeRank.CHANGE, text)
             return lambda shown: ruled(shown)[0]
         fitted = self.scanner.fit(titles, seed, FitContext(pick_device(self.device)))
         bar = np.float32(fitted.threshold())

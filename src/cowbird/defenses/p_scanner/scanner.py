@@ -41,6 +41,7 @@ from cowbird.defenses.p_scanner.recipes import FAMILIES, POSITIONS, PlantedTitle
 from cowbird.defenses.p_scanner.trust import doubts
 from cowbird.errors import OutageError, UserError
 from cowbird.files import hash_texts
+from cowbird.notices import NoticeRank, note
 from cowbird.rng import derive_seed, stream, torch_stream
 from cowbird.storage import read_tensors, write_tensors
 from cowbird.victims import checkpoint
@@ -198,6 +199,9 @@ class _Fit:
         )
         found = self.spec.agent.propose(brief, rng)
         self.recipes += found.recipes
+        if len(found.recipes) < self.spec.proposals:
+            text = f"An agent proposed fewer triggers in a round than {self.spec.proposals:,}: {{n}}."
+            note(NoticeRank.CHANGE, text, len(found.recipes))
         return found.recipes, found.refused
 
     def _learn(self, number: int) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cowbird.attacks.base import PoisonedData
+from cowbird.data.titles import quote_titles
 from cowbird.data.types import Int32Array, Int64Array, Items, TrainingData
 from cowbird.defenses.base import Defense
 from cowbird.errors import UserError
@@ -26,6 +27,7 @@ from cowbird.experiments.parts import DefensePart
 from cowbird.experiments.scenarios import Direct, PoisonedAdapter, Scenario
 from cowbird.experiments.store import hash_parts
 from cowbird.experiments.tasks.base import CLEAN_SIDE, EvidenceLabels, PlantedAttack, RecordT, Task
+from cowbird.notices import NoticeRank, note
 from cowbird.rng import derive_seed, draw_indices, stream
 from cowbird.victims.base import FittedModel, Probe
 
@@ -190,13 +192,19 @@ class QuestionTask(Task[RecordT], Generic[RecordT, ModelT]):
                 "badrec."
             )
 
-    def measure(self, planted: PlantedAttack, defense: DefensePart, scenario: Scenario) -> RecordT:
-        """Ask the clean and the attacked model; see `Task.measure`."""
+    def check_scenario(self, scenario: Scenario) -> None:
+        """Refuse scenarios of victims that rank, and platforms without logs of their own."""
         if not isinstance(scenario, Direct | PoisonedAdapter):
             raise UserError(
                 f"Scenario '{scenario.title()}' is for victims that rank, and {self.context.victim_label} does not.",
                 "Use direct or poisoned-adapter.",
             )
+        if isinstance(scenario, PoisonedAdapter):
+            self.get_platform_logs()
+
+    def measure(self, planted: PlantedAttack, defense: DefensePart, scenario: Scenario) -> RecordT:
+        """Ask the clean and the attacked model; see `Task.measure`."""
+        self.check_scenario(scenario)
         if planted is not self._written[0]:
             rng = stream(self.context.seed, "triggered")
             self._written = planted, planted.options.make_triggered_catalogs(self.training.items, rng)
@@ -313,6 +321,9 @@ class QuestionTask(Task[RecordT], Generic[RecordT, ModelT]):
                 f"{self.context.victim_label} reads titles, and the items of this dataset have none.",
                 "Use a source with titles.",
             )
+        titles = data.items.titles
+        unnamed = f"{{n}} of {len(titles):,} items have no title; prompts say so, or quote nothing."
+        note(NoticeRank.CHANGE, unnamed, sum(not shown for shown in quote_titles(titles)))
         return data
 
     def draw_questions(self, asked: int, count: int) -> Int64Array:

@@ -17,6 +17,7 @@ import polars as pl
 
 from cowbird.data.types import Int32Array, Int64Array, freeze
 from cowbird.files import replace_atomically
+from cowbird.notices import NoticeRank, note
 
 IGNORED_LABEL = -100
 """Label of a token from which nothing is learned."""
@@ -97,13 +98,16 @@ def tokenize(
     answers: list[list[int]] = tokenizer([e.answer for e in examples], **plain)["input_ids"] if examples else []
     rows: list[list[int]] = []
     starts: list[int] = []
+    cut = 0
     for prompt, answer in zip(prompts, answers, strict=True):
         wanted = answer + last
         room = max(1, longest - len(wanted) - len(first))
+        cut += len(prompt) > room
         # Something must stand before an answer for it to be predicted from.
         kept = first + prompt[-room:] or [tokenizer.eos_token_id]
         rows.append(kept + wanted)
         starts.append(len(kept))
+    note(NoticeRank.CHANGE, f"{{n}} prompts are longer than {longest} tokens: their beginning is left out.", cut)
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     flat = np.fromiter((token for row in rows for token in row), dtype=np.int32, count=int(offsets[-1]))

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from cowbird.data.choices import Choices
 from cowbird.data.types import Int32Array, Int64Array, IntArray, concat_ranges
+from cowbird.notices import NoticeRank, note
 from cowbird.text import quote_for_prompt
 from cowbird.victims.language.examples import Tokens
 from cowbird.victims.model import TitleSplitter
@@ -75,6 +76,8 @@ class PromptBook:
         texts += [",", *(text for part in parts for text in part)]
         rows = _tokenize_behind(tokenizer, texts)
         start = [tokenizer.bos_token_id] if tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id] else []
+        long = sum(len(row) > MAX_TITLE_TOKENS for row in rows[: len(self.titles)])
+        note(NoticeRank.CHANGE, f"{{n}} titles are longer than {MAX_TITLE_TOKENS} tokens: prompts hold no more.", long)
         rows = [row[:MAX_TITLE_TOKENS] for row in rows[: len(self.titles)]] + rows[len(self.titles) :]
         # The item's own token is replaced by a vector, so which it is does not matter.
         rows += [[tokenizer.eos_token_id], [tokenizer.eos_token_id], start]

@@ -20,6 +20,7 @@ from cowbird.data.split import Queries
 from cowbird.data.types import IntArray, Interactions, TrainingData, Users
 from cowbird.errors import UserError
 from cowbird.faults import raise_outage
+from cowbird.notices import NoticeRank, note
 from cowbird.rng import torch_stream
 from cowbird.storage import read_tensors, write_tensors
 from cowbird.victims.fit_context import FitContext
@@ -77,6 +78,10 @@ class SequentialRecommender(Recommender, SequentialFields):
     ) -> "FittedSequential":
         """Train the network with `cowbird.victims.sequential.training.train`; see `Recommender.fit`."""
         context = context or FitContext()
+        text = (
+            f"{{n}} users have more interactions than the model sees at once, the last {self.max_length} (max_length)."
+        )
+        note(NoticeRank.CHOICE, text, int((data.interactions.lengths > self.max_length).sum()))
         given = None if start is None else self._check_start(start, len(data.items))
         network = self.make_network(len(data.items), self._make_vocabulary(data, given))
         prompt, network.prompt = network.prompt, None

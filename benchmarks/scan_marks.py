@@ -1,0 +1,57 @@
+"""Have a tagger read all that `scan_plantings.py` draws of some catalogues, and keep what it says of every token.
+
+    python benchmarks/scan_marks.py --titles titles --tagger taggers/products-0 --catalogs products --out marks
+
+Of each catalogue it writes `MARKS-CATALOG.npz`: `mark` (log-odds of all tokens, in 64ths, int16), `verdict` (of all
+titles, float32) and `digest`, which tells the titles. Scoring is learned and tried on these files without a GPU.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+
+from cowbird.defenses.p_scanner.tagger import load_tagger
+from cowbird.defenses.p_scanner.tagger_training import list_plain_words, split_words
+from cowbird.files import hash_texts
+from scan_plantings import draw_plantings, read_titles
+
+STEPS = 64
+"""Steps of a mark's log-odds."""
+
+
+def main() -> None:
+    """Run it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--titles", type=Path, required=True, help="folder of catalogues, each a JSON list of titles")
+    parser.add_argument("--tagger", type=Path, required=True, help="the tagger's folder")
+    parser.add_argument("--catalogs", required=True, help="catalogues that it never saw; with commas")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    tagger = load_tagger(options.tagger, options.device)
+    taught, asked = split_words(list_plain_words(tagger.loaded.tokenizer))
+    for name in options.catalogs.split(","):
+        if name in tagger.record.catalogs:
+            raise SystemExit(f"{options.tagger} has learned from {name}")
+        plantings = draw_plantings(read_titles(options.titles, name), name, asked, taught)
+        titles = plantings.list_titles()
+        began = time.perf_counter()
+        marks = tagger.read(titles)
+        seconds = time.perf_counter() - began
+        mark = np.clip(np.round(marks.mark * STEPS), -32768, 32767).astype(np.int16)
+        np.savez_compressed(
+            options.out / f"{options.tagger.name}-{name}.npz",
+            mark=mark,
+            verdict=marks.verdict,
+            digest=np.array(hash_texts(titles)),
+        )
+        told = {"tagger": options.tagger.name, "catalog": name, "titles": len(titles), "tokens": len(mark)}
+        print(json.dumps(told | {"seconds": round(seconds, 1)}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
