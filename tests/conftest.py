@@ -1,20 +1,30 @@
 """What all tests share."""
 
 import copy
+import gc
 import os
 from pathlib import Path
 
 import pytest
 
+from costs import Costs
+
 
 def pytest_configure(config):
-    """Hypothesis draws the same examples on every machine, however slow or busy it is."""
+    """Hypothesis draws the same examples on every machine, however slow or busy it is; the end tells what was dear."""
+    config.pluginmanager.register(Costs(), "costs")
     if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
         return  # this process only hands out tests
     from hypothesis import settings
 
     settings.register_profile("cowbird", deadline=None, derandomize=True)
     settings.load_profile("cowbird")
+
+
+def pytest_collection_finish():
+    """What was imported and collected stays to the end: the search for garbage need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,10 +1,14 @@
 """Plug-ins by file: what is found, what is told, and what is not hidden."""
 
+import os
+import shutil
 import sys
 import textwrap
+from importlib.metadata import entry_points
 
 import pytest
 
+from cowbird import plugins
 from cowbird.attacks.base import Attack
 from cowbird.attacks.basic_replacement import BasicReplacement
 from cowbird.errors import PluginError, UserError
@@ -256,6 +260,27 @@ def test_an_installed_package_takes_no_shipped_name(package):
     package("pack_thief", ATTACK.format(name="Thief"), "basic_replacement = pack_thief")
     assert find_plugin("attack", "basic_replacement") is BasicReplacement
     assert list_plugins("attack").count("basic_replacement") == 1
+
+
+def test_what_is_installed_or_removed_meanwhile_is_seen(package, tmp_path):
+    package("pack_first", ATTACK.format(name="Mine"), "first = pack_first")
+    assert {"first", "second"} & set(list_plugins("attack")) == {"first"}
+    package("pack_second", ATTACK.format(name="Mine"), "second = pack_second")
+    os.utime(tmp_path, (1, 1))  # clocks of disks are coarse
+    assert {"first", "second"} & set(list_plugins("attack")) == {"first", "second"}
+    shutil.rmtree(tmp_path / "pack_first-1.2.dist-info")
+    os.utime(tmp_path, (2, 2))
+    assert {"first", "second"} & set(list_plugins("attack")) == {"second"}
+
+
+def test_what_is_installed_is_read_once(monkeypatch):
+    """To read what a hundred packages offer takes longer than all else about a spec."""
+    asked = []
+    monkeypatch.setattr(plugins, "entry_points", lambda **given: asked.append(given) or entry_points(**given))
+    plugins._read_entry_points.cache_clear()
+    for name in ("badrec", "basic_replacement", "badrec"):
+        find_plugin("attack", name)
+    assert asked == [{"group": "cowbird.attacks"}]
 
 
 def test_two_installed_packages_of_one_name_are_told_apart_by_hand(package):

@@ -12,8 +12,10 @@ subclass is a plug-in named after the module. Two more places hold plug-ins of o
 
 import importlib
 import inspect
+import os
 import pkgutil
 import sys
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -98,7 +100,23 @@ def _list_modules(kind: str) -> list[str]:
 def _list_entry_points(kind: str) -> list[EntryPoint]:
     """Return what installed packages offer of a kind, without loading it; Cowbird's own names can't be taken."""
     own = {path.rpartition(".")[2] for path in _list_modules(kind)}
-    return [entry for entry in entry_points(group=f"cowbird.{kind}s") if entry.name not in own]
+    found = _read_entry_points(f"cowbird.{kind}s", tuple(map(_stamp_folder, sys.path)))
+    return [entry for entry in found if entry.name not in own]
+
+
+@lru_cache(maxsize=4 * len(PLUGIN_KINDS))
+def _read_entry_points(group: str, places: tuple[tuple[str, int, int, int], ...]) -> tuple[EntryPoint, ...]:
+    """Read what all installed packages offer, once for as long as the folders of packages stay as they are."""
+    return tuple(entry_points(group=group))
+
+
+def _stamp_folder(path: str) -> tuple[str, int, int, int]:
+    """Return what changes when something is installed in a folder or removed, or when another takes its place."""
+    try:
+        stat = os.stat(path or os.curdir)  # noqa: PTH116  # of each folder, at every look-up
+    except OSError:
+        return path, 0, 0, 0
+    return path, stat.st_dev, stat.st_ino, stat.st_mtime_ns
 
 
 def describe_plugins(kind: str) -> list[PluginEntry]:
