@@ -6,7 +6,7 @@ are changes nothing but the time.
 """
 
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -14,7 +14,7 @@ from multiprocessing import get_context
 from typing import Self
 
 from cowbird.errors import UserError
-from cowbird.plugin_errors import guard_plugins
+from cowbird.plugin_errors import copy_registry, guard_plugins, restore_registry
 from cowbird.scanning.scan import Scorer, ScorerVerdicts
 
 ScorerFactory = Callable[[], Scorer]
@@ -40,7 +40,7 @@ class ScorerPool:
             raise ValueError(f"a crew has at least one process, not {workers}")
         self.key = scorer.key
         self.ahead = 2 * workers
-        self._pool = ProcessPoolExecutor(workers, get_context("spawn"), _init_process, (make,))
+        self._pool = ProcessPoolExecutor(workers, get_context("spawn"), _init_process, (make, copy_registry()))
 
     def __enter__(self) -> Self:
         return self
@@ -78,9 +78,10 @@ def _make_process_error(error: Exception) -> UserError:
     )
 
 
-def _init_process(make: ScorerFactory) -> None:
+def _init_process(make: ScorerFactory, known_plugins: Mapping[str, str]) -> None:
     """Make a process's scorer. A Ctrl-C is for the process that gives out the work."""
     global _process_scorer  # noqa: PLW0603
+    restore_registry(known_plugins)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with guard_plugins():
         _process_scorer = make()
