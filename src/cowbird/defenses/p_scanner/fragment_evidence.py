@@ -19,7 +19,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from cowbird.data.types import Float32Array, Int64Array, IntArray, concat_ranges
+from cowbird.data.types import Float32Array, Int64Array, concat_ranges
 from cowbird.defenses.p_scanner.title_evidence import NO_MARK, MarkedWords, TitleTraits
 from cowbird.defenses.p_scanner.title_rules import WORD_KINDS, classify_text, count_word, write_shape
 
@@ -118,16 +118,16 @@ def index_fragments(words: MarkedWords, names: FragmentNames) -> FragmentTable:
         rows.append(_list_occurrences(text, marks[first:last], names))
         known.append(sorted({names.number_word(count_word(word)) for word in text}))
     flat = [entry for row in rows for entry in row]
-    columns = list(zip(*flat, strict=True)) if flat else [[]] * 6
-    fragment, kind, mark, place, before, behind = columns
+    whole = np.array([(number, kind, place, before, behind) for number, kind, _, place, before, behind in flat])
+    fragment, kind, place, before, behind = whole.astype(np.int64).reshape(-1, 5).T
     return FragmentTable(
         names,
-        np.array(fragment, dtype=np.int64),
-        np.array(kind, dtype=np.int64),
-        np.array(mark, dtype=np.float32),
-        np.array(place, dtype=np.int64),
-        np.array(before, dtype=np.int64),
-        np.array(behind, dtype=np.int64),
+        fragment,
+        kind,
+        np.array([entry[2] for entry in flat], dtype=np.float32),
+        place,
+        before,
+        behind,
         np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64),
         np.array([word for row in known for word in row], dtype=np.int64),
         np.concatenate([[0], np.cumsum([len(row) for row in known])]).astype(np.int64),
@@ -180,14 +180,14 @@ class FragmentEvidence:
     """The title of each occurrence, as a place in the catalogue."""
 
 
-def count_fragments(table: FragmentTable, rows: IntArray) -> Int64Array:
+def count_fragments(table: FragmentTable, rows: Int64Array) -> Int64Array:
     """Return in how many titles each fragment stands, shape `[fragments that are numbered]`."""
     places = concat_ranges(table.offsets[rows], table.offsets[np.asarray(rows) + 1] - table.offsets[rows])
     return np.bincount(table.fragment[places], minlength=len(table.names.fragments))
 
 
 def describe_fragments(
-    table: FragmentTable, traits: TitleTraits, rows: IntArray, reference: tuple[Int64Array, int] | None = None
+    table: FragmentTable, traits: TitleTraits, rows: Int64Array, reference: tuple[Int64Array, int] | None = None
 ) -> FragmentEvidence:
     """Return what is known of the fragments that recur in a catalogue.
 
@@ -209,7 +209,7 @@ def describe_fragments(
     share = count / max(many, 1)
 
     def average(values: Float32Array) -> Float32Array:
-        return np.bincount(of, values, len(fragment)) / count
+        return (np.bincount(of, values, len(fragment)) / count).astype(np.float32)
 
     mark, verdict = table.mark[places], traits.words.verdict[rows]
     errors = np.sqrt(np.minimum(count, 50))
@@ -223,7 +223,8 @@ def describe_fragments(
         before[: len(reference[0])] = reference[0]
         growth = np.log((share + 0.5 / max(many, 1)) / ((before[fragment] + 0.5) / reference[1]))
     names = list(table.names.fragments)
-    keys = [names[number] for number in fragment.tolist()]
+    numbers: list[int] = fragment.tolist()
+    keys = [names[number] for number in numbers]
     kinds = np.array([classify_text(key[1]) if key[0] == "word" else 0 for key in keys], dtype=np.int64)
     length = np.array([np.log1p(len(key[1])) if key[0] == "word" else 0.0 for key in keys])
     first = order[borders[:-1]]

@@ -11,7 +11,7 @@ A verdict depends on the title and the baseline alone, so a catalogue may be jud
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -171,16 +171,19 @@ class ReadyScanner:
         traits = describe_traits(mark_words(texts, self.read(texts, report) if marks is None else marks))
         names = FragmentNames()
         table = index_fragments(traits.words, names)
-        old, rows = np.arange(before), before + np.arange(len(titles))
+        old = np.arange(before, dtype=np.int64)
+        rows = before + np.arange(len(titles), dtype=np.int64)
         evidence = describe_fragments(table, traits, rows, (count_fragments(table, old), before) if before else None)
         by_fragment = self.scoring.fragment.score(evidence.features)
         keys = list(names.fragments)
-        known = {keys[number]: place for place, number in enumerate(evidence.fragment.tolist())}
+        numbers: list[int] = evidence.fragment.tolist()
+        known = {keys[number]: place for place, number in enumerate(numbers)}
         if before:
             usual, members = old, frozenset(reference)
         else:
             usual = rows[choose_trusted(by_fragment, evidence, len(rows))]
-            members = frozenset(texts[row] for row in usual.tolist())
+            chosen: list[int] = usual.tolist()
+            members = frozenset(texts[row] for row in chosen)
         profile = CatalogProfile(traits, usual)
         baseline = Baseline(
             profile, members, known, evidence, by_fragment, (math.inf, math.inf), 0, 0, len(titles), before,
@@ -197,14 +200,11 @@ class ReadyScanner:
             sure[some] = baseline.by_fragment[worst[some]] > SURE_LOG_ODDS
         clean = np.sort(score[~sure])[::-1]
         thresholds = tuple(_set_threshold(clean, fpr) for fpr in baseline.fprs)
-        made = {name: getattr(baseline, name) for name in baseline.__dataclass_fields__}
-        return Baseline(
-            **made
-            | {
-                "thresholds": (thresholds[0], min(thresholds)),
-                "calibrated_on": len(clean),
-                "left_out": int(sure.sum()),
-            }
+        return replace(
+            baseline,
+            thresholds=(thresholds[0], min(thresholds)),
+            calibrated_on=len(clean),
+            left_out=int(sure.sum()),
         )
 
     def _score(self, baseline: Baseline, traits: TitleTraits, rows: Int64Array) -> tuple[Float32Array, Int64Array]:
@@ -236,7 +236,7 @@ class ReadyScanner:
             report: Told of titles read and all of them.
         """
         traits = describe_traits(mark_words(titles, self.read(titles, report) if marks is None else marks))
-        rows = np.arange(len(titles))
+        rows = np.arange(len(titles), dtype=np.int64)
         score, worst = self._score(baseline, traits, rows)
         flagged = score > baseline.thresholds[0]
         review = (score > baseline.thresholds[1]) & ~flagged

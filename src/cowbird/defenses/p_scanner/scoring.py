@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch import from_numpy
 
 from cowbird.data.types import Float32Array, Int64Array
 from cowbird.defenses.p_scanner.fragment_evidence import FRAGMENT_FEATURES, FragmentEvidence
@@ -103,7 +103,7 @@ class ScoringModel:
     def save(self, path: Path, about: Mapping[str, str]) -> str:
         """Write the weights, and return the file's hash."""
         held = {
-            f"{name}.{part}": from_numpy(np.ascontiguousarray(values))
+            f"{name}.{part}": torch.from_numpy(np.ascontiguousarray(values))
             for name in ("title", "fragment", "joined")
             for part, values in _name_parts(getattr(self, name)).items()
         }

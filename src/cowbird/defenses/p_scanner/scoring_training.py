@@ -83,7 +83,9 @@ def fit_network(features: Float32Array, label: Float32Array, seed: int, hidden: 
     optimizer = torch.optim.AdamW(weights, LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
     for _ in range(epochs):
-        for rows in torch.randperm(len(label), generator=draws).split(BATCH_ROWS):
+        order = torch.randperm(len(label), generator=draws)
+        for first in range(0, len(label), BATCH_ROWS):
+            rows = order[first : first + BATCH_ROWS]
             loss = nn.functional.binary_cross_entropy_with_logits(_run(layers, values[rows]), wanted[rows])
             optimizer.zero_grad()
             loss.backward()
@@ -115,7 +117,8 @@ def learn_scoring(
         seed: Decides all that is random.
         epochs: Passes for titles, fragments and the joining.
     """
-    features, labels = (list(part) for part in zip(*alone, strict=True)) if alone else ([], [])
+    features: list[Float32Array] = [given for given, _ in alone]
+    labels: list[Float32Array] = [label for _, label in alone]
     for scan in scans:
         rows = np.concatenate([np.flatnonzero(scan.trigger >= 0), np.flatnonzero(scan.trigger < 0)[::CLEAN_ROWS_KEPT]])
         features.append(scan.features[rows])

@@ -222,13 +222,10 @@ def describe_titles(traits: TitleTraits, rows: Int64Array, profile: CatalogProfi
     less = int(own)
     by_kind = traits.by_kind[rows]
     kinds = np.stack([profile.rank(profile.by_kind[:, kind], by_kind[:, kind]) for kind in range(len(WORD_KINDS))], 1)
-    span = np.array(
-        [
-            profile.rank(profile.span_marks[kind], np.array([mark]))[0]
-            for kind, mark in zip(traits.kind[rows].tolist(), traits.highest[rows].tolist(), strict=True)
-        ],
-        dtype=np.float32,
-    ).reshape(-1)
+    span = np.zeros(len(rows), dtype=np.float32)
+    for kind in range(len(WORD_KINDS)):
+        here = traits.kind[rows] == kind
+        span[here] = profile.rank(profile.span_marks[kind], traits.highest[rows][here])
     rule = -np.log((np.maximum(profile.rules - less, 0) + 0.5) / (profile.size + 1)) * traits.rules[rows]
     features = np.column_stack(
         [
