@@ -143,6 +143,7 @@ def test_a_damaged_cache_is_fetched_anew(copying, damage):
     assert find_file("nest", "data/eggs.bin").read_bytes() == b"eggs" * 100
 
 
+@pytest.mark.slow
 def test_another_hash_is_refused(index, cache):
     with zipfile.ZipFile(index, "a") as archive:
         archive.writestr("cowbird_nest/more.py", "")
@@ -152,7 +153,7 @@ def test_another_hash_is_refused(index, cache):
     assert list((cache / "assets").iterdir()) == []
 
 
-def test_a_wheel_that_pip_did_not_check_is_checked(index, cache, monkeypatch):
+def test_a_wheel_that_pip_did_not_check_is_checked(copying, cache, monkeypatch):
     run = subprocess.run
 
     def download(command, **more):
@@ -168,6 +169,7 @@ def test_a_wheel_that_pip_did_not_check_is_checked(index, cache, monkeypatch):
     assert list((cache / "assets").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_no_wheel_anywhere(index, call, capsys):
     index.unlink()
     code, _, err = call("nest")
