@@ -37,7 +37,8 @@ from cowbird.victims.fit_context import FitContext, pick_device
 from cowbird.victims.language.llm import Llm, load_llm
 from tagger_families import ASKED, NATURAL, NEVER, TAUGHT, list_refused_texts
 
-LEARNED = ("office", "industrial", "anime", "products", "cmoa", "gutenberg", "debian")
+LEARNED = ("office", "industrial", "anime", "products", "cmoa", "gutenberg", "debian", "jobs", "dishes", "game_items")
+LEARNED += ("shop_composed", "shop_categories", "shop_words")
 """Catalogues that may be learned from: their terms allow it."""
 MAX_HALF, TITLES_PER_FAMILY, TRIES = 1500, 200, 20
 """Clean titles for the threshold, and again to ask about; titles with a trigger of a family; titles tried for each."""

@@ -100,7 +100,7 @@ def test_a_mistake_in_it_is_seen(script, command):
 @pytest.mark.slow
 def test_the_wheel_says_that_it_is_typed(tmp_path):
     pytest.importorskip("hatchling")
-    root = SOURCE.parent
+    root = Path(__file__).parents[2]
     for name in ("src", "experiments"):
         shutil.copytree(root / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     for path in root.iterdir():

@@ -181,12 +181,16 @@ def test_init_then_validate_tabular(call, tmp_path, monkeypatch):
     assert (code, out) == (2, "")
     assert "interactions.csv" in err
     Path("data").mkdir()
-    Path("data/interactions.csv").write_text("user_id,item_id,timestamp\na,b,1\n")
+    rows = [f"u{user},i{(user + nth) % 40},{nth}" for user in range(20) for nth in range(6)]
+    Path("data/interactions.csv").write_text("\n".join(["user_id,item_id,timestamp", *rows, ""]))
     code, _, err = call("validate", "spec.toml")
     assert code == 2
     assert "items.csv" in err
-    Path("data/items.csv").write_text("item_id,title\nb,Red Harbor\n")
-    assert call("validate", "spec.toml")[0] == 0
+    titles = "".join(f"i{nth},Red Harbor {nth},sea\n" for nth in range(40))
+    Path("data/items.csv").write_text("item_id,title,category\n" + titles)
+    code, out, err = call("validate", "spec.toml")
+    assert (code, err) == (0, "")
+    assert "all 120 rows of interactions.csv" in out
     Path("data/interactions.csv").write_text("who,item_id,timestamp\na,b,1\n")
     code, _, err = call("validate", "spec.toml")
     assert code == 2
@@ -198,7 +202,14 @@ def test_init_then_validate_atomic(call, tmp_path, monkeypatch):
     assert call("init", "atomic", "--out", "mine.toml")[0] == 0
     assert call("validate", "mine.toml")[0] == 2
     Path("data/my-dataset").mkdir(parents=True)
-    Path("data/my-dataset/x.inter").write_text("user_id:token\titem_id:token\ttimestamp:float\na\tb\t1\n")
+    rows = [f"u{user}\ti{(user + nth) % 40}\t{nth}" for user in range(20) for nth in range(6)]
+    header = "user_id:token\titem_id:token\ttimestamp:float"
+    Path("data/my-dataset/x.inter").write_text("\n".join([header, *rows, ""]))
+    code, _, err = call("validate", "mine.toml")
+    assert code == 2
+    assert "a target has no category" in err, "there are no categories yet"
+    films = "".join(f"i{nth}\tRed\tsea\n" for nth in range(40))
+    Path("data/my-dataset/x.item").write_text(f"item_id:token\ttitle:token_seq\tclass:token_seq\n{films}")
     assert call("validate", "mine.toml")[0] == 0
     Path("data/my-dataset/x.item").write_text("film:token\ttitle:token_seq\nb\tRed\n")
     code, _, err = call("validate", "mine.toml")

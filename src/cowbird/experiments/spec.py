@@ -7,7 +7,7 @@ results, and its hash tells whether a folder may be resumed.
 import hashlib
 import json
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
@@ -87,19 +87,22 @@ class Spec(ShippedSplitTables):
 
     @model_validator(mode="after")
     def _check_labels(self) -> "Spec":
+        wrong: list[str] = []
         for kind in ("victims", "attacks", "defenses", "scenarios"):
             titles = [part.title() for part in getattr(self, kind)]
             twice = sorted({title for title in titles if titles.count(title) > 1})
-            if twice:
-                raise ValueError(f"two {kind} are called {twice[0]!r}; give each a label of its own")
+            wrong += [f"two {kind} are called {title!r}; give each a label of its own" for title in twice]
         reserved = sorted({part.title() for part in self.attacks}.intersection(RESERVED_LABELS))
-        if reserved:
-            raise ValueError(f"an attack can't be called {reserved[0]!r}: that names the clean model")
+        wrong += [f"an attack can't be called {title!r}: that names the clean model" for title in reserved]
         if len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
-            raise ValueError("seeds must differ and be 0 or more")
-        for victim in self.victims:
-            task = find_task(victim.options)
-            task.check_scenarios(self.get_split(task), self.scenarios)
+            wrong.append("seeds must differ and be 0 or more")
+        for task in dict.fromkeys(find_task(victim.options) for victim in self.victims):
+            try:
+                task.check_scenarios(self.get_split(task), self.scenarios)
+            except ValueError as error:
+                wrong.append(str(error))
+        if wrong:
+            raise ValueError("; ".join(wrong))
         return self
 
     def get_split(self, task: AnyTask) -> Any:
@@ -136,6 +139,38 @@ class Spec(ShippedSplitTables):
         return hashlib.sha256(json.dumps(self.to_record(), sort_keys=True).encode()).hexdigest()
 
 
+class SpecError(UserError):
+    """All that is wrong with a spec.
+
+    Args:
+        message: All of it, in one text.
+        hint: What to do about it.
+        problems: Each of it alone.
+    """
+
+    def __init__(self, message: str, hint: str = "", problems: Sequence[UserError] = ()) -> None:
+        super().__init__(message, hint)
+        self.problems = tuple(problems)
+
+    def __reduce__(self) -> Any:
+        """Travel whole between processes."""
+        return type(self), (self.message, self.hint, self.problems)
+
+
+def list_problems(error: UserError) -> list[UserError]:
+    """Return what an error comes to, one by one."""
+    inside = error.problems if isinstance(error, SpecError) else ()
+    return [problem for each in inside for problem in list_problems(each)] or [error]
+
+
+def _join_problems(problems: Sequence[UserError]) -> UserError:
+    """Return one problem as it is, and several as one error."""
+    if len(problems) == 1:
+        return problems[0]
+    hints = dict.fromkeys(problem.hint for problem in problems if problem.hint)
+    return SpecError(" ".join(problem.message for problem in problems), " ".join(hints), problems)
+
+
 SINGLE_PARTS, LISTED_PARTS = {"dataset": "dataset"}, {"victims": "victim", "attacks": "attack", "defenses": "defense"}
 
 
@@ -153,7 +188,12 @@ def _validate(model: type[BaseModel], fields: dict[str, Any], where: str) -> Any
         try:
             return model.model_validate(fields)
         except ValidationError as error:
-            raise UserError(f"{where}: {explain_errors(error)}", _list_fields(model, error)) from None
+            problems = [
+                UserError(f"{where}: {words}.", _list_fields(model, [problem]) if _is_unknown(problem) else "")
+                for problem, words in _explain_each(error)
+            ]
+            hint = _list_fields(model, error.errors(include_url=False))
+            raise SpecError(f"{where}: {explain_errors(error)}", hint, problems) from None
 
 
 def _find_models(annotation: Any) -> list[type[BaseModel]]:
@@ -163,11 +203,15 @@ def _find_models(annotation: Any) -> list[type[BaseModel]]:
     return [model for inner in get_args(annotation) for model in _find_models(inner)]
 
 
-def _list_fields(model: type[BaseModel], error: ValidationError) -> str:
+def _is_unknown(problem: Mapping[str, Any]) -> bool:
+    return problem["type"] == "extra_forbidden"
+
+
+def _list_fields(model: type[BaseModel], problems: Iterable[Mapping[str, Any]]) -> str:
     """List the fields of the tables in which a key is not known, or of the whole if there is none."""
     found: dict[str, None] = {}
-    for problem in error.errors(include_url=False):
-        owners, place = [model], problem["loc"][:-1] if problem["type"] == "extra_forbidden" else ()
+    for problem in problems:
+        owners, place = [model], problem["loc"][:-1] if _is_unknown(problem) else ()
         for part in place:
             inside = [
                 m
@@ -186,7 +230,11 @@ def _list_fields(model: type[BaseModel], error: ValidationError) -> str:
 
 def explain_errors(error: ValidationError) -> str:
     """Say in one line what is wrong with a spec, all problems at once."""
-    found: list[str] = []
+    return "; ".join(words for _, words in _explain_each(error)) + "."
+
+
+def _explain_each(error: ValidationError) -> Iterator[tuple[Mapping[str, Any], str]]:
+    """Yield each problem with a few words."""
     problems = error.errors(include_url=False)
     for problem in problems:
         # A list whose entries are wrong is also too short for pydantic; once is enough.
@@ -195,9 +243,8 @@ def explain_errors(error: ValidationError) -> str:
         ):
             continue
         place = ".".join(str(part) for part in problem["loc"])
-        words = "this key is not known" if problem["type"] == "extra_forbidden" else problem["msg"]
-        found.append(f"{place}: {words}" if place else words.removeprefix("Value error, "))
-    return "; ".join(found) + "."
+        words = "this key is not known" if _is_unknown(problem) else problem["msg"]
+        yield problem, f"{place}: {words}" if place else words.removeprefix("Value error, ")
 
 
 def parse_spec(table: dict[str, Any], where: str = "spec", allow_plugins: bool = False) -> Spec:
@@ -211,22 +258,42 @@ def parse_spec(table: dict[str, Any], where: str = "spec", allow_plugins: bool =
     Raises:
         UserError: If a key is unknown or missing or a value does not fit; all that is wrong, and where.
     """
-    fields = dict(table)
+    fields, problems, failed, tasks = dict(table), list[UserError](), set[str](), list[AnyTask]()
+
+    def parse(key: str, kind: str, place: str, part: object) -> Iterator[dict[str, Any]]:
+        try:
+            found = _parse_part(kind, f"{where}: {place}", part, allow_plugins)
+            if kind == "victim":
+                tasks.append(find_task(found["options"]))
+            yield found
+        except UserError as error:
+            problems.append(error)
+            failed.add(key)
+
     for key, kind in SINGLE_PARTS.items():
         if key in fields:
-            fields[key] = _parse_part(kind, f"{where}: [{key}]", fields[key], allow_plugins)
+            fields[key] = next(parse(key, kind, f"[{key}]", fields[key]), None)
     for key, kind in LISTED_PARTS.items():
-        if key in fields:
-            parts = fields[key]
-            if not isinstance(parts, list):
-                raise UserError(f"{where}: '{key}' must be a list of tables.", f"Write [[{key}]] before each.")
-            entries = cast("list[object]", parts)
-            fields[key] = [
-                _parse_part(kind, f"{where}: [[{key}]] number {i + 1}", part, allow_plugins)
-                for i, part in enumerate(entries)
-            ]
-    victims = [part["options"] for part in fields.get("victims", [])]
-    return _validate(_add_tables(Spec, map(find_task, victims), "Spec"), fields, where)
+        entries = fields.get(key, [])
+        if not isinstance(entries, list):
+            problems.append(UserError(f"{where}: '{key}' must be a list of tables.", f"Write [[{key}]] before each."))
+            fields[key] = []
+            failed.add(key)
+        elif key in fields:
+            numbered = enumerate(cast("list[object]", entries), 1)
+            fields[key] = [p for nth, part in numbered for p in parse(key, kind, f"[[{key}]] number {nth}", part)]
+    try:
+        spec = _validate(_add_tables(Spec, tasks, "Spec"), fields, where)
+    except SpecError as error:
+        if not problems:
+            raise
+        # What is missing since it could not be read is told already.
+        gone = tuple(f"{where}: {key}: " for key in failed)
+        problems += [problem for problem in error.problems if not problem.message.startswith(gone)]
+    else:
+        if not problems:
+            return spec
+    raise _join_problems(problems)
 
 
 def apply_profile(table: dict[str, Any], profile: str, where: str = "spec") -> dict[str, Any]:

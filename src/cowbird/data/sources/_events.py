@@ -5,6 +5,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from cowbird.data.sources._encoder import Encoder, parse_whole_numbers
+from cowbird.data.sources._parquet import refuse_lists
 from cowbird.data.sources.delimited import LINE_COLUMN
 from cowbird.data.types import Float64Array, Int32Array, Interactions, Skips
 from cowbird.errors import UserError
@@ -71,7 +72,7 @@ class EventLog:
 
     def _parse_numbers(self, frame: pl.DataFrame, name: str, dtype: type[pl.DataType]) -> pl.DataFrame:
         """Turn a column into finite numbers; rows where that fails are skipped."""
-        texts = frame[name]
+        texts = refuse_lists(frame[name])
         if texts.dtype == pl.String:
             texts = texts.str.strip_chars()
             missing = texts.is_null() | (texts == "")

@@ -17,11 +17,14 @@ from cowbird.data.sources.pages import (
     read_pages,
     sum_sizes,
 )
+from cowbird.data.sources.sampling import limit_block, limit_frames
 from cowbird.errors import UserError
 
 ROWS_PER_BLOCK = 2_000_000
 """Rows read at once."""
 
+SAMPLED_ROWS_PER_BLOCK = 100_000
+"""Rows read at once where only a sample is read."""
 _UNREADABLE: Any = (pa.ArrowException, OSError, ValueError)
 _BROKEN = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 
@@ -81,18 +84,21 @@ class ParquetTable:
         """
         self._check_sizes([self.names[find_column(column, self.names, self.file)] for column in columns])
         chosen = [self._select_column(self.names[find_column(column, self.names, self.file)]) for column in columns]
-        start = 0
+        return limit_frames(self.file, self._read_blocks(chosen))
+
+    def _read_blocks(self, chosen: Sequence[pl.Expr]) -> Iterator[pl.DataFrame]:
+        start, size = 0, limit_block(ROWS_PER_BLOCK, SAMPLED_ROWS_PER_BLOCK)
         while True:
             try:
-                lazy = pl.scan_parquet(self._path, glob=False).slice(start, ROWS_PER_BLOCK).select(chosen)
+                lazy = pl.scan_parquet(self._path, glob=False).slice(start, size).select(chosen)
                 frame = lazy.collect()
             except _BROKEN as error:
                 raise self._make_error(error) from error
             if frame.height or not start:
                 yield frame.with_columns((pl.int_range(pl.len(), dtype=pl.Int64) + (start + 1)).alias(LINE_COLUMN))
-            if frame.height < ROWS_PER_BLOCK:
+            if frame.height < size:
                 return
-            start += ROWS_PER_BLOCK
+            start += size
 
     def _select_column(self, name: str) -> pl.Expr:
         """Return the expression that reads a column."""
@@ -112,17 +118,27 @@ class ParquetTable:
         )
 
 
+def refuse_lists(values: pl.Series) -> pl.Series:
+    """Return a column that holds one value a row.
+
+    Raises:
+        UserError: If the values are lists.
+    """
+    if isinstance(values.dtype, pl.List | pl.Array):
+        raise UserError(
+            f"The column for '{values.name}' should hold one value a row, and it holds lists.",
+            "Write a row for each value, or name another column.",
+        )
+    return values
+
+
 def as_text(values: pl.Series) -> pl.Series:
     """Return ids as strings; whole numbers that were stored as floats lose their `.0`.
 
     Raises:
         UserError: If the values are lists.
     """
-    if isinstance(values.dtype, pl.List):
-        raise UserError(
-            f"The column for '{values.name}' should hold one value a row, and it holds lists.",
-            "Write a row for each value, or name another column.",
-        )
+    refuse_lists(values)
     if values.dtype.is_float() and (values.is_null() | (values == values.round(0))).all():
         values = values.cast(pl.Int64, strict=False)
     return values.cast(pl.String)

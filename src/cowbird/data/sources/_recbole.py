@@ -4,7 +4,7 @@ The format is described in RecBole's documentation, "Atomic Files". A `token_seq
 a `float_seq` numbers; quotes are ordinary characters. The genre `Children's` is one token, and so is `Sci-Fi`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -125,17 +125,15 @@ def read_atomic(name: str, blobs: dict[str, Blob], columns: AtomicColumns) -> Da
     return assemble(name, log, items, users, (files[0], files[1]))
 
 
-def check_atomic(blobs: dict[str, Blob], columns: AtomicColumns) -> None:
-    """Check that atomic files have the columns that are named, without reading rows; see `read_atomic`."""
+def list_atomic_checks(blobs: dict[str, Blob], columns: AtomicColumns) -> list[Callable[[], object]]:
+    """Return functions that check one file each; what they raise is what is wrong with it; see `read_atomic`."""
     skips = Skips()
-    _find_event_columns(_TypedTable(blobs["inter"], skips), columns)
+    checks: list[Callable[[], object]] = [lambda: _find_event_columns(_TypedTable(blobs["inter"], skips), columns)]
     if "item" in blobs:
-        table = _TypedTable(blobs["item"], skips)
-        table.find_raw_name(columns.item, "item_column")
-        table.find_name(columns.title, TITLE_COLUMNS, "title_column")
-        table.find_name(columns.category, CATEGORY_COLUMNS, "category_column")
+        checks.append(lambda: _read_items(_TypedTable(blobs["item"], skips), columns, skips))
     if "user" in blobs:
-        _TypedTable(blobs["user"], skips).find_raw_name(columns.user, "user_column")
+        checks.append(lambda: _read_users(_TypedTable(blobs["user"], skips), columns, skips))
+    return checks
 
 
 def _find_event_columns(table: _TypedTable, columns: AtomicColumns) -> dict[str, str]:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from cowbird.data.sources._recbole import AtomicColumns, check_atomic, find_atomic_files, read_atomic
-from cowbird.data.sources.base import Source
+from cowbird.data.sources._recbole import AtomicColumns, find_atomic_files, list_atomic_checks, read_atomic
+from cowbird.data.sources.base import Source, catch_problem
 from cowbird.data.types import Dataset
+from cowbird.errors import UserError
 
 
 class Atomic(Source):
@@ -40,9 +41,15 @@ class Atomic(Source):
         blobs = find_atomic_files(self.path, self.stem)
         return read_atomic(blobs["inter"].name.removesuffix(".inter"), blobs, self._name_columns())
 
-    def check(self) -> None:
-        """Check the files and their columns, without reading rows."""
-        check_atomic(find_atomic_files(self.path, self.stem), self._name_columns())
+    def find_problems(self) -> list[UserError]:
+        """Return what keeps `load` from reading each of the files; see `Source.find_problems`."""
+        try:
+            blobs = find_atomic_files(self.path, self.stem)
+        except UserError as error:
+            return [error]
+        checks = list_atomic_checks(blobs, self._name_columns())
+        problems = [problem for check in checks for problem in catch_problem(check)]
+        return problems or super().find_problems()
 
     def _name_columns(self) -> AtomicColumns:
         return AtomicColumns(

@@ -1,10 +1,12 @@
 """What a dataset source is: a frozen spec whose `load` reads files into a `Dataset`."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 from pydantic import BaseModel, ConfigDict
 
 from cowbird.data.types import Dataset
+from cowbird.errors import UserError
 
 
 class Source(BaseModel, ABC):
@@ -24,12 +26,18 @@ class Source(BaseModel, ABC):
             UserError: If the files are missing or can't be this format.
         """
 
-    def check(self) -> None:
-        """Check that `load` can begin: that the files are there and have the columns that are named.
+    def find_problems(self) -> list[UserError]:
+        """Return what keeps `load` from reading the data: missing files, columns or values that can't be used.
 
-        The whole data is read, unless a subclass can tell from less.
-
-        Raises:
-            UserError: As `load` does.
+        By default that is what `load` raises, which is its first problem. A subclass may find several.
         """
-        self.load()
+        return catch_problem(self.load)
+
+
+def catch_problem(work: Callable[[], object]) -> list[UserError]:
+    """Return what work raises as a `UserError`, in a list; an empty one if it raises none."""
+    try:
+        work()
+    except UserError as error:
+        return [error]
+    return []

@@ -15,11 +15,14 @@ import polars as pl
 
 from cowbird.data.sources._block import MAX_LINE_BYTES, RowBlock
 from cowbird.data.sources.files import Blob, find_column
+from cowbird.data.sources.sampling import limit_block, limit_frames
 from cowbird.data.types import Skips
 from cowbird.errors import UserError
 
 BYTES_PER_BLOCK = 32 << 20
 """Bytes read at once."""
+SAMPLED_BYTES_PER_BLOCK = 4 << 20
+"""Bytes read at once where only a sample is read."""
 LINE_COLUMN = "\0line"
 """Name of the column with line numbers in the frames that tables yield (no header can hold it)."""
 ID_COLUMN = "\0id"
@@ -81,6 +84,9 @@ class TextTable:
             Frames with these columns as strings (null where empty) and `LINE_COLUMN`, the physical line of each row.
         """
         places = [find_column(column, self.names, self.file) for column in columns]
+        return limit_frames(self.file, self._read_blocks(places, columns))
+
+    def _read_blocks(self, places: Sequence[int], columns: Sequence[str]) -> Iterator[pl.DataFrame]:
         with self._blob.open_stream() as stream:
             for _ in range(self._head.lines):
                 stream.readline(MAX_LINE_BYTES + 1)
@@ -94,9 +100,9 @@ class TextTable:
                 block = RowBlock(data[:cut], self._form.separator, len(self.names), self._form.quoted, last=not chunk)
                 if block.used or not chunk:
                     frame = block.to_frame(places, columns, self.file)
-                    yield frame.with_columns(pl.Series(LINE_COLUMN, block.number + line, dtype=pl.Int64))
                     for reason, rows in block.bad.items():
                         self._skips.add(self.file, reason, (row + line for row in sorted(rows)))
+                    yield frame.with_columns(pl.Series(LINE_COLUMN, block.number + line, dtype=pl.Int64))
                     line += block.lines
                 carry = data[block.used :]
                 if not chunk:
@@ -104,7 +110,7 @@ class TextTable:
 
     def _read(self, stream: IO[bytes], first: bool) -> bytes:
         """Read the next bytes as UTF-8, without the byte order mark of the file."""
-        chunk = stream.read(BYTES_PER_BLOCK)
+        chunk = stream.read(limit_block(BYTES_PER_BLOCK, SAMPLED_BYTES_PER_BLOCK))
         if first and chunk.startswith(codecs.BOM_UTF8[:1]):
             chunk = (chunk + stream.read(3)).removeprefix(codecs.BOM_UTF8)
         if self._form.encoding == "latin-1" and not chunk.isascii():

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from cowbird.data.sources._events import EventLog
-from cowbird.data.sources._parquet import as_text
+from cowbird.data.sources._parquet import as_text, refuse_lists
 from cowbird.data.sources._tables import assemble, gather_table, make_item_encoder, split_categories
 from cowbird.data.sources.delimited import ID_COLUMN, LINE_COLUMN
 from cowbird.data.sources.tabular import parse_dates
@@ -115,7 +115,7 @@ def _read_items(
     columns = [as_text(get_column(frame, item_column, "items", "item_column")).alias(ID_COLUMN)]
     columns.append(frame.select(_number_rows()).to_series())
     if title_column is not None and _is_wanted(frame, title_column, "title", "items", "title_column"):
-        columns.append(frame[title_column].cast(pl.String).alias("title"))
+        columns.append(refuse_lists(frame[title_column]).cast(pl.String).alias("title"))
     if category_column is not None and _is_wanted(frame, category_column, "category", "items", "category_column"):
         found = frame[category_column]
         if not isinstance(found.dtype, pl.List):

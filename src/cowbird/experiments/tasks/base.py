@@ -164,6 +164,13 @@ class Task(ABC, Generic[RecordT]):
             UserError: If it can't.
         """
 
+    def check_scenario(self, scenario: Scenario) -> None:
+        """Check that there are users or questions whom a scenario serves.
+
+        Raises:
+            UserError: If there are none, or the victim can't be served so.
+        """
+
     def check_defense(self, defense: Defense) -> None:
         """Check that a defense can be used.
 

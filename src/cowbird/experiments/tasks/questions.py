@@ -192,13 +192,19 @@ class QuestionTask(Task[RecordT], Generic[RecordT, ModelT]):
                 "badrec."
             )
 
-    def measure(self, planted: PlantedAttack, defense: DefensePart, scenario: Scenario) -> RecordT:
-        """Ask the clean and the attacked model; see `Task.measure`."""
+    def check_scenario(self, scenario: Scenario) -> None:
+        """Refuse scenarios of victims that rank, and platforms without logs of their own."""
         if not isinstance(scenario, Direct | PoisonedAdapter):
             raise UserError(
                 f"Scenario '{scenario.title()}' is for victims that rank, and {self.context.victim_label} does not.",
                 "Use direct or poisoned-adapter.",
             )
+        if isinstance(scenario, PoisonedAdapter):
+            self.get_platform_logs()
+
+    def measure(self, planted: PlantedAttack, defense: DefensePart, scenario: Scenario) -> RecordT:
+        """Ask the clean and the attacked model; see `Task.measure`."""
+        self.check_scenario(scenario)
         if planted is not self._written[0]:
             rng = stream(self.context.seed, "triggered")
             self._written = planted, planted.options.make_triggered_catalogs(self.training.items, rng)

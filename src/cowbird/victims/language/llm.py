@@ -7,6 +7,7 @@ no model brings code of its own.
 """
 
 import importlib
+import importlib.util
 import io
 import os
 import re
@@ -48,6 +49,23 @@ class Llm(BaseModel):
     """Scale of the adapters, divided by the rank."""
     modules: tuple[str, ...] = LINEAR_MODULES
     """Names of the linear layers that get adapters."""
+
+    def check_requirements(self) -> None:
+        """Check that the libraries are installed and the model is here; one that a hub has is not looked for.
+
+        Raises:
+            UserError: If one is missing.
+        """
+        for library in ("transformers", "peft"):
+            if importlib.util.find_spec(library) is None:
+                raise UserError(f"Language models need {library}.", "Install it: pip install 'cowbird[llm]'.")
+        if self.name in assets.EMBEDDED_MODELS:
+            assets.find_embedded_model(self.name, get_cache_folder())
+        elif self.name.endswith(".gguf"):
+            if not Path(self.name).expanduser().is_file():
+                raise UserError(f"There is no file '{self.name}'.", "Give the path of a GGUF file.")
+        else:
+            locate_model(self.name)
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,10 @@ class RankingTask(Task[RankingEvidence]):
                 "Write the trigger into titles that are there: listing = 'own'."
             )
 
+    def check_scenario(self, scenario: Scenario) -> None:
+        """Refuse scenarios whose users the split does not have."""
+        scenario.select_users(self.parts)
+
     def check_defense(self, defense: Defense) -> None:
         """Refuse defenses that ask about titles."""
         if defense.asks_victim:
