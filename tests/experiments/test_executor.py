@@ -263,6 +263,7 @@ def inline(monkeypatch):
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 def test_processes_make_the_same_cells(four, tmp_path, contents, inline):
     """Each works from the record of the spec; one that is done already is left out."""
     run(four, tmp_path / "one", device="cpu")
