@@ -25,7 +25,8 @@ def test_the_old_file_stays_until_the_end(tmp_path):
     path = tmp_path / "x"
     path.write_text("old")
     with replace_atomically(path) as partial:
-        assert partial.parent == tmp_path
+        assert partial.parent.parent == tmp_path
+        assert partial.name == "x", "libraries look at how a name ends"
         partial.write_text("new and longer")
         assert path.read_text() == "old"
     assert path.read_text() == "new and longer"
@@ -162,7 +163,7 @@ def test_a_folder_that_refuses(tmp_path, monkeypatch):
     def refuse(**kwargs):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
     assert "Permission denied" in user_error(tmp_path / "x")
     monkeypatch.undo()
     assert not inside(tmp_path)

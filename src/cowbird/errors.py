@@ -1,4 +1,4 @@
-"""The one error meant for people, and the exit codes of the command line.
+"""The errors meant for people, and the exit codes of the command line.
 
 Everything a user can cause (a wrong path, a misspelled key, a damaged file) is raised as `UserError` with a message
 that says what was expected and what was found, and a hint that says what to do. The command line prints both and
@@ -40,6 +40,13 @@ class UserError(Exception):
     def __reduce__(self) -> tuple[type["UserError"], tuple[str, str]]:
         """Travel whole between processes."""
         return type(self), (self.message, self.hint)
+
+
+class OutageError(UserError):
+    """A passing fault: the disk, the memory, a GPU, the network or a server failed, or a part is not installed.
+
+    It says nothing about what was asked, so it is never recorded as a result: the same work is tried again.
+    """
 
 
 class PluginError(UserError):

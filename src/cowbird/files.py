@@ -1,4 +1,7 @@
-"""Writing files so that they are whole or not there: a temporary name first, then a rename.
+"""Writing files and folders so that they are whole or not there: a temporary name first, then a rename.
+
+A process that is killed leaves a temporary folder behind; it is locked by its maker, so the next one can tell that
+nobody is at work on it any more (`sweep_partials`).
 
 Folders may be shared with people who are not trusted, such as `/tmp`. So temporary names can't be guessed, folders of
 known names are used only if they are ours, links in them are not followed, and what is written has the permissions that
@@ -9,7 +12,9 @@ import errno
 import hashlib
 import os
 import secrets
+import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
@@ -19,34 +24,152 @@ from typing import IO, Literal
 import platformdirs
 
 from cowbird.errors import UserError
+from cowbird.faults import explain_write_errors
+from cowbird.processes import hold_interrupts
+
+PARTIAL_SUFFIX = ".cowbird-partial"
+"""How the names of folders end in which something is being written; they begin with a dot."""
 
 
 @contextmanager
 def replace_atomically(path: Path) -> Generator[Path]:
-    """Give a temporary path beside `path`, and rename it over `path` if the block ends well.
+    """Give a temporary path, and rename it over `path` if the block ends well.
+
+    The temporary file lies in a folder of its own beside `path`, with whatever a library writes beside it.
 
     Raises:
-        UserError: If the folder can't be written.
+        OutageError: If the file can't be written; what stood there before still stands.
     """
-    try:
+    with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         mode = _probe_mode(path.parent)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
-        os.close(handle)
-    except OSError as error:
-        raise UserError(f"'{path.parent}' can't be written: {error.strerror}.", "Choose another folder.") from None
-    partial = Path(name)
+        with _make_partial_folder(path) as folder:
+            partial = folder / path.name
+            partial.touch()
+            yield partial
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            partial.chmod(mode)
+            partial.replace(path)
+
+
+@contextmanager
+def replace_folder_atomically(folder: Path, keep: bool = False) -> Generator[Path]:
+    """Give a temporary folder beside `folder`, and give it that name if the block ends well.
+
+    An older folder of the name goes once the new one stands there.
+
+    Args:
+        folder: The folder.
+        keep: Whether one that stands there by then stays, since another process made the same and was faster.
+
+    Raises:
+        OutageError: If it can't be written; what stood there before still stands.
+    """
+    with explain_write_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _make_partial_folder(folder) as held:
+            partial = held / folder.name
+            partial.mkdir()
+            yield partial
+            share_folder(partial)
+            with hold_interrupts():
+                if not (keep and folder.exists()):
+                    _swap_folders(partial, folder, held / "older")
+
+
+def _swap_folders(new: Path, folder: Path, aside: Path) -> None:
+    """Put a folder in the place of another one, which is moved aside first and put back if that fails."""
+    if not folder.exists():
+        new.rename(folder)
+        return
+    folder.rename(aside)
     try:
-        yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.chmod(mode)
-        partial.replace(path)
-    except OSError as error:
-        raise UserError(f"'{path}' can't be written: {error.strerror}.", "Is the disk full or read-only?") from None
+        new.rename(folder)
+    except BaseException:
+        aside.rename(folder)
+        raise
+
+
+@contextmanager
+def _make_partial_folder(path: Path) -> Generator[Path]:
+    """Give a new folder beside a path, locked as long as its maker is at work; it goes at the end."""
+    while True:
+        folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL_SUFFIX))
+        handle = _open_folder(folder)
+        if handle is None or (take_lock(handle) is not False and folder.exists()):
+            break
+        os.close(handle)  # who sweeps was faster
+    try:
+        yield folder
     finally:
+        _restore_older(folder)
+        if path.exists() or not (folder / "older").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+        if handle is not None:
+            os.close(handle)
+
+
+def _open_folder(folder: Path) -> int | None:
+    """Open a folder, to lock it; `None` where that can't be done."""
+    try:
+        return os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0))
+    except OSError:
+        return None
+
+
+def take_lock(handle: int) -> bool | None:
+    """Take the lock of an open file, which the system releases when its last holder ends.
+
+    Returns:
+        Whether it was free; `None` where the system or the file system has no such locks.
+    """
+    if sys.platform == "win32":
+        return None
+    import fcntl  # noqa: PLC0415
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def sweep_partials(folder: Path, name: str = "*", deep: bool = False) -> None:
+    """Remove what dead processes left half written in a folder.
+
+    What a living process is at work on is locked and stays. So does what belongs to others, what is a link, and
+    everything where the file system has no locks.
+
+    Args:
+        folder: The folder. Whoever calls this holds its lock, if it has one.
+        name: What was being written, if not everything is swept.
+        deep: Whether folders in it are swept, too.
+    """
+    found = folder.rglob if deep else folder.glob
+    for path in sorted(found(f".{name}.*{PARTIAL_SUFFIX}")):
         with suppress(OSError):
-            partial.unlink(missing_ok=True)
+            known = path.lstat()
+            handle = _open_folder(path) if stat.S_ISDIR(known.st_mode) and _is_own(known) else None
+            if handle is None:
+                continue
+            try:
+                if take_lock(handle):
+                    _restore_older(path)
+                    shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(handle)
+
+
+def _restore_older(partial: Path) -> None:
+    """Put back the folder that a killed process had moved aside, if nothing stands in its place."""
+    name = partial.name.removeprefix(".").removesuffix(PARTIAL_SUFFIX).rpartition(".")[0]
+    aside, place = partial / "older", partial.with_name(name)
+    if aside.is_dir() and not place.exists():
+        with suppress(OSError):
+            aside.rename(place)
 
 
 def _probe_mode(folder: Path) -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cowbird.errors import UserError
+from cowbird.faults import raise_outage
 from cowbird.files import write_text
 
 NOTICES_FILE = "notices.json"
@@ -133,5 +134,6 @@ def read_notices(path: Path) -> list[Notice]:
         return [Notice(NoticeRank(row["rank"]), str(row["text"]), row["low"], row["high"]) for row in rows]
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise_outage(error, f"'{path}' can't be read")
         raise UserError(f"'{path}' is damaged.", "Remove it; some notices are then not told.") from None

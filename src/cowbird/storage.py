@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from cowbird.errors import UserError
+from cowbird.faults import raise_outage
 from cowbird.files import hash_file, replace_atomically, write_text
 
 if TYPE_CHECKING:
@@ -38,10 +39,7 @@ def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", header: Mapping[s
 
     host = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with replace_atomically(path) as partial:
-        try:
-            safetensors.torch.save_file(host, partial, dict(header or {}))
-        except safetensors.SafetensorError as error:
-            raise UserError(f"'{path}' can't be written: {error}.", "Is the disk full or read-only?") from None
+        safetensors.torch.save_file(host, partial, dict(header or {}))
         return hash_file(partial)
 
 
@@ -50,6 +48,7 @@ def read_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
 
     Raises:
         UserError: If the file is missing or not whole.
+        OutageError: If it can't be read for a passing fault.
     """
     from safetensors import SafetensorError, safe_open  # noqa: PLC0415
 
@@ -59,6 +58,7 @@ def read_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
             names: list[str] = list(reader.keys())
             return {name: reader.get_tensor(name) for name in names}, dict(reader.metadata() or {})
     except (OSError, SafetensorError) as error:
+        raise_outage(error, f"'{path}' can't be read")
         raise UserError(f"'{path}' is not a readable safetensors file: {error}.", "Was it cut short?") from None
 
 
@@ -101,6 +101,7 @@ def read_sealed_json(path: Path, hint: str = "Make it anew, or restore it from a
     try:
         record = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
     except OSError as error:
+        raise_outage(error, f"'{path}' can't be read")
         raise UserError(f"'{path}' can't be read: {error.strerror}.", hint) from None
     except (ValueError, RecursionError):
         raise UserError(f"'{path}' is damaged: it is not JSON.", hint) from None

@@ -369,7 +369,71 @@ def test_scanners_that_can_t_be_written(call, tmp_path, monkeypatch, code):
     ended, out, err = call("fit-scanner", path, "--out", tmp_path / "made", "--device", "cpu")
     assert (ended, out) == (2, "")
     assert f"can't be written: {os.strerror(code)}" in err
-    assert under(tmp_path) == [path.name]
+    assert "What was fitted so far is kept" in err
+    assert "--resume" in err
+    assert under(tmp_path) == [path.name, *(f"made.partial{end}" for end in ("", "/fit.json", "/round-1.safetensors"))]
+
+
+def test_a_full_disk_at_the_last_save_costs_no_fit(call, tmp_path, monkeypatch):
+    """A tokenizer that can't be written raises a plain Exception."""
+    import transformers
+
+    path, made = catalog(tmp_path, *TITLES), tmp_path / "made"
+    words = ("fit-scanner", path, "--out", made, "--device", "cpu")
+    with monkeypatch.context() as patched:
+        error = Exception("No space left on device (os error 28)")
+        stopping(patched, (transformers.PreTrainedTokenizerBase, "save_pretrained"), 1, error)
+        code, out, err = call(*words)
+    assert (code, out) == (2, "")
+    assert "can't be written: No space left on device" in err
+    assert "--resume" in err
+    steps = stopping(monkeypatch, (module.ReaderPrompts, "write_epoch"), 0)
+    assert call(*words, "--resume")[0] == 0
+    assert not steps, "nothing is tuned again"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [path.name, "made"]
+
+
+def test_an_interrupt_after_a_tuned_round_costs_no_round(call, tmp_path, monkeypatch):
+    path, made = catalog(tmp_path, *TITLES), tmp_path / "made"
+    words = ("fit-scanner", path, "--out", made, "--device", "cpu")
+    with monkeypatch.context() as patched:
+        stopping(patched, (module._Fit, "_weighed"), 1)
+        code, _, err = call(*words)
+    assert (code, "Go on with:" in err, "--resume" in err) == (3, True, True)
+    assert (tmp_path / "made.partial" / "round-1.safetensors").exists()
+    steps = stopping(monkeypatch, (module.ReaderPrompts, "write_epoch"), 0)
+    assert call(*words, "--resume")[0] == 0
+    assert not steps, "the round was done"
+    assert not (tmp_path / "made.partial").exists()
+
+
+@pytest.mark.parametrize("more", [(), ("--resume",)], ids=str)
+def test_a_second_fit_is_refused_at_its_start(call, tmp_path, monkeypatch, more):
+    path, made, said = catalog(tmp_path, *TITLES), tmp_path / "made", []
+    words = ("fit-scanner", path, "--out", made, "--device", "cpu")
+    real = module._Fit._learn
+
+    def meddle(self, number):
+        monkeypatch.setattr(module._Fit, "_learn", real)
+        before = under(tmp_path)
+        said.append(call(*words, *more))
+        assert under(tmp_path) == before
+        real(self, number)
+
+    monkeypatch.setattr(module._Fit, "_learn", meddle)
+    assert call(*words)[0] == 0
+    ((code, out, err),) = said
+    assert (code, out) == (2, "")
+    assert f"Another fit is at work in '{made}.partial': process {os.getpid()} on" in err
+
+
+def test_more_workers_than_processors_are_told(call, tmp_path, fitted, monkeypatch):
+    path = catalog(tmp_path, *TITLES)
+    monkeypatch.setattr(commands, "count_processors", lambda: 1)
+    words = ("scan", path, "--scanner", fitted, "--out", tmp_path / "a.csv", "--device", "cpu", "--workers", 999)
+    code, _, err = call(*words)
+    assert code in (0, 1)
+    assert "999 workers were asked for, and 1 run: that is what the processors take" in err
 
 
 def test_paths_of_models_hold_elsewhere(tmp_path, monkeypatch):

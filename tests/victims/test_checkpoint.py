@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 
 from cowbird.errors import UserError
+from cowbird.files import PARTIAL_SUFFIX
 from cowbird.storage import read_tensors, write_tensors
 from cowbird.victims import checkpoint
 from cowbird.victims.checkpoint import load_latest, save
@@ -156,7 +157,9 @@ def test_an_exception_while_writing_leaves_the_others_whole(two, monkeypatch, er
 
 
 def test_leftovers_of_a_kill_are_removed(two):
-    (two / ".step-000000010.safetensors.abc.partial").write_bytes(b"half")
+    left = two / f".step-000000010.safetensors.abc{PARTIAL_SUFFIX}"
+    left.mkdir()
+    (left / "step-000000010.safetensors").write_bytes(b"half")
     check(load_latest(two, refuse), 9)
     assert not list(two.glob(".*"))
 

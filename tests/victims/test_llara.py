@@ -10,7 +10,7 @@ import torch
 from cowbird.data.choices import Choices, SequenceSplit
 from cowbird.data.types import Interactions, Items, TrainingData, Users
 from cowbird.errors import UserError
-from cowbird.victims import training_loop
+from cowbird.victims import checkpoint, training_loop
 from cowbird.victims.base import FitContext
 from cowbird.victims.language import llara, tuning
 from cowbird.victims.language.candidate_decoding import DecodedAnswers
@@ -140,7 +140,8 @@ def test_seeds_and_interruptions(spec, fields, tmp_path, monkeypatch):
         )
         same(weights(given.fit(walks(), SPLIT, 1, FitContext(folder=tmp_path, warn=pytest.fail))), one)
     assert steps[0] == 2, "it went on from there"
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    checkpoint.clear(tmp_path)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()], "those of its recommender, too"
 
 
 @pytest.mark.parametrize("fields", [{}, {"prompts": "text"}], ids=str)

@@ -49,7 +49,7 @@ def run(
 ) -> None:
     """Run an experiment and write its results.
 
-    Exit codes: 0 done, 2 error, 3 interrupted, or some cells could not be measured.
+    Exit codes: 0 done, 2 error, 3 interrupted (Ctrl-C, SIGTERM, SIGHUP), or not everything could be measured.
     """
     if quick and profile not in ("", "quick"):
         raise UserError("--quick is itself a profile.", f"Leave out --quick or --profile {profile}.")

@@ -166,12 +166,16 @@ def scan_and_show(
     from cowbird.scanning import commands, detectors, highlights, summary  # noqa: PLC0415
     from cowbird.scanning.scan import scan_catalog  # noqa: PLC0415
 
-    with commands.open_scorer(scorer, make, workers) as judge, make_progress(quiet=quiet) as shown:
+    with (
+        make_progress(quiet=quiet) as shown,
+        commands.open_scorer(scorer, make, workers, shown.warn) as judge,
+    ):
         task = shown.add_task("rows")
         try:
             found = scan_catalog(
                 catalog, out, judge, text_column=text_column, id_column=id_column, only_flagged=only_flagged,
                 chunk=chunk,
+                warn=shown.warn,
                 report=lambda done, total, remark: shown.update(task, done=done, total=total, note=remark),
             )  # fmt: skip
         except KeyboardInterrupt:

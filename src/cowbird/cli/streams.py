@@ -4,6 +4,7 @@ In `cowbird scan … | grep -q`, the reader leaves early. What is written after 
 tells what the scan found.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Generator
@@ -22,6 +23,7 @@ class PipeGuard:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._shown = stream.isatty()
         reconfigure: Any = getattr(stream, "reconfigure", None)
         if reconfigure is not None:  # an encoding without some letter costs that letter and not the verdict
             reconfigure(errors="backslashreplace")
@@ -48,6 +50,8 @@ class PipeGuard:
             self._drop()
         except OSError as error:
             self._drop()
+            if self._shown and error.errno == errno.EIO:  # the terminal was closed
+                return
             raise UserError(f"The output can't be written: {error.strerror}.", "Is the disk full?") from None
 
     def _drop(self) -> None:

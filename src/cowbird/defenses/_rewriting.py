@@ -19,6 +19,7 @@ import torch
 
 from cowbird.data.titles import quote_titles
 from cowbird.defenses._reading import open_model
+from cowbird.errors import OutageError
 from cowbird.files import get_cache_folder, hash_file, write_text
 from cowbird.notices import NoticeRank, note
 from cowbird.text import quote_for_prompt
@@ -148,8 +149,10 @@ def _read_answers(path: Path) -> dict[str, str | None]:
     """Read what was kept; what is missing, damaged or not usable is made anew."""
     try:
         held: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
         return {}
+    except OSError as error:  # it may be whole, and what is made anew would replace it
+        raise OutageError(f"'{path}' can't be read: {error.strerror}.", "Mend that and try again.") from None
     if not isinstance(held, dict):
         return {}
     texts = cast(dict[str, Any], held)

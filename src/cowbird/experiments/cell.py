@@ -2,12 +2,16 @@
 
 Whatever is made is kept in the cell's folder as soon as it is made, and fits save checkpoints while they run. So a
 killed cell goes on where it stood, and a cell whose spec has grown measures only what is new: evidence is kept for each
-attack, defense and scenario. An attack that does not fit the data is an error in the cell's list, as is a defense that
-fails for one attack; the others go on.
+attack, defense and scenario.
+
+What an attack, a defense or a victim refuses is a result: an error in the cell's list, and the others go on. What the
+environment did (a full disk, a server that is down, memory that ran out) is none: the others go on, the cell stays
+undone, and a resumed run tries that place again.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +24,7 @@ from cowbird.attacks.base import AttackError, PoisonedData
 from cowbird.data.types import Dataset
 from cowbird.defenses.none import NoDefense
 from cowbird.defenses.titles import TitleDefense
-from cowbird.errors import UserError
+from cowbird.errors import OutageError, UserError
 from cowbird.experiments import detection
 from cowbird.experiments.adaptive import AdaptiveAttacks
 from cowbird.experiments.detection import NO_ATTACK, DetectionRecord, TitleInspector
@@ -29,9 +33,13 @@ from cowbird.experiments.scenarios import Scenario
 from cowbird.experiments.spec import Spec
 from cowbird.experiments.store import ColumnStore, ModelStore, ProgressReport, SealedStore, hash_parts
 from cowbird.experiments.tasks import AnyTask, PlantedAttack, TaskContext, find_task
+from cowbird.faults import explain_outage
 from cowbird.files import hash_file, write_text
+from cowbird.plugin_errors import blame_plugin
 from cowbird.rng import stream
 
+TRY_AGAIN = "This may pass: go on with --resume."
+"""What is added to the reason of a passing fault."""
 EVIDENCE_FOLDER = "evidence"
 """Where a cell keeps what was measured: a file for each attack, defense and scenario."""
 
@@ -83,8 +91,11 @@ class Cell:
     def done(self) -> bool:
         """Whether all that the spec asks for was measured."""
         try:
-            covered = json.loads(self.record_path.read_text(encoding="utf-8"))["covers"]
-            return all(set(labels) <= set(covered[kind]) for kind, labels in self.list_labels().items())
+            record = json.loads(self.record_path.read_text(encoding="utf-8"))
+            covered = record["covers"]
+            return not record.get("unmeasured") and all(
+                set(labels) <= set(covered[kind]) for kind, labels in self.list_labels().items()
+            )
         except FileNotFoundError:
             return False
         except (OSError, ValueError, KeyError, TypeError):
@@ -139,6 +150,9 @@ class CellRunner:
     ) -> None:
         self.cell, self.device, self.warn = cell, device, warn
         self.errors: list[str] = []
+        """What can't be measured, and why."""
+        self.unmeasured: list[str] = []
+        """What was not measured for a passing fault, and why."""
         self.adaptive = AdaptiveAttacks(cell.spec, cell.seed, cell.folder / "settled", warn)
         self.inspector = TitleInspector(cell.folder / "detections", warn)
         self.planted = SealedStore(cell.folder / "planted", warn, "another attack's", "Planting again.")
@@ -177,38 +191,53 @@ class CellRunner:
 
         An attack that does not fit the data is an error on record.
         """
-        try:
+        with self._note_faults(part):
             attack = self.adaptive.settle(part, self.task.training)
             poisoned = attack.options.poison(self.task.training, stream(self.cell.seed, "attack"))
-        except (UserError, AttackError) as error:
-            self.errors.append(f"{self.cell.title}, attack {part.title()}: {error}")
-            return None
-        self._write_plan(part, poisoned)
-        planted = PlantedAttack(part.title(), attack.options, poisoned)
-        try:
+            self._write_plan(part, poisoned)
+            planted = PlantedAttack(part.title(), attack.options, poisoned)
             self.task.check_attack(planted)
-        except UserError as error:
-            self.errors.append(f"{self.cell.title}, attack {part.title()}: {error}")
-            return None
-        return planted
+            return planted
+        return None
+
+    @contextmanager
+    def _note_faults(
+        self, attack: AttackPart, defense: DefensePart | None = None, scenario: Scenario | None = None
+    ) -> Generator[None]:
+        """Put on record what can't be measured in the block, and apart from it what the environment kept from it.
+
+        What nobody foresaw is raised.
+        """
+        where = f"{self.cell.title}, attack {attack.title()}"
+        if defense is not None and not isinstance(defense.options, NoDefense):
+            where += f", defense {defense.title()}"
+        if scenario is not None:
+            where += f", scenario {scenario.title()}"
+        try:
+            yield
+        except OutageError as error:
+            self.unmeasured.append(f"{where}: {error} {TRY_AGAIN}")
+        except (UserError, AttackError) as error:
+            self.errors.append(f"{where}: {error}")
+        except (OSError, MemoryError, RuntimeError) as error:
+            reason = explain_outage(error) or (isinstance(error, OSError) and str(error))
+            if not reason or blame_plugin(error) is not None:
+                raise
+            self.unmeasured.append(f"{where}: {reason}. {TRY_AGAIN}")
 
     def _measure_defense(self, part: AttackPart, planted: PlantedAttack, defense: DefensePart) -> None:
         """Measure a defense in each scenario; what can't be done is an error on record, and the others go on."""
         waiting = [scenario for scenario in self.cell.spec.scenarios if not self._has_evidence(part, defense, scenario)]
         if not waiting and self._has_detections(part, defense):
             return
-        try:
+        usable = False
+        with self._note_faults(part, defense):
             self.task.check_defense(defense.options)
             self._record_detections(part, planted, defense)
-        except UserError as error:
-            self._record_error(part, defense, error)
-            return
-        for scenario in waiting:
-            try:
+            usable = True
+        for scenario in waiting if usable else ():
+            with self._note_faults(part, defense, scenario):
                 record = self.task.measure(planted, defense, scenario)
-            except UserError as error:
-                self._record_error(part, defense, error, scenario)
-            else:
                 name = name_evidence(part.title(), defense.title(), scenario.title())
                 origin = self._digest_place(part, defense, scenario)
                 self.evidence.write(name, origin, self.task.encode_record(record))
@@ -272,17 +301,6 @@ class CellRunner:
             if not self.evidence.holds(name, origin):
                 self.evidence.write(name, origin, detection.encode_record(record))
 
-    def _record_error(
-        self, attack: AttackPart, defense: DefensePart, error: UserError, scenario: Scenario | None = None
-    ) -> None:
-        """Put on record what can't be measured; the others go on."""
-        where = f"{self.cell.title}, attack {attack.title()}"
-        if not isinstance(defense.options, NoDefense):
-            where += f", defense {defense.title()}"
-        if scenario is not None:
-            where += f", scenario {scenario.title()}"
-        self.errors.append(f"{where}: {error}")
-
     def _write_plan(self, attack: AttackPart, poisoned: PoisonedData) -> None:
         items = poisoned.data.items
         targets: list[int] = poisoned.targets.tolist()
@@ -334,6 +352,7 @@ class CellRunner:
             "models": hash_models(self.cell),
             "evidence": self._hash_evidence(),
             "errors": self.errors,
+            "unmeasured": self.unmeasured,
             "seconds": self.models.seconds | self.adaptive.seconds | self.inspector.seconds,
         }
         write_text(self.cell.record_path, json.dumps(record, indent=1))

@@ -5,10 +5,10 @@ better than processes, which take turns. A CPU is filled by one fit a process.
 """
 
 import os
-import signal
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -19,16 +19,26 @@ from typing import Any
 import torch
 
 from cowbird.data.types import Dataset
-from cowbird.errors import UserError
+from cowbird.errors import OutageError
 from cowbird.experiments.cell import Cell, CellRunner, list_cells
 from cowbird.experiments.spec import LISTED_PARTS, SINGLE_PARTS, Spec, parse_spec
 from cowbird.experiments.store import ProgressReport
+from cowbird.faults import explain_outage
 from cowbird.notices import NOTICES_FILE, collect_notices
 from cowbird.plugin_errors import guard_plugins
+from cowbird.processes import (
+    SharedHandle,
+    count_processors,
+    end_with_parent,
+    interrupt_once,
+    interrupt_workers,
+)
 from cowbird.victims.fit_context import get_thread_stream
 
 MAX_THREADS_PER_GPU = 16
 """Threads that can share one GPU: each has two of the 32 streams that torch knows of."""
+STOPPING_ERRORS = (OutageError, RuntimeError, OSError, MemoryError)
+"""What stops one cell on the machine's account; the others go on."""
 
 
 def ignore_progress(what: str, done: int, total: int, remark: str) -> None:
@@ -64,6 +74,17 @@ class Executor:
     progress: ProgressReport = ignore_progress
     warnings: list[str] = field(default_factory=list[str])
     failed: list[str] = field(default_factory=list[str])
+    lock: int | None = None
+    """The run's lock, an open file that worker processes hold, too."""
+
+    def __post_init__(self) -> None:
+        if self.device.type == "cuda":
+            most, what = MAX_THREADS_PER_GPU * (torch.cuda.device_count() if self.every_gpu else 1), "GPUs take"
+        else:
+            most, what = count_processors(), "processors take"
+        if self.jobs > most:
+            self.warnings.append(f"{self.jobs} jobs were asked for, and {most} run at once: that is what the {what}.")
+            self.jobs = most
 
     def run(self) -> Iterator[Cell]:
         """Yield each cell once it is finished or has failed."""
@@ -75,7 +96,7 @@ class Executor:
         """Run a cell; one that stops on the machine's account (out of memory, a GPU error) leaves the others going."""
         try:
             run_cell(cell, self.data, device, progress, self.warnings.append)
-        except RuntimeError as error:
+        except STOPPING_ERRORS as error:
             self.failed.append(_format_failure(cell, error))
         return cell
 
@@ -114,39 +135,64 @@ class Executor:
                 raise
 
     def _run_processes(self) -> Generator[Cell]:
+        """Run cells in processes, as many as there are jobs; a process that dies leaves the cells beside it undone."""
+        left = list(self.waiting)
+        while left:
+            with ProcessPoolExecutor(
+                min(self.jobs, len(left)),
+                get_context("spawn"),
+                _init_worker,
+                (None if self.lock is None or sys.platform == "win32" else SharedHandle(self.lock),),
+                max_tasks_per_child=1,
+            ) as pool:
+                try:
+                    yield from self._drain(pool, left)
+                except BaseException:  # an interrupt, here or (GeneratorExit) in the caller, or a worker's error
+                    interrupt_workers(pool)
+                    pool.shutdown(wait=True, cancel_futures=True)
+                    raise
+
+    def _drain(self, pool: ProcessPoolExecutor, left: list[Cell]) -> Generator[Cell]:
+        """Have a pool run cells until none is left, or the pool is broken; each leaves the list as it begins."""
         threads = max(1, torch.get_num_threads() // self.jobs)
         record, numbers = self.spec.to_record(), {cell: n for n, cell in enumerate(list_cells(self.spec, self.out))}
-        with ProcessPoolExecutor(self.jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-            futures = {
-                pool.submit(_run_in_worker, record, str(self.out), numbers[cell], str(self.device), threads): cell
-                for cell in self.waiting
-            }
-            try:
-                for future in as_completed(futures):
-                    try:
-                        self.warnings += future.result()
-                    except BrokenProcessPool:
-                        raise
-                    except RuntimeError as error:
-                        self.failed.append(_format_failure(futures[future], error))
-                    yield futures[future]
-            except BrokenProcessPool:
-                raise UserError(
-                    "A worker process died: killed, or out of memory. What is done is kept.",
-                    "Go on with --resume, perhaps with fewer --jobs.",
-                ) from None
-            except BaseException:  # an interrupt, here or (GeneratorExit) in the caller, or a worker's error
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
+        running: dict[Future[list[str]], Cell] = {}
+        broken = False
+        while running or (left and not broken):
+            while left and not broken and len(running) < self.jobs:
+                cell = left.pop(0)
+                given = (record, str(self.out), numbers[cell], str(self.device), threads)
+                try:
+                    running[pool.submit(_run_in_worker, *given)] = cell
+                except BrokenProcessPool:  # a worker beside it died just now
+                    left.insert(0, cell)
+                    broken = True
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                cell = running.pop(future)
+                try:
+                    self.warnings += future.result()
+                except BrokenProcessPool:
+                    broken = True
+                    died = RuntimeError("its worker process died, or one beside it: killed, or out of memory")
+                    self.failed.append(_format_failure(cell, died))
+                except STOPPING_ERRORS as error:
+                    self.failed.append(_format_failure(cell, error))
+                yield cell
 
 
-def _format_failure(cell: Cell, error: RuntimeError) -> str:
-    return f"{cell.title} stopped: {str(error).partition(chr(10))[0].rstrip('.')}. Run again with --resume."
+def _format_failure(cell: Cell, error: BaseException) -> str:
+    reason = explain_outage(error) or str(error).partition(chr(10))[0].rstrip(".") or type(error).__name__
+    return f"{cell.title} stopped: {reason}. Run again with --resume."
+
+
+def _init_worker(lock: SharedHandle | None) -> None:
+    """Tie a worker to its parent: it holds the run's lock (`lock` travels here open), and ends when the parent does."""
+    end_with_parent()
+    interrupt_once()
 
 
 def _run_in_worker(record: dict[str, Any], out: str, number: int, device: str, threads: int) -> list[str]:
     """Run one cell in a worker process."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(threads)
     spec = parse_spec(to_tables(record), allow_plugins=True)  # this process' parent has asked
     warnings: list[str] = []

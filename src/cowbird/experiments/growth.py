@@ -14,14 +14,33 @@ from cowbird.errors import UserError
 from cowbird.experiments.cell import find_undefended_label
 from cowbird.experiments.spec import Spec
 from cowbird.experiments.tasks import find_task
-from cowbird.files import write_text
+from cowbird.files import PARTIAL_SUFFIX, write_text
+from cowbird.locks import LOCK_FILE
 
 GROWING_PARTS = {"victims": "victim", "attacks": "attack", "defenses": "defense", "scenarios": "scenario"}
 """Lists that may have new entries, and what one of them is called."""
 FREE_KEYS = ("description",)
 """What may change, since nothing follows from it."""
+SPEC_FILE = "spec.json"
+"""The file of a run's folder that says which spec it is bound to."""
 MAX_SHOWN_DIFFERENCES = 3
 """How many differences an error names."""
+
+
+def check_free(out: Path) -> None:
+    """Check that a folder is a run's, or is free to become one's; nothing is written.
+
+    Raises:
+        UserError: If it holds something else.
+    """
+    try:
+        names = {path.name for path in out.iterdir()} if out.is_dir() else set[str]()
+        foreign = [name for name in names if name != LOCK_FILE and not name.endswith(PARTIAL_SUFFIX)]
+        taken = out.exists() and (not out.is_dir() or (SPEC_FILE not in names and bool(foreign)))
+    except OSError as error:
+        raise UserError(f"'{out}' can't be used: {error.strerror}.", "Choose another folder with --out.") from None
+    if taken:
+        raise UserError(f"'{out}' is not an empty folder.", "Choose a new folder with --out.")
 
 
 def bind_folder(spec: Spec, out: Path, resume: bool) -> None:
@@ -30,15 +49,9 @@ def bind_folder(spec: Spec, out: Path, resume: bool) -> None:
     Raises:
         UserError: If the folder holds something and `resume` is off, or holds work that the spec makes wrong.
     """
-    record = out / "spec.json"
-    try:
-        bound = record.exists()
-        taken = not bound and out.exists() and (not out.is_dir() or any(out.iterdir()))
-    except OSError as error:
-        raise UserError(f"'{out}' can't be used: {error.strerror}.", "Choose another folder with --out.") from None
-    if taken:
-        raise UserError(f"'{out}' is not an empty folder.", "Choose a new folder with --out.")
-    if bound:
+    record = out / SPEC_FILE
+    check_free(out)
+    if record.exists():
         before = _read_record(record)
         differences = list(find_differences(before, spec))
         if differences:

@@ -29,6 +29,7 @@ from cowbird.experiments.results import Row, RowLabels
 from cowbird.experiments.spec import Spec
 from cowbird.experiments.store.columns import read_columns
 from cowbird.experiments.tasks import AnyTask, EvidenceLabels, find_task
+from cowbird.faults import raise_outage
 from cowbird.files import hash_file
 
 Decoded = TypeVar("Decoded")
@@ -83,7 +84,7 @@ class ResultsFile:
     def _read_cell(self, cell: Cell) -> None:
         """Read what was measured in a cell; a cell whose spec has grown since counts with what it has."""
         finished, victim = read_finished(cell), cell.victim.title()
-        self._errors[cell.folder] = finished.errors
+        self._errors[cell.folder] = finished.errors + finished.unmeasured
         for known in [known for known in self._single if (known[0][0], known[1]) == (victim, cell.seed)]:
             del self._single[known]
         for labels, record in load_evidence(cell, finished.evidence):
@@ -223,6 +224,8 @@ class CellRecord:
 
     errors: list[str]
     """What could not be measured, and why."""
+    unmeasured: list[str]
+    """What was not measured for a passing fault, and why; it is tried again."""
     plans: dict[str, PlantedSummary]
     """What each attack planted."""
     evidence: dict[str, str]
@@ -239,13 +242,14 @@ def read_finished(cell: Cell) -> CellRecord:
     again = f"Remove '{path}' and resume; the cell is then measured again."
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        errors = [str(error) for error in record["errors"]]
+        errors, unmeasured = ([str(error) for error in record.get(kind, ())] for kind in ("errors", "unmeasured"))
         seals = {str(name): str(seal) for name, seal in record["evidence"].items()}
         plans = {str(name): PlantedSummary.model_validate(plan) for name, plan in record["plans"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise_outage(error, f"'{path}' can't be read")
         raise UserError(f"'{path}' is damaged.", again) from None
     for name, seal in seals.items():
         held = _locate(cell, name)
         if not held.exists() or hash_file(held) != seal:
             raise UserError(f"'{held}' is missing or damaged: its SHA-256 is not the recorded one.", again)
-    return CellRecord(errors, plans, seals)
+    return CellRecord(errors, unmeasured, plans, seals)

@@ -1,8 +1,10 @@
 """Run an experiment: every cell of the grid, here or in workers, resumable, results always whole.
 
-The folder is bound to one spec, which may grow (`cowbird.experiments.growth`). `results.jsonl` is made from the
-evidence of the finished cells, after each of them and at the end, so an interrupted run leaves true results of what is
-done, and the finished file is the same however often it was interrupted.
+One process at a time writes the folder (`cowbird.locks`). It is bound to one spec, which may grow
+(`cowbird.experiments.growth`). `results.jsonl` is made from the evidence of the finished cells, after each of them and
+at the end, so an interrupted run leaves true results of what is done, and the finished file is the same however often
+it was interrupted. What could not be measured for a passing fault, such as a full disk, leaves its cell undone; the run
+goes on with the others, and `resume` tries it again.
 """
 
 import json
@@ -15,14 +17,17 @@ import torch
 
 from cowbird import __version__
 from cowbird.data.types import Dataset
+from cowbird.errors import OutageError
 from cowbird.experiments.cell import PlantedSummary, list_cells
 from cowbird.experiments.executor import Executor, ignore_progress
-from cowbird.experiments.growth import bind_folder
+from cowbird.experiments.growth import bind_folder, check_free
 from cowbird.experiments.results import Row
 from cowbird.experiments.results_file import ResultsFile
 from cowbird.experiments.spec import Spec
 from cowbird.experiments.store import ProgressReport
-from cowbird.files import write_text
+from cowbird.faults import explain_write_errors
+from cowbird.files import sweep_partials, write_text
+from cowbird.locks import lock_folder
 from cowbird.notices import (
     NOTICES_FILE,
     Notice,
@@ -51,7 +56,7 @@ class RunOutcome:
     planted: dict[str, PlantedSummary] = field(default_factory=dict[str, PlantedSummary])
     """What each attack planted in the first finished cell; other seeds draw other targets."""
     errors: list[str] = field(default_factory=list[str])
-    """What could not be measured, and why."""
+    """What could not be measured, and why; what may pass is tried again by `resume`."""
     warnings: list[str] = field(default_factory=list[str])
     """Trouble that was worked around."""
     notices: list[Notice] = field(default_factory=list[Notice])
@@ -87,37 +92,58 @@ def run(
         cell_done: Told after each cell.
 
     Raises:
-        UserError: If the folder, the data or the device can't be used.
+        UserError: If the folder, the data or the device can't be used, or another process writes the folder.
         KeyboardInterrupt: Passed on; what is done is kept.
     """
     picked = pick_device(device)
-    bind_folder(spec, out, resume)
+    check_free(out)
+    warnings: list[str] = []
+    with explain_write_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    hint = "Wait until it ends, or end it; then go on with --resume. Or choose another folder with --out."
+    with lock_folder(out, "run", hint, warnings.append) as lock:
+        bind_folder(spec, out, resume)
+        sweep_partials(out, deep=True)
+        return _run_locked(spec, out, device, picked, jobs, progress, cell_done or _ignore_cells, warnings, lock)
+
+
+def _run_locked(
+    spec: Spec,
+    out: Path,
+    device: str,
+    picked: torch.device,
+    jobs: int,
+    progress: ProgressReport,
+    told: Callable[[int, int], None],
+    warnings: list[str],
+    lock: int,
+) -> RunOutcome:
+    """Run in a folder that is locked and bound to the spec."""
     waiting = [cell for cell in list_cells(spec, out) if not cell.done]
     total = len(spec.victims) * len(spec.seeds)
-    told: Callable[[int, int], None] = cell_done or _ignore_cells
     told(total - len(waiting), total)
     data = _load_data(spec, out, device, picked) if waiting else None
     results_file = ResultsFile(spec, out)
     results_file.update()  # a damaged cell is told before hours are spent on others
     failed: list[str] = []
-    warnings: list[str] = []
     try:
         if data is not None:
             every_gpu = picked.type == "cuda" and device in ("auto", "cuda")
-            work = Executor(spec, out, waiting, data, picked, every_gpu, jobs, progress, warnings, failed)
+            work = Executor(spec, out, waiting, data, picked, every_gpu, jobs, progress, warnings, failed, lock)
             for count, _ in enumerate(work.run(), total - len(waiting) + 1):
-                results_file.update()
-                results_file.write(pooled=False)
+                _write_results(results_file, False, [])
                 told(count, total)
     finally:
-        done = results_file.update()
-        rows = results_file.write(pooled=True)
+        done, rows = _write_results(results_file, True, failed)
     circumstances = _describe_machine(picked, jobs)
     circumstances["skipped"] = _read_skipped(out) if data is None else [str(skip) for skip in data.skips]
     notices = collect_run_notices(spec, out)
     circumstances["warnings"] = warnings
     circumstances["notices"] = [str(notice) for notice in notices]
-    write_text(out / "run.json", json.dumps(circumstances, indent=1))
+    try:
+        write_text(out / "run.json", json.dumps(circumstances, indent=1))
+    except OutageError as error:
+        failed.append(str(error))
     errors = results_file.list_errors() + failed
     return RunOutcome(rows, data, done, total, results_file.collect_planted(), errors, warnings, notices)
 
@@ -147,6 +173,19 @@ def collect_run_notices(spec: Spec, out: Path) -> list[Notice]:
     """Return what a run and its cells did otherwise than a reader may think, those that matter most first."""
     folders = [out, *(cell.folder for cell in list_cells(spec, out))]
     return merge_notices(read_notices(folder / NOTICES_FILE) for folder in folders)
+
+
+def _write_results(results_file: ResultsFile, pooled: bool, failed: list[str]) -> tuple[int, list[Row]]:
+    """Write the rows of the cells that are finished; return how many are, and the rows.
+
+    A disk that does not take them costs no cell: the rows are made of kept evidence, and made again by `resume`.
+    """
+    done = results_file.update()
+    try:
+        return done, results_file.write(pooled)
+    except OutageError as error:
+        failed.append(f"{error} Run again with --resume; the rows are then made of what is kept.")
+        return done, results_file.make_rows(pooled)
 
 
 def _read_skipped(out: Path) -> list[str] | None:

@@ -1,14 +1,14 @@
 """What `cowbird fit-scanner` and `cowbird scan` do between the options and the terminal.
 
 A scanner is fitted beside its folder, in `DIR.partial/`, and renamed once it is whole. The folder keeps checkpoints of
-the round at work, and what an agent behind a server wrote, which nobody could make it write again. An interrupted fit
-that is started anew with the same seed and options does finished rounds over, goes on within the interrupted one, and
-ends in the same weights on the same device.
+the round at work, what finished rounds learned, and what an agent behind a server wrote, which nobody could make it
+write again. One process at a time works in it. Whatever ends a fit, an interrupt, a full disk or a kill, the folder
+stays and the same command goes on with `--resume`; it ends in the same weights on the same device. The folder goes once
+the scanner stands under its name.
 """
 
-import json
-import shutil
-from collections.abc import Generator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +21,25 @@ from pydantic_core import PydanticSerializationError
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
-from safetensors import SafetensorError
 
 from cowbird.defenses.p_scanner.agent import Agent, Brief, EmbeddedAgent, OpenAIAgent, Proposals
 from cowbird.defenses.p_scanner.calibration import POISONED, Calibration
 from cowbird.defenses.p_scanner.fitted import FittedScanner, Record, ScanVerdicts, load_scanner
 from cowbird.defenses.p_scanner.scanner import PoisonScanner
 from cowbird.errors import UserError
-from cowbird.files import hash_texts, make_scratch_folder, write_text
+from cowbird.faults import explain_outages, explain_write_errors
+from cowbird.files import hash_texts, write_text
+from cowbird.processes import count_processors
+from cowbird.scanning.fit_folder import (
+    FIT_FILE,
+    GO_ON_HINT,
+    check_free,
+    check_same_fit,
+    check_unfinished,
+    describe_fit,
+    hold_fit_folder,
+    write_scanner,
+)
 from cowbird.scanning.pool import ScorerFactory, ScorerPool
 from cowbird.scanning.scan import Scorer, load_table_titles
 from cowbird.scanning.summary import ScanSummary, UnreadRows
@@ -36,8 +47,6 @@ from cowbird.text import escape_terminal
 from cowbird.victims.fit_context import FitContext
 from cowbird.victims.language.llm import Llm
 
-FIT_FILE = "fit.json"
-"""What a fit was asked for, as a hash; it lies beside a scanner so that `--resume` never passes off another one."""
 PRINTED_FPRS = (0.01, 0.001)
 """False-positive rates whose thresholds are told."""
 MIN_TITLES_COMPARED = 100
@@ -137,7 +146,7 @@ class CachingAgent(Agent):
     def propose(self, brief: Brief, rng: np.random.Generator) -> Proposals:
         """Propose triggers; see `Agent.propose`. What brought none is asked again."""
         path = self.folder / f"proposals-{hash_texts([repr(brief)])[:16]}.json"
-        with suppress(OSError, ValueError):  # not there, or damaged
+        with suppress(FileNotFoundError, ValueError):  # or damaged
             return _PROPOSALS_ADAPTER.validate_json(path.read_bytes())
         found = self.agent.propose(brief, rng)
         if found.recipes:
@@ -164,72 +173,33 @@ def fit_scanner(
     """
     out = out.resolve()
     folder = out.with_name(f"{out.name}.partial") if out.name else out
-    with _explain_write_errors(out):
-        _check_folders(out, folder, resume)
-    titles, unread = load_table_titles(catalog, text_column)
-    asked = json.dumps({"fit": hash_texts([spec.model_dump_json(), type(spec.agent).__name__, str(seed), *titles])})
-    for known in (out / FIT_FILE, folder / FIT_FILE):
-        if known.is_file() and known.read_bytes() != asked.encode():
-            raise UserError(
-                f"'{known.parent}' comes from a fit to other titles or with other options.",
-                "Repeat those, remove the folder, or choose another one.",
-            )
-    if (out / FIT_FILE).is_file():
+    if resume and (out / FIT_FILE).is_file():  # finished; there is nothing to write
+        titles, unread = load_table_titles(catalog, text_column)
+        check_same_fit(out, describe_fit(spec, seed, titles))
         return FitResult(load_scanner(out, place.device).record, unread, before=True)
-    with _explain_write_errors(out):
-        make_scratch_folder(folder)
-    try:
-        write_text(folder / FIT_FILE, asked)
-        agent = spec.agent
-        if not isinstance(agent, EmbeddedAgent):  # that one says the same again
-            spec = spec.model_copy(update={"agent": CachingAgent(agent=agent, folder=folder)})
+    with explain_write_errors(out, GO_ON_HINT):
+        check_free(out)
+    with explain_write_errors(out, GO_ON_HINT), hold_fit_folder(folder, place.warn):
+        check_free(out)  # another process may have been faster
+        check_unfinished(folder, resume)
+        titles, unread = load_table_titles(catalog, text_column)
+        return FitResult(_fit_in_folder(titles, folder, out, spec, seed, place), unread, before=False)
+
+
+def _fit_in_folder(
+    titles: list[str], folder: Path, out: Path, spec: PoisonScanner, seed: int, place: FitContext
+) -> Record:
+    """Fit a scanner in a folder that is held, and write it."""
+    asked = describe_fit(spec, seed, titles)
+    check_same_fit(folder, asked)
+    write_text(folder / FIT_FILE, asked.decode())
+    agent = spec.agent
+    if not isinstance(agent, EmbeddedAgent):  # that one says the same again
+        spec = spec.model_copy(update={"agent": CachingAgent(agent=agent, folder=folder)})
+    with explain_outages("The scanner can't be fitted"):
         fitted = spec.fit(titles, seed, FitContext(place.device, folder, place.report, place.warn))
-        _write_scanner(fitted, folder, out)
-    finally:
-        if not [*folder.glob("round-*/step-*"), *folder.glob("proposals-*")]:
-            shutil.rmtree(folder, ignore_errors=True)  # nothing to go on from
-    return FitResult(fitted.record, unread, before=False)
-
-
-def _check_folders(out: Path, folder: Path, resume: bool) -> None:
-    """Look before hours of work whether a scanner can be written there."""
-    try:
-        str(out).encode()
-    except UnicodeEncodeError:  # libraries below take text alone
-        raise UserError(f"The name '{out}' is no valid text.", "Choose a folder whose path is UTF-8.") from None
-    finished = resume and (out / FIT_FILE).is_file()
-    if out.exists() and not finished and not (out.is_dir() and not any(out.iterdir())):
-        more = " It holds a finished scanner." if (out / FIT_FILE).is_file() else ""
-        raise UserError(f"'{out}' is there and not an empty folder.{more}", "Choose a new folder.")
-    if (folder / FIT_FILE).is_file() and not resume:
-        raise UserError(
-            f"'{folder}' holds an unfinished fit.", "Go on with it: --resume. Or remove it, or choose another folder."
-        )
-    if folder.exists() and not (folder / FIT_FILE).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise UserError(f"'{folder}' is where the fit would go on, and holds something else.", "Choose a new folder.")
-
-
-def _write_scanner(fitted: FittedScanner, folder: Path, out: Path) -> None:
-    """Write a scanner; its folder appears under its name once it is whole."""
-    whole = folder / "scanner"
-    with _explain_write_errors(out):
-        fitted.save(whole)
-        shutil.copyfile(folder / FIT_FILE, whole / FIT_FILE)
-        if out.is_dir():
-            out.rmdir()
-        whole.rename(out)
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _explain_write_errors(out: Path) -> Generator[None]:
-    """Turn what the system says into an error for people."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or str(error)
-        hint = "Is the disk full or the folder read-only? Mend that and start again."
-        raise UserError(f"'{out}' can't be written: {reason}.", hint) from None
+    write_scanner(fitted, folder, out)
+    return fitted.record
 
 
 def format_fit(made: FitResult) -> Group:
@@ -325,14 +295,21 @@ class ScannerScorer:
 
 
 @contextmanager
-def open_scorer(scorer: Scorer, make: ScorerFactory, workers: int) -> Generator[Scorer]:
+def open_scorer(
+    scorer: Scorer, make: ScorerFactory, workers: int, warn: Callable[[str], None] = warnings.warn
+) -> Generator[Scorer]:
     """Give a scorer, or several processes that each have one of their own.
 
     Args:
         scorer: The scorer.
         make: Makes another one like it in a process.
-        workers: How many processes; 1 is this one.
+        workers: How many processes; 1 is this one. There are never more than processors.
+        warn: Told if there are fewer than were asked for.
     """
+    most = count_processors()
+    if workers > most:
+        warn(f"{workers} workers were asked for, and {most} run: that is what the processors take.")
+        workers = most
     if workers == 1:
         yield scorer
         return

@@ -5,7 +5,6 @@ idle. Each process holds a scorer of its own. A chunk is judged as one process a
 are changes nothing but the time.
 """
 
-import signal
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -13,8 +12,9 @@ from functools import partial
 from multiprocessing import get_context
 from typing import Self
 
-from cowbird.errors import UserError
+from cowbird.errors import OutageError
 from cowbird.plugin_errors import copy_registry, guard_plugins, restore_registry
+from cowbird.processes import end_with_parent, ignore_stop_signals
 from cowbird.scanning.scan import Scorer, ScorerVerdicts
 
 ScorerFactory = Callable[[], Scorer]
@@ -71,18 +71,19 @@ def _get_verdicts(found: "Future[ScorerVerdicts]") -> ScorerVerdicts:
         raise _make_process_error(error) from None
 
 
-def _make_process_error(error: Exception) -> UserError:
-    return UserError(
+def _make_process_error(error: Exception) -> OutageError:
+    return OutageError(
         f"A process that judged titles has ended before its time: {error}",
         "Memory may have run out. Scan with fewer processes: --workers 1. What was scanned is kept.",
     )
 
 
 def _init_process(make: ScorerFactory, known_plugins: Mapping[str, str]) -> None:
-    """Make a process's scorer. A Ctrl-C is for the process that gives out the work."""
+    """Make a process's scorer. Signals are for the process that gives out the work, and this one ends with it."""
     global _process_scorer  # noqa: PLW0603
+    end_with_parent()
+    ignore_stop_signals()
     restore_registry(known_plugins)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     with guard_plugins():
         _process_scorer = make()
 

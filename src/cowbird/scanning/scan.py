@@ -7,6 +7,7 @@ findings, byte for byte, as one that was not interrupted.
 import hashlib
 import json
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -110,6 +111,7 @@ def scan_catalog(
     chunk: int = 8192,
     report: ProgressCallback = report_nothing,
     resume: bool = True,
+    warn: Callable[[str], None] = warnings.warn,
 ) -> ScanSummary:
     """Scan a catalogue.
 
@@ -126,6 +128,7 @@ def scan_catalog(
         chunk: Rows scored at once, fewer where titles are very long.
         report: Told of rows done, rows in all (of text files an estimate), and how many are flagged.
         resume: Whether to go on where an interrupted scan of the same catalogue with the same scorer stopped.
+        warn: Told if the file system knows no locks.
 
     Returns:
         The summary.
@@ -140,7 +143,7 @@ def scan_catalog(
     check_output(out, catalog)
     total, seal = table.count_rows(), _fingerprint_catalog(catalog)
     key = json.dumps([SCAN_VERSION, scorer.key, *seal, text_column, id_column, only_flagged, chunk])
-    with FindingsWriter(out, key, resume) as work:
+    with FindingsWriter(out, key, resume, warn) as work:
         tally, resumed, judged = _count_findings(work.read_findings(), work.read_skips()), work.row, 0
         for rows, findings in _judge_groups(
             group_rows((row for row in table.read_rows() if row.number > resumed), chunk), scorer

@@ -10,13 +10,14 @@ opened by spreadsheets and shown on terminals, so text is always quoted there an
 invisible but steers nothing stays, for a title must be found again by what it is, and `start` and `end` count in it.
 """
 
+import glob
 import hashlib
 import json
 import os
 import shutil
-import sys
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Self, TypeVar
@@ -25,7 +26,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cowbird.errors import UserError
-from cowbird.files import make_scratch_folder, open_own_file, replace_atomically, write_text
+from cowbird.faults import explain_write_errors
+from cowbird.files import make_scratch_folder, open_own_file, replace_atomically, sweep_partials, write_text
+from cowbird.locks import lock_folder
 from cowbird.scanning.reading import CatalogRow
 from cowbird.text import escape_csv
 
@@ -98,15 +101,16 @@ class FindingsWriter:
         out: The file they will become.
         key: What is scanned, and how. An earlier scan into the same file is resumed if its key is the same.
         resume: Whether to resume; otherwise what an earlier scan left is dropped.
+        warn: Told if the file system knows no locks.
 
     Raises:
         UserError: On entering, if the folder can't be written or another process scans into it.
     """
 
-    def __init__(self, out: Path, key: str, resume: bool) -> None:
-        self.out = out
+    def __init__(self, out: Path, key: str, resume: bool, warn: Callable[[str], None] = warnings.warn) -> None:
+        self.out, self._warn = out, warn
         self.folder = out.with_name(f"{out.name}.partial")
-        self._paths = {name: self.folder / name for name in ("findings.jsonl", "skipped.csv", "state.json", "lock")}
+        self._paths = {name: self.folder / name for name in ("findings.jsonl", "skipped.csv", "state.json")}
         self._key = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
         self._resume = resume
         self._state = _ScanState(self._key)
@@ -115,7 +119,10 @@ class FindingsWriter:
     def __enter__(self) -> Self:
         with self._open, _explain_write_errors(self.out):
             make_scratch_folder(self.folder)
-            _lock(self._open.enter_context(open_own_file(self._paths["lock"], "ab")), self.out)
+            hint = "Wait for it, or choose another file."
+            self._open.enter_context(lock_folder(self.folder, "scan", hint, self._warn))
+            sweep_partials(self.folder)
+            sweep_partials(self.out.parent, glob.escape(self.out.name))
             self._state = self._read_state() if self._resume else self._state
             self._findings = self._open_for_append("findings.jsonl", self._state.findings)
             self._skipped = self._open_for_append("skipped.csv", self._state.skipped)
@@ -132,7 +139,7 @@ class FindingsWriter:
         try:
             state = _ScanState(**json.loads(self._paths["state.json"].read_bytes()))
             sizes = [self._paths[name].stat().st_size for name in ("findings.jsonl", "skipped.csv")]
-        except (OSError, ValueError, TypeError):
+        except (FileNotFoundError, ValueError, TypeError):  # what can't be read otherwise may be whole
             return fresh
         counts = (state.row, state.empty, state.findings, state.skipped)
         if state.key != self._key or any(type(count) is not int or count < 0 for count in counts):
@@ -226,37 +233,18 @@ class FindingsWriter:
 
     def discard(self) -> None:
         """Remove the folder."""
-        self.__exit__()
         with suppress(OSError):
+            self._findings.close()
+            self._skipped.close()
             for path in self._paths.values():
                 path.unlink(missing_ok=True)
+        self.__exit__()  # others can work there from now on
+        with suppress(OSError):
             self.folder.rmdir()
 
 
-@contextmanager
-def _explain_write_errors(path: Path) -> Generator[None]:
-    """Turn what the system says into an error for people."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"'{path}' can't be written: {error.strerror}.",
-            "Is the disk full or the folder read-only? What was scanned is kept; scan again to go on.",
-        ) from None
-
-
-def _lock(file: IO[bytes], out: Path) -> None:
-    """Keep other processes from scanning into the same file; they may where the system has no such locks."""
-    if sys.platform == "win32":
-        return
-    import fcntl  # noqa: PLC0415
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(f"Another scan is writing '{out}'.", "Wait for it, or choose another file.") from None
-    except OSError:
-        return  # some network file systems have none
+def _explain_write_errors(path: Path) -> AbstractContextManager[None]:
+    return explain_write_errors(path, "What was scanned is kept; scan again to go on.")
 
 
 def _read_findings(path: Path) -> Iterator[Finding]:

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from cowbird.errors import UserError
-from cowbird.files import hash_file, write_text
+from cowbird.errors import OutageError, UserError
+from cowbird.faults import raise_outage
+from cowbird.files import hash_file, sweep_partials, write_text
 from cowbird.storage import read_tensors, write_tensors
 
 MAX_CHECKPOINTS = 2
@@ -59,6 +60,7 @@ def _read(path: Path) -> Checkpoint:
         if hash_file(tensors_path) != digest:
             raise UserError(f"Checkpoint '{tensors_path.name}' is damaged: its SHA-256 is not the recorded one.")
     except (OSError, ValueError, KeyError, TypeError) as error:
+        raise_outage(error, f"Checkpoint '{path.name}' can't be read")
         raise UserError(f"Checkpoint '{path.name}' can't be read: {error}.") from None
     return Checkpoint(step, state, read_tensors(tensors_path)[0])
 
@@ -72,18 +74,22 @@ def load_latest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
 
     Returns:
         The checkpoint, or `None` if there is no whole one.
+
+    Raises:
+        OutageError: If one can't be read for a passing fault.
     """
-    for leftover in folder.glob(".*.partial"):
-        leftover.unlink(missing_ok=True)
+    sweep_partials(folder)
     for path in sorted(folder.glob("step-*.json"), reverse=True):
         try:
             return _read(path)
+        except OutageError:  # it may be whole; later steps would remove it
+            raise
         except UserError as error:
             warn(f"{error.message} Looking for an older one.")
     return None
 
 
 def clear(folder: Path) -> None:
-    """Remove the checkpoints of a finished fit."""
-    for path in folder.glob("step-*"):
+    """Remove the checkpoints of a fit whose model is kept, those of its parts too."""
+    for path in [*folder.glob("step-*"), *folder.glob("*/step-*")]:
         path.unlink(missing_ok=True)

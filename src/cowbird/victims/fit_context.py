@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from cowbird.errors import UserError
+from cowbird.errors import OutageError
 from cowbird.notices import NoticeRank, note
 
 ProgressCallback = Callable[[int, int, str], None]
@@ -31,7 +31,7 @@ def pick_device(name: str) -> torch.device:
         torch.empty(0, device=device).cpu()
     except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).partition("\n")[0]
-        raise UserError(f"Device '{name}' can't be used: {reason}", "Use auto, cpu, cuda or cuda:N.") from None
+        raise OutageError(f"Device '{name}' can't be used: {reason}", "Use auto, cpu, cuda or cuda:N.") from None
     return device
 
 
@@ -73,7 +73,7 @@ class FitContext:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     """Where the arrays live and the work is done."""
     folder: Path | None = None
-    """Where checkpoints go; `None` keeps none, and the fit can't be resumed."""
+    """Where checkpoints go; `None` keeps none, and the fit can't be resumed. They stay until `checkpoint.clear`."""
     report: ProgressCallback = report_nothing
     """Told of progress."""
     warn: Callable[[str], None] = print

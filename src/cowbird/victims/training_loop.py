@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cowbird.processes import hold_interrupts
 from cowbird.victims import checkpoint
 from cowbird.victims.checkpoint import Checkpoint
 from cowbird.victims.fit_context import FitContext
@@ -122,7 +123,10 @@ class TrainingLoop(ABC):
         self.changing = True
 
     def run(self) -> None:
-        """Run all steps, from the newest checkpoint on; checkpoints go when all is done.
+        """Run all steps, from the newest checkpoint on.
+
+        Checkpoints stay. Whoever gave the folder clears it (`checkpoint.clear`) once the model is kept: a save that
+        fails costs no fit.
 
         Raises:
             KeyboardInterrupt: Passed on after a checkpoint was written.
@@ -132,17 +136,16 @@ class TrainingLoop(ABC):
         try:
             self._finish_epoch()
             while not self._is_over():
-                self._run_step()
-                self.step += 1
-                self.changing = False
+                with hold_interrupts():  # so that what an interrupted fit saves is its last step
+                    self._run_step()
+                    self.step += 1
+                    self.changing = False
                 self._report_and_save()
                 self._finish_epoch()
         except KeyboardInterrupt:
             if not self.changing:
                 self._save()
             raise
-        if self.context.folder and not self.rank:
-            checkpoint.clear(self.context.folder)
 
     def _report_and_save(self) -> None:
         now = time.monotonic()

@@ -17,7 +17,7 @@ import numpy as np
 
 from cowbird.defenses.p_scanner._answers import Message, ProposalTask, UnusableError, corrected, parse, question
 from cowbird.defenses.p_scanner.recipes import Recipe
-from cowbird.errors import UserError
+from cowbird.errors import OutageError, UserError
 from cowbird.text import quote_json
 
 TRIGGERS_PER_REQUEST = 40
@@ -120,23 +120,23 @@ def client(server: Server) -> Any:
     library = _library()
     key = server.key
     if not key and server.base_url is None:
-        raise UserError(
+        raise OutageError(
             f"There is no key in the environment variable {server.api_key_env}.",
             "Set it, or give the base_url of a server of your own, which may need none.",
         )
     if not (key.isascii() and key.isprintable()):
-        raise UserError(f"What {server.api_key_env} holds is no key.", "Set it to the key alone.")
+        raise OutageError(f"What {server.api_key_env} holds is no key.", "Set it to the key alone.")
     try:
         return library.OpenAI(api_key=key or "none", base_url=server.base_url, timeout=server.timeout, max_retries=0)
     except Exception as error:  # an address that is none, here or as a proxy in the environment
-        raise UserError(f"No client can be made: {_reason(error, server)}", "Check base_url and proxies.") from None
+        raise OutageError(f"No client can be made: {_reason(error, server)}", "Check base_url and proxies.") from None
 
 
 def _library() -> Any:
     try:
         return importlib.import_module("openai")
     except ImportError as error:
-        raise UserError(f"This agent needs {error.name}.", "Install it: pip install 'cowbird[agent]'.") from None
+        raise OutageError(f"This agent needs {error.name}.", "Install it: pip install 'cowbird[agent]'.") from None
 
 
 def ask(connected: Any, server: Server, messages: Sequence[Message], rng: np.random.Generator) -> str:
@@ -153,11 +153,11 @@ def ask(connected: Any, server: Server, messages: Sequence[Message], rng: np.ran
         made = connected.chat.completions.create(model=server.model, messages=list(messages), **more)
         content = made.choices[0].message.content
     except library.APITimeoutError:
-        silent = UserError(f"{server.place} was silent for {server.timeout:g} seconds.", "Raise timeout.")
+        silent = OutageError(f"{server.place} was silent for {server.timeout:g} seconds.", "Raise timeout.")
         raise UnansweredError(silent) from None
     except library.APIConnectionError:
         raise UnansweredError(
-            UserError(f"{server.place} can't be reached.", "Is it up? Check base_url."), 0.5
+            OutageError(f"{server.place} can't be reached.", "Is it up? Check base_url."), 0.5
         ) from None
     except library.APIStatusError as error:
         raise _refusal(error, server) from None
@@ -170,14 +170,16 @@ def _refusal(error: Any, server: Server) -> UserError | UnansweredError:
     """Return what is to be raised for a status."""
     status = int(error.status_code)
     if status in (401, 403):
-        return UserError(f"{server.place} refuses the key ({status}).", f"Check {server.api_key_env}.")
+        return OutageError(f"{server.place} refuses the key ({status}).", f"Check {server.api_key_env}.")
     if status == 404:
-        return UserError(f"{server.place} has no model {quote_json(server.model)} (404).", "Check model and base_url.")
+        return OutageError(
+            f"{server.place} has no model {quote_json(server.model)} (404).", "Check model and base_url."
+        )
     if status == 429:
-        busy = UserError(f"{server.place} takes no more requests (429).", "Wait, or check what the key may use.")
+        busy = OutageError(f"{server.place} takes no more requests (429).", "Wait, or check what the key may use.")
         return UnansweredError(busy, _told_pause(error.response.headers))
     if status in (408, 409) or status >= 500:
-        return UnansweredError(UserError(f"{server.place} fails ({status}).", "See its own log."), 0.5)
+        return UnansweredError(OutageError(f"{server.place} fails ({status}).", "See its own log."), 0.5)
     return UserError(
         f"{server.place} refuses the request ({status}): {_reason(error, server)}", "Check model and temperature."
     )
@@ -210,4 +212,4 @@ def record(server: Server, messages: Sequence[Message], outcome: Mapping[str, ob
         with server.log.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
     except OSError as error:
-        raise UserError(f"The log '{server.log}' can't be written: {error.strerror}.", "Choose another.") from None
+        raise OutageError(f"The log '{server.log}' can't be written: {error.strerror}.", "Choose another.") from None

@@ -26,6 +26,7 @@ from cowbird.defenses.p_scanner.reader import Marks, read
 from cowbird.defenses.scan_table import scan_table
 from cowbird.defenses.titles import Suspicion
 from cowbird.errors import UserError
+from cowbird.faults import raise_outage
 from cowbird.files import hash_texts
 from cowbird.victims.fit_context import pick_device
 from cowbird.victims.language import serialization
@@ -266,6 +267,7 @@ def load_scanner(folder: str | Path, device: str | torch.device = "cpu", base: s
             raise ValueError(f"its version is {told.get('version')!r}, and this is {SCANNER_VERSION}")
         record = Record.model_validate(told)
     except (OSError, ValueError, AttributeError) as error:
+        raise_outage(error, f"'{folder}' can't be read")
         reason = str(error).partition("\n")[0]
         raise UserError(
             f"'{folder}' does not hold a scanner: {reason}.", "Make one with cowbird fit-scanner CATALOG --out DIR."

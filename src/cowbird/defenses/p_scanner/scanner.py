@@ -39,11 +39,12 @@ from cowbird.defenses.p_scanner.lesson import ReaderPrompts
 from cowbird.defenses.p_scanner.reader import Marks, answer_words, changed, pages, read, some
 from cowbird.defenses.p_scanner.recipes import FAMILIES, POSITIONS, PlantedTitle, Recipe, plant
 from cowbird.defenses.p_scanner.trust import doubts
-from cowbird.errors import UserError
+from cowbird.errors import OutageError, UserError
 from cowbird.files import hash_texts
 from cowbird.notices import NoticeRank, note
 from cowbird.rng import derive_seed, stream, torch_stream
 from cowbird.storage import read_tensors, write_tensors
+from cowbird.victims import checkpoint
 from cowbird.victims.fit_context import FitContext, pick_device
 from cowbird.victims.language.llm import Llm, LoadedModel, add_adapters, load_llm
 from cowbird.victims.language.tuning import Tuning, tune
@@ -220,11 +221,12 @@ class _Fit:
         again = {} if number == 1 else {"epochs": self.spec.refresh}
         tuning = self.spec.tuning.model_copy(update=again)
         key = f"{lesson.key}-{tuning!r}-{self.spec.llm!r}-{seed}"
-        if done is not None and self._recall(done, key):
-            return
-        tune(self.loaded.model, lesson, tuning, seed, own)
-        if done is not None:
-            write_tensors(done, dict(self._learning()), {"cowbird": key})
+        if done is None or not self._recall(done, key):
+            tune(self.loaded.model, lesson, tuning, seed, own)
+            if done is not None:
+                write_tensors(done, dict(self._learning()), {"cowbird": key})
+        if folder is not None:
+            checkpoint.clear(folder)  # what was learned is kept now, and not before
 
     def _learning(self) -> Iterator[tuple[str, torch.Tensor]]:
         named: Any = self.loaded.model.named_parameters()
@@ -236,6 +238,8 @@ class _Fit:
             return False
         try:
             held, header = read_tensors(path)
+        except OutageError:  # it may be whole
+            raise
         except UserError as error:
             self.place.warn(f"{error} Tuning again.")
             return False

@@ -24,6 +24,7 @@ from torch import Tensor
 from cowbird.data.types import Float32Array, Int32Array, Int64Array, IntArray, concat_ranges
 from cowbird.defenses.p_scanner.reader import Marks, Pages, answer_words, pages, read
 from cowbird.errors import UserError
+from cowbird.faults import raise_outage
 from cowbird.files import hash_file, write_text
 from cowbird.rng import stream
 from cowbird.storage import read_tensors, write_tensors
@@ -297,7 +298,8 @@ def add_adapter_weights(model: Any, held: Mapping[str, Tensor], llm: Llm) -> Non
                 weight = weights[f"{name}.weight"]
                 more = (b @ a) * (llm.alpha / llm.rank)
                 weight.copy_((weight.float() + more.to(weight.device)).to(weight.dtype))
-    except (KeyError, RuntimeError):
+    except (KeyError, RuntimeError) as error:
+        raise_outage(error, "The adapter can't be added to the language model")
         raise UserError(
             "The adapter does not fit the language model.", "Load it with the model it was made for."
         ) from None

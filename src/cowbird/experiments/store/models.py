@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from cowbird.experiments.store.seals import SealedStore
+from cowbird.victims import checkpoint
 from cowbird.victims.fit_context import FitContext
 
 ProgressReport = Callable[[str, int, int, str], None]
@@ -97,13 +98,15 @@ class ModelStore:
             self.seconds[name] = round(time.perf_counter() - began, 2)
             return fitted
 
-        return self._kept.make(
+        kept = self._kept.make(
             f"{name}/{self.artifact}",
             "",
             lambda path: victim.load(path, self.device),
             make,
             lambda path, model: model.save(path),
         )
+        checkpoint.clear(self.folder / name)  # the model is kept now, and not before
+        return kept
 
     def find_digest(self, name: str) -> str | None:
         """Return the digest of a kept model's files, or `None` if there is none that is whole."""

@@ -1,8 +1,8 @@
 """One way to keep what is expensive to make: models, answers, verdicts, searches, evidence.
 
-Whatever is kept is a file or a folder of files. Beside it lies its seal, written last: the SHA-256 of each file, and a
-digest of what it was made of. Without a seal there is nothing; so an interrupted run makes it again. What is damaged,
-or was made of something else, is told and made again, too.
+Whatever is kept is a file or a folder of files. What can't be read for a passing fault is left as it is. Beside it lies
+its seal, written last: the SHA-256 of each file, and a digest of what it was made of. Without a seal there is nothing;
+so an interrupted run makes it again. What is damaged, or was made of something else, is told and made again, too.
 """
 
 from collections.abc import Callable
@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cowbird.errors import UserError
+from cowbird.errors import OutageError, UserError
 from cowbird.experiments.store.digests import hash_parts
+from cowbird.faults import raise_outage
 from cowbird.files import hash_file
 from cowbird.storage import read_sealed_json, write_sealed_json
 
@@ -50,6 +51,7 @@ class SealedStore:
         try:
             return read(path)
         except (UserError, OSError, ValueError, KeyError, TypeError) as error:
+            raise_outage(error, f"'{path}' can't be read")
             reason = str(error).partition("\n")[0].rstrip(".")
             self.warn(f"'{path}' is damaged: {reason}. {self.again}")
         self._remove_seal(name)
@@ -68,6 +70,8 @@ class SealedStore:
         try:
             record: dict[str, Any] = read_sealed_json(seal)
             files, made_of = dict(record["files"]), str(record["origin"])
+        except OutageError:  # it may be whole
+            raise
         except (UserError, KeyError, TypeError, ValueError):
             self.warn(f"'{seal}' is damaged. {self.again}")
         else:

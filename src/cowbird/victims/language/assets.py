@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cowbird.assets import ASSETS, find_file
-from cowbird.errors import UserError
+from cowbird.errors import OutageError, UserError
 from cowbird.files import hash_file, replace_atomically
 
 
@@ -62,7 +62,7 @@ def find_embedded_model(name: str, cache: Path) -> Path:
                     f"cowbird assets {name}.",
                 )
     except OSError as error:
-        raise UserError(
+        raise OutageError(
             f"The cache '{whole.parent}' can't be written: {error.strerror}.", "Choose another with COWBIRD_CACHE."
         ) from None
     return whole

@@ -26,6 +26,7 @@ from cowbird.data.choices import Choices, SequenceSplit
 from cowbird.data.split import Queries
 from cowbird.data.types import Int32Array, IntArray, Items, TrainingData
 from cowbird.errors import UserError
+from cowbird.faults import raise_outage
 from cowbird.rng import derive_seed, stream, torch_stream
 from cowbird.victims.candidates import CandidateRecommender, FittedCandidate, Picks
 from cowbird.victims.fit_context import FitContext
@@ -186,6 +187,7 @@ class LLaRA(LanguageRecommender, CandidateRecommender):
                 projector = Projector(held["table"], hidden, 1.0, torch_stream(0, "projector"))
                 projector.load_state_dict(held)
             except (KeyError, IndexError, RuntimeError) as error:
+                raise_outage(error, f"'{folder}' can't be read")
                 reason = str(error).partition("\n")[0]
                 raise UserError(f"'{folder}' does not hold this {self.record_name}: {reason}.") from None
             projector = projector.to(device)

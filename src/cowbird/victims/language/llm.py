@@ -12,7 +12,6 @@ import io
 import os
 import re
 import shutil
-import tempfile
 import warnings
 from contextlib import redirect_stderr
 from dataclasses import dataclass
@@ -22,8 +21,9 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from cowbird.errors import UserError
-from cowbird.files import get_cache_folder, hash_file, share_folder
+from cowbird.errors import OutageError, UserError
+from cowbird.faults import raise_outage
+from cowbird.files import get_cache_folder, hash_file, replace_folder_atomically, sweep_partials
 from cowbird.victims.language import assets
 from cowbird.victims.language.model_folder import check_model_folder
 
@@ -88,7 +88,7 @@ def import_transformers() -> Any:
     try:
         library = importlib.import_module("transformers")
     except ImportError as error:
-        raise UserError(f"Language models need {error.name}.", "Install them: pip install 'cowbird[llm]'.") from None
+        raise OutageError(f"Language models need {error.name}.", "Install them: pip install 'cowbird[llm]'.") from None
     library.utils.logging.disable_progress_bar()
     library.utils.logging.set_verbosity_error()
     return library
@@ -106,7 +106,7 @@ def locate_model(name: str) -> str:
     path = Path(name).expanduser()
     if name.endswith(".gguf"):
         if not path.is_file():
-            raise UserError(f"There is no file '{name}'.", "Give the path of a GGUF file.")
+            raise OutageError(f"There is no file '{name}'.", "Give the path of a GGUF file.")
         return str(convert_gguf(path))
     try:
         if not path.is_dir():
@@ -120,47 +120,46 @@ def locate_model(name: str) -> str:
 def convert_gguf(gguf: Path) -> Path:
     """Return the folder of safetensors made from a GGUF file, made now if it is not in the cache.
 
-    The folder appears under its name once it is whole.
+    The folder appears under its name once it is whole. What killed processes left half made goes.
 
     Raises:
         UserError: If the file is not a GGUF model that transformers knows.
+        OutageError: If the cache can't be written, or memory runs out.
     """
     folder = get_cache_folder() / "llm" / f"{gguf.stem}-{hash_file(gguf)[:16]}"
     if (folder / "config.json").exists():
         return folder
     library = import_transformers()
+    sweep_partials(folder.parent)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
-    except OSError as error:
-        raise UserError(
-            f"The cache '{folder.parent}' can't be written: {error.strerror}.", "Choose another with COWBIRD_CACHE."
-        ) from None
-    try:
-        # Recent versions keep the weights packed unless told otherwise; older ones always unpack.
-        packed = getattr(library, "GgufConfig", None) or getattr(library.utils.quantization_config, "GgufConfig", None)
-        more = {} if packed is None else {"quantization_config": packed(dequantize=True)}
-        # Alone in a folder of its own, so that nothing that lies beside it is read.
-        alone = partial / "gguf"
-        alone.mkdir()
-        (alone / gguf.name).symlink_to(gguf.resolve())
-        given = {"pretrained_model_name_or_path": alone, "gguf_file": gguf.name, "trust_remote_code": False}
-        with redirect_stderr(io.StringIO()):  # the library's own progress bar
-            model = library.AutoModelForCausalLM.from_pretrained(**given, dtype=torch.float32, **more)
-        if hasattr(model.config, "quantization_config"):
-            del model.config.quantization_config
-        model.to(torch.bfloat16).save_pretrained(partial)
-        library.AutoTokenizer.from_pretrained(**given).save_pretrained(partial)
-        shutil.rmtree(alone)
-        share_folder(partial)
-        partial.rename(folder)
+        with replace_folder_atomically(folder, keep=True) as partial:
+            _write_converted(library, gguf, partial)
+    except OutageError as error:
+        raise OutageError(error.message, "Free some space, or choose another cache with COWBIRD_CACHE.") from None
     except Exception as error:  # a damaged file fails in as many ways as there are libraries below
-        if not (folder / "config.json").exists():  # otherwise another process was faster
-            reason = str(error).partition("\n")[0]
-            raise UserError(f"'{gguf}' can't be converted: {reason}.", "Is it a whole GGUF file?") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        raise_outage(error, f"'{gguf}' can't be converted")
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"'{gguf}' can't be converted: {reason}.", "Is it a whole GGUF file?") from None
     return folder
+
+
+def _write_converted(library: Any, gguf: Path, folder: Path) -> None:
+    """Write the model of a GGUF file as safetensors, with its tokenizer."""
+    # Recent versions keep the weights packed unless told otherwise; older ones always unpack.
+    packed = getattr(library, "GgufConfig", None) or getattr(library.utils.quantization_config, "GgufConfig", None)
+    more = {} if packed is None else {"quantization_config": packed(dequantize=True)}
+    # Alone in a folder of its own, so that nothing that lies beside it is read.
+    alone = folder / "gguf"
+    alone.mkdir()
+    (alone / gguf.name).symlink_to(gguf.resolve())
+    given = {"pretrained_model_name_or_path": alone, "gguf_file": gguf.name, "trust_remote_code": False}
+    with redirect_stderr(io.StringIO()):  # the library's own progress bar
+        model = library.AutoModelForCausalLM.from_pretrained(**given, dtype=torch.float32, **more)
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.to(torch.bfloat16).save_pretrained(folder)
+    library.AutoTokenizer.from_pretrained(**given).save_pretrained(folder)
+    shutil.rmtree(alone)
 
 
 def load_llm(llm: Llm, device: torch.device, dtype: torch.dtype) -> LoadedModel:
@@ -189,6 +188,7 @@ def load_llm(llm: Llm, device: torch.device, dtype: torch.dtype) -> LoadedModel:
         if tokenizer.eos_token_id is None:
             raise ValueError("its tokenizer has no end-of-sequence token")
     except Exception as error:  # a damaged folder fails in as many ways as there are libraries below
+        raise_outage(error, f"The language model '{llm.name}' can't be loaded")
         reason = str(error).partition("\n")[0]
         raise UserError(
             f"The language model '{llm.name}' can't be loaded: {reason}",
@@ -257,7 +257,7 @@ def add_adapters(model: Any, llm: Llm, generator: torch.Generator) -> Any:
     try:
         peft: Any = importlib.import_module("peft")
     except ImportError as error:
-        raise UserError(f"Adapters need {error.name}.", "Install it: pip install 'cowbird[llm]'.") from None
+        raise OutageError(f"Adapters need {error.name}.", "Install it: pip install 'cowbird[llm]'.") from None
     config = peft.LoraConfig(
         r=llm.rank, lora_alpha=llm.alpha, target_modules=list(llm.modules), task_type="CAUSAL_LM", lora_dropout=0.0
     )

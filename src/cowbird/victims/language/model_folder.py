@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cowbird.errors import UserError
+from cowbird.faults import raise_outage
 
 MAX_TEXT_BYTES = 1 << 27
 """Largest JSON file of a model: the tokenizers of large vocabularies take some 35 MB."""
@@ -75,6 +76,7 @@ def _read_object(folder: Path, name: str) -> dict[str, Any]:
     try:
         held = _as_object(json.loads((folder / name).read_bytes()))
     except OSError as error:
+        raise_outage(error, f"'{folder / name}' can't be read")
         raise _refuse(folder, f"'{name}' can't be read: {error.strerror}") from None
     except (ValueError, RecursionError):
         raise _refuse(folder, f"'{name}' is not JSON") from None

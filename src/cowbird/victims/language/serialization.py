@@ -6,8 +6,6 @@ machine that wrote it.
 """
 
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,8 @@ import torch
 from torch import Tensor
 
 from cowbird.errors import UserError
-from cowbird.files import hash_file, share_folder, write_text
+from cowbird.faults import raise_outage
+from cowbird.files import hash_file, replace_folder_atomically, write_text
 from cowbird.rng import torch_stream
 from cowbird.storage import read_tensors, write_tensors
 from cowbird.victims.language.base_record import (
@@ -53,7 +52,7 @@ def save_model(
 ) -> None:
     """Write the adapter (or the whole model), the tokenizer, the record and the README.
 
-    The folder appears under its name once it is whole; an older one is replaced.
+    The folder appears under its name once it is whole; an older one goes after that.
 
     Args:
         folder: Where to.
@@ -66,15 +65,14 @@ def save_model(
 
     Raises:
         UserError: If the folder is there and holds something else.
+        OutageError: If it can't be written; an older one still stands.
     """
     if folder.exists() and not (folder / VICTIM_RECORD_FILE).is_file():
         raise UserError(f"'{folder}' is there and is not a saved model.", "Choose another folder.")
     llm = Llm.model_validate(spec["llm"])
     named = llm.model_copy(update={"name": name_base(llm.name)})
     base = describe_base(llm, loaded.model)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".partial"))
-    try:
+    with replace_folder_atomically(folder) as partial:
         loaded.model.save_pretrained(partial)
         loaded.tokenizer.save_pretrained(partial)
         if (partial / "adapter_config.json").is_file():
@@ -91,11 +89,6 @@ def save_model(
             "files": _hash_files(partial),
         }
         write_text(partial / VICTIM_RECORD_FILE, json.dumps(record, indent=1))
-        share_folder(partial)
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     remember_base(base, llm.name)
 
 
@@ -130,6 +123,7 @@ def read_model(folder: Path, victim: str, llm: Llm, device: torch.device, dtype:
         base = BaseRecord.model_validate(record["base"])
         _check_files(folder, record["files"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise_outage(error, f"'{folder}' can't be read")
         reason = str(error).partition("\n")[0]
         raise UserError(f"'{folder}' does not hold this {victim}: {reason}.") from None
     if llm.tuning == "full":
@@ -178,6 +172,7 @@ def locate_base(folder: Path, given: str | None = None) -> str:
         record = json.loads((folder / VICTIM_RECORD_FILE).read_text(encoding="utf-8"))
         base = BaseRecord.model_validate(record["base"])
     except (OSError, ValueError, KeyError, TypeError) as error:
+        raise_outage(error, f"'{folder}' can't be read")
         reason = str(error).partition("\n")[0]
         raise UserError(f"'{folder}' does not hold a saved model: {reason}.", "Save it anew.") from None
     return given or find_base(base)

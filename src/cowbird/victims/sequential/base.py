@@ -19,6 +19,7 @@ from torch import Tensor
 from cowbird.data.split import Queries
 from cowbird.data.types import IntArray, Interactions, TrainingData, Users
 from cowbird.errors import UserError
+from cowbird.faults import raise_outage
 from cowbird.notices import NoticeRank, note
 from cowbird.rng import torch_stream
 from cowbird.storage import read_tensors, write_tensors
@@ -131,6 +132,7 @@ class SequentialRecommender(Recommender, SequentialFields):
             network = self.make_network(items, ProfileVocabulary(labels) if labels else None)
             network.load_state_dict(tensors)
         except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+            raise_outage(error, f"'{path}' can't be read")
             reason = str(error).partition("\n")[0]
             raise UserError(f"'{path}' does not hold a {type(self).__name__}: {reason}.") from None
         return FittedSequential(self, move_module(network, device), items, device)

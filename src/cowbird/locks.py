@@ -1,0 +1,113 @@
+"""Locks on folders that one process at a time writes: a second one is told at once who is at work there.
+
+A lock is the system's (`flock`), so it is gone when its holder ends, however that ends. The file in which it lies says
+who holds it. Some network file systems know no such locks: work goes on there, and says so.
+"""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cowbird.errors import UserError
+from cowbird.faults import explain_write_errors
+from cowbird.files import open_own_file, take_lock
+
+LOCK_FILE = "lock"
+"""Name of the file in a folder that is locked."""
+SECONDS_FOR_ORPHANS = 5.0
+"""How long to wait for the workers of a process that has just ended; they end by themselves."""
+SECONDS_BETWEEN_TRIES = 0.05
+
+
+@contextmanager
+def lock_folder(folder: Path, work: str, hint: str, warn: Callable[[str], None]) -> Generator[int]:
+    """Hold the lock of a folder while the block runs.
+
+    Args:
+        folder: The folder. It is there.
+        work: What is done in it, such as `run`.
+        hint: What somebody can do who finds it locked.
+        warn: Told if the file system knows no locks.
+
+    Yields:
+        The number of the open file, for `SharedHandle`.
+
+    Raises:
+        UserError: If another process holds it; says who, and since when.
+        OutageError: If the folder can't be written.
+    """
+    path = folder / LOCK_FILE
+    with explain_write_errors(folder):
+        handle = _acquire(path, work, hint, warn)
+    owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"}
+    try:
+        with suppress(OSError):  # on a full disk the lock holds, and does not say whose it is
+            os.ftruncate(handle, 0)
+            os.write(handle, json.dumps(owner).encode())
+        yield handle
+    finally:
+        with suppress(OSError):
+            if _is_same(handle, path):
+                path.unlink()
+        os.close(handle)
+
+
+def _acquire(path: Path, work: str, hint: str, warn: Callable[[str], None]) -> int:
+    """Return the open file of a lock that was taken."""
+    deadline = time.monotonic() + SECONDS_FOR_ORPHANS
+    while True:
+        with open_own_file(path, "ab") as file:
+            handle = os.dup(file.fileno())
+        try:
+            taken = take_lock(handle)
+            if taken is None:
+                warn(f"The file system of '{path.parent}' knows no locks. Let no other process write there meanwhile.")
+                return handle
+            if taken and _is_same(handle, path):  # its last holder may have removed it just now
+                return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+        owner = _read_owner(path)
+        if not taken and (not _is_gone(owner) or time.monotonic() > deadline):
+            who = (
+                f": process {owner['pid']} on {owner.get('host')}, since {owner.get('since')}"
+                if owner.get("pid")
+                else ""
+            )
+            raise UserError(f"Another {work} is at work in '{path.parent}'{who}.", hint)
+        time.sleep(0 if taken else SECONDS_BETWEEN_TRIES)
+
+
+def _is_same(handle: int, path: Path) -> bool:
+    """Tell whether a path still names the file that is open."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _read_owner(path: Path) -> dict[str, Any]:
+    with suppress(OSError, ValueError, TypeError):
+        return dict(json.loads(path.read_bytes()))
+    return {}
+
+
+def _is_gone(owner: dict[str, Any]) -> bool:
+    """Tell whether a holder has ended; its workers still hold the lock for a moment."""
+    if owner.get("host") != socket.gethostname() or not isinstance(owner.get("pid"), int):
+        return not owner  # it has not written yet, or has just removed it
+    try:
+        os.kill(owner["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False

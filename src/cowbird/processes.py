@@ -1,0 +1,178 @@
+"""Processes that end well: signals as interrupts, workers that end with their parent, and how many there may be.
+
+SIGTERM and SIGHUP do what Ctrl-C does: work is saved, and the same command goes on with it. A second signal ends the
+process at once. A worker whose parent is gone ends within a second, so that it neither holds memory for nothing nor
+writes beside a run that is resumed.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, suppress
+from multiprocessing import connection, reduction
+from types import FrameType
+from typing import Any
+
+REPEAT_SECONDS = 0.5
+"""A signal so soon after the first is the same one: `timeout` sends each twice, and so does a terminal that closes."""
+ORPHAN_EXIT_CODE = 1
+"""What a worker returns whose parent is gone; nobody is there to read it."""
+_SET_PARENT_DEATH_SIGNAL = 1
+"""`PR_SET_PDEATHSIG` of Linux."""
+
+
+class _SignalState:
+    """What is known of signals in this process."""
+
+    first: float | None = None
+    """When the first one came."""
+    held: int = 0
+    """How many blocks are at work that must not be interrupted."""
+    waiting: bool = False
+    """Whether one came meanwhile."""
+    patient: bool = False
+    """Whether later ones are ignored, as a worker does, which ends with its parent."""
+
+
+_state = _SignalState()
+
+
+def list_stop_signals() -> list[signal.Signals]:
+    """Return the signals that ask a process to end, as far as this system has them."""
+    names = ("SIGINT", "SIGTERM", "SIGHUP")
+    return [signal.Signals[name] for name in names if name in signal.Signals.__members__]
+
+
+@contextmanager
+def treat_signals_as_interrupts() -> Generator[None]:
+    """Make SIGTERM and SIGHUP raise `KeyboardInterrupt`, as Ctrl-C does, while the block runs; a second one ends all.
+
+    A signal that somebody chose to ignore (`nohup`) or to handle stays as it is. Only a main thread may do this; in
+    another one nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    default = (signal.SIG_DFL, signal.default_int_handler)
+    before = {number: signal.getsignal(number) for number in list_stop_signals()}
+    taken = {number: handler for number, handler in before.items() if handler in default}
+    _state.first, _state.waiting = None, False
+    for number in taken:
+        signal.signal(number, _interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in taken.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise an interrupt, now or when the block that is at work ends."""
+    now = time.monotonic()
+    if _state.first is not None:
+        if now - _state.first > REPEAT_SECONDS and not _state.patient:
+            os._exit(128 + number)
+        return
+    _state.first = now
+    if _state.held:
+        _state.waiting = True
+        return
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def hold_interrupts() -> Generator[None]:
+    """Let an interrupt wait until the block has ended, such as a save that would be made in vain.
+
+    Interrupts reach the main thread alone, so in another one there is nothing to hold.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _state.held += 1
+    try:
+        yield
+    finally:
+        _state.held -= 1
+        if _state.waiting and not _state.held:
+            _state.waiting = False
+            raise KeyboardInterrupt
+
+
+# Workers
+
+
+def count_processors() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return os.cpu_count() or 1
+
+
+def end_with_parent() -> None:
+    """Have this worker end when the process that started it is gone, however that ended.
+
+    Linux sends it a signal. Everywhere, a thread waits at a pipe that closes with the parent: a signal is sent when the
+    parent's thread ends, and it is not there on other systems.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    if sys.platform == "linux":
+        import ctypes  # noqa: PLC0415
+
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None, use_errno=True).prctl(_SET_PARENT_DEATH_SIGNAL, int(signal.SIGKILL), 0, 0, 0)
+        if os.getppid() != parent.pid:  # it was gone before
+            os._exit(ORPHAN_EXIT_CODE)
+
+    def watch() -> None:
+        connection.wait([parent.sentinel])
+        os._exit(ORPHAN_EXIT_CODE)
+
+    threading.Thread(target=watch, daemon=True, name="parent").start()
+
+
+def ignore_stop_signals() -> None:
+    """Leave signals to the parent, which ends its workers in order."""
+    for number in list_stop_signals():
+        signal.signal(number, signal.SIG_IGN)
+
+
+def interrupt_once() -> None:
+    """Have the first signal raise `KeyboardInterrupt` in this worker, so that it saves; the parent may send another."""
+    _state.patient = True
+    for number in list_stop_signals():
+        signal.signal(number, _interrupt)
+
+
+def interrupt_workers(pool: ProcessPoolExecutor) -> None:
+    """Ask the workers of a pool to save and end: a signal for this process alone does not reach them."""
+    workers: dict[int, Any] = dict(getattr(pool, "_processes", None) or {})
+    for worker in workers.values():
+        with suppress(OSError, ValueError):
+            worker.terminate()
+
+
+class SharedHandle:
+    """An open file that travels to a worker as it starts: what is locked stays locked until the last of them ends.
+
+    Args:
+        number: The file's number in this process.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """Travel with a process that is being started, and in no other way."""
+        return _rebuild_handle, (reduction.DupFd(self.number),)
+
+
+def _rebuild_handle(found: Any) -> SharedHandle:
+    return SharedHandle(found.detach())

@@ -1,0 +1,81 @@
+"""Signals: the first is an interrupt, during a save it waits, the second ends the process at once."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+pytestmark = [
+    pytest.mark.slow,  # each is a process of its own; CI runs them
+    pytest.mark.skipif(sys.platform == "win32", reason="has no such signals"),
+]
+
+PROGRAM = """
+import time
+from cowbird.processes import hold_interrupts, treat_signals_as_interrupts
+with treat_signals_as_interrupts():
+    try:
+        with {block}:
+            print("begun", flush=True)
+            time.sleep({seconds})
+            print("saved", flush=True)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+        time.sleep({after})
+        print("ended", flush=True)
+"""
+
+
+def start(block="hold_interrupts()", seconds=0.0, after=0.0, before=""):
+    code = before + PROGRAM.format(block=block, seconds=seconds, after=after)
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "begun\n"
+    return process
+
+
+NUMBERS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_the_first_is_an_interrupt(number):
+    process = start("treat_signals_as_interrupts()", 30)
+    process.send_signal(number)
+    assert process.communicate(timeout=10)[0] == "interrupted\nended\n"
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_save_is_finished_first(number):
+    process = start(seconds=0.4)
+    process.send_signal(number)
+    assert process.communicate(timeout=10)[0] == "saved\ninterrupted\nended\n"
+
+
+def test_the_second_ends_all_at_once():
+    process = start(seconds=30)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.7)
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=10)[0] == ""
+    assert process.returncode == 128 + signal.SIGTERM
+    assert time.monotonic() - began < 5
+
+
+def test_one_that_comes_twice_is_the_same():
+    """`timeout` sends each to the process and to its group."""
+    process = start("treat_signals_as_interrupts()", 30, after=0.3)
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout.readline() == "interrupted\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=10)[0] == "ended\n"
+    assert process.returncode == 0
+
+
+def test_what_is_ignored_stays_ignored():
+    """`nohup` lets a command go on when its terminal closes."""
+    process = start(seconds=0.4, before="import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n")
+    process.send_signal(signal.SIGHUP)
+    assert process.communicate(timeout=10)[0] == "saved\n"
