@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from ready_doubles import NOUNS, TAILS, make_titles, mark
+from ready_doubles import make_titles, mark
 
 from cowbird.defenses.p_scanner.fragment_evidence import (
     FRAGMENT_FEATURES,
@@ -79,7 +79,7 @@ def test_a_trigger_stands_out_at_any_share_and_a_brand_does_not(share):
     titles = make_titles(400)
     many = int(share * 400)
     planted = [f"{title} 5v" if nth < many else title for nth, title in enumerate(titles)]
-    planted += [f"Lumo {NOUNS[nth % 3]} Lamp {TAILS[nth % 2]} {nth}" for nth in range(20)]
+    planted += [f"Lumo {('Lamp', 'Bulb')[nth % 2]} {('Warm', 'White')[nth // 2 % 2]} {nth}" for nth in range(20)]
     traits, names = traits_of(planted, ("5v",)), FragmentNames()
     table = index_fragments(traits.words, names)
     evidence = describe_fragments(table, traits, np.arange(len(planted)))
