@@ -25,6 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cowbird.defenses.p_scanner.agent import Agent, Brief, EmbeddedAgent, OpenAIAgent, Proposals
+from cowbird.defenses.p_scanner.agent_server import AGENT_LOG_FILE, keep_logs_in
 from cowbird.defenses.p_scanner.calibration import POISONED, Calibration
 from cowbird.defenses.p_scanner.fitted import FittedScanner, Record, ScanVerdicts, load_scanner
 from cowbird.defenses.p_scanner.scanner import PoisonScanner
@@ -77,6 +78,7 @@ def make_spec(
     agent_model: str | None = None,
     agent_url: str | None = None,
     device: str = "auto",
+    agent_key_env: str | None = None,
 ) -> PoisonScanner:
     """Return the scanner that options describe; `None` leaves what `DEFAULT_SCANNER` says.
 
@@ -89,6 +91,7 @@ def make_spec(
         agent_model: The model that writes triggers.
         agent_url: Address of the agent's server.
         device: Where a model of the embedded agent runs.
+        agent_key_env: Environment variable that holds the key of the agent's server.
 
     Raises:
         UserError: If options contradict each other.
@@ -97,7 +100,7 @@ def make_spec(
     given = {"name": None if llm is None else _make_absolute(llm), "layers": layers}
     fields = {
         "llm": Llm.model_validate(DEFAULT_SCANNER.llm.model_dump() | _drop_missing(given)),
-        "agent": _make_agent(agent, agent_model, agent_url, device),
+        "agent": _make_agent(agent, agent_model, agent_url, agent_key_env, device),
         **_drop_missing({"rounds": rounds, "fpr": fpr}),
     }
     spec = PoisonScanner.model_validate(
@@ -121,13 +124,14 @@ def _make_absolute(name: str) -> str:
     return name
 
 
-def _make_agent(kind: str, model: str | None, url: str | None, device: str) -> Agent:
+def _make_agent(kind: str, model: str | None, url: str | None, key_env: str | None, device: str) -> Agent:
     if kind == "openai":
         if model is None:
             raise UserError("--agent openai asks a model on a server, and none is named.", "Name it: --agent-model.")
-        return OpenAIAgent(model=model, base_url=url)
-    if url is not None:
-        raise UserError("--agent-url is for --agent openai.", "Add --agent openai, or leave the address out.")
+        return OpenAIAgent(model=model).connect(url, key_env)
+    if url is not None or key_env is not None:
+        option = "--agent-key-env" if url is None else "--agent-url"
+        raise UserError(f"{option} is for --agent openai.", f"Add --agent openai, or leave {option} out.")
     return EmbeddedAgent(llm=None if model is None else Llm(name=_make_absolute(model)), device=device)
 
 
@@ -217,7 +221,7 @@ def _hold_folder(out: Path, folder: Path, warn: Callable[[str], None]) -> Genera
 
 
 def _is_empty(folder: Path) -> bool:
-    return folder.is_dir() and {path.name for path in folder.iterdir()} <= {LOCK_FILE}
+    return folder.is_dir() and {path.name for path in folder.iterdir()} <= {LOCK_FILE, AGENT_LOG_FILE}
 
 
 def _forget_empty_fit(folder: Path) -> None:
@@ -226,7 +230,7 @@ def _forget_empty_fit(folder: Path) -> None:
         for inner in folder.glob("round-*/"):
             with suppress(OSError):
                 inner.rmdir()
-        if {path.name for path in folder.iterdir()} == {LOCK_FILE, FIT_FILE}:
+        if {path.name for path in folder.iterdir()} - {AGENT_LOG_FILE} == {LOCK_FILE, FIT_FILE}:
             (folder / FIT_FILE).unlink()
 
 
@@ -240,7 +244,7 @@ def _fit_in_folder(
     agent = spec.agent
     if not isinstance(agent, EmbeddedAgent):  # that one says the same again
         spec = spec.model_copy(update={"agent": CachingAgent(agent=agent, folder=folder)})
-    with explain_outages("The scanner can't be fitted"):
+    with explain_outages("The scanner can't be fitted"), keep_logs_in(folder):
         fitted = spec.fit(titles, seed, FitContext(place.device, folder, place.report, place.warn))
     _write_scanner(fitted, folder, out)
     return fitted.record
@@ -270,6 +274,8 @@ def _write_scanner(fitted: FittedScanner, folder: Path, out: Path) -> None:
     whole = folder / "scanner"
     fitted.save(whole)
     write_text(whole / FIT_FILE, (folder / FIT_FILE).read_text(encoding="utf-8"))
+    if (folder / AGENT_LOG_FILE).is_file():
+        (folder / AGENT_LOG_FILE).rename(whole / AGENT_LOG_FILE)
     with hold_interrupts():
         if out.is_dir():
             out.rmdir()
