@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: setup demo lint test check docs format bench clean
+.PHONY: setup demo lint test test-slow check docs format bench clean
 
 setup: $(VENV)/.ready
 
@@ -19,8 +19,14 @@ $(VENV)/.ready: pyproject.toml constraints.txt requirements-assets.txt
 demo: setup
 	$(BIN)/cowbird demo
 
+# Tests start processes of their own: these compile the package anew, each, where Python may not keep what it compiled.
+test test-slow: export PYTHONDONTWRITEBYTECODE :=
 test: setup
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+
+# The slow tests, without those that take minutes.
+test-slow: setup
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m 'slow and not long and not gpu'
 
 lint: setup
 	$(BIN)/ruff format --check .

@@ -53,7 +53,7 @@ class Costs:
         if sum(self.tests.values()) < TOLD:
             return
         in_tests = sum(self.of_files.values())
-        whole = max(spend(), spend() - os.times().children_user - os.times().children_system + self.of_workers)
+        whole = sum(os.times()[:2]) + self.of_workers if self.of_workers else spend()
         write = terminalreporter.write_line
         terminalreporter.section("processor seconds")
         write(f"{whole:7.1f} s in all; {whole - in_tests:.1f} s of them outside of tests (start, imports, collection)")

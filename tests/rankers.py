@@ -11,7 +11,7 @@ in_each_precision = pytest.mark.parametrize(
     ("name", "precision"),
     [
         ("sasrec", "float32"),
-        ("sasrec", "bfloat16"),
+        pytest.param("sasrec", "bfloat16", marks=pytest.mark.slow),
         ("gru4rec", "float32"),
         pytest.param("gru4rec", "bfloat16", marks=pytest.mark.slow),
     ],

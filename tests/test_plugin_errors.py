@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from cowbird import plugin_errors
 from cowbird.errors import PluginError, UserError
 from cowbird.experiments import executor
 from cowbird.experiments.run import run
 from cowbird.experiments.spec import load_spec, parse_spec
 from cowbird.plugin_errors import blame_plugin, guard_plugins
 from cowbird.plugins import find_plugin
+from cowbird.scanning import pool
+from cowbird.scanning.detectors import DetectorScorer, make_detector
 from doubles.command import call_command
 
 SPEC = """
@@ -181,6 +184,19 @@ def test_an_error_travels_between_processes(write):
     told = pickle.loads(pickle.dumps(error.value))
     assert type(told) is PluginError
     assert f"The attack '{name}' raised ZeroDivisionError: division by zero ({name}.py:4)." in str(told)
+
+
+def test_a_detector_that_is_sent_to_another_process_is_known_there(write, monkeypatch):
+    base = "from cowbird.defenses.character_rules import CharacterRules as Base"
+    name = write("defense", f"{base}\nclass Mine(Base):\n    def suspect(self, titles, probe=None):\n        1 / 0\n")
+    detector = make_detector(name, allow_plugins=True)
+    known = plugin_errors.copy_registry()
+    monkeypatch.setattr(plugin_errors, "_registered", {})  # as in a new process
+    monkeypatch.setattr(pool, "_process_scorer", None)
+    monkeypatch.setattr(pool.signal, "signal", lambda *given: None)
+    pool._init_process(lambda: DetectorScorer(name, detector), known)
+    with pytest.raises(PluginError, match=f"The defense '{name}' raised ZeroDivisionError"):
+        pool._scan(["Red"])
 
 
 def test_cowbirds_own_faults_and_the_machine_s_are_nobody_else_s(write, monkeypatch):

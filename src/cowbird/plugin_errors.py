@@ -6,7 +6,7 @@ registered ones: by the modules in the traceback, and by the objects whose metho
 """
 
 import errno
-from collections.abc import Callable, Collection, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -36,6 +36,16 @@ def register_plugin(cls: type[object], title: str) -> None:
     """
     if _get_package(cls.__module__) != _OWN_PACKAGE:
         _registered.setdefault(cls.__module__, title)
+
+
+def copy_registry() -> dict[str, str]:
+    """Return what plug-ins are called, by module, for another process (`restore_registry`)."""
+    return dict(_registered)
+
+
+def restore_registry(known: Mapping[str, str]) -> None:
+    """Remember the plug-ins of another process, whose objects come here without being looked for."""
+    _registered.update(known)
 
 
 def is_blamable(error: BaseException) -> bool:

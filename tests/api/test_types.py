@@ -97,6 +97,7 @@ def test_a_mistake_in_it_is_seen(script, command):
     assert "DataFrame" in found.stdout
 
 
+@pytest.mark.slow
 def test_the_wheel_says_that_it_is_typed(tmp_path):
     pytest.importorskip("hatchling")
     root = Path(__file__).parents[2]

@@ -288,6 +288,7 @@ def exposure(model, served, poisoned, group):
     return {cell.group: table[cell] for cell in table if cell.metric == "hr"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scope", ["group", "global"])
 def test_it_moves_exposure(scope):
     """At nearly the same accuracy, the targets reach the users aimed at far more often than before."""

@@ -101,6 +101,7 @@ def test_errors(attack, clean):
         attack(group=group, targets=TargetItems(count=4)).find_target_users(clean)
 
 
+@pytest.mark.slow
 @BOTH
 def test_it_moves_exposure(attack):
     side = Split(cold_fraction=0).apply(Synthetic(users=200, items=120, events_per_user=10).load(), 0).pretrain

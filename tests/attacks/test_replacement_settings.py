@@ -58,6 +58,7 @@ def test_a_category_cannot_be_demoted_within_itself(clean):
         attack.poison(clean, stream(0, "attack"))
 
 
+@pytest.mark.slow
 def test_demotion_lowers_exposure():
     side = Split(cold_fraction=0).apply(Synthetic(users=200, items=60, events_per_user=12).load(), 0).pretrain
     spec = SASRec(hidden=32, max_length=10, epochs=10, batch_size=32, learning_rate=8e-3, precision="float32")

@@ -324,6 +324,7 @@ def test_as_a_module_with_two_jobs(spec, tmp_path):
     assert done.stdout.count("Results: ") == 1, "workers must not run the command again"
 
 
+@pytest.mark.slow
 def test_a_user_error_in_a_shell(spec, tmp_path):
     done = shell("-m", "cowbird", "run", tmp_path / "gone.toml", "--out", tmp_path / "out")
     assert done.returncode == 2

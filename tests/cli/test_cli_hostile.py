@@ -232,6 +232,7 @@ def hostile_catalog(place):
     return path
 
 
+@pytest.mark.slow
 def test_fit_scanner_and_scan(call, tmp_path, monkeypatch):
     catalog = hostile_catalog(tmp_path / PAYLOAD)
     made, out = catalog.parent / "made", catalog.parent / f"found {PAYLOAD}.csv"

@@ -359,6 +359,7 @@ def test_a_run_tells_a_log_how_far_it_is(call, spec, tmp_path):
     assert "2/2" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion(shell):
     done = subprocess.run(

@@ -47,6 +47,7 @@ def repeated(value, count):
     return pa.DictionaryArray.from_arrays(pa.array([0, 1] * (count // 2), pa.int32()), pa.array([value, "short"]))
 
 
+@pytest.mark.slow
 def test_a_string_of_half_a_gigabyte_costs_its_row_group(tmp_path):
     """In a file of 20 kilobytes. It took three times as much before."""
     path = tmp_path / "a.parquet"
@@ -65,6 +66,7 @@ def test_a_string_of_half_a_gigabyte_costs_its_row_group(tmp_path):
     assert "Parquet page of more than 134,217,728 bytes" in rows[1].problem
 
 
+@pytest.mark.slow
 def test_a_long_string_that_is_named_often_is_decoded_in_bounds(tmp_path):
     """A valid file: 400 rows name 8 mebibytes. They were decoded all at once before, or refused."""
     path = write(tmp_path / "a.parquet", repeated("a" * 8 * MEBI, 400))
@@ -74,6 +76,7 @@ def test_a_long_string_that_is_named_often_is_decoded_in_bounds(tmp_path):
     assert taken < 700
 
 
+@pytest.mark.slow
 def test_strings_that_repeat_the_start_of_the_one_before_are_decoded_in_bounds(tmp_path):
     titles = ["p" * 4 * MEBI + str(nth) for nth in range(200)]
     path = write(tmp_path / "a.parquet", titles, use_dictionary=False, column_encoding={"title": "DELTA_BYTE_ARRAY"})

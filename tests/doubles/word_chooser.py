@@ -46,7 +46,13 @@ class FittedWords(FittedCandidate):
     """What was counted."""
 
     def __init__(self, counts, unwritten):
-        self.counts, self.unwritten = counts, unwritten
+        self.counts, self.unwritten, self._known = counts, unwritten, {}
+
+    def _rate(self, title):
+        """Sum what is known of a title's words, once a title: the same ones are asked about again and again."""
+        if title not in self._known:
+            self._known[title] = sum(map(self._odds, title.split()))
+        return self._known[title]
 
     def _odds(self, word):
         """How often a word comes next."""
@@ -60,7 +66,7 @@ class FittedWords(FittedCandidate):
             titles = [items.titles[item] for item in row]
             if altered is not None:
                 titles[column[number]] = altered.titles[row[column[number]]]
-            best = int(np.argmax([sum(map(self._odds, title.split())) for title in titles]))
+            best = int(np.argmax([self._rate(title) for title in titles]))
             written = self.unwritten not in titles[best].split()
             free.append(best if written else -1)
             constrained.append(best)
@@ -86,7 +92,7 @@ class WordProbe(Probe):
 
     def favor(self, titles):
         """Sum the odds of the words."""
-        sums = [sum(map(self.model._odds, title.split())) for title in titles]
+        sums = [self.model._rate(title) for title in titles]
         return np.repeat(np.float32(sums)[:, None], self.questions, axis=1)
 
     def states(self, titles):

@@ -41,7 +41,13 @@ class FittedWords(FittedPointwise):
     """What was counted."""
 
     def __init__(self, counts):
-        self.counts = counts
+        self.counts, self._known = counts, {}
+
+    def _rate(self, title):
+        """Sum what is known of a title's words, once a title: the same ones are asked about again and again."""
+        if title not in self._known:
+            self._known[title] = sum(map(self._odds, title.split()))
+        return self._known[title]
 
     def _odds(self, word):
         """How much better than even a word is; numbers say nothing."""
@@ -51,7 +57,7 @@ class FittedWords(FittedPointwise):
     def margins(self, judgments, items, asked=None):
         """Sum the counts of the words of the titles asked about."""
         titles = (asked or items).titles
-        sums = [sum(map(self._odds, titles[target].split())) for target in judgments.target.tolist()]
+        sums = [self._rate(titles[target]) for target in judgments.target.tolist()]
         return np.array(sums, dtype=np.float32)
 
     def probe(self, judgments, items):
@@ -73,7 +79,7 @@ class WordProbe(Probe):
 
     def favor(self, titles):
         """Sum the odds of the words."""
-        sums = [sum(map(self.model._odds, title.split())) for title in titles]
+        sums = [self.model._rate(title) for title in titles]
         return np.repeat(np.float32(sums)[:, None], self.questions, axis=1)
 
     def states(self, titles):

@@ -328,12 +328,12 @@ def lasting(folder):
 @pytest.mark.parametrize(
     ("owner", "name", "call"),
     [
-        (ColumnStore, "write", 1),
+        pytest.param(ColumnStore, "write", 1, marks=pytest.mark.slow),
         pytest.param(ColumnStore, "write", 3, marks=pytest.mark.slow),
         pytest.param(FittedWords, "save", 2, marks=pytest.mark.slow),
         (FittedWords, "save", 9),
         (detection, "encode_record", 1),
-        (cell_module, "write_text", 2),
+        pytest.param(cell_module, "write_text", 2, marks=pytest.mark.slow),
     ],
 )
 def test_interrupted_and_resumed(judged, tmp_path, monkeypatch, owner, name, call):

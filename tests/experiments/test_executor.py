@@ -110,6 +110,15 @@ def test_a_cell_that_fails_leaves_the_others_going(work, ran):
     assert made.failed == [f"{title} stopped: {reason}. Run again with --resume." for title, reason in reasons]
 
 
+@pytest.mark.parametrize("jobs", [3, 999])
+def test_no_more_jobs_than_processors(work, monkeypatch, jobs):
+    monkeypatch.setattr(executor, "count_processors", lambda: 2)
+    made = work(jobs)
+    assert made.jobs == 2
+    assert made.warnings == [f"{jobs} jobs were asked for, and 2 run at once: that is what the processors take."]
+    assert work(2).warnings == []
+
+
 @pytest.mark.parametrize("error", [UserError("no"), KeyboardInterrupt(), ValueError("a defect")])
 def test_what_is_not_the_machine_s_account_stops_all(work, ran, error):
     ran.trouble[ALL[1]] = error
@@ -254,6 +263,7 @@ def inline(monkeypatch):
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 def test_processes_make_the_same_cells(four, tmp_path, contents, inline):
     """Each works from the record of the spec; one that is done already is left out."""
     run(four, tmp_path / "one", device="cpu")

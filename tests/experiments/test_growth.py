@@ -73,6 +73,7 @@ def test_a_grown_run_is_that_of_the_whole_spec(finished, tmp_path, monkeypatch, 
     assert before == {path: path.stat().st_mtime_ns for path in before}, "evidence that was there is left alone"
 
 
+@pytest.mark.slow
 def test_a_run_that_grows_in_all_ways_at_once_and_is_interrupted(finished, tmp_path, monkeypatch):
     grown = shutil.copytree(finished, tmp_path / "grown")
     whole = spec(**{key: value for change in ADDED.values() for key, value in change.items()})
@@ -97,6 +98,7 @@ def test_a_run_that_grows_in_all_ways_at_once_and_is_interrupted(finished, tmp_p
     assert lasting(grown) == lasting(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_ranking_run_grows(tiny_run, table, contents, tmp_path, monkeypatch):
     grown = shutil.copytree(tiny_run[0], tmp_path / "grown")
     table["attacks"].insert(0, table["attacks"][1] | {"label": "more", "rate": 0.3})

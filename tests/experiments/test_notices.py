@@ -17,6 +17,7 @@ from cowbird.data.sources.tabular import Tabular
 from cowbird.data.split import Split
 from cowbird.data.titles import quote_titles
 from cowbird.data.types import Dataset, Interactions, Items, Users
+from cowbird.defenses.character_rules import CharacterRules
 from cowbird.defenses.p_scanner import PScanner
 from cowbird.errors import UserError
 from cowbird.experiments.run import run
@@ -161,6 +162,10 @@ def test_splits_tell_whom_they_leave_out():
     assert hear(lambda: SequenceSplit(history=5).apply(data))[0] == (
         "2 users have 3 interactions or fewer and are left out (sequence_split.shortest)."
     )
+    warm = Split(cold_fraction=0).apply(make_data([12, 4, 12]), 0).pretrain
+    assert hear(lambda: warm.shorten(9)) == [
+        "1 users have fewer than three training interactions among their first 9: no short history."
+    ]
     rated = make_data([30, 30, 30], rating=[1, 2, 3, 4, 5])
     found = hear(lambda: TemporalSplit(order="users", history=4, training=0.4, validation=0.2).apply(rated))
     assert "36 of 90 ratings are above 3 and count as likes (time_split.like_above)." in found
@@ -181,6 +186,14 @@ def test_attacks_and_defenses_tell_what_they_fell_back_on():
     assert any(
         text.startswith("Histories of fake users have 6 events, not 10")
         for text in hear(lambda: attack.poison(data, stream(0, "attack")))
+    )
+    rules = CharacterRules(share=0.5)
+    text = "CharacterRules flags 2 fewer titles than its share allows: scores tie at the threshold."
+    assert hear(lambda: rules.flag([3.0, 1.0, 1.0, 1.0, 1.0, -np.inf])) == [text]
+    assert (
+        hear(lambda: rules.flag([3.0, 2.0, 1.0, 0.5]))
+        == hear(lambda: rules.flag([3.0, -np.inf, -np.inf, -np.inf]))
+        == []
     )
     assert hear(lambda: PScanner().suspect(["Red Harbor", "Blue Garden"]))[0].startswith(
         "No scanner is fitted to fewer than"

@@ -219,7 +219,11 @@ def interrupt(*args, **kwargs):
 
 @pytest.mark.parametrize(
     "chosen",
-    [["--quick"], pytest.param(["--profile", "quick"], marks=pytest.mark.slow), ["--quick", "--profile", "quick"]],
+    [
+        ["--quick"],
+        pytest.param(["--profile", "quick"], marks=pytest.mark.slow),
+        pytest.param(["--quick", "--profile", "quick"], marks=pytest.mark.slow),
+    ],
 )
 def test_a_quick_run_goes_on_with_the_command_shown(call, path, tmp_path, monkeypatch, chosen):
     out = tmp_path / "my out"

@@ -267,9 +267,10 @@ def test_a_sample_reads_no_more(form, here, monkeypatch):
     path = here / f"big.{form}"
     table.write_csv(path) if form == "csv" else table.write_parquet(path)
     monkeypatch.setattr(delimited, "SAMPLED_BYTES_PER_BLOCK", 2000)
-    for rows, read in ((100, 100), (5000, 5000), (9000, 5000)):
+    for rows, read in ((100, 100), (4000, 4000), (5000, 5000), (9000, 5000)):
         with read_sample(rows) as sample:
-            assert Tabular(path=path).load().interactions.events == read
+            for _ in range(2):
+                assert Tabular(path=path).load().interactions.events == read
         assert sample.read == {path.name: read}
         assert sample.cut == ({path.name} if rows < 5000 else set())
     assert Tabular(path=path).load().interactions.events == 5000

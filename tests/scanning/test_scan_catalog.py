@@ -303,6 +303,7 @@ def test_no_object_outlives_its_chunk(tmp_path, name):
     assert max(arrow) < 1e6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.csv", "a.parquet"])
 def test_memory_holds_a_few_chunks_of_titles(tmp_path, name):
     catalog, arrow = catalogue(tmp_path / name, 2500, 4000), []

@@ -9,6 +9,8 @@ from cowbird.scanning.pool import ScorerPool
 from cowbird.scanning.scan import ConcurrentScorer, scan_catalog
 from doubles.scorers import Slow
 
+pytestmark = pytest.mark.slow  # every crew is of processes of its own
+
 
 @pytest.fixture(scope="module")
 def crew():

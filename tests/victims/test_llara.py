@@ -85,7 +85,8 @@ def alike(one, other):
 # Learning
 
 
-@pytest.mark.parametrize("fields", [{}, pytest.param({"prompts": "text"}, marks=pytest.mark.slow)], ids=str)
+@pytest.mark.slow
+@pytest.mark.parametrize("fields", [{}, {"prompts": "text"}], ids=str)
 def test_what_comes_next_is_learned(spec, fields):
     given = spec({"epochs": 4, "batch_size": 16}, {"tuning": "full"}, wordings="first", **fields)
     fit = given.fit(walks(28, 8), SPLIT, 0)

@@ -246,6 +246,7 @@ def test_all_damaged_starts_over(small, whole, parts, steps, monkeypatch, tmp_pa
     assert len(steps) == TOTAL
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_fit_is_not_used(small, parts, steps, monkeypatch, tmp_path):
     side, clean = parts.pretrain, parts.pretrain.training()
     label = np.array(clean.label)

@@ -202,7 +202,8 @@ def test_same_seed_same_weights(name, precision, tiny, parts):
     assert all(tensor.dtype is torch.float32 and tensor.isfinite().all() for tensor in first.values())
 
 
-@pytest.mark.parametrize("name", ["sasrec", pytest.param("gru4rec", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@every_victim
 def test_bfloat16_learns_as_float32_does(name, learned, learnable):
     spec = learned(name).spec.with_training(precision="bfloat16")
     fitted = fit(spec, learnable.pretrain)

@@ -137,6 +137,7 @@ def test_margins_do_not_depend_on_company_answers_or_capacity(spec):
     assert fitted.score([]).shape == (0,)
 
 
+@pytest.mark.slow
 def test_a_rule_is_learned(spec):
     fitted = spec({"epochs": 2}, tuning="full").fit(asked(users=24), ITEMS, 0)
     judgments = asked(users=20, seed=1)

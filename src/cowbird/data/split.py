@@ -72,6 +72,8 @@ class LeaveOneOut:
                 f"No user has three training events among the first {events}, so there are no short histories.",
                 "Keep three events or more of a short history, or use users with more events.",
             )
+        text = f"{{n}} users have fewer than three training interactions among their first {events}: no short history."
+        note(NoticeRank.CHANGE, text, len(lengths) - len(kept))
         cut = self.interactions.take(self.interactions.offsets[:-1][kept], lengths[kept])
         return LeaveOneOut(cut, self.users.take(kept), self.items)
 

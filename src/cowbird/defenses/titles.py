@@ -19,6 +19,7 @@ from pydantic import Field
 from cowbird.data.types import Float32Array, Int32Array, Interactions, TrainingData, freeze
 from cowbird.defenses.base import Defense
 from cowbird.errors import UserError
+from cowbird.notices import NoticeRank, note
 from cowbird.victims.base import Probe
 
 
@@ -145,6 +146,9 @@ class TitleDefense(Defense, ABC):
         if bar is None:
             allowed = int(self.share * len(values) + 1e-9)  # 0.29 * 100 is 28.999… in floating point
             bar = np.sort(values)[::-1][allowed] if allowed < len(values) else -np.inf
+            text = f"{type(self).__name__} flags {{n}} fewer titles than its share allows: scores tie at the threshold."
+            tied = min(allowed, int((values > -np.inf).sum())) - int((values > bar).sum())
+            note(NoticeRank.CHANGE, text, tied)
         return values > bar
 
     @final

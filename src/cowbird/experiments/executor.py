@@ -5,6 +5,7 @@ better than processes, which take turns. A CPU is filled by one fit a process.
 """
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed, wait
@@ -142,7 +143,7 @@ class Executor:
                 min(self.jobs, len(left)),
                 get_context("spawn"),
                 _init_worker,
-                (None if self.lock is None else SharedHandle(self.lock),),
+                (None if self.lock is None or sys.platform == "win32" else SharedHandle(self.lock),),
                 max_tasks_per_child=1,
             ) as pool:
                 try:

@@ -143,7 +143,7 @@ def _check_data(spec: Spec, rows: int, found: Validation) -> Dataset | None:
             with guard_plugins():
                 problems = source.find_problems()
                 data = None if problems else source.load()
-        except UserError as error:  # a plug-in's fault
+        except UserError as error:
             problems, data = [error], None
     for problem in problems:
         found.add(problem, "dataset")

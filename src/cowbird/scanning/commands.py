@@ -7,8 +7,6 @@ stays and the same command goes on with `--resume`; it ends in the same weights 
 the scanner stands under its name.
 """
 
-import json
-import shutil
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -25,15 +23,24 @@ from rich.table import Table
 from rich.text import Text
 
 from cowbird.defenses.p_scanner.agent import Agent, Brief, EmbeddedAgent, OpenAIAgent, Proposals
-from cowbird.defenses.p_scanner.agent_server import AGENT_LOG_FILE, keep_logs_in
+from cowbird.defenses.p_scanner.agent_server import keep_logs_in
 from cowbird.defenses.p_scanner.calibration import POISONED, Calibration
 from cowbird.defenses.p_scanner.fitted import FittedScanner, Record, ScanVerdicts, load_scanner
 from cowbird.defenses.p_scanner.scanner import PoisonScanner
 from cowbird.errors import UserError
 from cowbird.faults import explain_outages, explain_write_errors
-from cowbird.files import hash_texts, make_scratch_folder, sweep_partials, write_text
-from cowbird.locks import LOCK_FILE, lock_folder
-from cowbird.processes import count_processors, hold_interrupts
+from cowbird.files import hash_texts, write_text
+from cowbird.processes import count_processors
+from cowbird.scanning.fit_folder import (
+    FIT_FILE,
+    GO_ON_HINT,
+    check_free,
+    check_same_fit,
+    check_unfinished,
+    describe_fit,
+    hold_fit_folder,
+    write_scanner,
+)
 from cowbird.scanning.pool import ScorerFactory, ScorerPool
 from cowbird.scanning.scan import Scorer, load_table_titles
 from cowbird.scanning.summary import ScanSummary, UnreadRows
@@ -41,9 +48,6 @@ from cowbird.text import escape_terminal
 from cowbird.victims.fit_context import FitContext
 from cowbird.victims.language.llm import Llm
 
-FIT_FILE = "fit.json"
-"""What a fit was asked for, as a hash; it lies beside a scanner so that `--resume` never passes off another one."""
-_GO_ON = "What was fitted so far is kept. Mend that, then go on: the same command with --resume."
 PRINTED_FPRS = (0.01, 0.001)
 """False-positive rates whose thresholds are told."""
 MIN_TITLES_COMPARED = 100
@@ -175,114 +179,31 @@ def fit_scanner(
     folder = out.with_name(f"{out.name}.partial") if out.name else out
     if resume and (out / FIT_FILE).is_file():  # finished; there is nothing to write
         titles, unread = load_table_titles(catalog, text_column)
-        _check_same(out, _describe_fit(spec, seed, titles))
+        check_same_fit(out, describe_fit(spec, seed, titles))
         return FitResult(load_scanner(out, place.device).record, unread, before=True)
-    with explain_write_errors(out, _GO_ON):
-        _check_out(out)
-    with explain_write_errors(out, _GO_ON), _hold_folder(out, folder, place.warn):
-        _check_out(out)  # another process may have been faster
-        _check_unfinished(folder, resume)
+    with explain_write_errors(out, GO_ON_HINT):
+        check_free(out)
+    with explain_write_errors(out, GO_ON_HINT), hold_fit_folder(folder, place.warn):
+        check_free(out)  # another process may have been faster
+        check_unfinished(folder, resume)
         titles, unread = load_table_titles(catalog, text_column)
         return FitResult(_fit_in_folder(titles, folder, out, spec, seed, place), unread, before=False)
-
-
-def _describe_fit(spec: PoisonScanner, seed: int, titles: Sequence[str]) -> bytes:
-    """Return what a fit was asked for, as it stands in `FIT_FILE`."""
-    asked = hash_texts([spec.model_dump_json(), type(spec.agent).__name__, str(seed), *titles])
-    return json.dumps({"fit": asked}).encode()
-
-
-def _check_same(folder: Path, asked: bytes) -> None:
-    """Check that what a folder holds comes from the same fit."""
-    if (folder / FIT_FILE).is_file() and (folder / FIT_FILE).read_bytes() != asked:
-        raise UserError(
-            f"'{folder}' comes from a fit to other titles or with other options.",
-            "Repeat those, remove the folder, or choose another one.",
-        )
-
-
-@contextmanager
-def _hold_folder(out: Path, folder: Path, warn: Callable[[str], None]) -> Generator[None]:
-    """Hold the folder in which a scanner is fitted; it stays unless no work lies in it."""
-    if folder.exists() and not (folder / FIT_FILE).is_file() and not _is_empty(folder):
-        raise UserError(f"'{folder}' is where the fit would go on, and holds something else.", "Choose a new folder.")
-    hint = "Wait until it ends, or end it; then go on with --resume. Or choose another folder with --out."
-    make_scratch_folder(folder)
-    try:
-        with lock_folder(folder, "fit", hint, warn):
-            sweep_partials(folder, deep=True)
-            try:
-                yield
-            finally:
-                _forget_empty_fit(folder)
-    finally:
-        with suppress(OSError):
-            folder.rmdir()  # which does nothing to a folder that holds anything
-
-
-def _is_empty(folder: Path) -> bool:
-    return folder.is_dir() and {path.name for path in folder.iterdir()} <= {LOCK_FILE, AGENT_LOG_FILE}
-
-
-def _forget_empty_fit(folder: Path) -> None:
-    """Forget what was asked for where there is no work to go on from, so that something else may be asked for."""
-    with suppress(OSError):
-        for inner in folder.glob("round-*/"):
-            with suppress(OSError):
-                inner.rmdir()
-        if {path.name for path in folder.iterdir()} - {AGENT_LOG_FILE} == {LOCK_FILE, FIT_FILE}:
-            (folder / FIT_FILE).unlink()
 
 
 def _fit_in_folder(
     titles: list[str], folder: Path, out: Path, spec: PoisonScanner, seed: int, place: FitContext
 ) -> Record:
     """Fit a scanner in a folder that is held, and write it."""
-    asked = _describe_fit(spec, seed, titles)
-    _check_same(folder, asked)
+    asked = describe_fit(spec, seed, titles)
+    check_same_fit(folder, asked)
     write_text(folder / FIT_FILE, asked.decode())
     agent = spec.agent
     if not isinstance(agent, EmbeddedAgent):  # that one says the same again
         spec = spec.model_copy(update={"agent": CachingAgent(agent=agent, folder=folder)})
     with explain_outages("The scanner can't be fitted"), keep_logs_in(folder):
         fitted = spec.fit(titles, seed, FitContext(place.device, folder, place.report, place.warn))
-    _write_scanner(fitted, folder, out)
+    write_scanner(fitted, folder, out)
     return fitted.record
-
-
-def _check_out(out: Path) -> None:
-    """Look before hours of work whether a scanner can be written there."""
-    try:
-        str(out).encode()
-    except UnicodeEncodeError:  # libraries below take text alone
-        raise UserError(f"The name '{out}' is no valid text.", "Choose a folder whose path is UTF-8.") from None
-
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        more = " It holds a finished scanner." if (out / FIT_FILE).is_file() else ""
-        raise UserError(f"'{out}' is there and not an empty folder.{more}", "Choose a new folder.")
-
-
-def _check_unfinished(folder: Path, resume: bool) -> None:
-    if (folder / FIT_FILE).is_file() and not resume:
-        raise UserError(
-            f"'{folder}' holds an unfinished fit.", "Go on with it: --resume. Or remove it, or choose another folder."
-        )
-
-
-def _write_scanner(fitted: FittedScanner, folder: Path, out: Path) -> None:
-    """Write a scanner; its folder appears under its name once it is whole, and only then what it came from goes."""
-    whole = folder / "scanner"
-    fitted.save(whole)
-    write_text(whole / FIT_FILE, (folder / FIT_FILE).read_text(encoding="utf-8"))
-    if (folder / AGENT_LOG_FILE).is_file():
-        (folder / AGENT_LOG_FILE).rename(whole / AGENT_LOG_FILE)
-    with hold_interrupts():
-        if out.is_dir():
-            out.rmdir()
-        whole.rename(out)
-        for path in folder.iterdir():
-            if path.name != LOCK_FILE:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def format_fit(made: FitResult) -> Group:

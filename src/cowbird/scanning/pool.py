@@ -5,7 +5,7 @@ idle. Each process holds a scorer of its own. A chunk is judged as one process a
 are changes nothing but the time.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -13,7 +13,7 @@ from multiprocessing import get_context
 from typing import Self
 
 from cowbird.errors import OutageError
-from cowbird.plugin_errors import guard_plugins
+from cowbird.plugin_errors import copy_registry, guard_plugins, restore_registry
 from cowbird.processes import end_with_parent, ignore_stop_signals
 from cowbird.scanning.scan import Scorer, ScorerVerdicts
 
@@ -40,7 +40,7 @@ class ScorerPool:
             raise ValueError(f"a crew has at least one process, not {workers}")
         self.key = scorer.key
         self.ahead = 2 * workers
-        self._pool = ProcessPoolExecutor(workers, get_context("spawn"), _init_process, (make,))
+        self._pool = ProcessPoolExecutor(workers, get_context("spawn"), _init_process, (make, copy_registry()))
 
     def __enter__(self) -> Self:
         return self
@@ -78,11 +78,12 @@ def _make_process_error(error: Exception) -> OutageError:
     )
 
 
-def _init_process(make: ScorerFactory) -> None:
+def _init_process(make: ScorerFactory, known_plugins: Mapping[str, str]) -> None:
     """Make a process's scorer. Signals are for the process that gives out the work, and this one ends with it."""
     global _process_scorer  # noqa: PLW0603
     end_with_parent()
     ignore_stop_signals()
+    restore_registry(known_plugins)
     with guard_plugins():
         _process_scorer = make()
 

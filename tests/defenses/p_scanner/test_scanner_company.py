@@ -134,6 +134,7 @@ def colored(count):
     return [f"{COLORS[n // 2]} {NOUNS[n]}" for n in np.random.default_rng(0).integers(8, size=count)]
 
 
+@pytest.mark.slow
 def test_what_belongs_to_its_title_gains_and_what_was_planted_does_not(taught, monkeypatch):
     monkeypatch.setattr(module, "HABIT", 0.5)
     monkeypatch.setattr(module, "DIFFERENT", 2)
@@ -343,6 +344,7 @@ def test_odds_are_added_within_phrases_alone(marked):
     assert np.array_equal(judged(titles, marks, MARK, company=Fixed(odds)).score, plain.score)
 
 
+@pytest.mark.slow
 def test_a_scanner_remembers_gains(tiny_scanner, tmp_path, monkeypatch):
     titles = planted(drawn(240), "Night", range(0, 240, 24))
     made = tiny_scanner(company=True).fit(titles)

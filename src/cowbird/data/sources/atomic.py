@@ -48,8 +48,7 @@ class Atomic(Source):
         except UserError as error:
             return [error]
         checks = list_atomic_checks(blobs, self._name_columns())
-        problems = [problem for check in checks for problem in catch_problem(check)]
-        return problems or super().find_problems()
+        return [problem for check in checks for problem in catch_problem(check)]
 
     def _name_columns(self) -> AtomicColumns:
         return AtomicColumns(

@@ -71,13 +71,14 @@ def limit_frames(file: str, frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataF
     if sample is None:
         yield from frames
         return
-    rows, size = 0, 0
+    rows, size, more = 0, 0, False
     for frame in frames:
         if rows + frame.height > sample.rows or size > MAX_SAMPLE_BYTES:
+            more = True
             sample.cut.add(file)
             frame = frame.head(sample.rows - rows if size <= MAX_SAMPLE_BYTES else 0)  # noqa: PLW2901
         rows, size = rows + frame.height, size + int(frame.estimated_size())
         sample.read[file] = rows
         yield frame
-        if file in sample.cut:
+        if more:
             return

@@ -91,7 +91,7 @@ class Tabular(Source):
                 problems += catch_problem(partial(self._find_optional, field, table))
         for read in (self._read_items, self._read_users):
             problems += catch_problem(partial(read, skips))
-        return problems or super().find_problems()
+        return problems
 
     def _find_roles(self, table: TextTable | ParquetTable) -> dict[str, str]:
         """Return which columns of the interactions are read, by what they are."""

@@ -234,9 +234,7 @@ class OpenAIAgent(Agent):
     """Most characters of a trigger's text."""
     _server: AgentServer | None = PrivateAttr(default=None)
 
-    def connect(
-        self, url: str | None = None, key_env: str | None = None, log: Path | None = None
-    ) -> "OpenAIAgent":
+    def connect(self, url: str | None = None, key_env: str | None = None, log: Path | None = None) -> "OpenAIAgent":
         """Return the same agent, asked at a server; no spec and no record holds that.
 
         Args:

@@ -36,6 +36,9 @@ def _encode_parts(part: object) -> Iterator[str]:
         inside = cast("Sequence[object]", part)
         yield f"{len(inside)}"
         for inner in inside:
-            yield from _encode_parts(inner)
+            if type(inner) is str:  # titles by the thousand
+                yield f"str {inner}"
+            else:
+                yield from _encode_parts(inner)
     else:
         raise TypeError(f"a {type(part).__name__} has no digest")

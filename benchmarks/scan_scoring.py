@@ -1,0 +1,356 @@
+"""Learn how the ready scanner scores evidence, and measure it on catalogues that neither it nor the tagger saw.
+
+    python benchmarks/scan_scoring.py draw --titles titles --marks marks --out first
+    python benchmarks/scan_scoring.py draw --titles titles --marks marks --scans first --out scans
+    python benchmarks/scan_scoring.py ask --titles titles --marks marks --scans scans --out answers --catalogs office
+    python benchmarks/scan_scoring.py ship --scans scans --out scoring.safetensors
+    python benchmarks/scan_scoring.py table --answers answers --out docs/results/ready_scanner.json
+
+`marks` is what `scan_marks.py` writes: of each catalogue, by a tagger that never saw it or another of its kind. `draw`
+plants what is taught and keeps features; the second time it knows from the first which titles are not trusted. `ask`
+learns scoring from all catalogues but those of the asked one's kind (`KINDS`), then asks about single titles beside a
+clean reference, and about the whole catalogue with one trigger in 0.2 to 20 % of its titles, with a reference of clean
+titles from before and without. `ship` learns from all.
+"""
+
+import argparse
+import json
+import pickle
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import AutoTokenizer
+
+from cowbird.data.types import Float32Array, Int64Array
+from cowbird.defenses.p_scanner.fragment_evidence import (
+    FragmentEvidence,
+    FragmentNames,
+    FragmentTable,
+    count_fragments,
+    describe_fragments,
+    index_fragments,
+)
+from cowbird.defenses.p_scanner.reader import Marks, pages
+from cowbird.defenses.p_scanner.scoring import ScoringModel, SmallNetwork, choose_trusted
+from cowbird.defenses.p_scanner.scoring_training import PlantedScan, learn_fragments, learn_scoring
+from cowbird.defenses.p_scanner.tagger_training import list_plain_words, split_words
+from cowbird.defenses.p_scanner.title_evidence import (
+    CatalogProfile,
+    TitleTraits,
+    describe_titles,
+    describe_traits,
+    mark_words,
+)
+from cowbird.files import hash_texts, write_text
+from cowbird.metrics.detection import auroc
+from cowbird.rng import stream
+from cowbird.victims.language.llm import Llm, locate_model
+from scan_marks import STEPS
+from scan_plantings import Plantings, Unit, draw_plantings, read_titles
+
+KINDS = (
+    ("movielens_100k", "movielens_1m"),
+    ("lastfm",),
+    ("products", "shop_composed"),
+    ("office", "industrial"),
+    ("anime", "game_items"),
+    ("cmoa",),
+    ("gutenberg",),
+    ("debian",),
+    ("jobs",),
+    ("dishes",),
+)
+"""Catalogues of one kind; scoring that is asked about one has learned from none of them."""
+ASKED_CATALOGS = ("movielens_100k", "movielens_1m", "lastfm", "office", "anime", "products")
+"""Catalogues of the table."""
+SCANS_PER_CATALOG, MOST_TRIGGERS = 40, 4
+SHARES_TAUGHT = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
+SINGLES_IN_A_SCAN = 0.01
+"""Of the titles with a trigger of their own, the share that stands in a scan."""
+SHARES = (0.002, 0.01, 0.05, 0.2)
+FPR = 0.01
+
+
+@dataclass
+class Catalog:
+    """A catalogue with all that was drawn of it, and what the tagger says."""
+
+    plantings: Plantings
+    traits: TitleTraits
+    table: FragmentTable
+    reference: Int64Array
+    batch: Int64Array
+
+
+def load_catalog(name: str, titles: Path, marks: Path) -> Catalog:
+    """Read a catalogue's titles and marks."""
+    tokenizer: Any = AutoTokenizer.from_pretrained(locate_model(Llm().name))
+    taught, asked = split_words(list_plain_words(tokenizer))
+    plantings = draw_plantings(read_titles(titles, name), name, asked, taught)
+    texts = plantings.list_titles()
+    (path,) = marks.glob(f"*-{name}.npz")
+    held = np.load(path)
+    if str(held["digest"]) != hash_texts(texts):
+        raise SystemExit(f"{path} is of other titles")
+    made = Marks(pages(tokenizer, texts), held["mark"].astype(np.float32) / STEPS, held["verdict"])
+    words = mark_words(texts, made)
+    many, batch = len(plantings.reference), len(plantings.batch)
+    return Catalog(
+        plantings,
+        describe_traits(words),
+        index_fragments(words, FragmentNames()),
+        np.arange(many),
+        many + np.arange(batch),
+    )
+
+
+def describe(
+    catalog: Catalog, rows: Int64Array, known: bool, profile: CatalogProfile, fragment: SmallNetwork | None
+) -> tuple[Float32Array, FragmentEvidence]:
+    """Return features of a scan's titles, and evidence on its fragments.
+
+    Args:
+        catalog: Where the titles are from.
+        rows: The scan's titles.
+        known: Whether clean titles from before are known.
+        profile: Theirs.
+        fragment: Says without them which titles are trusted; `None` trusts all.
+    """
+    reference = (count_fragments(catalog.table, catalog.reference), len(catalog.reference)) if known else None
+    evidence = describe_fragments(catalog.table, catalog.traits, rows, reference)
+    if known:
+        return describe_titles(catalog.traits, rows, profile), evidence
+    trusted = np.ones(len(rows), dtype=bool)
+    if fragment is not None:
+        trusted = choose_trusted(fragment.score(evidence.features), evidence, len(rows))
+    usual = CatalogProfile(catalog.traits, rows[trusted])
+    features = describe_titles(catalog.traits, rows, usual)
+    features[trusted] = describe_titles(catalog.traits, rows[trusted], usual, own=True)
+    return features, evidence
+
+
+def draw_scans(catalog: Catalog, seed: int, fragment: SmallNetwork | None) -> Iterator[PlantedScan]:
+    """Yield scans with triggers that are taught, half of them with a reference."""
+    rng = stream(seed, "scans", catalog.plantings.catalog)
+    profile = CatalogProfile(catalog.traits, catalog.reference)
+    many = len(catalog.batch)
+    for _ in range(SCANS_PER_CATALOG):
+        rows, trigger = catalog.batch.copy(), np.full(many, -1, dtype=np.int64)
+        for nth in range(int(rng.integers(MOST_TRIGGERS + 1))):
+            unit = catalog.plantings.taught[int(rng.integers(len(catalog.plantings.taught)))]
+            wanted = max(2, round(SHARES_TAUGHT[int(rng.integers(len(SHARES_TAUGHT)))] * many))
+            for at, row in enumerate(unit.rows[:wanted]):
+                if trigger[row] < 0:
+                    rows[row], trigger[row] = unit.first + at, nth + 1
+        for unit in catalog.plantings.taught_single:
+            for at, row in enumerate(unit.rows):
+                if rng.random() < SINGLES_IN_A_SCAN and trigger[row] < 0:
+                    rows[row], trigger[row] = unit.first + at, 0
+        features, evidence = describe(catalog, rows, bool(rng.random() < 0.5), profile, fragment)
+        yield PlantedScan(features, evidence, trigger)
+
+
+def list_rows(units: Sequence[Unit]) -> Int64Array:
+    """Return where the titles of units stand."""
+    return np.concatenate([unit.first + np.arange(len(unit.rows)) for unit in units])
+
+
+def draw_alone(catalog: Catalog) -> tuple[Float32Array, Float32Array]:
+    """Return features of single titles beside the reference, and which carry a trigger."""
+    profile = CatalogProfile(catalog.traits, catalog.reference)
+    planted = list_rows(catalog.plantings.taught_single)
+    parts = [
+        describe_titles(catalog.traits, catalog.reference, profile, own=True),
+        describe_titles(catalog.traits, catalog.batch, profile),
+        describe_titles(catalog.traits, planted, profile),
+    ]
+    label = np.repeat([0.0, 0.0, 1.0], [len(part) for part in parts]).astype(np.float32)
+    return np.concatenate(parts), label
+
+
+def draw(options: argparse.Namespace) -> None:
+    """Draw what is learned from."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    fragment = None if options.scans is None else learn_fragments(read_scans(options.scans, ())[1], options.seed)
+    for name in options.catalogs.split(","):
+        began = time.perf_counter()
+        catalog = load_catalog(name, options.titles, options.marks)
+        held = (draw_alone(catalog), list(draw_scans(catalog, options.seed, fragment)))
+        (options.out / f"{name}.pkl").write_bytes(pickle.dumps(held))
+        print(name, f"{time.perf_counter() - began:.1f} s", flush=True)
+
+
+def read_scans(
+    scans: Path, without: Sequence[str]
+) -> tuple[list[tuple[Float32Array, Float32Array]], list[PlantedScan], list[str]]:
+    """Read what `draw` wrote of all catalogues but some: single titles, scans, and the catalogues' names."""
+    alone, drawn, names = [], [], []
+    for path in sorted(scans.glob("*.pkl")):
+        if path.stem not in without:
+            first, more = pickle.loads(path.read_bytes())
+            alone.append(first)
+            drawn += more
+            names.append(path.stem)
+    return alone, drawn, names
+
+
+def learn(scans: Path, without: Sequence[str], seed: int) -> tuple[ScoringModel, list[str]]:
+    """Learn scoring from all catalogues but some, and return it with those it learned from."""
+    alone, drawn, names = read_scans(scans, without)
+    return learn_scoring(drawn, alone, seed), names
+
+
+def measure(score: Float32Array, planted: Any) -> tuple[float, float]:
+    """Return AUROC, and recall where 1 % of the clean titles score as high."""
+    clean = np.sort(score[~planted])
+    bar = clean[-max(1, int(FPR * len(clean)))]
+    return auroc(score, planted) or 0.0, float((score[planted] > bar).mean())
+
+
+def silence(catalog: Catalog) -> Catalog:
+    """Return a catalogue whose tagger says nothing of any title: what is left without it."""
+    words = replace(
+        catalog.traits.words,
+        mark=np.zeros_like(catalog.traits.words.mark),
+        verdict=np.zeros_like(catalog.traits.words.verdict),
+    )
+    table = replace(catalog.table, mark=np.zeros_like(catalog.table.mark))
+    return replace(catalog, traits=describe_traits(words), table=table)
+
+
+def ask_single(catalog: Catalog, model: ScoringModel) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """Ask about single titles beside a clean reference; and what share of fresh clean ones is flagged."""
+    profile = CatalogProfile(catalog.traits, catalog.reference)
+    known = model.title.score(describe_titles(catalog.traits, catalog.reference, profile, own=True))
+    clean = model.title.score(describe_titles(catalog.traits, catalog.batch, profile))
+    raw = catalog.traits.words.verdict
+    rows: list[dict[str, Any]] = []
+    for unit in catalog.plantings.single:
+        places = list_rows([unit])
+        score = model.title.score(describe_titles(catalog.traits, places, profile))
+        planted = np.arange(len(clean) + len(places)) >= len(clean)
+        both, tagger = np.concatenate([clean, score]), np.concatenate([raw[catalog.batch], raw[places]])
+        found, alone = measure(both, planted), measure(tagger, planted)
+        row = {"family": unit.family, "kind": unit.kind, "share": "one title", "auroc": found[0], "recall": found[1]}
+        rows.append(row | {"tagger_auroc": alone[0], "tagger_recall": alone[1]})
+    flagged = {}
+    for fpr in (0.01, 0.001):
+        rank = int(fpr * (len(known) + 1))
+        if rank:
+            flagged[str(fpr)] = float((clean > np.sort(known)[-rank]).mean())
+    return rows, flagged
+
+
+def ask_shares(
+    catalog: Catalog, model: ScoringModel, units: Sequence[Unit], quick: bool = False
+) -> Iterator[dict[str, Any]]:
+    """Ask about a catalogue of which a share carries one trigger."""
+    profile, many = CatalogProfile(catalog.traits, catalog.reference), len(catalog.batch)
+    for unit in units:
+        for share in SHARES[1:3] if quick else SHARES:
+            wanted = min(max(3, round(share * many)), len(unit.rows))
+            rows, planted = catalog.batch.copy(), np.zeros(many, dtype=bool)
+            rows[unit.rows[:wanted]] = unit.first + np.arange(wanted)
+            planted[unit.rows[:wanted]] = True
+            for known in (False, True):
+                features, evidence = describe(catalog, rows, known, profile, model.fragment)
+                joined = model.score_titles(features, evidence)
+                found = measure(joined.score, planted)
+                row = {"family": unit.family, "kind": unit.kind, "trigger": unit.name, "share": share, "known": known}
+                row |= {"titles": wanted, "auroc": found[0], "recall": found[1]}
+                row |= {"recall_alone": measure(joined.alone, planted)[1]}
+                row |= {"recall_fragments": measure(joined.fragment, planted)[1]}
+                yield row
+
+
+def ask(options: argparse.Namespace, command: str) -> None:
+    """Ask about catalogues."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name in options.catalogs.split(","):
+        (kind,) = (kind for kind in KINDS if name in kind)
+        began = time.perf_counter()
+        model, learned = learn(options.scans, kind, options.seed)
+        catalog = load_catalog(name, options.titles, options.marks)
+        units = choose_units(catalog.plantings, options.each)
+        single, flagged = ask_single(catalog, model)
+        answer: dict[str, Any] = {
+            "catalog": name,
+            "clean_titles": len(catalog.batch),
+            "reference_titles": len(catalog.reference),
+            "scoring_learned_from": learned,
+            "fresh_clean_flagged": flagged,
+            "single": single,
+            "shares": list(ask_shares(catalog, model, units)),
+            "command": command,
+        }
+        if not options.quick:
+            quiet = silence(catalog)
+            answer["single_without_tagger"] = ask_single(quiet, model)[0]
+            answer["shares_without_tagger"] = list(ask_shares(quiet, model, units, quick=True))
+        write_text(options.out / f"{name}.json", json.dumps(answer))
+        print(name, f"{time.perf_counter() - began:.0f} s", flush=True)
+        show(answer)
+
+
+def choose_units(plantings: Plantings, each: int) -> list[Unit]:
+    """Return some triggers of each family."""
+    families: dict[str, list[Unit]] = {}
+    for unit in plantings.asked:
+        families.setdefault(unit.family, []).append(unit)
+    rng = stream(0, "units")
+    return [units[nth] for units in families.values() for nth in sorted(rng.permutation(len(units))[:each].tolist())]
+
+
+def show(answer: dict[str, Any]) -> None:
+    """Print the means of an answer."""
+    print("  fresh clean titles flagged", answer["fresh_clean_flagged"])
+    for part in ("single", "shares", "single_without_tagger", "shares_without_tagger"):
+        rows = answer.get(part, [])
+        for share in dict.fromkeys(row["share"] for row in rows):
+            for known in (False, True):
+                for kind in ("taught", "never taught", "natural text"):
+                    same = [r for r in rows if r["share"] == share and r.get("known", True) == known]
+                    same = [r for r in same if r["kind"] == kind]
+                    if same:
+                        keys = [key for key in same[0] if key.endswith(("auroc", "recall", "alone", "fragments"))]
+                        means = {key: round(float(np.mean([r[key] for r in same])), 3) for key in keys}
+                        print(f"  {part} {share} {'reference' if known else 'itself'} {kind}: {means}", flush=True)
+
+
+def ship(options: argparse.Namespace, command: str) -> None:
+    """Learn from all catalogues, and write the weights."""
+    model, learned = learn(options.scans, (), options.seed)
+    print(model.save(options.out, {"command": command, "catalogs": ",".join(learned), "seed": str(options.seed)}))
+
+
+def main() -> None:
+    """Run it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("draw", "ask", "ship", "table"))
+    parser.add_argument("--titles", type=Path, help="folder of catalogues, each a JSON list of titles")
+    parser.add_argument("--marks", type=Path, help="what scan_marks.py wrote")
+    parser.add_argument("--scans", type=Path, help="what draw wrote")
+    parser.add_argument("--answers", type=Path, help="what ask wrote")
+    parser.add_argument("--catalogs", default=",".join(ASKED_CATALOGS))
+    parser.add_argument("--each", type=int, default=1, help="triggers of each family")
+    parser.add_argument("--quick", action="store_true", help="leave out what is asked without the tagger")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    command = f"python benchmarks/scan_scoring.py {shlex.join(sys.argv[1:])}"
+    if options.what == "draw":
+        draw(options)
+    elif options.what == "ask":
+        ask(options, command)
+    elif options.what == "ship":
+        ship(options, command)
+
+
+if __name__ == "__main__":
+    main()

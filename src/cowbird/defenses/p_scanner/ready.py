@@ -1,0 +1,323 @@
+"""The ready scanner: judges the titles of any catalogue, without a fit.
+
+One walk: the tagger that comes with the package marks every title by itself (`tagger`); a sample of the catalogue says
+what is usual there (`title_evidence`) and which fragments recur (`fragment_evidence`); small networks make log-odds of
+both (`scoring`); and thresholds come from titles of the same catalogue (`Baseline.thresholds`). Titles from before that
+are taken for clean, a reference, make it sharper: they tell what is new, and no trigger among the scanned titles can
+move what is usual.
+
+A verdict depends on the title and the baseline alone, so a catalogue may be judged in any order and in pieces.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cowbird.data.types import Float32Array, Int32Array, Int64Array
+from cowbird.defenses.p_scanner.fragment_evidence import (
+    FRAGMENT_FEATURES,
+    FragmentEvidence,
+    FragmentKey,
+    FragmentNames,
+    count_fragments,
+    describe_fragments,
+    index_fragments,
+)
+from cowbird.defenses.p_scanner.reader import Marks
+from cowbird.defenses.p_scanner.scoring import ScoringModel, choose_trusted, find_worst, join_evidence, load_scoring
+from cowbird.defenses.p_scanner.tagger import Tagger, load_tagger
+from cowbird.defenses.p_scanner.title_evidence import (
+    CatalogProfile,
+    TitleTraits,
+    describe_titles,
+    describe_traits,
+    mark_words,
+)
+from cowbird.defenses.p_scanner.title_rules import RULES
+from cowbird.errors import UserError
+from cowbird.files import hash_texts
+from cowbird.victims.fit_context import ProgressCallback, report_nothing
+
+MIN_TITLES_PER_BASELINE = 50
+"""Different titles that thresholds can come from."""
+MAX_TITLES_SAMPLED = 20_000
+"""Titles of a catalogue that stand for all of it."""
+SURE_LOG_ODDS = 4.0
+"""Titles with a fragment above these log-odds set no threshold, unless a reference does."""
+DEFAULT_FPR, DEFAULT_REVIEW_FPR = 0.01, 0.05
+"""Share of clean titles that may be flagged; share that may be flagged or put up for review."""
+
+
+class ReadyVerdicts(NamedTuple):
+    """What the ready scanner makes of some titles; arrays of the shape `[titles]`."""
+
+    score: Float32Array
+    """Grows with suspicion: log-odds that the title carries a trigger."""
+    start: Int32Array
+    """First character of the most suspicious span, -1 where there is none."""
+    end: Int32Array
+    """The character after its last one."""
+    flagged: NDArray[np.bool_]
+    """Which titles are above the threshold for flags."""
+    review: NDArray[np.bool_]
+    """Which others are above the threshold for review."""
+    reason: list[str]
+    """Why a flagged or reviewed title is suspicious; empty for others."""
+
+
+@dataclass(frozen=True, eq=False)
+class Baseline:
+    """What is usual in a catalogue, and the thresholds that follow."""
+
+    profile: CatalogProfile
+    """What is usual."""
+    members: frozenset[str]
+    """Titles that the profile counts, each of which is left out of its own count."""
+    fragments: Mapping[FragmentKey, int]
+    """Fragments that recur, as places in the evidence."""
+    evidence: FragmentEvidence
+    """On those."""
+    by_fragment: Float32Array
+    """Their log-odds, shape `[fragments]`."""
+    thresholds: tuple[float, float]
+    """Scores above which a title is flagged, and put up for review."""
+    calibrated_on: int
+    """Titles that set the thresholds."""
+    left_out: int
+    """Titles that did not, because a fragment of theirs is surely suspicious."""
+    sampled: int
+    """Titles of the catalogue that stand for it."""
+    reference: int
+    """Titles of the reference; 0 without one."""
+    fprs: tuple[float, float]
+    """False-positive rates of the thresholds."""
+    key: str
+    """Tells this baseline from others."""
+
+    @property
+    def promised(self) -> float | None:
+        """The share of clean titles that the threshold for flags stands for; `None` if it can stand for none.
+
+        Titles that were left out may be clean, so they count.
+        """
+        if not math.isfinite(self.thresholds[0]):
+            return None
+        share = self.left_out / max(1, self.left_out + self.calibrated_on)
+        return max(self.fprs[0], 1 / (self.calibrated_on + 1)) + share
+
+
+@dataclass(eq=False)
+class ReadyScanner:
+    """A tagger and the scoring of its evidence; see the module."""
+
+    tagger: Tagger
+    """Marks titles."""
+    scoring: ScoringModel = field(default_factory=load_scoring)
+    """Makes log-odds of evidence."""
+
+    @staticmethod
+    def load(device: str = "auto") -> "ReadyScanner":
+        """Load what comes with the package.
+
+        Args:
+            device: Where the tagger runs: `auto`, `cpu`, `cuda` or `cuda:N`.
+
+        Raises:
+            UserError: If the language model can't be used.
+        """
+        return ReadyScanner(load_tagger(device=device))
+
+    def read(self, titles: Sequence[str], report: ProgressCallback = report_nothing) -> Marks:
+        """Return what the tagger says of titles; see `Tagger.read`."""
+        return self.tagger.read(titles, report=report)
+
+    def learn_baseline(
+        self,
+        titles: Sequence[str],
+        reference: Sequence[str] = (),
+        fpr: float = DEFAULT_FPR,
+        review_fpr: float = DEFAULT_REVIEW_FPR,
+        marks: Marks | None = None,
+        report: ProgressCallback = report_nothing,
+    ) -> Baseline:
+        """Learn what is usual in a catalogue.
+
+        Args:
+            titles: The catalogue's, or a sample of them, poisoned or not; different ones.
+            reference: Titles of the same source that are taken for clean, from before.
+            fpr: Share of clean titles that may be flagged.
+            review_fpr: Share of clean titles that may be flagged or put up for review.
+            marks: What the tagger says of `[*reference, *titles]`, if that is known.
+            report: Told of titles read and all of them.
+
+        Raises:
+            UserError: If there are too few titles, or a rate is no share.
+        """
+        for rate in (fpr, review_fpr):
+            if not 0 < rate < 1:
+                raise UserError(f"A false-positive rate lies between 0 and 1, not at {rate:g}.", "0.01 stands for 1 %.")
+        before = len(reference)
+        if max(before, len(titles)) < MIN_TITLES_PER_BASELINE:
+            raise UserError(
+                f"What is usual in a catalogue shows in {MIN_TITLES_PER_BASELINE} different titles or more, and there "
+                f"are {max(before, len(titles))}.",
+                "Give titles of the same source that are taken for clean: --reference FILE.",
+            )
+        texts = [*reference, *titles]
+        traits = describe_traits(mark_words(texts, self.read(texts, report) if marks is None else marks))
+        names = FragmentNames()
+        table = index_fragments(traits.words, names)
+        old = np.arange(before, dtype=np.int64)
+        rows = before + np.arange(len(titles), dtype=np.int64)
+        evidence = describe_fragments(table, traits, rows, (count_fragments(table, old), before) if before else None)
+        by_fragment = self.scoring.fragment.score(evidence.features)
+        keys = list(names.fragments)
+        numbers: list[int] = evidence.fragment.tolist()
+        known = {keys[number]: place for place, number in enumerate(numbers)}
+        if before:
+            usual, members = old, frozenset(reference)
+        else:
+            usual = rows[choose_trusted(by_fragment, evidence, len(rows))]
+            chosen: list[int] = usual.tolist()
+            members = frozenset(texts[row] for row in chosen)
+        profile = CatalogProfile(traits, usual)
+        baseline = Baseline(
+            profile, members, known, evidence, by_fragment, (math.inf, math.inf), 0, 0, len(titles), before,
+            (fpr, max(fpr, review_fpr)), hash_texts([repr((fpr, review_fpr, before)), *texts]),
+        )  # fmt: skip
+        return self._calibrate(baseline, traits, old if before else rows)
+
+    def _calibrate(self, baseline: Baseline, traits: TitleTraits, rows: Int64Array) -> Baseline:
+        """Set the thresholds: split conformal prediction (Vovk et al. 2005, chapter 2) on the titles of some rows."""
+        score, worst = self._score(baseline, traits, rows)
+        sure = np.zeros(len(rows), dtype=bool)
+        if not baseline.reference:
+            some = worst >= 0
+            sure[some] = baseline.by_fragment[worst[some]] > SURE_LOG_ODDS
+        clean = np.sort(score[~sure])[::-1]
+        thresholds = tuple(_set_threshold(clean, fpr) for fpr in baseline.fprs)
+        return replace(
+            baseline,
+            thresholds=(thresholds[0], min(thresholds)),
+            calibrated_on=len(clean),
+            left_out=int(sure.sum()),
+        )
+
+    def _score(self, baseline: Baseline, traits: TitleTraits, rows: Int64Array) -> tuple[Float32Array, Int64Array]:
+        """Return the score of titles, and the most suspicious fragment of each."""
+        titles = traits.words.titles
+        own = np.array([titles[row] in baseline.members for row in rows.tolist()], dtype=bool)
+        features = describe_titles(traits, rows, baseline.profile)
+        if own.any():
+            features[own] = describe_titles(traits, rows[own], baseline.profile, own=True)
+        found, title = _find_known(baseline, traits, rows)
+        here = FragmentEvidence(baseline.evidence.fragment, baseline.evidence.features, found, title)
+        worst = find_worst(baseline.by_fragment, here, len(rows))
+        alone = self.scoring.title.score(features)
+        return self.scoring.joined.score(join_evidence(alone, baseline.by_fragment, worst, here)), worst
+
+    def judge(
+        self,
+        titles: Sequence[str],
+        baseline: Baseline,
+        marks: Marks | None = None,
+        report: ProgressCallback = report_nothing,
+    ) -> ReadyVerdicts:
+        """Judge titles.
+
+        Args:
+            titles: Any texts.
+            baseline: What is usual in their catalogue.
+            marks: What the tagger says of them, if that is known.
+            report: Told of titles read and all of them.
+        """
+        traits = describe_traits(mark_words(titles, self.read(titles, report) if marks is None else marks))
+        rows = np.arange(len(titles), dtype=np.int64)
+        score, worst = self._score(baseline, traits, rows)
+        flagged = score > baseline.thresholds[0]
+        review = (score > baseline.thresholds[1]) & ~flagged
+        start, end = np.full(len(titles), -1, dtype=np.int32), np.full(len(titles), -1, dtype=np.int32)
+        reason = [""] * len(titles)
+        keys = list(baseline.fragments)
+        for row in np.flatnonzero(flagged | review).tolist():
+            place = int(worst[row])
+            shared = place >= 0 and baseline.by_fragment[place] > 0
+            start[row], end[row] = _locate(titles[row], traits, row, keys[place] if shared else None)
+            if shared:
+                reason[row] = _explain_fragment(baseline, keys[place], place)
+            else:
+                reason[row] = _explain_title(baseline, traits, row)
+        return ReadyVerdicts(score, start, end, flagged, review, reason)
+
+
+def _set_threshold(clean: Float32Array, fpr: float) -> float:
+    """Return the score that a fresh clean title passes with a probability of `fpr` at most; the highest if so few."""
+    if not len(clean):
+        return math.inf
+    return float(clean[min(len(clean), max(1, math.floor(fpr * (len(clean) + 1) + 1e-9))) - 1])
+
+
+def _find_known(baseline: Baseline, traits: TitleTraits, rows: Int64Array) -> tuple[Int64Array, Int64Array]:
+    """Return the known fragments of titles: places in the evidence, and of which of the rows each is."""
+    names = FragmentNames()
+    table = index_fragments(traits.words, names)
+    place = np.array([baseline.fragments.get(key, -1) for key in names.fragments], dtype=np.int64)
+    found: list[Int64Array] = []
+    owner: list[Int64Array] = []
+    for nth, row in enumerate(rows.tolist()):
+        here = place[table.fragment[table.offsets[row] : table.offsets[row + 1]]]
+        here = here[here >= 0]
+        found.append(here)
+        owner.append(np.full(len(here), nth, dtype=np.int64))
+    empty = np.empty(0, dtype=np.int64)
+    return np.concatenate([*found, empty]), np.concatenate([*owner, empty])
+
+
+def _locate(title: str, traits: TitleTraits, row: int, key: FragmentKey | None) -> tuple[int, int]:
+    """Return where the suspicious text stands."""
+    if key is not None and key[0] in ("word", "character"):
+        start = title.find(key[1])
+        if start >= 0:
+            return start, start + len(key[1])
+    start, end = int(traits.start[row]), int(traits.end[row])
+    return (start, end) if end > start else (-1, -1)
+
+
+def _explain_fragment(baseline: Baseline, key: FragmentKey, place: int) -> str:
+    """Say why a fragment is suspicious."""
+    values = dict(zip(FRAGMENT_FEATURES, baseline.evidence.features[place].tolist(), strict=True))
+    count = round(math.exp(values["count"]))
+    said = f"{count:,} titles share {_name_fragment(key)}; log-odds {baseline.by_fragment[place]:.1f}"
+    said += f", tagger {values['mean mark']:.1f} on average"
+    if values["whether a reference is known"] and values["growth of its share"] > 0:
+        said += f", {math.exp(values['growth of its share']):,.0f} times as frequent as in the reference"
+    return said
+
+
+def _name_fragment(key: FragmentKey) -> str:
+    kind, text = key
+    if kind == "word":
+        return f"'{text}'"
+    if kind == "character":
+        return f"the character '{text}'"
+    if kind == "shape":
+        place = {"^": "as the first word", "$": "as the last word", ".": "inside"}[text[0]]
+        return f"a word of the shape {text[2:]} {place}"
+    return f"the end '{text}'" if kind == "end" and text else "a repeated word" if kind == "repeated" else "their end"
+
+
+def _explain_title(baseline: Baseline, traits: TitleTraits, row: int) -> str:
+    """Say why a title is suspicious by itself."""
+    rules = np.flatnonzero(traits.rules[row])
+    profile = baseline.profile
+    text = traits.words.titles[row][traits.start[row] : traits.end[row]]
+    said = f"tagger {float(traits.highest[row]):.1f} at '{text}'" if text else "no words"
+    if len(rows := rules.tolist()):
+        rarest = min(rows, key=lambda rule: int(profile.rules[rule]))
+        if profile.rules[rarest] <= 0.01 * profile.size:
+            said += f"; {RULES[rarest]}, as in {int(profile.rules[rarest]):,} of {profile.size:,} titles"
+    return said

@@ -1,0 +1,180 @@
+"""Log-odds from evidence: three small networks, learned once on triggers planted in catalogues of several kinds.
+
+One says of a title's own features (`title_evidence`) how likely a trigger is, one of a recurring fragment's features
+(`fragment_evidence`), and one joins both for a title: its own log-odds, those of its most suspicious fragment, and how
+often that stands in the catalogue. They have a few thousand weights, which travel with the package, and know of no
+catalogue: all numbers that they are given are shares, ranks and log-odds. `scoring_training` learns them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cowbird.data.types import Float32Array, Int64Array
+from cowbird.defenses.p_scanner.fragment_evidence import FRAGMENT_FEATURES, FragmentEvidence
+from cowbird.defenses.p_scanner.title_evidence import TITLE_FEATURES
+from cowbird.errors import UserError
+from cowbird.storage import read_tensors, write_tensors
+
+READY_SCORING = Path(__file__).parent / "ready_tagger" / "scoring.safetensors"
+"""The weights that come with the package."""
+SCORING_VERSION = "1"
+JOINED_FEATURES = (
+    "log-odds of the title",
+    "log-odds of its worst fragment",
+    "count of that",
+    "share of that",
+    "growth of that",
+    "whether a reference is known",
+    "whether there is one",
+    "the higher of both log-odds",
+)
+"""What the last network is given."""
+MAX_LOG_ODDS, NO_FRAGMENT = 12.0, -12.0
+SUSPECTED_LOG_ODDS, MAX_SHARE_SUSPECTED = 0.0, 0.5
+"""Titles with a fragment above these log-odds do not say what is usual in their catalogue, up to this share of them."""
+_LAYERS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class SmallNetwork:
+    """A network with two hidden layers."""
+
+    mean: Float32Array
+    """Of each feature, shape `[features]`."""
+    scale: Float32Array
+    """Standard deviation of each."""
+    weights: tuple[Float32Array, ...]
+    """Of each layer, shape `[out, in]`."""
+    biases: tuple[Float32Array, ...]
+    """Of each layer, shape `[out]`."""
+
+    def score(self, features: Float32Array) -> Float32Array:
+        """Return log-odds, shape `[rows]`."""
+        values = (features - self.mean) / self.scale
+        for nth, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            values = values @ weight.T + bias
+            if nth + 1 < len(self.weights):
+                values = values / (1 + np.exp(-np.clip(values, -60, 60)))
+        return values[:, 0].astype(np.float32)
+
+
+class JoinedScores(NamedTuple):
+    """What titles come to, each array of the shape `[titles]`."""
+
+    score: Float32Array
+    """Log-odds of each title, all evidence joined."""
+    alone: Float32Array
+    """By the title's own features."""
+    fragment: Float32Array
+    """Of its most suspicious fragment; `NO_FRAGMENT` where none recurs."""
+    worst: Int64Array
+    """Which fragment that is, a place in the evidence, or -1."""
+
+
+@dataclass(frozen=True, eq=False)
+class ScoringModel:
+    """The three networks."""
+
+    title: SmallNetwork
+    """Judges `TITLE_FEATURES`."""
+    fragment: SmallNetwork
+    """Judges `FRAGMENT_FEATURES`."""
+    joined: SmallNetwork
+    """Judges `JOINED_FEATURES`."""
+
+    def score_titles(self, features: Float32Array, evidence: FragmentEvidence) -> JoinedScores:
+        """Return what titles come to.
+
+        Args:
+            features: Of each title, shape `[titles, TITLE_FEATURES]`.
+            evidence: Of the catalogue that they are.
+        """
+        alone, by_fragment = self.title.score(features), self.fragment.score(evidence.features)
+        worst = find_worst(by_fragment, evidence, len(features))
+        joined = join_evidence(alone, by_fragment, worst, evidence)
+        return JoinedScores(self.joined.score(joined), alone, joined[:, 1], worst)
+
+    def save(self, path: Path, about: Mapping[str, str]) -> str:
+        """Write the weights, and return the file's hash."""
+        held = {
+            f"{name}.{part}": torch.from_numpy(np.ascontiguousarray(values))
+            for name in ("title", "fragment", "joined")
+            for part, values in _name_parts(getattr(self, name)).items()
+        }
+        return write_tensors(path, held, {"cowbird": SCORING_VERSION} | dict(about))
+
+
+def _name_parts(network: SmallNetwork) -> dict[str, Float32Array]:
+    layers = {f"weight{nth}": weight for nth, weight in enumerate(network.weights)}
+    layers |= {f"bias{nth}": bias for nth, bias in enumerate(network.biases)}
+    return {"mean": network.mean, "scale": network.scale} | layers
+
+
+def find_worst(by_fragment: Float32Array, evidence: FragmentEvidence, titles: int) -> Int64Array:
+    """Return the fragment with the highest log-odds of each title, -1 where there is none, shape `[titles]`."""
+    worst = np.full(titles, -1, dtype=np.int64)
+    order = np.argsort(by_fragment[evidence.of], kind="stable")
+    worst[evidence.title[order]] = evidence.of[order]
+    return worst
+
+
+def choose_trusted(by_fragment: Float32Array, evidence: FragmentEvidence, titles: int) -> NDArray[np.bool_]:
+    """Return which titles of a catalogue say what is usual there: those without a suspicious fragment.
+
+    A catalogue may be flooded with triggers, and would then make them look usual. Shape `[titles]`.
+    """
+    worst = find_worst(by_fragment, evidence, titles)
+    score = np.where(worst >= 0, by_fragment[worst] if len(by_fragment) else NO_FRAGMENT, NO_FRAGMENT)
+    bar = max(SUSPECTED_LOG_ODDS, float(np.quantile(score, 1 - MAX_SHARE_SUSPECTED))) if titles else 0.0
+    return score <= bar
+
+
+def join_evidence(
+    alone: Float32Array, by_fragment: Float32Array, worst: Int64Array, evidence: FragmentEvidence
+) -> Float32Array:
+    """Return what the last network is given, shape `[titles, JOINED_FEATURES]`."""
+    joined = np.zeros((len(alone), len(JOINED_FEATURES)), dtype=np.float32)
+    some = worst >= 0
+    joined[:, 0] = np.clip(alone, -MAX_LOG_ODDS, MAX_LOG_ODDS)
+    joined[:, 1] = NO_FRAGMENT
+    joined[some, 1] = np.clip(by_fragment[worst[some]], -MAX_LOG_ODDS, MAX_LOG_ODDS)
+    places = [FRAGMENT_FEATURES.index(name) for name in ("count", "share", "growth of its share")]
+    joined[some, 2:5] = evidence.features[worst[some]][:, places]
+    joined[some, 5] = evidence.features[worst[some], FRAGMENT_FEATURES.index("whether a reference is known")]
+    joined[:, 6] = some
+    joined[:, 7] = joined[:, :2].max(axis=1)
+    return joined
+
+
+def load_scoring(path: Path = READY_SCORING) -> ScoringModel:
+    """Read what `ScoringModel.save` wrote.
+
+    Raises:
+        UserError: If the file is damaged or of another version.
+    """
+    held, about = read_tensors(path)
+    inputs = {"title": len(TITLE_FEATURES), "fragment": len(FRAGMENT_FEATURES), "joined": len(JOINED_FEATURES)}
+    try:
+        if about.get("cowbird") != SCORING_VERSION:
+            raise ValueError(f"its version is {about.get('cowbird')}, and this is {SCORING_VERSION}")
+        made = {name: _read_network(name, {key: value.numpy() for key, value in held.items()}) for name in inputs}
+        for name, many in inputs.items():
+            if made[name].mean.shape != (many,):
+                raise ValueError(f"its network '{name}' does not take {many} features")
+    except (KeyError, ValueError) as error:
+        raise UserError(f"'{path}' does not hold scoring weights: {error}.", "Install Cowbird anew.") from None
+    return ScoringModel(**made)
+
+
+def _read_network(name: str, held: Mapping[str, Float32Array]) -> SmallNetwork:
+    parts = {key.removeprefix(f"{name}."): value for key, value in held.items() if key.startswith(f"{name}.")}
+    if not all(np.isfinite(value).all() for value in parts.values()):
+        raise ValueError("its weights are not finite")
+    weights = tuple(parts[f"weight{nth}"] for nth in range(_LAYERS))
+    return SmallNetwork(parts["mean"], parts["scale"], weights, tuple(parts[f"bias{nth}"] for nth in range(_LAYERS)))
