@@ -7,6 +7,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+
 from cowbird.defenses.p_scanner import _openai
 from cowbird.defenses.p_scanner._answers import ProposalTask, UnusableError, parse, question
 from cowbird.defenses.p_scanner.agent import Brief, OpenAIAgent, RecipeOutcome

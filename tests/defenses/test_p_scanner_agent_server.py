@@ -46,7 +46,7 @@ def environment(monkeypatch):
         {"log": "/root/.bashrc"},
         {"base_url": "http://evil.example", "api_key_env": "HOME", "log": "../../.profile"},
     ],
-    ids=lambda named: "+".join(named),
+    ids="+".join,
 )
 @pytest.mark.parametrize("profile", [False, True])
 def test_a_spec_that_names_a_server_is_refused_with_what_replaces_it(named, profile):
@@ -219,7 +219,7 @@ def test_a_log_that_is_no_file_of_ours(kind, tmp_path):
     }
     make[kind]()
     agent = OpenAIAgent(model="$(touch harm)", retries=0)
-    with ChatServer([ANSWER]) as server, pytest.raises(UserError, match="is a link|can't be written"):
+    with ChatServer([ANSWER]) as server, pytest.raises(UserError, match=r"is a link|can't be written"):
         agent.connect(server.url, log=log).propose(BRIEF, stream(0))
     assert not other.exists() if kind == "dangling link" else other.read_text() == "mine"
 

@@ -42,7 +42,8 @@ AgentKeyEnvOption = Annotated[
     typer.Option(
         "--agent-key-env",
         metavar="NAME",
-        help="Environment variable that holds the key, OPENAI_API_KEY by default; none sends no key. Or COWBIRD_AGENT_KEY_ENV.",
+        help="Environment variable that holds the key, OPENAI_API_KEY by default; none sends no key. "
+        "Or COWBIRD_AGENT_KEY_ENV.",
     ),
 ]
 AgentLogOption = Annotated[

@@ -264,7 +264,8 @@ class OpenAIAgent(Agent):
         if place is None:
             raise OutageError(
                 f"The agent asks the model {quote_json(self.model)} on a server, and none is named.",
-                f"Name it: {SERVER_FIELDS['base_url']}, such as http://localhost:8000/v1, or {OPENAI_URL} for OpenAI's.",
+                f"Name it: {SERVER_FIELDS['base_url']}, such as http://localhost:8000/v1, or {OPENAI_URL} for "
+                "OpenAI's.",
             )
         if place.log is None:
             place = place.model_copy(update={"log": find_log()})
