@@ -300,4 +300,4 @@ def refuse_server_fields(agent: object) -> object:
             f"a spec can't name {' or '.join(named)}, for specs of strangers could send keys and titles anywhere; "
             f"give {', '.join(SERVER_FIELDS[name] for name in named)} instead"
         )
-    return agent
+    return cast("object", agent)
