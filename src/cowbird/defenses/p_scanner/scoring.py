@@ -55,8 +55,8 @@ class SmallNetwork:
     """Of each layer, shape `[out]`."""
 
     def score(self, features: Float32Array) -> Float32Array:
-        """Return log-odds, shape `[rows]`."""
-        values = (features - self.mean) / self.scale
+        """Return log-odds, shape `[rows]`. In float64, so that rows beside a row do not change its last digits."""
+        values = (features.astype(np.float64) - self.mean) / self.scale
         for nth, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             values = values @ weight.T + bias
             if nth + 1 < len(self.weights):
