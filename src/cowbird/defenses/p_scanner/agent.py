@@ -45,7 +45,7 @@ FLOOR = 0.05
 class RecipeOutcome(BaseModel):
     """What became of a trigger in an earlier round."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     recipe: Recipe
     """The trigger."""
