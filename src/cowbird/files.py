@@ -18,6 +18,7 @@ import sys
 import tempfile
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Literal
 
@@ -218,7 +219,8 @@ def open_own_file(path: Path, mode: Literal["ab", "r+b"]) -> IO[bytes]:
     refused = UserError(f"'{path}' is a link, or belongs to another user.", "Remove it, or choose another file.")
     flags = os.O_APPEND | os.O_WRONLY if mode == "ab" else os.O_RDWR
     try:
-        handle = os.open(path, flags | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        more = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # a pipe without a reader would wait
+        handle = os.open(path, flags | os.O_CREAT | more, 0o600)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise refused from None
@@ -250,6 +252,17 @@ def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_unchanged_file(path: Path) -> str:
+    """Return the SHA-256 of a file; it is read once as long as the system tells of no change to it."""
+    found = path.stat()
+    return _hash_version(path, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+@lru_cache(maxsize=256)
+def _hash_version(path: Path, *version: int) -> str:
+    return hash_file(path)
 
 
 def hash_texts(texts: Iterable[str]) -> str:

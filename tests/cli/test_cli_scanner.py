@@ -299,7 +299,7 @@ def test_rows_that_a_fit_can_t_read(call, tmp_path):
     [
         ({"agent": "openai"}, "none is named. Name it: --agent-model."),
         ({"agent-url": "http://localhost/v1"}, "--agent-url is for --agent openai"),
-        ({"agent": "openai", "agent-model": "m", "agent-url": "ftp://x"}, "base_url: String should match"),
+        ({"agent": "openai", "agent-model": "m", "agent-url": "ftp://x"}, "'ftp://x' is no address"),
         ({"agent": "openai", "agent-model": ""}, "model: String should have at least 1 character"),
         ({"agent": "parrot"}, "--agent"),
         ({"fpr": 0}, "fpr: Input should be greater than 0"),

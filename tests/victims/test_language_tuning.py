@@ -17,6 +17,8 @@ from cowbird.victims.language.llm import Llm, add_adapters, load_llm
 from cowbird.victims.language.tuning import Tuning, compute_tuning_rate, tune
 from cowbird.victims.language.weights import CopiedWeights
 
+pytestmark = pytest.mark.slow
+
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("peft")
 

@@ -17,6 +17,8 @@ from cowbird.victims.sequential.base import FittedSequential
 from cowbird.victims.sequential.prompting import ProfileVocabulary, PromptGenerator
 from rankers import RANKERS, in_each_precision
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 every_victim = pytest.mark.parametrize("name", RANKERS)
 

@@ -15,6 +15,8 @@ from cowbird.victims.sequential.negatives import sampled_loss
 from cowbird.victims.sequential.noise import Noise
 from rankers import in_each_precision
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 ITEMS, TARGETS, WIDTH = 9, 30, 5
 both_victims = pytest.mark.parametrize("name", ["sasrec", "gru4rec"])

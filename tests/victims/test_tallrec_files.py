@@ -12,6 +12,8 @@ import torch
 from cowbird.errors import OutageError, UserError
 from doubles.tiny_tallrec import ITEMS, asked, tiny, weights
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
