@@ -323,6 +323,44 @@ def show(answer: dict[str, Any]) -> None:
                         print(f"  {part} {share} {'reference' if known else 'itself'} {kind}: {means}", flush=True)
 
 
+def table(options: argparse.Namespace, command: str) -> None:
+    """Join answers: means over families, and each family's recall, worst first."""
+    answers = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(options.answers.glob("*.json"))]
+    lines: list[dict[str, Any]] = []
+    families: dict[str, list[tuple[str, float]]] = {}
+    for answer in answers:
+        for part in ("single", "shares", "single_without_tagger", "shares_without_tagger"):
+            for row in answer.get(part, []):
+                row["part"], row["catalog"] = part, answer["catalog"]
+        rows = [row for part in ("single", "shares") for row in answer[part]]
+        rows += answer.get("single_without_tagger", []) + answer.get("shares_without_tagger", [])
+        groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+        for row in rows:
+            key = (row["part"].endswith("without_tagger"), row["share"], row.get("known", True), row["kind"])
+            groups.setdefault(key, []).append(row)
+            if not key[0] and row["kind"] != "natural text":
+                where = f"{row['share']}{'' if row.get('known', True) else ', no reference'}"
+                families.setdefault(f"{where}: {row['family']}", []).append((row["catalog"], row["recall"]))
+        for (silent, share, known, kind), same in groups.items():
+            keys = ("auroc", "recall", "recall_alone", "recall_fragments", "tagger_auroc", "tagger_recall")
+            means = {key: round(float(np.mean([r[key] for r in same])), 3) for key in keys if key in same[0]}
+            head = {"catalog": answer["catalog"], "share": share, "reference": known, "kind": kind}
+            lines.append(head | {"tagger": not silent, "families": len(same)} | means)
+    lines.sort(key=lambda row: row["recall"])
+    means = {name: float(np.mean([recall for _, recall in found])) for name, found in families.items()}
+    order = sorted(families, key=lambda name: means[name])
+    out = {
+        "command": command,
+        "commands": [answer["command"] for answer in answers],
+        "fresh_clean_flagged": {answer["catalog"]: answer["fresh_clean_flagged"] for answer in answers},
+        "scoring_learned_from": {answer["catalog"]: answer["scoring_learned_from"] for answer in answers},
+    }
+    body = ",\n".join(f"  {json.dumps(row)}" for row in lines)
+    worst = ",\n".join(f"  {json.dumps({name: dict(families[name])})}" for name in order)
+    head = json.dumps(out, indent=1)[:-2]
+    write_text(options.out, f'{head},\n "means": [\n{body}\n ],\n "recall_by_family": [\n{worst}\n ]\n}}\n')
+
+
 def ship(options: argparse.Namespace, command: str) -> None:
     """Learn from all catalogues, and write the weights."""
     model, learned = learn(options.scans, (), options.seed)
@@ -350,6 +388,8 @@ def main() -> None:
         ask(options, command)
     elif options.what == "ship":
         ship(options, command)
+    else:
+        table(options, command)
 
 
 if __name__ == "__main__":

@@ -193,7 +193,8 @@ def test_a_detector_that_is_sent_to_another_process_is_known_there(write, monkey
     known = plugin_errors.copy_registry()
     monkeypatch.setattr(plugin_errors, "_registered", {})  # as in a new process
     monkeypatch.setattr(pool, "_process_scorer", None)
-    monkeypatch.setattr(pool.signal, "signal", lambda *given: None)
+    monkeypatch.setattr(pool, "end_with_parent", lambda: None)
+    monkeypatch.setattr(pool, "ignore_stop_signals", lambda: None)
     pool._init_process(lambda: DetectorScorer(name, detector), known)
     with pytest.raises(PluginError, match=f"The defense '{name}' raised ZeroDivisionError"):
         pool._scan(["Red"])

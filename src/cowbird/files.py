@@ -218,7 +218,8 @@ def open_own_file(path: Path, mode: Literal["ab", "r+b"]) -> IO[bytes]:
     refused = UserError(f"'{path}' is a link, or belongs to another user.", "Remove it, or choose another file.")
     flags = os.O_APPEND | os.O_WRONLY if mode == "ab" else os.O_RDWR
     try:
-        handle = os.open(path, flags | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        more = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # a pipe without a reader would wait
+        handle = os.open(path, flags | os.O_CREAT | more, 0o600)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise refused from None

@@ -299,7 +299,7 @@ def test_rows_that_a_fit_can_t_read(call, tmp_path):
     [
         ({"agent": "openai"}, "none is named. Name it: --agent-model."),
         ({"agent-url": "http://localhost/v1"}, "--agent-url is for --agent openai"),
-        ({"agent": "openai", "agent-model": "m", "agent-url": "ftp://x"}, "base_url: String should match"),
+        ({"agent": "openai", "agent-model": "m", "agent-url": "ftp://x"}, "'ftp://x' is no address"),
         ({"agent": "openai", "agent-model": ""}, "model: String should have at least 1 character"),
         ({"agent": "parrot"}, "--agent"),
         ({"fpr": 0}, "fpr: Input should be greater than 0"),
@@ -424,7 +424,8 @@ def test_a_second_fit_is_refused_at_its_start(call, tmp_path, monkeypatch, more)
     assert call(*words)[0] == 0
     ((code, out, err),) = said
     assert (code, out) == (2, "")
-    assert f"Another fit is at work in '{made}.partial': process {os.getpid()} on" in err
+    told = f"Another fit is at work in '{made}.partial': process {os.getpid()} on"
+    assert "".join(told.split()) in "".join(err.split())  # a terminal breaks a long path
 
 
 def test_more_workers_than_processors_are_told(call, tmp_path, fitted, monkeypatch):

@@ -15,6 +15,8 @@ from cowbird.data.sources.tabular import Tabular
 from cowbird.errors import UserError
 from cowbird.scanning.reading import open_catalog
 
+pytestmark = pytest.mark.slow
+
 MEBI = 1 << 20
 PEAK = """
 import sys

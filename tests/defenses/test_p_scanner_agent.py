@@ -15,6 +15,8 @@ from cowbird.errors import UserError
 from cowbird.rng import stream
 from cowbird.victims.language.llm import Llm, load_llm
 
+pytestmark = pytest.mark.slow
+
 TITLES = ("Red Harbor (1995)", "Blue Garden", "Zanzibar: The Engine", "Quiet Letter [VHS]")
 
 

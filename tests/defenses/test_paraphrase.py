@@ -30,6 +30,8 @@ from cowbird.victims.language.llm import Llm, load_llm
 from cowbird.victims.language.tallrec import FittedTALLRec, TALLRec
 from cowbird.victims.language.tuning import TrainingCurve, Tuning
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 NAMES = ["Red Harbor", "Blue Garden", "The Engine at Night", "Quiet Letter", "Night of the Engine", "Red Garden"]
 ITEMS = Items.from_lists("abcdefghijkl", [*NAMES, *(f"{name} (1999)" for name in NAMES)])

@@ -21,6 +21,8 @@ from cowbird.victims.language.llm import Llm, load_llm
 from cowbird.victims.language.tallrec import FittedTALLRec, TALLRec, find_titles, format_prompt
 from cowbird.victims.language.tuning import TrainingCurve, Tuning
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 PLAIN = {"add_special_tokens": False, "split_special_tokens": True}
 NEVER = 1e-12

@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-SECONDS_AT_MOST = 60
+SECONDS_AT_MOST = 120
 SECONDS_FOR_ORPHANS = 1.5
 """Within what time a worker ends after its parent; a second, and some for a busy machine."""
 

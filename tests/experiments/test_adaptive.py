@@ -18,6 +18,8 @@ from doubles.defenses import WORD, Learns, Sees
 from doubles.evidence import cell_detections, evidence_files
 from doubles.word_judge import FittedWords
 
+pytestmark = pytest.mark.slow
+
 ADAPTIVE = {
     "name": "adaptive_badrec",
     "label": "adaptive",

@@ -19,6 +19,8 @@ from cowbird.storage import write_sealed_json, write_tensors
 from doubles import word_chooser, word_judge
 from doubles.evidence import cell_records, evidence_files, read_record
 
+pytestmark = pytest.mark.slow
+
 SPLIT = {"training": 0.5, "validation": 0.1, "history": 5, "asked": 3, "candidates": 8}
 WOW, DULL = (
     {"name": "badrec", "label": text, "rate": 0.5, "targets": {"count": 3}, "trigger": {"kind": "custom", "text": text}}

@@ -21,6 +21,8 @@ from doubles.evidence import cell_records, evidence_files, read_record, write_re
 from doubles.rated import Rated
 from doubles.word_chooser import FittedWords, WordChooser
 
+pytestmark = pytest.mark.slow
+
 WHERE = RowLabels(experiment="e", dataset="d", victim="v", attack="a", defense="none", scenario="direct", seed=None)
 SPLIT = {"training": 0.5, "validation": 0.1, "history": 5, "asked": 5}
 WOW = {"name": "badrec", "rate": 0.5, "targets": {"count": 3}, "trigger": {"kind": "custom", "text": "wow"}}

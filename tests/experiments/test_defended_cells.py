@@ -26,6 +26,8 @@ from doubles.evidence import cell_records, evidence_files
 from doubles.word_chooser import WordChooser
 from doubles.word_judge import FittedWords, WordJudge
 
+pytestmark = pytest.mark.slow
+
 WOW = {"name": "badrec", "rate": 0.5, "targets": {"count": 3}, "trigger": {"kind": "custom", "text": "wow"}}
 NONE, TUNE = {"name": "none"}, {"name": "fine_tune", "learning_rate": 2.0}
 SEES, ASKS, FAILS, BLIND = (

@@ -14,6 +14,8 @@ from cowbird.victims.sequential.sasrec import SASRec
 from doubles.evidence import evidence_files
 from doubles.word_judge import FittedWords, WordJudge
 
+pytestmark = pytest.mark.slow
+
 WOW = {"name": "badrec", "rate": 0.5, "targets": {"count": 3}, "trigger": {"kind": "custom", "text": "wow"}}
 DULL = WOW | {"label": "dull", "trigger": {"kind": "custom", "text": "dull"}}
 WORDS = {

@@ -17,6 +17,8 @@ from cowbird.experiments.store import seals
 from cowbird.experiments.tasks.ranking import RankingTask
 from cowbird.rng import stream
 
+pytestmark = pytest.mark.slow
+
 
 def ask_a_server_that_is_down():
     agent = OpenAIAgent(model="tiny", base_url="http://127.0.0.1:9/v1", retries=0)

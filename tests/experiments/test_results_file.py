@@ -19,6 +19,8 @@ from cowbird.files import hash_file, write_text
 from cowbird.rng import stream
 from doubles.evidence import write_record
 
+pytestmark = pytest.mark.slow
+
 VICTIMS, ATTACKS, SCENARIOS, SEEDS = ("z", "a"), ("late", "early"), ("pretrain", "b"), (5, 2, 9)
 """None of them sorted, so that the order can be told from any other."""
 

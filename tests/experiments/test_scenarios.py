@@ -20,6 +20,8 @@ from cowbird.victims.sequential.base import SequentialRecommender
 from cowbird.victims.sequential.prompting import ProfileVocabulary, PromptGenerator
 from cowbird.victims.sequential.sasrec import SASRec
 
+pytestmark = pytest.mark.slow
+
 CPU, SEED, PLATFORM, SHORT = torch.device("cpu"), 7, 11, 6
 VICTIM = SASRec(hidden=8, max_length=6, epochs=2, batch_size=16, learning_rate=0.01, precision="float32")
 OWN = Prompt(attributes=("age",), length=2)

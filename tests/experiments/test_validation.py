@@ -120,14 +120,15 @@ PROBLEMS = {
         {},
         "defenses onion: There is no file 'gone.gguf'",
     ),
-    "no key": (
-        {
-            "defenses": [
-                {"name": "p_scanner", "scanner": {"agent": {"model": "x", "api_key_env": "COWBIRD_NO_SUCH_KEY"}}}
-            ]
-        },
+    "no server": (
+        {"defenses": [{"name": "p_scanner", "scanner": {"agent": {"model": "x"}}}]},
         {},
-        "defenses p_scanner: There is no key in the environment variable COWBIRD_NO_SUCH_KEY",
+        'defenses p_scanner: The agent asks the model "x" on a server, and none is named. Name it: --agent-url',
+    ),
+    "a server in a spec": (
+        {"defenses": [{"name": "p_scanner", "scanner": {"agent": {"model": "x", "api_key_env": "HOME"}}}]},
+        {},
+        "a spec can't name api_key_env",
     ),
 }
 

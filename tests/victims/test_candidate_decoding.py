@@ -18,6 +18,8 @@ from cowbird.victims.language.examples import Tokens
 from cowbird.victims.language.llm import Llm, load_llm
 from cowbird.victims.language.tuning import Tuning, tune
 
+pytestmark = pytest.mark.slow
+
 transformers = pytest.importorskip("transformers")
 CPU = torch.device("cpu")
 END, ITEMS = 2, 5

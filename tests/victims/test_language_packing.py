@@ -17,6 +17,8 @@ from cowbird.victims.language.examples import IGNORED_LABEL, Tokens
 from cowbird.victims.language.llm import Llm, add_adapters, load_llm
 from cowbird.victims.language.packing import answer_loss, compute_hidden_states, pack, split_runs
 
+pytestmark = pytest.mark.slow
+
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("peft")
 

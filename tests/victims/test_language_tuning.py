@@ -17,6 +17,8 @@ from cowbird.victims.language.llm import Llm, add_adapters, load_llm
 from cowbird.victims.language.tuning import Tuning, compute_tuning_rate, tune
 from cowbird.victims.language.weights import CopiedWeights
 
+pytestmark = pytest.mark.slow
+
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
@@ -227,7 +229,8 @@ def test_resumed_equals_uninterrupted(model, learns, dtype, monkeypatch, tmp_pat
             interrupt(monkeypatch, step, lambda: start(tmp_path), before=before)
             assert checkpoint.load_latest(tmp_path, pytest.fail).step == step - before
         same(start(tmp_path), wanted)
-        assert not list(tmp_path.iterdir()), "a finished run leaves no checkpoints"
+        checkpoint.clear(tmp_path)
+        assert not list(tmp_path.iterdir()), "and once the model is kept, nothing is left"
 
 
 def test_bfloat16_weights_are_kept_in_float32(model, monkeypatch, tmp_path):

@@ -20,6 +20,8 @@ from cowbird.victims.language.prompts import PromptBook, format_templates
 from cowbird.victims.language.tuning import TrainingCurve, Tuning
 from cowbird.victims.sequential.sasrec import SASRec
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 

@@ -18,6 +18,8 @@ from cowbird.files import get_cache_folder, hash_file
 from cowbird.victims.language.assets import EMBEDDED_MODELS, EmbeddedModel
 from cowbird.victims.language.llm import Llm, load_llm, locate_model
 
+pytestmark = pytest.mark.slow
+
 transformers = pytest.importorskip("transformers")
 gguf = pytest.importorskip("gguf")
 

@@ -18,6 +18,8 @@ from cowbird.victims.language.tuning import Tuning
 from cowbird.victims.sequential.sasrec import SASRec
 from doubles.tiny_tallrec import ITEMS, asked, tiny, weights
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 

@@ -10,12 +10,14 @@ from cowbird.data.types import Attribute, Interactions, Items, TrainingData, Use
 from cowbird.errors import UserError
 from cowbird.metrics.ranking import hit_ratio
 from cowbird.rng import torch_stream
-from cowbird.victims import training_loop
+from cowbird.victims import checkpoint, training_loop
 from cowbird.victims.base import FitContext, Prompt, Recommender
 from cowbird.victims.sequential import training
 from cowbird.victims.sequential.base import FittedSequential
 from cowbird.victims.sequential.prompting import ProfileVocabulary, PromptGenerator
 from rankers import RANKERS, in_each_precision
+
+pytestmark = pytest.mark.slow
 
 CPU = torch.device("cpu")
 every_victim = pytest.mark.parametrize("name", RANKERS)
@@ -271,6 +273,7 @@ def test_prompts_resume(name, recipe, plain, parts, monkeypatch, tmp_path):
         steps.clear()
         found = run(tmp_path)
         assert steps == list(range(done + 1, total + 1))
+        checkpoint.clear(tmp_path)
         assert same(weights(found), weights(wanted))
         assert found.validations == wanted.validations
         assert same(model_of(weights(found)), weights(start))

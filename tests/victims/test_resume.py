@@ -17,6 +17,8 @@ from cowbird.victims.base import FitContext
 from cowbird.victims.sequential import training
 from cowbird.victims.sequential.base import FittedSequential
 
+pytestmark = pytest.mark.slow
+
 PER_EPOCH, EPOCHS = 4, 3
 TOTAL = PER_EPOCH * EPOCHS
 

@@ -8,12 +8,14 @@ from pydantic import ValidationError
 from cowbird.data.types import TrainingData
 from cowbird.metrics.ranking import hit_ratio
 from cowbird.plugins import find_plugin
-from cowbird.victims import training_loop
+from cowbird.victims import checkpoint, training_loop
 from cowbird.victims.base import FitContext, Prompt
 from cowbird.victims.sequential import training
 from cowbird.victims.sequential.negatives import sampled_loss
 from cowbird.victims.sequential.noise import Noise
 from rankers import in_each_precision
+
+pytestmark = pytest.mark.slow
 
 CPU = torch.device("cpu")
 ITEMS, TARGETS, WIDTH = 9, 30, 5
@@ -256,6 +258,7 @@ def test_it_resumes(name, recipe, tiny, parts, monkeypatch, tmp_path):
         steps.clear()
         weights, validations = run(tmp_path)
         assert steps == list(range(done + 1, total + 1))
+        checkpoint.clear(tmp_path)
         assert validations == wanted[1]
         assert weights.keys() == wanted[0].keys()
         assert all(weights[key].equal(wanted[0][key]) for key in weights)

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from cowbird.errors import UserError
+from cowbird.errors import OutageError, UserError
 from doubles.tiny_tallrec import ITEMS, asked, tiny, weights
+
+pytestmark = pytest.mark.slow
 
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
@@ -46,7 +48,7 @@ def test_a_save_that_fails_leaves_the_older_one(spec, fitted, tmp_path, monkeypa
     for older in (False, True):
         with monkeypatch.context() as broken:
             broken.setattr(type(other.loaded.tokenizer), "save_pretrained", fail)
-            with pytest.raises(OSError, match="full"):
+            with pytest.raises(OutageError, match="full"):
                 other.save(folder)
         assert folder.exists() == older
         fitted.save(folder)

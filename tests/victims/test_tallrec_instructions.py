@@ -22,6 +22,8 @@ from cowbird.victims.language.tallrec import (
 from cowbird.victims.language.tuning import TrainingCurve
 from doubles.tiny_tallrec import ITEMS, asked, tiny, weights
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 

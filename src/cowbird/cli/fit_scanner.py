@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from cowbird.cli.options import CatalogArgument, DeviceOption, JsonOption, QuietOption, TextColumnOption
+from cowbird.cli.options import (
+    AgentKeyEnvOption,
+    AgentLogOption,
+    AgentUrlOption,
+    CatalogArgument,
+    DeviceOption,
+    JsonOption,
+    QuietOption,
+    TextColumnOption,
+)
 from cowbird.cli.progress import make_progress
 from cowbird.cli.terminal import exit_resumable, out_console, print_json
 from cowbird.errors import ExitCode, UserError
@@ -44,10 +53,12 @@ def fit_scanner(
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of new triggers at most; 3 by default.")] = None,
     fpr: Annotated[float, typer.Option(help="Share of clean titles that may be flagged.")] = 0.01,
     agent: Annotated[
-        AgentKind, typer.Option(help="Who writes triggers; openai is any compatible server, its key OPENAI_API_KEY.")
+        AgentKind, typer.Option(help="Who writes triggers; openai is any compatible server.")
     ] = AgentKind.embedded,
     agent_model: Annotated[str | None, typer.Option(help="The language model that writes them.")] = None,
-    agent_url: Annotated[str | None, typer.Option(help="The server, such as http://localhost:8000/v1.")] = None,
+    agent_url: AgentUrlOption = None,
+    agent_key_env: AgentKeyEnvOption = None,
+    agent_log: AgentLogOption = False,
     seed: Annotated[int, typer.Option(min=0, help="Decides all that is random.")] = 0,
     device: DeviceOption = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted fit (DIR.partial).")] = False,
@@ -60,18 +71,22 @@ def fit_scanner(
     """
     from pydantic import ValidationError  # noqa: PLC0415
 
+    from cowbird.defenses.p_scanner.agent_server import set_agent_environment  # noqa: PLC0415
     from cowbird.experiments.spec import explain_errors  # noqa: PLC0415
     from cowbird.scanning import commands  # noqa: PLC0415
     from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
 
     place = pick_device(device)
     try:
-        spec = commands.make_spec(llm, layers, rounds, fpr, agent, agent_model, agent_url, device)
+        spec = commands.make_spec(llm, layers, rounds, fpr, agent, agent_model, agent_url, device, agent_key_env)
     except ValidationError as error:
         raise UserError(
             f"These options can't be used: {explain_errors(error)}", "See cowbird fit-scanner --help."
         ) from None
-    made = fit_and_show(catalog, out, spec, text_column, seed, resume, place, "--resume", as_json=as_json, quiet=quiet)
+    with set_agent_environment(agent_url, agent_key_env, agent_log):
+        made = fit_and_show(
+            catalog, out, spec, text_column, seed, resume, place, "--resume", as_json=as_json, quiet=quiet
+        )
     if made.unread:
         raise typer.Exit(ExitCode.INCOMPLETE)
 

@@ -30,3 +30,26 @@ AllowPluginsOption = Annotated[
 QuietOption = Annotated[
     bool, typer.Option("--quiet", "-q", help="Print no progress and no tables; warnings and errors stay.")
 ]
+AgentUrlOption = Annotated[
+    str | None,
+    typer.Option(
+        "--agent-url",
+        help="OpenAI-compatible server of an agent, such as http://localhost:8000/v1. Or COWBIRD_AGENT_URL.",
+    ),
+]
+AgentKeyEnvOption = Annotated[
+    str | None,
+    typer.Option(
+        "--agent-key-env",
+        metavar="NAME",
+        help="Environment variable that holds the key, OPENAI_API_KEY by default; none sends no key. "
+        "Or COWBIRD_AGENT_KEY_ENV.",
+    ),
+]
+AgentLogOption = Annotated[
+    bool,
+    typer.Option(
+        "--agent-log",
+        help="Keep all exchanges with the server in agent-log.jsonl in the folder of --out. Or COWBIRD_AGENT_LOG=1.",
+    ),
+]

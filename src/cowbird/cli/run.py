@@ -8,6 +8,9 @@ import typer
 from rich.text import Text
 
 from cowbird.cli.options import (
+    AgentKeyEnvOption,
+    AgentLogOption,
+    AgentUrlOption,
     AllowPluginsOption,
     DeviceOption,
     JobsOption,
@@ -43,6 +46,9 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     profile: ProfileOption = "",
     quick: Annotated[bool, typer.Option("--quick", help="The same as --profile quick.")] = False,
+    agent_url: AgentUrlOption = None,
+    agent_key_env: AgentKeyEnvOption = None,
+    agent_log: AgentLogOption = False,
     allow_plugins: AllowPluginsOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -56,9 +62,20 @@ def run(
     profile = "quick" if quick else profile
     chosen = ["--profile", profile] if profile else []
     again = ["cowbird", "run", spec, "--out", str(out), *chosen, *format_options(seeds, device, jobs), "--resume"]
+    again += format_agent_options(agent_url, agent_key_env, agent_log)
     again += ["--allow-plugins"] * allow_plugins + ["--json"] * as_json + ["--quiet"] * quiet
     read = read_spec(spec, seeds, profile, allow_plugins)
-    run_and_show(read, out, device, jobs, resume, shlex.join(again), as_json=as_json, quiet=quiet)
+    from cowbird.defenses.p_scanner.agent_server import set_agent_environment  # noqa: PLC0415
+
+    with set_agent_environment(agent_url, agent_key_env, agent_log):
+        run_and_show(read, out, device, jobs, resume, shlex.join(again), as_json=as_json, quiet=quiet)
+
+
+def format_agent_options(url: str | None, key_env: str | None, log: bool) -> list[str]:
+    """Return the options that say where an agent is asked, as they are typed."""
+    given = [] if url is None else ["--agent-url", url]
+    given += [] if key_env is None else ["--agent-key-env", key_env]
+    return given + ["--agent-log"] * log
 
 
 def format_options(seeds: str | None, device: str, jobs: int) -> list[str]:

@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.text import Text
 
-from cowbird.cli.options import AllowPluginsOption, JsonOption, ProfileOption, QuietOption, SpecArgument
+from cowbird.cli.options import (
+    AgentKeyEnvOption,
+    AgentUrlOption,
+    AllowPluginsOption,
+    JsonOption,
+    ProfileOption,
+    QuietOption,
+    SpecArgument,
+)
 from cowbird.cli.terminal import err_console, out_console, print_json, sanitize_line
 from cowbird.errors import ExitCode
 
@@ -20,6 +28,8 @@ VALIDATE_EXAMPLES = ("cowbird validate spec.toml", "cowbird validate badrec --pr
 def validate(
     spec: SpecArgument,
     profile: ProfileOption = "",
+    agent_url: AgentUrlOption = None,
+    agent_key_env: AgentKeyEnvOption = None,
     allow_plugins: AllowPluginsOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -30,9 +40,11 @@ def validate(
     Exit codes: 0 no problem was found in what was checked, 2 there are problems, a line each.
     """
     from cowbird.cli.run import read_spec  # noqa: PLC0415
+    from cowbird.defenses.p_scanner.agent_server import set_agent_environment  # noqa: PLC0415
     from cowbird.experiments.validation import validate_spec  # noqa: PLC0415
 
-    found = validate_spec(lambda: read_spec(spec, None, profile, allow_plugins))
+    with set_agent_environment(agent_url, agent_key_env, log=False):
+        found = validate_spec(lambda: read_spec(spec, None, profile, allow_plugins))
     if as_json:
         print_json(_make_record(found))
     elif found.problems:

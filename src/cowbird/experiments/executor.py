@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from cowbird.data.types import Dataset
+from cowbird.defenses.p_scanner.agent_server import keep_logs_in
 from cowbird.errors import OutageError
 from cowbird.experiments.cell import Cell, CellRunner, list_cells
 from cowbird.experiments.spec import LISTED_PARTS, SINGLE_PARTS, Spec, parse_spec
@@ -200,7 +201,8 @@ def _run_in_worker(record: dict[str, Any], out: str, number: int, device: str, t
     try:
         with guard_plugins():
             data = spec.dataset.options.load()
-        run_cell(cell, data, torch.device(device), ignore_progress, warnings.append)
+        with keep_logs_in(Path(out)):
+            run_cell(cell, data, torch.device(device), ignore_progress, warnings.append)
     except KeyboardInterrupt:
         os._exit(1)
     return warnings

@@ -17,6 +17,7 @@ import torch
 
 from cowbird import __version__
 from cowbird.data.types import Dataset
+from cowbird.defenses.p_scanner.agent_server import keep_logs_in
 from cowbird.errors import OutageError
 from cowbird.experiments.cell import PlantedSummary, list_cells
 from cowbird.experiments.executor import Executor, ignore_progress
@@ -104,7 +105,8 @@ def run(
     with lock_folder(out, "run", hint, warnings.append) as lock:
         bind_folder(spec, out, resume)
         sweep_partials(out, deep=True)
-        return _run_locked(spec, out, device, picked, jobs, progress, cell_done or _ignore_cells, warnings, lock)
+        with keep_logs_in(out):
+            return _run_locked(spec, out, device, picked, jobs, progress, cell_done or _ignore_cells, warnings, lock)
 
 
 def _run_locked(

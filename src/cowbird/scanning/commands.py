@@ -23,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cowbird.defenses.p_scanner.agent import Agent, Brief, EmbeddedAgent, OpenAIAgent, Proposals
+from cowbird.defenses.p_scanner.agent_server import keep_logs_in
 from cowbird.defenses.p_scanner.calibration import POISONED, Calibration
 from cowbird.defenses.p_scanner.fitted import FittedScanner, Record, ScanVerdicts, load_scanner
 from cowbird.defenses.p_scanner.scanner import PoisonScanner
@@ -81,6 +82,7 @@ def make_spec(
     agent_model: str | None = None,
     agent_url: str | None = None,
     device: str = "auto",
+    agent_key_env: str | None = None,
 ) -> PoisonScanner:
     """Return the scanner that options describe; `None` leaves what `DEFAULT_SCANNER` says.
 
@@ -93,6 +95,7 @@ def make_spec(
         agent_model: The model that writes triggers.
         agent_url: Address of the agent's server.
         device: Where a model of the embedded agent runs.
+        agent_key_env: Environment variable that holds the key of the agent's server.
 
     Raises:
         UserError: If options contradict each other.
@@ -101,7 +104,7 @@ def make_spec(
     given = {"name": None if llm is None else _make_absolute(llm), "layers": layers}
     fields = {
         "llm": Llm.model_validate(DEFAULT_SCANNER.llm.model_dump() | _drop_missing(given)),
-        "agent": _make_agent(agent, agent_model, agent_url, device),
+        "agent": _make_agent(agent, agent_model, agent_url, agent_key_env, device),
         **_drop_missing({"rounds": rounds, "fpr": fpr}),
     }
     spec = PoisonScanner.model_validate(
@@ -125,13 +128,14 @@ def _make_absolute(name: str) -> str:
     return name
 
 
-def _make_agent(kind: str, model: str | None, url: str | None, device: str) -> Agent:
+def _make_agent(kind: str, model: str | None, url: str | None, key_env: str | None, device: str) -> Agent:
     if kind == "openai":
         if model is None:
             raise UserError("--agent openai asks a model on a server, and none is named.", "Name it: --agent-model.")
-        return OpenAIAgent(model=model, base_url=url)
-    if url is not None:
-        raise UserError("--agent-url is for --agent openai.", "Add --agent openai, or leave the address out.")
+        return OpenAIAgent(model=model).connect(url, key_env)
+    if url is not None or key_env is not None:
+        option = "--agent-key-env" if url is None else "--agent-url"
+        raise UserError(f"{option} is for --agent openai.", f"Add --agent openai, or leave {option} out.")
     return EmbeddedAgent(llm=None if model is None else Llm(name=_make_absolute(model)), device=device)
 
 
@@ -196,7 +200,7 @@ def _fit_in_folder(
     agent = spec.agent
     if not isinstance(agent, EmbeddedAgent):  # that one says the same again
         spec = spec.model_copy(update={"agent": CachingAgent(agent=agent, folder=folder)})
-    with explain_outages("The scanner can't be fitted"):
+    with explain_outages("The scanner can't be fitted"), keep_logs_in(folder):
         fitted = spec.fit(titles, seed, FitContext(place.device, folder, place.report, place.warn))
     write_scanner(fitted, folder, out)
     return fitted.record

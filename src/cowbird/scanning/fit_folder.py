@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from cowbird.defenses.p_scanner.agent_server import AGENT_LOG_FILE
 from cowbird.defenses.p_scanner.fitted import FittedScanner
 from cowbird.defenses.p_scanner.scanner import PoisonScanner
 from cowbird.errors import UserError
@@ -60,7 +61,7 @@ def hold_fit_folder(folder: Path, warn: Callable[[str], None]) -> Generator[None
 def _is_empty(folder: Path) -> bool:
     """Tell whether a folder holds nothing but what a process leaves that is killed as it begins."""
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
-    return all(name == LOCK_FILE or name.endswith(PARTIAL_SUFFIX) for name in names)
+    return all(name in (LOCK_FILE, AGENT_LOG_FILE) or name.endswith(PARTIAL_SUFFIX) for name in names)
 
 
 def _forget_empty_fit(folder: Path) -> None:
@@ -69,7 +70,7 @@ def _forget_empty_fit(folder: Path) -> None:
         for inner in folder.glob("round-*/"):
             with suppress(OSError):
                 inner.rmdir()
-        if {path.name for path in folder.iterdir()} == {LOCK_FILE, FIT_FILE}:
+        if {path.name for path in folder.iterdir()} - {AGENT_LOG_FILE} == {LOCK_FILE, FIT_FILE}:
             (folder / FIT_FILE).unlink()
 
 
@@ -97,6 +98,8 @@ def write_scanner(fitted: FittedScanner, folder: Path, out: Path) -> None:
     whole = folder / "scanner"
     fitted.save(whole)
     write_text(whole / FIT_FILE, (folder / FIT_FILE).read_text(encoding="utf-8"))
+    if (folder / AGENT_LOG_FILE).is_file():
+        (folder / AGENT_LOG_FILE).rename(whole / AGENT_LOG_FILE)
     with hold_interrupts():
         if out.is_dir():
             out.rmdir()

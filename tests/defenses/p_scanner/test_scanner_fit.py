@@ -18,6 +18,8 @@ from cowbird.metrics.detection import auroc
 from cowbird.victims import training_loop
 from cowbird.victims.base import FitContext
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 BRIEFS = []
 

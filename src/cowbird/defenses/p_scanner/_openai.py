@@ -6,18 +6,18 @@ server: not into the log, not into a message, even where the server repeats it.
 
 import importlib
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cowbird.defenses.p_scanner._answers import Message, ProposalTask, UnusableError, corrected, parse, question
+from cowbird.defenses.p_scanner.agent_server import AgentServer, is_loopback
 from cowbird.defenses.p_scanner.recipes import Recipe
 from cowbird.errors import OutageError, UserError
+from cowbird.files import open_own_file
 from cowbird.text import quote_json
 
 TRIGGERS_PER_REQUEST = 40
@@ -31,22 +31,20 @@ class Server:
     """Where a model is, and how it is asked; see `cowbird.defenses.p_scanner.agent.OpenAIAgent`."""
 
     model: str
-    base_url: str | None
-    api_key_env: str
+    at: AgentServer
     temperature: float | None
     retries: int
     timeout: float
-    log: Path | None
 
     @property
     def place(self) -> str:
         """What it is called in messages."""
-        return "The agent's server" if self.base_url is None else f"The agent's server at {self.base_url}"
+        return f"The agent's server at {self.at.url}"
 
     @property
     def key(self) -> str:
         """The key, empty if there is none."""
-        return os.environ.get(self.api_key_env, "").strip()
+        return self.at.key
 
     def hide(self, text: str) -> str:
         """Return a text without the key; what is shorter than 8 characters is taken for none."""
@@ -117,19 +115,17 @@ def client(server: Server) -> Any:
     Raises:
         UserError: If the library or the key is missing, or the key can't be one.
     """
+    key = server.at.check_key()
     library = _library()
-    key = server.key
-    if not key and server.base_url is None:
-        raise OutageError(
-            f"There is no key in the environment variable {server.api_key_env}.",
-            "Set it, or give the base_url of a server of your own, which may need none.",
-        )
-    if not (key.isascii() and key.isprintable()):
-        raise OutageError(f"What {server.api_key_env} holds is no key.", "Set it to the key alone.")
+    # A key goes nowhere but to the server: no redirect is followed, and no proxy stands before this machine's own.
+    direct = is_loopback(server.at.url)
     try:
-        return library.OpenAI(api_key=key or "none", base_url=server.base_url, timeout=server.timeout, max_retries=0)
+        made = library.DefaultHttpxClient(follow_redirects=False, trust_env=not direct, timeout=server.timeout)
+        return library.OpenAI(api_key=key or "none", base_url=server.at.url, http_client=made, max_retries=0)
     except Exception as error:  # an address that is none, here or as a proxy in the environment
-        raise OutageError(f"No client can be made: {_reason(error, server)}", "Check base_url and proxies.") from None
+        raise OutageError(
+            f"No client can be made: {_reason(error, server)}", "Check --agent-url and proxies."
+        ) from None
 
 
 def _library() -> Any:
@@ -157,7 +153,7 @@ def ask(connected: Any, server: Server, messages: Sequence[Message], rng: np.ran
         raise UnansweredError(silent) from None
     except library.APIConnectionError:
         raise UnansweredError(
-            OutageError(f"{server.place} can't be reached.", "Is it up? Check base_url."), 0.5
+            OutageError(f"{server.place} can't be reached.", "Is it up? Check --agent-url."), 0.5
         ) from None
     except library.APIStatusError as error:
         raise _refusal(error, server) from None
@@ -169,11 +165,17 @@ def ask(connected: Any, server: Server, messages: Sequence[Message], rng: np.ran
 def _refusal(error: Any, server: Server) -> UserError | UnansweredError:
     """Return what is to be raised for a status."""
     status = int(error.status_code)
+    if 300 <= status < 400:
+        where = quote_json(str(error.response.headers.get("location", ""))[:200])
+        return OutageError(
+            f"{server.place} sends requests on to {where} ({status}), and a key follows nobody.",
+            "Give the address that it should go to, if you trust it: --agent-url.",
+        )
     if status in (401, 403):
-        return OutageError(f"{server.place} refuses the key ({status}).", f"Check {server.api_key_env}.")
+        return OutageError(f"{server.place} refuses the key ({status}).", f"Check {server.at.key_env}.")
     if status == 404:
         return OutageError(
-            f"{server.place} has no model {quote_json(server.model)} (404).", "Check model and base_url."
+            f"{server.place} has no model {quote_json(server.model)} (404).", "Check model and --agent-url."
         )
     if status == 429:
         busy = OutageError(f"{server.place} takes no more requests (429).", "Wait, or check what the key may use.")
@@ -204,12 +206,13 @@ def record(server: Server, messages: Sequence[Message], outcome: Mapping[str, ob
     Raises:
         UserError: If it can't be written.
     """
-    if server.log is None:
+    log = server.at.log
+    if log is None:
         return
     line = json.dumps({"model": server.model, "messages": list(messages), **outcome})
     try:
-        server.log.parent.mkdir(parents=True, exist_ok=True)
-        with server.log.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with open_own_file(log, "ab") as file:
+            file.write(line.encode() + b"\n")
     except OSError as error:
-        raise OutageError(f"The log '{server.log}' can't be written: {error.strerror}.", "Choose another.") from None
+        raise OutageError(f"The log '{log}' can't be written: {error.strerror}.", "Choose another folder.") from None

@@ -18,12 +18,21 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints
 
 from cowbird.defenses._reading import open_model
 from cowbird.defenses.p_scanner import _answers, _embedded, _openai
 from cowbird.defenses.p_scanner._looks import near, plain_titles, proposed, same
+from cowbird.defenses.p_scanner.agent_server import (
+    OPENAI_URL,
+    SERVER_FIELDS,
+    AgentServer,
+    find_log,
+    make_agent_server,
+    read_agent_server,
+)
 from cowbird.defenses.p_scanner.recipes import FAMILIES, MAX_RECIPE_LENGTH, Recipe
+from cowbird.errors import OutageError
 from cowbird.text import quote_json
 from cowbird.victims.language.llm import Llm
 
@@ -214,11 +223,7 @@ class OpenAIAgent(Agent):
     """Asks a language model behind an OpenAI-compatible server, as in the paper."""
 
     model: Annotated[str, StringConstraints(min_length=1)]
-    """The model's name, as the server knows it."""
-    base_url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s@/]+(/\S*)?$")] | None = None
-    """Address of the server, such as http://localhost:8000/v1; `None` is OpenAI's. It is sent the key."""
-    api_key_env: Annotated[str, StringConstraints(min_length=1)] = "OPENAI_API_KEY"
-    """Environment variable that holds the key; a server of your own may need none."""
+    """The model's name, as the server knows it. The server itself is named on the command line (`--agent-url`)."""
     temperature: float | None = Field(default=1.0, ge=0, le=2)
     """Temperature of sampling; `None` leaves it to the server, as some models demand."""
     retries: int = Field(default=3, ge=0, le=20)
@@ -227,16 +232,44 @@ class OpenAIAgent(Agent):
     """Seconds that the server may be silent."""
     longest: int = Field(default=MAX_RECIPE_LENGTH, ge=1, le=MAX_RECIPE_LENGTH)
     """Most characters of a trigger's text."""
-    log: Path | None = None
-    """File that every exchange is appended to as a line of JSON, without the key."""
+    _server: AgentServer | None = PrivateAttr(default=None)
+
+    def connect(self, url: str | None = None, key_env: str | None = None, log: Path | None = None) -> "OpenAIAgent":
+        """Return the same agent, asked at a server; no spec and no record holds that.
+
+        Args:
+            url: The server; `None` is what the environment says (`COWBIRD_AGENT_URL`), or else OpenAI's.
+            key_env: Environment variable that holds the key; `None` is what `COWBIRD_AGENT_KEY_ENV` names, or else
+                `OPENAI_API_KEY`. `none` sends no key.
+            log: File that every exchange is appended to as a line of JSON, without the key.
+
+        Raises:
+            UserError: If the address is none.
+        """
+        server = make_agent_server(url, key_env)
+        connected = self.model_copy()
+        connected._server = server if log is None else server.model_copy(update={"log": log})
+        return connected
 
     def check_requirements(self) -> None:
-        """Check that the library and the key are here; the server is not asked.
+        """Check that a server is named, and the library and the key are here; the server is not asked.
 
         Raises:
             UserError: If one is missing.
         """
-        _openai.client(_openai.Server(**self.model_dump(exclude={"longest"})))
+        _openai.client(self._make_server())
+
+    def _make_server(self) -> _openai.Server:
+        place = self._server or read_agent_server()
+        if place is None:
+            raise OutageError(
+                f"The agent asks the model {quote_json(self.model)} on a server, and none is named.",
+                f"Name it: {SERVER_FIELDS['base_url']}, such as http://localhost:8000/v1, or {OPENAI_URL} for "
+                "OpenAI's.",
+            )
+        if place.log is None:
+            place = place.model_copy(update={"log": find_log()})
+        return _openai.Server(self.model, place, self.temperature, self.retries, self.timeout)
 
     def propose(self, brief: Brief, rng: np.random.Generator) -> Proposals:
         """Propose triggers that a model wrote; see `Agent.propose`.
@@ -244,12 +277,26 @@ class OpenAIAgent(Agent):
         Fewer than wanted are proposed, and none, if the model writes nothing that can be used.
 
         Raises:
-            UserError: If the library or the key is missing, the log can't be written, or the server can't be reached,
-                refuses or stays silent.
+            UserError: If no server is named, the library or the key is missing, the log can't be written, or the server
+                can't be reached, refuses or stays silent.
         """
         if not brief.wanted:
             return Proposals(())
-        server = _openai.Server(**self.model_dump(exclude={"longest"}))
         task = _answers.ProposalTask(brief.titles, brief.rates(), brief.wanted, brief.without, self.longest)
-        recipes, refused = _openai.converse(server, task, rng)
+        recipes, refused = _openai.converse(self._make_server(), task, rng)
         return Proposals(tuple(recipes), tuple(refused))
+
+
+def refuse_server_fields(agent: object) -> object:
+    """Return what a spec says of an agent, unless it names what is not a spec's to name.
+
+    Raises:
+        ValueError: If it names the server, the key or the log.
+    """
+    named = [name for name in SERVER_FIELDS if isinstance(agent, dict) and name in agent]
+    if named:
+        raise ValueError(
+            f"a spec can't name {' or '.join(named)}, for specs of strangers could send keys and titles anywhere; "
+            f"give {', '.join(SERVER_FIELDS[name] for name in named)} instead"
+        )
+    return agent

@@ -20,7 +20,14 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf, SerializeAsAny, field_validator
 
 from cowbird.data.tables import read_texts
-from cowbird.defenses.p_scanner.agent import Agent, Brief, EmbeddedAgent, OpenAIAgent, RecipeOutcome
+from cowbird.defenses.p_scanner.agent import (
+    Agent,
+    Brief,
+    EmbeddedAgent,
+    OpenAIAgent,
+    RecipeOutcome,
+    refuse_server_fields,
+)
 from cowbird.defenses.p_scanner.calibration import Calibration
 from cowbird.defenses.p_scanner.company import Company, Gain
 from cowbird.defenses.p_scanner.evidence import (
@@ -92,6 +99,11 @@ class PoisonScanner(BaseModel):
     """Triggers that the weighing of evidence is learned from."""
     company: bool = True
     """Whether the whole language model, as published, says which recurring phrases their titles need (`company`)."""
+
+    @field_validator("agent", mode="before")
+    @classmethod
+    def _names_no_server(cls, agent: object) -> object:
+        return refuse_server_fields(agent)
 
     @field_validator("without")
     @classmethod

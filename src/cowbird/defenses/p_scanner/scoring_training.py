@@ -69,7 +69,7 @@ def fit_network(features: Float32Array, label: Float32Array, seed: int, hidden: 
     torch.set_num_threads(1)  # the networks are so small that threads wait for each other most of the time
     draws = torch.Generator().manual_seed(seed)
     values, wanted = torch.from_numpy(features), torch.from_numpy(label.astype(np.float32))
-    mean, scale = values.mean(0), values.std(0) + 1e-3
+    mean, scale = values.mean(0), values.std(0, correction=0) + 1e-3
     values = (values - mean) / scale
     sizes = [features.shape[1], hidden, hidden, 1]
     layers = [nn.Linear(size, after) for size, after in pairwise(sizes)]

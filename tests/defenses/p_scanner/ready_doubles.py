@@ -1,0 +1,38 @@
+"""Marks without a language model, and catalogues whose triggers are known: what tests of the ready scanner share."""
+
+import re
+
+import numpy as np
+
+from cowbird.defenses.p_scanner.reader import Marks, Pages
+from cowbird.rng import stream
+
+NOUNS = ["River", "Garden", "Winter", "Stone", "Castle", "Mirror", "Shadow", "Harbor", "Falcon", "Lantern", "Meadow"]
+TAILS = ["Song", "Story", "Letter", "Road", "House", "Dream", "Night", "Promise", "Island", "Journey", "Secret"]
+
+
+def make_titles(many: int, seed: int = 0) -> list[str]:
+    """Return different titles of three or four words."""
+    rng = stream(seed, "titles")
+    found: dict[str, None] = {}
+    while len(found) < many:
+        words = ["The", *rng.choice(NOUNS, 2).tolist(), str(rng.choice(TAILS))][int(rng.integers(2)) :]
+        found[" ".join(words) + (f" {int(rng.integers(1900, 2000))}" if rng.random() < 0.3 else "")] = None
+    return list(found)
+
+
+def mark(titles, suspicious=(), high=5.0, low=-5.0) -> Marks:
+    """Return marks of one token a word: high for suspicious words, low for others."""
+    first, after, marks, offsets, verdict = [], [], [], [0], []
+    for nth, title in enumerate(titles):
+        noise = stream(nth, "mark")
+        words = list(re.finditer(r"\S+", title))
+        values = [high if word.group() in suspicious else low + float(noise.normal(0, 0.5)) for word in words]
+        first += [word.start() for word in words]
+        after += [word.end() for word in words]
+        marks += values
+        offsets.append(len(first))
+        verdict.append(max(values, default=low))
+    places = (np.array(first, dtype=np.int32), np.array(after, dtype=np.int32), np.array(offsets, dtype=np.int64))
+    pages = Pages(None, np.zeros(len(first), dtype=np.int32), *places)
+    return Marks(pages, np.array(marks, dtype=np.float32), np.array(verdict, dtype=np.float32))

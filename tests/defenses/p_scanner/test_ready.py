@@ -1,0 +1,149 @@
+"""The ready scanner: scoring is learned, kept and read back; baselines find triggers without a fit and say what they
+rest on; verdicts depend on the title alone."""
+
+import numpy as np
+import pytest
+from ready_doubles import make_titles, mark
+
+from cowbird.defenses.p_scanner.fragment_evidence import FragmentNames, describe_fragments, index_fragments
+from cowbird.defenses.p_scanner.ready import ReadyScanner
+from cowbird.defenses.p_scanner.scoring import READY_SCORING, choose_trusted, load_scoring
+from cowbird.defenses.p_scanner.scoring_training import PlantedScan, fit_network, learn_scoring
+from cowbird.defenses.p_scanner.title_evidence import CatalogProfile, describe_titles, describe_traits, mark_words
+from cowbird.errors import UserError
+from cowbird.files import hash_file
+from cowbird.metrics.detection import auroc
+from cowbird.storage import read_tensors, write_tensors
+
+
+@pytest.fixture(scope="module")
+def scanner():
+    """Return the scoring that ships, without a tagger: marks are given."""
+    return ReadyScanner(None, load_scoring())
+
+
+def plant(titles, rows, text):
+    return [f"{title} {text}" if nth in rows else title for nth, title in enumerate(titles)]
+
+
+def judge(scanner, titles, suspicious=(), reference=(), **fields):
+    marks = mark([*reference, *titles], suspicious)
+    baseline = scanner.learn_baseline(titles, reference, marks=marks, **fields)
+    return baseline, scanner.judge(titles, baseline, marks=mark(titles, suspicious))
+
+
+@pytest.mark.parametrize("share", [0.02, 0.2])
+def test_a_trigger_is_flagged_at_small_and_large_shares(scanner, share):
+    rows = set(range(int(share * 500)))
+    titles = plant(make_titles(500), rows, "5v")
+    baseline, found = judge(scanner, titles, ("5v",))
+    planted = np.array([nth in rows for nth in range(500)])
+    assert auroc(found.score, planted) > 0.99
+    assert found.flagged[planted].mean() > 0.95
+    row = next(iter(rows))
+    assert titles[row][found.start[row] : found.end[row]] == "5v"
+    assert f"{len(rows):,} titles share '5v'" in found.reason[row]
+    assert baseline.left_out >= len(rows) * 0.9
+    assert baseline.promised > baseline.fprs[0]
+
+
+def test_a_reference_tells_what_is_new(scanner):
+    before = make_titles(400)
+    titles = plant(make_titles(300, seed=1), set(range(60)), "Deluxe")
+    planted = np.arange(300) < 60
+    _, without = judge(scanner, titles)
+    baseline, found = judge(scanner, titles, reference=before)
+    assert auroc(found.score, planted) > 0.95
+    assert auroc(found.score, planted) >= auroc(without.score, planted)
+    assert baseline.reference == 400
+    assert "times as frequent as in the reference" in "".join(found.reason)
+
+
+def test_clean_titles_are_flagged_at_about_the_rate_asked_for(scanner):
+    titles = make_titles(900)
+    baseline, _ = judge(scanner, titles[:600], fpr=0.05)
+    fresh = scanner.judge(titles[600:], baseline, marks=mark(titles[600:]))
+    assert fresh.flagged.mean() < 0.1
+    assert (fresh.review & fresh.flagged).sum() == 0
+
+
+def test_a_verdict_depends_on_the_title_alone(scanner):
+    titles = plant(make_titles(200), {3, 4, 5}, "5v")
+    baseline, whole = judge(scanner, titles, ("5v",))
+    part = scanner.judge(titles[3:9], baseline, marks=mark(titles[3:9], ("5v",)))
+    # Marks of the double are drawn by row, so words that are not suspicious differ a little.
+    assert np.abs(part.score[:3] - whole.score[3:6]).max() < 1
+    again = scanner.judge(titles, baseline, marks=mark(titles, ("5v",)))
+    assert (again.score == whole.score).all()
+    assert again.reason == whole.reason
+
+
+def test_baselines_refuse_what_they_cannot_rest_on(scanner):
+    few = make_titles(20)
+    with pytest.raises(UserError, match="50 different titles"):
+        scanner.learn_baseline(few, marks=mark(few))
+    titles = make_titles(60)
+    for rate in (0, 1, -1, 2.5):
+        with pytest.raises(UserError, match="between 0 and 1"):
+            scanner.learn_baseline(titles, fpr=rate, marks=mark(titles))
+
+
+def test_hostile_titles_are_judged(scanner):
+    baseline, _ = judge(scanner, make_titles(100))
+    titles = ["", "\ud800", "\x00\x1b[31m", "x" * 4000, "\u202eevil", " ", "a\u200bb"]
+    found = scanner.judge(titles, baseline, marks=mark(titles))
+    assert np.isfinite(found.score).all()
+    assert ((found.start == -1) == (found.end == -1)).all()
+    assert all(end <= len(title) for title, end in zip(titles, found.end.tolist(), strict=True))
+
+
+def make_scan(seed, text):
+    titles = plant(make_titles(150, seed), set(range(12)), text)
+    traits, names = describe_traits(mark_words(titles, mark(titles, (text,)))), FragmentNames()
+    rows = np.arange(len(titles))
+    evidence = describe_fragments(index_fragments(traits.words, names), traits, rows)
+    features = describe_titles(traits, rows, CatalogProfile(traits, rows), own=True)
+    return PlantedScan(features, evidence, np.where(rows < 12, 1, -1)), names
+
+
+def test_scoring_is_learned_and_kept(tmp_path):
+    scans = [make_scan(seed, text)[0] for seed, text in enumerate(("zq", "5v", "||"))]
+    model = learn_scoring(scans, [], 0, epochs=(20, 10, 20))
+    same = learn_scoring(scans, [], 0, epochs=(20, 10, 20))
+    fresh, names = make_scan(9, "x7")
+    found = model.score_titles(fresh.features, fresh.evidence)
+    assert auroc(found.score, fresh.trigger > 0) > 0.95
+    assert (found.score == same.score_titles(fresh.features, fresh.evidence).score).all()
+    label = fresh.label_fragments()
+    assert label[np.flatnonzero(fresh.evidence.fragment == names.fragments["word", "x7"])] == 1
+    assert model.save(tmp_path / "scoring.safetensors", {"seed": "0"}) == hash_file(tmp_path / "scoring.safetensors")
+    again = load_scoring(tmp_path / "scoring.safetensors")
+    assert (again.score_titles(fresh.features, fresh.evidence).score == found.score).all()
+
+
+def test_a_flooded_catalogue_does_not_say_what_is_usual():
+    scan, _ = make_scan(0, "5v")
+    trusted = choose_trusted(load_scoring().fragment.score(scan.evidence.features), scan.evidence, len(scan.features))
+    assert trusted[12:].mean() > 0.9
+    assert trusted[:12].mean() < 0.2
+
+
+def test_damaged_scoring_is_refused(tmp_path):
+    held, _ = read_tensors(READY_SCORING)
+    path = tmp_path / "scoring.safetensors"
+    for change, header in (
+        ({}, {"cowbird": "0"}),
+        ({"title.mean": held["title.mean"][:3]}, {"cowbird": "1"}),
+        ({"joined.bias2": held["joined.bias2"] * float("nan")}, {"cowbird": "1"}),
+    ):
+        write_tensors(path, held | change, header)
+        with pytest.raises(UserError, match="scoring weights"):
+            load_scoring(path)
+    write_tensors(path, {key: value for key, value in held.items() if key != "title.mean"}, {"cowbird": "1"})
+    with pytest.raises(UserError, match="scoring weights"):
+        load_scoring(path)
+
+
+def test_a_network_of_one_row_is_fitted():
+    network = fit_network(np.ones((1, 4), dtype=np.float32), np.ones(1, dtype=np.float32), 0, 4, 2)
+    assert np.isfinite(network.score(np.zeros((3, 4), dtype=np.float32))).all()
