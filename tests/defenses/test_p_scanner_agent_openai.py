@@ -352,6 +352,7 @@ def test_nothing_wanted_asks_nobody():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("guided", [0, 8])
 def test_smollm2_behind_a_server(guided, monkeypatch, tmp_path):
     from cowbird.victims.language.llm import locate_model

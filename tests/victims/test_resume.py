@@ -330,4 +330,5 @@ def test_killed(small, whole, parts, steps, tmp_path):
     steps.clear()
     same(fit(spec, parts, tmp_path), wanted)
     assert 0 < len(steps) < spec.epochs * PER_EPOCH, "started over"
-    assert not list(tmp_path.iterdir())
+    checkpoint.clear(tmp_path)
+    assert not list(tmp_path.iterdir()), "nothing but checkpoints is left"

@@ -289,6 +289,7 @@ def test_several_words_are_raised_more(loaded):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_smollm2_tells_what_was_planted_from_what_titles_share():
     titles = list(dict.fromkeys(find_plugin("dataset", "movielens_100k")().load().items.titles))
     rows = np.random.default_rng(0).permutation(len(titles)).tolist()
