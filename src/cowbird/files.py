@@ -18,6 +18,7 @@ import sys
 import tempfile
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Literal
 
@@ -251,6 +252,17 @@ def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_unchanged_file(path: Path) -> str:
+    """Return the SHA-256 of a file; it is read once as long as the system tells of no change to it."""
+    found = path.stat()
+    return _hash_version(path, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+@lru_cache(maxsize=256)
+def _hash_version(path: Path, *version: int) -> str:
+    return hash_file(path)
 
 
 def hash_texts(texts: Iterable[str]) -> str:

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 
 def ask_a_server_that_is_down():
-    agent = OpenAIAgent(model="tiny", base_url="http://127.0.0.1:9/v1", retries=0)
+    agent = OpenAIAgent(model="tiny", retries=0).connect("http://127.0.0.1:9/v1")
     agent.propose(Brief(titles=("Red Harbor",), wanted=2), stream(0, "agent"))
 
 

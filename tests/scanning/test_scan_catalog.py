@@ -54,7 +54,7 @@ def told(summary):
 def test_every_row_has_its_finding(jsonl, tmp_path, finds):
     scorer, out = finds(), tmp_path / "found.jsonl"
     summary = scan_catalog(jsonl(*ROWS), out, scorer)
-    assert [tuple(json.loads(line).values()) for line in out.read_text().splitlines()] == FINDINGS
+    assert [tuple(json.loads(line).values())[:8] for line in out.read_text().splitlines()] == FINDINGS
     assert scorer.asked == [["Red Garden", "Blue xq Harbor", "half \ud800 xq", "xq", "Night \u202e Mirror"]]
     assert (summary.rows, summary.empty, summary.flagged, summary.judged, summary.resumed) == (10, 2, 4, 6, 0)
     assert [(each.reason, each.count, each.rows) for each in summary.unread] == [
@@ -73,7 +73,10 @@ def test_every_row_has_its_finding(jsonl, tmp_path, finds):
 def test_flagged_rows_alone(jsonl, tmp_path, finds):
     summary = scan_catalog(jsonl(*ROWS), tmp_path / "found.parquet", finds(), only_flagged=True, chunk=2)
     found = pl.read_parquet(tmp_path / "found.parquet")
-    assert found.drop("score").rows() == [row[:3] + row[4:] for row in FINDINGS if row[4]]
+    assert set(found["tier"]) == {"flagged"}
+    assert found.drop("score", "tier", "reason", "threshold", "scanner").rows() == [
+        row[:3] + row[4:] for row in FINDINGS if row[4]
+    ]
     assert found["score"].to_list() == pytest.approx([0.9] * 4)
     assert (summary.rows, summary.empty, summary.flagged, summary.judged) == (10, 2, 4, 6)
 
@@ -90,7 +93,7 @@ def test_kinds_of_catalogues_are_scanned_alike(tmp_path, finds):
         out = tmp_path / f"out{nth}.csv"
         scan_catalog(tmp_path / name, out, finds(), text_column="name", id_column="sku")
         outs.append(out.read_text())
-    expected = '1,"a","Red, xq",0.9,true,5,7,"Red,"\n2,,"Blue",0.1,false,,,"Blue"\n'
+    expected = '1,"a","Red, xq",0.9,true,5,7,"Red,","flagged","",,""\n2,,"Blue",0.1,false,,,"Blue","","",,""\n'
     assert {text.partition("\n")[2] for text in outs} == {expected}
 
 
@@ -238,7 +241,7 @@ class Says:
 def test_a_span_may_be_unknown_and_a_score_may_be_nothing(jsonl, tmp_path):
     catalog, out = jsonl({"title": "ab"}, {"title": "cd"}, {"title": "ef"}), tmp_path / "a.jsonl"
     scan_catalog(catalog, out, Says([1.0, -np.inf, 0.25], [-1, -1, 0], [-1, -1, 2], [True, False, False]))
-    assert [tuple(json.loads(line).values())[3:] for line in out.read_text().splitlines()] == [
+    assert [tuple(json.loads(line).values())[3:8] for line in out.read_text().splitlines()] == [
         (1.0, True, None, None, None),
         (None, False, None, None, "cd"),
         (0.25, False, 0, 2, "ef"),

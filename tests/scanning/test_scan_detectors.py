@@ -9,11 +9,13 @@ import pytest
 
 from cowbird import plugins
 from cowbird.cli import app as cli
+from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.titles import TitleDefense
 from cowbird.errors import UserError
 from cowbird.scanning.detectors import list_detectors, make_detector, open_detector
 from cowbird.scanning.highlights import mark_span
 from defenses.conftest import llama  # noqa: F401
+from defenses.p_scanner.ready_doubles import ReadyDouble
 
 pytest.importorskip("transformers")
 
@@ -148,7 +150,15 @@ def test_several_processes_find_the_same(call, tmp_path):
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        ((), "--detector character_rules"),
+        ((), "50 different titles"),
+        (("--set", "window=5"), "--set changes a field of a detector"),
+        (("--fpr", "0"), "between 0 and 1"),
+        (("--review-fpr", "1"), "between 0 and 1"),
+        (("--fpr", "0.1", "--review-fpr", "0.05"), "can't be below --fpr 0.1"),
+        (("--reference", "missing.csv"), "missing.csv"),
+        (("--allow", "missing.txt"), "can't be read"),
+        (("--detector", "character_rules", "--review-fpr", "0.1"), "--review-fpr is for the scanner that needs no fit"),
+        (("--scanner", "x", "--review-fpr", "0.1"), "--review-fpr is for the scanner that needs no fit"),
         (("--detector", "cuckoo"), "There is no detector named 'cuckoo'"),
         (("--detector", "doubles.defenses:Sees"), "--allow-plugins"),
         (("--detector", "rap"), "asks the platform's model"),
@@ -165,7 +175,8 @@ def test_several_processes_find_the_same(call, tmp_path):
         (("--scanner", "x"), "does not hold a scanner"),
     ],
 )
-def test_errors_say_what_to_do(call, tmp_path, args, said):
+def test_errors_say_what_to_do(call, tmp_path, monkeypatch, args, said):
+    monkeypatch.setattr(ReadyScanner, "load", lambda _: ReadyDouble())
     catalog = write(tmp_path / "catalog.csv", CLEAN)
     code, out, err = call(catalog, "--out", tmp_path / "found.csv", *args)
     assert (code, out) == (2, "")

@@ -23,7 +23,10 @@ from cowbird.scanning.writing import Finding, FindingsWriter, check_output, form
 HOSTILE = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.text(
     "=+-@'\t\r\n\",\0＝ \u2028a", max_size=6
 )
-FOUND = [Finding(1, "7", "Red xq", 0.9, True, 4, 6, "Red"), Finding(3, None, "", None, False, None, None, "")]
+FOUND = [
+    Finding(1, "7", "Red xq", 0.9, True, 4, 6, "Red", "flagged", "says xq", 0.5, "finds 1"),
+    Finding(3, None, "", None, False, None, None, ""),
+]
 
 
 def names(folder):
@@ -56,7 +59,7 @@ def back(path):
     if path.suffix == ".csv":
         header, *rows = parsed(path.read_bytes().decode())
         assert header == list(Finding._fields)
-        text = {1, 2, 7}
+        text = {1, 2, 7, 9}
         return [tuple(raw(value) if nth in text else value for nth, value in enumerate(row)) for row in rows]
     frame = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_ndjson(path, schema=SCHEMA)
     assert frame.schema == SCHEMA
@@ -67,6 +70,7 @@ SCHEMA = pl.Schema(
     {
         **{"row": pl.Int64, "id": pl.String, "title": pl.String, "score": pl.Float32},
         **{"flagged": pl.Boolean, "start": pl.Int32, "end": pl.Int32, "clean_title": pl.String},
+        **{"tier": pl.String, "reason": pl.String, "threshold": pl.Float32, "scanner": pl.String},
     }
 )
 
@@ -74,7 +78,9 @@ SCHEMA = pl.Schema(
 def test_csv(tmp_path):
     written(tmp_path / "a.csv", FOUND)
     expected = (
-        'row,id,title,score,flagged,start,end,clean_title\n1,"7","Red xq",0.9,true,4,6,"Red"\n3,,"",,false,,,""\n'
+        "row,id,title,score,flagged,start,end,clean_title,tier,reason,threshold,scanner\n"
+        '1,"7","Red xq",0.9,true,4,6,"Red","flagged","says xq",0.5,"finds 1"\n'
+        '3,,"",,false,,,"","","",,""\n'
     )
     assert (tmp_path / "a.csv").read_text() == expected
 
@@ -83,9 +89,9 @@ def test_jsonl(tmp_path):
     written(tmp_path / "a.jsonl", FOUND)
     assert (tmp_path / "a.jsonl").read_text() == (
         '{"row": 1, "id": "7", "title": "Red xq", "score": 0.9, "flagged": true, "start": 4, "end": 6, '
-        '"clean_title": "Red"}\n'
+        '"clean_title": "Red", "tier": "flagged", "reason": "says xq", "threshold": 0.5, "scanner": "finds 1"}\n'
         '{"row": 3, "id": null, "title": "", "score": null, "flagged": false, "start": null, "end": null, '
-        '"clean_title": ""}\n'
+        '"clean_title": "", "tier": "", "reason": "", "threshold": null, "scanner": ""}\n'
     )
 
 
@@ -101,12 +107,16 @@ def test_parquet_in_row_groups(tmp_path, monkeypatch):
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(texts=st.lists(st.tuples(HOSTILE, HOSTILE, HOSTILE), max_size=3))
 def test_hostile_text_comes_back(tmp_path, texts):
-    findings = [Finding(nth, id_, title, 0.5, True, 0, 1, clean) for nth, (id_, title, clean) in enumerate(texts)]
+    findings = [
+        Finding(nth, id_, title, 0.5, True, 0, 1, clean, "flagged", title)
+        for nth, (id_, title, clean) in enumerate(texts)
+    ]
     for name in ("a.csv", "a.jsonl", "a.parquet"):
         path = tmp_path / name
         written(path, findings)
-        found = [(row[1], row[2], row[7]) for row in back(path)]
-        assert found == [tuple(visible(text) if name == "a.csv" else text for text in row) for row in texts]
+        found = [(row[1], row[2], row[7], row[9]) for row in back(path)]
+        told = [(id_, title, clean, title) for id_, title, clean in texts]
+        assert found == [tuple(visible(text) if name == "a.csv" else text for text in row) for row in told]
     rows = [row.title for row in open_catalog(tmp_path / "a.csv").read_rows()]
     assert [raw(title) for title in rows] == [visible(title) for _, title, _ in texts]
 

@@ -4,12 +4,16 @@ import json
 import os
 import pickle
 import shutil
+import socket
+from pathlib import Path
 
 import pytest
 import torch
 
 from cowbird.errors import UserError
+from cowbird.victims.language import model_folder
 from cowbird.victims.language.llm import Llm, load_llm
+from cowbird.victims.language.model_folder import MODEL_TEXT_FILES
 
 pytest.importorskip("transformers")
 
@@ -115,3 +119,110 @@ def test_weights_that_are_not_finite(folder, value):
     held["model.norm.weight"][3] = value
     save_file(held, folder / "model.safetensors", {"format": "pt"})
     assert "model.norm.weight holds a number that is not finite" in refused(folder)
+
+
+# What the libraries see
+
+
+def test_the_libraries_see_the_files_that_are_read_and_no_others(folder, monkeypatch):
+    transformers = pytest.importorskip("transformers")
+    for name in ("own.py", "pytorch_model.bin", "notes.json", "kernels.so"):
+        (folder / name).write_text("harm")
+    seen, original = [], transformers.AutoModelForCausalLM.from_pretrained
+
+    def look(place, **more):
+        seen.append(Path(place))
+        assert {path.name for path in Path(place).iterdir()} <= {*MODEL_TEXT_FILES, "model.safetensors"}
+        assert Path(place).stat().st_mode & 0o077 == 0
+        assert more["local_files_only"]
+        return original(place, **more)
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", look)
+    loaded = load_llm(Llm(name=str(folder)), CPU, torch.float32)
+    assert not seen[0].exists()
+    assert str(folder) == loaded.model.config._name_or_path == loaded.tokenizer.name_or_path
+
+
+def test_a_file_that_is_replaced_after_the_check(folder, monkeypatch, tmp_path):
+    wanted = load_llm(Llm(name=str(folder)), CPU, torch.float32).model.state_dict()
+    original = model_folder.check_model_folder
+
+    def check(*args):
+        original(*args)
+        if len(args) == 2:
+            shutil.rmtree(folder)
+            folder.mkdir()
+            (folder / "config.json").write_text("{}")
+            (folder / "model.safetensors").write_bytes(pickle.dumps(Bomb(tmp_path / "harm")))
+
+    monkeypatch.setattr(model_folder, "check_model_folder", check)
+    found = load_llm(Llm(name=str(folder)), CPU, torch.float32).model.state_dict()
+    assert all(found[name].equal(weight) for name, weight in wanted.items())
+    assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_nothing_is_unpickled(folder, monkeypatch, beside, tmp_path):
+    if beside:
+        (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(tmp_path / "harm")))
+
+    def refuse(*args, **more):
+        pytest.fail("something was unpickled")
+
+    for module, name in ((pickle, "Unpickler"), (pickle, "load"), (pickle, "loads"), (torch, "load")):
+        monkeypatch.setattr(module, name, refuse)
+    assert load_llm(Llm(name=str(folder)), CPU, torch.float32).model.config.num_hidden_layers == 2
+
+
+def test_files_that_are_links_as_in_the_cache_of_a_hub(folder, tmp_path):
+    for path in [*folder.iterdir()]:
+        path.rename(tmp_path / f"blob-{path.name}")
+        path.symlink_to(tmp_path / f"blob-{path.name}")
+    assert load_llm(Llm(name=str(folder)), CPU, torch.float32).model.config.num_hidden_layers == 2
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
+def test_a_file_that_is_none(folder, name, kind):
+    (folder / name).unlink()
+    make = {"pipe": os.mkfifo, "folder": Path.mkdir, "device": lambda path: path.symlink_to("/dev/zero")}
+    make[kind](folder / name)
+    assert f"'{name}'" in refused(folder)
+
+
+def test_weights_that_are_too_large(folder):
+    with (folder / "model.safetensors").open("r+b") as file:
+        file.truncate(1 << 39)
+    assert "'model.safetensors' has more than" in refused(folder)
+
+
+@pytest.mark.parametrize("parts", [{}, {f"w{n}": f"{n}.safetensors" for n in range(1001)}], ids=len)
+def test_an_index_of_no_file_or_of_too_many(folder, parts):
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": parts}))
+    assert "index names" in refused(folder)
+
+
+def test_a_configuration_that_asks_for_more_than_weights_hold(folder):
+    change(folder / "config.json", num_hidden_layers=1000, hidden_size=1 << 16, intermediate_size=1 << 18)
+    assert "numbers, and its weights have" in refused(folder)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../other",
+        "a/b/c",
+        "https://evil.example/m",
+        "owner/na me",
+        "owner/\x1b[31m",
+        "",
+        "/no/such",
+        "a/..//b",
+        "x" * 5000,
+    ],
+)
+def test_names_that_no_hub_has_are_asked_of_nobody(name, monkeypatch):
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **more: pytest.fail("somebody was asked"))
+    with pytest.raises(UserError, match="a hub id looks like") as error:
+        load_llm(Llm(name=name), CPU, torch.float32)
+    assert "\x1b" not in str(error.value)

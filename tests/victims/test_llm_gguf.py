@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import shutil
 from contextlib import suppress
 from dataclasses import replace
@@ -15,8 +16,9 @@ from cowbird import assets
 from cowbird.assets import ASSETS, Asset, Pin
 from cowbird.errors import UserError
 from cowbird.files import get_cache_folder, hash_file
+from cowbird.notices import collect_notices
 from cowbird.victims.language.assets import EMBEDDED_MODELS, EmbeddedModel
-from cowbird.victims.language.llm import Llm, load_llm, locate_model
+from cowbird.victims.language.llm import CONVERTED_RECORD_FILE, Llm, load_llm, locate_model
 
 pytestmark = pytest.mark.slow
 
@@ -103,6 +105,47 @@ def test_a_gguf_file_is_converted_once(gguf_file, cache, llama, monkeypatch):
     assert list(cache.iterdir()) == [folder]
 
 
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+
+
+DAMAGE = {
+    "flipped weights": lambda folder: flip(folder / "model.safetensors"),
+    "cut weights": lambda folder: os.truncate(folder / "model.safetensors", 1000),
+    "no weights": lambda folder: (folder / "model.safetensors").unlink(),
+    "flipped tokenizer": lambda folder: flip(folder / "tokenizer.json"),
+    "another file": lambda folder: (folder / "chat_template.jinja").write_text("{{ harm }}"),
+    "no record": lambda folder: (folder / CONVERTED_RECORD_FILE).unlink(),
+    "damaged record": lambda folder: (folder / CONVERTED_RECORD_FILE).write_text("[1]"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_converted_model_is_made_anew(gguf_file, cache, damage):
+    folder = Path(locate_model(str(gguf_file)))
+    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    DAMAGE[damage](folder)
+    with collect_notices() as notices:
+        assert locate_model(str(gguf_file)) == str(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
+    assert any("made anew" in each.text for each in notices.list())
+    assert list(cache.iterdir()) == [folder]
+
+
+def test_an_asset_that_is_another_file_is_refused(gguf_file, cache, monkeypatch):
+    name = "smollm2-135m"
+    (distribution,) = ASSETS[name].files
+    held = [SimpleNamespace(locate=lambda: gguf_file)]
+    monkeypatch.setattr(importlib.metadata, "files", lambda asked: held if asked == distribution else None)
+    monkeypatch.setitem(ASSETS, name, replace(ASSETS[name], files={distribution: (gguf_file.name,)}))
+    with pytest.raises(UserError, match="should have the SHA-256 b179c95") as error:
+        locate_model(name)
+    assert "cowbird assets smollm2-135m" in error.value.hint
+    assert not cache.exists()
+
+
 def test_another_file_of_that_name_is_another_model(gguf_file, cache, tmp_path):
     first, data = locate_model(str(gguf_file)), bytearray(gguf_file.read_bytes())
     data[-1] ^= 1
@@ -176,6 +219,7 @@ def test_an_asset_is_found_in_its_distribution(gguf_file, cache, monkeypatch):
     held = [SimpleNamespace(locate=lambda: gguf_file.parent / "other.txt"), SimpleNamespace(locate=lambda: gguf_file)]
     monkeypatch.setattr(importlib.metadata, "files", lambda asked: held if asked == distribution else None)
     monkeypatch.setitem(ASSETS, name, replace(ASSETS[name], files={distribution: (gguf_file.name,)}))
+    monkeypatch.setitem(EMBEDDED_MODELS, name, EmbeddedModel(gguf_file.name, hash_file(gguf_file)))
     assert locate_model(name) == locate_model(str(gguf_file))
     monkeypatch.setitem(ASSETS, name, asset)
     with pytest.raises(UserError, match=f"'{name}' is not here"):

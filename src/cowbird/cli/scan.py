@@ -20,14 +20,20 @@ from cowbird.errors import UserError
 
 if TYPE_CHECKING:
     import torch
+    from rich.console import Group
+    from rich.text import Text
 
     from cowbird.defenses.titles import TitleDefense
+    from cowbird.scanning.allow_list import AllowList
     from cowbird.scanning.commands import ScannerScorer
     from cowbird.scanning.detectors import DetectorScorer
     from cowbird.scanning.pool import ScorerFactory
+    from cowbird.scanning.ready_scorer import ReadyScorer
     from cowbird.scanning.summary import ScanSummary
 
 SCAN_EXAMPLES = (
+    "cowbird scan items.csv --out findings.csv",
+    "cowbird scan items.csv --reference last_month.csv --allow brands.txt --out findings.csv",
     "cowbird scan items.csv --detector character_rules --out findings.csv",
     "cowbird scan items.csv --scanner scanner --out findings.csv",
     "cowbird scan items.parquet --scanner scanner --out findings.jsonl --only-flagged --json",
@@ -42,7 +48,7 @@ def scan(
         Path, typer.Option(metavar="FINDINGS", help="A .csv, .jsonl or .parquet; an older one is replaced.")
     ],
     scanner: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="What cowbird fit-scanner made. It, or a detector, is needed.")
+        Path | None, typer.Option(metavar="DIR", help="What cowbird fit-scanner made; the ready scanner by default.")
     ] = None,
     detector: Annotated[
         str | None,
@@ -53,16 +59,26 @@ def scan(
         typer.Option("--set", metavar="FIELD=VALUE", help="A field of the detector, such as window=5 or llm.layers=4."),
     ] = None,
     reference: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A catalogue of clean titles that sets a detector's threshold.")
+        Path | None,
+        typer.Option(metavar="FILE", help="A catalogue of titles of the same source that are taken for clean."),
     ] = None,
     fpr: Annotated[
         float | None,
-        typer.Option(help="Share of clean titles that may be flagged; the scanner's own, or 0.01 with --reference."),
+        typer.Option(help="Share of clean titles that may be flagged; 0.01, or a fitted scanner's own."),
+    ] = None,
+    review_fpr: Annotated[
+        float | None,
+        typer.Option(help="Share of clean titles that may be flagged or put up for review; 0.05 (ready scanner)."),
+    ] = None,
+    allow: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Fragments and titles that must not be flagged, one a line.")
     ] = None,
     text_column: TextColumnOption = "title",
     id_column: Annotated[str | None, typer.Option(help="The column of ids; id or item_id by default.")] = None,
     only_flagged: Annotated[bool, typer.Option("--only-flagged", help="Write flagged rows alone.")] = False,
-    chunk: Annotated[int, typer.Option(min=1, help="Rows read, and compared with each other, at a time.")] = 8192,
+    chunk: Annotated[
+        int, typer.Option(min=1, help="Rows read at a time; a detector or fitted scanner compares them.")
+    ] = 8192,
     workers: Annotated[int, typer.Option(min=1, help="Processes that judge; on a GPU, for many rows, about 8.")] = 1,
     device: DeviceOption = "auto",
     allow_plugins: AllowPluginsOption = False,
@@ -71,25 +87,38 @@ def scan(
 ) -> None:
     """Scan a catalogue's titles for planted triggers. An interrupted scan goes on by itself.
 
-    The titles are judged by a scanner that was fitted before (--scanner), or by a detector that needs no fit
-    (--detector). A detector flags titles by its own rule, or, with --reference, by a threshold with a false-positive
-    rate.
+    The scanner that comes with Cowbird needs no fit: it learns from the catalogue what is usual there. Titles from
+    before, taken for clean, make it sharper (--reference). Instead a scanner that was fitted before (--scanner), or a
+    detector with a rule of its own (--detector), can judge.
 
     Exit codes: 0 nothing flagged, 1 titles flagged, 2 error, 3 interrupted, or nothing flagged and rows not read.
     """
+    from cowbird.scanning.allow_list import read_allow_list  # noqa: PLC0415
     from cowbird.scanning.summary import choose_exit_code  # noqa: PLC0415
     from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
 
-    place = pick_device(device)
+    place, allowed = pick_device(device), read_allow_list(allow)
+    if scanner is None and detector is None:
+        _refuse_settings(setting)
+        found = scan_ready_and_show(
+            catalog, out, str(place), reference, fpr, review_fpr, text_column, id_column, only_flagged, chunk, workers,
+            allowed, as_json=as_json, quiet=quiet,
+        )  # fmt: skip
+        raise typer.Exit(choose_exit_code(found))
+    if review_fpr is not None:
+        raise UserError(
+            "--review-fpr is for the scanner that needs no fit.", "Leave it out, or leave out --scanner and --detector."
+        )
     if scanner is None:
-        wanted = _make_detector(detector, setting or [], device, allow_plugins)
+        wanted = _make_detector(detector or "", setting or [], device, allow_plugins)
         scorer, make = _open_detector(detector or "", wanted, reference, fpr, text_column)
     else:
         _refuse_detector_options(detector, bool(setting) or reference is not None)
         scorer, make = open_scanner(scanner, place, fpr)
     found = scan_and_show(
-        catalog, scorer, make, out, text_column, id_column, only_flagged, chunk, workers, as_json=as_json, quiet=quiet
-    )
+        catalog, scorer, make, out, text_column, id_column, only_flagged, chunk, workers, allowed,
+        as_json=as_json, quiet=quiet,
+    )  # fmt: skip
     raise typer.Exit(choose_exit_code(found))
 
 
@@ -107,18 +136,20 @@ def _refuse_detector_options(detector: str | None, given: bool) -> None:
         )
 
 
-def _make_detector(name: str | None, settings: list[str], device: str, allow_plugins: bool) -> "TitleDefense":
+def _refuse_settings(setting: list[str] | None) -> None:
+    """Refuse fields of a detector where none is named."""
+    if setting:
+        raise UserError(
+            "--set changes a field of a detector, and none is named.", "Name it (--detector), or leave it out."
+        )
+
+
+def _make_detector(name: str, settings: list[str], device: str, allow_plugins: bool) -> "TitleDefense":
     from pydantic import ValidationError  # noqa: PLC0415
 
     from cowbird.experiments.spec import explain_errors  # noqa: PLC0415
     from cowbird.scanning import detectors  # noqa: PLC0415
 
-    if name is None:
-        raise UserError(
-            "A scan needs something that judges titles.",
-            "Name a detector that needs no fit (--detector character_rules), or make a scanner with cowbird "
-            "fit-scanner and name it (--scanner DIR).",
-        )
     try:
         return detectors.make_detector(name, settings, device, allow_plugins)
     except ValidationError as error:
@@ -148,9 +179,50 @@ def open_scanner(
     return scorer, partial(commands.read_scorer, scanner.resolve(), str(place), scorer.fpr)
 
 
+def scan_ready_and_show(
+    catalog: Path,
+    out: Path,
+    place: str,
+    reference: Path | None,
+    fpr: float | None,
+    review_fpr: float | None,
+    text_column: str,
+    id_column: str | None,
+    only_flagged: bool,
+    chunk: int,
+    workers: int,
+    allow: "AllowList",
+    *,
+    as_json: bool = False,
+    quiet: bool = False,
+) -> "ScanSummary":
+    """Learn what is usual in a catalogue, scan it with the scanner that needs no fit, and show what came of it."""
+    from cowbird.defenses.p_scanner.ready import ReadyScanner  # noqa: PLC0415
+    from cowbird.scanning import ready_scorer, writing  # noqa: PLC0415
+
+    ready_scorer.check_rates(*ready_scorer.choose_rates(fpr, review_fpr))
+    writing.check_output(out, catalog)
+    with make_progress(quiet=quiet) as shown:
+        rows, titles = shown.add_task("rows read"), shown.add_task("titles learned")
+        try:
+            scorer = ready_scorer.open_ready_scanner(
+                ReadyScanner.load(place), catalog, place, reference, fpr, review_fpr, text_column,
+                lambda done, total, remark: shown.update(rows, done=done, total=total, note=remark),
+                lambda done, total, remark: shown.update(titles, done=done, total=total, note=remark),
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            shown.stop()
+            exit_resumable("Interrupted before a title was judged.")
+    many = 1 if scorer.complete else workers  # all verdicts are known
+    return scan_and_show(
+        catalog, scorer, scorer.make_factory(), out, text_column, id_column, only_flagged, chunk, many, allow,
+        as_json=as_json, quiet=quiet,
+    )  # fmt: skip
+
+
 def scan_and_show(
     catalog: Path,
-    scorer: "ScannerScorer | DetectorScorer",
+    scorer: "ScannerScorer | DetectorScorer | ReadyScorer",
     make: "ScorerFactory",
     out: Path,
     text_column: str = "title",
@@ -158,12 +230,13 @@ def scan_and_show(
     only_flagged: bool = False,
     chunk: int = 8192,
     workers: int = 1,
+    allow: "AllowList | None" = None,
     *,
     as_json: bool = False,
     quiet: bool = False,
 ) -> "ScanSummary":
     """Scan a catalogue, show how it goes and what came of it."""
-    from cowbird.scanning import commands, detectors, highlights, summary  # noqa: PLC0415
+    from cowbird.scanning import commands, highlights, summary  # noqa: PLC0415
     from cowbird.scanning.scan import scan_catalog  # noqa: PLC0415
 
     with (
@@ -174,7 +247,7 @@ def scan_and_show(
         try:
             found = scan_catalog(
                 catalog, out, judge, text_column=text_column, id_column=id_column, only_flagged=only_flagged,
-                chunk=chunk,
+                chunk=chunk, allow=allow,
                 warn=shown.warn,
                 report=lambda done, total, remark: shown.update(task, done=done, total=total, note=remark),
             )  # fmt: skip
@@ -182,16 +255,33 @@ def scan_and_show(
             shown.stop()
             exit_resumable("Interrupted; what was scanned is kept.")
     if as_json:
-        print_json(_make_record(found))
+        print_json(_make_record(found) | _describe_basis(scorer))
     elif not quiet:
         if found.worst:
-            out_console.print(highlights.render_findings(found.worst, scorer.explain))
+            out_console.print(highlights.render_findings(found.worst))
         out_console.print(summary.render_summary(found))
-        if isinstance(scorer, detectors.DetectorScorer):
-            out_console.print(detectors.format_detector_basis(scorer, chunk))
-        else:
-            out_console.print(commands.format_scan_basis(scorer, chunk, found))
+        out_console.print(_format_basis(scorer, chunk, found))
     return found
+
+
+def _format_basis(
+    scorer: "ScannerScorer | DetectorScorer | ReadyScorer", chunk: int, found: "ScanSummary"
+) -> "Group | Text":
+    """Return what a scan's verdicts rest on."""
+    from cowbird.scanning import commands, detectors, ready_scorer  # noqa: PLC0415
+
+    if isinstance(scorer, ready_scorer.ReadyScorer):
+        return ready_scorer.format_ready_basis(scorer)
+    if isinstance(scorer, detectors.DetectorScorer):
+        return detectors.format_detector_basis(scorer, chunk)
+    return commands.format_scan_basis(scorer, chunk, found)
+
+
+def _describe_basis(scorer: "ScannerScorer | DetectorScorer | ReadyScorer") -> dict[str, Any]:
+    """Return what the verdicts of the ready scanner rest on, as plain JSON values; nothing for others."""
+    from cowbird.scanning import ready_scorer  # noqa: PLC0415
+
+    return {"basis": ready_scorer.describe_basis(scorer)} if isinstance(scorer, ready_scorer.ReadyScorer) else {}
 
 
 def _make_record(found: "ScanSummary") -> dict[str, Any]:
@@ -201,6 +291,8 @@ def _make_record(found: "ScanSummary") -> dict[str, Any]:
         "rows": found.rows,
         "judged": found.judged,
         "flagged": found.flagged,
+        "review": found.review,
+        "allowed": found.allowed,
         "without_title": found.empty,
         "unread": [{"reason": each.reason, "count": each.count, "rows": list(each.rows)} for each in found.unread],
         "unread_file": None if found.skipped_file is None else str(found.skipped_file),

@@ -1,7 +1,7 @@
 """What a title scanner makes of a table in memory: the table, with verdicts beside each title."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import polars as pl
@@ -41,6 +41,21 @@ class TitleVerdicts(Protocol):
         ...
 
 
+@runtime_checkable
+class ExplainedVerdicts(TitleVerdicts, Protocol):
+    """Verdicts that say why."""
+
+    @property
+    def reason(self) -> Sequence[str]:
+        """Why each flagged or reviewed title is suspicious; empty for others."""
+        ...
+
+    @property
+    def sure(self) -> NDArray[np.bool_]:
+        """Where the span can be taken out and leaves honest text whole."""
+        ...
+
+
 def scan_table(judge: Callable[[Sequence[str]], TitleVerdicts], table: object, text_column: str) -> Any:
     """Judge the titles of a table and put the verdicts beside them.
 
@@ -59,7 +74,8 @@ def scan_table(judge: Callable[[Sequence[str]], TitleVerdicts], table: object, t
         - `start`, `end`: the most suspicious characters, from 0, the end not included; null where there are none,
         - `fragment`: the text between them,
         - `clean_title`: the title, without the fragment if it is flagged; null if nothing would be left or it is not
-          known which part to take out.
+          known which part to take out,
+        - `reason`: why it is flagged or put up for review, from a scanner that says so.
 
     Raises:
         UserError: If it is a single string or no table, the column is missing, a value is no text, or the table has
@@ -73,7 +89,14 @@ def scan_table(judge: Callable[[Sequence[str]], TitleVerdicts], table: object, t
             zip(texts, zip(found.start.tolist(), found.end.tolist(), strict=True), strict=True)
         )
     ]
-    return attach_columns(table, texts, pl.DataFrame(rows, schema=VERDICT_COLUMNS, orient="row"), text_column)
+    verdicts = pl.DataFrame(rows, schema=VERDICT_COLUMNS, orient="row")
+    if isinstance(found, ExplainedVerdicts):
+        unsure = pl.Series(found.flagged & ~np.asarray(found.sure))
+        verdicts = verdicts.with_columns(
+            pl.when(unsure).then(None).otherwise(pl.col("clean_title")).alias("clean_title"),
+            pl.Series("reason", list(found.reason), dtype=pl.String),
+        )
+    return attach_columns(table, texts, verdicts, text_column)
 
 
 VERDICT_COLUMNS = {

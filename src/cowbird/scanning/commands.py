@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ from rich.text import Text
 from cowbird.defenses.p_scanner.agent import Agent, Brief, EmbeddedAgent, OpenAIAgent, Proposals
 from cowbird.defenses.p_scanner.agent_server import keep_logs_in
 from cowbird.defenses.p_scanner.calibration import POISONED, Calibration
-from cowbird.defenses.p_scanner.fitted import FittedScanner, Record, ScanVerdicts, load_scanner
+from cowbird.defenses.p_scanner.fitted import SCANNER_NAME, SCANNER_VERSION, FittedScanner, Record, load_scanner
 from cowbird.defenses.p_scanner.scanner import PoisonScanner
 from cowbird.errors import UserError
 from cowbird.faults import explain_outages, explain_write_errors
@@ -42,7 +43,7 @@ from cowbird.scanning.fit_folder import (
     write_scanner,
 )
 from cowbird.scanning.pool import ScorerFactory, ScorerPool
-from cowbird.scanning.scan import Scorer, load_table_titles
+from cowbird.scanning.scan import ExplainedSuspicion, Scorer, explain_verdicts, load_table_titles
 from cowbird.scanning.summary import ScanSummary, UnreadRows
 from cowbird.text import escape_terminal
 from cowbird.victims.fit_context import FitContext
@@ -288,9 +289,16 @@ class ScannerScorer:
         """What the scanner is, the rate included."""
         return f"{self.fitted.key} at {self.fpr!r}"
 
-    def scan(self, titles: Sequence[str]) -> ScanVerdicts:
+    @cached_property
+    def label(self) -> str:
+        """Its name, version and a hash of its weights."""
+        return f"{SCANNER_NAME} {SCANNER_VERSION} {hash_texts([self.fitted.key])[:12]}"
+
+    def scan(self, titles: Sequence[str]) -> ExplainedSuspicion:
         """Judge titles; see `FittedScanner.judge_titles`."""
-        return self.fitted.judge_titles(titles, self.fpr)
+        found = self.fitted.judge_titles(titles, self.fpr)
+        bar = self.fitted.threshold(self.fpr)
+        return explain_verdicts(titles, found, self.explain, bar, self.label, found.review)
 
     def explain(self, title: str, score: float) -> str:
         """Say why a title is flagged, in a few words."""

@@ -19,7 +19,8 @@ from rich.text import Text
 from cowbird import plugins
 from cowbird.defenses.titles import TitleDefense
 from cowbird.errors import UserError
-from cowbird.scanning.scan import FlaggedSuspicion, load_table_titles
+from cowbird.files import hash_texts
+from cowbird.scanning.scan import ExplainedSuspicion, FlaggedSuspicion, explain_verdicts, load_table_titles
 from cowbird.text import escape_terminal
 
 
@@ -49,14 +50,20 @@ class DetectorScorer:
     """What the threshold comes from; `None` for the detector's own rule."""
 
     @property
+    def label(self) -> str:
+        """Its name, and a hash of its fields."""
+        return f"{self.name} {hash_texts([self.key])[:12]}"
+
+    @property
     def key(self) -> str:
         """What the detector is, all its fields included."""
         return f"{self.name} {self.detector!r}"
 
-    def scan(self, titles: Sequence[str]) -> FlaggedSuspicion:
+    def scan(self, titles: Sequence[str]) -> ExplainedSuspicion:
         """Judge titles among each other, and flag those above the threshold; see `Scorer.scan`."""
         found = self.detector.suspect(titles)
-        return FlaggedSuspicion(found.score, found.start, found.end, self.detector.flag(found.score))
+        judged = FlaggedSuspicion(found.score, found.start, found.end, self.detector.flag(found.score))
+        return explain_verdicts(titles, judged, self.explain, self.detector.threshold, self.label)
 
     def explain(self, title: str, score: float) -> str:
         """Say why a title has its score; see `TitleDefense.explain`."""

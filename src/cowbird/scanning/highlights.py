@@ -1,6 +1,6 @@
 """The most suspicious titles of a scan, as a person reads them: the title, the span marked, and the reason."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from rich.console import Group
 from rich.text import Text
@@ -30,18 +30,17 @@ def _keep_spaces(text: str) -> Text:
     return Text(text if text == " " else escape_terminal(text, CONTEXT_LENGTH + 1))
 
 
-def render_findings(findings: Sequence[Finding], explain: Callable[[str, float], str]) -> Group:
+def render_findings(findings: Sequence[Finding]) -> Group:
     """Return the most suspicious titles, a line each with the reason below it.
 
     Args:
         findings: Flagged rows.
-        explain: Says why a title has its score.
     """
     parts: list[Text] = []
     if findings:
         parts.append(Text("most suspicious", style="italic"))
     for each in findings:
         parts.append(Text(f"row {each.row:,}  ").append_text(mark_span(each.title, each.start, each.end)))
-        if each.score is not None:
-            parts.append(Text(f"  {explain(each.title, each.score)}", style="dim"))
+        if each.reason:
+            parts.append(Text(f"  {escape_terminal(each.reason, None)}", style="dim"))
     return Group(*parts)

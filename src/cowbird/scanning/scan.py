@@ -21,14 +21,19 @@ from numpy.typing import ArrayLike, NDArray
 from cowbird.data.types import freeze
 from cowbird.defenses.titles import Suspicion, strip_span
 from cowbird.errors import UserError
+from cowbird.scanning.allow_list import AllowList
 from cowbird.scanning.reading import CatalogRow, open_catalog
 from cowbird.scanning.summary import FindingTally, ScanSummary, UnreadRows
 from cowbird.scanning.writing import Finding, FindingsWriter, check_output, group_rows
-from cowbird.text import replace_surrogates
+from cowbird.text import escape_terminal, replace_surrogates
 from cowbird.victims.fit_context import ProgressCallback, report_nothing
 
-SCAN_VERSION = 1
+SCAN_VERSION = 2
 """Grows when a scan can't go on with what an older Cowbird left."""
+FLAGGED_TIER, REVIEW_TIER, ALLOWED_TIER = "flagged", "review", "allowed"
+"""What becomes of a suspicious title: it is flagged, a person should look, or `--allow` names it."""
+MAX_REASON_LENGTH = 500
+"""Characters of a reason that are kept."""
 FINGERPRINT_BYTES = 1 << 20
 """Bytes of a catalogue that tell it from others, beside its size and time."""
 
@@ -47,6 +52,31 @@ class FlaggedSuspicion(Suspicion):
             raise ValueError("scores and flags are arrays of one length")
         if (self.score == np.inf).any() or (self.flagged & (self.score == -np.inf)).any():
             raise ValueError("a score is finite, or -inf and not flagged")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ExplainedSuspicion(FlaggedSuspicion):
+    """What a scorer makes of some titles, and why."""
+
+    review: NDArray[np.bool_]
+    """Which titles are not flagged, but a person should look, shape `[titles]`."""
+    reason: tuple[str, ...]
+    """Why each flagged or reviewed title is suspicious; empty for others."""
+    sure: NDArray[np.bool_]
+    """Where the span can be taken out and leaves honest text whole, shape `[titles]`."""
+    threshold: float | None
+    """Score above which titles are flagged; `None` where there is none."""
+    scanner: str
+    """Name of the scorer, and its version or hash."""
+
+    def __post_init__(self) -> None:
+        FlaggedSuspicion.__post_init__(self)
+        for name in ("review", "sure"):
+            object.__setattr__(self, name, freeze(getattr(self, name), np.bool_))
+            if getattr(self, name).shape != self.score.shape:
+                raise ValueError("there is a verdict on each title")
+        if len(self.reason) != len(self.score) or (self.review & self.flagged).any():
+            raise ValueError("there is a reason for each title, and none is both flagged and up for review")
 
 
 class ScorerVerdicts(Protocol):
@@ -112,6 +142,7 @@ def scan_catalog(
     report: ProgressCallback = report_nothing,
     resume: bool = True,
     warn: Callable[[str], None] = warnings.warn,
+    allow: AllowList | None = None,
 ) -> ScanSummary:
     """Scan a catalogue.
 
@@ -129,6 +160,7 @@ def scan_catalog(
         report: Told of rows done, rows in all (of text files an estimate), and how many are flagged.
         resume: Whether to go on where an interrupted scan of the same catalogue with the same scorer stopped.
         warn: Told if the file system knows no locks.
+        allow: Texts that must not be flagged; `None` for none.
 
     Returns:
         The summary.
@@ -142,11 +174,12 @@ def scan_catalog(
     table = open_catalog(catalog, text_column, id_column)
     check_output(out, catalog)
     total, seal = table.count_rows(), _fingerprint_catalog(catalog)
-    key = json.dumps([SCAN_VERSION, scorer.key, *seal, text_column, id_column, only_flagged, chunk])
+    allow = allow or AllowList()
+    key = json.dumps([SCAN_VERSION, scorer.key, *seal, text_column, id_column, only_flagged, chunk, allow.key])
     with FindingsWriter(out, key, resume, warn) as work:
         tally, resumed, judged = _count_findings(work.read_findings(), work.read_skips()), work.row, 0
         for rows, findings in _judge_groups(
-            group_rows((row for row in table.read_rows() if row.number > resumed), chunk), scorer
+            group_rows((row for row in table.read_rows() if row.number > resumed), chunk), scorer, allow
         ):
             skipped = [(row.number, row.problem) for row in rows if row.problem]
             for finding in findings:
@@ -154,9 +187,10 @@ def scan_catalog(
             for number, reason in skipped:
                 tally.add_skip(number, reason)
             empty = sum(not finding.title for finding in findings)
+            review, allowed = (sum(each.tier == tier for each in findings) for tier in (REVIEW_TIER, ALLOWED_TIER))
             judged += len(findings) - empty
             kept = [finding for finding in findings if finding.flagged or not only_flagged]
-            work.add(kept, skipped, rows[-1].number, empty)
+            work.add(kept, skipped, rows[-1].number, empty, review, allowed)
             report(work.row, max(total, work.row), f"{tally.flagged} flagged")
         unread = tally.list_unread()
         if sum(each.count for each in unread) == work.row:
@@ -181,6 +215,8 @@ def scan_catalog(
         resumed=resumed,
         seconds=seconds,
         rate=judged / seconds,
+        review=work.review,
+        allowed=work.allowed,
     )
 
 
@@ -208,7 +244,7 @@ def _make_empty_error(name: str, unread: Sequence[UnreadRows]) -> UserError:
 
 
 def _judge_groups(
-    groups: Iterable[list[CatalogRow]], scorer: Scorer
+    groups: Iterable[list[CatalogRow]], scorer: Scorer, allow: AllowList
 ) -> Iterator[tuple[list[CatalogRow], list[Finding]]]:
     """Yield chunks of rows, in order, with what a scorer makes of those that can be read."""
     ahead, begin = 0, _defer_scan(scorer)
@@ -219,9 +255,9 @@ def _judge_groups(
         titles = list(dict.fromkeys(row.title for row in rows if row.title and not row.problem))
         waiting.append((rows, titles, begin(titles) if titles else None))
         if len(waiting) > ahead:
-            yield _make_findings(*waiting.popleft())
+            yield _make_findings(*waiting.popleft(), allow)
     while waiting:
-        yield _make_findings(*waiting.popleft())
+        yield _make_findings(*waiting.popleft(), allow)
 
 
 def _defer_scan(scorer: Scorer) -> Callable[[Sequence[str]], Callable[[], ScorerVerdicts]]:
@@ -229,7 +265,7 @@ def _defer_scan(scorer: Scorer) -> Callable[[Sequence[str]], Callable[[], Scorer
 
 
 def _make_findings(
-    rows: list[CatalogRow], titles: list[str], verdicts: Callable[[], ScorerVerdicts] | None
+    rows: list[CatalogRow], titles: list[str], verdicts: Callable[[], ScorerVerdicts] | None, allow: AllowList
 ) -> tuple[list[CatalogRow], list[Finding]]:
     """Return rows, and the verdicts on those that can be read, in order.
 
@@ -239,23 +275,64 @@ def _make_findings(
     known = {"": Finding(0, None, "", None, False, None, None, "")}
     if verdicts is not None:
         found = verdicts()
-        scanned = FlaggedSuspicion(*(np.asarray(part) for part in (found.score, found.start, found.end, found.flagged)))
+        scanned = _check_verdicts(found)
         if len(scanned) != len(titles) or (scanned.end > [len(title) for title in titles]).any():
             raise ValueError("a scorer gives a verdict on each title, and spans end within them")
-        known |= {title: _make_finding(title, scanned, at) for at, title in enumerate(titles)}
+        known |= {title: _make_finding(title, scanned, at, allow) for at, title in enumerate(titles)}
     readable = (row for row in rows if not row.problem)
     return rows, [
         known[row.title]._replace(row=row.number, id=row.id and replace_surrogates(row.id)) for row in readable
     ]
 
 
-def _make_finding(title: str, scanned: FlaggedSuspicion, at: int) -> Finding:
+def _check_verdicts(found: ScorerVerdicts) -> ExplainedSuspicion:
+    """Return verdicts of any scorer with all that a finding tells; what it does not tell is empty."""
+    if isinstance(found, ExplainedSuspicion):
+        return found
+    parts = FlaggedSuspicion(*(np.asarray(part) for part in (found.score, found.start, found.end, found.flagged)))
+    none, many = np.zeros(len(parts), dtype=np.bool_), len(parts)
+    return ExplainedSuspicion(
+        parts.score, parts.start, parts.end, parts.flagged, none, ("",) * many, parts.start >= 0, None, ""
+    )
+
+
+def explain_verdicts(
+    titles: Sequence[str],
+    found: ScorerVerdicts,
+    explain: Callable[[str, float], str],
+    threshold: float | None,
+    scanner: str,
+    review: ArrayLike | None = None,
+) -> ExplainedSuspicion:
+    """Return the verdicts of a scorer with the reason for each flagged or reviewed title.
+
+    Args:
+        titles: The titles.
+        found: The verdicts on them.
+        explain: Says why a title has its score.
+        threshold: Score above which titles are flagged.
+        scanner: Name of the scorer, and its version or hash.
+        review: Which titles are up for review; none by default.
+    """
+    parts = _check_verdicts(found)
+    second = parts.review if review is None else np.asarray(review, dtype=np.bool_)
+    rows = zip(titles, parts.score.tolist(), (parts.flagged | second).tolist(), strict=True)
+    reason = tuple(explain(title, score) if told else "" for title, score, told in rows)
+    return ExplainedSuspicion(
+        parts.score, parts.start, parts.end, parts.flagged, second, reason, parts.start >= 0, threshold, scanner
+    )
+
+
+def _make_finding(title: str, scanned: ExplainedSuspicion, at: int, allow: AllowList) -> Finding:
     """Return the verdict on one title."""
     text, score, flagged = replace_surrogates(title), scanned.score[at], bool(scanned.flagged[at])
     start, end = int(scanned.start[at]), int(scanned.end[at])
+    tier = FLAGGED_TIER if flagged else REVIEW_TIER if scanned.review[at] else ""
+    if tier and allow.allows(title, start, end):
+        tier, flagged = ALLOWED_TIER, False
     clean = text
     if flagged:
-        clean = strip_span(text, start, end) if start >= 0 else ""
+        clean = strip_span(text, start, end) if start >= 0 and scanned.sure[at] else ""
     return Finding(
         row=0,
         id=None,
@@ -265,6 +342,10 @@ def _make_finding(title: str, scanned: FlaggedSuspicion, at: int) -> Finding:
         start=start if start >= 0 else None,
         end=end if start >= 0 else None,
         clean_title=clean or None,
+        tier=tier,
+        reason=escape_terminal(scanned.reason[at], MAX_REASON_LENGTH),
+        threshold=scanned.threshold,
+        scanner=replace_surrogates(scanned.scanner),
     )
 
 

@@ -82,6 +82,10 @@ class ScanSummary:
     """Seconds since this scan was started or resumed."""
     rate: float
     """Titles a second since then."""
+    review: int = 0
+    """Rows that are not flagged, but a person should look."""
+    allowed: int = 0
+    """Rows that are suspicious, but named by `--allow`."""
 
     @property
     def skipped(self) -> int:
@@ -170,6 +174,10 @@ def render_summary(summary: ScanSummary) -> Group:
     parts: list[Text | Table] = [head]
     if not summary.flagged:
         parts.append(Text("None scored above this scanner's threshold; that rules out no trigger it can't see."))
+    if summary.review:
+        parts.append(Text(f"For review: {summary.review:,} more titles, with the tier 'review' in the findings."))
+    if summary.allowed:
+        parts.append(Text(f"Suspicious, but allowed by --allow: {summary.allowed:,} titles, with the tier 'allowed'."))
     if summary.empty:
         parts.append(Text(f"Without a title: {summary.empty:,} rows."))
     if summary.unread:

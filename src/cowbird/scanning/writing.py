@@ -58,7 +58,15 @@ class Finding(NamedTuple):
     end: int | None
     """The character after its last one."""
     clean_title: str | None
-    """The title, without the span if it is flagged; `None` if nothing would be left or no span is known."""
+    """The title, without the span if it is flagged; `None` if nothing would be left, or it is unsure what to take."""
+    tier: str = ""
+    """`flagged`, `review` (a person should look), `allowed` (suspicious, but `--allow` names it) or empty."""
+    reason: str = ""
+    """Why, in words; what can't be seen stands as its code. Empty for a title without a tier."""
+    threshold: float | None = None
+    """Score above which titles are flagged; `None` if there is none."""
+    scanner: str = ""
+    """What judged: its name, and its version or a hash of its weights."""
 
 
 RowT = TypeVar("RowT", CatalogRow, Finding)
@@ -92,6 +100,10 @@ class _ScanState:
     """Bytes of the findings."""
     skipped: int = 0
     """Bytes of the table of skipped rows."""
+    review: int = 0
+    """Rows so far that are up for review."""
+    allowed: int = 0
+    """Rows so far that are suspicious, but allowed."""
 
 
 class FindingsWriter:
@@ -141,7 +153,7 @@ class FindingsWriter:
             sizes = [self._paths[name].stat().st_size for name in ("findings.jsonl", "skipped.csv")]
         except (FileNotFoundError, ValueError, TypeError):  # what can't be read otherwise may be whole
             return fresh
-        counts = (state.row, state.empty, state.findings, state.skipped)
+        counts = (state.row, state.empty, state.findings, state.skipped, state.review, state.allowed)
         if state.key != self._key or any(type(count) is not int or count < 0 for count in counts):
             return fresh
         return state if state.findings <= sizes[0] and state.skipped <= sizes[1] else fresh
@@ -163,6 +175,16 @@ class FindingsWriter:
         """Rows so far that have no title."""
         return self._state.empty
 
+    @property
+    def review(self) -> int:
+        """Rows so far that are up for review."""
+        return self._state.review
+
+    @property
+    def allowed(self) -> int:
+        """Rows so far that are suspicious, but allowed."""
+        return self._state.allowed
+
     def read_findings(self) -> Iterator[Finding]:
         """Yield what was found so far.
 
@@ -181,7 +203,15 @@ class FindingsWriter:
                 number, _, reason = line.partition(",")
                 yield int(number), reason.strip('"\n')
 
-    def add(self, findings: Sequence[Finding], skipped: Sequence[tuple[int, str]], row: int, empty: int) -> None:
+    def add(
+        self,
+        findings: Sequence[Finding],
+        skipped: Sequence[tuple[int, str]],
+        row: int,
+        empty: int,
+        review: int = 0,
+        allowed: int = 0,
+    ) -> None:
         """Add a chunk.
 
         Args:
@@ -189,6 +219,8 @@ class FindingsWriter:
             skipped: The number of each row that could not be read, and why.
             row: Its last row.
             empty: How many of its rows have no title.
+            review: How many are up for review.
+            allowed: How many are suspicious, but allowed.
 
         Raises:
             UserError: If it can't be written.
@@ -202,7 +234,10 @@ class FindingsWriter:
                 file.flush()
                 os.fsync(file.fileno())
             sizes = self._findings.tell(), self._skipped.tell()
-        self._state = _ScanState(self._key, row, self._state.empty + empty, *sizes)
+        before = self._state
+        self._state = _ScanState(
+            self._key, row, before.empty + empty, *sizes, before.review + review, before.allowed + allowed
+        )
         write_text(self._paths["state.json"], json.dumps(asdict(self._state)))
 
     def finish(self) -> Path | None:
@@ -279,7 +314,8 @@ def _to_parquet(findings: Path, to: Path) -> None:
         [
             *(("row", arrow.int64()), ("id", arrow.string()), ("title", arrow.string()), ("score", arrow.float32())),
             *(("flagged", arrow.bool_()), ("start", arrow.int32()), ("end", arrow.int32())),
-            ("clean_title", arrow.string()),
+            *((name, arrow.string()) for name in ("clean_title", "tier", "reason")),
+            *(("threshold", arrow.float32()), ("scanner", arrow.string())),
         ]
     )
     writer: Any

@@ -5,6 +5,9 @@ import re
 import numpy as np
 
 from cowbird.defenses.p_scanner.reader import Marks, Pages
+from cowbird.defenses.p_scanner.ready import ReadyScanner
+from cowbird.defenses.p_scanner.scoring import load_scoring
+from cowbird.defenses.p_scanner.title_sample import hash_title
 from cowbird.rng import stream
 
 NOUNS = ["River", "Garden", "Winter", "Stone", "Castle", "Mirror", "Shadow", "Harbor", "Falcon", "Lantern", "Meadow"]
@@ -21,11 +24,11 @@ def make_titles(many: int, seed: int = 0) -> list[str]:
     return list(found)
 
 
-def mark(titles, suspicious=(), high=5.0, low=-5.0) -> Marks:
+def mark(titles, suspicious=(), high=5.0, low=-5.0, seeds=None) -> Marks:
     """Return marks of one token a word: high for suspicious words, low for others."""
     first, after, marks, offsets, verdict = [], [], [], [0], []
     for nth, title in enumerate(titles):
-        noise = stream(nth, "mark")
+        noise = stream(nth if seeds is None else seeds[nth], "mark")
         words = list(re.finditer(r"\S+", title))
         values = [high if word.group() in suspicious else low + float(noise.normal(0, 0.5)) for word in words]
         first += [word.start() for word in words]
@@ -36,3 +39,19 @@ def mark(titles, suspicious=(), high=5.0, low=-5.0) -> Marks:
     places = (np.array(first, dtype=np.int32), np.array(after, dtype=np.int32), np.array(offsets, dtype=np.int64))
     pages = Pages(None, np.zeros(len(first), dtype=np.int32), *places)
     return Marks(pages, np.array(marks, dtype=np.float32), np.array(verdict, dtype=np.float32))
+
+
+class ReadyDouble(ReadyScanner):
+    """The scoring that ships behind a tagger that marks given words, and the same title always alike."""
+
+    key = "double of the ready scanner"
+
+    def __init__(self, suspicious=("5v",)):
+        super().__init__(None, load_scoring())
+        self.suspicious = suspicious
+        self.asked = []
+
+    def read(self, titles, report=lambda done, total, remark: None):
+        self.asked.append(list(titles))
+        report(len(titles), len(titles), "")
+        return mark(titles, self.suspicious, seeds=[hash_title(title) % 2**31 for title in titles])

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints
@@ -45,7 +45,7 @@ FLOOR = 0.05
 class RecipeOutcome(BaseModel):
     """What became of a trigger in an earlier round."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     recipe: Recipe
     """The trigger."""
@@ -293,10 +293,11 @@ def refuse_server_fields(agent: object) -> object:
     Raises:
         ValueError: If it names the server, the key or the log.
     """
-    named = [name for name in SERVER_FIELDS if isinstance(agent, dict) and name in agent]
+    given = cast("dict[str, object]", agent) if isinstance(agent, dict) else {}
+    named = [name for name in SERVER_FIELDS if name in given]
     if named:
         raise ValueError(
             f"a spec can't name {' or '.join(named)}, for specs of strangers could send keys and titles anywhere; "
             f"give {', '.join(SERVER_FIELDS[name] for name in named)} instead"
         )
-    return agent
+    return cast("object", agent)

@@ -14,10 +14,11 @@ them are false alarms beyond that share.
 
 import math
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 SURE = 4.0
 """Log-odds from which a title is taken for poisoned."""
@@ -27,19 +28,31 @@ POISONED = 0.05
 """Share of the titles that is taken for poisoned at most, but for those above `SURE`."""
 MIN_SCORES_KEPT, KEPT_SHARE = 2000, 0.1
 """Scores that are kept: the highest ones, this many or this share."""
+LOWEST_SCORE = -1e6
+"""No score of a title is below that."""
 
 
 class Calibration(BaseModel):
     """Scores of clean titles."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
-    titles: int
+    titles: int = Field(ge=0)
     """How many calibrate."""
-    left_out: int = 0
+    left_out: int = Field(default=0, ge=0)
     """How many were taken for poisoned."""
     highest: tuple[float, ...]
     """The highest of their scores, highest first."""
+
+    @field_validator("highest")
+    @classmethod
+    def _are_scores(cls, highest: tuple[float, ...]) -> tuple[float, ...]:
+        """Refuse what no calibration holds; a threshold above `SURE` would let through what is surely poisoned."""
+        if any(not LOWEST_SCORE <= score <= SURE for score in highest):
+            raise ValueError(f"scores of titles that calibrate lie between {LOWEST_SCORE:g} and {SURE:g}")
+        if any(after > before for before, after in pairwise(highest)):
+            raise ValueError("the highest score comes first")
+        return highest
 
     @staticmethod
     def of(scores: ArrayLike, shared: ArrayLike = 0) -> "Calibration":

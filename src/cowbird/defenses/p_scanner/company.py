@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from cowbird.data.types import Float32Array, Int32Array
 from cowbird.defenses.p_scanner.fragments import Fragments, TokenizedTexts, fragments
@@ -78,13 +78,13 @@ _NONE = Tokens(np.zeros(0, np.int32), np.zeros(1, np.int64), np.zeros(0, np.int6
 class Gain(BaseModel):
     """What is known of a phrase."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     phrase: str
     """As it stands in a title; words between spaces, for the same letters may be a part of a word elsewhere."""
-    gain: float
+    gain: float = Field(ge=-1e6, le=1e6)
     """How much better what follows it is foretold with it than without, in nats."""
-    share: float
+    share: float = Field(ge=0, le=1)
     """Share of the titles that it stands in."""
 
 

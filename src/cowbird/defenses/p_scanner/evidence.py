@@ -52,10 +52,14 @@ def described(found: Fragments, marks: Marks) -> Numbers:
     return np.stack(columns, axis=1)
 
 
+MAX_EVIDENCE_NUMBER = 1e6
+"""Largest number of a logistic model of fragments; those of fits have one or two digits."""
+
+
 class EvidenceWeights(BaseModel):
     """A logistic model of fragments."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     center: tuple[float, ...]
     """Mean of each column of `described`, weighted."""
@@ -73,6 +77,8 @@ class EvidenceWeights(BaseModel):
             raise ValueError("centers, scales and weights are as many")
         if not np.isfinite([*self.center, *self.scale, *self.weight, self.offset]).all() or min(self.scale) <= 0:
             raise ValueError("weights are finite, and scales above zero")
+        if max(abs(number) for number in (*self.center, *self.scale, *self.weight, self.offset)) > MAX_EVIDENCE_NUMBER:
+            raise ValueError(f"no weight, center, scale or offset is beyond {MAX_EVIDENCE_NUMBER:g}")
         return self
 
     def odds(self, described: Numbers) -> Numbers:

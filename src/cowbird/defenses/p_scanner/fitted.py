@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from cowbird.data.types import Float32Array, Int32Array
 from cowbird.defenses.p_scanner.agent import RecipeOutcome
@@ -23,6 +23,7 @@ from cowbird.defenses.p_scanner.calibration import Calibration
 from cowbird.defenses.p_scanner.company import Company, Gain
 from cowbird.defenses.p_scanner.evidence import NAMES, EvidenceWeights, judged, judged_apart
 from cowbird.defenses.p_scanner.reader import Marks, read
+from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.scan_table import scan_table
 from cowbird.defenses.titles import Suspicion
 from cowbird.errors import UserError
@@ -61,13 +62,13 @@ class ScanVerdicts(NamedTuple):
 class Round(BaseModel):
     """What happened in a round."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
-    number: int
+    number: int = Field(ge=1)
     """Counts from 1."""
-    trusted: int
+    trusted: int = Field(ge=0)
     """Titles taken for clean."""
-    proposed: int
+    proposed: int = Field(ge=0)
     """New triggers."""
     before: tuple[RecipeOutcome, ...]
     """Some of the round's new triggers, and the share of titles with each that the scanner caught before it learned
@@ -76,14 +77,14 @@ class Round(BaseModel):
     """The same after it did."""
     refused: tuple[str, ...] = ()
     """Why answers of the agent were not taken."""
-    seconds: float
+    seconds: float = Field(ge=0)
     """How long it took."""
 
 
 class Record(BaseModel):
     """What `scanner.json` holds."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     version: int = SCANNER_VERSION
     """Of this file's form."""
@@ -97,11 +98,11 @@ class Record(BaseModel):
     """What thresholds come from: titles judged among all of the catalogue."""
     alone: Calibration
     """The same titles, each judged by itself."""
-    fpr: float
+    fpr: float = Field(gt=0, lt=1)
     """False-positive rate that was asked for."""
-    review_fpr: float
+    review_fpr: float = Field(gt=0, lt=1)
     """The one for review."""
-    titles_sha256: str
+    titles_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     """Hash of the titles it was fitted to."""
     rounds: tuple[Round, ...]
     """What happened."""
@@ -246,11 +247,17 @@ def whole(llm: Llm, tuning: Tuning, device: torch.device) -> LoadedModel:
     return load_llm(Llm(name=llm.name), device, tuning.pick_dtype(device))
 
 
-def load_scanner(folder: str | Path, device: str | torch.device = "cpu", base: str | None = None) -> FittedScanner:
-    """Read what `FittedScanner.save` wrote.
+@overload
+def load_scanner(folder: str | Path, device: str | torch.device = "cpu", base: str | None = None) -> FittedScanner: ...
+@overload
+def load_scanner(folder: None = None, device: str | torch.device = "cpu", base: None = None) -> ReadyScanner: ...
+def load_scanner(
+    folder: str | Path | None = None, device: str | torch.device = "cpu", base: str | None = None
+) -> FittedScanner | ReadyScanner:
+    """Read what `FittedScanner.save` wrote, or the scanner that comes with the package and needs no fit.
 
     Args:
-        folder: The scanner's folder.
+        folder: The scanner's folder; `None` for the one that comes with the package.
         device: Where it runs: `auto`, `cpu`, `cuda` or `cuda:N`.
         base: The language model it was made of, if that was a folder and now stands elsewhere; `None` finds it by its
             name, or where it was on this machine.
@@ -259,6 +266,8 @@ def load_scanner(folder: str | Path, device: str | torch.device = "cpu", base: s
         UserError: If the folder does not hold a scanner, one of another version, or a damaged one; if the device can't
             be used; or if the language model it was made of is not found.
     """
+    if folder is None:
+        return ReadyScanner.load(str(device))
     folder = Path(folder)
     device = pick_device(device) if isinstance(device, str) else device
     try:
@@ -266,6 +275,8 @@ def load_scanner(folder: str | Path, device: str | torch.device = "cpu", base: s
         if told.get("version") != SCANNER_VERSION:
             raise ValueError(f"its version is {told.get('version')!r}, and this is {SCANNER_VERSION}")
         record = Record.model_validate(told)
+        if not (record.calibration.highest and record.alone.highest):
+            raise ValueError("its thresholds rest on no scores, so that it would flag nothing")
     except (OSError, ValueError, AttributeError) as error:
         raise_outage(error, f"'{folder}' can't be read")
         reason = str(error).partition("\n")[0]
@@ -274,5 +285,6 @@ def load_scanner(folder: str | Path, device: str | torch.device = "cpu", base: s
         ) from None
     here = {"name": serialization.locate_base(folder, base)}
     record = record.model_copy(update={"llm": record.llm.model_copy(update=here)})
-    loaded = serialization.read_model(folder, SCANNER_NAME, record.llm, device, record.tuning.pick_dtype(device))
+    dtype, sealed = record.tuning.pick_dtype(device), (SCANNER_RECORD_FILE,)
+    loaded = serialization.read_model(folder, SCANNER_NAME, record.llm, device, dtype, sealed)
     return FittedScanner(record, loaded, device)

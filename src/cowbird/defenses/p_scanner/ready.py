@@ -12,7 +12,8 @@ A verdict depends on the title and the baseline alone, so a catalogue may be jud
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,8 +39,10 @@ from cowbird.defenses.p_scanner.title_evidence import (
     mark_words,
 )
 from cowbird.defenses.p_scanner.title_rules import RULES
+from cowbird.defenses.scan_table import scan_table
 from cowbird.errors import UserError
 from cowbird.files import hash_texts
+from cowbird.text import escape_terminal
 from cowbird.victims.fit_context import ProgressCallback, report_nothing
 
 MIN_TITLES_PER_BASELINE = 50
@@ -67,6 +70,8 @@ class ReadyVerdicts(NamedTuple):
     """Which others are above the threshold for review."""
     reason: list[str]
     """Why a flagged or reviewed title is suspicious; empty for others."""
+    sure: NDArray[np.bool_]
+    """Where the span can be taken out and leaves honest text whole."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +124,13 @@ class ReadyScanner:
     scoring: ScoringModel = field(default_factory=load_scoring)
     """Makes log-odds of evidence."""
 
+    @cached_property
+    def key(self) -> str:
+        """What the scanner is, its weights included."""
+        networks = (self.scoring.title, self.scoring.fragment, self.scoring.joined)
+        told = [part.tobytes().hex() for net in networks for part in (net.mean, net.scale, *net.weights, *net.biases)]
+        return hash_texts([self.tagger.record.model_dump_json(), self.tagger.device.type, *told])
+
     @staticmethod
     def load(device: str = "auto") -> "ReadyScanner":
         """Load what comes with the package.
@@ -157,16 +169,8 @@ class ReadyScanner:
         Raises:
             UserError: If there are too few titles, or a rate is no share.
         """
-        for rate in (fpr, review_fpr):
-            if not 0 < rate < 1:
-                raise UserError(f"A false-positive rate lies between 0 and 1, not at {rate:g}.", "0.01 stands for 1 %.")
         before = len(reference)
-        if max(before, len(titles)) < MIN_TITLES_PER_BASELINE:
-            raise UserError(
-                f"What is usual in a catalogue shows in {MIN_TITLES_PER_BASELINE} different titles or more, and there "
-                f"are {max(before, len(titles))}.",
-                "Give titles of the same source that are taken for clean: --reference FILE.",
-            )
+        check_baseline(len(titles), before, fpr, review_fpr)
         texts = [*reference, *titles]
         traits = describe_traits(mark_words(texts, self.read(texts, report) if marks is None else marks))
         names = FragmentNames()
@@ -241,17 +245,67 @@ class ReadyScanner:
         flagged = score > baseline.thresholds[0]
         review = (score > baseline.thresholds[1]) & ~flagged
         start, end = np.full(len(titles), -1, dtype=np.int32), np.full(len(titles), -1, dtype=np.int32)
-        reason = [""] * len(titles)
+        reason, sure = [""] * len(titles), np.zeros(len(titles), dtype=np.bool_)
         keys = list(baseline.fragments)
         for row in np.flatnonzero(flagged | review).tolist():
             place = int(worst[row])
             shared = place >= 0 and baseline.by_fragment[place] > 0
-            start[row], end[row] = _locate(titles[row], traits, row, keys[place] if shared else None)
+            found = _find_fragment(titles[row], traits, row, keys[place]) if shared else None
+            start[row], end[row] = found or _find_highest(traits, row)
+            certain = found is not None or bool(traits.highest[row] > 0)
+            sure[row] = certain and _leaves_words_whole(titles[row], int(start[row]), int(end[row]))
             if shared:
                 reason[row] = _explain_fragment(baseline, keys[place], place)
             else:
                 reason[row] = _explain_title(baseline, traits, row)
-        return ReadyVerdicts(score, start, end, flagged, review, reason)
+        return ReadyVerdicts(score, start, end, flagged, review, reason, sure)
+
+    def scan(
+        self,
+        titles: object,
+        text_column: str = "title",
+        reference: Sequence[str] = (),
+        fpr: float = DEFAULT_FPR,
+        review_fpr: float = DEFAULT_REVIEW_FPR,
+    ) -> Any:
+        """Judge the titles of a list, a polars or pandas series, or a frame, by what is usual among them.
+
+        Args:
+            titles: The titles. `None` stands for a missing one: its row is not judged, and stays.
+            text_column: The column of titles, where it is a frame.
+            reference: Titles of the same source that are taken for clean, from before.
+            fpr: Share of clean titles that may be flagged.
+            review_fpr: Share of clean titles that may be flagged or put up for review.
+
+        Returns:
+            One row a title, in order: what was given, then the columns of `scan_table`, `reason` among them.
+
+        Raises:
+            UserError: If it is a single string or no table, there are too few titles, or a rate is no share.
+        """
+        from cowbird.defenses.p_scanner.catalog_judge import judge_once  # noqa: PLC0415
+
+        def judge(texts: Sequence[str]) -> ReadyVerdicts:
+            return judge_once(self, texts, reference, fpr, review_fpr)
+
+        return scan_table(judge, titles, text_column)
+
+
+def check_baseline(titles: int, reference: int, fpr: float, review_fpr: float) -> None:
+    """Look before the tagger reads whether a baseline can be learned.
+
+    Raises:
+        UserError: If there are too few titles, or a rate is no share.
+    """
+    for rate in (fpr, review_fpr):
+        if not 0 < rate < 1:
+            raise UserError(f"A false-positive rate lies between 0 and 1, not at {rate:g}.", "0.01 stands for 1 %.")
+    if (most := max(reference, titles)) < MIN_TITLES_PER_BASELINE:
+        raise UserError(
+            f"What is usual in a catalogue shows in {MIN_TITLES_PER_BASELINE} different titles or more, and there "
+            f"are {most}.",
+            "Give titles of the same source that are taken for clean: --reference FILE.",
+        )
 
 
 def _set_threshold(clean: Float32Array, fpr: float) -> float:
@@ -277,14 +331,36 @@ def _find_known(baseline: Baseline, traits: TitleTraits, rows: Int64Array) -> tu
     return np.concatenate([*found, empty]), np.concatenate([*owner, empty])
 
 
-def _locate(title: str, traits: TitleTraits, row: int, key: FragmentKey | None) -> tuple[int, int]:
-    """Return where the suspicious text stands."""
-    if key is not None and key[0] in ("word", "character"):
-        start = title.find(key[1])
-        if start >= 0:
-            return start, start + len(key[1])
+def _find_fragment(title: str, traits: TitleTraits, row: int, key: FragmentKey) -> tuple[int, int] | None:
+    """Return where a fragment first stands, whole words for words; `None` if it has no text of its own."""
+    kind, text = key
+    if kind == "character":
+        start = title.find(text)
+        return (start, start + len(text)) if start >= 0 else None
+    if kind != "word":
+        return None
+    words = traits.words
+    first, last = words.offsets[row : row + 2].tolist()
+    wanted = text.split(" ")
+    for nth in range(first, last - len(wanted) + 1):
+        if words.text[nth : nth + len(wanted)] == wanted:
+            return int(words.start[nth]), int(words.end[nth + len(wanted) - 1])
+    return None
+
+
+def _find_highest(traits: TitleTraits, row: int) -> tuple[int, int]:
+    """Return where the words stand that the tagger finds most suspicious."""
     start, end = int(traits.start[row]), int(traits.end[row])
     return (start, end) if end > start else (-1, -1)
+
+
+def _leaves_words_whole(title: str, start: int, end: int) -> bool:
+    """Tell whether a title without a span keeps text, and each of its words whole or not at all."""
+    if start < 0 or not (title[:start] + title[end:]).strip():
+        return False
+    before, span, after = title[:start], title[start:end], title[end:]
+    cut_before = span[:1].isalnum() and before[-1:].isalnum()
+    return not (cut_before or (span[-1:].isalnum() and after[:1].isalnum()))
 
 
 def _explain_fragment(baseline: Baseline, key: FragmentKey, place: int) -> str:
@@ -301,13 +377,19 @@ def _explain_fragment(baseline: Baseline, key: FragmentKey, place: int) -> str:
 def _name_fragment(key: FragmentKey) -> str:
     kind, text = key
     if kind == "word":
-        return f"'{text}'"
+        return f"'{escape_terminal(text)}'"
     if kind == "character":
-        return f"the character '{text}'"
+        return f"the character '{escape_terminal(text)}'"
     if kind == "shape":
         place = {"^": "as the first word", "$": "as the last word", ".": "inside"}[text[0]]
-        return f"a word of the shape {text[2:]} {place}"
-    return f"the end '{text}'" if kind == "end" and text else "a repeated word" if kind == "repeated" else "their end"
+        return f"a word of the shape {escape_terminal(text[2:])} {place}"
+    return (
+        f"the end '{escape_terminal(text)}'"
+        if kind == "end" and text
+        else "a repeated word"
+        if kind == "repeated"
+        else "their end"
+    )
 
 
 def _explain_title(baseline: Baseline, traits: TitleTraits, row: int) -> str:
@@ -315,7 +397,7 @@ def _explain_title(baseline: Baseline, traits: TitleTraits, row: int) -> str:
     rules = np.flatnonzero(traits.rules[row])
     profile = baseline.profile
     text = traits.words.titles[row][traits.start[row] : traits.end[row]]
-    said = f"tagger {float(traits.highest[row]):.1f} at '{text}'" if text else "no words"
+    said = f"tagger {float(traits.highest[row]):.1f} at '{escape_terminal(text)}'" if text else "no words"
     if len(rows := rules.tolist()):
         rarest = min(rows, key=lambda rule: int(profile.rules[rule]))
         if profile.rules[rarest] <= 0.01 * profile.size:

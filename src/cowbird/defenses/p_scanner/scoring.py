@@ -19,10 +19,12 @@ from cowbird.data.types import Float32Array, Int64Array
 from cowbird.defenses.p_scanner.fragment_evidence import FRAGMENT_FEATURES, FragmentEvidence
 from cowbird.defenses.p_scanner.title_evidence import TITLE_FEATURES
 from cowbird.errors import UserError
+from cowbird.files import hash_file
 from cowbird.storage import read_tensors, write_tensors
 
 READY_SCORING = Path(__file__).parent / "ready_tagger" / "scoring.safetensors"
 """The weights that come with the package."""
+READY_SCORING_SHA256 = "f2874d4027340458ee927a483abfbaa5160e4d93c5a2b4fec7f0fad80334c2a6"
 SCORING_VERSION = "1"
 JOINED_FEATURES = (
     "log-odds of the title",
@@ -55,8 +57,8 @@ class SmallNetwork:
     """Of each layer, shape `[out]`."""
 
     def score(self, features: Float32Array) -> Float32Array:
-        """Return log-odds, shape `[rows]`."""
-        values = (features - self.mean) / self.scale
+        """Return log-odds, shape `[rows]`. In float64, so that rows beside a row do not change its last digits."""
+        values = (features.astype(np.float64) - self.mean) / self.scale
         for nth, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             values = values @ weight.T + bias
             if nth + 1 < len(self.weights):
@@ -158,6 +160,8 @@ def load_scoring(path: Path = READY_SCORING) -> ScoringModel:
     Raises:
         UserError: If the file is damaged or of another version.
     """
+    if path == READY_SCORING and hash_file(path) != READY_SCORING_SHA256:
+        raise UserError(f"'{path}' is damaged: its SHA-256 is not the known one.", "Install Cowbird anew.")
     held, about = read_tensors(path)
     inputs = {"title": len(TITLE_FEATURES), "fragment": len(FRAGMENT_FEATURES), "joined": len(JOINED_FEATURES)}
     try:

@@ -42,6 +42,8 @@ SPAN_LOGIT = 0.0
 """Log-odds above which a token is part of the span that is shown."""
 READY_TAGGER = Path(__file__).parent / "ready_tagger"
 """The tagger that comes with the package; `MODEL_CARD.md` beside it says what it learned from and what it finds."""
+READY_TAGGER_SHA256 = "f880f1fe0e481439088571dc7deda7d177dccb78c457e323d3438586467146b4"
+"""Hash of its `tagger.json`, which holds that of its adapter."""
 CONTEXT_TITLES = 7
 """Titles of the catalogue that stand before a title which is judged beside others."""
 _PEFT_PREFIX = "base_model.model."
@@ -50,7 +52,7 @@ _PEFT_PREFIX = "base_model.model."
 class TaggerRecord(BaseModel):
     """What `tagger.json` holds."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     version: int = TAGGER_VERSION
     """Of this file's form."""
@@ -259,6 +261,8 @@ def load_tagger(folder: Path = READY_TAGGER, device: str = "auto") -> Tagger:
         record = TaggerRecord.model_validate_json((folder / TAGGER_RECORD_FILE).read_text(encoding="utf-8"))
         if record.version != TAGGER_VERSION:
             raise ValueError(f"its version is {record.version}, and this is {TAGGER_VERSION}")
+        if folder == READY_TAGGER and hash_file(folder / TAGGER_RECORD_FILE) != READY_TAGGER_SHA256:
+            raise ValueError(f"{TAGGER_RECORD_FILE} is not the known one; install Cowbird anew")
         if hash_file(folder / ADAPTER_FILE) != record.adapter_sha256:
             raise ValueError(f"{ADAPTER_FILE} is not the file that {TAGGER_RECORD_FILE} tells of")
     except (OSError, ValueError) as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cowbird.assets import ASSETS, find_file
 from cowbird.errors import OutageError, UserError
-from cowbird.files import hash_file, replace_atomically
+from cowbird.files import hash_file, hash_unchanged_file, replace_atomically
 
 
 @dataclass(frozen=True)
@@ -17,14 +17,18 @@ class EmbeddedModel:
 
     file: str
     """Its name."""
-    sha256: str = ""
-    """Its hash, if it has to be joined."""
+    sha256: str
+    """Its hash; another file is refused."""
     license: str = "unknown"
     """The license of the model in it, as model cards name it."""
 
 
 EMBEDDED_MODELS = {
-    "smollm2-135m": EmbeddedModel("SmolLM2-135M-Instruct.Q4_1.gguf", license="apache-2.0"),
+    "smollm2-135m": EmbeddedModel(
+        "SmolLM2-135M-Instruct.Q4_1.gguf",
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        license="apache-2.0",
+    ),
     "gemma3-270m": EmbeddedModel(
         "gemma-3-270m-q4_k_m.gguf", "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818", license="gemma"
     ),
@@ -44,9 +48,9 @@ def find_embedded_model(name: str, cache: Path) -> Path:
     """
     model, ends = EMBEDDED_MODELS[name], [end for each in ASSETS[name].files.values() for end in each]
     if len(ends) == 1:
-        return find_file(name, ends[0])
+        return _check_known(name, find_file(name, ends[0]))
     whole = cache / "gguf" / model.file
-    if whole.is_file() and hash_file(whole) == model.sha256:
+    if whole.is_file() and hash_unchanged_file(whole) == model.sha256:
         return whole
     parts = [find_file(name, end) for end in ends]
     try:
@@ -66,3 +70,15 @@ def find_embedded_model(name: str, cache: Path) -> Path:
             f"The cache '{whole.parent}' can't be written: {error.strerror}.", "Choose another with COWBIRD_CACHE."
         ) from None
     return whole
+
+
+def _check_known(name: str, path: Path) -> Path:
+    """Return a file of an asset, if it is the known one."""
+    found, wanted = hash_unchanged_file(path), EMBEDDED_MODELS[name].sha256
+    if found != wanted:
+        raise UserError(
+            f"'{path}' should have the SHA-256 {wanted}, and it has {found}: it is damaged, or is another file.",
+            f"Uninstall its wheel ({', '.join(ASSETS[name].files)}) if it is installed, then fetch it: "
+            f"cowbird assets {name}.",
+        )
+    return path

@@ -9,11 +9,13 @@ no model brings code of its own.
 import importlib
 import importlib.util
 import io
+import json
 import os
 import re
 import shutil
 import warnings
-from contextlib import redirect_stderr
+from collections.abc import Generator
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,19 +25,25 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cowbird.errors import OutageError, UserError
 from cowbird.faults import raise_outage
-from cowbird.files import get_cache_folder, hash_file, replace_folder_atomically, sweep_partials
+from cowbird.files import get_cache_folder, hash_unchanged_file, replace_folder_atomically, sweep_partials, write_text
+from cowbird.notices import NoticeRank, note
+from cowbird.text import quote_json
 from cowbird.victims.language import assets
-from cowbird.victims.language.model_folder import check_model_folder
+from cowbird.victims.language.model_folder import check_model_folder, copy_model_folder
 
+CONVERTED_RECORD_FILE = "cowbird-files.json"
+"""What lies beside a converted model: the SHA-256 of each of its files, by name."""
 _CONTROL_TOKEN = re.compile(r"[\s\u2581]*(<.+>|\[.+\]|\|.+\|)[\s\u2581]*", re.DOTALL)
 """What a control token looks like."""
+_HUB_ID = re.compile(r"(\w[\w.-]{0,95}/)?\w[\w.-]{0,95}", re.ASCII)
+"""What a hub id looks like; other names are asked of nobody."""
 LINEAR_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 class Llm(BaseModel):
     """A causal language model and what of it learns."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     name: str = "smollm2-135m"
     """A hub id, a local folder, a GGUF file, or an embedded model's name."""
@@ -43,9 +51,9 @@ class Llm(BaseModel):
     """Layers kept, from the first on; `None` keeps all. A cut model is for small machines, and says less."""
     tuning: Literal["lora", "full"] = "lora"
     """Whether low-rank adapters learn (Hu et al. 2022) or all weights."""
-    rank: int = Field(default=16, ge=1)
+    rank: int = Field(default=16, ge=1, le=4096)
     """Rank of the adapters."""
-    alpha: float = Field(default=32.0, gt=0)
+    alpha: float = Field(default=32.0, gt=0, le=1e6)
     """Scale of the adapters, divided by the rank."""
     modules: tuple[str, ...] = LINEAR_MODULES
     """Names of the linear layers that get adapters."""
@@ -109,9 +117,15 @@ def locate_model(name: str) -> str:
             raise OutageError(f"There is no file '{name}'.", "Give the path of a GGUF file.")
         return str(convert_gguf(path))
     try:
-        if not path.is_dir():
-            return name
-    except OSError:  # a name that no file can have
+        is_folder = path.is_dir()
+    except (OSError, ValueError):  # a name that no file can have
+        is_folder = False
+    if not is_folder:
+        if not _HUB_ID.fullmatch(name):
+            raise UserError(
+                f"There is no folder {quote_json(name)}, and a hub id looks like 'owner/name'.",
+                "Give a hub id, a folder with safetensors and tokenizer.json, or a GGUF file.",
+            )
         return name
     check_model_folder(path)
     return str(path)
@@ -120,20 +134,25 @@ def locate_model(name: str) -> str:
 def convert_gguf(gguf: Path) -> Path:
     """Return the folder of safetensors made from a GGUF file, made now if it is not in the cache.
 
-    The folder appears under its name once it is whole. What killed processes left half made goes.
+    The folder appears under its name once it is whole, and its files are held against their hashes before they are
+    used; what is damaged is made anew. What killed processes left half made goes.
 
     Raises:
         UserError: If the file is not a GGUF model that transformers knows.
         OutageError: If the cache can't be written, or memory runs out.
     """
-    folder = get_cache_folder() / "llm" / f"{gguf.stem}-{hash_file(gguf)[:16]}"
-    if (folder / "config.json").exists():
+    folder = get_cache_folder() / "llm" / f"{gguf.stem}-{hash_unchanged_file(gguf)[:16]}"
+    if _is_converted(folder):
         return folder
+    if folder.exists():
+        note(NoticeRank.CHANGE, f"The converted language model '{folder}' was damaged or unsealed, and is made anew.")
     library = import_transformers()
     sweep_partials(folder.parent)
     try:
-        with replace_folder_atomically(folder, keep=True) as partial:
+        with replace_folder_atomically(folder, keep=not folder.exists()) as partial:
             _write_converted(library, gguf, partial)
+            hashes = {path.name: hash_unchanged_file(path) for path in sorted(partial.iterdir())}
+            write_text(partial / CONVERTED_RECORD_FILE, json.dumps(hashes, indent=1))
     except OutageError as error:
         raise OutageError(error.message, "Free some space, or choose another cache with COWBIRD_CACHE.") from None
     except Exception as error:  # a damaged file fails in as many ways as there are libraries below
@@ -141,6 +160,17 @@ def convert_gguf(gguf: Path) -> Path:
         reason = str(error).partition("\n")[0]
         raise UserError(f"'{gguf}' can't be converted: {reason}.", "Is it a whole GGUF file?") from None
     return folder
+
+
+def _is_converted(folder: Path) -> bool:
+    """Tell whether a folder holds a converted model, each file of it as it was written and nothing else."""
+    try:
+        known: Any = json.loads((folder / CONVERTED_RECORD_FILE).read_text(encoding="utf-8"))
+        held = {path.name for path in folder.iterdir()} - {CONVERTED_RECORD_FILE}
+        return held == set(known) and all(hash_unchanged_file(folder / name) == known[name] for name in held)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise_outage(error, f"'{folder}' can't be read")
+        return False
 
 
 def _write_converted(library: Any, gguf: Path, folder: Path) -> None:
@@ -176,17 +206,21 @@ def load_llm(llm: Llm, device: torch.device, dtype: torch.dtype) -> LoadedModel:
     library = import_transformers()
     place = locate_model(llm.name)
     try:
-        plain = {"trust_remote_code": False}
-        tokenizer = library.AutoTokenizer.from_pretrained(place, **plain)
-        model, told = library.AutoModelForCausalLM.from_pretrained(
-            place, dtype=dtype, use_safetensors=True, output_loading_info=True, **plain
-        )
+        with _open_place(place) as opened:
+            plain = {"trust_remote_code": False, "local_files_only": opened != place}
+            tokenizer = library.AutoTokenizer.from_pretrained(opened, **plain)
+            model, told = library.AutoModelForCausalLM.from_pretrained(
+                opened, dtype=dtype, use_safetensors=True, output_loading_info=True, **plain
+            )
+        tokenizer.name_or_path = model.config._name_or_path = place
         lacking = [*told["missing_keys"], *told["mismatched_keys"]]
         if lacking:
             raise ValueError(f"its weights lack {lacking[0]}")
         _check_finite(model)
         if tokenizer.eos_token_id is None:
             raise ValueError("its tokenizer has no end-of-sequence token")
+    except UserError:
+        raise
     except Exception as error:  # a damaged folder fails in as many ways as there are libraries below
         raise_outage(error, f"The language model '{llm.name}' can't be loaded")
         reason = str(error).partition("\n")[0]
@@ -200,6 +234,16 @@ def load_llm(llm: Llm, device: torch.device, dtype: torch.dtype) -> LoadedModel:
         cut_layers(model, llm.layers)
     disarm_tokenizer(tokenizer)
     return LoadedModel(model.to(device), tokenizer)
+
+
+@contextmanager
+def _open_place(place: str) -> Generator[str]:
+    """Give what the libraries load: a hub id as it is, or a private folder with what a folder holds."""
+    if not Path(place).is_dir():
+        yield place
+        return
+    with copy_model_folder(Path(place)) as private:
+        yield str(private)
 
 
 def _check_finite(model: Any) -> None:

@@ -6,7 +6,7 @@ machine that wrote it.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from cowbird.victims.language.base_record import (
 )
 from cowbird.victims.language.llm import Llm, LoadedModel, add_adapters, load_llm
 from cowbird.victims.language.model_card import write_card
+from cowbird.victims.language.model_folder import MODEL_TEXT_FILES
 
 VICTIM_RECORD_FILE, EXTRA_WEIGHTS_FILE = "cowbird.json", "items.safetensors"
 VICTIM_PURPOSE = """\
@@ -102,7 +103,9 @@ def _hash_files(folder: Path) -> dict[str, str]:
     return {path.name: hash_file(path) for path in sorted(folder.iterdir()) if path.name not in _UNREAD_FILES}
 
 
-def read_model(folder: Path, victim: str, llm: Llm, device: torch.device, dtype: torch.dtype) -> LoadedModel:
+def read_model(
+    folder: Path, victim: str, llm: Llm, device: torch.device, dtype: torch.dtype, sealed: Sequence[str] = ()
+) -> LoadedModel:
     """Read what `save_model` wrote.
 
     Args:
@@ -111,6 +114,7 @@ def read_model(folder: Path, victim: str, llm: Llm, device: torch.device, dtype:
         llm: Its language model; the base may stand elsewhere than where the adapter was tuned.
         device: Where the weights go.
         dtype: Number format of the weights.
+        sealed: Other files that must have a recorded hash.
 
     Raises:
         UserError: If the folder does not hold such a victim of this language model, or is damaged.
@@ -121,7 +125,7 @@ def read_model(folder: Path, victim: str, llm: Llm, device: torch.device, dtype:
             raise ValueError("it is another kind of model")
         _check_llm(Llm.model_validate(record["spec"]["llm"]), llm)
         base = BaseRecord.model_validate(record["base"])
-        _check_files(folder, record["files"])
+        _check_files(folder, record["files"], sealed)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise_outage(error, f"'{folder}' can't be read")
         reason = str(error).partition("\n")[0]
@@ -148,13 +152,14 @@ def _check_llm(recorded: Llm, wanted: Llm) -> None:
             raise ValueError(f"it was tuned from another language model: its {name} is {was!r}, and {now!r} was given")
 
 
-def _check_files(folder: Path, hashes: Mapping[str, str]) -> None:
+def _check_files(folder: Path, hashes: Mapping[str, str], sealed: Sequence[str]) -> None:
     """Check that the files of a saved model are those that were written."""
     for name, recorded in hashes.items():
         if Path(name).name != name or hash_file(folder / name) != recorded:
             raise ValueError(f"'{name}' is damaged: its SHA-256 is not the recorded one")
     for path in folder.iterdir():
-        if path.suffix == ".safetensors" and path.name not in hashes:
+        read = path.suffix == ".safetensors" or path.name in MODEL_TEXT_FILES or path.name in sealed
+        if read and path.name not in hashes:
             raise ValueError(f"'{path.name}' is not one of its files")
 
 

@@ -41,7 +41,7 @@ from cowbird.victims.training_loop import (
 class Tuning(BaseModel):
     """How a language model is tuned."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     epochs: int = Field(default=1, ge=1)
     """Passes over the examples."""

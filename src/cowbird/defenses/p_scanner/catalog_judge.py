@@ -1,0 +1,136 @@
+"""One catalogue under the ready scanner: its baseline, and verdicts on its titles in any order and in any pieces.
+
+Titles of the sample are read once: what the tagger says of them makes the baseline, and their verdicts are kept. Of
+others the tagger's log-odds are rounded, so that which titles are read beside each other does not show in a verdict.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Self
+
+import numpy as np
+
+from cowbird.defenses.p_scanner.reader import Marks
+from cowbird.defenses.p_scanner.ready import (
+    DEFAULT_FPR,
+    DEFAULT_REVIEW_FPR,
+    MAX_TITLES_SAMPLED,
+    Baseline,
+    ReadyScanner,
+    ReadyVerdicts,
+    check_baseline,
+)
+from cowbird.defenses.p_scanner.title_sample import TitleSample
+from cowbird.victims.fit_context import ProgressCallback, report_nothing
+
+MARK_DECIMALS = 2
+"""Decimals of the tagger's log-odds that count."""
+
+
+class TitleVerdict(NamedTuple):
+    """What the ready scanner makes of one title; fields as in `ReadyVerdicts`."""
+
+    score: float
+    start: int
+    end: int
+    flagged: bool
+    review: bool
+    reason: str
+    sure: bool
+
+
+@dataclass(frozen=True, eq=False)
+class CatalogJudge:
+    """Judges the titles of one catalogue; a verdict depends on the title and the baseline alone."""
+
+    find_scanner: Callable[[], ReadyScanner]
+    """Gives the scanner, which is asked about titles that are not of the sample."""
+    baseline: Baseline
+    """What is usual in the catalogue, and the thresholds."""
+    known: Mapping[str, TitleVerdict]
+    """Verdicts on the titles of the sample."""
+
+    @classmethod
+    def learn(
+        cls,
+        scanner: ReadyScanner,
+        titles: Sequence[str],
+        reference: Sequence[str] = (),
+        fpr: float = DEFAULT_FPR,
+        review_fpr: float = DEFAULT_REVIEW_FPR,
+        report: ProgressCallback = report_nothing,
+    ) -> Self:
+        """Learn what is usual in a catalogue, and judge the titles that say so.
+
+        Args:
+            scanner: The scanner.
+            titles: The catalogue's, or a sample of them; different ones.
+            reference: Titles of the same source that are taken for clean, from before.
+            fpr: Share of clean titles that may be flagged.
+            review_fpr: Share of clean titles that may be flagged or put up for review.
+            report: Told of titles read and all of them.
+
+        Raises:
+            UserError: If there are too few titles, or a rate is no share.
+        """
+        check_baseline(len(titles), len(reference), fpr, review_fpr)
+        texts = [*reference, *titles]
+        marks = read_rounded(scanner, texts, report)
+        baseline = scanner.learn_baseline(titles, reference, fpr, review_fpr, marks)
+        verdicts = list_verdicts(texts, scanner.judge(texts, baseline, marks))
+        known = dict(zip(titles, verdicts[len(reference) :], strict=True))
+        return cls(lambda: scanner, baseline, known)
+
+    def judge(self, titles: Sequence[str]) -> ReadyVerdicts:
+        """Judge titles of the catalogue; those without any text get a score of -inf."""
+        unknown = [title for title in dict.fromkeys(titles) if title not in self.known]
+        fresh: dict[str, TitleVerdict] = {}
+        if unknown:
+            scanner = self.find_scanner()
+            marks = read_rounded(scanner, unknown)
+            fresh = dict(
+                zip(unknown, list_verdicts(unknown, scanner.judge(unknown, self.baseline, marks)), strict=True)
+            )
+        found = [self.known[title] if title in self.known else fresh[title] for title in titles]
+        return ReadyVerdicts(
+            np.array([each.score for each in found], dtype=np.float32),
+            np.array([each.start for each in found], dtype=np.int32),
+            np.array([each.end for each in found], dtype=np.int32),
+            np.array([each.flagged for each in found], dtype=np.bool_),
+            np.array([each.review for each in found], dtype=np.bool_),
+            [each.reason for each in found],
+            np.array([each.sure for each in found], dtype=np.bool_),
+        )
+
+
+def judge_once(
+    scanner: ReadyScanner, titles: Sequence[str], reference: Sequence[str], fpr: float, review_fpr: float
+) -> ReadyVerdicts:
+    """Judge a catalogue that is in memory by what is usual in it; see `CatalogJudge.learn`."""
+    sample, before = sample_titles(titles), sample_titles(reference)
+    return CatalogJudge.learn(scanner, sample, before, fpr, review_fpr).judge(titles)
+
+
+def sample_titles(titles: Sequence[str]) -> list[str]:
+    """Return the different titles that stand for all; see `TitleSample`."""
+    sample = TitleSample(MAX_TITLES_SAMPLED)
+    sample.add(titles)
+    return sample.list_titles()
+
+
+def read_rounded(scanner: ReadyScanner, titles: Sequence[str], report: ProgressCallback = report_nothing) -> Marks:
+    """Return what the tagger says of titles, in so many decimals as count."""
+    marks = scanner.read(titles, report)
+    return replace(marks, mark=marks.mark.round(MARK_DECIMALS), verdict=marks.verdict.round(MARK_DECIMALS))
+
+
+def list_verdicts(titles: Sequence[str], found: ReadyVerdicts) -> list[TitleVerdict]:
+    """Return verdicts title by title."""
+    rows = zip(
+        *(part.tolist() for part in (found.score, found.start, found.end, found.flagged, found.review)),
+        found.reason,
+        found.sure.tolist(),
+        strict=True,
+    )
+    nothing = TitleVerdict(-np.inf, -1, -1, False, False, "", False)
+    return [TitleVerdict(*row) if title.strip() else nothing for title, row in zip(titles, rows, strict=True)]

@@ -1,0 +1,207 @@
+"""A catalogue under the scanner that needs no fit: one pass that learns what is usual, one that judges.
+
+The first pass reads all rows and keeps a sample of the titles in bounded memory. It makes the baseline: what is usual,
+what recurs, and the thresholds. The second pass is an ordinary scan. A verdict depends on the title and the baseline
+alone, so neither the size of chunks, nor an interruption, nor the number of processes changes the findings.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Group
+from rich.text import Text
+
+from cowbird.defenses.p_scanner.catalog_judge import CatalogJudge, TitleVerdict
+from cowbird.defenses.p_scanner.ready import (
+    DEFAULT_FPR,
+    DEFAULT_REVIEW_FPR,
+    MAX_TITLES_SAMPLED,
+    Baseline,
+    ReadyScanner,
+    check_baseline,
+)
+from cowbird.defenses.p_scanner.title_sample import TitleSample
+from cowbird.errors import UserError
+from cowbird.scanning.pool import ScorerFactory
+from cowbird.scanning.reading import open_catalog
+from cowbird.scanning.scan import ExplainedSuspicion
+from cowbird.victims.fit_context import ProgressCallback, report_nothing
+
+ROWS_PER_REPORT = 4096
+"""Rows of the first pass between two reports."""
+
+
+@dataclass(frozen=True, eq=False)
+class ReadyScorer:
+    """The ready scanner with the baseline of a catalogue: what `scan_catalog` asks."""
+
+    judge: CatalogJudge
+    """Judges titles of the catalogue."""
+    label: str
+    """Name of the scanner and hash of its weights."""
+    place: str
+    """Where the tagger runs."""
+    complete: bool
+    """Whether the sample holds all titles of the catalogue."""
+
+    @property
+    def key(self) -> str:
+        """What the scanner and the baseline are."""
+        return f"{self.label} on {self.place}, {self.judge.baseline.key}"
+
+    def scan(self, titles: Sequence[str]) -> ExplainedSuspicion:
+        """Judge titles; see `Scorer.scan`."""
+        found = self.judge.judge(titles)
+        bar = self.judge.baseline.thresholds[0]
+        return ExplainedSuspicion(
+            found.score, found.start, found.end, found.flagged, found.review, tuple(found.reason), found.sure,
+            bar if np.isfinite(bar) else None, self.label,
+        )  # fmt: skip
+
+    def make_factory(self) -> ScorerFactory:
+        """Return what makes a copy in another process; nothing of the sample is read again there."""
+        return partial(
+            copy_ready_scorer, self.judge.baseline, dict(self.judge.known), self.label, self.place, self.complete
+        )
+
+
+def copy_ready_scorer(
+    baseline: Baseline, known: dict[str, TitleVerdict], label: str, place: str, complete: bool
+) -> ReadyScorer:
+    """Return a scorer in a process with others beside it, so it takes one thread. Weights are read when first asked."""
+    torch.set_num_threads(1)
+    return ReadyScorer(CatalogJudge(cache(partial(ReadyScanner.load, place)), baseline, known), label, place, complete)
+
+
+def open_ready_scanner(
+    scanner: ReadyScanner,
+    catalog: Path,
+    place: str,
+    reference: Path | None = None,
+    fpr: float | None = None,
+    review_fpr: float | None = None,
+    text_column: str = "title",
+    report_rows: ProgressCallback = report_nothing,
+    report_titles: ProgressCallback = report_nothing,
+) -> ReadyScorer:
+    """Make the first pass: learn what is usual in a catalogue.
+
+    Args:
+        scanner: The scanner.
+        catalog: The catalogue; see `cowbird.scanning.reading.open_catalog`.
+        place: Where the tagger runs, for other processes.
+        reference: A catalogue of titles of the same source that are taken for clean; `None` for none.
+        fpr: Share of clean titles that may be flagged; `None` takes `DEFAULT_FPR`.
+        review_fpr: Share that may be flagged or put up for review; `None` takes `DEFAULT_REVIEW_FPR`, or `fpr` if that
+            is more.
+        text_column: The column of titles in both.
+        report_rows: Told of rows read and rows in all.
+        report_titles: Told of titles that the tagger has read and all of them.
+
+    Raises:
+        UserError: If a file can't be read, a rate is no share, or there are too few titles.
+    """
+    rate, second = choose_rates(fpr, review_fpr)
+    check_rates(rate, second)
+    before = [] if reference is None else sample_catalog(reference, text_column, report_rows).list_titles()
+    sample = sample_catalog(catalog, text_column, report_rows)
+    judge = CatalogJudge.learn(scanner, sample.list_titles(), before, rate, second, report_titles)
+    return ReadyScorer(judge, f"ready {scanner.key[:12]}", place, sample.complete)
+
+
+def choose_rates(fpr: float | None, review_fpr: float | None) -> tuple[float, float]:
+    """Return the rates for flags and for review, with defaults; see `open_ready_scanner`."""
+    rate = DEFAULT_FPR if fpr is None else fpr
+    return rate, max(DEFAULT_REVIEW_FPR, rate) if review_fpr is None else review_fpr
+
+
+def check_rates(fpr: float, review_fpr: float) -> None:
+    """Look before a catalogue is read whether rates can be used.
+
+    Raises:
+        UserError: If one is no share, or the second is below the first.
+    """
+    check_baseline(MAX_TITLES_SAMPLED, 0, fpr, review_fpr)
+    if review_fpr < fpr:
+        raise UserError(
+            f"--review-fpr counts flagged titles too, so {review_fpr:g} can't be below --fpr {fpr:g}.",
+            "Raise --review-fpr, or lower --fpr.",
+        )
+
+
+def sample_catalog(catalog: Path, text_column: str, report: ProgressCallback = report_nothing) -> TitleSample:
+    """Read all rows of a catalogue, and keep a sample of the titles; rows that can't be read are passed over.
+
+    Raises:
+        UserError: If the catalogue can't be read.
+    """
+    table = open_catalog(catalog, text_column)
+    total, done, sample = table.count_rows(), 0, TitleSample(MAX_TITLES_SAMPLED)
+    for row in table.read_rows():
+        done = row.number
+        if not row.problem and row.title.strip():
+            sample.add((row.title,))
+        if done % ROWS_PER_REPORT == 0:
+            report(done, max(total, done), "")
+    report(done, done, "")
+    return sample
+
+
+def format_ready_basis(scorer: ReadyScorer) -> Group:
+    """Return what a scan's verdicts rest on, and what they do not promise."""
+    baseline = scorer.judge.baseline
+    said = f"No fit: what is usual comes from {baseline.sampled:,} different titles of this catalogue"
+    said += "." if scorer.complete else ", a sample."
+    if baseline.reference:
+        said += f" A reference of {baseline.reference:,} titles, taken for clean, says what is new and sets thresholds."
+        parts = [Text(said)]
+    else:
+        parts = [
+            Text(said),
+            Text(
+                "No reference was given: a trigger in many titles is found only by what these titles share. With "
+                "titles from before, taken for clean, what is new is seen: --reference FILE."
+            ),
+        ]
+    parts.append(Text(_describe_threshold(baseline)))
+    return Group(*parts)
+
+
+def _describe_threshold(baseline: Baseline) -> str:
+    """Say what the threshold rests on, and what can be promised."""
+    rests = f"It rests on {baseline.calibrated_on:,} titles"
+    if baseline.left_out:
+        rests += f"; {baseline.left_out:,} more look poisoned and were left out"
+    if baseline.promised is None:
+        return (
+            f"No false-positive rate can be promised, and nothing is flagged: no title was left to set a threshold by. "
+            f"{rests}. Give clean titles: --reference FILE."
+        )
+    return (
+        f"Threshold {baseline.thresholds[0]:.2f} for flags, {baseline.thresholds[1]:.2f} for review. {rests}. "
+        f"{baseline.fprs[0]:g} of the clean titles were to be flagged at most. Counted with what was left out, a clean "
+        f"title of the same source is flagged with a probability of at most {baseline.promised:.2g}."
+    )
+
+
+def describe_basis(scorer: ReadyScorer) -> dict[str, object]:
+    """Return what a scan's verdicts rest on, as plain JSON values."""
+    baseline = scorer.judge.baseline
+    flags, review = (bar if np.isfinite(bar) else None for bar in baseline.thresholds)
+    return {
+        "scanner": scorer.label,
+        "sampled": baseline.sampled,
+        "sample_complete": scorer.complete,
+        "reference": baseline.reference,
+        "calibrated_on": baseline.calibrated_on,
+        "left_out": baseline.left_out,
+        "fpr": baseline.fprs[0],
+        "review_fpr": baseline.fprs[1],
+        "threshold": flags,
+        "review_threshold": review,
+        "promised": baseline.promised,
+    }

@@ -1,0 +1,331 @@
+"""Scans without a fit: two passes, verdicts that depend on title and baseline alone, tiers, allowed texts, and what is
+said of thresholds."""
+
+import csv
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+from rich.console import Console
+
+import cowbird
+from cowbird.defenses.p_scanner import ready
+from cowbird.defenses.p_scanner.catalog_judge import CatalogJudge
+from cowbird.defenses.p_scanner.title_sample import MAX_SAMPLED_LENGTH, TitleSample
+from cowbird.errors import UserError
+from cowbird.scanning import ready_scorer, scan
+from cowbird.scanning.allow_list import AllowList, read_allow_list
+from cowbird.scanning.pool import ScorerPool
+from cowbird.scanning.ready_scorer import copy_ready_scorer, format_ready_basis, open_ready_scanner
+from cowbird.scanning.scan import ExplainedSuspicion, scan_catalog
+from defenses.p_scanner.ready_doubles import ReadyDouble, make_titles
+from doubles.command import call_command
+
+HOSTILE = ["=1+1 5v", "\x1b[31mRed 5v", "\u202eevil 5v", "half \ud800 5v", "x" * 5000, "日本語 5v", " ", "a\u200bb 5v"]
+
+
+def make_catalog(folder, titles, name="catalog.jsonl"):
+    path = folder / name
+    path.write_text("".join(json.dumps({"id": nth, "title": title}) + "\n" for nth, title in enumerate(titles)))
+    return path
+
+
+def make_planted(many=150, planted=6, text="5v", seed=0):
+    return [f"{title} {text}" if nth < planted else title for nth, title in enumerate(make_titles(many, seed))]
+
+
+@pytest.fixture(scope="module")
+def double():
+    return ReadyDouble()
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, double):
+    monkeypatch.setattr(ready.ReadyScanner, "load", lambda place="cpu": double)
+
+    def run(*args):
+        code, out, err = call_command(monkeypatch, capsys, "scan", *args)
+        assert " safe" not in out.lower() + err.lower()
+        return code, " ".join(out.split()), " ".join(err.split())
+
+    return run
+
+
+def read_rows(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+# The sample.
+
+
+def test_a_sample_depends_on_the_titles_alone():
+    titles = make_titles(60)
+    whole, turned = TitleSample(20), TitleSample(20)
+    whole.add(titles)
+    turned.add([*titles[::-1], "", *titles[:5]])
+    assert whole.list_titles() == turned.list_titles()
+    assert len(whole.list_titles()) == 20
+    assert not whole.complete
+    small = TitleSample(60)
+    small.add(titles)
+    assert sorted(small.list_titles()) == sorted(titles)
+    assert small.complete
+    small.add(["x" * (MAX_SAMPLED_LENGTH + 1)])
+    assert not small.complete
+    assert len(small.list_titles()) == 60
+
+
+# Allowed texts.
+
+
+def test_allowed_texts_are_compared_letter_by_letter():
+    allow = AllowList(["Deluxe Edition", "  Heat 5v ", ""])
+    assert len(allow) == 2
+    assert allow.allows("Red Deluxe Edition", 4, 18)
+    assert allow.allows("Red Deluxe Edition", 3, 10)  # within an allowed text
+    assert allow.allows("Heat 5v", -1, -1)
+    assert not allow.allows("Red Deluxe Edition 5v", 11, 21)
+    assert not allow.allows("Red Deluxe", 4, 10)
+    assert not allow.allows("Red De\u200bluxe Edition", 4, 19)
+    assert not allow.allows("Red", -1, -1)
+    assert not AllowList().allows("Red", 0, 3)
+
+
+@pytest.mark.parametrize("data", [b"", b" \n\n", b"\xff\xfe", None])
+def test_a_file_of_allowed_texts_that_cannot_be_used(tmp_path, data):
+    path = tmp_path / "allow.txt"
+    if data is not None:
+        path.write_bytes(data)
+    with pytest.raises(UserError, match=r"can.t be read|no text in UTF-8|nothing that is allowed"):
+        read_allow_list(path)
+
+
+# Two passes.
+
+
+def test_a_scan_without_a_fit(call, tmp_path):
+    out = tmp_path / "found.csv"
+    code, said, _ = call(make_catalog(tmp_path, make_planted()), "--out", out)
+    rows = read_rows(out)
+    assert code == 1
+    assert list(rows[0])[:8] == ["row", "id", "title", "score", "flagged", "start", "end", "clean_title"]
+    assert list(rows[0])[8:] == ["tier", "reason", "threshold", "scanner"]
+    flagged = [row for row in rows if row["flagged"] == "true"]
+    assert {row["title"] for row in rows[:6]} <= {row["title"] for row in flagged}
+    assert {row["tier"] for row in flagged} == {"flagged"}
+    assert rows[0]["reason"].startswith("6 titles share '5v'")
+    assert rows[0]["title"] == rows[0]["clean_title"] + " 5v"
+    assert {row["scanner"] for row in rows} == {"ready double of th"}
+    assert all(float(row["score"]) > float(row["threshold"]) for row in flagged)
+    assert all(not row["reason"] for row in rows if not row["tier"])
+    assert "150 different titles of this catalogue" in said
+    assert "No reference was given: a trigger in many titles is found only by what these titles share" in said
+    assert "more look poisoned and were left out" in said
+    assert "6 titles share '5v'" in said
+
+
+def test_chunks_interruptions_and_the_sample_change_nothing(tmp_path, double, monkeypatch):
+    for most in (20_000, 80):  # all titles in the sample, or some
+        monkeypatch.setattr(ready_scorer, "MAX_TITLES_SAMPLED", most)
+        catalog = make_catalog(tmp_path, [*make_planted(), *HOSTILE, "", *make_planted()[:9]])
+        outs = [tmp_path / f"{most}-{name}.csv" for name in ("whole", "parts", "stopped")]
+
+        def open_scorer(catalog=catalog):
+            return open_ready_scanner(double, catalog, "cpu")
+
+        scan_catalog(catalog, outs[0], open_scorer())
+        scan_catalog(catalog, outs[1], open_scorer(), chunk=7)
+        scorer, calls = open_scorer(), []
+
+        def stop(done, _total, _remark, calls=calls):
+            calls.append(done)
+            if len(calls) == 3:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            scan_catalog(catalog, outs[2], scorer, chunk=7, report=stop)
+        assert scan_catalog(catalog, outs[2], open_scorer(), chunk=7).resumed > 0
+        assert outs[0].read_bytes() == outs[1].read_bytes() == outs[2].read_bytes()
+
+
+def test_titles_of_the_sample_are_read_once(tmp_path):
+    double = ReadyDouble()
+    titles = make_planted()
+    scorer = open_ready_scanner(double, make_catalog(tmp_path, titles), "cpu")
+    assert scorer.complete
+    scorer.scan(titles)
+    assert [len(each) for each in double.asked] == [150]
+    scorer.scan([*titles, "Another Title", "Another Title"])
+    assert [len(each) for each in double.asked] == [150, 1]
+
+
+def test_another_baseline_is_another_key(tmp_path, double):
+    catalog = make_catalog(tmp_path, make_planted())
+    keys = {open_ready_scanner(double, catalog, "cpu", fpr=fpr).key for fpr in (0.01, 0.02)}
+    keys.add(open_ready_scanner(double, catalog, "cpu", catalog).key)
+    assert len(keys) == 3
+
+
+def test_a_copy_judges_alike_without_reading_again(tmp_path, double, monkeypatch):
+    titles = make_planted()
+    scorer = open_ready_scanner(double, make_catalog(tmp_path, titles), "cpu")
+    copied = scorer.make_factory()()
+    assert copied.key == scorer.key
+    found, same = scorer.scan(titles), copied.scan(titles)
+    assert (found.score == same.score).all()
+    assert found.reason == same.reason
+    asked = []
+    monkeypatch.setattr(ready.ReadyScanner, "load", lambda place: asked.append(place) or double)
+    assert copy_ready_scorer(*scorer.make_factory().args).scan(["Fresh 5v"]).flagged.all()
+    assert asked == ["cpu"]
+
+
+@pytest.mark.slow
+def test_processes_judge_from_the_sample(tmp_path, double):
+    titles = make_planted()
+    catalog = make_catalog(tmp_path, titles)
+    scorer = open_ready_scanner(double, catalog, "cpu")
+    scan_catalog(catalog, tmp_path / "one.csv", scorer, chunk=40)
+    with ScorerPool(scorer, scorer.make_factory(), 2) as pool:
+        scan_catalog(catalog, tmp_path / "two.csv", pool, chunk=40)
+    assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
+
+
+# Options.
+
+
+def test_a_reference(call, tmp_path):
+    before = make_catalog(tmp_path, make_titles(200), "before.jsonl")
+    catalog = make_catalog(tmp_path, make_planted(120, 40, "Deluxe", seed=1))
+    code, said, _ = call(catalog, "--reference", before, "--out", tmp_path / "found.csv")
+    assert code == 1
+    assert "A reference of 200 titles, taken for clean" in said
+    assert "No reference was given" not in said
+    rows = read_rows(tmp_path / "found.csv")
+    assert sum(row["flagged"] == "true" for row in rows[:40]) > 30
+    assert "times as frequent as in the reference" in "".join(row["reason"] for row in rows)
+
+
+def test_few_titles_need_a_reference(call, tmp_path):
+    catalog = make_catalog(tmp_path, [*make_titles(9, seed=1), "Red 5v"])
+    code, _, err = call(catalog, "--out", tmp_path / "found.csv")
+    assert code == 2
+    assert "50 different titles or more, and there are 10" in err
+    assert "--reference FILE" in err
+    before = make_catalog(tmp_path, make_titles(200), "before.jsonl")
+    assert call(catalog, "--reference", before, "--out", tmp_path / "found.csv")[0] == 1
+
+
+def test_allowed_titles_are_told(call, tmp_path):
+    catalog, allow = make_catalog(tmp_path, make_planted()), tmp_path / "allow.txt"
+    assert call(catalog, "--out", tmp_path / "all.csv")[0] == 1
+    before = {row["title"]: row for row in read_rows(tmp_path / "all.csv") if row["tier"]}
+    allow.write_text("5v\n" + "".join(f"{title}\n" for title in before if not title.endswith("5v")))
+    code, said, _ = call(catalog, "--out", tmp_path / "found.csv", "--allow", allow)
+    rows = {row["title"]: row for row in read_rows(tmp_path / "found.csv")}
+    assert code == 0
+    assert len(rows) == 150
+    assert {rows[title]["tier"] for title in before} == {"allowed"}
+    assert all(rows[title]["reason"] == before[title]["reason"] for title in before)
+    assert all(row["clean_title"] == title for title, row in rows.items())
+    assert f"Suspicious, but allowed by --allow: {len(before)} titles" in said
+    code, told, _ = call(catalog, "--out", tmp_path / "found.csv", "--allow", allow, "--json", "--only-flagged")
+    assert code == 0
+    assert json.loads(told)["allowed"] == len(before)
+    assert read_rows(tmp_path / "found.csv") == []
+
+
+def test_review_alone_is_no_finding(call, tmp_path, double):
+    titles = make_titles(200)
+    code, said, _ = call(
+        make_catalog(tmp_path, titles), "--out", tmp_path / "found.csv", "--fpr", 0.001, "--review-fpr", 0.2, "--json"
+    )
+    told = json.loads(said)
+    rows = read_rows(tmp_path / "found.csv")
+    review = [row for row in rows if row["tier"] == "review"]
+    assert (code, told["flagged"]) == (0, 0)
+    assert told["review"] == len(review) > 10
+    assert all(row["reason"] and row["flagged"] == "false" and row["clean_title"] == row["title"] for row in review)
+    assert told["basis"]["sampled"] == told["basis"]["calibrated_on"] + told["basis"]["left_out"] == 200
+    assert told["basis"]["promised"] >= 1 / 201
+
+
+def test_hostile_titles_and_reasons(call, tmp_path):
+    code, _, _ = call(make_catalog(tmp_path, [*make_planted(), *HOSTILE]), "--out", tmp_path / "found.csv")
+    rows = read_rows(tmp_path / "found.csv")
+    assert code == 1
+    assert len(rows) == 158
+    assert not any(set(row["reason"]) & set("\x1b\u202e\u200b\ud800") for row in rows)
+    assert rows[150]["title"] == "'=1+1 5v"
+    assert rows[156]["score"] == ""
+    assert call(make_catalog(tmp_path, [*make_planted(), *HOSTILE]), "--out", tmp_path / "a.parquet")[0] == 1
+    assert pl.read_parquet(tmp_path / "a.parquet")["reason"].str.contains("\u202e").sum() == 0
+
+
+def test_quiet_says_nothing_and_an_interruption_is_told(call, tmp_path, monkeypatch, double):
+    catalog = make_catalog(tmp_path, make_planted())
+    assert call(catalog, "--out", tmp_path / "found.csv", "--quiet")[1:] == ("", "")
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(CatalogJudge, "learn", stop)
+    code, _, err = call(catalog, "--out", tmp_path / "other.csv")
+    assert code == 3
+    assert "Interrupted before a title was judged" in err
+
+
+def test_no_promise_is_made_where_none_can_be(tmp_path, double):
+    scorer = open_ready_scanner(double, make_catalog(tmp_path, [f"{title} 5v" for title in make_titles(60)]), "cpu")
+    object.__setattr__(scorer.judge.baseline, "thresholds", (np.inf, np.inf))
+    console = Console(width=400)
+    with console.capture() as said:
+        console.print(format_ready_basis(scorer))
+    assert "No false-positive rate can be promised, and nothing is flagged" in said.get()
+    assert scorer.scan(["Red"]).threshold is None
+
+
+def test_an_unsure_span_is_not_taken_out(tmp_path):
+    flags, span = np.array([True, True]), (np.array([0, 0]), np.array([2, 2]))
+    found = ExplainedSuspicion(np.ones(2), *span, flags, ~flags, ("x", "y"), np.array([True, False]), 0.5, "double")
+    allow = AllowList()
+    clean = [scan._make_finding("ab cd", found, at, allow).clean_title for at in range(2)]
+    assert clean == ["cd", None]
+
+
+# In Python.
+
+
+def test_lists_and_frames_are_scanned_without_a_fit(monkeypatch, double):
+    monkeypatch.setattr(ready.ReadyScanner, "load", lambda place: double)
+    scanner = cowbird.load_scanner()
+    titles = [*make_planted(), None, ""]
+    found = scanner.scan(titles)
+    assert found["flagged"][:6].all()
+    assert found["judged"].to_list()[-2:] == [False, False]
+    assert found["reason"][0].startswith("6 titles share '5v'")
+    assert found["clean_title"][0] + " 5v" == titles[0]
+    frame = pl.DataFrame({"id": range(150), "title": make_planted()})
+    assert scanner.scan(frame)["score"].to_list() == found["score"].to_list()[:150]
+    assert scanner.scan(make_planted(20, 2), reference=make_titles(200))["flagged"][:2].all()
+    with pytest.raises(UserError, match="50 different titles"):
+        scanner.scan(["Heat"])
+
+
+@pytest.mark.slow
+def test_the_scanner_that_ships_finds_a_planted_word(tmp_path):
+    try:
+        scanner = cowbird.load_scanner()
+    except UserError as error:
+        pytest.skip(f"the language model is not here: {error}")
+    titles = make_planted(300, 12, "5v")
+    summary = scan_catalog(
+        make_catalog(tmp_path, titles), tmp_path / "found.csv",
+        open_ready_scanner(scanner, tmp_path / "catalog.jsonl", "cpu"),
+    )  # fmt: skip
+    rows = read_rows(tmp_path / "found.csv")
+    assert sum(row["flagged"] == "true" for row in rows[:12]) >= 11
+    assert sum(row["flagged"] == "true" for row in rows[12:]) <= 12
+    assert summary.judged == 300
