@@ -90,7 +90,7 @@ def alike(one, other):
 @pytest.mark.slow
 @pytest.mark.parametrize("fields", [{}, {"prompts": "text"}], ids=str)
 def test_what_comes_next_is_learned(spec, fields):
-    given = spec({"epochs": 4, "batch_size": 16}, {"tuning": "full"}, wordings="first", **fields)
+    given = spec({"epochs": 6, "batch_size": 16}, {"tuning": "full"}, wordings="first", **fields)
     fit = given.fit(walks(28, 8), SPLIT, 0)
     assert (fit.projector is None) == bool(fields)
     choices = asked(20)
