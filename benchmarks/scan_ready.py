@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cowbird.defenses.p_scanner.ready import MAX_TITLES_SAMPLED, ReadyScanner
+from cowbird.defenses.p_scanner.baseline import MAX_TITLES_SAMPLED, ReadyScanner
 from cowbird.files import write_text
 from product_titles import write_products
 

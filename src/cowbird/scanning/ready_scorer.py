@@ -15,15 +15,15 @@ import torch
 from rich.console import Group
 from rich.text import Text
 
-from cowbird.defenses.p_scanner.catalog_judge import CatalogJudge, TitleVerdict
-from cowbird.defenses.p_scanner.ready import (
+from cowbird.defenses.p_scanner.baseline import (
     DEFAULT_FPR,
     DEFAULT_REVIEW_FPR,
     MAX_TITLES_SAMPLED,
     Baseline,
-    ReadyScanner,
     check_baseline,
 )
+from cowbird.defenses.p_scanner.catalog_judge import CatalogJudge, TitleVerdict
+from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.title_sample import TitleSample
 from cowbird.errors import UserError
 from cowbird.scanning.pool import ScorerFactory

@@ -6,25 +6,47 @@ others the tagger's log-odds are rounded, so that which titles are read beside e
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Self
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 
-from cowbird.defenses.p_scanner.reader import Marks
-from cowbird.defenses.p_scanner.ready import (
+from cowbird.defenses.p_scanner.baseline import (
     DEFAULT_FPR,
     DEFAULT_REVIEW_FPR,
     MAX_TITLES_SAMPLED,
     Baseline,
-    ReadyScanner,
     ReadyVerdicts,
     check_baseline,
 )
+from cowbird.defenses.p_scanner.reader import Marks
 from cowbird.defenses.p_scanner.title_sample import TitleSample
 from cowbird.victims.fit_context import ProgressCallback, report_nothing
 
 MARK_DECIMALS = 2
 """Decimals of the tagger's log-odds that count."""
+
+
+class BaselineScanner(Protocol):
+    """What learns baselines and judges titles by them: `ready.ReadyScanner`."""
+
+    def read(self, titles: Sequence[str], report: ProgressCallback = ...) -> Marks:
+        """Return what the tagger says of titles."""
+        ...
+
+    def learn_baseline(
+        self,
+        titles: Sequence[str],
+        reference: Sequence[str] = ...,
+        fpr: float = ...,
+        review_fpr: float = ...,
+        marks: Marks | None = ...,
+    ) -> Baseline:
+        """Learn what is usual in a catalogue."""
+        ...
+
+    def judge(self, titles: Sequence[str], baseline: Baseline, marks: Marks | None = ...) -> ReadyVerdicts:
+        """Judge titles."""
+        ...
 
 
 class TitleVerdict(NamedTuple):
@@ -43,7 +65,7 @@ class TitleVerdict(NamedTuple):
 class CatalogJudge:
     """Judges the titles of one catalogue; a verdict depends on the title and the baseline alone."""
 
-    find_scanner: Callable[[], ReadyScanner]
+    find_scanner: Callable[[], BaselineScanner]
     """Gives the scanner, which is asked about titles that are not of the sample."""
     baseline: Baseline
     """What is usual in the catalogue, and the thresholds."""
@@ -53,7 +75,7 @@ class CatalogJudge:
     @classmethod
     def learn(
         cls,
-        scanner: ReadyScanner,
+        scanner: BaselineScanner,
         titles: Sequence[str],
         reference: Sequence[str] = (),
         fpr: float = DEFAULT_FPR,
@@ -104,7 +126,7 @@ class CatalogJudge:
 
 
 def judge_once(
-    scanner: ReadyScanner, titles: Sequence[str], reference: Sequence[str], fpr: float, review_fpr: float
+    scanner: BaselineScanner, titles: Sequence[str], reference: Sequence[str], fpr: float, review_fpr: float
 ) -> ReadyVerdicts:
     """Judge a catalogue that is in memory by what is usual in it; see `CatalogJudge.learn`."""
     sample, before = sample_titles(titles), sample_titles(reference)
@@ -118,7 +140,7 @@ def sample_titles(titles: Sequence[str]) -> list[str]:
     return sample.list_titles()
 
 
-def read_rounded(scanner: ReadyScanner, titles: Sequence[str], report: ProgressCallback = report_nothing) -> Marks:
+def read_rounded(scanner: BaselineScanner, titles: Sequence[str], report: ProgressCallback = report_nothing) -> Marks:
     """Return what the tagger says of titles, in so many decimals as count."""
     marks = scanner.read(titles, report)
     return replace(marks, mark=marks.mark.round(MARK_DECIMALS), verdict=marks.verdict.round(MARK_DECIMALS))

@@ -10,15 +10,23 @@ A verdict depends on the title and the baseline alone, so a catalogue may be jud
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from cowbird.data.types import Float32Array, Int32Array, Int64Array
+from cowbird.data.types import Float32Array, Int64Array
+from cowbird.defenses.p_scanner.baseline import (
+    DEFAULT_FPR,
+    DEFAULT_REVIEW_FPR,
+    SURE_LOG_ODDS,
+    Baseline,
+    ReadyVerdicts,
+    check_baseline,
+)
+from cowbird.defenses.p_scanner.catalog_judge import judge_once
 from cowbird.defenses.p_scanner.fragment_evidence import (
     FRAGMENT_FEATURES,
     FragmentEvidence,
@@ -40,80 +48,9 @@ from cowbird.defenses.p_scanner.title_evidence import (
 )
 from cowbird.defenses.p_scanner.title_rules import RULES
 from cowbird.defenses.scan_table import scan_table
-from cowbird.errors import UserError
 from cowbird.files import hash_texts
 from cowbird.text import escape_terminal
 from cowbird.victims.fit_context import ProgressCallback, report_nothing
-
-MIN_TITLES_PER_BASELINE = 50
-"""Different titles that thresholds can come from."""
-MAX_TITLES_SAMPLED = 20_000
-"""Titles of a catalogue that stand for all of it."""
-SURE_LOG_ODDS = 4.0
-"""Titles with a fragment above these log-odds set no threshold, unless a reference does.
-Below, no span is taken out."""
-DEFAULT_FPR, DEFAULT_REVIEW_FPR = 0.01, 0.05
-"""Share of clean titles that may be flagged; share that may be flagged or put up for review."""
-
-
-class ReadyVerdicts(NamedTuple):
-    """What the ready scanner makes of some titles; arrays of the shape `[titles]`."""
-
-    score: Float32Array
-    """Grows with suspicion: log-odds that the title carries a trigger."""
-    start: Int32Array
-    """First character of the most suspicious span, -1 where there is none."""
-    end: Int32Array
-    """The character after its last one."""
-    flagged: NDArray[np.bool_]
-    """Which titles are above the threshold for flags."""
-    review: NDArray[np.bool_]
-    """Which others are above the threshold for review."""
-    reason: list[str]
-    """Why a flagged or reviewed title is suspicious; empty for others."""
-    sure: NDArray[np.bool_]
-    """Where the span can be taken out and leaves honest text whole."""
-
-
-@dataclass(frozen=True, eq=False)
-class Baseline:
-    """What is usual in a catalogue, and the thresholds that follow."""
-
-    profile: CatalogProfile
-    """What is usual."""
-    members: frozenset[str]
-    """Titles that the profile counts, each of which is left out of its own count."""
-    fragments: Mapping[FragmentKey, int]
-    """Fragments that recur, as places in the evidence."""
-    evidence: FragmentEvidence
-    """On those."""
-    by_fragment: Float32Array
-    """Their log-odds, shape `[fragments]`."""
-    thresholds: tuple[float, float]
-    """Scores above which a title is flagged, and put up for review."""
-    calibrated_on: int
-    """Titles that set the thresholds."""
-    left_out: int
-    """Titles that did not, because a fragment of theirs is surely suspicious."""
-    sampled: int
-    """Titles of the catalogue that stand for it."""
-    reference: int
-    """Titles of the reference; 0 without one."""
-    fprs: tuple[float, float]
-    """False-positive rates of the thresholds."""
-    key: str
-    """Tells this baseline from others."""
-
-    @property
-    def promised(self) -> float | None:
-        """The share of clean titles that the threshold for flags stands for; `None` if it can stand for none.
-
-        Titles that were left out may be clean, so they count.
-        """
-        if not math.isfinite(self.thresholds[0]):
-            return None
-        share = self.left_out / max(1, self.left_out + self.calibrated_on)
-        return max(self.fprs[0], 1 / (self.calibrated_on + 1)) + share
 
 
 @dataclass(eq=False)
@@ -285,29 +222,11 @@ class ReadyScanner:
         Raises:
             UserError: If it is a single string or no table, there are too few titles, or a rate is no share.
         """
-        from cowbird.defenses.p_scanner.catalog_judge import judge_once  # noqa: PLC0415
 
         def judge(texts: Sequence[str]) -> ReadyVerdicts:
             return judge_once(self, texts, reference, fpr, review_fpr)
 
         return scan_table(judge, titles, text_column)
-
-
-def check_baseline(titles: int, reference: int, fpr: float, review_fpr: float) -> None:
-    """Look before the tagger reads whether a baseline can be learned.
-
-    Raises:
-        UserError: If there are too few titles, or a rate is no share.
-    """
-    for rate in (fpr, review_fpr):
-        if not 0 < rate < 1:
-            raise UserError(f"A false-positive rate lies between 0 and 1, not at {rate:g}.", "0.01 stands for 1 %.")
-    if (most := max(reference, titles)) < MIN_TITLES_PER_BASELINE:
-        raise UserError(
-            f"What is usual in a catalogue shows in {MIN_TITLES_PER_BASELINE} different titles or more, and there "
-            f"are {most}.",
-            "Give titles of the same source that are taken for clean: --reference FILE.",
-        )
 
 
 def _set_threshold(clean: Float32Array, fpr: float) -> float:
