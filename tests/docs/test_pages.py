@@ -106,7 +106,7 @@ def test_light_commands_run(tmp_path, monkeypatch):
             assert result.exit_code == 0, f"{line}: {result.output}"
 
 
-def test_the_first_scan_of_the_readme_finds_what_is_hidden(tmp_path, monkeypatch):
+def test_the_scan_by_rules_of_the_readme_finds_what_is_hidden(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     titles = [f"A plain title {word}" for word in ("one", "two", "three")] + ["Toy Story\u200b"]
     rows = [f"{row},{title}" for row, title in enumerate(titles)]

@@ -6,9 +6,11 @@ import pytest
 
 import cowbird
 from cowbird.api import experiments
+from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.scanner import PoisonScanner
 from cowbird.victims.language import llm
 from cowbird.victims.language.tuning import Tuning
+from defenses.p_scanner.ready_doubles import ReadyDouble
 from doubles.blocks import list_blocks, run_python_blocks
 from doubles.tiny_llama import save_llama, train_tokenizer
 
@@ -50,6 +52,7 @@ def small(tmp_path, tmp_path_factory, monkeypatch):
         company=False,
     )
     monkeypatch.setattr(cowbird, "PoisonScanner", lambda: tiny)
+    monkeypatch.setattr(ReadyScanner, "load", lambda place: ReadyDouble())
     monkeypatch.setattr(experiments, "find_shipped_spec", lambda name: tmp_path / "mine.toml")
     load = llm.load_llm
     monkeypatch.setattr(llm, "load_llm", lambda spec, *rest: load(llm.Llm(name=str(llama)), *rest))

@@ -295,6 +295,16 @@ def test_an_unsure_span_is_not_taken_out(tmp_path):
     assert clean == ["cd", None]
 
 
+def test_what_is_taken_out_is_surely_suspicious():
+    titles = make_planted(150, 6, "5v")
+    for high, certain in ((5.0, True), (0.5, False)):  # a tagger that is sure of it, and one that is hardly
+        double = ReadyDouble(("5v",))
+        double.high = high
+        found = CatalogJudge.learn(double, titles, fpr=0.2).judge(titles)
+        assert found.flagged[:6].all()
+        assert set(found.sure[:6].tolist()) == {certain}
+
+
 # In Python.
 
 

@@ -48,10 +48,10 @@ class ReadyDouble(ReadyScanner):
 
     def __init__(self, suspicious=("5v",)):
         super().__init__(None, load_scoring())
-        self.suspicious = suspicious
+        self.suspicious, self.high = suspicious, 5.0
         self.asked = []
 
     def read(self, titles, report=lambda done, total, remark: None):
         self.asked.append(list(titles))
         report(len(titles), len(titles), "")
-        return mark(titles, self.suspicious, seeds=[hash_title(title) % 2**31 for title in titles])
+        return mark(titles, self.suspicious, self.high, seeds=[hash_title(title) % 2**31 for title in titles])

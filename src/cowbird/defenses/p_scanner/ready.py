@@ -50,7 +50,8 @@ MIN_TITLES_PER_BASELINE = 50
 MAX_TITLES_SAMPLED = 20_000
 """Titles of a catalogue that stand for all of it."""
 SURE_LOG_ODDS = 4.0
-"""Titles with a fragment above these log-odds set no threshold, unless a reference does."""
+"""Titles with a fragment above these log-odds set no threshold, unless a reference does.
+Below, no span is taken out."""
 DEFAULT_FPR, DEFAULT_REVIEW_FPR = 0.01, 0.05
 """Share of clean titles that may be flagged; share that may be flagged or put up for review."""
 
@@ -252,7 +253,8 @@ class ReadyScanner:
             shared = place >= 0 and baseline.by_fragment[place] > 0
             found = _find_fragment(titles[row], traits, row, keys[place]) if shared else None
             start[row], end[row] = found or _find_highest(traits, row)
-            certain = found is not None or bool(traits.highest[row] > 0)
+            odds = baseline.by_fragment[place] if shared else traits.highest[row]
+            certain = (found is not None or not shared) and bool(odds > SURE_LOG_ODDS)
             sure[row] = certain and _leaves_words_whole(titles[row], int(start[row]), int(end[row]))
             if shared:
                 reason[row] = _explain_fragment(baseline, keys[place], place)

@@ -117,7 +117,7 @@ def locate_model(name: str) -> str:
             raise OutageError(f"There is no file '{name}'.", "Give the path of a GGUF file.")
         return str(convert_gguf(path))
     try:
-        is_folder = path.is_dir()
+        is_folder = bool(name) and path.is_dir()
     except (OSError, ValueError):  # a name that no file can have
         is_folder = False
     if not is_folder:

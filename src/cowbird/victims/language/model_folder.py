@@ -146,8 +146,10 @@ def check_model_folder(folder: Path, told: Path | None = None) -> None:
             f"'{folder}' is an adapter, and a language model was expected.",
             "Name the adapter's base model. To go on from a saved victim, load it and give it as the start of the fit.",
         )
-    for path in folder.glob("*.json"):
-        if path.stat().st_size > MAX_TEXT_BYTES:
+    for path in (folder / "config.json", folder / "tokenizer.json", *folder.glob("*.json")):
+        if path.exists() and not path.is_file():
+            raise _refuse(told, f"'{path.name}' is no regular file")
+        if path.exists() and path.stat().st_size > MAX_TEXT_BYTES:
             raise _refuse(told, f"'{path.name}' has more than {MAX_TEXT_BYTES >> 20} MB")
     names = _list_weights(folder, told)
     for name in names:
