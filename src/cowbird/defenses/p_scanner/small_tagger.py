@@ -202,26 +202,20 @@ class SmallTagger:
             report: Told of titles done and all of them.
         """
         step = TITLES_READ_AT_ONCE.get(self.device.type, TITLES_READ_AT_ONCE["cpu"])
-        first, after, count, mark, verdict = ([] for _ in range(5))
+        parts: list[TitlePieces] = []
+        mark: list[Any] = []
+        verdict: list[Any] = []
         with torch.inference_mode():
             for begin in range(0, len(titles), step):
                 pieces = cut_titles(titles[begin : begin + step])
                 by_piece, by_title = self.network(make_batch(pieces, self.device))
-                first.append(pieces.first)
-                after.append(pieces.after)
-                count.append(np.diff(pieces.offsets))
+                parts.append(pieces)
                 mark.append(by_piece.float().cpu().numpy())
                 verdict.append(by_title.float().cpu().numpy())
                 report(min(begin + step, len(titles)), len(titles), "titles")
 
-        def join(parts: list[Any], dtype: Any) -> Any:
-            return np.concatenate([*parts, np.empty(0, dtype=dtype)]).astype(dtype)
-
-        offsets = np.concatenate([[0], np.cumsum(join(count, np.int64))]).astype(np.int64)
-        nothing = np.zeros(int(offsets[-1]), dtype=np.int32)
-        empty = Tokens(nothing[:0], offsets[:1], offsets[:0])  # no language model reads these pages
-        places = Pages(empty, nothing, join(first, np.int32), join(after, np.int32), offsets)
-        return Marks(places, join(mark, np.float32), join(verdict, np.float32))
+        empty = np.empty(0, dtype=np.float32)
+        return Marks(join_places(parts), np.concatenate([*mark, empty]), np.concatenate([*verdict, empty]))
 
     def save(self, folder: Path, command: str = "") -> None:
         """Write the weights, the table in 8 bits, and `small_tagger.json`."""
@@ -235,6 +229,20 @@ class SmallTagger:
         digest = write_tensors(folder / WEIGHTS_FILE, held)
         told = self.record.model_copy(update={"weights_sha256": digest, "command": command or self.record.command})
         write_text(folder / SMALL_RECORD_FILE, told.model_dump_json(indent=1) + "\n")
+
+
+def join_places(parts: Sequence[TitlePieces]) -> Pages:
+    """Return where the pieces of titles stand, in the form of a language model's tokens."""
+    counts = np.concatenate([*(np.diff(part.offsets) for part in parts), np.empty(0, dtype=np.int64)])
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    first, after = (np.concatenate([*(each[side] for each in parts), np.empty(0, dtype=np.int32)]) for side in range(2))
+    nothing = np.zeros(int(offsets[-1]), dtype=np.int32)
+    return Pages(Tokens(nothing[:0], offsets[:1], offsets[:0]), nothing, first, after, offsets)
+
+
+def place_pieces(titles: Sequence[str]) -> Pages:
+    """Return where the pieces of titles stand."""
+    return join_places([cut_titles(titles)])
 
 
 def load_small_tagger(folder: Path = READY_SMALL_TAGGER, device: str = "auto") -> SmallTagger:
