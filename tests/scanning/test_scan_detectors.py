@@ -170,8 +170,8 @@ def test_several_processes_find_the_same(call, tmp_path):
         (("--detector", "character_rules", "--set", "share=2"), "share: "),
         (("--detector", "character_rules", "--set", "share"), "is written as TOML"),
         (("--detector", "character_rules", "--scanner", "x"), "Give one of them"),
-        (("--scanner", "x", "--set", "share=1"), "from its fit"),
-        (("--scanner", "x", "--reference", "x.csv"), "from its fit"),
+        (("--scanner", "x", "--set", "share=1"), "from its own fit"),
+        (("--scanner", "x", "--reference", "x.csv"), "from its own fit"),
         (("--scanner", "x"), "does not hold a scanner"),
     ],
 )
