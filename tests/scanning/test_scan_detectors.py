@@ -55,7 +55,7 @@ def settings(name, llama):  # noqa: F811
 
 def test_the_detectors_that_ship():
     assert {"character_rules", "onion", "perplexity"} <= DETECTORS.keys()
-    assert {name for name, cls in list_detectors().items() if cls.needs_fit} == {"p_scanner"}
+    assert {name for name, cls in list_detectors().items() if cls.needs_fit} == {"p_scanner", "ready_scanner"}
     for name in plugins.list_plugins("defense"):
         cls = plugins.find_plugin("defense", name)
         assert (name in list_detectors()) == (issubclass(cls, TitleDefense) and not cls.asks_victim)
