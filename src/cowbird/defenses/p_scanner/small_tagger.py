@@ -107,7 +107,7 @@ class ConvolutionBlock(nn.Module):
         """Return the new state, shape `[pieces, width]`."""
         normed = self.norm(state)
         padded = normed.new_zeros(room, state.shape[1]).index_copy(0, slots[:, CONVOLVED // 2], normed)
-        near = padded[slots.reshape(-1)].reshape(len(state), -1)
+        near = padded[slots.reshape(-1)].reshape(len(state), CONVOLVED * state.shape[1])
         return state + self.out(torch.nn.functional.gelu(self.near(near), approximate="tanh"))
 
 
