@@ -240,7 +240,10 @@ def _make_empty_error(name: str, unread: Sequence[UnreadRows]) -> UserError:
     if not unread:
         return UserError(f"{name} should hold a title a row, and it has no rows.", "Was it written to its end?")
     most = "; ".join(map(str, unread[:3]))
-    return UserError(f"None of the rows of {name} can be read: {most}.", "Save it as UTF-8, as its name says.")
+    return UserError(
+        f"None of the rows of {name} can be read: {most}.",
+        "See how it is read (cowbird peek), and say how it is to be: --encoding, --separator, --quote, --header-row.",
+    )
 
 
 def _judge_groups(
