@@ -10,6 +10,10 @@ TITLE_COLUMNS = ("title", "name", "product_title", "product_name", "item_title",
 """Where titles are looked for, if no column is named, or `title` is and there is none."""
 ID_COLUMNS = ("id", "item_id", "sku", "asin", "product_id", "parent_asin", "item", "movie_id")
 """Where ids are looked for, if no column is named."""
+USER_COLUMNS = ("user_id", "user", "userid", "uid", "customer_id", "session_id", "visitorid", "reviewerid")
+"""Where users are looked for, if no column is named."""
+RATING_COLUMNS = ("rating", "score", "stars", "overall")
+"""Where ratings are looked for, if no column is named."""
 TIME_COLUMNS = (
     *("timestamp", "time", "event_time", "datetime", "date", "ts", "created_at", "event_timestamp", "unix_time"),
     *("rating_timestamp", "unixreviewtime", "time_stamp"),

@@ -75,6 +75,13 @@ class TextTable(RowTable):
                 count += block.count(b"\n")
         return count
 
+    def find_text(self, wanted: str) -> int:
+        """Return the position of a column of titles; see `RowTable.find_text`."""
+        try:
+            return super().find_text(wanted)
+        except UserError as error:
+            raise UserError(error.message, f"{error.hint} {HEADER_HINT}") from None
+
     def read_frames(self, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
         """Yield the rows, block by block.
 

@@ -126,6 +126,11 @@ class _LineCounts(NamedTuple):
     """Lines that are not, and hold bytes that are no letters of cp1252."""
 
 
+def sniff_unicode(sample: bytes) -> str:
+    """Return which of Unicode's encodings text is in, by its mark or its zeros; UTF-8 if nothing tells."""
+    return next((name for mark, name in _MARKS if sample.startswith(mark)), "") or _sniff_wide(sample) or UTF8
+
+
 def sniff_encoding(sample: bytes, whole: bool, file: str) -> str:
     """Return the encoding that a file is in.
 
@@ -137,21 +142,16 @@ def sniff_encoding(sample: bytes, whole: bool, file: str) -> str:
     Raises:
         UserError: If most lines beyond ASCII are in an encoding that can't be told from others.
     """
-    for mark, name in _MARKS:
-        if sample.startswith(mark):
-            return name
-    wide = _sniff_wide(sample)
-    if wide:
-        return wide
-    if sample.isascii():
-        return UTF8
+    found = sniff_unicode(sample)
+    if found != UTF8 or sample.isascii() or sample.startswith(codecs.BOM_UTF8):
+        return found
     lines = sample.split(b"\n")
     counts = _count_lines(lines if whole else lines[:-1] or lines)
     if counts.other <= 10 * counts.utf8 or 10 * counts.damaged > counts.other:
         return UTF8
     if counts.odd <= MAX_ODD_SHARE * counts.letters:
         return CP1252
-    if 2 * counts.other > len(lines):
+    if 2 * counts.other >= sum(bool(line.strip()) for line in lines) - 1:
         raise UserError(
             f"{file} is not in UTF-8, and which other encoding it is in can't be told.",
             "Name it: --encoding cp1251, shift_jis, gb18030, euc_kr … (a field 'encoding' in specs).",

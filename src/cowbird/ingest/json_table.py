@@ -14,12 +14,12 @@ from cowbird.errors import UserError
 from cowbird.ingest.blobs import Blob
 from cowbird.ingest.columns import ID_COLUMNS, TITLE_COLUMNS, choose_column, find_usual, match_column
 from cowbird.ingest.delimited import refuse_binary
-from cowbird.ingest.encodings import UTF8, name_encoding, normalize_encoding, recode, sniff_encoding
+from cowbird.ingest.encodings import UTF8, name_encoding, normalize_encoding, recode, sniff_unicode
 from cowbird.ingest.json_text import JsonReader, read_elements
 from cowbird.ingest.options import ReadOptions
 from cowbird.ingest.paths import follow_path, split_path
 from cowbird.ingest.records import TOO_LONG_REASON, read_lines
-from cowbird.ingest.rows import Cell, RowTable, TableRow
+from cowbird.ingest.rows import CellValue, RowTable, TableRow
 from cowbird.ingest.sniffing import SAMPLE_BYTES
 
 SAMPLE_ROWS = 1000
@@ -73,8 +73,7 @@ class JsonTable(RowTable):
         options.refuse_others(blob.name, "JSON", "encoding", "json_path")
         with blob.open_stream() as stream:
             raw = stream.read(SAMPLE_BYTES)
-        encoding = options.encoding or sniff_encoding(raw, len(raw) < SAMPLE_BYTES, blob.name)
-        self._encoding = normalize_encoding(encoding)
+        self._encoding = normalize_encoding(options.encoding or sniff_unicode(raw))  # JSON is in no other
         if self._encoding == UTF8:
             refuse_binary(raw, blob.name)
         self._blob = recode(blob, self._encoding)
@@ -190,7 +189,7 @@ class JsonTable(RowTable):
         return None
 
 
-def _get_cell(found: dict[str, Any], keys: Sequence[str], steps: Sequence[str | int]) -> Cell:
+def _get_cell(found: dict[str, Any], keys: Sequence[str], steps: Sequence[str | int]) -> CellValue:
     value = next((found[key] for key in keys if found.get(key) is not None), None)
     if value is None and len(steps) > 1 and keys[0] not in found:
         value = follow_path(found, steps)
@@ -205,7 +204,7 @@ class JsonValue(str):
     __slots__ = ()
 
 
-def is_text(cell: Cell) -> bool:
+def is_text(cell: CellValue) -> bool:
     """Tell whether a cell holds text: no number and no list that is only written as one."""
     return not isinstance(cell, _NumberText | JsonValue)
 

@@ -80,7 +80,8 @@ class ReadOptions:
 def _check_encoding(name: str) -> None:
     hint = "Such as --encoding cp1252, utf-16, shift_jis or gb18030."
     try:
-        if "".encode(name) is not None and codecs.lookup(name).name not in ("idna", "punycode", "undefined"):
+        "".encode(name)
+        if codecs.lookup(name).name not in ("idna", "punycode", "undefined"):
             return
     except (LookupError, ValueError, UnicodeError):
         pass

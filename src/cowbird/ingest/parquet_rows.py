@@ -1,5 +1,6 @@
 """Parquet files row by row; columns may lie in structs and lists, as `product.titles[0]`."""
 
+import json
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -182,6 +183,8 @@ def _to_cells(column: Any, steps: Sequence[str | int]) -> list[bytes | None]:
         column = column.dictionary_decode()
     if _is_text(column.type):
         return column.cast(pa.large_binary()).to_pylist()
+    if pa.types.is_nested(column.type):
+        return [None if value is None else json.dumps(value, default=str).encode() for value in column.to_pylist()]
     return [None if value is None else value.encode() for value in column.cast(pa.large_string()).to_pylist()]
 
 

@@ -23,7 +23,8 @@ def follow_path(value: Any, steps: Sequence[str | int]) -> Any:
     """Return what lies at the end of a path in nested dicts and lists; `None` where it leads nowhere."""
     for step in steps:
         if isinstance(step, int):
-            value = cast("list[Any]", value)[step] if isinstance(value, list) and step < len(value) else None
+            listed = cast("list[Any]", value) if isinstance(value, list) else []
+            value = listed[step] if step < len(listed) else None
         else:
             value = cast("dict[str, Any]", value).get(step) if isinstance(value, dict) else None
         if value is None:

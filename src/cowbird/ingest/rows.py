@@ -12,7 +12,7 @@ LINE_COLUMN = "\0line"
 ID_COLUMN = "\0id"
 """Name of the column with ids in the frames of items and users."""
 
-Cell = bytes | str | None
+CellValue = bytes | str | None
 """What a cell holds: text as bytes or as characters, or nothing."""
 
 
@@ -21,7 +21,7 @@ class TableRow(NamedTuple):
 
     number: int
     """Its number; the first row below the header is 1."""
-    cells: tuple[Cell, ...]
+    cells: tuple[CellValue, ...]
     """What the columns hold that were asked for."""
     problem: str = ""
     """Why the row can't be read; empty if it can."""

@@ -67,7 +67,9 @@ def sniff_layout(blob: Blob, options: ReadOptions, tabs: bool = False, atomic: b
     layout = replace(layout, separator=separator, skip_lines=skipped, quoted=not atomic)
     layout = _choose_quotes(lines, layout, options)
     if options.header_row == 0:
-        record = next(iter(_read_records(lines, layout)), [])
+        record = next(_read_records(lines, layout), "")
+        if isinstance(record, str):
+            raise UserError(f"The first row of {blob.name} {record or 'is missing'}.", "Check the file.")
         names = tuple(f"column_{nth}" for nth in range(1, len(record) + 1))
         return replace(layout, names=names)
     names = split_header(lines[layout.skip_lines], layout, blob.name)

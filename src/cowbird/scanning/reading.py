@@ -14,7 +14,7 @@ from cowbird.ingest.json_table import is_text
 from cowbird.ingest.open import open_rows
 from cowbird.ingest.options import get_options
 from cowbird.ingest.records import MAX_ROW_BYTES, TOO_LONG_REASON
-from cowbird.ingest.rows import Cell, RowTable, TableRow
+from cowbird.ingest.rows import CellValue, RowTable, TableRow
 from cowbird.notices import NoticeRank, note
 
 
@@ -100,8 +100,8 @@ def open_catalog(path: Path, text_column: str = "title", id_column: str | None =
 
 def _make_row(row: TableRow) -> CatalogRow:
     """Return the title and the id of a row; an odd id keeps nobody from reading the title."""
-    id_ = _decode_id(row.cells[1]) if len(row.cells) > 1 else None
-    title = row.cells[0]
+    title, *more = row.cells
+    id_ = _decode_id(more[0]) if more else None
     if row.problem or title is None:
         return CatalogRow(row.number, id_, "", row.problem)
     if not is_text(title):
@@ -116,7 +116,7 @@ def _make_row(row: TableRow) -> CatalogRow:
         return CatalogRow(row.number, id_, "", "is not valid UTF-8")
 
 
-def _decode_id(cell: Cell) -> str | None:
+def _decode_id(cell: CellValue) -> str | None:
     if isinstance(cell, bytes):
         return cell.decode("utf-8", "replace") or None
     return cell
