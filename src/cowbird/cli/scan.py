@@ -12,6 +12,7 @@ from cowbird.cli.options import (
     DeviceOption,
     JsonOption,
     QuietOption,
+    TaggerOption,
     TextColumnOption,
 )
 from cowbird.cli.progress import make_progress
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Group
     from rich.text import Text
 
+    from cowbird.defenses.p_scanner.small_tagger import TaggerName
     from cowbird.defenses.titles import TitleDefense
     from cowbird.scanning.allow_list import AllowList
     from cowbird.scanning.commands import ScannerScorer
@@ -84,6 +86,7 @@ def scan(
         int, typer.Option(min=1, help="Rows read at a time; a detector or fitted scanner compares them.")
     ] = 8192,
     workers: Annotated[int, typer.Option(min=1, help="Processes that judge; on a GPU, for many rows, about 8.")] = 1,
+    tagger: TaggerOption = None,
     device: DeviceOption = "auto",
     allow_plugins: AllowPluginsOption = False,
     as_json: JsonOption = False,
@@ -103,13 +106,18 @@ def scan(
 
     place, allowed = pick_device(device), read_allow_list(allow)
     calibrated = scanner is not None and scanner.is_file()
+    if tagger is not None and (scanner is not None or detector is not None):
+        raise UserError(
+            "--tagger is for the scanner that comes with Cowbird; what --scanner or --detector names has its own.",
+            "Leave it out, or calibrate with it: cowbird calibrate CATALOG --tagger small --out FILE.",
+        )
     if calibrated:
         _refuse_detector_options(detector, bool(setting) or reference is not None)
     if calibrated or (scanner is None and detector is None):
         _refuse_settings(setting)
         found = scan_ready_and_show(
             catalog, out, str(place), reference, fpr, review_fpr, text_column, id_column, only_flagged, chunk, workers,
-            allowed, scanner, as_json=as_json, quiet=quiet,
+            allowed, scanner, "llm" if tagger is None else tagger.value, as_json=as_json, quiet=quiet,
         )  # fmt: skip
         raise typer.Exit(choose_exit_code(found))
     if review_fpr is not None:
@@ -200,6 +208,7 @@ def scan_ready_and_show(
     workers: int,
     allow: "AllowList",
     calibration: Path | None = None,
+    tagger: "TaggerName" = "llm",
     *,
     as_json: bool = False,
     quiet: bool = False,
@@ -224,10 +233,10 @@ def scan_ready_and_show(
 
         try:
             if calibration is None:
+                loaded = ReadyScanner.load(place, tagger)
                 scorer = ready_scorer.open_ready_scanner(
-                    ReadyScanner.load(place), catalog, place, reference, fpr, review_fpr, text_column, report_rows,
-                    report_titles,
-                )  # fmt: skip
+                    loaded, catalog, place, reference, fpr, review_fpr, text_column, report_rows, report_titles
+                )
             else:
                 scorer = ready_scorer.open_calibrated(
                     calibration, catalog, place, fpr, review_fpr, text_column, report_rows, report_titles

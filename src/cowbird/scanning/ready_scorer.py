@@ -26,6 +26,7 @@ from cowbird.defenses.p_scanner.calibrated import load_calibrated_scanner
 from cowbird.defenses.p_scanner.catalog_judge import CatalogJudge, TitleVerdict
 from cowbird.defenses.p_scanner.inventory import MIN_BATCH_TITLES
 from cowbird.defenses.p_scanner.ready import ReadyScanner
+from cowbird.defenses.p_scanner.small_tagger import TaggerName
 from cowbird.defenses.p_scanner.title_sample import TitleSample
 from cowbird.errors import UserError
 from cowbird.notices import collect_notices
@@ -50,6 +51,8 @@ class ReadyScorer:
     """Where the tagger runs."""
     complete: bool
     """Whether the sample holds all titles of the catalogue."""
+    tagger: TaggerName = "llm"
+    """Which tagger the scanner has."""
 
     @property
     def key(self) -> str:
@@ -68,16 +71,23 @@ class ReadyScorer:
     def make_factory(self) -> ScorerFactory:
         """Return what makes a copy in another process; nothing of the sample is read again there."""
         return partial(
-            copy_ready_scorer, self.judge.baseline, dict(self.judge.known), self.label, self.place, self.complete
-        )
+            copy_ready_scorer, self.judge.baseline, dict(self.judge.known), self.label, self.place, self.complete,
+            self.tagger,
+        )  # fmt: skip
 
 
 def copy_ready_scorer(
-    baseline: Baseline, known: dict[str, TitleVerdict], label: str, place: str, complete: bool
+    baseline: Baseline,
+    known: dict[str, TitleVerdict],
+    label: str,
+    place: str,
+    complete: bool,
+    tagger: TaggerName = "llm",
 ) -> ReadyScorer:
     """Return a scorer in a process with others beside it, so it takes one thread. Weights are read when first asked."""
     torch.set_num_threads(1)
-    return ReadyScorer(CatalogJudge(cache(partial(ReadyScanner.load, place)), baseline, known), label, place, complete)
+    judge = CatalogJudge(cache(partial(ReadyScanner.load, place, tagger)), baseline, known)
+    return ReadyScorer(judge, label, place, complete, tagger)
 
 
 def open_ready_scanner(
@@ -114,7 +124,7 @@ def open_ready_scanner(
     with collect_notices():  # the scan reads it once more, and tells how
         sample = sample_catalog(catalog, text_column, report_rows)
     judge = CatalogJudge.learn(scanner, sample.list_titles(), before, rate, second, report_titles)
-    return ReadyScorer(judge, f"ready {scanner.key[:12]}", place, sample.complete)
+    return ReadyScorer(judge, f"ready {scanner.key[:12]}", place, sample.complete, scanner.tagger_name)
 
 
 def open_calibrated(

@@ -12,7 +12,7 @@ one where titles come faster than a language model reads.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,6 +29,8 @@ from cowbird.storage import read_tensors, write_tensors
 from cowbird.victims.fit_context import ProgressCallback, pick_device, report_nothing
 from cowbird.victims.language.examples import Tokens
 
+TaggerName = Literal["llm", "small"]
+"""The taggers that come with the package: a language model, and the small one."""
 WEIGHTS_FILE, SMALL_RECORD_FILE, SMALL_TAGGER_VERSION = "weights.safetensors", "small_tagger.json", 1
 TITLES_READ_AT_ONCE = {"cpu": 512, "cuda": 16384}
 CONVOLVED = 5
@@ -235,7 +237,9 @@ def join_places(parts: Sequence[TitlePieces]) -> Pages:
     """Return where the pieces of titles stand, in the form of a language model's tokens."""
     counts = np.concatenate([*(np.diff(part.offsets) for part in parts), np.empty(0, dtype=np.int64)])
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    first, after = (np.concatenate([*(each[side] for each in parts), np.empty(0, dtype=np.int32)]) for side in range(2))
+    empty = np.empty(0, dtype=np.int32)
+    first = np.concatenate([*(part.first for part in parts), empty])
+    after = np.concatenate([*(part.after for part in parts), empty])
     nothing = np.zeros(int(offsets[-1]), dtype=np.int32)
     return Pages(Tokens(nothing[:0], offsets[:1], offsets[:0]), nothing, first, after, offsets)
 

@@ -96,16 +96,16 @@ class TitleStream:
         rng = stream(self.seed, "small tagger", number)
         names = list(self.catalogs)
         weight = np.array([len(self.catalogs[name]) for name in names]) ** 0.5
-        drawn = rng.choice(len(names), size=self.chunk, p=weight / weight.sum())
+        drawn: list[int] = rng.choice(len(names), size=self.chunk, p=weight / weight.sum()).tolist()
         sources = [EditSources(self.words, self.catalogs[name]) for name in names]
-        made = [self._draw_title(sources[nth], rng) for nth in drawn.tolist()]
+        made = [self._draw_title(sources[nth], rng) for nth in drawn]
         pieces = cut_titles([edited.title for edited in made])
         return TaughtTitles(
             pieces,
             leave_out(pieces, self.left_out, rng),
             mark_spans(pieces, [edited.spans for edited in made]),
             np.array([bool(edited.spans) for edited in made]),
-            drawn.astype(np.int64),
+            np.array(drawn, dtype=np.int64),
         )
 
     def _draw_title(self, sources: EditSources, rng: np.random.Generator) -> EditedTitle:

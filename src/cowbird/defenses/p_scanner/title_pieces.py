@@ -150,7 +150,6 @@ def _hash_pieces(
     many = len(starts)
     places = concat_ranges(starts, size)
     folded = _FOLDED[code[places]].astype(np.uint64)
-    piece = np.repeat(np.arange(many), size)
     bordered, owner = _add_borders(folded, size)
     found: list[NDArray[np.uint64]] = []
     owners: list[Int64Array] = [owner]
@@ -176,7 +175,6 @@ def _hash_pieces(
     value = value[order]
     bucket = (((value ^ (value >> np.uint64(29))) * _PRIME) >> np.uint64(64 - 16)).astype(np.int32)
     numbers = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=many))]).astype(np.int64)
-    del piece
     return bucket, group[order], numbers
 
 
