@@ -1,4 +1,4 @@
-"""Remake `requirements-lock.txt`: every package that `make setup` installs, at one version, with the hashes of its files.
+"""Remake `requirements-lock.txt`: what `make setup` installs, each at one version and with the hashes of its files.
 
 pip chooses the versions, as `pyproject.toml` and `constraints.txt` say. uv adds the SHA-256 of each file that the index
 has of them, so the lock serves other systems and later Pythons too. torch is left out: which build of it is right

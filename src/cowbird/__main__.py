@@ -1,7 +1,8 @@
 """`python -m cowbird` is the `cowbird` command, and this module its entry point.
 
 Threads of torch wait asleep, not spinning: on a busy machine spinning threads take processors from whoever has work.
-That is said in the environment, before torch is loaded; what the user said there stands.
+That is said in the environment, before torch is loaded; what the user said there stands. So is that the library of the
+model hub asks no server: models are loaded from this machine alone.
 
 Python ends with 1 where it can't import something, and scripts take 1 for findings: here that is an error as any other.
 """
@@ -15,6 +16,7 @@ from cowbird.errors import ExitCode
 def main() -> None:
     """Run the command line, if it can be imported."""
     set_thread_policy()
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     try:
         from cowbird.cli.app import main as run  # noqa: PLC0415
     except KeyboardInterrupt:

