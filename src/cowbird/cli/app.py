@@ -102,7 +102,7 @@ def _run_app() -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _report_interrupt()
     except SystemExit as end:  # of a library, or of typer where a pipe is closed
-        return ExitCode.ERROR if end.code else ExitCode.CLEAN
+        return _report_exit(end) if end.code else ExitCode.CLEAN
     except BaseException as error:  # not all are Exceptions: a tokenizer's panic is none
         return _report_usage(error) if hasattr(error, "format_message") else _report_surprise(error)
 
@@ -127,6 +127,18 @@ def _report_usage(error: Any) -> ExitCode:
     error.show(file=said)
     err_console.print(Text(escape_lines(said.getvalue().rstrip("\n"))), soft_wrap=True)
     return ExitCode.ERROR
+
+
+def _report_exit(end: SystemExit) -> ExitCode:
+    """Say that something ended the program which had not been asked to, and where."""
+    places = traceback.extract_tb(end.__traceback__)
+    where = f" at {places[-1].filename}:{places[-1].lineno}" if places else ""
+    code = " ".join(str(end.code)[:MAX_LINE].split())
+    told = UserError(
+        f"The program was ended{where}, with the exit code {code}.",
+        f"No part of Cowbird does that. Is a library damaged, such as torch? {TRACEBACK_VARIABLE}=1 shows more.",
+    )
+    return _report_error(told)
 
 
 def _report_surprise(error: BaseException) -> ExitCode:

@@ -25,7 +25,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cowbird.errors import OutageError, UserError
 from cowbird.faults import raise_outage
-from cowbird.files import get_cache_folder, hash_unchanged_file, replace_folder_atomically, sweep_partials, write_text
+from cowbird.files import (
+    get_cache_folder,
+    hash_unchanged_file,
+    read_plain_text,
+    replace_folder_atomically,
+    sweep_partials,
+    write_text,
+)
 from cowbird.notices import NoticeRank, note
 from cowbird.text import quote_json
 from cowbird.victims.language import assets
@@ -167,7 +174,7 @@ def convert_gguf(gguf: Path) -> Path:
 def _is_converted(folder: Path) -> bool:
     """Tell whether a folder holds a converted model, each file of it as it was written and nothing else."""
     try:
-        known: Any = json.loads((folder / CONVERTED_RECORD_FILE).read_text(encoding="utf-8"))
+        known: Any = json.loads(read_plain_text(folder / CONVERTED_RECORD_FILE))
         held = {path.name for path in folder.iterdir()} - {CONVERTED_RECORD_FILE}
         return held == set(known) and all(hash_unchanged_file(folder / name) == known[name] for name in held)
     except (OSError, ValueError, TypeError, KeyError) as error:
