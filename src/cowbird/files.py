@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from functools import lru_cache
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Literal
 
@@ -243,7 +244,7 @@ def _is_own(found: os.stat_result) -> bool:
     return not hasattr(os, "geteuid") or found.st_uid == os.geteuid()
 
 
-def open_plain_file(path: Path, shell: bool = False) -> IO[bytes]:
+def open_plain_file(path: Path, shell: bool = False) -> BufferedReader:
     """Open a file for reading; a pipe, a socket or a device is refused, and never waited for.
 
     Args:
