@@ -11,7 +11,7 @@ from cowbird.cli.terminal import out_console, print_json, sanitize_line
 from cowbird.errors import UserError
 
 if TYPE_CHECKING:
-    from cowbird.report.formats import TextTable
+    from cowbird.report.formats import ReportTable
 
 TABLE_EXAMPLES = (
     "cowbird table runs/demo",
@@ -87,7 +87,7 @@ def choose_format(chosen: TableFormat | None, out: Path | None) -> str:
     return SUFFIXES[out.suffix.lower()]
 
 
-def write_table(table: "TextTable", form: str, out: Path | None) -> None:
+def write_table(table: "ReportTable", form: str, out: Path | None) -> None:
     """Write a table in a format, into a file or on standard output."""
     from cowbird.files import write_text  # noqa: PLC0415
     from cowbird.report.formats import TABLE_FORMATS  # noqa: PLC0415
@@ -116,7 +116,7 @@ def table(
         make_outcome_table,
         make_row_table,
         make_wide_table,
-        render_text_table,
+        render_report_table,
     )
     from cowbird.report.run_files import read_runs  # noqa: PLC0415
 
@@ -132,7 +132,7 @@ def table(
     if chosen:
         write_table(made, chosen, out)
     else:
-        out_console.print(render_text_table(made))
+        out_console.print(render_report_table(made))
 
 
 def compare(
@@ -148,7 +148,7 @@ def compare(
     Exit codes: 0 done, 2 error.
     """
     from cowbird.report.comparison import compare_runs  # noqa: PLC0415
-    from cowbird.report.result_tables import make_comparison_table, render_text_table  # noqa: PLC0415
+    from cowbird.report.result_tables import make_comparison_table, render_report_table  # noqa: PLC0415
     from cowbird.report.run_files import read_runs  # noqa: PLC0415
 
     chosen = choose_format(form, out)
@@ -158,10 +158,10 @@ def compare(
     if chosen:
         write_table(made, chosen, out)
         return
-    out_console.print(render_text_table(made))
+    out_console.print(render_report_table(made, keep=("how",)))
     sure = sum(each.differs for each in found.differences)
     remarks = [
-        f"{len(found.differences)} measurements are in both, {found.only_one} in A alone, {found.only_other} in B alone.",
+        f"{len(found.differences)} measurements are in both, {found.only_one} in A and {found.only_other} in B alone.",
         f"* marks {sure} whose 95 % interval leaves out zero. Of many that did not change, about 5 % get a mark.",
         *found.remarks,
     ]
@@ -191,7 +191,7 @@ def leaderboard(
     from cowbird.report.result_tables import (  # noqa: PLC0415
         make_board_table,
         make_flat_board_table,
-        render_text_table,
+        render_report_table,
     )
     from cowbird.report.run_files import read_runs  # noqa: PLC0415
 
@@ -204,6 +204,6 @@ def leaderboard(
         write_table(flat, chosen, out)
     else:
         for board in boards:
-            out_console.print(render_text_table(make_board_table(board, by.value), board.title))
+            out_console.print(render_report_table(make_board_table(board, by.value), board.title, ("rank", by.value)))
         note = "Ranks are ranges: entries that share a rank are not told apart by 95 % intervals of their differences."
         out_console.print(Text(note, style="dim"))

@@ -205,8 +205,9 @@ def compare_runs(one: RunFiles, other: RunFiles, metrics: Sequence[str] = (), k:
             "Cells are paired by the labels of victim, attack, defense and scenario. See both with `cowbird table`.",
         )
     paired = {each.place for each in differences}
-    only = [sum(place not in paired for place in side) for side in sides]
-    return Comparison(tuple(sorted(differences, key=_rank_difference)), *only, tuple(_list_remarks(one, other)))
+    only_one, only_other = (sum(place not in paired for place in side) for side in sides)
+    ranked = tuple(sorted(differences, key=_rank_difference))
+    return Comparison(ranked, only_one, only_other, tuple(_list_remarks(one, other)))
 
 
 def _is_shown(place: MeasurePlace, names: Collection[str], k: int) -> bool:

@@ -18,7 +18,7 @@ _LATEX_SPECIAL = {
 
 
 @dataclass(frozen=True, slots=True)
-class TextTable:
+class ReportTable:
     """A table of text."""
 
     header: tuple[str, ...]
@@ -29,7 +29,7 @@ class TextTable:
     """Which columns hold numbers, from 0; they are set to the right."""
 
 
-def to_csv_table(table: TextTable) -> str:
+def to_csv_table(table: ReportTable) -> str:
     """Return a table as CSV that no spreadsheet takes for formulas."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -41,7 +41,7 @@ def to_csv_table(table: TextTable) -> str:
     return text.getvalue()
 
 
-def to_markdown(table: TextTable) -> str:
+def to_markdown(table: ReportTable) -> str:
     """Return a table as GitHub's Markdown has it; no cell holds markup or HTML."""
     rule = ["---:" if nth in table.numeric else "---" for nth in range(len(table.header))]
     lines = [map(_escape_markdown, table.header), rule, *(map(_escape_markdown, row) for row in table.rows)]
@@ -52,7 +52,7 @@ def _escape_markdown(text: str) -> str:
     return _MARKDOWN_SPECIAL.sub(r"\\\1", escape_html(text))
 
 
-def to_latex(table: TextTable) -> str:
+def to_latex(table: ReportTable) -> str:
     """Return a table as LaTeX with the package `booktabs`; no cell holds a command of its own."""
     columns = "".join("r" if nth in table.numeric else "l" for nth in range(len(table.header)))
     lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", _join_latex(table.header), r"\midrule"]
@@ -69,7 +69,7 @@ def escape_latex(text: str) -> str:
     return "".join(_LATEX_SPECIAL.get(letter, letter) for letter in escape_terminal(text, None))
 
 
-TABLE_FORMATS: dict[str, Callable[[TextTable], str]] = {
+TABLE_FORMATS: dict[str, Callable[[ReportTable], str]] = {
     "csv": to_csv_table,
     "markdown": to_markdown,
     "latex": to_latex,
@@ -77,7 +77,7 @@ TABLE_FORMATS: dict[str, Callable[[TextTable], str]] = {
 """What writes a table, by the name of the format."""
 
 
-def make_text_table(header: Sequence[str], rows: Iterable[Sequence[str]], numeric: Iterable[int] = ()) -> TextTable:
+def make_report_table(header: Sequence[str], rows: Iterable[Sequence[str]], numeric: Iterable[int] = ()) -> ReportTable:
     """Make a table of text.
 
     Args:
@@ -85,4 +85,4 @@ def make_text_table(header: Sequence[str], rows: Iterable[Sequence[str]], numeri
         rows: The cells, row by row.
         numeric: Which columns hold numbers, from 0.
     """
-    return TextTable(tuple(header), tuple(tuple(row) for row in rows), frozenset(numeric))
+    return ReportTable(tuple(header), tuple(tuple(row) for row in rows), frozenset(numeric))

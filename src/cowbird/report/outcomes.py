@@ -4,7 +4,7 @@ An outcome is one attack against one victim in one scenario under one defense. I
 row tells the cost in accuracy is it made of the accuracies, as `cowbird.report.comparison` pairs them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -24,11 +24,11 @@ OverallRows = Mapping[tuple[PlaceLabels, str, str, int], Row]
 class Effect(StrEnum):
     """What the intervals of two values say."""
 
-    higher = "higher"
+    above = "above"
     """The second lies above the first, and the intervals are apart."""
-    lower = "lower"
+    below = "below"
     """The second lies below the first, and the intervals are apart."""
-    overlapping = "overlapping"
+    overlap = "overlap"
     """The intervals overlap."""
     unknown = "unknown"
     """A value or an interval is missing."""
@@ -71,6 +71,11 @@ class Outcome:
     cost: Interval | None
     """Accuracy of the clean model less that of the attacked one under the defense; `None` if not measured."""
 
+    clean_seeds: tuple[float, ...]
+    """The clean model's value of each seed, if there are several."""
+    value_seeds: tuple[float, ...]
+    """The same of the attacked model under the defense."""
+
     @property
     def place(self) -> tuple[str, str, str, str]:
         """Run, victim, attack and scenario: what outcomes of several defenses share."""
@@ -85,8 +90,8 @@ def judge_effect(before: Row | None, after: Row | None) -> Effect:
     if low is None or high is None or bottom is None or top is None:
         return Effect.unknown
     if low > top:
-        return Effect.higher
-    return Effect.lower if high < bottom else Effect.overlapping
+        return Effect.above
+    return Effect.below if high < bottom else Effect.overlap
 
 
 def list_outcomes(run: RunFiles, k: int | None = None) -> list[Outcome]:
@@ -135,17 +140,41 @@ def _list_task_outcomes(
                 known.get((plain, group, attack.name, k)),
                 known[here, group, attack.name, k],
                 accuracy,
-                known.get((plain, "all", accuracy[CLEAN].name, k)) or known.get((here, "all", accuracy[CLEAN].name, k)),
+                _find_clean_accuracy(here, plain, accuracy, k, known),
                 known.get((here, "all", accuracy.name, k)),
                 _find_cost(here, plain, accuracy, k, known, seeds),
+                _list_seeds(seeds, plain, group, attack[CLEAN].name, k)
+                or _list_seeds(seeds, here, group, attack[CLEAN].name, k),
+                _list_seeds(seeds, here, group, attack.name, k),
             )
         )
     return found
 
 
+def _find_clean_accuracy(
+    here: PlaceLabels, plain: PlaceLabels, accuracy: Measure, k: int, known: OverallRows
+) -> Row | None:
+    """Return the clean model's accuracy without a defense, or with this one if there is no other."""
+    for victim, attack, defense, scenario in (plain, here):
+        beside = known.get(((victim, attack, defense, scenario), "all", accuracy[CLEAN].name, k))
+        alone = known.get(((victim, NO_ATTACK, defense, scenario), "all", accuracy.name, k))
+        if beside is not None or alone is not None:
+            return beside or alone
+    return None
+
+
 def _pick_main(summary: TaskSummary) -> tuple[Measure, Measure]:
     """Return the measure of attacks and that of accuracy which stand for a task."""
     return summary.attack[0], summary.accuracy[0]
+
+
+def _list_seeds(
+    seeds: Mapping[MeasurePlace, RowsBySeed], place: PlaceLabels, group: str, metric: str, k: int
+) -> tuple[float, ...]:
+    """Return the values of single seeds; nothing if there is one only."""
+    rows = seeds.get(MeasurePlace(*place, group, metric, k), {})
+    values = tuple(row.value for seed, row in rows.items() if seed is not None and row.value is not None)
+    return values if len(values) > 1 else ()
 
 
 def _find_cost(
@@ -160,12 +189,12 @@ def _find_cost(
     for variant, sign in ((LOST, 1), (DIFFERENCE, -1)):
         row = known.get((here, "all", accuracy.name + variant.suffix, k))
         if row is not None and row.value is not None and (variant is LOST or here == plain):
-            ends = [None if end is None else end * sign for end in (row.low, row.high)]
-            return Interval(row.value * sign, *(ends if sign > 0 else reversed(ends)), row.n)
+            low, high = (None if end is None else end * sign for end in (row.low, row.high)[::sign])
+            return Interval(row.value * sign, low, high, row.n)
     victim, attack, defense, scenario = here
     after = seeds.get(MeasurePlace(victim, attack, defense, scenario, "all", accuracy.name, k), {})
-    before = seeds.get(
-        MeasurePlace(victim, attack, plain[2], scenario, "all", accuracy[CLEAN].name, k)
-    ) or seeds.get(MeasurePlace(victim, attack, defense, scenario, "all", accuracy[CLEAN].name, k), {})
+    before = seeds.get(MeasurePlace(victim, attack, plain[2], scenario, "all", accuracy[CLEAN].name, k)) or seeds.get(
+        MeasurePlace(victim, attack, defense, scenario, "all", accuracy[CLEAN].name, k), {}
+    )
     pair = subtract_rows(after, before, accuracy.unit)
     return None if pair is None else pair[0]

@@ -1,6 +1,6 @@
 """Outcomes, comparisons, boards and rows as tables of text, for terminals and files."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import astuple
 
 from rich.table import Table
@@ -10,7 +10,7 @@ from cowbird.experiments.measures import Measure
 from cowbird.experiments.results import NO_K, Row
 from cowbird.metrics.intervals import Interval
 from cowbird.report.comparison import Comparison
-from cowbird.report.formats import TextTable, make_text_table
+from cowbird.report.formats import ReportTable, make_report_table
 from cowbird.report.leaderboard import Leaderboard
 from cowbird.report.outcomes import Outcome
 from cowbird.report.rates import NOT_MEASURED
@@ -33,10 +33,7 @@ def format_interval(found: Interval | Row | None, measure: Measure, signed: bool
     """
     if found is None or found.value is None:
         return NOT_MEASURED
-    if signed:
-        text = f"{found.value:+.{measure.digits}f}"
-    else:
-        text = measure.format_value(found.value)
+    text = f"{found.value:+.{measure.digits}f}" if signed else measure.format_value(found.value)
     if found.low is None and found.high is None:
         return text
     form = f"{'+' if signed else ''}.{measure.digits}f"
@@ -51,7 +48,7 @@ def _spread_cells(found: Interval | Row | None) -> list[str]:
     return [*("" if each is None else f"{each:.6g}" for each in (found.value, found.low, found.high)), str(found.n)]
 
 
-def make_outcome_table(outcomes: Sequence[Outcome], several_runs: bool = False) -> TextTable:
+def make_outcome_table(outcomes: Sequence[Outcome], several_runs: bool = False) -> ReportTable:
     """Return a line an outcome for people, values and intervals in one cell.
 
     Args:
@@ -65,12 +62,11 @@ def make_outcome_table(outcomes: Sequence[Outcome], several_runs: bool = False) 
         labels = [each.run] * several_runs + [each.victim, each.attack, each.scenario, each.defense]
         values = [format_interval(found, each.measure) for found in (each.clean, each.attacked, each.value)]
         accuracy = [format_interval(found, each.accuracy) for found in (each.accuracy_value, each.accuracy_clean)]
-        rows.append(
-            [*labels, f"{name_measure(each.measure, each.k)}, {each.group}", *values, _format_count(each.value)]
-            + [f"{name_measure(each.accuracy, each.k)} {accuracy[0]}", accuracy[1]]
-            + [format_interval(each.cost, each.accuracy, signed=True)]
-        )
-    return make_text_table(header, rows, range(len(names), len(header)))
+        name = f"{name_measure(each.measure, each.k)}, {each.group}"
+        cost = format_interval(each.cost, each.accuracy, signed=True)
+        accuracy[0] = f"{name_measure(each.accuracy, each.k)} {accuracy[0]}"
+        rows.append([*labels, name, *values, _format_count(each.value), *accuracy, cost])
+    return make_report_table(header, rows, range(len(names), len(header)))
 
 
 def _format_count(row: Row) -> str:
@@ -78,7 +74,7 @@ def _format_count(row: Row) -> str:
     return f"{row.n:,} seeds" if row.metric.endswith("_over_seeds") else f"{row.n:,}"
 
 
-def make_wide_table(outcomes: Sequence[Outcome]) -> TextTable:
+def make_wide_table(outcomes: Sequence[Outcome]) -> ReportTable:
     """Return a line an outcome for programs, each number in a cell of its own."""
     labels = ("run", "victim", "attack", "scenario", "defense", "group", "measure", "accuracy_measure", "k")
     parts = ("clean", "attacked", "defended", "accuracy_clean", "accuracy", "accuracy_lost")
@@ -90,10 +86,10 @@ def make_wide_table(outcomes: Sequence[Outcome]) -> TextTable:
         start += [each.measure.name, each.accuracy.name, str(each.k)]
         found = (each.clean, each.attacked, each.value, each.accuracy_clean, each.accuracy_value, each.cost)
         rows.append(start + [cell for one in found for cell in _spread_cells(one)])
-    return make_text_table(header, rows, range(len(labels) - 1, len(header)))
+    return make_report_table(header, rows, range(len(labels) - 1, len(header)))
 
 
-def make_row_table(runs: Sequence[RunFiles]) -> TextTable:
+def make_row_table(runs: Sequence[RunFiles]) -> ReportTable:
     """Return every row of some runs."""
     header = ("run", *Row.model_fields)
     rows = [
@@ -101,10 +97,10 @@ def make_row_table(runs: Sequence[RunFiles]) -> TextTable:
         for run in runs
         for row in run.rows
     ]
-    return make_text_table(header, rows, range(header.index("k"), len(header)))
+    return make_report_table(header, rows, range(header.index("k"), len(header)))
 
 
-def make_comparison_table(found: Comparison, one: str, other: str) -> TextTable:
+def make_comparison_table(found: Comparison, one: str, other: str) -> ReportTable:
     """Return a line a place that both runs have.
 
     Args:
@@ -116,7 +112,9 @@ def make_comparison_table(found: Comparison, one: str, other: str) -> TextTable:
     rows: list[list[str]] = []
     for each in found.differences:
         place, measure = each.place, each.measure
-        values = [f"{value:.4g}" if measure is None else measure.format_value(value) for value in (each.one, each.other)]
+        values = [
+            f"{value:.4g}" if measure is None else measure.format_value(value) for value in (each.one, each.other)
+        ]
         digits = 4 if measure is None else measure.digits
         gap = f"{each.found.value or 0.0:+.{digits}f}"
         if each.found.low is not None and each.found.high is not None:
@@ -124,10 +122,10 @@ def make_comparison_table(found: Comparison, one: str, other: str) -> TextTable:
         name = place.metric if measure is None else name_measure(measure, place.k)
         labels = [place.victim, place.attack, place.defense, place.scenario, place.group, name]
         rows.append([*labels, *values, f"{gap}{' *' * each.differs}", each.method])
-    return make_text_table(header, rows, (6, 7, 8))
+    return make_report_table(header, rows, (6, 7, 8))
 
 
-def make_board_table(board: Leaderboard, part: str) -> TextTable:
+def make_board_table(board: Leaderboard, part: str) -> ReportTable:
     """Return a line an entry, its range of ranks first.
 
     Args:
@@ -139,14 +137,14 @@ def make_board_table(board: Leaderboard, part: str) -> TextTable:
         [_format_ranks(entry.best, entry.worst), entry.name, format_interval(entry.found, board.measure), entry.basis]
         for entry in board.entries
     ]
-    return make_text_table(header, rows, (2,))
+    return make_report_table(header, rows, (2,))
 
 
 def _format_ranks(best: int, worst: int) -> str:
     return str(best) if best == worst else f"{best}–{worst}"
 
 
-def make_flat_board_table(boards: Sequence[Leaderboard], part: str) -> TextTable:
+def make_flat_board_table(boards: Sequence[Leaderboard], part: str) -> ReportTable:
     """Return all boards as one table for programs, each number in a cell of its own."""
     header = ("board", "measure", "k", part, "best_rank", "worst_rank", "value", "low", "high", "n", "rests_on")
     rows = [
@@ -156,24 +154,31 @@ def make_flat_board_table(boards: Sequence[Leaderboard], part: str) -> TextTable
         for board in boards
         for entry in board.entries
     ]
-    return make_text_table(header, rows, (2, *range(4, 10)))
+    return make_report_table(header, rows, (2, *range(4, 10)))
 
 
-def render_text_table(table: TextTable, title: str = "") -> Table:
+def render_report_table(table: ReportTable, title: str = "", keep: Collection[str] = ()) -> Table:
     """Return a table of text for a terminal; columns that are the same in every line are left out.
 
     Args:
         table: The table.
         title: What stands above it.
+        keep: Names of columns that are never left out.
     """
     shown = [
         nth
         for nth in range(len(table.header))
-        if nth in table.numeric or len(table.rows) < 2 or len({row[nth] for row in table.rows}) > 1
+        if nth in table.numeric
+        or table.header[nth] in keep
+        or len(table.rows) < 2
+        or len({row[nth] for row in table.rows}) > 1
     ]
     made = Table(
         title=sanitize_text(title, 200) if title else None,
-        **{"title_justify": "left", "title_style": "bold", "pad_edge": False, "padding": (0, 1, 0, 0)},
+        title_justify="left",
+        title_style="bold",
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
     for nth in shown:
         right = nth in table.numeric

@@ -1,4 +1,4 @@
-"""The files of a run as reports read them: rows, spec, machine, cells. Nothing is measured here, and nothing is trusted.
+"""The files of a run as reports read them: rows, spec, machine, cells. Nothing in them is trusted.
 
 A run is a folder that `cowbird run` wrote, its `results.jsonl` alone, or a CSV file of rows such as those under
 `docs/results`. What a file lacks is missing from the report, and the report says so.
@@ -8,7 +8,7 @@ import csv
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -97,7 +97,7 @@ def read_runs(paths: Sequence[Path]) -> list[RunFiles]:
         label, number = run.label, 2
         while label in taken:
             label, number = f"{run.label} ({number})", number + 1
-        runs.append(RunFiles(**{**run.__dict__, "label": label}))
+        runs.append(replace(run, label=label))
     return runs
 
 

@@ -10,11 +10,16 @@ PlaceLabels = tuple[str, str, str, str]
 
 
 def select_overall(rows: Iterable[Row]) -> dict[tuple[PlaceLabels, str, str, int], Row]:
-    """Return one row a measurement: the mean over seeds, or else of all seeds pooled, or else the only seed's."""
+    """Return one row a measurement: the mean over seeds, or else of all seeds pooled, or else the only seed's.
+
+    A mean over seeds that are all alike has an interval without width, which tells nothing. It stands only if there is
+    no other row.
+    """
     best: dict[tuple[PlaceLabels, str, str, int], tuple[int, Row]] = {}
     for row in rows:
         metric = row.metric.removesuffix("_over_seeds")
-        rank = 2 if metric != row.metric else 1 if row.seed is None else 0
+        alike = row.low is not None and row.low == row.high
+        rank = (-1 if alike else 2) if metric != row.metric else 1 if row.seed is None else 0
         key = ((row.victim, row.attack, row.defense, row.scenario), row.group, metric, row.k)
         if key not in best or rank > best[key][0]:
             best[key] = rank, row
