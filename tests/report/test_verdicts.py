@@ -116,7 +116,7 @@ def test_the_headline_counts():
     rows = [UNDEFENDED, CURED, make_answers(attack="b"), make_answers(attack="b", defense="cure", attacked=50)]
     words = " ".join(summarize_verdicts(make_verdicts(outcomes(*rows, make_answers(attack="weak", attacked=5)))))
     assert "2 attacks of 3 are shown to work." in words
-    assert "cure undoes 1 of the 2 that work" in words
+    assert "Defenses undo, of those that work: cure 1 of 2." in words
     assert summarize_verdicts([]) == ["No attack was measured in these files."]
 
 

@@ -128,7 +128,8 @@ def table(
         outcomes = [each for run in read for each in list_outcomes(run, k)]
         if not outcomes:
             raise UserError("No attack was measured in these runs.", "See every row with --all-rows.")
-        made = make_wide_table(outcomes) if chosen == "csv" else make_outcome_table(outcomes, len(read) > 1)
+        several = len(read) > 1
+        made = make_wide_table(outcomes) if chosen == "csv" else make_outcome_table(outcomes, several, not chosen)
     if chosen:
         write_table(made, chosen, out)
     else:

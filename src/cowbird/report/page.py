@@ -113,7 +113,7 @@ class ReportPage:
     def __post_init__(self) -> None:
         """List the sections that there are."""
         shown = [
-            ("verdict", "AttackVerdict", True),
+            ("verdict", "Verdict", True),
             ("outcomes", "Outcomes", self.outcomes),
             ("tradeoff", "Trade-offs", self.scatters),
             ("ranks", "Ranks", self.boards),

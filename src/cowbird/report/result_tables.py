@@ -48,24 +48,30 @@ def _spread_cells(found: Interval | Row | None) -> list[str]:
     return [*("" if each is None else f"{each:.6g}" for each in (found.value, found.low, found.high)), str(found.n)]
 
 
-def make_outcome_table(outcomes: Sequence[Outcome], several_runs: bool = False) -> ReportTable:
+def make_outcome_table(outcomes: Sequence[Outcome], several_runs: bool = False, brief: bool = False) -> ReportTable:
     """Return a line an outcome for people, values and intervals in one cell.
 
     Args:
         outcomes: The outcomes.
         several_runs: Whether the run is named in each line.
+        brief: Whether columns are left out that narrow terminals have no room for.
     """
     names = ("run",) * several_runs + ("victim", "attack", "scenario", "defense", "measure")
-    header = (*names, "clean", "attacked", "under defense", "n", "accuracy", "clean accuracy", "accuracy lost")
+    parts = {"clean": True, "attacked": not brief, "under defense": True, "n": not brief}
+    parts |= {"accuracy": True, "clean accuracy": not brief, "accuracy lost": True}
     rows: list[list[str]] = []
     for each in outcomes:
         labels = [each.run] * several_runs + [each.victim, each.attack, each.scenario, each.defense]
-        values = [format_interval(found, each.measure) for found in (each.clean, each.attacked, each.value)]
-        accuracy = [format_interval(found, each.accuracy) for found in (each.accuracy_value, each.accuracy_clean)]
-        name = f"{name_measure(each.measure, each.k)}, {each.group}"
+        clean, attacked, value = (format_interval(row, each.measure) for row in (each.clean, each.attacked, each.value))
+        accuracy, before = (format_interval(row, each.accuracy) for row in (each.accuracy_value, each.accuracy_clean))
         cost = format_interval(each.cost, each.accuracy, signed=True)
-        accuracy[0] = f"{name_measure(each.accuracy, each.k)} {accuracy[0]}"
-        rows.append([*labels, name, *values, _format_count(each.value), *accuracy, cost])
+        accuracy = f"{name_measure(each.accuracy, each.k)} {accuracy}"
+        cells = [clean, attacked, value, _format_count(each.value), accuracy, before, cost]
+        rows.append(
+            [*labels, f"{name_measure(each.measure, each.k)}, {each.group}"]
+            + [cell for cell, shown in zip(cells, parts.values(), strict=True) if shown]
+        )
+    header = (*names, *(name for name, shown in parts.items() if shown))
     return make_report_table(header, rows, range(len(names), len(header)))
 
 

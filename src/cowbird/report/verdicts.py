@@ -158,11 +158,14 @@ def summarize_verdicts(verdicts: Sequence[AttackVerdict]) -> list[str]:
     words = [f"{_count(len(working), 'attack')} of {len(bare)} {'is' if len(working) == 1 else 'are'} shown to work."]
     if len(bare) < len(verdicts):
         words.append(f"{_count(len(verdicts) - len(bare), 'attack')} had no undefended model to measure.")
-    defenses = dict.fromkeys(line.label for each in working for line in each.lines[1:])
-    for defense in defenses:
+    shares: list[tuple[int, str]] = []
+    for defense in dict.fromkeys(line.label for each in working for line in each.lines[1:]):
         tried = [line for each in working for line in each.lines[1:] if line.label == defense]
         undone = sum(line.tone == Tone.good for line in tried)
-        words.append(f"{defense} undoes {undone} of the {len(tried)} that work and that it was tried on.")
+        shares.append((undone, f"{defense} {undone} of {len(tried)}"))
+    if shares:
+        shares.sort(key=lambda share: -share[0])
+        words.append(f"Defenses undo, of those that work: {'; '.join(share for _, share in shares)}.")
     words.append("Each victim and scenario counts as one. What was checked, and what was not, stands below.")
     return words
 
