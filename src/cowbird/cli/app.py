@@ -11,7 +11,21 @@ import typer
 from rich.text import Text
 
 from cowbird import __version__
-from cowbird.cli import assets, calibrate, demo, describe, fit_scanner, init, peek, run, scan, stealth, validate
+from cowbird.cli import (
+    assets,
+    calibrate,
+    demo,
+    describe,
+    fit_scanner,
+    init,
+    peek,
+    report,
+    run,
+    scan,
+    stealth,
+    table,
+    validate,
+)
 from cowbird.cli import list as list_command
 from cowbird.cli.streams import guard_streams
 from cowbird.cli.terminal import MAX_LINE, err_console, out_console
@@ -77,6 +91,10 @@ _COMMANDS: tuple[tuple[str, Callable[..., None], str, tuple[str, ...]], ...] = (
     ("init", init.init, "Write a commented spec to start from.", init.INIT_EXAMPLES),
     ("validate", validate.validate, "Check a spec and tell what would run.", validate.VALIDATE_EXAMPLES),
     ("run", run.run, "Run an experiment and write its results.", run.RUN_EXAMPLES),
+    ("report", report.report, "Write one page about runs, to open or send.", report.REPORT_EXAMPLES),
+    ("table", table.table, "Show results of runs as a table, or write it.", table.TABLE_EXAMPLES),
+    ("compare", table.compare, "Compare two runs, with intervals.", table.COMPARE_EXAMPLES),
+    ("leaderboard", table.leaderboard, "Rank defenses, attacks or victims.", table.LEADERBOARD_EXAMPLES),
     ("list", list_command.list_, "List what a spec may name.", list_command.LIST_EXAMPLES),
     ("describe", describe.describe, "Tell every field of what a spec may name.", describe.DESCRIBE_EXAMPLES),
     ("stealth", stealth.stealth, "Measure how visible triggers are in titles.", stealth.STEALTH_EXAMPLES),
