@@ -18,7 +18,17 @@ from cowbird.errors import UserError
 from cowbird.storage import read_tensors, write_tensors
 from cowbird.victims.fit_context import FitContext
 
-HOSTILE = ["", "   ", "\u202e\u200b", "a" * 100_000, "\ud800 half", "\x00\x1b[2J", "日本語のタイトル", "=cmd()", "9" * 900]
+HOSTILE = [
+    "",
+    "   ",
+    "\u202e\u200b",
+    "a" * 100_000,
+    "\ud800 half",
+    "\x00\x1b[2J",
+    "日本語のタイトル",
+    "=cmd()",
+    "9" * 900,
+]
 WORDS = ("wonder", "river", "garden", "silver", "window", "mountain", "paper", "orange", "winter", "letter")
 SIZES = SmallTaggerSizes(embedding=16, width=24, blocks=2)
 

@@ -26,7 +26,7 @@ READY_SCORING = Path(__file__).parent / "ready_tagger" / "scoring.safetensors"
 """The weights that come with the package."""
 READY_SMALL_SCORING = Path(__file__).parent / "ready_small_tagger" / "scoring.safetensors"
 """The same, learned from marks of small taggers."""
-READY_SMALL_SCORING_SHA256 = "SMALLSHA"
+READY_SMALL_SCORING_SHA256 = "fbd96b5d22c7506061ec866a36b51bdee65a134648a76c08e59c193a1a8adedb"
 READY_SCORING_SHA256 = "f2874d4027340458ee927a483abfbaa5160e4d93c5a2b4fec7f0fad80334c2a6"
 SCORING_VERSION = "1"
 JOINED_FEATURES = (
