@@ -17,7 +17,7 @@ from doubles.command import call_command
 
 COMMANDS = (
     *("demo", "assets", "scan", "fit-scanner", "init", "validate", "run", "list", "describe", "stealth"),
-    *("report", "table", "compare", "leaderboard"),
+    *("report", "table", "compare", "leaderboard", "peek"),
 )
 SPEC = """
 name = "small"
