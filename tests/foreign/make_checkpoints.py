@@ -12,6 +12,7 @@ a network that has hardly learned anything gives nearly the same scores to every
 are made by the library itself from the file's weights.
 """
 
+import contextlib
 import json
 import sys
 import tempfile
@@ -66,27 +67,26 @@ def write_expected(out, name, scores, tokens):
 def make_recbole(out):
     """Train SASRec, GRU4Rec and BERT4Rec of RecBole."""
     import torch
-
     from recbole.config import Config
     from recbole.data import create_dataset, data_preparation
     from recbole.data.interaction import Interaction
     from recbole.utils import get_model, get_trainer, init_seed
 
     for model_name in ("SASRec", "GRU4Rec", "BERT4Rec"):
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / "toy").mkdir()
-            with (Path(folder) / "toy" / "toy.inter").open("w") as file:
+        with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):  # no path of a machine in the files
+            Path("toy").mkdir()
+            with Path("toy", "toy.inter").open("w") as file:
                 file.write("user_id:token\titem_id:token\ttimestamp:float\n")
                 for user, row in enumerate(draw_histories()):
                     file.writelines(f"u{user}\t{name_item(item)}\t{place}\n" for place, item in enumerate(row))
             fields = {
-                "data_path": folder, "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
+                "data_path": ".", "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
                 "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "full"},
                 "MAX_ITEM_LIST_LENGTH": LENGTH, "loss_type": "CE", "train_neg_sample_args": None,
                 "n_layers": 1 if model_name == "BERT4Rec" else LAYERS,
                 "n_heads": HEADS, "hidden_size": HIDDEN, "embedding_size": HIDDEN - 2, "inner_size": 10,
                 "num_layers": LAYERS, "epochs": 1, "seed": 1, "use_gpu": False, "show_progress": False,
-                "checkpoint_dir": folder, "hidden_act": "gelu" if model_name == "BERT4Rec" else "swish",
+                "checkpoint_dir": ".", "hidden_act": "gelu" if model_name == "BERT4Rec" else "swish",
             }  # fmt: skip
             sys.argv = sys.argv[:1]
             config = Config(model=model_name, dataset="toy", config_dict=fields)
@@ -223,6 +223,6 @@ def make_rectools(out):
 
 
 if __name__ == "__main__":
-    library, folder = sys.argv[1], Path(sys.argv[2])
+    library, folder = sys.argv[1], Path(sys.argv[2]).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     {"recbole": make_recbole, "replay": make_replay, "rectools": make_rectools}[library](folder)

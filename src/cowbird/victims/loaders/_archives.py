@@ -182,6 +182,8 @@ class TorchArchive:
 
     def _check_entry(self, raw: bytes, flags: int, method: int, packed: int, whole: int, attributes: int) -> None:
         parts = raw.split(b"/")
+        if parts[1:2] in ([b"code"], [b"constants.pkl"]):
+            self._refuse("it is a compiled program (TorchScript), which holds code")
         if b"" in parts or b".." in parts or b"." in parts or b"\\" in raw or b":" in raw or b"\0" in raw:
             self._refuse(f"the name of an entry leads elsewhere: {raw[:80]!r}")
         if flags & _ENCRYPTED:
@@ -219,8 +221,6 @@ class TorchArchive:
         if len(folders) != 1 or not all("/" in name for name in found):
             self._refuse("its entries don't lie in one folder")
         held = {name.partition("/")[2]: entry for name, entry in found.items()}
-        if "constants.pkl" in held or any(name.startswith("code/") for name in held):
-            self._refuse("it is a compiled program (TorchScript), which holds code")
         if "data.pkl" not in held:
             self._refuse("it has no data.pkl")
         return held

@@ -1,8 +1,8 @@
 """A checkpoint of another library: its tensors and its settings, read without running anything, and written anew.
 
 Two containers are known: the zip archive that `torch.save` and Lightning write, and a pickle that holds such an archive
-as bytes, which is what RecTools's `save` writes. What the pickle says of a tensor is a stranger's claim: shapes, strides
-and offsets are held against the storage, and the storage against the entry that holds its bytes, before memory is taken.
+as bytes, which is what RecTools's `save` writes. What the pickle says of a tensor is a stranger's claim. Shapes,
+strides and offsets are held against the storage, and the storage against its bytes, before memory is taken.
 """
 
 import math
@@ -16,7 +16,15 @@ from torch import Tensor
 from cowbird.errors import UserError
 from cowbird.faults import explain_outages
 from cowbird.victims.loaders._archives import TorchArchive, open_plain_file
-from cowbird.victims.loaders._pickles import MAX_PICKLE_BYTES, Record, StorageRecord, TensorRecord, read_pickle
+from cowbird.victims.loaders._pickles import (
+    MAX_PICKLE_BYTES,
+    Record,
+    StorageRecord,
+    TensorRecord,
+    is_dict,
+    is_tuple,
+    read_pickle,
+)
 
 MAX_TENSORS = 20_000
 """Most tensors of a checkpoint."""
@@ -192,12 +200,11 @@ def _as_mapping(value: Any) -> dict[Any, Any]:
     """Return a dictionary, also one that is an object of a class derived from it; empty if it is neither."""
     if isinstance(value, Record) and value.entries is not None:
         return value.entries
-    return value if isinstance(value, dict) else {}  # pyright: ignore[reportUnknownVariableType]
+    return value if is_dict(value) else {}
 
 
 def _as_sizes(value: Any) -> tuple[int, ...] | None:
     """Return sizes if they are what a tensor may have, none of them negative."""
-    if not isinstance(value, tuple) or len(value) > MAX_DIMENSIONS:  # pyright: ignore[reportUnknownArgumentType]
+    if not is_tuple(value) or len(value) > MAX_DIMENSIONS:
         return None
-    sizes: list[Any] = list(value)  # pyright: ignore[reportUnknownArgumentType]
-    return tuple(sizes) if all(type(size) is int and 0 <= size < 1 << 40 for size in sizes) else None
+    return value if all(type(size) is int and 0 <= size < 1 << 40 for size in value) else None

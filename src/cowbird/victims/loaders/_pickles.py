@@ -17,7 +17,7 @@ import io
 import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeGuard
 
 from cowbird.errors import UserError
 
@@ -41,6 +41,21 @@ _CONTAINERS: dict[str, Callable[[], Any]] = {
     "__builtin__.set": set,
 }
 """Names that stand for plain containers when they are called with nothing, or with a list of what they hold."""
+
+
+def is_dict(value: Any) -> TypeGuard[dict[Any, Any]]:
+    """Tell whether a value is a dictionary."""
+    return isinstance(value, dict)
+
+
+def is_list(value: Any) -> TypeGuard[list[Any]]:
+    """Tell whether a value is a list."""
+    return isinstance(value, list)
+
+
+def is_tuple(value: Any) -> TypeGuard[tuple[Any, ...]]:
+    """Tell whether a value is a tuple."""
+    return isinstance(value, tuple)
 
 
 class Global:
@@ -131,8 +146,11 @@ class _Mark:
 
 _MARK = _Mark()
 _PUSHES = frozenset(
-    "INT LONG BININT BININT1 BININT2 LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE "
-    "SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8".split()
+    {
+        *("INT", "LONG", "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
+        *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+        *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
+    }
 )
 """Opcodes that put their argument on the stack."""
 _CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
@@ -271,8 +289,8 @@ class _Machine:
             if top.elements is None:
                 top.elements = []
             top.elements.extend(values)
-        elif isinstance(top, list):
-            top.extend(values)  # pyright: ignore[reportUnknownMemberType]
+        elif is_list(top):
+            top.extend(values)
         else:
             raise TypeError("a list was expected")
 
@@ -281,9 +299,9 @@ class _Machine:
         if isinstance(top, Record) and top.entries is None:
             top.entries = {}
         target: Any = top.entries if isinstance(top, Record) else top
-        if not isinstance(target, dict) or len(group) % 2:
+        if not is_dict(target) or len(group) % 2:
             raise TypeError("a dictionary was expected")
-        target.update(zip(map(_make_key, group[::2]), group[1::2], strict=True))  # pyright: ignore[reportUnknownMemberType]
+        target.update(zip(map(_make_key, group[::2]), group[1::2], strict=True))
 
     # Classes, calls and storages: none is imported, called or opened here
 
@@ -321,7 +339,7 @@ class _Machine:
 
     def _do_binpersid(self, _: Any) -> None:
         given = self._pop()
-        parts = tuple(given) if isinstance(given, tuple) else ()  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        parts = tuple(given) if is_tuple(given) else ()
         if len(parts) != 5 or parts[0] != "storage" or not isinstance(parts[1], Global):
             raise ValueError("a storage was expected")
         if not isinstance(parts[2], str) or type(parts[4]) is not int:
@@ -330,10 +348,10 @@ class _Machine:
 
     def _make_object(self, function: Any, args: Any) -> Any:
         """Return what stands for a call: a container, a tensor, or a record of it."""
-        if not isinstance(function, Global) or not isinstance(args, tuple):
+        if not isinstance(function, Global) or not is_tuple(args):
             return Record("unknown", (args,))
         given: tuple[Any, ...] = args
-        if function.name in _CONTAINERS and (not given or (len(given) == 1 and isinstance(given[0], list))):
+        if function.name in _CONTAINERS and (not given or (len(given) == 1 and is_list(given[0]))):
             return self._make_container(function.name, given[0] if given else [])
         if function.name in _TENSOR_BUILDERS and len(given) >= 4 and isinstance(given[0], StorageRecord):
             return TensorRecord(given[0], given[1], given[2], given[3])
@@ -346,8 +364,8 @@ class _Machine:
         if self.copied > MAX_OPCODES:
             self._refuse(f"it copies more than {MAX_OPCODES} values")
         made = _CONTAINERS[name]()
-        if isinstance(made, dict):
-            pairs: list[Any] = [pair for pair in held if isinstance(pair, list | tuple) and len(pair) == 2]  # pyright: ignore[reportUnknownArgumentType]
+        if is_dict(made):
+            pairs: list[Any] = [pair for pair in held if (is_list(pair) or is_tuple(pair)) and len(pair) == 2]
             return {_make_key(key): value for key, value in pairs}
         return {_make_key(value) for value in held} if isinstance(made, set) else list(held)
 

@@ -64,6 +64,10 @@ class Plan:
     ignored: tuple[str, ...] = ()
     """Beginnings of names of tensors that are not needed."""
 
+    def with_ids(self, ids: tuple[str, ...]) -> "Plan":
+        """Return the same with ids of the items, in the order of the file."""
+        return replace(self, ids=ids)
+
 
 class Loader(BaseModel, ABC):
     """Reads checkpoints of one library. Its fields say what a file does not tell; what they leave open is read."""

@@ -1,7 +1,7 @@
 """Which item of a platform is which item of a model: maps that are read from a file.
 
-A map is a text file with an id a line, in the order of the model's items; a JSON list of the same; or a JSON object
-from ids to the numbers that the library gives to items. Libraries that number padding 0 may have it in the map.
+A map is a text file with an id a line, in the order of the model's items. Or it is a file `*.json`: a list of the same,
+or an object from ids to the numbers that the library gives to items. Where padding has the number 0, a map may name it.
 """
 
 import json
@@ -12,10 +12,11 @@ from typing import Any
 from cowbird.errors import UserError
 from cowbird.faults import explain_outages
 from cowbird.victims.loaders._archives import open_plain_file
+from cowbird.victims.loaders._pickles import is_dict, is_list
 
 MAX_MAP_BYTES = 1 << 30
 """Longest map that is read."""
-_HINT = "A map has the id of each item in the order of the model: a line each, a JSON list, or a JSON object of numbers."
+_HINT = "A map has the id of each item in the order of the model, a line each; or it is JSON, a list or an object."
 
 
 def read_item_map(path: Path, items: int, first: int) -> tuple[str, ...]:
@@ -39,10 +40,13 @@ def read_item_map(path: Path, items: int, first: int) -> tuple[str, ...]:
         raise UserError(f"'{path}' is longer than {MAX_MAP_BYTES} bytes.", _HINT)
     try:
         text = data.decode("utf-8-sig")
-        given: Any = json.loads(text) if text.lstrip()[:1] in ("[", "{") else text.splitlines()
+        given: Any = json.loads(text) if path.suffix == ".json" else text.splitlines()
     except (ValueError, RecursionError):
-        raise UserError(f"'{path}' is neither text in UTF-8 nor JSON.", _HINT) from None
-    ids = _sort_object(given, first, path) if isinstance(given, dict) else [_read_id(each, path) for each in given]
+        kind = "JSON" if path.suffix == ".json" else "text in UTF-8"
+        raise UserError(f"'{path}' is not {kind}.", _HINT) from None
+    if not is_list(given) and not is_dict(given):
+        raise UserError(f"'{path}' is neither a list nor an object.", _HINT)
+    ids = _sort_object(given, first, path) if is_dict(given) else [_read_id(each, path) for each in given]
     if first and len(ids) == items + first:
         ids = ids[first:]
     return check_item_ids(ids, items, f"'{path}'")

@@ -100,7 +100,8 @@ class _PostNormBlock(nn.Module):
 
     def __init__(self, shape: TransformerShape) -> None:
         super().__init__()
-        self.heads, self.activation = shape.heads, shape.activation
+        self.heads = shape.heads
+        self.activation: Activation = shape.activation
         self.query, self.key, self.value, self.merge = (nn.Linear(shape.hidden, shape.hidden) for _ in range(4))
         self.attention_norm = nn.LayerNorm(shape.hidden, eps=shape.epsilon)
         self.widen, self.narrow = nn.Linear(shape.hidden, shape.inner), nn.Linear(shape.inner, shape.hidden)
@@ -136,7 +137,7 @@ class RecBoleTransformer(ForeignNetwork):
         if self.mask_vector is None:
             embedded, there = self.item(item), item != self.item.num_embeddings - 1
         else:
-            embedded, there = self._put_mask(item)
+            embedded, there = self._put_mask(item, self.mask_vector)
         allowed = there[:, None, None, :]
         if self.causal:
             allowed = allowed & torch.ones(self.length, self.length, dtype=torch.bool, device=item.device).tril()
@@ -150,7 +151,7 @@ class RecBoleTransformer(ForeignNetwork):
             x = torch.cat([x, torch.ones_like(x[..., :1])], dim=-1)
         return x[:, :width]
 
-    def _put_mask(self, item: Tensor) -> tuple[Tensor, Tensor]:
+    def _put_mask(self, item: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
         """Return embeddings without the first event and with the mask behind the last, and where there is something.
 
         RecBole drops the first event of every history, long or short, to make room for the mask.
@@ -159,7 +160,7 @@ class RecBoleTransformer(ForeignNetwork):
         last = (item != padding).sum(dim=1, keepdim=True) - 1
         moved = F.pad(item[:, 1:], (0, 1), value=padding)
         place = torch.arange(self.length, device=item.device) == last
-        embedded = torch.where(place[..., None], self.mask_vector, self.item(moved)[..., :-1])
+        embedded = torch.where(place[..., None], vector, self.item(moved)[..., :-1])
         return embedded, place | (moved != padding)
 
 
@@ -195,7 +196,8 @@ class _AuthorsBlock(nn.Module):
 
     def __init__(self, shape: TransformerShape) -> None:
         super().__init__()
-        self.heads, self.activation = shape.heads, shape.activation
+        self.heads = shape.heads
+        self.activation: Activation = shape.activation
         self.attention_norm = nn.LayerNorm(shape.hidden, eps=shape.epsilon)
         self.project = nn.Linear(shape.hidden, 3 * shape.hidden)
         self.merge = nn.Linear(shape.hidden, shape.hidden)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, get_args
 import numpy as np
 
 from cowbird.victims.loaders._checkpoints import ForeignCheckpoint
-from cowbird.victims.loaders._pickles import Record
+from cowbird.victims.loaders._pickles import Record, is_dict
 from cowbird.victims.loaders.base import (
     MAX_LENGTH,
     Loader,
@@ -139,19 +139,17 @@ class RecBole(Loader):
 
     def _find_activation(self, checkpoint: ForeignCheckpoint, settings: dict[Any, Any]) -> Activation:
         given = self.activation or settings.get("hidden_act", "gelu")
-        for known in get_args(Activation):
-            if given == known:
-                return known
-        checkpoint.refuse("its activation is unknown", "Give it: --set activation=gelu, or what it is.")
+        known: dict[Any, Activation] = {name: name for name in get_args(Activation)}
+        if isinstance(given, str) and given in known:
+            return known[given]
+        return checkpoint.refuse("its activation is unknown", "Give it: --set activation=gelu, or what it is.")
 
 
 def _read_settings(checkpoint: ForeignCheckpoint) -> dict[Any, Any]:
     """Return the settings of the trainer that stand in the file; empty if there are none."""
     root: Any = checkpoint.root
-    config = root.get("config") if isinstance(root, dict) else None
-    if not isinstance(config, Record) or not config.name.startswith("recbole."):
+    config: Any = root.get("config") if is_dict(root) else None
+    if not isinstance(config, Record) or not config.name.startswith("recbole.") or not is_dict(config.state):
         return {}
-    held = config.state.get("final_config_dict") if isinstance(config.state, dict) else None
-    found: dict[Any, Any] = held if isinstance(held, dict) else {}
-    return found | {"model": config.state.get("model", found.get("model"))} if found else {}
-
+    found = config.state.get("final_config_dict")
+    return found | {"model": config.state.get("model", found.get("model"))} if is_dict(found) else {}

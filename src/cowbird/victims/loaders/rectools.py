@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from cowbird.victims.loaders._checkpoints import ForeignCheckpoint
-from cowbird.victims.loaders._pickles import Record
+from cowbird.victims.loaders._pickles import Record, is_dict, is_list, is_tuple
 from cowbird.victims.loaders.base import (
     MAX_LENGTH,
     Loader,
@@ -66,7 +66,7 @@ class RecTools(Loader):
         """Say how it is read; see `Loader.plan`."""
         given = checkpoint.get_section("hyper_parameters")
         held = given.get("model_config")
-        settings: dict[Any, Any] = held if isinstance(held, dict) else {}
+        settings = held if is_dict(held) else {}
         _check_settings(checkpoint, settings)
         rows, hidden = read_matrix_shape(checkpoint, _ITEMS)
         layers = count_layers(checkpoint, _BLOCKS, ".multi_head_attn.in_proj_weight")
@@ -87,7 +87,7 @@ class RecTools(Loader):
         )
         encoding = settings.get("pos_encoding_kwargs")
         style = AuthorsStyle(
-            scaled=isinstance(encoding, dict) and encoding.get("use_scale_factor") is True,
+            scaled=is_dict(encoding) and encoding.get("use_scale_factor") is True,
             sees_padding=settings.get("use_key_padding_mask") is not True,
             last_epsilon=_LAST_EPSILON,
         )
@@ -128,7 +128,7 @@ def _check_settings(checkpoint: ForeignCheckpoint, settings: dict[Any, Any]) -> 
             shown = told[-60:] if isinstance(told, str) else "something else"
             raise refuse_unsupported(checkpoint, "RecTools model", f"its {name} is {shown}, not {expected}")
     distance = settings.get("similarity_module_kwargs")
-    if isinstance(distance, dict) and distance.get("distance", "dot") != "dot":
+    if is_dict(distance) and distance.get("distance", "dot") != "dot":
         raise refuse_unsupported(checkpoint, "RecTools SASRec", "its distance is not the product")
     if settings.get("use_causal_attn", True) is not True:
         raise refuse_unsupported(checkpoint, "RecTools SASRec", "its attention looks both ways")
@@ -138,11 +138,9 @@ def _check_settings(checkpoint: ForeignCheckpoint, settings: dict[Any, Any]) -> 
 
 def _read_ids(checkpoint: ForeignCheckpoint, held: Any, rows: int) -> tuple[str, ...] | None:
     """Return the ids of the items, which stand in the file as an array of NumPy behind the padding's."""
-    if not isinstance(held, Record) or not isinstance(held.state, tuple) or len(held.state) < 5:
+    if not isinstance(held, Record) or not is_tuple(held.state) or len(held.state) < 5:
         return None
-    values: Any = held.state[4]
-    if not isinstance(values, list):
-        values = _read_integers(held.state)
+    values = held.state[4] if is_list(held.state[4]) else _read_integers(held.state)
     if values is None:
         return None
     ids = [str(value) for value in values if isinstance(value, str | int)]
