@@ -104,10 +104,12 @@ class ForeignModel:
     Args:
         checkpoint: The file.
         plan: How it is read.
+        order: For each item its place in the file, shape `[items]`; -1 where the file has none. `None` is the file's.
     """
 
-    def __init__(self, checkpoint: ForeignCheckpoint, plan: Plan) -> None:
+    def __init__(self, checkpoint: ForeignCheckpoint, plan: Plan, order: NDArray[np.int64] | None = None) -> None:
         self.checkpoint, self.plan = checkpoint, plan
+        self._order = np.arange(plan.items, dtype=np.int64) if order is None else order
         needed = {placement.file for placement in plan.placements}
         for name in checkpoint.tensors:
             if name not in needed and not name.startswith(plan.ignored):
@@ -115,11 +117,16 @@ class ForeignModel:
                     f"as a {plan.title} it has a tensor too many, '{name[:100]}'", "Is it a variant with features?"
                 )
 
+    def get_order(self) -> NDArray[np.int64]:
+        """Return for each item its place in the file, shape `[items]`; -1 where the file has none."""
+        return self._order
+
     def arrange_items(self, order: NDArray[np.int64]) -> "ForeignModel":
         """Return the model with its items in another order.
 
         Args:
-            order: For each item of the catalogue its place in the file, shape `[items]`; -1 where the file has none.
+            order: For each item of the catalogue its place among the items here, shape `[items]`; -1 where there is
+                none. A model is arranged once.
         """
         places, known = np.asarray(order, dtype=np.int64), np.flatnonzero(np.asarray(order) >= 0)
         placements = tuple(
@@ -131,7 +138,10 @@ class ForeignModel:
             p._replace(own_rows=np.array([padding])) if p.own == "item.weight" and not p.per_item else p
             for p in placements
         )
-        return ForeignModel(self.checkpoint, replace(self.plan, placements=moved, items=len(places)))
+        known_ids, held = self.plan.ids, [int(place) for place in places]
+        ids = None if known_ids is None else tuple(known_ids[place] if place >= 0 else "" for place in held)
+        arranged = replace(self.plan, placements=moved, items=len(places), ids=ids)
+        return ForeignModel(self.checkpoint, arranged, places)
 
     def make_network(self) -> ForeignNetwork:
         """Return the network with its weights. Items that the file does not have get zeros.
