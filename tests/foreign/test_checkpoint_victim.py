@@ -30,7 +30,7 @@ def write_ids(path, name):
 def make_victim(name, **fields):
     return find_plugin("victim", "checkpoint")(
         path=str(FOLDER / name),
-        settings=NAMES[name],
+        settings=[f"{field}={value}" for field, value in NAMES[name].items()],
         epochs=8,
         batch_size=8,
         patience=None,
@@ -168,3 +168,9 @@ name = "fine-tune"
 
     results = cowbird.run(str(tmp_path / "spec.toml"), out=tmp_path / "run")
     assert results is not None
+
+
+@pytest.mark.parametrize("settings", [["heads"], ["=2"], ["heads=2", "heads=3"], ["heads=x"], ["nope=1"]])
+def test_settings_that_are_none(settings):
+    with pytest.raises(UserError, match=r"setting|twice"):
+        make_victim("recbole_sasrec.pth").with_training(settings=settings).start(CPU)

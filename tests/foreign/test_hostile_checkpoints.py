@@ -16,7 +16,7 @@ from checkpoint_files import FOLDER
 from cowbird.errors import UserError
 from cowbird.victims.loaders import _archives, _pickles
 from cowbird.victims.loaders._checkpoints import ForeignCheckpoint
-from cowbird.victims.loaders._pickles import Record, read_pickle
+from cowbird.victims.loaders._pickles import InertRecord, read_pickle
 from cowbird.victims.loaders.opening import CheckpointOptions, open_checkpoint
 
 SETTINGS = CheckpointOptions(settings={"heads": 2})
@@ -75,11 +75,11 @@ def test_nothing_that_a_pickle_calls_is_called(tmp_path, protocol, monkeypatch):
         Call(__import__, "antigravity"),
         Call(torch.hub.load, "a/b", "c"),
         Call(torch.load, str(marker)),
-        Call(Record, "x", state={"__setstate__": Call(os.system, command)}),
+        Call(InertRecord, "x", state={"__setstate__": Call(os.system, command)}),
     ]
     pickled = pickle.dumps({"state_dict": calls, "config": calls}, protocol)
     read = read_pickle(pickled, "it")
-    assert [type(call) for call in read["config"]] == [Record] * len(calls)
+    assert [type(call) for call in read["config"]] == [InertRecord] * len(calls)
     refuse(pack(tmp_path / "a.pt", pickled), "no state_dict of tensors")
     (tmp_path / "b.pkl").write_bytes(pickled)
     if protocol >= 2:
@@ -100,7 +100,7 @@ def test_nothing_that_a_pickle_calls_is_called(tmp_path, protocol, monkeypatch):
 )
 def test_opcodes_that_call(tmp_path, program, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert isinstance(read_pickle(program, "it"), Record)
+    assert isinstance(read_pickle(program, "it"), InertRecord)
     refuse(pack(tmp_path / "a.pt", program), "no state_dict")
     assert not (tmp_path / "executed").exists()
 
@@ -108,7 +108,7 @@ def test_opcodes_that_call(tmp_path, program, monkeypatch):
 def test_nothing_is_imported(tmp_path, monkeypatch):
     (tmp_path / "evil_module.py").write_text("raise SystemExit")
     monkeypatch.syspath_prepend(tmp_path)
-    assert isinstance(read_pickle(b"cevil_module\nThing\n(tR.", "it"), Record)
+    assert isinstance(read_pickle(b"cevil_module\nThing\n(tR.", "it"), InertRecord)
     assert isinstance(read_pickle(b"\x80\x04\x8c\x0bevil_module\x8c\x05a.b.c\x93.", "it"), _pickles.Global)
 
 
@@ -202,7 +202,7 @@ def test_keys_that_would_meet():
     collide = [(1 << 61) * (number + 1) - (number + 1) for number in range(3000)]
     read = read_pickle(pickle.dumps(dict.fromkeys(collide, 1)), "it")
     assert len(read) == 3000
-    assert all(isinstance(key, Record) for key in read)
+    assert all(isinstance(key, InertRecord) for key in read)
 
 
 # Tensors

@@ -36,7 +36,7 @@ _HINT = "A checkpoint that torch.save, RecBole, RePlay or RecTools wrote was exp
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ArchiveEntry:
     """One entry of an archive."""
 
     name: str
@@ -158,10 +158,10 @@ class TorchArchive:
             self._refuse(f"it has {count} entries in a list of {size} bytes")
         return count, size, start
 
-    def _read_entries(self, file: IO[bytes]) -> dict[str, Entry]:
+    def _read_entries(self, file: IO[bytes]) -> dict[str, ArchiveEntry]:
         count, size, start = self._find_directory(file)
         listed, place = self._read_bytes(file, start, size), 0
-        found: dict[str, Entry] = {}
+        found: dict[str, ArchiveEntry] = {}
         for _ in range(count):
             if listed[place : place + 4] != _ENTRY:
                 self._refuse("its list of entries is damaged")
@@ -175,7 +175,7 @@ class TorchArchive:
             if name in found:
                 self._refuse(f"two entries are named {name[:80]!r}")
             begin, sums = self._check_local(file, raw, header, whole, flags)
-            found[name] = Entry(name, begin, whole, crc, (start + place + 16, *sums))
+            found[name] = ArchiveEntry(name, begin, whole, crc, (start + place + 16, *sums))
             place += 46 + name_size + extra_size + comment_size
         self._check_places(found, start)
         return self._strip_folder(found)
@@ -209,14 +209,14 @@ class TorchArchive:
         behind = self._read_bytes(file, begin + size, 4) if begin + size + 8 <= self._size else b""
         return begin, (begin + size + 4,) if behind == _DESCRIPTOR else ()
 
-    def _check_places(self, found: Mapping[str, Entry], directory: int) -> None:
+    def _check_places(self, found: Mapping[str, ArchiveEntry], directory: int) -> None:
         before = 0
         for entry in sorted(found.values(), key=lambda entry: (entry.start, entry.size)):
             if entry.start < before or entry.start + entry.size > directory:
                 self._refuse("entries overlap")
             before = entry.start + entry.size
 
-    def _strip_folder(self, found: Mapping[str, Entry]) -> dict[str, Entry]:
+    def _strip_folder(self, found: Mapping[str, ArchiveEntry]) -> dict[str, ArchiveEntry]:
         folders = {name.partition("/")[0] for name in found}
         if len(folders) != 1 or not all("/" in name for name in found):
             self._refuse("its entries don't lie in one folder")

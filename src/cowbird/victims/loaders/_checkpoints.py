@@ -18,7 +18,7 @@ from cowbird.faults import explain_outages
 from cowbird.victims.loaders._archives import TorchArchive, open_plain_file
 from cowbird.victims.loaders._pickles import (
     MAX_PICKLE_BYTES,
-    Record,
+    InertRecord,
     StorageRecord,
     TensorRecord,
     is_dict,
@@ -185,7 +185,7 @@ def _open_container(path: Path) -> tuple[TorchArchive, Any]:
 def _find_embedded(path: Path, whole: bytes) -> TorchArchive:
     """Return the archive that stands as bytes in a pickle."""
     held = read_pickle(whole, f"'{path}'")
-    state = _as_mapping(held.state if isinstance(held, Record) else held)
+    state = _as_mapping(held.state if isinstance(held, InertRecord) else held)
     for name in _EMBEDDED_NAMES:
         data = state.get(name)
         if isinstance(data, bytes) and data[:2] == b"PK":
@@ -198,7 +198,7 @@ def _find_embedded(path: Path, whole: bytes) -> TorchArchive:
 
 def _as_mapping(value: Any) -> dict[Any, Any]:
     """Return a dictionary, also one that is an object of a class derived from it; empty if it is neither."""
-    if isinstance(value, Record) and value.entries is not None:
+    if isinstance(value, InertRecord) and value.entries is not None:
         return value.entries
     return value if is_dict(value) else {}
 

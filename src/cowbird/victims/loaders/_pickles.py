@@ -7,7 +7,7 @@ weights. This reader does neither: it imports nothing and calls nothing that a f
 
 - numbers, texts, lists, tuples, sets and dictionaries as they are,
 - a `TensorRecord` where torch would build a tensor, a `StorageRecord` where it would load a storage,
-- a `Record` for everything else: its name, what it would have been called with, and its state.
+- a `InertRecord` for everything else: its name, what it would have been called with, and its state.
 
 `os.system` in a pickle is a record that nobody looks at. Keys of dictionaries are texts, numbers and records: others,
 whose hashes a stranger could choose, are wrapped in a record.
@@ -72,7 +72,7 @@ class Global:
 
 
 @dataclass(eq=False, slots=True)
-class Record:
+class InertRecord:
     """An object of a class that is not imported."""
 
     name: str
@@ -285,7 +285,7 @@ class _Machine:
 
     def _extend(self, values: list[Any]) -> None:
         top = self.stack[-1]
-        if isinstance(top, Record):
+        if isinstance(top, InertRecord):
             if top.elements is None:
                 top.elements = []
             top.elements.extend(values)
@@ -296,9 +296,9 @@ class _Machine:
 
     def _set_items(self, group: list[Any]) -> None:
         top = self.stack[-1]
-        if isinstance(top, Record) and top.entries is None:
+        if isinstance(top, InertRecord) and top.entries is None:
             top.entries = {}
-        target: Any = top.entries if isinstance(top, Record) else top
+        target: Any = top.entries if isinstance(top, InertRecord) else top
         if not is_dict(target) or len(group) % 2:
             raise TypeError("a dictionary was expected")
         target.update(zip(map(_make_key, group[::2]), group[1::2], strict=True))
@@ -334,7 +334,7 @@ class _Machine:
 
     def _do_build(self, _: Any) -> None:
         state = self._pop()
-        if isinstance(self.stack[-1], Record):
+        if isinstance(self.stack[-1], InertRecord):
             self.stack[-1].state = state
 
     def _do_binpersid(self, _: Any) -> None:
@@ -349,7 +349,7 @@ class _Machine:
     def _make_object(self, function: Any, args: Any) -> Any:
         """Return what stands for a call: a container, a tensor, or a record of it."""
         if not isinstance(function, Global) or not is_tuple(args):
-            return Record("unknown", (args,))
+            return InertRecord("unknown", (args,))
         given: tuple[Any, ...] = args
         if function.name in _CONTAINERS and (not given or (len(given) == 1 and is_list(given[0]))):
             return self._make_container(function.name, given[0] if given else [])
@@ -357,7 +357,7 @@ class _Machine:
             return TensorRecord(given[0], given[1], given[2], given[3])
         if function.name in _PARAMETER_BUILDERS and given and isinstance(given[0], TensorRecord):
             return given[0]
-        return Record(function.name, given)
+        return InertRecord(function.name, given)
 
     def _make_container(self, name: str, held: list[Any]) -> Any:
         self.copied += len(held)
@@ -372,8 +372,8 @@ class _Machine:
 
 def _make_key(value: Any) -> Any:
     """Return a value as a key that can't be made to meet others; what could is wrapped in a record."""
-    if value is None or isinstance(value, str | bytes | bool | Record | Global):
+    if value is None or isinstance(value, str | bytes | bool | InertRecord | Global):
         return value
     if isinstance(value, int) and abs(value) < _MAX_KEY:
         return value
-    return Record("key", (value,))
+    return InertRecord("key", (value,))

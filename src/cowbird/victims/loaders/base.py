@@ -42,7 +42,7 @@ class Placement(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Plan:
+class Blueprint:
     """How a checkpoint is read."""
 
     title: str
@@ -64,7 +64,7 @@ class Plan:
     ignored: tuple[str, ...] = ()
     """Beginnings of names of tensors that are not needed."""
 
-    def with_ids(self, ids: tuple[str, ...]) -> "Plan":
+    def with_ids(self, ids: tuple[str, ...]) -> "Blueprint":
         """Return the same with ids of the items, in the order of the file."""
         return replace(self, ids=ids)
 
@@ -90,7 +90,7 @@ class Loader(BaseModel, ABC):
         """Tell whether a checkpoint is of this format."""
 
     @abstractmethod
-    def plan(self, checkpoint: ForeignCheckpoint) -> Plan:
+    def plan(self, checkpoint: ForeignCheckpoint) -> Blueprint:
         """Say how a checkpoint is read.
 
         Raises:
@@ -107,7 +107,7 @@ class ForeignModel:
         order: For each item its place in the file, shape `[items]`; -1 where the file has none. `None` is the file's.
     """
 
-    def __init__(self, checkpoint: ForeignCheckpoint, plan: Plan, order: NDArray[np.int64] | None = None) -> None:
+    def __init__(self, checkpoint: ForeignCheckpoint, plan: Blueprint, order: NDArray[np.int64] | None = None) -> None:
         self.checkpoint, self.plan = checkpoint, plan
         self._order = np.arange(plan.items, dtype=np.int64) if order is None else order
         needed = {placement.file for placement in plan.placements}

@@ -1,6 +1,6 @@
 """Opens a checkpoint of another library, whichever it is."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,23 @@ class CheckpointOptions(NamedTuple):
     """Fields of the loader, such as `heads`, which a file may not tell."""
     item_map: Path | None = None
     """A file with the ids of the items; see `item_map`."""
+
+
+def parse_settings(given: Sequence[str]) -> dict[str, object]:
+    """Return fields of a loader from texts such as `heads=2`.
+
+    Raises:
+        UserError: If one is no such text, or a field is named twice.
+    """
+    found: dict[str, object] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name or name in found:
+            raise UserError(
+                f"'{text[:60]}' is no setting of a loader, or one given twice.", "Write NAME=VALUE: heads=2."
+            )
+        found[name] = value
+    return found
 
 
 def open_checkpoint(path: Path, options: CheckpointOptions | None = None) -> ForeignModel:

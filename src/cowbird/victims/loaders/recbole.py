@@ -10,12 +10,12 @@ from typing import Any, ClassVar, get_args
 import numpy as np
 
 from cowbird.victims.loaders._checkpoints import ForeignCheckpoint
-from cowbird.victims.loaders._pickles import Record, is_dict
+from cowbird.victims.loaders._pickles import InertRecord, is_dict
 from cowbird.victims.loaders.base import (
     MAX_LENGTH,
+    Blueprint,
     Loader,
     Placement,
-    Plan,
     check_shape,
     count_layers,
     place_items,
@@ -58,7 +58,7 @@ class RecBole(Loader):
         names = checkpoint.tensors
         return _ITEMS in names and (f"{_BLOCK}0{_QUERY}" in names or f"{_GRU}0" in names)
 
-    def plan(self, checkpoint: ForeignCheckpoint) -> Plan:
+    def plan(self, checkpoint: ForeignCheckpoint) -> Blueprint:
         """Say how it is read; see `Loader.plan`."""
         settings = _read_settings(checkpoint)
         named = settings.get("model")
@@ -69,14 +69,14 @@ class RecBole(Loader):
             return self._plan_gru(checkpoint, settings)
         return self._plan_transformer(checkpoint, settings)
 
-    def _plan_gru(self, checkpoint: ForeignCheckpoint, settings: dict[Any, Any]) -> Plan:
+    def _plan_gru(self, checkpoint: ForeignCheckpoint, settings: dict[Any, Any]) -> Blueprint:
         rows, embedding = read_matrix_shape(checkpoint, _ITEMS)
         layers = count_layers(checkpoint, _GRU, "")
         hidden = read_matrix_shape(checkpoint, "gru_layers.weight_hh_l0")[1]
         given = self.max_length or settings.get("MAX_ITEM_LIST_LENGTH", _DEFAULT_LENGTH)
         length = read_integer(checkpoint, given, "max_length", most=MAX_LENGTH)
         kinds = [f"weight_{kind}_l{layer}" for layer in range(layers) for kind in ("ih", "hh")]
-        return Plan(
+        return Blueprint(
             title="RecBole GRU4Rec",
             network=lambda items: RecBoleGRU(items, embedding, hidden, layers, length),
             placements=(
@@ -90,7 +90,7 @@ class RecBole(Loader):
             shape=None,
         )
 
-    def _plan_transformer(self, checkpoint: ForeignCheckpoint, settings: dict[Any, Any]) -> Plan:
+    def _plan_transformer(self, checkpoint: ForeignCheckpoint, settings: dict[Any, Any]) -> Blueprint:
         masked = "output_bias" in checkpoint.tensors
         rows, hidden = read_matrix_shape(checkpoint, _ITEMS)
         items = rows - 1 - int(masked)
@@ -122,7 +122,7 @@ class RecBole(Loader):
                 Placement(_ITEMS, "mask_vector", np.array([items + 1])),
                 Placement("output_bias", "item.weight", own + 1, own, slice(hidden, hidden + 1), per_item=True),
             )
-        return Plan(
+        return Blueprint(
             title="RecBole BERT4Rec" if masked else "RecBole SASRec",
             network=lambda size: RecBoleTransformer(shape._replace(items=size), masked),
             placements=(
@@ -149,7 +149,7 @@ def _read_settings(checkpoint: ForeignCheckpoint) -> dict[Any, Any]:
     """Return the settings of the trainer that stand in the file; empty if there are none."""
     root: Any = checkpoint.root
     config: Any = root.get("config") if is_dict(root) else None
-    if not isinstance(config, Record) or not config.name.startswith("recbole.") or not is_dict(config.state):
+    if not isinstance(config, InertRecord) or not config.name.startswith("recbole.") or not is_dict(config.state):
         return {}
     found = config.state.get("final_config_dict")
     return found | {"model": config.state.get("model", found.get("model"))} if is_dict(found) else {}

@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from cowbird.victims.loaders._checkpoints import ForeignCheckpoint
-from cowbird.victims.loaders._pickles import Record, is_dict, is_list, is_tuple
+from cowbird.victims.loaders._pickles import InertRecord, is_dict, is_list, is_tuple
 from cowbird.victims.loaders.base import (
     MAX_LENGTH,
+    Blueprint,
     Loader,
     Placement,
-    Plan,
     check_shape,
     count_layers,
     place_items,
@@ -62,7 +62,7 @@ class RecTools(Loader):
         """Tell whether it is one; see `Loader.recognize`."""
         return any(name.startswith(f"{_ROOT}item_model.") for name in checkpoint.tensors)
 
-    def plan(self, checkpoint: ForeignCheckpoint) -> Plan:
+    def plan(self, checkpoint: ForeignCheckpoint) -> Blueprint:
         """Say how it is read; see `Loader.plan`."""
         given = checkpoint.get_section("hyper_parameters")
         held = given.get("model_config")
@@ -96,7 +96,7 @@ class RecTools(Loader):
             for layer in range(layers)
             for file, own in _BLOCK_NAMES.items()
         }
-        return Plan(
+        return Blueprint(
             title="RecTools SASRec",
             network=lambda items: AuthorsTransformer(shape._replace(items=items), style, positions),
             placements=(
@@ -138,7 +138,7 @@ def _check_settings(checkpoint: ForeignCheckpoint, settings: dict[Any, Any]) -> 
 
 def _read_ids(checkpoint: ForeignCheckpoint, held: Any, rows: int) -> tuple[str, ...] | None:
     """Return the ids of the items, which stand in the file as an array of NumPy behind the padding's."""
-    if not isinstance(held, Record) or not is_tuple(held.state) or len(held.state) < 5:
+    if not isinstance(held, InertRecord) or not is_tuple(held.state) or len(held.state) < 5:
         return None
     values = held.state[4] if is_list(held.state[4]) else _read_integers(held.state)
     if values is None:
@@ -152,9 +152,9 @@ def _read_ids(checkpoint: ForeignCheckpoint, held: Any, rows: int) -> tuple[str,
 def _read_integers(state: tuple[Any, ...]) -> list[int] | None:
     """Return the numbers of an array of 64-bit integers, whose bytes may stand as Latin-1 text."""
     data = state[4]
-    if isinstance(data, Record) and data.name == "_codecs.encode" and data.args and isinstance(data.args[0], str):
+    if isinstance(data, InertRecord) and data.name == "_codecs.encode" and data.args and isinstance(data.args[0], str):
         data = data.args[0].encode("latin-1", "replace")
-    kind = state[2].args[:1] if isinstance(state[2], Record) else ()
+    kind = state[2].args[:1] if isinstance(state[2], InertRecord) else ()
     if not isinstance(data, bytes) or len(data) % 8 or kind != ("i8",):
         return None
     return np.frombuffer(data, dtype="<i8").tolist()

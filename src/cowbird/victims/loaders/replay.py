@@ -12,9 +12,9 @@ import numpy as np
 
 from cowbird.victims.loaders._checkpoints import ForeignCheckpoint
 from cowbird.victims.loaders.base import (
+    Blueprint,
     Loader,
     Placement,
-    Plan,
     check_shape,
     count_layers,
     place_items,
@@ -48,7 +48,7 @@ class RePlay(Loader):
         """Tell whether it is one; see `Loader.recognize`."""
         return _OLD in checkpoint.tensors or any(_NEW.fullmatch(name) for name in checkpoint.tensors)
 
-    def plan(self, checkpoint: ForeignCheckpoint) -> Plan:
+    def plan(self, checkpoint: ForeignCheckpoint) -> Blueprint:
         """Say how it is read; see `Loader.plan`."""
         settings = checkpoint.get_section("hyper_parameters")
         if settings.get("ti_modification"):
@@ -74,7 +74,7 @@ class RePlay(Loader):
         heads: object,
         style: AuthorsStyle,
         dropout: object,
-    ) -> Plan:
+    ) -> Blueprint:
         """Say how the network is read: names of item table, positions and blocks, and what the settings tell."""
         table, positions, blocks = names
         rows, hidden = read_matrix_shape(checkpoint, table)
@@ -98,7 +98,7 @@ class RePlay(Loader):
             for file, own in _BLOCK_NAMES.items()
         }
         backwards = np.arange(shape.length, dtype=np.int64)[::-1].copy()
-        return Plan(
+        return Blueprint(
             title="RePlay SASRec",
             network=lambda items: AuthorsTransformer(shape._replace(items=items), style),
             placements=(

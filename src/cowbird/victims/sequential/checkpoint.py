@@ -9,7 +9,6 @@ they are taken to be in the same order. Items that the file does not have start 
 """
 
 import json
-from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Self
@@ -30,7 +29,7 @@ from cowbird.storage import read_tensors
 from cowbird.victims.fit_context import FitContext
 from cowbird.victims.loaders.base import ForeignModel
 from cowbird.victims.loaders.networks import ForeignNetwork
-from cowbird.victims.loaders.opening import CheckpointOptions, open_checkpoint
+from cowbird.victims.loaders.opening import CheckpointOptions, open_checkpoint, parse_settings
 from cowbird.victims.ranking import FittedRecommender, Prompt
 from cowbird.victims.repeatable import move_module
 from cowbird.victims.sequential.base import FittedSequential, SequentialRecommender
@@ -42,15 +41,15 @@ NEW_ITEM_SPREAD = 0.02
 """Standard deviation of the embeddings of items that the file does not have, around the mean of the others."""
 
 
-class Checkpoint(SequentialRecommender):
+class TunedCheckpoint(SequentialRecommender):
     """A checkpoint of RecBole, RePlay or RecTools, trained on."""
 
     path: str = Field(min_length=1)
     """The file, such as `saved/SASRec-Jan-01-2026.pth`."""
     format: str = ""
     """Name of the loader: `recbole`, `replay`, `rectools`, or another; if empty, the file tells."""
-    settings: Mapping[str, int | str] = {}
-    """What the file does not tell, such as `{ heads = 2 }`: fields of the loader."""
+    settings: tuple[str, ...] = ()
+    """What the file does not tell, such as `["heads=2"]`: fields of the loader."""
     item_map: str = ""
     """A file with the ids of the model's items; if empty, those of the file, or the order of the data set."""
 
@@ -79,7 +78,7 @@ class Checkpoint(SequentialRecommender):
         """
         item_map = Path(self.item_map).expanduser() if self.item_map else None
         return open_checkpoint(
-            Path(self.path).expanduser(), CheckpointOptions(self.format, dict(self.settings), item_map)
+            Path(self.path).expanduser(), CheckpointOptions(self.format, parse_settings(self.settings), item_map)
         )
 
     def build(self, items: int) -> ForeignNetwork:
