@@ -12,6 +12,7 @@ from rich.text import Text
 
 from cowbird import __version__
 from cowbird.cli import assets, demo, describe, fit_scanner, init, run, scan, stealth, validate
+from cowbird.cli import inspect as inspect_command
 from cowbird.cli import list as list_command
 from cowbird.cli.streams import guard_streams
 from cowbird.cli.terminal import MAX_LINE, err_console, out_console
@@ -66,6 +67,12 @@ _COMMANDS: tuple[tuple[str, Callable[..., None], str, tuple[str, ...]], ...] = (
         fit_scanner.fit_scanner,
         "Fit a scanner to the titles of a catalogue.",
         fit_scanner.FIT_SCANNER_EXAMPLES,
+    ),
+    (
+        "inspect",
+        inspect_command.inspect,
+        "Look for planted items in a model that somebody handed over.",
+        inspect_command.INSPECT_EXAMPLES,
     ),
     ("init", init.init, "Write a commented spec to start from.", init.INIT_EXAMPLES),
     ("validate", validate.validate, "Check a spec and tell what would run.", validate.VALIDATE_EXAMPLES),
