@@ -18,6 +18,7 @@ def inspect_model(
     *,
     item_ids: Sequence[str] | None = None,
     nulls: int = 5,
+    null_events: int | None = None,
     level: float = 0.01,
     histories: int = 3000,
     seed: int = 0,
@@ -31,6 +32,7 @@ def inspect_model(
             ranking of items and no p-value.
         item_ids: The ids of the model's items in its order; `None` if its file has them, or the logs list them so.
         nulls: Honest models that are fitted to the logs, to compare with.
+        null_events: Events of the logs that those learn from; `None` takes all on a GPU, and 60,000 on a CPU.
         level: Share of honest models that may be accused.
         histories: Histories of each kind that the model is asked about.
         seed: Decides histories and null models.
@@ -52,5 +54,7 @@ def inspect_model(
         data = logs if isinstance(logs, Dataset) else load_log(str(logs))
         ids = opened.item_ids if item_ids is None else tuple(item_ids)
         log = align_log(data, opened.model.items, ids)
-    settings = InspectionSettings(histories=histories, level=level, nulls=NullSettings(count=nulls), seed=seed)
+    settings = InspectionSettings(
+        histories=histories, level=level, nulls=NullSettings(count=nulls, max_events=null_events), seed=seed
+    )
     return inspect_ranker(opened, log, settings, place)

@@ -52,6 +52,10 @@ def inspect(
     nulls: Annotated[
         int, typer.Option(min=3, max=100, help="Honest models that are fitted to the logs, to compare with.")
     ] = 5,
+    null_events: Annotated[
+        int | None,
+        typer.Option(min=100, help="Events of the logs that those learn from; on a GPU all, on a CPU 60,000."),
+    ] = None,
     level: Annotated[float, typer.Option(help="Share of honest models that may be accused.")] = 0.01,
     histories: Annotated[int, typer.Option(min=100, max=100_000, help="Histories of each kind.")] = 3000,
     seed: Annotated[int, typer.Option(min=0, help="Decides histories and null models.")] = 0,
@@ -67,7 +71,9 @@ def inspect(
 
     Exit codes: 0 nothing stands out, 1 suspects, 2 error, 3 no logs, so no verdict.
     """
-    found = inspect_and_show(model, logs, items, out, nulls, level, histories, seed, device, as_json, quiet)
+    found = inspect_and_show(
+        model, logs, items, out, nulls, null_events, level, histories, seed, device, as_json, quiet
+    )
     raise typer.Exit(found.choose_exit_code())
 
 
@@ -77,6 +83,7 @@ def inspect_and_show(
     items: Path | None,
     out: Path | None,
     nulls: int = 5,
+    null_events: int | None = None,
     level: float = 0.01,
     histories: int = 3000,
     seed: int = 0,
@@ -97,7 +104,9 @@ def inspect_and_show(
     place = pick_device(device)
     opened = open_model(model, place)
     log = read_log(opened, logs, items)
-    settings = InspectionSettings(histories=histories, level=level, nulls=NullSettings(count=nulls), seed=seed)
+    settings = InspectionSettings(
+        histories=histories, level=level, nulls=NullSettings(count=nulls, max_events=null_events), seed=seed
+    )
     with make_progress(quiet=quiet) as shown:
         found = inspect_ranker(opened, log, settings, place, make_report(shown))
         for warning in [] if log is None else list_warnings(log):

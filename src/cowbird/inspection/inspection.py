@@ -17,7 +17,7 @@ from cowbird.inspection.null_models import NullCounts, NullSettings, ask_probes,
 from cowbird.inspection.platform_log import PlatformLog
 from cowbird.inspection.probes import (
     PROBES,
-    Probe,
+    HistoryProbe,
     draw_new_histories,
     draw_own_histories,
     draw_random_histories,
@@ -204,7 +204,7 @@ def read_suspects(path: Path, item_ids: Sequence[str], items: int) -> list[int]:
     return sorted(set(found))
 
 
-def make_probes(log: PlatformLog | None, items: int, settings: InspectionSettings) -> list[Probe]:
+def make_probes(log: PlatformLog | None, items: int, settings: InspectionSettings) -> list[HistoryProbe]:
     """Return the histories that a model is asked about."""
     count, seed = settings.histories, settings.seed
     probes = [draw_random_histories(items, count, seed), make_single_histories(items)]
@@ -239,14 +239,15 @@ def inspect_ranker(
     counts = _ask(model, probes, told)
     if log is None:
         return _rank_without_logs(opened, probes, counts, settings)
-    users = log.select_learnable()
+    place = device or torch.device("cpu")
+    users = log.select_learnable(settings.nulls.choose_max_events(place), settings.seed)
     null_counts = fit_null_models(
         users,
         opened.shape,
         settings.nulls,
         probes,
         settings.seed,
-        device or torch.device("cpu"),
+        place,
         lambda done, total, remark: told("null models", done, total, remark),
     )
     statistics = compute_null_statistics(null_counts)
@@ -273,7 +274,10 @@ def inspect_ranker(
         not_checked=list(NOT_CHECKED),
         assumptions=assumed,
         settings=settings.model_dump(mode="json")
-        | {"null_recommender": {"name": type(shape).__name__, **shape.model_dump(mode="json")}},
+        | {
+            "null_events": users.interactions.events,
+            "null_recommender": {"name": type(shape).__name__, **shape.model_dump(mode="json")},
+        },
     )
 
 
@@ -281,7 +285,7 @@ def _report_nothing(what: str, done: int, total: int, remark: str) -> None:
     report_nothing(done, total, remark)
 
 
-def _ask(model: RankingModel, probes: Sequence[Probe], told: Progress) -> NullCounts:
+def _ask(model: RankingModel, probes: Sequence[HistoryProbe], told: Progress) -> NullCounts:
     """Ask the model, one kind of histories after another."""
     counts: NullCounts = {}
     for number, probe in enumerate(probes):
@@ -291,12 +295,12 @@ def _ask(model: RankingModel, probes: Sequence[Probe], told: Progress) -> NullCo
     return counts
 
 
-def _describe_probes(probes: Sequence[Probe]) -> dict[str, str]:
+def _describe_probes(probes: Sequence[HistoryProbe]) -> dict[str, str]:
     return {probe.name: f"{len(probe.histories):,} × {PROBES[probe.name]}" for probe in probes}
 
 
 def _rank_without_logs(
-    opened: OpenedModel, probes: Sequence[Probe], counts: NullCounts, settings: InspectionSettings
+    opened: OpenedModel, probes: Sequence[HistoryProbe], counts: NullCounts, settings: InspectionSettings
 ) -> Inspection:
     """Rank items by how much more often than an average item they are shown."""
     expected = {name: np.full(opened.model.items, count.mean()) for name, count in counts.items()}

@@ -18,7 +18,7 @@ from cowbird.errors import UserError
 from cowbird.files import get_cache_folder, hash_texts
 from cowbird.inspection.model import RankingModel
 from cowbird.inspection.own_model import OwnModel
-from cowbird.inspection.probes import Probe, count_items, rank_first
+from cowbird.inspection.probes import HistoryProbe, count_items, rank_first
 from cowbird.rng import derive_seed
 from cowbird.storage import read_tensors, write_tensors
 from cowbird.victims.fit_context import FitContext
@@ -30,6 +30,8 @@ NullCounts = dict[str, Int64Array]
 MAX_NULL_HIDDEN = 256
 """Width of a null model at most, whatever the inspected model's."""
 MAX_NULL_LAYERS = 4
+MAX_CPU_EVENTS = 60_000
+"""Events of the logs that null models learn from on a CPU: minutes on two cores for some thousand items."""
 
 
 class NullSettings(BaseModel):
@@ -39,12 +41,20 @@ class NullSettings(BaseModel):
 
     count: int = Field(default=5, ge=3, le=100)
     """How many null models."""
+    max_events: int | None = Field(default=None, ge=100)
+    """Events of the logs that they learn from; `None` takes all on a GPU, and `MAX_CPU_EVENTS` on a CPU."""
     epochs: int = Field(default=20, ge=1)
     """Passes over the logs; the best state on validation is kept."""
     learning_rate: float = Field(default=2e-3, gt=0)
     """AdamW's learning rate."""
     validate_every: int = Field(default=4, ge=1)
     """Epochs between validations."""
+
+    def choose_max_events(self, device: torch.device) -> int | None:
+        """Return how many events null models learn from on a device; `None` for all."""
+        if self.max_events is None and device.type == "cpu":
+            return MAX_CPU_EVENTS
+        return self.max_events
 
     def shape_recommender(self, shape: SequentialRecommender | None, windows: int) -> SequentialRecommender:
         """Return the recommender that null models are fits of.
@@ -77,7 +87,7 @@ def fit_null_models(
     users: LeaveOneOut,
     shape: SequentialRecommender | None,
     settings: NullSettings,
-    probes: Sequence[Probe],
+    probes: Sequence[HistoryProbe],
     seed: int,
     device: torch.device,
     report: Callable[[int, int, str], None],
@@ -115,13 +125,13 @@ def fit_null_models(
     return found
 
 
-def ask_probes(model: RankingModel, probes: Sequence[Probe]) -> NullCounts:
+def ask_probes(model: RankingModel, probes: Sequence[HistoryProbe]) -> NullCounts:
     """Return how often each item is among the first ten, by kind of histories."""
     return {probe.name: count_items(rank_first(model, probe.histories), model.items) for probe in probes}
 
 
 def _name_file(
-    users: LeaveOneOut, spec: SequentialRecommender, probes: Sequence[Probe], seed: int, device: torch.device
+    users: LeaveOneOut, spec: SequentialRecommender, probes: Sequence[HistoryProbe], seed: int, device: torch.device
 ) -> Path:
     known = users.interactions
     parts = [json.dumps([type(spec).__name__, spec.model_dump(mode="json"), seed, device.type, len(users.items)])]
@@ -132,7 +142,7 @@ def _name_file(
     return get_cache_folder() / "inspection" / f"{hash_texts(parts)}.safetensors"
 
 
-def _read_counts(path: Path, probes: Sequence[Probe], items: int) -> NullCounts | None:
+def _read_counts(path: Path, probes: Sequence[HistoryProbe], items: int) -> NullCounts | None:
     """Return counts that were kept; `None` if there are none, or they are damaged."""
     if not path.exists():
         return None

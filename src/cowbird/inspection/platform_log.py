@@ -15,6 +15,7 @@ from cowbird.errors import UserError
 from cowbird.faults import raise_outage
 from cowbird.files import hash_texts
 from cowbird.plugins import find_plugin, list_plugins
+from cowbird.rng import stream
 
 MIN_EVENTS = 3
 """Events that a user must have for null models to learn from."""
@@ -41,13 +42,22 @@ class PlatformLog:
         known = self.interactions
         return hash_texts([known.item.tobytes().hex(), known.offsets.tobytes().hex(), *self.items.ids])
 
-    def select_learnable(self) -> LeaveOneOut:
+    def select_learnable(self, max_events: int | None = None, seed: int = 0) -> LeaveOneOut:
         """Return the users that null models can learn from.
+
+        Args:
+            max_events: Events of theirs at most; if there are more, users are drawn. `None` takes all.
+            seed: Decides who is drawn.
 
         Raises:
             UserError: If there is none.
         """
         kept = np.flatnonzero(self.interactions.lengths >= MIN_EVENTS)
+        if max_events is not None:
+            drawn = stream(seed, "inspection", "users").permutation(kept)
+            within = np.cumsum(self.interactions.lengths[drawn]) <= max_events
+            within[:1] = True
+            kept = np.sort(drawn[within])
         if not len(kept):
             raise UserError(
                 f"No user of the logs has {MIN_EVENTS} events with items that the model knows.",
@@ -67,8 +77,8 @@ def load_log(given: str) -> Dataset:
         return Atomic(path=path).load()
     if path.exists():
         return Tabular(path=path).load()
-    if given in list_plugins("source"):
-        kind: type[Source] = find_plugin("source", given)
+    if given in list_plugins("dataset"):
+        kind: type[Source] = find_plugin("dataset", given)
         if not any(field.is_required() for field in kind.model_fields.values()):
             return kind().load()
     raise UserError(

@@ -33,7 +33,7 @@ PROBES = {
 
 
 @dataclass(frozen=True, eq=False)
-class Probe:
+class HistoryProbe:
     """Histories of one kind."""
 
     name: str
@@ -44,7 +44,7 @@ class Probe:
     """Whose history each is, shape `[histories]`; `None` if they are nobody's."""
 
 
-def draw_own_histories(log: Interactions, count: int, seed: int) -> Probe:
+def draw_own_histories(log: Interactions, count: int, seed: int) -> HistoryProbe:
     """Draw histories of the platform's own users, each cut at a random event.
 
     Args:
@@ -60,10 +60,10 @@ def draw_own_histories(log: Interactions, count: int, seed: int) -> Probe:
     starts = log.offsets[:-1][users] + np.maximum(lengths - MAX_EVENTS, 0)
     ends = log.offsets[:-1][users] + lengths
     histories = tuple(log.item[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True))
-    return Probe("own", histories, users)
+    return HistoryProbe("own", histories, users)
 
 
-def draw_new_histories(log: Interactions, count: int, seed: int) -> Probe:
+def draw_new_histories(log: Interactions, count: int, seed: int) -> HistoryProbe:
     """Return the first events of users of the platform, as when they were new.
 
     Args:
@@ -76,19 +76,19 @@ def draw_new_histories(log: Interactions, count: int, seed: int) -> Probe:
     starts = log.offsets[:-1][users]
     ends = starts + np.minimum(log.lengths[users], NEW_USER_EVENTS)
     histories = tuple(log.item[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True))
-    return Probe("new", histories, users)
+    return HistoryProbe("new", histories, users)
 
 
-def draw_random_histories(items: int, count: int, seed: int, length: int = RANDOM_EVENTS) -> Probe:
+def draw_random_histories(items: int, count: int, seed: int, length: int = RANDOM_EVENTS) -> HistoryProbe:
     """Draw histories of different random items, each item as likely as any other."""
     rng = stream(seed, "inspection", "random")
     size = min(length, items)
-    return Probe("random", tuple(rng.choice(items, size, replace=False).astype(np.int32) for _ in range(count)))
+    return HistoryProbe("random", tuple(rng.choice(items, size, replace=False).astype(np.int32) for _ in range(count)))
 
 
-def make_single_histories(items: int) -> Probe:
+def make_single_histories(items: int) -> HistoryProbe:
     """Make the histories of one item each: every item once."""
-    return Probe("single", tuple(np.arange(items, dtype=np.int32)[:, None]))
+    return HistoryProbe("single", tuple(np.arange(items, dtype=np.int32)[:, None]))
 
 
 def rank_first(model: RankingModel, histories: Sequence[IntArray], k: int = 10) -> Int32Array:

@@ -106,7 +106,7 @@ def _draw_group(users: Users, rng: np.random.Generator) -> dict[str, str]:
         {"attribute": name, "value": label}
         for name, column in sorted(users.attributes.items())
         for code, label in enumerate(column.labels)
-        if MIN_GROUP_SHARE <= float(np.mean(column.codes == code)) <= 1 - MIN_GROUP_SHARE
+        if MIN_GROUP_SHARE <= np.count_nonzero(column.codes == code) / max(len(users), 1) <= 1 - MIN_GROUP_SHARE
     ]
     if not found:
         raise UserError("No group of users is large enough to aim at.", "Use data with profiles, or group = 'never'.")
@@ -156,7 +156,7 @@ class ZooRecipe(BaseModel):
 
     def load_data(self) -> Dataset:
         """Read the data."""
-        source: Source = self.dataset.make("source")
+        source: Source = self.dataset.make("dataset")
         return source.load()
 
     def make_victims(self) -> list[SequentialRecommender]:
