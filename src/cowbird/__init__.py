@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from cowbird.data.types import Dataset as Dataset
     from cowbird.data.types import Interactions as Interactions
     from cowbird.data.types import TrainingData as TrainingData
+    from cowbird.defenses.p_scanner.calibrated import CalibratedScanner as CalibratedScanner
     from cowbird.defenses.p_scanner.fitted import FittedScanner as FittedScanner
-    from cowbird.defenses.p_scanner.fitted import load_scanner as load_scanner
+    from cowbird.defenses.p_scanner.loading import load_scanner as load_scanner
     from cowbird.defenses.p_scanner.scanner import PoisonScanner as PoisonScanner
     from cowbird.inspection.inspection import Inspection as Inspection
     from cowbird.plugins import find_plugin as find_plugin
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "CalibratedScanner": "cowbird.defenses.p_scanner.calibrated",
     "Dataset": "cowbird.data.types",
     "Experiment": "cowbird.api.experiments",
     "FittedScanner": "cowbird.defenses.p_scanner.fitted",
@@ -44,7 +46,7 @@ _HOMES = {
     "find_plugin": "cowbird.plugins",
     "inspect_model": "cowbird.api.inspection",
     "list_plugins": "cowbird.plugins",
-    "load_scanner": "cowbird.defenses.p_scanner.fitted",
+    "load_scanner": "cowbird.defenses.p_scanner.loading",
     "make_dataset": "cowbird.data.sources.frames",
     "metrics": "",
     "run": "cowbird.api.experiments",
@@ -52,6 +54,7 @@ _HOMES = {
 """The module of each public name; empty for a module of this package."""
 
 __all__ = [
+    "CalibratedScanner",
     "Dataset",
     "Experiment",
     "FittedScanner",
