@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 
 from cowbird import __version__
-from cowbird.cli import assets, demo, describe, fit_scanner, init, run, scan, stealth, validate
+from cowbird.cli import assets, demo, describe, fit_scanner, init, run, scan, serve, stealth, validate
 from cowbird.cli import list as list_command
 from cowbird.cli.streams import guard_streams
 from cowbird.cli.terminal import MAX_LINE, err_console, out_console
@@ -67,6 +67,7 @@ _COMMANDS: tuple[tuple[str, Callable[..., None], str, tuple[str, ...]], ...] = (
         "Fit a scanner to the titles of a catalogue.",
         fit_scanner.FIT_SCANNER_EXAMPLES,
     ),
+    ("serve", serve.serve, "Serve a scanner over HTTP.", serve.SERVE_EXAMPLES),
     ("init", init.init, "Write a commented spec to start from.", init.INIT_EXAMPLES),
     ("validate", validate.validate, "Check a spec and tell what would run.", validate.VALIDATE_EXAMPLES),
     ("run", run.run, "Run an experiment and write its results.", run.RUN_EXAMPLES),
