@@ -3,6 +3,7 @@
 import copy
 import gc
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from costs import Costs
 
 def pytest_configure(config):
     """Hypothesis draws the same examples on every machine, however slow or busy it is; the end tells what was dear."""
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup; commands that tests start would inherit it
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     config.pluginmanager.register(Costs(), "costs")
     if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
         return  # this process only hands out tests

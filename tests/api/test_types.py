@@ -51,8 +51,12 @@ WRONG = (
     SCRIPT
     + """
 
-def mistake() -> int:
-    return cowbird.load_scanner("x", device=3).scan(["a"])
+def misname_device() -> None:
+    cowbird.load_scanner("x", device=3)
+
+
+def mistake_table() -> int:
+    return cowbird.load_scanner("x").scan(["a"])
 """
 )
 

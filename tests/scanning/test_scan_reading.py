@@ -14,13 +14,13 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from cowbird.data.sources.delimited import TextLayout, TextTable
-from cowbird.data.sources.files import from_file
-from cowbird.data.types import Skips
 from cowbird.errors import UserError
-from cowbird.scanning import records
+from cowbird.ingest import records
+from cowbird.ingest.blobs import from_file
+from cowbird.ingest.delimited import TextLayout, TextTable
+from cowbird.ingest.records import MAX_RECORD_LINES, TOO_LONG_REASON, DelimitedRecords, read_lines
+from cowbird.ingest.skips import Skips
 from cowbird.scanning.reading import open_catalog
-from cowbird.scanning.records import MAX_RECORD_LINES, TOO_LONG_REASON, DelimitedRecords, read_lines
 
 COLUMNS = "wrong number of columns (expected 2)"
 

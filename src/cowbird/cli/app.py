@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 
 from cowbird import __version__
-from cowbird.cli import assets, demo, describe, fit_scanner, init, run, scan, serve, stealth, validate
+from cowbird.cli import assets, calibrate, demo, describe, fit_scanner, init, run, scan, serve, stealth, validate
 from cowbird.cli import list as list_command
 from cowbird.cli.streams import guard_streams
 from cowbird.cli.terminal import MAX_LINE, err_console, out_console
@@ -61,6 +61,12 @@ _COMMANDS: tuple[tuple[str, Callable[..., None], str, tuple[str, ...]], ...] = (
     ("demo", demo.demo, "See it find and measure backdoors (a few minutes).", demo.DEMO_EXAMPLES),
     ("assets", assets.assets, "Fetch the data and models of the demo and experiments.", assets.ASSETS_EXAMPLES),
     ("scan", scan.scan, "Scan titles for planted triggers.", scan.SCAN_EXAMPLES),
+    (
+        "calibrate",
+        calibrate.calibrate,
+        "Calibrate the ready scanner on your clean titles.",
+        calibrate.CALIBRATE_EXAMPLES,
+    ),
     (
         "fit-scanner",
         fit_scanner.fit_scanner,

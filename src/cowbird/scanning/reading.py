@@ -20,12 +20,13 @@ from typing import Any, NamedTuple, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cowbird.data.sources.delimited import TextLayout, TextTable, refuse_binary
-from cowbird.data.sources.files import Blob, find_column, from_file
-from cowbird.data.sources.pages import MAX_PAGE_BYTES, choose_batch_rows, read_pages
-from cowbird.data.types import Skips
 from cowbird.errors import UserError
-from cowbird.scanning.records import MAX_ROW_BYTES, TOO_LONG_REASON, DelimitedRecords, read_lines
+from cowbird.ingest.blobs import Blob, from_file
+from cowbird.ingest.columns import find_column
+from cowbird.ingest.delimited import TextLayout, TextTable, refuse_binary
+from cowbird.ingest.pages import MAX_PAGE_BYTES, choose_batch_rows, read_pages
+from cowbird.ingest.records import MAX_ROW_BYTES, TOO_LONG_REASON, DelimitedRecords, read_lines
+from cowbird.ingest.skips import Skips
 
 SAMPLE_ROWS = 1000
 """Rows of a JSON Lines file that tell which columns it has."""

@@ -22,7 +22,9 @@ from cowbird.defenses.p_scanner.baseline import (
     Baseline,
     check_baseline,
 )
+from cowbird.defenses.p_scanner.calibrated import load_calibrated_scanner
 from cowbird.defenses.p_scanner.catalog_judge import CatalogJudge, TitleVerdict
+from cowbird.defenses.p_scanner.inventory import MIN_BATCH_TITLES
 from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.title_sample import TitleSample
 from cowbird.errors import UserError
@@ -113,6 +115,42 @@ def open_ready_scanner(
     return ReadyScorer(judge, f"ready {scanner.key[:12]}", place, sample.complete)
 
 
+def open_calibrated(
+    path: Path,
+    catalog: Path,
+    place: str,
+    fpr: float | None = None,
+    review_fpr: float | None = None,
+    text_column: str = "title",
+    report_rows: ProgressCallback = report_nothing,
+    report_titles: ProgressCallback = report_nothing,
+    scanner: ReadyScanner | None = None,
+) -> ReadyScorer:
+    """Make the first pass with a scanner that `cowbird calibrate` wrote: learn what recurs and is new in a catalogue.
+
+    Args:
+        path: The scanner's file.
+        catalog: The catalogue, of one title or more; see `cowbird.scanning.reading.open_catalog`.
+        place: Where the tagger runs.
+        fpr: Share of clean titles that may be flagged; `None` takes the calibration's.
+        review_fpr: Share that may be flagged or put up for review; likewise, or `fpr` if that is more.
+        text_column: The column of titles.
+        report_rows: Told of rows read and rows in all.
+        report_titles: Told of titles that the tagger has read and all of them.
+        scanner: The ready scanner, if it is loaded already.
+
+    Raises:
+        UserError: If a file can't be read, or a rate is no share.
+    """
+    calibrated = load_calibrated_scanner(path, place, scanner)
+    rate = calibrated.record.fpr if fpr is None else fpr
+    second = max(calibrated.record.review_fpr, rate) if review_fpr is None else review_fpr
+    check_rates(rate, second)
+    sample = sample_catalog(catalog, text_column, report_rows)
+    judge = calibrated.make_judge(sample.list_titles(), rate, second, report_titles)
+    return ReadyScorer(judge, f"calibrated {calibrated.key[:12]}", place, sample.complete)
+
+
 def choose_rates(fpr: float | None, review_fpr: float | None) -> tuple[float, float]:
     """Return the rates for flags and for review, with defaults; see `open_ready_scanner`."""
     rate = DEFAULT_FPR if fpr is None else fpr
@@ -154,6 +192,8 @@ def sample_catalog(catalog: Path, text_column: str, report: ProgressCallback = r
 def format_ready_basis(scorer: ReadyScorer) -> Group:
     """Return what a scan's verdicts rest on, and what they do not promise."""
     baseline = scorer.judge.baseline
+    if scorer.label.startswith("calibrated "):
+        return Group(Text(_describe_calibration(baseline)), Text(_describe_threshold(baseline)))
     said = f"No fit: what is usual comes from {baseline.sampled:,} different titles of this catalogue"
     said += "." if scorer.complete else ", a sample."
     if baseline.reference:
@@ -169,6 +209,18 @@ def format_ready_basis(scorer: ReadyScorer) -> Group:
         ]
     parts.append(Text(_describe_threshold(baseline)))
     return Group(*parts)
+
+
+def _describe_calibration(baseline: Baseline) -> str:
+    """Say what a calibrated scanner compared titles with."""
+    said = f"What is usual comes from the {baseline.reference:,} titles of the calibration, taken for clean. "
+    if baseline.sampled < MIN_BATCH_TITLES:
+        return said + (
+            f"Each title was judged by itself: what titles share counts from {MIN_BATCH_TITLES} different ones on."
+        )
+    return (
+        said + f"What recurs and is new was looked for among {baseline.sampled:,} different titles of this catalogue."
+    )
 
 
 def _describe_threshold(baseline: Baseline) -> str:

@@ -9,8 +9,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from cowbird.data.types import Skips
 from cowbird.errors import ExitCode
+from cowbird.ingest.skips import Skips
 from cowbird.scanning.writing import Finding
 from cowbird.text import escape_terminal
 

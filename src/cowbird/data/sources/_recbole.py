@@ -13,10 +13,12 @@ import polars as pl
 from cowbird.data.sources._ages import bracket_ages
 from cowbird.data.sources._events import EventLog
 from cowbird.data.sources._tables import assemble, gather_table, make_item_encoder, split_categories
-from cowbird.data.sources.delimited import ID_COLUMN, LINE_COLUMN, TextLayout, TextTable
-from cowbird.data.sources.files import Blob, find_column, from_file
-from cowbird.data.types import Dataset, Skips
+from cowbird.data.types import Dataset
 from cowbird.errors import UserError
+from cowbird.ingest.blobs import Blob, from_file
+from cowbird.ingest.columns import find_column
+from cowbird.ingest.delimited import ID_COLUMN, LINE_COLUMN, TextLayout, TextTable
+from cowbird.ingest.skips import Skips
 from cowbird.notices import NoticeRank, note
 
 TITLE_COLUMNS = ("movie_title", "title", "name", "item_name")

@@ -13,11 +13,12 @@ from typing import IO, Literal
 
 import polars as pl
 
-from cowbird.data.sources._block import MAX_LINE_BYTES, RowBlock
-from cowbird.data.sources.files import Blob, find_column
-from cowbird.data.sources.sampling import limit_block, limit_frames
-from cowbird.data.types import Skips
 from cowbird.errors import UserError
+from cowbird.ingest.blobs import Blob
+from cowbird.ingest.block import MAX_LINE_BYTES, RowBlock
+from cowbird.ingest.columns import find_column
+from cowbird.ingest.sampling import limit_block, limit_frames
+from cowbird.ingest.skips import Skips
 
 BYTES_PER_BLOCK = 32 << 20
 """Bytes read at once."""

@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from cowbird.data.sources._quotes import QUOTE_BYTE, find_simple_lines, find_trouble, read_records
 from cowbird.errors import UserError
+from cowbird.ingest.quotes import QUOTE_BYTE, find_simple_lines, find_trouble, read_records
 
 MAX_LINE_BYTES = 131_072
 """Longest line in bytes; a longer one is skipped."""
