@@ -2,8 +2,11 @@
 
 import pytest
 
+from cowbird.defenses.p_scanner import ready
 from cowbird.errors import UserError
+from cowbird.scanning.calibrating import calibrate_catalog
 from cowbird.service.scanners import ScannerSource, judge_titles, open_source
+from defenses.p_scanner.ready_doubles import ReadyDouble, make_titles
 
 RULES = ScannerSource(detector="character_rules")
 
@@ -54,7 +57,7 @@ def test_allowed_texts_are_part_of_the_hash(tmp_path):
         (ScannerSource(detector="character_rules", settings=("nonsense=1",)), "nonsense"),
         (ScannerSource(detector="character_rules", review_fpr=0.1), "ready scanner"),
         (ScannerSource(detector="no_such"), "no_such"),
-        (ScannerSource(detector="p_scanner"), "fitted"),
+        (ScannerSource(detector="p_scanner"), "learns from a whole catalogue"),
         (ScannerSource(detector="perplexity"), "share"),
     ],
 )
@@ -62,6 +65,29 @@ def test_what_can_not_judge_single_titles_is_refused(source, said):
     with pytest.raises(UserError, match=said) as caught:
         open_source(source)
     assert caught.value.hint
+
+
+@pytest.fixture(scope="module")
+def double():
+    return ReadyDouble()
+
+
+def test_the_ready_scanner_judges_single_titles_calibrated_now_or_before(tmp_path, monkeypatch, double):
+    monkeypatch.setattr(ready.ReadyScanner, "load", lambda place="cpu": double)
+    clean, made = tmp_path / "clean.csv", tmp_path / "made"
+    clean.write_text("title\n" + "\n".join(make_titles(200)) + "\n")
+    calibrate_catalog(clean, made, "cpu")
+    served = [open_source(ScannerSource(reference=clean)), open_source(ScannerSource(scanner=made, device="cpu"))]
+    titles = ["Red River 5v", "The Winter Song", "", "\u202e"]
+    found = [judge_titles(each.make(), each.allow, titles) for each in served]
+    assert found[0] == found[1] and [each.tier for each in found[0]][:3] == ["flagged", "none", "none"]
+    alone = [judge_titles(served[1].make(), served[1].allow, [title])[0] for title in titles]
+    assert alone == found[1]
+    assert served[1].basis["calibrated_on"] == 200 and served[1].label.startswith("calibrated ")
+    looser = open_source(ScannerSource(scanner=made, device="cpu", fpr=0.1))
+    assert looser.threshold < served[1].threshold and looser.sha256 != served[1].sha256
+    with pytest.raises(UserError, match="counts flagged titles too"):
+        open_source(ScannerSource(scanner=made, device="cpu", fpr=0.1, review_fpr=0.05))
 
 
 def test_a_scanner_of_before_takes_no_reference(tmp_path):

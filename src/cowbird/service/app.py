@@ -57,7 +57,7 @@ def make_app(state: ServiceState, on_stop: Callable[[], Awaitable[None]]) -> ASG
 
     app = FastAPI(
         title="Cowbird", version=__version__, description="Judges titles of items for planted triggers.",
-        docs_url=None, redoc_url=None, lifespan=run,
+        docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=run,
     )  # fmt: skip
     routes = _Routes(state)
     bodies = {"/v1/title": TitleUpload, "/v1/titles": TitleBatch}

@@ -17,9 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cowbird.defenses.p_scanner.baseline import MAX_TITLES_SAMPLED
-from cowbird.defenses.p_scanner.catalog_judge import CatalogJudge
-from cowbird.defenses.p_scanner.fitted import load_scanner
+from cowbird.defenses.p_scanner.calibrated import CalibratedScanner, load_calibrated_scanner
+from cowbird.defenses.p_scanner.fitted import load_fitted_scanner
 from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.errors import UserError
 from cowbird.files import hash_texts
@@ -113,19 +112,18 @@ def open_source(source: ScannerSource) -> ServedScanner:
         raise UserError(
             "--set changes a field of a detector, and none is named.", "Name it (--detector), or leave it out."
         )
-    if source.review_fpr is not None and (source.scanner is not None or source.detector is not None):
-        raise UserError(
-            "--review-fpr is for the ready scanner.", "Leave it out, or leave out --scanner and --detector."
-        )
+    calibrated = source.scanner is not None and source.scanner.is_file()
+    if source.review_fpr is not None and not calibrated and (source.scanner or source.detector):
+        raise UserError("--review-fpr is for the ready scanner.", "Leave it out, or leave out --detector.")
     allow = read_allow_list(source.allow)
     if source.scanner is not None:
-        return _open_fitted(source, source.scanner, allow)
+        return (_open_calibrated if calibrated else _open_fitted)(source, source.scanner, allow)
     return _open_ready(source, allow) if source.detector is None else _open_detector(source, source.detector, allow)
 
 
 def _open_fitted(source: ScannerSource, folder: Path, allow: AllowList) -> ServedScanner:
     place = pick_device(source.device)
-    scorer = commands.ScannerScorer.of(load_scanner(folder, place), source.fpr)
+    scorer = commands.ScannerScorer.of(load_fitted_scanner(folder, place), source.fpr)
     make = partial(_make_fitted, folder.resolve(), str(place), scorer.fpr)
     bar = scorer.fitted.threshold(scorer.fpr, alone=True)
     basis = {"kind": "fitted", "fpr": scorer.fpr, "calibrated_on": scorer.fitted.record.alone.titles}
@@ -153,24 +151,47 @@ class FittedApartScorer:
         return self.scorer.scan_apart(titles)
 
 
+def _open_calibrated(source: ScannerSource, path: Path, allow: AllowList) -> ServedScanner:
+    """Open what `cowbird calibrate` wrote."""
+    place = str(pick_device(source.device))
+    return _finish_calibrated(source, load_calibrated_scanner(path, place), place, allow)
+
+
 def _open_ready(source: ScannerSource, allow: AllowList) -> ServedScanner:
-    """Open the ready scanner; what is usual comes from titles that are taken for clean."""
+    """Open the ready scanner, calibrated now on titles that are taken for clean."""
     if source.reference is None:
         raise UserError(
             "The ready scanner has no threshold for single titles by itself.",
-            "Give titles of the same source that are taken for clean (--reference FILE), or a scanner that was made "
-            "before (--scanner), or --detector character_rules.",
+            "Calibrate it on clean titles of your own (cowbird calibrate) and name the file (--scanner), or name the "
+            "titles (--reference FILE), or take --detector character_rules.",
         )
     rates = ready_scorer.choose_rates(source.fpr, source.review_fpr)
     ready_scorer.check_rates(*rates)
     sample = ready_scorer.sample_catalog(source.reference, source.text_column)
     place = str(pick_device(source.device))
-    scanner = ReadyScanner.load(place)
-    judge = CatalogJudge.learn(scanner, [], sample.list_titles(), *rates)
-    scorer = ready_scorer.ReadyScorer(judge, f"ready {scanner.key[:12]}", place, complete=False)
-    basis = {"kind": "ready"} | ready_scorer.describe_basis(scorer) | {"most_sampled": MAX_TITLES_SAMPLED}
-    bar = judge.baseline.thresholds[0]
-    return _finish(scorer, scorer.make_factory(), allow, scorer.label, f"{scanner.key} {scorer.key}", bar, basis)
+    made = CalibratedScanner.calibrate(ReadyScanner.load(place), sample.list_titles(), *rates)
+    return _finish_calibrated(source, made, place, allow)
+
+
+def _finish_calibrated(
+    source: ScannerSource, calibrated: CalibratedScanner, place: str, allow: AllowList
+) -> ServedScanner:
+    record = calibrated.record
+    rate = record.fpr if source.fpr is None else source.fpr
+    second = max(record.review_fpr, rate) if source.review_fpr is None else source.review_fpr
+    ready_scorer.check_rates(rate, second)
+    judge = calibrated.make_judge([], rate, second)
+    scorer = ready_scorer.ReadyScorer(judge, f"calibrated {calibrated.key[:12]}", place, complete=False)
+    bars = judge.baseline.thresholds
+    basis = {
+        "kind": "calibrated",
+        "calibrated_on": record.titles,
+        "titles_sha256": record.titles_sha256,
+        "fpr": rate,
+        "review_fpr": second,
+        "review_threshold": _drop_infinite(bars[1]),
+    }
+    return _finish(scorer, scorer.make_factory(), allow, scorer.label, f"{calibrated.key} {scorer.key}", bars[0], basis)
 
 
 def _open_detector(source: ScannerSource, name: str, allow: AllowList) -> ServedScanner:
