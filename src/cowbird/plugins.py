@@ -185,11 +185,14 @@ def _misses_module(error: BaseException, path: str) -> bool:
 def _locate_module(kind: str, name: str, allow_paths: bool) -> str:
     """Return the path of the module that a name stands for, unless it may not be imported."""
     path = name.partition(":")[0]
-    shipped = {module.rpartition(".")[2]: module for module in _list_modules(kind)}
+    modules = _list_modules(kind)
+    shipped = {module.rpartition(".")[2]: module for module in modules}
     inside = f"{PLUGIN_KINDS[kind].packages[0]}.{path}"
     if path in shipped or not all(part.isidentifier() for part in path.split(".")):
         return shipped.get(path, path if "." in path else inside)
     file = Path(*path.split(".")).with_suffix(".py")
+    if path.startswith("cowbird.") and path not in modules:  # other modules of Cowbird do things when imported
+        raise UserError(f"There is no {kind} named '{name}'.", f"Known: {', '.join(list_plugins(kind))}.")
     if path.startswith("cowbird.") or not ("." in path or file.is_file()):
         return path if "." in path else inside
     if not allow_paths:

@@ -17,7 +17,9 @@ from cowbird.errors import UserError
 from cowbird.ingest import delimited
 from cowbird.ingest.blobs import from_file
 from cowbird.ingest.block import MAX_LINE_BYTES
-from cowbird.ingest.delimited import LINE_COLUMN, TextLayout, TextTable
+from cowbird.ingest.delimited import TextTable
+from cowbird.ingest.layout import TextLayout
+from cowbird.ingest.rows import LINE_COLUMN
 from cowbird.ingest.skips import Skips
 
 

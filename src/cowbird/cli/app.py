@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 
 from cowbird import __version__
-from cowbird.cli import assets, calibrate, demo, describe, fit_scanner, init, run, scan, stealth, validate
+from cowbird.cli import assets, calibrate, demo, describe, fit_scanner, init, peek, run, scan, stealth, validate
 from cowbird.cli import list as list_command
 from cowbird.cli.streams import guard_streams
 from cowbird.cli.terminal import MAX_LINE, err_console, out_console
@@ -73,6 +73,7 @@ _COMMANDS: tuple[tuple[str, Callable[..., None], str, tuple[str, ...]], ...] = (
         "Fit a scanner to the titles of a catalogue.",
         fit_scanner.FIT_SCANNER_EXAMPLES,
     ),
+    ("peek", peek.peek, "Tell how a file is read, and show its first rows.", peek.PEEK_EXAMPLES),
     ("init", init.init, "Write a commented spec to start from.", init.INIT_EXAMPLES),
     ("validate", validate.validate, "Check a spec and tell what would run.", validate.VALIDATE_EXAMPLES),
     ("run", run.run, "Run an experiment and write its results.", run.RUN_EXAMPLES),
@@ -108,7 +109,7 @@ def _run_app() -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _report_interrupt()
     except SystemExit as end:  # of a library, or of typer where a pipe is closed
-        return ExitCode.ERROR if end.code else ExitCode.CLEAN
+        return _report_exit(end) if end.code else ExitCode.CLEAN
     except BaseException as error:  # not all are Exceptions: a tokenizer's panic is none
         return _report_usage(error) if hasattr(error, "format_message") else _report_surprise(error)
 
@@ -133,6 +134,18 @@ def _report_usage(error: Any) -> ExitCode:
     error.show(file=said)
     err_console.print(Text(escape_lines(said.getvalue().rstrip("\n"))), soft_wrap=True)
     return ExitCode.ERROR
+
+
+def _report_exit(end: SystemExit) -> ExitCode:
+    """Say that something ended the program which had not been asked to, and where."""
+    places = traceback.extract_tb(end.__traceback__)
+    where = f" at {places[-1].filename}:{places[-1].lineno}" if places else ""
+    code = " ".join(str(end.code)[:MAX_LINE].split())
+    told = UserError(
+        f"The program was ended{where}, with the exit code {code}.",
+        f"No part of Cowbird does that. Is a library damaged, such as torch? {TRACEBACK_VARIABLE}=1 shows more.",
+    )
+    return _report_error(told)
 
 
 def _report_surprise(error: BaseException) -> ExitCode:

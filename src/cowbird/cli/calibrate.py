@@ -9,6 +9,7 @@ from rich.text import Text
 
 from cowbird.cli.options import CatalogArgument, DeviceOption, JsonOption, QuietOption, TextColumnOption
 from cowbird.cli.progress import make_progress
+from cowbird.cli.reading import take_read_options
 from cowbird.cli.terminal import err_console, out_console, print_json
 from cowbird.errors import ExitCode
 
@@ -21,6 +22,7 @@ CALIBRATE_EXAMPLES = (
 )
 
 
+@take_read_options
 def calibrate(
     catalog: CatalogArgument,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The scanner's file; an older one is replaced.")],

@@ -18,6 +18,7 @@ from cowbird.cli.options import (
     TextColumnOption,
 )
 from cowbird.cli.progress import make_progress
+from cowbird.cli.reading import take_read_options
 from cowbird.cli.terminal import exit_resumable, out_console, print_json
 from cowbird.errors import ExitCode, UserError
 from cowbird.report.terminal import sanitize_text
@@ -42,12 +43,14 @@ class AgentKind(StrEnum):
     openai = "openai"
 
 
+@take_read_options
 def fit_scanner(
     catalog: CatalogArgument,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the scanner, new or empty.")],
     text_column: TextColumnOption = "title",
     llm: Annotated[
-        str | None, typer.Option(help="What reads titles: an embedded model, a folder, a GGUF file or a hub id.")
+        str | None,
+        typer.Option(help="What reads titles: an embedded model, a folder, a GGUF file, or one downloaded from a hub."),
     ] = None,
     layers: Annotated[int | None, typer.Option(min=1, help="Layers of it kept; 4 by default.")] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of new triggers at most; 3 by default.")] = None,

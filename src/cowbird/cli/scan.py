@@ -15,6 +15,7 @@ from cowbird.cli.options import (
     TextColumnOption,
 )
 from cowbird.cli.progress import make_progress
+from cowbird.cli.reading import take_read_options
 from cowbird.cli.terminal import exit_resumable, out_console, print_json
 from cowbird.errors import UserError
 
@@ -43,6 +44,7 @@ FITTED_DETECTOR = "p_scanner"
 """The detector that `--scanner` stands for."""
 
 
+@take_read_options
 def scan(
     catalog: CatalogArgument,
     out: Annotated[
@@ -319,5 +321,6 @@ def _make_record(found: "ScanSummary") -> dict[str, Any]:
         "fragments": [
             {"text": each.text, "count": each.count, "examples": list(each.examples)} for each in found.fragments
         ],
+        "notes": list(found.notes),
         "seconds": found.seconds,
     }

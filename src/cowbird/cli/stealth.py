@@ -10,6 +10,7 @@ from rich.text import Text
 
 from cowbird.cli.options import DeviceOption, JsonOption, QuietOption, TextColumnOption
 from cowbird.cli.progress import make_progress
+from cowbird.cli.reading import take_read_options
 from cowbird.cli.terminal import out_console, print_json
 from cowbird.errors import UserError
 from cowbird.report.terminal import sanitize_text
@@ -33,6 +34,7 @@ class TextPosition(StrEnum):
     end = "end"
 
 
+@take_read_options
 def stealth(
     trigger: Annotated[
         list[str] | None,
@@ -51,7 +53,8 @@ def stealth(
     ] = None,
     sample: Annotated[int | None, typer.Option(min=1, help="Titles drawn; all by default.")] = None,
     llm: Annotated[
-        str, typer.Option(help="Who reads them: an embedded model, a folder, a GGUF file or a hub id.")
+        str,
+        typer.Option(help="Who reads them: an embedded model, a folder, a GGUF file, or one downloaded from a hub."),
     ] = "smollm2-135m",
     layers: Annotated[int | None, typer.Option(min=1, help="Layers of the model kept; all by default.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Draws titles, places and resamples.")] = 0,

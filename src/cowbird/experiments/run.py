@@ -27,7 +27,7 @@ from cowbird.experiments.results_file import ResultsFile
 from cowbird.experiments.spec import Spec
 from cowbird.experiments.store import ProgressReport
 from cowbird.faults import explain_write_errors
-from cowbird.files import sweep_partials, write_text
+from cowbird.files import read_plain_text, sweep_partials, write_text
 from cowbird.locks import lock_folder
 from cowbird.notices import (
     NOTICES_FILE,
@@ -193,7 +193,7 @@ def _write_results(results_file: ResultsFile, pooled: bool, failed: list[str]) -
 def _read_skipped(out: Path) -> list[str] | None:
     """Return what an earlier call that read the data skipped; `None` if that is not on record."""
     try:
-        return json.loads((out / "run.json").read_text(encoding="utf-8"))["skipped"]
+        return json.loads(read_plain_text(out / "run.json"))["skipped"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -1,10 +1,12 @@
-"""Where the bytes of a source come from: a file, a gzip file, a folder, or a member of a zip archive.
+"""Where the bytes of a source come from: a file, a compressed file, a folder, or a member of a zip archive.
 
 Everything is streamed. Nothing is ever extracted to disk, so a member's path means nothing beyond its last part.
 """
 
+import bz2
 import difflib
 import gzip
+import io
 import lzma
 import zipfile
 import zlib
@@ -12,10 +14,14 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, cast
+from typing import IO, Any, cast
+
+import pyarrow as pa
 
 from cowbird.errors import UserError
 
+COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz")
+"""Endings of compressed files, in letters of any case."""
 _DAMAGE = (EOFError, OSError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 _UNOPENABLE = (*_DAMAGE, RuntimeError, NotImplementedError)
 
@@ -53,8 +59,14 @@ class Blob:
         )
 
 
+def split_compression(name: str) -> tuple[str, str]:
+    """Return a file's name without the ending of its compression, and that ending in small letters or nothing."""
+    ending = PurePosixPath(name).suffix.lower()
+    return (name[: -len(ending)], ending) if ending in COMPRESSIONS else (name, "")
+
+
 def from_file(path: Path) -> Blob:
-    """Return the bytes of one file, unpacked if its name ends in `.gz`.
+    """Return the bytes of one file, unpacked if its name ends as one of `COMPRESSIONS` does.
 
     Raises:
         UserError: If there is no such file; the hint names the ones in its folder that are spelled alike.
@@ -64,13 +76,24 @@ def from_file(path: Path) -> Blob:
         raise UserError(
             f"Expected a file at {path}, and there is {found}.", _write_hint(path.name, _list_names(path.parent))
         )
+    compression = split_compression(path.name)[1]
+    return Blob(path.name, lambda stack: stack.enter_context(_open_file(path, compression)))
 
-    def open_file(stack: ExitStack) -> IO[bytes]:
-        if path.suffix == ".gz":
-            return cast("IO[bytes]", stack.enter_context(gzip.open(path, "rb")))
-        return stack.enter_context(path.open("rb"))
 
-    return Blob(path.name, open_file)
+def _open_file(path: Path, compression: str) -> IO[bytes]:
+    """Open a file, unpacked as it is read."""
+    match compression:
+        case ".gz":
+            return cast("IO[bytes]", gzip.open(path, "rb"))
+        case ".bz2":
+            return cast("IO[bytes]", bz2.open(path, "rb"))
+        case ".xz":
+            return cast("IO[bytes]", lzma.open(path, "rb"))
+        case ".zst":
+            arrow: Any = pa
+            return io.BufferedReader(arrow.input_stream(str(path), compression="zstd"), 1 << 18)
+        case _:
+            return path.open("rb")
 
 
 def from_folder(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Blob]:

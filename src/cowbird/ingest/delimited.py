@@ -1,15 +1,15 @@
-"""Delimited text, read block by block: one reader for every text source.
+"""Delimited text with a known layout: as frames of strings, block by block, or row by row.
 
-A file is cut at newlines into blocks of some 32 MB. The lines of a block are checked with array operations (number of
-columns, encoding, NUL bytes, length, quotes); what can't be used becomes a counted skip with its line number; the rest
-is parsed by polars into columns of strings. Lines that are entirely empty are not rows and are passed over.
+As frames, a file is cut at newlines into blocks of some 32 MB. The lines of a block are checked with array operations
+(number of columns, encoding, NUL bytes, length, quotes). What can't be used becomes a counted skip with its line
+number; the rest is parsed by polars. Row by row, titles of 16 MiB are read, for a seller could hide behind a long one.
+Both cut records by the same rules. Lines that are entirely empty are not rows and are passed over, and so are rows that
+repeat the header, which is told.
 """
 
 import codecs
-import csv
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import IO, Literal
+from typing import IO
 
 import polars as pl
 
@@ -17,6 +17,10 @@ from cowbird.errors import UserError
 from cowbird.ingest.blobs import Blob
 from cowbird.ingest.block import MAX_LINE_BYTES, RowBlock
 from cowbird.ingest.columns import find_column
+from cowbird.ingest.encodings import name_encoding, recode
+from cowbird.ingest.layout import TextLayout
+from cowbird.ingest.records import DelimitedRecords, parse_record, read_lines
+from cowbird.ingest.rows import LINE_COLUMN, RowTable, TableRow, note_repeats
 from cowbird.ingest.sampling import limit_block, limit_frames
 from cowbird.ingest.skips import Skips
 
@@ -24,37 +28,22 @@ BYTES_PER_BLOCK = 32 << 20
 """Bytes read at once."""
 SAMPLED_BYTES_PER_BLOCK = 4 << 20
 """Bytes read at once where only a sample is read."""
-LINE_COLUMN = "\0line"
-"""Name of the column with line numbers in the frames that tables yield (no header can hold it)."""
-ID_COLUMN = "\0id"
-"""Name of the column with ids in the frames of items and users."""
+HEADER_HINT = "If the first line holds no names: --header-row 0. If they stand further down: --header-row LINE."
+"""What to do where a column is not found in a text file."""
 
 _MAGIC = {
     b"PK\x03\x04": "a zip archive",
     b"PAR1": "a Parquet file",
     b"\x1f\x8b": "a gzip file (its name should end in .gz)",
-    b"\xff\xfe": "UTF-16 text",
-    b"\xfe\xff": "UTF-16 text",
+    b"\x28\xb5\x2f\xfd": "a Zstandard file (its name should end in .zst)",
+    b"BZh": "a bzip2 file (its name should end in .bz2)",
+    b"\xfd7zXZ": "an xz file (its name should end in .xz)",
     b"SQLite": "a database",
     b"%PDF": "a PDF file",
 }
 
 
-@dataclass(frozen=True, slots=True)
-class TextLayout:
-    """How a text file is laid out."""
-
-    separator: str = ","
-    """What stands between columns."""
-    quoted: bool = True
-    """Whether double quotes wrap fields; otherwise they are ordinary characters."""
-    encoding: Literal["utf-8", "latin-1"] = "utf-8"
-    """The file's encoding."""
-    names: tuple[str, ...] | None = None
-    """Column names of a file without a header; `None` if the first line holds them."""
-
-
-class TextTable:
+class TextTable(RowTable):
     """One delimited file.
 
     Args:
@@ -68,12 +57,30 @@ class TextTable:
 
     def __init__(self, blob: Blob, form: TextLayout, skips: Skips) -> None:
         self.file = blob.name
-        self._blob = blob
-        self._form = form
+        self.layout = form
+        self._blob = recode(blob, form.encoding, form.carriage)
         self._skips = skips
-        with blob.open_stream() as stream:
-            self._head = _Head(stream, form, blob.name)
+        self._head = _read_head(self._blob, form)
         self.names = self._head.names
+
+    def describe(self) -> str:
+        """Say in a few words how it is read."""
+        return self.layout.describe()
+
+    def count_rows(self) -> int:
+        """Return about how many rows there are. All of the file is read, so damage is found before hours of work."""
+        count = 0
+        with self._blob.open_stream() as stream:
+            while block := stream.read(1 << 20):
+                count += block.count(b"\n")
+        return count
+
+    def find_text(self, wanted: str) -> int:
+        """Return the position of a column of titles; see `RowTable.find_text`."""
+        try:
+            return super().find_text(wanted)
+        except UserError as error:
+            raise UserError(error.message, f"{error.hint} {HEADER_HINT}") from None
 
     def read_frames(self, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
         """Yield the rows, block by block.
@@ -88,6 +95,7 @@ class TextTable:
         return limit_frames(self.file, self._read_blocks(places, columns))
 
     def _read_blocks(self, places: Sequence[int], columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+        repeats = 0
         with self._blob.open_stream() as stream:
             for _ in range(self._head.lines):
                 stream.readline(MAX_LINE_BYTES + 1)
@@ -98,25 +106,55 @@ class TextTable:
                 data = carry + chunk if chunk else _end_line(carry)
                 cut = data.rfind(b"\n") + 1
                 data = data[: cut + MAX_LINE_BYTES + 1]
-                block = RowBlock(data[:cut], self._form.separator, len(self.names), self._form.quoted, last=not chunk)
+                block = RowBlock(data[:cut], self.layout, self._head.raw, len(self.names), last=not chunk)
                 if block.used or not chunk:
                     frame = block.to_frame(places, columns, self.file)
                     for reason, rows in block.bad.items():
                         self._skips.add(self.file, reason, (row + line for row in sorted(rows)))
                     yield frame.with_columns(pl.Series(LINE_COLUMN, block.number + line, dtype=pl.Int64))
                     line += block.lines
+                    repeats += block.repeats
                 carry = data[block.used :]
                 if not chunk:
+                    note_repeats(self.file, repeats)
                     return
 
-    def _read(self, stream: IO[bytes], first: bool) -> bytes:
-        """Read the next bytes as UTF-8, without the byte order mark of the file."""
+    @staticmethod
+    def _read(stream: IO[bytes], first: bool) -> bytes:
+        """Read the next bytes, without the byte order mark of the file."""
         chunk = stream.read(limit_block(BYTES_PER_BLOCK, SAMPLED_BYTES_PER_BLOCK))
         if first and chunk.startswith(codecs.BOM_UTF8[:1]):
             chunk = (chunk + stream.read(3)).removeprefix(codecs.BOM_UTF8)
-        if self._form.encoding == "latin-1" and not chunk.isascii():
-            return chunk.decode("latin-1").encode()
         return chunk
+
+    def read_rows(self, places: Sequence[int]) -> Iterator[TableRow]:
+        """Yield all rows in order, numbered from 1, with the cells of some columns as they are written.
+
+        Args:
+            places: Positions of the columns wanted.
+        """
+        header = [name.encode() for name in self._head.raw]
+        ragged, width = f"wrong number of columns (expected {len(self.names)})", len(self.names)
+        number = repeats = 0
+        with self._blob.open_stream() as stream:
+            lines = read_lines(stream)
+            for _ in range(self._head.lines):
+                next(lines, None)
+            for record in DelimitedRecords(lines, self.layout.separator.encode(), self.layout.quote_form):
+                if record == header:
+                    repeats += 1
+                    continue
+                number += 1
+                if isinstance(record, str):
+                    yield TableRow(number, (None,) * len(places), record)
+                    continue
+                if self.layout.trailing and len(record) == width + 1 and not record[-1]:
+                    record.pop()
+                if len(record) != width:
+                    yield TableRow(number, (None,) * len(places), ragged)
+                    continue
+                yield TableRow(number, tuple([record[place] for place in places]))
+        note_repeats(self.file, repeats)
 
 
 def _end_line(data: bytes) -> bytes:
@@ -127,37 +165,59 @@ def _end_line(data: bytes) -> bytes:
 class _Head:
     """The column names of a file, and the lines they take."""
 
-    def __init__(self, stream: IO[bytes], form: TextLayout, file: str) -> None:
-        self.lines = 0
-        line = stream.readline(MAX_LINE_BYTES + 1)
-        refuse_binary(line, file)
-        line = line.removeprefix(codecs.BOM_UTF8)
-        if form.names is not None:
-            self.names = list(form.names)
-            return
-        self.lines = 1
-        while line and not line.strip():
-            line = stream.readline(MAX_LINE_BYTES + 1)
-            self.lines += 1
-        self.names = self._split(line, form, file)
+    def __init__(self, names: Sequence[str], raw: Sequence[str], lines: int) -> None:
+        self.names = list(names)
+        self.raw = list(raw) if len(raw) > 1 else []
+        """The names as they are written, by which a repeated header is known; none of a single column."""
+        self.lines = lines
 
-    @staticmethod
-    def _split(line: bytes, form: TextLayout, file: str) -> list[str]:
-        if not line:
-            raise UserError(f"{file} should begin with column names, and it is empty.", "Check the file.")
-        if b"\0" in line or len(line) > MAX_LINE_BYTES:
-            raise UserError(
-                f"{file} should begin with column names, and its first line is not text.", "Check the file."
-            )
-        try:
-            text = line.decode(form.encoding).rstrip("\r\n")
-            names = next(csv.reader([text], delimiter=form.separator, strict=True)) if form.quoted else []
-        except (UnicodeDecodeError, csv.Error, StopIteration) as error:
-            raise UserError(
-                f"{file} should begin with column names, and its first line can't be read: {error}.",
-                f"Save the file as {form.encoding.upper()} text with one header line.",
-            ) from error
-        return [name.strip() for name in names or text.split(form.separator)]
+
+def _read_head(blob: Blob, form: TextLayout) -> _Head:
+    """Read the column names of a file, behind the lines that its layout passes over."""
+    with blob.open_stream() as stream:
+        line = stream.readline(MAX_LINE_BYTES + 1)
+        refuse_binary(line, blob.name)
+        line = line.removeprefix(codecs.BOM_UTF8)
+        passed = 0
+        while passed < form.skip_lines and line:
+            line, passed = stream.readline(MAX_LINE_BYTES + 1), passed + 1
+        if form.names is not None:
+            return _Head(form.names, (), passed)
+        while line and not line.strip():
+            line, passed = stream.readline(MAX_LINE_BYTES + 1), passed + 1
+        raw = split_header(line, form, blob.name)
+        return _Head(name_columns(raw, form.typed), raw, passed + 1)
+
+
+def split_header(line: bytes, form: TextLayout, file: str) -> list[str]:
+    """Return the column names in a line as they are written.
+
+    Raises:
+        UserError: If there is no line, or it can't be read.
+    """
+    if not line:
+        raise UserError(f"{file} should begin with column names, and it is empty.", "Check the file.")
+    if b"\0" in line or len(line) > MAX_LINE_BYTES:
+        raise UserError(f"{file} should begin with column names, and its first line is not text.", "Check the file.")
+    line = line.rstrip(b"\r\n")
+    record, _ = parse_record(line, iter(()), form.separator.encode(), form.quote_form)
+    try:
+        problem = record if isinstance(record, str) else ""
+        names = [] if isinstance(record, str) else [name.decode() for name in record]
+    except UnicodeDecodeError:
+        problem, names = f"it is not valid {name_encoding(form.encoding)}", []
+    if problem:
+        raise UserError(
+            f"{file} should begin with column names, and its first line can't be read: {problem}.",
+            f"Save the file as {name_encoding(form.encoding)} text with one header line, or name another --encoding.",
+        )
+    return names
+
+
+def name_columns(raw: Sequence[str], typed: bool) -> list[str]:
+    """Return column names without white space around them, and without their types if they have some."""
+    names = [name.strip() for name in raw]
+    return [name.rpartition(":")[0] for name in names] if typed else names
 
 
 def refuse_binary(sample: bytes, file: str) -> None:
@@ -170,5 +230,5 @@ def refuse_binary(sample: bytes, file: str) -> None:
     if kind or controls > max(2, len(sample) // 10):
         raise UserError(
             f"{file} should be a text file, and it is {kind or 'a binary file'}.",
-            "Give a delimited text file in UTF-8.",
+            "Give a delimited text file; if it is one in another encoding, name that: --encoding.",
         )

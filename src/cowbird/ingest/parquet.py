@@ -1,4 +1,4 @@
-"""Parquet files with the same interface as `TextTable`: columns by name, in blocks, with row numbers for lines."""
+"""Parquet files: as frames, block by block, with row numbers for lines."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 
 from cowbird.errors import UserError
 from cowbird.ingest.columns import find_column
-from cowbird.ingest.delimited import LINE_COLUMN
 from cowbird.ingest.pages import (
     MAX_EXPANDED_BYTES,
     MAX_EXPANSION,
@@ -18,6 +17,7 @@ from cowbird.ingest.pages import (
     read_pages,
     sum_sizes,
 )
+from cowbird.ingest.rows import LINE_COLUMN
 from cowbird.ingest.sampling import limit_block, limit_frames
 
 ROWS_PER_BLOCK = 2_000_000

@@ -30,7 +30,7 @@ from cowbird.defenses.p_scanner.fitted import SCANNER_NAME, SCANNER_VERSION, Fit
 from cowbird.defenses.p_scanner.scanner import PoisonScanner
 from cowbird.errors import UserError
 from cowbird.faults import explain_outages, explain_write_errors
-from cowbird.files import hash_texts, write_text
+from cowbird.files import hash_texts, read_plain_file, write_text
 from cowbird.processes import count_processors
 from cowbird.scanning.fit_folder import (
     FIT_FILE,
@@ -152,7 +152,7 @@ class CachingAgent(Agent):
         """Propose triggers; see `Agent.propose`. What brought none is asked again."""
         path = self.folder / f"proposals-{hash_texts([repr(brief)])[:16]}.json"
         with suppress(FileNotFoundError, ValueError):  # or damaged
-            return _PROPOSALS_ADAPTER.validate_json(path.read_bytes())
+            return _PROPOSALS_ADAPTER.validate_json(read_plain_file(path))
         found = self.agent.propose(brief, rng)
         if found.recipes:
             write_text(path, _PROPOSALS_ADAPTER.dump_json(found).decode())

@@ -28,6 +28,7 @@ from cowbird.defenses.p_scanner.inventory import MIN_BATCH_TITLES
 from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.title_sample import TitleSample
 from cowbird.errors import UserError
+from cowbird.notices import collect_notices
 from cowbird.scanning.pool import ScorerFactory
 from cowbird.scanning.reading import open_catalog
 from cowbird.scanning.scan import ExplainedSuspicion
@@ -110,7 +111,8 @@ def open_ready_scanner(
     rate, second = choose_rates(fpr, review_fpr)
     check_rates(rate, second)
     before = [] if reference is None else sample_catalog(reference, text_column, report_rows).list_titles()
-    sample = sample_catalog(catalog, text_column, report_rows)
+    with collect_notices():  # the scan reads it once more, and tells how
+        sample = sample_catalog(catalog, text_column, report_rows)
     judge = CatalogJudge.learn(scanner, sample.list_titles(), before, rate, second, report_titles)
     return ReadyScorer(judge, f"ready {scanner.key[:12]}", place, sample.complete)
 

@@ -10,7 +10,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -21,6 +21,8 @@ from numpy.typing import ArrayLike, NDArray
 from cowbird.data.types import freeze
 from cowbird.defenses.titles import Suspicion, strip_span
 from cowbird.errors import UserError
+from cowbird.ingest.options import ReadOptions, get_options
+from cowbird.notices import collect_notices
 from cowbird.scanning.allow_list import AllowList
 from cowbird.scanning.reading import CatalogRow, open_catalog
 from cowbird.scanning.summary import FindingTally, ScanSummary, UnreadRows
@@ -171,11 +173,44 @@ def scan_catalog(
     if chunk < 1:
         raise ValueError(f"a chunk has at least one row, not {chunk}")
     begun = time.perf_counter()
+    with collect_notices() as told:
+        found = _scan_catalog(
+            catalog,
+            out,
+            scorer,
+            text_column,
+            id_column,
+            only_flagged,
+            chunk,
+            report,
+            resume,
+            warn,
+            allow or AllowList(),
+        )
+    seconds = time.perf_counter() - begun
+    notes = tuple(map(str, told.list()))
+    return replace(found, seconds=seconds, rate=found.rate / seconds, notes=notes)
+
+
+def _scan_catalog(
+    catalog: Path,
+    out: Path,
+    scorer: Scorer,
+    text_column: str,
+    id_column: str | None,
+    only_flagged: bool,
+    chunk: int,
+    report: ProgressCallback,
+    resume: bool,
+    warn: Callable[[str], None],
+    allow: AllowList,
+) -> ScanSummary:
+    """Scan a catalogue; see `scan_catalog`. The rate is the number of titles judged."""
     table = open_catalog(catalog, text_column, id_column)
     check_output(out, catalog)
     total, seal = table.count_rows(), _fingerprint_catalog(catalog)
-    allow = allow or AllowList()
     key = json.dumps([SCAN_VERSION, scorer.key, *seal, text_column, id_column, only_flagged, chunk, allow.key])
+    key += repr(get_options()) if get_options() != ReadOptions() else ""
     with FindingsWriter(out, key, resume, warn) as work:
         tally, resumed, judged = _count_findings(work.read_findings(), work.read_skips()), work.row, 0
         for rows, findings in _judge_groups(
@@ -201,7 +236,6 @@ def scan_catalog(
         skipped_file = work.finish()
     if work.row < total:  # it was an estimate
         report(work.row, work.row, f"{tally.flagged} flagged")
-    seconds = time.perf_counter() - begun
     return ScanSummary(
         catalog=catalog.name,
         out=out,
@@ -213,8 +247,8 @@ def scan_catalog(
         fragments=tally.list_fragments(),
         worst=tally.worst,
         resumed=resumed,
-        seconds=seconds,
-        rate=judged / seconds,
+        seconds=0.0,
+        rate=judged,
         review=work.review,
         allowed=work.allowed,
     )
@@ -240,7 +274,10 @@ def _make_empty_error(name: str, unread: Sequence[UnreadRows]) -> UserError:
     if not unread:
         return UserError(f"{name} should hold a title a row, and it has no rows.", "Was it written to its end?")
     most = "; ".join(map(str, unread[:3]))
-    return UserError(f"None of the rows of {name} can be read: {most}.", "Save it as UTF-8, as its name says.")
+    return UserError(
+        f"None of the rows of {name} can be read: {most}.",
+        "See how it is read (cowbird peek), and say how it is to be: --encoding, --separator, --quote, --header-row.",
+    )
 
 
 def _judge_groups(

@@ -86,6 +86,8 @@ class ScanSummary:
     """Rows that are not flagged, but a person should look."""
     allowed: int = 0
     """Rows that are suspicious, but named by `--allow`."""
+    notes: tuple[str, ...] = ()
+    """How the catalogue was read, and what was done to it."""
 
     @property
     def skipped(self) -> int:
@@ -183,6 +185,7 @@ def render_summary(summary: ScanSummary) -> Group:
     if summary.unread:
         parts.append(Text(f"Not checked, because they can't be read: {summary.skipped:,} rows.", style="yellow"))
         parts += [Text("  ").append(escape_terminal(str(each), 200)) for each in summary.unread]
+    parts += [Text(escape_terminal(note, 500), style="dim") for note in summary.notes]
     if summary.fragments:
         parts.append(_make_fragment_table(summary.fragments))
     if summary.resumed:

@@ -9,7 +9,7 @@ import polars as pl
 from cowbird.data.sources._encoder import Encoder
 from cowbird.data.sources._events import EventLog
 from cowbird.data.types import Attribute, Dataset, Int32Array, Int64Array, Items, Users
-from cowbird.ingest.delimited import ID_COLUMN, LINE_COLUMN
+from cowbird.ingest.rows import ID_COLUMN, LINE_COLUMN
 from cowbird.ingest.skips import Skips
 
 

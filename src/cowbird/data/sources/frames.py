@@ -10,8 +10,8 @@ from cowbird.data.sources._tables import assemble, gather_table, make_item_encod
 from cowbird.data.sources.tabular import parse_dates
 from cowbird.data.tables import get_column, to_polars
 from cowbird.data.types import Dataset
-from cowbird.ingest.delimited import ID_COLUMN, LINE_COLUMN
 from cowbird.ingest.parquet import as_text, refuse_lists
+from cowbird.ingest.rows import ID_COLUMN, LINE_COLUMN
 from cowbird.ingest.skips import Skips
 from cowbird.notices import collect_notices
 

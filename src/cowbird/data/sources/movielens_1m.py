@@ -15,7 +15,9 @@ from cowbird.data.sources._tables import assemble, gather_table, make_item_encod
 from cowbird.data.sources.base import Source
 from cowbird.data.types import Dataset
 from cowbird.ingest.blobs import Blob, from_folder
-from cowbird.ingest.delimited import ID_COLUMN, LINE_COLUMN, TextLayout, TextTable
+from cowbird.ingest.delimited import TextTable
+from cowbird.ingest.layout import TextLayout
+from cowbird.ingest.rows import ID_COLUMN, LINE_COLUMN
 from cowbird.ingest.skips import Skips
 
 

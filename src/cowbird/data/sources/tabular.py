@@ -14,9 +14,12 @@ from cowbird.data.sources.base import Source, catch_problem
 from cowbird.data.types import Dataset
 from cowbird.errors import UserError
 from cowbird.ingest.blobs import Blob, from_file
+from cowbird.ingest.block import MAX_LINE_BYTES
 from cowbird.ingest.columns import find_column
-from cowbird.ingest.delimited import ID_COLUMN, LINE_COLUMN, MAX_LINE_BYTES, TextLayout, TextTable
+from cowbird.ingest.delimited import TextTable
+from cowbird.ingest.layout import TextLayout
 from cowbird.ingest.parquet import ParquetTable, as_text, refuse_lists
+from cowbird.ingest.rows import ID_COLUMN, LINE_COLUMN
 from cowbird.ingest.skips import Skips
 from cowbird.notices import NoticeRank, note
 

@@ -27,7 +27,7 @@ from cowbird.defenses.scan_table import scan_table
 from cowbird.defenses.titles import Suspicion
 from cowbird.errors import UserError
 from cowbird.faults import raise_outage
-from cowbird.files import hash_texts
+from cowbird.files import hash_texts, read_plain_text
 from cowbird.victims.fit_context import pick_device
 from cowbird.victims.language import serialization
 from cowbird.victims.language.base_record import name_base
@@ -264,7 +264,7 @@ def load_fitted_scanner(
     folder = Path(folder)
     device = pick_device(device) if isinstance(device, str) else device
     try:
-        told = json.loads((folder / SCANNER_RECORD_FILE).read_text(encoding="utf-8"))
+        told = json.loads(read_plain_text(folder / SCANNER_RECORD_FILE))
         if told.get("version") != SCANNER_VERSION:
             raise ValueError(f"its version is {told.get('version')!r}, and this is {SCANNER_VERSION}")
         record = Record.model_validate(told)
