@@ -68,6 +68,7 @@ class KeptScanner(ReadyScanner):
     """
 
     key = "ready scanner with kept marks"
+    identity = "0" * 64
 
     def __init__(self, keep: Path, device: str = "auto") -> None:
         super().__init__(None, load_scoring())  # pyright: ignore[reportArgumentType]
