@@ -3,8 +3,8 @@
     python benchmarks/scan_false_positives.py --data data --keep marks --out docs/results/scan_false_positives.json
 
 Of each catalogue random halves are drawn, three times: the scanner is calibrated on one, and the other is judged, each
-title by itself and all together. Nothing is planted. An interval is Wilson's at 95 %, of all titles of the seeds; halves
-overlap from seed to seed, so it is somewhat too narrow.
+title by itself and all together. Nothing is planted. An interval is Wilson's at 95 %, of all titles of the seeds;
+halves overlap from seed to seed, so it is somewhat too narrow.
 """
 
 import argparse
@@ -60,7 +60,12 @@ def main() -> None:
             found = wilson(sum(flagged), half * len(SEEDS))
             rate = float(np.sum(flagged)) / (half * len(SEEDS))
             row = {"catalog": name, "way": way, "fpr": fpr, "titles": half, "flagged": flagged}
-            row |= {"rate": round(rate, 5), "ratio": round(rate / fpr, 3), "low": round(found.low or 0.0, 5), "high": round(found.high or 0.0, 5)}
+            row |= {
+                "rate": round(rate, 5),
+                "ratio": round(rate / fpr, 3),
+                "low": round(found.low or 0.0, 5),
+                "high": round(found.high or 0.0, 5),
+            }
             rows.append(row | {"seen_by_tagger": SEEN_BY_TAGGER.get(name, "titles of the same kind")})
             print(json.dumps(rows[-1]), flush=True)
     rows.sort(key=lambda row: -abs(np.log(max(row["ratio"], 1e-3))))
