@@ -11,7 +11,23 @@ import typer
 from rich.text import Text
 
 from cowbird import __version__
-from cowbird.cli import assets, calibrate, demo, describe, fit_scanner, init, peek, run, scan, stealth, validate
+from cowbird.cli import (
+    assets,
+    calibrate,
+    demo,
+    describe,
+    fit_scanner,
+    init,
+    peek,
+    report,
+    run,
+    scan,
+    serve,
+    stealth,
+    table,
+    validate,
+)
+from cowbird.cli import inspect as inspect_command
 from cowbird.cli import list as list_command
 from cowbird.cli.streams import guard_streams
 from cowbird.cli.terminal import MAX_LINE, err_console, out_console
@@ -73,10 +89,21 @@ _COMMANDS: tuple[tuple[str, Callable[..., None], str, tuple[str, ...]], ...] = (
         "Fit a scanner to the titles of a catalogue.",
         fit_scanner.FIT_SCANNER_EXAMPLES,
     ),
+    (
+        "inspect",
+        inspect_command.inspect,
+        "Look for planted items in a model that somebody handed over.",
+        inspect_command.INSPECT_EXAMPLES,
+    ),
+    ("serve", serve.serve, "Serve a scanner over HTTP.", serve.SERVE_EXAMPLES),
     ("peek", peek.peek, "Tell how a file is read, and show its first rows.", peek.PEEK_EXAMPLES),
     ("init", init.init, "Write a commented spec to start from.", init.INIT_EXAMPLES),
     ("validate", validate.validate, "Check a spec and tell what would run.", validate.VALIDATE_EXAMPLES),
     ("run", run.run, "Run an experiment and write its results.", run.RUN_EXAMPLES),
+    ("report", report.report, "Write one page about runs, to open or send.", report.REPORT_EXAMPLES),
+    ("table", table.table, "Show results of runs as a table, or write it.", table.TABLE_EXAMPLES),
+    ("compare", table.compare, "Compare two runs, with intervals.", table.COMPARE_EXAMPLES),
+    ("leaderboard", table.leaderboard, "Rank defenses, attacks or victims.", table.LEADERBOARD_EXAMPLES),
     ("list", list_command.list_, "List what a spec may name.", list_command.LIST_EXAMPLES),
     ("describe", describe.describe, "Tell every field of what a spec may name.", describe.DESCRIBE_EXAMPLES),
     ("stealth", stealth.stealth, "Measure how visible triggers are in titles.", stealth.STEALTH_EXAMPLES),
