@@ -33,6 +33,7 @@ from cowbird.notices import collect_notices
 from cowbird.scanning.pool import ScorerFactory
 from cowbird.scanning.reading import open_catalog
 from cowbird.scanning.scan import ExplainedSuspicion
+from cowbird.scanning.title_columns import NO_COLUMNS, ColumnNames, read_catalog_columns
 from cowbird.victims.fit_context import ProgressCallback, report_nothing
 
 ROWS_PER_REPORT = 4096
@@ -100,6 +101,7 @@ def open_ready_scanner(
     text_column: str = "title",
     report_rows: ProgressCallback = report_nothing,
     report_titles: ProgressCallback = report_nothing,
+    columns: ColumnNames = NO_COLUMNS,
 ) -> ReadyScorer:
     """Make the first pass: learn what is usual in a catalogue.
 
@@ -114,6 +116,7 @@ def open_ready_scanner(
         text_column: The column of titles in both.
         report_rows: Told of rows read and rows in all.
         report_titles: Told of titles that the tagger has read and all of them.
+        columns: Other columns of the catalogue that explain what titles share.
 
     Raises:
         UserError: If a file can't be read, a rate is no share, or there are too few titles.
@@ -123,7 +126,9 @@ def open_ready_scanner(
     before = [] if reference is None else sample_catalog(reference, text_column, report_rows).list_titles()
     with collect_notices():  # the scan reads it once more, and tells how
         sample = sample_catalog(catalog, text_column, report_rows)
-    judge = CatalogJudge.learn(scanner, sample.list_titles(), before, rate, second, report_titles)
+    titles = sample.list_titles()
+    more = read_catalog_columns(catalog, text_column, columns, frozenset(titles))
+    judge = CatalogJudge.learn(scanner, titles, before, rate, second, report_titles, more)
     return ReadyScorer(judge, f"ready {scanner.key[:12]}", place, sample.complete, scanner.tagger_name)
 
 
@@ -137,6 +142,7 @@ def open_calibrated(
     report_rows: ProgressCallback = report_nothing,
     report_titles: ProgressCallback = report_nothing,
     scanner: ReadyScanner | None = None,
+    columns: ColumnNames = NO_COLUMNS,
 ) -> ReadyScorer:
     """Make the first pass with a scanner that `cowbird calibrate` wrote: learn what recurs and is new in a catalogue.
 
@@ -150,6 +156,7 @@ def open_calibrated(
         report_rows: Told of rows read and rows in all.
         report_titles: Told of titles that the tagger has read and all of them.
         scanner: The ready scanner, if it is loaded already.
+        columns: Other columns of the catalogue that explain what titles share.
 
     Raises:
         UserError: If a file can't be read, or a rate is no share.
@@ -159,7 +166,9 @@ def open_calibrated(
     second = max(calibrated.record.review_fpr, rate) if review_fpr is None else review_fpr
     check_rates(rate, second)
     sample = sample_catalog(catalog, text_column, report_rows)
-    judge = calibrated.make_judge(sample.list_titles(), rate, second, report_titles)
+    titles = sample.list_titles()
+    more = read_catalog_columns(catalog, text_column, columns, frozenset(titles))
+    judge = calibrated.make_judge(titles, rate, second, report_titles, more)
     return ReadyScorer(judge, f"calibrated {calibrated.key[:12]}", place, sample.complete)
 
 

@@ -33,6 +33,7 @@ from cowbird.defenses.p_scanner.catalog_judge import (
     read_rounded,
     sample_titles,
 )
+from cowbird.defenses.p_scanner.column_evidence import TitleColumns
 from cowbird.defenses.p_scanner.inventory import Inventory
 from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.small_tagger import TaggerName
@@ -184,6 +185,7 @@ class CalibratedScanner:
         fpr: float | None = None,
         review_fpr: float | None = None,
         report: ProgressCallback = report_nothing,
+        columns: TitleColumns | None = None,
     ) -> CatalogJudge:
         """Return what judges the titles of a catalogue beside the calibration.
 
@@ -192,13 +194,14 @@ class CalibratedScanner:
             fpr: Share of clean titles that may be flagged; the calibration's own by default.
             review_fpr: Share that may be flagged or put up for review; likewise.
             report: Told of titles read and all of them.
+            columns: Other columns of the titles, which explain what recurs; `None` for none.
 
         Raises:
             UserError: If a rate is no share.
         """
         rates = (self.record.fpr if fpr is None else fpr, self.record.review_fpr if review_fpr is None else review_fpr)
         marks = read_rounded(self.scanner, sample, report)
-        baseline = self.scanner.learn_beside(self.inventory, sample, *rates, marks=marks)
+        baseline = self.scanner.learn_beside(self.inventory, sample, *rates, marks=marks, columns=columns)
         known = dict(zip(sample, list_verdicts(sample, self.scanner.judge(sample, baseline, marks)), strict=True))
         return CatalogJudge(lambda: self.scanner, baseline, known)
 
