@@ -16,8 +16,8 @@ from cowbird.experiments.spec import find_shipped_spec
 from doubles.command import call_command
 
 COMMANDS = (
-    *("demo", "assets", "scan", "fit-scanner", "init", "validate", "run", "list", "describe", "stealth"),
-    *("report", "table", "compare", "leaderboard", "peek"),
+    *("demo", "assets", "scan", "fit-scanner", "peek", "init", "validate", "run", "list", "describe", "stealth"),
+    *("report", "table", "compare", "leaderboard"),
 )
 SPEC = """
 name = "small"
