@@ -289,7 +289,8 @@ def _pack_rows(rows: Sequence[tuple[str, Row]]) -> str:
             if name in numbers:
                 cells.append(float(f"{value:.6g}") if isinstance(value, float) else value)
             else:
-                cells.append(words.setdefault(escape_terminal(str(value), None), len(words)))
+                cells.append(words.setdefault(value, len(words)))
         packed.append(cells)
-    content = {"header": names, "texts": [name not in numbers for name in names], "words": list(words), "rows": packed}
+    content = {"header": names, "texts": [name not in numbers for name in names], "rows": packed}
+    content["words"] = [escape_terminal(word, None) for word in words]
     return json.dumps(content, ensure_ascii=True, separators=(",", ":")).replace("<", "\\u003c")
