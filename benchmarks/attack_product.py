@@ -86,10 +86,10 @@ def main() -> int:
             ATTACKS[kind](place)
         finally:
             attempts += place.attempts
+            if given.out is not None:  # now, for there is more to come
+                with given.out.open("w", newline="", encoding="utf-8") as file:
+                    csv.writer(file).writerows([COLUMNS, *map(make_row, attempts)])
     print_counts(attempts)
-    if given.out is not None:
-        with given.out.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([COLUMNS, *map(make_row, attempts)])
     if given.folder is None:
         shutil.rmtree(folder, ignore_errors=True)
     return int(any(attempt.faults for attempt in attempts))

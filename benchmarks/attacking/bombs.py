@@ -27,7 +27,7 @@ def attack_memory(place: Place) -> None:
         make(work / name)
         size = (work / name).stat().st_size >> 10
         place.attack("bombs", f"scan {name} ({size:,} KB)", ANY, "scan", name, "--out", out, *RULES,
-                     out=[out, *_list_beside(out)], timeout=400)  # fmt: skip
+                     out=[out, *_list_beside(out)], timeout=600)  # fmt: skip
         _clear(out)
 
 
@@ -46,7 +46,7 @@ def attack_references(place: Place) -> None:
     ):  # fmt: skip
         place.attack("reference", f"--reference {name}", codes, "scan", "items.csv", "--out", out, "--reference", name,
                      "--detector", "character_rules", "--fpr", "0.01", out=[out, *_list_beside(out)],
-                     check=_look_for_codes, timeout=300)  # fmt: skip
+                     check=_look_for_codes, timeout=600)  # fmt: skip
         _clear(out)
 
 

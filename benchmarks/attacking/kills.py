@@ -129,7 +129,7 @@ def attack_closed_pipes(place: Place) -> None:
         "run": (run, 0), "stealth": (("stealth",), 2), "fit-scanner": (("fit-scanner", "no.csv", "--out", "x"), 2),
         "demo": (("demo", "--seeds", "x"), 2),
     }  # fmt: skip
-    for (name, (words, code)), both in itertools.product(commands.items(), (False, True)):
+    for (name, (words, code)), both in itertools.product(commands.items(), (True,)):
         shutil.rmtree(work / "run-pipe", ignore_errors=True)
         reader, writer = os.pipe()
         os.close(reader)

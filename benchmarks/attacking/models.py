@@ -25,7 +25,7 @@ def attack_models(place: Place) -> None:
 
 def _try(place: Place, name: str, folder: Path, codes: tuple[int, ...]) -> None:
     words = ("stealth", "--text", "5v", "--titles", "items.csv", "--llm", folder, "--device", "cpu", "--quiet")
-    place.attack("models", name, codes, *words, out=[folder], timeout=300)
+    place.attack("models", name, codes, *words, out=[folder], timeout=600)
 
 
 def _edit(name: str, **fields: Any) -> Callable[[Path], None]:

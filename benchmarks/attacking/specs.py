@@ -15,8 +15,7 @@ WISHES = {
     "scanner.agent.log": 'scanner = {{ agent = {{ name = "openai", log = "{file}", model = "$(id)" }} }}',
 }
 NAMES = (
-    "cowbird.cli.assets", "cowbird.__main__", "os", "os.path", "subprocess:Popen", "evil", "evil:Attack", "./evil",
-    "../evil", "this.antigravity", "\\u202eevil", "x" * 5000,
+    "cowbird.cli.assets", "cowbird.__main__", "os.path", "evil", "evil:Attack", "../evil", "\\u202eevil", "x" * 5000,
 )  # fmt: skip
 
 
@@ -49,7 +48,7 @@ def attack_specs(place: Place) -> None:
     base = SPEC.format(source="synthetic", options="users = 60\nitems = 40")
     for wish, text in WISHES.items():
         told = text.format(url=listener.url, key=KEY_VARIABLE, file=shell_file)
-        _try(place, listener, wish, base + f'[[defenses]]\nname = "p_scanner"\n{told}\n')
+        _try(place, listener, wish, base + f'[[defenses]]\nname = "p_scanner"\n{told}\n', ("run",))
     for name in NAMES:
         _try(place, listener, f"an attack named {name[:24]}", base.replace("basic_replacement", name), ("validate",))
     for kind, text in (("victim", base.replace("sasrec", "evil")), ("dataset", base.replace("synthetic", "evil"))):
