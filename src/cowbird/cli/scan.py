@@ -235,12 +235,16 @@ def scan_ready_and_show(
     """
     from cowbird.defenses.p_scanner.ready import ReadyScanner  # noqa: PLC0415
     from cowbird.scanning import ready_scorer, writing  # noqa: PLC0415
+    from cowbird.scanning.reading import open_catalog  # noqa: PLC0415
     from cowbird.scanning.title_columns import ColumnNames  # noqa: PLC0415
 
     columns = columns or ColumnNames()
 
     ready_scorer.check_rates(*ready_scorer.choose_rates(fpr, review_fpr))
     writing.check_output(out, catalog)
+    for path in (catalog, reference):
+        if path is not None:  # nobody should wait for a language model to learn that a file is none
+            open_catalog(path, text_column)
     with make_progress(quiet=quiet) as shown:
         rows, titles = shown.add_task("rows read"), shown.add_task("titles learned")
 
