@@ -71,7 +71,11 @@ def scan(
         typer.Option(help="Share of clean titles that may be flagged or put up for review; 0.05 (ready scanner)."),
     ] = None,
     allow: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Fragments and titles that must not be flagged, one a line.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="What must not be flagged: a text, one a line; or a table with fragment, title, brand or id.",
+        ),
     ] = None,
     text_column: TextColumnOption = "title",
     id_column: Annotated[str | None, typer.Option(help="The column of ids; id or item_id by default.")] = None,

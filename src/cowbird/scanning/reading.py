@@ -62,19 +62,19 @@ class Catalog(ABC):
     Args:
         path: The file.
         names: Its columns.
-        text_column: The column of titles.
+        text_column: The column of titles; `None` takes the first one.
         id_column: The column of ids; `None` takes the first of `ID_COLUMNS` that there is.
 
     Raises:
         UserError: If there is no such column.
     """
 
-    def __init__(self, path: Path, names: Sequence[str], text_column: str, id_column: str | None) -> None:
+    def __init__(self, path: Path, names: Sequence[str], text_column: str | None, id_column: str | None) -> None:
         self.path = path
         self.names = list(names)
-        self.text = find_column(text_column, self.names, path.name, "text_column")
+        self.text = 0 if text_column is None else find_column(text_column, self.names, path.name, "--text-column")
         wanted = id_column or next((name for name in ID_COLUMNS if name in self.names), None)
-        self.id = None if wanted is None else find_column(wanted, self.names, path.name, "id_column")
+        self.id = None if wanted is None else find_column(wanted, self.names, path.name, "--id-column")
 
     @abstractmethod
     def count_rows(self) -> int:
@@ -93,13 +93,18 @@ class Catalog(ABC):
         """
 
 
-def open_catalog(path: Path, text_column: str = "title", id_column: str | None = None) -> Catalog:
+def list_columns(path: Path) -> list[str]:
+    """Return the names of a table's columns; arguments and errors as of `open_catalog`."""
+    return open_catalog(path, None).names
+
+
+def open_catalog(path: Path, text_column: str | None = "title", id_column: str | None = None) -> Catalog:
     """Open a catalogue; the end of its name says what it is.
 
     Args:
         path: A file whose name ends in `.csv`, `.txt`, `.tsv`, `.jsonl` or `.ndjson`, each perhaps followed by `.gz`,
             or in `.parquet` or `.pq`.
-        text_column: The column of titles.
+        text_column: The column of titles; `None` takes the first one, to look at the others.
         id_column: The column of ids; `None` takes `id` or `item_id` if there is one.
 
     Raises:
@@ -145,7 +150,7 @@ def _decode_row(number: int, name: bytes | None, title: bytes) -> CatalogRow:
 class _DelimitedCatalog(Catalog):
     """Text with one header line; double quotes wrap fields (RFC 4180)."""
 
-    def __init__(self, path: Path, blob: Blob, text_column: str, id_column: str | None, tabs: bool) -> None:
+    def __init__(self, path: Path, blob: Blob, text_column: str | None, id_column: str | None, tabs: bool) -> None:
         self._blob = blob
         with blob.open_stream() as stream:
             head = self._read_header(read_lines(stream))
@@ -201,7 +206,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_make_object, parse_int=_NumberTex
 class _JsonLinesCatalog(Catalog):
     """One JSON object a line."""
 
-    def __init__(self, path: Path, blob: Blob, text_column: str, id_column: str | None) -> None:
+    def __init__(self, path: Path, blob: Blob, text_column: str | None, id_column: str | None) -> None:
         self._blob = blob
         names: dict[str, None] = {}
         problem = ""
@@ -276,7 +281,7 @@ def _format_id(value: Any) -> str | None:
 class _ParquetCatalog(Catalog):
     """A Parquet file; its strings are decoded here, one by one, for a file may claim that they are UTF-8."""
 
-    def __init__(self, path: Path, text_column: str, id_column: str | None) -> None:
+    def __init__(self, path: Path, text_column: str | None, id_column: str | None) -> None:
         with _explain_errors(path):
             file: Any = pq.ParquetFile(path)
             schema: Any = file.schema_arrow
@@ -284,15 +289,15 @@ class _ParquetCatalog(Catalog):
             file.close()
         super().__init__(path, schema.names, text_column, id_column)
         kind: Any = schema.field(self.text).type
-        if not _is_text(kind):
+        if not _is_text(kind) and text_column is not None and self.text != self.id:
             raise UserError(
                 f"Column '{text_column}' of {path.name} should hold text, and it holds {kind}.",
-                "Name another column with text_column.",
+                "Name another column with --text-column.",
             )
         if self.id is not None and pa.types.is_nested(schema.field(self.id).type):
             raise UserError(
                 f"Column '{self.names[self.id]}' of {path.name} should hold ids, and it holds lists or structs.",
-                "Name another column with id_column.",
+                "Name another column with --id-column.",
             )
 
     def count_rows(self) -> int:

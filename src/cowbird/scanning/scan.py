@@ -22,7 +22,7 @@ from cowbird.data.types import freeze
 from cowbird.defenses.titles import Suspicion, strip_span
 from cowbird.errors import UserError
 from cowbird.scanning.allow_list import AllowList
-from cowbird.scanning.reading import CatalogRow, open_catalog
+from cowbird.scanning.reading import ID_COLUMNS, CatalogRow, open_catalog
 from cowbird.scanning.summary import FindingTally, ScanSummary, UnreadRows
 from cowbird.scanning.writing import Finding, FindingsWriter, check_output, group_rows
 from cowbird.text import escape_terminal, replace_surrogates
@@ -160,7 +160,7 @@ def scan_catalog(
         report: Told of rows done, rows in all (of text files an estimate), and how many are flagged.
         resume: Whether to go on where an interrupted scan of the same catalogue with the same scorer stopped.
         warn: Told if the file system knows no locks.
-        allow: Texts that must not be flagged; `None` for none.
+        allow: Texts and rows that must not be flagged; `None` for none.
 
     Returns:
         The summary.
@@ -175,6 +175,11 @@ def scan_catalog(
     check_output(out, catalog)
     total, seal = table.count_rows(), _fingerprint_catalog(catalog)
     allow = allow or AllowList()
+    if allow.names_ids and table.id is None:
+        raise UserError(
+            f"--allow names rows by their ids, and {catalog.name} has no column {' or '.join(ID_COLUMNS)}.",
+            "Name its column of ids: --id-column.",
+        )
     key = json.dumps([SCAN_VERSION, scorer.key, *seal, text_column, id_column, only_flagged, chunk, allow.key])
     with FindingsWriter(out, key, resume, warn) as work:
         tally, resumed, judged = _count_findings(work.read_findings(), work.read_skips()), work.row, 0
@@ -278,11 +283,20 @@ def _make_findings(
         scanned = _check_verdicts(found)
         if len(scanned) != len(titles) or (scanned.end > [len(title) for title in titles]).any():
             raise ValueError("a scorer gives a verdict on each title, and spans end within them")
-        known |= {title: _make_finding(title, scanned, at, allow) for at, title in enumerate(titles)}
+        known |= {title: _make_finding(title, scanned, at) for at, title in enumerate(titles)}
     readable = (row for row in rows if not row.problem)
     return rows, [
-        known[row.title]._replace(row=row.number, id=row.id and replace_surrogates(row.id)) for row in readable
+        _allow_finding(known[row.title], row, allow)._replace(row=row.number, id=row.id and replace_surrogates(row.id))
+        for row in readable
     ]
+
+
+def _allow_finding(finding: Finding, row: CatalogRow, allow: AllowList) -> Finding:
+    """Return the verdict on a row's title, or that it is allowed there."""
+    start, end = (-1 if place is None else place for place in (finding.start, finding.end))
+    if not finding.tier or not allow.allows(row.title, start, end, row.id):
+        return finding
+    return finding._replace(tier=ALLOWED_TIER, flagged=False, clean_title=finding.title)
 
 
 def _check_verdicts(found: ScorerVerdicts) -> ExplainedSuspicion:
@@ -323,13 +337,11 @@ def explain_verdicts(
     )
 
 
-def _make_finding(title: str, scanned: ExplainedSuspicion, at: int, allow: AllowList) -> Finding:
+def _make_finding(title: str, scanned: ExplainedSuspicion, at: int) -> Finding:
     """Return the verdict on one title."""
     text, score, flagged = replace_surrogates(title), scanned.score[at], bool(scanned.flagged[at])
     start, end = int(scanned.start[at]), int(scanned.end[at])
     tier = FLAGGED_TIER if flagged else REVIEW_TIER if scanned.review[at] else ""
-    if tier and allow.allows(title, start, end):
-        tier, flagged = ALLOWED_TIER, False
     clean = text
     if flagged:
         clean = strip_span(text, start, end) if start >= 0 and scanned.sure[at] else ""
