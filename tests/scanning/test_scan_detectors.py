@@ -92,7 +92,7 @@ def test_every_detector_takes_a_threshold_from_clean_titles(call, tmp_path, llam
     code, shown, _ = call(reference, *args, "--fpr", "0.1")
     assert code in (0, 1)
     assert f"set by {len(clean)} titles of clean.csv that are taken for clean" in shown
-    assert "with a probability of at most 0.1" in shown
+    assert "about 10.00% score above it" in shown
     with (tmp_path / "found.csv").open(encoding="utf-8") as file:
         flagged = sum(row["flagged"] == "true" for row in csv.DictReader(file))
     assert flagged < 0.1 * (len(clean) + 1), "no more are flagged than the rate allows"

@@ -134,13 +134,15 @@ def fit_and_show(
 
 def _make_record(made: "FitResult", out: Path) -> dict[str, Any]:
     """Return what a fit came to, as plain JSON values."""
+    from cowbird.scanning.scan import shorten_score  # noqa: PLC0415
+
     held, fpr = made.record.calibration, made.record.fpr
     return {
         "scanner": str(out),
         "finished_before": made.before,
         "rounds": len(made.record.rounds),
         "fpr": fpr,
-        "threshold": held.threshold(fpr),
+        "threshold": shorten_score(held.threshold(fpr)),
         "promised_fpr": held.promised(fpr),
         "calibration_titles": held.titles,
         "unread": [{"reason": each.reason, "count": each.count, "rows": list(each.rows)} for each in made.unread],

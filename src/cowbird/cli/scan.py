@@ -1,5 +1,6 @@
 """`cowbird scan`: a catalogue's titles under a scanner for planted triggers, or under another detector."""
 
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -98,15 +99,20 @@ def scan(
     Exit codes: 0 nothing flagged, 1 titles flagged, 2 error, 3 interrupted, or nothing flagged and rows not read.
     """
     from cowbird.scanning.allow_list import read_allow_list  # noqa: PLC0415
+    from cowbird.scanning.reading import open_catalog  # noqa: PLC0415
+    from cowbird.scanning.scan import check_scan  # noqa: PLC0415
     from cowbird.scanning.summary import choose_exit_code  # noqa: PLC0415
     from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
 
-    place, allowed = pick_device(device), read_allow_list(allow)
+    place, allowed, begun = pick_device(device), read_allow_list(allow), time.perf_counter()
+    check_scan(catalog, out, text_column, id_column, allowed)
+    if reference is not None and scanner is None:
+        open_catalog(reference, text_column)
     if scanner is None and detector is None:
         _refuse_settings(setting)
         found = scan_ready_and_show(
             catalog, out, str(place), reference, fpr, review_fpr, text_column, id_column, only_flagged, chunk, workers,
-            allowed, as_json=as_json, quiet=quiet,
+            allowed, begun, as_json=as_json, quiet=quiet,
         )  # fmt: skip
         raise typer.Exit(choose_exit_code(found))
     if review_fpr is not None:
@@ -120,7 +126,7 @@ def scan(
         _refuse_detector_options(detector, bool(setting) or reference is not None)
         scorer, make = open_scanner(scanner, place, fpr)
     found = scan_and_show(
-        catalog, scorer, make, out, text_column, id_column, only_flagged, chunk, workers, allowed,
+        catalog, scorer, make, out, text_column, id_column, only_flagged, chunk, workers, allowed, begun,
         as_json=as_json, quiet=quiet,
     )  # fmt: skip
     raise typer.Exit(choose_exit_code(found))
@@ -196,16 +202,16 @@ def scan_ready_and_show(
     chunk: int,
     workers: int,
     allow: "AllowList",
+    begun: float | None = None,
     *,
     as_json: bool = False,
     quiet: bool = False,
 ) -> "ScanSummary":
     """Learn what is usual in a catalogue, scan it with the scanner that needs no fit, and show what came of it."""
     from cowbird.defenses.p_scanner.ready import ReadyScanner  # noqa: PLC0415
-    from cowbird.scanning import ready_scorer, writing  # noqa: PLC0415
+    from cowbird.scanning import ready_scorer  # noqa: PLC0415
 
     ready_scorer.check_rates(*ready_scorer.choose_rates(fpr, review_fpr))
-    writing.check_output(out, catalog)
     with make_progress(quiet=quiet) as shown:
         rows, titles = shown.add_task("rows read"), shown.add_task("titles learned")
         try:
@@ -219,7 +225,7 @@ def scan_ready_and_show(
             exit_resumable("Interrupted before a title was judged.")
     many = 1 if scorer.complete else workers  # all verdicts are known
     return scan_and_show(
-        catalog, scorer, scorer.make_factory(), out, text_column, id_column, only_flagged, chunk, many, allow,
+        catalog, scorer, scorer.make_factory(), out, text_column, id_column, only_flagged, chunk, many, allow, begun,
         as_json=as_json, quiet=quiet,
     )  # fmt: skip
 
@@ -235,6 +241,7 @@ def scan_and_show(
     chunk: int = 8192,
     workers: int = 1,
     allow: "AllowList | None" = None,
+    begun: float | None = None,
     *,
     as_json: bool = False,
     quiet: bool = False,
@@ -251,7 +258,7 @@ def scan_and_show(
         try:
             found = scan_catalog(
                 catalog, out, judge, text_column=text_column, id_column=id_column, only_flagged=only_flagged,
-                chunk=chunk, allow=allow,
+                chunk=chunk, allow=allow, begun=begun,
                 warn=shown.warn,
                 report=lambda done, total, remark: shown.update(task, done=done, total=total, note=remark),
             )  # fmt: skip
@@ -263,6 +270,8 @@ def scan_and_show(
     elif not quiet:
         if found.worst:
             out_console.print(highlights.render_findings(found.worst))
+        if found.doubtful:
+            out_console.print(highlights.render_findings(found.doubtful, "for review, the most suspicious first"))
         out_console.print(summary.render_summary(found))
         out_console.print(_format_basis(scorer, chunk, found))
     return found
@@ -275,7 +284,7 @@ def _format_basis(
     from cowbird.scanning import commands, detectors, ready_scorer  # noqa: PLC0415
 
     if isinstance(scorer, ready_scorer.ReadyScorer):
-        return ready_scorer.format_ready_basis(scorer)
+        return ready_scorer.format_ready_basis(scorer, found.judged)
     if isinstance(scorer, detectors.DetectorScorer):
         return detectors.format_detector_basis(scorer, chunk)
     return commands.format_scan_basis(scorer, chunk, found)
@@ -303,5 +312,7 @@ def _make_record(found: "ScanSummary") -> dict[str, Any]:
         "fragments": [
             {"text": each.text, "count": each.count, "examples": list(each.examples)} for each in found.fragments
         ],
+        "ids": found.ids,
         "seconds": found.seconds,
+        "titles_per_second": found.rate,
     }

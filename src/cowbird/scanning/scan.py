@@ -22,16 +22,22 @@ from cowbird.data.types import freeze
 from cowbird.defenses.titles import Suspicion, strip_span
 from cowbird.errors import UserError
 from cowbird.scanning.allow_list import AllowList
-from cowbird.scanning.reading import ID_COLUMNS, CatalogRow, open_catalog
+from cowbird.scanning.reading import ID_COLUMNS, Catalog, CatalogRow, open_catalog
 from cowbird.scanning.summary import FindingTally, ScanSummary, UnreadRows
-from cowbird.scanning.writing import Finding, FindingsWriter, check_output, group_rows
+from cowbird.scanning.writing import (
+    ALLOWED_TIER,
+    FLAGGED_TIER,
+    REVIEW_TIER,
+    Finding,
+    FindingsWriter,
+    check_output,
+    group_rows,
+)
 from cowbird.text import escape_terminal, replace_surrogates
 from cowbird.victims.fit_context import ProgressCallback, report_nothing
 
 SCAN_VERSION = 2
 """Grows when a scan can't go on with what an older Cowbird left."""
-FLAGGED_TIER, REVIEW_TIER, ALLOWED_TIER = "flagged", "review", "allowed"
-"""What becomes of a suspicious title: it is flagged, a person should look, or `--allow` names it."""
 MAX_REASON_LENGTH = 500
 """Characters of a reason that are kept."""
 FINGERPRINT_BYTES = 1 << 20
@@ -143,6 +149,7 @@ def scan_catalog(
     resume: bool = True,
     warn: Callable[[str], None] = warnings.warn,
     allow: AllowList | None = None,
+    begun: float | None = None,
 ) -> ScanSummary:
     """Scan a catalogue.
 
@@ -161,6 +168,7 @@ def scan_catalog(
         resume: Whether to go on where an interrupted scan of the same catalogue with the same scorer stopped.
         warn: Told if the file system knows no locks.
         allow: Texts and rows that must not be flagged; `None` for none.
+        begun: When the work began, by `time.perf_counter`, if the scorer had to be made ready first.
 
     Returns:
         The summary.
@@ -170,16 +178,10 @@ def scan_catalog(
     """
     if chunk < 1:
         raise ValueError(f"a chunk has at least one row, not {chunk}")
-    begun = time.perf_counter()
-    table = open_catalog(catalog, text_column, id_column)
-    check_output(out, catalog)
-    total, seal = table.count_rows(), _fingerprint_catalog(catalog)
+    begun = time.perf_counter() if begun is None else begun
     allow = allow or AllowList()
-    if allow.names_ids and table.id is None:
-        raise UserError(
-            f"--allow names rows by their ids, and {catalog.name} has no column {' or '.join(ID_COLUMNS)}.",
-            "Name its column of ids: --id-column.",
-        )
+    table = check_scan(catalog, out, text_column, id_column, allow)
+    total, seal = table.count_rows(), _fingerprint_catalog(catalog)
     key = json.dumps([SCAN_VERSION, scorer.key, *seal, text_column, id_column, only_flagged, chunk, allow.key])
     with FindingsWriter(out, key, resume, warn) as work:
         tally, resumed, judged = _count_findings(work.read_findings(), work.read_skips()), work.row, 0
@@ -222,7 +224,28 @@ def scan_catalog(
         rate=judged / seconds,
         review=work.review,
         allowed=work.allowed,
+        doubtful=tally.doubtful,
+        only_flagged=only_flagged,
+        ids=None if table.id is None else table.names[table.id],
     )
+
+
+def check_scan(
+    catalog: Path, out: Path, text_column: str = "title", id_column: str | None = None, allow: AllowList | None = None
+) -> Catalog:
+    """Look before models are loaded whether a catalogue can be scanned; arguments as of `scan_catalog`.
+
+    Raises:
+        UserError: If the catalogue can't be opened or lacks a column, or the findings can't be written.
+    """
+    table = open_catalog(catalog, text_column, id_column)
+    check_output(out, catalog)
+    if allow is not None and allow.names_ids and table.id is None:
+        raise UserError(
+            f"--allow names rows by their ids, and {catalog.name} has no column {' or '.join(ID_COLUMNS)}.",
+            "Name its column of ids: --id-column.",
+        )
+    return table
 
 
 def _count_findings(findings: Iterable[Finding], skips: Iterable[tuple[int, str]]) -> FindingTally:
@@ -349,16 +372,23 @@ def _make_finding(title: str, scanned: ExplainedSuspicion, at: int) -> Finding:
         row=0,
         id=None,
         title=text,
-        score=float(str(score)) if np.isfinite(score) else None,  # as short as float32 allows
+        score=shorten_score(score),
         flagged=flagged,
         start=start if start >= 0 else None,
         end=end if start >= 0 else None,
         clean_title=clean or None,
         tier=tier,
         reason=escape_terminal(scanned.reason[at], MAX_REASON_LENGTH),
-        threshold=scanned.threshold,
+        threshold=shorten_score(scanned.threshold),
         scanner=replace_surrogates(scanned.scanner),
     )
+
+
+def shorten_score(score: float | None) -> float | None:
+    """Return a score or threshold in as few digits as float32 needs, the same for both; `None` if it is not finite."""
+    with np.errstate(over="ignore"):
+        short = float(str(np.float32(np.nan if score is None else score)))
+    return short if np.isfinite(short) else None
 
 
 def load_table_titles(catalog: Path, text_column: str = "title") -> tuple[list[str], tuple[UnreadRows, ...]]:

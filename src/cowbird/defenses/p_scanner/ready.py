@@ -25,6 +25,7 @@ from cowbird.defenses.p_scanner.baseline import (
     Baseline,
     ReadyVerdicts,
     check_baseline,
+    rank_threshold,
 )
 from cowbird.defenses.p_scanner.catalog_judge import judge_once
 from cowbird.defenses.p_scanner.fragment_evidence import (
@@ -233,7 +234,7 @@ def _set_threshold(clean: Float32Array, fpr: float) -> float:
     """Return the score that a fresh clean title passes with a probability of `fpr` at most; the highest if so few."""
     if not len(clean):
         return math.inf
-    return float(clean[min(len(clean), max(1, math.floor(fpr * (len(clean) + 1) + 1e-9))) - 1])
+    return float(clean[rank_threshold(len(clean), fpr) - 1])
 
 
 def _find_known(baseline: Baseline, traits: TitleTraits, rows: Int64Array) -> tuple[Int64Array, Int64Array]:
