@@ -34,6 +34,17 @@ FIT_SCANNER_EXAMPLES = (
     "cowbird fit-scanner items.csv --out scanner --text-column name --fpr 0.001",
 )
 
+FIELD_OPTIONS = {
+    "name": "--llm",
+    "layers": "--layers",
+    "rounds": "--rounds",
+    "fpr": "--fpr",
+    "model": "--agent-model",
+    "base_url": "--agent-url",
+    "key_env": "--agent-key-env",
+}
+"""Which option sets a field of the scanner, its language model or its agent."""
+
 
 class AgentKind(StrEnum):
     """Who proposes triggers to `cowbird fit-scanner`."""
@@ -72,7 +83,7 @@ def fit_scanner(
     from pydantic import ValidationError  # noqa: PLC0415
 
     from cowbird.defenses.p_scanner.agent_server import set_agent_environment  # noqa: PLC0415
-    from cowbird.experiments.spec import explain_errors  # noqa: PLC0415
+    from cowbird.experiments.field_errors import explain_errors  # noqa: PLC0415
     from cowbird.scanning import commands  # noqa: PLC0415
     from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
 
@@ -81,7 +92,7 @@ def fit_scanner(
         spec = commands.make_spec(llm, layers, rounds, fpr, agent, agent_model, agent_url, device, agent_key_env)
     except ValidationError as error:
         raise UserError(
-            f"These options can't be used: {explain_errors(error)}", "See cowbird fit-scanner --help."
+            f"These options can't be used: {explain_errors(error, FIELD_OPTIONS)}", "See cowbird fit-scanner --help."
         ) from None
     with set_agent_environment(agent_url, agent_key_env, agent_log):
         made = fit_and_show(

@@ -157,7 +157,7 @@ def _refuse_settings(setting: list[str] | None) -> None:
 def _make_detector(name: str, settings: list[str], device: str, allow_plugins: bool) -> "TitleDefense":
     from pydantic import ValidationError  # noqa: PLC0415
 
-    from cowbird.experiments.spec import explain_errors  # noqa: PLC0415
+    from cowbird.experiments.field_errors import explain_errors  # noqa: PLC0415
     from cowbird.scanning import detectors  # noqa: PLC0415
 
     try:

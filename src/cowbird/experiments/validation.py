@@ -78,7 +78,10 @@ def validate_spec(load: Callable[[], Spec], rows: int = MAX_SAMPLED_ROWS) -> Val
         except UserError as error:
             for problem in list_problems(error):
                 found.add(problem)
-            found.unchecked += ["data, models and attacks: the spec has to be readable first"]
+            found.unchecked += [
+                "fields of plug-ins that are not known, what depends on several tables, data, models and attacks: mend "
+                "what stands above, then validate again; there may be more"
+            ]
             return found
         found.plan = describe_run(spec)
         found.checked.append("the fields of the spec, and whether its plug-ins can be imported")

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cowbird.errors import UserError
-from cowbird.files import hash_texts
+from cowbird.files import hash_texts, suggest_close_paths
 from cowbird.scanning.reading import ID_COLUMNS, list_columns, open_catalog
 
 MAX_ALLOW_FILE_BYTES = 1 << 24
@@ -140,6 +140,8 @@ def _read_file(path: Path) -> bytes:
                 found = "a folder" if stat.S_ISDIR(kind) else "a pipe, a socket or a device"
                 raise UserError(f"'{path}' should be a file, and it is {found}.", _HINT)
             data = file.read(MAX_ALLOW_FILE_BYTES + 1)
+    except FileNotFoundError:
+        raise UserError(f"There is no file '{path}'.", f"{suggest_close_paths(path)} {_HINT}".strip()) from None
     except (OSError, ValueError) as error:  # a name that no file can have
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"'{path}' can't be read: {reason}.", _HINT) from None
