@@ -279,7 +279,7 @@ def suggest_close_paths(path: Path, ending: str = "") -> str:
     """
     if not path.parent.is_dir():
         return f"There is no folder '{path.parent}'."
-    names = [name for name in list_names(path.parent) if name.endswith(ending)]
+    names = [name for name in list_names(path.parent) if name.endswith(ending) and name != path.name]
     close = difflib.get_close_matches(path.name, names, n=3, cutoff=0.6)
     return f"Did you mean {' or '.join(str(path.with_name(name)) for name in close)}?" if close else ""
 
