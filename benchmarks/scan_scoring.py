@@ -129,7 +129,7 @@ def describe(
     trusted = np.ones(len(rows), dtype=bool)
     if fragment is not None:
         trusted = choose_trusted(fragment.score(evidence.features), evidence, len(rows))
-    usual = CatalogProfile(catalog.traits, rows[trusted])
+    usual = CatalogProfile.measure(catalog.traits, rows[trusted])
     features = describe_titles(catalog.traits, rows, usual)
     features[trusted] = describe_titles(catalog.traits, rows[trusted], usual, own=True)
     return features, evidence
@@ -138,7 +138,7 @@ def describe(
 def draw_scans(catalog: Catalog, seed: int, fragment: SmallNetwork | None) -> Iterator[PlantedScan]:
     """Yield scans with triggers that are taught, half of them with a reference."""
     rng = stream(seed, "scans", catalog.plantings.catalog)
-    profile = CatalogProfile(catalog.traits, catalog.reference)
+    profile = CatalogProfile.measure(catalog.traits, catalog.reference)
     many = len(catalog.batch)
     for _ in range(SCANS_PER_CATALOG):
         rows, trigger = catalog.batch.copy(), np.full(many, -1, dtype=np.int64)
@@ -163,7 +163,7 @@ def list_rows(units: Sequence[Unit]) -> Int64Array:
 
 def draw_alone(catalog: Catalog) -> tuple[Float32Array, Float32Array]:
     """Return features of single titles beside the reference, and which carry a trigger."""
-    profile = CatalogProfile(catalog.traits, catalog.reference)
+    profile = CatalogProfile.measure(catalog.traits, catalog.reference)
     planted = list_rows(catalog.plantings.taught_single)
     parts = [
         describe_titles(catalog.traits, catalog.reference, profile, own=True),
@@ -226,7 +226,7 @@ def silence(catalog: Catalog) -> Catalog:
 
 def ask_single(catalog: Catalog, model: ScoringModel) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """Ask about single titles beside a clean reference; and what share of fresh clean ones is flagged."""
-    profile = CatalogProfile(catalog.traits, catalog.reference)
+    profile = CatalogProfile.measure(catalog.traits, catalog.reference)
     known = model.title.score(describe_titles(catalog.traits, catalog.reference, profile, own=True))
     clean = model.title.score(describe_titles(catalog.traits, catalog.batch, profile))
     raw = catalog.traits.words.verdict
@@ -251,7 +251,7 @@ def ask_shares(
     catalog: Catalog, model: ScoringModel, units: Sequence[Unit], quick: bool = False
 ) -> Iterator[dict[str, Any]]:
     """Ask about a catalogue of which a share carries one trigger."""
-    profile, many = CatalogProfile(catalog.traits, catalog.reference), len(catalog.batch)
+    profile, many = CatalogProfile.measure(catalog.traits, catalog.reference), len(catalog.batch)
     for unit in units:
         for share in SHARES[1:3] if quick else SHARES:
             wanted = min(max(3, round(share * many)), len(unit.rows))

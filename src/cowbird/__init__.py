@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from cowbird.data.types import Dataset as Dataset
     from cowbird.data.types import Interactions as Interactions
     from cowbird.data.types import TrainingData as TrainingData
+    from cowbird.defenses.p_scanner.calibrated import CalibratedScanner as CalibratedScanner
     from cowbird.defenses.p_scanner.fitted import FittedScanner as FittedScanner
-    from cowbird.defenses.p_scanner.fitted import load_scanner as load_scanner
+    from cowbird.defenses.p_scanner.loading import load_scanner as load_scanner
     from cowbird.defenses.p_scanner.scanner import PoisonScanner as PoisonScanner
     from cowbird.plugins import find_plugin as find_plugin
     from cowbird.plugins import list_plugins as list_plugins
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "CalibratedScanner": "cowbird.defenses.p_scanner.calibrated",
     "Dataset": "cowbird.data.types",
     "Experiment": "cowbird.api.experiments",
     "FittedScanner": "cowbird.defenses.p_scanner.fitted",
@@ -40,7 +42,7 @@ _HOMES = {
     "compare_texts": "cowbird.api.stealth",
     "find_plugin": "cowbird.plugins",
     "list_plugins": "cowbird.plugins",
-    "load_scanner": "cowbird.defenses.p_scanner.fitted",
+    "load_scanner": "cowbird.defenses.p_scanner.loading",
     "make_dataset": "cowbird.data.sources.frames",
     "metrics": "",
     "run": "cowbird.api.experiments",
@@ -48,6 +50,7 @@ _HOMES = {
 """The module of each public name; empty for a module of this package."""
 
 __all__ = [
+    "CalibratedScanner",
     "Dataset",
     "Experiment",
     "FittedScanner",

@@ -15,7 +15,7 @@ from cowbird.experiments.reference.page import make_spec_page
 from cowbird.experiments.spec import find_shipped_spec
 from doubles.command import call_command
 
-COMMANDS = ("demo", "assets", "scan", "fit-scanner", "init", "validate", "run", "list", "describe", "stealth")
+COMMANDS = ("demo", "assets", "scan", "fit-scanner", "peek", "init", "validate", "run", "list", "describe", "stealth")
 SPEC = """
 name = "small"
 seeds = [0, 1]

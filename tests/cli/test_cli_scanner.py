@@ -23,7 +23,7 @@ from cowbird.defenses.p_scanner import fitted as fitted_module
 from cowbird.defenses.p_scanner import scanner as module
 from cowbird.defenses.p_scanner.agent import Agent, Proposals, RecipeOutcome
 from cowbird.defenses.p_scanner.calibration import Calibration
-from cowbird.defenses.p_scanner.fitted import FittedScanner, Record, Round, load_scanner
+from cowbird.defenses.p_scanner.fitted import FittedScanner, Record, Round, load_fitted_scanner
 from cowbird.defenses.p_scanner.recipes import Recipe
 from cowbird.defenses.p_scanner.scanner import PoisonScanner
 from cowbird.files import hash_file
@@ -46,7 +46,7 @@ TITLES = [" ".join(words) for words in itertools.product(*WORDS)]
 HIDDEN = "Blue \u202eMirror"
 console = Console(width=300)
 KEY = "sk-test-0123456789"
-LOAD = functools.cache(load_scanner)
+LOAD = functools.cache(load_fitted_scanner)
 UNICODE = ("最高の庭", "Ночь над гаванью", "حديقة هادئة", "🔥🔥", "e\u0301te\u0301", "ελληνικά")
 
 
@@ -75,7 +75,7 @@ def cheap(llama):  # noqa: F811
 def fast(monkeypatch, llama):  # noqa: F811
     """Describe cheap scanners, and load each one once."""
     monkeypatch.setattr(commands, "DEFAULT_SCANNER", cheap(llama))
-    monkeypatch.setattr(fitted_module, "load_scanner", LOAD)
+    monkeypatch.setattr(fitted_module, "load_fitted_scanner", LOAD)
 
 
 @pytest.fixture(scope="session")
@@ -134,7 +134,7 @@ def test_a_fit(call, tmp_path):
     code, out, _ = call("fit-scanner", titles, "--out", made, "--fpr", 0.2, "--device", "cpu")
     assert code == 0
     assert under(made.parent) == sorted([made.name, *(f"{made.name}/{path.name}" for path in made.iterdir())])
-    record = load_scanner(made, torch.device("cpu")).record
+    record = load_fitted_scanner(made, torch.device("cpu")).record
     held = record.calibration
     assert (record.fpr, len(record.rounds)) == (0.2, 1)
     for each in record.rounds:
@@ -157,7 +157,7 @@ def test_a_fit_for_programs(call, tmp_path):
     titles = catalog(tmp_path, *TITLES)
     code, out, _ = call("fit-scanner", titles, "--out", tmp_path / "made", "--device", "cpu", "--json")
     assert code == 0
-    told, record = json.loads(out), load_scanner(tmp_path / "made", torch.device("cpu")).record
+    told, record = json.loads(out), load_fitted_scanner(tmp_path / "made", torch.device("cpu")).record
     assert (told["scanner"], told["finished_before"], told["unread"]) == (str(tmp_path / "made"), False, [])
     assert np.float32(told["threshold"]) == np.float32(record.calibration.threshold(record.fpr))
     again = ("fit-scanner", titles, "--out", tmp_path / "made", "--device", "cpu", "--resume")
@@ -262,7 +262,7 @@ def test_an_agent_behind_a_server_is_asked_once(call, tmp_path, monkeypatch):
     assert len(server.requests) == 1
     assert server.requests[0]["model"] == "tiny"
     assert server.headers[0]["authorization"] == f"Bearer {KEY}"
-    (first,) = load_scanner(made, torch.device("cpu")).record.rounds
+    (first,) = load_fitted_scanner(made, torch.device("cpu")).record.rounds
     assert first.before == (), "there was no scanner yet"
     assert {outcome.recipe.text for outcome in first.after} == {"zebra", "quince", "umber", "lyre"}
     assert KEY not in "".join(map(str, said)) + kept.decode("latin-1")
@@ -596,9 +596,8 @@ def test_titles_in_any_script_and_of_any_length(call, tmp_path, fitted):
     [
         (b"", {}, "is empty"),
         (b"title\n", {}, "it has no rows"),
-        ("title\nRed\n".encode("utf-16"), {}, "catalog.csv"),
-        (b"title\ncaf\xe9\nna\xefve\n", {}, "None of the rows of catalog.csv can be read: 2 × is not valid UTF-8"),
-        (b"name\nRed\n", {}, "title"),
+        (b"title\ncaf\xff\nna\xfeve\n", {}, "None of the rows of catalog.csv can be read: 2 × is not valid UTF-8"),
+        (b"text\nRed\n", {}, "title"),
         (b"title\nRed\n", {"text-column": "\x1b[31m"}, "--text-column"),
         (b"title\nRed\n", {"id-column": "sku"}, "sku"),
         (b"title\nRed\n", {"fpr": 0}, "lies between 0 and 1, not at 0."),

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cowbird.data.sources import pages as sizes
-from cowbird.data.sources.pages import Page, choose_batch_rows, read_pages, sum_sizes
 from cowbird.data.sources.tabular import Tabular
 from cowbird.errors import UserError
+from cowbird.ingest import pages as sizes
+from cowbird.ingest.pages import Page, choose_batch_rows, read_pages, sum_sizes
 from cowbird.scanning.reading import open_catalog
 
 pytestmark = pytest.mark.slow

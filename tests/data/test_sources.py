@@ -517,7 +517,7 @@ def test_atomic_with_one_name_twice(tmp_path):
 
 
 def test_parquet_in_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr("cowbird.data.sources._parquet.ROWS_PER_BLOCK", 2)
+    monkeypatch.setattr("cowbird.ingest.parquet.ROWS_PER_BLOCK", 2)
     pl.DataFrame({"user_id": [1, None, 1, 2], "item_id": ["a", "b", None, "c"]}).write_parquet(
         tmp_path / "x[1]*.parquet"
     )

@@ -11,14 +11,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cowbird.data.sources import delimited
-from cowbird.data.sources._block import MAX_LINE_BYTES
 from cowbird.data.sources._encoder import Encoder
 from cowbird.data.sources._events import order_events
-from cowbird.data.sources.delimited import LINE_COLUMN, TextLayout, TextTable
-from cowbird.data.sources.files import from_file
-from cowbird.data.types import Skips
 from cowbird.errors import UserError
+from cowbird.ingest import delimited
+from cowbird.ingest.blobs import from_file
+from cowbird.ingest.block import MAX_LINE_BYTES
+from cowbird.ingest.delimited import TextTable
+from cowbird.ingest.layout import TextLayout
+from cowbird.ingest.rows import LINE_COLUMN
+from cowbird.ingest.skips import Skips
 
 
 def read(path: Path, data: bytes, form: TextLayout | None = None, columns: list[str] | None = None):

@@ -8,13 +8,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cowbird.data.sources import delimited
-from cowbird.data.sources.sampling import read_sample
 from cowbird.data.sources.tabular import Tabular
 from cowbird.errors import UserError
 from cowbird.experiments.run import run
 from cowbird.experiments.spec import SpecError, list_problems, load_spec, parse_spec
 from cowbird.experiments.validation import validate_spec
+from cowbird.ingest import delimited
+from cowbird.ingest.sampling import read_sample
 from doubles.command import call_command
 
 SPEC = {

@@ -85,7 +85,7 @@ def test_rows_that_are_allowed_by_their_ids(tmp_path, jsonl, finds):
 
 def test_ids_are_of_no_use_where_the_catalogue_has_none(tmp_path, jsonl, finds):
     catalog = jsonl({"number": 1, "title": "a xq"})
-    with pytest.raises(UserError, match=r"has no column id or item_id.*--id-column"):
+    with pytest.raises(UserError, match=r"has no column of ids.*--id-column"):
         scan_catalog(catalog, tmp_path / "out.csv", finds(), allow=AllowList([], [("1", "")]))
     found = scan_catalog(catalog, tmp_path / "out.csv", finds(), id_column="number", allow=AllowList([], [("1", "")]))
     assert (found.flagged, found.allowed) == (0, 1)

@@ -386,12 +386,12 @@ def test_titles_for_review_are_shown(call, tmp_path):
 
 def test_findings_without_ids_are_told(call, tmp_path):
     path = tmp_path / "items.csv"
-    path.write_text("asin,title\n" + "".join(f"{nth},{title}\n" for nth, title in enumerate(make_titles(60))))
+    path.write_text("number,title\n" + "".join(f"{nth},{title}\n" for nth, title in enumerate(make_titles(60))))
     said = call(path, "--out", tmp_path / "found.csv")[1]
-    assert "The column 'id' of the findings is empty" in said
+    assert "The findings have no ids" in said
     assert "--id-column" in said
-    said = call(path, "--out", tmp_path / "found.csv", "--id-column", "asin")[1]
-    assert "findings is empty" not in said
+    said = call(path, "--out", tmp_path / "found.csv", "--id-column", "number")[1]
+    assert "have no ids" not in said
 
 
 def test_scores_and_thresholds_have_one_form(call, tmp_path):

@@ -55,7 +55,7 @@ def settings(name, llama):  # noqa: F811
 
 def test_the_detectors_that_ship():
     assert {"character_rules", "onion", "perplexity"} <= DETECTORS.keys()
-    assert {name for name, cls in list_detectors().items() if cls.needs_fit} == {"p_scanner"}
+    assert {name for name, cls in list_detectors().items() if cls.needs_fit} == {"p_scanner", "ready_scanner"}
     for name in plugins.list_plugins("defense"):
         cls = plugins.find_plugin("defense", name)
         assert (name in list_detectors()) == (issubclass(cls, TitleDefense) and not cls.asks_victim)
@@ -170,8 +170,8 @@ def test_several_processes_find_the_same(call, tmp_path):
         (("--detector", "character_rules", "--set", "share=2"), "share: "),
         (("--detector", "character_rules", "--set", "share"), "is written as TOML"),
         (("--detector", "character_rules", "--scanner", "x"), "Give one of them"),
-        (("--scanner", "x", "--set", "share=1"), "from its fit"),
-        (("--scanner", "x", "--reference", "x.csv"), "from its fit"),
+        (("--scanner", "x", "--set", "share=1"), "from its own fit"),
+        (("--scanner", "x", "--reference", "x.csv"), "from its own fit"),
         (("--scanner", "x"), "does not hold a scanner"),
     ],
 )

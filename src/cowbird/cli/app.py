@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 
 from cowbird import __version__
-from cowbird.cli import assets, demo, describe, fit_scanner, init, run, scan, stealth, validate
+from cowbird.cli import assets, calibrate, demo, describe, fit_scanner, init, peek, run, scan, stealth, validate
 from cowbird.cli import list as list_command
 from cowbird.cli.streams import guard_streams
 from cowbird.cli.terminal import MAX_LINE, err_console, out_console
@@ -62,11 +62,18 @@ _COMMANDS: tuple[tuple[str, Callable[..., None], str, tuple[str, ...]], ...] = (
     ("assets", assets.assets, "Fetch the data and models of the demo and experiments.", assets.ASSETS_EXAMPLES),
     ("scan", scan.scan, "Scan titles for planted triggers.", scan.SCAN_EXAMPLES),
     (
+        "calibrate",
+        calibrate.calibrate,
+        "Calibrate the ready scanner on your clean titles.",
+        calibrate.CALIBRATE_EXAMPLES,
+    ),
+    (
         "fit-scanner",
         fit_scanner.fit_scanner,
         "Fit a scanner to the titles of a catalogue.",
         fit_scanner.FIT_SCANNER_EXAMPLES,
     ),
+    ("peek", peek.peek, "Tell how a file is read, and show its first rows.", peek.PEEK_EXAMPLES),
     ("init", init.init, "Write a commented spec to start from.", init.INIT_EXAMPLES),
     ("validate", validate.validate, "Check a spec and tell what would run.", validate.VALIDATE_EXAMPLES),
     ("run", run.run, "Run an experiment and write its results.", run.RUN_EXAMPLES),

@@ -18,6 +18,7 @@ from cowbird.cli.options import (
     TextColumnOption,
 )
 from cowbird.cli.progress import make_progress
+from cowbird.cli.reading import take_read_options
 from cowbird.cli.terminal import exit_resumable, out_console, print_json
 from cowbird.errors import ExitCode, UserError
 from cowbird.report.terminal import sanitize_text
@@ -53,6 +54,7 @@ class AgentKind(StrEnum):
     openai = "openai"
 
 
+@take_read_options
 def fit_scanner(
     catalog: CatalogArgument,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the scanner, new or empty.")],

@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
-CatalogArgument = Annotated[Path, typer.Argument(help="CSV, TSV, JSON Lines (each perhaps .gz) or Parquet.")]
+CatalogArgument = Annotated[
+    Path, typer.Argument(help="CSV, TSV, JSON (each perhaps .gz, .zst, .bz2 or .xz) or Parquet.")
+]
 TextColumnOption = Annotated[str, typer.Option("--text-column", help="The column of titles.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 SpecArgument = Annotated[

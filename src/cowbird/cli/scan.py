@@ -16,6 +16,7 @@ from cowbird.cli.options import (
     TextColumnOption,
 )
 from cowbird.cli.progress import make_progress
+from cowbird.cli.reading import take_read_options
 from cowbird.cli.terminal import exit_resumable, out_console, print_json
 from cowbird.errors import UserError
 
@@ -36,6 +37,7 @@ SCAN_EXAMPLES = (
     "cowbird scan items.csv --out findings.csv",
     "cowbird scan items.csv --reference last_month.csv --allow brands.txt --out findings.csv",
     "cowbird scan items.csv --detector character_rules --out findings.csv",
+    "cowbird scan uploads.csv --scanner scanner.calibrated --out findings.csv",
     "cowbird scan items.csv --scanner scanner --out findings.csv",
     "cowbird scan items.parquet --scanner scanner --out findings.jsonl --only-flagged --json",
 )
@@ -43,13 +45,15 @@ FITTED_DETECTOR = "p_scanner"
 """The detector that `--scanner` stands for."""
 
 
+@take_read_options
 def scan(
     catalog: CatalogArgument,
     out: Annotated[
         Path, typer.Option(metavar="FINDINGS", help="A .csv, .jsonl or .parquet; an older one is replaced.")
     ],
     scanner: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="What cowbird fit-scanner made; the ready scanner by default.")
+        Path | None,
+        typer.Option(metavar="PATH", help="What cowbird calibrate or fit-scanner made; the ready scanner by default."),
     ] = None,
     detector: Annotated[
         str | None,
@@ -99,20 +103,20 @@ def scan(
     Exit codes: 0 nothing flagged, 1 titles flagged, 2 error, 3 interrupted, or nothing flagged and rows not read.
     """
     from cowbird.scanning.allow_list import read_allow_list  # noqa: PLC0415
-    from cowbird.scanning.reading import open_catalog  # noqa: PLC0415
     from cowbird.scanning.scan import check_scan  # noqa: PLC0415
     from cowbird.scanning.summary import choose_exit_code  # noqa: PLC0415
     from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
 
     place, allowed, begun = pick_device(device), read_allow_list(allow), time.perf_counter()
-    check_scan(catalog, out, text_column, id_column, allowed)
-    if reference is not None and scanner is None:
-        open_catalog(reference, text_column)
-    if scanner is None and detector is None:
+    calibrated = scanner is not None and scanner.is_file()
+    if scanner is not None:
+        _refuse_detector_options(detector, bool(setting) or reference is not None)
+    check_scan(catalog, out, text_column, id_column, allowed, reference)
+    if calibrated or (scanner is None and detector is None):
         _refuse_settings(setting)
         found = scan_ready_and_show(
             catalog, out, str(place), reference, fpr, review_fpr, text_column, id_column, only_flagged, chunk, workers,
-            allowed, begun, as_json=as_json, quiet=quiet,
+            allowed, scanner, begun, as_json=as_json, quiet=quiet,
         )  # fmt: skip
         raise typer.Exit(choose_exit_code(found))
     if review_fpr is not None:
@@ -123,7 +127,6 @@ def scan(
         wanted = _make_detector(detector or "", setting or [], device, allow_plugins)
         scorer, make = _open_detector(detector or "", wanted, reference, fpr, text_column)
     else:
-        _refuse_detector_options(detector, bool(setting) or reference is not None)
         scorer, make = open_scanner(scanner, place, fpr)
     found = scan_and_show(
         catalog, scorer, make, out, text_column, id_column, only_flagged, chunk, workers, allowed, begun,
@@ -136,12 +139,12 @@ def _refuse_detector_options(detector: str | None, given: bool) -> None:
     """Refuse what does not go with a fitted scanner."""
     if detector not in (None, FITTED_DETECTOR):
         raise UserError(
-            f"--scanner names a fitted scanner, and --detector another way to judge: '{detector}'.",
+            f"--scanner names a scanner, and --detector another way to judge: '{detector}'.",
             "Give one of them.",
         )
     if given:
         raise UserError(
-            "A fitted scanner has its fields and its thresholds from its fit.",
+            "A scanner that --scanner names has its fields and its thresholds from its own fit or calibration.",
             "Leave out --set and --reference; --fpr chooses a threshold.",
         )
 
@@ -182,10 +185,10 @@ def open_scanner(
     scanner: Path, place: "torch.device", fpr: float | None = None
 ) -> "tuple[ScannerScorer, ScorerFactory]":
     """Return a fitted scanner that judges titles, and what makes another one like it in another process."""
-    from cowbird.defenses.p_scanner.fitted import load_scanner  # noqa: PLC0415
+    from cowbird.defenses.p_scanner.fitted import load_fitted_scanner  # noqa: PLC0415
     from cowbird.scanning import commands  # noqa: PLC0415
 
-    scorer = commands.ScannerScorer.of(load_scanner(scanner, place), fpr)
+    scorer = commands.ScannerScorer.of(load_fitted_scanner(scanner, place), fpr)
     return scorer, partial(commands.read_scorer, scanner.resolve(), str(place), scorer.fpr)
 
 
@@ -202,24 +205,39 @@ def scan_ready_and_show(
     chunk: int,
     workers: int,
     allow: "AllowList",
+    calibration: Path | None = None,
     begun: float | None = None,
     *,
     as_json: bool = False,
     quiet: bool = False,
 ) -> "ScanSummary":
-    """Learn what is usual in a catalogue, scan it with the scanner that needs no fit, and show what came of it."""
+    """Learn what is usual in a catalogue, scan it with the scanner that needs no fit, and show what came of it.
+
+    With a calibration, what is usual comes from there.
+    """
     from cowbird.defenses.p_scanner.ready import ReadyScanner  # noqa: PLC0415
     from cowbird.scanning import ready_scorer  # noqa: PLC0415
 
     ready_scorer.check_rates(*ready_scorer.choose_rates(fpr, review_fpr))
     with make_progress(quiet=quiet) as shown:
         rows, titles = shown.add_task("rows read"), shown.add_task("titles learned")
+
+        def report_rows(done: int, total: int, remark: str) -> None:
+            shown.update(rows, done=done, total=total, note=remark)
+
+        def report_titles(done: int, total: int, remark: str) -> None:
+            shown.update(titles, done=done, total=total, note=remark)
+
         try:
-            scorer = ready_scorer.open_ready_scanner(
-                ReadyScanner.load(place), catalog, place, reference, fpr, review_fpr, text_column,
-                lambda done, total, remark: shown.update(rows, done=done, total=total, note=remark),
-                lambda done, total, remark: shown.update(titles, done=done, total=total, note=remark),
-            )  # fmt: skip
+            if calibration is None:
+                scorer = ready_scorer.open_ready_scanner(
+                    ReadyScanner.load(place), catalog, place, reference, fpr, review_fpr, text_column, report_rows,
+                    report_titles,
+                )  # fmt: skip
+            else:
+                scorer = ready_scorer.open_calibrated(
+                    calibration, catalog, place, fpr, review_fpr, text_column, report_rows, report_titles
+                )
         except KeyboardInterrupt:
             shown.stop()
             exit_resumable("Interrupted before a title was judged.")
@@ -313,6 +331,7 @@ def _make_record(found: "ScanSummary") -> dict[str, Any]:
             {"text": each.text, "count": each.count, "examples": list(each.examples)} for each in found.fragments
         ],
         "ids": found.ids,
+        "notes": list(found.notes),
         "seconds": found.seconds,
         "titles_per_second": found.rate,
     }

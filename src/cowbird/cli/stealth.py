@@ -10,6 +10,7 @@ from rich.text import Text
 
 from cowbird.cli.options import DeviceOption, JsonOption, QuietOption, TextColumnOption
 from cowbird.cli.progress import make_progress
+from cowbird.cli.reading import take_read_options
 from cowbird.cli.terminal import out_console, print_json
 from cowbird.errors import UserError
 from cowbird.report.terminal import sanitize_text
@@ -33,6 +34,7 @@ class TextPosition(StrEnum):
     end = "end"
 
 
+@take_read_options
 def stealth(
     trigger: Annotated[
         list[str] | None,

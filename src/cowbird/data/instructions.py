@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from cowbird.data.sources.files import from_file
-from cowbird.data.types import Skip, Skips
 from cowbird.errors import UserError
+from cowbird.ingest.blobs import from_file
+from cowbird.ingest.skips import Skip, Skips
 
 MAX_INSTRUCTION_BYTES = 1 << 30
 """Most bytes of a file, unpacked. It is held in memory whole, several times."""

@@ -15,7 +15,6 @@ import torch
 from pydantic import BaseModel
 
 from cowbird.attacks.base import Adaptive, AttackError
-from cowbird.data.sources.sampling import TableSample, read_sample
 from cowbird.data.types import Dataset
 from cowbird.errors import UserError
 from cowbird.experiments.cell import Cell, CellRunner, list_cells
@@ -25,6 +24,7 @@ from cowbird.experiments.reference.plan import describe_run
 from cowbird.experiments.run import note_defaults
 from cowbird.experiments.spec import Spec, list_problems
 from cowbird.experiments.tasks import PlantedAttack
+from cowbird.ingest.sampling import TableSample, read_sample
 from cowbird.notices import Notice, collect_notices
 from cowbird.plugin_errors import guard_plugins
 from cowbird.rng import stream

@@ -14,7 +14,11 @@ from pathlib import Path
 
 from cowbird.errors import UserError
 from cowbird.files import hash_texts, suggest_close_paths
-from cowbird.scanning.reading import ID_COLUMNS, list_columns, open_catalog
+from cowbird.ingest.blobs import split_compression
+from cowbird.ingest.json_table import is_text
+from cowbird.ingest.open import open_rows
+from cowbird.ingest.options import ReadOptions
+from cowbird.ingest.rows import CellValue
 
 MAX_ALLOW_FILE_BYTES = 1 << 24
 """Largest file of allowed texts, in bytes, and most characters of the texts and ids in a table."""
@@ -22,12 +26,14 @@ MAX_ALLOWED_ROWS = 1 << 20
 """Most rows of a table of allowed texts."""
 ALLOWED_TEXT_COLUMNS = ("fragment", "title", "text", "brand")
 """Columns of a table that hold allowed texts; all that are there count."""
-ALLOW_TABLE_ENDS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".pq")
-"""How the names of tables end, but for `.gz`; any other file is text."""
+ALLOWED_ID_COLUMNS = ("id", "item_id")
+"""Columns of a table that hold ids of the catalogue; the first that is there counts."""
+ALLOW_TABLE_ENDS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".pq")
+"""How the names of tables end, but for that of their compression; any other file is text."""
 
 _HINT = (
     "Give --allow a text file in UTF-8 with a fragment or a whole title in each line, or a table (CSV, TSV, JSON Lines "
-    f"or Parquet) with a column {', '.join(ALLOWED_TEXT_COLUMNS)} or {' or '.join(ID_COLUMNS)}."
+    f"or Parquet) with a column {', '.join(ALLOWED_TEXT_COLUMNS)} or {' or '.join(ALLOWED_ID_COLUMNS)}."
 )
 
 
@@ -118,7 +124,7 @@ def read_allow_list(path: Path | None) -> AllowList:
     if path is None:
         return AllowList()
     data = _read_file(path)  # a table is opened by its name, once it is known to be a file of that size
-    if Path(path.name.removesuffix(".gz")).suffix.lower() in ALLOW_TABLE_ENDS:
+    if Path(split_compression(path.name)[0]).suffix.lower() in ALLOW_TABLE_ENDS:
         found = _read_table(path)
     else:
         try:
@@ -152,30 +158,37 @@ def _read_file(path: Path) -> bytes:
 
 def _read_table(path: Path) -> AllowList:
     """Read a table: texts, or texts and ids, or ids."""
-    names = list_columns(path)
-    id_column = next((name for name in ID_COLUMNS if name in names), None)
-    columns = [name for name in ALLOWED_TEXT_COLUMNS if name in names]
+    table = open_rows(path, ReadOptions())
+    columns = [name for name in ALLOWED_TEXT_COLUMNS if name in table.names]
+    id_column = next((name for name in ALLOWED_ID_COLUMNS if name in table.names), None)
     if not columns and id_column is None:
-        have = ", ".join(f"'{name[:60]}'" for name in names[:20])
+        have = ", ".join(f"'{name[:60]}'" for name in table.names[:20])
         raise UserError(f"'{path}' should name what is allowed, and its columns are {have}.", _HINT)
-    rows: dict[int, list[str]] = {}
-    ids: dict[int, str] = {}
-    held = 0
-    for column in columns or [id_column or ""]:
-        for row in open_catalog(path, column, id_column).read_rows():
-            if row.problem and (columns or row.id is None):
-                raise UserError(
-                    f"Row {row.number:,} of '{path}' has no '{column}' that can be read: {row.problem}.", _HINT
-                )
-            text = row.title.strip() if columns else ""
-            held += len(text) + len(row.id or "")
-            if row.number > MAX_ALLOWED_ROWS or held > MAX_ALLOW_FILE_BYTES:
-                raise UserError(
-                    f"'{path}' has more than {MAX_ALLOWED_ROWS:,} rows or {MAX_ALLOW_FILE_BYTES:,} characters.", _HINT
-                )
-            rows.setdefault(row.number, []).extend([text] if text else [])
-            if row.id:
-                ids[row.number] = row.id
-    texts = (text for number, each in rows.items() if number not in ids for text in each)
-    named = ((id_, text) for number, id_ in ids.items() for text in rows[number] or [""])
-    return AllowList(texts, named)
+    places = [table.find_text(name) for name in columns]
+    id_place = None if id_column is None else table.find_id(id_column)
+    texts, rows, held = list[str](), list[tuple[str, str]](), 0
+    for row in table.read_rows(places if id_place is None else [*places, id_place]):
+        problem = row.problem or ("" if all(map(is_text, row.cells[: len(places)])) else "a value is not text")
+        if problem:
+            raise UserError(f"Row {row.number:,} of '{path}' can't be read: {problem}.", _HINT)
+        cells = [_decode_cell(cell, row.number, path) for cell in row.cells]
+        id_ = "" if id_place is None else cells.pop()
+        found = [text for text in cells if text]
+        held += sum(map(len, found)) + len(id_)
+        if row.number > MAX_ALLOWED_ROWS or held > MAX_ALLOW_FILE_BYTES:
+            raise UserError(
+                f"'{path}' has more than {MAX_ALLOWED_ROWS:,} rows or {MAX_ALLOW_FILE_BYTES:,} characters.", _HINT
+            )
+        if id_:
+            rows += [(id_, text) for text in found or [""]]
+        else:
+            texts += found
+    return AllowList(texts, rows)
+
+
+def _decode_cell(cell: CellValue, number: int, path: Path) -> str:
+    """Return what a cell holds as text without white space around it; empty for nothing."""
+    try:
+        return (cell.decode() if isinstance(cell, bytes) else str(cell or "")).strip()
+    except UnicodeDecodeError:
+        raise UserError(f"Row {number:,} of '{path}' is not valid UTF-8.", _HINT) from None

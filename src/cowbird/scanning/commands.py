@@ -26,7 +26,7 @@ from rich.text import Text
 from cowbird.defenses.p_scanner.agent import Agent, Brief, EmbeddedAgent, OpenAIAgent, Proposals
 from cowbird.defenses.p_scanner.agent_server import keep_logs_in
 from cowbird.defenses.p_scanner.calibration import POISONED, Calibration
-from cowbird.defenses.p_scanner.fitted import SCANNER_NAME, SCANNER_VERSION, FittedScanner, Record, load_scanner
+from cowbird.defenses.p_scanner.fitted import SCANNER_NAME, SCANNER_VERSION, FittedScanner, Record, load_fitted_scanner
 from cowbird.defenses.p_scanner.scanner import PoisonScanner, UnsetThresholdError
 from cowbird.errors import UserError
 from cowbird.faults import explain_outages, explain_write_errors
@@ -186,7 +186,7 @@ def fit_scanner(
     if resume and (out / FIT_FILE).is_file():  # finished; there is nothing to write
         titles, unread = load_table_titles(catalog, text_column)
         check_same_fit(out, describe_fit(spec, seed, titles))
-        return FitResult(load_scanner(out, place.device).record, unread, before=True)
+        return FitResult(load_fitted_scanner(out, place.device).record, unread, before=True)
     with explain_write_errors(out, GO_ON_HINT):
         check_free(out)
     with explain_write_errors(out, GO_ON_HINT), hold_fit_folder(folder, place.warn):
@@ -343,7 +343,7 @@ def open_scorer(
 def read_scorer(folder: Path, device: str, fpr: float) -> ScannerScorer:
     """Read a scanner, in a process with others beside it, so it takes one thread."""
     torch.set_num_threads(1)
-    return ScannerScorer.of(load_scanner(folder, torch.device(device)), fpr)
+    return ScannerScorer.of(load_fitted_scanner(folder, torch.device(device)), fpr)
 
 
 def format_scan_basis(scorer: ScannerScorer, chunk: int, found: ScanSummary) -> Group:

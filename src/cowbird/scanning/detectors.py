@@ -112,8 +112,8 @@ def make_detector(
         )
     if cls.needs_fit:
         raise UserError(
-            f"The detector '{name}' has to be fitted to a catalogue first.",
-            "Make a scanner with cowbird fit-scanner, then name it with --scanner.",
+            f"The detector '{name}' learns from a whole catalogue first, and --detector judges rows as they come.",
+            cls.fit_hint,
         )
     try:
         fields = tomllib.loads("\n".join(settings))

@@ -23,10 +23,13 @@ from cowbird.defenses.p_scanner.baseline import (
     check_baseline,
     count_titles_to_flag,
 )
+from cowbird.defenses.p_scanner.calibrated import load_calibrated_scanner
 from cowbird.defenses.p_scanner.catalog_judge import CatalogJudge, TitleVerdict
+from cowbird.defenses.p_scanner.inventory import MIN_BATCH_TITLES
 from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.title_sample import TitleSample
 from cowbird.errors import UserError
+from cowbird.notices import collect_notices
 from cowbird.scanning.pool import ScorerFactory
 from cowbird.scanning.reading import open_catalog
 from cowbird.scanning.scan import ExplainedSuspicion, shorten_score
@@ -113,9 +116,46 @@ def open_ready_scanner(
     rate, second = choose_rates(fpr, review_fpr)
     check_rates(rate, second)
     before = [] if reference is None else sample_catalog(reference, text_column, report_rows).list_titles()
-    sample = sample_catalog(catalog, text_column, report_rows)
+    with collect_notices():  # the scan reads it once more, and tells how
+        sample = sample_catalog(catalog, text_column, report_rows)
     judge = CatalogJudge.learn(scanner, sample.list_titles(), before, rate, second, report_titles)
     return ReadyScorer(judge, f"ready {scanner.key[:12]}", place, sample.complete)
+
+
+def open_calibrated(
+    path: Path,
+    catalog: Path,
+    place: str,
+    fpr: float | None = None,
+    review_fpr: float | None = None,
+    text_column: str = "title",
+    report_rows: ProgressCallback = report_nothing,
+    report_titles: ProgressCallback = report_nothing,
+    scanner: ReadyScanner | None = None,
+) -> ReadyScorer:
+    """Make the first pass with a scanner that `cowbird calibrate` wrote: learn what recurs and is new in a catalogue.
+
+    Args:
+        path: The scanner's file.
+        catalog: The catalogue, of one title or more; see `cowbird.scanning.reading.open_catalog`.
+        place: Where the tagger runs.
+        fpr: Share of clean titles that may be flagged; `None` takes the calibration's.
+        review_fpr: Share that may be flagged or put up for review; likewise, or `fpr` if that is more.
+        text_column: The column of titles.
+        report_rows: Told of rows read and rows in all.
+        report_titles: Told of titles that the tagger has read and all of them.
+        scanner: The ready scanner, if it is loaded already.
+
+    Raises:
+        UserError: If a file can't be read, or a rate is no share.
+    """
+    calibrated = load_calibrated_scanner(path, place, scanner)
+    rate = calibrated.record.fpr if fpr is None else fpr
+    second = max(calibrated.record.review_fpr, rate) if review_fpr is None else review_fpr
+    check_rates(rate, second)
+    sample = sample_catalog(catalog, text_column, report_rows)
+    judge = calibrated.make_judge(sample.list_titles(), rate, second, report_titles)
+    return ReadyScorer(judge, f"calibrated {calibrated.key[:12]}", place, sample.complete)
 
 
 def choose_rates(fpr: float | None, review_fpr: float | None) -> tuple[float, float]:
@@ -164,6 +204,9 @@ def format_ready_basis(scorer: ReadyScorer, judged: int | None = None) -> Group:
         judged: Titles that were judged; `None` for those of the sample.
     """
     baseline = scorer.judge.baseline
+    many = baseline.sampled if judged is None else judged
+    if scorer.label.startswith("calibrated "):
+        return Group(Text(_describe_calibration(baseline)), Text(_describe_threshold(baseline, many)))
     said = f"No fit: what is usual comes from {baseline.sampled:,} different titles of this catalogue"
     said += "." if scorer.complete else ", a sample."
     if baseline.reference:
@@ -177,10 +220,22 @@ def format_ready_basis(scorer: ReadyScorer, judged: int | None = None) -> Group:
                 "titles from before, taken for clean, what is new is seen: --reference FILE."
             ),
         ]
-    parts.append(Text(_describe_threshold(baseline, baseline.sampled if judged is None else judged)))
+    parts.append(Text(f"{_describe_threshold(baseline, many)} {UNSEEN_CATALOGS_NOTE}"))
     if baseline.flaggable == 0:
         parts.append(Text(_describe_few_titles(baseline), style="yellow"))
     return Group(*parts)
+
+
+def _describe_calibration(baseline: Baseline) -> str:
+    """Say what a calibrated scanner compared titles with."""
+    said = f"What is usual comes from the {baseline.reference:,} titles of the calibration, taken for clean. "
+    if baseline.sampled < MIN_BATCH_TITLES:
+        return said + (
+            f"Each title was judged by itself: what titles share counts from {MIN_BATCH_TITLES} different ones on."
+        )
+    return (
+        said + f"What recurs and is new was looked for among {baseline.sampled:,} different titles of this catalogue."
+    )
 
 
 def _describe_few_titles(baseline: Baseline) -> str:
@@ -210,7 +265,7 @@ def _describe_threshold(baseline: Baseline, judged: int) -> str:
         said += f" So few titles can't tell {baseline.fprs[0]:g} from {baseline.rate:.2g}."
     said += f" At {baseline.rate:.2g}, about {baseline.rate * judged:,.0f} of {judged:,} clean titles are flagged"
     said += f", {baseline.promised * judged:,.0f} if those left out are clean." if baseline.left_out else "."
-    return f"{said} {UNSEEN_CATALOGS_NOTE}"
+    return said
 
 
 def describe_basis(scorer: ReadyScorer) -> dict[str, object]:

@@ -10,7 +10,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -21,8 +21,10 @@ from numpy.typing import ArrayLike, NDArray
 from cowbird.data.types import freeze
 from cowbird.defenses.titles import Suspicion, strip_span
 from cowbird.errors import UserError
+from cowbird.ingest.options import ReadOptions, get_options
+from cowbird.notices import collect_notices
 from cowbird.scanning.allow_list import AllowList
-from cowbird.scanning.reading import ID_COLUMNS, Catalog, CatalogRow, open_catalog
+from cowbird.scanning.reading import Catalog, CatalogRow, open_catalog
 from cowbird.scanning.summary import FindingTally, ScanSummary, UnreadRows
 from cowbird.scanning.writing import (
     ALLOWED_TIER,
@@ -179,10 +181,43 @@ def scan_catalog(
     if chunk < 1:
         raise ValueError(f"a chunk has at least one row, not {chunk}")
     begun = time.perf_counter() if begun is None else begun
-    allow = allow or AllowList()
-    table = check_scan(catalog, out, text_column, id_column, allow)
+    with collect_notices() as told:
+        found = _scan_catalog(
+            catalog,
+            out,
+            scorer,
+            text_column,
+            id_column,
+            only_flagged,
+            chunk,
+            report,
+            resume,
+            warn,
+            allow or AllowList(),
+        )
+    seconds = time.perf_counter() - begun
+    notes = tuple(map(str, told.list()))
+    return replace(found, seconds=seconds, rate=found.rate / seconds, notes=notes)
+
+
+def _scan_catalog(
+    catalog: Path,
+    out: Path,
+    scorer: Scorer,
+    text_column: str,
+    id_column: str | None,
+    only_flagged: bool,
+    chunk: int,
+    report: ProgressCallback,
+    resume: bool,
+    warn: Callable[[str], None],
+    allow: AllowList,
+) -> ScanSummary:
+    """Scan a catalogue; see `scan_catalog`. The rate is the number of titles judged."""
+    table = _open_checked(catalog, out, text_column, id_column, allow)
     total, seal = table.count_rows(), _fingerprint_catalog(catalog)
     key = json.dumps([SCAN_VERSION, scorer.key, *seal, text_column, id_column, only_flagged, chunk, allow.key])
+    key += repr(get_options()) if get_options() != ReadOptions() else ""
     with FindingsWriter(out, key, resume, warn) as work:
         tally, resumed, judged = _count_findings(work.read_findings(), work.read_skips()), work.row, 0
         for rows, findings in _judge_groups(
@@ -208,7 +243,6 @@ def scan_catalog(
         skipped_file = work.finish()
     if work.row < total:  # it was an estimate
         report(work.row, work.row, f"{tally.flagged} flagged")
-    seconds = time.perf_counter() - begun
     return ScanSummary(
         catalog=catalog.name,
         out=out,
@@ -220,8 +254,8 @@ def scan_catalog(
         fragments=tally.list_fragments(),
         worst=tally.worst,
         resumed=resumed,
-        seconds=seconds,
-        rate=judged / seconds,
+        seconds=0.0,
+        rate=judged,
         review=work.review,
         allowed=work.allowed,
         doubtful=tally.doubtful,
@@ -231,18 +265,38 @@ def scan_catalog(
 
 
 def check_scan(
-    catalog: Path, out: Path, text_column: str = "title", id_column: str | None = None, allow: AllowList | None = None
-) -> Catalog:
-    """Look before models are loaded whether a catalogue can be scanned; arguments as of `scan_catalog`.
+    catalog: Path,
+    out: Path,
+    text_column: str = "title",
+    id_column: str | None = None,
+    allow: AllowList | None = None,
+    reference: Path | None = None,
+) -> None:
+    """Look before models are loaded whether a catalogue can be scanned.
+
+    Args:
+        catalog: The catalogue; it and others as in `scan_catalog`.
+        out: Where the findings go.
+        text_column: The column of titles in the catalogue and the reference.
+        id_column: The column of ids.
+        allow: Texts and rows that must not be flagged.
+        reference: A catalogue that sets thresholds; `None` for none.
 
     Raises:
-        UserError: If the catalogue can't be opened or lacks a column, or the findings can't be written.
+        UserError: If a catalogue can't be opened or lacks a column, or the findings can't be written.
     """
+    with collect_notices():  # the scan opens it once more, and tells how
+        _open_checked(catalog, out, text_column, id_column, allow or AllowList())
+        if reference is not None:
+            open_catalog(reference, text_column)
+
+
+def _open_checked(catalog: Path, out: Path, text_column: str, id_column: str | None, allow: AllowList) -> Catalog:
     table = open_catalog(catalog, text_column, id_column)
     check_output(out, catalog)
-    if allow is not None and allow.names_ids and table.id is None:
+    if allow.names_ids and table.id is None:
         raise UserError(
-            f"--allow names rows by their ids, and {catalog.name} has no column {' or '.join(ID_COLUMNS)}.",
+            f"--allow names rows by their ids, and {catalog.name} has no column of ids that is known by its name.",
             "Name its column of ids: --id-column.",
         )
     return table
@@ -268,7 +322,10 @@ def _make_empty_error(name: str, unread: Sequence[UnreadRows]) -> UserError:
     if not unread:
         return UserError(f"{name} should hold a title a row, and it has no rows.", "Was it written to its end?")
     most = "; ".join(map(str, unread[:3]))
-    return UserError(f"None of the rows of {name} can be read: {most}.", "Save it as UTF-8, as its name says.")
+    return UserError(
+        f"None of the rows of {name} can be read: {most}.",
+        "See how it is read (cowbird peek), and say how it is to be: --encoding, --separator, --quote, --header-row.",
+    )
 
 
 def _judge_groups(

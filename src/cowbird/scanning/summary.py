@@ -9,8 +9,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from cowbird.data.types import Skips
 from cowbird.errors import ExitCode
+from cowbird.ingest.skips import Skips
 from cowbird.scanning.writing import REVIEW_TIER, Finding
 from cowbird.text import count_things, escape_terminal
 
@@ -94,6 +94,8 @@ class ScanSummary:
     """Whether only flagged rows stand in the findings."""
     ids: str | None = None
     """The catalogue's column of ids; `None` if there is none, and so no ids in the findings."""
+    notes: tuple[str, ...] = ()
+    """How the catalogue was read, and what was done to it."""
 
     @property
     def skipped(self) -> int:
@@ -199,6 +201,7 @@ def render_summary(summary: ScanSummary) -> Group:
         rows = count_things(summary.skipped, "row")
         parts.append(Text(f"Not checked, because they can't be read: {rows}.", style="yellow"))
         parts += [Text("  ").append(escape_terminal(str(each), 200)) for each in summary.unread]
+    parts += [Text(escape_terminal(note, 500), style="dim") for note in summary.notes]
     if summary.fragments:
         parts.append(_make_fragment_table(summary.fragments))
     if summary.resumed:
@@ -206,7 +209,7 @@ def render_summary(summary: ScanSummary) -> Group:
     parts.append(Text(f"{summary.seconds:.1f} s, {summary.rate:,.0f} titles a second.", style="dim"))
     if summary.ids is None:
         parts.append(
-            Text("The column 'id' of the findings is empty: no column id or item_id was found. Name one: --id-column.")
+            Text("The findings have no ids: no column of ids is known by its name. Name it: --id-column COLUMN.")
         )
     parts.append(Text("Findings: ").append(escape_terminal(str(summary.out), 300)))
     if summary.skipped_file:

@@ -45,6 +45,7 @@ class ReadyDouble(ReadyScanner):
     """The scoring that ships behind a tagger that marks given words, and the same title always alike."""
 
     key = "double of the ready scanner"
+    identity = "d" * 64
 
     def __init__(self, suspicious=("5v",)):
         super().__init__(None, load_scoring())

@@ -102,7 +102,7 @@ def make_scan(seed, text):
     traits, names = describe_traits(mark_words(titles, mark(titles, (text,)))), FragmentNames()
     rows = np.arange(len(titles))
     evidence = describe_fragments(index_fragments(traits.words, names), traits, rows)
-    features = describe_titles(traits, rows, CatalogProfile(traits, rows), own=True)
+    features = describe_titles(traits, rows, CatalogProfile.measure(traits, rows), own=True)
     return PlantedScan(features, evidence, np.where(rows < 12, 1, -1)), names
 
 

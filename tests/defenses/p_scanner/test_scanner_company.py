@@ -21,7 +21,7 @@ from cowbird.defenses.p_scanner.company import (
     suspects,
 )
 from cowbird.defenses.p_scanner.evidence import NAMES, EvidenceWeights, judged
-from cowbird.defenses.p_scanner.fitted import load_scanner
+from cowbird.defenses.p_scanner.fitted import load_fitted_scanner
 from cowbird.defenses.p_scanner.fragments import TokenizedTexts, fragments
 from cowbird.defenses.p_scanner.habits import texts
 from cowbird.defenses.p_scanner.reader import pages
@@ -351,7 +351,7 @@ def test_a_scanner_remembers_gains(tiny_scanner, tmp_path, monkeypatch):
     made = tiny_scanner(company=True).fit(titles)
     assert " Night " in [gain.phrase for gain in made.record.gains]
     made.save(tmp_path / "scanner")
-    read = load_scanner(tmp_path / "scanner", CPU)
+    read = load_fitted_scanner(tmp_path / "scanner", CPU)
     with monkeypatch.context() as patch:
         patch.setattr(module, "compute_log_likelihood", lambda *given, **more: pytest.fail("measured again"))
         found = read.judge_titles(titles)

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from cowbird.defenses.p_scanner import PScanner
 from cowbird.defenses.p_scanner.agent import Agent, Proposals
-from cowbird.defenses.p_scanner.fitted import SCANNER_RECORD_FILE, load_scanner
+from cowbird.defenses.p_scanner.fitted import SCANNER_RECORD_FILE, load_fitted_scanner
 from cowbird.defenses.p_scanner.recipes import FAMILIES, Recipe
 from cowbird.defenses.p_scanner.scanner import MIN_TITLES_PER_FIT, PoisonScanner
 from cowbird.errors import UserError
@@ -189,7 +189,7 @@ def test_a_scanner_that_was_read_back_gives_the_same_scores(tiny_scanner, poison
     titles = poisoned[0][:80]
     made = tiny_scanner({"precision": precision, "epochs": 1}, plantings=4).fit(titles)
     made.save(tmp_path / "scanner")
-    read = load_scanner(str(tmp_path / "scanner"), "cpu")
+    read = load_fitted_scanner(str(tmp_path / "scanner"), "cpu")
     assert (read.record, read.key, read.fitted_to) == (made.record, made.key, None)
     assert np.array_equal(read.score(titles), made.score(titles))
     assert np.array_equal(read.alone(titles), made.alone(titles))
@@ -198,14 +198,14 @@ def test_a_scanner_that_was_read_back_gives_the_same_scores(tiny_scanner, poison
 
 def test_what_is_no_scanner_is_told(clean_fit, tmp_path):
     with pytest.raises(UserError, match="does not hold a scanner"):
-        load_scanner(tmp_path / "nothing", CPU)
+        load_fitted_scanner(tmp_path / "nothing", CPU)
     clean_fit.save(tmp_path / "scanner")
     path = tmp_path / "scanner" / SCANNER_RECORD_FILE
     record = json.loads(path.read_text(encoding="utf-8"))
     for other in (record | {"version": 99}, record | {"more": 1}, [], {}, "x"):
         path.write_text(json.dumps(other), encoding="utf-8")
         with pytest.raises(UserError, match="does not hold a scanner"):
-            load_scanner(tmp_path / "scanner", CPU)
+            load_fitted_scanner(tmp_path / "scanner", CPU)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").write_text("mine")
     with pytest.raises(UserError):

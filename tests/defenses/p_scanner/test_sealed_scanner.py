@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from cowbird.defenses.p_scanner import scoring, tagger
-from cowbird.defenses.p_scanner.fitted import Record, load_scanner
+from cowbird.defenses.p_scanner.fitted import Record, load_fitted_scanner
 from cowbird.errors import UserError
 from cowbird.files import hash_file
 
@@ -97,7 +97,7 @@ def test_a_threshold_that_flags_nothing_is_refused_though_it_is_sealed(folder, t
     path.write_text(json.dumps(told).replace('"HERE"', str(text)))
     reseal(folder)
     with pytest.raises(UserError, match="does not hold a scanner"):
-        load_scanner(folder, CPU)
+        load_fitted_scanner(folder, CPU)
 
 
 CHANGES = {
@@ -112,14 +112,14 @@ def test_an_adapter_that_somebody_changed(folder, change):
     path = folder / "adapter_model.safetensors"
     save_file({name: CHANGES[change](weight) for name, weight in load_file(path).items()}, path)
     with pytest.raises(UserError, match="its SHA-256 is not the recorded one"):
-        load_scanner(folder, CPU)
+        load_fitted_scanner(folder, CPU)
 
 
 @pytest.mark.parametrize("name", ["scanner.json", "adapter_model.safetensors", "tokenizer.json"])
 def test_a_file_whose_hash_is_struck_out(folder, name):
     reseal(folder, **{name: ""})
     with pytest.raises(UserError, match=f"'{name}' is not one of its files"):
-        load_scanner(folder, CPU)
+        load_fitted_scanner(folder, CPU)
 
 
 def test_scoring_weights_that_ship_are_the_known_ones(tmp_path, monkeypatch):

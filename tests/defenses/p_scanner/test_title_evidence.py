@@ -54,7 +54,7 @@ def test_the_most_suspicious_words_are_found():
 def test_what_is_rare_in_the_catalogue_counts_and_a_title_is_left_out_of_its_own_count():
     titles = [*make_titles(200), "Winter Song ☂", "Winter 7q9 Song"]
     traits = traits_of(titles)
-    profile = CatalogProfile(traits, np.arange(len(titles)))
+    profile = CatalogProfile.measure(traits, np.arange(len(titles)))
     own = describe_titles(traits, np.arange(len(titles)), profile, own=True)
     alone = np.log((profile.size + 1) / 0.5)
     assert feature(own, "rarest character")[200] == pytest.approx(alone, abs=1e-5)
@@ -68,7 +68,7 @@ def test_what_is_rare_in_the_catalogue_counts_and_a_title_is_left_out_of_its_own
 def test_marks_are_ranked_among_words_of_their_kind():
     titles = [*make_titles(300), "Winter 5v Song"]
     traits = traits_of(titles, ("5v",))
-    profile = CatalogProfile(traits, np.arange(300))
+    profile = CatalogProfile.measure(traits, np.arange(300))
     found = describe_titles(traits, np.arange(301), profile)
     for name in ("rarity of title log-odds", "rarity of highest mark", "rarity of marks by kind"):
         assert feature(found, name)[300] == feature(found, name).max()
@@ -108,7 +108,7 @@ def test_hostile_titles_are_described():
     titles = ["", " ", "\ud800 x", "\x00", "x" * 5000, "\u202ea b c", "a a a a", *make_titles(50)]
     traits, names = traits_of(titles), FragmentNames()
     evidence = describe_fragments(index_fragments(traits.words, names), traits, np.arange(len(titles)))
-    profile = CatalogProfile(traits, np.arange(len(titles)))
+    profile = CatalogProfile.measure(traits, np.arange(len(titles)))
     assert np.isfinite(evidence.features).all()
     assert np.isfinite(describe_titles(traits, np.arange(len(titles)), profile, own=True)).all()
 

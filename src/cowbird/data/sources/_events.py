@@ -5,10 +5,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from cowbird.data.sources._encoder import Encoder, parse_whole_numbers
-from cowbird.data.sources._parquet import refuse_lists
-from cowbird.data.sources.delimited import LINE_COLUMN
-from cowbird.data.types import Float64Array, Int32Array, Interactions, Skips
+from cowbird.data.types import Float64Array, Int32Array, Interactions
 from cowbird.errors import UserError
+from cowbird.ingest.parquet import refuse_lists
+from cowbird.ingest.rows import LINE_COLUMN
+from cowbird.ingest.skips import Skips
 from cowbird.notices import NoticeRank, note
 
 

@@ -13,13 +13,17 @@ import polars as pl
 from cowbird.data.sources._ages import bracket_ages
 from cowbird.data.sources._events import EventLog
 from cowbird.data.sources._tables import assemble, gather_table, make_item_encoder, split_categories
-from cowbird.data.sources.delimited import ID_COLUMN, LINE_COLUMN, TextLayout, TextTable
-from cowbird.data.sources.files import Blob, find_column, from_file
-from cowbird.data.types import Dataset, Skips
+from cowbird.data.types import Dataset
 from cowbird.errors import UserError
+from cowbird.ingest.blobs import Blob, from_file
+from cowbird.ingest.columns import find_column
+from cowbird.ingest.delimited import TextTable
+from cowbird.ingest.layout import TextLayout
+from cowbird.ingest.rows import ID_COLUMN, LINE_COLUMN
+from cowbird.ingest.skips import Skips
 from cowbird.notices import NoticeRank, note
 
-TITLE_COLUMNS = ("movie_title", "title", "name", "item_name")
+ATOMIC_TITLES = ("movie_title", "title", "name", "item_name")
 """Names under which titles are looked for."""
 CATEGORY_COLUMNS = ("genre", "genres", "class", "categories", "category", "tags")
 """Names under which categories are looked for."""
@@ -160,7 +164,7 @@ def _read_events(table: _TypedTable, columns: AtomicColumns, log: EventLog) -> E
 
 def _read_items(table: _TypedTable, columns: AtomicColumns, skips: Skips) -> pl.DataFrame:
     """Read the catalogue."""
-    title = table.find_name(columns.title, TITLE_COLUMNS, "title_column")
+    title = table.find_name(columns.title, ATOMIC_TITLES, "title_column")
     category = table.find_name(columns.category, CATEGORY_COLUMNS, "category_column")
     exprs = [pl.col(table.find_raw_name(columns.item, "item_column")).alias(ID_COLUMN), pl.col(LINE_COLUMN)]
     if title is not None:

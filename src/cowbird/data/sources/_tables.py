@@ -8,8 +8,9 @@ import polars as pl
 
 from cowbird.data.sources._encoder import Encoder
 from cowbird.data.sources._events import EventLog
-from cowbird.data.sources.delimited import ID_COLUMN, LINE_COLUMN
-from cowbird.data.types import Attribute, Dataset, Int32Array, Int64Array, Items, Skips, Users
+from cowbird.data.types import Attribute, Dataset, Int32Array, Int64Array, Items, Users
+from cowbird.ingest.rows import ID_COLUMN, LINE_COLUMN
+from cowbird.ingest.skips import Skips
 
 
 def gather_table(frames: Iterable[pl.DataFrame], file: str, what: str, skips: Skips) -> pl.DataFrame:

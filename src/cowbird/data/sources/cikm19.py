@@ -24,9 +24,12 @@ from cowbird.data.sources._ages import bracket_ages
 from cowbird.data.sources._events import EventLog
 from cowbird.data.sources._tables import assemble, gather_table, make_item_encoder
 from cowbird.data.sources.base import Source
-from cowbird.data.sources.delimited import ID_COLUMN, LINE_COLUMN, TextLayout, TextTable
-from cowbird.data.sources.files import Blob, from_folder
-from cowbird.data.types import Dataset, Skips
+from cowbird.data.types import Dataset
+from cowbird.ingest.blobs import Blob, from_folder
+from cowbird.ingest.delimited import TextTable
+from cowbird.ingest.layout import TextLayout
+from cowbird.ingest.rows import ID_COLUMN, LINE_COLUMN
+from cowbird.ingest.skips import Skips
 
 _BEHAVIORS = ("pv", "buy", "cart", "fav")
 

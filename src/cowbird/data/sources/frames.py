@@ -6,12 +6,13 @@ from collections.abc import Sequence
 import polars as pl
 
 from cowbird.data.sources._events import EventLog
-from cowbird.data.sources._parquet import as_text, refuse_lists
 from cowbird.data.sources._tables import assemble, gather_table, make_item_encoder, split_categories
-from cowbird.data.sources.delimited import ID_COLUMN, LINE_COLUMN
 from cowbird.data.sources.tabular import parse_dates
 from cowbird.data.tables import get_column, to_polars
-from cowbird.data.types import Dataset, Skips
+from cowbird.data.types import Dataset
+from cowbird.ingest.parquet import as_text, refuse_lists
+from cowbird.ingest.rows import ID_COLUMN, LINE_COLUMN
+from cowbird.ingest.skips import Skips
 from cowbird.notices import collect_notices
 
 

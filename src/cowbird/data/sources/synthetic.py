@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from cowbird.data.sources.base import Source
-from cowbird.data.sources.sampling import limit_count
 from cowbird.data.types import Attribute, Dataset, Interactions, Items, Users
+from cowbird.ingest.sampling import limit_count
 from cowbird.rng import stream
 
 _ADJECTIVES = (

@@ -9,13 +9,18 @@ import polars as pl
 from pydantic import Field
 
 from cowbird.data.sources._events import EventLog
-from cowbird.data.sources._parquet import ParquetTable, as_text, refuse_lists
 from cowbird.data.sources._tables import assemble, gather_table, make_item_encoder, split_categories
 from cowbird.data.sources.base import Source, catch_problem
-from cowbird.data.sources.delimited import ID_COLUMN, LINE_COLUMN, MAX_LINE_BYTES, TextLayout, TextTable
-from cowbird.data.sources.files import Blob, find_column, from_file
-from cowbird.data.types import Dataset, Skips
+from cowbird.data.types import Dataset
 from cowbird.errors import UserError
+from cowbird.ingest.blobs import Blob, from_file
+from cowbird.ingest.block import MAX_LINE_BYTES
+from cowbird.ingest.columns import find_column
+from cowbird.ingest.delimited import TextTable
+from cowbird.ingest.layout import TextLayout
+from cowbird.ingest.parquet import ParquetTable, as_text, refuse_lists
+from cowbird.ingest.rows import ID_COLUMN, LINE_COLUMN
+from cowbird.ingest.skips import Skips
 from cowbird.notices import NoticeRank, note
 
 _SEPARATORS = (",", "\t", ";", "|")

@@ -49,8 +49,8 @@ class Baseline:
 
     profile: CatalogProfile
     """What is usual."""
-    members: frozenset[str]
-    """Titles that the profile counts, each of which is left out of its own count."""
+    members: frozenset[int]
+    """Titles that the profile counts (`hash_title`), each of which is left out of its own count."""
     fragments: Mapping[FragmentKey, int]
     """Fragments that recur, as places in the evidence."""
     evidence: FragmentEvidence

@@ -113,16 +113,7 @@ class CatalogJudge:
             fresh = dict(
                 zip(unknown, list_verdicts(unknown, scanner.judge(unknown, self.baseline, marks)), strict=True)
             )
-        found = [self.known[title] if title in self.known else fresh[title] for title in titles]
-        return ReadyVerdicts(
-            np.array([each.score for each in found], dtype=np.float32),
-            np.array([each.start for each in found], dtype=np.int32),
-            np.array([each.end for each in found], dtype=np.int32),
-            np.array([each.flagged for each in found], dtype=np.bool_),
-            np.array([each.review for each in found], dtype=np.bool_),
-            [each.reason for each in found],
-            np.array([each.sure for each in found], dtype=np.bool_),
-        )
+        return join_verdicts([self.known[title] if title in self.known else fresh[title] for title in titles])
 
 
 def judge_once(
@@ -144,6 +135,19 @@ def read_rounded(scanner: BaselineScanner, titles: Sequence[str], report: Progre
     """Return what the tagger says of titles, in so many decimals as count."""
     marks = scanner.read(titles, report)
     return replace(marks, mark=marks.mark.round(MARK_DECIMALS), verdict=marks.verdict.round(MARK_DECIMALS))
+
+
+def join_verdicts(found: Sequence[TitleVerdict]) -> ReadyVerdicts:
+    """Return verdicts on titles as arrays."""
+    return ReadyVerdicts(
+        np.array([each.score for each in found], dtype=np.float32),
+        np.array([each.start for each in found], dtype=np.int32),
+        np.array([each.end for each in found], dtype=np.int32),
+        np.array([each.flagged for each in found], dtype=np.bool_),
+        np.array([each.review for each in found], dtype=np.bool_),
+        [each.reason for each in found],
+        np.array([each.sure for each in found], dtype=np.bool_),
+    )
 
 
 def list_verdicts(titles: Sequence[str], found: ReadyVerdicts) -> list[TitleVerdict]:

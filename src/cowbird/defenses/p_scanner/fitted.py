@@ -23,7 +23,6 @@ from cowbird.defenses.p_scanner.calibration import Calibration
 from cowbird.defenses.p_scanner.company import Company, Gain
 from cowbird.defenses.p_scanner.evidence import NAMES, EvidenceWeights, judged, judged_apart
 from cowbird.defenses.p_scanner.reader import Marks, read
-from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.scan_table import scan_table
 from cowbird.defenses.titles import Suspicion
 from cowbird.errors import UserError
@@ -247,17 +246,13 @@ def whole(llm: Llm, tuning: Tuning, device: torch.device) -> LoadedModel:
     return load_llm(Llm(name=llm.name), device, tuning.pick_dtype(device))
 
 
-@overload
-def load_scanner(folder: str | Path, device: str | torch.device = "cpu", base: str | None = None) -> FittedScanner: ...
-@overload
-def load_scanner(folder: None = None, device: str | torch.device = "cpu", base: None = None) -> ReadyScanner: ...
-def load_scanner(
-    folder: str | Path | None = None, device: str | torch.device = "cpu", base: str | None = None
-) -> FittedScanner | ReadyScanner:
-    """Read what `FittedScanner.save` wrote, or the scanner that comes with the package and needs no fit.
+def load_fitted_scanner(
+    folder: str | Path, device: str | torch.device = "cpu", base: str | None = None
+) -> FittedScanner:
+    """Read what `FittedScanner.save` wrote.
 
     Args:
-        folder: The scanner's folder; `None` for the one that comes with the package.
+        folder: The scanner's folder.
         device: Where it runs: `auto`, `cpu`, `cuda` or `cuda:N`.
         base: The language model it was made of, if that was a folder and now stands elsewhere; `None` finds it by its
             name, or where it was on this machine.
@@ -266,8 +261,6 @@ def load_scanner(
         UserError: If the folder does not hold a scanner, one of another version, or a damaged one; if the device can't
             be used; or if the language model it was made of is not found.
     """
-    if folder is None:
-        return ReadyScanner.load(str(device))
     folder = Path(folder)
     device = pick_device(device) if isinstance(device, str) else device
     if not (folder / SCANNER_RECORD_FILE).exists():

@@ -68,6 +68,14 @@ class FragmentNames:
     words: dict[str, int] = field(default_factory=dict[str, int])
     """Words, by their text in small letters without marks; and by their raw text, with a blank before it."""
 
+    _listed: list[FragmentKey] = field(default_factory=list[FragmentKey])
+
+    def list_keys(self) -> list[FragmentKey]:
+        """Return all fragments in the order of their numbers."""
+        if len(self._listed) != len(self.fragments):
+            self._listed = list(self.fragments)
+        return self._listed
+
     def number(self, key: FragmentKey) -> int:
         """Return the number of a fragment."""
         return self.fragments.setdefault(key, len(self.fragments))
@@ -219,10 +227,11 @@ def describe_fragments(
     if reference is None:
         growth = np.zeros(len(fragment))
     else:
-        before = np.zeros(len(table.names.fragments))
-        before[: len(reference[0])] = reference[0]
+        before = reference[0]
+        if len(before) < len(table.names.fragments):
+            before = np.concatenate([before, np.zeros(len(table.names.fragments) - len(before), dtype=np.int64)])
         growth = np.log((share + 0.5 / max(many, 1)) / ((before[fragment] + 0.5) / reference[1]))
-    names = list(table.names.fragments)
+    names = table.names.list_keys()
     numbers: list[int] = fragment.tolist()
     keys = [names[number] for number in numbers]
     kinds = np.array([classify_text(key[1]) if key[0] == "word" else 0 for key in keys], dtype=np.int64)

@@ -11,13 +11,12 @@ A verdict depends on the title and the baseline alone, so a catalogue may be jud
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from cowbird.data.types import Float32Array, Int64Array
 from cowbird.defenses.p_scanner.baseline import (
     DEFAULT_FPR,
     DEFAULT_REVIEW_FPR,
@@ -25,28 +24,21 @@ from cowbird.defenses.p_scanner.baseline import (
     Baseline,
     ReadyVerdicts,
     check_baseline,
-    rank_threshold,
 )
-from cowbird.defenses.p_scanner.catalog_judge import judge_once
+from cowbird.defenses.p_scanner.baseline_learning import learn_beside, learn_by_itself, score_rows
+from cowbird.defenses.p_scanner.catalog_judge import judge_once, read_rounded
 from cowbird.defenses.p_scanner.fragment_evidence import (
     FRAGMENT_FEATURES,
-    FragmentEvidence,
     FragmentKey,
     FragmentNames,
-    count_fragments,
-    describe_fragments,
+    FragmentTable,
     index_fragments,
 )
+from cowbird.defenses.p_scanner.inventory import Inventory, choose_batch_sizes, take_inventory
 from cowbird.defenses.p_scanner.reader import Marks
-from cowbird.defenses.p_scanner.scoring import ScoringModel, choose_trusted, find_worst, join_evidence, load_scoring
+from cowbird.defenses.p_scanner.scoring import ScoringModel, load_scoring
 from cowbird.defenses.p_scanner.tagger import Tagger, load_tagger
-from cowbird.defenses.p_scanner.title_evidence import (
-    CatalogProfile,
-    TitleTraits,
-    describe_titles,
-    describe_traits,
-    mark_words,
-)
+from cowbird.defenses.p_scanner.title_evidence import TitleTraits, describe_traits, mark_words
 from cowbird.defenses.p_scanner.title_rules import RULES
 from cowbird.defenses.scan_table import scan_table
 from cowbird.files import hash_texts
@@ -64,11 +56,16 @@ class ReadyScanner:
     """Makes log-odds of evidence."""
 
     @cached_property
-    def key(self) -> str:
-        """What the scanner is, its weights included."""
+    def identity(self) -> str:
+        """What the scanner is, its weights included, wherever it runs."""
         networks = (self.scoring.title, self.scoring.fragment, self.scoring.joined)
         told = [part.tobytes().hex() for net in networks for part in (net.mean, net.scale, *net.weights, *net.biases)]
-        return hash_texts([self.tagger.record.model_dump_json(), self.tagger.device.type, *told])
+        return hash_texts([self.tagger.record.model_dump_json(), *told])
+
+    @cached_property
+    def key(self) -> str:
+        """What the scanner is, its weights and its device included."""
+        return hash_texts([self.identity, self.tagger.device.type])
 
     @staticmethod
     def load(device: str = "auto") -> "ReadyScanner":
@@ -111,57 +108,60 @@ class ReadyScanner:
         before = len(reference)
         check_baseline(len(titles), before, fpr, review_fpr)
         texts = [*reference, *titles]
-        traits = describe_traits(mark_words(texts, self.read(texts, report) if marks is None else marks))
-        names = FragmentNames()
-        table = index_fragments(traits.words, names)
+        traits, table = self._describe(texts, self.read(texts, report) if marks is None else marks)
+        rows, fprs = before + np.arange(len(titles), dtype=np.int64), (fpr, max(fpr, review_fpr))
+        key = hash_texts([repr((fpr, review_fpr, before)), *texts])
+        if not before:
+            return learn_by_itself(self.scoring, traits, table, rows, fprs, key)
         old = np.arange(before, dtype=np.int64)
-        rows = before + np.arange(len(titles), dtype=np.int64)
-        evidence = describe_fragments(table, traits, rows, (count_fragments(table, old), before) if before else None)
-        by_fragment = self.scoring.fragment.score(evidence.features)
-        keys = list(names.fragments)
-        numbers: list[int] = evidence.fragment.tolist()
-        known = {keys[number]: place for place, number in enumerate(numbers)}
-        if before:
-            usual, members = old, frozenset(reference)
-        else:
-            usual = rows[choose_trusted(by_fragment, evidence, len(rows))]
-            chosen: list[int] = usual.tolist()
-            members = frozenset(texts[row] for row in chosen)
-        profile = CatalogProfile(traits, usual)
-        baseline = Baseline(
-            profile, members, known, evidence, by_fragment, (math.inf, math.inf), 0, 0, len(titles), before,
-            (fpr, max(fpr, review_fpr)), hash_texts([repr((fpr, review_fpr, before)), *texts]),
-        )  # fmt: skip
-        return self._calibrate(baseline, traits, old if before else rows)
+        inventory = take_inventory(self.scoring, traits, table, old, (len(titles),))
+        return learn_beside(self.scoring, inventory, traits, table, rows, fprs, key)
 
-    def _calibrate(self, baseline: Baseline, traits: TitleTraits, rows: Int64Array) -> Baseline:
-        """Set the thresholds: split conformal prediction (Vovk et al. 2005, chapter 2) on the titles of some rows."""
-        score, worst = self._score(baseline, traits, rows)
-        sure = np.zeros(len(rows), dtype=bool)
-        if not baseline.reference:
-            some = worst >= 0
-            sure[some] = baseline.by_fragment[worst[some]] > SURE_LOG_ODDS
-        clean = np.sort(score[~sure])[::-1]
-        thresholds = tuple(_set_threshold(clean, fpr) for fpr in baseline.fprs)
-        return replace(
-            baseline,
-            thresholds=(thresholds[0], min(thresholds)),
-            calibrated_on=len(clean),
-            left_out=int(sure.sum()),
-        )
+    def take_inventory(self, titles: Sequence[str], report: ProgressCallback = report_nothing) -> Inventory:
+        """Count once what is usual among titles that are taken for clean, so that others may be judged by it.
 
-    def _score(self, baseline: Baseline, traits: TitleTraits, rows: Int64Array) -> tuple[Float32Array, Int64Array]:
-        """Return the score of titles, and the most suspicious fragment of each."""
-        titles = traits.words.titles
-        own = np.array([titles[row] in baseline.members for row in rows.tolist()], dtype=bool)
-        features = describe_titles(traits, rows, baseline.profile)
-        if own.any():
-            features[own] = describe_titles(traits, rows[own], baseline.profile, own=True)
-        found, title = _find_known(baseline, traits, rows)
-        here = FragmentEvidence(baseline.evidence.fragment, baseline.evidence.features, found, title)
-        worst = find_worst(baseline.by_fragment, here, len(rows))
-        alone = self.scoring.title.score(features)
-        return self.scoring.joined.score(join_evidence(alone, baseline.by_fragment, worst, here)), worst
+        Args:
+            titles: The titles; different ones.
+            report: Told of titles read and all of them.
+
+        Raises:
+            UserError: If there are too few titles.
+        """
+        check_baseline(0, len(titles), DEFAULT_FPR, DEFAULT_REVIEW_FPR)
+        traits, table = self._describe(titles, read_rounded(self, titles, report))
+        rows = np.arange(len(titles), dtype=np.int64)
+        return take_inventory(self.scoring, traits, table, rows, choose_batch_sizes(len(titles)))
+
+    def learn_beside(
+        self,
+        inventory: Inventory,
+        titles: Sequence[str],
+        fpr: float = DEFAULT_FPR,
+        review_fpr: float = DEFAULT_REVIEW_FPR,
+        marks: Marks | None = None,
+    ) -> Baseline:
+        """Learn what recurs among titles beside an inventory, and set thresholds for so many of them.
+
+        Args:
+            inventory: What is usual.
+            titles: Those that are judged together; different ones, perhaps none.
+            fpr: Share of clean titles that may be flagged.
+            review_fpr: Share of clean titles that may be flagged or put up for review.
+            marks: What the tagger says of them, if that is known.
+
+        Raises:
+            UserError: If a rate is no share.
+        """
+        check_baseline(len(titles), inventory.size, fpr, review_fpr)
+        traits, table = self._describe(titles, self.read(titles) if marks is None else marks)
+        rows = np.arange(len(titles), dtype=np.int64)
+        key = hash_texts([repr((fpr, review_fpr)), inventory.key, *titles])
+        return learn_beside(self.scoring, inventory, traits, table, rows, (fpr, max(fpr, review_fpr)), key)
+
+    def _describe(self, titles: Sequence[str], marks: Marks) -> tuple[TitleTraits, FragmentTable]:
+        """Return what is known of titles without their catalogue, and their fragments."""
+        traits = describe_traits(mark_words(titles, marks))
+        return traits, index_fragments(traits.words, FragmentNames())
 
     def judge(
         self,
@@ -178,9 +178,9 @@ class ReadyScanner:
             marks: What the tagger says of them, if that is known.
             report: Told of titles read and all of them.
         """
-        traits = describe_traits(mark_words(titles, self.read(titles, report) if marks is None else marks))
+        traits, table = self._describe(titles, self.read(titles, report) if marks is None else marks)
         rows = np.arange(len(titles), dtype=np.int64)
-        score, worst = self._score(baseline, traits, rows)
+        score, worst = score_rows(self.scoring, baseline, traits, table, rows)
         flagged = score > baseline.thresholds[0]
         review = (score > baseline.thresholds[1]) & ~flagged
         start, end = np.full(len(titles), -1, dtype=np.int32), np.full(len(titles), -1, dtype=np.int32)
@@ -228,29 +228,6 @@ class ReadyScanner:
             return judge_once(self, texts, reference, fpr, review_fpr)
 
         return scan_table(judge, titles, text_column)
-
-
-def _set_threshold(clean: Float32Array, fpr: float) -> float:
-    """Return the score that a fresh clean title passes with a probability of `fpr` at most; the highest if so few."""
-    if not len(clean):
-        return math.inf
-    return float(clean[rank_threshold(len(clean), fpr) - 1])
-
-
-def _find_known(baseline: Baseline, traits: TitleTraits, rows: Int64Array) -> tuple[Int64Array, Int64Array]:
-    """Return the known fragments of titles: places in the evidence, and of which of the rows each is."""
-    names = FragmentNames()
-    table = index_fragments(traits.words, names)
-    place = np.array([baseline.fragments.get(key, -1) for key in names.fragments], dtype=np.int64)
-    found: list[Int64Array] = []
-    owner: list[Int64Array] = []
-    for nth, row in enumerate(rows.tolist()):
-        here = place[table.fragment[table.offsets[row] : table.offsets[row + 1]]]
-        here = here[here >= 0]
-        found.append(here)
-        owner.append(np.full(len(here), nth, dtype=np.int64))
-    empty = np.empty(0, dtype=np.int64)
-    return np.concatenate([*found, empty]), np.concatenate([*owner, empty])
 
 
 def _find_fragment(title: str, traits: TitleTraits, row: int, key: FragmentKey) -> tuple[int, int] | None:

@@ -100,7 +100,17 @@ class ScoringModel:
         alone, by_fragment = self.title.score(features), self.fragment.score(evidence.features)
         worst = find_worst(by_fragment, evidence, len(features))
         joined = join_evidence(alone, by_fragment, worst, evidence)
-        return JoinedScores(self.joined.score(joined), alone, joined[:, 1], worst)
+        return JoinedScores(self.join(alone, by_fragment, worst, evidence), alone, joined[:, 1], worst)
+
+    def join(
+        self, alone: Float32Array, by_fragment: Float32Array, worst: Int64Array, evidence: FragmentEvidence
+    ) -> Float32Array:
+        """Return the score of titles, shape `[titles]`; a title without a fragment has that of its own features.
+
+        The last network has learned from catalogues in which each title shares something with others.
+        """
+        joined = self.joined.score(join_evidence(alone, by_fragment, worst, evidence))
+        return np.where(worst >= 0, joined, alone)
 
     def save(self, path: Path, about: Mapping[str, str]) -> str:
         """Write the weights, and return the file's hash."""

@@ -167,30 +167,56 @@ def widen_span(marks: Float32Array) -> tuple[int, int]:
     return low, high
 
 
+@dataclass(frozen=True, eq=False)
 class CatalogProfile:
-    """What is usual in a catalogue: counts and marks of titles that stand for it.
+    """What is usual in a catalogue: counts and marks of titles that stand for it."""
 
-    Args:
-        traits: The titles, or those of them that `rows` names.
-        rows: Which ones.
-    """
+    size: int
+    """Titles that it counts."""
+    characters: Counter[str]
+    """In how many titles each character stands."""
+    words: Counter[str]
+    """The same of words, as `count_word` writes them."""
+    shapes: Counter[str]
+    """The same of shapes; see `list_shapes`."""
+    rules: Int64Array
+    """How many titles meet each rule, shape `[RULES]`."""
+    verdict: Float32Array
+    """The tagger's log-odds of the titles, increasing, shape `[size]`."""
+    highest: Float32Array
+    """Highest marks, increasing, shape `[size]`."""
+    by_kind: Float32Array
+    """Highest marks of the words of each kind, each kind increasing, shape `[size, WORD_KINDS]`."""
+    span_marks: tuple[Float32Array, ...]
+    """Highest marks of the titles whose most suspicious words are of each kind, increasing."""
 
-    def __init__(self, traits: TitleTraits, rows: Int64Array) -> None:
+    @classmethod
+    def measure(cls, traits: TitleTraits, rows: Int64Array) -> "CatalogProfile":
+        """Count what stands in titles.
+
+        Args:
+            traits: Titles, among them those that are counted.
+            rows: Which are.
+        """
         words = traits.words
-        self.size = len(rows)
-        self.characters: Counter[str] = Counter()
-        self.words: Counter[str] = Counter()
-        self.shapes: Counter[str] = Counter()
+        characters, known, shapes = Counter[str](), Counter[str](), Counter[str]()
         for row in rows.tolist():
-            self.characters.update(set(words.titles[row]))
+            characters.update(set(words.titles[row]))
             text = words.text[words.offsets[row] : words.offsets[row + 1]]
-            self.words.update({count_word(word) for word in text})
-            self.shapes.update(set(list_shapes(text)))
-        self.rules = traits.rules[rows].sum(axis=0)
-        self.verdict, self.highest = np.sort(words.verdict[rows]), np.sort(traits.highest[rows])
-        self.by_kind = np.sort(traits.by_kind[rows], axis=0)
-        kinds = traits.kind[rows]
-        self.span_marks = [np.sort(traits.highest[rows][kinds == kind]) for kind in range(len(WORD_KINDS))]
+            known.update({count_word(word) for word in text})
+            shapes.update(set(list_shapes(text)))
+        kinds, highest = traits.kind[rows], traits.highest[rows]
+        return cls(
+            len(rows),
+            characters,
+            known,
+            shapes,
+            traits.rules[rows].sum(axis=0).astype(np.int64),
+            np.sort(words.verdict[rows]),
+            np.sort(highest),
+            np.sort(traits.by_kind[rows], axis=0),
+            tuple(np.sort(highest[kinds == kind]) for kind in range(len(WORD_KINDS))),
+        )
 
     def measure_rarity(self, count: float, less: int) -> float:
         """Return minus the logarithm of the share of titles; `less` of those that count are the title itself."""

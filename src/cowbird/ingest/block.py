@@ -6,8 +6,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from cowbird.data.sources._quotes import QUOTE_BYTE, find_simple_lines, find_trouble, read_records
 from cowbird.errors import UserError
+from cowbird.ingest.encodings import name_encoding
+from cowbird.ingest.layout import TextLayout
+from cowbird.ingest.quotes import NOT_UTF8, find_simple_lines, find_trouble, read_records
 
 MAX_LINE_BYTES = 131_072
 """Longest line in bytes; a longer one is skipped."""
@@ -21,16 +23,20 @@ class RowBlock:
 
     Args:
         body: The bytes, empty or ending in a newline.
-        separator: What stands between columns.
+        layout: How the file is laid out.
+        header: The fields of its header as they are written; rows that repeat it are left out. Empty for none.
         width: Number of columns.
-        quoted: Whether double quotes wrap fields.
         last: Whether the file ends here; otherwise a record left open at the end waits for the next block.
     """
 
-    def __init__(self, body: bytes, separator: str, width: int, quoted: bool, last: bool) -> None:
+    def __init__(self, body: bytes, layout: TextLayout, header: Sequence[str], width: int, last: bool) -> None:
         self.bad: dict[str, list[int]] = {}
         """Index in the block of the lines that can't be used, by reason."""
-        self._separator = separator
+        self.repeats = 0
+        """Lines that repeat the header."""
+        self._layout = layout
+        self._separator = layout.separator
+        self._header = list(header)
         self._width = width
         self._rows: list[list[str]] = []
         self._row_lines: list[int] = []
@@ -41,9 +47,12 @@ class RowBlock:
         """Lines that this block takes."""
         self.number: NDArray[np.int64] = np.arange(self.lines, dtype=np.int64)
         """Index of the line of each row of `to_frame`."""
-        if quoted and b'"' in body:
+        if layout.quoted and layout.quote.encode() in body:
             self._take_quoted(last)
         self._drop_unreadable()
+        self._drop_repeats()
+        if layout.trailing:
+            self._drop_empty_cells()
         self._drop_ragged()
 
     def to_frame(self, places: Sequence[int], columns: Sequence[str], file: str) -> pl.DataFrame:
@@ -102,9 +111,9 @@ class RowBlock:
 
     def _take_quoted(self, last: bool) -> None:
         """Move lines with quotes into rows, but for those where the quotes can be taken out."""
-        separator = ord(self._separator)
-        touched, simple = find_simple_lines(self._bytes, self._ends, separator)
-        found = read_records(self._body, self._ends, touched[~simple], self._separator, limit=MAX_LINE_BYTES, last=last)
+        form, separator = self._layout.quote_form, self._separator.encode()
+        touched, simple = find_simple_lines(self._bytes, self._ends, ord(separator), form)
+        found = read_records(self._body, self._ends, touched[~simple], separator, form, limit=MAX_LINE_BYTES, last=last)
         plain = np.ones(len(self._ends), dtype=bool)
         if found.open >= 0:
             self.used = int(self._starts[found.open])
@@ -112,7 +121,11 @@ class RowBlock:
             plain[found.open :] = False
         for index, row in zip(found.lines, found.rows, strict=True):
             plain[index] = False
-            if len(row) == self._width:
+            if self._layout.trailing and len(row) == self._width + 1 and not row[-1]:
+                del row[-1]
+            if self._header and row == self._header:
+                self.repeats += 1
+            elif len(row) == self._width:
                 self._rows.append(row)
                 self._row_lines.append(index)
             else:
@@ -120,8 +133,9 @@ class RowBlock:
         for index, reason in found.bad:
             plain[index] = False
             if reason:
-                self.bad.setdefault(reason, []).append(index)
-        self._keep(plain, without=QUOTE_BYTE)
+                told = self._describe_undecodable() if reason == NOT_UTF8 else reason
+                self.bad.setdefault(told, []).append(index)
+        self._keep(plain, without=ord(form.quote))
 
     def _drop_unreadable(self) -> None:
         """Drop lines that are empty, too long, or not text; even out line endings and the separator."""
@@ -129,7 +143,7 @@ class RowBlock:
         if b"\0" in self._body:
             self._reject(np.logical_or.reduceat(self._bytes == 0, self._starts), "contains a NUL byte")
         if not self._body.isascii():
-            self._reject(self._find_undecodable(), "is not valid UTF-8")
+            self._reject(self._find_undecodable(), self._describe_undecodable())
         if b"\r\n" in self._body:
             self._place(self._body.replace(b"\r\n", b"\n"))
         self._keep(self._ends > self._starts)
@@ -139,6 +153,29 @@ class RowBlock:
                 raise UserError("Expected a text file, and it holds every control character.", "Check the file.")
             self._place(self._body.replace(self._separator.encode(), stand_in))
             self._separator = stand_in.decode()
+
+    def _drop_repeats(self) -> None:
+        """Drop lines that are the header once more."""
+        line = self._separator.join(self._header).encode()
+        if not line or line not in self._body:
+            return
+        same = self._ends - self._starts == len(line)
+        for at in np.flatnonzero(same).tolist():
+            same[at] = self._body.startswith(line, self._starts[at])
+        self.repeats += int(same.sum())
+        self._keep(~same)
+
+    def _drop_empty_cells(self) -> None:
+        """Take off the empty cell behind the last column."""
+        separator = ord(self._separator)
+        seps = np.flatnonzero(self._bytes == separator)
+        counts = np.bincount(np.searchsorted(self._ends, seps), minlength=len(self._ends))[: len(self._ends)]
+        last = np.maximum(self._ends - 1, 0)
+        ragged = (counts == self._width) & (self._ends > self._starts) & (self._bytes[last] == separator)
+        if ragged.any():
+            mask = np.ones(len(self._bytes), dtype=bool)
+            mask[last[ragged]] = False
+            self._place(self._bytes[mask].tobytes())
 
     def _find_undecodable(self) -> NDArray[np.bool_]:
         """Return which lines are not UTF-8."""
@@ -161,6 +198,9 @@ class RowBlock:
                 return
         counts = np.bincount(np.searchsorted(self._ends, seps), minlength=lines)[:lines]
         self._reject(counts != self._width - 1, self._describe_ragged())
+
+    def _describe_undecodable(self) -> str:
+        return f"is not valid {name_encoding(self._layout.encoding)}"
 
     def _describe_ragged(self) -> str:
         return f"wrong number of columns (expected {self._width})"

@@ -1,4 +1,4 @@
-"""Parquet files with the same interface as `TextTable`: columns by name, in blocks, with row numbers for lines."""
+"""Parquet files: as frames, block by block, with row numbers for lines."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -8,17 +8,17 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cowbird.data.sources.delimited import LINE_COLUMN
-from cowbird.data.sources.files import find_column
-from cowbird.data.sources.pages import (
+from cowbird.errors import UserError
+from cowbird.ingest.columns import find_column
+from cowbird.ingest.pages import (
     MAX_EXPANDED_BYTES,
     MAX_EXPANSION,
     MAX_PAGE_BYTES,
     read_pages,
     sum_sizes,
 )
-from cowbird.data.sources.sampling import limit_block, limit_frames
-from cowbird.errors import UserError
+from cowbird.ingest.rows import LINE_COLUMN
+from cowbird.ingest.sampling import limit_block, limit_frames
 
 ROWS_PER_BLOCK = 2_000_000
 """Rows read at once."""

@@ -1,10 +1,11 @@
-"""Where the bytes of a source come from: a file, a gzip file, a folder, or a member of a zip archive.
+"""Where the bytes of a source come from: a file, a compressed file, a folder, or a member of a zip archive.
 
 Everything is streamed. Nothing is ever extracted to disk, so a member's path means nothing beyond its last part.
 """
 
-import difflib
+import bz2
 import gzip
+import io
 import lzma
 import zipfile
 import zlib
@@ -12,11 +13,15 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, cast
+from typing import IO, Any, cast
+
+import pyarrow as pa
 
 from cowbird.errors import UserError
 from cowbird.files import list_names, suggest_names
 
+COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz")
+"""Endings of compressed files, in letters of any case."""
 _DAMAGE = (EOFError, OSError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 _UNOPENABLE = (*_DAMAGE, RuntimeError, NotImplementedError)
 
@@ -54,8 +59,14 @@ class Blob:
         )
 
 
+def split_compression(name: str) -> tuple[str, str]:
+    """Return a file's name without the ending of its compression, and that ending in small letters or nothing."""
+    ending = PurePosixPath(name).suffix.lower()
+    return (name[: -len(ending)], ending) if ending in COMPRESSIONS else (name, "")
+
+
 def from_file(path: Path) -> Blob:
-    """Return the bytes of one file, unpacked if its name ends in `.gz`.
+    """Return the bytes of one file, unpacked if its name ends as one of `COMPRESSIONS` does.
 
     Raises:
         UserError: If there is no such file; the hint names the ones in its folder that are spelled alike.
@@ -65,13 +76,24 @@ def from_file(path: Path) -> Blob:
         raise UserError(
             f"Expected a file at {path}, and there is {found}.", suggest_names(path.name, list_names(path.parent))
         )
+    compression = split_compression(path.name)[1]
+    return Blob(path.name, lambda stack: stack.enter_context(_open_file(path, compression)))
 
-    def open_file(stack: ExitStack) -> IO[bytes]:
-        if path.suffix == ".gz":
-            return cast("IO[bytes]", stack.enter_context(gzip.open(path, "rb")))
-        return stack.enter_context(path.open("rb"))
 
-    return Blob(path.name, open_file)
+def _open_file(path: Path, compression: str) -> IO[bytes]:
+    """Open a file, unpacked as it is read."""
+    match compression:
+        case ".gz":
+            return cast("IO[bytes]", gzip.open(path, "rb"))
+        case ".bz2":
+            return cast("IO[bytes]", bz2.open(path, "rb"))
+        case ".xz":
+            return cast("IO[bytes]", lzma.open(path, "rb"))
+        case ".zst":
+            arrow: Any = pa
+            return io.BufferedReader(arrow.input_stream(str(path), compression="zstd"), 1 << 18)
+        case _:
+            return path.open("rb")
 
 
 def from_folder(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Blob]:
@@ -139,37 +161,3 @@ def _make_member(path: Path, member: str) -> Blob:
         return stack.enter_context(stack.enter_context(zipfile.ZipFile(path)).open(member))
 
     return Blob(PurePosixPath(member).name, open_member)
-
-
-SHARED_FIELDS = ("item_column", "user_column")
-"""Fields that name a column of several files."""
-
-
-def find_column(wanted: str, names: Sequence[str], file: str, field: str = "") -> int:
-    """Return the position of a column.
-
-    Args:
-        wanted: Name of the column.
-        names: The columns that the file has.
-        file: Name of the file, for messages.
-        field: The parameter that names the column, for the hint.
-
-    Raises:
-        UserError: If the column is missing or is there twice; the hint lists names spelled alike.
-    """
-    count = names.count(wanted)
-    if count == 1:
-        return names.index(wanted)
-    if count > 1:
-        raise UserError(
-            f"{file} should have one column '{wanted}', and it has {count} of that name.",
-            "Rename or remove the others.",
-        )
-    folded = {name.lower(): name for name in reversed(names)}
-    close = [folded[name] for name in difflib.get_close_matches(wanted.lower(), list(folded), n=3, cutoff=0.6)]
-    have = ", ".join(f"'{name[:60]}'" for name in names[:20])
-    meant = f"Did you mean {' or '.join(repr(name) for name in close)}? " if close else ""
-    setting = f"Set {field} to the column's name." if field else "Check that this is the right file."
-    if field in SHARED_FIELDS:
-        setting += " The column has the same name in all files; if it has not, rename it in one of them."
-    raise UserError(f"{file} should have a column '{wanted}', and its columns are {have}.", meant + setting)

@@ -1,0 +1,115 @@
+"""How a baseline is learned, and how titles score by it: beside an inventory of clean titles, or by itself."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from cowbird.data.types import Float32Array, Int64Array, concat_ranges
+from cowbird.defenses.p_scanner.baseline import SURE_LOG_ODDS, Baseline
+from cowbird.defenses.p_scanner.fragment_evidence import (
+    FragmentEvidence,
+    FragmentKey,
+    FragmentTable,
+    describe_fragments,
+)
+from cowbird.defenses.p_scanner.inventory import MIN_BATCH_TITLES, Inventory, hash_rows, set_threshold
+from cowbird.defenses.p_scanner.scoring import ScoringModel, choose_trusted, find_worst
+from cowbird.defenses.p_scanner.title_evidence import CatalogProfile, TitleTraits, describe_titles
+
+
+def learn_beside(
+    scoring: ScoringModel,
+    inventory: Inventory,
+    traits: TitleTraits,
+    table: FragmentTable,
+    rows: Int64Array,
+    fprs: tuple[float, float],
+    key: str,
+) -> Baseline:
+    """Learn what recurs among titles beside an inventory; thresholds are the inventory's, for so many titles.
+
+    Of fewer than `MIN_BATCH_TITLES` titles each is judged by itself.
+
+    Args:
+        scoring: Makes log-odds of evidence.
+        inventory: What is usual.
+        traits: Titles, among them those that are judged together.
+        table: Their fragments.
+        rows: Which are judged together.
+        fprs: Rates of false positives for flags and for review.
+        key: Tells the baseline from others.
+    """
+    shared = rows if len(rows) >= MIN_BATCH_TITLES else rows[:0]
+    evidence = describe_fragments(table, traits, shared, (inventory.count_known(table), inventory.size))
+    thresholds = tuple(inventory.set_threshold(fpr, len(rows)) for fpr in fprs)
+    return Baseline(
+        inventory.profile, inventory.members, _number_fragments(table, evidence), evidence,
+        scoring.fragment.score(evidence.features), (thresholds[0], min(thresholds)), inventory.size, 0, len(rows),
+        inventory.size, fprs, key,
+    )  # fmt: skip
+
+
+def learn_by_itself(
+    scoring: ScoringModel,
+    traits: TitleTraits,
+    table: FragmentTable,
+    rows: Int64Array,
+    fprs: tuple[float, float],
+    key: str,
+) -> Baseline:
+    """Learn what is usual in a catalogue that may be poisoned; its own titles set the thresholds.
+
+    Titles with a surely suspicious fragment set none, and those with a suspicious one do not say what is usual.
+    Arguments as in `learn_beside`.
+    """
+    evidence = describe_fragments(table, traits, rows)
+    by_fragment = scoring.fragment.score(evidence.features)
+    usual = rows[choose_trusted(by_fragment, evidence, len(rows))]
+    members = frozenset(hash_rows(traits, usual))
+    baseline = Baseline(
+        CatalogProfile.measure(traits, usual), members, _number_fragments(table, evidence), evidence, by_fragment,
+        (math.inf, math.inf), 0, 0, len(rows), 0, fprs, key,
+    )  # fmt: skip
+    score, worst = score_rows(scoring, baseline, traits, table, rows)
+    sure, some = np.zeros(len(rows), dtype=bool), worst >= 0
+    sure[some] = by_fragment[worst[some]] > SURE_LOG_ODDS
+    clean = np.sort(score[~sure])[::-1]
+    thresholds = tuple(set_threshold(clean, fpr) for fpr in fprs)
+    return replace(
+        baseline,
+        thresholds=(thresholds[0], min(thresholds)),
+        calibrated_on=len(clean),
+        left_out=int(sure.sum()),
+    )
+
+
+def score_rows(
+    scoring: ScoringModel, baseline: Baseline, traits: TitleTraits, table: FragmentTable, rows: Int64Array
+) -> tuple[Float32Array, Int64Array]:
+    """Return the score of titles beside a baseline, and the most suspicious fragment of each."""
+    own = np.array([title in baseline.members for title in hash_rows(traits, rows)], dtype=bool)
+    features = describe_titles(traits, rows, baseline.profile)
+    if own.any():
+        features[own] = describe_titles(traits, rows[own], baseline.profile, own=True)
+    found, title = _find_known(baseline, table, rows)
+    here = FragmentEvidence(baseline.evidence.fragment, baseline.evidence.features, found, title)
+    worst = find_worst(baseline.by_fragment, here, len(rows))
+    alone = scoring.title.score(features)
+    return scoring.join(alone, baseline.by_fragment, worst, here), worst
+
+
+def _number_fragments(table: FragmentTable, evidence: FragmentEvidence) -> dict[FragmentKey, int]:
+    """Return where each fragment stands in the evidence."""
+    keys, numbers = table.names.list_keys(), evidence.fragment.tolist()
+    return {keys[number]: place for place, number in enumerate(numbers)}
+
+
+def _find_known(baseline: Baseline, table: FragmentTable, rows: Int64Array) -> tuple[Int64Array, Int64Array]:
+    """Return the known fragments of titles: places in the evidence, and of which of the rows each is."""
+    keys = table.names.list_keys()
+    place = np.fromiter((baseline.fragments.get(key, -1) for key in keys), dtype=np.int64, count=len(keys))
+    sizes = table.offsets[rows + 1] - table.offsets[rows]
+    found = place[table.fragment[concat_ranges(table.offsets[rows], sizes)]]
+    owner = np.repeat(np.arange(len(rows)), sizes)
+    return found[found >= 0], owner[found >= 0]

@@ -1,0 +1,357 @@
+"""The ready scanner, calibrated once on clean titles of one's own: what judges daily uploads, single ones too.
+
+A `CalibratedScanner` is the scanner that comes with the package and an `Inventory` of one's own titles. Its file holds
+no title: counts of words, characters and shapes, hashes of fragments, and scores. It is sealed with a hash, so that
+damage and edits are found; a seal keeps out no attacker, for anybody can compute it.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cowbird.defenses.p_scanner.baseline import (
+    DEFAULT_FPR,
+    DEFAULT_REVIEW_FPR,
+    MIN_TITLES_PER_BASELINE,
+    Baseline,
+    ReadyVerdicts,
+    check_baseline,
+)
+from cowbird.defenses.p_scanner.catalog_judge import (
+    CatalogJudge,
+    join_verdicts,
+    list_verdicts,
+    read_rounded,
+    sample_titles,
+)
+from cowbird.defenses.p_scanner.inventory import Inventory
+from cowbird.defenses.p_scanner.ready import ReadyScanner
+from cowbird.defenses.p_scanner.title_evidence import CatalogProfile
+from cowbird.defenses.p_scanner.title_rules import RULES, WORD_KINDS
+from cowbird.defenses.scan_table import scan_table
+from cowbird.errors import OutageError, UserError
+from cowbird.files import hash_texts
+from cowbird.storage import read_tensors, write_tensors
+from cowbird.text import replace_surrogates
+from cowbird.victims.fit_context import ProgressCallback, report_nothing
+
+CALIBRATION_VERSION = 1
+"""Grows when the file's form changes."""
+CALIBRATE_HINT = "Make it anew: cowbird calibrate CATALOG --out FILE."
+Count = Annotated[int, Field(ge=1)]
+
+
+class CalibrationRecord(BaseModel):
+    """What a calibration's file says in words and counts; arrays stand beside it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    version: int = CALIBRATION_VERSION
+    """Of the file's form."""
+    scanner: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """Hash of the ready scanner that titles were read with (`ReadyScanner.identity`)."""
+    titles: int = Field(ge=MIN_TITLES_PER_BASELINE)
+    """Titles that were taken for clean."""
+    titles_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """Hash of those titles."""
+    fpr: float = Field(gt=0, lt=1)
+    """Share of clean titles that may be flagged."""
+    review_fpr: float = Field(gt=0, lt=1)
+    """Share of clean titles that may be flagged or put up for review."""
+    characters: dict[str, Count]
+    """In how many titles each character stands."""
+    words: dict[str, Count]
+    """The same of words."""
+    shapes: dict[str, Count]
+    """The same of shapes."""
+
+
+@dataclass(eq=False)
+class CalibratedScanner:
+    """The ready scanner beside clean titles of one's own."""
+
+    scanner: ReadyScanner
+    """Reads titles, and scores evidence."""
+    inventory: Inventory
+    """What is usual among the clean titles, and how such titles score."""
+    record: CalibrationRecord
+    """What the file says."""
+
+    @classmethod
+    def calibrate(
+        cls,
+        scanner: ReadyScanner,
+        titles: Sequence[str],
+        fpr: float = DEFAULT_FPR,
+        review_fpr: float = DEFAULT_REVIEW_FPR,
+        report: ProgressCallback = report_nothing,
+    ) -> "CalibratedScanner":
+        """Calibrate on titles that are taken for clean.
+
+        Args:
+            scanner: The ready scanner.
+            titles: Titles of the source whose uploads will be judged; of very many a sample is taken.
+            fpr: Share of clean titles that may be flagged.
+            review_fpr: Share of clean titles that may be flagged or put up for review.
+            report: Told of titles read and all of them.
+
+        Raises:
+            UserError: If there are too few different titles, or a rate is no share.
+        """
+        sample = sample_titles([title for title in titles if title.strip()])
+        check_baseline(0, len(sample), fpr, review_fpr)
+        inventory = scanner.take_inventory(sample, report)
+        profile = inventory.profile
+        record = CalibrationRecord(
+            scanner=scanner.identity,
+            titles=len(sample),
+            titles_sha256=hash_texts(sorted(map(replace_surrogates, sample))),
+            fpr=fpr,
+            review_fpr=max(fpr, review_fpr),
+            characters=_make_portable(profile.characters),
+            words=_make_portable(profile.words),
+            shapes=_make_portable(profile.shapes),
+        )
+        return cls(scanner, inventory, record)
+
+    @property
+    def key(self) -> str:
+        """What the scanner is, the clean titles included: the same key, the same verdicts on one device."""
+        return hash_texts([self.scanner.key, self.inventory.key, repr((self.record.fpr, self.record.review_fpr))])
+
+    def learn_baseline(
+        self, titles: Sequence[str] = (), fpr: float | None = None, review_fpr: float | None = None
+    ) -> Baseline:
+        """Return the baseline for titles that are judged together; without any, for single ones.
+
+        Args:
+            titles: The titles; different ones.
+            fpr: Share of clean titles that may be flagged; the calibration's own by default.
+            review_fpr: Share that may be flagged or put up for review; likewise.
+
+        Raises:
+            UserError: If a rate is no share.
+        """
+        rates = (self.record.fpr if fpr is None else fpr, self.record.review_fpr if review_fpr is None else review_fpr)
+        marks = read_rounded(self.scanner, titles)
+        return self.scanner.learn_beside(self.inventory, titles, *rates, marks=marks)
+
+    def judge_apart(
+        self, titles: Sequence[str], fpr: float | None = None, review_fpr: float | None = None
+    ) -> ReadyVerdicts:
+        """Judge titles, each as if it were uploaded alone: a verdict depends on the title and the calibration.
+
+        Args:
+            titles: Any texts.
+            fpr: Share of clean titles that may be flagged; the calibration's own by default.
+            review_fpr: Share that may be flagged or put up for review; likewise.
+
+        Raises:
+            UserError: If a rate is no share.
+        """
+        baseline = self.learn_baseline((), fpr, review_fpr)
+        found = self.scanner.judge(titles, baseline, read_rounded(self.scanner, titles))
+        return join_verdicts(list_verdicts(titles, found))
+
+    def judge_titles(
+        self, titles: Sequence[str], fpr: float | None = None, review_fpr: float | None = None
+    ) -> ReadyVerdicts:
+        """Judge titles among each other: what recurs among them and is new beside the calibration counts, too.
+
+        Arguments as in `judge_apart`.
+
+        Raises:
+            UserError: If a rate is no share.
+        """
+        return self.make_judge(sample_titles(titles), fpr, review_fpr).judge(titles)
+
+    def make_judge(
+        self,
+        sample: Sequence[str],
+        fpr: float | None = None,
+        review_fpr: float | None = None,
+        report: ProgressCallback = report_nothing,
+    ) -> CatalogJudge:
+        """Return what judges the titles of a catalogue beside the calibration.
+
+        Args:
+            sample: The catalogue's titles, or a sample of them; different ones, none empty.
+            fpr: Share of clean titles that may be flagged; the calibration's own by default.
+            review_fpr: Share that may be flagged or put up for review; likewise.
+            report: Told of titles read and all of them.
+
+        Raises:
+            UserError: If a rate is no share.
+        """
+        rates = (self.record.fpr if fpr is None else fpr, self.record.review_fpr if review_fpr is None else review_fpr)
+        marks = read_rounded(self.scanner, sample, report)
+        baseline = self.scanner.learn_beside(self.inventory, sample, *rates, marks=marks)
+        known = dict(zip(sample, list_verdicts(sample, self.scanner.judge(sample, baseline, marks)), strict=True))
+        return CatalogJudge(lambda: self.scanner, baseline, known)
+
+    def scan(
+        self, titles: object, text_column: str = "title", fpr: float | None = None, review_fpr: float | None = None
+    ) -> Any:
+        """Judge the titles of a list, a polars or pandas series, or a frame, among each other; see `judge_titles`.
+
+        Args:
+            titles: The titles. `None` stands for a missing one: its row is not judged, and stays.
+            text_column: The column of titles, where it is a frame.
+            fpr: Share of clean titles that may be flagged; the calibration's own by default.
+            review_fpr: Share that may be flagged or put up for review; likewise.
+
+        Returns:
+            One row a title, in order: what was given, then the columns of `scan_table`, `reason` among them.
+
+        Raises:
+            UserError: If it is a single string or no table, or a rate is no share.
+        """
+        return scan_table(lambda texts: self.judge_titles(texts, fpr, review_fpr), titles, text_column)
+
+    def save(self, path: Path) -> str:
+        """Write the calibration, and return the file's hash.
+
+        Raises:
+            UserError: If it can't be written.
+        """
+        held = _list_arrays(self.inventory)
+        record = json.dumps(self.record.model_dump(), ensure_ascii=True, sort_keys=True, allow_nan=False)
+        header = {"cowbird": f"calibration {CALIBRATION_VERSION}", "record": record, "seal": _seal(record, held)}
+        return write_tensors(path, {name: torch.from_numpy(values.copy()) for name, values in held.items()}, header)
+
+
+def load_calibrated_scanner(path: Path, device: str = "cpu", scanner: ReadyScanner | None = None) -> CalibratedScanner:
+    """Read what `CalibratedScanner.save` wrote.
+
+    Args:
+        path: The file.
+        device: Where the tagger runs: `auto`, `cpu`, `cuda` or `cuda:N`.
+        scanner: The ready scanner, if it is loaded already.
+
+    Raises:
+        UserError: If the file does not hold a calibration, one of another version or of another scanner, or a damaged
+            one; or if the language model can't be used.
+    """
+    record, inventory = read_calibration(path)
+    scanner = ReadyScanner.load(device) if scanner is None else scanner
+    if record.scanner != scanner.identity:
+        raise UserError(
+            f"'{path}' was calibrated with another version of the ready scanner than this one.", CALIBRATE_HINT
+        )
+    return CalibratedScanner(scanner, inventory, record)
+
+
+def read_calibration(path: Path) -> tuple[CalibrationRecord, Inventory]:
+    """Read and check a calibration's file, without a language model.
+
+    Raises:
+        UserError: If it does not hold a calibration, or a damaged one.
+    """
+    try:
+        tensors, header = read_tensors(path)
+    except OutageError:
+        raise
+    except UserError:
+        raise UserError(f"'{path}' does not hold a calibrated scanner.", CALIBRATE_HINT) from None
+    held = {name: tensor.numpy() for name, tensor in tensors.items() if tensor.dtype in _DTYPES}
+    try:
+        if header.get("cowbird") != f"calibration {CALIBRATION_VERSION}":
+            raise ValueError("it is no calibration of this version")
+        text = header["record"]
+        if len(held) != len(tensors) or header.get("seal") != _seal(text, held):
+            raise ValueError("its seal is not that of its content")
+        record = CalibrationRecord.model_validate(json.loads(text))
+        return record, _read_inventory(record, held)
+    except ValidationError as error:
+        reason = f"its record is not valid ({error.error_count()} faults)"
+    except (KeyError, ValueError, RecursionError) as error:
+        reason = str(error) or type(error).__name__
+    raise UserError(f"'{path}' does not hold a calibrated scanner: {reason}.", CALIBRATE_HINT)
+
+
+_DTYPES = (torch.int64, torch.float32)
+
+
+def _make_portable(counts: Mapping[str, int]) -> dict[str, int]:
+    """Return counts with U+FFFD for halves of characters, which JSON in UTF-8 can't hold."""
+    made = Counter[str]()
+    for text, count in counts.items():
+        made[replace_surrogates(text)] += count
+    return dict(made)
+
+
+def _as_signed(hashes: Sequence[int]) -> NDArray[np.int64]:
+    return np.array(hashes, dtype=np.uint64).view(np.int64)
+
+
+def _as_hashes(values: NDArray[Any]) -> list[int]:
+    return values.view(np.uint64).tolist()
+
+
+def _list_arrays(inventory: Inventory) -> dict[str, NDArray[Any]]:
+    """Return the arrays of an inventory by name."""
+    profile, fragments = inventory.profile, sorted(inventory.fragments.items())
+    held: dict[str, NDArray[Any]] = {
+        "members": _as_signed(sorted(inventory.members)),
+        "fragments": _as_signed([key for key, _ in fragments]),
+        "fragment counts": np.array([count for _, count in fragments], dtype=np.int64),
+        "rules": profile.rules,
+        "verdict": profile.verdict,
+        "highest": profile.highest,
+        "by kind": profile.by_kind,
+    }
+    held |= {f"span marks {kind}": marks for kind, marks in enumerate(profile.span_marks)}
+    return held | {f"scores {size}": scores for size, scores in inventory.scores.items()}
+
+
+def _seal(record: str, held: Mapping[str, NDArray[Any]]) -> str:
+    """Return the SHA-256 of all that a calibration holds."""
+    seal = hashlib.sha256(record.encode())
+    for name in sorted(held):
+        values = np.ascontiguousarray(held[name])
+        seal.update(f"\0{name}\0{values.dtype}\0{values.shape}\0".encode())
+        seal.update(values.tobytes())
+    return seal.hexdigest()
+
+
+def _read_inventory(record: CalibrationRecord, held: Mapping[str, NDArray[Any]]) -> Inventory:
+    """Return an inventory of arrays.
+
+    Raises:
+        ValueError: If they do not fit each other.
+        KeyError: If one is missing.
+    """
+    many, kinds = record.titles, len(WORD_KINDS)
+    sizes = sorted(int(name.removeprefix("scores ")) for name in held if name.startswith("scores "))
+    spans = tuple(held[f"span marks {kind}"] for kind in range(kinds))
+    shapes = {"rules": (len(RULES),), "verdict": (many,), "highest": (many,), "by kind": (many, kinds)}
+    shapes |= {f"scores {size}": (many,) for size in sizes}
+    if not sizes or sizes[0] < 1 or any(held[name].shape != shape for name, shape in shapes.items()):
+        raise ValueError("its arrays do not fit each other")
+    if sum(len(marks) for marks in spans) != many or held["fragments"].shape != held["fragment counts"].shape:
+        raise ValueError("its arrays do not fit each other")
+    if not all(np.isfinite(values).all() for values in held.values()) or (held["fragment counts"] < 1).any():
+        raise ValueError("its numbers are out of range")
+    profile = CatalogProfile(
+        size=many,
+        characters=Counter(record.characters),
+        words=Counter(record.words),
+        shapes=Counter(record.shapes),
+        rules=held["rules"],
+        verdict=np.sort(held["verdict"]),
+        highest=np.sort(held["highest"]),
+        by_kind=np.sort(held["by kind"], axis=0),
+        span_marks=tuple(np.sort(marks) for marks in spans),
+    )
+    fragments = dict(zip(_as_hashes(held["fragments"]), held["fragment counts"].tolist(), strict=True))
+    scores = {size: np.sort(held[f"scores {size}"])[::-1] for size in sizes}
+    return Inventory(profile, frozenset(_as_hashes(held["members"])), fragments, scores)

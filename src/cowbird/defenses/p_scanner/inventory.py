@@ -1,0 +1,171 @@
+"""What is usual among titles that are taken for clean, and how such titles score when they are fresh.
+
+An `Inventory` is counted once from a reference. It knows what titles look like (`CatalogProfile`), in how many of them
+each fragment stands, and scores: the titles are cut into folds, and each fold is judged beside the others as titles are
+that nobody saw before (cross-conformal prediction, Vovk 2015, Annals of Mathematics and Artificial Intelligence 74). So
+a threshold that comes from these scores holds for fresh titles, and not only for those that made the inventory.
+
+Titles that are judged together share fragments, and more of them share more. So there are scores for batches of several
+sizes, from one title on. Fragments are kept as hashes of 64 bits; the inventory holds no title.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from cowbird.data.types import Float32Array, Int64Array
+from cowbird.defenses.p_scanner.baseline import rank_threshold
+from cowbird.defenses.p_scanner.fragment_evidence import (
+    FragmentKey,
+    FragmentTable,
+    count_fragments,
+    describe_fragments,
+)
+from cowbird.defenses.p_scanner.scoring import ScoringModel
+from cowbird.defenses.p_scanner.title_evidence import CatalogProfile, TitleTraits, describe_titles
+from cowbird.defenses.p_scanner.title_sample import hash_title
+from cowbird.files import hash_texts
+from cowbird.rng import stream
+
+FOLDS = 5
+"""Folds of small batches; larger ones are halves."""
+MIN_BATCH_TITLES = 64
+"""Titles from which it counts what they share; fewer are judged each by itself."""
+BATCH_SIZES = (1, MIN_BATCH_TITLES, 512, 4096)
+"""Sizes of batches that a calibration knows, beside half of its titles."""
+
+
+@dataclass(frozen=True, eq=False)
+class Inventory:
+    """What is usual among titles that are taken for clean."""
+
+    profile: CatalogProfile
+    """What they look like."""
+    members: frozenset[int]
+    """Which titles they are (`hash_title`)."""
+    fragments: Mapping[int, int]
+    """In how many of them each fragment stands, by `hash_fragment`."""
+    scores: Mapping[int, Float32Array]
+    """Scores of the same titles, highest first, as fresh ones in batches of so many titles."""
+
+    @property
+    def size(self) -> int:
+        """How many titles they are."""
+        return self.profile.size
+
+    @cached_property
+    def key(self) -> str:
+        """Tells this inventory from others."""
+        scores = [str(size) + self.scores[size].tobytes().hex() for size in sorted(self.scores)]
+        return hash_texts([*map(str, sorted(self.members)), *scores])
+
+    def count_known(self, table: FragmentTable) -> Int64Array:
+        """Return in how many titles of the inventory each fragment of others stands, shape `[fragments]`."""
+        found = (self.fragments.get(hash_fragment(key), 0) for key in table.names.list_keys())
+        return np.fromiter(found, dtype=np.int64, count=len(table.names.fragments))
+
+    def set_threshold(self, fpr: float, together: int) -> float:
+        """Return the score that a fresh clean title passes with a probability of about `fpr` at most.
+
+        Between the sizes of batches that are known the threshold is interpolated, by the logarithm of the size.
+
+        Args:
+            fpr: The rate.
+            together: Titles that are judged together.
+        """
+        sizes = sorted(self.scores)
+        bars = [set_threshold(self.scores[size], fpr) for size in sizes]
+        if not all(math.isfinite(bar) for bar in bars):
+            return math.inf
+        if together < MIN_BATCH_TITLES:
+            return bars[0]
+        return float(np.interp(math.log(together), np.log(sizes[1:] or sizes), bars[1:] or bars))
+
+
+def hash_fragment(key: FragmentKey) -> int:
+    """Return a number of 64 bits that a fragment alone decides."""
+    return hash_title(f"{key[0]}\0{key[1]}")
+
+
+def hash_rows(traits: TitleTraits, rows: Int64Array) -> list[int]:
+    """Return the hash of each of some titles; see `hash_title`."""
+    chosen: list[int] = rows.tolist()
+    return [hash_title(traits.words.titles[row]) for row in chosen]
+
+
+def set_threshold(clean: Float32Array, fpr: float) -> float:
+    """Return the score that a fresh clean title passes with a probability of `fpr` at most; the highest if so few.
+
+    Split conformal prediction (Vovk et al. 2005, chapter 2).
+
+    Args:
+        clean: Scores of clean titles, highest first.
+        fpr: The rate.
+    """
+    if not len(clean):
+        return math.inf
+    return float(clean[rank_threshold(len(clean), fpr) - 1])
+
+
+def choose_batch_sizes(titles: int) -> tuple[int, ...]:
+    """Return the sizes of batches that so many titles can calibrate."""
+    return tuple(sorted({*(size for size in BATCH_SIZES if size <= titles // FOLDS), titles // 2}))
+
+
+def take_inventory(
+    scoring: ScoringModel, traits: TitleTraits, table: FragmentTable, rows: Int64Array, batch_sizes: Sequence[int]
+) -> Inventory:
+    """Count what is usual among titles, and score each as if it were fresh.
+
+    Args:
+        scoring: Makes scores of evidence.
+        traits: Titles, among them those that are taken for clean.
+        table: Their fragments.
+        rows: Which are taken for clean.
+        batch_sizes: Sizes of batches that scores are wanted for; more than half of the titles is half
+            of them, and single titles are always among them.
+    """
+    sizes = sorted({1, *(min(size, len(rows) // 2) for size in batch_sizes if size >= MIN_BATCH_TITLES)})
+    hashes = np.array(hash_rows(traits, rows), dtype=np.uint64)
+    order = rows[np.argsort(hashes, kind="stable")]  # that of the rows must not count
+    order = order[stream(0, "inventory folds").permutation(len(order))]
+    scores: dict[int, list[Float32Array]] = {size: [] for size in sizes}
+    small = [size for size in sizes if size <= len(rows) // FOLDS]
+    for many, wanted in ((FOLDS, small), (2, sizes[len(small) :])):
+        for fold in np.array_split(order, many) if wanted else ():
+            _score_fold(scoring, traits, table, np.setdiff1d(order, fold), fold, wanted, scores)
+    counts = count_fragments(table, rows)
+    keys = table.names.list_keys()
+    numbers: list[int] = np.flatnonzero(counts).tolist()
+    return Inventory(
+        CatalogProfile.measure(traits, rows),
+        frozenset(hashes.tolist()),
+        {hash_fragment(keys[number]): int(counts[number]) for number in numbers},
+        {size: np.sort(np.concatenate(parts))[::-1] for size, parts in scores.items()},
+    )
+
+
+def _score_fold(
+    scoring: ScoringModel,
+    traits: TitleTraits,
+    table: FragmentTable,
+    others: Int64Array,
+    fold: Int64Array,
+    batch_sizes: Sequence[int],
+    scores: Mapping[int, list[Float32Array]],
+) -> None:
+    """Add the scores of a fold's titles, in batches of each size, beside the other folds."""
+    features = describe_titles(traits, fold, CatalogProfile.measure(traits, others))
+    known = (count_fragments(table, others), len(others))
+    for size in batch_sizes:
+        if size < MIN_BATCH_TITLES:
+            nothing = describe_fragments(table, traits, fold[:0], known)
+            scores[size].append(scoring.score_titles(features, nothing).score)
+            continue
+        for first in range(0, len(fold), size):
+            rows = fold[first : first + size]
+            evidence = describe_fragments(table, traits, rows, known)
+            scores[size].append(scoring.score_titles(features[first : first + size], evidence).score)

@@ -1,0 +1,39 @@
+"""Scanners by where they lie: the one that comes with the package, a calibrated one, a fitted one."""
+
+from pathlib import Path
+from typing import overload
+
+import torch
+
+from cowbird.defenses.p_scanner.calibrated import CalibratedScanner, load_calibrated_scanner
+from cowbird.defenses.p_scanner.fitted import FittedScanner, load_fitted_scanner
+from cowbird.defenses.p_scanner.ready import ReadyScanner
+
+
+@overload
+def load_scanner(
+    path: str | Path, device: str | torch.device = "cpu", base: str | None = None
+) -> FittedScanner | CalibratedScanner: ...
+@overload
+def load_scanner(path: None = None, device: str | torch.device = "cpu", base: None = None) -> ReadyScanner: ...
+def load_scanner(
+    path: str | Path | None = None, device: str | torch.device = "cpu", base: str | None = None
+) -> FittedScanner | CalibratedScanner | ReadyScanner:
+    """Read a scanner, or the one that comes with the package and needs no fit.
+
+    Args:
+        path: A file that `cowbird calibrate` wrote, or a folder that `cowbird fit-scanner` wrote; `None` for the one
+            that comes with the package.
+        device: Where it runs: `auto`, `cpu`, `cuda` or `cuda:N`.
+        base: The language model a fitted scanner was made of, if that was a folder and now stands elsewhere; `None`
+            finds it by its name, or where it was on this machine.
+
+    Raises:
+        UserError: If no scanner lies there, one of another version, or a damaged one; if the device can't be used; or
+            if the language model is not found.
+    """
+    if path is None:
+        return ReadyScanner.load(str(device))
+    if Path(path).is_file():
+        return load_calibrated_scanner(Path(path), str(device))
+    return load_fitted_scanner(path, device, base)

@@ -1,0 +1,234 @@
+"""Delimited text with a known layout: as frames of strings, block by block, or row by row.
+
+As frames, a file is cut at newlines into blocks of some 32 MB. The lines of a block are checked with array operations
+(number of columns, encoding, NUL bytes, length, quotes). What can't be used becomes a counted skip with its line
+number; the rest is parsed by polars. Row by row, titles of 16 MiB are read, for a seller could hide behind a long one.
+Both cut records by the same rules. Lines that are entirely empty are not rows and are passed over, and so are rows that
+repeat the header, which is told.
+"""
+
+import codecs
+from collections.abc import Iterator, Sequence
+from typing import IO
+
+import polars as pl
+
+from cowbird.errors import UserError
+from cowbird.ingest.blobs import Blob
+from cowbird.ingest.block import MAX_LINE_BYTES, RowBlock
+from cowbird.ingest.columns import find_column
+from cowbird.ingest.encodings import name_encoding, recode
+from cowbird.ingest.layout import TextLayout
+from cowbird.ingest.records import DelimitedRecords, parse_record, read_lines
+from cowbird.ingest.rows import LINE_COLUMN, RowTable, TableRow, note_repeats
+from cowbird.ingest.sampling import limit_block, limit_frames
+from cowbird.ingest.skips import Skips
+
+BYTES_PER_BLOCK = 32 << 20
+"""Bytes read at once."""
+SAMPLED_BYTES_PER_BLOCK = 4 << 20
+"""Bytes read at once where only a sample is read."""
+HEADER_HINT = "If the first line holds no names: --header-row 0. If they stand further down: --header-row LINE."
+"""What to do where a column is not found in a text file."""
+
+_MAGIC = {
+    b"PK\x03\x04": "a zip archive",
+    b"PAR1": "a Parquet file",
+    b"\x1f\x8b": "a gzip file (its name should end in .gz)",
+    b"\x28\xb5\x2f\xfd": "a Zstandard file (its name should end in .zst)",
+    b"BZh": "a bzip2 file (its name should end in .bz2)",
+    b"\xfd7zXZ": "an xz file (its name should end in .xz)",
+    b"SQLite": "a database",
+    b"%PDF": "a PDF file",
+}
+
+
+class TextTable(RowTable):
+    """One delimited file.
+
+    Args:
+        blob: Its bytes.
+        form: Its layout.
+        skips: Where rows that can't be used are counted.
+
+    Raises:
+        UserError: If the file is empty or is not text.
+    """
+
+    def __init__(self, blob: Blob, form: TextLayout, skips: Skips) -> None:
+        self.file = blob.name
+        self.layout = form
+        self._blob = recode(blob, form.encoding, form.carriage)
+        self._skips = skips
+        self._head = _read_head(self._blob, form)
+        self.names = self._head.names
+
+    def describe(self) -> str:
+        """Say in a few words how it is read."""
+        return self.layout.describe()
+
+    def count_rows(self) -> int:
+        """Return about how many rows there are. All of the file is read, so damage is found before hours of work."""
+        count = 0
+        with self._blob.open_stream() as stream:
+            while block := stream.read(1 << 20):
+                count += block.count(b"\n")
+        return count
+
+    def find_text(self, wanted: str) -> int:
+        """Return the position of a column of titles; see `RowTable.find_text`."""
+        try:
+            return super().find_text(wanted)
+        except UserError as error:
+            raise UserError(error.message, f"{error.hint} {HEADER_HINT}") from None
+
+    def read_frames(self, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+        """Yield the rows, block by block.
+
+        Args:
+            columns: Names of the columns wanted, each once.
+
+        Yields:
+            Frames with these columns as strings (null where empty) and `LINE_COLUMN`, the physical line of each row.
+        """
+        places = [find_column(column, self.names, self.file) for column in columns]
+        return limit_frames(self.file, self._read_blocks(places, columns))
+
+    def _read_blocks(self, places: Sequence[int], columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+        repeats = 0
+        with self._blob.open_stream() as stream:
+            for _ in range(self._head.lines):
+                stream.readline(MAX_LINE_BYTES + 1)
+            line = self._head.lines + 1
+            carry = b""
+            while True:
+                chunk = self._read(stream, first=line == 1 and not carry)
+                data = carry + chunk if chunk else _end_line(carry)
+                cut = data.rfind(b"\n") + 1
+                data = data[: cut + MAX_LINE_BYTES + 1]
+                block = RowBlock(data[:cut], self.layout, self._head.raw, len(self.names), last=not chunk)
+                if block.used or not chunk:
+                    frame = block.to_frame(places, columns, self.file)
+                    for reason, rows in block.bad.items():
+                        self._skips.add(self.file, reason, (row + line for row in sorted(rows)))
+                    yield frame.with_columns(pl.Series(LINE_COLUMN, block.number + line, dtype=pl.Int64))
+                    line += block.lines
+                    repeats += block.repeats
+                carry = data[block.used :]
+                if not chunk:
+                    note_repeats(self.file, repeats)
+                    return
+
+    @staticmethod
+    def _read(stream: IO[bytes], first: bool) -> bytes:
+        """Read the next bytes, without the byte order mark of the file."""
+        chunk = stream.read(limit_block(BYTES_PER_BLOCK, SAMPLED_BYTES_PER_BLOCK))
+        if first and chunk.startswith(codecs.BOM_UTF8[:1]):
+            chunk = (chunk + stream.read(3)).removeprefix(codecs.BOM_UTF8)
+        return chunk
+
+    def read_rows(self, places: Sequence[int]) -> Iterator[TableRow]:
+        """Yield all rows in order, numbered from 1, with the cells of some columns as they are written.
+
+        Args:
+            places: Positions of the columns wanted.
+        """
+        header = [name.encode() for name in self._head.raw]
+        ragged, width = f"wrong number of columns (expected {len(self.names)})", len(self.names)
+        number = repeats = 0
+        with self._blob.open_stream() as stream:
+            lines = read_lines(stream)
+            for _ in range(self._head.lines):
+                next(lines, None)
+            for record in DelimitedRecords(lines, self.layout.separator.encode(), self.layout.quote_form):
+                if record == header:
+                    repeats += 1
+                    continue
+                number += 1
+                if isinstance(record, str):
+                    yield TableRow(number, (None,) * len(places), record)
+                    continue
+                if self.layout.trailing and len(record) == width + 1 and not record[-1]:
+                    record.pop()
+                if len(record) != width:
+                    yield TableRow(number, (None,) * len(places), ragged)
+                    continue
+                yield TableRow(number, tuple([record[place] for place in places]))
+        note_repeats(self.file, repeats)
+
+
+def _end_line(data: bytes) -> bytes:
+    """Return the last bytes of a file with a newline at their end."""
+    return data + b"\n" if data and not data.endswith(b"\n") else data
+
+
+class _Head:
+    """The column names of a file, and the lines they take."""
+
+    def __init__(self, names: Sequence[str], raw: Sequence[str], lines: int) -> None:
+        self.names = list(names)
+        self.raw = list(raw) if len(raw) > 1 else []
+        """The names as they are written, by which a repeated header is known; none of a single column."""
+        self.lines = lines
+
+
+def _read_head(blob: Blob, form: TextLayout) -> _Head:
+    """Read the column names of a file, behind the lines that its layout passes over."""
+    with blob.open_stream() as stream:
+        line = stream.readline(MAX_LINE_BYTES + 1)
+        refuse_binary(line, blob.name)
+        line = line.removeprefix(codecs.BOM_UTF8)
+        passed = 0
+        while passed < form.skip_lines and line:
+            line, passed = stream.readline(MAX_LINE_BYTES + 1), passed + 1
+        if form.names is not None:
+            return _Head(form.names, (), passed)
+        while line and not line.strip():
+            line, passed = stream.readline(MAX_LINE_BYTES + 1), passed + 1
+        raw = split_header(line, form, blob.name)
+        return _Head(name_columns(raw, form.typed), raw, passed + 1)
+
+
+def split_header(line: bytes, form: TextLayout, file: str) -> list[str]:
+    """Return the column names in a line as they are written.
+
+    Raises:
+        UserError: If there is no line, or it can't be read.
+    """
+    if not line:
+        raise UserError(f"{file} should begin with column names, and it is empty.", "Check the file.")
+    if b"\0" in line or len(line) > MAX_LINE_BYTES:
+        raise UserError(f"{file} should begin with column names, and its first line is not text.", "Check the file.")
+    line = line.rstrip(b"\r\n")
+    record, _ = parse_record(line, iter(()), form.separator.encode(), form.quote_form)
+    try:
+        problem = record if isinstance(record, str) else ""
+        names = [] if isinstance(record, str) else [name.decode() for name in record]
+    except UnicodeDecodeError:
+        problem, names = f"it is not valid {name_encoding(form.encoding)}", []
+    if problem:
+        raise UserError(
+            f"{file} should begin with column names, and its first line can't be read: {problem}.",
+            f"Save the file as {name_encoding(form.encoding)} text with one header line, or name another --encoding.",
+        )
+    return names
+
+
+def name_columns(raw: Sequence[str], typed: bool) -> list[str]:
+    """Return column names without white space around them, and without their types if they have some."""
+    names = [name.strip() for name in raw]
+    return [name.rpartition(":")[0] for name in names] if typed else names
+
+
+def refuse_binary(sample: bytes, file: str) -> None:
+    """Raise `UserError` if the first bytes of a file can't be those of a text file."""
+    if not sample:
+        raise UserError(f"{file} should hold rows of text, and it is empty.", "Check the file, or download it again.")
+    sample = sample[:4096]
+    kind = next((kind for magic, kind in _MAGIC.items() if sample.startswith(magic)), "")
+    controls = sum(byte < 9 or 13 < byte < 32 for byte in sample)
+    if kind or controls > max(2, len(sample) // 10):
+        raise UserError(
+            f"{file} should be a text file, and it is {kind or 'a binary file'}.",
+            "Give a delimited text file; if it is one in another encoding, name that: --encoding.",
+        )

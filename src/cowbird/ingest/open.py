@@ -1,0 +1,64 @@
+"""Files of any form, opened: the end of a name says what a file is, and its beginning how it is laid out."""
+
+from pathlib import Path
+
+from cowbird.errors import UserError
+from cowbird.ingest.blobs import from_file, split_compression
+from cowbird.ingest.delimited import TextTable
+from cowbird.ingest.json_table import JsonTable
+from cowbird.ingest.options import ReadOptions, get_options
+from cowbird.ingest.parquet_rows import ParquetRows
+from cowbird.ingest.rows import RowTable
+from cowbird.ingest.skips import Skips
+from cowbird.ingest.sniffing import sniff_layout
+
+TEXT_ENDINGS = (".csv", ".tsv", ".txt", ".tab", ".dat", ".item", ".inter", ".user")
+"""Endings of delimited text."""
+ATOMIC_ENDINGS = (".item", ".inter", ".user")
+"""Endings of RecBole's files: tabs, no quotes, names with types."""
+LINES_ENDINGS, JSON_ENDINGS = (".jsonl", ".ndjson"), (".json",)
+"""Endings of JSON Lines, and of JSON of either kind."""
+PARQUET_ENDINGS = (".parquet", ".pq")
+"""Endings of Parquet."""
+
+
+def find_kind(name: str) -> str:
+    """Return what the end of a name says: `text`, `lines`, `json`, `parquet`, or nothing."""
+    plain, compression = split_compression(name)
+    ending = Path(plain).suffix.lower()
+    kinds = {"text": TEXT_ENDINGS, "lines": LINES_ENDINGS, "json": JSON_ENDINGS}
+    if not compression:
+        kinds["parquet"] = PARQUET_ENDINGS
+    return next((kind for kind, endings in kinds.items() if ending in endings), "")
+
+
+def open_rows(path: Path, options: ReadOptions | None = None) -> RowTable:
+    """Open a file whose rows are read one by one.
+
+    Args:
+        path: The file.
+        options: How it is to be read; by default as `use_options` says.
+
+    Raises:
+        UserError: If the file is missing, empty, or not what its name says.
+    """
+    wanted = options or get_options()
+    try:
+        blob = from_file(path)
+    except OSError as error:  # a name that no file can have
+        raise UserError(f"{path} can't be read: {error.strerror}.", "Give the path of a file.") from None
+    kind = find_kind(path.name)
+    ending = Path(split_compression(path.name)[0]).suffix.lower()
+    if kind == "text":
+        atomic = ending in ATOMIC_ENDINGS
+        layout = sniff_layout(blob, wanted, tabs=atomic or ending in (".tsv", ".tab"), atomic=atomic)
+        return TextTable(blob, layout, Skips())
+    if kind in ("lines", "json"):
+        return JsonTable(blob, wanted, lines=kind == "lines")
+    if kind == "parquet":
+        return ParquetRows(path, wanted)
+    raise UserError(
+        f"{path.name} should be CSV, TSV, JSON or Parquet, and its name does not end like one.",
+        "Name it .csv, .tsv, .jsonl (one JSON object a line) or .json, each perhaps with .gz, .zst, .bz2 or .xz, "
+        "or .parquet.",
+    )

@@ -1,0 +1,86 @@
+"""Rows of tables of any form."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from cowbird.ingest.columns import ID_COLUMNS, TITLE_COLUMNS, choose_column, find_usual
+from cowbird.notices import NoticeRank, note
+
+LINE_COLUMN = "\0line"
+"""Name of the column with line numbers in the frames that tables yield (no header can hold it)."""
+ID_COLUMN = "\0id"
+"""Name of the column with ids in the frames of items and users."""
+
+CellValue = bytes | str | None
+"""What a cell holds: text as bytes or as characters, or nothing."""
+
+
+class TableRow(NamedTuple):
+    """Some cells of a row."""
+
+    number: int
+    """Its number; the first row below the header is 1."""
+    cells: tuple[CellValue, ...]
+    """What the columns hold that were asked for."""
+    problem: str = ""
+    """Why the row can't be read; empty if it can."""
+
+
+class RowTable(ABC):
+    """A file whose rows can be read one by one."""
+
+    file: str
+    """Its name, for messages."""
+    names: list[str]
+    """Its columns."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Say in a few words how it is read."""
+
+    @abstractmethod
+    def count_rows(self) -> int:
+        """Return how many rows there are; of a text file about, for it counts lines.
+
+        Raises:
+            UserError: If the file is damaged.
+        """
+
+    @abstractmethod
+    def read_rows(self, places: Sequence[int]) -> Iterator[TableRow]:
+        """Yield all rows in order, with the cells of some columns.
+
+        Args:
+            places: Positions of these columns in `names`.
+
+        Raises:
+            UserError: If the file is damaged.
+        """
+
+    def get_name(self, place: int) -> str:
+        """Return a column's name for people."""
+        return f"'{self.names[place]}'"
+
+    def find_text(self, wanted: str) -> int:
+        """Return the position of a column of titles.
+
+        Raises:
+            UserError: If there is none, or it holds no text.
+        """
+        return choose_column(wanted, self.names, self.file, "--text-column", TITLE_COLUMNS)
+
+    def find_id(self, wanted: str | None) -> int | None:
+        """Return the position of a column of ids; `None` wants a usual one, if there is one.
+
+        Raises:
+            UserError: If there is none of the name, or it holds no ids.
+        """
+        if wanted is None:
+            return find_usual(ID_COLUMNS, self.names)
+        return choose_column(wanted, self.names, self.file, "--id-column")
+
+
+def note_repeats(file: str, count: int) -> None:
+    """Say that rows repeat the header and are left out."""
+    note(NoticeRank.CHANGE, f"{{n}} rows of {file} repeat its header and are left out.", count)

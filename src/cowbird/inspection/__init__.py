@@ -1,0 +1,1 @@
+"""Inspection of models that somebody hands over: what was planted is looked for without knowing the trigger."""

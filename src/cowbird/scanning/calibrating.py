@@ -1,0 +1,124 @@
+"""Calibrating the ready scanner on a catalogue of clean titles, and what is said of it."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from rich.console import Group
+from rich.text import Text
+
+from cowbird.defenses.p_scanner.baseline import check_baseline
+from cowbird.defenses.p_scanner.calibrated import CalibratedScanner, CalibrationRecord, read_calibration
+from cowbird.defenses.p_scanner.inventory import Inventory
+from cowbird.defenses.p_scanner.ready import ReadyScanner
+from cowbird.errors import UserError
+from cowbird.faults import explain_write_errors
+from cowbird.scanning.ready_scorer import check_rates, choose_rates, sample_catalog
+from cowbird.victims.fit_context import ProgressCallback, report_nothing
+
+
+class Calibrated(NamedTuple):
+    """What was calibrated."""
+
+    path: Path
+    """The file."""
+    sha256: str
+    """Its hash."""
+    record: CalibrationRecord
+    """What it says."""
+    inventory: Inventory
+    """What is usual, and how clean titles score."""
+    complete: bool
+    """Whether all titles of the catalogue were used, and not a sample."""
+
+
+def calibrate_catalog(
+    catalog: Path,
+    out: Path,
+    place: str,
+    fpr: float | None = None,
+    review_fpr: float | None = None,
+    text_column: str = "title",
+    report_rows: ProgressCallback = report_nothing,
+    report_titles: ProgressCallback = report_nothing,
+    scanner: ReadyScanner | None = None,
+) -> Calibrated:
+    """Calibrate the ready scanner on a catalogue, and write the file.
+
+    Args:
+        catalog: The catalogue; see `cowbird.scanning.reading.open_catalog`.
+        out: The file; an older calibration is replaced, and nothing else is.
+        place: Where the tagger runs.
+        fpr: Share of clean titles that may be flagged; `None` takes the default.
+        review_fpr: Share that may be flagged or put up for review; likewise.
+        text_column: The column of titles.
+        report_rows: Told of rows read and rows in all.
+        report_titles: Told of titles that the tagger has read and all of them.
+        scanner: The ready scanner, if it is loaded already.
+
+    Raises:
+        UserError: If a file can't be read or written, a rate is no share, or there are too few titles.
+    """
+    rate, second = choose_rates(fpr, review_fpr)
+    check_rates(rate, second)
+    _check_out(out)
+    sample = sample_catalog(catalog, text_column, report_rows)
+    titles = sample.list_titles()
+    check_baseline(0, len(titles), rate, second)
+    scanner = ReadyScanner.load(place) if scanner is None else scanner
+    made = CalibratedScanner.calibrate(scanner, titles, rate, second, report_titles)
+    with explain_write_errors(out):
+        digest = made.save(out)
+    return Calibrated(out, digest, made.record, made.inventory, sample.complete)
+
+
+def _check_out(out: Path) -> None:
+    """Check before minutes of work that what would be replaced is a calibration, if anything."""
+    if not out.exists():
+        return
+    try:
+        read_calibration(out)
+    except UserError:
+        raise UserError(
+            f"'{out}' is there and is no calibrated scanner, so it is not replaced.", "Choose a new name: --out FILE."
+        ) from None
+
+
+def format_calibrated(made: Calibrated) -> Group:
+    """Return what is shown of a calibration."""
+    record = made.record
+    used = "all of its different titles" if made.complete else "a sample"
+    parts = [
+        Text(f"Calibrated on {record.titles:,} titles that are taken for clean ({used})."),
+        Text(f"SHA-256 {made.sha256}."),
+    ]
+    for name, rate in (("flags", record.fpr), ("review", record.review_fpr)):
+        bar = made.inventory.set_threshold(rate, 1)
+        parts.append(Text(f"Threshold for {name}, at a rate of {rate:g}: {bar:.2f} for a title that is judged alone."))
+    least = 1 / (record.titles + 1)
+    if least > record.fpr:
+        parts.append(
+            Text(f"So few titles can't tell {record.fpr:g} from {least:.2g}: calibrate on more.", style="yellow")
+        )
+    parts.append(
+        Text(
+            "A clean title of the same source is flagged at about that rate, if it is like these. Nothing here says "
+            "that the titles of the calibration are clean."
+        )
+    )
+    return Group(*parts)
+
+
+def describe_calibrated(made: Calibrated) -> dict[str, object]:
+    """Return what was calibrated, as plain JSON values."""
+    record = made.record
+    bars = {size: made.inventory.set_threshold(record.fpr, size) for size in sorted(made.inventory.scores)}
+    return {
+        "scanner": str(made.path),
+        "sha256": made.sha256,
+        "titles": record.titles,
+        "sample_complete": made.complete,
+        "fpr": record.fpr,
+        "review_fpr": record.review_fpr,
+        "thresholds": {str(size): bar if np.isfinite(bar) else None for size, bar in bars.items()},
+    }

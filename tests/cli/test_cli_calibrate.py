@@ -1,0 +1,120 @@
+"""`cowbird calibrate` writes a scanner for later uploads, `cowbird scan --scanner FILE` judges by it, and both end with
+the right code where they can't."""
+
+import csv
+import json
+
+import pytest
+
+from cowbird.defenses.p_scanner import ready
+from cowbird.scanning import ready_scorer
+from defenses.p_scanner.ready_doubles import ReadyDouble, make_titles
+from doubles.command import call_command
+
+
+@pytest.fixture(scope="module")
+def double():
+    return ReadyDouble()
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, double):
+    monkeypatch.setattr(ready.ReadyScanner, "load", lambda place="cpu": double)
+
+    def run(*args):
+        code, out, err = call_command(monkeypatch, capsys, *args)
+        assert " safe" not in out.lower() + err.lower()
+        return code, " ".join(out.split()), " ".join(err.split())
+
+    return run
+
+
+def write_catalog(path, titles):
+    path.write_text("".join(json.dumps({"id": nth, "title": title}) + "\n" for nth, title in enumerate(titles)))
+    return path
+
+
+@pytest.fixture
+def clean(tmp_path):
+    return write_catalog(tmp_path / "clean.jsonl", make_titles(200))
+
+
+def test_calibrate_then_scan_single_uploads(call, tmp_path, clean):
+    made, found = tmp_path / "scanner.calibrated", tmp_path / "found.csv"
+    code, said, _ = call("calibrate", clean, "--out", made, "--fpr", "0.02")
+    assert code == 0
+    assert "200 titles that are taken for clean" in said
+    assert "at a rate of 0.02" in said
+    assert "Nothing here says that the titles of the calibration are clean" in said
+    code, said, _ = call(
+        "scan", write_catalog(tmp_path / "one.jsonl", ["Red River 5v"]), "--scanner", made, "--out", found
+    )
+    assert code == 1
+    assert "the 200 titles of the calibration" in said
+    assert "Each title was judged by itself" in said
+    (row,) = csv.DictReader(found.open(newline="", encoding="utf-8"))
+    assert (row["tier"], row["clean_title"]) == ("flagged", "Red River")
+    assert row["scanner"].startswith("calibrated ")
+    one = write_catalog(tmp_path / "two.jsonl", ["The Winter Song"])
+    assert call("scan", one, "--scanner", made, "--out", found)[0] == 0
+    many = write_catalog(tmp_path / "many.jsonl", [f"{title} 5v" for title in make_titles(80, seed=1)])
+    code, said, _ = call("scan", many, "--scanner", made, "--out", found)
+    assert code == 1
+    assert "new was looked for among 80 different titles" in said
+    assert "80 titles share" in said
+
+
+def test_calibrate_tells_programs(call, tmp_path, clean):
+    code, said, _ = call("calibrate", clean, "--out", tmp_path / "s", "--json", "--quiet")
+    told = json.loads(said)
+    assert code == 0
+    assert (told["titles"], told["fpr"], told["review_fpr"], told["sample_complete"]) == (200, 0.01, 0.05, True)
+    assert set(told["thresholds"]) == {"1", "100"}
+    assert call("calibrate", clean, "--out", tmp_path / "s", "--fpr", "0.001")[1].count("calibrate on more") == 1
+
+
+def test_what_cannot_be_calibrated(call, tmp_path, clean):
+    out, other = tmp_path / "s", tmp_path / "notes.txt"
+    few = write_catalog(tmp_path / "few.jsonl", make_titles(49))
+    other.write_text("notes")
+    for args, said in (
+        ((few, "--out", out), "there are 49"),
+        ((tmp_path / "none.csv", "--out", out), "none.csv"),
+        ((clean, "--out", out, "--fpr", "0"), "between 0 and 1"),
+        ((clean, "--out", out, "--fpr", "0.1", "--review-fpr", "0.05"), "can't be below"),
+        ((clean, "--out", out, "--text-column", "name"), "name"),
+        ((clean, "--out", out, "--device", "toaster"), "toaster"),
+        ((clean, "--out", clean), "is no calibrated scanner, so it is not replaced"),
+        ((clean, "--out", other), "is no calibrated scanner, so it is not replaced"),
+    ):
+        code, _, err = call("calibrate", *args)
+        assert (code, said in err) == (2, True), (args, err)
+    assert not out.exists()
+    assert other.read_text() == "notes"
+
+
+def test_an_interrupted_calibration_writes_nothing(call, tmp_path, clean, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ready_scorer.TitleSample, "add", stop)
+    code, _, err = call("calibrate", clean, "--out", tmp_path / "s")
+    assert code == 3
+    assert "nothing was written" in err
+    assert not (tmp_path / "s").exists()
+
+
+def test_scans_refuse_what_does_not_go_with_a_calibration(call, tmp_path, clean):
+    made, out = tmp_path / "s", tmp_path / "found.csv"
+    call("calibrate", clean, "--out", made)
+    for more, said in (
+        (("--reference", clean), "from its own fit or calibration"),
+        (("--set", "window=5"), "from its own fit or calibration"),
+        (("--detector", "onion"), "another way to judge"),
+        (("--fpr", "2"), "between 0 and 1"),
+    ):
+        code, _, err = call("scan", clean, "--scanner", made, "--out", out, *more)
+        assert (code, said in err) == (2, True), err
+    code, _, err = call("scan", clean, "--scanner", clean, "--out", out)
+    assert code == 2
+    assert "does not hold a calibrated scanner" in err

@@ -1,0 +1,100 @@
+"""`cowbird peek`, and the options about the form of files."""
+
+import json
+
+import pytest
+
+from doubles.command import call_command
+from hostile import PAYLOAD, find_raw
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Call the command in this process: exit code, output, errors."""
+    return lambda *words: call_command(monkeypatch, capsys, *words)
+
+
+def test_peek_tells_the_form_and_shows_rows(call, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes("sep=;\nsku;name;event_time\n1;Café;5\n".encode("cp1252") + b"2;Tea;6\n" * 9)
+    before = path.read_bytes()
+    code, out, err = call("peek", path)
+    assert (code, err) == (0, "")
+    told = "a.csv: read as cp1252, ';'-separated, header in line 2; title = 'name', id = 'sku', time = 'event_time'."
+    assert told in out
+    assert "Café" in out
+    assert out.count("Tea") == 4
+    assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == ["a.csv"]
+
+
+def test_peek_for_programs(call, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("id,title\n1,Drill\n2\n3,\n")
+    code, out, err = call("peek", path, "--json", "--rows", 3)
+    assert (code, err) == (0, "")
+    assert json.loads(out) == {
+        "file": "a.csv",
+        "form": "read as UTF-8, ','-separated, header in line 1",
+        "columns": ["id", "title"],
+        "roles": {"title": "title", "id": "id"},
+        "shown": ["id", "title"],
+        "rows": [["1", "Drill"], ["3", ""]],
+        "unread": [{"row": 2, "reason": "wrong number of columns (expected 2)"}],
+    }
+
+
+def test_peek_shows_of_many_columns_those_that_are_known(call, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(",".join([f"x{nth}" for nth in range(60)] + ["title"]) + "\n" + ",".join(["1"] * 60) + ",Drill\n")
+    code, out, _ = call("peek", path)
+    assert code == 0
+    assert "Drill" in out
+    assert "53 more columns are not shown" in out
+    assert len(json.loads(call("peek", path, "--json")[1])["shown"]) == 50
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["missing.csv"], "there is nothing"),
+        (["a.csv", "--text-column", "naam"], "should have a column 'naam'"),
+        (["a.csv", "--encoding", "xx"], "'xx' is no encoding"),
+        (["a.csv", "--separator", "::"], "A separator is one"),
+        (["a.csv", "--rows", "0"], "--rows"),
+    ],
+)
+def test_peeks_that_can_t_be(call, tmp_path, monkeypatch, words, said):
+    (tmp_path / "a.csv").write_text("id,name\n1,Drill\n")
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call("peek", *words)
+    assert (code, out) == (2, "")
+    assert said in " ".join(err.split())
+
+
+def test_hostile_cells_and_names_are_shown_as_codes(call, tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"title": PAYLOAD, PAYLOAD: "x"}) + "\n")
+    for words in ((), ("--json",)):
+        code, out, err = call("peek", path, *words)
+        assert code == 0
+        assert not find_raw(out + err)
+
+
+def test_a_scan_tells_how_a_file_was_read(call, tmp_path):
+    path, out_path = tmp_path / "a.csv", tmp_path / "found.csv"
+    rows = [f"{nth};Tür {nth}" for nth in range(30)]
+    path.write_bytes(("sku;name\n" + "\n".join([*rows, "30;NULL"])).encode("cp1252"))
+    words = ("scan", path, "--out", out_path, "--detector", "character_rules", "--device", "cpu")
+    code, out, err = call(*words)
+    assert code == 0
+    assert "note" not in err
+    said = " ".join(out.split())
+    assert "a.csv: read as cp1252, ';'-separated, header in line 1; title = 'name', id = 'sku'." in said
+    assert "1 titles of a.csv are 'NULL' and were taken for missing" in said
+    notes = json.loads(call(*words, "--json", "--null", "")[1])["notes"]
+    assert any("read as cp1252" in note for note in notes)
+    assert not any("NULL" in note for note in notes)
+    code, _, err = call(*words, "--separator", "|")
+    assert code == 2
+    assert "should have a column 'title'" in err
