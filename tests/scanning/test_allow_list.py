@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import time
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -168,3 +169,14 @@ def test_json_tables_may_lack_a_value(tmp_path):
     assert allow.allows("any", 0, 2, "x")
     assert allow.allows("a 5v", 2, 4, "z")
     assert not allow.allows("a 6v", 2, 4, "x 2")
+
+
+def test_the_table_in_the_docs_does_what_they_say(tmp_path):
+    page = (Path(__file__).parents[2] / "docs/for/trust_engineer.md").read_text(encoding="utf-8")
+    (block,) = [part.partition("```")[0] for part in page.split("```text\n") if part.startswith("id,fragment")]
+    (tmp_path / "allow.csv").write_text(block, encoding="utf-8")
+    allow = read_allow_list(tmp_path / "allow.csv")
+    assert allow.texts == ("Acme & Söhne",)
+    assert allow.allows("Lamp 5v", 5, 7, "8812")
+    assert not allow.allows("Lamp 5v", 5, 7, "8813")
+    assert allow.allows("Any title", 0, 3, "9107")
