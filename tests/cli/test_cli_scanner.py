@@ -776,7 +776,6 @@ def test_a_scanner_that_is_not_there(call, tmp_path, monkeypatch):
     for name, said in (
         ("scaner", f"there is no such folder. Did you mean {tmp_path / 'scanner'}?"),
         ("scanner", "there is no scanner.json in it. Make one with"),
-        (path.name, "it is a file, not a folder. Make one with"),
         ("gone/scanner", f"there is no such folder. There is no folder '{tmp_path / 'gone'}'."),
     ):
         code, _, err = call("scan", path, "--out", tmp_path / "found.csv", "--scanner", tmp_path / name)

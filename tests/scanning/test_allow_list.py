@@ -84,8 +84,9 @@ def test_rows_that_are_allowed_by_their_ids(tmp_path, jsonl, finds):
     assert (found.flagged, found.allowed) == (2, 1)
 
 
-def test_ids_are_of_no_use_where_the_catalogue_has_none(tmp_path, jsonl, finds):
-    catalog = jsonl({"number": 1, "title": "a xq"})
+def test_ids_are_of_no_use_where_the_catalogue_has_none(tmp_path, finds):
+    catalog = tmp_path / "catalog.csv"
+    catalog.write_text("number,title\n1,a xq\n")
     with pytest.raises(UserError, match=r"has no column of ids.*--id-column"):
         scan_catalog(catalog, tmp_path / "out.csv", finds(), allow=AllowList([], [("1", "")]))
     found = scan_catalog(catalog, tmp_path / "out.csv", finds(), id_column="number", allow=AllowList([], [("1", "")]))

@@ -156,7 +156,7 @@ def test_several_processes_find_the_same(call, tmp_path):
         (("--review-fpr", "1"), "between 0 and 1"),
         (("--fpr", "0.1", "--review-fpr", "0.05"), "can't be below --fpr 0.1"),
         (("--reference", "missing.csv"), "missing.csv"),
-        (("--allow", "missing.txt"), "can't be read"),
+        (("--allow", "missing.txt"), "There is no file 'missing.txt'"),
         (("--detector", "character_rules", "--review-fpr", "0.1"), "--review-fpr is for the scanner that needs no fit"),
         (("--scanner", "x", "--review-fpr", "0.1"), "--review-fpr is for the scanner that needs no fit"),
         (("--detector", "cuckoo"), "There is no detector named 'cuckoo'"),

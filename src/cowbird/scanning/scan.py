@@ -260,7 +260,7 @@ def _scan_catalog(
         allowed=work.allowed,
         doubtful=tally.doubtful,
         only_flagged=only_flagged,
-        ids=None if table.id is None else table.names[table.id],
+        ids=tally.ids,
     )
 
 

@@ -92,8 +92,8 @@ class ScanSummary:
     """The rows up for review with the highest scores, at most `MAX_DOUBTFUL_FINDINGS`; of those judged since."""
     only_flagged: bool = False
     """Whether only flagged rows stand in the findings."""
-    ids: str | None = None
-    """The catalogue's column of ids; `None` if there is none, and so no ids in the findings."""
+    ids: bool = True
+    """Whether any of the rows has an id; of those that are in the findings, or were judged since."""
     notes: tuple[str, ...] = ()
     """How the catalogue was read, and what was done to it."""
 
@@ -117,12 +117,15 @@ class FindingTally:
         """The most suspicious of them, most suspicious first."""
         self.doubtful: tuple[Finding, ...] = ()
         """The most suspicious of those for review, most suspicious first."""
+        self.ids = False
+        """Whether any of them has an id."""
         self._skips = Skips()
         self._counts: Counter[str] = Counter()
         self._examples: dict[str, list[str]] = {}
 
     def add(self, finding: Finding) -> None:
         """Count a finding."""
+        self.ids = self.ids or finding.id is not None
         if finding.tier == REVIEW_TIER:
             self.doubtful = _rank(self.doubtful, finding, MAX_DOUBTFUL_FINDINGS)
         if not finding.flagged:
@@ -207,9 +210,9 @@ def render_summary(summary: ScanSummary) -> Group:
     if summary.resumed:
         parts.append(Text(f"Rows up to {summary.resumed:,} were done before the interruption."))
     parts.append(Text(f"{summary.seconds:.1f} s, {summary.rate:,.0f} titles a second.", style="dim"))
-    if summary.ids is None:
+    if not summary.ids:
         parts.append(
-            Text("The findings have no ids: no column of ids is known by its name. Name it: --id-column COLUMN.")
+            Text("The findings have no ids: no column is known for them by its name. Name it: --id-column COLUMN.")
         )
     parts.append(Text("Findings: ").append(escape_terminal(str(summary.out), 300)))
     if summary.skipped_file:
