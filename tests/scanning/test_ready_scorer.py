@@ -292,7 +292,7 @@ def test_no_promise_is_made_where_none_can_be(tmp_path, double):
 def test_an_unsure_span_is_not_taken_out(tmp_path):
     flags, span = np.array([True, True]), (np.array([0, 0]), np.array([2, 2]))
     found = ExplainedSuspicion(np.ones(2), *span, flags, ~flags, ("x", "y"), np.array([True, False]), 0.5, "double")
-    clean = [scan._make_finding("ab cd", found, at).clean_title for at in range(2)]
+    clean = [scan.make_finding("ab cd", found, at).clean_title for at in range(2)]
     assert clean == ["cd", None]
 
 

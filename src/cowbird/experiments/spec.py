@@ -23,7 +23,7 @@ from cowbird.experiments.field_errors import explain_each, explain_errors, is_un
 from cowbird.experiments.parts import AttackPart, DatasetPart, DefensePart, VictimPart
 from cowbird.experiments.scenarios import LABEL_PATTERN, AnyScenario, Direct
 from cowbird.experiments.tasks import AnyTask, find_task, list_tasks
-from cowbird.files import suggest_close_paths
+from cowbird.files import read_plain_text, suggest_close_paths
 from cowbird.metrics.ranking import CUTOFFS
 from cowbird.plugin_errors import guard_plugins
 
@@ -342,6 +342,10 @@ def _as_table(value: object) -> dict[str, Any] | None:
     return cast("dict[str, Any]", value) if isinstance(value, dict) else None
 
 
+MAX_SPEC_BYTES = 1 << 24
+"""Largest spec file that is read."""
+
+
 def load_spec(path: Path, seeds: tuple[int, ...] | None = None, profile: str = "", allow_plugins: bool = False) -> Spec:
     """Read a spec file.
 
@@ -355,7 +359,7 @@ def load_spec(path: Path, seeds: tuple[int, ...] | None = None, profile: str = "
         UserError: If the file is missing, not TOML, or not a spec.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(read_plain_text(path, MAX_SPEC_BYTES, shell=True))
     except FileNotFoundError:
         close = suggest_close_paths(path, ".toml")
         hint = close or "Give the path of a TOML file, or the name of a spec that ships (cowbird list specs)."

@@ -7,13 +7,11 @@ A table may name rows of the catalogue by their ids. The texts beside an id are 
 without a text allows its rows whatever their titles say, so a title that its seller changes later is allowed too.
 """
 
-import os
-import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cowbird.errors import UserError
-from cowbird.files import hash_texts, suggest_close_paths
+from cowbird.files import hash_texts, read_plain_file, suggest_close_paths
 from cowbird.ingest.blobs import split_compression
 from cowbird.ingest.json_table import is_text
 from cowbird.ingest.open import open_rows
@@ -137,23 +135,14 @@ def read_allow_list(path: Path | None) -> AllowList:
 
 
 def _read_file(path: Path) -> bytes:
-    """Return the bytes of an ordinary file; whatever else has that name is not waited for."""
+    """Return the bytes of a file; a pipe or a device is not waited for, unless the shell opened it for this command."""
     try:
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-        with os.fdopen(handle, "rb") as file:
-            kind = os.fstat(handle).st_mode
-            if not stat.S_ISREG(kind):
-                found = "a folder" if stat.S_ISDIR(kind) else "a pipe, a socket or a device"
-                raise UserError(f"'{path}' should be a file, and it is {found}.", _HINT)
-            data = file.read(MAX_ALLOW_FILE_BYTES + 1)
+        return read_plain_file(path, MAX_ALLOW_FILE_BYTES, shell=True)
     except FileNotFoundError:
         raise UserError(f"There is no file '{path}'.", f"{suggest_close_paths(path)} {_HINT}".strip()) from None
     except (OSError, ValueError) as error:  # a name that no file can have
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"'{path}' can't be read: {reason}.", _HINT) from None
-    if len(data) > MAX_ALLOW_FILE_BYTES:
-        raise UserError(f"'{path}' is larger than {MAX_ALLOW_FILE_BYTES:,} bytes.", _HINT)
-    return data
 
 
 def _read_table(path: Path) -> AllowList:
