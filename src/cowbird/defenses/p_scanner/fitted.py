@@ -27,7 +27,7 @@ from cowbird.defenses.scan_table import scan_table
 from cowbird.defenses.titles import Suspicion
 from cowbird.errors import UserError
 from cowbird.faults import raise_outage
-from cowbird.files import hash_texts, read_plain_text
+from cowbird.files import hash_texts, read_plain_text, suggest_close_paths
 from cowbird.victims.fit_context import pick_device
 from cowbird.victims.language import serialization
 from cowbird.victims.language.base_record import name_base
@@ -277,6 +277,8 @@ def load_fitted_scanner(
     """
     folder = Path(folder)
     device = pick_device(device) if isinstance(device, str) else device
+    if not (folder / SCANNER_RECORD_FILE).exists():
+        raise _make_missing_error(folder)
     try:
         told = json.loads(read_plain_text(folder / SCANNER_RECORD_FILE))
         if told.get("version") != SCANNER_VERSION:
@@ -295,3 +297,12 @@ def load_fitted_scanner(
     dtype, sealed = record.tuning.pick_dtype(device), (SCANNER_RECORD_FILE,)
     loaded = serialization.read_model(folder, SCANNER_NAME, record.llm, device, dtype, sealed)
     return FittedScanner(record, loaded, device)
+
+
+def _make_missing_error(folder: Path) -> UserError:
+    """Say what was not found where a scanner should be."""
+    make = "Make one with cowbird fit-scanner CATALOG --out DIR."
+    if folder.is_dir():
+        return UserError(f"'{folder}' does not hold a scanner: there is no {SCANNER_RECORD_FILE} in it.", make)
+    found = "it is a file, not a folder" if folder.exists() else "there is no such folder"
+    return UserError(f"'{folder}' does not hold a scanner: {found}.", f"{suggest_close_paths(folder)} {make}".strip())
