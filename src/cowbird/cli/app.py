@@ -25,6 +25,7 @@ from cowbird.cli import (
     stealth,
     table,
     validate,
+    zoo,
 )
 from cowbird.cli import inspect as inspect_command
 from cowbird.cli import list as list_command
@@ -94,6 +95,7 @@ _COMMANDS: tuple[tuple[str, Callable[..., None], str, tuple[str, ...]], ...] = (
         "Look for planted items in a model that somebody handed over.",
         inspect_command.INSPECT_EXAMPLES,
     ),
+    ("zoo", zoo.zoo, "Make rankers, clean and planted, and score inspection on them.", zoo.ZOO_EXAMPLES),
     ("peek", peek.peek, "Tell how a file is read, and show its first rows.", peek.PEEK_EXAMPLES),
     ("init", init.init, "Write a commented spec to start from.", init.INIT_EXAMPLES),
     ("validate", validate.validate, "Check a spec and tell what would run.", validate.VALIDATE_EXAMPLES),
