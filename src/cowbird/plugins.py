@@ -4,7 +4,8 @@ There is no registry to edit. A kind is a package and a base class. Every module
 subclass is a plug-in named after the module. Two more places hold plug-ins of other people:
 
 - An installed package names its own in the entry points `cowbird.attacks`, `cowbird.defenses`, `cowbird.victims`,
-  `cowbird.datasets` or `cowbird.tasks`. Who installs a package trusts it, so these need no permission.
+  `cowbird.datasets`, `cowbird.loaders` or
+  `cowbird.tasks`. Who installs a package trusts it, so these need no permission.
 - A dotted path, `their_package.module` or `their_package.module:ClassName`, or the name of a file in the current
   folder. To import a file is to run it, and a spec may come from a stranger. So these are refused unless the caller
   passes `allow_paths`, which is `--allow-plugins` on the command line.
@@ -48,6 +49,7 @@ PLUGIN_KINDS = {
     "defense": PluginKind(("cowbird.defenses",), "cowbird.defenses.base:Defense"),
     "victim": PluginKind(("cowbird.victims.sequential", "cowbird.victims.language"), "cowbird.victims.base:Victim"),
     "dataset": PluginKind(("cowbird.data.sources",), "cowbird.data.sources.base:Source"),
+    "loader": PluginKind(("cowbird.victims.loaders",), "cowbird.victims.loaders.base:Loader"),
     "task": PluginKind(("cowbird.experiments.tasks",), "cowbird.experiments.tasks.base:Task"),
 }
 """Every kind of plug-in: the packages searched for it and the class it must derive from."""

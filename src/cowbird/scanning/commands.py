@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -300,9 +300,15 @@ class ScannerScorer:
         bar = self.fitted.threshold(self.fpr)
         return explain_verdicts(titles, found, self.explain, bar, self.label, found.review)
 
-    def explain(self, title: str, score: float) -> str:
+    def scan_apart(self, titles: Sequence[str]) -> ExplainedSuspicion:
+        """Judge titles, each as if it were the only one; see `FittedScanner.judge_apart`."""
+        found, bar = self.fitted.judge_apart(titles, self.fpr), self.fitted.threshold(self.fpr, alone=True)
+        explain = partial(self.explain, bar=bar)
+        return explain_verdicts(titles, found, explain, bar, self.label, found.review)
+
+    def explain(self, title: str, score: float, bar: float | None = None) -> str:
         """Say why a title is flagged, in a few words."""
-        bar = self.fitted.threshold(self.fpr)
+        bar = self.fitted.threshold(self.fpr) if bar is None else bar
         return f"the scanner takes this for a trigger: suspicion {score:.1f}, threshold {bar:.1f}"
 
 
