@@ -63,11 +63,11 @@ class Round(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
-    number: int = Field(ge=1)
+    number: int = Field(ge=1, le=10_000)
     """Counts from 1."""
-    trusted: int = Field(ge=0)
+    trusted: int = Field(ge=0, le=10**12)
     """Titles taken for clean."""
-    proposed: int = Field(ge=0)
+    proposed: int = Field(ge=0, le=10**9)
     """New triggers."""
     before: tuple[RecipeOutcome, ...]
     """Some of the round's new triggers, and the share of titles with each that the scanner caught before it learned
@@ -76,7 +76,7 @@ class Round(BaseModel):
     """The same after it did."""
     refused: tuple[str, ...] = ()
     """Why answers of the agent were not taken."""
-    seconds: float = Field(ge=0)
+    seconds: float = Field(ge=0, le=1e8)
     """How long it took."""
 
 
@@ -85,7 +85,7 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
-    version: int = SCANNER_VERSION
+    version: int = Field(default=SCANNER_VERSION, ge=1, le=10_000)
     """Of this file's form."""
     llm: Llm
     """The language model that was tuned, and what of it."""

@@ -54,7 +54,7 @@ class Llm(BaseModel):
 
     name: str = "smollm2-135m"
     """A local folder, a GGUF file, an embedded model's name, or the hub id of a model that was downloaded before."""
-    layers: int | None = Field(default=None, ge=1)
+    layers: int | None = Field(default=None, ge=1, le=1000)
     """Layers kept, from the first on; `None` keeps all. A cut model is for small machines, and says less."""
     tuning: Literal["lora", "full"] = "lora"
     """Whether low-rank adapters learn (Hu et al. 2022) or all weights."""
@@ -247,7 +247,8 @@ def load_llm(llm: Llm, device: torch.device, dtype: torch.dtype) -> LoadedModel:
 def _open_place(place: str) -> Generator[str]:
     """Give what the libraries load: a private folder with what a folder holds, or what was downloaded from a hub."""
     folder = Path(place)
-    with copy_model_folder(folder if folder.is_dir() else _find_downloaded(place)) as private:
+    made_here = folder.parent == get_cache_folder() / "llm"
+    with copy_model_folder(folder if folder.is_dir() else _find_downloaded(place), made_here) as private:
         yield str(private)
 
 
