@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from cowbird.attacks.base import AttackError, PoisonedData
 from cowbird.data.types import Dataset
@@ -27,9 +27,11 @@ from cowbird.defenses.titles import TitleDefense
 from cowbird.errors import OutageError, UserError
 from cowbird.experiments import detection
 from cowbird.experiments.adaptive import AdaptiveAttacks
-from cowbird.experiments.detection import NO_ATTACK, DetectionRecord, TitleInspector
+from cowbird.experiments.cell_files import EVIDENCE_FOLDER, PlantedSummary, name_detections, name_evidence
+from cowbird.experiments.detection import DetectionRecord, TitleInspector
 from cowbird.experiments.parts import AttackPart, DefensePart, VictimPart
 from cowbird.experiments.scenarios import Scenario
+from cowbird.experiments.shipped_measures import NO_ATTACK
 from cowbird.experiments.spec import Spec
 from cowbird.experiments.store import ColumnStore, ModelStore, ProgressReport, SealedStore, hash_parts
 from cowbird.experiments.tasks import AnyTask, PlantedAttack, TaskContext, find_task
@@ -40,27 +42,6 @@ from cowbird.rng import stream
 
 TRY_AGAIN = "This may pass: go on with --resume."
 """What is added to the reason of a passing fault."""
-EVIDENCE_FOLDER = "evidence"
-"""Where a cell keeps what was measured: a file for each attack, defense and scenario."""
-
-
-class PlantedSummary(BaseModel):
-    """What one attack planted in one cell."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
-
-    sha256: str
-    """Hash of the plan, whose file is `plans/ATTACK.json`."""
-    rows: int
-    """Poisoned rows."""
-    budget: int
-    """How many rows the attack was allowed."""
-    share_of_labels: float
-    """Poisoned rows over all labels of the training data."""
-    targets: tuple[str, ...]
-    """Ids of the target items."""
-    target_titles: tuple[str, ...]
-    """Their titles, as the source writes them (untrusted text)."""
 
 
 @dataclass(frozen=True)
@@ -122,16 +103,6 @@ def find_undefended_label(spec: Spec) -> str:
         if isinstance(part.options, NoDefense):
             return part.title()
     return "none" if all(part.title() != "none" for part in spec.defenses) else "none@undefended"
-
-
-def name_evidence(attack: str, defense: str, scenario: str) -> str:
-    """Return the name of the file that holds what was measured in a place."""
-    return f"{attack}+{defense}+{scenario}"
-
-
-def name_detections(attack: str, defense: str) -> str:
-    """Return the name of the file that holds what a defense flags."""
-    return f"{attack}+{defense}@titles"
 
 
 class CellRunner:

@@ -19,7 +19,8 @@ from cowbird import __version__
 from cowbird.data.types import Dataset
 from cowbird.defenses.p_scanner.agent_server import keep_logs_in
 from cowbird.errors import OutageError
-from cowbird.experiments.cell import PlantedSummary, list_cells
+from cowbird.experiments.cell import list_cells
+from cowbird.experiments.cell_files import PlantedSummary
 from cowbird.experiments.executor import Executor, ignore_progress
 from cowbird.experiments.growth import bind_folder, check_free
 from cowbird.experiments.results import Row
