@@ -16,7 +16,7 @@ from cowbird.ingest.columns import ID_COLUMNS, TITLE_COLUMNS, choose_column, fin
 from cowbird.ingest.delimited import refuse_binary
 from cowbird.ingest.encodings import UTF8, name_encoding, normalize_encoding, recode, sniff_unicode
 from cowbird.ingest.json_text import JsonReader, read_elements
-from cowbird.ingest.options import ReadOptions
+from cowbird.ingest.options import JSON_OPTIONS, ReadOptions
 from cowbird.ingest.paths import follow_path, split_path
 from cowbird.ingest.records import TOO_LONG_REASON, read_lines
 from cowbird.ingest.rows import CellValue, RowTable, TableRow
@@ -70,7 +70,7 @@ class JsonTable(RowTable):
 
     def __init__(self, blob: Blob, options: ReadOptions, lines: bool) -> None:
         self.file = blob.name
-        options.refuse_others(blob.name, "JSON", "encoding", "json_path")
+        options.refuse_others(blob.name, "JSON", *JSON_OPTIONS)
         with blob.open_stream() as stream:
             raw = stream.read(SAMPLE_BYTES)
         self._encoding = normalize_encoding(options.encoding or sniff_unicode(raw))  # JSON is in no other

@@ -32,12 +32,13 @@ def find_kind(name: str) -> str:
     return next((kind for kind, endings in kinds.items() if ending in endings), "")
 
 
-def open_rows(path: Path, options: ReadOptions | None = None) -> RowTable:
+def open_rows(path: Path, options: ReadOptions | None = None, skips: Skips | None = None) -> RowTable:
     """Open a file whose rows are read one by one.
 
     Args:
         path: The file.
         options: How it is to be read; by default as `use_options` says.
+        skips: Where rows are counted that can't be used, if frames of it are read.
 
     Raises:
         UserError: If the file is missing, empty, or not what its name says.
@@ -52,7 +53,7 @@ def open_rows(path: Path, options: ReadOptions | None = None) -> RowTable:
     if kind == "text":
         atomic = ending in ATOMIC_ENDINGS
         layout = sniff_layout(blob, wanted, tabs=atomic or ending in (".tsv", ".tab"), atomic=atomic)
-        return TextTable(blob, layout, Skips())
+        return TextTable(blob, layout, skips or Skips())
     if kind in ("lines", "json"):
         return JsonTable(blob, wanted, lines=kind == "lines")
     if kind == "parquet":
