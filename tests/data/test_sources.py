@@ -345,7 +345,7 @@ def test_tabular_parquet(tmp_path):
 def test_parquet_with_lists_where_ids_should_be(tmp_path):
     frame = pl.DataFrame({"user_id": [["a", "b"], ["c"]], "item_id": [1, 2], "timestamp": [1, 2]})
     frame.write_parquet(tmp_path / "log.parquet")
-    with pytest.raises(UserError, match="Column 'user_id' of .* should hold one value a row, and it holds lists"):
+    with pytest.raises(UserError, match=r"Column 'user_id' of .* should hold one value a row, and it holds lists"):
         Tabular(path=tmp_path / "log.parquet").load()
 
 

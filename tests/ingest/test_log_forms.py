@@ -149,7 +149,7 @@ def test_a_list_of_items_in_a_row_is_a_history(tmp_path, form):
 def test_lists_that_fit_no_history(tmp_path):
     path = tmp_path / "log.parquet"
     pl.DataFrame({"user_id": ["u"], "item_id": [[1, 2]], "timestamp": [[1]]}).write_parquet(path)
-    with pytest.raises(UserError, match="'item_id' and 'timestamp' of .* hold lists of unequal length"):
+    with pytest.raises(UserError, match=r"'item_id' and 'timestamp' of .* hold lists of unequal length"):
         Tabular(path=path).load()
     pl.DataFrame({"user_id": ["u"], "item_id": [1], "timestamp": [[1]]}).write_parquet(path)
     with pytest.raises(UserError, match=r"Column 'timestamp' of log\.parquet should hold one value a row"):
@@ -164,7 +164,7 @@ def test_json_lines_as_a_log(tmp_path):
     assert histories(data) == {"1": ["a"]}
     assert {skip.reason for skip in data.skips} == {"time is missing", "is not a JSON object"}
     path.write_text(json.dumps({"user_id": 1, "item_id": {"a": 1}}))
-    with pytest.raises(UserError, match="Column 'item_id' of .* should hold values or lists"):
+    with pytest.raises(UserError, match=r"Column 'item_id' of .* should hold values or lists"):
         Tabular(path=path).load()
 
 

@@ -2,38 +2,28 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, cast
 
 import polars as pl
 
 from cowbird.errors import UserError
 from cowbird.ingest.columns import find_column
 from cowbird.ingest.delimited import TextTable
+from cowbird.ingest.folders import FolderFrames, check_kinds, list_parts
 from cowbird.ingest.json_table import JsonValue
 from cowbird.ingest.open import find_kind, open_rows
-from cowbird.ingest.options import ReadOptions
+from cowbird.ingest.options import ReadOptions, use_options
 from cowbird.ingest.parquet import ParquetTable
-from cowbird.ingest.rows import LINE_COLUMN, CellValue, RowTable
+from cowbird.ingest.places import locate
+from cowbird.ingest.rows import LINE_COLUMN, CellValue, FrameTable, RowTable
 from cowbird.ingest.sampling import limit_block, limit_frames
 from cowbird.ingest.skips import Skips
 
 FRAME_ROWS = 50_000
 """Rows of a frame that is made of rows read one by one."""
-
-
-class FrameTable(Protocol):
-    """A file that is read as frames."""
-
-    file: str
-    """Its name, for messages."""
-    names: list[str]
-    """Its columns."""
-
-    def read_frames(self, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
-        """Yield the rows, block by block; see `TextTable.read_frames`."""
-        ...
 
 
 class RowFrames:
@@ -83,7 +73,8 @@ class RowFrames:
                     "not.",
                     "Name another column, or one that lies in it, such as 'column.part'.",
                 )
-            lists.append(None if found is None else [str(value) for value in found if value is not None])
+            values = cast("list[Any] | None", found)
+            lists.append(None if values is None else [str(value) for value in values if value is not None])
         return pl.Series(name, lists, dtype=pl.List(pl.String))
 
 
@@ -103,8 +94,14 @@ def open_frames(path: Path, options: ReadOptions, skips: Skips) -> FrameTable:
     Raises:
         UserError: If the file is missing, empty, or not what its name says.
     """
-    if find_kind(path.name) == "parquet" and path.is_file():
-        return ParquetTable(path)
+    with use_options(options):
+        path = locate(path)
+    if path.is_dir():
+        parts = list_parts(path)
+        check_kinds(path, parts, [find_kind(part.path.name) for part in parts])
+        return FolderFrames(path, parts, partial(open_frames, options=options, skips=skips))
     kind = find_kind(path.name) if path.is_file() else ""
+    if kind == "parquet":
+        return ParquetTable(path)
     table = open_rows(path, options.select(kind), skips)
     return table if isinstance(table, TextTable) else RowFrames(table, skips)

@@ -19,15 +19,13 @@ from cowbird.ingest.json_text import JsonReader, read_elements
 from cowbird.ingest.options import JSON_OPTIONS, ReadOptions
 from cowbird.ingest.paths import follow_path, split_path
 from cowbird.ingest.records import TOO_LONG_REASON, read_lines
-from cowbird.ingest.rows import CellValue, RowTable, TableRow
+from cowbird.ingest.rows import LATE_ID, CellValue, RowTable, TableRow
 from cowbird.ingest.sniffing import SAMPLE_BYTES
 
 SAMPLE_ROWS = 1000
 """Rows that tell which columns there are, unless one is looked for that they lack."""
 MAX_JSON_VALUES = 20_000
 """Names, values and places in lists of a row at most."""
-LATE_ID = -1
-"""The place of ids where the first rows have none: whichever usual column a row has."""
 MAX_NAME_DEPTH = 3
 """How deep columns lie whose names are told; deeper ones can be named."""
 

@@ -339,6 +339,8 @@ def check_output(out: Path, catalog: Path) -> None:
     with _explain_write_errors(out):
         if out.is_dir():
             raise UserError(f"'{out}' is a folder.", "Name a file, such as findings.csv.")
+        if catalog.is_dir() and catalog.resolve() in out.resolve().parents:
+            raise UserError(f"'{out}' lies in the catalogue's folder.", "Choose another folder for the findings.")
         for path in (out, out.with_name(f"{out.name}.skipped.csv")):
             if path.exists() and catalog.exists() and path.samefile(catalog):
                 raise UserError(f"'{path}' is the catalogue itself.", "Choose another file for the findings.")

@@ -25,11 +25,11 @@ from cowbird.ingest.columns import (
     match_column,
 )
 from cowbird.ingest.delimited import TextTable
-from cowbird.ingest.frames import FrameTable, open_frames
+from cowbird.ingest.frames import open_frames
 from cowbird.ingest.layout import TextLayout
 from cowbird.ingest.options import NO_QUOTE, ReadOptions
 from cowbird.ingest.parquet import refuse_lists
-from cowbird.ingest.rows import ID_COLUMN, LINE_COLUMN
+from cowbird.ingest.rows import ID_COLUMN, LINE_COLUMN, FrameTable
 from cowbird.ingest.skips import Skips
 from cowbird.ingest.values import IdColumn, blank_missing, read_decimal_commas
 from cowbird.notices import NoticeRank, note
