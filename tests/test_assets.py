@@ -175,6 +175,8 @@ def test_no_wheel_anywhere(index, call, capsys):
     code, _, err = call("nest")
     assert code == 2
     assert "Error: pip could not fetch cowbird-nest 1.0" in err
+    assert "PIP_FIND_LINKS=FOLDER cowbird assets" in " ".join(err.split()), "how to go on where it is gone for good"
+    assert "cowbird init" in err
     assert "cowbird assets" in err
 
 

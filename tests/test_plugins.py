@@ -102,7 +102,7 @@ def test_an_unknown_kind():
 
 
 def test_a_plug_in_of_another_kind_is_not_taken():
-    with pytest.raises(UserError, match="defines 0"):
+    with pytest.raises(UserError, match="There is no defense named"):
         find_plugin("defense", "cowbird.attacks.basic_replacement")
 
 
@@ -288,3 +288,31 @@ def test_two_installed_packages_of_one_name_are_told_apart_by_hand(package):
         package(name, ATTACK.format(name="Mine"), f"same = {name}")
     with pytest.raises(UserError, match=r"pack_one 1\.2, pack_two 1\.2"):
         find_plugin("attack", "same")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cowbird.cli.assets",
+        "cowbird.cli.assets:Asset",
+        "cowbird.__main__",
+        "cowbird.attacks",
+        "cowbird.attacks._nothing",
+        "cowbird.defenses.strip",
+        "cowbird.defenses.p_scanner.scanner",
+        "cowbird.experiments.shipped",
+    ],
+)
+@pytest.mark.parametrize("allowed", [False, True])
+def test_a_name_in_cowbird_is_that_of_a_plug_in_and_nothing_else_is_imported(monkeypatch, name, allowed):
+    find_plugin("attack", "basic_replacement")  # what is imported once
+    load = plugins.importlib.import_module
+
+    def watch(path, *more):
+        assert path.startswith("cowbird.attacks"), f"{path} is imported"
+        return load(path, *more)
+
+    monkeypatch.setattr(plugins.importlib, "import_module", watch)
+    with pytest.raises(UserError, match="There is no attack named") as error:
+        find_plugin("attack", name, allow_paths=allowed)
+    assert "basic_replacement" in error.value.hint

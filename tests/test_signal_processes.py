@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+from doubles.processes import list_processes, list_survivors
+
 pytestmark = [
     pytest.mark.slow,  # each is a process of its own; CI runs them
     pytest.mark.skipif(sys.platform == "win32", reason="has no such signals"),
@@ -79,3 +81,42 @@ def test_what_is_ignored_stays_ignored():
     process = start(seconds=0.4, before="import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n")
     process.send_signal(signal.SIGHUP)
     assert process.communicate(timeout=10)[0] == "saved\n"
+
+
+SLOW_MODULE = """
+import multiprocessing, time
+if multiprocessing.current_process().name != "MainProcess":
+    time.sleep(60)
+def begin():
+    pass
+def work():
+    pass
+"""
+PARENT = """
+import sys, time
+sys.path.insert(0, {folder!r})
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from cowbird.processes import WorkerStart
+import slow_module
+if __name__ == "__main__":
+    pool = ProcessPoolExecutor(1, get_context("spawn"), WorkerStart(slow_module.begin))
+    pool.submit(slow_module.work)
+    print(*pool._processes, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_worker_that_still_imports_ends_with_its_parent(tmp_path):
+    (tmp_path / "slow_module.py").write_text(SLOW_MODULE)
+    (tmp_path / "parent.py").write_text(PARENT.format(folder=str(tmp_path)))
+    # The worker runs the parent's file first, which would wait for the module too: it is given by -c.
+    code = f"exec(open({str(tmp_path / 'parent.py')!r}).read())"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    worker = int(process.stdout.readline())
+    time.sleep(1.0)  # it is in the middle of the import
+    assert worker in list_processes()
+    process.kill()
+    process.communicate()
+    assert not list_survivors({worker})

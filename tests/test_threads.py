@@ -1,4 +1,4 @@
-"""How waiting threads wait is said before torch is loaded, and never over what the user said."""
+"""What is said in the environment before libraries are loaded, and never over what the user said."""
 
 import os
 
@@ -11,7 +11,7 @@ VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 @pytest.fixture(autouse=True)
 def plain(monkeypatch):
-    for name in (*VARIABLES, "OMP_NUM_THREADS"):
+    for name in (*VARIABLES, "OMP_NUM_THREADS", "HF_HUB_OFFLINE"):
         monkeypatch.setenv(name, "")  # so that what is set here is undone
         monkeypatch.delenv(name)
 
@@ -38,3 +38,16 @@ def test_it_is_said_before_anything_is_imported(monkeypatch):
     monkeypatch.setattr(app, "main", lambda: seen.append(os.environ.get("OMP_WAIT_POLICY")))
     module.main()
     assert seen == ["PASSIVE"]
+
+
+@pytest.mark.parametrize(("said", "then"), [(None, "1"), ("0", "0")])
+def test_the_hub_is_off_line_before_anything_is_imported(monkeypatch, said, then):
+    from cowbird import __main__ as module
+
+    if said is not None:
+        monkeypatch.setenv("HF_HUB_OFFLINE", said)
+    seen = []
+    app = __import__("cowbird.cli.app", fromlist=["main"])
+    monkeypatch.setattr(app, "main", lambda: seen.append(os.environ["HF_HUB_OFFLINE"]))
+    module.main()
+    assert seen == [then]

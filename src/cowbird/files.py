@@ -11,6 +11,7 @@ the user's umask gives to new files.
 import errno
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -19,6 +20,7 @@ import tempfile
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from functools import lru_cache
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Literal
 
@@ -30,6 +32,10 @@ from cowbird.processes import hold_interrupts
 
 PARTIAL_SUFFIX = ".cowbird-partial"
 """How the names of folders end in which something is being written; they begin with a dot."""
+MAX_RECORD_BYTES = 1 << 26
+"""Largest file of settings or records that is read."""
+_SHELL_FILE = re.compile(r"/dev/stdin|/dev/fd/\d+|/proc/self/fd/\d+")
+"""What the shell calls files that it opened for a command."""
 
 
 @contextmanager
@@ -42,6 +48,8 @@ def replace_atomically(path: Path) -> Generator[Path]:
         OutageError: If the file can't be written; what stood there before still stands.
     """
     with explain_write_errors(path):
+        if path.exists() and not path.is_file():
+            raise UserError(f"'{path}' is a folder, a pipe or a device, and not replaced.", "Name another file.")
         path.parent.mkdir(parents=True, exist_ok=True)
         mode = _probe_mode(path.parent)
         with _make_partial_folder(path) as folder:
@@ -236,6 +244,52 @@ def _is_own(found: os.stat_result) -> bool:
     return not hasattr(os, "geteuid") or found.st_uid == os.geteuid()
 
 
+def open_plain_file(path: Path, shell: bool = False) -> BufferedReader:
+    """Open a file for reading; a pipe, a socket or a device is refused, and never waited for.
+
+    Args:
+        path: The file.
+        shell: Whether what the shell opened for this command may be read to its end: `/dev/stdin`, or the `/dev/fd/63`
+            of `<(…)`.
+
+    Raises:
+        OSError: If it can't be opened or is no file; its `strerror` says so in words.
+    """
+    given = shell and bool(_SHELL_FILE.fullmatch(str(path)))
+    flags = 0 if given else getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | flags)
+    mode = os.fstat(handle).st_mode
+    if stat.S_ISREG(mode) or (given and not stat.S_ISDIR(mode)):
+        return os.fdopen(handle, "rb")
+    os.close(handle)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.EINVAL, "It is a pipe or a device, and a file was expected", str(path))
+
+
+def read_plain_file(path: Path, most: int | None = MAX_RECORD_BYTES, shell: bool = False) -> bytes:
+    """Read a file whole; see `open_plain_file`.
+
+    Args:
+        path: The file.
+        most: Most bytes that it may have; `None` for any number.
+        shell: See `open_plain_file`.
+
+    Raises:
+        OSError: If it can't be read, is no file, or is larger.
+    """
+    with open_plain_file(path, shell) as file:
+        data = file.read(-1 if most is None else most + 1)
+    if most is not None and len(data) > most:
+        raise OSError(errno.EINVAL, f"It has more than {most:,} bytes", str(path))
+    return data
+
+
+def read_plain_text(path: Path, most: int | None = MAX_RECORD_BYTES, shell: bool = False) -> str:
+    """Read a text file in UTF-8 whole; see `read_plain_file`. Line ends come as they are in the file."""
+    return read_plain_file(path, most, shell).decode("utf-8")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with replace_atomically(path) as partial:
@@ -250,7 +304,7 @@ def get_cache_folder() -> Path:
 
 def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
+    with open_plain_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from cowbird.errors import UserError
 from cowbird.faults import explain_write_errors
-from cowbird.files import open_own_file, take_lock
+from cowbird.files import open_own_file, read_plain_file, take_lock
 
 LOCK_FILE = "lock"
 """Name of the file in a folder that is locked."""
@@ -96,7 +96,7 @@ def _is_same(handle: int, path: Path) -> bool:
 
 def _read_owner(path: Path) -> dict[str, Any]:
     with suppress(OSError, ValueError, TypeError):
-        return dict(json.loads(path.read_bytes()))
+        return dict(json.loads(read_plain_file(path)))
     return {}
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from cowbird.errors import UserError
 from cowbird.faults import raise_outage
-from cowbird.files import write_text
+from cowbird.files import read_plain_text, write_text
 
 NOTICES_FILE = "notices.json"
 """The file of a folder that holds its notices."""
@@ -130,7 +130,7 @@ def read_notices(path: Path) -> list[Notice]:
         UserError: If it is damaged.
     """
     try:
-        rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+        rows: list[dict[str, Any]] = json.loads(read_plain_text(path))
         return [Notice(NoticeRank(row["rank"]), str(row["text"]), row["low"], row["high"]) for row in rows]
     except FileNotFoundError:
         return []

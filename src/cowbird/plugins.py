@@ -4,7 +4,8 @@ There is no registry to edit. A kind is a package and a base class. Every module
 subclass is a plug-in named after the module. Two more places hold plug-ins of other people:
 
 - An installed package names its own in the entry points `cowbird.attacks`, `cowbird.defenses`, `cowbird.victims`,
-  `cowbird.datasets` or `cowbird.tasks`. Who installs a package trusts it, so these need no permission.
+  `cowbird.datasets`, `cowbird.loaders` or
+  `cowbird.tasks`. Who installs a package trusts it, so these need no permission.
 - A dotted path, `their_package.module` or `their_package.module:ClassName`, or the name of a file in the current
   folder. To import a file is to run it, and a spec may come from a stranger. So these are refused unless the caller
   passes `allow_paths`, which is `--allow-plugins` on the command line.
@@ -48,6 +49,7 @@ PLUGIN_KINDS = {
     "defense": PluginKind(("cowbird.defenses",), "cowbird.defenses.base:Defense"),
     "victim": PluginKind(("cowbird.victims.sequential", "cowbird.victims.language"), "cowbird.victims.base:Victim"),
     "dataset": PluginKind(("cowbird.data.sources",), "cowbird.data.sources.base:Source"),
+    "loader": PluginKind(("cowbird.victims.loaders",), "cowbird.victims.loaders.base:Loader"),
     "task": PluginKind(("cowbird.experiments.tasks",), "cowbird.experiments.tasks.base:Task"),
 }
 """Every kind of plug-in: the packages searched for it and the class it must derive from."""
@@ -185,11 +187,14 @@ def _misses_module(error: BaseException, path: str) -> bool:
 def _locate_module(kind: str, name: str, allow_paths: bool) -> str:
     """Return the path of the module that a name stands for, unless it may not be imported."""
     path = name.partition(":")[0]
-    shipped = {module.rpartition(".")[2]: module for module in _list_modules(kind)}
+    modules = _list_modules(kind)
+    shipped = {module.rpartition(".")[2]: module for module in modules}
     inside = f"{PLUGIN_KINDS[kind].packages[0]}.{path}"
     if path in shipped or not all(part.isidentifier() for part in path.split(".")):
         return shipped.get(path, path if "." in path else inside)
     file = Path(*path.split(".")).with_suffix(".py")
+    if path.startswith("cowbird.") and path not in modules:  # other modules of Cowbird do things when imported
+        raise UserError(f"There is no {kind} named '{name}'.", f"Known: {', '.join(list_plugins(kind))}.")
     if path.startswith("cowbird.") or not ("." in path or file.is_file()):
         return path if "." in path else inside
     if not allow_paths:

@@ -5,6 +5,7 @@ process at once. A worker whose parent is gone ends within a second, so that it 
 writes beside a run that is resumed.
 """
 
+import importlib
 import multiprocessing
 import os
 import signal
@@ -123,19 +124,54 @@ def end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is None:
         return
-    if sys.platform == "linux":
-        import ctypes  # noqa: PLC0415
-
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL(None, use_errno=True).prctl(_SET_PARENT_DEATH_SIGNAL, int(signal.SIGKILL), 0, 0, 0)
-        if os.getppid() != parent.pid:  # it was gone before
-            os._exit(ORPHAN_EXIT_CODE)
+    _die_with(parent.pid)
 
     def watch() -> None:
         connection.wait([parent.sentinel])
         os._exit(ORPHAN_EXIT_CODE)
 
     threading.Thread(target=watch, daemon=True, name="parent").start()
+
+
+def _die_with(parent: int | None) -> None:
+    """Have Linux end this process when its parent does, and end it now if the parent is gone already."""
+    if sys.platform != "linux":
+        return
+    import ctypes  # noqa: PLC0415
+
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None, use_errno=True).prctl(_SET_PARENT_DEATH_SIGNAL, int(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(ORPHAN_EXIT_CODE)
+
+
+class WorkerStart:
+    """A worker's first function, which it imports only once it is tied to its parent.
+
+    A new process imports the module of its first function, and for seconds perhaps: torch is behind it. A parent that
+    is killed meanwhile would leave it behind.
+
+    Args:
+        function: A function of a module.
+    """
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        self.module, self.name = function.__module__, function.__name__
+
+    def __call__(self, *given: Any) -> None:
+        """Call the function, in a process that has it already."""
+        getattr(importlib.import_module(self.module), self.name)(*given)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """Travel as a name and as the number of the process that starts the worker."""
+        return _import_tied, (os.getpid(), self.module, self.name)
+
+
+def _import_tied(parent: int, module: str, name: str) -> Callable[..., None]:
+    """Tie this process to its parent, and import a function."""
+    _die_with(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, and that ends its workers in order
+    return getattr(importlib.import_module(module), name)
 
 
 def ignore_stop_signals() -> None:

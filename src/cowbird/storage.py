@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from cowbird.errors import UserError
 from cowbird.faults import raise_outage
-from cowbird.files import hash_file, replace_atomically, write_text
+from cowbird.files import hash_file, open_plain_file, read_plain_file, replace_atomically, write_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,6 +53,7 @@ def read_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
     from safetensors import SafetensorError, safe_open  # noqa: PLC0415
 
     try:
+        open_plain_file(path).close()
         opened: Any = safe_open(path, framework="pt")
         with opened as reader:
             names: list[str] = list(reader.keys())
@@ -99,7 +100,7 @@ def read_sealed_json(path: Path, hint: str = "Make it anew, or restore it from a
     record: Any
     held: Any
     try:
-        record = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
+        record = json.loads(read_plain_file(path), parse_constant=_refuse_constant)
     except OSError as error:
         raise_outage(error, f"'{path}' can't be read")
         raise UserError(f"'{path}' can't be read: {error.strerror}.", hint) from None

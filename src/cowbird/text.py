@@ -8,6 +8,7 @@ through one of these functions:
 `escape_lines`         the same for text of several lines
 `escape_html`          the same, and no markup
 `escape_csv`           no cell is a formula of a spreadsheet, and nothing steers a terminal
+`restore_csv`          the text back from such a cell
 `quote_for_prompt`     text between double quotes of a prompt, in one line
 `quote_json`           text as a JSON string of ASCII in a prompt, without control tokens
 =====================  ============================================================================
@@ -102,6 +103,16 @@ def escape_csv(text: str) -> str:
     """
     plain = _TERMINAL_CONTROL.sub("\N{REPLACEMENT CHARACTER}", replace_surrogates(text))
     return _FORMULA_START.sub("'", plain)
+
+
+def restore_csv(cell: str) -> str:
+    """Return the text that `escape_csv` made a cell of; what it replaced by U+FFFD stays so.
+
+    Args:
+        cell: The cell, without the quotes of the file.
+    """
+    places = {found.start() for found in _FORMULA_START.finditer(cell) if cell.startswith("'", found.start())}
+    return "".join(letter for at, letter in enumerate(cell) if at not in places) if places else cell
 
 
 def replace_surrogates(text: str) -> str:

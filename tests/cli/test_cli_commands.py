@@ -115,6 +115,8 @@ def test_a_run(call, spec, tmp_path):
     rows = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
     assert f"({len(rows)} rows)" in out
     assert len(rows) > 10
+    kept = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert kept["command"] == f"cowbird run {spec} --out {tmp_path / 'out'} --device cpu"
     code, out, _ = call("run", spec, "--out", tmp_path / "out", "--device", "cpu", "--resume")
     assert code == 0
     assert f"({len(rows)} rows)" in out

@@ -45,6 +45,22 @@ def test_what_nobody_expected_is_an_error(failure):
     done = shell(f"def fail(kind):\n    {FAILURES[failure]}\nplugins.list_plugins = fail", "list", "attacks")
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
+    assert done.stderr, "it is told"
+
+
+@pytest.mark.parametrize(
+    ("end", "said"), [("SystemExit(1)", "exit code 1"), ("SystemExit('no license')", "no license")]
+)
+def test_a_library_that_ends_the_process_is_named(tmp_path, end, said):
+    (tmp_path / "torch.py").write_text(f"raise {end}")
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    words = [sys.executable, "-m", "cowbird", "scan", "x.csv", "--out", "x.csv"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=env)
+    told = " ".join(done.stderr.split())
+    assert done.returncode == 2
+    assert "torch.py:1, with the" in told
+    assert said in told
+    assert "Traceback" not in told
 
 
 def test_an_error_is_told_where_torch_is_broken(tmp_path):

@@ -15,7 +15,11 @@ from cowbird.experiments.reference.page import make_spec_page
 from cowbird.experiments.spec import find_shipped_spec
 from doubles.command import call_command
 
-COMMANDS = ("demo", "assets", "scan", "fit-scanner", "peek", "init", "validate", "run", "list", "describe", "stealth")
+COMMANDS = (
+    *("demo", "assets", "scan", "fit-scanner", "peek", "init", "validate", "run", "list", "describe", "stealth"),
+    "inspect",
+    *("report", "table", "compare", "leaderboard"),
+)
 SPEC = """
 name = "small"
 seeds = [0, 1]

@@ -26,15 +26,10 @@ def read(path, column="title", id_column=None):
 def hive(tmp_path):
     """Return a folder with a part for each of three countries, one of them without a name."""
     folder = tmp_path / "items"
-    for country, ids in (
-        ("country=DE", [1, 2]),
-        ("country=c%C3%B4te", [3]),
-        ("country=__HIVE_DEFAULT_PARTITION__", [4]),
-    ):
-        (folder / country).mkdir(parents=True)
-        pl.DataFrame({"id": ids, "title": [f"t{nth}" for nth in ids]}).write_parquet(
-            folder / country / "part-0.parquet"
-        )
+    for country, ids in (("DE", [1, 2]), ("c%C3%B4te", [3]), ("__HIVE_DEFAULT_PARTITION__", [4])):
+        part = folder / f"country={country}"
+        part.mkdir(parents=True)
+        pl.DataFrame({"id": ids, "title": [f"t{nth}" for nth in ids]}).write_parquet(part / "part-0.parquet")
     (folder / "_SUCCESS").touch()
     (folder / ".hidden.csv").write_text("x")
     return folder

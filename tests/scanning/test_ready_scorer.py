@@ -291,7 +291,7 @@ def test_an_unsure_span_is_not_taken_out(tmp_path):
     flags, span = np.array([True, True]), (np.array([0, 0]), np.array([2, 2]))
     found = ExplainedSuspicion(np.ones(2), *span, flags, ~flags, ("x", "y"), np.array([True, False]), 0.5, "double")
     allow = AllowList()
-    clean = [scan._make_finding("ab cd", found, at, allow).clean_title for at in range(2)]
+    clean = [scan.make_finding("ab cd", found, at, allow).clean_title for at in range(2)]
     assert clean == ["cd", None]
 
 

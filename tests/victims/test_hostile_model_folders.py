@@ -5,6 +5,7 @@ import os
 import pickle
 import shutil
 import socket
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -226,3 +227,43 @@ def test_names_that_no_hub_has_are_asked_of_nobody(name, monkeypatch):
     with pytest.raises(UserError, match="a hub id looks like") as error:
         load_llm(Llm(name=name), CPU, torch.float32)
     assert "\x1b" not in str(error.value)
+
+
+# Models of a hub
+
+
+@pytest.fixture
+def downloaded(folder, tmp_path, monkeypatch):
+    """The cache of a hub in which `owner/tiny` is, and no network."""
+    kept = tmp_path / "hub" / "models--owner--tiny"
+    (kept / "refs").mkdir(parents=True)
+    (kept / "refs" / "main").write_text("0" * 40)
+    (kept / "snapshots").mkdir()
+    folder.rename(kept / "snapshots" / ("0" * 40))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **more: pytest.fail("somebody was asked"))
+    return kept / "snapshots" / ("0" * 40)
+
+
+def test_what_was_downloaded_from_a_hub_is_loaded_and_nobody_is_asked(downloaded):
+    assert load_llm(Llm(name="owner/tiny"), CPU, torch.float32).model.config.num_hidden_layers == 2
+    Llm(name="owner/tiny").check_requirements()
+
+
+def test_what_was_not_downloaded_is_not_fetched(downloaded):
+    for act in (
+        Llm(name="owner/other").check_requirements,
+        partial(load_llm, Llm(name="owner/other"), CPU, torch.float32),
+    ):
+        with pytest.raises(UserError, match="no model of that name was downloaded") as error:
+            act()
+        assert "hf download owner/other" in error.value.hint
+
+
+def test_what_was_downloaded_is_as_hostile_as_any_folder(downloaded):
+    (downloaded / "model.safetensors").unlink()
+    torch.save({"a": torch.zeros(1)}, downloaded / "pytorch_model.bin")
+    assert "can't be loaded" in refused("owner/tiny")
+    (downloaded / "adapter_config.json").write_text("{}")
+    assert "is an adapter" in refused("owner/tiny")

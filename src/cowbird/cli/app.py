@@ -11,7 +11,23 @@ import typer
 from rich.text import Text
 
 from cowbird import __version__
-from cowbird.cli import assets, calibrate, demo, describe, fit_scanner, init, peek, run, scan, stealth, validate
+from cowbird.cli import (
+    assets,
+    calibrate,
+    demo,
+    describe,
+    fit_scanner,
+    init,
+    peek,
+    report,
+    run,
+    scan,
+    serve,
+    stealth,
+    table,
+    validate,
+)
+from cowbird.cli import inspect as inspect_command
 from cowbird.cli import list as list_command
 from cowbird.cli.streams import guard_streams
 from cowbird.cli.terminal import MAX_LINE, err_console, out_console
@@ -73,10 +89,21 @@ _COMMANDS: tuple[tuple[str, Callable[..., None], str, tuple[str, ...]], ...] = (
         "Fit a scanner to the titles of a catalogue.",
         fit_scanner.FIT_SCANNER_EXAMPLES,
     ),
+    (
+        "inspect",
+        inspect_command.inspect,
+        "Look for planted items in a model that somebody handed over.",
+        inspect_command.INSPECT_EXAMPLES,
+    ),
+    ("serve", serve.serve, "Serve a scanner over HTTP.", serve.SERVE_EXAMPLES),
     ("peek", peek.peek, "Tell how a file is read, and show its first rows.", peek.PEEK_EXAMPLES),
     ("init", init.init, "Write a commented spec to start from.", init.INIT_EXAMPLES),
     ("validate", validate.validate, "Check a spec and tell what would run.", validate.VALIDATE_EXAMPLES),
     ("run", run.run, "Run an experiment and write its results.", run.RUN_EXAMPLES),
+    ("report", report.report, "Write one page about runs, to open or send.", report.REPORT_EXAMPLES),
+    ("table", table.table, "Show results of runs as a table, or write it.", table.TABLE_EXAMPLES),
+    ("compare", table.compare, "Compare two runs, with intervals.", table.COMPARE_EXAMPLES),
+    ("leaderboard", table.leaderboard, "Rank defenses, attacks or victims.", table.LEADERBOARD_EXAMPLES),
     ("list", list_command.list_, "List what a spec may name.", list_command.LIST_EXAMPLES),
     ("describe", describe.describe, "Tell every field of what a spec may name.", describe.DESCRIBE_EXAMPLES),
     ("stealth", stealth.stealth, "Measure how visible triggers are in titles.", stealth.STEALTH_EXAMPLES),
@@ -109,7 +136,7 @@ def _run_app() -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _report_interrupt()
     except SystemExit as end:  # of a library, or of typer where a pipe is closed
-        return ExitCode.ERROR if end.code else ExitCode.CLEAN
+        return _report_exit(end) if end.code else ExitCode.CLEAN
     except BaseException as error:  # not all are Exceptions: a tokenizer's panic is none
         return _report_usage(error) if hasattr(error, "format_message") else _report_surprise(error)
 
@@ -134,6 +161,18 @@ def _report_usage(error: Any) -> ExitCode:
     error.show(file=said)
     err_console.print(Text(escape_lines(said.getvalue().rstrip("\n"))), soft_wrap=True)
     return ExitCode.ERROR
+
+
+def _report_exit(end: SystemExit) -> ExitCode:
+    """Say that something ended the program which had not been asked to, and where."""
+    places = traceback.extract_tb(end.__traceback__)
+    where = f" at {places[-1].filename}:{places[-1].lineno}" if places else ""
+    code = " ".join(str(end.code)[:MAX_LINE].split())
+    told = UserError(
+        f"The program was ended{where}, with the exit code {code}.",
+        f"No part of Cowbird does that. Is a library damaged, such as torch? {TRACEBACK_VARIABLE}=1 shows more.",
+    )
+    return _report_error(told)
 
 
 def _report_surprise(error: BaseException) -> ExitCode:

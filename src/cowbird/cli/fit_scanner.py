@@ -49,7 +49,8 @@ def fit_scanner(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the scanner, new or empty.")],
     text_column: TextColumnOption = "title",
     llm: Annotated[
-        str | None, typer.Option(help="What reads titles: an embedded model, a folder, a GGUF file or a hub id.")
+        str | None,
+        typer.Option(help="What reads titles: an embedded model, a folder, a GGUF file, or one downloaded from a hub."),
     ] = None,
     layers: Annotated[int | None, typer.Option(min=1, help="Layers of it kept; 4 by default.")] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of new triggers at most; 3 by default.")] = None,

@@ -62,13 +62,15 @@ def run(
     profile = "quick" if quick else profile
     chosen = ["--profile", profile] if profile else []
     again = ["cowbird", "run", spec, "--out", str(out), *chosen, *format_options(seeds, device, jobs), "--resume"]
+    # The command that is kept names no server: an address may hold a password.
+    command = shlex.join([word for word in again if word != "--resume"])
     again += format_agent_options(agent_url, agent_key_env, agent_log)
     again += ["--allow-plugins"] * allow_plugins + ["--json"] * as_json + ["--quiet"] * quiet
     read = read_spec(spec, seeds, profile, allow_plugins)
     from cowbird.defenses.p_scanner.agent_server import set_agent_environment  # noqa: PLC0415
 
     with set_agent_environment(agent_url, agent_key_env, agent_log):
-        run_and_show(read, out, device, jobs, resume, shlex.join(again), as_json=as_json, quiet=quiet)
+        run_and_show(read, out, device, jobs, resume, shlex.join(again), as_json=as_json, quiet=quiet, command=command)
 
 
 def format_agent_options(url: str | None, key_env: str | None, log: bool) -> list[str]:
@@ -113,8 +115,21 @@ def run_and_show(
     *,
     as_json: bool = False,
     quiet: bool = False,
+    command: str = "",
 ) -> None:
-    """Run an experiment, show how it goes and what came of it; `again` is the command that goes on."""
+    """Run an experiment, show how it goes and what came of it.
+
+    Args:
+        spec: The experiment.
+        out: Its folder.
+        device: As `cowbird run` has it.
+        jobs: Cells that run at once.
+        resume: Whether the folder may hold a part of this run.
+        again: The command that goes on.
+        as_json: Whether JSON is printed instead of tables.
+        quiet: Whether only warnings and errors are shown.
+        command: The command that is kept beside the results; empty if there is none.
+    """
     from cowbird.experiments.run import run as run_experiment  # noqa: PLC0415
 
     if not as_json and not quiet:
@@ -131,6 +146,7 @@ def run_and_show(
                 device=device,
                 jobs=jobs,
                 resume=resume,
+                command=command,
                 progress=lambda what, done, total, remark: shown.update(
                     fit, phase=what, done=done, total=total, note=remark
                 ),

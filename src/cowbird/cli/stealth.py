@@ -53,7 +53,8 @@ def stealth(
     ] = None,
     sample: Annotated[int | None, typer.Option(min=1, help="Titles drawn; all by default.")] = None,
     llm: Annotated[
-        str, typer.Option(help="Who reads them: an embedded model, a folder, a GGUF file or a hub id.")
+        str,
+        typer.Option(help="Who reads them: an embedded model, a folder, a GGUF file, or one downloaded from a hub."),
     ] = "smollm2-135m",
     layers: Annotated[int | None, typer.Option(min=1, help="Layers of the model kept; all by default.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Draws titles, places and resamples.")] = 0,

@@ -20,7 +20,7 @@ import torch
 from cowbird.data.titles import quote_titles
 from cowbird.defenses._reading import open_model
 from cowbird.errors import OutageError
-from cowbird.files import get_cache_folder, hash_file, write_text
+from cowbird.files import get_cache_folder, hash_file, read_plain_text, write_text
 from cowbird.notices import NoticeRank, note
 from cowbird.text import quote_for_prompt
 from cowbird.victims.fit_context import pick_device
@@ -148,7 +148,7 @@ def _hash_files(llm: Llm) -> list[str]:
 def _read_answers(path: Path) -> dict[str, str | None]:
     """Read what was kept; what is missing, damaged or not usable is made anew."""
     try:
-        held: Any = json.loads(path.read_text(encoding="utf-8"))
+        held: Any = json.loads(read_plain_text(path, None))
     except (FileNotFoundError, ValueError):
         return {}
     except OSError as error:  # it may be whole, and what is made anew would replace it

@@ -15,7 +15,7 @@ from cowbird.defenses.titles import Suspicion, TitleDefense
 from cowbird.experiments.parts import AttackPart
 from cowbird.experiments.spec import Spec
 from cowbird.experiments.store import SealedStore, hash_parts
-from cowbird.files import write_text
+from cowbird.files import read_plain_text, write_text
 from cowbird.rng import derive_seed, stream
 
 
@@ -61,7 +61,7 @@ class AdaptiveAttacks:
         found = self._kept.make(
             f"{label}.json",
             origin,
-            lambda path: type(options).model_validate_json(path.read_text(encoding="utf-8")),
+            lambda path: type(options).model_validate_json(read_plain_text(path)),
             search,
             lambda path, settled: write_text(path, settled.model_dump_json(indent=1)),
         )

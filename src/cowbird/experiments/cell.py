@@ -34,7 +34,7 @@ from cowbird.experiments.spec import Spec
 from cowbird.experiments.store import ColumnStore, ModelStore, ProgressReport, SealedStore, hash_parts
 from cowbird.experiments.tasks import AnyTask, PlantedAttack, TaskContext, find_task
 from cowbird.faults import explain_outage
-from cowbird.files import hash_file, write_text
+from cowbird.files import hash_file, read_plain_text, write_text
 from cowbird.plugin_errors import blame_plugin
 from cowbird.rng import stream
 
@@ -91,7 +91,7 @@ class Cell:
     def done(self) -> bool:
         """Whether all that the spec asks for was measured."""
         try:
-            record = json.loads(self.record_path.read_text(encoding="utf-8"))
+            record = json.loads(read_plain_text(self.record_path))
             covered = record["covers"]
             return not record.get("unmeasured") and all(
                 set(labels) <= set(covered[kind]) for kind, labels in self.list_labels().items()
@@ -359,7 +359,7 @@ class CellRunner:
 
 
 def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return json.loads(read_plain_text(path))
 
 
 def hash_models(cell: Cell) -> dict[str, str]:

@@ -29,6 +29,7 @@ from cowbird.notices import NOTICES_FILE, collect_notices
 from cowbird.plugin_errors import guard_plugins
 from cowbird.processes import (
     SharedHandle,
+    WorkerStart,
     count_processors,
     end_with_parent,
     interrupt_once,
@@ -142,7 +143,7 @@ class Executor:
             with ProcessPoolExecutor(
                 min(self.jobs, len(left)),
                 get_context("spawn"),
-                _init_worker,
+                WorkerStart(_init_worker),
                 (None if self.lock is None or sys.platform == "win32" else SharedHandle(self.lock),),
                 max_tasks_per_child=1,
             ) as pool:

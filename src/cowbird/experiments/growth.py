@@ -14,7 +14,7 @@ from cowbird.errors import UserError
 from cowbird.experiments.cell import find_undefended_label
 from cowbird.experiments.spec import Spec
 from cowbird.experiments.tasks import find_task
-from cowbird.files import PARTIAL_SUFFIX, write_text
+from cowbird.files import PARTIAL_SUFFIX, read_plain_text, write_text
 from cowbird.locks import LOCK_FILE
 
 GROWING_PARTS = {"victims": "victim", "attacks": "attack", "defenses": "defense", "scenarios": "scenario"}
@@ -71,7 +71,7 @@ def bind_folder(spec: Spec, out: Path, resume: bool) -> None:
 def _read_record(path: Path) -> dict[str, Any]:
     """Return the spec that a folder was bound to."""
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
+        held = json.loads(read_plain_text(path))
         record = dict(held["spec"])
         if held["sha256"] != hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest():
             raise ValueError

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from cowbird.errors import UserError
 from cowbird.experiments.measures import MEASURES, OVER_SEEDS, Measure
-from cowbird.files import write_text
+from cowbird.files import read_plain_text, write_text
 from cowbird.metrics.intervals import Interval, measure_spread
 
 NO_K = 0
@@ -137,7 +137,7 @@ def read_results(path: Path) -> list[Row]:
         UserError: If the file is missing or a line is not a row; says which.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_plain_text(path, None).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"'{path}' can't be read: {error}.", "Give a results.jsonl.") from None
     rows: list[Row] = []

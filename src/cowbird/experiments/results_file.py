@@ -30,7 +30,7 @@ from cowbird.experiments.spec import Spec
 from cowbird.experiments.store.columns import read_columns
 from cowbird.experiments.tasks import AnyTask, EvidenceLabels, find_task
 from cowbird.faults import raise_outage
-from cowbird.files import hash_file
+from cowbird.files import hash_file, read_plain_text
 
 Decoded = TypeVar("Decoded")
 EvidenceKey = tuple[str, str, str, str]
@@ -241,7 +241,7 @@ def read_finished(cell: Cell) -> CellRecord:
     path = cell.record_path
     again = f"Remove '{path}' and resume; the cell is then measured again."
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(read_plain_text(path))
         errors, unmeasured = ([str(error) for error in record.get(kind, ())] for kind in ("errors", "unmeasured"))
         seals = {str(name): str(seal) for name, seal in record["evidence"].items()}
         plans = {str(name): PlantedSummary.model_validate(plan) for name, plan in record["plans"].items()}

@@ -27,7 +27,7 @@ from cowbird.experiments.results_file import ResultsFile
 from cowbird.experiments.spec import Spec
 from cowbird.experiments.store import ProgressReport
 from cowbird.faults import explain_write_errors
-from cowbird.files import sweep_partials, write_text
+from cowbird.files import read_plain_text, sweep_partials, write_text
 from cowbird.locks import lock_folder
 from cowbird.notices import (
     NOTICES_FILE,
@@ -78,6 +78,7 @@ def run(
     device: str = "auto",
     resume: bool = False,
     jobs: int = 1,
+    command: str = "",
     progress: ProgressReport = ignore_progress,
     cell_done: Callable[[int, int], None] | None = None,
 ) -> RunOutcome:
@@ -89,6 +90,7 @@ def run(
         device: `auto`, `cpu`, `cuda` or `cuda:N`; with several jobs and `auto` or `cuda`, the GPUs are taken in turn.
         resume: Whether `out` may hold a part of this run, or the run of a spec that this one has grown from.
         jobs: Cells that run at once: in processes on a CPU, in threads on GPUs.
+        command: The command that started it, which is kept in `run.json` for reports.
         progress: Told of each fit (of one job; several stay silent).
         cell_done: Told after each cell.
 
@@ -106,7 +108,8 @@ def run(
         bind_folder(spec, out, resume)
         sweep_partials(out, deep=True)
         with keep_logs_in(out):
-            return _run_locked(spec, out, device, picked, jobs, progress, cell_done or _ignore_cells, warnings, lock)
+            told = cell_done or _ignore_cells
+            return _run_locked(spec, out, device, picked, jobs, command, progress, told, warnings, lock)
 
 
 def _run_locked(
@@ -115,6 +118,7 @@ def _run_locked(
     device: str,
     picked: torch.device,
     jobs: int,
+    command: str,
     progress: ProgressReport,
     told: Callable[[int, int], None],
     warnings: list[str],
@@ -137,7 +141,8 @@ def _run_locked(
                 told(count, total)
     finally:
         done, rows = _write_results(results_file, True, failed)
-    circumstances = _describe_machine(picked, jobs)
+    circumstances = {"command": command} if command else dict[str, object]()
+    circumstances |= _describe_machine(picked, jobs)
     circumstances["skipped"] = _read_skipped(out) if data is None else [str(skip) for skip in data.skips]
     notices = collect_run_notices(spec, out)
     circumstances["warnings"] = warnings
@@ -193,7 +198,7 @@ def _write_results(results_file: ResultsFile, pooled: bool, failed: list[str]) -
 def _read_skipped(out: Path) -> list[str] | None:
     """Return what an earlier call that read the data skipped; `None` if that is not on record."""
     try:
-        return json.loads((out / "run.json").read_text(encoding="utf-8"))["skipped"]
+        return json.loads(read_plain_text(out / "run.json"))["skipped"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -21,6 +21,7 @@ from cowbird.errors import UserError
 from cowbird.experiments.parts import AttackPart, DatasetPart, DefensePart, VictimPart
 from cowbird.experiments.scenarios import LABEL_PATTERN, AnyScenario, Direct
 from cowbird.experiments.tasks import AnyTask, find_task, list_tasks
+from cowbird.files import read_plain_text
 from cowbird.metrics.ranking import CUTOFFS
 from cowbird.plugin_errors import guard_plugins
 
@@ -362,6 +363,10 @@ def _as_table(value: object) -> dict[str, Any] | None:
     return cast("dict[str, Any]", value) if isinstance(value, dict) else None
 
 
+MAX_SPEC_BYTES = 1 << 24
+"""Largest spec file that is read."""
+
+
 def load_spec(path: Path, seeds: tuple[int, ...] | None = None, profile: str = "", allow_plugins: bool = False) -> Spec:
     """Read a spec file.
 
@@ -375,7 +380,7 @@ def load_spec(path: Path, seeds: tuple[int, ...] | None = None, profile: str = "
         UserError: If the file is missing, not TOML, or not a spec.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(read_plain_text(path, MAX_SPEC_BYTES, shell=True))
     except OSError as error:
         raise UserError(
             f"The spec '{path}' can't be read: {error.strerror}.", "Give the path of a TOML file."

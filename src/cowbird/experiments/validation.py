@@ -112,7 +112,7 @@ def _check_requirements(spec: Spec, found: Validation) -> None:
     if named:
         shown = ", ".join(dict.fromkeys(named))
         found.checked.append(f"libraries, models and keys that are to be here: {shown}")
-        found.unchecked.append("models of a hub, and servers: nothing was asked over the network")
+        found.unchecked.append("servers: nothing was asked over the network")
 
 
 def _walk_models(value: object) -> Iterator[BaseModel]:

@@ -13,8 +13,9 @@ from cowbird.experiments.cell import PlantedSummary
 from cowbird.experiments.detection import DETECTION_AUROC, LOST_CLEAN_ITEMS, NO_ATTACK, NO_SCENARIO, RECALL
 from cowbird.experiments.measures import CLEAN, LOWER_BOUND, OVER_SEEDS, Measure, find_measure
 from cowbird.experiments.results import NO_K, Row
-from cowbird.experiments.tasks import TaskSummary, list_tasks
+from cowbird.experiments.tasks import TaskSummary
 from cowbird.report.rates import format_counts, format_rates, judge_rates
+from cowbird.report.selection import PlaceLabels, assign_victims, select_overall
 from cowbird.report.terminal import sanitize_text
 
 EMPTY_CELL = "–"
@@ -105,25 +106,6 @@ def _title(measure: Measure, k: int) -> str:
     return measure.title if k == NO_K else f"{measure.title}@{k}"
 
 
-def _assign_victims(rows: Sequence[Row]) -> list[tuple[TaskSummary, set[str]]]:
-    """Return the summary of each task that has rows, and whose rows those are: each victim has one task.
-
-    A victim's task is the one whose accuracy it has; without any, the one whose measure of an attack it has.
-    """
-    summaries = [task.summary for task in list_tasks()]
-    found: dict[str, int] = {}
-    for pick in ("accuracy", "attack"):
-        for nth, summary in enumerate(summaries):
-            names = {measure.name for measure in getattr(summary, pick)}
-            for victim in dict.fromkeys(row.victim for row in rows if row.metric in names):
-                found.setdefault(victim, nth)
-    return [
-        (summary, {victim for victim, place in found.items() if place == nth})
-        for nth, summary in enumerate(summaries)
-        if nth in found.values()
-    ]
-
-
 def summarize_run(rows: Sequence[Row], k: int = 10) -> Group:
     """Return the summary of a run: one line an attack, scenario and group, all seeds together.
 
@@ -132,7 +114,7 @@ def summarize_run(rows: Sequence[Row], k: int = 10) -> Group:
         k: Cut-off to show.
     """
     tables = list[Table | Text]()
-    for summary, victims in _assign_victims(rows):
+    for summary, victims in assign_victims(rows):
         here = [row for row in rows if row.victim in victims]
         tables += _make_exposure_tables(here, summary, k) if summary.lift else _make_answer_table(here, summary)
         tables.append(Text(summary.note.format(k=k), style="dim"))
@@ -223,8 +205,8 @@ def make_defense_tables(rows: Sequence[Row], k: int = 10) -> list[Table | Text]:
     """
     if len({row.defense for row in rows}) < 2 and not any(row.metric == "recall" for row in rows):
         return []
-    known = _select_overall(rows)
-    tables = [table for summary, _ in _assign_victims(rows) if (table := _make_defense_table(known, summary, k))]
+    known = select_overall(rows)
+    tables = [table for summary, _ in assign_victims(rows) if (table := _make_defense_table(known, summary, k))]
     note = (
         "A line a defense. ASR, exposure and accuracy: of the attacked model that the defense cleaned, repaired or "
         "guards, with a 95 % interval. Recall: share of the poisoned titles that were flagged, and AUROC of its scores "
@@ -232,22 +214,6 @@ def make_defense_tables(rows: Sequence[Row], k: int = 10) -> list[Table | Text]:
         "data."
     )
     return [*tables, Text(note, style="dim")] if tables else []
-
-
-PlaceLabels = tuple[str, str, str, str]
-"""Labels of victim, attack, defense and scenario."""
-
-
-def _select_overall(rows: Iterable[Row]) -> dict[tuple[PlaceLabels, str, str, int], Row]:
-    """Return one row a measurement: the mean over seeds, or else of all seeds pooled, or else the only seed's."""
-    best: dict[tuple[PlaceLabels, str, str, int], tuple[int, Row]] = {}
-    for row in rows:
-        metric = row.metric.removesuffix("_over_seeds")
-        rank = 2 if metric != row.metric else 1 if row.seed is None else 0
-        key = ((row.victim, row.attack, row.defense, row.scenario), row.group, metric, row.k)
-        if key not in best or rank > best[key][0]:
-            best[key] = rank, row
-    return {key: row for key, (_, row) in best.items()}
 
 
 def _make_defense_table(

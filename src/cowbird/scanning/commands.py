@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +30,7 @@ from cowbird.defenses.p_scanner.fitted import SCANNER_NAME, SCANNER_VERSION, Fit
 from cowbird.defenses.p_scanner.scanner import PoisonScanner
 from cowbird.errors import UserError
 from cowbird.faults import explain_outages, explain_write_errors
-from cowbird.files import hash_texts, write_text
+from cowbird.files import hash_texts, read_plain_file, write_text
 from cowbird.processes import count_processors
 from cowbird.scanning.fit_folder import (
     FIT_FILE,
@@ -152,7 +152,7 @@ class CachingAgent(Agent):
         """Propose triggers; see `Agent.propose`. What brought none is asked again."""
         path = self.folder / f"proposals-{hash_texts([repr(brief)])[:16]}.json"
         with suppress(FileNotFoundError, ValueError):  # or damaged
-            return _PROPOSALS_ADAPTER.validate_json(path.read_bytes())
+            return _PROPOSALS_ADAPTER.validate_json(read_plain_file(path))
         found = self.agent.propose(brief, rng)
         if found.recipes:
             write_text(path, _PROPOSALS_ADAPTER.dump_json(found).decode())
@@ -300,9 +300,15 @@ class ScannerScorer:
         bar = self.fitted.threshold(self.fpr)
         return explain_verdicts(titles, found, self.explain, bar, self.label, found.review)
 
-    def explain(self, title: str, score: float) -> str:
+    def scan_apart(self, titles: Sequence[str]) -> ExplainedSuspicion:
+        """Judge titles, each as if it were the only one; see `FittedScanner.judge_apart`."""
+        found, bar = self.fitted.judge_apart(titles, self.fpr), self.fitted.threshold(self.fpr, alone=True)
+        explain = partial(self.explain, bar=bar)
+        return explain_verdicts(titles, found, explain, bar, self.label, found.review)
+
+    def explain(self, title: str, score: float, bar: float | None = None) -> str:
         """Say why a title is flagged, in a few words."""
-        bar = self.fitted.threshold(self.fpr)
+        bar = self.fitted.threshold(self.fpr) if bar is None else bar
         return f"the scanner takes this for a trigger: suspicion {score:.1f}, threshold {bar:.1f}"
 
 

@@ -14,7 +14,7 @@ from cowbird.defenses.p_scanner.agent_server import AGENT_LOG_FILE
 from cowbird.defenses.p_scanner.fitted import FittedScanner
 from cowbird.defenses.p_scanner.scanner import PoisonScanner
 from cowbird.errors import UserError
-from cowbird.files import PARTIAL_SUFFIX, hash_texts, make_scratch_folder, sweep_partials, write_text
+from cowbird.files import PARTIAL_SUFFIX, hash_texts, make_scratch_folder, read_plain_file, sweep_partials, write_text
 from cowbird.locks import LOCK_FILE, lock_folder
 from cowbird.processes import hold_interrupts
 
@@ -32,7 +32,7 @@ def describe_fit(spec: PoisonScanner, seed: int, titles: Sequence[str]) -> bytes
 
 def check_same_fit(folder: Path, asked: bytes) -> None:
     """Check that what a folder holds comes from the same fit."""
-    if (folder / FIT_FILE).is_file() and (folder / FIT_FILE).read_bytes() != asked:
+    if (folder / FIT_FILE).is_file() and read_plain_file(folder / FIT_FILE) != asked:
         raise UserError(
             f"'{folder}' comes from a fit to other titles or with other options.",
             "Repeat those, remove the folder, or choose another one.",

@@ -14,7 +14,7 @@ from typing import Self
 
 from cowbird.errors import OutageError
 from cowbird.plugin_errors import copy_registry, guard_plugins, restore_registry
-from cowbird.processes import end_with_parent, ignore_stop_signals
+from cowbird.processes import WorkerStart, end_with_parent, ignore_stop_signals
 from cowbird.scanning.scan import Scorer, ScorerVerdicts
 
 ScorerFactory = Callable[[], Scorer]
@@ -40,7 +40,9 @@ class ScorerPool:
             raise ValueError(f"a crew has at least one process, not {workers}")
         self.key = scorer.key
         self.ahead = 2 * workers
-        self._pool = ProcessPoolExecutor(workers, get_context("spawn"), _init_process, (make, copy_registry()))
+        self._pool = ProcessPoolExecutor(
+            workers, get_context("spawn"), WorkerStart(_init_process), (make, copy_registry())
+        )
 
     def __enter__(self) -> Self:
         return self

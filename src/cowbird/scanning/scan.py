@@ -303,17 +303,17 @@ def _make_findings(
     known = {"": Finding(0, None, "", None, False, None, None, "")}
     if verdicts is not None:
         found = verdicts()
-        scanned = _check_verdicts(found)
+        scanned = complete_verdicts(found)
         if len(scanned) != len(titles) or (scanned.end > [len(title) for title in titles]).any():
             raise ValueError("a scorer gives a verdict on each title, and spans end within them")
-        known |= {title: _make_finding(title, scanned, at, allow) for at, title in enumerate(titles)}
+        known |= {title: make_finding(title, scanned, at, allow) for at, title in enumerate(titles)}
     readable = (row for row in rows if not row.problem)
     return rows, [
         known[row.title]._replace(row=row.number, id=row.id and replace_surrogates(row.id)) for row in readable
     ]
 
 
-def _check_verdicts(found: ScorerVerdicts) -> ExplainedSuspicion:
+def complete_verdicts(found: ScorerVerdicts) -> ExplainedSuspicion:
     """Return verdicts of any scorer with all that a finding tells; what it does not tell is empty."""
     if isinstance(found, ExplainedSuspicion):
         return found
@@ -342,7 +342,7 @@ def explain_verdicts(
         scanner: Name of the scorer, and its version or hash.
         review: Which titles are up for review; none by default.
     """
-    parts = _check_verdicts(found)
+    parts = complete_verdicts(found)
     second = parts.review if review is None else np.asarray(review, dtype=np.bool_)
     rows = zip(titles, parts.score.tolist(), (parts.flagged | second).tolist(), strict=True)
     reason = tuple(explain(title, score) if told else "" for title, score, told in rows)
@@ -351,8 +351,15 @@ def explain_verdicts(
     )
 
 
-def _make_finding(title: str, scanned: ExplainedSuspicion, at: int, allow: AllowList) -> Finding:
-    """Return the verdict on one title."""
+def make_finding(title: str, scanned: ExplainedSuspicion, at: int, allow: AllowList) -> Finding:
+    """Return the verdict on one title.
+
+    Args:
+        title: The title.
+        scanned: Verdicts on some titles.
+        at: Which of them is this title's.
+        allow: Texts that must not be flagged.
+    """
     text, score, flagged = replace_surrogates(title), scanned.score[at], bool(scanned.flagged[at])
     start, end = int(scanned.start[at]), int(scanned.end[at])
     tier = FLAGGED_TIER if flagged else REVIEW_TIER if scanned.review[at] else ""

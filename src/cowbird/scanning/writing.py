@@ -27,7 +27,14 @@ import pyarrow.parquet as pq
 
 from cowbird.errors import UserError
 from cowbird.faults import explain_write_errors
-from cowbird.files import make_scratch_folder, open_own_file, replace_atomically, sweep_partials, write_text
+from cowbird.files import (
+    make_scratch_folder,
+    open_own_file,
+    read_plain_file,
+    replace_atomically,
+    sweep_partials,
+    write_text,
+)
 from cowbird.locks import lock_folder
 from cowbird.scanning.reading import CatalogRow
 from cowbird.text import escape_csv
@@ -149,7 +156,7 @@ class FindingsWriter:
         """Return where an earlier scan stopped; the beginning if that was another scan, or what it left is damaged."""
         fresh = _ScanState(self._key)
         try:
-            state = _ScanState(**json.loads(self._paths["state.json"].read_bytes()))
+            state = _ScanState(**json.loads(read_plain_file(self._paths["state.json"])))
             sizes = [self._paths[name].stat().st_size for name in ("findings.jsonl", "skipped.csv")]
         except (FileNotFoundError, ValueError, TypeError):  # what can't be read otherwise may be whole
             return fresh
@@ -337,8 +344,9 @@ def check_output(out: Path, catalog: Path) -> None:
     if out.suffix.lower() not in FINDINGS_WRITERS:
         raise UserError(f"Findings can't be written to '{out}'.", f"Let its name end in {', '.join(FINDINGS_WRITERS)}.")
     with _explain_write_errors(out):
-        if out.is_dir():
-            raise UserError(f"'{out}' is a folder.", "Name a file, such as findings.csv.")
+        if out.exists() and not out.is_file():
+            what = "folder" if out.is_dir() else "pipe or a device"
+            raise UserError(f"'{out}' is a {what}.", "Name a file, such as findings.csv.")
         if catalog.is_dir() and catalog.resolve() in out.resolve().parents:
             raise UserError(f"'{out}' lies in the catalogue's folder.", "Choose another folder for the findings.")
         for path in (out, out.with_name(f"{out.name}.skipped.csv")):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cowbird.errors import OutageError, UserError
 from cowbird.faults import raise_outage
-from cowbird.files import hash_file, sweep_partials, write_text
+from cowbird.files import hash_file, read_plain_text, sweep_partials, write_text
 from cowbird.storage import read_tensors, write_tensors
 
 MAX_CHECKPOINTS = 2
@@ -52,7 +52,7 @@ def save(folder: Path, step: int, state: Mapping[str, Any], tensors: Mapping[str
 
 def _read(path: Path) -> Checkpoint:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(read_plain_text(path))
         step, digest, state = int(record["step"]), str(record["sha256"]), dict(record["state"])
         if record["seal"] != _compute_seal(record):
             raise UserError(f"Checkpoint '{path.name}' is damaged: its SHA-256 is not the recorded one.")

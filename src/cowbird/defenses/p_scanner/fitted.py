@@ -27,7 +27,7 @@ from cowbird.defenses.scan_table import scan_table
 from cowbird.defenses.titles import Suspicion
 from cowbird.errors import UserError
 from cowbird.faults import raise_outage
-from cowbird.files import hash_texts
+from cowbird.files import hash_texts, read_plain_text
 from cowbird.victims.fit_context import pick_device
 from cowbird.victims.language import serialization
 from cowbird.victims.language.base_record import name_base
@@ -217,11 +217,25 @@ class FittedScanner:
         Raises:
             UserError: If the rate is no share.
         """
+        return self._flag(self.suspect(titles), fpr)
+
+    def judge_apart(self, titles: Sequence[str], fpr: float | None = None) -> ScanVerdicts:
+        """Judge titles, each as if it were the only one: what recurs among them does not count.
+
+        Args:
+            titles: Any texts.
+            fpr: Share of clean titles that may be flagged; the scanner's own by default.
+
+        Raises:
+            UserError: If the rate is no share.
+        """
+        return self._flag(judged_apart(self._read(titles), titles, self.record.weights), fpr, alone=True)
+
+    def _flag(self, found: Suspicion, fpr: float | None, alone: bool = False) -> ScanVerdicts:
         if fpr is not None and not 0 < fpr < 1:
             raise UserError(f"A false-positive rate lies between 0 and 1, not at {fpr:g}.", "0.01 stands for 1 %.")
-        found = self.suspect(titles)
-        flagged = found.score > self.threshold(fpr)
-        review = ~flagged & (found.score > self.threshold(max(self.record.review_fpr, fpr or 0.0)))
+        flagged = found.score > self.threshold(fpr, alone)
+        review = ~flagged & (found.score > self.threshold(max(self.record.review_fpr, fpr or 0.0), alone))
         return ScanVerdicts(found.score, found.start, found.end, flagged, review)
 
     def save(self, folder: str | Path) -> None:
@@ -264,7 +278,7 @@ def load_fitted_scanner(
     folder = Path(folder)
     device = pick_device(device) if isinstance(device, str) else device
     try:
-        told = json.loads((folder / SCANNER_RECORD_FILE).read_text(encoding="utf-8"))
+        told = json.loads(read_plain_text(folder / SCANNER_RECORD_FILE))
         if told.get("version") != SCANNER_VERSION:
             raise ValueError(f"its version is {told.get('version')!r}, and this is {SCANNER_VERSION}")
         record = Record.model_validate(told)

@@ -25,7 +25,7 @@ from cowbird.data.types import Float32Array, Int32Array, Int64Array, IntArray, c
 from cowbird.defenses.p_scanner.reader import Marks, Pages, answer_words, pages, read
 from cowbird.errors import UserError
 from cowbird.faults import raise_outage
-from cowbird.files import hash_file, write_text
+from cowbird.files import hash_file, read_plain_text, write_text
 from cowbird.rng import stream
 from cowbird.storage import read_tensors, write_tensors
 from cowbird.victims.fit_context import ProgressCallback, pick_device, report_nothing
@@ -258,7 +258,7 @@ def load_tagger(folder: Path = READY_TAGGER, device: str = "auto") -> Tagger:
     """
     place = pick_device(device)
     try:
-        record = TaggerRecord.model_validate_json((folder / TAGGER_RECORD_FILE).read_text(encoding="utf-8"))
+        record = TaggerRecord.model_validate_json(read_plain_text(folder / TAGGER_RECORD_FILE))
         if record.version != TAGGER_VERSION:
             raise ValueError(f"its version is {record.version}, and this is {TAGGER_VERSION}")
         if folder == READY_TAGGER and hash_file(folder / TAGGER_RECORD_FILE) != READY_TAGGER_SHA256:

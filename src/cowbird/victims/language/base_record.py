@@ -15,7 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from cowbird.errors import UserError
-from cowbird.files import get_cache_folder, write_text
+from cowbird.files import get_cache_folder, read_plain_text, write_text
 from cowbird.victims.language.assets import EMBEDDED_MODELS
 from cowbird.victims.language.llm import Llm
 
@@ -114,7 +114,7 @@ def find_base(record: BaseRecord) -> str:
         return record.name
     known = [os.environ.get(BASE_VARIABLE, "")]
     with suppress(OSError, UnicodeDecodeError):
-        known.append(_get_note(record).read_text(encoding="utf-8"))
+        known.append(read_plain_text(_get_note(record)))
     for name in known:
         if name and Path(name).exists():
             return name

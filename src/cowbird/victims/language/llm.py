@@ -2,8 +2,8 @@
 
 A model is named by a hub id, a local folder, a GGUF file, or the name of one that comes as an asset (`smollm2-135m`:
 SmolLM2-135M-Instruct, Allal et al. 2025; `gemma3-270m`: Gemma 3 270M, under Google's Gemma terms). GGUF files are
-converted once into a folder of safetensors in the cache. Nothing is unpickled: weights load from safetensors alone, and
-no model brings code of its own.
+converted once into a folder of safetensors in the cache. A hub id stands for what was downloaded before: nothing is
+asked over the network. Nothing is unpickled: weights load from safetensors alone, and no model brings code of its own.
 """
 
 import importlib
@@ -25,7 +25,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cowbird.errors import OutageError, UserError
 from cowbird.faults import raise_outage
-from cowbird.files import get_cache_folder, hash_unchanged_file, replace_folder_atomically, sweep_partials, write_text
+from cowbird.files import (
+    get_cache_folder,
+    hash_unchanged_file,
+    read_plain_text,
+    replace_folder_atomically,
+    sweep_partials,
+    write_text,
+)
 from cowbird.notices import NoticeRank, note
 from cowbird.text import quote_json
 from cowbird.victims.language import assets
@@ -46,7 +53,7 @@ class Llm(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     name: str = "smollm2-135m"
-    """A hub id, a local folder, a GGUF file, or an embedded model's name."""
+    """A local folder, a GGUF file, an embedded model's name, or the hub id of a model that was downloaded before."""
     layers: int | None = Field(default=None, ge=1)
     """Layers kept, from the first on; `None` keeps all. A cut model is for small machines, and says less."""
     tuning: Literal["lora", "full"] = "lora"
@@ -59,7 +66,7 @@ class Llm(BaseModel):
     """Names of the linear layers that get adapters."""
 
     def check_requirements(self) -> None:
-        """Check that the libraries are installed and the model is here; one that a hub has is not looked for.
+        """Check that the libraries are installed and the model is here.
 
         Raises:
             UserError: If one is missing.
@@ -73,7 +80,9 @@ class Llm(BaseModel):
             if not Path(self.name).expanduser().is_file():
                 raise UserError(f"There is no file '{self.name}'.", "Give the path of a GGUF file.")
         else:
-            locate_model(self.name)
+            place = locate_model(self.name)
+            if not Path(place).is_dir():
+                check_model_folder(_find_downloaded(place))
 
 
 @dataclass(frozen=True)
@@ -165,7 +174,7 @@ def convert_gguf(gguf: Path) -> Path:
 def _is_converted(folder: Path) -> bool:
     """Tell whether a folder holds a converted model, each file of it as it was written and nothing else."""
     try:
-        known: Any = json.loads((folder / CONVERTED_RECORD_FILE).read_text(encoding="utf-8"))
+        known: Any = json.loads(read_plain_text(folder / CONVERTED_RECORD_FILE))
         held = {path.name for path in folder.iterdir()} - {CONVERTED_RECORD_FILE}
         return held == set(known) and all(hash_unchanged_file(folder / name) == known[name] for name in held)
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -207,7 +216,7 @@ def load_llm(llm: Llm, device: torch.device, dtype: torch.dtype) -> LoadedModel:
     place = locate_model(llm.name)
     try:
         with _open_place(place) as opened:
-            plain = {"trust_remote_code": False, "local_files_only": opened != place}
+            plain = {"trust_remote_code": False, "local_files_only": True}
             tokenizer = library.AutoTokenizer.from_pretrained(opened, **plain)
             model, told = library.AutoModelForCausalLM.from_pretrained(
                 opened, dtype=dtype, use_safetensors=True, output_loading_info=True, **plain
@@ -228,8 +237,6 @@ def load_llm(llm: Llm, device: torch.device, dtype: torch.dtype) -> LoadedModel:
             f"The language model '{llm.name}' can't be loaded: {reason}",
             "Give a hub id, a folder with safetensors and tokenizer.json, or a GGUF file.",
         ) from None
-    if getattr(model, "_hf_peft_config_loaded", False):  # a hub id can be one, too
-        raise UserError(f"'{llm.name}' is an adapter, and a language model was expected.", "Name its base model.")
     if llm.layers is not None:
         cut_layers(model, llm.layers)
     disarm_tokenizer(tokenizer)
@@ -238,12 +245,27 @@ def load_llm(llm: Llm, device: torch.device, dtype: torch.dtype) -> LoadedModel:
 
 @contextmanager
 def _open_place(place: str) -> Generator[str]:
-    """Give what the libraries load: a hub id as it is, or a private folder with what a folder holds."""
-    if not Path(place).is_dir():
-        yield place
-        return
-    with copy_model_folder(Path(place)) as private:
+    """Give what the libraries load: a private folder with what a folder holds, or what was downloaded from a hub."""
+    folder = Path(place)
+    with copy_model_folder(folder if folder.is_dir() else _find_downloaded(place)) as private:
         yield str(private)
+
+
+def _find_downloaded(name: str) -> Path:
+    """Return the folder in the hub's own cache in which a model is; no server is asked.
+
+    Raises:
+        OutageError: If it was not downloaded.
+    """
+    hub = importlib.import_module("huggingface_hub")
+    try:
+        return Path(hub.snapshot_download(name, local_files_only=True))
+    except (OSError, ValueError):  # the hub's library has kinds of its own of both
+        raise OutageError(
+            f"There is no folder {quote_json(name)}, and no model of that name was downloaded from a hub.",
+            f"Download it first: hf download {name}. Or give a folder with safetensors and tokenizer.json, or a GGUF "
+            "file.",
+        ) from None
 
 
 def _check_finite(model: Any) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cowbird.errors import UserError
 from cowbird.faults import raise_outage
-from cowbird.files import hash_file, replace_folder_atomically, write_text
+from cowbird.files import hash_file, read_plain_text, replace_folder_atomically, write_text
 from cowbird.rng import torch_stream
 from cowbird.storage import read_tensors, write_tensors
 from cowbird.victims.language.base_record import (
@@ -120,7 +120,7 @@ def read_model(
         UserError: If the folder does not hold such a victim of this language model, or is damaged.
     """
     try:
-        record = json.loads((folder / VICTIM_RECORD_FILE).read_text(encoding="utf-8"))
+        record = json.loads(read_plain_text(folder / VICTIM_RECORD_FILE))
         if record["victim"] != victim:
             raise ValueError("it is another kind of model")
         _check_llm(Llm.model_validate(record["spec"]["llm"]), llm)
@@ -174,7 +174,7 @@ def locate_base(folder: Path, given: str | None = None) -> str:
         UserError: If the folder has no readable record, or the base is not found.
     """
     try:
-        record = json.loads((folder / VICTIM_RECORD_FILE).read_text(encoding="utf-8"))
+        record = json.loads(read_plain_text(folder / VICTIM_RECORD_FILE))
         base = BaseRecord.model_validate(record["base"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise_outage(error, f"'{folder}' can't be read")

@@ -226,6 +226,10 @@ class FittedSequential(FittedRecommender):
 
     def save(self, path: Path) -> None:
         """Write weights as safetensors with the spec in the header; see `FittedRecommender.save`."""
+        write_tensors(path, self.network.state_dict(), {"cowbird": json.dumps(self.describe_record())})
+
+    def describe_record(self) -> dict[str, Any]:
+        """Return what a saved file tells of the model, as JSON can hold it."""
         record: dict[str, Any] = {
             "victim": type(self.spec).__name__,
             "items": self.items,
@@ -233,4 +237,4 @@ class FittedSequential(FittedRecommender):
         }
         if self.network.prompt is not None:
             record["profile"] = dict(self.network.prompt.vocabulary.labels)
-        write_tensors(path, self.network.state_dict(), {"cowbird": json.dumps(record)})
+        return record
