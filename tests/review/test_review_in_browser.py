@@ -65,18 +65,18 @@ def test_a_person_decides_by_keys(page, findings):
     assert page.title() == "Cowbird: review" and EVIL[:20] in page.locator("#groups").inner_text()
     assert chosen.locator("mark").inner_text().startswith(("<script>", "5v", "<U+202E>"))
     page.keyboard.press("d")
-    page.wait_for_function("document.querySelector('#counts').textContent.includes('1 dismissed')")
+    sync_api.expect(page.locator("#counts")).to_contain_text("1 dismissed", timeout=20_000)
     page.keyboard.press("a")
-    page.wait_for_function("document.querySelector('#counts').textContent.includes('1 accepted')")
+    sync_api.expect(page.locator("#counts")).to_contain_text("1 accepted", timeout=20_000)
     page.keyboard.press("u")
-    page.wait_for_function("document.querySelector('#counts').textContent.includes('0 accepted')")
+    sync_api.expect(page.locator("#counts")).to_contain_text("0 accepted", timeout=20_000)
     page.locator("#titles").focus()
     page.keyboard.press("End")
-    page.wait_for_function("document.querySelector('#titles .chosen') !== null")
+    sync_api.expect(page.locator("#titles .chosen")).to_be_visible(timeout=20_000)
     page.keyboard.press("d")
-    page.wait_for_function("document.querySelector('#counts').textContent.includes('1 titles decided')")
+    sync_api.expect(page.locator("#counts")).to_contain_text("titles decided by themselves: 1", timeout=20_000)
     page.keyboard.press("e")
-    page.wait_for_function("document.querySelector('#said').textContent.includes('texts in')")
+    sync_api.expect(page.locator("#said")).to_contain_text("texts in", timeout=20_000)
     assert len(findings.with_name(findings.name + ".allow.txt").read_text("utf-8").splitlines()) == 2
 
 
@@ -84,10 +84,10 @@ def test_a_hundred_thousand_findings_stay_fluid(page):
     page.locator("#groups").focus()
     begun = time.monotonic()
     page.keyboard.press("End")
-    page.wait_for_function("document.querySelector('#groups .chosen')?.id === 'groups-' + (3003 - 1)")
+    sync_api.expect(page.locator("#groups-1718.chosen")).to_be_visible(timeout=20_000)
     page.keyboard.press("/")
     page.keyboard.type("mug 99998")
-    page.wait_for_function("document.querySelectorAll('#groups .row').length === 1")
+    sync_api.expect(page.locator("#groups .row")).to_have_count(1, timeout=20_000)
     assert time.monotonic() - begun < 20, "on a busy machine"
     assert page.locator(".row").count() < 100, "only what is on the screen is there"
 

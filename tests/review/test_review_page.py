@@ -34,8 +34,9 @@ def ask(app, method, path, body=None, query="", **headers):
         sent.append(message)
 
     scope = {
-        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "path": path, "root_path": "",
-        "raw_path": path.encode("utf-8", "replace"), "query_string": query.encode(), "scheme": "http", "state": {},
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "path": path,
+        "root_path": "", "raw_path": path.encode("utf-8", "replace"), "scheme": "http", "state": {},
+        "query_string": query.encode(),
         "headers": [(name.encode(), value.encode()) for name, value in given.items() if value is not None],
         "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 4711),
     }  # fmt: skip

@@ -128,7 +128,7 @@ async function count() {
   find("counts").textContent =
     `${told.findings.toLocaleString("en")} findings in ${told.groups.toLocaleString("en")} groups: ` +
     `${told.accepted.toLocaleString("en")} accepted, ${told.dismissed.toLocaleString("en")} dismissed; ` +
-    `${told.titles.toLocaleString("en")} titles decided by themselves`;
+    `titles decided by themselves: ${told.titles.toLocaleString("en")}`;
 }
 
 async function decide(choice) {
