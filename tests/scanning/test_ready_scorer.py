@@ -42,7 +42,7 @@ def double():
 
 @pytest.fixture
 def call(monkeypatch, capsys, double):
-    monkeypatch.setattr(ready.ReadyScanner, "load", lambda place="cpu": double)
+    monkeypatch.setattr(ready.ReadyScanner, "load", lambda place="cpu", tagger="llm": double)
 
     def run(*args):
         code, out, err = call_command(monkeypatch, capsys, "scan", *args)
@@ -177,7 +177,7 @@ def test_a_copy_judges_alike_without_reading_again(tmp_path, double, monkeypatch
     assert (found.score == same.score).all()
     assert found.reason == same.reason
     asked = []
-    monkeypatch.setattr(ready.ReadyScanner, "load", lambda place: asked.append(place) or double)
+    monkeypatch.setattr(ready.ReadyScanner, "load", lambda place, tagger="llm": asked.append(place) or double)
     assert copy_ready_scorer(*scorer.make_factory().args).scan(["Fresh 5v"]).flagged.all()
     assert asked == ["cpu"]
 
@@ -309,7 +309,7 @@ def test_what_is_taken_out_is_surely_suspicious():
 
 
 def test_lists_and_frames_are_scanned_without_a_fit(monkeypatch, double):
-    monkeypatch.setattr(ready.ReadyScanner, "load", lambda place: double)
+    monkeypatch.setattr(ready.ReadyScanner, "load", lambda place, tagger="llm": double)
     scanner = cowbird.load_scanner()
     titles = [*make_planted(), None, ""]
     found = scanner.scan(titles)

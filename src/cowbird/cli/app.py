@@ -28,6 +28,7 @@ from cowbird.cli import (
     table,
     validate,
 )
+from cowbird.cli import inspect as inspect_command
 from cowbird.cli import list as list_command
 from cowbird.cli.streams import guard_streams
 from cowbird.cli.terminal import MAX_LINE, err_console, out_console
@@ -90,6 +91,12 @@ _COMMANDS: tuple[tuple[str, Callable[..., None], str, tuple[str, ...]], ...] = (
         fit_scanner.FIT_SCANNER_EXAMPLES,
     ),
     ("review", review.review, "Decide about findings on a local page.", review.REVIEW_EXAMPLES),
+    (
+        "inspect",
+        inspect_command.inspect,
+        "Look for planted items in a model that somebody handed over.",
+        inspect_command.INSPECT_EXAMPLES,
+    ),
     ("serve", serve.serve, "Serve a scanner over HTTP.", serve.SERVE_EXAMPLES),
     ("peek", peek.peek, "Tell how a file is read, and show its first rows.", peek.PEEK_EXAMPLES),
     ("init", init.init, "Write a commented spec to start from.", init.INIT_EXAMPLES),

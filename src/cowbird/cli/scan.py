@@ -12,6 +12,7 @@ from cowbird.cli.options import (
     DeviceOption,
     JsonOption,
     QuietOption,
+    TaggerOption,
     TextColumnOption,
 )
 from cowbird.cli.progress import make_progress
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Group
     from rich.text import Text
 
+    from cowbird.defenses.p_scanner.small_tagger import TaggerName
     from cowbird.defenses.titles import TitleDefense
     from cowbird.scanning.allow_list import AllowList
     from cowbird.scanning.commands import ScannerScorer
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from cowbird.scanning.pool import ScorerFactory
     from cowbird.scanning.ready_scorer import ReadyScorer
     from cowbird.scanning.summary import ScanSummary
+    from cowbird.scanning.title_columns import ColumnNames
 
 SCAN_EXAMPLES = (
     "cowbird scan items.csv --out findings.csv",
@@ -77,6 +80,13 @@ def scan(
     allow: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Fragments and titles that must not be flagged, one a line.")
     ] = None,
+    explain: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="A column that explains what titles share: brand, category, language."),
+    ] = None,
+    seller_column: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="The column of sellers: what all sellers write is usual.")
+    ] = None,
     text_column: TextColumnOption = "title",
     id_column: Annotated[str | None, typer.Option(help="The column of ids; id or item_id by default.")] = None,
     only_flagged: Annotated[bool, typer.Option("--only-flagged", help="Write flagged rows alone.")] = False,
@@ -84,6 +94,7 @@ def scan(
         int, typer.Option(min=1, help="Rows read at a time; a detector or fitted scanner compares them.")
     ] = 8192,
     workers: Annotated[int, typer.Option(min=1, help="Processes that judge; on a GPU, for many rows, about 8.")] = 1,
+    tagger: TaggerOption = None,
     device: DeviceOption = "auto",
     allow_plugins: AllowPluginsOption = False,
     as_json: JsonOption = False,
@@ -99,19 +110,31 @@ def scan(
     """
     from cowbird.scanning.allow_list import read_allow_list  # noqa: PLC0415
     from cowbird.scanning.summary import choose_exit_code  # noqa: PLC0415
+    from cowbird.scanning.title_columns import ColumnNames  # noqa: PLC0415
     from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
 
     place, allowed = pick_device(device), read_allow_list(allow)
+    columns = ColumnNames(tuple(explain or ()), seller_column)
     calibrated = scanner is not None and scanner.is_file()
+    if tagger is not None and (scanner is not None or detector is not None):
+        raise UserError(
+            "--tagger is for the scanner that comes with Cowbird; what --scanner or --detector names has its own.",
+            "Leave it out, or calibrate with it: cowbird calibrate CATALOG --tagger small --out FILE.",
+        )
     if calibrated:
         _refuse_detector_options(detector, bool(setting) or reference is not None)
     if calibrated or (scanner is None and detector is None):
         _refuse_settings(setting)
         found = scan_ready_and_show(
             catalog, out, str(place), reference, fpr, review_fpr, text_column, id_column, only_flagged, chunk, workers,
-            allowed, scanner, as_json=as_json, quiet=quiet,
+            allowed, scanner, columns, "llm" if tagger is None else tagger.value, as_json=as_json, quiet=quiet,
         )  # fmt: skip
         raise typer.Exit(choose_exit_code(found))
+    if columns:
+        raise UserError(
+            "--explain and --seller-column are for the scanner that needs no fit.",
+            "Leave them out, or leave out --scanner and --detector.",
+        )
     if review_fpr is not None:
         raise UserError(
             "--review-fpr is for the scanner that needs no fit.", "Leave it out, or leave out --scanner and --detector."
@@ -200,6 +223,8 @@ def scan_ready_and_show(
     workers: int,
     allow: "AllowList",
     calibration: Path | None = None,
+    columns: "ColumnNames | None" = None,
+    tagger: "TaggerName" = "llm",
     *,
     as_json: bool = False,
     quiet: bool = False,
@@ -210,6 +235,9 @@ def scan_ready_and_show(
     """
     from cowbird.defenses.p_scanner.ready import ReadyScanner  # noqa: PLC0415
     from cowbird.scanning import ready_scorer, writing  # noqa: PLC0415
+    from cowbird.scanning.title_columns import ColumnNames  # noqa: PLC0415
+
+    columns = columns or ColumnNames()
 
     ready_scorer.check_rates(*ready_scorer.choose_rates(fpr, review_fpr))
     writing.check_output(out, catalog)
@@ -224,14 +252,16 @@ def scan_ready_and_show(
 
         try:
             if calibration is None:
+                loaded = ReadyScanner.load(place, tagger)
                 scorer = ready_scorer.open_ready_scanner(
-                    ReadyScanner.load(place), catalog, place, reference, fpr, review_fpr, text_column, report_rows,
-                    report_titles,
+                    loaded, catalog, place, reference, fpr, review_fpr, text_column, report_rows, report_titles,
+                    columns,
                 )  # fmt: skip
             else:
                 scorer = ready_scorer.open_calibrated(
-                    calibration, catalog, place, fpr, review_fpr, text_column, report_rows, report_titles
-                )
+                    calibration, catalog, place, fpr, review_fpr, text_column, report_rows, report_titles,
+                    columns=columns,
+                )  # fmt: skip
         except KeyboardInterrupt:
             shown.stop()
             exit_resumable("Interrupted before a title was judged.")

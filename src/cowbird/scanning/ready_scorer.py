@@ -26,12 +26,14 @@ from cowbird.defenses.p_scanner.calibrated import load_calibrated_scanner
 from cowbird.defenses.p_scanner.catalog_judge import CatalogJudge, TitleVerdict
 from cowbird.defenses.p_scanner.inventory import MIN_BATCH_TITLES
 from cowbird.defenses.p_scanner.ready import ReadyScanner
+from cowbird.defenses.p_scanner.small_tagger import TaggerName
 from cowbird.defenses.p_scanner.title_sample import TitleSample
 from cowbird.errors import UserError
 from cowbird.notices import collect_notices
 from cowbird.scanning.pool import ScorerFactory
 from cowbird.scanning.reading import open_catalog
 from cowbird.scanning.scan import ExplainedSuspicion
+from cowbird.scanning.title_columns import NO_COLUMNS, ColumnNames, read_catalog_columns
 from cowbird.victims.fit_context import ProgressCallback, report_nothing
 
 ROWS_PER_REPORT = 4096
@@ -50,6 +52,8 @@ class ReadyScorer:
     """Where the tagger runs."""
     complete: bool
     """Whether the sample holds all titles of the catalogue."""
+    tagger: TaggerName = "llm"
+    """Which tagger the scanner has."""
 
     @property
     def key(self) -> str:
@@ -68,16 +72,23 @@ class ReadyScorer:
     def make_factory(self) -> ScorerFactory:
         """Return what makes a copy in another process; nothing of the sample is read again there."""
         return partial(
-            copy_ready_scorer, self.judge.baseline, dict(self.judge.known), self.label, self.place, self.complete
-        )
+            copy_ready_scorer, self.judge.baseline, dict(self.judge.known), self.label, self.place, self.complete,
+            self.tagger,
+        )  # fmt: skip
 
 
 def copy_ready_scorer(
-    baseline: Baseline, known: dict[str, TitleVerdict], label: str, place: str, complete: bool
+    baseline: Baseline,
+    known: dict[str, TitleVerdict],
+    label: str,
+    place: str,
+    complete: bool,
+    tagger: TaggerName = "llm",
 ) -> ReadyScorer:
     """Return a scorer in a process with others beside it, so it takes one thread. Weights are read when first asked."""
     torch.set_num_threads(1)
-    return ReadyScorer(CatalogJudge(cache(partial(ReadyScanner.load, place)), baseline, known), label, place, complete)
+    judge = CatalogJudge(cache(partial(ReadyScanner.load, place, tagger)), baseline, known)
+    return ReadyScorer(judge, label, place, complete, tagger)
 
 
 def open_ready_scanner(
@@ -90,6 +101,7 @@ def open_ready_scanner(
     text_column: str = "title",
     report_rows: ProgressCallback = report_nothing,
     report_titles: ProgressCallback = report_nothing,
+    columns: ColumnNames = NO_COLUMNS,
 ) -> ReadyScorer:
     """Make the first pass: learn what is usual in a catalogue.
 
@@ -104,6 +116,7 @@ def open_ready_scanner(
         text_column: The column of titles in both.
         report_rows: Told of rows read and rows in all.
         report_titles: Told of titles that the tagger has read and all of them.
+        columns: Other columns of the catalogue that explain what titles share.
 
     Raises:
         UserError: If a file can't be read, a rate is no share, or there are too few titles.
@@ -113,8 +126,10 @@ def open_ready_scanner(
     before = [] if reference is None else sample_catalog(reference, text_column, report_rows).list_titles()
     with collect_notices():  # the scan reads it once more, and tells how
         sample = sample_catalog(catalog, text_column, report_rows)
-    judge = CatalogJudge.learn(scanner, sample.list_titles(), before, rate, second, report_titles)
-    return ReadyScorer(judge, f"ready {scanner.key[:12]}", place, sample.complete)
+    titles = sample.list_titles()
+    more = read_catalog_columns(catalog, text_column, columns, frozenset(titles))
+    judge = CatalogJudge.learn(scanner, titles, before, rate, second, report_titles, more)
+    return ReadyScorer(judge, f"ready {scanner.key[:12]}", place, sample.complete, scanner.tagger_name)
 
 
 def open_calibrated(
@@ -127,6 +142,7 @@ def open_calibrated(
     report_rows: ProgressCallback = report_nothing,
     report_titles: ProgressCallback = report_nothing,
     scanner: ReadyScanner | None = None,
+    columns: ColumnNames = NO_COLUMNS,
 ) -> ReadyScorer:
     """Make the first pass with a scanner that `cowbird calibrate` wrote: learn what recurs and is new in a catalogue.
 
@@ -140,6 +156,7 @@ def open_calibrated(
         report_rows: Told of rows read and rows in all.
         report_titles: Told of titles that the tagger has read and all of them.
         scanner: The ready scanner, if it is loaded already.
+        columns: Other columns of the catalogue that explain what titles share.
 
     Raises:
         UserError: If a file can't be read, or a rate is no share.
@@ -149,7 +166,9 @@ def open_calibrated(
     second = max(calibrated.record.review_fpr, rate) if review_fpr is None else review_fpr
     check_rates(rate, second)
     sample = sample_catalog(catalog, text_column, report_rows)
-    judge = calibrated.make_judge(sample.list_titles(), rate, second, report_titles)
+    titles = sample.list_titles()
+    more = read_catalog_columns(catalog, text_column, columns, frozenset(titles))
+    judge = calibrated.make_judge(titles, rate, second, report_titles, more)
     return ReadyScorer(judge, f"calibrated {calibrated.key[:12]}", place, sample.complete)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cowbird.data.types import Float32Array, Int32Array
+from cowbird.defenses.p_scanner.column_evidence import NOTHING_CLEARED, ClearedWords
 from cowbird.defenses.p_scanner.fragment_evidence import FragmentEvidence, FragmentKey
 from cowbird.defenses.p_scanner.title_evidence import CatalogProfile
 from cowbird.errors import UserError
@@ -71,6 +72,8 @@ class Baseline:
     """False-positive rates of the thresholds."""
     key: str
     """Tells this baseline from others."""
+    cleared: ClearedWords = NOTHING_CLEARED
+    """Words that other columns explain."""
 
     @property
     def promised(self) -> float | None:
