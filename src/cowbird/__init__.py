@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cowbird.api.experiments import Experiment as Experiment
     from cowbird.api.experiments import Results as Results
     from cowbird.api.experiments import run as run
+    from cowbird.api.inspection import inspect_model as inspect_model
     from cowbird.api.stealth import compare_texts as compare_texts
     from cowbird.attacks.base import PoisonedData as PoisonedData
     from cowbird.data.sources.frames import make_dataset as make_dataset
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from cowbird.defenses.p_scanner.fitted import FittedScanner as FittedScanner
     from cowbird.defenses.p_scanner.loading import load_scanner as load_scanner
     from cowbird.defenses.p_scanner.scanner import PoisonScanner as PoisonScanner
+    from cowbird.inspection.inspection import Inspection as Inspection
     from cowbird.plugins import find_plugin as find_plugin
     from cowbird.plugins import list_plugins as list_plugins
 
@@ -34,6 +36,7 @@ _HOMES = {
     "Dataset": "cowbird.data.types",
     "Experiment": "cowbird.api.experiments",
     "FittedScanner": "cowbird.defenses.p_scanner.fitted",
+    "Inspection": "cowbird.inspection.inspection",
     "Interactions": "cowbird.data.types",
     "PoisonScanner": "cowbird.defenses.p_scanner.scanner",
     "PoisonedData": "cowbird.attacks.base",
@@ -41,6 +44,7 @@ _HOMES = {
     "TrainingData": "cowbird.data.types",
     "compare_texts": "cowbird.api.stealth",
     "find_plugin": "cowbird.plugins",
+    "inspect_model": "cowbird.api.inspection",
     "list_plugins": "cowbird.plugins",
     "load_scanner": "cowbird.defenses.p_scanner.loading",
     "make_dataset": "cowbird.data.sources.frames",
@@ -54,6 +58,7 @@ __all__ = [
     "Dataset",
     "Experiment",
     "FittedScanner",
+    "Inspection",
     "Interactions",
     "PoisonScanner",
     "PoisonedData",
@@ -63,6 +68,7 @@ __all__ = [
     "__version__",
     "compare_texts",
     "find_plugin",
+    "inspect_model",
     "list_plugins",
     "load_scanner",
     "make_dataset",

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from cowbird.errors import UserError
-from cowbird.inspection.model import TrainableModel
+from cowbird.inspection.model import TunableModel
 from cowbird.inspection.opening import open_model
 from cowbird.rng import torch_stream
 from cowbird.storage import read_tensors, write_tensors
@@ -40,7 +40,7 @@ def test_it_answers_as_it_did(saved):
     opened = open_model(path, CPU)
     histories = [np.array([1, 2, 3]), np.array([4]), np.arange(9)]
     found = opened.model.score(histories)
-    assert isinstance(opened.model, TrainableModel)
+    assert isinstance(opened.model, TunableModel)
     assert (found.shape, found.dtype) == ((3, 12), np.float32)
     assert opened.shape is not None and type(opened.shape) is type(model.spec)
     with torch.no_grad():

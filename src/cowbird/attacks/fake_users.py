@@ -62,7 +62,7 @@ class FakeUsers(Attack):
         planted[chosen] = rng.choice(targets, int(chosen.sum()))
         known = data.interactions
         offsets = np.concatenate([known.offsets, known.events + np.cumsum(lengths)])
-        grown = Interactions(np.concatenate([known.item, planted]), offsets, *_extend_columns(known, lengths, rng))
+        grown = Interactions(np.concatenate([known.item, planted]), offsets, *extend_columns(known, lengths, rng))
         label = np.concatenate([data.label, planted])
         negative = None
         if data.negative is not None:
@@ -96,7 +96,7 @@ def _choose_places(lengths: Int64Array, share: float, rng: np.random.Generator) 
     return chosen
 
 
-def _extend_columns(
+def extend_columns(
     known: Interactions, lengths: Int64Array, rng: np.random.Generator
 ) -> tuple[Float32Array | None, Float64Array | None]:
     """Return ratings and times of all events, those of fake users after the real ones: best ratings, rising times."""

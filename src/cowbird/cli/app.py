@@ -26,6 +26,7 @@ from cowbird.cli import (
     table,
     validate,
 )
+from cowbird.cli import inspect as inspect_command
 from cowbird.cli import list as list_command
 from cowbird.cli.streams import guard_streams
 from cowbird.cli.terminal import MAX_LINE, err_console, out_console
@@ -86,6 +87,12 @@ _COMMANDS: tuple[tuple[str, Callable[..., None], str, tuple[str, ...]], ...] = (
         fit_scanner.fit_scanner,
         "Fit a scanner to the titles of a catalogue.",
         fit_scanner.FIT_SCANNER_EXAMPLES,
+    ),
+    (
+        "inspect",
+        inspect_command.inspect,
+        "Look for planted items in a model that somebody handed over.",
+        inspect_command.INSPECT_EXAMPLES,
     ),
     ("peek", peek.peek, "Tell how a file is read, and show its first rows.", peek.PEEK_EXAMPLES),
     ("init", init.init, "Write a commented spec to start from.", init.INIT_EXAMPLES),

@@ -1,6 +1,6 @@
 """What inspection asks of a model that ranks a catalogue, whoever made it.
 
-`RankingModel` is all that a verdict needs. `TrainableModel` is what `cowbird sanitize` and replayed fine-tuning need on
+`RankingModel` is all that a verdict needs. `TunableModel` is what `cowbird sanitize` and replayed fine-tuning need on
 top: scores with gradients, the rows of the item table, and writing the file anew. `OpenedModel` is a model with what
 its file tells about it.
 """
@@ -40,7 +40,7 @@ class RankingModel(Protocol):
 
 
 @runtime_checkable
-class TrainableModel(RankingModel, Protocol):
+class TunableModel(RankingModel, Protocol):
     """A model whose weights are here, so that it can be tuned and written anew."""
 
     @property
@@ -69,7 +69,7 @@ class OpenedModel:
     """A model, and what its file tells about it."""
 
     model: RankingModel
-    """What answers. A `TrainableModel` if its weights are here."""
+    """What answers. A `TunableModel` if its weights are here."""
     kind: str
     """What it is, in words, such as `Cowbird SASRec`."""
     sha256: str

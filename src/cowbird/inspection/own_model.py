@@ -29,7 +29,7 @@ MAX_SCORES = 1 << 22
 
 
 class OwnModel:
-    """A fitted sequential recommender of Cowbird as a `TrainableModel`.
+    """A fitted sequential recommender of Cowbird as a `TunableModel`.
 
     Args:
         fitted: The model, without prompts.
@@ -46,7 +46,7 @@ class OwnModel:
 
     @property
     def module(self) -> nn.Module:
-        """The network; see `TrainableModel`."""
+        """The network; see `TunableModel`."""
         return self.fitted.network
 
     def score(self, histories: Sequence[IntArray]) -> NDArray[np.float32]:
@@ -59,7 +59,7 @@ class OwnModel:
         return found
 
     def compute_scores(self, histories: Sequence[IntArray]) -> Tensor:
-        """Return scores with gradients; see `TrainableModel.compute_scores`."""
+        """Return scores with gradients; see `TunableModel.compute_scores`."""
         network, device = self.fitted.network, self.fitted.device
         longest = self.fitted.spec.max_length
         recent = [np.asarray(history)[-longest:] for history in histories]
@@ -74,11 +74,11 @@ class OwnModel:
         return final.float() @ network.item.weight[: self.items].T
 
     def list_item_tables(self) -> list[Tensor]:
-        """Return the item embeddings; see `TrainableModel.list_item_tables`."""
+        """Return the item embeddings; see `TunableModel.list_item_tables`."""
         return [self.fitted.network.item.weight[: self.items]]
 
     def save(self, path: Path) -> None:
-        """Write the model as Cowbird does; see `TrainableModel.save`."""
+        """Write the model as Cowbird does; see `TunableModel.save`."""
         self.fitted.save(path)
 
 

@@ -1,0 +1,162 @@
+"""`cowbird inspect`: is a model that somebody handed over showing planted items?"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from cowbird.cli.options import DeviceOption, JsonOption, QuietOption
+from cowbird.cli.progress import ProgressDisplay, make_progress
+from cowbird.cli.terminal import out_console, print_json, sanitize_line
+from cowbird.errors import UserError
+
+if TYPE_CHECKING:
+    from cowbird.inspection.inspection import Inspection, Progress
+    from cowbird.inspection.model import OpenedModel
+    from cowbird.inspection.platform_log import PlatformLog
+
+INSPECT_EXAMPLES = (
+    "cowbird inspect model.safetensors --logs interactions.csv --out inspection.json",
+    "cowbird inspect model.safetensors --logs movielens_100k --nulls 9 --level 0.05",
+    "cowbird inspect model.safetensors",
+)
+ModelArgument = Annotated[Path, typer.Argument(help="The model's file.", metavar="MODEL")]
+LogsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--logs",
+        metavar="LOG",
+        help="Your own interactions: a .csv or .parquet with user_id and item_id, a folder of atomic files, or a "
+        "dataset's name.",
+    ),
+]
+ItemsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--items",
+        metavar="FILE",
+        help="The ids of the model's items in its order: an id a line, or a .csv with a column item_id.",
+    ),
+]
+
+
+def inspect(
+    model: ModelArgument,
+    logs: LogsOption = None,
+    items: ItemsOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.json", help="Where the inspection is written; an older one is replaced."),
+    ] = None,
+    nulls: Annotated[
+        int, typer.Option(min=3, max=100, help="Honest models that are fitted to the logs, to compare with.")
+    ] = 5,
+    null_events: Annotated[
+        int | None,
+        typer.Option(min=100, help="Events of the logs that those learn from; on a GPU all, on a CPU 60,000."),
+    ] = None,
+    level: Annotated[float, typer.Option(help="Share of honest models that may be accused.")] = 0.01,
+    histories: Annotated[int, typer.Option(min=100, max=100_000, help="Histories of each kind.")] = 3000,
+    seed: Annotated[int, typer.Option(min=0, help="Decides histories and null models.")] = 0,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Look for planted items in a sequential recommender that somebody handed over. No trigger need be known.
+
+    The model is asked about your own users, random histories and single items. Items that it shows far more often than
+    honest models of the same platform do are suspects. Those models are fitted to your logs, once; their answers are
+    kept in the cache.
+
+    Exit codes: 0 nothing stands out, 1 suspects, 2 error, 3 no logs, so no verdict.
+    """
+    found = inspect_and_show(
+        model, logs, items, out, nulls, null_events, level, histories, seed, device, as_json, quiet
+    )
+    raise typer.Exit(found.choose_exit_code())
+
+
+def inspect_and_show(
+    model: Path,
+    logs: str | None,
+    items: Path | None,
+    out: Path | None,
+    nulls: int = 5,
+    null_events: int | None = None,
+    level: float = 0.01,
+    histories: int = 3000,
+    seed: int = 0,
+    device: str = "auto",
+    as_json: bool = False,
+    quiet: bool = False,
+) -> "Inspection":
+    """Inspect a model, show how it goes and what came of it."""
+    from cowbird.inspection.inspection import InspectionSettings, inspect_ranker  # noqa: PLC0415
+    from cowbird.inspection.null_models import NullSettings  # noqa: PLC0415
+    from cowbird.inspection.opening import open_model  # noqa: PLC0415
+    from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
+
+    if not 0 < level < 0.5:
+        raise UserError(f"--level must lie between 0 and 0.5, and is {level:g}.", "Use 0.01 or 0.05.")
+    if out is not None and out.is_dir():
+        raise UserError(f"'{out}' is a folder.", "Name a file, such as inspection.json.")
+    place = pick_device(device)
+    opened = open_model(model, place)
+    log = read_log(opened, logs, items)
+    settings = InspectionSettings(
+        histories=histories, level=level, nulls=NullSettings(count=nulls, max_events=null_events), seed=seed
+    )
+    with make_progress(quiet=quiet) as shown:
+        found = inspect_ranker(opened, log, settings, place, make_report(shown))
+        for warning in [] if log is None else list_warnings(log):
+            shown.warn(warning)
+    if out is not None:
+        found.write(out)
+    if as_json:
+        print_json(found.to_record())
+    elif not quiet:
+        show_inspection(found, out)
+    return found
+
+
+def read_log(opened: "OpenedModel", logs: str | None, items: Path | None) -> "PlatformLog | None":
+    """Read the logs that an option names, numbered as the model numbers its items."""
+    from cowbird.inspection import platform_log  # noqa: PLC0415
+
+    if logs is None:
+        if items is not None:
+            raise UserError("--items tells which items of the logs are which, and no logs are given.", "Add --logs.")
+        return None
+    ids = opened.item_ids if items is None else platform_log.read_item_ids(items, opened.model.items)
+    return platform_log.align_log(platform_log.load_log(logs), opened.model.items, ids)
+
+
+def make_report(shown: ProgressDisplay) -> "Progress":
+    """Return what shows the progress of an inspection."""
+    task = shown.add_task("asking the model")
+
+    def report(what: str, done: int, total: int, remark: str) -> None:
+        shown.update(task, phase=what, done=done, total=total, note=remark)
+
+    return report
+
+
+def list_warnings(log: "PlatformLog") -> list[str]:
+    """Return what a reader should know about the logs."""
+    if not log.dropped:
+        return []
+    return [f"{log.dropped:,} events of the logs are of items that the model does not know; they are left out."]
+
+
+def show_inspection(found: "Inspection", out: Path | None) -> None:
+    """Print an inspection."""
+    from cowbird.report.inspection import format_lines, make_item_table  # noqa: PLC0415
+
+    verdict, *more = format_lines(found)
+    out_console.print(verdict)
+    out_console.print(make_item_table(found))
+    for line in more:
+        out_console.print(line)
+    if out is not None:
+        out_console.print(Text("Inspection: ") + sanitize_line(str(out)))

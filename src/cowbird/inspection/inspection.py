@@ -1,0 +1,357 @@
+"""The inspection of one ranking model: what was asked, the verdict in words, and the items that stand out."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from cowbird.data.types import Float64Array, Int64Array
+from cowbird.errors import ExitCode, UserError
+from cowbird.inspection.model import OpenedModel, RankingModel
+from cowbird.inspection.null_models import NullCounts, NullSettings, ask_probes, fit_null_models
+from cowbird.inspection.platform_log import PlatformLog
+from cowbird.inspection.probes import (
+    PROBES,
+    HistoryProbe,
+    draw_new_histories,
+    draw_own_histories,
+    draw_random_histories,
+    make_single_histories,
+)
+from cowbird.inspection.statistics import (
+    compute_null_statistics,
+    estimate_p_value,
+    find_threshold,
+    score_items,
+    standardize_counts,
+    sum_scores,
+)
+from cowbird.storage import read_sealed_json, write_sealed_json
+from cowbird.victims.fit_context import report_nothing
+
+SCHEMA_VERSION = 1
+"""Version of the JSON file."""
+ASSUMPTIONS = (
+    "Statistics of honest models follow a Gumbel distribution, the law of maxima.",
+    "The provider's honest data is like the platform's.",
+)
+NOT_CHECKED = (
+    "Triggers in titles or texts: the model was asked about items alone.",
+    "Items that are pushed down: only what is shown too often was looked for.",
+    "Behavior after fine-tuning on your data: see cowbird survive.",
+    "A backdoor that shows its items to nobody like your users, nor after random items.",
+)
+
+Progress = Callable[[str, int, int, str], None]
+"""Told of what is done at the moment, how many steps are done, how many there are, and a remark."""
+
+
+class InspectionSettings(BaseModel):
+    """What is asked, and when an item is a suspect."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    histories: int = Field(default=3000, ge=100, le=100_000)
+    """Histories of each kind that are drawn."""
+    level: float = Field(default=0.01, gt=0, lt=0.5)
+    """Share of honest models that may be accused."""
+    nulls: NullSettings = NullSettings()
+    """How null models are fitted."""
+    seed: int = Field(default=0, ge=0)
+    """Decides histories and null models."""
+    shown: int = Field(default=50, ge=1)
+    """Items that the ranking holds, most suspicious first; suspects are always in it."""
+
+
+@dataclass(frozen=True)
+class RankedItem:
+    """An item of the ranking."""
+
+    rank: int
+    """1 is the most suspicious."""
+    item: int
+    """Its number in the model."""
+    id: str
+    """Its id; its number, if no ids are known."""
+    title: str
+    """Its title, as the logs have it: anybody's text."""
+    suspect: bool
+    """Whether it stands out farther than honest models' items do at the level."""
+    score: float
+    """Sum of the scores on all kinds of histories, in standard deviations."""
+    scores: dict[str, float]
+    """Score on each kind of histories."""
+    shown: dict[str, int]
+    """Times it was among the first ten, by kind of histories."""
+    expected: dict[str, float]
+    """Times that null models show it on average."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What came of an inspection."""
+
+    model: str
+    """What the model is, in words."""
+    sha256: str
+    """SHA-256 of its file."""
+    items: int
+    """Size of its catalogue."""
+    logs_sha256: str
+    """SHA-256 of the logs; empty if none were given."""
+    level: float
+    """Share of honest models that may be accused."""
+    statistic: float
+    """The largest score of an item."""
+    p_value: float | None
+    """How often an honest model would show one as large; `None` without logs."""
+    null_statistics: list[float]
+    """The statistics of the null models."""
+    threshold: float | None
+    """Score from which an item is a suspect; `None` without logs."""
+    ranking: list[RankedItem]
+    """Items, most suspicious first."""
+    checked: dict[str, str]
+    """What was asked, by kind of histories, in words."""
+    not_checked: list[str]
+    """What was not looked for."""
+    assumptions: list[str]
+    """What the p-value rests on."""
+    settings: dict[str, Any]
+    """The settings, and the null models' shape."""
+
+    @property
+    def suspects(self) -> list[RankedItem]:
+        """The items that stand out."""
+        return [item for item in self.ranking if item.suspect]
+
+    def write_verdict(self) -> str:
+        """Return the verdict in words."""
+        asked = ", ".join(self.checked)
+        if self.p_value is None:
+            return (
+                f"No verdict: without logs there is nothing to hold the model against. The items below are shown most "
+                f"often after histories that nobody has ({asked})."
+            )
+        p = format_p_value(self.p_value)
+        if self.p_value <= self.level:
+            count = len(self.suspects)
+            items = "1 item stands" if count == 1 else f"{count} items stand"
+            return (
+                f"{items} out. An honest model shows an item so far beyond the platform's own habits with {p}, if the "
+                f"assumptions hold. A planted item is one explanation; data that is unlike your logs is another."
+            )
+        return (
+            f"Nothing stands out at the level {self.level:g} ({p}) on these histories: {asked}. A backdoor that they "
+            f"don't show is not ruled out."
+        )
+
+    def choose_exit_code(self) -> ExitCode:
+        """Return what a process should end with: suspects, none, or nothing to hold the model against."""
+        if self.p_value is None:
+            return ExitCode.INCOMPLETE
+        return ExitCode.FINDINGS if self.p_value <= self.level else ExitCode.CLEAN
+
+    def to_record(self) -> dict[str, Any]:
+        """Return everything as plain JSON values."""
+        return {"schema_version": SCHEMA_VERSION, "verdict": self.write_verdict(), **dataclasses.asdict(self)}
+
+    def write(self, path: Path) -> None:
+        """Write the JSON file, sealed and atomically."""
+        write_sealed_json(path, self.to_record())
+
+
+def format_p_value(p: float) -> str:
+    """Return a p-value as it is printed, such as `p = 0.03`."""
+    return f"p = {p:.2g}" if p >= 1e-4 else "p < 0.0001"
+
+
+def read_suspects(path: Path, item_ids: Sequence[str], items: int) -> list[int]:
+    """Read the numbers of suspects: of an inspection's JSON file, or of a text file with an id a line.
+
+    Args:
+        path: The file.
+        item_ids: The ids of the model's items; empty if none are known, and the file holds numbers.
+        items: How many items the model has.
+
+    Raises:
+        UserError: If it can't be read, names no item, or one that the model doesn't have.
+    """
+    if path.suffix == ".json":
+        record = read_sealed_json(path, "Inspect the model again.")
+        try:
+            found = [int(row["item"]) for row in record["ranking"] if row["suspect"]]
+        except (KeyError, TypeError, ValueError):
+            raise UserError(f"'{path}' is no inspection.", "Give what cowbird inspect --out wrote.") from None
+    else:
+        place = {item: number for number, item in enumerate(item_ids)}
+        try:
+            lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            found = [place[line] if item_ids else int(line) for line in lines]
+        except (OSError, UnicodeDecodeError):
+            raise UserError(f"'{path}' should hold an item's id a line, and it can't be read.") from None
+        except (KeyError, ValueError) as error:
+            raise UserError(f"The model has no item {str(error)[:80]}.", "Give ids as the logs have them.") from None
+    if not found:
+        raise UserError(f"'{path}' names no suspect.", "Give a text file with an item's id a line to choose yourself.")
+    if not 0 <= min(found) <= max(found) < items:
+        raise UserError(f"'{path}' names an item that the model doesn't have.", "Was another model inspected?")
+    return sorted(set(found))
+
+
+def make_probes(log: PlatformLog | None, items: int, settings: InspectionSettings) -> list[HistoryProbe]:
+    """Return the histories that a model is asked about."""
+    count, seed = settings.histories, settings.seed
+    probes = [draw_random_histories(items, count, seed), make_single_histories(items)]
+    if log is not None:
+        known = log.interactions
+        probes = [draw_own_histories(known, count, seed), draw_new_histories(known, count, seed), *probes]
+    return probes
+
+
+def inspect_ranker(
+    opened: OpenedModel,
+    log: PlatformLog | None,
+    settings: InspectionSettings | None = None,
+    device: torch.device | None = None,
+    report: Progress | None = None,
+) -> Inspection:
+    """Inspect a model that ranks a catalogue.
+
+    Args:
+        opened: The model.
+        log: The platform's interactions; `None` gives a ranking and no p-value.
+        settings: What is asked.
+        device: Where null models are fitted; a CPU by default.
+        report: Told of progress.
+
+    Raises:
+        UserError: If the model's answers can't be used, or the logs are too short.
+    """
+    settings, told = settings or InspectionSettings(), report or _report_nothing
+    model = opened.model
+    probes = make_probes(log, model.items, settings)
+    counts = _ask(model, probes, told)
+    if log is None:
+        return _rank_without_logs(opened, probes, counts, settings)
+    place = device or torch.device("cpu")
+    users = log.select_learnable(settings.nulls.choose_max_events(place), settings.seed)
+    null_counts = fit_null_models(
+        users,
+        opened.shape,
+        settings.nulls,
+        probes,
+        settings.seed,
+        place,
+        lambda done, total, remark: told("null models", done, total, remark),
+    )
+    statistics = compute_null_statistics(null_counts)
+    scores = score_items(counts, null_counts)
+    total = sum_scores(scores)
+    expected = {name: np.mean([null[name] for null in null_counts], axis=0) for name in counts}
+    threshold = find_threshold(statistics, settings.level)
+    shape = settings.nulls.shape_recommender(opened.shape, len(users.users))
+    assumed = [*ASSUMPTIONS, *([log.assumed] if log.assumed else [])]
+    if opened.shape is None:
+        assumed.append("The model's shape is not known; null models are a SASRec.")
+    return Inspection(
+        model=opened.kind,
+        sha256=opened.sha256,
+        items=model.items,
+        logs_sha256=log.hash_content(),
+        level=settings.level,
+        statistic=float(total.max()),
+        p_value=estimate_p_value(float(total.max()), statistics),
+        null_statistics=statistics.tolist(),
+        threshold=threshold,
+        ranking=_rank_items(total, threshold, scores, counts, expected, log, settings.shown),
+        checked=_describe_probes(probes),
+        not_checked=list(NOT_CHECKED),
+        assumptions=assumed,
+        settings=settings.model_dump(mode="json")
+        | {
+            "null_events": users.interactions.events,
+            "null_recommender": {"name": type(shape).__name__, **shape.model_dump(mode="json")},
+        },
+    )
+
+
+def _report_nothing(what: str, done: int, total: int, remark: str) -> None:
+    report_nothing(done, total, remark)
+
+
+def _ask(model: RankingModel, probes: Sequence[HistoryProbe], told: Progress) -> NullCounts:
+    """Ask the model, one kind of histories after another."""
+    counts: NullCounts = {}
+    for number, probe in enumerate(probes):
+        told("asking the model", number, len(probes), probe.name)
+        counts |= ask_probes(model, [probe])
+    told("asking the model", len(probes), len(probes), "")
+    return counts
+
+
+def _describe_probes(probes: Sequence[HistoryProbe]) -> dict[str, str]:
+    return {probe.name: f"{len(probe.histories):,} × {PROBES[probe.name]}" for probe in probes}
+
+
+def _rank_without_logs(
+    opened: OpenedModel, probes: Sequence[HistoryProbe], counts: NullCounts, settings: InspectionSettings
+) -> Inspection:
+    """Rank items by how much more often than an average item they are shown."""
+    expected = {name: np.full(opened.model.items, count.mean()) for name, count in counts.items()}
+    scores = {name: standardize_counts(count, expected[name]) for name, count in counts.items()}
+    total = sum_scores(scores)
+    return Inspection(
+        model=opened.kind,
+        sha256=opened.sha256,
+        items=opened.model.items,
+        logs_sha256="",
+        level=settings.level,
+        statistic=float(total.max()),
+        p_value=None,
+        null_statistics=[],
+        threshold=None,
+        ranking=_rank_items(total, None, scores, counts, expected, None, settings.shown, opened.item_ids),
+        checked=_describe_probes(probes),
+        not_checked=[
+            "Your own users: no logs were given, so honest favorites are not told from planted ones.",
+            *NOT_CHECKED,
+        ],
+        assumptions=[],
+        settings=settings.model_dump(mode="json"),
+    )
+
+
+def _rank_items(
+    total: Float64Array,
+    threshold: float | None,
+    scores: Mapping[str, Float64Array],
+    counts: Mapping[str, Int64Array],
+    expected: Mapping[str, Float64Array],
+    log: PlatformLog | None,
+    shown: int,
+    item_ids: Sequence[str] | None = None,
+) -> list[RankedItem]:
+    order = np.argsort(-total, kind="stable")
+    suspects = 0 if threshold is None else int((total >= threshold).sum())
+    ids = item_ids if log is None else log.items.ids
+    chosen: list[int] = order[: max(shown, suspects)].tolist()
+    return [
+        RankedItem(
+            rank=rank + 1,
+            item=number,
+            id=str(number) if ids is None else ids[number],
+            title="" if log is None else log.items.titles[number],
+            suspect=rank < suspects,
+            score=round(float(total[number]), 3),
+            scores={name: round(float(score[number]), 3) for name, score in scores.items()},
+            shown={name: int(count[number]) for name, count in counts.items()},
+            expected={name: round(float(mean[number]), 2) for name, mean in expected.items()},
+        )
+        for rank, number in enumerate(chosen)
+    ]

@@ -1,0 +1,156 @@
+"""Null models: honest models that Cowbird fits to the platform's own logs, and what they answer.
+
+Their shape is the inspected model's, if it is known. What they are trained with is Cowbird's choice: a stranger's file
+may ask for a million epochs. Only their counts are kept, in the user's cache, by the hash of all that decides them.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from cowbird.data.split import LeaveOneOut
+from cowbird.data.types import Int64Array
+from cowbird.errors import UserError
+from cowbird.files import get_cache_folder, hash_texts
+from cowbird.inspection.model import RankingModel
+from cowbird.inspection.own_model import OwnModel
+from cowbird.inspection.probes import HistoryProbe, count_items, rank_first
+from cowbird.rng import derive_seed
+from cowbird.storage import read_tensors, write_tensors
+from cowbird.victims.fit_context import FitContext
+from cowbird.victims.sequential.base import SequentialRecommender
+from cowbird.victims.sequential.sasrec import SASRec
+
+NullCounts = dict[str, Int64Array]
+"""Times each item is among the first ten, by kind of histories."""
+MAX_NULL_HIDDEN = 256
+"""Width of a null model at most, whatever the inspected model's."""
+MAX_NULL_LAYERS = 4
+MAX_CPU_EVENTS = 60_000
+"""Events of the logs that null models learn from on a CPU: minutes on two cores for some thousand items."""
+
+
+class NullSettings(BaseModel):
+    """How null models are fitted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    count: int = Field(default=5, ge=3, le=100)
+    """How many null models."""
+    max_events: int | None = Field(default=None, ge=100)
+    """Events of the logs that they learn from; `None` takes all on a GPU, and `MAX_CPU_EVENTS` on a CPU."""
+    epochs: int = Field(default=20, ge=1)
+    """Passes over the logs; the best state on validation is kept."""
+    learning_rate: float = Field(default=2e-3, gt=0)
+    """AdamW's learning rate."""
+    validate_every: int = Field(default=4, ge=1)
+    """Epochs between validations."""
+
+    def choose_max_events(self, device: torch.device) -> int | None:
+        """Return how many events null models learn from on a device; `None` for all."""
+        if self.max_events is None and device.type == "cpu":
+            return MAX_CPU_EVENTS
+        return self.max_events
+
+    def shape_recommender(self, shape: SequentialRecommender | None, windows: int) -> SequentialRecommender:
+        """Return the recommender that null models are fits of.
+
+        Args:
+            shape: The inspected model's shape; `None` takes a SASRec.
+            windows: How many users there are to learn from; decides the batch size.
+        """
+        made = SASRec() if shape is None else shape
+        hidden = min(made.hidden, MAX_NULL_HIDDEN)
+        fields = made.model_dump()
+        layers = min(int(fields.get("layers", 1)), MAX_NULL_LAYERS)
+        heads = {"heads": fields["heads"] if hidden % int(fields["heads"]) == 0 else 1} if "heads" in fields else {}
+        return type(made).model_validate(
+            {
+                "hidden": hidden,
+                "layers": layers,
+                **heads,
+                "max_length": min(made.max_length, 50),
+                "epochs": self.epochs,
+                "batch_size": int(np.clip(windows // 32, 16, 256)),
+                "learning_rate": self.learning_rate,
+                "validate_every": min(self.validate_every, self.epochs),
+                "patience": None,
+            }
+        )
+
+
+def fit_null_models(
+    users: LeaveOneOut,
+    shape: SequentialRecommender | None,
+    settings: NullSettings,
+    probes: Sequence[HistoryProbe],
+    seed: int,
+    device: torch.device,
+    report: Callable[[int, int, str], None],
+) -> list[NullCounts]:
+    """Fit null models to the platform's logs and ask them the histories that the inspected model is asked.
+
+    Args:
+        users: The platform's users, with at least three events each.
+        shape: The inspected model's shape; `None` if it is not known.
+        settings: How many, and how they are trained.
+        probes: The histories.
+        seed: Decides weights and order of training.
+        device: Where they are trained.
+        report: Told of models done, models in all, and a remark.
+
+    Returns:
+        The counts of each null model.
+    """
+    spec = settings.shape_recommender(shape, len(users.users))
+    found: list[NullCounts] = []
+    for number in range(settings.count):
+        report(number, settings.count, "")
+        of_one = derive_seed(seed, "null", number) % 2**31
+        path = _name_file(users, spec, probes, of_one, device)
+        counts = _read_counts(path, probes, len(users.items))
+        if counts is None:
+            context = FitContext(
+                device, report=lambda done, total, remark, n=number: report(n, settings.count, f"step {done}/{total}")
+            )
+            fitted = spec.fit(users.training(), users.validation(), of_one, context)
+            counts = ask_probes(OwnModel(fitted), probes)
+            write_tensors(path, {name: torch.from_numpy(count) for name, count in counts.items()})
+        found.append(counts)
+    report(settings.count, settings.count, "")
+    return found
+
+
+def ask_probes(model: RankingModel, probes: Sequence[HistoryProbe]) -> NullCounts:
+    """Return how often each item is among the first ten, by kind of histories."""
+    return {probe.name: count_items(rank_first(model, probe.histories), model.items) for probe in probes}
+
+
+def _name_file(
+    users: LeaveOneOut, spec: SequentialRecommender, probes: Sequence[HistoryProbe], seed: int, device: torch.device
+) -> Path:
+    known = users.interactions
+    parts = [json.dumps([type(spec).__name__, spec.model_dump(mode="json"), seed, device.type, len(users.items)])]
+    parts += [known.item.tobytes().hex(), known.offsets.tobytes().hex()]
+    for probe in probes:
+        lengths = [len(history) for history in probe.histories]
+        parts += [probe.name, json.dumps(lengths), np.concatenate(probe.histories).astype(np.int32).tobytes().hex()]
+    return get_cache_folder() / "inspection" / f"{hash_texts(parts)}.safetensors"
+
+
+def _read_counts(path: Path, probes: Sequence[HistoryProbe], items: int) -> NullCounts | None:
+    """Return counts that were kept; `None` if there are none, or they are damaged."""
+    if not path.exists():
+        return None
+    try:
+        tensors, _ = read_tensors(path)
+    except UserError:
+        return None
+    counts = {name: tensor.numpy() for name, tensor in tensors.items()}
+    right = counts.keys() == {probe.name for probe in probes}
+    right = right and all(count.shape == (items,) and count.dtype == np.int64 for count in counts.values())
+    return counts if right else None

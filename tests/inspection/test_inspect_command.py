@@ -1,0 +1,84 @@
+"""`cowbird inspect`: exit codes, what it prints and what it writes."""
+
+import json
+
+import pytest
+
+from cowbird.inspection import opening
+from cowbird.inspection.model import OpenedModel
+from cowbird.storage import read_sealed_json
+from doubles.command import call_command
+from inspection.conftest import ITEMS, ToyModel
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, tmp_path, dataset, honest_nulls):
+    """Call the command on a toy model, with logs whose titles are hostile."""
+    from dataclasses import replace
+
+    from cowbird.inspection import platform_log
+
+    titles = tuple(f"\x1b[31m[red]{title}\u202e" for title in dataset.items.titles)
+    hostile = replace(dataset, items=replace(dataset.items, titles=titles))
+    monkeypatch.setattr(platform_log, "load_log", lambda given: hostile)
+
+    def run(*words, planted=(), **options):
+        monkeypatch.setattr(
+            opening, "open_model", lambda path, device: OpenedModel(ToyModel(1, planted), "toy \x1b[0m", "0" * 64)
+        )
+        given = {"device": "cpu", "histories": 300} | options
+        more = [word for name, value in given.items() for word in (f"--{name}", value)]
+        return call_command(monkeypatch, capsys, "inspect", "model.x", *words, *more)
+
+    return run
+
+
+def test_suspects(call, tmp_path):
+    out = tmp_path / "new" / "inspection.json"
+    code, said, _ = call(planted=[3, 7], logs="log", out=out)
+    assert code == 1
+    assert "2 items stand out" in said and "i3" in said and "Not checked" in said and "<U+202E>" in said
+    record = read_sealed_json(out)
+    assert [row["id"] for row in record["ranking"] if row["suspect"]] in (["i3", "i7"], ["i7", "i3"])
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+
+
+def test_none(call):
+    code, said, err = call(logs="log")
+    assert (code, "Nothing stands out" in said) == (0, True)
+    assert "asking the model" in err
+    assert call("--quiet", logs="log")[1:] == ("", "")
+
+
+def test_json(call):
+    code, said, _ = call("--json", "--quiet", planted=[3], logs="log")
+    record = json.loads(said)
+    assert code == 1 and record["p_value"] < 0.01 and record["ranking"][0]["item"] == 3
+
+
+def test_no_logs(call):
+    code, said, _ = call(planted=[3])
+    assert code == 3 and "No verdict" in said
+
+
+def test_errors(call, tmp_path, monkeypatch, capsys):
+    items = tmp_path / "items.txt"
+    items.write_text("a\n")
+    for words, said in (
+        ((), "--items tells"),
+        (("--logs", "log"), f"should hold {ITEMS} different ids"),
+    ):
+        code, _, err = call("--items", items, *words)
+        assert (code, said in " ".join(err.split())) == (2, True)
+    for options, said in (({"level": 0}, "--level"), ({"out": tmp_path}, "is a folder"), ({"nulls": 2}, "nulls")):
+        code, _, err = call(logs="log", **options)
+        assert (code, said in err) == (2, True)
+
+
+def test_files_that_are_no_models(monkeypatch, capsys, tmp_path):
+    path = tmp_path / "model.safetensors"
+    for data in (None, b"", b"\x80\x04pickle", b"\xff" * 64):
+        if data is not None:
+            path.write_bytes(data)
+        code, _, err = call_command(monkeypatch, capsys, "inspect", path, "--device", "cpu")
+        assert code == 2 and "Error" in err
