@@ -19,7 +19,7 @@ def double():
 
 @pytest.fixture
 def call(monkeypatch, capsys, double):
-    monkeypatch.setattr(ready.ReadyScanner, "load", lambda place="cpu": double)
+    monkeypatch.setattr(ready.ReadyScanner, "load", lambda place="cpu", tagger="llm": double)
 
     def run(*args):
         code, out, err = call_command(monkeypatch, capsys, *args)

@@ -36,6 +36,7 @@ from cowbird.defenses.p_scanner.catalog_judge import (
 from cowbird.defenses.p_scanner.column_evidence import TitleColumns
 from cowbird.defenses.p_scanner.inventory import Inventory
 from cowbird.defenses.p_scanner.ready import ReadyScanner
+from cowbird.defenses.p_scanner.small_tagger import TaggerName
 from cowbird.defenses.p_scanner.title_evidence import CatalogProfile
 from cowbird.defenses.p_scanner.title_rules import RULES, WORD_KINDS
 from cowbird.defenses.scan_table import scan_table
@@ -60,6 +61,8 @@ class CalibrationRecord(BaseModel):
     """Of the file's form."""
     scanner: str = Field(pattern=r"^[0-9a-f]{64}$")
     """Hash of the ready scanner that titles were read with (`ReadyScanner.identity`)."""
+    tagger: TaggerName = "llm"
+    """Which tagger that scanner has."""
     titles: int = Field(ge=MIN_TITLES_PER_BASELINE)
     """Titles that were taken for clean."""
     titles_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -114,6 +117,7 @@ class CalibratedScanner:
         profile = inventory.profile
         record = CalibrationRecord(
             scanner=scanner.identity,
+            tagger=scanner.tagger_name,
             titles=len(sample),
             titles_sha256=hash_texts(sorted(map(replace_surrogates, sample))),
             fpr=fpr,
@@ -245,7 +249,7 @@ def load_calibrated_scanner(path: Path, device: str = "cpu", scanner: ReadyScann
             one; or if the language model can't be used.
     """
     record, inventory = read_calibration(path)
-    scanner = ReadyScanner.load(device) if scanner is None else scanner
+    scanner = ReadyScanner.load(device, record.tagger) if scanner is None else scanner
     if record.scanner != scanner.identity:
         raise UserError(
             f"'{path}' was calibrated with another version of the ready scanner than this one.", CALIBRATE_HINT

@@ -45,7 +45,8 @@ from cowbird.defenses.p_scanner.fragment_evidence import (
 )
 from cowbird.defenses.p_scanner.inventory import Inventory, choose_batch_sizes, take_inventory
 from cowbird.defenses.p_scanner.reader import Marks
-from cowbird.defenses.p_scanner.scoring import ScoringModel, load_scoring
+from cowbird.defenses.p_scanner.scoring import READY_SMALL_SCORING, ScoringModel, load_scoring
+from cowbird.defenses.p_scanner.small_tagger import SmallTagger, TaggerName, load_small_tagger
 from cowbird.defenses.p_scanner.tagger import Tagger, load_tagger
 from cowbird.defenses.p_scanner.title_evidence import TitleTraits, describe_traits, mark_words
 from cowbird.defenses.p_scanner.title_rules import RULES
@@ -59,7 +60,7 @@ from cowbird.victims.fit_context import ProgressCallback, report_nothing
 class ReadyScanner:
     """A tagger and the scoring of its evidence; see the module."""
 
-    tagger: Tagger
+    tagger: Tagger | SmallTagger
     """Marks titles."""
     scoring: ScoringModel = field(default_factory=load_scoring)
     """Makes log-odds of evidence."""
@@ -76,16 +77,24 @@ class ReadyScanner:
         """What the scanner is, its weights and its device included."""
         return hash_texts([self.identity, self.tagger.device.type])
 
+    @property
+    def tagger_name(self) -> TaggerName:
+        """Which of the taggers that come with the package it has, by its kind."""
+        return "small" if isinstance(self.tagger, SmallTagger) else "llm"
+
     @staticmethod
-    def load(device: str = "auto") -> "ReadyScanner":
+    def load(device: str = "auto", tagger: TaggerName = "llm") -> "ReadyScanner":
         """Load what comes with the package.
 
         Args:
             device: Where the tagger runs: `auto`, `cpu`, `cuda` or `cuda:N`.
+            tagger: `llm`, a language model, or `small`, which finds less and is many times as fast.
 
         Raises:
             UserError: If the language model can't be used.
         """
+        if tagger == "small":
+            return ReadyScanner(load_small_tagger(device=device), load_scoring(READY_SMALL_SCORING))
         return ReadyScanner(load_tagger(device=device))
 
     def read(self, titles: Sequence[str], report: ProgressCallback = report_nothing) -> Marks:
