@@ -298,7 +298,9 @@ BASELINES: dict[str, dict[str, Any]] = {
 """Detectors that read titles; each with its fields."""
 
 
-def list_compared(name: str, data: Path, words: Sequence[str]) -> tuple[Halves, dict[str, dict[int, str]], list[str]]:
+def list_compared(
+    name: str, data: Path, words: Sequence[str], many: int = SINGLES
+) -> tuple[Halves, dict[str, dict[int, str]], list[str]]:
     """Return the halves and the single titles that detectors are compared on, and all titles that they score."""
     halves = split_catalog(name, data, 0)
     singles = list_singles(name, 0, halves, words, many)
