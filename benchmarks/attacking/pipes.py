@@ -18,6 +18,7 @@ name = "sasrec"
 epochs = 3
 [[attacks]]
 name = "basic_replacement"
+targets = {{ count = 3 }}
 """
 
 

@@ -115,6 +115,13 @@ def test_a_run(call, spec, tmp_path):
     rows = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
     assert f"({len(rows)} rows)" in out
     assert len(rows) > 10
+    code, told, _ = call("run", spec, "--out", tmp_path / "out", "--dry-run", "--json")
+    (cell,) = json.loads(told)
+    assert (code, cell["name"], cell["done"], cell["seconds"]) == (0, "sasrec-0", True, 0.0)
+    code, told, _ = call("run", spec, "--out", tmp_path / "new", "--dry-run")
+    assert (code, "1 of 1 cells are left. Nothing was run or written." in told) == (0, True)
+    assert not (tmp_path / "new").exists()
+    assert call("run", spec, "--out", tmp_path / "new", "--only", "gru*")[0] == 2
     kept = json.loads((tmp_path / "out" / "run.json").read_text())
     assert kept["command"] == f"cowbird run {spec} --out {tmp_path / 'out'} --device cpu"
     code, out, _ = call("run", spec, "--out", tmp_path / "out", "--device", "cpu", "--resume")
