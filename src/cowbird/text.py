@@ -23,7 +23,10 @@ that are newer than the Unicode tables of this Python stand as codes too. Data i
 import html
 import json
 import re
+import unicodedata
 
+MAX_FRAGMENT_LENGTH = 200
+"""Characters kept of a fragment, and of a title shown as its example."""
 MAX_QUOTED_LENGTH = 300
 """Most characters of a title that reach a prompt."""
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
@@ -48,6 +51,15 @@ _FORMULA_START = re.compile(
     re.VERBOSE,
 )
 """Where a cell begins that a spreadsheet may take for a formula: at the start, and where one may split a text."""
+_ESCAPED_START = re.compile(
+    r"""
+    (?: \A ' (?= '*[\t\r\n] )
+      | (?: \A | (?<=[;\t\r\n]) ) '
+        (?= (?: [^\S\t\r\n] | ['"\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff] )* [=+\-@＝＋－＠﹢﹣﹦﹫−] )
+    )""",
+    re.VERBOSE,
+)
+"""The apostrophe that was put there."""
 
 
 def escape_terminal(text: str, limit: int | None = 60) -> str:
@@ -128,9 +140,20 @@ def restore_csv(cell: str) -> str:
     return "".join(letter for at, letter in enumerate(cell) if at not in places) if places else cell
 
 
+def unescape_csv(text: str) -> str:
+    """Return a text as it was before `escape_csv`; control characters stay what they became."""
+    return _ESCAPED_START.sub("", text)
+
+
 def replace_surrogates(text: str) -> str:
     """Return a text with U+FFFD for each half surrogate, which is no text; JSON and file names can bring one."""
     return _HALF_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def normalize_span(span: str) -> str:
+    """Return a span as it is compared with others: NFKC, case-folded, single spaces; white space alone stays."""
+    span = span[:MAX_FRAGMENT_LENGTH]
+    return " ".join(unicodedata.normalize("NFKC", span).casefold().split())[:MAX_FRAGMENT_LENGTH] or span
 
 
 def quote_for_prompt(text: str) -> str:

@@ -17,7 +17,7 @@ from doubles.command import call_command
 
 COMMANDS = (
     *("demo", "assets", "scan", "fit-scanner", "peek", "init", "validate", "run", "list", "describe", "stealth"),
-    "inspect",
+    *("inspect", "sanitize", "zoo"),
     *("report", "table", "compare", "leaderboard"),
 )
 SPEC = """

@@ -105,6 +105,12 @@ def find_undefended_label(spec: Spec) -> str:
     return "none" if all(part.title() != "none" for part in spec.defenses) else "none@undefended"
 
 
+def digest_place(cell: Cell, *parts: BaseModel) -> str:
+    """Return the digest of what a measurement follows from: data, split, victim, seed, and some parts of the spec."""
+    made_of = [cell.spec.dataset, cell.spec.get_split(cell.task), cell.victim, *parts]
+    return hash_parts(cell.seed, [part.model_dump_json(exclude={"label"}) for part in made_of])
+
+
 class CellRunner:
     """Runs one cell.
 
@@ -210,14 +216,14 @@ class CellRunner:
             with self._note_faults(part, defense, scenario):
                 record = self.task.measure(planted, defense, scenario)
                 name = name_evidence(part.title(), defense.title(), scenario.title())
-                origin = self._digest_place(part, defense, scenario)
+                origin = digest_place(self.cell, part, defense, scenario)
                 self.evidence.write(name, origin, self.task.encode_record(record))
 
     # What is there already
 
     def _is_measured(self, attack: AttackPart) -> bool:
         """Tell whether an attack's plan, and all evidence about it, is kept."""
-        return self.planted.find_digest(f"{attack.title()}.json", self._digest_place(attack)) is not None and all(
+        return self.planted.find_digest(f"{attack.title()}.json", digest_place(self.cell, attack)) is not None and all(
             self._has_detections(attack, defense)
             and all(self._has_evidence(attack, defense, scenario) for scenario in self.cell.spec.scenarios)
             for defense in self.cell.spec.defenses
@@ -226,23 +232,18 @@ class CellRunner:
     def _has_evidence(self, attack: AttackPart, defense: DefensePart, scenario: Scenario) -> bool:
         name = name_evidence(attack.title(), defense.title(), scenario.title())
         return (
-            self.evidence.find_digest(f"{name}.safetensors", self._digest_place(attack, defense, scenario)) is not None
+            self.evidence.find_digest(f"{name}.safetensors", digest_place(self.cell, attack, defense, scenario))
+            is not None
         )
 
     def _has_detections(self, attack: AttackPart, defense: DefensePart) -> bool:
         """Tell whether what a defense flags is kept, with and without an attack; true if it reads no titles."""
         if not isinstance(defense.options, TitleDefense):
             return True
-        names = {attack.title(): self._digest_place(attack, defense), NO_ATTACK: self._digest_place(defense)}
+        names = {attack.title(): digest_place(self.cell, attack, defense), NO_ATTACK: digest_place(self.cell, defense)}
         return all(
             self.evidence.holds(name_detections(label, defense.title()), origin) for label, origin in names.items()
         )
-
-    def _digest_place(self, *parts: BaseModel) -> str:
-        """Return the digest of what a measurement follows from: data, split, victim, seed, and some parts."""
-        spec, cell = self.cell.spec, self.cell
-        made_of = [spec.dataset, spec.get_split(cell.task), cell.victim, *parts]
-        return hash_parts(cell.seed, [part.model_dump_json(exclude={"label"}) for part in made_of])
 
     # What is put on record
 
@@ -257,8 +258,8 @@ class CellRunner:
         made: list[tuple[DetectionRecord, str]] = []
         clean, poisoned = self.task.training, planted.poisoned
         sides = (
-            (planted.label, planted.label, poisoned.data, self._digest_place(attack, defense)),
-            (NO_ATTACK, "clean", clean, self._digest_place(defense)),
+            (planted.label, planted.label, poisoned.data, digest_place(self.cell, attack, defense)),
+            (NO_ATTACK, "clean", clean, digest_place(self.cell, defense)),
         )
         for label, side, data, origin in sides:
             probe = partial(self.task.make_probe, side, data, options)
@@ -285,13 +286,13 @@ class CellRunner:
         )
         name, text = f"{attack.title()}.json", summary.model_dump_json()
         write_text(self.cell.folder / "plans" / name, json.dumps(poisoned.describe_plan()))
-        self.planted.keep(name, self._digest_place(attack), lambda path: write_text(path, text))
+        self.planted.keep(name, digest_place(self.cell, attack), lambda path: write_text(path, text))
 
     def _collect_plans(self) -> dict[str, Any]:
         """Return what each attack planted, in the order of the spec."""
         found: dict[str, Any] = {}
         for part in self.cell.spec.attacks:
-            summary = self.planted.find(f"{part.title()}.json", self._digest_place(part), _read_json)
+            summary = self.planted.find(f"{part.title()}.json", digest_place(self.cell, part), _read_json)
             if summary is not None:
                 found[part.title()] = summary
         return found
@@ -304,10 +305,10 @@ class CellRunner:
             for defense in spec.defenses:
                 for scenario in spec.scenarios:
                     name = name_evidence(attack.title(), defense.title(), scenario.title())
-                    names[name] = self._digest_place(attack, defense, scenario)
-                names[name_detections(attack.title(), defense.title())] = self._digest_place(attack, defense)
+                    names[name] = digest_place(self.cell, attack, defense, scenario)
+                names[name_detections(attack.title(), defense.title())] = digest_place(self.cell, attack, defense)
         for defense in spec.defenses:
-            names[name_detections(NO_ATTACK, defense.title())] = self._digest_place(defense)
+            names[name_detections(NO_ATTACK, defense.title())] = digest_place(self.cell, defense)
         kept = [name for name, origin in names.items() if self.evidence.holds(name, origin)]
         return {name: hash_file(self.evidence.folder / f"{name}.safetensors") for name in kept}
 

@@ -2,7 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
+
+import polars as pl
 
 from cowbird.ingest.columns import ID_COLUMNS, TITLE_COLUMNS, choose_column, find_usual
 from cowbird.notices import NoticeRank, note
@@ -12,6 +14,8 @@ LINE_COLUMN = "\0line"
 ID_COLUMN = "\0id"
 """Name of the column with ids in the frames of items and users."""
 
+LATE_ID = -1
+"""The place of ids where the first rows have none: whichever usual column a row has."""
 CellValue = bytes | str | None
 """What a cell holds: text as bytes or as characters, or nothing."""
 
@@ -25,6 +29,19 @@ class TableRow(NamedTuple):
     """What the columns hold that were asked for."""
     problem: str = ""
     """Why the row can't be read; empty if it can."""
+
+
+class FrameTable(Protocol):
+    """A file that is read as frames."""
+
+    file: str
+    """Its name, for messages."""
+    names: list[str]
+    """Its columns."""
+
+    def read_frames(self, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+        """Yield the rows, block by block; see `TextTable.read_frames`."""
+        ...
 
 
 class RowTable(ABC):

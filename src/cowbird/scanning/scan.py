@@ -4,7 +4,6 @@ Memory holds one chunk of rows. An interrupted scan goes on where it stopped, wi
 findings, byte for byte, as one that was not interrupted.
 """
 
-import hashlib
 import json
 import time
 import warnings
@@ -22,6 +21,7 @@ from cowbird.data.types import freeze
 from cowbird.defenses.titles import Suspicion, strip_span
 from cowbird.errors import UserError
 from cowbird.ingest.options import ReadOptions, get_options
+from cowbird.ingest.places import fingerprint
 from cowbird.notices import collect_notices
 from cowbird.scanning.allow_list import AllowList
 from cowbird.scanning.reading import Catalog, CatalogRow, open_catalog
@@ -42,8 +42,6 @@ SCAN_VERSION = 2
 """Grows when a scan can't go on with what an older Cowbird left."""
 MAX_REASON_LENGTH = 500
 """Characters of a reason that are kept."""
-FINGERPRINT_BYTES = 1 << 20
-"""Bytes of a catalogue that tell it from others, beside its size and time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -215,7 +213,7 @@ def _scan_catalog(
 ) -> ScanSummary:
     """Scan a catalogue; see `scan_catalog`. The rate is the number of titles judged."""
     table = _open_checked(catalog, out, text_column, id_column, allow)
-    total, seal = table.count_rows(), _fingerprint_catalog(catalog)
+    total, seal = table.count_rows(), fingerprint(catalog)
     key = json.dumps([SCAN_VERSION, scorer.key, *seal, text_column, id_column, only_flagged, chunk, allow.key])
     key += repr(get_options()) if get_options() != ReadOptions() else ""
     with FindingsWriter(out, key, resume, warn) as work:
@@ -238,7 +236,7 @@ def _scan_catalog(
         if sum(each.count for each in unread) == work.row:
             work.discard()
             raise _make_empty_error(catalog.name, unread)
-        if _fingerprint_catalog(catalog) != seal:
+        if fingerprint(catalog) != seal:
             raise UserError(f"{catalog.name} was changed while it was scanned.", "Scan a copy that nobody writes.")
         skipped_file = work.finish()
     if work.row < total:  # it was an estimate
@@ -309,13 +307,6 @@ def _count_findings(findings: Iterable[Finding], skips: Iterable[tuple[int, str]
     for number, reason in skips:
         tally.add_skip(number, reason)
     return tally
-
-
-def _fingerprint_catalog(catalog: Path) -> tuple[int, int, str]:
-    """Return what tells a catalogue from another or an older one: its size, its time and a hash of its beginning."""
-    known = catalog.stat()
-    with catalog.open("rb") as file:
-        return known.st_size, known.st_mtime_ns, hashlib.sha256(file.read(FINGERPRINT_BYTES)).hexdigest()
 
 
 def _make_empty_error(name: str, unread: Sequence[UnreadRows]) -> UserError:

@@ -1,6 +1,5 @@
 """What a scan comes to: counts, what flagged titles have in common, an exit code, and what is shown on a terminal."""
 
-import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from rich.text import Text
 from cowbird.errors import ExitCode
 from cowbird.ingest.skips import Skips
 from cowbird.scanning.writing import REVIEW_TIER, Finding
-from cowbird.text import count_things, escape_terminal
+from cowbird.text import MAX_FRAGMENT_LENGTH, count_things, escape_terminal, normalize_span
 
 MAX_SHARED_FRAGMENTS = 20
 """Recurring fragments that a summary holds at most."""
@@ -22,8 +21,6 @@ MAX_WORST_FINDINGS = 5
 """Most suspicious rows that a summary holds at most."""
 MAX_DOUBTFUL_FINDINGS = 3
 """Rows for review that a summary holds at most."""
-MAX_FRAGMENT_LENGTH = 200
-"""Characters kept of a fragment, and of a title shown as its example."""
 MAX_DISTINCT_FRAGMENTS = 1 << 14
 """Distinct fragments counted at once; when there are more, the rarer half is forgotten and later counted anew."""
 
@@ -164,12 +161,6 @@ def _rank(known: tuple[Finding, ...], finding: Finding, most: int) -> tuple[Find
         spanned = each.start is not None and each.end is not None
         best.setdefault(normalize_span(each.title[each.start : each.end]) if spanned else each.title, each)
     return tuple(best.values())[:most]
-
-
-def normalize_span(span: str) -> str:
-    """Return a span as it is compared with others: NFKC, case-folded, single spaces; white space alone stays."""
-    span = span[:MAX_FRAGMENT_LENGTH]
-    return " ".join(unicodedata.normalize("NFKC", span).casefold().split())[:MAX_FRAGMENT_LENGTH] or span
 
 
 def choose_exit_code(summary: ScanSummary) -> ExitCode:

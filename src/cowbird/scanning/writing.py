@@ -351,6 +351,8 @@ def check_output(out: Path, catalog: Path) -> None:
         if out.exists() and not out.is_file():
             what = "folder" if out.is_dir() else "pipe or a device"
             raise UserError(f"'{out}' is a {what}.", "Name a file, such as findings.csv.")
+        if catalog.is_dir() and catalog.resolve() in out.resolve().parents:
+            raise UserError(f"'{out}' lies in the catalogue's folder.", "Choose another folder for the findings.")
         for path in (out, out.with_name(f"{out.name}.skipped.csv")):
             if path.exists() and catalog.exists() and path.samefile(catalog):
                 raise UserError(f"'{path}' is the catalogue itself.", "Choose another file for the findings.")

@@ -150,7 +150,7 @@ def check_model_folder(folder: Path, told: Path | None = None) -> None:
     if (folder / "adapter_config.json").is_file():
         raise UserError(
             f"'{folder}' is an adapter, and a language model was expected.",
-            "Name the adapter's base model. To go on from a saved victim, load it and give it as the start of the fit.",
+            "Name the adapter's base model in llm.name, and the adapter's folder in llm.adapter.",
         )
     for path in (folder / "config.json", folder / "tokenizer.json", *folder.glob("*.json")):
         if path.exists() and not path.is_file():
