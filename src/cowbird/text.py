@@ -13,6 +13,8 @@ through one of these functions:
 `quote_json`           text as a JSON string of ASCII in a prompt, without control tokens
 =====================  ============================================================================
 
+`count_things`, for numbers in messages, stands here as well.
+
 What can't be seen is shown even where honest scripts need it. Joiners (U+200C, U+200D) of Persian, of Indian scripts
 and of emoji, and variation selectors (U+FE0F), stand as codes: a reviewer should see that they are there. Characters
 that are newer than the Unicode tables of this Python stand as codes too. Data is not changed: this is for showing.
@@ -79,6 +81,17 @@ def escape_terminal(text: str, limit: int | None = 60) -> str:
     if shown.isprintable() and not blank and not _UNSEEN.search(shown):
         return shown + end
     return "".join(f"<U+{ord(letter):04X}>" if blank or _is_unseen(letter) else letter for letter in shown) + end
+
+
+def count_things(number: int, thing: str, things: str = "") -> str:
+    """Return a number and what it counts, in the singular or plural, such as `1 row` or `2,000 rows`.
+
+    Args:
+        number: How many.
+        thing: The word for one.
+        things: The word for several; with an `s` by default.
+    """
+    return f"{number:,} {thing if number == 1 else things or f'{thing}s'}"
 
 
 def escape_lines(text: str) -> str:
