@@ -20,12 +20,15 @@ from cowbird.cli import (
     init,
     peek,
     report,
+    review,
     run,
+    sanitize,
     scan,
     serve,
     stealth,
     table,
     validate,
+    zoo,
 )
 from cowbird.cli import inspect as inspect_command
 from cowbird.cli import list as list_command
@@ -89,12 +92,20 @@ _COMMANDS: tuple[tuple[str, Callable[..., None], str, tuple[str, ...]], ...] = (
         "Fit a scanner to the titles of a catalogue.",
         fit_scanner.FIT_SCANNER_EXAMPLES,
     ),
+    ("review", review.review, "Decide about findings on a local page.", review.REVIEW_EXAMPLES),
     (
         "inspect",
         inspect_command.inspect,
         "Look for planted items in a model that somebody handed over.",
         inspect_command.INSPECT_EXAMPLES,
     ),
+    (
+        "sanitize",
+        sanitize.sanitize,
+        "Take suspects out of a model, and tell the cost.",
+        sanitize.SANITIZE_EXAMPLES,
+    ),
+    ("zoo", zoo.zoo, "Make rankers, clean and planted, and score inspection on them.", zoo.ZOO_EXAMPLES),
     ("serve", serve.serve, "Serve a scanner over HTTP.", serve.SERVE_EXAMPLES),
     ("peek", peek.peek, "Tell how a file is read, and show its first rows.", peek.PEEK_EXAMPLES),
     ("init", init.init, "Write a commented spec to start from.", init.INIT_EXAMPLES),

@@ -1,14 +1,30 @@
 """Arguments and options that several commands share."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+
+class TaggerChoice(StrEnum):
+    """The taggers that come with the package."""
+
+    LLM = "llm"
+    SMALL = "small"
+
+
 CatalogArgument = Annotated[
     Path, typer.Argument(help="CSV, TSV, JSON (each perhaps .gz, .zst, .bz2 or .xz) or Parquet.")
 ]
 TextColumnOption = Annotated[str, typer.Option("--text-column", help="The column of titles.")]
+TaggerOption = Annotated[
+    TaggerChoice | None,
+    typer.Option(
+        help="What reads titles where no fit is needed: llm, a language model (default); small is faster and finds "
+        "less."
+    ),
+]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 SpecArgument = Annotated[
     str, typer.Argument(help="A TOML file, or the name of a spec that ships (cowbird list specs).")
@@ -54,4 +70,22 @@ AgentLogOption = Annotated[
         "--agent-log",
         help="Keep all exchanges with the server in agent-log.jsonl in the folder of --out. Or COWBIRD_AGENT_LOG=1.",
     ),
+]
+HandedModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="The model's file: of Cowbird, RecBole, RePlay or RecTools. Or function:MODULE:NAME or process:COMMAND.",
+    ),
+]
+LoaderOption = Annotated[
+    str, typer.Option("--format", metavar="NAME", help="The loader of the file: recbole, replay, rectools; it tells.")
+]
+LoaderSettingsOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="What the file does not tell, such as heads=2. May be repeated."),
+]
+AllowServedOption = Annotated[
+    bool,
+    typer.Option("--allow-plugins", help="Let MODEL import a function or start a process: this runs its code."),
 ]

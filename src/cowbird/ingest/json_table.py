@@ -149,12 +149,12 @@ class JsonTable(RowTable):
 
     def find_text(self, wanted: str) -> int:
         """Return the position of a column of titles, which may lie deeper, as `product.title` or `titles[0]`."""
-        return self._find(wanted, "text_column", TITLE_COLUMNS)
+        return self._find(wanted, "--text-column", TITLE_COLUMNS)
 
     def find_id(self, wanted: str | None) -> int | None:
         """Return the position of a column of ids; of those not named, the first that a row has, however late."""
         if wanted is not None:
-            return self._find(wanted, "id_column")
+            return self._find(wanted, "--id-column")
         found = find_usual(ID_COLUMNS, self.names)
         if found is None:
             return LATE_ID

@@ -85,7 +85,7 @@ class RowTable(ABC):
         Raises:
             UserError: If there is none, or it holds no text.
         """
-        return choose_column(wanted, self.names, self.file, "text_column", TITLE_COLUMNS)
+        return choose_column(wanted, self.names, self.file, "--text-column", TITLE_COLUMNS)
 
     def find_id(self, wanted: str | None) -> int | None:
         """Return the position of a column of ids; `None` wants a usual one, if there is one.
@@ -95,7 +95,7 @@ class RowTable(ABC):
         """
         if wanted is None:
             return find_usual(ID_COLUMNS, self.names)
-        return choose_column(wanted, self.names, self.file, "id_column")
+        return choose_column(wanted, self.names, self.file, "--id-column")
 
 
 def note_repeats(file: str, count: int) -> None:

@@ -47,6 +47,10 @@ MAX_ROW_GROUP = 1 << 16
 _JSON = json.JSONEncoder(ensure_ascii=False)
 
 
+FLAGGED_TIER, REVIEW_TIER, ALLOWED_TIER = "flagged", "review", "allowed"
+"""What becomes of a suspicious title: it is flagged, a person should look, or `--allow` names it."""
+
+
 class Finding(NamedTuple):
     """What the scan makes of one row; `None` is an empty cell."""
 
