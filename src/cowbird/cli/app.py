@@ -23,6 +23,7 @@ from cowbird.cli import (
     run,
     scan,
     stealth,
+    survive,
     table,
     validate,
 )
@@ -93,6 +94,12 @@ _COMMANDS: tuple[tuple[str, Callable[..., None], str, tuple[str, ...]], ...] = (
         inspect_command.inspect,
         "Look for planted items in a model that somebody handed over.",
         inspect_command.INSPECT_EXAMPLES,
+    ),
+    (
+        "survive",
+        survive.survive,
+        "Replay your fine-tuning on a handed model, and see what stays.",
+        survive.SURVIVE_EXAMPLES,
     ),
     ("peek", peek.peek, "Tell how a file is read, and show its first rows.", peek.PEEK_EXAMPLES),
     ("init", init.init, "Write a commented spec to start from.", init.INIT_EXAMPLES),
