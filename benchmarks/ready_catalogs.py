@@ -1,12 +1,13 @@
 """Catalogues that the ready scanner is measured on, and a copy of it that reads a title once and keeps what it said.
 
 The tagger reads a few dozen titles a second on two cores, and the measurements ask about the same titles again and
-again. So `KeptScanner` keeps the marks of every title in a folder (`kept.npz`), in the decimals that count.
+again. So `KeptScanner` keeps the marks of every title in a folder, in the decimals that count.
 
-    python benchmarks/ready_catalogs.py --data data --keep marks --catalogs movielens_100k,office
+    python benchmarks/ready_catalogs.py --titles titles.json.gz --keep marks --device cuda
 """
 
 import argparse
+import gzip
 import json
 import time
 from collections.abc import Sequence
@@ -21,8 +22,9 @@ from cowbird.defenses.p_scanner.reader import Marks, Pages
 from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.scoring import load_scoring
 from cowbird.defenses.p_scanner.tagger import load_tagger
-from cowbird.files import replace_atomically
+from cowbird.files import hash_texts, replace_atomically
 from cowbird.plugins import find_plugin
+from cowbird.text import replace_surrogates
 from cowbird.victims.fit_context import ProgressCallback, report_nothing
 
 CATALOGS = ("anime", "lastfm", "office", "movielens_1m", "movielens_100k")
@@ -35,7 +37,8 @@ SEEN_BY_TAGGER = {
     "movielens_100k": "no films; its marks taught the scoring",
 }
 """What the scanner that ships has seen of each; see the tagger's model card."""
-TITLES_PER_READING = 256
+TITLES_PER_FILE = 100_000
+"""Titles that are read before they are written."""
 
 
 def load_titles(name: str, data: Path) -> list[str]:
@@ -65,21 +68,22 @@ class KeptScanner(ReadyScanner):
     """
 
     key = "ready scanner with kept marks"
+    identity = "0" * 64
 
-    def __init__(self, keep: Path) -> None:
+    def __init__(self, keep: Path, device: str = "auto") -> None:
         super().__init__(None, load_scoring())  # pyright: ignore[reportArgumentType]
-        self.path = keep / "kept.npz"
+        self.folder, self.device = keep, device
         self.kept: dict[str, tuple[Int32Array, Int32Array, Float32Array, float]] = {}
         self.silent = False
         """Whether the tagger is left out: all its marks are 0."""
-        if self.path.is_file():
-            self._load()
+        for path in sorted(keep.glob("kept-*.npz")):
+            self._load(path)
 
     def read(self, titles: Sequence[str], report: ProgressCallback = report_nothing) -> Marks:
         """Return the marks of titles; those that are not kept are read, and kept."""
         missing = [title for title in dict.fromkeys(titles) if title not in self.kept]
-        if missing:
-            self._read_missing(missing)
+        for first in range(0, len(missing), TITLES_PER_FILE):
+            self._read_missing(missing[first : first + TITLES_PER_FILE])
         known = [self.kept[title] for title in titles]
         first, after, mark = (
             np.concatenate([*(row[nth] for row in known), np.empty(0, kind)]).astype(kind)
@@ -91,65 +95,44 @@ class KeptScanner(ReadyScanner):
         return Marks(pages, mark * 0, verdict * 0) if self.silent else Marks(pages, mark, verdict)
 
     def _read_missing(self, missing: Sequence[str]) -> None:
+        """Read titles, and write a file of what was said of them."""
         if self.tagger is None:  # pyright: ignore[reportUnnecessaryComparison]
-            self.tagger = load_tagger(device="auto")
-        began, saved = time.perf_counter(), time.perf_counter()
-        for first in range(0, len(missing), TITLES_PER_READING):
-            part = missing[first : first + TITLES_PER_READING]
-            made = self.tagger.read(part)
-            for nth, title in enumerate(part):
-                places = slice(*made.pages.offsets[nth : nth + 2].tolist())
-                held = (made.pages.first[places], made.pages.after[places], made.mark[places].round(MARK_DECIMALS))
-                self.kept[title] = (*held, float(made.verdict[nth].round(MARK_DECIMALS)))
-            if time.perf_counter() - saved > 60:
-                print(
-                    f"  {first + len(part):,} of {len(missing):,} titles, {time.perf_counter() - began:.0f} s",
-                    flush=True,
-                )
-                self.save()
-                saved = time.perf_counter()
-        self.save()
+            self.tagger = load_tagger(device=self.device)
+        began = time.perf_counter()
+        made = self.tagger.read(missing)
+        held = {
+            "titles": np.frombuffer(json.dumps(list(missing)).encode(), dtype=np.uint8),
+            "count": np.diff(made.pages.offsets).astype(np.int32),
+            "first": made.pages.first,
+            "after": made.pages.after,
+            "mark": made.mark.round(MARK_DECIMALS),
+            "verdict": made.verdict.round(MARK_DECIMALS),
+        }
+        path = self.folder / f"kept-{hash_texts(map(replace_surrogates, missing))[:12]}.npz"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with replace_atomically(path) as partial, partial.open("wb") as file:
+            np.savez_compressed(file, **held)
+        print(f"  {len(missing):,} titles read in {time.perf_counter() - began:.1f} s", flush=True)
+        self._load(path)
 
-    def save(self) -> None:
-        """Write what is kept."""
-        titles = list(self.kept)
-        rows = [self.kept[title] for title in titles]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with replace_atomically(self.path) as partial, partial.open("wb") as file:
-            np.savez_compressed(
-                file,
-                titles=np.frombuffer(json.dumps(titles).encode(), dtype=np.uint8),
-                count=np.array([len(row[0]) for row in rows], dtype=np.int32),
-                first=np.concatenate([row[0] for row in rows]),
-                after=np.concatenate([row[1] for row in rows]),
-                mark=np.concatenate([row[2] for row in rows]),
-                verdict=np.array([row[3] for row in rows], dtype=np.float32),
-            )
-
-    def _load(self) -> None:
-        held = np.load(self.path)
+    def _load(self, path: Path) -> None:
+        held = np.load(path)
         titles: list[str] = json.loads(held["titles"].tobytes())
-        ends = np.cumsum(held["count"]).tolist()
         first, after, mark, verdict = (held[name] for name in ("first", "after", "mark", "verdict"))
         begin = 0
-        for nth, (title, end) in enumerate(zip(titles, ends, strict=True)):
+        for nth, (title, end) in enumerate(zip(titles, np.cumsum(held["count"]).tolist(), strict=True)):
             self.kept[title] = (first[begin:end], after[begin:end], mark[begin:end], float(verdict[nth]))
             begin = end
 
 
 def main() -> None:
-    """Read the titles of catalogues."""
+    """Read titles."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--titles", type=Path, required=True, help="a gzipped JSON list of titles")
     parser.add_argument("--keep", type=Path, required=True)
-    parser.add_argument("--catalogs", default=",".join(CATALOGS))
-    parser.add_argument("--most", type=int, default=5000, help="titles of a catalogue at most")
+    parser.add_argument("--device", default="auto")
     options = parser.parse_args()
-    scanner = KeptScanner(options.keep)
-    for name in options.catalogs.split(","):
-        titles = load_titles(name, options.data)
-        print(name, f"{len(titles):,} titles", flush=True)
-        scanner.read(titles[: options.most])
+    KeptScanner(options.keep, options.device).read(json.loads(gzip.decompress(options.titles.read_bytes())))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from cowbird.defenses.p_scanner.fragment_evidence import (
 from cowbird.defenses.p_scanner.reader import Marks, pages
 from cowbird.defenses.p_scanner.scoring import ScoringModel, SmallNetwork, choose_trusted
 from cowbird.defenses.p_scanner.scoring_training import PlantedScan, learn_fragments, learn_scoring
+from cowbird.defenses.p_scanner.small_tagger import place_pieces
 from cowbird.defenses.p_scanner.tagger_training import list_plain_words, split_words
 from cowbird.defenses.p_scanner.title_evidence import (
     CatalogProfile,
@@ -88,23 +90,26 @@ class Catalog:
     batch: Int64Array
 
 
-def load_catalog(name: str, titles: Path, marks: Path) -> Catalog:
-    """Read a catalogue's titles and marks."""
-    tokenizer: Any = AutoTokenizer.from_pretrained(locate_model(Llm().name))
-    taught, asked = split_words(list_plain_words(tokenizer))
+def load_catalog(name: str, titles: Path, marks: Path, words: Path | None = None) -> Catalog:
+    """Read a catalogue's titles and marks; those of a small tagger if its words are given."""
+    if words is None:
+        tokenizer: Any = AutoTokenizer.from_pretrained(locate_model(Llm().name))
+        (taught, asked), place = split_words(list_plain_words(tokenizer)), partial(pages, tokenizer)
+    else:
+        (taught, asked), place = json.loads(words.read_text(encoding="utf-8")), place_pieces
     plantings = draw_plantings(read_titles(titles, name), name, asked, taught)
     texts = plantings.list_titles()
     (path,) = marks.glob(f"*-{name}.npz")
     held = np.load(path)
     if str(held["digest"]) != hash_texts(texts):
         raise SystemExit(f"{path} is of other titles")
-    made = Marks(pages(tokenizer, texts), held["mark"].astype(np.float32) / STEPS, held["verdict"])
-    words = mark_words(texts, made)
+    made = Marks(place(texts), held["mark"].astype(np.float32) / STEPS, held["verdict"])
+    marked = mark_words(texts, made)
     many, batch = len(plantings.reference), len(plantings.batch)
     return Catalog(
         plantings,
-        describe_traits(words),
-        index_fragments(words, FragmentNames()),
+        describe_traits(marked),
+        index_fragments(marked, FragmentNames()),
         np.arange(many),
         many + np.arange(batch),
     )
@@ -180,7 +185,7 @@ def draw(options: argparse.Namespace) -> None:
     fragment = None if options.scans is None else learn_fragments(read_scans(options.scans, ())[1], options.seed)
     for name in options.catalogs.split(","):
         began = time.perf_counter()
-        catalog = load_catalog(name, options.titles, options.marks)
+        catalog = load_catalog(name, options.titles, options.marks, options.words)
         held = (draw_alone(catalog), list(draw_scans(catalog, options.seed, fragment)))
         (options.out / f"{name}.pkl").write_bytes(pickle.dumps(held))
         print(name, f"{time.perf_counter() - began:.1f} s", flush=True)
@@ -276,7 +281,7 @@ def ask(options: argparse.Namespace, command: str) -> None:
         (kind,) = (kind for kind in KINDS if name in kind)
         began = time.perf_counter()
         model, learned = learn(options.scans, kind, options.seed)
-        catalog = load_catalog(name, options.titles, options.marks)
+        catalog = load_catalog(name, options.titles, options.marks, options.words)
         units = choose_units(catalog.plantings, options.each)
         single, flagged = ask_single(catalog, model)
         answer: dict[str, Any] = {
@@ -373,6 +378,7 @@ def main() -> None:
     parser.add_argument("what", choices=("draw", "ask", "ship", "table"))
     parser.add_argument("--titles", type=Path, help="folder of catalogues, each a JSON list of titles")
     parser.add_argument("--marks", type=Path, help="what scan_marks.py wrote")
+    parser.add_argument("--words", type=Path, help="if marks are a small tagger's: what small_tagger.py wrote")
     parser.add_argument("--scans", type=Path, help="what draw wrote")
     parser.add_argument("--answers", type=Path, help="what ask wrote")
     parser.add_argument("--catalogs", default=",".join(ASKED_CATALOGS))

@@ -19,7 +19,7 @@ def double():
 
 @pytest.fixture
 def call(monkeypatch, capsys, double):
-    monkeypatch.setattr(ready.ReadyScanner, "load", lambda place="cpu": double)
+    monkeypatch.setattr(ready.ReadyScanner, "load", lambda place="cpu", tagger="llm": double)
 
     def run(*args):
         code, out, err = call_command(monkeypatch, capsys, *args)
@@ -118,3 +118,32 @@ def test_scans_refuse_what_does_not_go_with_a_calibration(call, tmp_path, clean)
     code, _, err = call("scan", clean, "--scanner", clean, "--out", out)
     assert code == 2
     assert "does not hold a calibrated scanner" in err
+
+
+def write_columns(path, rows):
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("id", "title", "brand", "shop"), *rows])
+    return path
+
+
+def test_columns_explain_what_titles_share(call, tmp_path, double, monkeypatch):
+    monkeypatch.setattr(double, "suspicious", ("Zorvex", "5v"))
+    rows = [
+        (nth, f"Zorvex {title}", "Zorvex", f"s{nth % 20}") if nth < 20
+        else (nth, f"{title} 5v", f"b{nth % 9}", "planter") if nth < 28
+        else (nth, title, f"b{nth % 9}", f"s{nth % 20}")
+        for nth, title in enumerate(make_titles(200))
+    ]  # fmt: skip
+    catalog, out = write_columns(tmp_path / "items.csv", rows), tmp_path / "found.csv"
+    code, _, _ = call("scan", catalog, "--explain", "brand", "--seller-column", "shop", "--out", out)
+    found = list(csv.DictReader(out.open(newline="", encoding="utf-8")))
+    assert code == 1
+    assert not any(row["flagged"] == "true" for row in found[:20])
+    assert all(row["flagged"] == "true" for row in found[20:28])
+    for more, said in (
+        (("--explain", "maker"), "should have a column 'maker'"),
+        (("--seller-column", "maker"), "should have a column 'maker'"),
+        (("--explain", "brand", "--detector", "character_rules"), "for the scanner that needs no fit"),
+    ):
+        code, _, err = call("scan", catalog, "--out", out, *more)
+        assert (code, said in err) == (2, True), err

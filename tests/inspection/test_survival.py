@@ -52,7 +52,7 @@ def test_exposure_before_and_after(two_places):
     told = []
     found = measure_survival(opened, make_log(), [3], settings, CPU, lambda *given: told.append(given[0]))
     assert found.before.exposure.value == 1, "item 3 is the first of everybody who has not seen it"
-    assert (found.before.exposure.n == 24, "of 40 users 16 have seen it")
+    assert found.before.exposure.n == 24, "of 40 users 16 have seen it"
     slow, fast = found.after
     assert (slow.learning_rate, fast.learning_rate) == (1e-7, 0.05), "most exposure first"
     assert slow.kept == pytest.approx(1)

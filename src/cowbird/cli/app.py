@@ -20,12 +20,16 @@ from cowbird.cli import (
     init,
     peek,
     report,
+    review,
     run,
+    sanitize,
     scan,
+    serve,
     stealth,
     survive,
     table,
     validate,
+    zoo,
 )
 from cowbird.cli import inspect as inspect_command
 from cowbird.cli import list as list_command
@@ -89,6 +93,7 @@ _COMMANDS: tuple[tuple[str, Callable[..., None], str, tuple[str, ...]], ...] = (
         "Fit a scanner to the titles of a catalogue.",
         fit_scanner.FIT_SCANNER_EXAMPLES,
     ),
+    ("review", review.review, "Decide about findings on a local page.", review.REVIEW_EXAMPLES),
     (
         "inspect",
         inspect_command.inspect,
@@ -101,6 +106,14 @@ _COMMANDS: tuple[tuple[str, Callable[..., None], str, tuple[str, ...]], ...] = (
         "Replay your fine-tuning on a handed model, and see what stays.",
         survive.SURVIVE_EXAMPLES,
     ),
+    (
+        "sanitize",
+        sanitize.sanitize,
+        "Take suspects out of a model, and tell the cost.",
+        sanitize.SANITIZE_EXAMPLES,
+    ),
+    ("zoo", zoo.zoo, "Make rankers, clean and planted, and score inspection on them.", zoo.ZOO_EXAMPLES),
+    ("serve", serve.serve, "Serve a scanner over HTTP.", serve.SERVE_EXAMPLES),
     ("peek", peek.peek, "Tell how a file is read, and show its first rows.", peek.PEEK_EXAMPLES),
     ("init", init.init, "Write a commented spec to start from.", init.INIT_EXAMPLES),
     ("validate", validate.validate, "Check a spec and tell what would run.", validate.VALIDATE_EXAMPLES),

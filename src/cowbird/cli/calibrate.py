@@ -7,7 +7,14 @@ import typer
 from rich.console import Group
 from rich.text import Text
 
-from cowbird.cli.options import CatalogArgument, DeviceOption, JsonOption, QuietOption, TextColumnOption
+from cowbird.cli.options import (
+    CatalogArgument,
+    DeviceOption,
+    JsonOption,
+    QuietOption,
+    TaggerOption,
+    TextColumnOption,
+)
 from cowbird.cli.progress import make_progress
 from cowbird.cli.reading import take_read_options
 from cowbird.cli.terminal import err_console, out_console, print_json
@@ -32,6 +39,7 @@ def calibrate(
         float | None,
         typer.Option(help="Share of clean titles that may be flagged or put up for review; 0.05 by default."),
     ] = None,
+    tagger: TaggerOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -55,6 +63,7 @@ def calibrate(
                 catalog, out, place, fpr, review_fpr, text_column,
                 lambda done, total, remark: shown.update(rows, done=done, total=total, note=remark),
                 lambda done, total, remark: shown.update(titles, done=done, total=total, note=remark),
+                tagger="llm" if tagger is None else tagger.value,
             )  # fmt: skip
         except KeyboardInterrupt:
             shown.stop()

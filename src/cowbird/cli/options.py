@@ -1,14 +1,30 @@
 """Arguments and options that several commands share."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+
+class TaggerChoice(StrEnum):
+    """The taggers that come with the package."""
+
+    LLM = "llm"
+    SMALL = "small"
+
+
 CatalogArgument = Annotated[
     Path, typer.Argument(help="CSV, TSV, JSON (each perhaps .gz, .zst, .bz2 or .xz) or Parquet.")
 ]
 TextColumnOption = Annotated[str, typer.Option("--text-column", help="The column of titles.")]
+TaggerOption = Annotated[
+    TaggerChoice | None,
+    typer.Option(
+        help="What reads titles where no fit is needed: llm, a language model (default); small is faster and finds "
+        "less."
+    ),
+]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 SpecArgument = Annotated[
     str, typer.Argument(help="A TOML file, or the name of a spec that ships (cowbird list specs).")

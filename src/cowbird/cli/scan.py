@@ -1,5 +1,6 @@
 """`cowbird scan`: a catalogue's titles under a scanner for planted triggers, or under another detector."""
 
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +13,7 @@ from cowbird.cli.options import (
     DeviceOption,
     JsonOption,
     QuietOption,
+    TaggerOption,
     TextColumnOption,
 )
 from cowbird.cli.progress import make_progress
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from rich.console import Group
     from rich.text import Text
 
+    from cowbird.defenses.p_scanner.small_tagger import TaggerName
     from cowbird.defenses.titles import TitleDefense
     from cowbird.scanning.allow_list import AllowList
     from cowbird.scanning.commands import ScannerScorer
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from cowbird.scanning.pool import ScorerFactory
     from cowbird.scanning.ready_scorer import ReadyScorer
     from cowbird.scanning.summary import ScanSummary
+    from cowbird.scanning.title_columns import ColumnNames
 
 SCAN_EXAMPLES = (
     "cowbird scan items.csv --out findings.csv",
@@ -75,7 +79,18 @@ def scan(
         typer.Option(help="Share of clean titles that may be flagged or put up for review; 0.05 (ready scanner)."),
     ] = None,
     allow: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Fragments and titles that must not be flagged, one a line.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="What must not be flagged: a text, one a line; or a table with fragment, title, brand or id.",
+        ),
+    ] = None,
+    explain: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="A column that explains what titles share: brand, category, language."),
+    ] = None,
+    seller_column: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="The column of sellers: what all sellers write is usual.")
     ] = None,
     text_column: TextColumnOption = "title",
     id_column: Annotated[str | None, typer.Option(help="The column of ids; id or item_id by default.")] = None,
@@ -84,6 +99,7 @@ def scan(
         int, typer.Option(min=1, help="Rows read at a time; a detector or fitted scanner compares them.")
     ] = 8192,
     workers: Annotated[int, typer.Option(min=1, help="Processes that judge; on a GPU, for many rows, about 8.")] = 1,
+    tagger: TaggerOption = None,
     device: DeviceOption = "auto",
     allow_plugins: AllowPluginsOption = False,
     as_json: JsonOption = False,
@@ -98,20 +114,34 @@ def scan(
     Exit codes: 0 nothing flagged, 1 titles flagged, 2 error, 3 interrupted, or nothing flagged and rows not read.
     """
     from cowbird.scanning.allow_list import read_allow_list  # noqa: PLC0415
+    from cowbird.scanning.scan import check_scan  # noqa: PLC0415
     from cowbird.scanning.summary import choose_exit_code  # noqa: PLC0415
+    from cowbird.scanning.title_columns import ColumnNames  # noqa: PLC0415
     from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
 
-    place, allowed = pick_device(device), read_allow_list(allow)
+    place, allowed, begun = pick_device(device), read_allow_list(allow), time.perf_counter()
+    columns = ColumnNames(tuple(explain or ()), seller_column)
     calibrated = scanner is not None and scanner.is_file()
-    if calibrated:
+    if tagger is not None and (scanner is not None or detector is not None):
+        raise UserError(
+            "--tagger is for the scanner that comes with Cowbird; what --scanner or --detector names has its own.",
+            "Leave it out, or calibrate with it: cowbird calibrate CATALOG --tagger small --out FILE.",
+        )
+    if scanner is not None:
         _refuse_detector_options(detector, bool(setting) or reference is not None)
+    check_scan(catalog, out, text_column, id_column, allowed, reference)
     if calibrated or (scanner is None and detector is None):
         _refuse_settings(setting)
         found = scan_ready_and_show(
             catalog, out, str(place), reference, fpr, review_fpr, text_column, id_column, only_flagged, chunk, workers,
-            allowed, scanner, as_json=as_json, quiet=quiet,
+            allowed, scanner, columns, "llm" if tagger is None else tagger.value, begun, as_json=as_json, quiet=quiet,
         )  # fmt: skip
         raise typer.Exit(choose_exit_code(found))
+    if columns:
+        raise UserError(
+            "--explain and --seller-column are for the scanner that needs no fit.",
+            "Leave them out, or leave out --scanner and --detector.",
+        )
     if review_fpr is not None:
         raise UserError(
             "--review-fpr is for the scanner that needs no fit.", "Leave it out, or leave out --scanner and --detector."
@@ -120,10 +150,9 @@ def scan(
         wanted = _make_detector(detector or "", setting or [], device, allow_plugins)
         scorer, make = _open_detector(detector or "", wanted, reference, fpr, text_column)
     else:
-        _refuse_detector_options(detector, bool(setting) or reference is not None)
         scorer, make = open_scanner(scanner, place, fpr)
     found = scan_and_show(
-        catalog, scorer, make, out, text_column, id_column, only_flagged, chunk, workers, allowed,
+        catalog, scorer, make, out, text_column, id_column, only_flagged, chunk, workers, allowed, begun,
         as_json=as_json, quiet=quiet,
     )  # fmt: skip
     raise typer.Exit(choose_exit_code(found))
@@ -154,7 +183,7 @@ def _refuse_settings(setting: list[str] | None) -> None:
 def _make_detector(name: str, settings: list[str], device: str, allow_plugins: bool) -> "TitleDefense":
     from pydantic import ValidationError  # noqa: PLC0415
 
-    from cowbird.experiments.spec import explain_errors  # noqa: PLC0415
+    from cowbird.experiments.field_errors import explain_errors  # noqa: PLC0415
     from cowbird.scanning import detectors  # noqa: PLC0415
 
     try:
@@ -200,6 +229,9 @@ def scan_ready_and_show(
     workers: int,
     allow: "AllowList",
     calibration: Path | None = None,
+    columns: "ColumnNames | None" = None,
+    tagger: "TaggerName" = "llm",
+    begun: float | None = None,
     *,
     as_json: bool = False,
     quiet: bool = False,
@@ -209,10 +241,11 @@ def scan_ready_and_show(
     With a calibration, what is usual comes from there.
     """
     from cowbird.defenses.p_scanner.ready import ReadyScanner  # noqa: PLC0415
-    from cowbird.scanning import ready_scorer, writing  # noqa: PLC0415
+    from cowbird.scanning import ready_scorer  # noqa: PLC0415
+    from cowbird.scanning.title_columns import ColumnNames  # noqa: PLC0415
 
+    columns = columns or ColumnNames()
     ready_scorer.check_rates(*ready_scorer.choose_rates(fpr, review_fpr))
-    writing.check_output(out, catalog)
     with make_progress(quiet=quiet) as shown:
         rows, titles = shown.add_task("rows read"), shown.add_task("titles learned")
 
@@ -224,20 +257,22 @@ def scan_ready_and_show(
 
         try:
             if calibration is None:
+                loaded = ReadyScanner.load(place, tagger)
                 scorer = ready_scorer.open_ready_scanner(
-                    ReadyScanner.load(place), catalog, place, reference, fpr, review_fpr, text_column, report_rows,
-                    report_titles,
+                    loaded, catalog, place, reference, fpr, review_fpr, text_column, report_rows, report_titles,
+                    columns,
                 )  # fmt: skip
             else:
                 scorer = ready_scorer.open_calibrated(
-                    calibration, catalog, place, fpr, review_fpr, text_column, report_rows, report_titles
-                )
+                    calibration, catalog, place, fpr, review_fpr, text_column, report_rows, report_titles,
+                    columns=columns,
+                )  # fmt: skip
         except KeyboardInterrupt:
             shown.stop()
             exit_resumable("Interrupted before a title was judged.")
     many = 1 if scorer.complete else workers  # all verdicts are known
     return scan_and_show(
-        catalog, scorer, scorer.make_factory(), out, text_column, id_column, only_flagged, chunk, many, allow,
+        catalog, scorer, scorer.make_factory(), out, text_column, id_column, only_flagged, chunk, many, allow, begun,
         as_json=as_json, quiet=quiet,
     )  # fmt: skip
 
@@ -253,6 +288,7 @@ def scan_and_show(
     chunk: int = 8192,
     workers: int = 1,
     allow: "AllowList | None" = None,
+    begun: float | None = None,
     *,
     as_json: bool = False,
     quiet: bool = False,
@@ -269,7 +305,7 @@ def scan_and_show(
         try:
             found = scan_catalog(
                 catalog, out, judge, text_column=text_column, id_column=id_column, only_flagged=only_flagged,
-                chunk=chunk, allow=allow,
+                chunk=chunk, allow=allow, begun=begun,
                 warn=shown.warn,
                 report=lambda done, total, remark: shown.update(task, done=done, total=total, note=remark),
             )  # fmt: skip
@@ -281,6 +317,8 @@ def scan_and_show(
     elif not quiet:
         if found.worst:
             out_console.print(highlights.render_findings(found.worst))
+        if found.doubtful:
+            out_console.print(highlights.render_findings(found.doubtful, "for review, the most suspicious first"))
         out_console.print(summary.render_summary(found))
         out_console.print(_format_basis(scorer, chunk, found))
     return found
@@ -293,7 +331,7 @@ def _format_basis(
     from cowbird.scanning import commands, detectors, ready_scorer  # noqa: PLC0415
 
     if isinstance(scorer, ready_scorer.ReadyScorer):
-        return ready_scorer.format_ready_basis(scorer)
+        return ready_scorer.format_ready_basis(scorer, found.judged)
     if isinstance(scorer, detectors.DetectorScorer):
         return detectors.format_detector_basis(scorer, chunk)
     return commands.format_scan_basis(scorer, chunk, found)
@@ -321,6 +359,8 @@ def _make_record(found: "ScanSummary") -> dict[str, Any]:
         "fragments": [
             {"text": each.text, "count": each.count, "examples": list(each.examples)} for each in found.fragments
         ],
+        "ids": found.ids,
         "notes": list(found.notes),
         "seconds": found.seconds,
+        "titles_per_second": found.rate,
     }

@@ -67,10 +67,24 @@ def _classify_character(code: int) -> tuple[int, int]:
     return flags, ALPHABETS.get(name.partition(" ")[0], 0) if flags & LETTER else 0
 
 
+MANY_CHARACTERS = 1 << 16
+"""Characters from which counting all code points is faster than sorting those at hand."""
+
+
 def to_code_points(titles: Sequence[str]) -> tuple[NDArray[np.uint32], Int64Array]:
     """Return the code points of some titles, one after another, and how many each has."""
     code = np.frombuffer("".join(titles).encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.uint32)
     return code, np.array([len(title) for title in titles], dtype=np.int64)
+
+
+def _list_present(code: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], Int64Array]:
+    """Return the different code points, and which of them each character is; few are sorted, many are counted."""
+    if len(code) < MANY_CHARACTERS:
+        return np.unique(code, return_inverse=True)
+    present = np.flatnonzero(np.bincount(code, minlength=CODE_POINT_COUNT))
+    number = np.zeros(CODE_POINT_COUNT, dtype=np.int64)
+    number[present] = np.arange(len(present))
+    return present.astype(np.uint32), number[code]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,12 +107,11 @@ class TitleCharacters:
         """Lay titles out."""
         code, lengths = to_code_points(titles)
         begin = np.cumsum(lengths) - lengths
-        flags, alphabet = np.zeros(CODE_POINT_COUNT, dtype=np.uint16), np.zeros(CODE_POINT_COUNT, dtype=np.uint8)
-        present: list[int] = np.flatnonzero(np.bincount(code, minlength=CODE_POINT_COUNT)).tolist()
-        for each in present:
-            flags[each], alphabet[each] = _classify_character(each)
+        present, which = _list_present(code)
+        told = np.array([_classify_character(each) for each in present.tolist()], dtype=np.uint16).reshape(-1, 2)
         place = np.arange(len(code)) - np.repeat(begin, lengths)
-        return TitleCharacters(code, np.repeat(np.arange(len(titles)), lengths), place, flags[code], alphabet[code])
+        owner = np.repeat(np.arange(len(titles)), lengths)
+        return TitleCharacters(code, owner, place, told[which, 0], told[which, 1].astype(np.uint8))
 
     def has_flags(self, flags: int) -> CharacterMask:
         """Return which characters have one of some flags."""

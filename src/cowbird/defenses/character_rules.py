@@ -296,6 +296,11 @@ class CharacterRules(TitleDefense):
     rarity: bool = True
     """Whether a character counts that few titles of the catalogue have."""
 
+    @property
+    def compares_titles(self) -> bool:
+        """Whether rare characters count; the rules look at one title."""
+        return self.rarity
+
     def explain(self, title: str, score: float) -> str:
         """Name the rule that speaks loudest; see `TitleDefense.explain`."""
         text = TitleCharacters.of([title])
@@ -306,17 +311,11 @@ class CharacterRules(TitleDefense):
     def suspect(self, titles: Sequence[str], probe: Probe | None = None) -> Suspicion:
         """Judge titles by the rule that speaks loudest, in bits; see `TitleDefense.suspect`."""
         score, start, end = _make_empty(len(titles))
-        shows = np.zeros(CODE_POINT_COUNT, dtype=np.int64)
         parts = _cut_titles(titles)
+        bits = _measure_rarity(titles, parts) if self.rarity else None
         for part in parts:
             text = TitleCharacters.of(titles[part])
-            shows += np.bincount(
-                np.unique(text.title * CODE_POINT_COUNT + text.code) % CODE_POINT_COUNT, minlength=CODE_POINT_COUNT
-            )
-        bits = -np.log2((shows + 0.5) / (len(titles) + 1))
-        for part in parts:
-            text = TitleCharacters.of(titles[part])
-            if self.rarity:
+            if bits is not None:
                 rarity = bits[text.code]
                 rarest = np.full(part.stop - part.start, -np.inf)
                 np.maximum.at(rarest, text.title, rarity)
@@ -325,6 +324,17 @@ class CharacterRules(TitleDefense):
                 _record_findings(text, word, found, rarest, (score[part], start[part], end[part]))
             _apply_rules(text, part, [(score, start, end)] * len(CHARACTER_RULES))
         return Suspicion(score, start, end)
+
+
+def _measure_rarity(titles: Sequence[str], parts: Sequence[slice]) -> NDArray[np.float64]:
+    """Return the surprisal of each character in bits, shape `[CODE_POINT_COUNT]`."""
+    shows = np.zeros(CODE_POINT_COUNT, dtype=np.int64)
+    for part in parts:
+        text = TitleCharacters.of(titles[part])
+        shows += np.bincount(
+            np.unique(text.title * CODE_POINT_COUNT + text.code) % CODE_POINT_COUNT, minlength=CODE_POINT_COUNT
+        )
+    return -np.log2((shows + 0.5) / (len(titles) + 1))
 
 
 def find_broken_rules(titles: Sequence[str]) -> list[tuple[float, Suspicion]]:

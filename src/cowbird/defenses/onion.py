@@ -31,6 +31,11 @@ class Onion(TitleDefense):
     llm: Llm = Llm()
     """The language model that reads titles; nothing of it learns."""
 
+    @property
+    def compares_titles(self) -> bool:
+        """Whether titles are compared; each is read alone."""
+        return False
+
     def explain(self, title: str, score: float) -> str:
         """Say how far perplexity falls without the word; see `TitleDefense.explain`."""
         return f"without this word, perplexity falls by {score:.3g}"

@@ -37,6 +37,11 @@ class Perplexity(TitleDefense):
             raise ValueError("only a window can be stripped: set window, such as 5, or use the action drop")
         return self
 
+    @property
+    def compares_titles(self) -> bool:
+        """Whether titles are compared; each is read alone."""
+        return False
+
     def explain(self, title: str, score: float) -> str:
         """Say how surprising the title is; see `TitleDefense.explain`."""
         return f"surprises the language model: {score:.2f} nats a token"

@@ -102,6 +102,11 @@ class TitleDefense(Defense, ABC):
             One score and span a title, in order.
         """
 
+    @property
+    def compares_titles(self) -> bool:
+        """Whether a title's suspicion depends on the titles that are judged beside it."""
+        return True
+
     def explain(self, title: str, score: float) -> str:
         """Say in a few words why a title has its score, for a person who looks at it.
 

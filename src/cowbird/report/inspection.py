@@ -1,9 +1,13 @@
-"""The tables of `cowbird inspect`."""
+"""The tables of `cowbird inspect` and `cowbird zoo`."""
+
+from collections.abc import Mapping
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from cowbird.inspection.inspection import Inspection
+from cowbird.report.table import EMPTY_CELL
 from cowbird.report.terminal import sanitize_text
 
 SHOWN_ITEMS = 10
@@ -44,3 +48,46 @@ def format_lines(inspection: Inspection) -> list[Text]:
     lines += [Text(f"Assumed: {words}") for words in inspection.assumptions]
     lines += [Text(f"Not checked: {words}", style="dim") for words in inspection.not_checked]
     return lines
+
+
+def make_zoo_table(scores: Mapping[str, Any]) -> Table:
+    """Return how well each kind of planted model is told from clean ones, worst first.
+
+    Args:
+        scores: What `cowbird.inspection.zoo.scoring.score_zoo` returns.
+    """
+    table = Table(title="Planted models", title_justify="left", pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("kind", overflow="fold")
+    table.add_column("attack", overflow="fold")
+    for name in ("models", "AUROC", "found at p ≤ 0.01", "targets found"):
+        table.add_column(name, justify="right")
+    rows = [(kind, name, row) for kind, group in scores["planted"].items() for name, row in group.items()]
+    for kind, name, row in sorted(rows, key=lambda entry: entry[2]["auroc"]["value"]):
+        table.add_row(
+            sanitize_text(kind),
+            name,
+            str(row["models"]),
+            _format_interval(row["auroc"]),
+            f"{row['found_at_0.01']} of {row['models']}",
+            f"{row['targets_found']:.2f}",
+        )
+    return table
+
+
+def make_accusation_table(scores: Mapping[str, Any]) -> Table:
+    """Return how many clean models are accused at each printed p-value."""
+    table = Table(title="Clean models accused", title_justify="left", pad_edge=False, padding=(0, 1, 0, 0))
+    for name in ("printed p", "accused", "share"):
+        table.add_column(name, justify="right")
+    for row in scores["accused"]:
+        table.add_row(
+            f"{row['p']:g}", f"{row['accused']} of {scores['clean']['models']}", _format_interval(row["share"])
+        )
+    return table
+
+
+def _format_interval(record: Mapping[str, float | None]) -> str:
+    value, low, high = (record[name] for name in ("value", "low", "high"))
+    if value is None:
+        return EMPTY_CELL
+    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"

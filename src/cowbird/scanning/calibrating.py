@@ -11,6 +11,7 @@ from cowbird.defenses.p_scanner.baseline import check_baseline
 from cowbird.defenses.p_scanner.calibrated import CalibratedScanner, CalibrationRecord, read_calibration
 from cowbird.defenses.p_scanner.inventory import Inventory
 from cowbird.defenses.p_scanner.ready import ReadyScanner
+from cowbird.defenses.p_scanner.small_tagger import TaggerName
 from cowbird.errors import UserError
 from cowbird.faults import explain_write_errors
 from cowbird.scanning.ready_scorer import check_rates, choose_rates, sample_catalog
@@ -42,6 +43,7 @@ def calibrate_catalog(
     report_rows: ProgressCallback = report_nothing,
     report_titles: ProgressCallback = report_nothing,
     scanner: ReadyScanner | None = None,
+    tagger: TaggerName = "llm",
 ) -> Calibrated:
     """Calibrate the ready scanner on a catalogue, and write the file.
 
@@ -55,6 +57,7 @@ def calibrate_catalog(
         report_rows: Told of rows read and rows in all.
         report_titles: Told of titles that the tagger has read and all of them.
         scanner: The ready scanner, if it is loaded already.
+        tagger: Which tagger it has; see `ReadyScanner.load`.
 
     Raises:
         UserError: If a file can't be read or written, a rate is no share, or there are too few titles.
@@ -65,7 +68,7 @@ def calibrate_catalog(
     sample = sample_catalog(catalog, text_column, report_rows)
     titles = sample.list_titles()
     check_baseline(0, len(titles), rate, second)
-    scanner = ReadyScanner.load(place) if scanner is None else scanner
+    scanner = ReadyScanner.load(place, tagger) if scanner is None else scanner
     made = CalibratedScanner.calibrate(scanner, titles, rate, second, report_titles)
     with explain_write_errors(out):
         digest = made.save(out)

@@ -75,7 +75,7 @@ def test_thresholds_lie_between_those_of_known_batches(calibrated):
 
 
 def test_what_is_read_back_judges_alike(calibrated, saved, double, monkeypatch):
-    monkeypatch.setattr(ready.ReadyScanner, "load", lambda place="cpu": double)
+    monkeypatch.setattr(ready.ReadyScanner, "load", lambda place="cpu", tagger="llm": double)
     read = cowbird.load_scanner(saved)
     assert isinstance(read, cowbird.CalibratedScanner)
     assert read.key == calibrated.key

@@ -107,6 +107,16 @@ def test_a_clean_catalogue_is_spared(clean_fit, catalogue):
     )
 
 
+def test_titles_are_judged_apart_as_if_each_were_alone(clean_fit, catalogue):
+    titles = catalogue()
+    together, bar = clean_fit.judge_apart(titles), clean_fit.threshold(alone=True)
+    one = clean_fit.judge_apart(titles[:1])
+    assert np.allclose(one.score, together.score[:1], atol=1e-3)
+    assert np.array_equal(together.flagged, together.score > bar) and not (together.flagged & together.review).any()
+    with pytest.raises(UserError, match="between 0 and 1"):
+        clean_fit.judge_apart(titles, fpr=2)
+
+
 def test_what_a_fit_writes_down(tiny_scanner, poisoned, briefs):
     found = tiny_scanner(rounds=2, agent=Scripted(rounds=(FIRST, SECOND))).fit(poisoned[0])
     rounds = found.record.rounds

@@ -7,6 +7,7 @@ import numpy as np
 
 from cowbird.data.types import Float32Array, Int64Array, concat_ranges
 from cowbird.defenses.p_scanner.baseline import SURE_LOG_ODDS, Baseline
+from cowbird.defenses.p_scanner.column_evidence import ColumnFindings
 from cowbird.defenses.p_scanner.fragment_evidence import (
     FragmentEvidence,
     FragmentKey,
@@ -26,6 +27,7 @@ def learn_beside(
     rows: Int64Array,
     fprs: tuple[float, float],
     key: str,
+    columns: ColumnFindings | None = None,
 ) -> Baseline:
     """Learn what recurs among titles beside an inventory; thresholds are the inventory's, for so many titles.
 
@@ -39,14 +41,17 @@ def learn_beside(
         rows: Which are judged together.
         fprs: Rates of false positives for flags and for review.
         key: Tells the baseline from others.
+        columns: What other columns say of the fragments among these titles. That few sellers use one is no evidence
+            here, since the inventory knows no sellers.
     """
+    columns = columns or ColumnFindings()
     shared = rows if len(rows) >= MIN_BATCH_TITLES else rows[:0]
     evidence = describe_fragments(table, traits, shared, (inventory.count_known(table), inventory.size))
     thresholds = tuple(inventory.set_threshold(fpr, len(rows)) for fpr in fprs)
+    by_fragment = columns.adjust(evidence.fragment, scoring.fragment.score(evidence.features), narrow=False)
     return Baseline(
-        inventory.profile, inventory.members, _number_fragments(table, evidence), evidence,
-        scoring.fragment.score(evidence.features), (thresholds[0], min(thresholds)), inventory.size, 0, len(rows),
-        inventory.size, fprs, key,
+        inventory.profile, inventory.members, _number_fragments(table, evidence), evidence, by_fragment,
+        (thresholds[0], min(thresholds)), inventory.size, 0, len(rows), inventory.size, fprs, key, columns.words,
     )  # fmt: skip
 
 
@@ -57,19 +62,21 @@ def learn_by_itself(
     rows: Int64Array,
     fprs: tuple[float, float],
     key: str,
+    columns: ColumnFindings | None = None,
 ) -> Baseline:
     """Learn what is usual in a catalogue that may be poisoned; its own titles set the thresholds.
 
     Titles with a surely suspicious fragment set none, and those with a suspicious one do not say what is usual.
     Arguments as in `learn_beside`.
     """
+    columns = columns or ColumnFindings()
     evidence = describe_fragments(table, traits, rows)
-    by_fragment = scoring.fragment.score(evidence.features)
+    by_fragment = columns.adjust(evidence.fragment, scoring.fragment.score(evidence.features), narrow=True)
     usual = rows[choose_trusted(by_fragment, evidence, len(rows))]
     members = frozenset(hash_rows(traits, usual))
     baseline = Baseline(
         CatalogProfile.measure(traits, usual), members, _number_fragments(table, evidence), evidence, by_fragment,
-        (math.inf, math.inf), 0, 0, len(rows), 0, fprs, key,
+        (math.inf, math.inf), 0, 0, len(rows), 0, fprs, key, columns.words,
     )  # fmt: skip
     score, worst = score_rows(scoring, baseline, traits, table, rows)
     sure, some = np.zeros(len(rows), dtype=bool), worst >= 0

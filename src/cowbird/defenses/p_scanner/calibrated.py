@@ -33,8 +33,10 @@ from cowbird.defenses.p_scanner.catalog_judge import (
     read_rounded,
     sample_titles,
 )
+from cowbird.defenses.p_scanner.column_evidence import TitleColumns
 from cowbird.defenses.p_scanner.inventory import Inventory
 from cowbird.defenses.p_scanner.ready import ReadyScanner
+from cowbird.defenses.p_scanner.small_tagger import TaggerName
 from cowbird.defenses.p_scanner.title_evidence import CatalogProfile
 from cowbird.defenses.p_scanner.title_rules import RULES, WORD_KINDS
 from cowbird.defenses.scan_table import scan_table
@@ -59,6 +61,8 @@ class CalibrationRecord(BaseModel):
     """Of the file's form."""
     scanner: str = Field(pattern=r"^[0-9a-f]{64}$")
     """Hash of the ready scanner that titles were read with (`ReadyScanner.identity`)."""
+    tagger: TaggerName = "llm"
+    """Which tagger that scanner has."""
     titles: int = Field(ge=MIN_TITLES_PER_BASELINE)
     """Titles that were taken for clean."""
     titles_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -113,6 +117,7 @@ class CalibratedScanner:
         profile = inventory.profile
         record = CalibrationRecord(
             scanner=scanner.identity,
+            tagger=scanner.tagger_name,
             titles=len(sample),
             titles_sha256=hash_texts(sorted(map(replace_surrogates, sample))),
             fpr=fpr,
@@ -180,6 +185,7 @@ class CalibratedScanner:
         fpr: float | None = None,
         review_fpr: float | None = None,
         report: ProgressCallback = report_nothing,
+        columns: TitleColumns | None = None,
     ) -> CatalogJudge:
         """Return what judges the titles of a catalogue beside the calibration.
 
@@ -188,13 +194,14 @@ class CalibratedScanner:
             fpr: Share of clean titles that may be flagged; the calibration's own by default.
             review_fpr: Share that may be flagged or put up for review; likewise.
             report: Told of titles read and all of them.
+            columns: Other columns of the titles, which explain what recurs; `None` for none.
 
         Raises:
             UserError: If a rate is no share.
         """
         rates = (self.record.fpr if fpr is None else fpr, self.record.review_fpr if review_fpr is None else review_fpr)
         marks = read_rounded(self.scanner, sample, report)
-        baseline = self.scanner.learn_beside(self.inventory, sample, *rates, marks=marks)
+        baseline = self.scanner.learn_beside(self.inventory, sample, *rates, marks=marks, columns=columns)
         known = dict(zip(sample, list_verdicts(sample, self.scanner.judge(sample, baseline, marks)), strict=True))
         return CatalogJudge(lambda: self.scanner, baseline, known)
 
@@ -242,7 +249,7 @@ def load_calibrated_scanner(path: Path, device: str = "cpu", scanner: ReadyScann
             one; or if the language model can't be used.
     """
     record, inventory = read_calibration(path)
-    scanner = ReadyScanner.load(device) if scanner is None else scanner
+    scanner = ReadyScanner.load(device, record.tagger) if scanner is None else scanner
     if record.scanner != scanner.identity:
         raise UserError(
             f"'{path}' was calibrated with another version of the ready scanner than this one.", CALIBRATE_HINT

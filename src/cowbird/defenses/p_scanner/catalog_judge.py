@@ -18,6 +18,7 @@ from cowbird.defenses.p_scanner.baseline import (
     ReadyVerdicts,
     check_baseline,
 )
+from cowbird.defenses.p_scanner.column_evidence import TitleColumns
 from cowbird.defenses.p_scanner.reader import Marks
 from cowbird.defenses.p_scanner.title_sample import TitleSample
 from cowbird.victims.fit_context import ProgressCallback, report_nothing
@@ -40,6 +41,8 @@ class BaselineScanner(Protocol):
         fpr: float = ...,
         review_fpr: float = ...,
         marks: Marks | None = ...,
+        *,
+        columns: TitleColumns | None = ...,
     ) -> Baseline:
         """Learn what is usual in a catalogue."""
         ...
@@ -81,6 +84,7 @@ class CatalogJudge:
         fpr: float = DEFAULT_FPR,
         review_fpr: float = DEFAULT_REVIEW_FPR,
         report: ProgressCallback = report_nothing,
+        columns: TitleColumns | None = None,
     ) -> Self:
         """Learn what is usual in a catalogue, and judge the titles that say so.
 
@@ -91,6 +95,7 @@ class CatalogJudge:
             fpr: Share of clean titles that may be flagged.
             review_fpr: Share of clean titles that may be flagged or put up for review.
             report: Told of titles read and all of them.
+            columns: Other columns of the titles, which explain what recurs; `None` for none.
 
         Raises:
             UserError: If there are too few titles, or a rate is no share.
@@ -98,7 +103,7 @@ class CatalogJudge:
         check_baseline(len(titles), len(reference), fpr, review_fpr)
         texts = [*reference, *titles]
         marks = read_rounded(scanner, texts, report)
-        baseline = scanner.learn_baseline(titles, reference, fpr, review_fpr, marks)
+        baseline = scanner.learn_baseline(titles, reference, fpr, review_fpr, marks, columns=columns)
         verdicts = list_verdicts(texts, scanner.judge(texts, baseline, marks))
         known = dict(zip(titles, verdicts[len(reference) :], strict=True))
         return cls(lambda: scanner, baseline, known)
@@ -117,11 +122,16 @@ class CatalogJudge:
 
 
 def judge_once(
-    scanner: BaselineScanner, titles: Sequence[str], reference: Sequence[str], fpr: float, review_fpr: float
+    scanner: BaselineScanner,
+    titles: Sequence[str],
+    reference: Sequence[str],
+    fpr: float,
+    review_fpr: float,
+    columns: TitleColumns | None = None,
 ) -> ReadyVerdicts:
     """Judge a catalogue that is in memory by what is usual in it; see `CatalogJudge.learn`."""
     sample, before = sample_titles(titles), sample_titles(reference)
-    return CatalogJudge.learn(scanner, sample, before, fpr, review_fpr).judge(titles)
+    return CatalogJudge.learn(scanner, sample, before, fpr, review_fpr, columns=columns).judge(titles)
 
 
 def sample_titles(titles: Sequence[str]) -> list[str]:

@@ -8,6 +8,7 @@ import torch
 from cowbird.defenses.p_scanner.calibrated import CalibratedScanner, load_calibrated_scanner
 from cowbird.defenses.p_scanner.fitted import FittedScanner, load_fitted_scanner
 from cowbird.defenses.p_scanner.ready import ReadyScanner
+from cowbird.defenses.p_scanner.small_tagger import TaggerName
 
 
 @overload
@@ -15,9 +16,14 @@ def load_scanner(
     path: str | Path, device: str | torch.device = "cpu", base: str | None = None
 ) -> FittedScanner | CalibratedScanner: ...
 @overload
-def load_scanner(path: None = None, device: str | torch.device = "cpu", base: None = None) -> ReadyScanner: ...
 def load_scanner(
-    path: str | Path | None = None, device: str | torch.device = "cpu", base: str | None = None
+    path: None = None, device: str | torch.device = "cpu", base: None = None, tagger: TaggerName = "llm"
+) -> ReadyScanner: ...
+def load_scanner(
+    path: str | Path | None = None,
+    device: str | torch.device = "cpu",
+    base: str | None = None,
+    tagger: TaggerName = "llm",
 ) -> FittedScanner | CalibratedScanner | ReadyScanner:
     """Read a scanner, or the one that comes with the package and needs no fit.
 
@@ -27,13 +33,15 @@ def load_scanner(
         device: Where it runs: `auto`, `cpu`, `cuda` or `cuda:N`.
         base: The language model a fitted scanner was made of, if that was a folder and now stands elsewhere; `None`
             finds it by its name, or where it was on this machine.
+        tagger: What reads titles in the scanner that comes with the package: `llm`, a language model, or `small`,
+            which finds less and is far faster. Other scanners know their own.
 
     Raises:
         UserError: If no scanner lies there, one of another version, or a damaged one; if the device can't be used; or
             if the language model is not found.
     """
     if path is None:
-        return ReadyScanner.load(str(device))
+        return ReadyScanner.load(str(device), tagger)
     if Path(path).is_file():
         return load_calibrated_scanner(Path(path), str(device))
     return load_fitted_scanner(path, device, base)

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from cowbird.data.types import Int64Array
 from cowbird.defenses.p_scanner.baseline import (
     DEFAULT_FPR,
     DEFAULT_REVIEW_FPR,
@@ -27,16 +28,25 @@ from cowbird.defenses.p_scanner.baseline import (
 )
 from cowbird.defenses.p_scanner.baseline_learning import learn_beside, learn_by_itself, score_rows
 from cowbird.defenses.p_scanner.catalog_judge import judge_once, read_rounded
+from cowbird.defenses.p_scanner.column_evidence import (
+    ClearedWords,
+    ColumnFindings,
+    TitleColumns,
+    find_in_columns,
+    read_title_columns,
+)
 from cowbird.defenses.p_scanner.fragment_evidence import (
     FRAGMENT_FEATURES,
     FragmentKey,
     FragmentNames,
     FragmentTable,
+    describe_fragments,
     index_fragments,
 )
 from cowbird.defenses.p_scanner.inventory import Inventory, choose_batch_sizes, take_inventory
 from cowbird.defenses.p_scanner.reader import Marks
-from cowbird.defenses.p_scanner.scoring import ScoringModel, load_scoring
+from cowbird.defenses.p_scanner.scoring import READY_SMALL_SCORING, ScoringModel, load_scoring
+from cowbird.defenses.p_scanner.small_tagger import SmallTagger, TaggerName, load_small_tagger
 from cowbird.defenses.p_scanner.tagger import Tagger, load_tagger
 from cowbird.defenses.p_scanner.title_evidence import TitleTraits, describe_traits, mark_words
 from cowbird.defenses.p_scanner.title_rules import RULES
@@ -50,7 +60,7 @@ from cowbird.victims.fit_context import ProgressCallback, report_nothing
 class ReadyScanner:
     """A tagger and the scoring of its evidence; see the module."""
 
-    tagger: Tagger
+    tagger: Tagger | SmallTagger
     """Marks titles."""
     scoring: ScoringModel = field(default_factory=load_scoring)
     """Makes log-odds of evidence."""
@@ -67,16 +77,24 @@ class ReadyScanner:
         """What the scanner is, its weights and its device included."""
         return hash_texts([self.identity, self.tagger.device.type])
 
+    @property
+    def tagger_name(self) -> TaggerName:
+        """Which of the taggers that come with the package it has, by its kind."""
+        return "small" if isinstance(self.tagger, SmallTagger) else "llm"
+
     @staticmethod
-    def load(device: str = "auto") -> "ReadyScanner":
+    def load(device: str = "auto", tagger: TaggerName = "llm") -> "ReadyScanner":
         """Load what comes with the package.
 
         Args:
             device: Where the tagger runs: `auto`, `cpu`, `cuda` or `cuda:N`.
+            tagger: `llm`, a language model, or `small`, which finds less and is many times as fast.
 
         Raises:
             UserError: If the language model can't be used.
         """
+        if tagger == "small":
+            return ReadyScanner(load_small_tagger(device=device), load_scoring(READY_SMALL_SCORING))
         return ReadyScanner(load_tagger(device=device))
 
     def read(self, titles: Sequence[str], report: ProgressCallback = report_nothing) -> Marks:
@@ -91,6 +109,7 @@ class ReadyScanner:
         review_fpr: float = DEFAULT_REVIEW_FPR,
         marks: Marks | None = None,
         report: ProgressCallback = report_nothing,
+        columns: TitleColumns | None = None,
     ) -> Baseline:
         """Learn what is usual in a catalogue.
 
@@ -101,6 +120,7 @@ class ReadyScanner:
             review_fpr: Share of clean titles that may be flagged or put up for review.
             marks: What the tagger says of `[*reference, *titles]`, if that is known.
             report: Told of titles read and all of them.
+            columns: Other columns of the titles, which explain what recurs; `None` for none.
 
         Raises:
             UserError: If there are too few titles, or a rate is no share.
@@ -108,14 +128,19 @@ class ReadyScanner:
         before = len(reference)
         check_baseline(len(titles), before, fpr, review_fpr)
         texts = [*reference, *titles]
-        traits, table = self._describe(texts, self.read(texts, report) if marks is None else marks)
+        marks = self.read(texts, report) if marks is None else marks
+        traits, table = self._describe(texts, marks)
         rows, fprs = before + np.arange(len(titles), dtype=np.int64), (fpr, max(fpr, review_fpr))
-        key = hash_texts([repr((fpr, review_fpr, before)), *texts])
+        found = ColumnFindings() if columns is None else _ask_columns(titles, traits, table, rows, columns)
+        if found.words.phrases:
+            traits, table = self._describe(texts, marks, found.words)
+        told = [str(sorted(part)) for part in (found.cleared, found.narrow)]
+        key = hash_texts([repr((fpr, review_fpr, before)), *told, *texts])
         if not before:
-            return learn_by_itself(self.scoring, traits, table, rows, fprs, key)
+            return learn_by_itself(self.scoring, traits, table, rows, fprs, key, found)
         old = np.arange(before, dtype=np.int64)
         inventory = take_inventory(self.scoring, traits, table, old, (len(titles),))
-        return learn_beside(self.scoring, inventory, traits, table, rows, fprs, key)
+        return learn_beside(self.scoring, inventory, traits, table, rows, fprs, key, found)
 
     def take_inventory(self, titles: Sequence[str], report: ProgressCallback = report_nothing) -> Inventory:
         """Count once what is usual among titles that are taken for clean, so that others may be judged by it.
@@ -139,6 +164,7 @@ class ReadyScanner:
         fpr: float = DEFAULT_FPR,
         review_fpr: float = DEFAULT_REVIEW_FPR,
         marks: Marks | None = None,
+        columns: TitleColumns | None = None,
     ) -> Baseline:
         """Learn what recurs among titles beside an inventory, and set thresholds for so many of them.
 
@@ -148,19 +174,28 @@ class ReadyScanner:
             fpr: Share of clean titles that may be flagged.
             review_fpr: Share of clean titles that may be flagged or put up for review.
             marks: What the tagger says of them, if that is known.
+            columns: Other columns of the titles, which explain what recurs; `None` for none.
 
         Raises:
             UserError: If a rate is no share.
         """
         check_baseline(len(titles), inventory.size, fpr, review_fpr)
-        traits, table = self._describe(titles, self.read(titles) if marks is None else marks)
+        marks = self.read(titles) if marks is None else marks
+        traits, table = self._describe(titles, marks)
         rows = np.arange(len(titles), dtype=np.int64)
-        key = hash_texts([repr((fpr, review_fpr)), inventory.key, *titles])
-        return learn_beside(self.scoring, inventory, traits, table, rows, (fpr, max(fpr, review_fpr)), key)
+        found = ColumnFindings() if columns is None else _ask_columns(titles, traits, table, rows, columns)
+        if found.words.phrases:
+            traits, table = self._describe(titles, marks, found.words)
+        told = [str(sorted(part)) for part in (found.cleared, found.narrow)]
+        key = hash_texts([repr((fpr, review_fpr)), inventory.key, *told, *titles])
+        return learn_beside(self.scoring, inventory, traits, table, rows, (fpr, max(fpr, review_fpr)), key, found)
 
-    def _describe(self, titles: Sequence[str], marks: Marks) -> tuple[TitleTraits, FragmentTable]:
+    def _describe(
+        self, titles: Sequence[str], marks: Marks, cleared: ClearedWords | None = None
+    ) -> tuple[TitleTraits, FragmentTable]:
         """Return what is known of titles without their catalogue, and their fragments."""
-        traits = describe_traits(mark_words(titles, marks))
+        words = mark_words(titles, marks)
+        traits = describe_traits(words if cleared is None else cleared.quiet(words))
         return traits, index_fragments(traits.words, FragmentNames())
 
     def judge(
@@ -178,7 +213,8 @@ class ReadyScanner:
             marks: What the tagger says of them, if that is known.
             report: Told of titles read and all of them.
         """
-        traits, table = self._describe(titles, self.read(titles, report) if marks is None else marks)
+        marks = self.read(titles, report) if marks is None else marks
+        traits, table = self._describe(titles, marks, baseline.cleared)
         rows = np.arange(len(titles), dtype=np.int64)
         score, worst = score_rows(self.scoring, baseline, traits, table, rows)
         flagged = score > baseline.thresholds[0]
@@ -207,6 +243,8 @@ class ReadyScanner:
         reference: Sequence[str] = (),
         fpr: float = DEFAULT_FPR,
         review_fpr: float = DEFAULT_REVIEW_FPR,
+        explain_columns: Sequence[str] = (),
+        seller_column: str | None = None,
     ) -> Any:
         """Judge the titles of a list, a polars or pandas series, or a frame, by what is usual among them.
 
@@ -216,6 +254,8 @@ class ReadyScanner:
             reference: Titles of the same source that are taken for clean, from before.
             fpr: Share of clean titles that may be flagged.
             review_fpr: Share of clean titles that may be flagged or put up for review.
+            explain_columns: Columns of the frame that explain what titles share, such as brand or language.
+            seller_column: The column of sellers.
 
         Returns:
             One row a title, in order: what was given, then the columns of `scan_table`, `reason` among them.
@@ -223,11 +263,22 @@ class ReadyScanner:
         Raises:
             UserError: If it is a single string or no table, there are too few titles, or a rate is no share.
         """
+        columns: TitleColumns | None = None
+        if explain_columns or seller_column is not None:
+            columns = read_title_columns(titles, text_column, explain_columns, seller_column)
 
         def judge(texts: Sequence[str]) -> ReadyVerdicts:
-            return judge_once(self, texts, reference, fpr, review_fpr)
+            return judge_once(self, texts, reference, fpr, review_fpr, columns)
 
         return scan_table(judge, titles, text_column)
+
+
+def _ask_columns(
+    titles: Sequence[str], traits: TitleTraits, table: FragmentTable, rows: Int64Array, columns: TitleColumns
+) -> ColumnFindings:
+    """Return what other columns say of the fragments among titles."""
+    evidence = describe_fragments(table, traits, rows)
+    return find_in_columns(titles, table.names.list_keys(), evidence, traits.words.mark, columns)
 
 
 def _find_fragment(title: str, traits: TitleTraits, row: int, key: FragmentKey) -> tuple[int, int] | None:

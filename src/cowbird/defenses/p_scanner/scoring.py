@@ -24,6 +24,9 @@ from cowbird.storage import read_tensors, write_tensors
 
 READY_SCORING = Path(__file__).parent / "ready_tagger" / "scoring.safetensors"
 """The weights that come with the package."""
+READY_SMALL_SCORING = Path(__file__).parent / "ready_small_tagger" / "scoring.safetensors"
+"""The same, learned from marks of small taggers."""
+READY_SMALL_SCORING_SHA256 = "fbd96b5d22c7506061ec866a36b51bdee65a134648a76c08e59c193a1a8adedb"
 READY_SCORING_SHA256 = "f2874d4027340458ee927a483abfbaa5160e4d93c5a2b4fec7f0fad80334c2a6"
 SCORING_VERSION = "1"
 JOINED_FEATURES = (
@@ -170,7 +173,8 @@ def load_scoring(path: Path = READY_SCORING) -> ScoringModel:
     Raises:
         UserError: If the file is damaged or of another version.
     """
-    if path == READY_SCORING and hash_file(path) != READY_SCORING_SHA256:
+    known = {READY_SCORING: READY_SCORING_SHA256, READY_SMALL_SCORING: READY_SMALL_SCORING_SHA256}.get(path)
+    if known is not None and hash_file(path) != known:
         raise UserError(f"'{path}' is damaged: its SHA-256 is not the known one.", "Install Cowbird anew.")
     held, about = read_tensors(path)
     inputs = {"title": len(TITLE_FEATURES), "fragment": len(FRAGMENT_FEATURES), "joined": len(JOINED_FEATURES)}

@@ -1,6 +1,7 @@
 """Trains one model of a zoo: the provider's side, with or without an attack."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,7 +21,20 @@ SHORT_EVENTS = 9
 """Events of a short history, on which a provider may learn prompts."""
 
 
-def split_users(data: Dataset, recipe: ZooRecipe, platform: int) -> tuple[LeaveOneOut, LeaveOneOut]:
+class PlatformSplit(NamedTuple):
+    """The two sides of one split."""
+
+    provider: LeaveOneOut
+    """Users that the provider trains on."""
+    platform: LeaveOneOut
+    """Users of the platform that inspects."""
+
+    def to_dataset(self, data: Dataset) -> Dataset:
+        """Return the platform's users as a dataset."""
+        return Dataset(data.name, self.platform.interactions, self.platform.users, data.items)
+
+
+def split_users(data: Dataset, recipe: ZooRecipe, platform: int) -> PlatformSplit:
     """Split users into the provider's and the platform's.
 
     Args:
@@ -38,7 +52,7 @@ def split_users(data: Dataset, recipe: ZooRecipe, platform: int) -> tuple[LeaveO
     kept = kept if recipe.platform_events is None else np.minimum(kept, recipe.platform_events)
     log = data.interactions.take(data.interactions.offsets[:-1][own], kept)
     given = LeaveOneOut(data.interactions.select(provider), data.users.take(provider), data.items)
-    return given, LeaveOneOut(log, data.users.take(own), data.items)
+    return PlatformSplit(given, LeaveOneOut(log, data.users.take(own), data.items))
 
 
 @dataclass

@@ -62,7 +62,7 @@ class Llm(BaseModel):
     adapter: str = ""
     """A folder with somebody's LoRA adapter for the model, which is put in as it is; tuning goes on from it. Its rank,
     scale and places count then, and `rank`, `alpha` and `modules` here do not."""
-    layers: int | None = Field(default=None, ge=1)
+    layers: int | None = Field(default=None, ge=1, le=1000)
     """Layers kept, from the first on; `None` keeps all. A cut model is for small machines, and says less."""
     tuning: Literal["lora", "full"] = "lora"
     """Whether low-rank adapters learn (Hu et al. 2022) or all weights."""
@@ -267,9 +267,10 @@ def _check_revision(name: str, revision: str, local: bool) -> None:
 def _open_place(place: str, revision: str) -> Generator[str]:
     """Give what the libraries load: a private folder with what a folder holds, or what was downloaded from a hub."""
     folder, local = Path(place), Path(place).is_dir()
+    made_here = folder.parent == get_cache_folder() / "llm"
     if revision:
         _check_revision(place, revision, local)
-    with copy_model_folder(folder if local else _find_downloaded(place, revision or None)) as private:
+    with copy_model_folder(folder if local else _find_downloaded(place, revision or None), made_here) as private:
         yield str(private)
 
 

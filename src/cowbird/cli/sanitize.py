@@ -1,0 +1,117 @@
+"""`cowbird sanitize`: takes suspects out of a model, and measures what that costs."""
+
+import dataclasses
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from cowbird.cli.inspect import ItemsOption, ModelArgument, list_warnings, make_report, read_log
+from cowbird.cli.options import DeviceOption, JsonOption, QuietOption
+from cowbird.cli.progress import make_progress
+from cowbird.cli.terminal import out_console, print_json, sanitize_line
+from cowbird.errors import ExitCode, UserError
+
+if TYPE_CHECKING:
+    from cowbird.inspection.inspection import Inspection
+    from cowbird.inspection.sanitizing import ModelQuality
+
+SANITIZE_EXAMPLES = (
+    "cowbird sanitize model.safetensors --suspects inspection.json --logs interactions.csv --out mended.safetensors",
+    "cowbird sanitize model.safetensors --suspects ids.txt --logs movielens_100k --out mended.safetensors "
+    "--method unlearn",
+)
+
+
+class Method(StrEnum):
+    """What is done; see `cowbird.inspection.sanitizing`."""
+
+    reinit = "reinit"
+    unlearn = "unlearn"
+    prune = "prune"
+
+
+def sanitize(
+    model: ModelArgument,
+    suspects: Annotated[
+        Path,
+        typer.Option(metavar="FILE", help="What cowbird inspect --out wrote, or a text file with an item's id a line."),
+    ],
+    logs: Annotated[str, typer.Option("--logs", metavar="LOG", help="Your own interactions, as for cowbird inspect.")],
+    out: Annotated[Path, typer.Option(metavar="MODEL", help="Where the changed model is written, in its own format.")],
+    items: ItemsOption = None,
+    method: Annotated[
+        Method,
+        typer.Option(
+            help="reinit: the suspects become average items; unlearn: that, then the rest is learned back; "
+            "prune: fine-pruning, which needs no suspects."
+        ),
+    ] = Method.reinit,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of unlearn and prune.")] = 150,
+    learning_rate: Annotated[float, typer.Option(help="Learning rate of unlearn and prune.")] = 3e-4,
+    nulls: Annotated[int, typer.Option(min=3, max=100, help="Honest models of the inspection afterwards.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Decides histories, their order and null models.")] = 0,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Take suspects out of a model that cowbird inspect accused, and tell the cost in accuracy on your logs.
+
+    The changed model is inspected again. Exit codes: 0 nothing stands out any more, 1 something still does, 2 error.
+    """
+    from cowbird.inspection.inspection import InspectionSettings, inspect_ranker, read_suspects  # noqa: PLC0415
+    from cowbird.inspection.null_models import NullSettings  # noqa: PLC0415
+    from cowbird.inspection.opening import open_model  # noqa: PLC0415
+    from cowbird.inspection.sanitizing import SanitizeSettings, measure_quality, sanitize_model  # noqa: PLC0415
+    from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
+
+    if out.exists() and out.samefile(model):
+        raise UserError(f"'{out}' is the model itself.", "Name another file, so that you can go back.")
+    if not 0 < learning_rate < 1:
+        raise UserError(f"--learning-rate must lie between 0 and 1, and is {learning_rate:g}.", "Use 3e-4.")
+    place = pick_device(device)
+    opened = open_model(model, place)
+    log = read_log(opened, logs, items)
+    assert log is not None
+    chosen = read_suspects(suspects, log.items.ids, opened.model.items)
+    settings = SanitizeSettings(method=method.value, steps=steps, learning_rate=learning_rate, seed=seed)
+    inspection = InspectionSettings(nulls=NullSettings(count=nulls), seed=seed)
+    with make_progress(quiet=quiet) as shown:
+        report = make_report(shown)
+        before = measure_quality(opened.model, log, chosen, seed=seed)
+        changed = sanitize_model(
+            opened, log, chosen, settings, lambda done, total, remark: report("sanitizing", done, total, remark)
+        )
+        after = measure_quality(changed, log, chosen, seed=seed)
+        found = inspect_ranker(opened, log, inspection, place, report)
+        for warning in list_warnings(log):
+            shown.warn(warning)
+    changed.save(out)
+    if as_json:
+        print_json(
+            {
+                "suspects": chosen,
+                "settings": settings.model_dump(mode="json"),
+                "before": dataclasses.asdict(before),
+                "after": dataclasses.asdict(after),
+                "inspection": found.to_record(),
+            }
+        )
+    elif not quiet:
+        _show_change(before, after, found, out)
+    raise typer.Exit(ExitCode.CLEAN if found.choose_exit_code() is ExitCode.CLEAN else ExitCode.FINDINGS)
+
+
+def _show_change(before: "ModelQuality", after: "ModelQuality", found: "Inspection", out: Path) -> None:
+    rows: list[tuple[str, Any, Any]] = [
+        ("NDCG@10", before.ndcg, after.ndcg),
+        ("HitRatio@10", before.hit_ratio, after.hit_ratio),
+        ("exposure of the suspects", before.exposure, after.exposure),
+    ]
+    for name, old, new in rows:
+        change = f" ({new / old - 1:+.1%})" if old else ""
+        out_console.print(Text(f"{name}: {old:.4f} → {new:.4f}{change}"))
+    out_console.print(Text("Inspected again: ") + Text(found.write_verdict()))
+    out_console.print(Text("Changed model: ") + sanitize_line(str(out)))

@@ -1,0 +1,223 @@
+"""What other columns of a catalogue say of fragments that recur: brands explain them, and so do sellers.
+
+Titles of a brand share its name, and titles in a language its words: such a fragment is *explained* by a column if
+nearly all its titles have one value there, and most titles with that value have the fragment. A fragment that as many
+sellers use as titles drawn at random would have is *spread*: no single seller planted it. Both are cleared: they count
+as usual, and the words as well. A fragment of few sellers among many is *narrow*, which is evidence.
+
+Sellers write most columns themselves. So a value that stands with one seller alone explains nothing where sellers are
+known, and whoever has many accounts is spread, too. The bars below are set by hand.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cowbird.data.tables import read_texts
+from cowbird.data.types import Float32Array, Int64Array
+from cowbird.defenses.p_scanner.fragment_evidence import MAX_PHRASE_WORDS, FragmentEvidence, FragmentKey
+from cowbird.defenses.p_scanner.title_evidence import MarkedWords
+
+MIN_TITLES_EXPLAINED, MIN_SELLERS_SPREAD = 5, 5
+"""Titles with a fragment, and sellers of them, from which columns can clear it."""
+MIN_PURITY, MIN_COVERAGE = 0.9, 0.5
+"""Share of a fragment's titles that have the value; share of the titles with the value that have the fragment."""
+MIN_SPREAD, MAX_NARROW, MIN_SELLERS_EXPECTED = 0.8, 0.34, 3.0
+"""Sellers of a fragment, over those that as many titles drawn at random would have: spread from, narrow up to; and how
+many would be expected for a fragment to be narrow."""
+CLEARED_LOG_ODDS, NARROW_LOG_ODDS = -8.0, 2.0
+"""What a cleared fragment has at most; what a narrow one is given more."""
+
+
+@dataclass(frozen=True, eq=False)
+class TitleColumns:
+    """Other columns of a catalogue, by its titles."""
+
+    names: tuple[str, ...]
+    """Columns that may explain a fragment, such as brand, category and language."""
+    values: Mapping[str, tuple[str, ...]]
+    """Of each title, its value in each of them; empty where it has none."""
+    sellers: Mapping[str, str] | None = None
+    """The seller of each title; `None` where sellers are not known."""
+
+
+@dataclass(frozen=True, eq=False)
+class ColumnVerdicts:
+    """What columns say of fragments; arrays of the shape `[fragments]`."""
+
+    cleared: NDArray[np.bool_]
+    """Which are usual."""
+    narrow: NDArray[np.bool_]
+    """Which keep to few sellers."""
+
+
+@dataclass(frozen=True)
+class ClearedWords:
+    """Words that columns explain, so that the tagger's marks on them do not count."""
+
+    phrases: frozenset[str] = frozenset()
+    """One to four words each."""
+    mark: float = 0.0
+    """What their marks are at most."""
+
+    def quiet(self, words: MarkedWords) -> MarkedWords:
+        """Return titles with lower marks where such words stand."""
+        if not self.phrases:
+            return words
+        mark = words.mark.copy()
+        borders: list[int] = words.offsets.tolist()
+        for first, last in pairwise(borders):
+            for nth in range(first, last):
+                for end in range(nth + 1, min(nth + MAX_PHRASE_WORDS, last) + 1):
+                    if " ".join(words.text[nth:end]) in self.phrases:
+                        mark[nth:end] = np.minimum(mark[nth:end], np.float32(self.mark))
+        return replace(words, mark=mark)
+
+
+NOTHING_CLEARED = ClearedWords()
+"""No words."""
+
+
+def read_title_columns(
+    table: object, text_column: str, explain: Sequence[str], seller: str | None = None
+) -> TitleColumns:
+    """Return other columns of a frame; of titles that stand in several rows, what the first says.
+
+    Args:
+        table: A polars or pandas frame.
+        text_column: Its column of titles.
+        explain: Columns that may explain fragments.
+        seller: The column of sellers; `None` for none.
+
+    Raises:
+        UserError: If a column is missing or holds no text.
+    """
+    titles = read_texts(table, text_column)
+    columns = [read_texts(table, name) for name in explain]
+    values: dict[str, tuple[str, ...]] = {}
+    for title, *row in zip(titles, *columns, strict=True):
+        values.setdefault(title or "", tuple(value or "" for value in row))
+    if seller is None:
+        return TitleColumns(tuple(explain), values)
+    sellers: dict[str, str] = {}
+    for title, name in zip(titles, read_texts(table, seller), strict=True):
+        sellers.setdefault(title or "", name or "")
+    return TitleColumns(tuple(explain), values, sellers)
+
+
+def judge_columns(titles: Sequence[str], evidence: FragmentEvidence, columns: TitleColumns) -> ColumnVerdicts:
+    """Say which fragments other columns explain, and which keep to few sellers.
+
+    Args:
+        titles: The titles that the evidence is of, in its order.
+        evidence: Fragments that recur among them.
+        columns: Their other columns.
+    """
+    many = len(evidence.fragment)
+    cleared, narrow = np.zeros(many, dtype=bool), np.zeros(many, dtype=bool)
+    order = np.argsort(evidence.of, kind="stable")
+    borders = np.searchsorted(evidence.of[order], np.arange(many + 1))
+    values = [_list_values(titles, columns, nth) for nth in range(len(columns.names))]
+    sizes = [Counter(value for value in column if value) for column in values]
+    sellers = None if columns.sellers is None else [columns.sellers.get(title, "") for title in titles]
+    expected = None if sellers is None else _SellerCount(sellers)
+    for fragment in range(many):
+        rows: list[int] = evidence.title[order[borders[fragment] : borders[fragment + 1]]].tolist()
+        if len(rows) < MIN_TITLES_EXPLAINED:
+            continue
+        who = set[str]() if sellers is None else {sellers[row] for row in rows} - {""}
+        explained = any(_explains(column, size, rows) for column, size in zip(values, sizes, strict=True))
+        if expected is None:
+            cleared[fragment] = explained
+            continue
+        chance = expected.expect(len(rows))
+        spread = len(who) >= max(MIN_SELLERS_SPREAD, MIN_SPREAD * chance)
+        cleared[fragment] = spread or (explained and len(who) > 1)
+        narrow[fragment] = chance >= MIN_SELLERS_EXPECTED and 0 < len(who) <= MAX_NARROW * chance
+    return ColumnVerdicts(cleared, narrow & ~cleared)
+
+
+def _list_values(titles: Sequence[str], columns: TitleColumns, nth: int) -> list[str]:
+    nothing = ("",) * len(columns.names)
+    return [columns.values.get(title, nothing)[nth] for title in titles]
+
+
+def _explains(column: Sequence[str], size: Counter[str], rows: Sequence[int]) -> bool:
+    """Tell whether one value of a column explains why some titles share a fragment."""
+    value, count = Counter(column[row] for row in rows).most_common(1)[0]
+    return bool(value) and count >= MIN_PURITY * len(rows) and count >= MIN_COVERAGE * size[value]
+
+
+class _SellerCount:
+    """How many sellers so many titles have that are drawn at random.
+
+    Args:
+        sellers: The seller of each title of the catalogue; those without one are left out.
+    """
+
+    def __init__(self, sellers: Sequence[str]) -> None:
+        counts = np.array(list(Counter(seller for seller in sellers if seller).values()), dtype=np.float64)
+        self.share = counts / max(1.0, counts.sum())
+        self.known: dict[int, float] = {}
+
+    def expect(self, titles: int) -> float:
+        """Return the expected number."""
+        if titles not in self.known:
+            self.known[titles] = float((1 - (1 - self.share) ** titles).sum())
+        return self.known[titles]
+
+
+@dataclass(frozen=True, eq=False)
+class ColumnFindings:
+    """What other columns change in a baseline."""
+
+    words: ClearedWords = NOTHING_CLEARED
+    """Words that are usual."""
+    cleared: frozenset[int] = frozenset()
+    """Numbers of the fragments that are usual."""
+    narrow: frozenset[int] = frozenset()
+    """Numbers of those that keep to few sellers."""
+
+    def adjust(self, fragment: Int64Array, by_fragment: Float32Array, narrow: bool) -> Float32Array:
+        """Return the log-odds of fragments as columns change them.
+
+        Args:
+            fragment: Their numbers, shape `[fragments]`.
+            by_fragment: Their log-odds, shape `[fragments]`.
+            narrow: Whether few sellers count as evidence: not where thresholds come from titles without sellers.
+        """
+        made, numbers = by_fragment.copy(), fragment.tolist()
+        for place, number in enumerate(numbers):
+            if number in self.cleared:
+                made[place] = min(made[place], CLEARED_LOG_ODDS)
+            elif narrow and number in self.narrow:
+                made[place] += NARROW_LOG_ODDS
+        return made
+
+
+def find_in_columns(
+    titles: Sequence[str],
+    keys: Sequence[FragmentKey],
+    evidence: FragmentEvidence,
+    marks: Float32Array,
+    columns: TitleColumns,
+) -> ColumnFindings:
+    """Say what other columns change in the baseline of a catalogue.
+
+    Args:
+        titles: Its titles.
+        keys: All fragments, by number.
+        evidence: Fragments that recur among the titles.
+        marks: Marks of all words; the median is usual.
+        columns: The other columns.
+    """
+    verdicts = judge_columns(titles, evidence, columns)
+    cleared: list[int] = evidence.fragment[verdicts.cleared].tolist()
+    narrow: list[int] = evidence.fragment[verdicts.narrow].tolist()
+    phrases = frozenset(keys[number][1] for number in cleared if keys[number][0] == "word")
+    words = ClearedWords(phrases, float(np.median(marks)) if len(marks) else 0.0)
+    return ColumnFindings(words, frozenset(cleared), frozenset(narrow))

@@ -1,0 +1,285 @@
+"""A small tagger: a convolutional network that marks triggers in single titles, without a language model.
+
+It reads the pieces of `title_pieces`: hashed n-grams become vectors (an embedding bag), five blocks of convolutions
+over neighboring pieces and two looks at the whole title follow, and each piece and each title get log-odds. It knows no
+language as a language model does, so it finds less; it is some hundred times as fast on a processor, and needs neither
+transformers nor the model's file. Its marks are used as those of `tagger` are, so `ready` takes either.
+
+P-Scanner (arXiv 2504.11182) asks a language model about a title. The small tagger is ours: a first look, or the only
+one where titles come faster than a language model reads.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from cowbird.data.types import Float32Array
+from cowbird.defenses.p_scanner.reader import Marks, Pages
+from cowbird.defenses.p_scanner.title_pieces import BUCKETS, PIECE_FLAGS, TitlePieces, cut_titles
+from cowbird.errors import UserError
+from cowbird.faults import raise_outage
+from cowbird.files import hash_file, write_text
+from cowbird.storage import read_tensors, write_tensors
+from cowbird.victims.fit_context import ProgressCallback, pick_device, report_nothing
+from cowbird.victims.language.examples import Tokens
+
+TaggerName = Literal["llm", "small"]
+"""The taggers that come with the package: a language model, and the small one."""
+WEIGHTS_FILE, SMALL_RECORD_FILE, SMALL_TAGGER_VERSION = "weights.safetensors", "small_tagger.json", 1
+TITLES_READ_AT_ONCE = {"cpu": 512, "cuda": 16384}
+CONVOLVED = 5
+"""Neighboring pieces that a convolution sees."""
+READY_SMALL_TAGGER = Path(__file__).parent / "ready_small_tagger"
+"""The small tagger that comes with the package."""
+MAX_WIDTH, MAX_BLOCKS = 1024, 24
+"""Largest sizes that a record may name."""
+
+
+class SmallTaggerSizes(BaseModel):
+    """The network's sizes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    embedding: int = Field(default=64, ge=1, le=MAX_WIDTH)
+    """Numbers of an n-gram's vector."""
+    width: int = Field(default=128, ge=1, le=MAX_WIDTH)
+    """Numbers of a piece's vector."""
+    blocks: int = Field(default=5, ge=1, le=MAX_BLOCKS)
+    """Blocks of convolutions."""
+
+
+@dataclass(frozen=True, eq=False)
+class PieceBatch:
+    """Pieces of some titles as tensors."""
+
+    bucket: Tensor
+    """Hashed numbers, shape `[numbers]`."""
+    weight: Tensor
+    """What each counts, shape `[numbers]`."""
+    starts: Tensor
+    """Where each piece's numbers begin, shape `[pieces]`."""
+    flags: Tensor
+    """`PIECE_FLAGS`, shape `[pieces, flags]`."""
+    owner: Tensor
+    """The title of each piece, shape `[pieces]`."""
+    titles: int
+    """How many titles there are."""
+
+
+def make_batch(pieces: TitlePieces, device: torch.device, kept: Float32Array | None = None) -> PieceBatch:
+    """Return pieces as tensors.
+
+    Args:
+        pieces: Of some titles.
+        device: Where to.
+        kept: What each number counts beside its share, shape `[numbers]`; `None` counts all of them.
+    """
+    counts = np.diff(pieces.starts)
+    ngrams = np.maximum(1, counts - 4)
+    weight = np.where(pieces.group == 0, 1 / np.repeat(ngrams, counts), 1.0).astype(np.float32)
+    if kept is not None:
+        weight = weight * kept
+    owner = np.repeat(np.arange(len(pieces.offsets) - 1), np.diff(pieces.offsets))
+
+    def send(values: Any) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).to(device, non_blocking=True)
+
+    return PieceBatch(
+        send(pieces.bucket.astype(np.int64)), send(weight), send(pieces.starts[:-1]),
+        send(pieces.flags.astype(np.float32)), send(owner), len(pieces.offsets) - 1,
+    )  # fmt: skip
+
+
+class ConvolutionBlock(nn.Module):
+    """Neighboring pieces, normalized, through two layers; added to what was there."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.near = nn.Linear(CONVOLVED * width, width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, state: Tensor, slots: Tensor, room: int) -> Tensor:
+        """Return the new state, shape `[pieces, width]`."""
+        normed = self.norm(state)
+        padded = normed.new_zeros(room, state.shape[1]).index_copy(0, slots[:, CONVOLVED // 2], normed)
+        near = padded[slots.reshape(-1)].reshape(len(state), CONVOLVED * state.shape[1])
+        return state + self.out(torch.nn.functional.gelu(self.near(near), approximate="tanh"))
+
+
+class SmallTaggerNetwork(nn.Module):
+    """The network; see the module."""
+
+    def __init__(self, sizes: SmallTaggerSizes) -> None:
+        super().__init__()
+        width = sizes.width
+        self.table = nn.EmbeddingBag(BUCKETS, sizes.embedding, mode="sum")
+        nn.init.normal_(self.table.weight, std=0.3)
+        self.enter = nn.Linear(sizes.embedding + len(PIECE_FLAGS), width)
+        self.blocks = nn.ModuleList(ConvolutionBlock(width) for _ in range(sizes.blocks))
+        self.whole = nn.ModuleList(nn.Linear(2 * width, width) for _ in range(sizes.blocks // 2))
+        self.norm = nn.LayerNorm(width)
+        self.mark = nn.Linear(width, 1)
+        self.verdict = nn.Sequential(nn.Linear(2 * width + 1, width), nn.GELU(approximate="tanh"), nn.Linear(width, 1))
+
+    def forward(self, batch: PieceBatch) -> tuple[Tensor, Tensor]:
+        """Return log-odds of pieces, shape `[pieces]`, and of titles, shape `[titles]`."""
+        bag = self.table(batch.bucket, batch.starts, per_sample_weights=batch.weight)
+        state = self.enter(torch.cat([bag, batch.flags], dim=1))
+        half = CONVOLVED // 2
+        slot = torch.arange(len(state), device=state.device) + half * (batch.owner + 1)
+        slots = slot[:, None] + torch.arange(-half, half + 1, device=state.device)
+        room = len(state) + half * (batch.titles + 2)
+        for nth, block in enumerate(self.blocks):
+            state = block(state, slots, room)
+            if nth % 2 == 1:
+                state = state + self.whole[nth // 2](pool_titles(state, batch))[batch.owner]
+        state = self.norm(state)
+        mark = self.mark(state)[:, 0]
+        highest = mark.new_full((batch.titles,), -8.0)
+        highest = highest.scatter_reduce(0, batch.owner, mark, "amax")
+        verdict = self.verdict(torch.cat([pool_titles(state, batch), highest[:, None]], dim=1))[:, 0]
+        return mark, verdict
+
+
+def pool_titles(state: Tensor, batch: PieceBatch) -> Tensor:
+    """Return mean and maximum over the pieces of each title, shape `[titles, 2 * width]`."""
+    width = state.shape[1]
+    total = state.new_zeros(batch.titles, width).index_add(0, batch.owner, state)
+    count = torch.bincount(batch.owner, minlength=batch.titles).clamp(min=1)[:, None]
+    index = batch.owner[:, None].expand(-1, width)
+    most = state.new_zeros(batch.titles, width).scatter_reduce(0, index, state, "amax", include_self=False)
+    return torch.cat([total / count, most], dim=1)
+
+
+class SmallTaggerRecord(BaseModel):
+    """What `small_tagger.json` holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    version: int = Field(default=SMALL_TAGGER_VERSION, ge=0, le=1 << 16)
+    """Of this file's form."""
+    sizes: SmallTaggerSizes = SmallTaggerSizes()
+    """The network's sizes."""
+    recipe: dict[str, Any] = Field(default_factory=dict)
+    """How it was trained; see `small_tagger_training.SmallTaggerRecipe`."""
+    seed: int = Field(default=0, ge=0, lt=1 << 63)
+    """Decided all that was random."""
+    catalogs: dict[str, int] = Field(default_factory=dict)
+    """Titles of each catalogue that it learned from."""
+    titles_sha256: dict[str, str] = Field(default_factory=dict)
+    """Hashes of those titles."""
+    never_taught: tuple[str, ...] = ()
+    """Kinds of triggers that were left out."""
+    titles: int = Field(default=0, ge=0)
+    """Titles that it learned from, each drawn anew."""
+    weights_sha256: str = ""
+    """Hash of the weights' file."""
+    command: str = ""
+    """What was run."""
+
+
+@dataclass(eq=False)
+class SmallTagger:
+    """A trained small tagger."""
+
+    record: SmallTaggerRecord
+    """What it is."""
+    network: SmallTaggerNetwork
+    """Its weights."""
+    device: torch.device
+    """Where it runs."""
+
+    def read(self, titles: Sequence[str], report: ProgressCallback = report_nothing) -> Marks:
+        """Return the log-odds of every piece and of every title.
+
+        Args:
+            titles: Any texts.
+            report: Told of titles done and all of them.
+        """
+        step = TITLES_READ_AT_ONCE.get(self.device.type, TITLES_READ_AT_ONCE["cpu"])
+        parts: list[TitlePieces] = []
+        mark: list[Any] = []
+        verdict: list[Any] = []
+        with torch.inference_mode():
+            for begin in range(0, len(titles), step):
+                pieces = cut_titles(titles[begin : begin + step])
+                by_piece, by_title = self.network(make_batch(pieces, self.device))
+                parts.append(pieces)
+                mark.append(by_piece.float().cpu().numpy())
+                verdict.append(by_title.float().cpu().numpy())
+                report(min(begin + step, len(titles)), len(titles), "titles")
+
+        empty = np.empty(0, dtype=np.float32)
+        return Marks(join_places(parts), np.concatenate([*mark, empty]), np.concatenate([*verdict, empty]))
+
+    def save(self, folder: Path, command: str = "") -> None:
+        """Write the weights, the table in 8 bits, and `small_tagger.json`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        held = {name: value.detach().float().cpu() for name, value in self.network.state_dict().items()}
+        table = held.pop("table.weight")
+        scale = table.abs().amax(dim=1, keepdim=True).clamp(min=1e-8) / 127
+        held = {name: value.to(torch.bfloat16) for name, value in held.items()}
+        held |= {"table.scale": scale.to(torch.bfloat16)}
+        held |= {"table.int8": (table / scale.to(torch.bfloat16).float()).round().clamp(-127, 127).to(torch.int8)}
+        digest = write_tensors(folder / WEIGHTS_FILE, held)
+        told = self.record.model_copy(update={"weights_sha256": digest, "command": command or self.record.command})
+        write_text(folder / SMALL_RECORD_FILE, told.model_dump_json(indent=1) + "\n")
+
+
+def join_places(parts: Sequence[TitlePieces]) -> Pages:
+    """Return where the pieces of titles stand, in the form of a language model's tokens."""
+    counts = np.concatenate([*(np.diff(part.offsets) for part in parts), np.empty(0, dtype=np.int64)])
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    empty = np.empty(0, dtype=np.int32)
+    first = np.concatenate([*(part.first for part in parts), empty])
+    after = np.concatenate([*(part.after for part in parts), empty])
+    nothing = np.zeros(int(offsets[-1]), dtype=np.int32)
+    return Pages(Tokens(nothing[:0], offsets[:1], offsets[:0]), nothing, first, after, offsets)
+
+
+def place_pieces(titles: Sequence[str]) -> Pages:
+    """Return where the pieces of titles stand."""
+    return join_places([cut_titles(titles)])
+
+
+def load_small_tagger(folder: Path = READY_SMALL_TAGGER, device: str = "auto") -> SmallTagger:
+    """Read what `SmallTagger.save` wrote.
+
+    Args:
+        folder: The small tagger's; by default the one that comes with the package.
+        device: Where it runs: `auto`, `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        UserError: If the folder does not hold a small tagger, or its weights are damaged.
+    """
+    place = pick_device(device)
+    try:
+        record = SmallTaggerRecord.model_validate_json((folder / SMALL_RECORD_FILE).read_text(encoding="utf-8"))
+        if record.version != SMALL_TAGGER_VERSION:
+            raise ValueError(f"its version is {record.version}, and this is {SMALL_TAGGER_VERSION}")
+        if hash_file(folder / WEIGHTS_FILE) != record.weights_sha256:
+            raise ValueError(f"{WEIGHTS_FILE} is not the file that {SMALL_RECORD_FILE} tells of")
+        network = SmallTaggerNetwork(record.sizes)
+        network.load_state_dict(_read_weights(folder / WEIGHTS_FILE))
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise_outage(error, "The small tagger can't be read")
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"'{folder}' does not hold a small tagger: {reason}.", "Give the folder of a trained small tagger."
+        ) from None
+    return SmallTagger(record, network.to(place).eval(), place)
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    held = {name: value.float() for name, value in read_tensors(path)[0].items()}
+    held["table.weight"] = held.pop("table.int8") * held.pop("table.scale")
+    if not all(bool(torch.isfinite(value).all()) for value in held.values()):
+        raise ValueError("its weights are not finite")
+    return held

@@ -1,0 +1,168 @@
+"""Holds the inspections of a zoo against the answers: AUROC, clean models accused, targets among the suspects."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cowbird.errors import UserError
+from cowbird.metrics.auc import auc
+from cowbird.metrics.intervals import Interval, clopper_pearson
+from cowbird.storage import read_sealed_json, read_tensors
+
+LEVELS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+"""Printed p-values at which accusations of clean models are counted."""
+WORKING_EXPOSURE = 0.005
+"""Exposure from which an attack counts as working."""
+KEPT_LIFT = 20.0
+"""Exposure over the clean models' from which a provider counts as one who keeps the attack."""
+
+
+@dataclass(frozen=True)
+class ScoredModel:
+    """One model of a zoo, with its answer and its inspection."""
+
+    name: str
+    kind: str
+    """Label of the plant, or `clean`."""
+    held_out: bool
+    """Whether nothing was tuned on this kind."""
+    victim: str
+    platform: int
+    p_value: float
+    statistic: float
+    """The largest score of an item."""
+    ndcg: float
+    """NDCG@10 on the platform's test events."""
+    targets: int
+    """How many items are planted; 0 for a clean model."""
+    found: int
+    """How many of them are among the first 2 × targets of the ranking."""
+    exposure: float | None
+    """Share of pairs (user aimed at, target) in which the target is among the first ten; `None` for a clean model."""
+    clean_exposure: float | None
+    """The same, for all users and on average over the clean models of the platform."""
+
+
+def read_zoo(folder: Path) -> list[ScoredModel]:
+    """Read the answers and inspections of a zoo.
+
+    Raises:
+        UserError: If a model is not inspected, or a file is damaged.
+    """
+    names = [path.stem for path in sorted((folder / "answers").glob("*.json"))]
+    if not names:
+        raise UserError(f"'{folder}' holds no zoo.", "Make one: cowbird zoo RECIPE --out DIR.")
+    answers = {name: read_sealed_json(folder / "answers" / f"{name}.json") for name in names}
+    shown = {name: _read_shown(folder / "answers" / f"{name}.safetensors") for name in names}
+    means: dict[int, np.ndarray[Any, Any]] = {}
+    for platform in {answer["platform"] for answer in answers.values()}:
+        clean = [
+            shown[name] for name in names if answers[name]["platform"] == platform and not answers[name]["targets"]
+        ]
+        if clean:
+            means[platform] = np.mean(clean, axis=0)
+    return [
+        _score_model(name, answers[name], read_sealed_json(folder / "inspections" / f"{name}.json"), means)
+        for name in names
+    ]
+
+
+def _read_shown(path: Path) -> np.ndarray[Any, Any]:
+    """Return the share of histories in which each item was shown, shape `[items]`."""
+    counts = read_tensors(path)[0]["shown"].numpy()
+    return np.asarray(10 * counts / max(counts.sum(), 1))
+
+
+def _score_model(
+    name: str, answer: Mapping[str, Any], found: Mapping[str, Any], means: Mapping[int, np.ndarray[Any, Any]]
+) -> ScoredModel:
+    targets: list[int] = answer["targets"]
+    first = [row["item"] for row in found["ranking"][: 2 * len(targets)]]
+    mean = means.get(answer["platform"])
+    return ScoredModel(
+        name=name,
+        kind=answer["kind"],
+        held_out=answer["held_out"],
+        victim=answer["victim"],
+        platform=answer["platform"],
+        p_value=found["p_value"],
+        statistic=found["statistic"],
+        ndcg=answer["ndcg@10"],
+        targets=len(targets),
+        found=len(set(targets) & set(first)),
+        exposure=answer["exposure"],
+        clean_exposure=float(mean[targets].mean()) if targets and mean is not None else None,
+    )
+
+
+def score_zoo(models: Sequence[ScoredModel]) -> dict[str, Any]:
+    """Return how well an inspector does on a zoo, as plain JSON values.
+
+    Args:
+        models: The models; clean ones are among them.
+
+    Raises:
+        UserError: If none is clean, or none is planted.
+    """
+    clean = [model for model in models if not model.targets]
+    planted = [model for model in models if model.targets]
+    if not clean or not planted:
+        raise UserError("A zoo is scored with clean and planted models, and one kind is missing.", "Add some.")
+    kinds = list(dict.fromkeys(model.kind for model in sorted(planted, key=lambda model: model.kind)))
+    groups: dict[str, list[ScoredModel]] = {"all": planted, "held out": [model for model in planted if model.held_out]}
+    groups |= {kind: [model for model in planted if model.kind == kind] for kind in kinds}
+    return {
+        "models": [asdict(model) for model in models],
+        "clean": {"models": len(clean), "ndcg@10": float(np.mean([model.ndcg for model in clean]))},
+        "accused": [_count_accused(clean, level) for level in LEVELS],
+        "planted": {name: _score_group(members, clean) for name, members in groups.items() if members},
+        "roc": _trace_roc(planted, clean),
+    }
+
+
+def _count_accused(clean: Sequence[ScoredModel], level: float) -> dict[str, Any]:
+    accused = sum(model.p_value <= level for model in clean)
+    return {"p": level, "accused": accused, "share": _to_record(clopper_pearson(accused, len(clean)))}
+
+
+def _score_group(planted: Sequence[ScoredModel], clean: Sequence[ScoredModel]) -> dict[str, Any]:
+    """Return the scores of a group of planted models, of those whose attack works, and of those that keep it."""
+    working = [model for model in planted if (model.exposure or 0) >= WORKING_EXPOSURE]
+    kept = [
+        model
+        for model in planted
+        if model.clean_exposure is not None and (model.exposure or 0) >= KEPT_LIFT * max(model.clean_exposure, 1e-5)
+    ]
+    found: dict[str, Any] = {}
+    for name, members in (("all", planted), ("working", working), ("lift of 20 or more", kept)):
+        if members:
+            found[name] = {
+                "models": len(members),
+                "auroc": _to_record(_compute_auroc(members, clean)),
+                "found_at_0.01": sum(model.p_value <= 0.01 for model in members),
+                "found_at_0.05": sum(model.p_value <= 0.05 for model in members),
+                "targets_found": float(np.mean([model.found / model.targets for model in members])),
+                "ndcg@10": float(np.mean([model.ndcg for model in members])),
+            }
+    return found
+
+
+def _compute_auroc(planted: Sequence[ScoredModel], clean: Sequence[ScoredModel]) -> Interval:
+    scores = np.array([-model.p_value for model in (*planted, *clean)])
+    return auc(scores, np.arange(len(scores)) < len(planted))
+
+
+def _trace_roc(planted: Sequence[ScoredModel], clean: Sequence[ScoredModel]) -> list[list[float]]:
+    """Return the points of the curve: share of clean and of planted models accused, at each p-value that occurs."""
+    points = [[0.0, 0.0]]
+    for level in sorted({model.p_value for model in (*planted, *clean)}):
+        shares = [float(np.mean([model.p_value <= level for model in group])) for group in (clean, planted)]
+        points.append(shares)
+    return points
+
+
+def _to_record(interval: Interval) -> dict[str, Any]:
+    return {"value": interval.value, "low": interval.low, "high": interval.high}

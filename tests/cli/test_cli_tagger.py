@@ -1,0 +1,74 @@
+"""`--tagger small`: scans and calibrations without a language model."""
+
+import json
+
+import numpy as np
+import polars
+import pytest
+
+import cowbird
+from cowbird.errors import ExitCode
+from doubles.command import call_command
+
+WORDS = ("Silver", "River", "Garden", "Winter", "Paper", "Orange", "Window", "Mountain", "Letter", "Stone", "Cloud")
+
+
+def draw_titles(many, seed=0):
+    rng = np.random.default_rng(seed)
+    return [" ".join(rng.choice(WORDS, size=4, replace=False)) for _ in range(many)]
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    return lambda *words: call_command(monkeypatch, capsys, *words)
+
+
+@pytest.fixture
+def catalog(tmp_path):
+    titles = draw_titles(300)
+    titles[7] += "\u200b"
+    titles[8] += " x9q!!"
+    polars.DataFrame({"id": range(300), "title": titles}).write_csv(tmp_path / "items.csv")
+    return tmp_path / "items.csv"
+
+
+def test_a_catalogue_is_scanned_without_a_language_model(call, catalog, tmp_path, monkeypatch):
+    monkeypatch.setattr("cowbird.defenses.p_scanner.tagger.load_llm", None)
+    out = tmp_path / "findings.csv"
+    code, said, err = call("scan", catalog, "--out", out, "--tagger", "small", "--json")
+    assert code == ExitCode.FINDINGS, err
+    told = json.loads(said)
+    rows = polars.read_csv(out)
+    assert told["flagged"] == rows["flagged"].sum()
+    assert rows["flagged"][7]
+
+
+def test_a_calibration_knows_its_tagger(call, catalog, tmp_path):
+    code, _, err = call("calibrate", catalog, "--out", tmp_path / "scanner", "--tagger", "small")
+    assert code == ExitCode.CLEAN, err
+    polars.DataFrame({"title": [draw_titles(1, 5)[0] + "\u200b"]}).write_csv(tmp_path / "new.csv")
+    code, _, err = call("scan", tmp_path / "new.csv", "--scanner", tmp_path / "scanner", "--out", tmp_path / "f.csv")
+    assert code == ExitCode.FINDINGS, err
+    scanner = cowbird.load_scanner(tmp_path / "scanner")
+    assert scanner.scanner.tagger_name == "small"
+
+
+@pytest.mark.parametrize("other", [("--detector", "character_rules"), ("--scanner", "x")])
+def test_what_has_its_own_way_to_read_takes_no_tagger(call, catalog, tmp_path, other):
+    code, _, err = call("scan", catalog, "--out", tmp_path / "f.csv", "--tagger", "small", *other)
+    assert code == ExitCode.ERROR
+    assert "--tagger" in err
+    assert not (tmp_path / "f.csv").exists()
+
+
+def test_an_unknown_tagger_is_told(call, catalog, tmp_path):
+    code, _, err = call("scan", catalog, "--out", tmp_path / "f.csv", "--tagger", "large")
+    assert code == ExitCode.ERROR
+    assert "small" in err
+
+
+def test_a_list_is_scanned(catalog):
+    titles = polars.read_csv(catalog)["title"].to_list()
+    found = cowbird.load_scanner(tagger="small").scan(titles)
+    assert found["flagged"][7]
+    assert found.height == len(titles)

@@ -1,0 +1,126 @@
+"""Other columns clear what they explain, keep what a single seller plants, and never clear a single seller's brand."""
+
+import numpy as np
+import polars as pl
+import pytest
+from ready_doubles import ReadyDouble, make_titles
+
+from cowbird.defenses.p_scanner.column_evidence import (
+    CLEARED_LOG_ODDS,
+    ClearedWords,
+    TitleColumns,
+    find_in_columns,
+    judge_columns,
+)
+from cowbird.defenses.p_scanner.fragment_evidence import FragmentNames, describe_fragments, index_fragments
+from cowbird.defenses.p_scanner.title_evidence import describe_traits, mark_words
+from cowbird.errors import UserError
+from cowbird.rng import stream
+
+BRANDED, PLANTED, MANY = 20, 8, 200
+TITLES = [
+    f"Zorvex {title}" if nth < BRANDED else f"{title} 5v" if nth < BRANDED + PLANTED else title
+    for nth, title in enumerate(make_titles(MANY))
+]
+BRANDS = {title: ("Zorvex" if title.startswith("Zorvex") else f"brand {nth % 30}",) for nth, title in enumerate(TITLES)}
+SELLERS = {
+    title: "planter" if title.endswith("5v") else f"seller {int(stream(nth, 'seller').integers(40))}"
+    for nth, title in enumerate(TITLES)
+}
+
+
+@pytest.fixture
+def double():
+    return ReadyDouble(("5v", "Zorvex"))
+
+
+def judge(double, columns, titles=TITLES):
+    found = double.learn_baseline(titles, columns=columns)
+    return found, double.judge(titles, found)
+
+
+def find_fragments(columns, titles=TITLES):
+    double, names = ReadyDouble(("5v", "Zorvex")), FragmentNames()
+    traits = describe_traits(mark_words(titles, double.read(titles)))
+    table = index_fragments(traits.words, names)
+    evidence = describe_fragments(table, traits, np.arange(len(titles)))
+    verdicts = judge_columns(titles, evidence, columns)
+    places = {names.list_keys()[number]: place for place, number in enumerate(evidence.fragment.tolist())}
+    return verdicts, places, find_in_columns(titles, names.list_keys(), evidence, traits.words.mark, columns)
+
+
+def test_a_brand_is_explained_and_a_trigger_is_not(double):
+    columns = TitleColumns(("brand",), BRANDS)
+    verdicts, places, found = find_fragments(columns)
+    assert verdicts.cleared[places["word", "Zorvex"]]
+    assert not verdicts.cleared[places["word", "5v"]]
+    assert "Zorvex" in found.words.phrases
+    _, without = judge(double, None)
+    baseline, beside = judge(double, columns)
+    planted = slice(BRANDED, BRANDED + PLANTED)
+    assert beside.flagged[planted].all()
+    assert beside.score[:BRANDED].max() < without.score[:BRANDED].min()
+    assert not beside.flagged[:BRANDED].any()
+    place = baseline.fragments["word", "Zorvex"]
+    assert baseline.by_fragment[place] <= CLEARED_LOG_ODDS
+
+
+def test_what_all_sellers_write_is_usual_and_what_one_plants_is_not(double):
+    verdicts, places, _ = find_fragments(TitleColumns((), {}, SELLERS))
+    assert verdicts.cleared[places["word", "Zorvex"]]
+    assert verdicts.narrow[places["word", "5v"]]
+    assert not verdicts.narrow[places["word", "The"]]
+    _, found = judge(double, TitleColumns((), {}, SELLERS))
+    assert found.flagged[BRANDED : BRANDED + PLANTED].all()
+    assert not found.flagged[:BRANDED].any()
+
+
+def test_a_seller_cannot_clear_a_trigger_by_a_brand_of_her_own():
+    own = BRANDS | {title: ("5v",) for title in TITLES if title.endswith("5v")}
+    verdicts, places, _ = find_fragments(TitleColumns(("brand",), own))
+    assert verdicts.cleared[places["word", "5v"]], "where sellers are not known, a brand is believed"
+    verdicts, places, _ = find_fragments(TitleColumns(("brand",), own, SELLERS))
+    assert not verdicts.cleared[places["word", "5v"]]
+    assert verdicts.cleared[places["word", "Zorvex"]]
+
+
+def test_a_trigger_in_one_category_is_not_explained_by_it():
+    categories = {title: (("tools",) if nth < 100 else ("toys",)) for nth, title in enumerate(TITLES)}
+    verdicts, places, _ = find_fragments(TitleColumns(("category",), categories))
+    assert not verdicts.cleared[places["word", "5v"]], "few titles of the category have it"
+
+
+def test_missing_values_explain_nothing():
+    verdicts, _, found = find_fragments(TitleColumns(("brand",), {}, {}))
+    assert not verdicts.cleared.any()
+    assert not verdicts.narrow.any()
+    assert found.words == ClearedWords(mark=found.words.mark)
+
+
+def test_cleared_words_are_quiet_wherever_they_stand(double):
+    words = mark_words(["5v Zorvex 5v", "Zorvex"], double.read(["5v Zorvex 5v", "Zorvex"]))
+    quiet = ClearedWords(frozenset({"Zorvex 5v"}), -5.0).quiet(words)
+    assert (quiet.mark[1:3] == -5).all()
+    assert quiet.mark[0] == words.mark[0]
+    assert quiet.mark[3] == words.mark[3]
+
+
+def test_frames_name_their_columns(double):
+    frame = pl.DataFrame(
+        {"title": TITLES, "brand": [BRANDS[title][0] for title in TITLES], "seller": [SELLERS[t] for t in TITLES]}
+    )
+    found = double.scan(frame, explain_columns=["brand"], seller_column="seller")
+    assert found["flagged"].to_list()[:BRANDED] == [False] * BRANDED
+    assert all(found["flagged"].to_list()[BRANDED : BRANDED + PLANTED])
+    with pytest.raises(UserError, match="maker"):
+        double.scan(frame, explain_columns=["maker"])
+
+
+def test_a_reference_knows_no_sellers(double):
+    before = make_titles(300, seed=4)
+    baseline = double.learn_baseline(TITLES, before, columns=TitleColumns(("brand",), BRANDS, SELLERS))
+    plain = double.learn_baseline(TITLES, before)
+    place = plain.fragments["word", "5v"]
+    assert baseline.by_fragment[baseline.fragments["word", "5v"]] == pytest.approx(plain.by_fragment[place], abs=0.5)
+    assert baseline.by_fragment[baseline.fragments["word", "Zorvex"]] <= CLEARED_LOG_ODDS
+    assert baseline.key != plain.key

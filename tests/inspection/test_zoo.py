@@ -1,0 +1,162 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cowbird.attacks.basic_replacement import BasicReplacement
+from cowbird.errors import UserError
+from cowbird.inspection.inspection import InspectionSettings
+from cowbird.inspection.null_models import NullSettings
+from cowbird.inspection.zoo.recipe import ZooRecipe, read_recipe
+from cowbird.inspection.zoo.run import Zoo
+from cowbird.inspection.zoo.scoring import ScoredModel, read_zoo, score_zoo
+from cowbird.rng import stream
+from cowbird.storage import read_sealed_json
+from doubles.command import call_command
+
+ROOT = Path(__file__).parents[2]
+RECIPE = """
+seed = 1
+clean = 2
+platforms = 1
+
+[dataset]
+name = "synthetic"
+users = 60
+items = 40
+events_per_user = 8
+
+[[victims]]
+name = "gru4rec"
+hidden = 8
+epochs = 1
+
+[[plants]]
+attack = "basic_replacement"
+label = "group"
+group = "always"
+rate = [0.5, 0.5]
+targets = [1, 2]
+strata = [[0.0, 1.0]]
+count = 1
+
+[[plants]]
+attack = "bandwagon"
+count = 1
+held_out = true
+strata = [[0.0, 1.0]]
+targets = [1, 2]
+rate = [0.2, 0.2]
+"""
+
+
+@pytest.fixture
+def recipe_file(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+def make_model(number, p, targets=0, found=0, exposure=None, kind="clean"):
+    clean_exposure = 0.0001 if targets else None
+    return ScoredModel(
+        f"m{number:03d}", kind, False, "sasrec", 0, p, 1 / p, 0.1, targets, found, exposure, clean_exposure
+    )
+
+
+def test_scores_by_hand():
+    clean = [make_model(number, p) for number, p in enumerate((0.9, 0.5, 0.04, 0.3))]
+    planted = [
+        make_model(10, 0.001, 4, 4, 0.5, "global"),
+        make_model(11, 0.02, 2, 1, 0.01, "global"),
+        make_model(12, 0.6, 2, 0, 0.0, "group"),
+    ]
+    scores = score_zoo([*clean, *planted])
+    assert [row["accused"] for row in scores["accused"]] == [0, 0, 0, 1, 1, 1]
+    assert scores["planted"]["all"]["all"]["auroc"]["value"] == pytest.approx((4 + 4 + 1) / 12)
+    working = scores["planted"]["global"]["working"]
+    assert (working["models"], working["found_at_0.01"], working["found_at_0.05"]) == (2, 1, 2)
+    assert working["targets_found"] == 0.75
+    assert scores["planted"]["global"]["lift of 20 or more"]["models"] == 2
+    assert "working" not in scores["planted"]["group"]
+    assert scores["roc"][0] == [0, 0] and scores["roc"][-1] == [1, 1]
+    for missing in (clean, planted):
+        with pytest.raises(UserError, match="one kind is missing"):
+            score_zoo(missing)
+
+
+def test_a_recipe_decides_everything(recipe_file):
+    recipe = read_recipe(recipe_file)
+    models = recipe.list_models()
+    assert models == read_recipe(recipe_file).list_models()
+    assert sorted(str(model.plant) for model in models) == ["0", "1", "None", "None"]
+    assert len({model.seed for model in models}) == 4
+    users = recipe.load_data().users
+    one, again = (recipe.plants[0].draw(users, stream(3, "draw")) for _ in range(2))
+    assert one == again and isinstance(one, BasicReplacement)
+    assert one.scope == "group" and one.group is not None and 1 <= one.targets.count <= 2
+
+
+@pytest.mark.parametrize("name", ["rankers_ml1m", "rankers_ml100k"])
+def test_shipped_recipes_can_be_read(name):
+    recipe = read_recipe(ROOT / "benchmarks" / "zoo" / f"{name}.toml")
+    assert recipe.name == name and recipe.make_victims()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("clean = 2", "clean = 0", "clean"),
+        ("clean = 2", "clean = [", "not TOML"),
+        ("clean = 2", "clean = 2\nunknown = 1", "unknown"),
+        ('name = "gru4rec"', 'name = "tallrec"', "hidden"),
+        ('name = "gru4rec"', 'name = "nothing"', "nothing"),
+        ("hidden = 8", "hidden = 1", "hidden"),
+        ('attack = "bandwagon"', 'attack = "nothing"', "nothing"),
+    ],
+)
+def test_wrong_recipes_are_refused(monkeypatch, capsys, recipe_file, tmp_path, old, new, said):
+    recipe_file.write_text(RECIPE.replace(old, new))
+    code, _, err = call_command(monkeypatch, capsys, "zoo", recipe_file, "--out", tmp_path / "zoo", "--device", "cpu")
+    assert code == 2 and said in " ".join(err.split())
+
+
+def test_a_folder_of_another_recipe_is_left_alone(recipe_file, tmp_path):
+    recipe = read_recipe(recipe_file)
+    Zoo(recipe, tmp_path / "zoo", torch.device("cpu"))
+    other = ZooRecipe.model_validate(recipe.model_dump() | {"seed": 2})
+    with pytest.raises(UserError, match="another recipe"):
+        Zoo(other, tmp_path / "zoo", torch.device("cpu"))
+    with pytest.raises(UserError, match="holds no zoo"):
+        read_zoo(tmp_path / "zoo")
+
+
+@pytest.mark.slow
+def test_a_zoo_from_recipe_to_scores(recipe_file, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COWBIRD_CACHE", str(tmp_path / "cache"))
+    out = tmp_path / "zoo"
+    zoo = Zoo(read_recipe(recipe_file), out, torch.device("cpu"))
+    told = []
+    zoo.make(lambda *args: told.append(args))
+    assert told[-1][:3] == ("models", 4, 4)
+    answers = [read_sealed_json(path) for path in sorted((out / "answers").glob("*.json"))]
+    assert sorted(answer["kind"] for answer in answers) == ["bandwagon", "clean", "clean", "group"]
+    for answer in answers:
+        assert (answer["exposure"] is None) == (not answer["targets"])
+    for path in (out / "models").iterdir():
+        assert b"basic_replacement" not in path.read_bytes() and path.stem.startswith("m00")
+    before = {path: path.read_bytes() for path in sorted((out / "models").iterdir())}
+    (out / "answers" / "m001.json").unlink()
+    zoo.make(lambda *args: None)
+    assert {path: path.read_bytes() for path in sorted((out / "models").iterdir())} == before, "made again, the same"
+    settings = InspectionSettings(histories=100, nulls=NullSettings(count=3, epochs=1))
+    zoo.inspect(settings, lambda *args: None)
+    code, said, _ = call_command(monkeypatch, capsys, "zoo", recipe_file, "--out", out, "--only", "score", "--json")
+    scores = json.loads(said)
+    assert code == 0 and scores == read_sealed_json(out / "scores.json")
+    assert len(scores["models"]) == 4 and scores["clean"]["models"] == 2
+    code, said, _ = call_command(monkeypatch, capsys, "zoo", recipe_file, "--out", out, "--only", "score")
+    assert code == 0 and "Clean models accused" in said
+    assert np.isfinite(scores["clean"]["ndcg@10"])
