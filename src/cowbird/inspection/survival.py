@@ -147,7 +147,7 @@ def measure_survival(
         ]
         rows.append(_make_row(answers, untouched[0], rate, epochs))
     rows.sort(key=lambda row: (-(row.exposure.value or 0.0), row.learning_rate or 0.0))
-    named = [log.items.ids[item] for item in items.tolist()]
+    named = [log.items.ids[int(item)] for item in items]
     return Survival(
         opened.kind, opened.sha256, log.hash_content(), asked.history.users, named, before, rows,
         settings.model_dump(mode="json"),
