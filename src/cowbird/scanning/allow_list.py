@@ -35,7 +35,7 @@ _HINT = (
 )
 
 
-class AllowedTexts:
+class TextMatcher:
     """Some texts, and whether one of them stands around a span; the time that takes does not grow with their number."""
 
     def __init__(self, texts: Iterable[str]) -> None:
@@ -70,11 +70,11 @@ class AllowList:
     """
 
     def __init__(self, texts: Iterable[str] = (), rows: Iterable[tuple[str, str]] = ()) -> None:
-        self._everywhere = AllowedTexts(text.strip() for text in texts if text.strip())
+        self._everywhere = TextMatcher(text.strip() for text in texts if text.strip())
         by_id: dict[str, list[str]] = {}
         for id_, text in rows:
             by_id.setdefault(id_, []).append(text.strip())
-        self._by_id = {id_: AllowedTexts(texts) for id_, texts in by_id.items()}
+        self._by_id = {id_: TextMatcher(texts) for id_, texts in by_id.items()}
 
     def __len__(self) -> int:
         return len(self._everywhere.texts) + sum(len(each.texts) for each in self._by_id.values())
