@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from cowbird.data.types import Int32Array, IntArray
 from cowbird.errors import UserError
+from cowbird.inspection.inspection import Inspection, InspectionSettings, Progress, inspect_ranker
 from cowbird.inspection.model import OpenedModel, RankingModel, TunableModel
 from cowbird.inspection.platform_log import PlatformLog
 from cowbird.inspection.probes import draw_own_histories, draw_random_histories, rank_first
@@ -138,6 +139,42 @@ def sanitize_model(
     return model
 
 
+def take_out_suspects(
+    opened: OpenedModel,
+    log: PlatformLog,
+    suspects: Sequence[int],
+    settings: SanitizeSettings,
+    inspection: InspectionSettings,
+    device: torch.device,
+    report: Progress,
+    rounds: int,
+) -> tuple[Inspection, list[int]]:
+    """Sanitize a model and inspect it again, and take out what stands out then; a few times.
+
+    Args:
+        opened: The model; changed in place.
+        log: The platform's logs.
+        suspects: Numbers of items.
+        settings: How they are taken out.
+        inspection: How the model is inspected afterwards.
+        device: Where null models are fitted.
+        report: Told of progress.
+        rounds: How often, at least once.
+
+    Returns:
+        The last inspection, and all items that were taken out.
+    """
+    taken = sorted(set(suspects))
+    for turn in range(rounds):
+        sanitize_model(opened, log, taken, settings, lambda done, total, text: report("sanitizing", done, total, text))
+        found = inspect_ranker(opened, log, inspection, device, report)
+        more = {item.item for item in found.suspects} - set(taken)
+        if not more or turn + 1 == rounds:
+            return found, taken
+        taken = sorted({*taken, *more})
+    raise ValueError("a model is sanitized once or more")
+
+
 class _Teacher:
     """The model as it came, with the suspects' probabilities replaced by their share in the logs."""
 
@@ -202,7 +239,7 @@ def _tune(
     for step in range(settings.steps):
         report(step, settings.steps, "")
         rows: NDArray[np.int64] = rng.choice(len(histories), min(settings.batch_size, len(histories)), replace=False)
-        loss = compute_loss(torch.from_numpy(rows), model.compute_scores([histories[row] for row in rows.tolist()]))
+        loss = compute_loss(torch.from_numpy(rows), model.compute_scores([histories[int(row)] for row in rows]))
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * (1 - step / settings.steps)
         optimizer.zero_grad()
