@@ -12,6 +12,7 @@ from cowbird import plugins
 from cowbird.attacks.base import Attack
 from cowbird.attacks.basic_replacement import BasicReplacement
 from cowbird.errors import PluginError, UserError
+from cowbird.experiments.reference.entries import ListedEntry, list_entries
 from cowbird.experiments.spec import load_spec
 from cowbird.plugins import PLUGIN_KINDS, describe_plugins, find_plugin, list_plugins, summarize_plugin
 
@@ -288,6 +289,46 @@ def test_two_installed_packages_of_one_name_are_told_apart_by_hand(package):
         package(name, ATTACK.format(name="Mine"), f"same = {name}")
     with pytest.raises(UserError, match=r"pack_one 1\.2, pack_two 1\.2"):
         find_plugin("attack", "same")
+
+
+LOCAL = '''
+"""An attack of somebody."""
+from cowbird.attacks.random_profiles import RandomProfiles
+
+
+class Mine(RandomProfiles):
+    """Do as random profiles do."""
+'''
+
+
+def test_plugins_of_the_current_folder_are_listed_if_that_is_allowed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    files = {
+        "local_list_a.py": LOCAL,
+        "local_list_b.py": LOCAL + "\nraise RuntimeError('broken')\n",
+        "local_list_c.py": LOCAL.replace("(RandomProfiles)", ""),
+        "local_list_d.py": "from pathlib import Path\n\n\nclass Script:\n    pass\n\n\nPath('ran').touch()\n",
+        "local_list_e.py": "import cowbird\nfrom pathlib import Path\n\nPath('ran').touch()\n",
+        "local_list_f.py": "class (\0",
+        "badrec.py": LOCAL,
+        "not-a-name.py": LOCAL,
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    os.mkfifo(tmp_path / "local_list_g.py")
+    (tmp_path / "local_list_h.py").write_text("(" * 100_000)
+    (tmp_path / "local_list_i.py").write_text(LOCAL + "#" * plugins.MAX_PLUGIN_FILE_BYTES)
+    found = plugins.describe_local_plugins("attack")
+    assert [entry.name for entry in found] == ["local_list_a", "local_list_b"]
+    assert found[0] == ("local_list_a", "the file local_list_a.py", "Do as random profiles do.")
+    assert "broken" in found[1].summary
+    assert not (tmp_path / "ran").exists()
+    assert plugins.describe_local_plugins("defense") == [
+        ("local_list_b", "the file local_list_b.py", found[1].summary.replace("attack", "defense", 1))
+    ]
+    assert "local_list_a" not in [entry.name for entry in list_entries("attack")]
+    assert list_entries("attack", allow_plugins=True)[-2:] == [ListedEntry(*entry) for entry in found]
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-TIMEOUT = 120.0
+TIMEOUT = 600.0
 """Seconds after which a command is said to hang."""
+LEFT_BY_LIBRARIES = "torchinductor_"
+"""The folder that torch makes in the temporary folder for what it compiles; it stays, and is not counted."""
 KEY_VARIABLE, KEY = "ATTACK_SECRET", "sk-attack-7f3a91c2"
 """A secret in the environment of every command, which must not leave it."""
 
@@ -102,6 +104,7 @@ class Place:
             str(path.relative_to(self.root)): _sum_up(path)
             for path in sorted(self.root.rglob("*"))
             if not any(path == each or each in path.parents for each in skipped)
+            and not any(part.startswith(LEFT_BY_LIBRARIES) for part in path.parts)
         }
 
     def attack(

@@ -11,6 +11,8 @@ subclass is a plug-in named after the module. Two more places hold plug-ins of o
   passes `allow_paths`, which is `--allow-plugins` on the command line.
 """
 
+import ast
+import difflib
 import importlib
 import inspect
 import os
@@ -53,6 +55,8 @@ PLUGIN_KINDS = {
     "task": PluginKind(("cowbird.experiments.tasks",), "cowbird.experiments.tasks.base:Task"),
 }
 """Every kind of plug-in: the packages searched for it and the class it must derive from."""
+MAX_PLUGIN_FILE_BYTES = 1 << 20
+"""Largest Python file of the current folder that is looked at for plug-ins."""
 
 
 def _find_base(kind: str) -> type[Any]:
@@ -136,6 +140,41 @@ def describe_plugins(kind: str) -> list[PluginEntry]:
     return sorted(found)
 
 
+def describe_local_plugins(kind: str) -> list[PluginEntry]:
+    """List the plug-ins in Python files of the current folder, sorted by name; this runs the code of those files.
+
+    A file is imported only if its text has a class and imports something of Cowbird, so other scripts do not run. One
+    that can't be loaded has a line that says why.
+    """
+    base, known, found = _find_base(kind), list_plugins(kind), list[PluginEntry]()
+    for file in sorted(Path().glob("*.py")):
+        name = file.stem
+        if name in known or not name.isidentifier() or not _may_hold_plugin(file):
+            continue
+        try:
+            classes = _find_concrete(_import_module(kind, name, allow_paths=True), base)
+            if classes:
+                summary = summarize_plugin(find_plugin(kind, name, allow_paths=True))
+                found.append(PluginEntry(name, f"the file {file}", summary))
+        except UserError as error:
+            found.append(PluginEntry(name, f"the file {file}", error.message))
+    return found
+
+
+def _may_hold_plugin(file: Path) -> bool:
+    """Tell without running it whether a Python file has a class and imports something of Cowbird."""
+    try:
+        if not file.is_file() or file.stat().st_size > MAX_PLUGIN_FILE_BYTES:
+            return False
+        parts = ast.parse(file.read_bytes()).body
+    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
+        return False
+    imported = [part.module or "" for part in parts if isinstance(part, ast.ImportFrom)]
+    imported += [alias.name for part in parts if isinstance(part, ast.Import) for alias in part.names]
+    classes = any(isinstance(part, ast.ClassDef) for part in parts)
+    return classes and any(name.partition(".")[0] == "cowbird" for name in imported)
+
+
 def find_plugin(kind: str, name: str, allow_paths: bool = False) -> type[Any]:
     """Return the class of one plug-in.
 
@@ -155,18 +194,7 @@ def find_plugin(kind: str, name: str, allow_paths: bool = False) -> type[Any]:
     offered = [entry for entry in _list_entry_points(kind) if entry.name == name]
     if offered:
         return _load_entry_point(kind, *_refuse_two(kind, offered))
-    full = _locate_module(kind, name, allow_paths)
-    try:
-        if not all(part.isidentifier() for part in full.split(".")):
-            raise ModuleNotFoundError(name=full)
-        module = importlib.import_module(full)
-    except BaseException as error:  # somebody else's code, which may fail in any way
-        if _misses_module(error, full):
-            raise UserError(f"There is no {kind} named '{name}'.", f"Known: {', '.join(list_plugins(kind))}.") from None
-        if full.startswith("cowbird.") or not is_blamable(error):
-            raise
-        raise describe_failure(error, f"The {kind} '{name}' can't be loaded:", {full.partition(".")[0]}) from error
-    found = _find_concrete(module, base)
+    found = _find_concrete(_import_module(kind, name, allow_paths), base)
     if wanted:
         found = [cls for cls in found if cls.__name__ == wanted]
     if len(found) != 1:
@@ -176,6 +204,27 @@ def find_plugin(kind: str, name: str, allow_paths: bool = False) -> type[Any]:
         )
     register_plugin(found[0], f"{kind} '{name}'")
     return found[0]
+
+
+def _import_module(kind: str, name: str, allow_paths: bool) -> ModuleType:
+    """Import the module that a name stands for; see `find_plugin`."""
+    full = _locate_module(kind, name, allow_paths)
+    try:
+        if not all(part.isidentifier() for part in full.split(".")):
+            raise ModuleNotFoundError(name=full)
+        return importlib.import_module(full)
+    except BaseException as error:  # somebody else's code, which may fail in any way
+        if _misses_module(error, full):
+            raise UserError(f"There is no {kind} named '{name}'.", _suggest_plugin(kind, name)) from None
+        if full.startswith("cowbird.") or not is_blamable(error):
+            raise
+        raise describe_failure(error, f"The {kind} '{name}' can't be loaded:", {full.partition(".")[0]}) from error
+
+
+def _suggest_plugin(kind: str, name: str) -> str:
+    known = list_plugins(kind)
+    close = difflib.get_close_matches(name, known, 2)
+    return (f"Did you mean {' or '.join(close)}? " if close else "") + f"Known: {', '.join(known)}."
 
 
 def _misses_module(error: BaseException, path: str) -> bool:

@@ -13,6 +13,8 @@ through one of these functions:
 `quote_json`           text as a JSON string of ASCII in a prompt, without control tokens
 =====================  ============================================================================
 
+`count_things`, for numbers in messages, stands here as well.
+
 What can't be seen is shown even where honest scripts need it. Joiners (U+200C, U+200D) of Persian, of Indian scripts
 and of emoji, and variation selectors (U+FE0F), stand as codes: a reviewer should see that they are there. Characters
 that are newer than the Unicode tables of this Python stand as codes too. Data is not changed: this is for showing.
@@ -21,7 +23,10 @@ that are newer than the Unicode tables of this Python stand as codes too. Data i
 import html
 import json
 import re
+import unicodedata
 
+MAX_FRAGMENT_LENGTH = 200
+"""Characters kept of a fragment, and of a title shown as its example."""
 MAX_QUOTED_LENGTH = 300
 """Most characters of a title that reach a prompt."""
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
@@ -46,6 +51,15 @@ _FORMULA_START = re.compile(
     re.VERBOSE,
 )
 """Where a cell begins that a spreadsheet may take for a formula: at the start, and where one may split a text."""
+_ESCAPED_START = re.compile(
+    r"""
+    (?: \A ' (?= '*[\t\r\n] )
+      | (?: \A | (?<=[;\t\r\n]) ) '
+        (?= (?: [^\S\t\r\n] | ['"\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff] )* [=+\-@＝＋－＠﹢﹣﹦﹫−] )
+    )""",
+    re.VERBOSE,
+)
+"""The apostrophe that was put there."""
 
 
 def escape_terminal(text: str, limit: int | None = 60) -> str:
@@ -67,6 +81,17 @@ def escape_terminal(text: str, limit: int | None = 60) -> str:
     if shown.isprintable() and not blank and not _UNSEEN.search(shown):
         return shown + end
     return "".join(f"<U+{ord(letter):04X}>" if blank or _is_unseen(letter) else letter for letter in shown) + end
+
+
+def count_things(number: int, thing: str, things: str = "") -> str:
+    """Return a number and what it counts, in the singular or plural, such as `1 row` or `2,000 rows`.
+
+    Args:
+        number: How many.
+        thing: The word for one.
+        things: The word for several; with an `s` by default.
+    """
+    return f"{number:,} {thing if number == 1 else things or f'{thing}s'}"
 
 
 def escape_lines(text: str) -> str:
@@ -115,9 +140,20 @@ def restore_csv(cell: str) -> str:
     return "".join(letter for at, letter in enumerate(cell) if at not in places) if places else cell
 
 
+def unescape_csv(text: str) -> str:
+    """Return a text as it was before `escape_csv`; control characters stay what they became."""
+    return _ESCAPED_START.sub("", text)
+
+
 def replace_surrogates(text: str) -> str:
     """Return a text with U+FFFD for each half surrogate, which is no text; JSON and file names can bring one."""
     return _HALF_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def normalize_span(span: str) -> str:
+    """Return a span as it is compared with others: NFKC, case-folded, single spaces; white space alone stays."""
+    span = span[:MAX_FRAGMENT_LENGTH]
+    return " ".join(unicodedata.normalize("NFKC", span).casefold().split())[:MAX_FRAGMENT_LENGTH] or span
 
 
 def quote_for_prompt(text: str) -> str:

@@ -115,6 +115,13 @@ def test_a_run(call, spec, tmp_path):
     rows = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
     assert f"({len(rows)} rows)" in out
     assert len(rows) > 10
+    code, told, _ = call("run", spec, "--out", tmp_path / "out", "--dry-run", "--json")
+    (cell,) = json.loads(told)
+    assert (code, cell["name"], cell["done"], cell["seconds"]) == (0, "sasrec-0", True, 0.0)
+    code, told, _ = call("run", spec, "--out", tmp_path / "new", "--dry-run")
+    assert (code, "1 of 1 cells are left. Nothing was run or written." in told) == (0, True)
+    assert not (tmp_path / "new").exists()
+    assert call("run", spec, "--out", tmp_path / "new", "--only", "gru*")[0] == 2
     kept = json.loads((tmp_path / "out" / "run.json").read_text())
     assert kept["command"] == f"cowbird run {spec} --out {tmp_path / 'out'} --device cpu"
     code, out, _ = call("run", spec, "--out", tmp_path / "out", "--device", "cpu", "--resume")
@@ -154,15 +161,18 @@ def test_bad_devices(call, spec, tmp_path, device):
     [
         (lambda text: text + "[split]\ncuckoo = 1\n", "split.cuckoo: this key is not known"),
         (lambda text: text.replace("hidden", '"\\u001b[31mhid\\u202e"'), "this key is not known"),
-        (lambda text: text.replace('"sasrec"', '"sasrek"'), "no victim named 'sasrek'. Known: gru4rec, llara, sasrec"),
+        (
+            lambda text: text.replace('"sasrec"', '"sasrek"'),
+            "no victim named 'sasrek'. Did you mean sasrec? Known: checkpoint, gru4rec, llara, sasrec",
+        ),
         (lambda text: text.replace('"sasrec"', '"\\u001b[31m"'), "no victim named"),
-        (lambda text: text.replace("epochs = 1", "epochs = 0"), "epochs: Input should be greater than or equal to 1"),
+        (lambda text: text.replace("epochs = 1", "epochs = 0"), "epochs: must be 1 or more, not 0"),
         (lambda text: text.replace("[[attacks]]", "[attacks]"), "Write [[attacks]] before each"),
         (lambda text: text + "[split]\ncold_fraction = 0\n", "serves cold users"),
         (lambda text: text.replace("users = 30", "users = 1"), "too few"),
         (lambda text: text + '[[scenarios]]\nname = "direct"\nlabel = "../x"\n', "label"),
         (lambda text: "x", "is not TOML"),
-        (lambda text: "", "name: Field required; dataset: Field required"),
+        (lambda text: "", "name: is missing; dataset: is missing"),
     ],
 )
 def test_bad_specs(call, spec, tmp_path, change, said):

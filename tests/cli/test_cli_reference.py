@@ -92,6 +92,21 @@ def test_list_alone_counts(call):
         assert re.search(rf"^{kind} +{count} +cowbird list {kind} *$", out, re.MULTILINE)
 
 
+def test_list_shows_files_of_this_folder_if_they_may_run(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    text = "from cowbird.defenses.base import Defense\n\n\nclass Mine(Defense):\n    " + '"""Do \\u202enothing."""\n'
+    (tmp_path / "local_defense.py").write_text(text)
+    assert "local_defense" not in call("list", "defenses")[1]
+    code, out, err = call("list", "defenses", "--allow-plugins")
+    assert (code, err) == (0, "")
+    assert "local_defense" in out
+    assert "Do <U+202E>nothing." in out
+    assert "the file local_defense.py" in out
+    counts = [json.loads(call("list", "--json", *more)[1])["defenses"] for more in ((), ("--allow-plugins",))]
+    assert counts[1] == counts[0] + 1
+
+
 @pytest.mark.parametrize("kind", entries.KINDS)
 def test_lists_as_json_and_as_table(call, kind):
     code, out, err = call("list", f"{kind}s", "--json")
@@ -161,7 +176,7 @@ def test_describe_spec(call, spec):
     ("args", "said"),
     [
         (("attack",), "Which attack is not said. Add its name: cowbird list attacks"),
-        (("attack", "badrek"), "no attack named 'badrek'. Known: adaptive_badrec"),
+        (("attack", "badrek"), "no attack named 'badrek'. Did you mean badrec? Known: adaptive_badrec"),
         (("trigger", "char_5w"), "no trigger named 'char_5w'. Do you mean char_5v"),
         (("scenario", "\x1b[31m\u202e"), "no scenario named"),
         (("attack", "badrec", "--schema"), "--schema is for the whole spec"),
@@ -260,7 +275,7 @@ def test_validate_tells_what_would_run(call, spec):
     [
         ((), ("hidden", "hiden"), "this key is not known"),
         ((), ('"synthetic"\nusers = 30', '"atomic"\npath = "/gone"'), "items: this key is not known"),
-        ((), ("users = 30", "users = 0"), "users: Input should be greater"),
+        ((), ("users = 30", "users = 0"), "users: must be"),
         ((), ('"small"', "small"), "is not TOML"),
         ((), ('"one"', '"\\u001b[31m\\u202e"'), "label"),
         (("--profile", "gone"), ("", ""), "no profile 'gone'"),

@@ -159,7 +159,7 @@ def test_a_fit_for_programs(call, tmp_path):
     assert code == 0
     told, record = json.loads(out), load_fitted_scanner(tmp_path / "made", torch.device("cpu")).record
     assert (told["scanner"], told["finished_before"], told["unread"]) == (str(tmp_path / "made"), False, [])
-    assert told["threshold"] == record.calibration.threshold(record.fpr)
+    assert np.float32(told["threshold"]) == np.float32(record.calibration.threshold(record.fpr))
     again = ("fit-scanner", titles, "--out", tmp_path / "made", "--device", "cpu", "--resume")
     assert json.loads(call(*again, "--json")[1])["finished_before"]
     assert call(*again, "--quiet") == (0, "", "")
@@ -300,11 +300,11 @@ def test_rows_that_a_fit_can_t_read(call, tmp_path):
         ({"agent": "openai"}, "none is named. Name it: --agent-model."),
         ({"agent-url": "http://localhost/v1"}, "--agent-url is for --agent openai"),
         ({"agent": "openai", "agent-model": "m", "agent-url": "ftp://x"}, "'ftp://x' is no address"),
-        ({"agent": "openai", "agent-model": ""}, "model: String should have at least 1 character"),
+        ({"agent": "openai", "agent-model": ""}, "--agent-model: must be text of 1 characters or more"),
         ({"agent": "parrot"}, "--agent"),
-        ({"fpr": 0}, "fpr: Input should be greater than 0"),
-        ({"fpr": 1}, "fpr: Input should be less than 1"),
-        ({"fpr": "nan"}, "fpr: Input"),
+        ({"fpr": 0}, "--fpr: must be more than 0.0, not 0.0"),
+        ({"fpr": 1}, "--fpr: must be less than 1.0, not 1.0"),
+        ({"fpr": "nan"}, "--fpr: must be"),
         ({"layers": 0}, "--layers"),
         ({"layers": 3}, "3 layers were asked for"),
         ({"rounds": 0}, "--rounds"),
@@ -562,7 +562,7 @@ def test_one_row_and_copies_of_it(call, tmp_path, calm, copies):
     path = catalog(tmp_path, *[TITLES[0]] * copies)
     code, out, _ = call("scan", path, "--scanner", calm, "--out", tmp_path / "found.csv", "--device", "cpu")
     assert code == 0
-    assert f"Checked {copies} titles of catalog.jsonl: 0 flagged" in out
+    assert f"Checked {copies} title{'s' * (copies > 1)} of catalog.jsonl: 0 flagged" in out
     assert "rules out no trigger it can't see" in out
     assert len({row["score"] for row in scanned(tmp_path / "found.csv")}) == 1
 
@@ -573,7 +573,7 @@ def test_rows_that_a_scan_can_t_read(call, tmp_path, calm):
     words = ("scan", path, "--scanner", calm, "--out", tmp_path / "found.csv", "--device", "cpu")
     path.write_bytes(clean + b'{"title": "caf\xe9"}\n')
     code, out, _ = call(*words)
-    assert (code, "Not checked, because they can't be read: 1 rows." in out) == (3, True)
+    assert (code, "Not checked, because they can't be read: 1 row." in out) == (3, True)
     assert "is not valid UTF-8 (row 2)" in out
     assert (tmp_path / "found.csv.skipped.csv").read_text() == 'row,reason\n2,"is not valid UTF-8"\n'
     path.write_bytes(clean + b'{"title": "caf\xe9"}\n' + json.dumps({"title": HIDDEN}).encode())
@@ -598,7 +598,7 @@ def test_titles_in_any_script_and_of_any_length(call, tmp_path, fitted):
         (b"title\n", {}, "it has no rows"),
         (b"title\ncaf\xff\nna\xfeve\n", {}, "None of the rows of catalog.csv can be read: 2 × is not valid UTF-8"),
         (b"text\nRed\n", {}, "title"),
-        (b"title\nRed\n", {"text-column": "\x1b[31m"}, "text_column"),
+        (b"title\nRed\n", {"text-column": "\x1b[31m"}, "--text-column"),
         (b"title\nRed\n", {"id-column": "sku"}, "sku"),
         (b"title\nRed\n", {"fpr": 0}, "lies between 0 and 1, not at 0."),
         (b"title\nRed\n", {"fpr": 1}, "not at 1."),
@@ -741,3 +741,45 @@ def test_as_a_module(tmp_path, llama):  # noqa: F811
         assert done.returncode == code, done.stderr
         assert max(map(len, done.stdout.splitlines())) <= 80
     assert pl.read_parquet(tmp_path / "found.parquet").filter(pl.col("title").str.contains("xq"))["flagged"].all()
+
+
+def test_a_scanner_without_thresholds_is_not_made(call, tmp_path, monkeypatch):
+    nothing = Calibration(titles=6, left_out=6, highest=())
+    monkeypatch.setattr(Calibration, "of", staticmethod(lambda *_: nothing))
+    path = catalog(tmp_path, *TITLES)
+    words = ("fit-scanner", path, "--out", tmp_path / "made", "--device", "cpu")
+    for more in ((), ("--resume",)):
+        code, out, err = call(*words, *more)
+        assert (code, out) == (2, "")
+        assert "No threshold can be set: 12 titles were kept for that. Of these 6 look poisoned" in err
+        assert "Give it a larger catalogue, or scan without a fit: cowbird scan CATALOG" in err
+        assert under(tmp_path) == [path.name]
+
+
+def test_a_fit_to_few_titles_points_to_the_scan_without_one(call, tmp_path, monkeypatch):
+    path = catalog(tmp_path, *TITLES)
+    code, out, _ = call("fit-scanner", path, "--out", tmp_path / "made", "--device", "cpu")
+    assert code == 0
+    assert "A fit to so few titles is poor." in out
+    assert "cowbird scan CATALOG --out FINDINGS" in out
+    code, out, _ = call("fit-scanner", path, "--out", tmp_path / "other", "--device", "cpu", "--fpr", "0.5")
+    assert code == 0
+    assert "A fit to so few titles is poor." not in out
+    code, _, err = call("fit-scanner", catalog(tmp_path, *TITLES[:9], name="few.jsonl"), "--out", tmp_path / "few")
+    assert code == 2
+    assert "or scan without a fit: cowbird scan CATALOG" in err
+
+
+def test_a_scanner_that_is_not_there(call, tmp_path, monkeypatch):
+    path = catalog(tmp_path, *TITLES)
+    (tmp_path / "scanner").mkdir()
+    for name, said in (
+        ("scaner", f"there is no such folder. Did you mean {tmp_path / 'scanner'}?"),
+        ("scanner", "there is no scanner.json in it. Make one with"),
+        ("gone/scanner", f"there is no such folder. There is no folder '{tmp_path / 'gone'}'."),
+    ):
+        code, _, err = call("scan", path, "--out", tmp_path / "found.csv", "--scanner", tmp_path / name)
+        assert code == 2
+        assert said in err
+        assert "Errno" not in err
+        assert "Make one with cowbird fit-scanner" in err

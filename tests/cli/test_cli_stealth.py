@@ -67,7 +67,7 @@ def test_a_table(call, tmp_path):
         ({"device": "gpu"}, "Device 'gpu' can't be used"),
         ({"dataset": "cuckoo"}, "no dataset named 'cuckoo'"),
         ({"dataset": "\x1b[31m"}, "no dataset named"),
-        ({"dataset": "tabular"}, "needs options: path: Field required"),
+        ({"dataset": "tabular"}, "needs options: path: is missing"),
         ({"llm": "nowhere.gguf"}, "There is no file 'nowhere.gguf'"),
         ({"llm": "/proc"}, "The language model '/proc' can't be loaded"),
         ({"layers": 3}, "3 layers were asked for"),

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import shlex
 import tomllib
 from pathlib import Path
@@ -151,7 +152,15 @@ def test_an_unknown_profile_lists_those_there_are(tables):
         assert error.value.hint == "Its profiles: quick, deep."
     with pytest.raises(UserError, match="has no profile 'quick'") as error:
         apply_profile(plain(tables), "quick")
-    assert error.value.hint == "Its profiles: none."
+    assert error.value.hint.startswith("It has none. Add a line at its end: [profile.quick]")
+    head, seeds, victims = re.search(r"(\[.*\]), .*: (seeds .*) and, .*, (victims .*)\.", error.value.hint).groups()
+    added = tomllib.loads("\n".join([head, seeds, victims]))
+    changed = apply_profile(plain(tables) | added, "quick")
+    assert changed["seeds"] == [0]
+    assert {victim["epochs"] for victim in changed["victims"]} == {1}
+    with pytest.raises(UserError) as error:
+        apply_profile({"victims": [{"name": "tallrec"}, 3]}, "a b")
+    assert error.value.hint.endswith('[profile."a b"], and below it what such a run changes, such as: seeds = [0].')
 
 
 def test_a_file_is_read_with_its_profile(tmp_path):

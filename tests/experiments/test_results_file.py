@@ -8,7 +8,8 @@ import pytest
 
 from cowbird.errors import UserError
 from cowbird.experiments import executor, results
-from cowbird.experiments.cell import PlantedSummary, list_cells
+from cowbird.experiments.cell import list_cells
+from cowbird.experiments.cell_files import PlantedSummary
 from cowbird.experiments.results_file import ResultsFile
 from cowbird.experiments.run import run
 from cowbird.experiments.spec import parse_spec

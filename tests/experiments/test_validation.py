@@ -185,8 +185,8 @@ def test_all_problems_of_the_fields_are_told_at_once(here):
     assert len(texts) == 8
     joined = "\n".join(texts)
     for said in (
-        "path: Field required",
-        "epochs: Input should be",
+        "path: is missing",
+        "epochs: must be 1 or more, not 0",
         "hiden: this key",
         "cuckoo",
         "would import",
@@ -349,4 +349,39 @@ def test_made_up_data_of_any_size_is_not_made(field, here):
 def test_a_spec_that_is_not_there(here):
     found = validate_spec(lambda: load_spec(Path("gone.toml")))
     assert len(found.problems) == 1
-    assert "can't be read" in found.problems[0]
+    assert "There is no spec 'gone.toml'" in found.problems[0]
+    Path("demi.toml").touch()
+    Path("demi.py").touch()
+    (problem,) = validate_spec(lambda: load_spec(Path("demy.toml"))).problems
+    assert problem == "There is no spec 'demy.toml'. Did you mean demi.toml?"
+    (problem,) = validate_spec(lambda: load_spec(Path("nowhere/demi.toml"))).problems
+    assert problem == "There is no spec 'nowhere/demi.toml'. There is no folder 'nowhere'."
+
+
+def test_what_an_unknown_victim_hides_is_told(here):
+    found = look(victims=[{"name": "sasrek", "epochs": 0}])
+    (problem,) = found.problems
+    assert problem.startswith("spec: [[victims]] number 1: There is no victim named 'sasrek'. Did you mean sasrec?")
+    assert problem.endswith("tallrec. Not checked until it is found: epochs.")
+    assert "fields of plug-ins that are not known" in found.unchecked[0]
+    assert "there may be more" in found.unchecked[0]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "said"),
+    [
+        (3, "seeds: must be a list in [ ], not 3"),
+        ("0,1", "seeds: must be a list in [ ], not '0,1'"),
+        ([0.5], "seeds.0: must be a whole number, not 0.5"),
+        (["a"], "seeds.0: must be a whole number, not 'a'"),
+        ([], "seeds: must have 1 or more entries, and has 0"),
+        ([1, 1], "seeds must differ and be 0 or more"),
+        ([-1], "seeds must differ and be 0 or more"),
+        ([["x" * 500]], "seeds.0: must be a whole number, not ['xxx"),
+    ],
+)
+def test_seeds_are_told_in_words(here, seeds, said):
+    (problem,) = look(seeds=seeds).problems
+    assert said in problem
+    assert "Input" not in problem
+    assert len(problem) < 200

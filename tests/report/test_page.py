@@ -13,11 +13,12 @@ from cowbird.errors import UserError
 from cowbird.experiments.detection import DetectionRecord, Truth, encode_record
 from cowbird.experiments.results import write_results
 from cowbird.experiments.store import to_tensors
-from cowbird.report.detectors import count_families, list_detector_lines, load_records, make_curve, thin_curve
+from cowbird.report.detectors import count_families, list_detector_lines, load_flagged, make_curve, thin_curve
+from cowbird.report.inspection_files import read_inspection_file
 from cowbird.report.page import make_page, render_page, write_report
 from cowbird.report.run_files import read_run
 from cowbird.report.shown_titles import list_planted_titles, mark_title, read_findings_file
-from cowbird.storage import write_tensors
+from cowbird.storage import write_sealed_json, write_tensors
 from doubles.result_rows import HOSTILE_LABEL, make_answers, make_detections, make_row, write_rows
 from hostile import find_raw
 
@@ -85,10 +86,39 @@ def findings(tmp_path):
 @pytest.fixture
 def inspection(tmp_path):
     path = tmp_path / "inspection.json"
-    suspects = [{"item": 7, "title": EVIL, "p_value": 0.01}, "odd"]
-    held = {"schema": 1, "verdict": EVIL, "checked": [EVIL], "model": {"sha256": "c" * 64}, "suspects": suspects}
-    path.write_text(json.dumps(held))
+    item = {"rank": 1, "item": 7, "id": "7", "title": EVIL, "suspect": True, "score": 9.5, "shown": {EVIL: 3}}
+    held = {"schema_version": 1, "verdict": f"1 item stands out. {EVIL}", "sha256": "c" * 64, "p_value": 0.004}
+    held |= {"ranking": [item, "odd"], "checked": {"cold users": EVIL}, "not_checked": ["Triggers in titles"]}
+    write_sealed_json(path, held)
     return path
+
+
+def test_an_inspection_is_shown(inspection):
+    found = read_inspection_file(inspection)
+    assert found.words[0].startswith("1 item stands out.")
+    assert found.words[1:] == (f"Checked: cold users. {EVIL}", "Not checked: Triggers in titles")
+    assert found.suspects.header[:6] == ("rank", "item", "id", "title", "suspect", "score")
+    assert found.suspects.rows[0][:6] == ("1", "7", "7", EVIL, "yes", "9.5")
+    assert ("p_value", "0.004") in found.facts.rows
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "not JSON"),
+        ("[]", "SHA-256"),
+        ('{"sha256": "x", "content": {"ranking": []}}', "recorded"),
+        (None, "'ranking'"),
+    ],
+)
+def test_what_is_no_inspection_is_refused(tmp_path, content, said):
+    path = tmp_path / "inspection.json"
+    if content is None:
+        write_sealed_json(path, {"ranking": 3})
+    else:
+        path.write_text(content)
+    with pytest.raises(UserError, match=said):
+        read_inspection_file(path)
 
 
 class Tags(html.parser.HTMLParser):
@@ -192,16 +222,16 @@ def test_what_was_not_checked_is_told(folder):
 
 def test_curves_and_families_come_from_the_evidence(folder):
     run = read_run(folder)
-    ((victim, seed, record),) = load_records(run)
-    assert (victim, seed, record.attack) == ("judge", "0", "word")
-    curve = make_curve(victim, seed, record)
+    (flagged,) = load_flagged(run)
+    assert (flagged.victim, flagged.seed, flagged.attack) == ("judge", "0", "word")
+    curve = make_curve(flagged)
     assert curve.roc[0].tolist() == [0, 0]
     assert curve.roc[3].tolist() == [0, 0.75]
     assert curve.roc[-1].tolist() == [1, 1]
     area = float(np.trapezoid(curve.roc[:, 1], curve.roc[:, 0]))
     assert area == pytest.approx((3 * 6 + 1.5) / 24), "the share of pairs in order, ties counting half"
     assert curve.recall_precision[:3].tolist() == [[0.25, 1], [0.5, 1], [0.75, 1]]
-    (family,) = count_families(run, [record])
+    (family,) = count_families(run, [flagged])
     assert (family.family, family.found, family.poisoned) == ("character", 3, 4)
 
 
@@ -216,7 +246,7 @@ def test_damaged_evidence_is_left_out(folder):
     (path,) = folder.rglob("*@titles.safetensors")
     path.write_bytes(path.read_bytes()[:50])
     run = read_run(folder)
-    assert list(load_records(run)) == []
+    assert list(load_flagged(run)) == []
     assert "evidence" not in make_page([run]).headline
 
 
@@ -250,7 +280,7 @@ def test_titles_are_cut_around_their_span(title, span, shown):
 
 def test_planted_titles_that_were_missed_come_first(folder):
     run = read_run(folder)
-    (planted,) = list_planted_titles(run, list(load_records(run)))
+    (planted,) = list_planted_titles(run, list(load_flagged(run)))
     assert (planted.attack, planted.count, planted.cell) == ("word", 4, "judge, seed 0")
     assert [title.name for title in planted.titles] == ["item 3", "item 0", "item 1", "item 2"]
     assert planted.titles[0].remark == "missed by finder"

@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from cowbird.experiments.cell import PlantedSummary
+from cowbird.experiments.cell_files import PlantedSummary
 from cowbird.experiments.results import Row
 from cowbird.report.table import make_planting_table, summarize_run
 from cowbird.report.terminal import sanitize_text

@@ -3,6 +3,7 @@ said of thresholds."""
 
 import csv
 import json
+import time
 
 import numpy as np
 import polars as pl
@@ -11,6 +12,7 @@ from rich.console import Console
 
 import cowbird
 from cowbird.defenses.p_scanner import ready
+from cowbird.defenses.p_scanner.baseline import count_titles_to_flag, rank_threshold
 from cowbird.defenses.p_scanner.catalog_judge import CatalogJudge
 from cowbird.defenses.p_scanner.title_sample import MAX_SAMPLED_LENGTH, TitleSample
 from cowbird.errors import UserError
@@ -98,7 +100,7 @@ def test_a_file_of_allowed_texts_that_cannot_be_used(tmp_path, data):
     path = tmp_path / "allow.txt"
     if data is not None:
         path.write_bytes(data)
-    with pytest.raises(UserError, match=r"can.t be read|no text in UTF-8|nothing that is allowed"):
+    with pytest.raises(UserError, match=r"There is no file|no text in UTF-8|nothing that is allowed"):
         read_allow_list(path)
 
 
@@ -290,8 +292,7 @@ def test_no_promise_is_made_where_none_can_be(tmp_path, double):
 def test_an_unsure_span_is_not_taken_out(tmp_path):
     flags, span = np.array([True, True]), (np.array([0, 0]), np.array([2, 2]))
     found = ExplainedSuspicion(np.ones(2), *span, flags, ~flags, ("x", "y"), np.array([True, False]), 0.5, "double")
-    allow = AllowList()
-    clean = [scan.make_finding("ab cd", found, at, allow).clean_title for at in range(2)]
+    clean = [scan.make_finding("ab cd", found, at).clean_title for at in range(2)]
     assert clean == ["cd", None]
 
 
@@ -339,3 +340,96 @@ def test_the_scanner_that_ships_finds_a_planted_word(tmp_path):
     assert sum(row["flagged"] == "true" for row in rows[:12]) >= 11
     assert sum(row["flagged"] == "true" for row in rows[12:]) <= 12
     assert summary.judged == 300
+
+
+# What a newcomer is told.
+
+
+def test_too_few_titles_to_flag_any_are_told(call, tmp_path):
+    catalog = make_catalog(tmp_path, make_titles(120))
+    code, said, _ = call(catalog, "--out", tmp_path / "found.csv")
+    assert code == 0
+    assert "Too few titles to flag any at 0.01: 120 set the threshold, and it takes 199." in said
+    assert "(--reference FILE), or raise --fpr" in said
+    told = json.loads(call(catalog, "--out", tmp_path / "found.csv", "--json")[1])
+    assert told["basis"]["flaggable"] == 0
+    said = call(catalog, "--out", tmp_path / "found.csv", "--fpr", "0.02")[1]
+    assert "Too few titles" not in said
+    assert "At 0.02, about 2 of 120 clean titles are flagged." in said
+    before = make_catalog(tmp_path, make_titles(120, seed=3), "before.jsonl")
+    assert "Too few titles" not in call(catalog, "--out", tmp_path / "found.csv", "--reference", before)[1]
+
+
+@pytest.mark.parametrize("many", [60, 198, 199, 250, 330])
+def test_as_many_titles_are_flaggable_as_the_threshold_lets_through(double, many):
+    titles = [f"{title} {nth}" for nth, title in enumerate(make_titles(many))]
+    baseline = CatalogJudge.learn(double, titles).baseline
+    at = rank_threshold(baseline.calibrated_on, 0.01)
+    assert baseline.flaggable == at - 1
+    assert (baseline.flaggable > 0) == (baseline.calibrated_on >= count_titles_to_flag(0.01))
+    assert CatalogJudge.learn(double, titles, make_titles(60)).baseline.flaggable is None
+
+
+def test_titles_for_review_are_shown(call, tmp_path):
+    catalog = make_catalog(tmp_path, [f"{title} {nth}" for nth, title in enumerate(make_titles(200))])
+    options = ("--out", tmp_path / "found.csv", "--fpr", 0.001, "--review-fpr", 0.2)
+    said = call(catalog, *options)[1]
+    review = [row for row in read_rows(tmp_path / "found.csv") if row["tier"] == "review"]
+    worst = max(review, key=lambda row: float(row["score"]))
+    assert "for review, the most suspicious first" in said
+    assert worst["reason"] in said
+    assert f"For review: {len(review)} more titles, tier 'review' in the findings." in said
+    assert said.partition("For review:")[0].count(" row ") == 3
+    said = call(catalog, *options, "--only-flagged")[1]
+    assert f"For review: {len(review)} more titles, not in the findings (--only-flagged)." in said
+
+
+def test_findings_without_ids_are_told(call, tmp_path):
+    path = tmp_path / "items.csv"
+    path.write_text("number,title\n" + "".join(f"{nth},{title}\n" for nth, title in enumerate(make_titles(60))))
+    said = call(path, "--out", tmp_path / "found.csv")[1]
+    assert "The findings have no ids" in said
+    assert "--id-column" in said
+    said = call(path, "--out", tmp_path / "found.csv", "--id-column", "number")[1]
+    assert "have no ids" not in said
+
+
+def test_scores_and_thresholds_have_one_form(call, tmp_path):
+    code, said, _ = call(make_catalog(tmp_path, make_planted()), "--out", tmp_path / "found.csv", "--json")
+    rows = read_rows(tmp_path / "found.csv")
+    texts = {row["threshold"] for row in rows} | {row["score"] for row in rows}
+    assert code == 1
+    assert texts == {str(float(str(np.float32(text)))) for text in texts}
+    assert str(json.loads(said)["basis"]["threshold"]) == rows[0]["threshold"]
+
+
+@pytest.mark.parametrize("value", [None, np.inf, -np.inf, np.nan, 1e300])
+def test_what_is_no_finite_score_is_none(value):
+    assert scan.shorten_score(value) is None
+
+
+def test_the_time_of_both_passes_counts(call, tmp_path, monkeypatch):
+    catalog = make_catalog(tmp_path, make_planted())
+    learn = CatalogJudge.learn
+
+    def learn_slowly(*args):
+        time.sleep(0.3)
+        return learn(*args)
+
+    monkeypatch.setattr(CatalogJudge, "learn", learn_slowly)
+    told = json.loads(call(catalog, "--out", tmp_path / "found.csv", "--json")[1])
+    assert told["seconds"] > 0.3
+    assert told["titles_per_second"] == pytest.approx(150 / told["seconds"])
+
+
+def test_a_wrong_column_is_told_before_anything_is_loaded(call, tmp_path, monkeypatch):
+    catalog = make_catalog(tmp_path, make_planted())
+    monkeypatch.setattr(ready.ReadyScanner, "load", lambda place: pytest.fail("loaded"))
+    for args, said in (
+        ((catalog, "--text-column", "name"), "Set --text-column to the column's name."),
+        ((catalog, "--id-column", "name"), "Set --id-column to the column's name."),
+        ((catalog, "--reference", tmp_path / "catalogue.jsonl"), "Did you mean catalog.jsonl?"),
+    ):
+        code, _, err = call(*args, "--out", tmp_path / "found.csv")
+        assert code == 2
+        assert said in err

@@ -92,7 +92,7 @@ def test_every_detector_takes_a_threshold_from_clean_titles(call, tmp_path, llam
     code, shown, _ = call(reference, *args, "--fpr", "0.1")
     assert code in (0, 1)
     assert f"set by {len(clean)} titles of clean.csv that are taken for clean" in shown
-    assert "with a probability of at most 0.1" in shown
+    assert "about 10.00% score above it" in shown
     with (tmp_path / "found.csv").open(encoding="utf-8") as file:
         flagged = sum(row["flagged"] == "true" for row in csv.DictReader(file))
     assert flagged < 0.1 * (len(clean) + 1), "no more are flagged than the rate allows"
@@ -156,7 +156,7 @@ def test_several_processes_find_the_same(call, tmp_path):
         (("--review-fpr", "1"), "between 0 and 1"),
         (("--fpr", "0.1", "--review-fpr", "0.05"), "can't be below --fpr 0.1"),
         (("--reference", "missing.csv"), "missing.csv"),
-        (("--allow", "missing.txt"), "can't be read"),
+        (("--allow", "missing.txt"), "There is no file 'missing.txt'"),
         (("--detector", "character_rules", "--review-fpr", "0.1"), "--review-fpr is for the scanner that needs no fit"),
         (("--scanner", "x", "--review-fpr", "0.1"), "--review-fpr is for the scanner that needs no fit"),
         (("--detector", "cuckoo"), "There is no detector named 'cuckoo'"),

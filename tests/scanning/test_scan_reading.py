@@ -258,7 +258,7 @@ def test_a_column_that_is_not_there(tmp_path, name):
     message = refused(path)
     assert "should have a column 'title'" in message
     assert "'id', 'Titel'" in message
-    assert "text_column" in message
+    assert "--text-column" in message
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])

@@ -10,6 +10,7 @@ from cowbird.inspection.null_models import NullSettings
 from cowbird.inspection.opening import open_model
 from cowbird.inspection.platform_log import align_log, load_log
 from cowbird.victims.fit_context import pick_device
+from cowbird.victims.loaders.opening import CheckpointOptions, parse_settings
 
 
 def inspect_model(
@@ -22,12 +23,15 @@ def inspect_model(
     level: float = 0.01,
     histories: int = 3000,
     seed: int = 0,
+    settings: Sequence[str] = (),
+    allow_plugins: bool = False,
     device: str = "auto",
 ) -> Inspection:
     """Look for planted items in a model that ranks a catalogue.
 
     Args:
-        model: Its file; or anything with `items` and `score(histories)`, as `cowbird.inspection.model.RankingModel`.
+        model: Its file, of Cowbird, RecBole, RePlay or RecTools; or `function:…` or `process:…`; or anything with
+            `items` and `score(histories)`, as `cowbird.inspection.model.RankingModel`.
         logs: The platform's own interactions: a file, a folder of atomic files, a dataset or its name; `None` gives a
             ranking of items and no p-value.
         item_ids: The ids of the model's items in its order; `None` if its file has them, or the logs list them so.
@@ -36,6 +40,8 @@ def inspect_model(
         level: Share of honest models that may be accused.
         histories: Histories of each kind that the model is asked about.
         seed: Decides histories and null models.
+        settings: What a file of another library does not tell, such as `["heads=2"]`.
+        allow_plugins: Whether `function:…` may be imported and `process:…` started, which runs their code.
         device: Where models run: `auto`, `cpu`, `cuda` or `cuda:N`.
 
     Returns:
@@ -46,7 +52,8 @@ def inspect_model(
     """
     place = pick_device(device)
     if isinstance(model, str | Path):
-        opened = open_model(Path(model), place)
+        options = CheckpointOptions(settings=parse_settings(settings))
+        opened = open_model(model, place, options, allow_plugins)
     else:
         opened = OpenedModel(model, f"model of class {type(model).__name__}", "")
     log = None
@@ -54,7 +61,7 @@ def inspect_model(
         data = logs if isinstance(logs, Dataset) else load_log(str(logs))
         ids = opened.item_ids if item_ids is None else tuple(item_ids)
         log = align_log(data, opened.model.items, ids)
-    settings = InspectionSettings(
+    wanted = InspectionSettings(
         histories=histories, level=level, nulls=NullSettings(count=nulls, max_events=null_events), seed=seed
     )
-    return inspect_ranker(opened, log, settings, place)
+    return inspect_ranker(opened, log, wanted, place)

@@ -188,7 +188,7 @@ def _append_fakes(
     rating: Float32Array | None = None
     timestamp: Float64Array | None = None
     if known.rating is not None:
-        best = np.full(count, known.rating.max())
+        best = np.full(count, np.nanmax(known.rating))
         rating = np.concatenate([known.rating, np.column_stack([known.rating[events], best]).ravel()])
     if known.timestamp is not None:
         times = _draw_times(known, known.timestamp, events, keep, rng)

@@ -104,7 +104,7 @@ def extend_columns(
     timestamp: Float64Array | None = None
     count = int(lengths.sum())
     if known.rating is not None:
-        best = known.rating.max() if known.events else 1.0
+        best = np.nanmax(known.rating) if known.events else 1.0
         rating = np.concatenate([known.rating, np.full(count, best, dtype=np.float32)])
     if known.timestamp is not None:
         low, high = (known.timestamp.min(), known.timestamp.max()) if known.events else (0.0, 1.0)

@@ -20,6 +20,7 @@ from cowbird.cli import (
     init,
     peek,
     report,
+    review,
     run,
     sanitize,
     scan,
@@ -91,6 +92,7 @@ _COMMANDS: tuple[tuple[str, Callable[..., None], str, tuple[str, ...]], ...] = (
         "Fit a scanner to the titles of a catalogue.",
         fit_scanner.FIT_SCANNER_EXAMPLES,
     ),
+    ("review", review.review, "Decide about findings on a local page.", review.REVIEW_EXAMPLES),
     (
         "inspect",
         inspect_command.inspect,

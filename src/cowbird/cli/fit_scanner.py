@@ -35,6 +35,17 @@ FIT_SCANNER_EXAMPLES = (
     "cowbird fit-scanner items.csv --out scanner --text-column name --fpr 0.001",
 )
 
+FIELD_OPTIONS = {
+    "name": "--llm",
+    "layers": "--layers",
+    "rounds": "--rounds",
+    "fpr": "--fpr",
+    "model": "--agent-model",
+    "base_url": "--agent-url",
+    "key_env": "--agent-key-env",
+}
+"""Which option sets a field of the scanner, its language model or its agent."""
+
 
 class AgentKind(StrEnum):
     """Who proposes triggers to `cowbird fit-scanner`."""
@@ -75,7 +86,7 @@ def fit_scanner(
     from pydantic import ValidationError  # noqa: PLC0415
 
     from cowbird.defenses.p_scanner.agent_server import set_agent_environment  # noqa: PLC0415
-    from cowbird.experiments.spec import explain_errors  # noqa: PLC0415
+    from cowbird.experiments.field_errors import explain_errors  # noqa: PLC0415
     from cowbird.scanning import commands  # noqa: PLC0415
     from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
 
@@ -84,7 +95,7 @@ def fit_scanner(
         spec = commands.make_spec(llm, layers, rounds, fpr, agent, agent_model, agent_url, device, agent_key_env)
     except ValidationError as error:
         raise UserError(
-            f"These options can't be used: {explain_errors(error)}", "See cowbird fit-scanner --help."
+            f"These options can't be used: {explain_errors(error, FIELD_OPTIONS)}", "See cowbird fit-scanner --help."
         ) from None
     with set_agent_environment(agent_url, agent_key_env, agent_log):
         made = fit_and_show(
@@ -137,13 +148,15 @@ def fit_and_show(
 
 def _make_record(made: "FitResult", out: Path) -> dict[str, Any]:
     """Return what a fit came to, as plain JSON values."""
+    from cowbird.scanning.scan import shorten_score  # noqa: PLC0415
+
     held, fpr = made.record.calibration, made.record.fpr
     return {
         "scanner": str(out),
         "finished_before": made.before,
         "rounds": len(made.record.rounds),
         "fpr": fpr,
-        "threshold": held.threshold(fpr),
+        "threshold": shorten_score(held.threshold(fpr)),
         "promised_fpr": held.promised(fpr),
         "calibration_titles": held.titles,
         "unread": [{"reason": each.reason, "count": each.count, "rows": list(each.rows)} for each in made.unread],

@@ -6,12 +6,24 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from cowbird.cli.options import DeviceOption, JsonOption, QuietOption
+from cowbird.cli.options import (
+    AllowServedOption,
+    DeviceOption,
+    HandedModelArgument,
+    JsonOption,
+    LoaderOption,
+    LoaderSettingsOption,
+    QuietOption,
+)
 from cowbird.cli.progress import ProgressDisplay, make_progress
 from cowbird.cli.terminal import out_console, print_json, sanitize_line
 from cowbird.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+
     from cowbird.inspection.inspection import Inspection, Progress
     from cowbird.inspection.model import OpenedModel
     from cowbird.inspection.platform_log import PlatformLog
@@ -19,9 +31,9 @@ if TYPE_CHECKING:
 INSPECT_EXAMPLES = (
     "cowbird inspect model.safetensors --logs interactions.csv --out inspection.json",
     "cowbird inspect model.safetensors --logs movielens_100k --nulls 9 --level 0.05",
+    "cowbird inspect SASRec.pth --logs interactions.csv --items items.txt",
     "cowbird inspect model.safetensors",
 )
-ModelArgument = Annotated[Path, typer.Argument(help="The model's file.", metavar="MODEL")]
 LogsOption = Annotated[
     str | None,
     typer.Option(
@@ -42,7 +54,7 @@ ItemsOption = Annotated[
 
 
 def inspect(
-    model: ModelArgument,
+    model: HandedModelArgument,
     logs: LogsOption = None,
     items: ItemsOption = None,
     out: Annotated[
@@ -59,6 +71,9 @@ def inspect(
     level: Annotated[float, typer.Option(help="Share of honest models that may be accused.")] = 0.01,
     histories: Annotated[int, typer.Option(min=100, max=100_000, help="Histories of each kind.")] = 3000,
     seed: Annotated[int, typer.Option(min=0, help="Decides histories and null models.")] = 0,
+    loader: LoaderOption = "",
+    loader_settings: LoaderSettingsOption = None,
+    allow_plugins: AllowServedOption = False,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -72,13 +87,24 @@ def inspect(
     Exit codes: 0 nothing stands out, 1 suspects, 2 error, 3 no logs, so no verdict.
     """
     found = inspect_and_show(
-        model, logs, items, out, nulls, null_events, level, histories, seed, device, as_json, quiet
-    )
+        model, logs, items, out, nulls, null_events, level, histories, seed, device, as_json, quiet,
+        lambda path, place: open_handed_model(path, place, loader, loader_settings, allow_plugins),
+    )  # fmt: skip
     raise typer.Exit(found.choose_exit_code())
 
 
+def open_handed_model(
+    model: str, device: "torch.device", loader: str, settings: list[str] | None, allow_plugins: bool
+) -> "OpenedModel":
+    """Open the model that an argument names, as options say."""
+    from cowbird.inspection.opening import open_model  # noqa: PLC0415
+    from cowbird.victims.loaders.opening import CheckpointOptions, parse_settings  # noqa: PLC0415
+
+    return open_model(model, device, CheckpointOptions(loader, parse_settings(settings or [])), allow_plugins)
+
+
 def inspect_and_show(
-    model: Path,
+    model: str | Path,
     logs: str | None,
     items: Path | None,
     out: Path | None,
@@ -90,11 +116,12 @@ def inspect_and_show(
     device: str = "auto",
     as_json: bool = False,
     quiet: bool = False,
+    open_model: "Callable[[str, torch.device], OpenedModel] | None" = None,
 ) -> "Inspection":
     """Inspect a model, show how it goes and what came of it."""
     from cowbird.inspection.inspection import InspectionSettings, inspect_ranker  # noqa: PLC0415
     from cowbird.inspection.null_models import NullSettings  # noqa: PLC0415
-    from cowbird.inspection.opening import open_model  # noqa: PLC0415
+    from cowbird.inspection.opening import open_model as open_plainly  # noqa: PLC0415
     from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
 
     if not 0 < level < 0.5:
@@ -102,7 +129,7 @@ def inspect_and_show(
     if out is not None and out.is_dir():
         raise UserError(f"'{out}' is a folder.", "Name a file, such as inspection.json.")
     place = pick_device(device)
-    opened = open_model(model, place)
+    opened = (open_model or open_plainly)(str(model), place)
     log = read_log(opened, logs, items)
     settings = InspectionSettings(
         histories=histories, level=level, nulls=NullSettings(count=nulls, max_events=null_events), seed=seed

@@ -7,10 +7,15 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from cowbird.cli.options import JsonOption
+from cowbird.cli.options import AllowPluginsOption, JsonOption
 from cowbird.cli.terminal import out_console, print_json, sanitize_line
 
-LIST_EXAMPLES = ("cowbird list", "cowbird list attacks", "cowbird list triggers --json")
+LIST_EXAMPLES = (
+    "cowbird list",
+    "cowbird list attacks",
+    "cowbird list triggers --json",
+    "cowbird list attacks --allow-plugins",
+)
 
 
 class ListedKind(StrEnum):
@@ -28,13 +33,14 @@ class ListedKind(StrEnum):
 
 def list_(
     kind: Annotated[ListedKind | None, typer.Argument(help="What to list; without it, all kinds with counts.")] = None,
+    allow_plugins: AllowPluginsOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List what a spec may name, a line each: name, meaning, and the package that it comes from."""
+    """List what a spec may name, a line each: name, meaning, and the package or file that it comes from."""
     from cowbird.experiments.reference.entries import KINDS, list_entries  # noqa: PLC0415
 
     if kind is None:
-        counts = {f"{name}s": len(list_entries(name)) for name in KINDS}
+        counts = {f"{name}s": len(list_entries(name, allow_plugins)) for name in KINDS}
         if as_json:
             print_json(counts)
             return
@@ -43,7 +49,7 @@ def list_(
             table.add_row(Text(name, style="bold"), Text(str(count)), Text(f"cowbird list {name}", style="dim"))
         out_console.print(table)
         return
-    entries = list_entries(kind.value.removesuffix("s"))
+    entries = list_entries(kind.value.removesuffix("s"), allow_plugins)
     if as_json:
         print_json([entry._asdict() for entry in entries])
         return

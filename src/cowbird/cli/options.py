@@ -71,3 +71,21 @@ AgentLogOption = Annotated[
         help="Keep all exchanges with the server in agent-log.jsonl in the folder of --out. Or COWBIRD_AGENT_LOG=1.",
     ),
 ]
+HandedModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="The model's file: of Cowbird, RecBole, RePlay or RecTools. Or function:MODULE:NAME or process:COMMAND.",
+    ),
+]
+LoaderOption = Annotated[
+    str, typer.Option("--format", metavar="NAME", help="The loader of the file: recbole, replay, rectools; it tells.")
+]
+LoaderSettingsOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="What the file does not tell, such as heads=2. May be repeated."),
+]
+AllowServedOption = Annotated[
+    bool,
+    typer.Option("--allow-plugins", help="Let MODEL import a function or start a process: this runs its code."),
+]

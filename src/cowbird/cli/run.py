@@ -1,6 +1,7 @@
 """`cowbird run`: an experiment, its progress, and what came of it."""
 
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,6 +35,7 @@ RUN_EXAMPLES = (
     "cowbird run demo --out runs/demo",
     "cowbird run spec.toml --out runs/mine --seeds 0,1,2",
     "cowbird run badrec --quick --out runs/quick",
+    "cowbird run badrec --out runs/badrec --only 'tallrec-*' --dry-run",
 )
 
 
@@ -44,6 +46,13 @@ def run(
     device: DeviceOption = "auto",
     jobs: JobsOption = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    only: Annotated[
+        str,
+        typer.Option("--only", metavar="GLOB", help="Run these cells alone, by name: VICTIM-SEED, such as 'sasrec-*'."),
+    ] = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what would run, what is kept, and about how long it takes.")
+    ] = False,
     profile: ProfileOption = "",
     quick: Annotated[bool, typer.Option("--quick", help="The same as --profile quick.")] = False,
     agent_url: AgentUrlOption = None,
@@ -62,15 +71,22 @@ def run(
     profile = "quick" if quick else profile
     chosen = ["--profile", profile] if profile else []
     again = ["cowbird", "run", spec, "--out", str(out), *chosen, *format_options(seeds, device, jobs), "--resume"]
+    again += ["--only", only] if only else []
     # The command that is kept names no server: an address may hold a password.
     command = shlex.join([word for word in again if word != "--resume"])
     again += format_agent_options(agent_url, agent_key_env, agent_log)
     again += ["--allow-plugins"] * allow_plugins + ["--json"] * as_json + ["--quiet"] * quiet
     read = read_spec(spec, seeds, profile, allow_plugins)
+    if dry_run:
+        show_plan(read, out, only, as_json)
+        return
     from cowbird.defenses.p_scanner.agent_server import set_agent_environment  # noqa: PLC0415
 
     with set_agent_environment(agent_url, agent_key_env, agent_log):
-        run_and_show(read, out, device, jobs, resume, shlex.join(again), as_json=as_json, quiet=quiet, command=command)
+        run_and_show(
+            read, out, device, jobs, resume, shlex.join(again),
+            as_json=as_json, quiet=quiet, command=command, only=only,
+        )  # fmt: skip
 
 
 def format_agent_options(url: str | None, key_env: str | None, log: bool) -> list[str]:
@@ -116,6 +132,7 @@ def run_and_show(
     as_json: bool = False,
     quiet: bool = False,
     command: str = "",
+    only: str = "",
 ) -> None:
     """Run an experiment, show how it goes and what came of it.
 
@@ -129,6 +146,7 @@ def run_and_show(
         as_json: Whether JSON is printed instead of tables.
         quiet: Whether only warnings and errors are shown.
         command: The command that is kept beside the results; empty if there is none.
+        only: Which cells are run; empty stands for all.
     """
     from cowbird.experiments.run import run as run_experiment  # noqa: PLC0415
 
@@ -147,6 +165,7 @@ def run_and_show(
                 jobs=jobs,
                 resume=resume,
                 command=command,
+                only=only,
                 progress=lambda what, done, total, remark: shown.update(
                     fit, phase=what, done=done, total=total, note=remark
                 ),
@@ -168,6 +187,19 @@ def run_and_show(
     _show_outcome(spec, out, outcome, as_json, quiet)
     if outcome.errors or outcome.done < outcome.total:
         raise typer.Exit(ExitCode.INCOMPLETE)
+
+
+def show_plan(spec: "Spec", out: Path, only: str, as_json: bool) -> None:
+    """Show what a run would do; nothing is written."""
+    from cowbird.experiments.plan import plan_run  # noqa: PLC0415
+    from cowbird.report.plan import describe_plan, make_plan_table  # noqa: PLC0415
+
+    plan = plan_run(spec, out, only)
+    if as_json:
+        print_json([asdict(cell) for cell in plan])
+        return
+    out_console.print(make_plan_table(plan))
+    out_console.print(Text(describe_plan(plan)), soft_wrap=True)
 
 
 def _show_notices(outcome: "RunOutcome", as_json: bool, quiet: bool) -> None:

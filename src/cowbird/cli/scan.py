@@ -1,5 +1,6 @@
 """`cowbird scan`: a catalogue's titles under a scanner for planted triggers, or under another detector."""
 
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -78,7 +79,11 @@ def scan(
         typer.Option(help="Share of clean titles that may be flagged or put up for review; 0.05 (ready scanner)."),
     ] = None,
     allow: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Fragments and titles that must not be flagged, one a line.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="What must not be flagged: a text, one a line; or a table with fragment, title, brand or id.",
+        ),
     ] = None,
     explain: Annotated[
         list[str] | None,
@@ -109,11 +114,12 @@ def scan(
     Exit codes: 0 nothing flagged, 1 titles flagged, 2 error, 3 interrupted, or nothing flagged and rows not read.
     """
     from cowbird.scanning.allow_list import read_allow_list  # noqa: PLC0415
+    from cowbird.scanning.scan import check_scan  # noqa: PLC0415
     from cowbird.scanning.summary import choose_exit_code  # noqa: PLC0415
     from cowbird.scanning.title_columns import ColumnNames  # noqa: PLC0415
     from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
 
-    place, allowed = pick_device(device), read_allow_list(allow)
+    place, allowed, begun = pick_device(device), read_allow_list(allow), time.perf_counter()
     columns = ColumnNames(tuple(explain or ()), seller_column)
     calibrated = scanner is not None and scanner.is_file()
     if tagger is not None and (scanner is not None or detector is not None):
@@ -121,13 +127,14 @@ def scan(
             "--tagger is for the scanner that comes with Cowbird; what --scanner or --detector names has its own.",
             "Leave it out, or calibrate with it: cowbird calibrate CATALOG --tagger small --out FILE.",
         )
-    if calibrated:
+    if scanner is not None:
         _refuse_detector_options(detector, bool(setting) or reference is not None)
+    check_scan(catalog, out, text_column, id_column, allowed, reference)
     if calibrated or (scanner is None and detector is None):
         _refuse_settings(setting)
         found = scan_ready_and_show(
             catalog, out, str(place), reference, fpr, review_fpr, text_column, id_column, only_flagged, chunk, workers,
-            allowed, scanner, columns, "llm" if tagger is None else tagger.value, as_json=as_json, quiet=quiet,
+            allowed, scanner, columns, "llm" if tagger is None else tagger.value, begun, as_json=as_json, quiet=quiet,
         )  # fmt: skip
         raise typer.Exit(choose_exit_code(found))
     if columns:
@@ -143,10 +150,9 @@ def scan(
         wanted = _make_detector(detector or "", setting or [], device, allow_plugins)
         scorer, make = _open_detector(detector or "", wanted, reference, fpr, text_column)
     else:
-        _refuse_detector_options(detector, bool(setting) or reference is not None)
         scorer, make = open_scanner(scanner, place, fpr)
     found = scan_and_show(
-        catalog, scorer, make, out, text_column, id_column, only_flagged, chunk, workers, allowed,
+        catalog, scorer, make, out, text_column, id_column, only_flagged, chunk, workers, allowed, begun,
         as_json=as_json, quiet=quiet,
     )  # fmt: skip
     raise typer.Exit(choose_exit_code(found))
@@ -177,7 +183,7 @@ def _refuse_settings(setting: list[str] | None) -> None:
 def _make_detector(name: str, settings: list[str], device: str, allow_plugins: bool) -> "TitleDefense":
     from pydantic import ValidationError  # noqa: PLC0415
 
-    from cowbird.experiments.spec import explain_errors  # noqa: PLC0415
+    from cowbird.experiments.field_errors import explain_errors  # noqa: PLC0415
     from cowbird.scanning import detectors  # noqa: PLC0415
 
     try:
@@ -225,6 +231,7 @@ def scan_ready_and_show(
     calibration: Path | None = None,
     columns: "ColumnNames | None" = None,
     tagger: "TaggerName" = "llm",
+    begun: float | None = None,
     *,
     as_json: bool = False,
     quiet: bool = False,
@@ -234,13 +241,11 @@ def scan_ready_and_show(
     With a calibration, what is usual comes from there.
     """
     from cowbird.defenses.p_scanner.ready import ReadyScanner  # noqa: PLC0415
-    from cowbird.scanning import ready_scorer, writing  # noqa: PLC0415
+    from cowbird.scanning import ready_scorer  # noqa: PLC0415
     from cowbird.scanning.title_columns import ColumnNames  # noqa: PLC0415
 
     columns = columns or ColumnNames()
-
     ready_scorer.check_rates(*ready_scorer.choose_rates(fpr, review_fpr))
-    writing.check_output(out, catalog)
     with make_progress(quiet=quiet) as shown:
         rows, titles = shown.add_task("rows read"), shown.add_task("titles learned")
 
@@ -267,7 +272,7 @@ def scan_ready_and_show(
             exit_resumable("Interrupted before a title was judged.")
     many = 1 if scorer.complete else workers  # all verdicts are known
     return scan_and_show(
-        catalog, scorer, scorer.make_factory(), out, text_column, id_column, only_flagged, chunk, many, allow,
+        catalog, scorer, scorer.make_factory(), out, text_column, id_column, only_flagged, chunk, many, allow, begun,
         as_json=as_json, quiet=quiet,
     )  # fmt: skip
 
@@ -283,6 +288,7 @@ def scan_and_show(
     chunk: int = 8192,
     workers: int = 1,
     allow: "AllowList | None" = None,
+    begun: float | None = None,
     *,
     as_json: bool = False,
     quiet: bool = False,
@@ -299,7 +305,7 @@ def scan_and_show(
         try:
             found = scan_catalog(
                 catalog, out, judge, text_column=text_column, id_column=id_column, only_flagged=only_flagged,
-                chunk=chunk, allow=allow,
+                chunk=chunk, allow=allow, begun=begun,
                 warn=shown.warn,
                 report=lambda done, total, remark: shown.update(task, done=done, total=total, note=remark),
             )  # fmt: skip
@@ -311,6 +317,8 @@ def scan_and_show(
     elif not quiet:
         if found.worst:
             out_console.print(highlights.render_findings(found.worst))
+        if found.doubtful:
+            out_console.print(highlights.render_findings(found.doubtful, "for review, the most suspicious first"))
         out_console.print(summary.render_summary(found))
         out_console.print(_format_basis(scorer, chunk, found))
     return found
@@ -323,7 +331,7 @@ def _format_basis(
     from cowbird.scanning import commands, detectors, ready_scorer  # noqa: PLC0415
 
     if isinstance(scorer, ready_scorer.ReadyScorer):
-        return ready_scorer.format_ready_basis(scorer)
+        return ready_scorer.format_ready_basis(scorer, found.judged)
     if isinstance(scorer, detectors.DetectorScorer):
         return detectors.format_detector_basis(scorer, chunk)
     return commands.format_scan_basis(scorer, chunk, found)
@@ -351,6 +359,8 @@ def _make_record(found: "ScanSummary") -> dict[str, Any]:
         "fragments": [
             {"text": each.text, "count": each.count, "examples": list(each.examples)} for each in found.fragments
         ],
+        "ids": found.ids,
         "notes": list(found.notes),
         "seconds": found.seconds,
+        "titles_per_second": found.rate,
     }

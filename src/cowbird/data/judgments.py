@@ -116,7 +116,7 @@ class TemporalSplit(BaseModel):
 
     def ask(self, interactions: Interactions) -> Judgments:
         """Make the questions that rated histories pose; see `make_judgments`."""
-        return make_judgments(interactions, self.history, self.like_above)
+        return make_judgments(interactions.drop_unrated(), self.history, self.like_above)
 
     def assign_sides(self, interactions: Interactions) -> IntArray:
         """Return what each event is for, shape `[events]`: 0 to train, 1 to validate, 2 to test.
@@ -142,7 +142,7 @@ class TemporalSplit(BaseModel):
         Raises:
             UserError: If it has no timestamps or ratings, or nobody is left to ask on a side.
         """
-        interactions = data.interactions
+        interactions = data.interactions.drop_unrated()
         side = self.assign_sides(interactions)
         user = interactions.user_of_event()
         kept = np.bincount(user[side == 0], minlength=interactions.users)

@@ -60,7 +60,7 @@ class Interactions:
     offsets: Int64Array
     """Where each user's events begin, shape `[users + 1]`, int64, from 0 to `events`."""
     rating: Float32Array | None = None
-    """Rating of each event, shape `[events]`, or `None` if the source has none."""
+    """Rating of each event, shape `[events]`, nan where it is missing; `None` if the source has none."""
     timestamp: Float64Array | None = None
     """Seconds since 1970 (or the source's own unit) of each event, shape `[events]`, or `None`."""
 
@@ -112,6 +112,15 @@ class Interactions:
             None if self.rating is None else self.rating[index],
             None if self.timestamp is None else self.timestamp[index],
         )
+
+    def drop_unrated(self) -> "Interactions":
+        """Return the interactions without events that have no rating, if there are ratings at all."""
+        if self.rating is None or not np.isnan(self.rating).any():
+            return self
+        kept = ~np.isnan(self.rating)
+        before = np.concatenate([[0], np.cumsum(kept)])
+        times = None if self.timestamp is None else self.timestamp[kept]
+        return Interactions(self.item[kept], before[self.offsets], self.rating[kept], times)
 
     def select(self, users: IntArray) -> "Interactions":
         """Return the interactions of some users, in the order given."""

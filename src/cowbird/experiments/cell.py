@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from cowbird.attacks.base import AttackError, PoisonedData
 from cowbird.data.types import Dataset
@@ -27,9 +27,11 @@ from cowbird.defenses.titles import TitleDefense
 from cowbird.errors import OutageError, UserError
 from cowbird.experiments import detection
 from cowbird.experiments.adaptive import AdaptiveAttacks
-from cowbird.experiments.detection import NO_ATTACK, DetectionRecord, TitleInspector
+from cowbird.experiments.cell_files import EVIDENCE_FOLDER, PlantedSummary, name_detections, name_evidence
+from cowbird.experiments.detection import DetectionRecord, TitleInspector
 from cowbird.experiments.parts import AttackPart, DefensePart, VictimPart
 from cowbird.experiments.scenarios import Scenario
+from cowbird.experiments.shipped_measures import NO_ATTACK
 from cowbird.experiments.spec import Spec
 from cowbird.experiments.store import ColumnStore, ModelStore, ProgressReport, SealedStore, hash_parts
 from cowbird.experiments.tasks import AnyTask, PlantedAttack, TaskContext, find_task
@@ -40,27 +42,6 @@ from cowbird.rng import stream
 
 TRY_AGAIN = "This may pass: go on with --resume."
 """What is added to the reason of a passing fault."""
-EVIDENCE_FOLDER = "evidence"
-"""Where a cell keeps what was measured: a file for each attack, defense and scenario."""
-
-
-class PlantedSummary(BaseModel):
-    """What one attack planted in one cell."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
-
-    sha256: str
-    """Hash of the plan, whose file is `plans/ATTACK.json`."""
-    rows: int
-    """Poisoned rows."""
-    budget: int
-    """How many rows the attack was allowed."""
-    share_of_labels: float
-    """Poisoned rows over all labels of the training data."""
-    targets: tuple[str, ...]
-    """Ids of the target items."""
-    target_titles: tuple[str, ...]
-    """Their titles, as the source writes them (untrusted text)."""
 
 
 @dataclass(frozen=True)
@@ -124,14 +105,10 @@ def find_undefended_label(spec: Spec) -> str:
     return "none" if all(part.title() != "none" for part in spec.defenses) else "none@undefended"
 
 
-def name_evidence(attack: str, defense: str, scenario: str) -> str:
-    """Return the name of the file that holds what was measured in a place."""
-    return f"{attack}+{defense}+{scenario}"
-
-
-def name_detections(attack: str, defense: str) -> str:
-    """Return the name of the file that holds what a defense flags."""
-    return f"{attack}+{defense}@titles"
+def digest_place(cell: Cell, *parts: BaseModel) -> str:
+    """Return the digest of what a measurement follows from: data, split, victim, seed, and some parts of the spec."""
+    made_of = [cell.spec.dataset, cell.spec.get_split(cell.task), cell.victim, *parts]
+    return hash_parts(cell.seed, [part.model_dump_json(exclude={"label"}) for part in made_of])
 
 
 class CellRunner:
@@ -239,14 +216,14 @@ class CellRunner:
             with self._note_faults(part, defense, scenario):
                 record = self.task.measure(planted, defense, scenario)
                 name = name_evidence(part.title(), defense.title(), scenario.title())
-                origin = self._digest_place(part, defense, scenario)
+                origin = digest_place(self.cell, part, defense, scenario)
                 self.evidence.write(name, origin, self.task.encode_record(record))
 
     # What is there already
 
     def _is_measured(self, attack: AttackPart) -> bool:
         """Tell whether an attack's plan, and all evidence about it, is kept."""
-        return self.planted.find_digest(f"{attack.title()}.json", self._digest_place(attack)) is not None and all(
+        return self.planted.find_digest(f"{attack.title()}.json", digest_place(self.cell, attack)) is not None and all(
             self._has_detections(attack, defense)
             and all(self._has_evidence(attack, defense, scenario) for scenario in self.cell.spec.scenarios)
             for defense in self.cell.spec.defenses
@@ -255,23 +232,18 @@ class CellRunner:
     def _has_evidence(self, attack: AttackPart, defense: DefensePart, scenario: Scenario) -> bool:
         name = name_evidence(attack.title(), defense.title(), scenario.title())
         return (
-            self.evidence.find_digest(f"{name}.safetensors", self._digest_place(attack, defense, scenario)) is not None
+            self.evidence.find_digest(f"{name}.safetensors", digest_place(self.cell, attack, defense, scenario))
+            is not None
         )
 
     def _has_detections(self, attack: AttackPart, defense: DefensePart) -> bool:
         """Tell whether what a defense flags is kept, with and without an attack; true if it reads no titles."""
         if not isinstance(defense.options, TitleDefense):
             return True
-        names = {attack.title(): self._digest_place(attack, defense), NO_ATTACK: self._digest_place(defense)}
+        names = {attack.title(): digest_place(self.cell, attack, defense), NO_ATTACK: digest_place(self.cell, defense)}
         return all(
             self.evidence.holds(name_detections(label, defense.title()), origin) for label, origin in names.items()
         )
-
-    def _digest_place(self, *parts: BaseModel) -> str:
-        """Return the digest of what a measurement follows from: data, split, victim, seed, and some parts."""
-        spec, cell = self.cell.spec, self.cell
-        made_of = [spec.dataset, spec.get_split(cell.task), cell.victim, *parts]
-        return hash_parts(cell.seed, [part.model_dump_json(exclude={"label"}) for part in made_of])
 
     # What is put on record
 
@@ -286,8 +258,8 @@ class CellRunner:
         made: list[tuple[DetectionRecord, str]] = []
         clean, poisoned = self.task.training, planted.poisoned
         sides = (
-            (planted.label, planted.label, poisoned.data, self._digest_place(attack, defense)),
-            (NO_ATTACK, "clean", clean, self._digest_place(defense)),
+            (planted.label, planted.label, poisoned.data, digest_place(self.cell, attack, defense)),
+            (NO_ATTACK, "clean", clean, digest_place(self.cell, defense)),
         )
         for label, side, data, origin in sides:
             probe = partial(self.task.make_probe, side, data, options)
@@ -314,13 +286,13 @@ class CellRunner:
         )
         name, text = f"{attack.title()}.json", summary.model_dump_json()
         write_text(self.cell.folder / "plans" / name, json.dumps(poisoned.describe_plan()))
-        self.planted.keep(name, self._digest_place(attack), lambda path: write_text(path, text))
+        self.planted.keep(name, digest_place(self.cell, attack), lambda path: write_text(path, text))
 
     def _collect_plans(self) -> dict[str, Any]:
         """Return what each attack planted, in the order of the spec."""
         found: dict[str, Any] = {}
         for part in self.cell.spec.attacks:
-            summary = self.planted.find(f"{part.title()}.json", self._digest_place(part), _read_json)
+            summary = self.planted.find(f"{part.title()}.json", digest_place(self.cell, part), _read_json)
             if summary is not None:
                 found[part.title()] = summary
         return found
@@ -333,10 +305,10 @@ class CellRunner:
             for defense in spec.defenses:
                 for scenario in spec.scenarios:
                     name = name_evidence(attack.title(), defense.title(), scenario.title())
-                    names[name] = self._digest_place(attack, defense, scenario)
-                names[name_detections(attack.title(), defense.title())] = self._digest_place(attack, defense)
+                    names[name] = digest_place(self.cell, attack, defense, scenario)
+                names[name_detections(attack.title(), defense.title())] = digest_place(self.cell, attack, defense)
         for defense in spec.defenses:
-            names[name_detections(NO_ATTACK, defense.title())] = self._digest_place(defense)
+            names[name_detections(NO_ATTACK, defense.title())] = digest_place(self.cell, defense)
         kept = [name for name, origin in names.items() if self.evidence.holds(name, origin)]
         return {name: hash_file(self.evidence.folder / f"{name}.safetensors") for name in kept}
 

@@ -25,61 +25,26 @@ from cowbird.attacks.triggers import Trigger, plant
 from cowbird.data.types import Int32Array, Int64Array, Items, TrainingData
 from cowbird.defenses.base import Defense
 from cowbird.defenses.titles import Suspicion, TitleDefense, Verdict
-from cowbird.experiments.measures import Measure, declare_measure
+from cowbird.experiments.measures import Measure
 from cowbird.experiments.results import Row, RowLabels
+from cowbird.experiments.shipped_measures import (
+    DETECTION_AUROC,
+    FALSE_POSITIVE_RATE,
+    FLAGGED,
+    LOST_CLEAN_EVENTS,
+    LOST_CLEAN_ITEMS,
+    NO_ATTACK,
+    PRECISION,
+    RECALL,
+    RECALL_FPRS,
+    SPAN_IOU,
+)
 from cowbird.experiments.store import ColumnStore, hash_parts
 from cowbird.metrics.auc import auc
 from cowbird.metrics.detection import Span, count_detections, recall_at_fpr, span_iou
 from cowbird.metrics.intervals import Interval, bootstrap_mean, wilson
 from cowbird.rng import stream
 from cowbird.victims.base import Probe
-
-NO_ATTACK = "none"
-"""The attack of what was found in the clean catalogue."""
-NO_SCENARIO = "none"
-"""The scenario of all detections."""
-DETECTION_AUROC = declare_measure(
-    "detection_auroc",
-    "share",
-    "AUROC",
-    "Area under the ROC curve of the defense's scores, poisoned titles against clean ones.",
-)
-PRECISION = declare_measure("precision", "share", "precision", "Share of the flagged titles that are poisoned.")
-RECALL = declare_measure("recall", "share", "recall", "Share of the poisoned titles that are flagged.")
-RECALL_FPRS = {
-    declare_measure(
-        "recall_at_fpr_1pct",
-        "share",
-        "recall at 1 % FPR",
-        "Share of the poisoned titles above the score that 1 % of the clean titles exceed.",
-    ): 0.01,
-    declare_measure(
-        "recall_at_fpr_0.1pct",
-        "share",
-        "recall at 0.1 % FPR",
-        "Share of the poisoned titles above the score that 0.1 % of the clean titles exceed.",
-    ): 0.001,
-}
-"""False-positive rates at which recall is told, by measure."""
-SPAN_IOU = declare_measure(
-    "span_iou",
-    "share",
-    "span IoU",
-    "Overlap of the span that a defense names with the trigger's, mean over the poisoned titles that were flagged.",
-)
-FALSE_POSITIVE_RATE = declare_measure(
-    "false_positive_rate", "share", "FPR", "Share of the clean titles that are flagged."
-)
-FLAGGED = declare_measure("flagged", "count", "flagged", "Titles that are flagged.")
-LOST_CLEAN_ITEMS = declare_measure(
-    "lost_clean_items", "count", "lost", "Clean items whose interactions left the training data."
-)
-LOST_CLEAN_EVENTS = declare_measure(
-    "lost_clean_events",
-    "share",
-    "lost events",
-    "Share of the clean interactions that left the training data with clean items.",
-)
 
 
 class TitleInspector:

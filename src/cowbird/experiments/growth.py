@@ -52,20 +52,37 @@ def bind_folder(spec: Spec, out: Path, resume: bool) -> None:
     record = out / SPEC_FILE
     check_free(out)
     if record.exists():
-        before = _read_record(record)
-        differences = list(find_differences(before, spec))
-        if differences:
-            shown = "; ".join(differences[:MAX_SHOWN_DIFFERENCES])
-            more = len(differences) - MAX_SHOWN_DIFFERENCES
-            raise UserError(
-                f"'{out}' holds the run of another spec: {shown}{f'; and {more} more' if more > 0 else ''}.",
-                "Choose a new folder with --out. A run can grow by seeds, victims, attacks, defenses and scenarios.",
-            )
+        before = _check_record(spec, out)
         if not resume:
             raise UserError(f"'{out}' holds this run already.", "Add --resume to go on, or choose a new folder.")
         if before == spec.to_record():
             return
     write_text(record, json.dumps({"sha256": spec.digest(), "spec": spec.to_record()}, indent=1))
+
+
+def check_bound(spec: Spec, out: Path) -> None:
+    """Check that a folder is free, or bound to a spec or what it has grown from; nothing is written.
+
+    Raises:
+        UserError: If it is not.
+    """
+    check_free(out)
+    if (out / SPEC_FILE).exists():
+        _check_record(spec, out)
+
+
+def _check_record(spec: Spec, out: Path) -> dict[str, Any]:
+    """Return the spec that a folder is bound to, after a look at whether its work is good for another one."""
+    before = _read_record(out / SPEC_FILE)
+    differences = list(find_differences(before, spec))
+    if differences:
+        shown = "; ".join(differences[:MAX_SHOWN_DIFFERENCES])
+        more = len(differences) - MAX_SHOWN_DIFFERENCES
+        raise UserError(
+            f"'{out}' holds the run of another spec: {shown}{f'; and {more} more' if more > 0 else ''}.",
+            "Choose a new folder with --out. A run can grow by seeds, victims, attacks, defenses and scenarios.",
+        )
+    return before
 
 
 def _read_record(path: Path) -> dict[str, Any]:

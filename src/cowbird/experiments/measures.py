@@ -1,8 +1,9 @@
 """What result rows measure: each measure is declared once, with its name, unit, title and meaning.
 
-A file that makes rows declares its measures at its top. Everything else follows from the declaration: how a value is
-printed, what a table's column is called, and which bounds an interval over seeds has. `MEASURES` holds all that are
-declared; `cowbird.experiments.tasks.list_measures` imports every task first.
+What ships is declared in `cowbird.experiments.shipped_measures`; a task of somebody else declares its own at the top of
+its file. Everything else follows from the declaration: how a value is printed, what a table's column is called, and
+which bounds an interval over seeds has. `MEASURES` holds all that are declared;
+`cowbird.experiments.tasks.list_measures` imports every task first.
 
 A family, such as `auc`, `auc_clean` and `auc_lost`, is one declaration with variants:
 
@@ -98,6 +99,26 @@ class Measure:
                 return f"{value:+.{self.digits}f}"
             case "share":
                 return f"{value:.{self.digits}f}"
+
+
+@dataclass(frozen=True)
+class TaskSummary:
+    """What the table at the end of a run shows."""
+
+    accuracy: tuple[Measure, ...]
+    """What is measured without an attack in mind, clean → attacked model. The first tells whose rows are the task's."""
+    attack: tuple[Measure, ...]
+    """What the attack is measured by: a line for each group that has a row of one of them."""
+    groups: tuple[str, ...]
+    """Groups that tell what a defense left of the attack; of these the first that there is."""
+    note: str
+    """What is to be known about the table, in whole sentences."""
+    lift: tuple[Measure, ...] = ()
+    """The attack's measure over the clean model's, if the table shows that."""
+    change: Measure | None = None
+    """Relative change of an accuracy, if the table shows that."""
+    by_cutoff: bool = False
+    """Whether its measures have a cut-off."""
 
 
 MEASURES: dict[str, Measure] = {}

@@ -16,16 +16,11 @@ from numpy.typing import NDArray
 from cowbird.defenses.none import NoDefense
 from cowbird.errors import UserError
 from cowbird.experiments import detection, results
-from cowbird.experiments.cell import (
-    EVIDENCE_FOLDER,
-    Cell,
-    PlantedSummary,
-    list_cells,
-    name_detections,
-    name_evidence,
-)
-from cowbird.experiments.detection import NO_ATTACK, NO_SCENARIO, DetectionRecord
+from cowbird.experiments.cell import Cell, list_cells
+from cowbird.experiments.cell_files import EVIDENCE_FOLDER, PlantedSummary, name_detections, name_evidence
+from cowbird.experiments.detection import DetectionRecord
 from cowbird.experiments.results import Row, RowLabels
+from cowbird.experiments.shipped_measures import NO_ATTACK, NO_SCENARIO
 from cowbird.experiments.spec import Spec
 from cowbird.experiments.store.columns import read_columns
 from cowbird.experiments.tasks import AnyTask, EvidenceLabels, find_task

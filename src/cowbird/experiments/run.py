@@ -19,9 +19,11 @@ from cowbird import __version__
 from cowbird.data.types import Dataset
 from cowbird.defenses.p_scanner.agent_server import keep_logs_in
 from cowbird.errors import OutageError
-from cowbird.experiments.cell import PlantedSummary, list_cells
+from cowbird.experiments.cell import list_cells
+from cowbird.experiments.cell_files import PlantedSummary
 from cowbird.experiments.executor import Executor, ignore_progress
 from cowbird.experiments.growth import bind_folder, check_free
+from cowbird.experiments.plan import select_cells
 from cowbird.experiments.results import Row
 from cowbird.experiments.results_file import ResultsFile
 from cowbird.experiments.spec import Spec
@@ -51,9 +53,9 @@ class RunOutcome:
     dataset: Dataset | None
     """The data, with what was skipped; `None` if every cell was done before."""
     done: int
-    """Finished cells."""
+    """Finished cells, of those that were to run."""
     total: int
-    """All cells."""
+    """Cells that were to run: all, or those that were chosen."""
     planted: dict[str, PlantedSummary] = field(default_factory=dict[str, PlantedSummary])
     """What each attack planted in the first finished cell; other seeds draw other targets."""
     errors: list[str] = field(default_factory=list[str])
@@ -79,6 +81,7 @@ def run(
     resume: bool = False,
     jobs: int = 1,
     command: str = "",
+    only: str = "",
     progress: ProgressReport = ignore_progress,
     cell_done: Callable[[int, int], None] | None = None,
 ) -> RunOutcome:
@@ -91,6 +94,7 @@ def run(
         resume: Whether `out` may hold a part of this run, or the run of a spec that this one has grown from.
         jobs: Cells that run at once: in processes on a CPU, in threads on GPUs.
         command: The command that started it, which is kept in `run.json` for reports.
+        only: Which cells are run, as `plan.select_cells` has it; empty stands for all.
         progress: Told of each fit (of one job; several stay silent).
         cell_done: Told after each cell.
 
@@ -100,6 +104,7 @@ def run(
     """
     picked = pick_device(device)
     check_free(out)
+    select_cells(list_cells(spec, out), only)
     warnings: list[str] = []
     with explain_write_errors(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -109,7 +114,7 @@ def run(
         sweep_partials(out, deep=True)
         with keep_logs_in(out):
             told = cell_done or _ignore_cells
-            return _run_locked(spec, out, device, picked, jobs, command, progress, told, warnings, lock)
+            return _run_locked(spec, out, device, picked, jobs, command, only, progress, told, warnings, lock)
 
 
 def _run_locked(
@@ -119,14 +124,16 @@ def _run_locked(
     picked: torch.device,
     jobs: int,
     command: str,
+    only: str,
     progress: ProgressReport,
     told: Callable[[int, int], None],
     warnings: list[str],
     lock: int,
 ) -> RunOutcome:
     """Run in a folder that is locked and bound to the spec."""
-    waiting = [cell for cell in list_cells(spec, out) if not cell.done]
-    total = len(spec.victims) * len(spec.seeds)
+    cells = select_cells(list_cells(spec, out), only)
+    waiting = [cell for cell in cells if not cell.done]
+    total = len(cells)
     told(total - len(waiting), total)
     data = _load_data(spec, out, device, picked) if waiting else None
     results_file = ResultsFile(spec, out)
@@ -140,7 +147,8 @@ def _run_locked(
                 _write_results(results_file, False, [])
                 told(count, total)
     finally:
-        done, rows = _write_results(results_file, True, failed)
+        _, rows = _write_results(results_file, True, failed)
+    done = sum(cell.done for cell in cells)
     circumstances = {"command": command} if command else dict[str, object]()
     circumstances |= _describe_machine(picked, jobs)
     circumstances["skipped"] = _read_skipped(out) if data is None else [str(skip) for skip in data.skips]

@@ -6,10 +6,11 @@ results, and its hash tells whether a folder may be resumed.
 
 import hashlib
 import json
+import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
@@ -17,11 +18,12 @@ from cowbird import plugins
 from cowbird.attacks.base import Adaptive
 from cowbird.defenses.none import NoDefense
 from cowbird.defenses.titles import TitleDefense
-from cowbird.errors import UserError
+from cowbird.errors import PluginError, UserError
+from cowbird.experiments.field_errors import explain_each, explain_errors, is_unknown_key, list_fields
 from cowbird.experiments.parts import AttackPart, DatasetPart, DefensePart, VictimPart
 from cowbird.experiments.scenarios import LABEL_PATTERN, AnyScenario, Direct
 from cowbird.experiments.tasks import AnyTask, find_task, list_tasks
-from cowbird.files import read_plain_text
+from cowbird.files import read_plain_text, suggest_close_paths
 from cowbird.metrics.ranking import CUTOFFS
 from cowbird.plugin_errors import guard_plugins
 
@@ -180,7 +182,14 @@ def _parse_part(kind: str, where: str, table: object, allow_plugins: bool) -> di
         raise UserError(f"{where} must be a table with a name.", f"Known: {', '.join(plugins.list_plugins(kind))}.")
     fields = dict(cast("dict[str, Any]", table))
     name, label = str(fields.pop("name")), fields.pop("label", "")
-    options = _validate(plugins.find_plugin(kind, name, allow_plugins), fields, f"{where} ({name})")
+    try:
+        model = plugins.find_plugin(kind, name, allow_plugins)
+    except UserError as error:
+        if not fields or isinstance(error, PluginError):
+            raise
+        unread = f"Not checked until it is found: {', '.join(map(str, fields))}."
+        raise UserError(f"{where}: {error.message}", f"{error.hint} {unread}".strip()) from None
+    options = _validate(model, fields, f"{where} ({name})")
     return {"name": name, "label": label, "options": options}
 
 
@@ -190,62 +199,11 @@ def _validate(model: type[BaseModel], fields: dict[str, Any], where: str) -> Any
             return model.model_validate(fields)
         except ValidationError as error:
             problems = [
-                UserError(f"{where}: {words}.", _list_fields(model, [problem]) if _is_unknown(problem) else "")
-                for problem, words in _explain_each(error)
+                UserError(f"{where}: {words}.", list_fields(model, [problem]) if is_unknown_key(problem) else "")
+                for problem, words in explain_each(error)
             ]
-            hint = _list_fields(model, error.errors(include_url=False))
+            hint = list_fields(model, error.errors(include_url=False))
             raise SpecError(f"{where}: {explain_errors(error)}", hint, problems) from None
-
-
-def _find_models(annotation: Any) -> list[type[BaseModel]]:
-    """Return the models named somewhere in a type annotation."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for inner in get_args(annotation) for model in _find_models(inner)]
-
-
-def _is_unknown(problem: Mapping[str, Any]) -> bool:
-    return problem["type"] == "extra_forbidden"
-
-
-def _list_fields(model: type[BaseModel], problems: Iterable[Mapping[str, Any]]) -> str:
-    """List the fields of the tables in which a key is not known, or of the whole if there is none."""
-    found: dict[str, None] = {}
-    for problem in problems:
-        owners, place = [model], problem["loc"][:-1] if _is_unknown(problem) else ()
-        for part in place:
-            inside = [
-                m
-                for owner in owners
-                if part in owner.model_fields
-                for m in _find_models(owner.model_fields[part].annotation)
-            ]
-            tagged = [
-                m for m in owners if "name" in m.model_fields and part in get_args(m.model_fields["name"].annotation)
-            ]
-            owners = inside or tagged or owners
-        title = f"Fields of {'.'.join(map(str, place))}" if place else "Fields"
-        found[f"{title}: {', '.join(dict.fromkeys(name for owner in owners for name in owner.model_fields))}."] = None
-    return " ".join(found)
-
-
-def explain_errors(error: ValidationError) -> str:
-    """Say in one line what is wrong with a spec, all problems at once."""
-    return "; ".join(words for _, words in _explain_each(error)) + "."
-
-
-def _explain_each(error: ValidationError) -> Iterator[tuple[Mapping[str, Any], str]]:
-    """Yield each problem with a few words."""
-    problems = error.errors(include_url=False)
-    for problem in problems:
-        # A list whose entries are wrong is also too short for pydantic; once is enough.
-        if problem["type"] == "too_short" and any(
-            p["loc"][:-1][: len(problem["loc"])] == problem["loc"] for p in problems
-        ):
-            continue
-        place = ".".join(str(part) for part in problem["loc"])
-        words = "this key is not known" if _is_unknown(problem) else problem["msg"]
-        yield problem, f"{place}: {words}" if place else words.removeprefix("Value error, ")
 
 
 def parse_spec(table: dict[str, Any], where: str = "spec", allow_plugins: bool = False) -> Spec:
@@ -321,8 +279,29 @@ def apply_profile(table: dict[str, Any], profile: str, where: str = "spec") -> d
         return plain
     changes = _as_table(known.get(profile))
     if changes is None:
-        raise UserError(f"{where} has no profile '{profile}'.", f"Its profiles: {', '.join(known) or 'none'}.")
+        raise UserError(f"{where} has no profile '{profile}'.", _suggest_profile(plain, profile, list(known)))
     return _merge(plain, {"name": f"{plain.get('name', '')}-{profile}"} | changes)
+
+
+def _suggest_profile(table: dict[str, Any], profile: str, known: list[str]) -> str:
+    """Write the lines to add to a spec without profiles, or which ones it has."""
+    if known:
+        return f"Its profiles: {', '.join(known)}."
+    name = profile if re.fullmatch(r"[A-Za-z0-9_-]+", profile) else json.dumps(profile)
+    lines = f"[profile.{name}], and below it what such a run changes, such as: seeds = [0]"
+    if _take_epochs(table.get("victims")):
+        lines += " and, in a line of its own, victims = { epochs = 1 }"
+    return f"It has none. Add a line at its end: {lines}."
+
+
+def _take_epochs(victims: object) -> bool:
+    """Tell whether all victims of a spec have a field `epochs`."""
+    tables = [_as_table(each) or {} for each in cast("list[object]", victims)] if isinstance(victims, list) else []
+    shipped = plugins.list_plugins("victim")
+    names = [str(table.get("name")) for table in tables]
+    return bool(names) and all(
+        name in shipped and "epochs" in plugins.find_plugin("victim", name).model_fields for name in names
+    )
 
 
 def _merge(table: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -381,6 +360,10 @@ def load_spec(path: Path, seeds: tuple[int, ...] | None = None, profile: str = "
     """
     try:
         table = tomllib.loads(read_plain_text(path, MAX_SPEC_BYTES, shell=True))
+    except FileNotFoundError:
+        close = suggest_close_paths(path, ".toml")
+        hint = close or "Give the path of a TOML file, or the name of a spec that ships (cowbird list specs)."
+        raise UserError(f"There is no spec '{path}'.", hint) from None
     except OSError as error:
         raise UserError(
             f"The spec '{path}' can't be read: {error.strerror}.", "Give the path of a TOML file."

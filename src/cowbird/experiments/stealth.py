@@ -23,7 +23,7 @@ from cowbird import plugins
 from cowbird.attacks.triggers import TRIGGERS, Trigger, TriggerPosition, plant
 from cowbird.data.types import Items
 from cowbird.errors import UserError
-from cowbird.experiments.spec import explain_errors
+from cowbird.experiments.field_errors import explain_errors
 from cowbird.metrics.intervals import Interval
 from cowbird.metrics.stealth import control_share, median_interval
 from cowbird.rng import stream

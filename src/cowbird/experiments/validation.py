@@ -28,6 +28,7 @@ from cowbird.ingest.sampling import TableSample, read_sample
 from cowbird.notices import Notice, collect_notices
 from cowbird.plugin_errors import guard_plugins
 from cowbird.rng import stream
+from cowbird.text import count_things
 from cowbird.victims.fit_context import pick_device
 
 MAX_SAMPLED_ROWS = 1_500_000
@@ -77,7 +78,10 @@ def validate_spec(load: Callable[[], Spec], rows: int = MAX_SAMPLED_ROWS) -> Val
         except UserError as error:
             for problem in list_problems(error):
                 found.add(problem)
-            found.unchecked += ["data, models and attacks: the spec has to be readable first"]
+            found.unchecked += [
+                "fields of plug-ins that are not known, what depends on several tables, data, models and attacks: mend "
+                "what stands above, then validate again; there may be more"
+            ]
             return found
         found.plan = describe_run(spec)
         found.checked.append("the fields of the spec, and whether its plug-ins can be imported")
@@ -166,7 +170,8 @@ def _check_data(spec: Spec, rows: int, found: Validation) -> Dataset | None:
     if not sample.read:
         known = data.interactions
         found.checked.append(
-            f"the data: {known.users:,} users, {len(data.items):,} items, {known.events:,} interactions"
+            f"the data: {count_things(known.users, 'user')}, {count_things(len(data.items), 'item')}, "
+            f"{count_things(known.events, 'interaction')}"
         )
     return data
 
@@ -226,4 +231,4 @@ def _check_attack(runner: CellRunner, part: AttackPart, found: Validation) -> No
     except (UserError, AttackError) as error:
         found.add(error, where)
     else:
-        found.checked.append(f"{where}: {len(poisoned.rows):,} rows planted")
+        found.checked.append(f"{where}: {count_things(len(poisoned.rows), 'row')} planted")

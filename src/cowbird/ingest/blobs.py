@@ -4,7 +4,6 @@ Everything is streamed. Nothing is ever extracted to disk, so a member's path me
 """
 
 import bz2
-import difflib
 import gzip
 import io
 import lzma
@@ -19,6 +18,7 @@ from typing import IO, Any, cast
 import pyarrow as pa
 
 from cowbird.errors import UserError
+from cowbird.files import list_names, suggest_names
 
 COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz")
 """Endings of compressed files, in letters of any case."""
@@ -74,7 +74,7 @@ def from_file(path: Path) -> Blob:
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing"
         raise UserError(
-            f"Expected a file at {path}, and there is {found}.", _write_hint(path.name, _list_names(path.parent))
+            f"Expected a file at {path}, and there is {found}.", suggest_names(path.name, list_names(path.parent))
         )
     compression = split_compression(path.name)[1]
     return Blob(path.name, lambda stack: stack.enter_context(_open_file(path, compression)))
@@ -109,19 +109,19 @@ def from_folder(path: Path, required: Sequence[str], optional: Sequence[str] = (
     """
     if path.is_dir():
         found = _find_in_folder(path, [*required, *optional])
-        listing = _list_names(path)
+        listing = list_names(path)
     elif path.is_file():
         found, listing = _find_in_archive(path, [*required, *optional])
     else:
         raise UserError(
             f"Expected a folder or a zip archive at {path}, and there is nothing.",
-            _write_hint(path.name, _list_names(path.parent)),
+            suggest_names(path.name, list_names(path.parent)),
         )
     missing = [name for name in required if name not in found]
     if missing:
         raise UserError(
             f"{path} should hold {', '.join(required)}, and {', '.join(missing)} can't be found.",
-            _write_hint(missing[0], listing),
+            suggest_names(missing[0], listing),
         )
     return found
 
@@ -161,21 +161,3 @@ def _make_member(path: Path, member: str) -> Blob:
         return stack.enter_context(stack.enter_context(zipfile.ZipFile(path)).open(member))
 
     return Blob(PurePosixPath(member).name, open_member)
-
-
-def _list_names(folder: Path) -> list[str]:
-    """Return the names in a folder, sorted; none if it can't be listed."""
-    try:
-        return sorted(entry.name for entry in folder.iterdir())
-    except OSError:
-        return []
-
-
-def _write_hint(name: str, listing: Sequence[str]) -> str:
-    """Write the hint of a missing file: names spelled alike, or what there is."""
-    close = difflib.get_close_matches(name, listing, n=3, cutoff=0.6)
-    if close:
-        return f"Did you mean {' or '.join(close)}?"
-    if listing:
-        return f"Found there: {', '.join(listing[:10])}{', …' if len(listing) > 10 else ''}."
-    return "Check the path."

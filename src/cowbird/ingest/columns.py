@@ -14,6 +14,8 @@ USER_COLUMNS = ("user_id", "user", "userid", "uid", "customer_id", "session_id",
 """Where users are looked for, if no column is named."""
 RATING_COLUMNS = ("rating", "score", "stars", "overall")
 """Where ratings are looked for, if no column is named."""
+ITEM_COLUMNS = ("item_id", "item", "itemid", "product_id", "asin", "parent_asin", "movie_id", "movieid", "sku")
+"""Where items of interactions are looked for, if no column is named."""
 TIME_COLUMNS = (
     *("timestamp", "time", "event_time", "datetime", "date", "ts", "created_at", "event_timestamp", "unix_time"),
     *("rating_timestamp", "unixreviewtime", "time_stamp"),

@@ -7,6 +7,7 @@ title among good ones changes nothing about the others.
 
 import codecs
 import io
+import re
 from typing import IO, NamedTuple
 
 from cowbird.errors import UserError
@@ -25,7 +26,11 @@ _MARKS = (
 _ODD_LETTERS = frozenset((*range(0x80, 0xFE),)) - {0x81, 0x8D, 0x8F, 0x90, 0x9D}
 """Bytes that are characters of cp1252; the last two are hardly ever written, and mark damage."""
 MAX_ODD_SHARE = 0.35
-"""Largest share of odd bytes among the letters of text in cp1252; of other alphabets all letters are odd."""
+"""Largest share of odd bytes among the letters of text in cp1252, and of those that stand three in a row among odd
+bytes; of other alphabets all letters are odd."""
+MIN_LETTERS = 50
+"""Letters from which the first share is looked at."""
+_RUN = re.compile(rb"[\x80-\xff]{3,}")
 
 
 def _mark_bad(error: UnicodeError) -> tuple[str, int]:
@@ -122,6 +127,8 @@ class _LineCounts(NamedTuple):
     """Letters of the lines that are not."""
     odd: int
     """Odd bytes of these lines."""
+    runs: int
+    """Odd bytes with another one on both sides, or at the edge of three in a row."""
     damaged: int
     """Lines that are not, and hold bytes that are no letters of cp1252."""
 
@@ -149,7 +156,8 @@ def sniff_encoding(sample: bytes, whole: bool, file: str) -> str:
     counts = _count_lines(lines if whole else lines[:-1] or lines)
     if counts.other <= 10 * counts.utf8 or 10 * counts.damaged > counts.other:
         return UTF8
-    if counts.odd <= MAX_ODD_SHARE * counts.letters:
+    few = counts.letters < MIN_LETTERS or counts.odd <= MAX_ODD_SHARE * counts.letters
+    if few and counts.runs <= MAX_ODD_SHARE * counts.odd:
         return CP1252
     if 2 * counts.other >= sum(bool(line.strip()) for line in lines) - 1:
         raise UserError(
@@ -174,7 +182,7 @@ def _sniff_wide(sample: bytes) -> str:
 
 
 def _count_lines(lines: list[bytes]) -> _LineCounts:
-    utf8 = other = letters = odd = damaged = 0
+    utf8 = other = letters = odd = runs = damaged = 0
     for line in lines:
         if line.isascii():
             continue
@@ -184,8 +192,9 @@ def _count_lines(lines: list[bytes]) -> _LineCounts:
             other += 1
             strange = [byte for byte in line if byte >= 0x80]
             odd += len(strange)
+            runs += sum(map(len, _RUN.findall(line)))
             letters += len(strange) + sum(65 <= byte <= 90 or 97 <= byte <= 122 for byte in line)
             damaged += not _ODD_LETTERS.issuperset(strange)
         else:
             utf8 += 1
-    return _LineCounts(utf8, other, letters, odd, damaged)
+    return _LineCounts(utf8, other, letters, odd, runs, damaged)

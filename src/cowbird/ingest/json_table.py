@@ -16,18 +16,16 @@ from cowbird.ingest.columns import ID_COLUMNS, TITLE_COLUMNS, choose_column, fin
 from cowbird.ingest.delimited import refuse_binary
 from cowbird.ingest.encodings import UTF8, name_encoding, normalize_encoding, recode, sniff_unicode
 from cowbird.ingest.json_text import JsonReader, read_elements
-from cowbird.ingest.options import ReadOptions
+from cowbird.ingest.options import JSON_OPTIONS, ReadOptions
 from cowbird.ingest.paths import follow_path, split_path
 from cowbird.ingest.records import TOO_LONG_REASON, read_lines
-from cowbird.ingest.rows import CellValue, RowTable, TableRow
+from cowbird.ingest.rows import LATE_ID, CellValue, RowTable, TableRow
 from cowbird.ingest.sniffing import SAMPLE_BYTES
 
 SAMPLE_ROWS = 1000
 """Rows that tell which columns there are, unless one is looked for that they lack."""
 MAX_JSON_VALUES = 20_000
 """Names, values and places in lists of a row at most."""
-LATE_ID = -1
-"""The place of ids where the first rows have none: whichever usual column a row has."""
 MAX_NAME_DEPTH = 3
 """How deep columns lie whose names are told; deeper ones can be named."""
 
@@ -70,7 +68,7 @@ class JsonTable(RowTable):
 
     def __init__(self, blob: Blob, options: ReadOptions, lines: bool) -> None:
         self.file = blob.name
-        options.refuse_others(blob.name, "JSON", "encoding", "json_path")
+        options.refuse_others(blob.name, "JSON", *JSON_OPTIONS)
         with blob.open_stream() as stream:
             raw = stream.read(SAMPLE_BYTES)
         self._encoding = normalize_encoding(options.encoding or sniff_unicode(raw))  # JSON is in no other
@@ -151,12 +149,12 @@ class JsonTable(RowTable):
 
     def find_text(self, wanted: str) -> int:
         """Return the position of a column of titles, which may lie deeper, as `product.title` or `titles[0]`."""
-        return self._find(wanted, "text_column", TITLE_COLUMNS)
+        return self._find(wanted, "--text-column", TITLE_COLUMNS)
 
     def find_id(self, wanted: str | None) -> int | None:
         """Return the position of a column of ids; of those not named, the first that a row has, however late."""
         if wanted is not None:
-            return self._find(wanted, "id_column")
+            return self._find(wanted, "--id-column")
         found = find_usual(ID_COLUMNS, self.names)
         if found is None:
             return LATE_ID

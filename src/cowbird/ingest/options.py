@@ -12,6 +12,10 @@ NULL_TEXTS = ("NULL", "null", "\\N", "nan", "NaN", "None", "<NA>")
 """Texts that stand for a missing value, unless others are named."""
 BACKSLASH_QUOTE, NO_QUOTE = "backslash", "none"
 """Words for ways to quote: `"` with a backslash before one inside, and not at all."""
+TEXT_OPTIONS = ("encoding", "separator", "quote", "header_row")
+"""Options about delimited text."""
+JSON_OPTIONS = ("encoding", "json_path")
+"""Options about JSON."""
 _SEPARATOR_NAMES = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
 
 
@@ -64,6 +68,11 @@ class ReadOptions:
     def null_texts(self) -> frozenset[str]:
         """Texts that stand for a missing value."""
         return frozenset(NULL_TEXTS if self.null is None else (text for text in self.null if text))
+
+    def select(self, kind: str) -> "ReadOptions":
+        """Return the options that say something about a kind of file (`text`, `lines`, `json`), and no others."""
+        known = {"text": TEXT_OPTIONS, "lines": JSON_OPTIONS, "json": JSON_OPTIONS}.get(kind, ("table",))
+        return ReadOptions(**{name: getattr(self, name) for name in (*known, "null")})
 
     def refuse_others(self, file: str, kind: str, *used: str) -> None:
         """Refuse options that say nothing about a kind of file.

@@ -118,7 +118,7 @@ class ParquetTable:
         )
 
 
-def refuse_lists(values: pl.Series) -> pl.Series:
+def refuse_lists(values: pl.Series, file: str = "the table") -> pl.Series:
     """Return a column that holds one value a row.
 
     Raises:
@@ -126,7 +126,7 @@ def refuse_lists(values: pl.Series) -> pl.Series:
     """
     if isinstance(values.dtype, pl.List | pl.Array):
         raise UserError(
-            f"The column for '{values.name}' should hold one value a row, and it holds lists.",
+            f"Column '{values.name}' of {file} should hold one value a row, and it holds lists.",
             "Write a row for each value, or name another column.",
         )
     return values

@@ -69,7 +69,7 @@ class ParquetRows(RowTable):
         if not _is_text(kind):
             raise UserError(
                 f"Column '{name}' of {self.file} should hold text, and it holds {kind}.",
-                "Name another column with text_column; a part of it as 'column.part' or 'column[0]'.",
+                "Name another column with --text-column; a part of it as 'column.part' or 'column[0]'.",
             )
         return place
 
@@ -81,7 +81,7 @@ class ParquetRows(RowTable):
         if place is not None and pa.types.is_nested(self._find_type(self.names[place])):
             raise UserError(
                 f"Column '{self.names[place]}' of {self.file} should hold ids, and it holds lists or structs.",
-                "Name another column with id_column; a part of it as 'column.part' or 'column[0]'.",
+                "Name another column with --id-column; a part of it as 'column.part' or 'column[0]'.",
             )
         return place
 

@@ -2,7 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
+
+import polars as pl
 
 from cowbird.ingest.columns import ID_COLUMNS, TITLE_COLUMNS, choose_column, find_usual
 from cowbird.notices import NoticeRank, note
@@ -12,6 +14,8 @@ LINE_COLUMN = "\0line"
 ID_COLUMN = "\0id"
 """Name of the column with ids in the frames of items and users."""
 
+LATE_ID = -1
+"""The place of ids where the first rows have none: whichever usual column a row has."""
 CellValue = bytes | str | None
 """What a cell holds: text as bytes or as characters, or nothing."""
 
@@ -25,6 +29,19 @@ class TableRow(NamedTuple):
     """What the columns hold that were asked for."""
     problem: str = ""
     """Why the row can't be read; empty if it can."""
+
+
+class FrameTable(Protocol):
+    """A file that is read as frames."""
+
+    file: str
+    """Its name, for messages."""
+    names: list[str]
+    """Its columns."""
+
+    def read_frames(self, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+        """Yield the rows, block by block; see `TextTable.read_frames`."""
+        ...
 
 
 class RowTable(ABC):
@@ -68,7 +85,7 @@ class RowTable(ABC):
         Raises:
             UserError: If there is none, or it holds no text.
         """
-        return choose_column(wanted, self.names, self.file, "text_column", TITLE_COLUMNS)
+        return choose_column(wanted, self.names, self.file, "--text-column", TITLE_COLUMNS)
 
     def find_id(self, wanted: str | None) -> int | None:
         """Return the position of a column of ids; `None` wants a usual one, if there is one.
@@ -78,7 +95,7 @@ class RowTable(ABC):
         """
         if wanted is None:
             return find_usual(ID_COLUMNS, self.names)
-        return choose_column(wanted, self.names, self.file, "id_column")
+        return choose_column(wanted, self.names, self.file, "--id-column")
 
 
 def note_repeats(file: str, count: int) -> None:

@@ -15,7 +15,7 @@ from cowbird.ingest.blobs import Blob
 from cowbird.ingest.delimited import refuse_binary, split_header
 from cowbird.ingest.encodings import UTF8, normalize_encoding, recode, sniff_encoding
 from cowbird.ingest.layout import TextLayout
-from cowbird.ingest.options import BACKSLASH_QUOTE, NO_QUOTE, ReadOptions
+from cowbird.ingest.options import BACKSLASH_QUOTE, NO_QUOTE, TEXT_OPTIONS, ReadOptions
 from cowbird.ingest.records import DelimitedRecords
 
 SAMPLE_BYTES = 1 << 20
@@ -57,7 +57,7 @@ def sniff_layout(blob: Blob, options: ReadOptions, tabs: bool = False, atomic: b
     Raises:
         UserError: If it is empty or no text, or its encoding can't be told.
     """
-    options.refuse_others(blob.name, "a text file", "encoding", "separator", "quote", "header_row")
+    options.refuse_others(blob.name, "a text file", *TEXT_OPTIONS)
     with blob.open_stream() as stream:
         raw = stream.read(SAMPLE_BYTES)
     encoding = normalize_encoding(options.encoding or sniff_encoding(raw, len(raw) < SAMPLE_BYTES, blob.name))

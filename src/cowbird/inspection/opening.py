@@ -1,26 +1,44 @@
-"""Opens a model file of any known format. A new format adds its line to `open_model`."""
+"""Opens a model, whatever it is: a file of a known format, a Python function, or a process that serves it."""
 
 from pathlib import Path
 
 import torch
 
 from cowbird.errors import UserError
+from cowbird.inspection.foreign import open_foreign_model
 from cowbird.inspection.model import OpenedModel
 from cowbird.inspection.own_model import is_own_model, open_own_model
+from cowbird.inspection.served import open_function, open_process
+from cowbird.victims.loaders.opening import CheckpointOptions
+
+FUNCTION_PREFIX, PROCESS_PREFIX = "function:", "process:"
+"""How the names of models begin that are no files."""
 
 
-def open_model(path: Path, device: torch.device) -> OpenedModel:
+def open_model(
+    path: Path | str, device: torch.device, options: CheckpointOptions | None = None, allow_plugins: bool = False
+) -> OpenedModel:
     """Open a model that somebody handed over.
 
     Args:
-        path: Its file.
+        path: Its file; or `function:module:name` or `process:COMMAND`, which answer from outside.
         device: Where scores are made.
+        options: What a file of another library does not tell.
+        allow_plugins: Whether a function may be imported and a process started.
 
     Raises:
-        UserError: If the file is missing, of no known format, or damaged.
+        UserError: If the file is missing, of no known format, or damaged; or what answers can't be reached.
     """
+    name = str(path)
+    if name.startswith(FUNCTION_PREFIX):
+        asked = open_function(name.removeprefix(FUNCTION_PREFIX), allow_plugins)
+        return OpenedModel(asked, asked.title, "")
+    if name.startswith(PROCESS_PREFIX):
+        served = open_process(name.removeprefix(PROCESS_PREFIX), allow_plugins)
+        return OpenedModel(served, served.title, "")
+    path = Path(path)
     if not path.is_file():
         raise UserError(f"'{path}' should be a model's file, and there is none.", "Check the path.")
-    if is_own_model(path):
+    if is_own_model(path) and (options is None or not options.format):
         return open_own_model(path, device)
-    raise UserError(f"'{path}' is of no format that Cowbird knows.", "Give a model that Cowbird saved.")
+    return open_foreign_model(path, device, options)

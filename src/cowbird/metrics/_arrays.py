@@ -1,15 +1,21 @@
 """Turn what callers hold (lists, NumPy arrays, torch tensors on any device) into what the metrics compute on."""
 
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
 from cowbird.errors import UserError
 
-Array = ArrayLike | Tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    Array = ArrayLike | Tensor
+else:
+    # torch is imported by what needs it: whoever holds no tensor does not wait for it.
+    Array = ArrayLike
 """Anything that becomes an array: a list, a NumPy array, a torch tensor on any device."""
 Floats = NDArray[np.float64]
 """Real values, float64."""
@@ -19,11 +25,17 @@ Flags = NDArray[np.bool_]
 """A mask."""
 
 
+def is_tensor(values: object) -> "TypeGuard[Tensor]":
+    """Tell whether something is a torch tensor; nothing is one before torch is imported."""
+    loaded = sys.modules.get("torch")
+    return loaded is not None and isinstance(values, loaded.Tensor)
+
+
 def to_numpy(values: Array) -> NDArray[Any]:
     """Return `values` as a NumPy array on the host, of the type they have (bfloat16 becomes float32)."""
-    if isinstance(values, Tensor):
+    if is_tensor(values):
         tensor = values.detach().cpu()
-        return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+        return (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
     return np.asarray(values)
 
 
@@ -63,20 +75,24 @@ def to_flags(values: Array, name: str, shape: tuple[int, ...]) -> Flags:
     return array.astype(np.bool_)
 
 
-def to_tensor(values: Array, device: torch.device | str | None = None) -> Tensor:
+def to_tensor(values: Array, device: "torch.device | str | None" = None) -> "Tensor":
     """Return `values` as a detached tensor, sharing memory where that is safe (read-only arrays are copied)."""
-    if isinstance(values, Tensor):
+    import torch  # noqa: PLC0415
+
+    if is_tensor(values):
         return values.detach().to(device)
     array = np.ascontiguousarray(values)
     return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device)
 
 
-def _to_whole(values: ArrayLike) -> Tensor:
+def _to_whole(values: ArrayLike) -> "Tensor":
+    import torch  # noqa: PLC0415
+
     array = np.asarray(values)
     return torch.from_numpy(array.astype(np.int64) if array.dtype.kind in "iu" else array.copy())
 
 
-def to_index(values: Array, name: str, size: int, device: torch.device | str = "cpu") -> Tensor:
+def to_index(values: Array, name: str, size: int, device: "torch.device | str" = "cpu") -> "Tensor":
     """Return indices into an axis as an int64 tensor on `device`, shape `[n]`.
 
     Host arrays are checked before they travel; for a tensor on an accelerator the check waits for the device once.
@@ -84,7 +100,9 @@ def to_index(values: Array, name: str, size: int, device: torch.device | str = "
     Raises:
         UserError: If they are not whole numbers between 0 and `size - 1` (padding such as -1 would silently wrap).
     """
-    index = values.detach() if isinstance(values, Tensor) else _to_whole(values)
+    import torch  # noqa: PLC0415
+
+    index = values.detach() if is_tensor(values) else _to_whole(values)
     if index.ndim != 1:
         raise UserError(f"{name} must be one list of indices, and have shape {tuple(index.shape)}.", "Flatten them.")
     if index.numel() == 0:

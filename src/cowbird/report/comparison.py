@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from cowbird.errors import UserError
-from cowbird.experiments.detection import DETECTION_AUROC, FALSE_POSITIVE_RATE, RECALL
 from cowbird.experiments.measures import MEASURES, OVER_SEEDS, Measure
 from cowbird.experiments.results import NO_K, Row
-from cowbird.experiments.tasks import list_tasks
+from cowbird.experiments.shipped_measures import DETECTION_AUROC, FALSE_POSITIVE_RATE, RECALL
 from cowbird.metrics.intervals import Interval, measure_spread, subtract_rates
 from cowbird.report.run_files import RunFiles
+from cowbird.report.selection import list_summaries
 
 EVERY_MEASURE = "all"
 """What stands for every measure where measures are chosen."""
@@ -141,8 +141,8 @@ def _subtract_single(one: Row, other: Row, unit: str) -> tuple[Interval, str]:
 def list_main_measures() -> list[str]:
     """Return the names of the measures that reports are about: attacks, accuracies, and what detectors find."""
     names: list[str] = []
-    for task in list_tasks():
-        names += [measure.name for measure in (*task.summary.attack, *task.summary.accuracy)]
+    for summary in list_summaries():
+        names += [measure.name for measure in (*summary.attack, *summary.accuracy)]
     return list(dict.fromkeys([*names, RECALL.name, FALSE_POSITIVE_RATE.name, DETECTION_AUROC.name]))
 
 

@@ -6,15 +6,18 @@ together. The curve of a detector that names no scores is a single step.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 
 from cowbird.attacks.triggers import TRIGGERS
-from cowbird.errors import UserError
-from cowbird.experiments.cell import EVIDENCE_FOLDER, name_detections
-from cowbird.experiments.detection import (
+from cowbird.experiments.cell_files import EVIDENCE_FOLDER, name_detections
+from cowbird.experiments.measures import Measure
+from cowbird.experiments.results import NO_K, Row
+from cowbird.experiments.shipped_measures import (
     DETECTION_AUROC,
     FALSE_POSITIVE_RATE,
     LOST_CLEAN_ITEMS,
@@ -23,12 +26,7 @@ from cowbird.experiments.detection import (
     RECALL,
     RECALL_FPRS,
     SPAN_IOU,
-    DetectionRecord,
-    decode_record,
 )
-from cowbird.experiments.measures import Measure
-from cowbird.experiments.results import NO_K, Row
-from cowbird.experiments.results_file import read_evidence
 from cowbird.metrics.intervals import wilson
 from cowbird.report.run_files import RunFiles, add_spreads
 from cowbird.report.selection import select_overall
@@ -47,6 +45,28 @@ MAX_CURVE_POINTS = 240
 """Points of a curve that are drawn at most."""
 CUSTOM_FAMILY = "custom"
 """The family of a trigger that does not ship."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FlaggedTitles:
+    """What a detector made of the catalogue that an attack left in one cell, beside the truth."""
+
+    victim: str
+    """Label of the cell's victim."""
+    seed: str
+    """The cell's seed."""
+    attack: str
+    """Label of the attack; `none` for the clean catalogue."""
+    defense: str
+    """Label of the detector."""
+    score: NDArray[np.float64]
+    """How suspicious the titles are, shape `[titles]`."""
+    flagged: NDArray[np.bool_]
+    """Which were flagged, shape `[titles]`."""
+    poisoned: NDArray[np.bool_]
+    """Which are poisoned, shape `[titles]`."""
+    spans: Mapping[int, tuple[int, int]]
+    """Where the trigger stands, by title: its first character and the one after its last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,37 +155,64 @@ def _get_recall(line: DetectorLine) -> float:
     return 0.0 if row is None or row.value is None else row.value
 
 
-def load_records(run: RunFiles) -> Iterator[tuple[str, str, DetectionRecord]]:
-    """Yield what detectors flagged in each cell, with the cell's victim and seed; what is damaged is left out."""
-    defenses = {(row.attack, row.defense) for row in run.rows if row.metric == FALSE_POSITIVE_RATE.name}
+def load_flagged(run: RunFiles) -> Iterator[FlaggedTitles]:
+    """Yield what detectors flagged in each cell; evidence that is damaged is left out."""
+    places = sorted({(row.attack, row.defense) for row in run.rows if row.metric == FALSE_POSITIVE_RATE.name})
     for cell in run.cells:
-        for attack, defense in sorted(defenses):
+        for attack, defense in places:
             path = cell.folder / EVIDENCE_FOLDER / f"{name_detections(attack, defense)}.safetensors"
-            if not path.is_file():
-                continue
+            columns = _read_columns(path) if path.parent.parent == cell.folder and path.is_file() else {}
             try:
-                record = read_evidence(
-                    path,
-                    lambda columns, attack=attack, defense=defense: decode_record(attack, defense, columns),
-                )
-            except UserError:
+                yield _decode_flagged(cell.victim, cell.seed, attack, defense, columns)
+            except (KeyError, ValueError, TypeError, IndexError):
                 continue
-            yield cell.victim, cell.seed, record
 
 
-def make_curve(victim: str, seed: str, record: DetectionRecord) -> DetectorCurve | None:
-    """Return the curves of one record; `None` if it has no poisoned title, or no clean one."""
-    truth = record.truth.poisoned
+def _read_columns(path: Path) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a safetensors file; nothing if it is damaged. No torch is needed for that."""
+    try:
+        opened: Any = safe_open(path, framework="np")
+        with opened as reader:
+            names: list[str] = list(reader.keys())
+            return {name: reader.get_tensor(name) for name in names}
+    except (OSError, SafetensorError, TypeError, ValueError):
+        return {}
+
+
+def _decode_flagged(
+    victim: str, seed: str, attack: str, defense: str, columns: Mapping[str, NDArray[Any]]
+) -> FlaggedTitles:
+    """Return what columns hold, as `cowbird.experiments.detection.encode_record` writes them.
+
+    Raises:
+        KeyError: If one is missing.
+        ValueError: If they do not align, or a score is not a number.
+    """
+    score, flagged, poisoned = columns["score"].astype(np.float64), columns["flagged"], columns["poisoned"]
+    spans = [columns[name] for name in ("span_item", "span_start", "span_end")]
+    if score.ndim != 1 or not score.shape == flagged.shape == poisoned.shape or np.isnan(score).any():
+        raise ValueError("its columns do not align")
+    marked: dict[int, tuple[int, int]] = {}
+    for item, start, end in zip(*(column.tolist() for column in spans), strict=True):
+        marked.setdefault(int(item), (int(start), int(end)))
+    return FlaggedTitles(
+        victim, seed, attack, defense, score, flagged.astype(np.bool_), poisoned.astype(np.bool_), marked
+    )
+
+
+def make_curve(one: FlaggedTitles) -> DetectorCurve | None:
+    """Return the curves of one detector in one cell; `None` if there is no poisoned title, or no clean one."""
+    truth = one.poisoned
     bad, good = int(truth.sum()), int((~truth).sum())
     if not bad or not good:
         return None
-    level = np.unique(-record.found.score.astype(np.float64), return_inverse=True)[1]
+    level = np.unique(-one.score, return_inverse=True)[1]
     hits = np.cumsum(np.bincount(level, weights=truth))
     misses = np.cumsum(np.bincount(level, weights=~truth))
     roc = np.stack([np.r_[0.0, misses / good], np.r_[0.0, hits / bad]], axis=1)
     recall_precision = np.stack([hits / bad, hits / (hits + misses)], axis=1)
     return DetectorCurve(
-        victim, seed, record.attack, record.defense, thin_curve(roc), thin_curve(recall_precision[hits > 0])
+        one.victim, one.seed, one.attack, one.defense, thin_curve(roc), thin_curve(recall_precision[hits > 0])
     )
 
 
@@ -181,25 +228,25 @@ def thin_curve(points: NDArray[np.float64], most: int = MAX_CURVE_POINTS) -> NDA
     return points[np.unique(np.r_[0, kept, len(points) - 1])]
 
 
-def count_families(run: RunFiles, records: Sequence[DetectionRecord]) -> list[FamilyRecall]:
+def count_families(run: RunFiles, flagged: Sequence[FlaggedTitles]) -> list[FamilyRecall]:
     """Return what each detector finds of each family of triggers, the least first.
 
     Titles of several cells count together. Cells of several seeds share items, so the interval is rather too narrow.
 
     Args:
         run: The run, whose spec tells the families.
-        records: What was flagged in its cells.
+        flagged: What was flagged in its cells.
     """
     families = find_families(run)
     counts: dict[tuple[str, str], list[int]] = {}
-    for record in records:
-        if record.attack in families:
-            count = counts.setdefault((families[record.attack], record.defense), [0, 0])
-            count[0] += int((record.flagged & record.truth.poisoned).sum())
-            count[1] += int(record.truth.poisoned.sum())
+    for one in flagged:
+        if one.attack in families:
+            count = counts.setdefault((families[one.attack], one.defense), [0, 0])
+            count[0] += int((one.flagged & one.poisoned).sum())
+            count[1] += int(one.poisoned.sum())
     found: list[FamilyRecall] = []
-    for (family, defense), (flagged, poisoned) in counts.items():
-        ends = wilson(flagged, poisoned)
+    for (family, defense), (hits, poisoned) in counts.items():
+        ends = wilson(hits, poisoned)
         if ends.low is not None and ends.high is not None:
-            found.append(FamilyRecall(family, defense, flagged, poisoned, ends.low, ends.high))
+            found.append(FamilyRecall(family, defense, hits, poisoned, ends.low, ends.high))
     return sorted(found, key=lambda each: (each.found / each.poisoned, each.family, each.defense))

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from cowbird.errors import UserError
-from cowbird.experiments.detection import NO_ATTACK
 from cowbird.experiments.measures import MEASURES, OVER_SEEDS, Measure
 from cowbird.experiments.results import NO_K, Row
-from cowbird.experiments.tasks import list_tasks
+from cowbird.experiments.shipped_measures import NO_ATTACK
 from cowbird.metrics.intervals import Interval, measure_spread
 from cowbird.report.comparison import MeasurePlace, RowsBySeed, choose_cutoff, group_by_place, subtract_rows
 from cowbird.report.run_files import RunFiles
+from cowbird.report.selection import list_summaries
 
 RankedPart = Literal["defense", "attack", "victim"]
 """What a board ranks."""
@@ -105,7 +105,7 @@ def rank_runs(
 
 def find_order(measure: Measure, by: RankedPart) -> RankOrder:
     """Return which values are better: what a defense leaves of an attack is little, what an attack reaches is much."""
-    attacks = {each.name for task in list_tasks() for each in task.summary.attack}
+    attacks = {each.name for summary in list_summaries() for each in summary.attack}
     if measure.name in attacks:
         return "high" if by == "attack" else "low"
     low = measure.name in LOW_FIRST or measure.name.endswith(LOW_SUFFIXES)
@@ -114,7 +114,7 @@ def find_order(measure: Measure, by: RankedPart) -> RankOrder:
 
 def _choose_groups(metric: str, rows: Sequence[Row]) -> dict[str, tuple[str, ...]]:
     """Return the measures that rank, each with the groups of which the first that there is counts."""
-    found = {task.summary.attack[0].name: task.summary.groups for task in list_tasks()}
+    found = {summary.attack[0].name: summary.groups for summary in list_summaries(rows)}
     if not metric:
         return found
     known = {row.metric for row in rows if not row.metric.endswith(OVER_SEEDS.suffix)}

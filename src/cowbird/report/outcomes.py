@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from cowbird.experiments.detection import NO_ATTACK, NO_SCENARIO
-from cowbird.experiments.measures import CLEAN, DIFFERENCE, LOST, Measure
+from cowbird.experiments.measures import CLEAN, DIFFERENCE, LOST, Measure, TaskSummary
 from cowbird.experiments.results import NO_K, Row
-from cowbird.experiments.tasks import TaskSummary
+from cowbird.experiments.shipped_measures import NO_ATTACK, NO_SCENARIO
 from cowbird.metrics.intervals import Interval
 from cowbird.report.comparison import MeasurePlace, RowsBySeed, choose_cutoff, group_by_place, subtract_rows
 from cowbird.report.run_files import RunFiles, add_spreads

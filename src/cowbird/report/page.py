@@ -22,7 +22,7 @@ from cowbird import __version__
 from cowbird.errors import UserError
 from cowbird.experiments.results import Row
 from cowbird.files import hash_file, write_text
-from cowbird.report.detectors import count_families, list_detector_lines, load_records, make_curve
+from cowbird.report.detectors import FlaggedTitles, count_families, list_detector_lines, load_flagged, make_curve
 from cowbird.report.formats import ReportTable, make_report_table
 from cowbird.report.inspection_files import InspectionSummary, read_inspection_file
 from cowbird.report.leaderboard import rank_runs
@@ -162,9 +162,9 @@ def make_page(
     outcomes = [each for run in runs for each in list_outcomes(run, k)]
     verdicts = make_verdicts(outcomes, several)
     scans, models = [read_findings_file(path) for path in findings], [read_inspection_file(p) for p in inspections]
-    held = [(run, list(load_records(run))) for run in runs]
-    curves = [plots for run, records in held for plots in _plot_curves(run, records)]
-    recalls = [(run, each) for run, records in held for each in count_families(run, [found for *_, found in records])]
+    held = [(run, list(load_flagged(run))) for run in runs]
+    curves = [plots for run, flagged in held for plots in _plot_curves(run, flagged)]
+    recalls = [(run, each) for run, flagged in held for each in count_families(run, flagged)]
     lines = [(run, line) for run in runs for line in list_detector_lines(run)]
     others = [*findings, *inspections]
     hidden = len(verdicts) - MAX_SHOWN_VERDICTS
@@ -183,7 +183,7 @@ def make_page(
         detectors=_cut_table(make_detector_table(lines, several)) if lines else None,
         families=make_family_table(recalls, several) if recalls else None,
         curves=curves[:MAX_SHOWN_PLOTS],
-        planted=[each for run, records in held for each in list_planted_titles(run, records)],
+        planted=[each for run, flagged in held for each in list_planted_titles(run, flagged)],
         scans=scans,
         inspections=models,
         runs=[make_run_facts(run) for run in runs],
@@ -222,8 +222,8 @@ def _plot_trade_offs(verdicts: Sequence[AttackVerdict]) -> list[Scatter]:
     return [each for each in made if each is not None][:MAX_SHOWN_PLOTS]
 
 
-def _plot_curves(run: RunFiles, records: Sequence[tuple[str, str, Any]]) -> list[tuple[LinePlot, LinePlot]]:
-    found = [make_curve(*each) for each in records]
+def _plot_curves(run: RunFiles, flagged: Sequence[FlaggedTitles]) -> list[tuple[LinePlot, LinePlot]]:
+    found = [make_curve(each) for each in flagged]
     known = [curve for curve in found if curve is not None]
     places = dict.fromkeys((curve.victim, curve.attack) for curve in known)
     return [
@@ -289,7 +289,8 @@ def _pack_rows(rows: Sequence[tuple[str, Row]]) -> str:
             if name in numbers:
                 cells.append(float(f"{value:.6g}") if isinstance(value, float) else value)
             else:
-                cells.append(words.setdefault(escape_terminal(str(value), None), len(words)))
+                cells.append(words.setdefault(value, len(words)))
         packed.append(cells)
-    content = {"header": names, "texts": [name not in numbers for name in names], "words": list(words), "rows": packed}
+    content: dict[str, Any] = {"header": names, "texts": [name not in numbers for name in names], "rows": packed}
+    content["words"] = [escape_terminal(word, None) for word in words]
     return json.dumps(content, ensure_ascii=True, separators=(",", ":")).replace("<", "\\u003c")

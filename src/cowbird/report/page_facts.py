@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from cowbird.experiments.detection import NO_ATTACK
+from cowbird.experiments.shipped_measures import NO_ATTACK
 from cowbird.report.formats import ReportTable, make_report_table
 from cowbird.report.inspection_files import InspectionSummary
 from cowbird.report.outcomes import Outcome

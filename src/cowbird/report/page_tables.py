@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from cowbird.experiments.detection import NO_ATTACK, NO_SCENARIO
 from cowbird.experiments.measures import CLEAN
 from cowbird.experiments.results import NO_K
+from cowbird.experiments.shipped_measures import NO_ATTACK, NO_SCENARIO
 from cowbird.report.comparison import choose_cutoff
 from cowbird.report.detectors import DETECTOR_MEASURES, DetectorLine, FamilyRecall
 from cowbird.report.formats import ReportTable, make_report_table

@@ -15,7 +15,7 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from cowbird.errors import UserError
-from cowbird.experiments.cell import PlantedSummary
+from cowbird.experiments.cell_files import PlantedSummary
 from cowbird.experiments.measures import MEASURES, OVER_SEEDS
 from cowbird.experiments.results import Row, read_results, summarize_seeds
 from cowbird.files import hash_file

@@ -1,9 +1,11 @@
 """Which rows stand for a measurement, and whose rows are a task's. All reports choose by these."""
 
+import sys
 from collections.abc import Iterable, Sequence
 
+from cowbird.experiments.measures import MEASURES, TaskSummary
 from cowbird.experiments.results import Row
-from cowbird.experiments.tasks import TaskSummary, list_tasks
+from cowbird.experiments.shipped_measures import SHIPPED_SUMMARIES
 
 PlaceLabels = tuple[str, str, str, str]
 """Labels of victim, attack, defense and scenario."""
@@ -26,12 +28,24 @@ def select_overall(rows: Iterable[Row]) -> dict[tuple[PlaceLabels, str, str, int
     return {key: row for key, (_, row) in best.items()}
 
 
+def list_summaries(rows: Iterable[Row] = ()) -> Sequence[TaskSummary]:
+    """Return the summaries of all tasks.
+
+    Tasks are imported only if they are there already, or if a row has a measure of somebody else's: that takes seconds.
+    """
+    if "cowbird.experiments.tasks" not in sys.modules and all(row.metric in MEASURES for row in rows):
+        return SHIPPED_SUMMARIES
+    from cowbird.experiments.tasks import list_tasks  # noqa: PLC0415
+
+    return [task.summary for task in list_tasks()]
+
+
 def assign_victims(rows: Sequence[Row]) -> list[tuple[TaskSummary, set[str]]]:
     """Return the summary of each task that has rows, and whose rows those are: each victim has one task.
 
     A victim's task is the one whose accuracy it has; without any, the one whose measure of an attack it has.
     """
-    summaries = [task.summary for task in list_tasks()]
+    summaries = list_summaries(rows)
     found: dict[str, int] = {}
     for pick in ("accuracy", "attack"):
         for nth, summary in enumerate(summaries):

@@ -7,15 +7,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
-
-import polars as pl
+from typing import TYPE_CHECKING, Any, cast
 
 from cowbird.attacks.triggers import TRIGGERS
 from cowbird.errors import UserError
-from cowbird.experiments.detection import DetectionRecord
+from cowbird.report.detectors import FlaggedTitles
 from cowbird.report.run_files import MAX_JSON_BYTES, RunFiles
 from cowbird.text import restore_csv
+
+if TYPE_CHECKING:
+    import polars as pl
 
 CONTEXT_CHARACTERS = 80
 """Characters of a title that are shown before a span and behind it."""
@@ -100,12 +101,12 @@ def mark_title(title: str, start: int | None, end: int | None, name: str, remark
     return MarkedTitle(before, span, after, name, remark)
 
 
-def list_planted_titles(run: RunFiles, records: Sequence[tuple[str, str, DetectionRecord]]) -> list[PlantedTitles]:
+def list_planted_titles(run: RunFiles, flagged: Sequence[FlaggedTitles]) -> list[PlantedTitles]:
     """Return what each attack of a run wrote into titles, of the first cell that tells.
 
     Args:
         run: The run.
-        records: What detectors flagged, with victim and seed of the cell.
+        flagged: What detectors flagged in its cells.
     """
     found: list[PlantedTitles] = []
     for part in run.list_parts("attacks"):
@@ -113,8 +114,8 @@ def list_planted_titles(run: RunFiles, records: Sequence[tuple[str, str, Detecti
         for cell in run.cells:
             titles = _read_retitled(cell.folder / "plans" / f"{label}.json") if _is_file_name(label) else {}
             if titles:
-                here = [record for victim, seed, record in records if (victim, seed) == (cell.victim, cell.seed)]
-                known = [record for record in here if record.attack == label]
+                here = [one for one in flagged if (one.victim, one.seed) == (cell.victim, cell.seed)]
+                known = [one for one in here if one.attack == label]
                 marked = _mark_planted(titles, known, _find_trigger_text(part))
                 where = f"{cell.victim}, seed {cell.seed}"
                 found.append(PlantedTitles(label, _describe_trigger(part), len(titles), where, marked))
@@ -158,21 +159,18 @@ def _describe_trigger(part: Mapping[str, Any]) -> str:
     return ", ".join(words)
 
 
-def _mark_planted(titles: Mapping[int, str], records: Sequence[DetectionRecord], text: str) -> tuple[MarkedTitle, ...]:
+def _mark_planted(titles: Mapping[int, str], known: Sequence[FlaggedTitles], text: str) -> tuple[MarkedTitle, ...]:
     """Return some titles, marked where the evidence knows the span, or else where the trigger's text stands."""
     spans: dict[int, tuple[int, int]] = {}
-    for record in records:
-        truth = record.truth
-        items = zip(truth.span_item.tolist(), truth.span_start.tolist(), truth.span_end.tolist(), strict=True)
-        for item, start, end in items:
-            spans.setdefault(item, (start, end))
+    for one in known:
+        spans = dict(one.spans) | spans
     marked: list[tuple[int, int, MarkedTitle]] = []
     for item, title in titles.items():
         at = title.rfind(text) if text else -1
         start, end = spans.get(item, (at, at + len(text)) if at >= 0 else (None, None))
-        known = [record for record in records if 0 <= item < len(record.flagged)]
-        missed = [record.defense for record in known if not record.flagged[item]]
-        caught = [record.defense for record in known if record.flagged[item]]
+        judged = [one for one in known if 0 <= item < len(one.flagged)]
+        missed = [one.defense for one in judged if not one.flagged[item]]
+        caught = [one.defense for one in judged if one.flagged[item]]
         words = [
             f"{verb} {', '.join(names)}" for verb, names in (("missed by", missed), ("caught by", caught)) if names
         ]
@@ -187,6 +185,8 @@ def read_findings_file(path: Path) -> ScanFindings:
     Raises:
         UserError: If the file can't be read or holds no findings.
     """
+    import polars as pl  # noqa: PLC0415
+
     frame = _read_frame(path)
     missing = [name for name in FINDING_COLUMNS if name not in frame.columns]
     if missing:
@@ -208,7 +208,9 @@ def read_findings_file(path: Path) -> ScanFindings:
     )
 
 
-def _read_frame(path: Path) -> pl.DataFrame:
+def _read_frame(path: Path) -> "pl.DataFrame":
+    import polars as pl  # noqa: PLC0415
+
     try:
         match path.suffix.lower():
             case ".csv":
@@ -224,7 +226,7 @@ def _read_frame(path: Path) -> pl.DataFrame:
         raise UserError(f"'{path}' can't be read: {reason}.", FINDINGS_HINT) from None
 
 
-def _get_first(table: pl.DataFrame, name: str) -> str:
+def _get_first(table: "pl.DataFrame", name: str) -> str:
     known = table[name].drop_nulls() if name in table.columns else None
     return "" if known is None or known.is_empty() else str(known[0])
 

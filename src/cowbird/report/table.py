@@ -9,11 +9,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from cowbird.experiments.cell import PlantedSummary
-from cowbird.experiments.detection import DETECTION_AUROC, LOST_CLEAN_ITEMS, NO_ATTACK, NO_SCENARIO, RECALL
-from cowbird.experiments.measures import CLEAN, LOWER_BOUND, OVER_SEEDS, Measure, find_measure
+from cowbird.experiments.cell_files import PlantedSummary
+from cowbird.experiments.measures import CLEAN, LOWER_BOUND, OVER_SEEDS, Measure, TaskSummary, find_measure
 from cowbird.experiments.results import NO_K, Row
-from cowbird.experiments.tasks import TaskSummary
+from cowbird.experiments.shipped_measures import DETECTION_AUROC, LOST_CLEAN_ITEMS, NO_ATTACK, NO_SCENARIO, RECALL
 from cowbird.report.rates import format_counts, format_rates, judge_rates
 from cowbird.report.selection import PlaceLabels, assign_victims, select_overall
 from cowbird.report.terminal import sanitize_text

@@ -27,7 +27,7 @@ from cowbird.defenses.p_scanner.agent import Agent, Brief, EmbeddedAgent, OpenAI
 from cowbird.defenses.p_scanner.agent_server import keep_logs_in
 from cowbird.defenses.p_scanner.calibration import POISONED, Calibration
 from cowbird.defenses.p_scanner.fitted import SCANNER_NAME, SCANNER_VERSION, FittedScanner, Record, load_fitted_scanner
-from cowbird.defenses.p_scanner.scanner import PoisonScanner
+from cowbird.defenses.p_scanner.scanner import PoisonScanner, UnsetThresholdError
 from cowbird.errors import UserError
 from cowbird.faults import explain_outages, explain_write_errors
 from cowbird.files import hash_texts, read_plain_file, write_text
@@ -38,6 +38,7 @@ from cowbird.scanning.fit_folder import (
     check_free,
     check_same_fit,
     check_unfinished,
+    clear_fit_folder,
     describe_fit,
     hold_fit_folder,
     write_scanner,
@@ -58,6 +59,10 @@ FRESH_TITLES_NOTE = (
     "for, with scanners fitted to one half of a catalogue and asked about the other."
 )
 """What thresholds do not promise; printed wherever one is."""
+SMALL_FIT_NOTE = (
+    "A fit to so few titles is poor. Compare it with a scan that needs no fit: cowbird scan CATALOG --out FINDINGS."
+)
+"""What is said of a scanner whose own rate too few titles stand for."""
 DEFAULT_SCANNER = PoisonScanner()
 """The scanner whose fields the options change."""
 _PROPOSALS_ADAPTER = TypeAdapter(Proposals)
@@ -202,7 +207,11 @@ def _fit_in_folder(
     if not isinstance(agent, EmbeddedAgent):  # that one says the same again
         spec = spec.model_copy(update={"agent": CachingAgent(agent=agent, folder=folder)})
     with explain_outages("The scanner can't be fitted"), keep_logs_in(folder):
-        fitted = spec.fit(titles, seed, FitContext(place.device, folder, place.report, place.warn))
+        try:
+            fitted = spec.fit(titles, seed, FitContext(place.device, folder, place.report, place.warn))
+        except UnsetThresholdError:
+            clear_fit_folder(folder)
+            raise
     write_scanner(fitted, folder, out)
     return fitted.record
 
@@ -217,6 +226,8 @@ def format_fit(made: FitResult) -> Group:
     for fpr in sorted({record.fpr, *PRINTED_FPRS}, reverse=True):
         own = " (this scanner's own)" if fpr == record.fpr else ""
         parts.append(Text(f"  for {fpr:g}{own}: ").append_text(format_threshold(held, fpr)))
+    if held.promised(record.fpr) > record.fpr:
+        parts.append(Text(SMALL_FIT_NOTE, style="yellow"))
     parts.append(Text(FRESH_TITLES_NOTE))
     skipped = sum(each.count for each in made.unread)
     if skipped:

@@ -187,8 +187,8 @@ def format_detector_basis(scorer: DetectorScorer, chunk: int) -> Text:
     if reference is not None:
         return Text(
             f"Threshold {reference.threshold:.4g}, set by {reference.titles:,} titles of "
-            f"{escape_terminal(reference.name)} that are taken for clean. A clean title from the same source scores "
-            f"above it with a probability of at most {reference.fpr:g}."
+            f"{escape_terminal(reference.name)} that are taken for clean. Of clean titles of the same "
+            f"source, about {reference.fpr:.2%} score above it."
         )
     if detector.threshold is not None:
         own = all(getattr(detector, name) == value for name, value in detector.scan_settings.items())

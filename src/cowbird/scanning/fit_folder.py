@@ -104,6 +104,11 @@ def write_scanner(fitted: FittedScanner, folder: Path, out: Path) -> None:
         if out.is_dir():
             out.rmdir()
         whole.rename(out)
-        for path in folder.iterdir():
-            if path.name != LOCK_FILE:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        clear_fit_folder(folder)
+
+
+def clear_fit_folder(folder: Path) -> None:
+    """Remove all that lies in a folder that is held; the folder goes when it is let go."""
+    for path in folder.iterdir():
+        if path.name != LOCK_FILE:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -30,15 +30,16 @@ def _keep_spaces(text: str) -> Text:
     return Text(text if text == " " else escape_terminal(text, CONTEXT_LENGTH + 1))
 
 
-def render_findings(findings: Sequence[Finding]) -> Group:
+def render_findings(findings: Sequence[Finding], heading: str = "most suspicious") -> Group:
     """Return the most suspicious titles, a line each with the reason below it.
 
     Args:
-        findings: Flagged rows.
+        findings: Flagged rows, or those for review.
+        heading: What stands above them.
     """
     parts: list[Text] = []
     if findings:
-        parts.append(Text("most suspicious", style="italic"))
+        parts.append(Text(heading, style="italic"))
     for each in findings:
         parts.append(Text(f"row {each.row:,}  ").append_text(mark_span(each.title, each.start, each.end)))
         if each.reason:

@@ -21,6 +21,7 @@ from cowbird.defenses.p_scanner.baseline import (
     MAX_TITLES_SAMPLED,
     Baseline,
     check_baseline,
+    count_titles_to_flag,
 )
 from cowbird.defenses.p_scanner.calibrated import load_calibrated_scanner
 from cowbird.defenses.p_scanner.catalog_judge import CatalogJudge, TitleVerdict
@@ -32,10 +33,14 @@ from cowbird.errors import UserError
 from cowbird.notices import collect_notices
 from cowbird.scanning.pool import ScorerFactory
 from cowbird.scanning.reading import open_catalog
-from cowbird.scanning.scan import ExplainedSuspicion
+from cowbird.scanning.scan import ExplainedSuspicion, shorten_score
 from cowbird.scanning.title_columns import NO_COLUMNS, ColumnNames, read_catalog_columns
 from cowbird.victims.fit_context import ProgressCallback, report_nothing
 
+UNSEEN_CATALOGS_NOTE = (
+    "Of fresh titles of catalogues that it had never seen, 0.8 to 1.9 % were flagged where 1 % was asked for."
+)
+"""What is known of false alarms, from docs/measured/ready_scanner.md; printed beside what is expected."""
 ROWS_PER_REPORT = 4096
 """Rows of the first pass between two reports."""
 
@@ -210,11 +215,17 @@ def sample_catalog(catalog: Path, text_column: str, report: ProgressCallback = r
     return sample
 
 
-def format_ready_basis(scorer: ReadyScorer) -> Group:
-    """Return what a scan's verdicts rest on, and what they do not promise."""
+def format_ready_basis(scorer: ReadyScorer, judged: int | None = None) -> Group:
+    """Return what a scan's verdicts rest on, and what they do not promise.
+
+    Args:
+        scorer: The scorer.
+        judged: Titles that were judged; `None` for those of the sample.
+    """
     baseline = scorer.judge.baseline
+    many = baseline.sampled if judged is None else judged
     if scorer.label.startswith("calibrated "):
-        return Group(Text(_describe_calibration(baseline)), Text(_describe_threshold(baseline)))
+        return Group(Text(_describe_calibration(baseline)), Text(_describe_threshold(baseline, many)))
     said = f"No fit: what is usual comes from {baseline.sampled:,} different titles of this catalogue"
     said += "." if scorer.complete else ", a sample."
     if baseline.reference:
@@ -228,7 +239,9 @@ def format_ready_basis(scorer: ReadyScorer) -> Group:
                 "titles from before, taken for clean, what is new is seen: --reference FILE."
             ),
         ]
-    parts.append(Text(_describe_threshold(baseline)))
+    parts.append(Text(f"{_describe_threshold(baseline, many)} {UNSEEN_CATALOGS_NOTE}"))
+    if baseline.flaggable == 0:
+        parts.append(Text(_describe_few_titles(baseline), style="yellow"))
     return Group(*parts)
 
 
@@ -244,8 +257,18 @@ def _describe_calibration(baseline: Baseline) -> str:
     )
 
 
-def _describe_threshold(baseline: Baseline) -> str:
-    """Say what the threshold rests on, and what can be promised."""
+def _describe_few_titles(baseline: Baseline) -> str:
+    """Say that so few titles set the threshold that none of them can lie above it."""
+    fpr = baseline.fprs[0]
+    some = f" but the {baseline.left_out:,} that look poisoned" if baseline.left_out else ""
+    return (
+        f"Too few titles to flag any{some} at {fpr:g}: {baseline.calibrated_on:,} set the threshold, and it takes "
+        f"{count_titles_to_flag(fpr):,}. Give titles from before (--reference FILE), or raise --fpr."
+    )
+
+
+def _describe_threshold(baseline: Baseline, judged: int) -> str:
+    """Say what the threshold rests on, and how many false alarms are expected."""
     rests = f"It rests on {baseline.calibrated_on:,} titles"
     if baseline.left_out:
         rests += f"; {baseline.left_out:,} more look poisoned and were left out"
@@ -254,17 +277,20 @@ def _describe_threshold(baseline: Baseline) -> str:
             f"No false-positive rate can be promised, and nothing is flagged: no title was left to set a threshold by. "
             f"{rests}. Give clean titles: --reference FILE."
         )
-    return (
-        f"Threshold {baseline.thresholds[0]:.2f} for flags, {baseline.thresholds[1]:.2f} for review. {rests}. "
-        f"{baseline.fprs[0]:g} of the clean titles were to be flagged at most. Counted with what was left out, a clean "
-        f"title of the same source is flagged with a probability of at most {baseline.promised:.2g}."
-    )
+    said = f"Threshold {baseline.thresholds[0]:.2f} for flags, {baseline.thresholds[1]:.2f} for review. {rests}."
+    if baseline.flaggable == 0:
+        return said
+    if baseline.rate > baseline.fprs[0]:
+        said += f" So few titles can't tell {baseline.fprs[0]:g} from {baseline.rate:.2g}."
+    said += f" At {baseline.rate:.2g}, about {baseline.rate * judged:,.0f} of {judged:,} clean titles are flagged"
+    said += f", {baseline.promised * judged:,.0f} if those left out are clean." if baseline.left_out else "."
+    return said
 
 
 def describe_basis(scorer: ReadyScorer) -> dict[str, object]:
     """Return what a scan's verdicts rest on, as plain JSON values."""
     baseline = scorer.judge.baseline
-    flags, review = (bar if np.isfinite(bar) else None for bar in baseline.thresholds)
+    flags, review = (shorten_score(bar) for bar in baseline.thresholds)
     return {
         "scanner": scorer.label,
         "sampled": baseline.sampled,
@@ -277,4 +303,5 @@ def describe_basis(scorer: ReadyScorer) -> dict[str, object]:
         "threshold": flags,
         "review_threshold": review,
         "promised": baseline.promised,
+        "flaggable": baseline.flaggable,
     }

@@ -4,7 +4,6 @@ Memory holds one chunk of rows. An interrupted scan goes on where it stopped, wi
 findings, byte for byte, as one that was not interrupted.
 """
 
-import hashlib
 import json
 import time
 import warnings
@@ -22,22 +21,27 @@ from cowbird.data.types import freeze
 from cowbird.defenses.titles import Suspicion, strip_span
 from cowbird.errors import UserError
 from cowbird.ingest.options import ReadOptions, get_options
+from cowbird.ingest.places import fingerprint
 from cowbird.notices import collect_notices
 from cowbird.scanning.allow_list import AllowList
-from cowbird.scanning.reading import CatalogRow, open_catalog
+from cowbird.scanning.reading import Catalog, CatalogRow, open_catalog
 from cowbird.scanning.summary import FindingTally, ScanSummary, UnreadRows
-from cowbird.scanning.writing import Finding, FindingsWriter, check_output, group_rows
+from cowbird.scanning.writing import (
+    ALLOWED_TIER,
+    FLAGGED_TIER,
+    REVIEW_TIER,
+    Finding,
+    FindingsWriter,
+    check_output,
+    group_rows,
+)
 from cowbird.text import escape_terminal, replace_surrogates
 from cowbird.victims.fit_context import ProgressCallback, report_nothing
 
 SCAN_VERSION = 2
 """Grows when a scan can't go on with what an older Cowbird left."""
-FLAGGED_TIER, REVIEW_TIER, ALLOWED_TIER = "flagged", "review", "allowed"
-"""What becomes of a suspicious title: it is flagged, a person should look, or `--allow` names it."""
 MAX_REASON_LENGTH = 500
 """Characters of a reason that are kept."""
-FINGERPRINT_BYTES = 1 << 20
-"""Bytes of a catalogue that tell it from others, beside its size and time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,6 +149,7 @@ def scan_catalog(
     resume: bool = True,
     warn: Callable[[str], None] = warnings.warn,
     allow: AllowList | None = None,
+    begun: float | None = None,
 ) -> ScanSummary:
     """Scan a catalogue.
 
@@ -162,7 +167,8 @@ def scan_catalog(
         report: Told of rows done, rows in all (of text files an estimate), and how many are flagged.
         resume: Whether to go on where an interrupted scan of the same catalogue with the same scorer stopped.
         warn: Told if the file system knows no locks.
-        allow: Texts that must not be flagged; `None` for none.
+        allow: Texts and rows that must not be flagged; `None` for none.
+        begun: When the work began, by `time.perf_counter`, if the scorer had to be made ready first.
 
     Returns:
         The summary.
@@ -172,7 +178,7 @@ def scan_catalog(
     """
     if chunk < 1:
         raise ValueError(f"a chunk has at least one row, not {chunk}")
-    begun = time.perf_counter()
+    begun = time.perf_counter() if begun is None else begun
     with collect_notices() as told:
         found = _scan_catalog(
             catalog,
@@ -206,9 +212,8 @@ def _scan_catalog(
     allow: AllowList,
 ) -> ScanSummary:
     """Scan a catalogue; see `scan_catalog`. The rate is the number of titles judged."""
-    table = open_catalog(catalog, text_column, id_column)
-    check_output(out, catalog)
-    total, seal = table.count_rows(), _fingerprint_catalog(catalog)
+    table = _open_checked(catalog, out, text_column, id_column, allow)
+    total, seal = table.count_rows(), fingerprint(catalog)
     key = json.dumps([SCAN_VERSION, scorer.key, *seal, text_column, id_column, only_flagged, chunk, allow.key])
     key += repr(get_options()) if get_options() != ReadOptions() else ""
     with FindingsWriter(out, key, resume, warn) as work:
@@ -231,7 +236,7 @@ def _scan_catalog(
         if sum(each.count for each in unread) == work.row:
             work.discard()
             raise _make_empty_error(catalog.name, unread)
-        if _fingerprint_catalog(catalog) != seal:
+        if fingerprint(catalog) != seal:
             raise UserError(f"{catalog.name} was changed while it was scanned.", "Scan a copy that nobody writes.")
         skipped_file = work.finish()
     if work.row < total:  # it was an estimate
@@ -251,7 +256,48 @@ def _scan_catalog(
         rate=judged,
         review=work.review,
         allowed=work.allowed,
+        doubtful=tally.doubtful,
+        only_flagged=only_flagged,
+        ids=tally.ids,
     )
+
+
+def check_scan(
+    catalog: Path,
+    out: Path,
+    text_column: str = "title",
+    id_column: str | None = None,
+    allow: AllowList | None = None,
+    reference: Path | None = None,
+) -> None:
+    """Look before models are loaded whether a catalogue can be scanned.
+
+    Args:
+        catalog: The catalogue; it and others as in `scan_catalog`.
+        out: Where the findings go.
+        text_column: The column of titles in the catalogue and the reference.
+        id_column: The column of ids.
+        allow: Texts and rows that must not be flagged.
+        reference: A catalogue that sets thresholds; `None` for none.
+
+    Raises:
+        UserError: If a catalogue can't be opened or lacks a column, or the findings can't be written.
+    """
+    with collect_notices():  # the scan opens it once more, and tells how
+        _open_checked(catalog, out, text_column, id_column, allow or AllowList())
+        if reference is not None:
+            open_catalog(reference, text_column)
+
+
+def _open_checked(catalog: Path, out: Path, text_column: str, id_column: str | None, allow: AllowList) -> Catalog:
+    table = open_catalog(catalog, text_column, id_column)
+    check_output(out, catalog)
+    if allow.names_ids and table.id is None:
+        raise UserError(
+            f"--allow names rows by their ids, and {catalog.name} has no column of ids that is known by its name.",
+            "Name its column of ids: --id-column.",
+        )
+    return table
 
 
 def _count_findings(findings: Iterable[Finding], skips: Iterable[tuple[int, str]]) -> FindingTally:
@@ -261,13 +307,6 @@ def _count_findings(findings: Iterable[Finding], skips: Iterable[tuple[int, str]
     for number, reason in skips:
         tally.add_skip(number, reason)
     return tally
-
-
-def _fingerprint_catalog(catalog: Path) -> tuple[int, int, str]:
-    """Return what tells a catalogue from another or an older one: its size, its time and a hash of its beginning."""
-    known = catalog.stat()
-    with catalog.open("rb") as file:
-        return known.st_size, known.st_mtime_ns, hashlib.sha256(file.read(FINGERPRINT_BYTES)).hexdigest()
 
 
 def _make_empty_error(name: str, unread: Sequence[UnreadRows]) -> UserError:
@@ -315,11 +354,29 @@ def _make_findings(
         scanned = complete_verdicts(found)
         if len(scanned) != len(titles) or (scanned.end > [len(title) for title in titles]).any():
             raise ValueError("a scorer gives a verdict on each title, and spans end within them")
-        known |= {title: make_finding(title, scanned, at, allow) for at, title in enumerate(titles)}
+        known |= {title: make_finding(title, scanned, at) for at, title in enumerate(titles)}
     readable = (row for row in rows if not row.problem)
     return rows, [
-        known[row.title]._replace(row=row.number, id=row.id and replace_surrogates(row.id)) for row in readable
+        allow_finding(known[row.title], row.title, allow, row.id)._replace(
+            row=row.number, id=row.id and replace_surrogates(row.id)
+        )
+        for row in readable
     ]
+
+
+def allow_finding(finding: Finding, title: str, allow: AllowList, id_: str | None = None) -> Finding:
+    """Return the verdict on a row's title, or that it is allowed there.
+
+    Args:
+        finding: The verdict.
+        title: The title as it came.
+        allow: Texts and rows that must not be flagged.
+        id_: Id of the row.
+    """
+    start, end = (-1 if place is None else place for place in (finding.start, finding.end))
+    if not finding.tier or not allow.allows(title, start, end, id_):
+        return finding
+    return finding._replace(tier=ALLOWED_TIER, flagged=False, clean_title=finding.title)
 
 
 def complete_verdicts(found: ScorerVerdicts) -> ExplainedSuspicion:
@@ -360,20 +417,17 @@ def explain_verdicts(
     )
 
 
-def make_finding(title: str, scanned: ExplainedSuspicion, at: int, allow: AllowList) -> Finding:
+def make_finding(title: str, scanned: ExplainedSuspicion, at: int) -> Finding:
     """Return the verdict on one title.
 
     Args:
         title: The title.
         scanned: Verdicts on some titles.
         at: Which of them is this title's.
-        allow: Texts that must not be flagged.
     """
     text, score, flagged = replace_surrogates(title), scanned.score[at], bool(scanned.flagged[at])
     start, end = int(scanned.start[at]), int(scanned.end[at])
     tier = FLAGGED_TIER if flagged else REVIEW_TIER if scanned.review[at] else ""
-    if tier and allow.allows(title, start, end):
-        tier, flagged = ALLOWED_TIER, False
     clean = text
     if flagged:
         clean = strip_span(text, start, end) if start >= 0 and scanned.sure[at] else ""
@@ -381,16 +435,23 @@ def make_finding(title: str, scanned: ExplainedSuspicion, at: int, allow: AllowL
         row=0,
         id=None,
         title=text,
-        score=float(str(score)) if np.isfinite(score) else None,  # as short as float32 allows
+        score=shorten_score(score),
         flagged=flagged,
         start=start if start >= 0 else None,
         end=end if start >= 0 else None,
         clean_title=clean or None,
         tier=tier,
         reason=escape_terminal(scanned.reason[at], MAX_REASON_LENGTH),
-        threshold=scanned.threshold,
+        threshold=shorten_score(scanned.threshold),
         scanner=replace_surrogates(scanned.scanner),
     )
+
+
+def shorten_score(score: float | None) -> float | None:
+    """Return a score or threshold in as few digits as float32 needs, the same for both; `None` if it is not finite."""
+    with np.errstate(over="ignore"):
+        short = float(str(np.float32(np.nan if score is None else score)))
+    return short if np.isfinite(short) else None
 
 
 def load_table_titles(catalog: Path, text_column: str = "title") -> tuple[list[str], tuple[UnreadRows, ...]]:

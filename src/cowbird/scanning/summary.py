@@ -1,6 +1,5 @@
 """What a scan comes to: counts, what flagged titles have in common, an exit code, and what is shown on a terminal."""
 
-import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,8 @@ from rich.text import Text
 
 from cowbird.errors import ExitCode
 from cowbird.ingest.skips import Skips
-from cowbird.scanning.writing import Finding
-from cowbird.text import escape_terminal
+from cowbird.scanning.writing import REVIEW_TIER, Finding
+from cowbird.text import MAX_FRAGMENT_LENGTH, count_things, escape_terminal, normalize_span
 
 MAX_SHARED_FRAGMENTS = 20
 """Recurring fragments that a summary holds at most."""
@@ -20,8 +19,8 @@ EXAMPLES_PER_FRAGMENT = 3
 """Titles that a summary shows of each."""
 MAX_WORST_FINDINGS = 5
 """Most suspicious rows that a summary holds at most."""
-MAX_FRAGMENT_LENGTH = 200
-"""Characters kept of a fragment, and of a title shown as its example."""
+MAX_DOUBTFUL_FINDINGS = 3
+"""Rows for review that a summary holds at most."""
 MAX_DISTINCT_FRAGMENTS = 1 << 14
 """Distinct fragments counted at once; when there are more, the rarer half is forgotten and later counted anew."""
 
@@ -81,11 +80,17 @@ class ScanSummary:
     seconds: float
     """Seconds since this scan was started or resumed."""
     rate: float
-    """Titles a second since then."""
+    """Titles a second since then, with what made the scorer ready."""
     review: int = 0
     """Rows that are not flagged, but a person should look."""
     allowed: int = 0
     """Rows that are suspicious, but named by `--allow`."""
+    doubtful: tuple[Finding, ...] = ()
+    """The rows up for review with the highest scores, at most `MAX_DOUBTFUL_FINDINGS`; of those judged since."""
+    only_flagged: bool = False
+    """Whether only flagged rows stand in the findings."""
+    ids: bool = True
+    """Whether any of the rows has an id; of those that are in the findings, or were judged since."""
     notes: tuple[str, ...] = ()
     """How the catalogue was read, and what was done to it."""
 
@@ -107,16 +112,23 @@ class FindingTally:
         self.flagged = 0
         self.worst: tuple[Finding, ...] = ()
         """The most suspicious of them, most suspicious first."""
+        self.doubtful: tuple[Finding, ...] = ()
+        """The most suspicious of those for review, most suspicious first."""
+        self.ids = False
+        """Whether any of them has an id."""
         self._skips = Skips()
         self._counts: Counter[str] = Counter()
         self._examples: dict[str, list[str]] = {}
 
     def add(self, finding: Finding) -> None:
         """Count a finding."""
+        self.ids = self.ids or finding.id is not None
+        if finding.tier == REVIEW_TIER:
+            self.doubtful = _rank(self.doubtful, finding, MAX_DOUBTFUL_FINDINGS)
         if not finding.flagged:
             return
         self.flagged += 1
-        self._rank(finding)
+        self.worst = _rank(self.worst, finding, MAX_WORST_FINDINGS)
         if finding.start is None or finding.end is None:
             return
         text = normalize_span(finding.title[finding.start : finding.end])
@@ -127,14 +139,6 @@ class FindingTally:
         if len(self._counts) > MAX_DISTINCT_FRAGMENTS:
             self._counts = Counter(dict(self._counts.most_common(MAX_DISTINCT_FRAGMENTS // 2)))
             self._examples = {text: self._examples[text] for text in self._counts}
-
-    def _rank(self, finding: Finding) -> None:
-        """Keep a finding among the most suspicious ones; of those flagged for the same the first with the most."""
-        best: dict[str, Finding] = {}
-        for each in sorted((*self.worst, finding), key=lambda each: -(each.score or 0.0)):
-            spanned = each.start is not None and each.end is not None
-            best.setdefault(normalize_span(each.title[each.start : each.end]) if spanned else each.title, each)
-        self.worst = tuple(best.values())[:MAX_WORST_FINDINGS]
 
     def add_skip(self, row: int, reason: str) -> None:
         """Count a row that could not be read."""
@@ -150,10 +154,13 @@ class FindingTally:
         return tuple(SharedFragment(text, count, tuple(self._examples[text])) for text, count in common)
 
 
-def normalize_span(span: str) -> str:
-    """Return a span as it is compared with others: NFKC, case-folded, single spaces; white space alone stays."""
-    span = span[:MAX_FRAGMENT_LENGTH]
-    return " ".join(unicodedata.normalize("NFKC", span).casefold().split())[:MAX_FRAGMENT_LENGTH] or span
+def _rank(known: tuple[Finding, ...], finding: Finding, most: int) -> tuple[Finding, ...]:
+    """Return the most suspicious of some findings; of those for the same span the first with the highest score."""
+    best: dict[str, Finding] = {}
+    for each in sorted((*known, finding), key=lambda each: -(each.score or 0.0)):
+        spanned = each.start is not None and each.end is not None
+        best.setdefault(normalize_span(each.title[each.start : each.end]) if spanned else each.title, each)
+    return tuple(best.values())[:most]
 
 
 def choose_exit_code(summary: ScanSummary) -> ExitCode:
@@ -171,19 +178,22 @@ def choose_exit_code(summary: ScanSummary) -> ExitCode:
 def render_summary(summary: ScanSummary) -> Group:
     """Return the summary for a terminal: what was checked, what was found, and what was not checked."""
     share = f" ({summary.flagged / summary.judged:.2%})" if summary.judged else ""
-    head = Text(f"Checked {summary.judged:,} titles of ").append(escape_terminal(summary.catalog))
+    head = Text(f"Checked {count_things(summary.judged, 'title')} of ").append(escape_terminal(summary.catalog))
     head.append(f": {summary.flagged:,} flagged{share}.", style="bold")
     parts: list[Text | Table] = [head]
     if not summary.flagged:
         parts.append(Text("None scored above this scanner's threshold; that rules out no trigger it can't see."))
     if summary.review:
-        parts.append(Text(f"For review: {summary.review:,} more titles, with the tier 'review' in the findings."))
+        place = "not in the findings (--only-flagged)" if summary.only_flagged else "tier 'review' in the findings"
+        parts.append(Text(f"For review: {count_things(summary.review, 'more title')}, {place}."))
     if summary.allowed:
-        parts.append(Text(f"Suspicious, but allowed by --allow: {summary.allowed:,} titles, with the tier 'allowed'."))
+        titles = count_things(summary.allowed, "title")
+        parts.append(Text(f"Suspicious, but allowed by --allow: {titles}, with the tier 'allowed'."))
     if summary.empty:
-        parts.append(Text(f"Without a title: {summary.empty:,} rows."))
+        parts.append(Text(f"Without a title: {count_things(summary.empty, 'row')}."))
     if summary.unread:
-        parts.append(Text(f"Not checked, because they can't be read: {summary.skipped:,} rows.", style="yellow"))
+        rows = count_things(summary.skipped, "row")
+        parts.append(Text(f"Not checked, because they can't be read: {rows}.", style="yellow"))
         parts += [Text("  ").append(escape_terminal(str(each), 200)) for each in summary.unread]
     parts += [Text(escape_terminal(note, 500), style="dim") for note in summary.notes]
     if summary.fragments:
@@ -191,6 +201,10 @@ def render_summary(summary: ScanSummary) -> Group:
     if summary.resumed:
         parts.append(Text(f"Rows up to {summary.resumed:,} were done before the interruption."))
     parts.append(Text(f"{summary.seconds:.1f} s, {summary.rate:,.0f} titles a second.", style="dim"))
+    if not summary.ids:
+        parts.append(
+            Text("The findings have no ids: no column is known for them by its name. Name it: --id-column COLUMN.")
+        )
     parts.append(Text("Findings: ").append(escape_terminal(str(summary.out), 300)))
     if summary.skipped_file:
         parts.append(Text("Rows not read: ").append(escape_terminal(str(summary.skipped_file), 300)))

@@ -47,6 +47,10 @@ MAX_ROW_GROUP = 1 << 16
 _JSON = json.JSONEncoder(ensure_ascii=False)
 
 
+FLAGGED_TIER, REVIEW_TIER, ALLOWED_TIER = "flagged", "review", "allowed"
+"""What becomes of a suspicious title: it is flagged, a person should look, or `--allow` names it."""
+
+
 class Finding(NamedTuple):
     """What the scan makes of one row; `None` is an empty cell."""
 
@@ -347,6 +351,8 @@ def check_output(out: Path, catalog: Path) -> None:
         if out.exists() and not out.is_file():
             what = "folder" if out.is_dir() else "pipe or a device"
             raise UserError(f"'{out}' is a {what}.", "Name a file, such as findings.csv.")
+        if catalog.is_dir() and catalog.resolve() in out.resolve().parents:
+            raise UserError(f"'{out}' lies in the catalogue's folder.", "Choose another folder for the findings.")
         for path in (out, out.with_name(f"{out.name}.skipped.csv")):
             if path.exists() and catalog.exists() and path.samefile(catalog):
                 raise UserError(f"'{path}' is the catalogue itself.", "Choose another file for the findings.")

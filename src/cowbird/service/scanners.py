@@ -25,7 +25,7 @@ from cowbird.files import hash_texts
 from cowbird.scanning import commands, detectors, ready_scorer
 from cowbird.scanning.allow_list import AllowList, read_allow_list
 from cowbird.scanning.pool import ScorerFactory
-from cowbird.scanning.scan import Scorer, ScorerVerdicts, complete_verdicts, make_finding
+from cowbird.scanning.scan import Scorer, ScorerVerdicts, allow_finding, complete_verdicts, make_finding
 from cowbird.scanning.writing import Finding
 from cowbird.victims.fit_context import pick_device
 
@@ -116,6 +116,10 @@ def open_source(source: ScannerSource) -> ServedScanner:
     if source.review_fpr is not None and not calibrated and (source.scanner or source.detector):
         raise UserError("--review-fpr is for the ready scanner.", "Leave it out, or leave out --detector.")
     allow = read_allow_list(source.allow)
+    if allow.names_ids:
+        raise UserError(
+            f"'{source.allow}' names rows by their ids, and a service judges titles alone.", "Leave the ids out."
+        )
     if source.scanner is not None:
         return (_open_calibrated if calibrated else _open_fitted)(source, source.scanner, allow)
     return _open_ready(source, allow) if source.detector is None else _open_detector(source, source.detector, allow)
@@ -273,7 +277,7 @@ def judge_titles(scorer: Scorer, allow: AllowList, titles: Sequence[str]) -> lis
         if len(found) != len(texts) or (np.asarray(found.end) > [len(text) for text in texts]).any():
             raise ValueError("a scorer gives a verdict on each title, and spans end within them")
         for nth, text in enumerate(texts):
-            known[text] = _describe(make_finding(text, found, nth, allow))
+            known[text] = _describe(allow_finding(make_finding(text, found, nth), text, allow))
     nothing = TitleJudgment("none", None, None, None, EMPTY_REASON, None)
     return [known.get(title, nothing) for title in titles]
 

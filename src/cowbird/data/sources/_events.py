@@ -39,6 +39,8 @@ class EventLog:
     def __init__(self, file: str, skips: Skips, items: Encoder | None = None) -> None:
         self.file = file
         self.skips = skips
+        self._unrated = 0
+        self._listed: dict[str, int] = {}
         self.users = Encoder()
         self.items = items or Encoder()
         self._parts: list[pl.DataFrame] = []
@@ -73,7 +75,7 @@ class EventLog:
 
     def _parse_numbers(self, frame: pl.DataFrame, name: str, dtype: type[pl.DataType]) -> pl.DataFrame:
         """Turn a column into finite numbers; rows where that fails are skipped."""
-        texts = refuse_lists(frame[name])
+        texts = refuse_lists(frame[name], self.file)
         if texts.dtype == pl.String:
             texts = texts.str.strip_chars()
             missing = texts.is_null() | (texts == "")
@@ -81,12 +83,27 @@ class EventLog:
             missing = texts.is_null()
         values = texts.cast(pl.Float64, strict=False).cast(dtype, strict=False)
         bad = ~values.is_finite().fill_null(False)
+        if name == "rating" and missing.any():  # few victims read ratings, so the event stays
+            self._unrated += int(missing.sum())
+            values, bad = values.set(missing, np.nan), bad & ~missing
         frame = frame.with_columns(values.alias(name))
         if not bad.any():
             return frame
-        self.reject(frame, missing, f"{name} is missing")
+        self.reject(frame, missing & bad, f"{name} is missing")
         self.reject(frame, bad & ~missing, f"{name} is not a finite number")
         return frame.filter(~bad)
+
+    def tell_lists(self, column: str, count: int) -> None:
+        """Note that interactions come out of lists, each of which is a history in order."""
+        self._listed[column] = self._listed.get(column, 0) + count
+
+    def _note_columns(self) -> None:
+        """Tell what the columns hold otherwise than a reader may think."""
+        text = f"{{n}} interactions of {self.file} have no rating; victims that read ratings leave them out."
+        note(NoticeRank.CHANGE, text, self._unrated)
+        for column, count in self._listed.items():
+            text = f"Column '{column}' of {self.file} holds lists, each a history in order: {{n}} interactions in all."
+            note(NoticeRank.CHOICE, text, count)
 
     def to_interactions(self) -> Interactions:
         """Sort the events by user and time and return them.
@@ -100,6 +117,7 @@ class EventLog:
             worst = self.skips.list()
             why = f" Most rows failed: {worst[0]}." if worst else ""
             raise UserError(f"{self.file} should hold interactions, and none can be used.{why}", "Check the columns.")
+        self._note_columns()
         dated = "time" in frame.columns
         frame = frame[order_events(frame["user"].to_numpy(), frame["time"].to_numpy() if dated else None)]
         if dated:
@@ -112,11 +130,12 @@ class EventLog:
                 "time, and repeats stay. This is about {n} interactions; 'time_column' names a column.",
                 frame.height,
             )
+        rating = frame["rating"].to_numpy() if "rating" in frame.columns else None
         counts = np.bincount(frame["user"].to_numpy(), minlength=len(self.users))
         return Interactions(
             frame["item"].to_numpy(),
             np.concatenate([[0], np.cumsum(counts)]),
-            frame["rating"].to_numpy() if "rating" in frame.columns else None,
+            None if rating is None or np.isnan(rating).all() else rating,
             frame["time"].to_numpy() if dated else None,
         )
 

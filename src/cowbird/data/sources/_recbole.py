@@ -12,11 +12,12 @@ import polars as pl
 
 from cowbird.data.sources._ages import bracket_ages
 from cowbird.data.sources._events import EventLog
+from cowbird.data.sources._histories import join_histories
 from cowbird.data.sources._tables import assemble, gather_table, make_item_encoder, split_categories
 from cowbird.data.types import Dataset
 from cowbird.errors import UserError
 from cowbird.ingest.blobs import Blob, from_file
-from cowbird.ingest.columns import find_column
+from cowbird.ingest.columns import TIME_COLUMNS, find_column, find_usual
 from cowbird.ingest.delimited import TextTable
 from cowbird.ingest.layout import TextLayout
 from cowbird.ingest.rows import ID_COLUMN, LINE_COLUMN
@@ -149,6 +150,12 @@ def _find_event_columns(table: _TypedTable, columns: AtomicColumns) -> dict[str,
     defaults = AtomicColumns()
     for role in ("time", "rating"):
         column: str | None = getattr(columns, role)
+        if role == "time" and column == defaults.time and column not in table.names:
+            found = find_usual(TIME_COLUMNS, table.names)
+            if found is not None:
+                column = table.names[found]
+                text = f"{table.file} has no column 'timestamp', so '{column}' is read; 'time_column' names another."
+                note(NoticeRank.CHOICE, text)
         if column is not None and (column in table.names or column != getattr(defaults, role)):
             wanted[table.find_raw_name(column, f"{role}_column")] = role
     return wanted
@@ -157,6 +164,12 @@ def _find_event_columns(table: _TypedTable, columns: AtomicColumns) -> dict[str,
 def _read_events(table: _TypedTable, columns: AtomicColumns, log: EventLog) -> EventLog:
     """Add the interactions to a log."""
     wanted = _find_event_columns(table, columns)
+    history = f"{columns.item}_list"
+    if history in table.names:
+        raw = table.find_raw_name(history)
+        frames = [frame.rename(wanted | {raw: "history"}) for frame in table.table.read_frames([*wanted, raw])]
+        log.add(join_histories(pl.concat(frames), log, history))
+        return log
     for frame in table.table.read_frames(list(wanted)):
         log.add(frame.rename(wanted))
     return log

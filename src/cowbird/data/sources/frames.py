@@ -7,7 +7,7 @@ import polars as pl
 
 from cowbird.data.sources._events import EventLog
 from cowbird.data.sources._tables import assemble, gather_table, make_item_encoder, split_categories
-from cowbird.data.sources.tabular import parse_dates
+from cowbird.data.sources._times import parse_dates
 from cowbird.data.tables import get_column, to_polars
 from cowbird.data.types import Dataset
 from cowbird.ingest.parquet import as_text, refuse_lists
@@ -73,7 +73,7 @@ def make_dataset(
     chosen = frame.select(*(pl.col(column).alias(role) for role, column in roles.items()), _number_rows())
     chosen = chosen.with_columns(as_text(chosen["user"]), as_text(chosen["item"]))
     if "time" in roles:
-        chosen = parse_dates(_convert_times(chosen), log)
+        chosen = parse_dates(_convert_times(chosen), log, str(time_column))
     log.add(chosen)
     with collect_notices() as told:
         made = assemble(name, log, catalog, profiles, ("items", "users"))

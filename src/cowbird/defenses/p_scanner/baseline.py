@@ -83,8 +83,30 @@ class Baseline:
         """
         if not math.isfinite(self.thresholds[0]):
             return None
-        share = self.left_out / max(1, self.left_out + self.calibrated_on)
-        return max(self.fprs[0], 1 / (self.calibrated_on + 1)) + share
+        return self.rate + self.left_out / max(1, self.left_out + self.calibrated_on)
+
+    @property
+    def rate(self) -> float:
+        """The same, if all titles that were left out are poisoned."""
+        return max(self.fprs[0], 1 / (self.calibrated_on + 1))
+
+    @property
+    def flaggable(self) -> int | None:
+        """Of the catalogue's titles that set the threshold for flags, how many can lie above it at most.
+
+        `None` if a reference set it: then any title can.
+        """
+        return None if self.reference else max(0, rank_threshold(self.calibrated_on, self.fprs[0]) - 1)
+
+
+def rank_threshold(titles: int, fpr: float) -> int:
+    """Return as the how many-th highest score the threshold is set, if so many titles set it; the highest if few do."""
+    return min(titles, max(1, math.floor(fpr * (titles + 1) + 1e-9)))
+
+
+def count_titles_to_flag(fpr: float) -> int:
+    """Return how many titles without a reference have to set a threshold, so that one of them can lie above it."""
+    return math.ceil(2 / fpr - 1e-9) - 1
 
 
 def check_baseline(titles: int, reference: int, fpr: float, review_fpr: float) -> None:

@@ -37,9 +37,9 @@ class Calibration(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
-    titles: int = Field(ge=0)
+    titles: int = Field(ge=0, le=10**12)
     """How many calibrate."""
-    left_out: int = Field(default=0, ge=0)
+    left_out: int = Field(default=0, ge=0, le=10**12)
     """How many were taken for poisoned."""
     highest: tuple[float, ...]
     """The highest of their scores, highest first."""

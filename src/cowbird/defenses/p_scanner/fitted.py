@@ -27,7 +27,7 @@ from cowbird.defenses.scan_table import scan_table
 from cowbird.defenses.titles import Suspicion
 from cowbird.errors import UserError
 from cowbird.faults import raise_outage
-from cowbird.files import hash_texts, read_plain_text
+from cowbird.files import hash_texts, read_plain_text, suggest_close_paths
 from cowbird.victims.fit_context import pick_device
 from cowbird.victims.language import serialization
 from cowbird.victims.language.base_record import name_base
@@ -63,11 +63,11 @@ class Round(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
-    number: int = Field(ge=1)
+    number: int = Field(ge=1, le=10_000)
     """Counts from 1."""
-    trusted: int = Field(ge=0)
+    trusted: int = Field(ge=0, le=10**12)
     """Titles taken for clean."""
-    proposed: int = Field(ge=0)
+    proposed: int = Field(ge=0, le=10**9)
     """New triggers."""
     before: tuple[RecipeOutcome, ...]
     """Some of the round's new triggers, and the share of titles with each that the scanner caught before it learned
@@ -76,7 +76,7 @@ class Round(BaseModel):
     """The same after it did."""
     refused: tuple[str, ...] = ()
     """Why answers of the agent were not taken."""
-    seconds: float = Field(ge=0)
+    seconds: float = Field(ge=0, le=1e8)
     """How long it took."""
 
 
@@ -85,7 +85,7 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
-    version: int = SCANNER_VERSION
+    version: int = Field(default=SCANNER_VERSION, ge=1, le=10_000)
     """Of this file's form."""
     llm: Llm
     """The language model that was tuned, and what of it."""
@@ -277,6 +277,8 @@ def load_fitted_scanner(
     """
     folder = Path(folder)
     device = pick_device(device) if isinstance(device, str) else device
+    if not (folder / SCANNER_RECORD_FILE).exists():
+        raise _make_missing_error(folder)
     try:
         told = json.loads(read_plain_text(folder / SCANNER_RECORD_FILE))
         if told.get("version") != SCANNER_VERSION:
@@ -295,3 +297,12 @@ def load_fitted_scanner(
     dtype, sealed = record.tuning.pick_dtype(device), (SCANNER_RECORD_FILE,)
     loaded = serialization.read_model(folder, SCANNER_NAME, record.llm, device, dtype, sealed)
     return FittedScanner(record, loaded, device)
+
+
+def _make_missing_error(folder: Path) -> UserError:
+    """Say what was not found where a scanner should be."""
+    make = "Make one with cowbird fit-scanner CATALOG --out DIR."
+    if folder.is_dir():
+        return UserError(f"'{folder}' does not hold a scanner: there is no {SCANNER_RECORD_FILE} in it.", make)
+    found = "it is a file, not a folder" if folder.exists() else "there is no such folder"
+    return UserError(f"'{folder}' does not hold a scanner: {found}.", f"{suggest_close_paths(folder)} {make}".strip())

@@ -17,6 +17,7 @@ from functools import cached_property
 import numpy as np
 
 from cowbird.data.types import Float32Array, Int64Array
+from cowbird.defenses.p_scanner.baseline import rank_threshold
 from cowbird.defenses.p_scanner.fragment_evidence import (
     FragmentKey,
     FragmentTable,
@@ -106,7 +107,7 @@ def set_threshold(clean: Float32Array, fpr: float) -> float:
     """
     if not len(clean):
         return math.inf
-    return float(clean[min(len(clean), max(1, math.floor(fpr * (len(clean) + 1) + 1e-9))) - 1])
+    return float(clean[rank_threshold(len(clean), fpr) - 1])
 
 
 def choose_batch_sizes(titles: int) -> tuple[int, ...]:

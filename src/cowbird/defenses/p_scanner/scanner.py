@@ -134,15 +134,28 @@ class PoisonScanner(BaseModel):
 
         Raises:
             UserError: If it is a single string or no table, there are too few titles, or a model can't be used.
+            UnsetThresholdError: If the titles kept for it can set no threshold.
         """
         place = context or FitContext(pick_device(device))
         known = [title for title in dict.fromkeys(read_texts(titles, text_column)) if title and title.strip()]
         if len(known) < MIN_TITLES_PER_FIT:
             raise UserError(
                 f"A scanner is fitted to {MIN_TITLES_PER_FIT} different titles or more, and there are {len(known)}.",
-                "Give it a larger catalogue, or scan with a scanner that was fitted to another.",
+                "Give it a larger catalogue, or scan without a fit: cowbird scan CATALOG --out FINDINGS.",
             )
-        return _Fit(self, known, seed, place).run()
+        fitted = _Fit(self, known, seed, place).run()
+        if not (fitted.record.calibration.highest and fitted.record.alone.highest):
+            held = fitted.record.calibration
+            raise UnsetThresholdError(
+                f"No threshold can be set: {held.titles + held.left_out:,} titles were kept for that. Of these "
+                f"{held.left_out:,} look poisoned, and the others have nothing to judge.",
+                "Give it a larger catalogue, or scan without a fit: cowbird scan CATALOG --out FINDINGS.",
+            )
+        return fitted
+
+
+class UnsetThresholdError(UserError):
+    """A scanner was fitted, and no title is left to set a threshold by; fitting again would end alike."""
 
 
 class _Fit:

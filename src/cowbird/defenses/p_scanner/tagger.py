@@ -14,11 +14,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from cowbird.data.types import Float32Array, Int32Array, Int64Array, IntArray, concat_ranges
@@ -54,25 +54,25 @@ class TaggerRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
-    version: int = TAGGER_VERSION
+    version: int = Field(default=TAGGER_VERSION, ge=1, le=10_000)
     """Of this file's form."""
     llm: Llm
     """The language model that was tuned, and its adapters."""
     recipe: dict[str, Any]
     """How it was trained; see `tagger_training.TaggerRecipe`."""
-    seed: int
+    seed: int = Field(ge=0, lt=1 << 63)
     """Decided all that was random."""
-    catalogs: dict[str, int]
+    catalogs: dict[str, Annotated[int, Field(ge=0, le=10**12)]]
     """Titles of each catalogue that it learned from."""
     titles_sha256: dict[str, str]
     """Hashes of those titles."""
     never_taught: tuple[str, ...]
     """Kinds of triggers that were left out."""
-    loss: float
+    loss: float = Field(ge=0, le=1e6)
     """Mean loss of the last steps."""
-    seconds: float
+    seconds: float = Field(ge=0, le=1e8)
     """How long the training took."""
-    tokens: int
+    tokens: int = Field(ge=0, le=10**15)
     """Tokens that it learned from."""
     adapter_sha256: str = ""
     """Hash of the adapter's file."""

@@ -79,14 +79,16 @@ def find_scenarios() -> dict[str, type[Scenario]]:
     return {str(get_args(scenario.model_fields["name"].annotation)[0]): scenario for scenario in classes}
 
 
-def list_entries(kind: str) -> list[ListedEntry]:
+def list_entries(kind: str, allow_plugins: bool = False) -> list[ListedEntry]:
     """List what there is of one kind, sorted by name (triggers and scenarios in their own order).
 
     Args:
         kind: One of `KINDS`.
+        allow_plugins: Whether files of the current folder may be imported, which runs their code; they come last.
     """
     if kind in PLUGIN_SECTIONS:
-        return [ListedEntry(*entry) for entry in plugins.describe_plugins(kind)]
+        local = plugins.describe_local_plugins(kind) if allow_plugins else []
+        return [ListedEntry(*entry) for entry in [*plugins.describe_plugins(kind), *local]]
     return _LISTS[kind]()
 
 

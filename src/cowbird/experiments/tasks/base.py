@@ -26,7 +26,7 @@ from cowbird.defenses.base import Defense
 from cowbird.defenses.titles import TitleDefense
 from cowbird.errors import UserError
 from cowbird.experiments.detection import TitleInspector
-from cowbird.experiments.measures import Measure
+from cowbird.experiments.measures import TaskSummary
 from cowbird.experiments.parts import DefensePart
 from cowbird.experiments.results import Row, RowLabels
 from cowbird.experiments.scenarios import Scenario
@@ -82,26 +82,6 @@ class TaskContext:
     """Where answers are kept."""
     inspector: TitleInspector
     """Judges titles for defenses that read them."""
-
-
-@dataclass(frozen=True)
-class TaskSummary:
-    """What the table at the end of a run shows."""
-
-    accuracy: tuple[Measure, ...]
-    """What is measured without an attack in mind, clean → attacked model. The first tells whose rows are the task's."""
-    attack: tuple[Measure, ...]
-    """What the attack is measured by: a line for each group that has a row of one of them."""
-    groups: tuple[str, ...]
-    """Groups that tell what a defense left of the attack; of these the first that there is."""
-    note: str
-    """What is to be known about the table, in whole sentences."""
-    lift: tuple[Measure, ...] = ()
-    """The attack's measure over the clean model's, if the table shows that."""
-    change: Measure | None = None
-    """Relative change of an accuracy, if the table shows that."""
-    by_cutoff: bool = False
-    """Whether its measures have a cut-off."""
 
 
 RecordT = TypeVar("RecordT")

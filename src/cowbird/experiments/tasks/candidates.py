@@ -18,12 +18,20 @@ from pydantic import BaseModel
 from cowbird.data.choices import ChoiceParts, Choices, SequenceSplit
 from cowbird.data.types import Dataset, Int32Array, Int64Array, Items, TrainingData
 from cowbird.errors import UserError
-from cowbird.experiments.measures import CLEAN, DIFFERENCE, EXCESS, LOST, Measure, declare_measure
+from cowbird.experiments.measures import CLEAN, DIFFERENCE, EXCESS, LOST, Measure, TaskSummary
 from cowbird.experiments.results import Row, RowLabels
-from cowbird.experiments.tasks.base import EvidenceLabels, TaskSummary
+from cowbird.experiments.shipped_measures import (
+    ASR_MEASURES,
+    CANDIDATE_SUMMARY,
+    DECODING_MODES,
+    FREE,
+    HIT_RATIO,
+    HIT_RATIO_VALID,
+    PICKED_PLAIN,
+    VALID_RATIO,
+)
+from cowbird.experiments.tasks.base import EvidenceLabels
 from cowbird.experiments.tasks.questions import (
-    ASR,
-    INTERVAL_NOTE,
     NEAR_COLUMN,
     PLAIN_KIND,
     QuestionTask,
@@ -37,69 +45,6 @@ from cowbird.metrics.choice import pick_difference, pick_rate, valid_ratio
 from cowbird.metrics.intervals import Interval
 from cowbird.rng import stream
 from cowbird.victims.base import FittedCandidate, Probe
-
-FREE, CONSTRAINED = "free", "constrained"
-DECODING_MODES = (FREE, CONSTRAINED)
-"""Ways to answer: any title may be written, or the candidates' alone."""
-
-HIT_RATIO = {
-    declare_measure(
-        "hit_ratio",
-        "share",
-        "HitRatio@1",
-        "Share of all questions answered with the right title.",
-        CLEAN,
-        DIFFERENCE,
-        LOST,
-    ): FREE,
-    declare_measure(
-        "hit_ratio_constrained",
-        "share",
-        "HitRatio@1, constrained",
-        "Share of all questions answered rightly where only candidates' titles can be written.",
-        CLEAN,
-        DIFFERENCE,
-        LOST,
-    ): CONSTRAINED,
-}
-HIT_RATIO_VALID = declare_measure(
-    "hit_ratio_valid",
-    "share",
-    "HitRatio@1 of valid answers",
-    "Share of the valid answers that are the right title.",
-    CLEAN,
-)
-VALID_RATIO = declare_measure(
-    "valid_ratio", "share", "valid", "Share of the answers that are some candidate's title.", CLEAN
-)
-ASR_MEASURES = {
-    ASR: FREE,
-    declare_measure(
-        "asr_constrained",
-        "share",
-        "ASR, constrained",
-        "ASR where only candidates' titles can be written.",
-        CLEAN,
-        EXCESS,
-    ): CONSTRAINED,
-}
-PICKED_PLAIN = {
-    declare_measure(
-        "picked_plain",
-        "share",
-        "picked plain",
-        "How often the candidate is picked that carries the trigger elsewhere, asked without a trigger.",
-        CLEAN,
-    ): FREE,
-    declare_measure(
-        "picked_plain_constrained",
-        "share",
-        "picked plain, constrained",
-        "The same where only candidates' titles can be written.",
-        CLEAN,
-    ): CONSTRAINED,
-}
-"""Measures by the way to answer that they are about."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -142,16 +87,7 @@ class CandidatesTask(QuestionTask[CandidateEvidence, FittedCandidate]):
     record_type: ClassVar[type[Any]] = CandidateEvidence
     shared_columns: ClassVar[tuple[str, ...]] = ("answer", "triggered", "user", "unseen", NEAR_COLUMN)
     ways: ClassVar[tuple[str, ...]] = tuple(f"{way}." for way in DECODING_MODES)
-    summary: ClassVar[TaskSummary] = TaskSummary(
-        accuracy=(next(iter(HIT_RATIO)), VALID_RATIO),
-        attack=(ASR, next(iter(PICKED_PLAIN))),
-        groups=("trigger",),
-        note=(
-            "HitRatio@1: share of all questions answered with the right title; valid: with some candidate's title. "
-            "ASR: share answered with the candidate that carries the trigger, which is never the right one, clean → "
-            "attacked model, " + INTERVAL_NOTE + " none: how often the same candidate is picked without a trigger."
-        ),
-    )
+    summary: ClassVar[TaskSummary] = CANDIDATE_SUMMARY
 
     parts: ChoiceParts
     triggered: Int32Array

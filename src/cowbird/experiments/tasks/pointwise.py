@@ -16,12 +16,10 @@ from pydantic import BaseModel
 from cowbird.data.judgments import JudgmentParts, Judgments, TemporalSplit
 from cowbird.data.types import Dataset, Items, TrainingData
 from cowbird.errors import UserError
-from cowbird.experiments.measures import CLEAN, DIFFERENCE, EXCESS, LOST, declare_measure
+from cowbird.experiments.measures import CLEAN, DIFFERENCE, EXCESS, LOST, TaskSummary
 from cowbird.experiments.results import Row, RowLabels
-from cowbird.experiments.tasks.base import TaskSummary
+from cowbird.experiments.shipped_measures import ASR, AUC, POINTWISE_SUMMARY
 from cowbird.experiments.tasks.questions import (
-    ASR,
-    INTERVAL_NOTE,
     NEAR_COLUMN,
     PLAIN_KIND,
     QuestionGroup,
@@ -34,16 +32,6 @@ from cowbird.metrics.asr import pointwise_asr
 from cowbird.metrics.auc import auc, auc_difference
 from cowbird.metrics.intervals import Interval, subtract_rates
 from cowbird.victims.base import FittedPointwise, Probe
-
-AUC = declare_measure(
-    "auc",
-    "share",
-    "AUC",
-    "Area under the ROC curve of yes and no about the questions that test.",
-    CLEAN,
-    DIFFERENCE,
-    LOST,
-)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,16 +65,7 @@ class PointwiseTask(QuestionTask[PointwiseEvidence, FittedPointwise]):
     split_doc: ClassVar[str] = "Early and late events, for victims that say yes or no about an item."
     record_type: ClassVar[type[Any]] = PointwiseEvidence
     shared_columns: ClassVar[tuple[str, ...]] = ("liked", "unseen", NEAR_COLUMN)
-    summary: ClassVar[TaskSummary] = TaskSummary(
-        accuracy=(AUC,),
-        attack=(ASR,),
-        groups=("trigger",),
-        note=(
-            "AUC: of yes and no about the questions that test, clean → attacked model. ASR: share of the questions "
-            "answered no that are answered yes once the title asked about carries the trigger, clean → attacked model, "
-            + INTERVAL_NOTE
-        ),
-    )
+    summary: ClassVar[TaskSummary] = POINTWISE_SUMMARY
 
     parts: JudgmentParts
 

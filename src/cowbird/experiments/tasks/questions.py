@@ -22,7 +22,6 @@ from cowbird.data.titles import quote_titles
 from cowbird.data.types import Int32Array, Int64Array, Items, TrainingData
 from cowbird.defenses.base import Defense
 from cowbird.errors import UserError
-from cowbird.experiments.measures import CLEAN, EXCESS, declare_measure
 from cowbird.experiments.parts import DefensePart
 from cowbird.experiments.scenarios import Direct, PoisonedAdapter, Scenario
 from cowbird.experiments.store import hash_parts
@@ -31,27 +30,12 @@ from cowbird.notices import NoticeRank, note
 from cowbird.rng import derive_seed, draw_indices, stream
 from cowbird.victims.base import FittedModel, Probe
 
-ASR = declare_measure(
-    "asr",
-    "share",
-    "ASR",
-    "Attack success rate: share of the questions whose answer the trigger turns to the item that carries it.",
-    CLEAN,
-    EXCESS,
-)
-
 MODEL_SIDES = ("clean", "attacked")
 """The two models of a record."""
 PLAIN_KIND, TRIGGER_KIND = "plain", "trigger"
 """Kinds of questions: as they are, and with the attack's own trigger; all others have a trigger that is near it."""
 NEAR_COLUMN = "near"
 """The shared column that tells which questions were asked with triggers that are near the attack's."""
-INTERVAL_NOTE = (
-    "with a 95 % interval; means over seeds have an interval over seeds. near-…: titles with something like the "
-    "trigger, for the first defense alone; unseen: items that training never met."
-)
-"""What tables of such victims say of intervals and groups."""
-
 Selection = NDArray[np.bool_] | slice
 """Which values of a column."""
 

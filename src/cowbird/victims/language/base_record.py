@@ -30,7 +30,7 @@ class BaseRecord(BaseModel):
 
     name: str
     """Its hub id, the name of its asset, or the name of its folder or file without where that was."""
-    layers: int = Field(ge=1)
+    layers: int = Field(ge=1, le=1000)
     """Layers that it had when it was tuned."""
     cut: bool
     """Whether it had more layers and these are the first of them."""

@@ -36,6 +36,7 @@ from cowbird.files import (
 from cowbird.notices import NoticeRank, note
 from cowbird.text import quote_json
 from cowbird.victims.language import assets
+from cowbird.victims.language.handed_adapter import HandedAdapter, fill_handed_adapter, read_adapter_config
 from cowbird.victims.language.model_folder import check_model_folder, copy_model_folder
 
 CONVERTED_RECORD_FILE = "cowbird-files.json"
@@ -44,6 +45,8 @@ _CONTROL_TOKEN = re.compile(r"[\s\u2581]*(<.+>|\[.+\]|\|.+\|)[\s\u2581]*", re.DO
 """What a control token looks like."""
 _HUB_ID = re.compile(r"(\w[\w.-]{0,95}/)?\w[\w.-]{0,95}", re.ASCII)
 """What a hub id looks like; other names are asked of nobody."""
+_REVISION = re.compile(r"\w[\w./-]{0,199}", re.ASCII)
+"""What the name of a branch, tag or commit looks like."""
 LINEAR_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -54,7 +57,12 @@ class Llm(BaseModel):
 
     name: str = "smollm2-135m"
     """A local folder, a GGUF file, an embedded model's name, or the hub id of a model that was downloaded before."""
-    layers: int | None = Field(default=None, ge=1)
+    revision: str = Field(default="", max_length=200)
+    """Branch, tag or commit of a hub id; empty takes its main branch. A commit alone is always the same model."""
+    adapter: str = ""
+    """A folder with somebody's LoRA adapter for the model, which is put in as it is; tuning goes on from it. Its rank,
+    scale and places count then, and `rank`, `alpha` and `modules` here do not."""
+    layers: int | None = Field(default=None, ge=1, le=1000)
     """Layers kept, from the first on; `None` keeps all. A cut model is for small machines, and says less."""
     tuning: Literal["lora", "full"] = "lora"
     """Whether low-rank adapters learn (Hu et al. 2022) or all weights."""
@@ -82,7 +90,7 @@ class Llm(BaseModel):
         else:
             place = locate_model(self.name)
             if not Path(place).is_dir():
-                check_model_folder(_find_downloaded(place))
+                check_model_folder(_find_downloaded(place, self.revision or None))
 
 
 @dataclass(frozen=True)
@@ -215,7 +223,7 @@ def load_llm(llm: Llm, device: torch.device, dtype: torch.dtype) -> LoadedModel:
     library = import_transformers()
     place = locate_model(llm.name)
     try:
-        with _open_place(place) as opened:
+        with _open_place(place, llm.revision) as opened:
             plain = {"trust_remote_code": False, "local_files_only": True}
             tokenizer = library.AutoTokenizer.from_pretrained(opened, **plain)
             model, told = library.AutoModelForCausalLM.from_pretrained(
@@ -243,15 +251,30 @@ def load_llm(llm: Llm, device: torch.device, dtype: torch.dtype) -> LoadedModel:
     return LoadedModel(model.to(device), tokenizer)
 
 
+def _check_revision(name: str, revision: str, local: bool) -> None:
+    if local:
+        raise UserError(
+            f"llm.revision is given, and '{name}' is no hub id.", "Leave it out: a folder has no revisions."
+        )
+    if not _REVISION.fullmatch(revision):
+        raise UserError(
+            f"llm.revision is {quote_json(revision)}, which is no name of a branch, tag or commit.",
+            "Give the name of a commit, or leave it out.",
+        )
+
+
 @contextmanager
-def _open_place(place: str) -> Generator[str]:
+def _open_place(place: str, revision: str) -> Generator[str]:
     """Give what the libraries load: a private folder with what a folder holds, or what was downloaded from a hub."""
-    folder = Path(place)
-    with copy_model_folder(folder if folder.is_dir() else _find_downloaded(place)) as private:
+    folder, local = Path(place), Path(place).is_dir()
+    made_here = folder.parent == get_cache_folder() / "llm"
+    if revision:
+        _check_revision(place, revision, local)
+    with copy_model_folder(folder if local else _find_downloaded(place, revision or None), made_here) as private:
         yield str(private)
 
 
-def _find_downloaded(name: str) -> Path:
+def _find_downloaded(name: str, revision: str | None) -> Path:
     """Return the folder in the hub's own cache in which a model is; no server is asked.
 
     Raises:
@@ -259,7 +282,7 @@ def _find_downloaded(name: str) -> Path:
     """
     hub = importlib.import_module("huggingface_hub")
     try:
-        return Path(hub.snapshot_download(name, local_files_only=True))
+        return Path(hub.snapshot_download(name, revision=revision, local_files_only=True))
     except (OSError, ValueError):  # the hub's library has kinds of its own of both
         raise OutageError(
             f"There is no folder {quote_json(name)}, and no model of that name was downloaded from a hub.",
@@ -307,7 +330,9 @@ def cut_layers(model: Any, layers: int) -> None:
 
 
 def add_adapters(model: Any, llm: Llm, generator: torch.Generator) -> Any:
-    """Put adapters into a model, as peft makes them; a model that is tuned whole is returned as it is.
+    """Put adapters into a model: somebody's as it is (`llm.adapter`), or fresh ones as peft makes them.
+
+    A model that is tuned whole is returned as it is.
 
     Args:
         model: The causal LM.
@@ -315,17 +340,26 @@ def add_adapters(model: Any, llm: Llm, generator: torch.Generator) -> Any:
         generator: Where the adapters' first factors are drawn, on the CPU; the second ones start at zero.
 
     Raises:
-        UserError: If the extra `llm` is not installed, or no layer has one of the names.
+        UserError: If the extra `llm` is not installed, no layer has one of the names, or the adapter does not fit.
     """
     if llm.tuning == "full":
+        if llm.adapter:
+            raise UserError("llm.adapter is put in beside weights that stay, and llm.tuning is 'full'.", "Use 'lora'.")
         return model
     import_transformers()
     try:
         peft: Any = importlib.import_module("peft")
     except ImportError as error:
         raise OutageError(f"Adapters need {error.name}.", "Install it: pip install 'cowbird[llm]'.") from None
+    folder = Path(llm.adapter).expanduser()
+    shape = read_adapter_config(folder) if llm.adapter else HandedAdapter(llm.rank, llm.alpha, llm.modules, False)
     config = peft.LoraConfig(
-        r=llm.rank, lora_alpha=llm.alpha, target_modules=list(llm.modules), task_type="CAUSAL_LM", lora_dropout=0.0
+        r=shape.rank,
+        lora_alpha=shape.alpha,
+        target_modules=list(shape.modules),
+        use_rslora=shape.rooted,
+        task_type="CAUSAL_LM",
+        lora_dropout=0.0,
     )
     try:
         with warnings.catch_warnings():
@@ -340,4 +374,6 @@ def add_adapters(model: Any, llm: Llm, generator: torch.Generator) -> Any:
                 weight.copy_(torch.empty(weight.shape).uniform_(-bound, bound, generator=generator))
             elif "lora_B" in name:
                 weight.zero_()
+    if llm.adapter:
+        fill_handed_adapter(wrapped, folder)
     return wrapped

@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from cowbird.errors import UserError
 from cowbird.faults import raise_outage
+from cowbird.victims.language.tokenizer_check import check_tokenizer
 
 MAX_TEXT_BYTES = 1 << 27
 """Largest JSON file of a model: the tokenizers of large vocabularies take some 35 MB."""
@@ -58,7 +59,7 @@ _HINT = "Get the model again, as safetensors, from somebody you trust."
 
 
 @contextmanager
-def copy_model_folder(folder: Path) -> Generator[Path]:
+def copy_model_folder(folder: Path, trusted: bool = False) -> Generator[Path]:
     """Give a private folder with the files of a language model that are read; it goes at the end.
 
     Small files are copied. Weights are opened once, and stand there as links to what was opened; they are copied where
@@ -66,6 +67,7 @@ def copy_model_folder(folder: Path) -> Generator[Path]:
 
     Args:
         folder: The model's folder.
+        trusted: Whether the tokenizer was made on this machine, and need not be tried.
 
     Raises:
         UserError: If the model is one that `check_model_folder` refuses, or a file is too large or no plain file.
@@ -87,6 +89,10 @@ def copy_model_folder(folder: Path) -> Generator[Path]:
             else:
                 _copy(folder, source, private / name)
         check_model_folder(private, folder)
+        if (private / "tokenizer.json").exists() and not trusted:
+            reason = check_tokenizer(private / "tokenizer.json")
+            if reason:
+                raise _refuse(folder, reason)
         yield private
 
 
@@ -144,7 +150,7 @@ def check_model_folder(folder: Path, told: Path | None = None) -> None:
     if (folder / "adapter_config.json").is_file():
         raise UserError(
             f"'{folder}' is an adapter, and a language model was expected.",
-            "Name the adapter's base model. To go on from a saved victim, load it and give it as the start of the fit.",
+            "Name the adapter's base model in llm.name, and the adapter's folder in llm.adapter.",
         )
     for path in (folder / "config.json", folder / "tokenizer.json", *folder.glob("*.json")):
         if path.exists() and not path.is_file():

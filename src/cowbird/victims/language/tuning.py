@@ -43,19 +43,19 @@ class Tuning(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
-    epochs: int = Field(default=1, ge=1)
+    epochs: int = Field(default=1, ge=1, le=1_000_000)
     """Passes over the examples."""
-    batch_size: int = Field(default=64, ge=1)
+    batch_size: int = Field(default=64, ge=1, le=1 << 20)
     """Examples a step."""
-    learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0, le=1000)
     """AdamW's peak learning rate."""
-    weight_decay: float = Field(default=0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0, le=1000)
     """AdamW's decoupled weight decay."""
     warmup: float = Field(default=0.05, ge=0, lt=1)
     """Share of the steps in which the learning rate rises from zero; it then falls to zero along a cosine."""
-    clip: float | None = Field(default=1.0, gt=0)
+    clip: float | None = Field(default=1.0, gt=0, le=1e6)
     """Largest norm of a step's gradient."""
-    capacity: int = Field(default=8192, ge=1)
+    capacity: int = Field(default=8192, ge=1, le=1 << 24)
     """Most tokens in a packed row; more run faster on a GPU and take more memory."""
     compiled: bool = True
     """Whether layers are compiled on a GPU; the first steps then take longer."""

@@ -18,14 +18,15 @@ from cowbird.defenses.base import Defense
 from cowbird.defenses.none import NoDefense
 from cowbird.defenses.titles import TitleDefense
 from cowbird.errors import UserError
-from cowbird.experiments.measures import CHANGE
+from cowbird.experiments.measures import TaskSummary
 from cowbird.experiments.parts import DefensePart
 from cowbird.experiments.results import Row, RowLabels
 from cowbird.experiments.scenarios import Downstream, Scenario
-from cowbird.experiments.tasks.base import CLEAN_SIDE, EvidenceLabels, PlantedAttack, Task, TaskContext, TaskSummary
+from cowbird.experiments.shipped_measures import RANKING_SUMMARY
+from cowbird.experiments.tasks.base import CLEAN_SIDE, EvidenceLabels, PlantedAttack, Task, TaskContext
 from cowbird.experiments.tasks.ranking import rows
 from cowbird.experiments.tasks.ranking.provider import Deployment, PlatformLogs, ProviderTraining
-from cowbird.experiments.tasks.ranking.rows import ACCURACY, EXPOSURE, LIFT, RANKING_ARRAYS, RankingEvidence
+from cowbird.experiments.tasks.ranking.rows import RANKING_ARRAYS, RankingEvidence
 from cowbird.metrics.exposure import mask_seen
 from cowbird.rng import derive_seed, stream
 from cowbird.victims.base import FittedRecommender, Recommender
@@ -40,21 +41,7 @@ class RankingTask(Task[RankingEvidence]):
     split_table: ClassVar[str] = "split"
     split_type: ClassVar[type[BaseModel]] = Split
     split_doc: ClassVar[str] = "Warm and cold users, for victims that rank."
-    summary: ClassVar[TaskSummary] = TaskSummary(
-        accuracy=(ACCURACY["ndcg"],),
-        attack=(EXPOSURE["hr"],),
-        groups=("target", "all"),
-        note=(
-            "Exposure: share of (user, unseen planted item) pairs in which the item is among the user's first {k}, "
-            "clean → attacked model. Lift: attacked / clean with a 95 % bootstrap interval over users. Where the clean "
-            "model showed no planted item there is no lift; the interval of the attacked model's exposure stands "
-            "there. NDCG@{k}: of the attacked model on the users' held-out items, and its change against the clean "
-            "model."
-        ),
-        lift=(LIFT["hr"],),
-        change=ACCURACY["ndcg"][CHANGE],
-        by_cutoff=True,
-    )
+    summary: ClassVar[TaskSummary] = RANKING_SUMMARY
 
     parts: SplitParts
 

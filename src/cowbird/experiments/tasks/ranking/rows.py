@@ -10,71 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cowbird.experiments.measures import CHANGE, CLEAN, EXCESS, LOST, LOWER_BOUND, Measure, declare_measure
+from cowbird.experiments.measures import CHANGE, CLEAN, EXCESS, LOST, LOWER_BOUND, Measure
 from cowbird.experiments.results import Row, RowLabels, summarize_seeds
+from cowbird.experiments.shipped_measures import ACCURACY, EXPOSURE, LIFT, SELECTIVITY
 from cowbird.metrics.exposure import Exposure, ExposureCell, Lift, exposures, lifts, selectivity
 from cowbird.metrics.intervals import Interval, bootstrap_mean, bootstrap_sums, percentiles
 from cowbird.metrics.ranking import RANKING_METRICS
 from cowbird.rng import stream
-
-ACCURACY = {
-    "hr": declare_measure(
-        "hr", "share", "HR", "Share of users whose held-out item is among their first k.", CLEAN, CHANGE, LOST
-    ),
-    "ndcg": declare_measure(
-        "ndcg",
-        "share",
-        "NDCG",
-        "Gain of the held-out item by its rank among the first k, mean over users.",
-        CLEAN,
-        CHANGE,
-        LOST,
-    ),
-    "mrr": declare_measure(
-        "mrr",
-        "share",
-        "MRR",
-        "Reciprocal rank of the held-out item among the first k, mean over users.",
-        CLEAN,
-        CHANGE,
-        LOST,
-    ),
-}
-EXPOSURE = {
-    "hr": declare_measure(
-        "exposure_hr",
-        "share",
-        "exposure HR",
-        "Share of (user, unseen target) pairs in which the target is among the user's first k.",
-        CLEAN,
-        EXCESS,
-        digits=4,
-    ),
-    "ndcg": declare_measure(
-        "exposure_ndcg",
-        "share",
-        "exposure NDCG",
-        "Gain of targets by their rank among the first k, mean over (user, unseen target) pairs.",
-        CLEAN,
-        EXCESS,
-        digits=4,
-    ),
-}
-LIFT = {
-    "hr": declare_measure(
-        "lift_hr", "ratio", "lift", "Exposure HR of the attacked model over that of the clean model.", LOWER_BOUND
-    ),
-    "ndcg": declare_measure(
-        "lift_ndcg",
-        "ratio",
-        "lift NDCG",
-        "Exposure NDCG of the attacked model over that of the clean model.",
-        LOWER_BOUND,
-    ),
-}
-SELECTIVITY = declare_measure(
-    "selectivity_hr", "ratio", "selectivity", "Exposure HR of target users over that of other users.", LOWER_BOUND
-)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,0 +1,58 @@
+"""`cowbird review`: findings on a local page, for a person who decides."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from cowbird.cli.options import QuietOption
+from cowbird.cli.terminal import err_console, out_console, sanitize_line
+from cowbird.errors import UserError
+
+REVIEW_EXAMPLES = (
+    "cowbird review findings.csv",
+    "cowbird review findings.csv --export allow.txt",
+)
+
+
+def review(
+    findings: Annotated[Path, typer.Argument(help="What cowbird scan wrote: .csv, .jsonl or .parquet.")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0 takes a free one.")] = 0,
+    export: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write what was dismissed as a file for --allow, and show no page."),
+    ] = None,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Show findings on a local page: accept or dismiss them by a key. Decisions stay in a file beside the findings.
+
+    Exit codes: 0 done, or ended by Ctrl-C; 2 error.
+    """
+    try:
+        from cowbird.review.server import serve_review  # noqa: PLC0415
+        from cowbird.review.store import ReviewStore  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise UserError(f"The review needs the library '{error.name}'.", "pip install 'cowbird[serve]'") from None
+
+    store = ReviewStore(findings)
+    try:
+        if export is not None:
+            made = store.export_allowed(export)
+            if not quiet:
+                more = f"; {made.left_out:,} hold line breaks and are left out" if made.left_out else ""
+                out_console.print(sanitize_line(f"{made.texts:,} texts in {made.path}{more}."))
+            return
+
+        def announce(address: str) -> None:
+            err_console.print(Text(f"Open {address}"), soft_wrap=True)
+            err_console.print(sanitize_line(f"Decisions are kept in {store.path}. Ctrl-C ends."))
+            if open_browser:
+                import webbrowser  # noqa: PLC0415
+
+                webbrowser.open(address)
+
+        serve_review(store, port, announce)
+    finally:
+        store.close()

@@ -1,0 +1,1 @@
+"""Findings of a scan on a local page, where a person says which are triggers and which are honest text."""

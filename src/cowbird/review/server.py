@@ -1,0 +1,274 @@
+"""The local page of a review. Only this machine reaches it, and only who knows its address.
+
+The address holds a random token. A page of a stranger in the same browser can neither guess it nor send anything here:
+the names of host and origin are checked, and the browser is told to load nothing from elsewhere.
+"""
+
+import hmac
+import json
+import secrets
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from importlib import resources
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn import Config, Server
+
+from cowbird.errors import OutageError, UserError
+from cowbird.review.store import Choice, GroupState, ReviewStore, Target
+from cowbird.text import escape_terminal
+
+HOST = "127.0.0.1"
+"""The only address that is listened at."""
+MAX_CONTEXT = 160
+"""Characters shown before and behind a span."""
+MAX_SHOWN_SPAN = 300
+"""Characters shown of a span."""
+MAX_POST_BYTES = 4096
+"""Largest body of a request."""
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+_HEADERS = [
+    (b"content-security-policy", _POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+]
+_FILES = {
+    "": ("page.html", "text/html"),
+    "page.js": ("page.js", "text/javascript"),
+    "page.css": ("page.css", "text/css"),
+}
+
+
+class Decision(BaseModel):
+    """What the page sends when a key is pressed."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    target: Target
+    """What it is about."""
+    id: int
+    """Id of the group or the finding."""
+    choice: Choice
+    """The decision."""
+
+
+def make_review_app(store: ReviewStore, token: str, port: int) -> ASGIApp:
+    """Return the application of a review.
+
+    Args:
+        store: Findings and decisions.
+        token: Stands in each path.
+        port: The port that the browser asks.
+    """
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    app.add_exception_handler(RequestValidationError, _answer_form_error)
+    _add_files(app)
+
+    @app.get("/api/summary")
+    def summarize() -> Response:
+        return _answer(store.count() | {"file": escape_terminal(store.findings.name, 100)})
+
+    @app.get("/api/groups")
+    def list_groups(
+        offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
+        limit: Annotated[int, Query(ge=1, le=500)] = 100,
+        search: Annotated[str, Query(max_length=200)] = "",
+        state: GroupState = "all",
+    ) -> Response:
+        page = store.list_groups(offset, limit, search, state)
+        return _answer({"total": page.total, "rows": [_show_group(row) for row in page.rows]})
+
+    @app.get("/api/groups/{group}/findings")
+    def list_findings(
+        group: int,
+        offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
+        limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    ) -> Response:
+        if not -(2**63) <= group < 2**63:
+            return _answer({"error": "number"}, 404)
+        page = store.list_findings(group, offset, limit)
+        return _answer({"total": page.total, "rows": [_show_finding(row) for row in page.rows]})
+
+    @app.post("/api/decisions")
+    def decide(decision: Decision) -> Response:
+        if not -(2**63) <= decision.id < 2**63:
+            return _answer({"error": "number"}, 404)
+        known = store.decide(decision.target, decision.id, decision.choice)
+        return _answer({"decided": known}, 200 if known else 404)
+
+    @app.post("/api/undo")
+    def undo() -> Response:
+        return _answer({"undone": store.undo()})
+
+    @app.post("/api/export")
+    def export() -> Response:
+        try:
+            made = store.export_allowed()
+        except OutageError as error:
+            return _answer({"error": str(error)}, 507)
+        return _answer({"file": escape_terminal(made.path.name, 200), "texts": made.texts, "left_out": made.left_out})
+
+    return _LocalGuard(app, token, port)
+
+
+def _add_files(app: FastAPI) -> None:
+    for path, (name, kind) in _FILES.items():
+        content = resources.files("cowbird.review").joinpath(name).read_bytes()
+
+        async def show(request: Request, content: bytes = content, kind: str = kind) -> Response:
+            return Response(content, media_type=kind)
+
+        app.add_route(f"/{path}", show, methods=["GET"])
+
+
+def _answer(content: Any, status: int = 200) -> Response:
+    return Response(json.dumps(content, ensure_ascii=True), status, media_type="application/json")
+
+
+async def _answer_form_error(request: Request, error: Exception) -> Response:
+    return _answer({"error": "form"}, 422)
+
+
+def _show_title(title: str, start: int | None, stop: int | None) -> dict[str, str]:
+    """Return a title in three parts in which everything can be seen."""
+    if start is None or stop is None:
+        return {"before": escape_terminal(title, MAX_CONTEXT + MAX_SHOWN_SPAN), "span": "", "after": ""}
+    before = title[:start]
+    if len(before) > MAX_CONTEXT:
+        before = "…" + before[-MAX_CONTEXT:]
+    return {
+        "before": _show_beside(before),
+        "span": escape_terminal(title[start:stop], MAX_SHOWN_SPAN),
+        "after": _show_beside(title[stop:]),
+    }
+
+
+def _show_beside(text: str) -> str:
+    return text if text == " " else escape_terminal(text, MAX_CONTEXT + 1)
+
+
+def _show_group(row: dict[str, Any]) -> dict[str, Any]:
+    example = row["example"]
+    return {
+        **{name: row[name] for name in ("id", "tier", "many", "best", "choice")},
+        "fragment": escape_terminal(row["fragment"], 200),
+        "reason": escape_terminal(row["reason"], 300),
+        "example": _show_title(example["title"], example["start"], example["stop"]),
+    }
+
+
+def _show_finding(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **{name: row[name] for name in ("id", "row", "score", "tier", "choice")},
+        "item": escape_terminal(row["item"], 100),
+        "reason": escape_terminal(row["reason"], 300),
+        "title": _show_title(row["title"], row["start"], row["stop"]),
+    }
+
+
+class _LocalGuard:
+    """Lets through what comes from the page itself, and nothing else."""
+
+    def __init__(self, app: ASGIApp, token: str, port: int) -> None:
+        self._app, self._token = app, token.encode()
+        self._hosts = {f"{name}:{port}".encode() for name in (HOST, "localhost")}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or refuse it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_on(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", []), *_HEADERS]}
+            await send(message)
+
+        _, _, rest = scope["path"].partition("/")
+        token, slash, rest = rest.partition("/")
+        if (
+            not self._is_own(scope)
+            or not slash
+            or not hmac.compare_digest(token.encode("utf-8", "replace"), self._token)
+        ):
+            await _answer({"error": "This address leads nowhere."}, 403)(scope, receive, send_on)
+            return
+        inner: Scope = {**scope, "path": f"/{rest}", "raw_path": f"/{rest}".encode("utf-8", "replace")}
+        await self._limit(self._app)(inner, receive, send_on)
+
+    def _is_own(self, scope: Scope) -> bool:
+        """Tell whether a request names this host, and comes from its page where it says so."""
+        headers: list[tuple[bytes, bytes]] = list(scope["headers"])
+        hosts = [value for name, value in headers if name == b"host"]
+        if len(hosts) != 1 or hosts[0] not in self._hosts:
+            return False
+        origin = [value for name, value in headers if name == b"origin"]
+        site = [value for name, value in headers if name == b"sec-fetch-site"]
+        if any(value not in (b"same-origin", b"none") for value in site):
+            return False
+        if scope["method"] == "POST":
+            kind = [value.partition(b";")[0] for name, value in headers if name == b"content-type"]
+            return kind == [b"application/json"] and all(value == b"http://" + hosts[0] for value in origin)
+        return scope["method"] == "GET"
+
+    @staticmethod
+    def _limit(app: ASGIApp) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+        """Return the application behind a limit on bodies."""
+
+        async def run(scope: Scope, receive: Receive, send: Send) -> None:
+            taken = 0
+
+            async def receive_some() -> Message:
+                nonlocal taken
+                message = await receive()
+                taken += len(message.get("body", b""))
+                if taken > MAX_POST_BYTES:
+                    return {"type": "http.disconnect"}
+                return message
+
+            await app(scope, receive_some, send)
+
+        return run
+
+
+def serve_review(store: ReviewStore, port: int, announce: Callable[[str], None]) -> None:
+    """Serve the page until a signal ends it.
+
+    Args:
+        store: Findings and decisions.
+        port: The port; 0 for a free one.
+        announce: Told the address once it can be opened.
+
+    Raises:
+        UserError: If nothing can listen at the port.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((HOST, port))
+            listener.listen(128)
+        except OSError as error:
+            raise UserError(
+                f"Nothing can listen at port {port}: {error.strerror or error}.", "Choose another: --port."
+            ) from None
+        token, place = secrets.token_urlsafe(24), listener.getsockname()[1]
+        config = Config(
+            make_review_app(store, token, place), log_config=None, access_log=False, ws="none", lifespan="off",
+            server_header=False, proxy_headers=False, timeout_graceful_shutdown=2,
+        )  # fmt: skip
+        announce(f"http://{HOST}:{place}/{token}/")
+        with suppress(KeyboardInterrupt):  # which uvicorn raises again once it has ended
+            Server(config).run(sockets=[listener])

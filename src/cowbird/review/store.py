@@ -1,0 +1,308 @@
+"""Findings and decisions in a SQLite file beside the findings: pages of groups, search, undo, and the export.
+
+Findings that were flagged for the same text and the same kind of reason are a group. A decision is about a group or
+about one title. It is kept by what it is about, not by the row, so it holds when the catalogue is scanned again. Every
+decision is a row that is never changed but to be undone.
+"""
+
+import hashlib
+import re
+import sqlite3
+import threading
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from cowbird.errors import UserError
+from cowbird.faults import explain_write_errors
+from cowbird.files import write_text
+from cowbird.review.findings import ReviewedFinding, read_reviewed
+from cowbird.text import normalize_span
+
+REVIEW_SUFFIX = ".review.sqlite"
+"""What is added to the name of the findings for the file of decisions."""
+ALLOW_SUFFIX = ".allow.txt"
+"""What is added to it for the texts that must not be flagged."""
+REVIEW_VERSION = 1
+"""Grows when the file's form changes."""
+Choice = Literal["accepted", "dismissed"]
+"""What a person says: it is planted, or it is honest text."""
+Target = Literal["group", "title"]
+"""What a decision is about."""
+GroupState = Literal["all", "open", "accepted", "dismissed"]
+"""Which groups are shown."""
+_NUMBER = re.compile(r"[\d.,]+")
+_SCHEMA = """
+create table if not exists about (name text primary key, value text);
+create table if not exists decision (
+    number integer primary key autoincrement, target text not null, key text not null, choice text not null,
+    at text not null, undone integer not null default 0
+);
+create table if not exists current (target text, key text, choice text, primary key (target, key)) without rowid;
+create table if not exists grouping (
+    id integer primary key, key text not null, fragment text not null, reason text not null, tier text not null,
+    many integer not null, best real not null
+);
+create table if not exists finding (
+    id integer primary key, grouping integer not null, row integer, item text, title text not null, folded text,
+    score real, start integer, stop integer, tier text, reason text
+);
+create index if not exists by_group on finding (grouping, id);
+"""
+
+
+class GroupPage(NamedTuple):
+    """Some groups, and how many there are."""
+
+    total: int
+    """How many groups the search and the state leave."""
+    rows: list[dict[str, Any]]
+    """Some of them: id, fragment, reason, tier, many, best, choice, and a finding as an example."""
+
+
+class FindingPage(NamedTuple):
+    """Some findings of a group, and how many there are."""
+
+    total: int
+    """How many the group has."""
+    rows: list[dict[str, Any]]
+    """Some of them, with the choice on each title."""
+
+
+class AllowedTexts(NamedTuple):
+    """What an export wrote."""
+
+    path: Path
+    """The file."""
+    texts: int
+    """Texts in it."""
+    left_out: int
+    """Texts that can't stand in a line."""
+
+
+class ReviewStore:
+    """The findings of a file and the decisions about them.
+
+    Args:
+        findings: The file.
+
+    Raises:
+        UserError: If it holds no findings, or the file of decisions is not one.
+        OutageError: If that can't be written.
+    """
+
+    def __init__(self, findings: Path) -> None:
+        self.findings = findings
+        self.path = findings.with_name(findings.name + REVIEW_SUFFIX)
+        self._lock = threading.RLock()
+        if not findings.is_file():
+            read_reviewed(findings)  # says what is wrong
+        if self.path.is_symlink():
+            raise UserError(f"'{self.path}' is a link.", "Remove it, or copy the findings elsewhere.")
+        with explain_write_errors(self.path):
+            try:
+                self._base = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=5)
+                self._base.row_factory = sqlite3.Row
+                self._base.execute("pragma journal_mode = wal")
+                self._base.executescript(_SCHEMA)
+                self._fill()
+            except sqlite3.DatabaseError as error:
+                raise UserError(
+                    f"'{self.path}' should hold decisions of a review: {error}.",
+                    "Is another review open? Otherwise move the file away.",
+                ) from None
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._base.close()
+
+    def _fill(self) -> None:
+        """Read the findings, unless they were read before and are the same."""
+        found = self.findings.stat()
+        seal = f"{REVIEW_VERSION} {found.st_size} {found.st_mtime_ns} {_hash_begin(self.findings)}"
+        known = self._base.execute("select value from about where name = 'findings'").fetchone()
+        if known is not None and known["value"] == seal:
+            return
+        findings = read_reviewed(self.findings)
+        groups, rows = _group(findings)
+        self._base.execute("begin immediate")
+        try:
+            self._base.execute("delete from finding")
+            self._base.execute("delete from grouping")
+            self._base.executemany("insert into grouping values (?, ?, ?, ?, ?, ?, ?)", groups)
+            self._base.executemany("insert into finding values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            self._base.execute("insert or replace into about values ('findings', ?)", (seal,))
+            self._base.execute("commit")
+        except BaseException:
+            self._base.execute("rollback")
+            raise
+
+    def count(self) -> dict[str, int]:
+        """Return how many findings and groups there are, and how many groups are decided."""
+        with self._lock:
+            row = self._base.execute(
+                "select count(*) as groups, coalesce(sum(many), 0) as findings, sum(choice = 'accepted') as accepted,"
+                " sum(choice = 'dismissed') as dismissed from grouping left join current"
+                " on current.target = 'group' and current.key = grouping.key"
+            ).fetchone()
+            titles = self._base.execute("select count(*) as many from current where target = 'title'").fetchone()
+        counts = {name: int(row[name] or 0) for name in ("groups", "findings", "accepted", "dismissed")}
+        return counts | {"titles": titles["many"]}
+
+    def list_groups(self, offset: int, limit: int, search: str = "", state: GroupState = "all") -> GroupPage:
+        """Return some groups, the largest and most suspicious flagged ones first.
+
+        Args:
+            offset: How many are passed over.
+            limit: How many at most.
+            search: Text that stands in a title of the group, whatever its case, or is its item's id.
+            state: Which groups.
+        """
+        where, given = ["1"], list[Any]()
+        if search:
+            where.append("id in (select grouping from finding where instr(folded, ?) or item = ?)")
+            given += [search.casefold(), search]
+        if state != "all":
+            where.append("choice is null" if state == "open" else "choice = ?")
+            given += [] if state == "open" else [state]
+        source = (
+            "from grouping left join current on current.target = 'group' and current.key = grouping.key where "
+            + " and ".join(where)
+        )
+        with self._lock:
+            total = self._base.execute(f"select count(*) as many {source}", given).fetchone()["many"]
+            rows = self._base.execute(
+                f"select id, fragment, reason, tier, many, best, choice {source}"
+                " order by tier, many desc, best desc, id limit ? offset ?",
+                [*given, limit, offset],
+            ).fetchall()
+            return GroupPage(total, [dict(row) | {"example": self._read_example(row["id"])} for row in rows])
+
+    def _read_example(self, group: int) -> dict[str, Any]:
+        found = self._base.execute("select title, start, stop from finding where grouping = ? limit 1", (group,))
+        return dict(found.fetchone())
+
+    def list_findings(self, group: int, offset: int, limit: int) -> FindingPage:
+        """Return some findings of a group, the most suspicious first."""
+        with self._lock:
+            known = self._base.execute("select many from grouping where id = ?", (group,)).fetchone()
+            rows = self._base.execute(
+                "select finding.id, row, item, title, score, start, stop, tier, reason, choice from finding"
+                " left join current on current.target = 'title' and current.key = finding.title"
+                " where grouping = ? order by finding.id limit ? offset ?",
+                (group, limit, offset),
+            ).fetchall()
+        return FindingPage(0 if known is None else known["many"], [dict(row) for row in rows])
+
+    def decide(self, target: Target, number: int, choice: Choice) -> bool:
+        """Keep a decision about a group or a finding's title.
+
+        Args:
+            target: What it is about.
+            number: Id of the group or the finding.
+            choice: The decision.
+
+        Returns:
+            Whether there is such a group or finding.
+        """
+        query = (
+            "select key from grouping where id = ?" if target == "group" else "select title from finding where id = ?"
+        )
+        with self._lock:
+            found = self._base.execute(query, (number,)).fetchone()
+            if found is None:
+                return False
+            at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+            self._base.execute("begin immediate")
+            self._base.execute(
+                "insert into decision (target, key, choice, at) values (?, ?, ?, ?)", (target, found[0], choice, at)
+            )
+            self._base.execute("insert or replace into current values (?, ?, ?)", (target, found[0], choice))
+            self._base.execute("commit")
+        return True
+
+    def undo(self) -> dict[str, Any] | None:
+        """Take the last decision back; returns what it was about, or `None` if there is none."""
+        with self._lock:
+            last = self._base.execute("select * from decision where not undone order by number desc limit 1").fetchone()
+            if last is None:
+                return None
+            about = last["target"], last["key"]
+            self._base.execute("begin immediate")
+            self._base.execute("update decision set undone = 1 where number = ?", (last["number"],))
+            before = self._base.execute(
+                "select choice from decision where target = ? and key = ? and not undone order by number desc limit 1",
+                about,
+            ).fetchone()
+            if before is None:
+                self._base.execute("delete from current where target = ? and key = ?", about)
+            else:
+                self._base.execute("insert or replace into current values (?, ?, ?)", (*about, before["choice"]))
+            self._base.execute("commit")
+        return {"target": last["target"], "choice": last["choice"]}
+
+    def export_allowed(self, out: Path | None = None) -> AllowedTexts:
+        """Write the texts that were dismissed, one a line, as `cowbird scan --allow` reads them.
+
+        Of a group it is every text that was marked, as it stands in the titles; of a group without marks, and of a
+        single title, the whole title. A title that was accepted is left out, whatever was said of its group.
+
+        Args:
+            out: The file; `None` for the one beside the findings. It is written even if no text is in it.
+
+        Raises:
+            OutageError: If it can't be written.
+        """
+        path = self.findings.with_name(self.findings.name + ALLOW_SUFFIX) if out is None else out
+        with self._lock:
+            rows = self._base.execute(
+                "select title, start, stop from finding join grouping on grouping.id = finding.grouping"
+                " join current on current.target = 'group' and current.key = grouping.key and choice = 'dismissed'"
+                " where not exists (select 1 from current as own where own.target = 'title' and own.key = title"
+                " and own.choice = 'accepted')"
+            ).fetchall()
+            titles = self._base.execute("select key from current where target = 'title' and choice = 'dismissed'")
+            texts = [_choose_allowed(row["title"], row["start"], row["stop"]) for row in rows]
+            texts += [row["key"] for row in titles.fetchall()]
+        different = dict.fromkeys(text.strip() for text in texts if text.strip())
+        lines = [text for text in different if "\n" not in text]
+        write_text(path, "".join(f"{line}\n" for line in lines))
+        return AllowedTexts(path, len(lines), len(different) - len(lines))
+
+
+def _choose_allowed(title: str, start: int | None, stop: int | None) -> str:
+    span = "" if start is None or stop is None else title[start:stop]
+    return span if span.strip() else title
+
+
+def _hash_begin(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.sha256(file.read(1 << 20)).hexdigest()
+
+
+def _group(findings: Sequence[ReviewedFinding]) -> tuple[list[tuple[Any, ...]], Iterable[tuple[Any, ...]]]:
+    """Return the groups of findings, and the findings, the most suspicious of each group first."""
+    numbers, groups, rows = dict[str, int](), list[list[Any]](), list[tuple[Any, ...]]()
+    normalize, mask = lru_cache(1 << 14)(normalize_span), lru_cache(1 << 14)(_mask_numbers)
+    for nth, each in enumerate(sorted(findings, key=lambda each: -(each.score or 0.0))):
+        fragment = normalize(each.title if each.start is None else each.title[each.start : each.end])
+        key = f"{fragment}\x1f{mask(each.reason)}"
+        number = numbers.setdefault(key, len(groups))
+        if number == len(groups):
+            groups.append([number, key, fragment, each.reason, each.tier, 0, each.score or 0.0])
+        group = groups[number]
+        group[5] += 1
+        if each.tier == "flagged":
+            group[4] = "flagged"
+        rows.append(
+            (nth, number, each.row, each.id, each.title, each.title.casefold(), each.score, each.start, each.end,
+             each.tier, each.reason)
+        )  # fmt: skip
+    return [tuple(group) for group in groups], rows
+
+
+def _mask_numbers(reason: str) -> str:
+    return _NUMBER.sub("#", reason)

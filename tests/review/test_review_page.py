@@ -1,0 +1,131 @@
+"""The page's server: who may ask, what is shown, and what is refused."""
+
+import asyncio
+import json
+
+import pytest
+
+from cowbird.review.server import make_review_app
+from cowbird.review.store import ReviewStore
+from doubles.findings import write_findings
+
+HOST = "127.0.0.1:4711"
+
+
+@pytest.fixture
+def app(tmp_path):
+    store = ReviewStore(write_findings(tmp_path))
+    yield make_review_app(store, "token", 4711)
+    store.close()
+
+
+def ask(app, method, path, body=None, query="", **headers):
+    """Send a request; returns status, headers and text."""
+    given = {"host": HOST} | (
+        {"content-type": "application/json", "origin": f"http://{HOST}"} if method == "POST" else {}
+    )
+    given |= {name.replace("_", "-"): value for name, value in headers.items()}
+    sent = []
+
+    async def receive():
+        return {"type": "http.request", "body": b"" if body is None else body, "more_body": False}
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "path": path,
+        "root_path": "", "raw_path": path.encode("utf-8", "replace"), "scheme": "http", "state": {},
+        "query_string": query.encode(),
+        "headers": [(name.encode(), value.encode()) for name, value in given.items() if value is not None],
+        "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 4711),
+    }  # fmt: skip
+    asyncio.run(app(scope, receive, send))
+    text = b"".join(message.get("body", b"") for message in sent[1:]).decode()
+    return sent[0]["status"], {name.decode(): value.decode() for name, value in sent[0]["headers"]}, text
+
+
+def test_the_page_and_its_parts_come_with_a_strict_policy(app):
+    for name, kind in (("", "text/html"), ("page.js", "text/javascript"), ("page.css", "text/css")):
+        status, headers, text = ask(app, "GET", f"/token/{name}")
+        assert status == 200 and headers["content-type"].startswith(kind)
+        policy = headers["content-security-policy"]
+        assert "default-src 'none'" in policy and "unsafe" not in policy and "http:" not in policy
+        assert "//" not in text.replace("// ", ""), "nothing comes from elsewhere"
+    assert "innerHTML" not in text
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/", {}),
+        ("/other/", {}),
+        ("/token", {}),
+        ("/tok\u00e9n/", {}),
+        ("/token/api/summary", {"host": "evil.example:4711"}),
+        ("/token/api/summary", {"host": None}),
+        ("/token/api/summary", {"sec_fetch_site": "cross-site"}),
+    ],
+)
+def test_strangers_get_nothing(app, path, headers):
+    status, answered, text = ask(app, "GET", path, **headers)
+    assert status == 403 and "findings" not in text and "content-security-policy" in answered
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"content_type": "text/plain"},
+        {"sec_fetch_site": "same-site"},
+    ],
+)
+def test_another_page_can_not_decide(app, headers):
+    body = json.dumps({"target": "group", "id": 0, "choice": "accepted"}).encode()
+    assert ask(app, "POST", "/token/api/decisions", body, **headers)[0] == 403
+    assert json.loads(ask(app, "GET", "/token/api/summary")[2])["accepted"] == 0
+
+
+def test_a_decision_is_kept_undone_and_exported(app, tmp_path):
+    told = json.loads(ask(app, "GET", "/token/api/groups", query="limit=2")[2])
+    assert told["total"] == 4 and len(told["rows"]) == 2
+    body = json.dumps({"target": "group", "id": told["rows"][1]["id"], "choice": "dismissed"}).encode()
+    assert ask(app, "POST", "/token/api/decisions", body)[0] == 200
+    assert json.loads(ask(app, "GET", "/token/api/summary")[2])["dismissed"] == 1
+    made = json.loads(ask(app, "POST", "/token/api/export", b"{}")[2])
+    assert made == {"file": "findings.jsonl.allow.txt", "texts": 1, "left_out": 0}
+    assert (tmp_path / made["file"]).read_text(encoding="utf-8") == "\u200b\n"
+    assert json.loads(ask(app, "POST", "/token/api/undo", b"{}")[2])["undone"] == {
+        "target": "group",
+        "choice": "dismissed",
+    }
+    assert json.loads(ask(app, "POST", "/token/api/undo", b"{}")[2])["undone"] is None
+
+
+def test_hostile_titles_are_shown_as_what_they_are(app):
+    rows = json.loads(ask(app, "GET", "/token/api/groups")[2])["rows"]
+    hidden = next(row for row in rows if "U+200B" in row["fragment"])
+    assert hidden["example"] == {"before": "a", "span": "<U+200B>", "after": "b <b>"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "query", "status"),
+    [
+        ("GET", "/token/api/groups", None, "limit=0", 422),
+        ("GET", "/token/api/groups", None, "offset=-1", 422),
+        ("GET", "/token/api/groups", None, "state=none", 422),
+        ("GET", "/token/api/groups", None, "search=" + "x" * 999, 422),
+        ("GET", "/token/api/groups", None, "search=%ED%A0%80%00%27", 200),
+        ("GET", "/token/api/groups/99999999999999999999/findings", None, "", 404),
+        ("GET", "/token/api/groups/x/findings", None, "", 422),
+        ("GET", "/token/api/none", None, "", 404),
+        ("POST", "/token/api/decisions", b"{", "", 422),
+        ("POST", "/token/api/decisions", b'{"target":"group","id":0,"choice":"\\ud800"}', "", 422),
+        ("POST", "/token/api/decisions", b'{"target":"group","id":99999999999999999999,"choice":"accepted"}', "", 404),
+        ("POST", "/token/api/decisions", b'{"target":"title","id":12345,"choice":"accepted"}', "", 404),
+        ("PUT", "/token/api/undo", b"{}", "", 403),
+    ],
+)
+def test_odd_requests_are_refused(app, method, path, body, query, status):
+    assert ask(app, method, path, body, query)[0] == status

@@ -1,0 +1,114 @@
+"""Findings, decisions, undo and the export that the next scan reads."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cowbird.errors import UserError
+from cowbird.review.store import ReviewStore
+from cowbird.scanning.allow_list import read_allow_list
+from cowbird.text import escape_csv, unescape_csv
+from doubles.findings import ROWS, write_findings
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_findings_are_grouped_by_text_and_reason(tmp_path, suffix):
+    store = ReviewStore(write_findings(tmp_path, suffix=suffix))
+    page = store.list_groups(0, 10)
+    assert [(row["fragment"], row["many"], row["tier"]) for row in page.rows] == [
+        ("5v", 2, "flagged"), ("\u200b", 1, "flagged"), ("two lines", 1, "flagged"), ("plain", 1, "review"),
+    ]  # fmt: skip
+    titles = store.list_findings(page.rows[0]["id"], 0, 10)
+    assert [(row["title"], row["row"], row["item"]) for row in titles.rows] == [
+        ("Mug 5v", 1, "i1"),
+        ("Pot 5V", 2, "i2"),
+    ]
+    assert store.count() == {"groups": 4, "findings": 5, "accepted": 0, "dismissed": 0, "titles": 0}
+
+
+def test_search_states_and_pages(tmp_path):
+    store = ReviewStore(write_findings(tmp_path))
+    assert [row["fragment"] for row in store.list_groups(0, 10, "POT").rows] == ["5v"]
+    assert [row["fragment"] for row in store.list_groups(0, 10, "i3").rows] == ["plain"]
+    assert store.list_groups(0, 10, "%_'\"").total == 0
+    group = store.list_groups(0, 1).rows[0]["id"]
+    assert store.decide("group", group, "accepted") and not store.decide("group", 999, "accepted")
+    assert [store.list_groups(0, 10, state=state).total for state in ("all", "open", "accepted", "dismissed")] == [
+        4,
+        3,
+        1,
+        0,
+    ]
+    assert [row["fragment"] for row in store.list_groups(1, 2).rows] == ["\u200b", "two lines"]
+
+
+def test_decisions_are_undone_in_order_and_stay(tmp_path):
+    path = write_findings(tmp_path)
+    store = ReviewStore(path)
+    group = store.list_groups(0, 1).rows[0]["id"]
+    store.decide("group", group, "accepted")
+    store.decide("group", group, "dismissed")
+    assert store.list_groups(0, 1).rows[0]["choice"] == "dismissed"
+    assert store.undo() == {"target": "group", "choice": "dismissed"}
+    assert store.list_groups(0, 1).rows[0]["choice"] == "accepted"
+    store.close()
+    write_findings(tmp_path, [(row + 10, *rest) for row, *rest in ROWS])
+    store = ReviewStore(path)
+    assert store.list_groups(0, 1).rows[0]["choice"] == "accepted", "it is about the text, not the row"
+    assert store.undo() and store.undo() is None
+    assert store.list_groups(0, 1).rows[0]["choice"] is None
+
+
+def test_what_is_dismissed_is_what_the_next_scan_allows(tmp_path):
+    path = write_findings(tmp_path)
+    store = ReviewStore(path)
+    known = {row["fragment"]: row["id"] for row in store.list_groups(0, 10).rows}
+    for fragment in ("5v", "\u200b", "two lines"):
+        store.decide("group", known[fragment], "dismissed")
+    pot = store.list_findings(known["5v"], 0, 10).rows[1]["id"]
+    store.decide("title", pot, "accepted")
+    made = store.export_allowed()
+    assert (made.texts, made.left_out) == (2, 1)
+    allowed = read_allow_list(made.path)
+    assert set(allowed.texts) == {"5v", "\u200b"}
+    assert allowed.allows("Mug 5v", 4, 6) and not allowed.allows("Pot 5V", 4, 6)
+    store.decide("title", store.list_findings(known["plain"], 0, 1).rows[0]["id"], "dismissed")
+    assert read_allow_list(store.export_allowed(tmp_path / "allow.txt").path).allows("Plain", -1, -1)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("findings.csv", "a,b\n1,2\n", "no column 'row'"),
+        ("findings.csv", "row,title,flagged\nx,y,true\n", "numbers"),
+        ("findings.csv", "", "can't be read"),
+        ("findings.jsonl", "{", "can't be read"),
+        ("findings.parquet", "PAR1", "can't be read"),
+        ("findings.txt", "x", "no known way"),
+        ("none.csv", None, "is no file"),
+    ],
+)
+def test_what_holds_no_findings_is_refused(tmp_path, name, text, said):
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=said) as caught:
+        ReviewStore(tmp_path / name)
+    assert caught.value.hint
+
+
+def test_a_file_of_decisions_that_is_none_or_a_link_is_refused(tmp_path):
+    path = write_findings(tmp_path)
+    own = tmp_path / "findings.jsonl.review.sqlite"
+    own.write_bytes(b"no database at all" * 99)
+    with pytest.raises(UserError, match="should hold decisions"):
+        ReviewStore(path)
+    own.unlink()
+    own.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="is a link"):
+        ReviewStore(path)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@given(st.text(alphabet="'=+-@;\t\n\r \"a\u200b＝", max_size=12))
+def test_cells_are_read_back(text):
+    assert unescape_csv(escape_csv(text)) == text
