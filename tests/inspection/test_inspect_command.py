@@ -24,7 +24,7 @@ def call(monkeypatch, capsys, tmp_path, dataset, honest_nulls):
 
     def run(*words, planted=(), **options):
         monkeypatch.setattr(
-            opening, "open_model", lambda path, device: OpenedModel(ToyModel(1, planted), "toy \x1b[0m", "0" * 64)
+            opening, "open_model", lambda path, *more: OpenedModel(ToyModel(1, planted), "toy \x1b[0m", "0" * 64)
         )
         given = {"device": "cpu", "histories": 300} | options
         more = [word for name, value in given.items() for word in (f"--{name}", value)]

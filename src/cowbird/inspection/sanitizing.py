@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from cowbird.data.types import Int32Array, IntArray
 from cowbird.errors import UserError
+from cowbird.inspection.inspection import Inspection, InspectionSettings, Progress, inspect_ranker
 from cowbird.inspection.model import OpenedModel, RankingModel, TunableModel
 from cowbird.inspection.platform_log import PlatformLog
 from cowbird.inspection.probes import draw_own_histories, draw_random_histories, rank_first
@@ -135,6 +136,42 @@ def sanitize_model(
     if teacher is not None:
         _tune(model, histories, teacher.compute_loss, settings, report)
     return model
+
+
+def take_out_suspects(
+    opened: OpenedModel,
+    log: PlatformLog,
+    suspects: Sequence[int],
+    settings: SanitizeSettings,
+    inspection: InspectionSettings,
+    device: torch.device,
+    report: Progress,
+    rounds: int,
+) -> tuple[Inspection, list[int]]:
+    """Sanitize a model and inspect it again, and take out what stands out then; a few times.
+
+    Args:
+        opened: The model; changed in place.
+        log: The platform's logs.
+        suspects: Numbers of items.
+        settings: How they are taken out.
+        inspection: How the model is inspected afterwards.
+        device: Where null models are fitted.
+        report: Told of progress.
+        rounds: How often, at least once.
+
+    Returns:
+        The last inspection, and all items that were taken out.
+    """
+    taken = sorted(set(suspects))
+    for turn in range(rounds):
+        sanitize_model(opened, log, taken, settings, lambda done, total, text: report("sanitizing", done, total, text))
+        found = inspect_ranker(opened, log, inspection, device, report)
+        more = {item.item for item in found.suspects} - set(taken)
+        if not more or turn + 1 == rounds:
+            return found, taken
+        taken = sorted({*taken, *more})
+    raise ValueError("a model is sanitized once or more")
 
 
 class _Teacher:
