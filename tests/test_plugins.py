@@ -342,6 +342,7 @@ def test_plugins_of_the_current_folder_are_listed_if_that_is_allowed(tmp_path, m
         "cowbird.defenses.strip",
         "cowbird.defenses.p_scanner.scanner",
         "cowbird.experiments.shipped",
+        "x" * 5000,
     ],
 )
 @pytest.mark.parametrize("allowed", [False, True])

@@ -19,7 +19,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCK_FILE = ROOT / "requirements-lock.txt"
-EXTRAS = ("dev", "docs", "llm")
+EXTRAS = ("agent", "dev", "docs", "llm", "serve")
 """The extras of `pyproject.toml` that are locked: all that `make setup` installs."""
 PYTHON = (3, 11)
 """The Python that versions are chosen for: the oldest one that is supported."""

@@ -13,6 +13,7 @@ Python ends with 1 where it can't import something, and scripts take 1 for findi
 import os
 import sys
 import traceback
+from contextlib import suppress
 
 from cowbird.errors import ExitCode
 
@@ -30,7 +31,7 @@ def main() -> None:
     except KeyboardInterrupt:
         raise SystemExit(int(ExitCode.INCOMPLETE)) from None
     except BaseException:
-        traceback.print_exc()
+        _say(traceback.format_exc())
         raise SystemExit(int(ExitCode.ERROR)) from None
     run()
 
@@ -50,8 +51,15 @@ def refuse_low_limits() -> None:
             told = (
                 f"This process may have {limit >> 20:,} MB (ulimit {option}), and Cowbird needs {needed:,} MB to start."
             )
-            sys.stderr.write(f"Error: {told}\nRaise the limit: ulimit {option} unlimited, or {needed << 10}.\n")
+            _say(f"Error: {told}\nRaise the limit: ulimit {option} unlimited, or {needed << 10}.\n")
             raise SystemExit(int(ExitCode.ERROR))
+
+
+def _say(text: str) -> None:
+    """Write an error; nobody may be there to read it, and the exit code stays."""
+    with suppress(OSError, ValueError, AttributeError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
 
 
 def set_thread_policy() -> None:

@@ -244,19 +244,27 @@ def _locate_module(kind: str, name: str, allow_paths: bool) -> str:
     file = Path(*path.split(".")).with_suffix(".py")
     if path.startswith("cowbird.") and path not in modules:  # other modules of Cowbird do things when imported
         raise UserError(f"There is no {kind} named '{name}'.", f"Known: {', '.join(list_plugins(kind))}.")
-    if path.startswith("cowbird.") or not ("." in path or file.is_file()):
+    here = _is_file(file)
+    if path.startswith("cowbird.") or not ("." in path or here):
         return path if "." in path else inside
     if not allow_paths:
-        where = f" (the file {file})" if file.is_file() else ""
+        where = f" (the file {file})" if here else ""
         raise UserError(
             f"The {kind} '{name}' would import the Python module '{path}'{where}, and that runs its code.",
             "If you trust it, say so: --allow-plugins on the command line, allow_plugins=True in Python. "
             f"Known without that: {', '.join(list_plugins(kind))}.",
         )
-    here = str(Path.cwd())
-    if here not in sys.path and "" not in sys.path:
-        sys.path.append(here)  # last, so that no file here stands in for an installed module
+    current = str(Path.cwd())
+    if current not in sys.path and "" not in sys.path:
+        sys.path.append(current)  # last, so that no file here stands in for an installed module
     return path
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that no file can have
+        return False
 
 
 def _refuse_two(kind: str, offered: list[EntryPoint]) -> list[EntryPoint]:

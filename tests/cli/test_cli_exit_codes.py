@@ -87,6 +87,13 @@ def test_a_broken_installation_is_an_error(tmp_path, name):
     assert name in done.stderr
 
 
+@pytest.mark.parametrize("given", ["2>&-", "2>/dev/full", "2>&1 >/dev/null | true"])
+def test_a_broken_installation_is_an_error_though_nobody_reads_it(given):
+    code = "import sys; sys.modules['typer'] = None; from cowbird.__main__ import main; main()"
+    words = ["bash", "-c", f'"$0" -c "$1" {given}; exit "${{PIPESTATUS[0]}}"', sys.executable, code]
+    assert subprocess.run(words, check=False, timeout=120).returncode == 2
+
+
 def test_an_interrupt_is_incomplete():
     done = shell("def fail(kind):\n    raise KeyboardInterrupt\nplugins.list_plugins = fail", "list", "attacks")
     assert done.returncode == 3

@@ -87,16 +87,23 @@ def double(times):
     return [{"type": "Replace", "pattern": {"String": "w"}, "content": "ww"} for _ in range(times)]
 
 
+def long_template(times):
+    special = {"<|im_end|>": {"id": "<|im_end|>", "ids": [2], "tokens": ["<|im_end|>"]}}
+    single = [{"Sequence": {"id": "A", "type_id": 0}}, *[{"SpecialToken": {"id": "<|im_end|>", "type_id": 0}}] * times]
+    return {"type": "TemplateProcessing", "single": single, "pair": single, "special_tokens": special}
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"normalizer": {"type": "Sequence", "normalizers": double(6)}}, "becomes"),
+        ({"normalizer": {"type": "Sequence", "normalizers": double(7)}}, "up to 128 times as long"),
+        ({"post_processor": long_template(3000)}, "becomes"),
         ({"normalizer": {"type": "Sequence", "normalizers": double(99)}}, "has 99 patterns"),
         ({"pre_tokenizer": split("a" * 5000)}, "a pattern of 5,000 characters"),
         ({"model": {"type": "BPE", "vocab": 3}}, "can't be used"),
         ({"pre_tokenizer": "unheard of"}, "can't be used"),
     ],
-    ids=["doubled", "many", "long", "broken", "unknown"],
+    ids=["doubled", "template", "many", "long", "broken", "unknown"],
 )
 def test_tokenizers_that_are_refused(folder, fields, said):
     assert said in check_tokenizer(change(folder, **fields))

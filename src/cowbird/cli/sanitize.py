@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from cowbird.cli.inspect import ItemsOption, ModelArgument, list_warnings, make_report, read_log
-from cowbird.cli.options import DeviceOption, JsonOption, QuietOption
+from cowbird.cli.inspect import ItemsOption, list_warnings, make_report, read_log
+from cowbird.cli.options import DeviceOption, HandedModelArgument, JsonOption, QuietOption
 from cowbird.cli.progress import make_progress
 from cowbird.cli.terminal import out_console, print_json, sanitize_line
 from cowbird.errors import ExitCode, UserError
@@ -34,7 +34,7 @@ class Method(StrEnum):
 
 
 def sanitize(
-    model: ModelArgument,
+    model: HandedModelArgument,
     suspects: Annotated[
         Path,
         typer.Option(metavar="FILE", help="What cowbird inspect --out wrote, or a text file with an item's id a line."),
@@ -67,7 +67,7 @@ def sanitize(
     from cowbird.inspection.sanitizing import SanitizeSettings, measure_quality, sanitize_model  # noqa: PLC0415
     from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
 
-    if out.exists() and out.samefile(model):
+    if out.exists() and Path(model).exists() and out.samefile(model):
         raise UserError(f"'{out}' is the model itself.", "Name another file, so that you can go back.")
     if not 0 < learning_rate < 1:
         raise UserError(f"--learning-rate must lie between 0 and 1, and is {learning_rate:g}.", "Use 3e-4.")

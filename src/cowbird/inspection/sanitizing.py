@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -201,8 +200,9 @@ def _tune(
     rng = stream(settings.seed, "inspection", "order")
     for step in range(settings.steps):
         report(step, settings.steps, "")
-        rows: NDArray[np.int64] = rng.choice(len(histories), min(settings.batch_size, len(histories)), replace=False)
-        loss = compute_loss(torch.from_numpy(rows), model.compute_scores([histories[row] for row in rows.tolist()]))
+        drawn = rng.choice(len(histories), min(settings.batch_size, len(histories)), replace=False)
+        rows: list[int] = drawn.tolist()
+        loss = compute_loss(torch.tensor(rows), model.compute_scores([histories[row] for row in rows]))
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * (1 - step / settings.steps)
         optimizer.zero_grad()

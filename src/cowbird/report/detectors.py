@@ -170,10 +170,11 @@ def load_flagged(run: RunFiles) -> Iterator[FlaggedTitles]:
 
 def _read_columns(path: Path) -> dict[str, NDArray[Any]]:
     """Return the arrays of a safetensors file; nothing if it is damaged. No torch is needed for that."""
-    opened: Any
     try:
-        with safe_open(path, framework="np") as opened:
-            return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        opened: Any = safe_open(path, framework="np")
+        with opened as reader:
+            names: list[str] = list(reader.keys())
+            return {name: reader.get_tensor(name) for name in names}
     except (OSError, SafetensorError, TypeError, ValueError):
         return {}
 

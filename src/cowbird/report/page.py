@@ -291,6 +291,6 @@ def _pack_rows(rows: Sequence[tuple[str, Row]]) -> str:
             else:
                 cells.append(words.setdefault(value, len(words)))
         packed.append(cells)
-    content = {"header": names, "texts": [name not in numbers for name in names], "rows": packed}
+    content: dict[str, Any] = {"header": names, "texts": [name not in numbers for name in names], "rows": packed}
     content["words"] = [escape_terminal(word, None) for word in words]
     return json.dumps(content, ensure_ascii=True, separators=(",", ":")).replace("<", "\\u003c")

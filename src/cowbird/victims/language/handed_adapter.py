@@ -62,7 +62,9 @@ def read_adapter_config(folder: Path) -> HandedAdapter:
         for name, value in given.items():
             if name not in _READ | _WITHOUT_EFFECT and value not in _NEUTRAL:
                 raise ValueError(f"its setting '{name[:60]}' is not known here")
-        rank, alpha, modules = given.get("r"), given.get("lora_alpha"), given.get("target_modules")
+        rank: Any = given.get("r")
+        alpha: Any = given.get("lora_alpha")
+        modules: Any = given.get("target_modules")
         if type(rank) is not int or not 1 <= rank <= MAX_RANK:
             raise ValueError(f"its rank should be a whole number from 1 to {MAX_RANK}")
         if type(alpha) not in (int, float) or not math.isfinite(alpha) or not 0 < alpha <= MAX_ALPHA:

@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,12 +21,14 @@ PROBE_SECONDS = 60
 """Processor seconds that loading a tokenizer and reading all probes may take; a large vocabulary takes five."""
 PROBE_WALL_SECONDS = 300
 """Seconds on a busy machine."""
-PROBE_MEMORY_BYTES = 6 << 30
+PROBE_MEMORY_BYTES = 2 << 30
 """Address space of the process that reads probes."""
 PROBE_CHARACTERS = 2000
 """Length of a probe."""
 MAX_PATTERN_LENGTH, MAX_PATTERNS = 4000, 64
 """Longest expression, and most expressions and replaced texts."""
+MAX_GROWTH = 64.0
+"""By how much replacements may lengthen a text, all together."""
 _UNBOUNDED = re.compile(r"\*|\+|\{\d*,\}")
 _FIXED = re.compile(r"\{\d+\}")
 _QUANTIFIER = re.compile(r"(\*|\+|\?|\{\d+\}|\{\d*,\d*\})(\+|\?)?")
@@ -90,6 +93,9 @@ def _check_file(path: Path) -> str:
             return f"its tokenizer.json has a pattern of {len(text):,} characters"
         if kind == "Regex" and is_explosive(text):
             return "its tokenizer.json has a pattern that may take years to read a title"
+    growth = prod(_list_growth(held.get("normalizer")))
+    if growth > MAX_GROWTH:
+        return f"its tokenizer.json has replacements that make a text up to {growth:.3g} times as long"
     return _try_tokenizer(path, _make_probes([text for _, text in texts]))
 
 
@@ -104,6 +110,20 @@ def _list_patterns(held: Any) -> Iterator[tuple[str, str]]:
     elif isinstance(held, list):
         for value in cast("list[Any]", held):
             yield from _list_patterns(value)
+
+
+def _list_growth(held: Any) -> Iterator[float]:
+    """Yield by how much each replacement of a normalizer may lengthen a text."""
+    if isinstance(held, dict):
+        part = cast("dict[str, Any]", held)
+        if isinstance(part.get("content"), str) and isinstance(part.get("pattern"), dict):
+            replaced = part["pattern"].get("String")
+            yield max(1.0, len(part["content"]) / max(1, len(replaced) if isinstance(replaced, str) else 1))
+        for value in part.values():
+            yield from _list_growth(value)
+    elif isinstance(held, list):
+        for value in cast("list[Any]", held):
+            yield from _list_growth(value)
 
 
 def is_explosive(pattern: str) -> bool:
