@@ -273,7 +273,7 @@ def test_files_that_are_none_of_it(tmp_path, jsonl):
     for name in ("a.csv", "a.tsv.gz", "a.jsonl"):
         empty = gzip.compress(b"") if name.endswith("gz") else b""
         assert "empty" in refused(tmp_path / name, empty)
-    assert "folder" in refused(tmp_path)
+    assert "files of one kind" in refused(tmp_path)
     assert "nothing" in refused(tmp_path / "missing.csv")
     assert "a.csv" in refused(tmp_path / "b.csv")
     for data in (b"", b"PAR1", b"title\na\n", b"PAR1" + bytes(100) + b"PAR1"):

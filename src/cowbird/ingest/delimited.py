@@ -9,6 +9,7 @@ repeat the header, which is told.
 
 import codecs
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from typing import IO
 
 import polars as pl
@@ -135,6 +136,8 @@ class TextTable(RowTable):
         """
         header = [name.encode() for name in self._head.raw]
         ragged, width = f"wrong number of columns (expected {len(self.names)})", len(self.names)
+        get = itemgetter(*places) if len(places) > 1 else None
+        trailing = self.layout.trailing
         number = repeats = 0
         with self._blob.open_stream() as stream:
             lines = read_lines(stream)
@@ -148,12 +151,14 @@ class TextTable(RowTable):
                 if isinstance(record, str):
                     yield TableRow(number, (None,) * len(places), record)
                     continue
-                if self.layout.trailing and len(record) == width + 1 and not record[-1]:
+                if trailing and len(record) == width + 1 and not record[-1]:
                     record.pop()
                 if len(record) != width:
                     yield TableRow(number, (None,) * len(places), ragged)
-                    continue
-                yield TableRow(number, tuple([record[place] for place in places]))
+                elif get is not None:
+                    yield TableRow(number, get(record))
+                else:
+                    yield TableRow(number, tuple([record[place] for place in places]))
         note_repeats(self.file, repeats)
 
 

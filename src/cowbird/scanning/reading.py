@@ -71,9 +71,20 @@ class Catalog:
             UserError: If the file is damaged.
         """
         null: Counter[str] = Counter()
+        known, has_id = self._null, self.id is not None
         for row in self.table.read_rows([self.text] if self.id is None else [self.text, self.id]):
-            made = _make_row(row)
-            if made.title in self._null:
+            number, cells, problem = row
+            title, id_ = cells[0], cells[1] if has_id else None
+            # Text as bytes is what most files give.
+            if problem or type(title) is not bytes or len(title) > MAX_ROW_BYTES or type(id_) is str:
+                made = _make_row(row)
+            else:
+                try:
+                    name = id_.decode("utf-8", "replace") if id_ else None  # pyright: ignore[reportAttributeAccessIssue]
+                    made = CatalogRow(number, name, title.decode())
+                except UnicodeDecodeError:
+                    made = _make_row(row)
+            if made.title in known:
                 null[made.title] += 1
                 made = made._replace(title="")
             yield made
