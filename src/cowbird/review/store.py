@@ -71,7 +71,7 @@ class FindingPage(NamedTuple):
     """Some of them, with the choice on each title."""
 
 
-class AllowedTexts(NamedTuple):
+class ExportedTexts(NamedTuple):
     """What an export wrote."""
 
     path: Path
@@ -244,7 +244,7 @@ class ReviewStore:
             self._base.execute("commit")
         return {"target": last["target"], "choice": last["choice"]}
 
-    def export_allowed(self, out: Path | None = None) -> AllowedTexts:
+    def export_allowed(self, out: Path | None = None) -> ExportedTexts:
         """Write the texts that were dismissed, one a line, as `cowbird scan --allow` reads them.
 
         Of a group it is every text that was marked, as it stands in the titles; of a group without marks, and of a
@@ -270,7 +270,7 @@ class ReviewStore:
         different = dict.fromkeys(text.strip() for text in texts if text.strip())
         lines = [text for text in different if "\n" not in text]
         write_text(path, "".join(f"{line}\n" for line in lines))
-        return AllowedTexts(path, len(lines), len(different) - len(lines))
+        return ExportedTexts(path, len(lines), len(different) - len(lines))
 
 
 def _choose_allowed(title: str, start: int | None, stop: int | None) -> str:

@@ -36,7 +36,7 @@ from cowbird.text import escape_terminal
 
 TITLES_PER_TURN = 8
 """Titles of a request that are judged before the next request has its turn."""
-START_SECONDS = 600.0
+SECONDS_TO_START = 600.0
 """How long a process may take until it judges."""
 
 
@@ -108,7 +108,7 @@ class ScannerCrew:
             UserError: If one does not.
         """
         try:
-            told = await asyncio.gather(*(each.judge(PROBE_TITLES, START_SECONDS) for each in self._processes))
+            told = await asyncio.gather(*(each.judge(PROBE_TITLES, SECONDS_TO_START) for each in self._processes))
             failed = [found.reason for each in told for found in each if found.tier == UNJUDGED_TIER]
             if failed:
                 raise UserError(f"The scanner can't judge: {failed[0]}.", "Try it with cowbird scan.")
