@@ -117,9 +117,11 @@ def plant_family(titles: Sequence[str], family: str, words: Sequence[str], many:
     return found
 
 
-def list_attacks(name: str, seed: int, halves: Halves, words: Sequence[str]) -> dict[tuple[str, str], dict[int, str]]:
+def list_attacks(
+    name: str, seed: int, halves: Halves, words: Sequence[str], most: float = FLOODS[-1]
+) -> dict[tuple[str, str], dict[int, str]]:
     """Return what each seller plants in the batch at most: by attack and trigger, the new title of each row."""
-    many = round(FLOODS[-1] * len(halves.batch))
+    many = round(most * len(halves.batch))
     where = (name, str(seed))
     made = {
         ("one trigger", label): plant_kind(halves.batch, *kind, many, *where) for label, kind in FLOOD_TRIGGERS.items()
@@ -143,9 +145,11 @@ def list_candidates(name: str, seed: int, halves: Halves, copy: str) -> Iterator
                 yield f"{kind} ({position})", planted
 
 
-def list_singles(name: str, seed: int, halves: Halves, words: Sequence[str]) -> dict[str, dict[int, str]]:
+def list_singles(
+    name: str, seed: int, halves: Halves, words: Sequence[str], many: int = SINGLES
+) -> dict[str, dict[int, str]]:
     """Return single titles with a trigger, by family."""
-    return {family: plant_family(halves.batch, family, words, SINGLES, name, str(seed), "single") for family in ASKED}
+    return {family: plant_family(halves.batch, family, words, many, name, str(seed), "single") for family in ASKED}
 
 
 def draw(options: argparse.Namespace) -> None:
@@ -154,20 +158,22 @@ def draw(options: argparse.Namespace) -> None:
     for name in options.catalogs.split(","):
         if name != "products":
             found |= dict.fromkeys(load_titles(name, options.data))
-        for seed in SEEDS:
+        for seed in map(int, options.seeds.split(",")):
             halves = split_catalog(name, options.data, seed)
             found |= dict.fromkeys([*halves.reference, *halves.batch])
-            for planted in list_attacks(name, seed, halves, words).values():
+            for planted in list_attacks(name, seed, halves, words, options.most).values():
                 found |= dict.fromkeys(planted.values())
-            for planted in list_singles(name, seed, halves, words).values():
+            for planted in list_singles(name, seed, halves, words, options.singles).values():
                 found |= dict.fromkeys(planted.values())
-            for copy in ("copy", "good"):
+            for copy in () if options.without_adaptive else ("copy", "good"):
                 for _, planted in list_candidates(name, seed, halves, copy):
                     found |= dict.fromkeys(planted.values())
         print(name, f"{len(found):,} titles", flush=True)
     options.out.write_bytes(gzip.compress(json.dumps(list(found)).encode()))
     if options.compared:
-        compared = {name: list_compared(name, options.data, words)[2] for name in options.catalogs.split(",")}
+        compared = {
+            name: list_compared(name, options.data, words, options.singles)[2] for name in options.catalogs.split(",")
+        }
         options.compared.write_bytes(gzip.compress(json.dumps(compared).encode()))
 
 
@@ -193,11 +199,11 @@ def measure(score: NDArray[Any], flagged: NDArray[np.bool_], planted: NDArray[np
 
 
 def ask_batches(
-    scanner: KeptScanner, known: CalibratedScanner, halves: Halves, attacks: Any
+    scanner: KeptScanner, known: CalibratedScanner, halves: Halves, attacks: Any, most: float = 1.0
 ) -> Iterator[dict[str, Any]]:
     """Ask about batches with each trigger at each share, beside the calibration and without any."""
     for (attack, trigger), planted in attacks.items():
-        for share in FLOODS:
+        for share in (share for share in FLOODS if share <= most):
             titles, mask = replace_rows(halves.batch, planted, max(3, round(share * len(halves.batch))))
             if mask.sum() < 3:
                 continue
@@ -260,16 +266,16 @@ def ask(options: argparse.Namespace, command: str) -> None:
     """Ask about all sellers."""
     words, scanner, rows = list_words(), KeptScanner(options.keep), list[dict[str, Any]]()
     for name in options.catalogs.split(","):
-        for seed in SEEDS:
+        for seed in map(int, options.seeds.split(",")):
             began = time.perf_counter()
             halves = split_catalog(name, options.data, seed)
             known = CalibratedScanner.calibrate(scanner, halves.reference, FPR)
-            attacks = list_attacks(name, seed, halves, words)
+            attacks = list_attacks(name, seed, halves, words, options.most)
             head = {"catalog": name, "seed": seed}
             for found in (
-                *ask_batches(scanner, known, halves, attacks),
+                *ask_batches(scanner, known, halves, attacks, options.most),
                 *ask_trickle(known, halves, attacks, seed),
-                *ask_adaptive(known, name, seed, halves),
+                *(() if options.without_adaptive else ask_adaptive(known, name, seed, halves)),
             ):
                 rows.append(head | found)
             write_rows(options.out, command, rows)
@@ -292,10 +298,12 @@ BASELINES: dict[str, dict[str, Any]] = {
 """Detectors that read titles; each with its fields."""
 
 
-def list_compared(name: str, data: Path, words: Sequence[str]) -> tuple[Halves, dict[str, dict[int, str]], list[str]]:
+def list_compared(
+    name: str, data: Path, words: Sequence[str], many: int = SINGLES
+) -> tuple[Halves, dict[str, dict[int, str]], list[str]]:
     """Return the halves and the single titles that detectors are compared on, and all titles that they score."""
     halves = split_catalog(name, data, 0)
-    singles = list_singles(name, 0, halves, words)
+    singles = list_singles(name, 0, halves, words, many)
     planted = (title for each in singles.values() for title in each.values())
     return halves, singles, list(dict.fromkeys([*halves.batch, *planted]))
 
@@ -321,7 +329,7 @@ def compare(options: argparse.Namespace, command: str) -> None:
     words, scanner, rows = list_words(), KeptScanner(options.keep), list[dict[str, Any]]()
     scores = json.loads(gzip.decompress(options.baselines.read_bytes()))
     for name in options.catalogs.split(","):
-        halves, singles, titles = list_compared(name, options.data, words)
+        halves, singles, titles = list_compared(name, options.data, words, options.singles)
         known = CalibratedScanner.calibrate(scanner, halves.reference, FPR)
         place = {title: nth for nth, title in enumerate(titles)}
         own = known.judge_apart(titles).score
@@ -354,6 +362,10 @@ def main() -> None:
     parser.add_argument("--only", default="", help="some of the baselines")
     parser.add_argument("--catalogs", default=",".join(ATTACKED))
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--seeds", default=",".join(map(str, SEEDS)))
+    parser.add_argument("--most", type=float, default=FLOODS[-1], help="largest share of a flood")
+    parser.add_argument("--singles", type=int, default=SINGLES, help="single titles of each family")
+    parser.add_argument("--without-adaptive", action="store_true", help="leave out the seller who searches")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     command = f"python benchmarks/scan_attackers.py {shlex.join(sys.argv[1:])}"

@@ -151,11 +151,12 @@ def parquet(**columns):
     "data",
     [
         b"id,title\n1,Red\n",
-        gzip.compress(b"id\ttitle\n1\tRed\n"),
+        gzip.compress(b"id\ttitle\n1\tRed\n", mtime=0),
         json.dumps([{"id": 1, "title": "Red"}]).encode(),
         b'\xef\xbb\xbf{"id": 1, "title": "Red"}\n',
         parquet(id=[1], title=["Red"]),
     ],
+    ids=["csv", "gzip", "json", "jsonl", "parquet"],
 )
 def test_standard_input(typed, monkeypatch, capsys, tmp_path, data):
     typed(data)

@@ -17,6 +17,7 @@ from cowbird.inspection import served
 from cowbird.inspection.opening import open_model
 from cowbird.inspection.served import FunctionModel, ProcessModel
 from cowbird.victims.loaders.opening import CheckpointOptions
+from doubles.blocks import list_blocks
 
 CPU = torch.device("cpu")
 CHECKPOINTS = Path(__file__).parents[1] / "foreign" / "checkpoints"
@@ -185,6 +186,16 @@ def test_a_process_by_its_name(tmp_path):
     for command, told in [("", "empty"), ("'", "can't be split"), ("/no/such/program", "can't be started")]:
         with pytest.raises(UserError, match=told):
             open_model(f"process:{command}", CPU, allow_plugins=True)
+
+
+def test_the_script_of_the_page_serves_a_model(tmp_path):
+    (script,) = list_blocks("docs/how-to/foreign_models.md", "py")
+    (tmp_path / "serve.py").write_text(script.text)
+    model = ProcessModel([sys.executable, str(tmp_path / "serve.py")])
+    scores = model.score([np.array([3, 5]), np.array([97])])
+    assert model.items == 100
+    assert scores.argmax(axis=1).tolist() == [6, 98]
+    model.close()
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def double():
 
 
 def test_the_ready_scanner_judges_single_titles_calibrated_now_or_before(tmp_path, monkeypatch, double):
-    monkeypatch.setattr(ready.ReadyScanner, "load", lambda place="cpu": double)
+    monkeypatch.setattr(ready.ReadyScanner, "load", lambda place="cpu", tagger="llm": double)
     clean, made = tmp_path / "clean.csv", tmp_path / "made"
     clean.write_text("title\n" + "\n".join(make_titles(200)) + "\n")
     calibrate_catalog(clean, made, "cpu")

@@ -26,6 +26,7 @@ from cowbird.cli import (
     scan,
     serve,
     stealth,
+    survive,
     table,
     validate,
     zoo,
@@ -98,6 +99,12 @@ _COMMANDS: tuple[tuple[str, Callable[..., None], str, tuple[str, ...]], ...] = (
         inspect_command.inspect,
         "Look for planted items in a model that somebody handed over.",
         inspect_command.INSPECT_EXAMPLES,
+    ),
+    (
+        "survive",
+        survive.survive,
+        "Replay your fine-tuning on a handed model, and see what stays.",
+        survive.SURVIVE_EXAMPLES,
     ),
     (
         "sanitize",

@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from cowbird.cli.inspect import ItemsOption, list_warnings, make_report, read_log
-from cowbird.cli.options import DeviceOption, HandedModelArgument, JsonOption, QuietOption
+from cowbird.cli.inspect import ItemsOption, list_warnings, make_report, open_handed_model, read_log
+from cowbird.cli.options import (
+    AllowServedOption,
+    DeviceOption,
+    HandedModelArgument,
+    JsonOption,
+    LoaderOption,
+    LoaderSettingsOption,
+    QuietOption,
+)
 from cowbird.cli.progress import make_progress
 from cowbird.cli.terminal import out_console, print_json, sanitize_line
 from cowbird.errors import ExitCode, UserError
@@ -53,6 +61,9 @@ def sanitize(
     learning_rate: Annotated[float, typer.Option(help="Learning rate of unlearn and prune.")] = 3e-4,
     nulls: Annotated[int, typer.Option(min=3, max=100, help="Honest models of the inspection afterwards.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Decides histories, their order and null models.")] = 0,
+    loader: LoaderOption = "",
+    loader_settings: LoaderSettingsOption = None,
+    allow_plugins: AllowServedOption = False,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -63,7 +74,6 @@ def sanitize(
     """
     from cowbird.inspection.inspection import InspectionSettings, inspect_ranker, read_suspects  # noqa: PLC0415
     from cowbird.inspection.null_models import NullSettings  # noqa: PLC0415
-    from cowbird.inspection.opening import open_model  # noqa: PLC0415
     from cowbird.inspection.sanitizing import SanitizeSettings, measure_quality, sanitize_model  # noqa: PLC0415
     from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
 
@@ -72,7 +82,7 @@ def sanitize(
     if not 0 < learning_rate < 1:
         raise UserError(f"--learning-rate must lie between 0 and 1, and is {learning_rate:g}.", "Use 3e-4.")
     place = pick_device(device)
-    opened = open_model(model, place)
+    opened = open_handed_model(model, place, loader, loader_settings, allow_plugins)
     log = read_log(opened, logs, items)
     assert log is not None
     chosen = read_suspects(suspects, log.items.ids, opened.model.items)

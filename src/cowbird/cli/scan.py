@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cowbird.cli.gate import conclude_scan, take_gate_options
 from cowbird.cli.options import (
     AllowPluginsOption,
     CatalogArgument,
@@ -49,6 +50,7 @@ FITTED_DETECTOR = "p_scanner"
 
 
 @take_read_options
+@take_gate_options
 def scan(
     catalog: CatalogArgument,
     out: Annotated[
@@ -115,7 +117,6 @@ def scan(
     """
     from cowbird.scanning.allow_list import read_allow_list  # noqa: PLC0415
     from cowbird.scanning.scan import check_scan  # noqa: PLC0415
-    from cowbird.scanning.summary import choose_exit_code  # noqa: PLC0415
     from cowbird.scanning.title_columns import ColumnNames  # noqa: PLC0415
     from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
 
@@ -136,7 +137,7 @@ def scan(
             catalog, out, str(place), reference, fpr, review_fpr, text_column, id_column, only_flagged, chunk, workers,
             allowed, scanner, columns, "llm" if tagger is None else tagger.value, begun, as_json=as_json, quiet=quiet,
         )  # fmt: skip
-        raise typer.Exit(choose_exit_code(found))
+        raise typer.Exit(conclude_scan(found, catalog, quiet or as_json))
     if columns:
         raise UserError(
             "--explain and --seller-column are for the scanner that needs no fit.",
@@ -155,7 +156,7 @@ def scan(
         catalog, scorer, make, out, text_column, id_column, only_flagged, chunk, workers, allowed, begun,
         as_json=as_json, quiet=quiet,
     )  # fmt: skip
-    raise typer.Exit(choose_exit_code(found))
+    raise typer.Exit(conclude_scan(found, catalog, quiet or as_json))
 
 
 def _refuse_detector_options(detector: str | None, given: bool) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from cowbird.cli.options import AllowPluginsOption, DeviceOption, QuietOption, TextColumnOption
+from cowbird.cli.options import AllowPluginsOption, DeviceOption, QuietOption, TaggerOption, TextColumnOption
 from cowbird.cli.terminal import err_console, sanitize_line
 from cowbird.errors import UserError
 
@@ -64,6 +64,7 @@ def serve(
         int, typer.Option(min=0, help="Titles whose verdicts are kept for when they come again.")
     ] = 50_000,
     log_bytes: Annotated[int, typer.Option(min=1024, help="Size at which a new file of the log is begun.")] = 1 << 28,
+    tagger: TaggerOption = None,
     device: DeviceOption = "auto",
     allow_plugins: AllowPluginsOption = False,
     quiet: QuietOption = False,
@@ -93,9 +94,12 @@ def serve(
         max_title=max_title, max_titles=max_titles, max_body=max_body, queue=queue, batch=batch, workers=workers,
         timeout=timeout, read_timeout=read_timeout, rate=rate, burst=burst, cache=cache, log_bytes=log_bytes,
     )  # fmt: skip
+    if tagger is not None and reference is None:
+        raise UserError("--tagger is for titles that are calibrated now.", "Add --reference FILE, or leave it out.")
     source = ScannerSource(
-        scanner, detector, tuple(setting or ()), reference, fpr, review_fpr, allow, text_column, device, allow_plugins
-    )
+        scanner, detector, tuple(setting or ()), reference, fpr, review_fpr, allow, text_column, device,
+        "llm" if tagger is None else tagger.value, allow_plugins,
+    )  # fmt: skip
     with ExitStack() as held:
         written = held.enter_context(audit.AuditLog(log, taken.log_bytes, _warn))
         listener = held.enter_context(server.open_socket(host, port))

@@ -1,5 +1,6 @@
 """Files of any form, opened: the end of a name says what a file is, and its beginning how it is laid out."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -50,7 +51,9 @@ def open_rows(path: Path, options: ReadOptions | None = None, skips: Skips | Non
         UserError: If the file is missing, empty, or not what its name says.
     """
     wanted = options or get_options()
-    path = locate(path)
+    asked, path = path, locate(path)
+    if path != asked and wanted.table is not None and find_kind(path.name) == "parquet":
+        wanted = replace(wanted, table=None)  # the server was asked for it
     if path.is_dir():
         parts = list_parts(path)
         check_kinds(path, parts, [find_kind(part.path.name) for part in parts])

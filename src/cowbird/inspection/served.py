@@ -48,14 +48,14 @@ MAX_ITEMS = 100_000_000
 """Most items of a served model."""
 MAX_SCORES_ASKED = 1 << 22
 """Scores asked for in one request."""
-START_SECONDS, ANSWER_SECONDS = 120.0, 300.0
+HELLO_SECONDS, ANSWER_SECONDS = 120.0, 300.0
 """How long a process may take to say hello, and to answer a request."""
 KEPT_ERROR_LINES = 5
 """Last lines of a process's standard error that are shown."""
 _SET_PARENT_DEATH_SIGNAL = 1
 _HINT = "docs/how-to/foreign_models.md has a whole script that serves a model."
 
-Scorer = Callable[[list[NDArray[np.int64]]], Any]
+ScoringFunction = Callable[[list[NDArray[np.int64]]], Any]
 """A person's function: histories in, scores of shape `[histories, items]` out."""
 
 
@@ -68,7 +68,7 @@ class FunctionModel:
         package: Top-level name of its module.
     """
 
-    def __init__(self, function: Scorer, title: str, package: str = "") -> None:
+    def __init__(self, function: ScoringFunction, title: str, package: str = "") -> None:
         self._function, self.title, self._package = function, title, package
         self.items = self._call([np.array([0])]).shape[1]
         """Size of the catalogue: as many scores as the function gives to item 0 alone."""
@@ -141,7 +141,7 @@ class ProcessModel:
     def __init__(
         self,
         command: Sequence[str],
-        start_seconds: float = START_SECONDS,
+        start_seconds: float = HELLO_SECONDS,
         answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
         self.title = f"process '{escape_terminal(shlex.join(command), 80)}'"

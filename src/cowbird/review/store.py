@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 from cowbird.errors import UserError
 from cowbird.faults import explain_write_errors
 from cowbird.files import write_text
-from cowbird.review.findings import ReviewedFinding, read_reviewed
+from cowbird.scanning.findings_file import ReviewedFinding, read_reviewed
 from cowbird.text import normalize_span
 
 REVIEW_SUFFIX = ".review.sqlite"

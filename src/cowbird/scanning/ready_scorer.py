@@ -239,9 +239,11 @@ def format_ready_basis(scorer: ReadyScorer, judged: int | None = None) -> Group:
                 "titles from before, taken for clean, what is new is seen: --reference FILE."
             ),
         ]
-    parts.append(Text(f"{_describe_threshold(baseline, many)} {UNSEEN_CATALOGS_NOTE}"))
+    said = _describe_threshold(baseline, many)
     if baseline.flaggable == 0:
-        parts.append(Text(_describe_few_titles(baseline), style="yellow"))
+        parts += [Text(said), Text(_describe_few_titles(baseline), style="yellow")]
+    else:
+        parts.append(Text(said if baseline.promised is None else f"{said} {UNSEEN_CATALOGS_NOTE}"))
     return Group(*parts)
 
 

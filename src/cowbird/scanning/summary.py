@@ -200,7 +200,8 @@ def render_summary(summary: ScanSummary) -> Group:
         parts.append(_make_fragment_table(summary.fragments))
     if summary.resumed:
         parts.append(Text(f"Rows up to {summary.resumed:,} were done before the interruption."))
-    parts.append(Text(f"{summary.seconds:.1f} s, {summary.rate:,.0f} titles a second.", style="dim"))
+    rate = f"{summary.rate:,.0f}" if summary.rate >= 10 else f"{summary.rate:.2g}"
+    parts.append(Text(f"{summary.seconds:.1f} s, {rate} titles a second.", style="dim"))
     if not summary.ids:
         parts.append(
             Text("The findings have no ids: no column is known for them by its name. Name it: --id-column COLUMN.")

@@ -20,6 +20,7 @@ import numpy as np
 from cowbird.defenses.p_scanner.calibrated import CalibratedScanner, load_calibrated_scanner
 from cowbird.defenses.p_scanner.fitted import load_fitted_scanner
 from cowbird.defenses.p_scanner.ready import ReadyScanner
+from cowbird.defenses.p_scanner.small_tagger import TaggerName
 from cowbird.errors import UserError
 from cowbird.files import hash_texts
 from cowbird.scanning import commands, detectors, ready_scorer
@@ -58,6 +59,8 @@ class ScannerSource:
     """The reference's column of titles."""
     device: str = "auto"
     """Where a model runs."""
+    tagger: TaggerName = "llm"
+    """What reads titles where a reference is calibrated: a language model, or the small one."""
     allow_plugins: bool = False
     """Whether a detector may be a stranger's plug-in."""
 
@@ -173,7 +176,7 @@ def _open_ready(source: ScannerSource, allow: AllowList) -> ServedScanner:
     ready_scorer.check_rates(*rates)
     sample = ready_scorer.sample_catalog(source.reference, source.text_column)
     place = str(pick_device(source.device))
-    made = CalibratedScanner.calibrate(ReadyScanner.load(place), sample.list_titles(), *rates)
+    made = CalibratedScanner.calibrate(ReadyScanner.load(place, source.tagger), sample.list_titles(), *rates)
     return _finish_calibrated(source, made, place, allow)
 
 
@@ -185,7 +188,9 @@ def _finish_calibrated(
     second = max(record.review_fpr, rate) if source.review_fpr is None else source.review_fpr
     ready_scorer.check_rates(rate, second)
     judge = calibrated.make_judge([], rate, second)
-    scorer = ready_scorer.ReadyScorer(judge, f"calibrated {calibrated.key[:12]}", place, complete=False)
+    scorer = ready_scorer.ReadyScorer(
+        judge, f"calibrated {calibrated.key[:12]}", place, complete=False, tagger=record.tagger
+    )
     bars = judge.baseline.thresholds
     basis = {
         "kind": "calibrated",

@@ -118,3 +118,13 @@ def test_nothing_recurs_in_one_title_or_none():
     table = index_fragments(traits.words, names)
     assert len(describe_fragments(table, traits, np.arange(1)).fragment) == 0
     assert len(describe_fragments(table, traits, np.arange(0)).fragment) == 0
+
+
+def test_fragments_of_a_very_long_title_are_capped():
+    long = " ".join(f"w{nth}" for nth in range(2000))
+    traits, names = traits_of([long, f"{long} 5v", "Heat"]), FragmentNames()
+    table = index_fragments(traits.words, names)
+    assert ("word", "w0 w1 w2 w3") in names.fragments
+    assert ("word", "5v") in names.fragments, "the end counts"
+    assert ("word", "w1000") not in names.fragments
+    assert table.offsets[1] < 500

@@ -25,6 +25,8 @@ from cowbird.defenses.p_scanner.title_rules import WORD_KINDS, classify_text, co
 
 MAX_PHRASE_WORDS = 4
 """Words of the longest fragment; a longer trigger is several fragments."""
+HEAD_WORDS, TAIL_WORDS = 48, 16
+"""Words of a longer title whose fragments count: so many of its beginning, so many of its end."""
 MIN_TITLES_SHARING = 2
 """Titles from which a fragment is one."""
 MAX_TITLES_COMPARED = 60
@@ -157,6 +159,8 @@ def _list_occurrences(
             found[number] = (number, kind, max(marks[first : last + 1]), place, before, behind)
 
     for nth, word in enumerate(text):
+        if HEAD_WORDS <= nth < many - TAIL_WORDS:
+            continue
         for size in range(1, min(MAX_PHRASE_WORDS, many - nth) + 1):
             last = nth + size - 1
             before, behind = raw[nth - 1] if nth else -1, raw[last + 1] if last + 1 < many else -1

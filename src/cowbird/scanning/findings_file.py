@@ -1,4 +1,4 @@
-"""Findings of a scan as a table: CSV, JSON Lines or Parquet, as `cowbird scan` writes them."""
+"""Findings read back from a file that `cowbird scan` wrote: those that are flagged or up for review."""
 
 import math
 from pathlib import Path
