@@ -80,7 +80,7 @@ class Catalog:
                 made = _make_row(row)
             else:
                 try:
-                    name = id_.decode("utf-8", "replace") if id_ else None  # pyright: ignore[reportAttributeAccessIssue]
+                    name = id_.decode("utf-8", "replace") if isinstance(id_, bytes) and id_ else None
                     made = CatalogRow(number, name, title.decode())
                 except UnicodeDecodeError:
                     made = _make_row(row)
