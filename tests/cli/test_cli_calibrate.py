@@ -79,7 +79,7 @@ def test_what_cannot_be_calibrated(call, tmp_path, clean):
     other.write_text("notes")
     for args, said in (
         ((few, "--out", out), "there are 49"),
-        ((tmp_path / "none.csv", "--out", out), "none.csv"),
+        ((tmp_path / "none.csv", "--out", out), "there is nothing"),
         ((clean, "--out", out, "--fpr", "0"), "between 0 and 1"),
         ((clean, "--out", out, "--fpr", "0.1", "--review-fpr", "0.05"), "can't be below"),
         ((clean, "--out", out, "--text-column", "name"), "name"),

@@ -32,7 +32,8 @@ def test_a_table_on_the_terminal(call, one):
     code, out, err = call("table", one)
     assert (code, err) == (0, "")
     assert "finder" in out
-    assert "0.950 [0.888, 0.978]" in out
+    for part in ("0.950", "[0.888,", "0.978]"):  # a narrow terminal breaks cells
+        assert part in out
 
 
 def test_a_table_for_programs(call, one, tmp_path):

@@ -631,7 +631,7 @@ def test_scans_that_can_t_be(call, tmp_path, fitted, data, options, said):
 def test_a_missing_catalogue(call, tmp_path, fitted, name):
     for words in (("scan", tmp_path / name, "--scanner", fitted), ("fit-scanner", tmp_path / name)):
         code, _, err = call(*words, "--out", tmp_path / "found.csv", "--device", "cpu")
-        assert (code, name in err.replace(" ", "")) == (2, True)
+        assert (code, name[:60] in err.replace(" ", "")) == (2, True)
         assert not under(tmp_path)
 
 
@@ -780,6 +780,6 @@ def test_a_scanner_that_is_not_there(call, tmp_path, monkeypatch):
     ):
         code, _, err = call("scan", path, "--out", tmp_path / "found.csv", "--scanner", tmp_path / name)
         assert code == 2
-        assert said in err
+        assert "".join(said.split()) in "".join(err.split())  # a long path breaks lines
         assert "Errno" not in err
         assert "Make one with cowbird fit-scanner" in err

@@ -67,7 +67,8 @@ def test_several_titles_are_judged_in_order(tmp_path, inline):
     verdicts = told["verdicts"]
     assert status == 200
     assert [each["tier"] for each in verdicts] == ["none", "flagged", "review", "unjudged", "none", "none"]
-    assert verdicts[3]["reason"] == "could not be judged: RuntimeError: it <U+202E>failed"
+    assert verdicts[3]["reason"].startswith("could not be judged: ")
+    assert "RuntimeError: it <U+202E>failed" in verdicts[3]["reason"]
     assert [each["number"] for each in verdicts] == list(range(2, 8))
     assert verdicts[4]["score"] is None and verdicts[4]["reason"] == "there is no text to judge"
 

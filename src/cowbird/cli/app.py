@@ -1,5 +1,6 @@
 """The command line: parse, call, exit code; nothing else. A module a group of commands, and one app of them all."""
 
+import errno
 import io
 import os
 import traceback
@@ -195,6 +196,8 @@ def _report_exit(end: SystemExit) -> ExitCode:
 
 def _report_surprise(error: BaseException) -> ExitCode:
     """Show what nobody expected: in a line if a plug-in of somebody else is to blame, else with its traceback."""
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return _report_error(UserError(f"{error.filename} is longer than a path can be.", "Name another file."))
     told = blame_plugin(error)
     return _report_bug() if told is None else _report_error(told)
 
