@@ -54,11 +54,11 @@ def open_rows(path: Path, options: ReadOptions | None = None, skips: Skips | Non
     asked, path = path, locate(path)
     if path != asked and wanted.table is not None and find_kind(path.name) == "parquet":
         wanted = replace(wanted, table=None)  # the server was asked for it
-    if path.is_dir():
-        parts = list_parts(path)
-        check_kinds(path, parts, [find_kind(part.path.name) for part in parts])
-        return FolderRows(path, parts, partial(open_rows, options=wanted))
     try:
+        if path.is_dir():
+            parts = list_parts(path)
+            check_kinds(path, parts, [find_kind(part.path.name) for part in parts])
+            return FolderRows(path, parts, partial(open_rows, options=wanted))
         blob = from_file(path)
     except OSError as error:  # a name that no file can have
         raise UserError(f"{path} can't be read: {error.strerror}.", "Give the path of a file.") from None
