@@ -27,7 +27,7 @@ def poison(events: pl.DataFrame) -> pl.DataFrame:
 
 
 def scan(folder: Path | str, frame: pl.DataFrame) -> pl.DataFrame:
-    scanner: cowbird.FittedScanner = cowbird.load_scanner(folder, device="cpu")
+    scanner: cowbird.FittedScanner | cowbird.CalibratedScanner = cowbird.load_scanner(folder, device="cpu")
     more: pl.DataFrame = scanner.scan(["a title", None])
     return pl.concat([scanner.scan(frame, text_column="name"), more])
 

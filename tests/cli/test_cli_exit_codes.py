@@ -58,7 +58,7 @@ def test_a_library_that_ends_the_process_is_named(tmp_path, end, said):
     done = subprocess.run(words, capture_output=True, text=True, check=False, env=env)
     told = " ".join(done.stderr.split())
     assert done.returncode == 2
-    assert "torch.py:1, with the" in told
+    assert "torch.py:1,withthe" in told.replace(" ", "")  # a long path breaks lines
     assert said in told
     assert "Traceback" not in told
 

@@ -72,6 +72,8 @@ def sniff_layout(blob: Blob, options: ReadOptions, tabs: bool = False, atomic: b
             raise UserError(f"The first row of {blob.name} {record or 'is missing'}.", "Check the file.")
         names = tuple(f"column_{nth}" for nth in range(1, len(record) + 1))
         return replace(layout, names=names)
+    if layout.skip_lines >= len(lines):
+        raise UserError(f"{blob.name} should begin with column names, and there are none.", "Check the file.")
     names = split_header(lines[layout.skip_lines], layout, blob.name)
     typed = len(names) > 0 and all(_TYPED.fullmatch(name.strip()) for name in names)
     return replace(layout, typed=typed)
