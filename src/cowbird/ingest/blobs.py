@@ -72,6 +72,8 @@ def from_file(path: Path) -> Blob:
         UserError: If there is no such file; the hint names the ones in its folder that are spelled alike.
     """
     if not path.is_file():
+        if path.exists() and not path.is_dir():
+            raise UserError(f"{path} is a pipe or a device, and no file.", "Write its rows to a file, and give that.")
         found = "a folder" if path.is_dir() else "nothing"
         raise UserError(
             f"Expected a file at {path}, and there is {found}.", suggest_names(path.name, list_names(path.parent))

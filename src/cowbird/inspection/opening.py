@@ -38,7 +38,8 @@ def open_model(
         return OpenedModel(served, served.title, "")
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"'{path}' should be a model's file, and there is none.", "Check the path.")
+        found = "a folder, a pipe or a device" if path.exists() else "nothing"
+        raise UserError(f"'{path}' should be a model's file, and there is {found}.", "Check the path.")
     if is_own_model(path) and (options is None or not options.format):
         return open_own_model(path, device)
     return open_foreign_model(path, device, options)
