@@ -1,6 +1,8 @@
 """`cowbird peek`, and the options about the form of files."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -70,6 +72,27 @@ def test_peeks_that_can_t_be(call, tmp_path, monkeypatch, words, said):
     code, out, err = call("peek", *words)
     assert (code, out) == (2, "")
     assert said in " ".join(err.split())
+
+
+@pytest.mark.parametrize(
+    "words", [("peek",), ("scan", "--detector", "character_rules", "--out", "o.csv"), ("inspect",)]
+)
+def test_a_pipe_is_called_so_and_not_waited_for(call, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    code, _, err = call(words[0], "pipe", *words[1:])
+    assert code == 2
+    assert "a pipe or a device" in " ".join(err.split())
+    assert not Path("o.csv").exists()
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".csv", "sep.csv"])
+def test_files_that_hold_no_rows_are_told(call, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    Path("sep.csv").write_text("sep=;")
+    code, _, err = call("peek", name)
+    assert code == 2
+    assert "too long" in err or "there are none" in err
 
 
 def test_hostile_cells_and_names_are_shown_as_codes(call, tmp_path):
