@@ -72,3 +72,13 @@ def test_a_list_is_scanned(catalog):
     found = cowbird.load_scanner(tagger="small").scan(titles)
     assert found["flagged"][7]
     assert found.height == len(titles)
+
+
+def test_a_shape_that_is_new_is_marked_where_it_stands():
+    before, titles = draw_titles(400), draw_titles(300, seed=1)
+    rng = np.random.default_rng(0)
+    for nth in range(6):
+        titles[nth] += f" {rng.integers(1, 9)}v"
+    found = cowbird.load_scanner(tagger="small").scan(titles, reference=before)
+    assert set(found["fragment"][:6].to_list()) - {None}
+    assert all(text in (None, title.split()[-1]) for title, text in zip(titles[:6], found["fragment"][:6], strict=True))

@@ -49,7 +49,7 @@ from cowbird.defenses.p_scanner.scoring import READY_SMALL_SCORING, ScoringModel
 from cowbird.defenses.p_scanner.small_tagger import SmallTagger, TaggerName, load_small_tagger
 from cowbird.defenses.p_scanner.tagger import Tagger, load_tagger
 from cowbird.defenses.p_scanner.title_evidence import TitleTraits, describe_traits, mark_words
-from cowbird.defenses.p_scanner.title_rules import RULES
+from cowbird.defenses.p_scanner.title_rules import RULES, write_shape
 from cowbird.defenses.scan_table import scan_table
 from cowbird.files import hash_texts
 from cowbird.text import escape_terminal
@@ -226,7 +226,8 @@ class ReadyScanner:
             place = int(worst[row])
             shared = place >= 0 and baseline.by_fragment[place] > 0
             found = _find_fragment(titles[row], traits, row, keys[place]) if shared else None
-            start[row], end[row] = found or _find_highest(traits, row)
+            shaped = _find_shape(traits, row, keys[place]) if shared else None
+            start[row], end[row] = found or shaped or _find_highest(traits, row)
             odds = baseline.by_fragment[place] if shared else traits.highest[row]
             certain = (found is not None or not shared) and bool(odds > SURE_LOG_ODDS)
             sure[row] = certain and _leaves_words_whole(titles[row], int(start[row]), int(end[row]))
@@ -295,6 +296,20 @@ def _find_fragment(title: str, traits: TitleTraits, row: int, key: FragmentKey) 
     for nth in range(first, last - len(wanted) + 1):
         if words.text[nth : nth + len(wanted)] == wanted:
             return int(words.start[nth]), int(words.end[nth + len(wanted) - 1])
+    return None
+
+
+def _find_shape(traits: TitleTraits, row: int, key: FragmentKey) -> tuple[int, int] | None:
+    """Return where a word of a shape stands at its place; `None` if the fragment is no shape."""
+    kind, text = key
+    if kind != "shape":
+        return None
+    words = traits.words
+    first, last = words.offsets[row : row + 2].tolist()
+    places = {"^": range(first, first + 1), "$": range(last - 1, last), ".": range(first + 1, last - 1)}[text[0]]
+    for nth in places:
+        if first <= nth < last and write_shape(words.text[nth]) == text[2:]:
+            return int(words.start[nth]), int(words.end[nth])
     return None
 
 
