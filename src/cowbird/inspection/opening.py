@@ -38,8 +38,8 @@ def open_model(
         return OpenedModel(served, served.title, "")
     path = Path(path)
     if not path.is_file():
-        found = "a folder, a pipe or a device" if path.exists() else "nothing"
-        raise UserError(f"'{path}' should be a model's file, and there is {found}.", "Check the path.")
+        found = "it is a folder, a pipe or a device" if path.exists() else "there is none"
+        raise UserError(f"'{path}' should be a model's file, and {found}.", "Check the path.")
     if is_own_model(path) and (options is None or not options.format):
         return open_own_model(path, device)
     return open_foreign_model(path, device, options)
