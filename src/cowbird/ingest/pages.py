@@ -11,8 +11,8 @@ from typing import IO, Any, NamedTuple
 
 MAX_PAGE_BYTES = 1 << 27
 """Bytes of the largest page that is decoded."""
-MAX_BATCH_BYTES = 5 << 26
-"""Bytes of strings decoded at once; 256 rows with the common dictionary of a mebibyte stay within it."""
+MAX_BATCH_BYTES = 1 << 26
+"""Bytes of strings decoded at once, of which a few copies are made; with a dictionary of a mebibyte, 64 rows."""
 DELTA_COPIES = 4
 """Times that a string is held while strings that repeat the start of the one before are decoded (measured)."""
 MAX_EXPANSION = 100
