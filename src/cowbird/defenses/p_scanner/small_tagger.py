@@ -37,6 +37,8 @@ CONVOLVED = 5
 """Neighboring pieces that a convolution sees."""
 READY_SMALL_TAGGER = Path(__file__).parent / "ready_small_tagger"
 """The small tagger that comes with the package."""
+READY_SMALL_TAGGER_SHA256 = "7069f300fd44ad9f615f19dcb7b3878674c416be37aad0afea940c8aba77f9c1"
+"""Hash of its `small_tagger.json`, which holds that of its weights."""
 MAX_WIDTH, MAX_BLOCKS = 1024, 24
 """Largest sizes that a record may name."""
 
@@ -264,6 +266,8 @@ def load_small_tagger(folder: Path = READY_SMALL_TAGGER, device: str = "auto") -
         record = SmallTaggerRecord.model_validate_json((folder / SMALL_RECORD_FILE).read_text(encoding="utf-8"))
         if record.version != SMALL_TAGGER_VERSION:
             raise ValueError(f"its version is {record.version}, and this is {SMALL_TAGGER_VERSION}")
+        if folder == READY_SMALL_TAGGER and hash_file(folder / SMALL_RECORD_FILE) != READY_SMALL_TAGGER_SHA256:
+            raise ValueError(f"{SMALL_RECORD_FILE} is not the known one; install Cowbird anew")
         if hash_file(folder / WEIGHTS_FILE) != record.weights_sha256:
             raise ValueError(f"{WEIGHTS_FILE} is not the file that {SMALL_RECORD_FILE} tells of")
         network = SmallTaggerNetwork(record.sizes)
