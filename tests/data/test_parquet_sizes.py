@@ -136,7 +136,10 @@ def test_headers_say_what_pyarrow_says(tmp_path, version, compression, dictionar
             <= sum_sizes(pages)
             <= max(told.total_uncompressed_size, told.total_compressed_size)
         )
-        assert choose_batch_rows(pages, 256) == 256
+        rows = choose_batch_rows(pages, 256)
+        assert rows >= 128
+        assert sizes._bound_batch(pages, rows) <= sizes.MAX_BATCH_BYTES
+        assert rows == 256 or sizes._bound_batch(pages, 2 * rows) > sizes.MAX_BATCH_BYTES
 
 
 def slowly(pages, rows):
