@@ -1,4 +1,4 @@
-"""Context gain: phrases and their places, gains against plain transformers, and a model that knows what belongs together."""
+"""Context gain: phrases and places, gains against plain transformers, and a model that knows what belongs together."""
 
 import numpy as np
 import pytest
