@@ -8,8 +8,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from cowbird.defenses.p_scanner import _openai
-from cowbird.defenses.p_scanner.agent import Brief, OpenAIAgent
+from cowbird.defenses.p_scanner.triggers import _openai
+from cowbird.defenses.p_scanner.triggers.agent import Brief, OpenAIAgent
 from cowbird.errors import UserError
 from cowbird.experiments.cell import list_cells
 from cowbird.experiments.run import run

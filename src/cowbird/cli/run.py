@@ -86,7 +86,7 @@ def run(
     if dry_run:
         show_plan(read, out, only, as_json, cell)
         return
-    from cowbird.defenses.p_scanner.agent_server import set_agent_environment  # noqa: PLC0415
+    from cowbird.defenses.p_scanner.triggers.agent_server import set_agent_environment  # noqa: PLC0415
 
     with set_agent_environment(agent_url, agent_key_env, agent_log):
         run_and_show(

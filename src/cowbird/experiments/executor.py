@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from cowbird.data.types import Dataset
-from cowbird.defenses.p_scanner.agent_server import keep_logs_in
+from cowbird.defenses.p_scanner.triggers.agent_server import keep_logs_in
 from cowbird.errors import OutageError
 from cowbird.experiments.cell import Cell, CellRunner, list_cells
 from cowbird.experiments.spec import LISTED_PARTS, SINGLE_PARTS, Spec, parse_spec

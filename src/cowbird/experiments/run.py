@@ -17,7 +17,7 @@ import torch
 
 from cowbird import __version__
 from cowbird.data.types import Dataset
-from cowbird.defenses.p_scanner.agent_server import keep_logs_in
+from cowbird.defenses.p_scanner.triggers.agent_server import keep_logs_in
 from cowbird.experiments.cell import Cell, list_cells
 from cowbird.experiments.cell_files import PlantedSummary
 from cowbird.experiments.executor import Executor, ignore_progress

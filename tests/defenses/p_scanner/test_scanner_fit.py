@@ -9,10 +9,10 @@ import torch
 from pydantic import ValidationError
 
 from cowbird.defenses.p_scanner import PScanner
-from cowbird.defenses.p_scanner.agent import Agent, Proposals
-from cowbird.defenses.p_scanner.fitted import SCANNER_RECORD_FILE, load_fitted_scanner
-from cowbird.defenses.p_scanner.recipes import FAMILIES, Recipe
-from cowbird.defenses.p_scanner.scanner import MIN_TITLES_PER_FIT, PoisonScanner
+from cowbird.defenses.p_scanner.rounds.fitted_scanner import SCANNER_RECORD_FILE, load_fitted_scanner
+from cowbird.defenses.p_scanner.rounds.poison_scanner import MIN_TITLES_PER_FIT, PoisonScanner
+from cowbird.defenses.p_scanner.triggers.agent import Agent, Proposals
+from cowbird.defenses.p_scanner.triggers.trigger_families import TRIGGER_FAMILIES, Recipe
 from cowbird.errors import UserError
 from cowbird.metrics.detection import auroc
 from cowbird.victims import training_loop
@@ -202,7 +202,7 @@ def test_a_scanner_that_was_read_back_gives_the_same_scores(tiny_scanner, poison
     read = load_fitted_scanner(str(tmp_path / "scanner"), "cpu")
     assert (read.record, read.key, read.fitted_to) == (made.record, made.key, None)
     assert np.array_equal(read.score(titles), made.score(titles))
-    assert np.array_equal(read.alone(titles), made.alone(titles))
+    assert np.array_equal(read.score_apart(titles), made.alone(titles))
     assert np.array_equal(read.judge_titles(titles).flagged, made.judge_titles(titles).flagged)
 
 
@@ -279,7 +279,7 @@ def test_an_agent_without_any_idea_is_told(tiny_scanner, catalogue, briefs):
 
 
 def test_families_that_are_held_out_are_not_learned(tiny_scanner, catalogue):
-    without = tuple(family for family in FAMILIES if family not in ("emoji", "url"))
+    without = tuple(family for family in TRIGGER_FAMILIES if family not in ("emoji", "url"))
     found = tiny_scanner(rounds=2, without=without, proposals=8, plantings=4).fit(catalogue(100))
     told = [*found.record.last, *(outcome for made in found.record.rounds for outcome in made.after)]
     known = {outcome.recipe.family for outcome in told}
