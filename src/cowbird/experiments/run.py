@@ -18,6 +18,7 @@ import torch
 from cowbird import __version__
 from cowbird.data.types import Dataset
 from cowbird.defenses.p_scanner.triggers.agent_server import keep_logs_in
+from cowbird.errors import UserError
 from cowbird.experiments.cell import Cell, list_cells
 from cowbird.experiments.cell_files import PlantedSummary
 from cowbird.experiments.executor import Executor, ignore_progress
@@ -40,6 +41,7 @@ from cowbird.notices import (
     read_notices,
 )
 from cowbird.plugin_errors import guard_plugins
+from cowbird.ray_cluster import RayCluster
 from cowbird.victims.fit_context import pick_device
 
 
@@ -86,6 +88,7 @@ def run(
     command: str = "",
     only: str = "",
     number: int | None = None,
+    cluster: RayCluster | None = None,
     progress: ProgressReport = ignore_progress,
     cell_done: Callable[[int, int], None] | None = None,
 ) -> RunOutcome:
@@ -102,6 +105,8 @@ def run(
         command: The command that started it, which is kept in `run.json` for reports.
         only: Which cells are run, as `plan.select_cells` has it; empty stands for all.
         number: The one cell that is run, likewise. The folder may then hold a part of this run.
+        cluster: A Ray cluster whose workers run the cells, on processors; they see the same folder. `None` for this
+            machine alone.
         progress: Told of each fit (of one job; several stay silent).
         cell_done: Told after each cell.
 
@@ -110,6 +115,11 @@ def run(
         KeyboardInterrupt: Passed on; what is done is kept.
     """
     picked = pick_device(device)
+    if cluster is not None and picked.type != "cpu":
+        raise UserError(
+            "--engine ray runs cells on processors, and models would run on a GPU here.",
+            "Add --device cpu, or share GPUs by --jobs or by job arrays (--cell).",
+        )
     check_free(out)
     cells = list_cells(spec, out)
     chosen = select_cells(cells, only, number)
@@ -130,7 +140,7 @@ def run(
     try:
         if data is not None:
             every_gpu = picked.type == "cuda" and device in ("auto", "cuda")
-            work = Executor(spec, out, waiting, data, picked, every_gpu, jobs, progress, warnings, failed)
+            work = Executor(spec, out, waiting, data, picked, every_gpu, jobs, progress, warnings, failed, cluster)
             with keep_logs_in(out):
                 for count, _ in enumerate(work.run(), total - len(waiting) + 1):
                     if number is None:
