@@ -21,6 +21,12 @@ class EngineChoice(StrEnum):
     RAY = "ray"
 
 
+class TrackChoice(StrEnum):
+    """Where finished cells are tracked."""
+
+    MLFLOW = "mlflow"
+
+
 CatalogArgument = Annotated[
     Path, typer.Argument(help="CSV, TSV, JSON (each perhaps .gz, .zst, .bz2 or .xz) or Parquet.")
 ]

@@ -24,6 +24,7 @@ from cowbird.cli.options import (
     QuietOption,
     RayAddressOption,
     SpecArgument,
+    TrackChoice,
 )
 from cowbird.cli.progress import make_progress
 from cowbird.cli.terminal import err_console, out_console, print_json, sanitize_line
@@ -53,6 +54,10 @@ def run(
     jobs: JobsOption = 1,
     engine: EngineOption = EngineChoice.LOCAL,
     ray_address: RayAddressOption = None,
+    track: Annotated[
+        TrackChoice | None,
+        typer.Option(help="Also tell each finished cell to a store: MLFLOW_TRACKING_URI, or mlruns in --out."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     only: Annotated[
         str,
@@ -88,6 +93,7 @@ def run(
     # The command that is kept names no server: an address may hold a password.
     command = shlex.join([word for word in again if word != "--resume"])
     again += ["--engine", "ray"] if engine == EngineChoice.RAY else []
+    again += [] if track is None else ["--track", track.value]
     again += alone + format_agent_options(agent_url, agent_key_env, agent_log)
     again += ["--allow-plugins"] * allow_plugins + ["--json"] * as_json + ["--quiet"] * quiet
     read = read_spec(spec, seeds, profile, allow_plugins)
@@ -103,6 +109,7 @@ def run(
         run_and_show(
             read, out, device, jobs, resume, shlex.join(again),
             as_json=as_json, quiet=quiet, command=command, only=only, cell=cell, cluster=cluster,
+            track="" if track is None else track.value,
         )  # fmt: skip
 
 
@@ -152,6 +159,7 @@ def run_and_show(
     only: str = "",
     cell: int | None = None,
     cluster: "RayCluster | None" = None,
+    track: str = "",
 ) -> None:
     """Run an experiment, show how it goes and what came of it.
 
@@ -168,6 +176,7 @@ def run_and_show(
         only: Which cells are run; empty stands for all.
         cell: The number of the one cell that is run; `None` for no matter which.
         cluster: A Ray cluster whose workers run the cells; `None` for this machine alone.
+        track: Where finished cells are tracked; empty for nowhere.
     """
     from cowbird.experiments.run import run as run_experiment  # noqa: PLC0415
 
@@ -189,6 +198,7 @@ def run_and_show(
                 only=only,
                 number=cell,
                 cluster=cluster,
+                track=track,
                 progress=lambda what, done, total, remark: shown.update(
                     fit, phase=what, done=done, total=total, note=remark
                 ),

@@ -29,6 +29,7 @@ from cowbird.experiments.results_file import ResultsFile
 from cowbird.experiments.run_folder import RunFolder, count_left
 from cowbird.experiments.spec import Spec
 from cowbird.experiments.store import ProgressReport
+from cowbird.experiments.tracking import CellTracker, MlflowStore, check_tracker
 from cowbird.faults import explain_write_errors
 from cowbird.files import read_plain_text
 from cowbird.notices import (
@@ -89,6 +90,7 @@ def run(
     only: str = "",
     number: int | None = None,
     cluster: RayCluster | None = None,
+    track: str = "",
     progress: ProgressReport = ignore_progress,
     cell_done: Callable[[int, int], None] | None = None,
 ) -> RunOutcome:
@@ -107,6 +109,7 @@ def run(
         number: The one cell that is run, likewise. The folder may then hold a part of this run.
         cluster: A Ray cluster whose workers run the cells, on processors; they see the same folder. `None` for this
             machine alone.
+        track: Where finished cells are tracked, see `tracking.TRACKERS`; empty for nowhere.
         progress: Told of each fit (of one job; several stay silent).
         cell_done: Told after each cell.
 
@@ -120,6 +123,8 @@ def run(
             "--engine ray runs cells on processors, and models would run on a GPU here.",
             "Add --device cpu, or share GPUs by --jobs or by job arrays (--cell).",
         )
+    if track:
+        check_tracker(track)
     check_free(out)
     cells = list_cells(spec, out)
     chosen = select_cells(cells, only, number)
@@ -137,16 +142,21 @@ def run(
     # A damaged cell is told before hours are spent on others.
     results_file.update(chosen if number is not None else None)
     rows: list[Row] | None = None
+    tracker = CellTracker(lambda: MlflowStore(spec.name, out / "mlruns"), folder.warn) if track and waiting else None
     try:
         if data is not None:
             every_gpu = picked.type == "cuda" and device in ("auto", "cuda")
             work = Executor(spec, out, waiting, data, picked, every_gpu, jobs, progress, warnings, failed, cluster)
             with keep_logs_in(out):
-                for count, _ in enumerate(work.run(), total - len(waiting) + 1):
+                for count, cell in enumerate(work.run(), total - len(waiting) + 1):
+                    if tracker is not None and cell.done:
+                        tracker.add(cell)
                     if number is None:
                         folder.write_results(results_file)
                     told(count, total)
     finally:
+        if tracker is not None:
+            tracker.finish()
         if number is None:
             rows = folder.finish_results(results_file, failed)
     left = count_left(cells)
