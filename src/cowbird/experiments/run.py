@@ -9,7 +9,7 @@ leaves its cell undone; the run goes on with the others, and `resume` tries it a
 
 import json
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -118,13 +118,7 @@ def run(
         KeyboardInterrupt: Passed on; what is done is kept.
     """
     picked = pick_device(device)
-    if cluster is not None and picked.type != "cpu":
-        raise UserError(
-            "--engine ray runs cells on processors, and models would run on a GPU here.",
-            "Add --device cpu, or share GPUs by --jobs or by job arrays (--cell).",
-        )
-    if track:
-        check_tracker(track)
+    _check_asked(cluster, picked, track)
     check_free(out)
     cells = list_cells(spec, out)
     chosen = select_cells(cells, only, number)
@@ -135,28 +129,23 @@ def run(
     folder.bind(resume or number is not None, deep=number is None)
     told, failed = cell_done or _ignore_cells, list[str]()
     waiting = [cell for cell in chosen if not cell.done]
-    total = len(chosen)
-    told(total - len(waiting), total)
+    finished = len(chosen) - len(waiting)
+    told(finished, len(chosen))
     data = _load_data(folder, device, picked) if waiting else None
     results_file = ResultsFile(spec, out)
     # A damaged cell is told before hours are spent on others.
     results_file.update(chosen if number is not None else None)
     rows: list[Row] | None = None
-    tracker = CellTracker(lambda: MlflowStore(spec.name, out / "mlruns"), folder.warn) if track and waiting else None
     try:
         if data is not None:
             every_gpu = picked.type == "cuda" and device in ("auto", "cuda")
             work = Executor(spec, out, waiting, data, picked, every_gpu, jobs, progress, warnings, failed, cluster)
-            with keep_logs_in(out):
-                for count, cell in enumerate(work.run(), total - len(waiting) + 1):
-                    if tracker is not None and cell.done:
-                        tracker.add(cell)
-                    if number is None:
-                        folder.write_results(results_file)
-                    told(count, total)
+            for _ in _go_through(work, folder, track):
+                finished += 1
+                if number is None:
+                    folder.write_results(results_file)
+                told(finished, len(chosen))
     finally:
-        if tracker is not None:
-            tracker.finish()
         if number is None:
             rows = folder.finish_results(results_file, failed)
     left = count_left(cells)
@@ -177,7 +166,7 @@ def run(
         rows=rows if rows is not None and number is None else results_file.make_rows(pooled=True),
         dataset=data,
         done=sum(cell.done for cell in chosen),
-        total=total,
+        total=len(chosen),
         planted=results_file.collect_planted(),
         errors=results_file.list_errors() + failed,
         warnings=warnings,
@@ -185,6 +174,33 @@ def run(
         left=left,
         written=written,
     )
+
+
+def _check_asked(cluster: RayCluster | None, picked: torch.device, track: str) -> None:
+    """Check that a run can be made where it was asked for, and told where it was asked for."""
+    if cluster is not None and picked.type != "cpu":
+        raise UserError(
+            "--engine ray runs cells on processors, and models would run on a GPU here.",
+            "Add --device cpu, or share GPUs by --jobs or by job arrays (--cell).",
+        )
+    if track:
+        check_tracker(track)
+
+
+def _go_through(work: Executor, folder: RunFolder, track: str) -> Iterator[Cell]:
+    """Yield cells as they are finished or have failed, and have finished ones tracked if that is asked for."""
+    tracker = None
+    if track:
+        tracker = CellTracker(lambda: MlflowStore(folder.spec.name, folder.out / "mlruns"), folder.warn)
+    try:
+        with keep_logs_in(folder.out):
+            for cell in work.run():
+                if tracker is not None and cell.done:
+                    tracker.add(cell)
+                yield cell
+    finally:
+        if tracker is not None:
+            tracker.finish()
 
 
 def _load_data(folder: RunFolder, device: str, picked: torch.device) -> Dataset:
