@@ -212,6 +212,7 @@ class FakeRay:
 
     def init(self, address, **options):
         self.asked.append((address, options.get("num_cpus")))
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as the library does, in its way
         if self.trouble:
             raise self.trouble
 
@@ -233,7 +234,9 @@ def test_joining(monkeypatch, address, workers, asked, many):
     library = FakeRay()
     monkeypatch.setitem(sys.modules, "ray", library)
     monkeypatch.setattr(ray_cluster, "find_spec", lambda name: name)
+    before = signal.getsignal(signal.SIGTERM)
     with join_cluster(address, workers) as cluster:
+        assert signal.getsignal(signal.SIGTERM) is before
         assert cluster.workers == many
         assert library.ended == 0
     assert (library.asked, library.ended) == ([asked], 1)

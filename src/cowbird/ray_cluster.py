@@ -7,6 +7,8 @@ file that somebody else may have written: whoever runs a cluster runs code.
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import ContextVar
@@ -15,7 +17,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from cowbird.errors import OutageError, UserError
-from cowbird.processes import count_processors
+from cowbird.processes import count_processors, list_stop_signals
 
 MAX_RETRIES = 4
 """How often a task is tried again whose worker died."""
@@ -106,7 +108,8 @@ def join_cluster(address: str | None = None, workers: int | None = None) -> Gene
     library: Any = ray
     own = {"num_cpus": workers or count_processors(), "include_dashboard": False} if address is None else {}
     try:
-        library.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
+        with _keep_signals():
+            library.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
     except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
         first = str(error).strip().partition("\n")[0].rstrip(".")
         hint = "Is it running, and reached from here? See --ray-address, and the variable RAY_ADDRESS."
@@ -115,6 +118,21 @@ def join_cluster(address: str | None = None, workers: int | None = None) -> Gene
         yield RayCluster(library, workers or max(1, int(library.cluster_resources().get("CPU", 1))))
     finally:
         library.shutdown()
+
+
+@contextmanager
+def _keep_signals() -> Generator[None]:
+    """Leave signals to whom they were left before: Ray would end the process at SIGTERM, with nothing saved."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in list_stop_signals()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:
+                signal.signal(number, handler)
 
 
 ClusterOpener = Callable[[], AbstractContextManager[RayCluster]]
