@@ -217,7 +217,7 @@ def _to_cells(column: Any, steps: Sequence[str | int]) -> list[bytes | None]:
 
 
 def _to_texts(column: Any, steps: Sequence[str | int]) -> list[str | None] | None:
-    """Return the values of a column of text or whole numbers; `None` if one is no UTF-8, or longer than a row may be."""
+    """Return the values of a column of text or whole numbers; `None` if one is no UTF-8, or all are very long."""
     if steps or not (_is_text(column.type) or pa.types.is_integer(column.type)) or pa.types.is_null(column.type):
         return None
     if pa.types.is_dictionary(column.type):

@@ -57,7 +57,7 @@ def read_line_blocks(stream: IO[bytes]) -> Iterator[bytes | None]:
             if lost:
                 continue
             yield None
-            chunk = chunk[first + 1 :]  # noqa: PLW2901
+            chunk = chunk[first + 1 :]
         cut = chunk.rfind(b"\n")
         if cut < 0:
             held += chunk
