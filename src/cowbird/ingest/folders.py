@@ -153,7 +153,7 @@ class FolderRows(RowTable):
         for table, own, merge in self._open_parts(places):
             for row in table.read_rows(own):
                 number += 1
-                yield TableRow(number, tuple(merge(row.cells, lambda value: value)), row.problem)
+                yield TableRow(number, tuple(merge(row.cells, _keep)), row.problem)
 
     def read_runs(self, places: Sequence[int]) -> Iterator[TextRun | list[TableRow]]:
         """Yield all rows in order, in runs; see `RowTable.read_runs`."""
@@ -166,10 +166,7 @@ class FolderRows(RowTable):
                     yield TextRun(before + run.first, tuple(merge(run.columns, partial(_repeat, count))))
                 else:
                     count = len(run)
-                    yield [
-                        TableRow(before + row.number, tuple(merge(row.cells, lambda value: value)), row.problem)
-                        for row in run
-                    ]
+                    yield [TableRow(before + row.number, tuple(merge(row.cells, _keep)), row.problem) for row in run]
                 number += count
 
     def _open_parts(self, places: Sequence[int]) -> Iterator[tuple[RowTable, list[int], Callable[..., list[Any]]]]:
@@ -199,6 +196,10 @@ def _merge(
     """Return what is wanted, in order: what was found in a part, and what `given` makes of the names of its folders."""
     known = dict(zip(own, found, strict=True))
     return [given(values[name]) if name in values else known[name] for name in wanted]
+
+
+def _keep(value: str | None) -> str | None:
+    return value
 
 
 def _repeat(count: int, value: str | None) -> list[str | None]:

@@ -444,7 +444,7 @@ def make_findings(titles: Sequence[str], scanned: ExplainedSuspicion) -> list[Fi
     """Return the verdicts on all titles; see `make_finding`."""
     threshold, scanner = shorten_score(scanned.threshold), replace_surrogates(scanned.scanner)
     different, place = np.unique(scanned.score, return_inverse=True)
-    short = [shorten_score(score) for score in different]
+    short = [shorten_score(score) for score in different.tolist()]
     return [
         _make_finding(title, short[at], flagged, review, start, end, sure, reason, threshold, scanner)
         for title, at, flagged, review, start, end, sure, reason in zip(
