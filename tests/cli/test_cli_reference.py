@@ -157,6 +157,7 @@ def test_describe_tells_type_default_and_meaning(call):
     assert rate["meaning"].startswith("Planted interactions with targets")
 
 
+@pytest.mark.slow
 def test_describe_spec(call, spec):
     assert call("describe", "spec") == (0, make_spec_page(), "")
     code, out, err = call("describe", "spec", "--schema")

@@ -94,6 +94,7 @@ def test_commands_in_the_text_exist(page):
         check_specs(words)
 
 
+@pytest.mark.slow
 def test_light_commands_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     lines = {line for page in PAGES for line in find_commands(page)}
