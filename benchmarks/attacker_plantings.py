@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cowbird.attacks.triggers import TRIGGERS, Trigger, plant
+from cowbird.attacks.triggers import Trigger, list_families, plant
 from cowbird.defenses.p_scanner.title_edits import EditedTitle
 from cowbird.rng import stream
 from ready_catalogs import CATALOGS, load_titles
 from tagger_families import ASKED
 
 ATTACKED = (*CATALOGS, "products")
-HALF = 1500
+HALF = 1000
 """Titles of a half at most."""
 SEEDS = (0, 1)
 FLOODS = (0.01, 0.05, 0.1, 0.2, 0.3)
@@ -37,6 +37,8 @@ WEEKS, UPLOADS_A_WEEK = 26, 40
 SINGLES = 40
 """Single titles of each family."""
 ADAPTIVE_SHARE, POSITIONS = 0.01, ("start", "middle", "end")
+KINDS_A_FAMILY = 2
+"""Candidates of each family of shipped triggers that an adaptive seller tries."""
 
 
 @dataclass
@@ -114,13 +116,14 @@ def list_attacks(
 
 
 def list_candidates(name: str, seed: int, halves: Halves, copy: str) -> Iterator[tuple[str, dict[int, str]]]:
-    """Yield what an adaptive seller can plant: every shipped trigger at each place, in her copy or for good."""
+    """Yield what an adaptive seller can plant, in her copy or for good: some shipped triggers of each family."""
     many = max(3, round(ADAPTIVE_SHARE * len(halves.batch)))
-    for kind in TRIGGERS:
-        for position in POSITIONS:
-            planted = plant_kind(halves.batch, kind, position, many, name, str(seed), copy)
-            if len(planted) == many:
-                yield f"{kind} ({position})", planted
+    kinds = [kind for names in list_families().values() for kind in names[:KINDS_A_FAMILY]]
+    for nth, kind in enumerate(kinds):
+        position = POSITIONS[nth % len(POSITIONS)]
+        planted = plant_kind(halves.batch, kind, position, many, name, str(seed), copy)
+        if len(planted) == many:
+            yield f"{kind} ({position})", planted
 
 
 def list_singles(

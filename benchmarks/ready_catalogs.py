@@ -47,17 +47,8 @@ SEEN_BY_SMALL_TAGGER = {
     "movielens_100k": "no films; marks on MovieLens-1M taught the scoring",
 }
 """What the scanner that ships with the small tagger has seen of each."""
-KIND_LEFT_OUT = {"office": "shop", "products": "products", "anime": "games"}
-"""Which small tagger of `small_tagger.py fit` has seen no catalogue of the kind; `all` for others."""
-SCORING_LEFT_OUT = {
-    "office": ("office", "industrial"),
-    "products": ("products",),
-    "anime": ("anime", "game_items"),
-    "lastfm": ("lastfm",),
-    "movielens_1m": ("movielens_1m", "movielens_100k"),
-    "movielens_100k": ("movielens_1m", "movielens_100k"),
-}
-"""Catalogues that a scoring must not have learned from, to be asked about one."""
+KIND_LEFT_OUT = {"office": "shop", "products": "products"}
+"""Which small tagger of `small_tagger.py fit` has seen no catalogue of the kind; the shipped one saw none of others."""
 PRODUCT_TITLES = 12_000
 """Made-up product titles, in all languages together."""
 TITLES_PER_FILE = 100_000

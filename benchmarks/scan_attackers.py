@@ -6,8 +6,8 @@
     python benchmarks/scan_attackers.py table --answers answers --out docs/results/scan_attackers.json
 
 Of each catalogue and seed two halves are drawn: a reference that is taken for clean, and a batch that is planted in.
-The scanner is calibrated on the reference, or knows none. `--taggers` and `--scorings` name what `small_tagger.py fit`
-and `scan_scoring.py ship --without` wrote, so that neither tagger nor scoring has seen a catalogue of the asked kind.
+The scanner is calibrated on the reference, or knows none. `--taggers` names what `small_tagger.py fit` wrote, so
+that the tagger has seen no catalogue of the asked kind, and `--scorings` what `scan_scoring.py ship --without` wrote.
 Beside the scanner stand parts of it, the scanner without each part, and other detectors; each is measured at the best
 threshold that 1 % of the clean titles of the very batch pass (`recall_at_1`). `language` asks those detectors that need
 a language model. `table` writes means, and 95 % intervals over catalogues and seeds by drawing them again.
@@ -41,6 +41,7 @@ from attacker_plantings import (
 )
 from attacker_scans import MUTED, Found, PlantedCatalog, list_simple_scores, mute
 from cowbird.data.types import Int64Array
+from cowbird.defenses.p_scanner.small_tagger import READY_SMALL_TAGGER
 from cowbird.files import write_text
 from cowbird.metrics.detection import auroc
 from cowbird.plugins import find_plugin
@@ -49,7 +50,9 @@ from ready_catalogs import KIND_LEFT_OUT, SEEN_BY_SMALL_TAGGER, SEEN_BY_TAGGER, 
 from tagger_families import ASKED
 
 FPR = 0.01
-ABSORBED_AT = (1, 5, 12, 25)
+PART_SHARES = (0.01, 0.05, 0.3)
+"""Shares at which parts and other detectors are asked, too."""
+ABSORBED_AT = (5, 25)
 """Weeks in which a reference that takes in all uploads is calibrated anew."""
 LANGUAGE_DETECTORS: dict[str, dict[str, Any]] = {
     "perplexity": {},
@@ -117,9 +120,6 @@ class Shop:
                 yield name, catalog.ask_beside(scoring, self.calibrated[name], rows)
         else:
             yield "without tagger", catalog.ask_itself(self.scoring, rows, silent=True)
-            for name, scoring in self.muted.items():
-                if name != "without drift":
-                    yield name, catalog.ask_itself(scoring, rows)
         yield from (
             (name, Found(score))
             for name, score in list_simple_scores(catalog.describe(rows, reference), len(rows), reference).items()
@@ -136,7 +136,7 @@ def ask_floods(shop: Shop, attacks: Any, parts: bool) -> Iterator[dict[str, Any]
                 continue
             for reference in (True, False):
                 head = {"attack": attack, "trigger": trigger, "share": share, "reference": reference}
-                for detector, found in shop.ask(rows, reference, parts):
+                for detector, found in shop.ask(rows, reference, parts and share in PART_SHARES):
                     yield head | {"detector": detector} | measure(found, mask)
 
 
@@ -217,12 +217,13 @@ def ask_adaptive(shop: Shop, candidates: Mapping[str, Mapping[str, Any]]) -> Ite
 
 
 def make_scanner(options: argparse.Namespace, name: str) -> KeptScanner:
-    """Return the scanner that ships, or one that has seen no catalogue of the kind."""
-    if options.taggers is None:
-        return KeptScanner(options.keep, options.device, options.tagger)
-    kind = KIND_LEFT_OUT.get(name, "all")
-    scoring = options.scorings / f"{name}.safetensors"
-    return KeptScanner(options.keep / kind, options.device, "small", options.taggers / kind, scoring)
+    """Return the scanner that ships, or one whose small tagger, and scoring if given, left out the catalogue's kind."""
+    if options.taggers is None or name not in KIND_LEFT_OUT:
+        folder, keep = READY_SMALL_TAGGER, options.keep / "ships"
+    else:
+        folder, keep = options.taggers / KIND_LEFT_OUT[name], options.keep / KIND_LEFT_OUT[name]
+    scoring = None if options.scorings is None else options.scorings / f"{name}.safetensors"
+    return KeptScanner(keep, options.device, options.tagger, folder, scoring)
 
 
 def ask(options: argparse.Namespace, command: str) -> None:
@@ -242,7 +243,9 @@ def ask(options: argparse.Namespace, command: str) -> None:
             texts += [title for part in candidates.values() for planted in part.values() for title in planted.values()]
             shop = Shop(scanner, halves, texts)
             head = {"catalog": name, "seed": seed}
-            seen = told.get(name) if options.taggers is None else "neither it nor its kind"
+            seen = told.get(name)
+            if options.taggers is not None and name in KIND_LEFT_OUT:
+                seen = "neither it nor its kind" + ("" if options.scorings else "; its marks taught the scoring")
             for each in (
                 ask_singles(shop, singles),
                 ask_floods(shop, attacks, parts=seed < options.part_seeds),
