@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cowbird.attacks.triggers import Trigger, list_families, plant
-from cowbird.defenses.p_scanner.title_edits import EditedTitle
+from cowbird.defenses.p_scanner.triggers.title_edits import EditedTitle
 from cowbird.rng import stream
 from ready_catalogs import CATALOGS, load_titles
 from tagger_families import ASKED
@@ -63,7 +63,7 @@ def list_words(kept: Path | None = None) -> tuple[str, ...]:
         return tuple(json.loads(kept.read_text(encoding="utf-8"))[1])
     from transformers import AutoTokenizer
 
-    from cowbird.defenses.p_scanner.tagger_training import list_plain_words, split_words
+    from cowbird.defenses.p_scanner.training.tagger_training import list_plain_words, split_words
     from cowbird.victims.language.llm import Llm, locate_model
 
     tokenizer: Any = AutoTokenizer.from_pretrained(locate_model(Llm().name))

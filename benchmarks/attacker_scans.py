@@ -28,9 +28,9 @@ from cowbird.defenses.p_scanner.fragment_evidence import (
     index_fragments,
 )
 from cowbird.defenses.p_scanner.inventory import Inventory, choose_batch_sizes, take_inventory
-from cowbird.defenses.p_scanner.reader import Marks
 from cowbird.defenses.p_scanner.scoring import JOINED_FEATURES, ScoringModel, SmallNetwork
 from cowbird.defenses.p_scanner.title_evidence import TITLE_FEATURES, TitleTraits, describe_traits, mark_words
+from cowbird.defenses.p_scanner.token_logits import TokenLogits
 from cowbird.defenses.strip import Strip
 from cowbird.rng import stream
 from ready_catalogs import KeptScanner
@@ -96,14 +96,14 @@ class PlantedCatalog:
         self.traits, self.table = self._describe(self.marks)
         self.old = self.find(self.reference)
 
-    def _describe(self, marks: Marks) -> tuple[TitleTraits, FragmentTable]:
+    def _describe(self, marks: TokenLogits) -> tuple[TitleTraits, FragmentTable]:
         traits = describe_traits(mark_words(self.texts, marks))
         return traits, index_fragments(traits.words, FragmentNames())
 
     @cached_property
     def silent(self) -> tuple[TitleTraits, FragmentTable]:
         """The same with a tagger that says nothing."""
-        return self._describe(Marks(self.marks.pages, self.marks.mark * 0, self.marks.verdict * 0))
+        return self._describe(TokenLogits(self.marks.tokenized, self.marks.mark * 0, self.marks.verdict * 0))
 
     def find(self, texts: Iterable[str]) -> Int64Array:
         """Return the rows of texts."""

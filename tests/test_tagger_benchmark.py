@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cowbird.attacks.triggers import TRIGGERS, list_families
-from cowbird.defenses.p_scanner.title_edits import NEVER_TAUGHT
+from cowbird.defenses.p_scanner.triggers.title_edits import NEVER_TAUGHT
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 TITLE = "Quiet Harbor at Night (1999)"

@@ -122,6 +122,12 @@ def test_a_run(call, spec, tmp_path):
     assert (code, "1 of 1 cells are left. Nothing was run or written." in told) == (0, True)
     assert not (tmp_path / "new").exists()
     assert call("run", spec, "--out", tmp_path / "new", "--only", "gru*")[0] == 2
+    (tmp_path / "out" / "results.jsonl").unlink()
+    code, told, _ = call("run", spec, "--out", tmp_path / "out", "--device", "cpu", "--cell", "0", "--json")
+    assert (code, json.loads(told)["cells"]) == (0, {"done": 1, "all": 1, "left": 0})
+    for more, message in ((("1",), "no cell 1"), (("0", "--only", "*"), "--cell names one"), (("-1",), "--cell")):
+        code, _, err = call("run", spec, "--out", tmp_path / "out", "--cell", *more)
+        assert (code, message in err) == (2, True), err
     kept = json.loads((tmp_path / "out" / "run.json").read_text())
     assert kept["command"] == f"cowbird run {spec} --out {tmp_path / 'out'} --device cpu"
     code, out, _ = call("run", spec, "--out", tmp_path / "out", "--device", "cpu", "--resume")

@@ -352,7 +352,7 @@ def test_a_shipped_spec_runs_by_name(call, spec, tmp_path, monkeypatch):
     code, out, _ = call("run", "tiny", "--out", "out", "--seeds", "0", "--device", "cpu", "--json")
     assert code == 0
     summary = json.loads(out)
-    assert summary["cells"] == {"done": 1, "all": 1}
+    assert summary["cells"] == {"done": 1, "all": 1, "left": 0}
     assert summary["rows"] == len(Path(summary["results"]).read_text().splitlines())
     code, out, err = call("run", "tiny", "--out", "out", "--seeds", "0", "--device", "cpu", "--resume", "--quiet")
     assert (code, out, err) == (0, "", "")

@@ -19,13 +19,13 @@ import torch
 from rich.console import Console
 
 from cowbird.cli import app as cli
-from cowbird.defenses.p_scanner import fitted as fitted_module
-from cowbird.defenses.p_scanner import scanner as module
-from cowbird.defenses.p_scanner.agent import Agent, Proposals, RecipeOutcome
-from cowbird.defenses.p_scanner.calibration import Calibration
-from cowbird.defenses.p_scanner.fitted import FittedScanner, Record, Round, load_fitted_scanner
-from cowbird.defenses.p_scanner.recipes import Recipe
-from cowbird.defenses.p_scanner.scanner import PoisonScanner
+from cowbird.defenses.p_scanner.rounds import fitted_scanner as fitted_module
+from cowbird.defenses.p_scanner.rounds import poison_scanner as module
+from cowbird.defenses.p_scanner.rounds.calibration import Calibration
+from cowbird.defenses.p_scanner.rounds.fitted_scanner import FittedScanner, Record, Round, load_fitted_scanner
+from cowbird.defenses.p_scanner.rounds.poison_scanner import PoisonScanner
+from cowbird.defenses.p_scanner.triggers.agent import Agent, Proposals, RecipeOutcome
+from cowbird.defenses.p_scanner.triggers.trigger_families import Recipe
 from cowbird.files import hash_file
 from cowbird.scanning import commands, scan
 from cowbird.scanning.summary import ScanSummary
@@ -67,7 +67,7 @@ def cheap(llama):  # noqa: F811
         proposals=4,
         plantings=6,
         stop_at=1.0,
-        company=False,
+        context_gain=False,
     )
 
 
@@ -211,7 +211,7 @@ def test_an_interrupted_fit_ends_in_the_same_scanner(call, tmp_path, monkeypatch
     words = ("fit-scanner", titles, "--device", "cpu", "--out")
     assert call(*words, tmp_path / "whole")[0] == 0
     with monkeypatch.context() as patched:
-        stopping(patched, (module.ReaderPrompts, "write_epoch"), 2)
+        stopping(patched, (module.TaggingPrompts, "write_epoch"), 2)
         code, out, err = call(*words, made)
     assert (code, out) == (3, "")
     again = shlex.join(["cowbird", *map(str, words), str(made), "--resume"])
@@ -222,7 +222,7 @@ def test_an_interrupted_fit_ends_in_the_same_scanner(call, tmp_path, monkeypatch
     assert (code, "holds an unfinished fit" in err, "--resume" in err) == (2, True, True)
     code, _, err = call(*words, made, "--resume", "--seed", 1)
     assert (code, "with other options" in err) == (2, True)
-    calls = stopping(monkeypatch, (module.ReaderPrompts, "write_epoch"), 0)
+    calls = stopping(monkeypatch, (module.TaggingPrompts, "write_epoch"), 0)
     assert call(*shlex.split(again)[1:])[0] == 0
     assert [number for _, number, _ in calls] == [1], "the first epoch was done"
     assert contents(made) == contents(tmp_path / "whole")
@@ -258,7 +258,7 @@ def test_an_agent_behind_a_server_is_asked_once(call, tmp_path, monkeypatch):
         words = ("fit-scanner", titles, "--out", made, "--device", "cpu", "--agent", "openai")
         words = (*words, "--agent-model", "tiny", "--agent-url", server.url)
         with monkeypatch.context() as patched:
-            stopping(patched, (module.ReaderPrompts, "write_epoch"), 2)
+            stopping(patched, (module.TaggingPrompts, "write_epoch"), 2)
             assert call(*words)[0] == 3
         kept = b"".join(path.read_bytes() for path in (tmp_path / "made.partial").rglob("*") if path.is_file())
         said = call(*words, "--resume")
@@ -394,7 +394,7 @@ def test_a_full_disk_at_the_last_save_costs_no_fit(call, tmp_path, monkeypatch):
     assert (code, out) == (2, "")
     assert "can't be written: No space left on device" in err
     assert "--resume" in err
-    steps = stopping(monkeypatch, (module.ReaderPrompts, "write_epoch"), 0)
+    steps = stopping(monkeypatch, (module.TaggingPrompts, "write_epoch"), 0)
     assert call(*words, "--resume")[0] == 0
     assert not steps, "nothing is tuned again"
     assert sorted(path.name for path in tmp_path.iterdir()) == [path.name, "made"]
@@ -409,7 +409,7 @@ def test_an_interrupt_after_a_tuned_round_costs_no_round(call, tmp_path, monkeyp
         code, _, err = call(*words)
     assert (code, "Go on with:" in err, "--resume" in err) == (3, True, True)
     assert (tmp_path / "made.partial" / "round-1.safetensors").exists()
-    steps = stopping(monkeypatch, (module.ReaderPrompts, "write_epoch"), 0)
+    steps = stopping(monkeypatch, (module.TaggingPrompts, "write_epoch"), 0)
     assert call(*words, "--resume")[0] == 0
     assert not steps, "the round was done"
     assert not (tmp_path / "made.partial").exists()

@@ -8,8 +8,8 @@ from ready_doubles import make_titles, mark
 from cowbird.defenses.p_scanner.fragment_evidence import FragmentNames, describe_fragments, index_fragments
 from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.scoring import READY_SCORING, choose_trusted, load_scoring
-from cowbird.defenses.p_scanner.scoring_training import PlantedScan, fit_network, learn_scoring
 from cowbird.defenses.p_scanner.title_evidence import CatalogProfile, describe_titles, describe_traits, mark_words
+from cowbird.defenses.p_scanner.training.scoring_training import PlantedScan, fit_network, learn_scoring
 from cowbird.errors import UserError
 from cowbird.files import hash_file
 from cowbird.metrics.detection import auroc
