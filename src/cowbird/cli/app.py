@@ -29,6 +29,7 @@ from cowbird.cli import (
     stealth,
     survive,
     table,
+    train_scanner,
     validate,
     zoo,
 )
@@ -93,6 +94,12 @@ _COMMANDS: tuple[tuple[str, Callable[..., None], str, tuple[str, ...]], ...] = (
         fit_scanner.fit_scanner,
         "Fit a scanner to the titles of a catalogue.",
         fit_scanner.FIT_SCANNER_EXAMPLES,
+    ),
+    (
+        "train-scanner",
+        train_scanner.train_scanner,
+        "Train a tagger on lists of titles.",
+        train_scanner.TRAIN_SCANNER_EXAMPLES,
     ),
     ("review", review.review, "Decide about findings on a local page.", review.REVIEW_EXAMPLES),
     (

@@ -16,6 +16,7 @@ from cowbird.cli.options import (
     QuietOption,
     TaggerOption,
     TextColumnOption,
+    choose_tagger,
 )
 from cowbird.cli.progress import make_progress
 from cowbird.cli.reading import take_read_options
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from rich.console import Group
     from rich.text import Text
 
-    from cowbird.defenses.p_scanner.small_tagger import TaggerName
+    from cowbird.defenses.p_scanner.small_tagger import TaggerSource
     from cowbird.defenses.titles import TitleDefense
     from cowbird.scanning.allow_list import AllowList
     from cowbird.scanning.commands import ScannerScorer
@@ -115,6 +116,7 @@ def scan(
 
     Exit codes: 0 nothing flagged, 1 titles flagged, 2 error, 3 interrupted, or nothing flagged and rows not read.
     """
+    from cowbird.defenses.p_scanner.calibrated import is_calibrated  # noqa: PLC0415
     from cowbird.scanning.allow_list import read_allow_list  # noqa: PLC0415
     from cowbird.scanning.scan import check_scan  # noqa: PLC0415
     from cowbird.scanning.title_columns import ColumnNames  # noqa: PLC0415
@@ -122,7 +124,7 @@ def scan(
 
     place, allowed, begun = pick_device(device), read_allow_list(allow), time.perf_counter()
     columns = ColumnNames(tuple(explain or ()), seller_column)
-    calibrated = scanner is not None and scanner.is_file()
+    calibrated = scanner is not None and is_calibrated(scanner)
     if tagger is not None and (scanner is not None or detector is not None):
         raise UserError(
             "--tagger is for the scanner that comes with Cowbird; what --scanner or --detector names has its own.",
@@ -135,7 +137,7 @@ def scan(
         _refuse_settings(setting)
         found = scan_ready_and_show(
             catalog, out, str(place), reference, fpr, review_fpr, text_column, id_column, only_flagged, chunk, workers,
-            allowed, scanner, columns, "llm" if tagger is None else tagger.value, begun, as_json=as_json, quiet=quiet,
+            allowed, scanner, columns, choose_tagger(tagger), begun, as_json=as_json, quiet=quiet,
         )  # fmt: skip
         raise typer.Exit(conclude_scan(found, catalog, quiet or as_json))
     if columns:
@@ -231,7 +233,7 @@ def scan_ready_and_show(
     allow: "AllowList",
     calibration: Path | None = None,
     columns: "ColumnNames | None" = None,
-    tagger: "TaggerName" = "llm",
+    tagger: "TaggerSource" = "llm",
     begun: float | None = None,
     *,
     as_json: bool = False,

@@ -11,7 +11,7 @@ from cowbird.defenses.p_scanner.baseline import check_baseline
 from cowbird.defenses.p_scanner.calibrated import CalibratedScanner, CalibrationRecord, read_calibration
 from cowbird.defenses.p_scanner.inventory import Inventory
 from cowbird.defenses.p_scanner.ready import ReadyScanner
-from cowbird.defenses.p_scanner.small_tagger import TaggerName
+from cowbird.defenses.p_scanner.small_tagger import TaggerSource
 from cowbird.errors import UserError
 from cowbird.faults import explain_write_errors
 from cowbird.scanning.ready_scorer import check_rates, choose_rates, sample_catalog
@@ -43,7 +43,7 @@ def calibrate_catalog(
     report_rows: ProgressCallback = report_nothing,
     report_titles: ProgressCallback = report_nothing,
     scanner: ReadyScanner | None = None,
-    tagger: TaggerName = "llm",
+    tagger: TaggerSource = "llm",
 ) -> Calibrated:
     """Calibrate the ready scanner on a catalogue, and write the file.
 

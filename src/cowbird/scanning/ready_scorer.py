@@ -27,7 +27,7 @@ from cowbird.defenses.p_scanner.calibrated import load_calibrated_scanner
 from cowbird.defenses.p_scanner.catalog_judge import CatalogJudge, TitleVerdict
 from cowbird.defenses.p_scanner.inventory import MIN_BATCH_TITLES
 from cowbird.defenses.p_scanner.ready import ReadyScanner
-from cowbird.defenses.p_scanner.small_tagger import TaggerName
+from cowbird.defenses.p_scanner.small_tagger import TaggerSource
 from cowbird.defenses.p_scanner.title_sample import TitleSample
 from cowbird.errors import UserError
 from cowbird.notices import collect_notices
@@ -57,7 +57,7 @@ class ReadyScorer:
     """Where the tagger runs."""
     complete: bool
     """Whether the sample holds all titles of the catalogue."""
-    tagger: TaggerName = "llm"
+    tagger: TaggerSource = "llm"
     """Which tagger the scanner has."""
 
     @property
@@ -88,7 +88,7 @@ def copy_ready_scorer(
     label: str,
     place: str,
     complete: bool,
-    tagger: TaggerName = "llm",
+    tagger: TaggerSource = "llm",
 ) -> ReadyScorer:
     """Return a scorer in a process with others beside it, so it takes one thread. Weights are read when first asked."""
     torch.set_num_threads(1)
@@ -134,7 +134,7 @@ def open_ready_scanner(
     titles = sample.list_titles()
     more = read_catalog_columns(catalog, text_column, columns, frozenset(titles))
     judge = CatalogJudge.learn(scanner, titles, before, rate, second, report_titles, more)
-    return ReadyScorer(judge, f"ready {scanner.key[:12]}", place, sample.complete, scanner.tagger_name)
+    return ReadyScorer(judge, f"ready {scanner.key[:12]}", place, sample.complete, scanner.tagger_source)
 
 
 def open_calibrated(
@@ -174,7 +174,8 @@ def open_calibrated(
     titles = sample.list_titles()
     more = read_catalog_columns(catalog, text_column, columns, frozenset(titles))
     judge = calibrated.make_judge(titles, rate, second, report_titles, more)
-    return ReadyScorer(judge, f"calibrated {calibrated.key[:12]}", place, sample.complete)
+    source = calibrated.scanner.tagger_source
+    return ReadyScorer(judge, f"calibrated {calibrated.key[:12]}", place, sample.complete, source)
 
 
 def choose_rates(fpr: float | None, review_fpr: float | None) -> tuple[float, float]:

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cowbird.defenses.p_scanner.calibrated import CalibratedScanner, load_calibrated_scanner
+from cowbird.defenses.p_scanner.calibrated import CalibratedScanner, is_calibrated, load_calibrated_scanner
 from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.rounds.fitted_scanner import load_fitted_scanner
-from cowbird.defenses.p_scanner.small_tagger import TaggerName
+from cowbird.defenses.p_scanner.small_tagger import TaggerSource
 from cowbird.errors import UserError
 from cowbird.files import hash_texts
 from cowbird.scanning import commands, detectors, ready_scorer
@@ -59,7 +59,7 @@ class ScannerSource:
     """The reference's column of titles."""
     device: str = "auto"
     """Where a model runs."""
-    tagger: TaggerName = "llm"
+    tagger: TaggerSource = "llm"
     """What reads titles where a reference is calibrated: a language model, or the small one."""
     allow_plugins: bool = False
     """Whether a detector may be a stranger's plug-in."""
@@ -115,7 +115,7 @@ def open_source(source: ScannerSource) -> ServedScanner:
         raise UserError(
             "--set changes a field of a detector, and none is named.", "Name it (--detector), or leave it out."
         )
-    calibrated = source.scanner is not None and source.scanner.is_file()
+    calibrated = source.scanner is not None and is_calibrated(source.scanner)
     if source.review_fpr is not None and not calibrated and (source.scanner or source.detector):
         raise UserError("--review-fpr is for the ready scanner.", "Leave it out, or leave out --detector.")
     allow = read_allow_list(source.allow)
@@ -189,7 +189,7 @@ def _finish_calibrated(
     ready_scorer.check_rates(rate, second)
     judge = calibrated.make_judge([], rate, second)
     scorer = ready_scorer.ReadyScorer(
-        judge, f"calibrated {calibrated.key[:12]}", place, complete=False, tagger=record.tagger
+        judge, f"calibrated {calibrated.key[:12]}", place, complete=False, tagger=calibrated.scanner.tagger_source
     )
     bars = judge.baseline.thresholds
     basis = {

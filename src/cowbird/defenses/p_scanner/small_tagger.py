@@ -31,6 +31,8 @@ from cowbird.victims.language.examples import Tokens
 
 TaggerName = Literal["llm", "small"]
 """The taggers that come with the package: a language model, and the small one."""
+TaggerSource = TaggerName | Path
+"""A tagger that comes with the package, or the folder of one that `cowbird train-scanner` wrote."""
 WEIGHTS_FILE, SMALL_RECORD_FILE, SMALL_TAGGER_VERSION = "weights.safetensors", "small_tagger.json", 1
 TITLES_READ_AT_ONCE = {"cpu": 512, "cuda": 16384}
 CONVOLVED = 5
