@@ -256,7 +256,7 @@ def fit_and_show(
 
 def _make_record(made: "FitResult", out: Path) -> dict[str, Any]:
     """Return what a fit came to, as plain JSON values."""
-    from cowbird.scanning.scan import shorten_score  # noqa: PLC0415
+    from cowbird.scanning.verdicts import shorten_score  # noqa: PLC0415
 
     held, fpr = made.record.calibration, made.record.fpr
     return {

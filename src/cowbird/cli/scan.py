@@ -245,9 +245,10 @@ def scan_ready_and_show(
     """
     from cowbird.defenses.p_scanner.ready import ReadyScanner  # noqa: PLC0415
     from cowbird.scanning import ready_scorer  # noqa: PLC0415
+    from cowbird.scanning.first_pass import FirstPass  # noqa: PLC0415
     from cowbird.scanning.title_columns import ColumnNames  # noqa: PLC0415
 
-    columns = columns or ColumnNames()
+    columns, kept = columns or ColumnNames(), FirstPass(out)
     ready_scorer.check_rates(*ready_scorer.choose_rates(fpr, review_fpr))
     with make_progress(quiet=quiet) as shown:
         rows, titles = shown.add_task("rows read"), shown.add_task("titles learned")
@@ -263,21 +264,23 @@ def scan_ready_and_show(
                 loaded = ReadyScanner.load(place, tagger)
                 scorer = ready_scorer.open_ready_scanner(
                     loaded, catalog, place, reference, fpr, review_fpr, text_column, report_rows, report_titles,
-                    columns,
+                    columns, kept,
                 )  # fmt: skip
             else:
                 scorer = ready_scorer.open_calibrated(
                     calibration, catalog, place, fpr, review_fpr, text_column, report_rows, report_titles,
-                    columns=columns,
+                    columns=columns, kept=kept,
                 )  # fmt: skip
         except KeyboardInterrupt:
             shown.stop()
-            exit_resumable("Interrupted before a title was judged.")
+            exit_resumable("Interrupted before a title was judged; what was read is kept.")
     many = 1 if scorer.complete else workers  # all verdicts are known
-    return scan_and_show(
+    found = scan_and_show(
         catalog, scorer, scorer.make_factory(), out, text_column, id_column, only_flagged, chunk, many, allow, begun,
         as_json=as_json, quiet=quiet,
     )  # fmt: skip
+    kept.clear()
+    return found
 
 
 def scan_and_show(

@@ -50,6 +50,7 @@ from cowbird.errors import UserError
 from cowbird.faults import explain_outages, explain_write_errors
 from cowbird.files import hash_texts, write_text
 from cowbird.scanning.calibrating import Calibrated, format_calibrated
+from cowbird.scanning.first_pass import NOTHING_KEPT
 from cowbird.scanning.fit_folder import (
     FIT_FILE,
     GO_ON_HINT,
@@ -59,7 +60,7 @@ from cowbird.scanning.fit_folder import (
     finish_folder,
     hold_fit_folder,
 )
-from cowbird.scanning.ready_scorer import check_rates, choose_rates, sample_catalog
+from cowbird.scanning.ready_scorer import check_rates, choose_rates
 from cowbird.scanning.tagger_training import list_refused_texts
 from cowbird.victims.fit_context import FitContext, ProgressCallback, report_nothing
 from cowbird.victims.language.llm import Llm, load_llm
@@ -132,7 +133,7 @@ def fit_calibrated(
     if not done:
         with explain_write_errors(out, GO_ON_HINT):
             check_free(out)
-    sample = sample_catalog(catalog, text_column, report_rows)
+    sample = NOTHING_KEPT.sample(catalog, text_column, report_rows)
     titles = sample.list_titles()
     check_baseline(0, len(titles), *rates)
     taught, rest = _split_titles(titles) if tuning else ([], titles)

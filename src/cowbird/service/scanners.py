@@ -25,8 +25,10 @@ from cowbird.errors import UserError
 from cowbird.files import hash_texts
 from cowbird.scanning import commands, detectors, ready_scorer
 from cowbird.scanning.allow_list import AllowList, read_allow_list
+from cowbird.scanning.first_pass import NOTHING_KEPT
 from cowbird.scanning.pool import ScorerFactory
-from cowbird.scanning.scan import Scorer, ScorerVerdicts, allow_finding, complete_verdicts, make_finding
+from cowbird.scanning.scan import allow_finding
+from cowbird.scanning.verdicts import Scorer, ScorerVerdicts, complete_verdicts, make_finding
 from cowbird.scanning.writing import Finding
 from cowbird.victims.fit_context import pick_device
 
@@ -174,7 +176,7 @@ def _open_ready(source: ScannerSource, allow: AllowList) -> ServedScanner:
         )
     rates = ready_scorer.choose_rates(source.fpr, source.review_fpr)
     ready_scorer.check_rates(*rates)
-    sample = ready_scorer.sample_catalog(source.reference, source.text_column)
+    sample = NOTHING_KEPT.sample(source.reference, source.text_column)
     place = str(pick_device(source.device))
     made = CalibratedScanner.calibrate(ReadyScanner.load(place, source.tagger), sample.list_titles(), *rates)
     return _finish_calibrated(source, made, place, allow)

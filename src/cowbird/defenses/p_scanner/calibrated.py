@@ -39,6 +39,7 @@ from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.small_tagger import TaggerName
 from cowbird.defenses.p_scanner.title_evidence import CatalogProfile
 from cowbird.defenses.p_scanner.title_rules import RULES, WORD_KINDS
+from cowbird.defenses.p_scanner.token_logits import TokenLogits
 from cowbird.defenses.scan_table import scan_table
 from cowbird.errors import OutageError, UserError
 from cowbird.files import hash_texts
@@ -188,6 +189,7 @@ class CalibratedScanner:
         review_fpr: float | None = None,
         report: ProgressCallback = report_nothing,
         columns: TitleColumns | None = None,
+        marks: TokenLogits | None = None,
     ) -> CatalogJudge:
         """Return what judges the titles of a catalogue beside the calibration.
 
@@ -197,12 +199,13 @@ class CalibratedScanner:
             review_fpr: Share that may be flagged or put up for review; likewise.
             report: Told of titles read and all of them.
             columns: Other columns of the titles, which explain what recurs; `None` for none.
+            marks: What `read_rounded` returned for the sample, if it was read already.
 
         Raises:
             UserError: If a rate is no share.
         """
         rates = (self.record.fpr if fpr is None else fpr, self.record.review_fpr if review_fpr is None else review_fpr)
-        marks = read_rounded(self.scanner, sample, report)
+        marks = read_rounded(self.scanner, sample, report) if marks is None else marks
         baseline = self.scanner.learn_beside(self.inventory, sample, *rates, marks=marks, columns=columns)
         known = dict(zip(sample, list_verdicts(sample, self.scanner.judge(sample, baseline, marks)), strict=True))
         return CatalogJudge(lambda: self.scanner, baseline, known)
