@@ -399,7 +399,7 @@ def test_an_interrupt_after_a_tuned_round_costs_no_round(call, tmp_path, monkeyp
     path, made = catalog(tmp_path, *TITLES), tmp_path / "made"
     words = ("fit-scanner", "--p-scanner", path, "--out", made, "--device", "cpu")
     with monkeypatch.context() as patched:
-        stopping(patched, (module._Fit, "_weighed"), 1)
+        stopping(patched, (module._Fit, "_weigh"), 1)
         code, _, err = call(*words)
     assert (code, "Go on with:" in err, "--resume" in err) == (3, True, True)
     assert (tmp_path / "made.partial" / "round-1.safetensors").exists()

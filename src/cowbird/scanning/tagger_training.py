@@ -31,7 +31,7 @@ from cowbird.scanning.fit_folder import (
     hold_fit_folder,
 )
 from cowbird.scanning.tagger_evaluation import EVALUATED_FPR, evaluate_tagger
-from cowbird.scanning.training_recipe import TrainingRecipe, TrainingTitles, load_training_titles
+from cowbird.scanning.training_recipe import RecipeTitles, ScannerRecipe, load_training_titles
 from cowbird.storage import read_sealed_json, write_sealed_json
 from cowbird.text import escape_terminal
 from cowbird.victims.fit_context import FitContext
@@ -60,9 +60,7 @@ def list_refused_texts() -> frozenset[str]:
     return frozenset(trigger.text.strip().lower() for trigger in TRIGGERS.values() if trigger.text.strip())
 
 
-def train_scanner(
-    recipe: TrainingRecipe, out: Path, place: FitContext, resume: bool, workers: int = 0
-) -> TrainedTagger:
+def train_scanner(recipe: ScannerRecipe, out: Path, place: FitContext, resume: bool, workers: int = 0) -> TrainedTagger:
     """Train a tagger as a recipe says, ask it about what was held out, and write it with a model card.
 
     Args:
@@ -104,7 +102,7 @@ def train_scanner(
     return TrainedTagger(out, counts, found, before=False)
 
 
-def find_words(recipe: TrainingRecipe) -> Sequence[str]:
+def find_words(recipe: ScannerRecipe) -> Sequence[str]:
     """Return the plain words of a recipe's triggers: its file's, or the language model's vocabulary.
 
     Raises:
@@ -125,7 +123,7 @@ def find_words(recipe: TrainingRecipe) -> Sequence[str]:
     return list(dict.fromkeys(words))
 
 
-def _describe_training(recipe: TrainingRecipe, titles: TrainingTitles, words: Sequence[str]) -> bytes:
+def _describe_training(recipe: ScannerRecipe, titles: RecipeTitles, words: Sequence[str]) -> bytes:
     """Return what is asked for, as a hash; where the files lie does not count."""
     told = recipe.model_dump(mode="json")
     told["words"] = hash_texts(words)
@@ -135,9 +133,7 @@ def _describe_training(recipe: TrainingRecipe, titles: TrainingTitles, words: Se
     return json.dumps({"fit": hash_texts([json.dumps(told, sort_keys=True)])}).encode()
 
 
-def _train(
-    recipe: TrainingRecipe, titles: TrainingTitles, words: Sequence[str], place: FitContext, workers: int
-) -> Any:
+def _train(recipe: ScannerRecipe, titles: RecipeTitles, words: Sequence[str], place: FitContext, workers: int) -> Any:
     if recipe.kind == "small":
         left = [name for name, each in recipe.lists.items() if not each.taught]
         taught, _ = split_words(words)
@@ -152,7 +148,7 @@ def _train(
 
 
 def _evaluate(
-    recipe: TrainingRecipe, folder: Path, titles: TrainingTitles, words: Sequence[str], place: FitContext
+    recipe: ScannerRecipe, folder: Path, titles: RecipeTitles, words: Sequence[str], place: FitContext
 ) -> list[dict[str, Any]]:
     """Ask the tagger as it was written, and so as it will be read."""
     device = str(place.device)
@@ -164,7 +160,7 @@ def _evaluate(
     return evaluate_tagger(tagger, titles.held_out, split_words(words)[1], recipe.seed, report)
 
 
-def write_card(recipe: TrainingRecipe, titles: TrainingTitles, evaluation: Sequence[dict[str, Any]]) -> str:
+def write_card(recipe: ScannerRecipe, titles: RecipeTitles, evaluation: Sequence[dict[str, Any]]) -> str:
     """Return the model card: what it learned from, with hashes and terms, and what it finds in what was held out."""
     small = recipe.kind == "small"
     lines = [

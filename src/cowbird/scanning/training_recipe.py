@@ -41,7 +41,7 @@ class TitleList(BaseModel):
     trained beside others on one stream of examples."""
 
 
-class TrainingRecipe(BaseModel):
+class ScannerRecipe(BaseModel):
     """What a tagger is made of, what it learns from, and what it is asked about at the end."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
@@ -74,7 +74,7 @@ class TrainingRecipe(BaseModel):
         return self
 
 
-class TrainingTitles(BaseModel):
+class RecipeTitles(BaseModel):
     """The titles that a recipe names; all different, none empty."""
 
     model_config = ConfigDict(frozen=True)
@@ -85,7 +85,7 @@ class TrainingTitles(BaseModel):
     """Those that are asked about, by list."""
 
 
-def read_training_recipe(path: Path) -> TrainingRecipe:
+def read_training_recipe(path: Path) -> ScannerRecipe:
     """Read a recipe; paths in it are made absolute.
 
     Raises:
@@ -98,7 +98,7 @@ def read_training_recipe(path: Path) -> TrainingRecipe:
         raise UserError(f"{path.name} should be TOML, and is not: {error}.", "Mend that line.") from None
     except FileNotFoundError:
         raise UserError(f"There is no file '{path}'.", "Name a recipe: cowbird train-scanner RECIPE.toml.") from None
-    found, folder = TrainingRecipe.model_validate(table), path.resolve().parent
+    found, folder = ScannerRecipe.model_validate(table), path.resolve().parent
 
     def place(lists: Mapping[str, TitleList]) -> dict[str, TitleList]:
         return {name: each.model_copy(update={"path": folder / each.path}) for name, each in lists.items()}
@@ -107,7 +107,7 @@ def read_training_recipe(path: Path) -> TrainingRecipe:
     return found.model_copy(update={"lists": place(found.lists), "held_out": place(found.held_out), "words": words})
 
 
-def load_training_titles(recipe: TrainingRecipe) -> TrainingTitles:
+def load_training_titles(recipe: ScannerRecipe) -> RecipeTitles:
     """Read the lists of a recipe.
 
     Raises:
@@ -126,7 +126,7 @@ def load_training_titles(recipe: TrainingRecipe) -> TrainingTitles:
             f"No title of the list '{empty[0]}' is left: all stand in other lists or in those that are held out.",
             "Leave the list out, or the other one.",
         )
-    return TrainingTitles(lists=lists, held_out=held_out)
+    return RecipeTitles(lists=lists, held_out=held_out)
 
 
 def _read_list(each: TitleList) -> list[str]:
