@@ -220,7 +220,7 @@ def scanner(options: argparse.Namespace, command: str) -> None:
 
         def alone(shown: Sequence[str], context: Sequence[str], fitted: Any = fitted) -> TaggedTitles:
             marks = fitted._read(shown)
-            return TaggedTitles(fitted.alone(shown), *find_spans(marks))
+            return TaggedTitles(fitted.score_apart(shown), *find_spans(marks))
 
         def reader(shown: Sequence[str], context: Sequence[str], fitted: Any = fitted) -> TaggedTitles:
             marks = fitted._read(shown)

@@ -81,7 +81,7 @@ class ReadyScanner:
         told = [part.tobytes().hex() for net in networks for part in (net.mean, net.scale, *net.weights, *net.biases)]
         return hash_texts([self.tagger.record.model_dump_json(), *told])
 
-    @cached_property
+    @property
     def key(self) -> str:
         """What the scanner is, its weights and its device included."""
         return hash_texts([self.identity, self.tagger.device.type])
