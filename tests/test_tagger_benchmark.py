@@ -54,6 +54,7 @@ def test_texts_of_the_attacks_are_refused(families):
     assert "" not in refused
 
 
+@pytest.mark.slow
 def test_product_titles_are_drawn_by_seed_in_ten_languages(products):
     made = products.write_products(200, 3)
     assert made == products.write_products(200, 3) != products.write_products(200, 4)

@@ -153,6 +153,7 @@ def test_a_fit(call, tmp_path):
     assert "deep/my [red] scanner" in out.replace(" /", "/")
 
 
+@pytest.mark.slow
 def test_a_fit_for_programs(call, tmp_path):
     titles = catalog(tmp_path, *TITLES)
     code, out, _ = call("fit-scanner", "--p-scanner", titles, "--out", tmp_path / "made", "--device", "cpu", "--json")
@@ -206,6 +207,7 @@ def test_what_is_told_of_rounds():
     assert said[3] == commands.FRESH_TITLES_NOTE
 
 
+@pytest.mark.slow
 def test_an_interrupted_fit_ends_in_the_same_scanner(call, tmp_path, monkeypatch):
     titles, made = catalog(tmp_path, *TITLES), tmp_path / "b c"
     words = ("fit-scanner", "--p-scanner", titles, "--device", "cpu", "--out")
@@ -229,6 +231,7 @@ def test_an_interrupted_fit_ends_in_the_same_scanner(call, tmp_path, monkeypatch
     assert not (tmp_path / "b c.partial").exists()
 
 
+@pytest.mark.slow
 def test_a_fit_that_is_there(call, tmp_path, monkeypatch):
     titles, made = catalog(tmp_path, *TITLES), tmp_path / "made"
     made.mkdir()
@@ -245,6 +248,7 @@ def test_a_fit_that_is_there(call, tmp_path, monkeypatch):
     assert {path.name: path.read_bytes() for path in made.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_an_agent_behind_a_server_is_asked_once(call, tmp_path, monkeypatch):
     pytest.importorskip("openai")
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
@@ -286,6 +290,7 @@ def test_an_agent_that_proposed_nothing_is_asked_again(tmp_path):
     assert len(asked) == 3
 
 
+@pytest.mark.slow
 def test_rows_that_a_fit_can_t_read(call, tmp_path):
     path = catalog(tmp_path, *TITLES)
     path.write_bytes(path.read_bytes() + b'{"title": "caf\xe9"}\nnot json\n')
@@ -364,6 +369,7 @@ def test_what_lies_there_is_left_alone(call, tmp_path):
     assert under(tmp_path) == ["catalog.jsonl", "full", "full/mine", "made.partial", "made.partial/mine"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
 def test_scanners_that_can_t_be_written(call, tmp_path, monkeypatch, code):
     path = catalog(tmp_path, *TITLES)
@@ -376,6 +382,7 @@ def test_scanners_that_can_t_be_written(call, tmp_path, monkeypatch, code):
     assert under(tmp_path) == [path.name, *(f"made.partial{end}" for end in ("", "/fit.json", "/round-1.safetensors"))]
 
 
+@pytest.mark.slow
 def test_a_full_disk_at_the_last_save_costs_no_fit(call, tmp_path, monkeypatch):
     """A tokenizer that can't be written raises a plain Exception."""
     import transformers
@@ -395,6 +402,7 @@ def test_a_full_disk_at_the_last_save_costs_no_fit(call, tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == [path.name, "made"]
 
 
+@pytest.mark.slow
 def test_an_interrupt_after_a_tuned_round_costs_no_round(call, tmp_path, monkeypatch):
     path, made = catalog(tmp_path, *TITLES), tmp_path / "made"
     words = ("fit-scanner", "--p-scanner", path, "--out", made, "--device", "cpu")
@@ -409,6 +417,7 @@ def test_an_interrupt_after_a_tuned_round_costs_no_round(call, tmp_path, monkeyp
     assert not (tmp_path / "made.partial").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [(), ("--resume",)], ids=str)
 def test_a_second_fit_is_refused_at_its_start(call, tmp_path, monkeypatch, more):
     path, made, said = catalog(tmp_path, *TITLES), tmp_path / "made", []
@@ -582,6 +591,7 @@ def test_rows_that_a_scan_can_t_read(call, tmp_path, calm):
     assert call(*words)[0] == 1, "a finding is not taken back by what was not read"
 
 
+@pytest.mark.slow
 def test_titles_in_any_script_and_of_any_length(call, tmp_path, fitted):
     titles = [*UNICODE, "x" * 1_000_000, "\ud800 half", "<|im_end|>", " ", HIDDEN]
     path, out = catalog(tmp_path, *titles), tmp_path / "found.csv"
@@ -667,6 +677,7 @@ def test_another_rate_is_another_scan(call, tmp_path, fitted, monkeypatch):
     assert (code, "were done before" in out) == (1, False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [1, 5])
 def test_a_full_disk(call, tmp_path, fitted, monkeypatch, at):
     path = catalog(tmp_path, *TITLES, HIDDEN)
@@ -762,6 +773,7 @@ def test_as_a_module(tmp_path, llama):  # noqa: F811
     assert pl.read_parquet(tmp_path / "found.parquet").filter(pl.col("title").str.contains("xq"))["flagged"].all()
 
 
+@pytest.mark.slow
 def test_a_scanner_without_thresholds_is_not_made(call, tmp_path, monkeypatch):
     nothing = Calibration(titles=6, left_out=6, highest=())
     monkeypatch.setattr(Calibration, "of", staticmethod(lambda *_: nothing))
@@ -775,6 +787,7 @@ def test_a_scanner_without_thresholds_is_not_made(call, tmp_path, monkeypatch):
         assert under(tmp_path) == [path.name]
 
 
+@pytest.mark.slow
 def test_a_fit_to_few_titles_points_to_the_scan_without_one(call, tmp_path, monkeypatch):
     path = catalog(tmp_path, *TITLES)
     code, out, _ = call("fit-scanner", "--p-scanner", path, "--out", tmp_path / "made", "--device", "cpu")

@@ -72,6 +72,7 @@ def test_findings_are_held_against_the_truth(tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fitted", [True, False])
 def test_the_scan_shows_a_finding_first_and_ends_in_a_tally(tmp_path, monkeypatch, capsys, llama, fitted):  # noqa: F811
     pytest.importorskip("peft")

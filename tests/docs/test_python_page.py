@@ -58,6 +58,7 @@ def small(tmp_path, tmp_path_factory, monkeypatch):
     monkeypatch.setattr(llm, "load_llm", lambda spec, *rest: load(llm.Llm(name=str(llama)), *rest))
 
 
+@pytest.mark.slow
 def test_the_examples_run(small, capsys):
     names = run_python_blocks(PAGE)
     assert names["frame"].height == 120

@@ -155,6 +155,7 @@ def naive(titles, marks, odds_of):
     return told
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=8), min_size=1, max_size=5), st.integers(0, 9))
 def test_verdicts_against_loops(marked, rows, seed):

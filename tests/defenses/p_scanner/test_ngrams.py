@@ -4,6 +4,7 @@ import math
 from collections import Counter, defaultdict
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,6 +38,7 @@ def naive(rows, mark):
     return known
 
 
+@pytest.mark.slow
 @given(st.lists(st.lists(st.integers(0, 4), max_size=9), max_size=8))
 def test_fragments_against_a_dictionary(rows):
     given = texts(rows)
@@ -84,6 +86,7 @@ def test_runs_of_a_large_vocabulary_do_not_collide():
     assert len(found.titles) == wanted
 
 
+@pytest.mark.slow
 @given(st.lists(st.lists(st.integers(0, 5), max_size=9), max_size=8))
 def test_digits_are_told_alike(rows):
     made = texts(rows)

@@ -70,6 +70,7 @@ def test_a_family_plants_one_span_and_repeats_itself(family):
     assert hit > len(recipes) * 6
 
 
+@pytest.mark.slow
 @given(
     st.text(st.characters(codec=None), max_size=30),
     st.sampled_from(sorted(TRIGGER_FAMILIES)),
