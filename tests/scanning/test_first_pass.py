@@ -128,6 +128,14 @@ def test_marks_of_another_scanner_are_not_taken(tmp_path):
     same(kept.read(other, TITLES), read_rounded(other, TITLES))
 
 
+def test_nothing_stays_of_a_scan_that_can_only_fail_again(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(ready.ReadyScanner, "load", lambda place="cpu", tagger="llm": ReadyDouble())
+    (tmp_path / "few.csv").write_text("title\n" + "\n".join(make_titles(30)))
+    words = ("scan", tmp_path / "few.csv", "--out", tmp_path / "found.csv", "--device", "cpu")
+    assert call_command(monkeypatch, capsys, *words)[0] == ExitCode.ERROR
+    assert [path.name for path in tmp_path.iterdir()] == ["few.csv"]
+
+
 def test_no_titles_give_no_marks():
     found = NOTHING_KEPT.read(ReadyDouble(), [])
     assert (len(found.mark), len(found.verdict), len(found.tokenized)) == (0, 0, 0)

@@ -92,7 +92,7 @@ _COMMANDS: tuple[tuple[str, Callable[..., None], str, tuple[str, ...]], ...] = (
     (
         "fit-scanner",
         fit_scanner.fit_scanner,
-        "Fit a scanner to the titles of a catalogue.",
+        "Make a scanner for the titles of a catalogue.",
         fit_scanner.FIT_SCANNER_EXAMPLES,
     ),
     (
@@ -111,7 +111,7 @@ _COMMANDS: tuple[tuple[str, Callable[..., None], str, tuple[str, ...]], ...] = (
     (
         "survive",
         survive.survive,
-        "Replay your fine-tuning on a handed model, and see what stays.",
+        "Replay your fine-tuning on a model; see what stays.",
         survive.SURVIVE_EXAMPLES,
     ),
     (

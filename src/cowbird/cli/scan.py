@@ -21,7 +21,7 @@ from cowbird.cli.options import (
 from cowbird.cli.progress import make_progress
 from cowbird.cli.reading import take_read_options
 from cowbird.cli.terminal import exit_resumable, out_console, print_json
-from cowbird.errors import UserError
+from cowbird.errors import OutageError, UserError
 
 if TYPE_CHECKING:
     import torch
@@ -274,6 +274,10 @@ def scan_ready_and_show(
         except KeyboardInterrupt:
             shown.stop()
             exit_resumable("Interrupted before a title was judged; what was read is kept.")
+        except UserError as error:
+            if not isinstance(error, OutageError):  # the same command would end alike
+                kept.clear()
+            raise
     many = 1 if scorer.complete else workers  # all verdicts are known
     found = scan_and_show(
         catalog, scorer, scorer.make_factory(), out, text_column, id_column, only_flagged, chunk, many, allow, begun,

@@ -20,7 +20,7 @@ from cowbird.defenses.p_scanner.calibrated import (
     CALIBRATED_TAGGER,
     CALIBRATION_FILE,
     CalibratedScanner,
-    load_calibrated_scanner,
+    read_calibration,
 )
 from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.small_tagger import (
@@ -48,7 +48,7 @@ from cowbird.defenses.p_scanner.training.tagger_training import (
 from cowbird.defenses.p_scanner.triggers.trigger_families import COMMON_WORDS
 from cowbird.errors import UserError
 from cowbird.faults import explain_outages, explain_write_errors
-from cowbird.files import hash_texts, write_text
+from cowbird.files import hash_file, hash_texts, write_text
 from cowbird.scanning.calibrating import Calibrated, format_calibrated
 from cowbird.scanning.first_pass import NOTHING_KEPT
 from cowbird.scanning.fit_folder import (
@@ -146,8 +146,8 @@ def fit_calibrated(
     asked = _describe_fit(titles, tagger, rates, tuning)
     if done:
         check_same_fit(out, asked)
-        known = load_calibrated_scanner(out, str(place.device))
-        made = Calibrated(out, known.key, known.record, known.inventory, sample.complete)
+        digest = hash_file(out / CALIBRATION_FILE)
+        made = Calibrated(out, digest, *read_calibration(out), sample.complete)
         return CalibratedFolder(made, len(taught), before=True)
     with explain_write_errors(out, GO_ON_HINT), hold_fit_folder(folder, place.warn):
         check_free(out)
