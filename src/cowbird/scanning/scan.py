@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import dropwhile
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -443,12 +443,12 @@ def make_finding(title: str, scanned: ExplainedSuspicion, at: int) -> Finding:
 def make_findings(titles: Sequence[str], scanned: ExplainedSuspicion) -> list[Finding]:
     """Return the verdicts on all titles; see `make_finding`."""
     threshold, scanner = shorten_score(scanned.threshold), replace_surrogates(scanned.scanner)
-    different, place = np.unique(scanned.score, return_inverse=True)
-    short = [shorten_score(score) for score in different.tolist()]
+    different, place = np.unique(np.asarray(scanned.score, dtype=np.float32), return_inverse=True)
+    short, places = [shorten_score(score) for score in different.tolist()], cast("list[int]", place.tolist())
     return [
         _make_finding(title, short[at], flagged, review, start, end, sure, reason, threshold, scanner)
         for title, at, flagged, review, start, end, sure, reason in zip(
-            titles, place.tolist(), scanned.flagged.tolist(), scanned.review.tolist(), scanned.start.tolist(),
+            titles, places, scanned.flagged.tolist(), scanned.review.tolist(), scanned.start.tolist(),
             scanned.end.tolist(), scanned.sure.tolist(), scanned.reason, strict=True,
         )
     ]  # fmt: skip
