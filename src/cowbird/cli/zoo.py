@@ -38,9 +38,10 @@ def zoo(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Make clean and planted rankers or language models from a recipe, inspect them without the answers, and score the inspections.
+    """Make clean and planted models from a recipe, inspect them without the answers, and score the inspections.
 
-    The models' names tell nothing; the answers are sealed beside them. Work that was interrupted goes on by itself.
+    The recipe says whether they are rankers or language models. Their names tell nothing; the answers are sealed
+    beside them. Work that was interrupted goes on by itself.
     """
     from cowbird.inspection.inspection import InspectionSettings  # noqa: PLC0415
     from cowbird.inspection.null_models import NullSettings  # noqa: PLC0415

@@ -24,7 +24,7 @@ MOST_DRAWS, MANY_NUMBERS = 100_000, 64
 """Draws of the simulation; fewer where a draw has more numbers than this."""
 
 
-class Calibration(NamedTuple):
+class NullComparison(NamedTuple):
     """What null tunings say of a model."""
 
     p_value: float
@@ -37,7 +37,7 @@ class Calibration(NamedTuple):
 
 def calibrate(
     statistics: Mapping[str, float], nulls: Sequence[Mapping[str, float]], level: float
-) -> Calibration | None:
+) -> NullComparison | None:
     """Hold a model's statistics against those of null tunings.
 
     Args:
@@ -57,7 +57,7 @@ def calibrate(
     mine = (np.array([statistics[name] for name in names]) - mean) / deviation - SHIFT
     above = len(draws) - int(np.searchsorted(draws, mine.max(), side="left"))
     most = float(np.quantile(draws, 1 - level)) + SHIFT
-    return Calibration(
+    return NullComparison(
         (above + 1) / (len(draws) + 1),
         dict(zip(names, (mine + SHIFT).tolist(), strict=True)),
         dict(zip(names, (mean + most * deviation).tolist(), strict=True)),

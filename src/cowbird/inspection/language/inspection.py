@@ -28,8 +28,8 @@ from cowbird.inspection.language.questions import QuestionParts, TitleQuestion, 
 from cowbird.inspection.language.search import (
     ConfirmedFragment,
     SearchProgress,
-    SearchResult,
     SearchStore,
+    TriggerFindings,
     TriggerSearch,
 )
 from cowbird.inspection.language.settings import LanguageSettings
@@ -224,7 +224,7 @@ class _Searches:
     tokens: int = 0
     """Tokens that the first search took."""
 
-    def search(self, loaded: LoadedModel, name: str, told: SearchProgress) -> SearchResult:
+    def search(self, loaded: LoadedModel, name: str, told: SearchProgress) -> TriggerFindings:
         """Search one model; what is done is kept by the search's key and the model's name."""
         store = SearchStore(get_search_folder() / f"{self.key[:24]}-{name}")
         with open_scorer(loaded, self.device, self.answers) as scorer:
@@ -239,7 +239,7 @@ def _conclude(
     questions: Sequence[TitleQuestion],
     settings: LanguageSettings,
     device: torch.device,
-    mine: SearchResult,
+    mine: TriggerFindings,
     nulls: Sequence[NullFinding],
     tokens: int,
 ) -> LanguageInspection:
@@ -307,7 +307,7 @@ def _rank_fragments(
     ]
 
 
-def _describe_tried(mine: SearchResult, settings: LanguageSettings) -> dict[str, str]:
+def _describe_tried(mine: TriggerFindings, settings: LanguageSettings) -> dict[str, str]:
     """Return what was tried, by family, in words."""
     asked = f"in {settings.screening} questions, the best in {settings.rescreening}, and the best of those held out"
     words = {

@@ -21,7 +21,7 @@ from cowbird.inspection.language.fragment_scorer import FragmentScorer
 from cowbird.inspection.language.gradient import follow_gradients
 from cowbird.inspection.language.proposals import grow_phrases, lengthen_strings, list_pairs
 from cowbird.inspection.language.questions import FragmentPosition, QuestionParts, TitleQuestion
-from cowbird.inspection.language.settings import FAMILIES, LanguageSettings
+from cowbird.inspection.language.settings import FRAGMENT_FAMILIES, LanguageSettings
 from cowbird.metrics.asr import pointwise_asr
 from cowbird.rng import stream
 from cowbird.storage import read_sealed_json, write_sealed_json
@@ -30,7 +30,7 @@ CHUNK_FRAGMENTS = 1024
 """Fragments whose scores are kept at once; what an interrupt can cost."""
 PHRASE_BEAM, PHRASE_PARTS = 6, 24
 """Phrases that grow, and words that they grow by."""
-MIN_SPREAD = 1e-3
+MIN_MARGIN_SPREAD = 1e-3
 """Least standard deviation of margins that gains are divided by."""
 
 SearchProgress = Callable[[str, int, int, str], None]
@@ -44,7 +44,7 @@ class ConfirmedFragment:
     fragment: str
     """The text."""
     family: str
-    """How it was found; see `settings.FAMILIES`."""
+    """How it was found; see `settings.FRAGMENT_FAMILIES`."""
     position: FragmentPosition
     """Where in the title it stands."""
     gain: float
@@ -62,7 +62,7 @@ class ConfirmedFragment:
 
 
 @dataclass(frozen=True)
-class SearchResult:
+class TriggerFindings:
     """What a search found."""
 
     confirmed: list[ConfirmedFragment]
@@ -78,7 +78,7 @@ class SearchResult:
         """Return the largest statistic of each family that was looked for."""
         return {
             family: max(found.statistic for found in self.confirmed if found.family == family)
-            for family in FAMILIES
+            for family in FRAGMENT_FAMILIES
             if any(found.family == family for found in self.confirmed)
         }
 
@@ -87,7 +87,7 @@ class SearchResult:
         return asdict(self)
 
 
-def read_result(record: Any) -> SearchResult:
+def read_result(record: Any) -> TriggerFindings:
     """Return a result from its record.
 
     Raises:
@@ -95,7 +95,7 @@ def read_result(record: Any) -> SearchResult:
     """
     try:
         confirmed = [ConfirmedFragment(**found) for found in record["confirmed"]]
-        return SearchResult(confirmed, dict(record["tried"]), float(record["spread"]), int(record["refused"]))
+        return TriggerFindings(confirmed, dict(record["tried"]), float(record["spread"]), int(record["refused"]))
     except (KeyError, TypeError) as error:
         raise ValueError(str(error)) from None
 
@@ -145,7 +145,7 @@ class TriggerSearch:
     store: SearchStore
     told: SearchProgress
 
-    def run(self) -> SearchResult:
+    def run(self) -> TriggerFindings:
         """Look for fragments of all families, and confirm the best.
 
         Raises:
@@ -165,7 +165,7 @@ class TriggerSearch:
         self.best_words: list[str] = []
         tried: dict[str, int] = {}
         chosen: list[Candidate] = []
-        for family in FAMILIES:
+        for family in FRAGMENT_FAMILIES:
             gains = finders[family]()
             tried[family] = len({fragment for fragment, _ in gains})
             if gains:
@@ -249,13 +249,13 @@ class TriggerSearch:
             best.setdefault(fragment, position)
         return [Candidate(family, *pair) for pair in list(best.items())[: self.settings.confirmed]]
 
-    def _confirm(self, chosen: Sequence["Candidate"], tried: dict[str, int]) -> SearchResult:
+    def _confirm(self, chosen: Sequence["Candidate"], tried: dict[str, int]) -> TriggerFindings:
         """Measure fragments on questions that were held out."""
         scores, plain = score_candidates(self.scorer, chosen, self.parts.held_out, self.told)
-        spread = max(float(plain.std()), MIN_SPREAD)
+        spread = max(float(plain.std()), MIN_MARGIN_SPREAD)
         found = [measure_fragment(each, plain, row, spread) for each, row in zip(chosen, scores, strict=True)]
         found.sort(key=lambda fragment: -fragment.statistic)
-        return SearchResult(found, tried, spread, int((plain <= 0).sum()))
+        return TriggerFindings(found, tried, spread, int((plain <= 0).sum()))
 
 
 class Candidate(NamedTuple):

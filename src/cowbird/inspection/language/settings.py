@@ -9,7 +9,7 @@ from cowbird.inspection.language.questions import FRAGMENT_POSITIONS, FragmentPo
 
 CPU_WORDS = 4000
 """Words that are tried on a CPU, if the settings don't say."""
-FAMILIES = ("word", "string", "token", "sentence")
+FRAGMENT_FAMILIES = ("word", "string", "token", "sentence")
 """Kinds of fragments, in the order in which they are looked for."""
 
 
