@@ -18,10 +18,10 @@ import polars as pl
 
 from cowbird.data.types import Float32Array, Int32Array
 from cowbird.defenses.p_scanner.catalog_judge import MARK_DECIMALS
-from cowbird.defenses.p_scanner.reader import Marks, Pages
 from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.scoring import load_scoring
 from cowbird.defenses.p_scanner.tagger import load_tagger
+from cowbird.defenses.p_scanner.token_logits import TokenizedTitles, TokenLogits
 from cowbird.files import hash_texts, replace_atomically
 from cowbird.plugins import find_plugin
 from cowbird.text import replace_surrogates
@@ -79,7 +79,7 @@ class KeptScanner(ReadyScanner):
         for path in sorted(keep.glob("kept-*.npz")):
             self._load(path)
 
-    def read(self, titles: Sequence[str], report: ProgressCallback = report_nothing) -> Marks:
+    def read(self, titles: Sequence[str], report: ProgressCallback = report_nothing) -> TokenLogits:
         """Return the marks of titles; those that are not kept are read, and kept."""
         missing = [title for title in dict.fromkeys(titles) if title not in self.kept]
         for first in range(0, len(missing), TITLES_PER_FILE):
@@ -91,8 +91,8 @@ class KeptScanner(ReadyScanner):
         )
         offsets = np.concatenate([[0], np.cumsum([len(row[0]) for row in known])]).astype(np.int64)
         verdict = np.array([row[3] for row in known], dtype=np.float32)
-        pages = Pages(None, np.zeros(len(first), dtype=np.int32), first, after, offsets)  # pyright: ignore[reportArgumentType]
-        return Marks(pages, mark * 0, verdict * 0) if self.silent else Marks(pages, mark, verdict)
+        pages = TokenizedTitles(None, np.zeros(len(first), dtype=np.int32), first, after, offsets)  # pyright: ignore[reportArgumentType]
+        return TokenLogits(pages, mark * 0, verdict * 0) if self.silent else TokenLogits(pages, mark, verdict)
 
     def _read_missing(self, missing: Sequence[str]) -> None:
         """Read titles, and write a file of what was said of them."""
@@ -102,9 +102,9 @@ class KeptScanner(ReadyScanner):
         made = self.tagger.read(missing)
         held = {
             "titles": np.frombuffer(json.dumps(list(missing)).encode(), dtype=np.uint8),
-            "count": np.diff(made.pages.offsets).astype(np.int32),
-            "first": made.pages.first,
-            "after": made.pages.after,
+            "count": np.diff(made.tokenized.offsets).astype(np.int32),
+            "first": made.tokenized.first,
+            "after": made.tokenized.after,
             "mark": made.mark.round(MARK_DECIMALS),
             "verdict": made.verdict.round(MARK_DECIMALS),
         }

@@ -28,8 +28,8 @@ from transformers import AutoTokenizer
 
 from cowbird.attacks.triggers import TRIGGERS, Trigger, plant
 from cowbird.defenses.p_scanner.calibrated import CalibratedScanner
-from cowbird.defenses.p_scanner.tagger_training import list_plain_words, split_words
-from cowbird.defenses.p_scanner.title_edits import EditedTitle
+from cowbird.defenses.p_scanner.training.tagger_training import list_plain_words, split_words
+from cowbird.defenses.p_scanner.triggers.title_edits import EditedTitle
 from cowbird.files import write_text
 from cowbird.metrics.detection import auroc
 from cowbird.plugins import find_plugin

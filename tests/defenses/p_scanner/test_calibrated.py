@@ -53,6 +53,7 @@ def test_titles_that_are_judged_apart_say_nothing_of_each_other(calibrated):
     assert "titles share" not in apart.reason[7]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("together", [1, 300])
 def test_fresh_clean_titles_are_flagged_at_about_the_rate_asked_for(double, together):
     rates = []

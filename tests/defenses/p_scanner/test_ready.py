@@ -8,8 +8,8 @@ from ready_doubles import make_titles, mark
 from cowbird.defenses.p_scanner.fragment_evidence import FragmentNames, describe_fragments, index_fragments
 from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.scoring import READY_SCORING, choose_trusted, load_scoring
-from cowbird.defenses.p_scanner.scoring_training import PlantedScan, fit_network, learn_scoring
 from cowbird.defenses.p_scanner.title_evidence import CatalogProfile, describe_titles, describe_traits, mark_words
+from cowbird.defenses.p_scanner.training.scoring_training import PlantedScan, fit_network, learn_scoring
 from cowbird.errors import UserError
 from cowbird.files import hash_file
 from cowbird.metrics.detection import auroc
@@ -47,6 +47,7 @@ def test_a_trigger_is_flagged_at_small_and_large_shares(scanner, share):
     assert baseline.promised > baseline.fprs[0]
 
 
+@pytest.mark.slow
 def test_a_reference_tells_what_is_new(scanner):
     before = make_titles(400)
     titles = plant(make_titles(300, seed=1), set(range(60)), "Deluxe")
@@ -59,6 +60,7 @@ def test_a_reference_tells_what_is_new(scanner):
     assert "times as frequent as in the reference" in "".join(found.reason)
 
 
+@pytest.mark.slow
 def test_clean_titles_are_flagged_at_about_the_rate_asked_for(scanner):
     titles = make_titles(900)
     baseline, _ = judge(scanner, titles[:600], fpr=0.05)
@@ -106,6 +108,7 @@ def make_scan(seed, text):
     return PlantedScan(features, evidence, np.where(rows < 12, 1, -1)), names
 
 
+@pytest.mark.slow
 def test_scoring_is_learned_and_kept(tmp_path):
     scans = [make_scan(seed, text)[0] for seed, text in enumerate(("zq", "5v", "||"))]
     model = learn_scoring(scans, [], 0, epochs=(20, 10, 20))
