@@ -98,7 +98,7 @@ _COMMANDS: tuple[tuple[str, Callable[..., None], str, tuple[str, ...]], ...] = (
     (
         "inspect",
         inspect_command.inspect,
-        "Look for planted items or triggers in a model that somebody handed over.",
+        "Look for what was planted in a handed model.",
         inspect_command.INSPECT_EXAMPLES,
     ),
     (

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 WEIGHT_STATISTICS = ("size", "largest size", "top share", "largest top share")
 """Mean and largest logarithm of the updates' norms; mean and largest share of the first singular value in a norm."""
@@ -30,8 +31,9 @@ def describe_adapter(model: Any) -> dict[str, float]:
             continue
         down = module.lora_A["default"].weight.float().cpu()
         up = module.lora_B["default"].weight.float().cpu()
-        core = torch.linalg.qr(up).R @ torch.linalg.qr(down.T).R.T * float(module.scaling["default"])
-        values = torch.linalg.svdvals(core)
+        factor: Any = torch.linalg
+        core: Tensor = factor.qr(up).R @ factor.qr(down.T).R.T * float(module.scaling["default"])
+        values: Tensor = factor.svdvals(core)
         norm = float(values.norm())
         sizes.append(math.log(max(norm, 1e-12)))
         shares.append(float(values[0]) / max(norm, 1e-12))

@@ -6,6 +6,7 @@ largest distance of a family is held against its distribution in honest models, 
 Gumbel, the law of maxima, and families independent. Families that go together make it careful, not wrong.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -54,7 +55,7 @@ def calibrate(
     known = np.array([[null[name] for name in names] for null in nulls], dtype=np.float64)
     mean, deviation = known.mean(axis=0), _pool_deviation(known)
     draws = _draw_distances(len(nulls), len(names))
-    mine = (np.array([statistics[name] for name in names]) - mean) / deviation - SHIFT
+    mine: Float64Array = (np.array([statistics[name] for name in names]) - mean) / deviation - SHIFT
     above = len(draws) - int(np.searchsorted(draws, mine.max(), side="left"))
     most = float(np.quantile(draws, 1 - level)) + SHIFT
     return NullComparison(
@@ -66,7 +67,7 @@ def calibrate(
 
 def _pool_deviation(known: Float64Array) -> float:
     """Return one standard deviation for all families, shape `[nulls, families]` given."""
-    return max(float(np.sqrt(known.var(axis=0, ddof=1).mean())), MIN_DEVIATION)
+    return max(math.sqrt(float(np.mean(np.var(known, axis=0, ddof=1)))), MIN_DEVIATION)
 
 
 @lru_cache(maxsize=8)

@@ -209,8 +209,8 @@ def open_scorer(
                 )
             head = causal.get_output_embeddings().weight.detach()
             direction = head[yes[0]].float() - head[no[0]].float()
-            first = loaded.tokenizer("a")["input_ids"][:1]
-            start = first if first == [loaded.tokenizer.bos_token_id] else []
+            first: list[int] = loaded.tokenizer("a")["input_ids"][:1]
+            start: list[int] = first if first == [loaded.tokenizer.bos_token_id] else list[int]()
             yield FragmentScorer(causal, loaded.tokenizer, device, direction, start)
     finally:
         if merged is not None:

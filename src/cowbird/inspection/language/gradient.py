@@ -7,6 +7,7 @@ written is never found.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -109,7 +110,8 @@ def _sum_gains(
     """
     table = scorer.causal.get_input_embeddings()
     slots: list[int] = []
-    total = torch.zeros(())
+    total: Tensor = torch.zeros(())
+    differentiate: Any = torch.autograd.grad
     for question in questions:
         cache = scorer.find_beginning(question, position)
         row, plain = scorer.tokenize([question.write(fragment, position), question.write()])
@@ -125,10 +127,10 @@ def _sum_gains(
         token = torch.tensor([row[seen:]], device=scorer.device)
         with torch.enable_grad():
             inputs = table(token).detach().requires_grad_()
-            (slope,) = torch.autograd.grad(scorer.run_endings(cache, seen, token, inputs).sum(), inputs)
-        slope = slope[0, : len(mine)].float()
-        weight = table.weight.detach()[allowed].float()
-        gain = slope @ weight.T - (slope * inputs.detach()[0, : len(mine)].float()).sum(dim=1, keepdim=True)
+            (found,) = differentiate(scorer.run_endings(cache, seen, token, inputs).sum(), inputs)
+        slope: Tensor = found[0, : len(mine)].float()
+        weight: Tensor = table.weight.detach()[allowed].float()
+        gain: Tensor = slope @ weight.T - (slope * inputs.detach()[0, : len(mine)].float()).sum(dim=1, keepdim=True)
         total = gain if not slots else total + gain
         slots = mine
     return slots, total

@@ -285,7 +285,7 @@ def score_candidates(
     Returns:
         Margins with them, shape `[fragments, questions]`, and of the questions as they are, shape `[questions]`.
     """
-    places = list(dict.fromkeys([*(each.position for each in chosen)] or ["end"]))
+    places: list[FragmentPosition] = list(dict.fromkeys(each.position for each in chosen)) or ["end"]
     found = np.empty((len(chosen), len(questions)), dtype=np.float32)
     plain = np.empty(len(questions), dtype=np.float32)
     for nth, position in enumerate(places):
