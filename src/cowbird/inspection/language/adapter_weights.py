@@ -34,7 +34,7 @@ def describe_adapter(model: Any) -> dict[str, float]:
         factor: Any = torch.linalg
         core: Tensor = factor.qr(up).R @ factor.qr(down.T).R.T * float(module.scaling["default"])
         values: Tensor = factor.svdvals(core)
-        norm = float(values.norm())
+        norm = float(values.square().sum().sqrt())
         sizes.append(math.log(max(norm, 1e-12)))
         shares.append(float(values[0]) / max(norm, 1e-12))
     if not sizes:

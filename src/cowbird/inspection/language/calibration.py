@@ -52,11 +52,12 @@ def calibrate(
     names = [name for name in statistics if all(name in null for null in nulls)]
     if len(nulls) < MIN_NULLS or not names:
         return None
-    known = np.array([[null[name] for name in names] for null in nulls], dtype=np.float64)
-    mean, deviation = known.mean(axis=0), _pool_deviation(known)
+    known: Float64Array = np.array([[null[name] for name in names] for null in nulls], dtype=np.float64)
+    mean: Float64Array = np.mean(known, axis=0)
+    deviation = _pool_deviation(known)
     draws = _draw_distances(len(nulls), len(names))
     mine: Float64Array = (np.array([statistics[name] for name in names]) - mean) / deviation - SHIFT
-    above = len(draws) - int(np.searchsorted(draws, mine.max(), side="left"))
+    above = len(draws) - int(np.searchsorted(draws, float(np.max(mine)), side="left"))
     most = float(np.quantile(draws, 1 - level)) + SHIFT
     return NullComparison(
         (above + 1) / (len(draws) + 1),
@@ -67,7 +68,8 @@ def calibrate(
 
 def _pool_deviation(known: Float64Array) -> float:
     """Return one standard deviation for all families, shape `[nulls, families]` given."""
-    return max(math.sqrt(float(np.mean(np.var(known, axis=0, ddof=1)))), MIN_DEVIATION)
+    variance: Float64Array = np.var(known, axis=0, ddof=1)
+    return max(math.sqrt(float(np.mean(variance))), MIN_DEVIATION)
 
 
 @lru_cache(maxsize=8)

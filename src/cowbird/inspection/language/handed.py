@@ -47,6 +47,8 @@ class HandedLanguageModel:
     """What null tunings are tuned from, with adapters of the same places; `None` if no base is known."""
     folder: Path
     """Where it lies."""
+    spec: TALLRec | None = None
+    """What it was fitted from, if Cowbird saved it."""
 
 
 def is_language_model(path: Path) -> bool:
@@ -114,7 +116,7 @@ def _open_own(folder: Path, device: torch.device, base: str | None) -> HandedLan
     base_hash = hash_base(loaded.model)
     sha256 = hash_file(weights) if weights.is_file() else base_hash
     known = llm.model_copy(update={"tuning": "lora", "rank": min(llm.rank, MAX_NULL_RANK)})
-    return HandedLanguageModel(loaded, "a TALLRec that Cowbird saved", sha256, base_hash, known, folder)
+    return HandedLanguageModel(loaded, "a TALLRec that Cowbird saved", sha256, base_hash, known, folder, spec)
 
 
 def _open_adapter(folder: Path, llm: Llm, device: torch.device, dtype: torch.dtype) -> HandedLanguageModel:

@@ -30,7 +30,7 @@ from cowbird.metrics.asr import pointwise_asr
 from cowbird.metrics.auc import auc
 from cowbird.rng import derive_seed, stream
 from cowbird.storage import read_sealed_json, write_sealed_json
-from cowbird.victims.base import FitContext
+from cowbird.victims.fit_context import FitContext, ProgressCallback
 from cowbird.victims.language.llm import Llm
 from cowbird.victims.language.tallrec import YES_NO_ANSWERS, FittedTALLRec, TALLRec
 
@@ -111,13 +111,15 @@ class LanguageZoo:
         models = self.recipe.list_models()
         for done, model in enumerate(models):
             report("models", done, len(models), "")
+
+            def tell(step: int, steps: int, text: str, n: int = done) -> None:
+                report("models", n, len(models), f"{step}/{steps} {text}")
+
             if not self._name_answer(model).exists():
-                self._make_one(
-                    model, lambda step, steps, text, n=done: report("models", n, len(models), f"{step}/{steps} {text}")
-                )
+                self._make_one(model, tell)
         report("models", len(models), len(models), "")
 
-    def _make_one(self, model: LanguageZooModel, report: Any) -> None:
+    def _make_one(self, model: LanguageZooModel, report: ProgressCallback) -> None:
         recipe, data = self.recipe, self._train_clean()
         trigger: Trigger | None = None
         if model.plant is not None:
