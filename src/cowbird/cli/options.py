@@ -2,16 +2,15 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cowbird.errors import UserError
+from cowbird.files import suggest_close_paths
 
-class TaggerChoice(StrEnum):
-    """The taggers that come with the package."""
-
-    LLM = "llm"
-    SMALL = "small"
+if TYPE_CHECKING:
+    from cowbird.defenses.p_scanner.small_tagger import TaggerSource
 
 
 class EngineChoice(StrEnum):
@@ -32,10 +31,11 @@ CatalogArgument = Annotated[
 ]
 TextColumnOption = Annotated[str, typer.Option("--text-column", help="The column of titles.")]
 TaggerOption = Annotated[
-    TaggerChoice | None,
+    str | None,
     typer.Option(
+        metavar="NAME|DIR",
         help="What reads titles where no fit is needed: llm, a language model (default); small is faster and finds "
-        "less."
+        "less; or what cowbird train-scanner made.",
     ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
@@ -100,7 +100,8 @@ HandedModelArgument = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="The model's file: of Cowbird, RecBole, RePlay or RecTools. Or function:MODULE:NAME or process:COMMAND.",
+        help="The model's file: of Cowbird, RecBole, RePlay or RecTools. Or function:MODULE:NAME or process:COMMAND. "
+        "A language model or adapter is a folder.",
     ),
 ]
 LoaderOption = Annotated[
@@ -114,3 +115,22 @@ AllowServedOption = Annotated[
     bool,
     typer.Option("--allow-plugins", help="Let MODEL import a function or start a process: this runs its code."),
 ]
+
+
+def choose_tagger(given: str | None) -> "TaggerSource":
+    """Return the tagger that an option names, the language model by default.
+
+    Raises:
+        UserError: If it is neither a known name nor a folder.
+    """
+    if given is None or given == "llm":
+        return "llm"
+    if given == "small":
+        return "small"
+    folder = Path(given)
+    if not folder.is_dir():
+        raise UserError(
+            f"There is no tagger '{given}': neither llm nor small, and no folder.",
+            f"{suggest_close_paths(folder)} Make one with cowbird train-scanner RECIPE.toml --out DIR.".strip(),
+        )
+    return folder.resolve()

@@ -52,8 +52,9 @@ from cowbird.scanning.fit_folder import (
 )
 from cowbird.scanning.pool import ScorerFactory, ScorerPool
 from cowbird.scanning.ray_pool import RayScorer
-from cowbird.scanning.scan import ExplainedSuspicion, Scorer, explain_verdicts, load_table_titles
+from cowbird.scanning.scan import load_table_titles
 from cowbird.scanning.summary import ScanSummary, UnreadRows
+from cowbird.scanning.verdicts import ExplainedSuspicion, Scorer, explain_verdicts
 from cowbird.text import escape_terminal
 from cowbird.victims.fit_context import FitContext
 from cowbird.victims.language.llm import Llm

@@ -9,16 +9,11 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
+from itertools import dropwhile
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
-from cowbird.data.types import freeze
-from cowbird.defenses.titles import Suspicion, strip_span
 from cowbird.errors import UserError
 from cowbird.ingest.options import ReadOptions, get_options
 from cowbird.ingest.places import fingerprint
@@ -26,114 +21,26 @@ from cowbird.notices import collect_notices
 from cowbird.scanning.allow_list import AllowList
 from cowbird.scanning.reading import Catalog, CatalogRow, open_catalog
 from cowbird.scanning.summary import FindingTally, ScanSummary, UnreadRows
+from cowbird.scanning.verdicts import (
+    ConcurrentScorer,
+    Scorer,
+    ScorerVerdicts,
+    complete_verdicts,
+    make_findings,
+)
 from cowbird.scanning.writing import (
     ALLOWED_TIER,
-    FLAGGED_TIER,
     REVIEW_TIER,
     Finding,
     FindingsWriter,
     check_output,
     group_rows,
 )
-from cowbird.text import escape_terminal, replace_surrogates
+from cowbird.text import replace_surrogates
 from cowbird.victims.fit_context import ProgressCallback, report_nothing
 
 SCAN_VERSION = 2
 """Grows when a scan can't go on with what an older Cowbird left."""
-MAX_REASON_LENGTH = 500
-"""Characters of a reason that are kept."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class FlaggedSuspicion(Suspicion):
-    """What a scorer makes of some titles, and which of them it flags."""
-
-    flagged: NDArray[np.bool_]
-    """Which titles are flagged, shape `[titles]`; none with a score of -inf."""
-
-    def __post_init__(self) -> None:
-        Suspicion.__post_init__(self)
-        object.__setattr__(self, "flagged", freeze(self.flagged, np.bool_))
-        if self.flagged.shape != self.score.shape:
-            raise ValueError("scores and flags are arrays of one length")
-        if (self.score == np.inf).any() or (self.flagged & (self.score == -np.inf)).any():
-            raise ValueError("a score is finite, or -inf and not flagged")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ExplainedSuspicion(FlaggedSuspicion):
-    """What a scorer makes of some titles, and why."""
-
-    review: NDArray[np.bool_]
-    """Which titles are not flagged, but a person should look, shape `[titles]`."""
-    reason: tuple[str, ...]
-    """Why each flagged or reviewed title is suspicious; empty for others."""
-    sure: NDArray[np.bool_]
-    """Where the span can be taken out and leaves honest text whole, shape `[titles]`."""
-    threshold: float | None
-    """Score above which titles are flagged; `None` where there is none."""
-    scanner: str
-    """Name of the scorer, and its version or hash."""
-
-    def __post_init__(self) -> None:
-        FlaggedSuspicion.__post_init__(self)
-        for name in ("review", "sure"):
-            object.__setattr__(self, name, freeze(getattr(self, name), np.bool_))
-            if getattr(self, name).shape != self.score.shape:
-                raise ValueError("there is a verdict on each title")
-        if len(self.reason) != len(self.score) or (self.review & self.flagged).any():
-            raise ValueError("there is a reason for each title, and none is both flagged and up for review")
-
-
-class ScorerVerdicts(Protocol):
-    """The arrays of `FlaggedSuspicion`; a scorer in a lower layer gives them in a class of its own."""
-
-    @property
-    def score(self) -> ArrayLike:
-        """Grows with suspicion, shape `[titles]`; -inf where there is nothing to judge."""
-        ...
-
-    @property
-    def start(self) -> ArrayLike:
-        """First character of each raw title's most suspicious span, shape `[titles]`; -1 where there is none."""
-        ...
-
-    @property
-    def end(self) -> ArrayLike:
-        """The character after its last one, shape `[titles]`; -1 where there is none."""
-        ...
-
-    @property
-    def flagged(self) -> ArrayLike:
-        """Which titles are flagged, shape `[titles]`."""
-        ...
-
-
-class Scorer(Protocol):
-    """What judges titles."""
-
-    @property
-    def key(self) -> str:
-        """What the scorer is, threshold and weights included: the same key, the same verdicts."""
-        ...
-
-    def scan(self, titles: Sequence[str]) -> ScorerVerdicts:
-        """Judge titles: distinct ones, none empty, but otherwise any text, half surrogates and megabytes too."""
-        ...
-
-
-@runtime_checkable
-class ConcurrentScorer(Scorer, Protocol):
-    """A scorer that judges several chunks at a time."""
-
-    @property
-    def ahead(self) -> int:
-        """Chunks that are given to it before the verdicts on the first are asked for."""
-        ...
-
-    def begin(self, titles: Sequence[str]) -> Callable[[], ScorerVerdicts]:
-        """Have titles judged, and return what waits for the verdicts; arguments as in `scan`."""
-        ...
 
 
 def scan_catalog(
@@ -219,15 +126,17 @@ def _scan_catalog(
     with FindingsWriter(out, key, resume, warn) as work:
         tally, resumed, judged = _count_findings(work.read_findings(), work.read_skips()), work.row, 0
         for rows, findings in _judge_groups(
-            group_rows((row for row in table.read_rows() if row.number > resumed), chunk), scorer, allow
+            group_rows(dropwhile(lambda row: row.number <= resumed, table.read_rows()), chunk), scorer, allow
         ):
             skipped = [(row.number, row.problem) for row in rows if row.problem]
-            for finding in findings:
+            told = [finding for finding in findings if finding.tier]
+            for finding in told:
                 tally.add(finding)
+            tally.ids = tally.ids or any(finding.id is not None for finding in findings)
             for number, reason in skipped:
                 tally.add_skip(number, reason)
             empty = sum(not finding.title for finding in findings)
-            review, allowed = (sum(each.tier == tier for each in findings) for tier in (REVIEW_TIER, ALLOWED_TIER))
+            review, allowed = (sum(each.tier == tier for each in told) for tier in (REVIEW_TIER, ALLOWED_TIER))
             judged += len(findings) - empty
             kept = [finding for finding in findings if finding.flagged or not only_flagged]
             work.add(kept, skipped, rows[-1].number, empty, review, allowed)
@@ -354,14 +263,17 @@ def _make_findings(
         scanned = complete_verdicts(found)
         if len(scanned) != len(titles) or (scanned.end > [len(title) for title in titles]).any():
             raise ValueError("a scorer gives a verdict on each title, and spans end within them")
-        known |= {title: make_finding(title, scanned, at) for at, title in enumerate(titles)}
-    readable = (row for row in rows if not row.problem)
-    return rows, [
-        allow_finding(known[row.title], row.title, allow, row.id)._replace(
-            row=row.number, id=row.id and replace_surrogates(row.id)
-        )
-        for row in readable
-    ]
+        known.update(zip(titles, make_findings(titles, scanned), strict=True))
+    made: list[Finding] = []
+    for number, id_, title, problem in rows:
+        if problem:
+            continue
+        finding = known[title]
+        if finding.tier:
+            finding = allow_finding(finding, title, allow, id_)
+        # What `Finding` itself would do, in a third of the time.
+        made.append(tuple.__new__(Finding, (number, id_ and replace_surrogates(id_), *finding[2:])))
+    return rows, made
 
 
 def allow_finding(finding: Finding, title: str, allow: AllowList, id_: str | None = None) -> Finding:
@@ -377,81 +289,6 @@ def allow_finding(finding: Finding, title: str, allow: AllowList, id_: str | Non
     if not finding.tier or not allow.allows(title, start, end, id_):
         return finding
     return finding._replace(tier=ALLOWED_TIER, flagged=False, clean_title=finding.title)
-
-
-def complete_verdicts(found: ScorerVerdicts) -> ExplainedSuspicion:
-    """Return verdicts of any scorer with all that a finding tells; what it does not tell is empty."""
-    if isinstance(found, ExplainedSuspicion):
-        return found
-    parts = FlaggedSuspicion(*(np.asarray(part) for part in (found.score, found.start, found.end, found.flagged)))
-    none, many = np.zeros(len(parts), dtype=np.bool_), len(parts)
-    return ExplainedSuspicion(
-        parts.score, parts.start, parts.end, parts.flagged, none, ("",) * many, parts.start >= 0, None, ""
-    )
-
-
-def explain_verdicts(
-    titles: Sequence[str],
-    found: ScorerVerdicts,
-    explain: Callable[[str, float], str],
-    threshold: float | None,
-    scanner: str,
-    review: ArrayLike | None = None,
-) -> ExplainedSuspicion:
-    """Return the verdicts of a scorer with the reason for each flagged or reviewed title.
-
-    Args:
-        titles: The titles.
-        found: The verdicts on them.
-        explain: Says why a title has its score.
-        threshold: Score above which titles are flagged.
-        scanner: Name of the scorer, and its version or hash.
-        review: Which titles are up for review; none by default.
-    """
-    parts = complete_verdicts(found)
-    second = parts.review if review is None else np.asarray(review, dtype=np.bool_)
-    rows = zip(titles, parts.score.tolist(), (parts.flagged | second).tolist(), strict=True)
-    reason = tuple(explain(title, score) if told else "" for title, score, told in rows)
-    return ExplainedSuspicion(
-        parts.score, parts.start, parts.end, parts.flagged, second, reason, parts.start >= 0, threshold, scanner
-    )
-
-
-def make_finding(title: str, scanned: ExplainedSuspicion, at: int) -> Finding:
-    """Return the verdict on one title.
-
-    Args:
-        title: The title.
-        scanned: Verdicts on some titles.
-        at: Which of them is this title's.
-    """
-    text, score, flagged = replace_surrogates(title), scanned.score[at], bool(scanned.flagged[at])
-    start, end = int(scanned.start[at]), int(scanned.end[at])
-    tier = FLAGGED_TIER if flagged else REVIEW_TIER if scanned.review[at] else ""
-    clean = text
-    if flagged:
-        clean = strip_span(text, start, end) if start >= 0 and scanned.sure[at] else ""
-    return Finding(
-        row=0,
-        id=None,
-        title=text,
-        score=shorten_score(score),
-        flagged=flagged,
-        start=start if start >= 0 else None,
-        end=end if start >= 0 else None,
-        clean_title=clean or None,
-        tier=tier,
-        reason=escape_terminal(scanned.reason[at], MAX_REASON_LENGTH),
-        threshold=shorten_score(scanned.threshold),
-        scanner=replace_surrogates(scanned.scanner),
-    )
-
-
-def shorten_score(score: float | None) -> float | None:
-    """Return a score or threshold in as few digits as float32 needs, the same for both; `None` if it is not finite."""
-    with np.errstate(over="ignore"):
-        short = float(str(np.float32(np.nan if score is None else score)))
-    return short if np.isfinite(short) else None
 
 
 def load_table_titles(catalog: Path, text_column: str = "title") -> tuple[list[str], tuple[UnreadRows, ...]]:
