@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -160,5 +160,4 @@ def _drop_extensions(batch: Any) -> Any:
     if not any(isinstance(column.type, pa.BaseExtensionType) for column in batch.columns):
         return batch
     columns = [c.storage if isinstance(c.type, pa.BaseExtensionType) else c for c in batch.columns]
-    made: Any = pa.RecordBatch
-    return made.from_arrays(columns, names=batch.schema.names)
+    return cast("Any", pa.RecordBatch).from_arrays(columns, names=batch.schema.names)

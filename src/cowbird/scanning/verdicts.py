@@ -168,7 +168,7 @@ def make_findings(titles: Sequence[str], scanned: ExplainedSuspicion) -> list[Fi
     threshold, scanner = shorten_score(scanned.threshold), replace_surrogates(scanned.scanner)
     different, place = np.unique(np.asarray(scanned.score, dtype=np.float32), return_inverse=True)
     places = cast("list[int]", place.tolist())
-    short = [shorten_score(score) for score in different.tolist()]
+    short = [shorten_score(score) for score in cast("list[float]", different.tolist())]
     return [
         _make_finding(title, short[at], flagged, review, start, end, sure, reason, threshold, scanner)
         for title, at, flagged, review, start, end, sure, reason in zip(
