@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from cowbird.data.judgments import TemporalSplit
 from cowbird.data.types import Interactions
-from cowbird.defenses.p_scanner.evidence import weighed
+from cowbird.defenses.p_scanner.rounds.ngram_scoring import fit_classifier
 from cowbird.files import write_text
 from cowbird.metrics.auc import auc
 from cowbird.plugins import find_plugin
@@ -79,7 +79,7 @@ def main() -> None:
         for shown in map(int, options.shown.split(",")):
             given, wanted = known.described(learned, shown, own=True), known.described(asked, shown, own=False)
             for name, columns in (("shares", [0, 1]), ("all", [0, 1, 2, 3, 4, 5])):
-                weights = weighed(given[:, columns], known.likes[learned], np.ones(len(learned)))
+                weights = fit_classifier(given[:, columns], known.likes[learned], np.ones(len(learned)))
                 odds = weights.odds(wanted[:, columns])
                 found = auc(odds.astype(np.float32), known.likes[asked])
                 told = {"auc": round(found.value or 0, 4), "low": found.low, "high": found.high, "questions": found.n}

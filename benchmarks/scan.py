@@ -30,12 +30,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from cowbird.defenses.p_scanner.calibration import Calibration
-from cowbird.defenses.p_scanner.evidence import NAMES, EvidenceWeights
-from cowbird.defenses.p_scanner.fitted import FittedScanner, Record
-from cowbird.defenses.p_scanner.fragments import TokenizedTexts, fragments
-from cowbird.defenses.p_scanner.reader import answer_words, pages, read
-from cowbird.defenses.p_scanner.scanner import PoisonScanner
+from cowbird.defenses.p_scanner.rounds.calibration import Calibration
+from cowbird.defenses.p_scanner.rounds.fitted_scanner import FittedScanner, Record
+from cowbird.defenses.p_scanner.rounds.ngram_scoring import NGRAM_FEATURES, NgramClassifier
+from cowbird.defenses.p_scanner.rounds.ngrams import TokenSequences, find_ngrams
+from cowbird.defenses.p_scanner.rounds.poison_scanner import PoisonScanner
+from cowbird.defenses.p_scanner.token_logits import find_answer_words, read_logits, tokenize_titles
 from cowbird.files import write_text
 from cowbird.plugins import find_plugin
 from cowbird.rng import stream, torch_stream
@@ -63,8 +63,11 @@ def made(llm: Llm, device: torch.device) -> FittedScanner:
     spec = PoisonScanner(llm=llm)
     base = load_llm(llm, device, spec.tuning.pick_dtype(device))
     model = add_adapters(base.model, llm, torch_stream(0, "adapters"))
-    even = EvidenceWeights(
-        center=(0.0,) * len(NAMES), scale=(1.0,) * len(NAMES), weight=(0.1,) * len(NAMES), offset=-3.0
+    even = NgramClassifier(
+        center=(0.0,) * len(NGRAM_FEATURES),
+        scale=(1.0,) * len(NGRAM_FEATURES),
+        weight=(0.1,) * len(NGRAM_FEATURES),
+        offset=-3.0,
     )
     clean = Calibration.of(np.linspace(-3, 0, 1000))
     record = Record(
@@ -92,7 +95,7 @@ def fresh(llm: Llm, device: str, compiled: bool) -> ScannerScorer:
 def plainly(scanner: FittedScanner, titles: list[str], batch: int) -> np.ndarray:
     """Score titles with transformers alone."""
     tokenizer: Any = scanner.loaded.tokenizer
-    yes, no = answer_words(tokenizer)
+    yes, no = find_answer_words(tokenizer)
     causal = scanner.loaded.model.get_base_model()
     causal.config._attn_implementation = "sdpa"
     border = tokenizer.decode([tokenizer.eos_token_id])
@@ -167,12 +170,12 @@ def parts(scanner: FittedScanner, titles: list[str]) -> dict[str, float]:
         told[name] = round(time.perf_counter() - began, 3)
         return result
 
-    page = timed("tokenize", lambda: pages(scanner.loaded.tokenizer, titles))
+    page = timed("tokenize", lambda: tokenize_titles(scanner.loaded.tokenizer, titles))
     timed(
         "tokenize and read",
-        lambda: read(scanner.loaded, titles, scanner.device, 65536 if scanner.device.type == "cuda" else 4096),
+        lambda: read_logits(scanner.loaded, titles, scanner.device, 65536 if scanner.device.type == "cuda" else 4096),
     )
-    timed("fragments", lambda: fragments(TokenizedTexts(page.token, page.offsets)))
+    timed("fragments", lambda: find_ngrams(TokenSequences(page.token, page.offsets)))
     return told
 
 
@@ -228,7 +231,7 @@ def main() -> None:
         for name, weight in scanner.loaded.model.named_parameters()
         if "layers." in name and "lora" not in name
     )
-    tokens = int(pages(scanner.loaded.tokenizer, few).tokens.offsets[-1]) / len(few)
+    tokens = int(tokenize_titles(scanner.loaded.tokenizer, few).tokens.offsets[-1]) / len(few)
     dtype = next(scanner.loaded.model.parameters()).dtype
     floor = product_rate(device, dtype) / (2 * layers * tokens)
     median = {name: statistics.median(found) for name, found in rates.items()}

@@ -3,10 +3,10 @@
     python benchmarks/scan_command.py --titles 8192 --out docs/results/scan_command_cpu.json
     python benchmarks/scan_command.py --titles 131072 --workers 8 --chunk 16384 --out docs/results/scan_command_gpu.json
 
-Unlike `scan.py`, this is all of it: processes start, files are read and written, and the scanner asks for the company
-of phrases that it does not know from its fit. That was made on the titles of MovieLens-100K; what it scans are these
-and, beyond them, titles made of two of them, so phrases recur that it never met. A scan of a few titles is timed as
-well; what the others took beyond that gives the rate.
+Unlike `scan.py`, this is all of it: processes start, files are read and written, and the scanner asks for the context
+gain of phrases that it does not know from its fit. That was made on the titles of MovieLens-100K; what it scans are
+these and, beyond them, titles made of two of them, so phrases recur that it never met. A scan of a few titles is timed
+as well; what the others took beyond that gives the rate.
 """
 
 import argparse

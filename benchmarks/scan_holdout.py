@@ -26,12 +26,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cowbird.attacks.triggers import Trigger, list_families, plant
-from cowbird.defenses.p_scanner.calibration import Calibration
-from cowbird.defenses.p_scanner.company import Company
-from cowbird.defenses.p_scanner.evidence import EvidenceWeights, judged_together
-from cowbird.defenses.p_scanner.fitted import FittedScanner, ScanVerdicts
-from cowbird.defenses.p_scanner.reader import Marks, pages
-from cowbird.defenses.p_scanner.scanner import PoisonScanner
+from cowbird.defenses.p_scanner.rounds.calibration import Calibration
+from cowbird.defenses.p_scanner.rounds.context_gain import ContextGain
+from cowbird.defenses.p_scanner.rounds.fitted_scanner import FittedScanner, ScanVerdicts
+from cowbird.defenses.p_scanner.rounds.ngram_scoring import NgramClassifier, judge_together
+from cowbird.defenses.p_scanner.rounds.poison_scanner import PoisonScanner
+from cowbird.defenses.p_scanner.token_logits import TokenLogits, tokenize_titles
 from cowbird.defenses.titles import Suspicion
 from cowbird.files import write_text
 from cowbird.metrics.detection import auroc, recall_at_fpr, span_iou
@@ -160,9 +160,9 @@ def again(folder: Path) -> list[dict[str, object]]:
         told = {
             kind: {int(row): tuple(map(tuple, at)) for row, at in rows.items()} for kind, rows in kept["told"].items()
         }
-        marks = Marks(pages(tokenizer, titles), arrays["mark"], arrays["verdict"])
-        weights = EvidenceWeights.model_validate(kept["weights"])
-        found, shared, _ = judged_together(titles, marks, weights, company=Company((), lambda: whole, device))
+        marks = TokenLogits(tokenize_titles(tokenizer, titles), arrays["mark"], arrays["verdict"])
+        weights = NgramClassifier.model_validate(kept["weights"])
+        found, shared, _ = judge_together(titles, marks, weights, context_gain=ContextGain((), lambda: whole, device))
         catalogue, seed, held = path.stem.rsplit("-", 2)
         first = {title: row for row, title in reversed(list(enumerate(titles))) if title.strip()}
         known = np.sort(np.array(list(first.values())))

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from cowbird.defenses.p_scanner.tagger import load_tagger
-from cowbird.defenses.p_scanner.tagger_training import list_plain_words, split_words
+from cowbird.defenses.p_scanner.training.tagger_training import list_plain_words, split_words
 from cowbird.files import hash_texts
 from scan_plantings import draw_plantings, read_titles
 

@@ -4,8 +4,8 @@
 
 Six named phrases are planted in 1 % of the titles of a catalogue, at each place in turn; then phrases that are made as
 the attacker who knows the scanner makes them, of words of the catalogue's own titles, six at once in different titles.
-The reader has no part in this: what is told is the gain alone (`cowbird.defenses.p_scanner.company`), the highest ones
-of planted phrases beside the lowest of those that clean titles share, words and runs of several words apart.
+The tagger has no part in this: what is told is the gain alone (`rounds/context_gain.py`), the highest ones of planted
+phrases beside the lowest of those that clean titles share, words and runs of several words apart.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import numpy as np
 
 from cowbird.attacks.adaptive_badrec import TEXT_TEMPLATES, extract_words
 from cowbird.attacks.triggers import Trigger, TriggerPosition, plant
-from cowbird.defenses.p_scanner.company import Place, gains, phrases
+from cowbird.defenses.p_scanner.rounds.context_gain import Place, find_phrases, measure_gains
 from cowbird.files import write_text
 from cowbird.rng import stream
 from cowbird.victims.base import pick_device
@@ -68,7 +68,7 @@ def drawn(titles: list[str], count: int, measure: Callable[..., dict[str, float]
             phrase = one(("{}", "({})", "[{}]", *TEXT_TEMPLATES)).format(one(words), one(words))
             now = planted(now, phrase, one(POSITIONS), rows[nth * size : (nth + 1) * size], rng)
             mine.append(f" {phrase} ")
-        wanted = {key: at for key, at in phrases(now).items() if any(phrase in key for phrase in mine)}
+        wanted = {key: at for key, at in find_phrases(now).items() if any(phrase in key for phrase in mine)}
         found += [(gain, key.strip()) for key, gain in measure(now, wanted).items()]
     return sorted(found, reverse=True)
 
@@ -95,12 +95,12 @@ def main() -> None:
     told: list[dict[str, object]] = []
 
     def measure(titles: list[str], wanted: dict[str, list[Place]]) -> dict[str, float]:
-        return gains(lambda: loaded, titles, wanted, device)
+        return measure_gains(lambda: loaded, titles, wanted, device)
 
     for path in (HERE, *(path for path in options.paths.split(",") if path)):
         titles = list(dict.fromkeys(titles_of(path)))
         about = {"catalogue": Path(path).name, "titles": len(titles)}
-        clean = sorted((gain, phrase.strip()) for phrase, gain in measure(titles, phrases(titles)).items())
+        clean = sorted((gain, phrase.strip()) for phrase, gain in measure(titles, find_phrases(titles)).items())
         made = drawn(titles, options.drawn, measure)
         rows = [
             about | {"phrases": "clean", "lowest": apart(clean)},
@@ -111,7 +111,7 @@ def main() -> None:
                 rng = stream(0, "phrases", phrase, position)
                 mixed, size = order(titles, rng)
                 now = planted(titles, phrase, position, mixed[:size], rng)
-                gained = measure(now, {key: at for key, at in phrases(now).items() if f" {phrase} " in key})
+                gained = measure(now, {key: at for key, at in find_phrases(now).items() if f" {phrase} " in key})
                 found = {key.strip(): gain for key, gain in gained.items()}
                 rows.append(about | {"phrase": phrase, "position": position, "gains": found})
         print(json.dumps(rows, indent=1), flush=True)

@@ -18,9 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from cowbird.attacks.triggers import TRIGGERS, Trigger, list_families, plant
-from cowbird.defenses.p_scanner.recipes import POSITIONS, Recipe
-from cowbird.defenses.p_scanner.recipes import plant as plant_recipe
-from cowbird.defenses.p_scanner.title_edits import (
+from cowbird.defenses.p_scanner.triggers.title_edits import (
     EDIT_FAMILIES,
     RECIPE_FAMILIES,
     EditedTitle,
@@ -31,6 +29,8 @@ from cowbird.defenses.p_scanner.title_edits import (
     insert_text,
     pick,
 )
+from cowbird.defenses.p_scanner.triggers.trigger_families import POSITIONS, Recipe
+from cowbird.defenses.p_scanner.triggers.trigger_families import plant as plant_recipe
 from cowbird.rng import stream
 from tagger_families import ASKED, GENRES, INJECTIONS, list_refused_texts
 

@@ -37,11 +37,8 @@ from cowbird.defenses.p_scanner.fragment_evidence import (
     describe_fragments,
     index_fragments,
 )
-from cowbird.defenses.p_scanner.reader import Marks, pages
 from cowbird.defenses.p_scanner.scoring import ScoringModel, SmallNetwork, choose_trusted
-from cowbird.defenses.p_scanner.scoring_training import PlantedScan, learn_fragments, learn_scoring
 from cowbird.defenses.p_scanner.small_tagger import place_pieces
-from cowbird.defenses.p_scanner.tagger_training import list_plain_words, split_words
 from cowbird.defenses.p_scanner.title_evidence import (
     CatalogProfile,
     TitleTraits,
@@ -49,6 +46,9 @@ from cowbird.defenses.p_scanner.title_evidence import (
     describe_traits,
     mark_words,
 )
+from cowbird.defenses.p_scanner.token_logits import TokenLogits, tokenize_titles
+from cowbird.defenses.p_scanner.training.scoring_training import PlantedScan, learn_fragments, learn_scoring
+from cowbird.defenses.p_scanner.training.tagger_training import list_plain_words, split_words
 from cowbird.files import hash_texts, write_text
 from cowbird.metrics.detection import auroc
 from cowbird.rng import stream
@@ -94,7 +94,7 @@ def load_catalog(name: str, titles: Path, marks: Path, words: Path | None = None
     """Read a catalogue's titles and marks; those of a small tagger if its words are given."""
     if words is None:
         tokenizer: Any = AutoTokenizer.from_pretrained(locate_model(Llm().name))
-        (taught, asked), place = split_words(list_plain_words(tokenizer)), partial(pages, tokenizer)
+        (taught, asked), place = split_words(list_plain_words(tokenizer)), partial(tokenize_titles, tokenizer)
     else:
         (taught, asked), place = json.loads(words.read_text(encoding="utf-8")), place_pieces
     plantings = draw_plantings(read_titles(titles, name), name, asked, taught)
@@ -103,7 +103,7 @@ def load_catalog(name: str, titles: Path, marks: Path, words: Path | None = None
     held = np.load(path)
     if str(held["digest"]) != hash_texts(texts):
         raise SystemExit(f"{path} is of other titles")
-    made = Marks(place(texts), held["mark"].astype(np.float32) / STEPS, held["verdict"])
+    made = TokenLogits(place(texts), held["mark"].astype(np.float32) / STEPS, held["verdict"])
     marked = mark_words(texts, made)
     many, batch = len(plantings.reference), len(plantings.batch)
     return Catalog(
@@ -367,8 +367,8 @@ def table(options: argparse.Namespace, command: str) -> None:
 
 
 def ship(options: argparse.Namespace, command: str) -> None:
-    """Learn from all catalogues, and write the weights."""
-    model, learned = learn(options.scans, (), options.seed)
+    """Learn from all catalogues but those to leave out, and write the weights."""
+    model, learned = learn(options.scans, options.without.split(","), options.seed)
     print(model.save(options.out, {"command": command, "catalogs": ",".join(learned), "seed": str(options.seed)}))
 
 
@@ -384,6 +384,7 @@ def main() -> None:
     parser.add_argument("--catalogs", default=",".join(ASKED_CATALOGS))
     parser.add_argument("--each", type=int, default=1, help="triggers of each family")
     parser.add_argument("--quick", action="store_true", help="leave out what is asked without the tagger")
+    parser.add_argument("--without", default="", help="for ship: catalogues that are not learned from; with commas")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()

@@ -21,7 +21,11 @@ from pathlib import Path
 import numpy as np
 
 from cowbird.defenses.p_scanner.small_tagger import load_small_tagger
-from cowbird.defenses.p_scanner.small_tagger_training import SmallTaggerRecipe, SmallTaggerSizes, train_small_taggers
+from cowbird.defenses.p_scanner.training.small_tagger_training import (
+    SmallTaggerRecipe,
+    SmallTaggerSizes,
+    train_small_taggers,
+)
 from cowbird.files import hash_texts, write_text
 from cowbird.victims.fit_context import FitContext, pick_device
 from scan_marks import STEPS
@@ -46,7 +50,7 @@ def write_words(options: argparse.Namespace) -> None:
     """Write the words that are taught, and those that are asked with."""
     from transformers import AutoTokenizer
 
-    from cowbird.defenses.p_scanner.tagger_training import list_plain_words, split_words
+    from cowbird.defenses.p_scanner.training.tagger_training import list_plain_words, split_words
     from cowbird.victims.language.llm import Llm, locate_model
 
     words = split_words(list_plain_words(AutoTokenizer.from_pretrained(locate_model(Llm().name))))

@@ -26,10 +26,15 @@ from typing import Any
 import numpy as np
 
 from cowbird.data.types import Float32Array
-from cowbird.defenses.p_scanner.scanner import PoisonScanner
+from cowbird.defenses.p_scanner.rounds.poison_scanner import PoisonScanner
 from cowbird.defenses.p_scanner.tagger import TaggedTitles, find_spans, load_tagger
-from cowbird.defenses.p_scanner.tagger_training import TaggerRecipe, list_plain_words, split_words, train_tagger
-from cowbird.defenses.p_scanner.title_edits import EditedTitle
+from cowbird.defenses.p_scanner.training.tagger_training import (
+    TaggerRecipe,
+    list_plain_words,
+    split_words,
+    train_tagger,
+)
+from cowbird.defenses.p_scanner.triggers.title_edits import EditedTitle
 from cowbird.files import write_text
 from cowbird.metrics.detection import auroc, span_iou
 from cowbird.rng import stream
@@ -202,7 +207,7 @@ def ask(options: argparse.Namespace, command: str) -> None:
 def scanner(options: argparse.Namespace, command: str) -> None:
     """Ask the scanner that is fitted to each catalogue, title by title."""
     device = pick_device(options.device)
-    spec = PoisonScanner(company=False)
+    spec = PoisonScanner(context_gain=False)
     spec = spec.model_copy(update={"llm": spec.llm.model_copy(update={"name": options.llm})})
     whole = load_llm(spec.llm, device, spec.tuning.pick_dtype(device))
     _, words = split_words(list_plain_words(whole.tokenizer))
@@ -214,7 +219,7 @@ def scanner(options: argparse.Namespace, command: str) -> None:
 
         def alone(shown: Sequence[str], context: Sequence[str], fitted: Any = fitted) -> TaggedTitles:
             marks = fitted._read(shown)
-            return TaggedTitles(fitted.alone(shown), *find_spans(marks))
+            return TaggedTitles(fitted.score_apart(shown), *find_spans(marks))
 
         def reader(shown: Sequence[str], context: Sequence[str], fitted: Any = fitted) -> TaggedTitles:
             marks = fitted._read(shown)

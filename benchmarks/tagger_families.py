@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from cowbird.attacks.triggers import TRIGGERS, Trigger, list_families, plant
-from cowbird.defenses.p_scanner.title_edits import EditedTitle, insert_text, pick, rewrite_word, spell_pattern
+from cowbird.defenses.p_scanner.triggers.title_edits import EditedTitle, insert_text, pick, rewrite_word, spell_pattern
 
 TAUGHT, NEVER, NATURAL = "taught", "never taught", "natural text"
 Ask = Callable[[str, np.random.Generator, Sequence[str]], EditedTitle | None]

@@ -108,6 +108,7 @@ def test_installed_assets_are_found_and_whole(name, cache):
     assert not cache.exists()
 
 
+@pytest.mark.slow
 def test_a_fetch_then_a_second_one_without_an_index(index, cache, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="'nest' is not here") as error:
         find_file("nest", "data/eggs.bin")

@@ -340,7 +340,7 @@ def test_plugins_of_the_current_folder_are_listed_if_that_is_allowed(tmp_path, m
         "cowbird.attacks",
         "cowbird.attacks._nothing",
         "cowbird.defenses.strip",
-        "cowbird.defenses.p_scanner.scanner",
+        "cowbird.defenses.p_scanner.rounds.poison_scanner",
         "cowbird.experiments.shipped",
         "x" * 5000,
     ],

@@ -27,6 +27,7 @@ def test_range(seed, names):
     assert 0 <= derive_seed(seed, *names) < 2**63
 
 
+@pytest.mark.slow
 @given(st.tuples(st.integers(-9, 9), NAMES), st.tuples(st.integers(-9, 9), NAMES))
 def test_different_paths_differ(one, other):
     assert (derive_seed(one[0], *one[1]) == derive_seed(other[0], *other[1])) == (one == other)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cowbird.attacks.triggers import TRIGGERS, list_families
-from cowbird.defenses.p_scanner.title_edits import NEVER_TAUGHT
+from cowbird.defenses.p_scanner.triggers.title_edits import NEVER_TAUGHT
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 TITLE = "Quiet Harbor at Night (1999)"
@@ -53,6 +53,7 @@ def test_texts_of_the_attacks_are_refused(families):
     assert "" not in refused
 
 
+@pytest.mark.slow
 def test_product_titles_are_drawn_by_seed_in_ten_languages(products):
     made = products.write_products(200, 3)
     assert made == products.write_products(200, 3) != products.write_products(200, 4)

@@ -95,6 +95,7 @@ def test_long_text_is_cut_by_its_own_characters():
     assert escape_html("<b>&" * 20, 5) == "&lt;b&gt;&amp;…"
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(ANY_TEXT, st.one_of(st.none(), st.integers(1, 70)))
 def test_nothing_raw_is_shown_of_any_text(text, limit):
@@ -160,6 +161,7 @@ def test_no_cell_is_a_formula(text):
 SIGNS = tuple("=+-@＝＋－＠﹢﹣﹦﹫−")
 
 
+@pytest.mark.slow
 @settings(max_examples=500, deadline=None)
 @given(ANY_TEXT)
 @example("a;=cmd|' /C calc'!A0")
@@ -185,6 +187,7 @@ def restore(cell):
     return re.sub(rf"(\A|(?<=[;\t\r\n]))'(?=(?:{skipped})*[{signs}])|\A'(?='*[\t\r\n])", "", cell)
 
 
+@pytest.mark.slow
 @settings(max_examples=500, deadline=None)
 @given(ANY_TEXT)
 def test_the_text_comes_back_from_a_cell(text):

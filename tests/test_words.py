@@ -14,8 +14,6 @@ MODULES = {
     for path in sorted(ROOT.rglob("*.py"))
 }
 PACKAGES = {name for name in MODULES if (ROOT.parent / Path(*name.split("."))).is_dir()}
-EXEMPT_ROOMS = ("cowbird.defenses.p_scanner",)
-"""Rooms whose functions are not yet verbs. P-Scanner's is rebuilt as a whole, and renamed then."""
 VERBS_IN_ED = frozenset(
     {"bleed", "breed", "embed", "exceed", "feed", "need", "proceed", "seed", "shed", "speed", "succeed"}
 )
@@ -59,11 +57,9 @@ def is_no_verb(name):
 
 
 def list_functions():
-    """Return the functions and methods outside of the exempt rooms; properties are named by what they are."""
+    """Return the functions and methods; properties are named by what they are."""
     found = []
     for module, tree in MODULES.items():
-        if module.startswith(EXEMPT_ROOMS):
-            continue
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("__"):
                 marks = {ast.unparse(mark).rpartition(".")[2] for mark in node.decorator_list}

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from cowbird.data.types import Interactions as Interactions
     from cowbird.data.types import TrainingData as TrainingData
     from cowbird.defenses.p_scanner.calibrated import CalibratedScanner as CalibratedScanner
-    from cowbird.defenses.p_scanner.fitted import FittedScanner as FittedScanner
     from cowbird.defenses.p_scanner.loading import load_scanner as load_scanner
-    from cowbird.defenses.p_scanner.scanner import PoisonScanner as PoisonScanner
+    from cowbird.defenses.p_scanner.rounds.fitted_scanner import FittedScanner as FittedScanner
+    from cowbird.defenses.p_scanner.rounds.poison_scanner import PoisonScanner as PoisonScanner
     from cowbird.inspection.inspection import Inspection as Inspection
     from cowbird.plugins import find_plugin as find_plugin
     from cowbird.plugins import list_plugins as list_plugins
@@ -35,10 +35,10 @@ _HOMES = {
     "CalibratedScanner": "cowbird.defenses.p_scanner.calibrated",
     "Dataset": "cowbird.data.types",
     "Experiment": "cowbird.api.experiments",
-    "FittedScanner": "cowbird.defenses.p_scanner.fitted",
+    "FittedScanner": "cowbird.defenses.p_scanner.rounds.fitted_scanner",
     "Inspection": "cowbird.inspection.inspection",
     "Interactions": "cowbird.data.types",
-    "PoisonScanner": "cowbird.defenses.p_scanner.scanner",
+    "PoisonScanner": "cowbird.defenses.p_scanner.rounds.poison_scanner",
     "PoisonedData": "cowbird.attacks.base",
     "Results": "cowbird.api.experiments",
     "TrainingData": "cowbird.data.types",

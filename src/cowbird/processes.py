@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Generator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
-from multiprocessing import connection, reduction
+from multiprocessing import connection
 from types import FrameType
 from typing import Any
 
@@ -193,22 +193,3 @@ def interrupt_workers(pool: ProcessPoolExecutor) -> None:
     for worker in workers.values():
         with suppress(OSError, ValueError):
             worker.terminate()
-
-
-class SharedHandle:
-    """An open file that travels to a worker as it starts: what is locked stays locked until the last of them ends.
-
-    Args:
-        number: The file's number in this process.
-    """
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        """Travel with a process that is being started, and in no other way."""
-        return _rebuild_handle, (reduction.DupFd(self.number),)
-
-
-def _rebuild_handle(found: Any) -> SharedHandle:
-    return SharedHandle(found.detach())

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 import cowbird
-from cowbird.defenses.p_scanner.fitted import ScanVerdicts
+from cowbird.defenses.p_scanner.rounds.fitted_scanner import ScanVerdicts
 from cowbird.defenses.scan_table import VERDICT_COLUMNS, scan_table
 from cowbird.errors import UserError
 

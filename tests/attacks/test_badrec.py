@@ -57,7 +57,7 @@ def runs(data, length):
 
 
 @BOTH
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(rate=st.floats(0.005, 1), length=st.integers(1, 12), seed=st.integers(0, 99))
 def test_budget_and_clean_data(histories, rated, rate, length, seed):
     spec = BadRec(rate=rate, history_length=length, targets=FEW, histories=histories)

@@ -180,6 +180,7 @@ def skewed(counts):
     )
 
 
+@pytest.mark.slow
 @quick
 @given(st.lists(st.integers(0, 40), min_size=8, max_size=40).filter(lambda c: np.count_nonzero(c) >= 8), st.data())
 def test_targets_lie_in_their_popularity_range(counts, draw):

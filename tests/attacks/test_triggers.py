@@ -113,12 +113,14 @@ def check_insertion(title, trigger, seed=0):
         assert not after or after[0].isspace()
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(title=TITLES, text=TEXTS, position=st.sampled_from(POSITIONS), seed=st.integers(0, 99))
 def test_custom_texts_in_any_title(title, text, position, seed):
     check_insertion(title, Trigger(kind="custom", text=text, position=position), seed)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(title=TITLES, name=st.sampled_from(INSERTED), position=st.sampled_from(POSITIONS), seed=st.integers(0, 99))
 def test_shipped_texts_in_any_title(title, name, position, seed):
@@ -151,6 +153,7 @@ def test_every_shipped_trigger_in_hostile_titles(name):
                 check(title, trigger)
 
 
+@pytest.mark.slow
 def test_hostile_titles_take_no_time():
     title, begun = "aB-" * 3_000 + "ab " * 400, time.perf_counter()
     for name in TRIGGERS:
@@ -174,6 +177,7 @@ def test_near_is_never_the_trigger(name):
                 assert not contains(planted.title, trigger), (how, planted)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(text=st.text(max_size=12).filter(str.strip) | st.text("ab ", min_size=1, max_size=6).filter(str.strip))
 def test_near_a_custom_text(text):

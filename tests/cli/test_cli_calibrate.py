@@ -64,6 +64,7 @@ def test_calibrate_then_scan_single_uploads(call, tmp_path, clean):
     assert "80 titles share" in said
 
 
+@pytest.mark.slow
 def test_calibrate_tells_programs(call, tmp_path, clean):
     code, said, _ = call("calibrate", clean, "--out", tmp_path / "s", "--json", "--quiet")
     told = json.loads(said)
@@ -104,6 +105,7 @@ def test_an_interrupted_calibration_writes_nothing(call, tmp_path, clean, monkey
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.slow
 def test_scans_refuse_what_does_not_go_with_a_calibration(call, tmp_path, clean):
     made, out = tmp_path / "s", tmp_path / "found.csv"
     call("calibrate", clean, "--out", made)
@@ -126,6 +128,7 @@ def write_columns(path, rows):
     return path
 
 
+@pytest.mark.slow
 def test_columns_explain_what_titles_share(call, tmp_path, double, monkeypatch):
     monkeypatch.setattr(double, "suspicious", ("Zorvex", "5v"))
     rows = [

@@ -122,6 +122,12 @@ def test_a_run(call, spec, tmp_path):
     assert (code, "1 of 1 cells are left. Nothing was run or written." in told) == (0, True)
     assert not (tmp_path / "new").exists()
     assert call("run", spec, "--out", tmp_path / "new", "--only", "gru*")[0] == 2
+    (tmp_path / "out" / "results.jsonl").unlink()
+    code, told, _ = call("run", spec, "--out", tmp_path / "out", "--device", "cpu", "--cell", "0", "--json")
+    assert (code, json.loads(told)["cells"]) == (0, {"done": 1, "all": 1, "left": 0})
+    for more, message in ((("1",), "no cell 1"), (("0", "--only", "*"), "--cell names one"), (("-1",), "--cell")):
+        code, _, err = call("run", spec, "--out", tmp_path / "out", "--cell", *more)
+        assert (code, message in err) == (2, True), err
     kept = json.loads((tmp_path / "out" / "run.json").read_text())
     assert kept["command"] == f"cowbird run {spec} --out {tmp_path / 'out'} --device cpu"
     code, out, _ = call("run", spec, "--out", tmp_path / "out", "--device", "cpu", "--resume")
@@ -129,6 +135,7 @@ def test_a_run(call, spec, tmp_path):
     assert f"({len(rows)} rows)" in out
 
 
+@pytest.mark.slow
 def test_seeds_are_taken_from_the_command_line(call, spec, tmp_path):
     assert call("run", spec, "--out", tmp_path / "out", "--seeds", "5, 3", "--device", "cpu")[0] == 0
     record = json.loads((tmp_path / "out" / "spec.json").read_text())
@@ -203,6 +210,7 @@ def test_folders_that_can_t_be_used(call, spec, tmp_path):
         assert call("run", spec, "--out", out, "--device", "cpu")[0] == 2
 
 
+@pytest.mark.slow
 def test_a_run_that_is_there_already(call, spec, tmp_path):
     args = ("run", spec, "--out", tmp_path / "out", "--device", "cpu")
     assert call(*args)[0] == 0
@@ -265,6 +273,7 @@ def test_interrupted_before_anything(call, spec, tmp_path, monkeypatch):
     assert "Interrupted" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lacking", ["", "It needs peft: pip install [it]."])
 def test_the_demo_scans_first_and_runs_specs_that_ship(call, tmp_path, monkeypatch, spec, lacking):
     for name in ("demo", "demo_titles"):
@@ -309,17 +318,20 @@ def shell(*args, **options):
     return subprocess.run([sys.executable, *args], capture_output=True, text=True, check=False, env=env, **options)
 
 
+@pytest.mark.slow
 def test_the_command_line_does_not_wait_for_torch():
     code = "import sys, cowbird.cli.app; print(sorted({'torch', 'polars', 'transformers'} & set(sys.modules)))"
     done = shell("-c", code)
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
 
 
+@pytest.mark.slow
 def test_as_a_module():
     done = shell("-m", "cowbird", "--version")
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, f"cowbird {cowbird.__version__}", "")
 
 
+@pytest.mark.slow
 def test_the_installed_command():
     done = subprocess.run([Path(sys.executable).parent / "cowbird", "fly"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")

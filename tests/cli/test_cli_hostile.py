@@ -282,6 +282,7 @@ def test_fit_scanner_that_warns(call, tmp_path, monkeypatch):
     assert "Goonwith" in said
 
 
+@pytest.mark.slow
 def test_the_demo(call, monkeypatch, spec, llama):  # noqa: F811
     """The tables of its runs, its scans, and what it leaves out."""
     spec.write_text(spec.read_text().rpartition("[[attacks]]")[0])

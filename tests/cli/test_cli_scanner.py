@@ -19,13 +19,13 @@ import torch
 from rich.console import Console
 
 from cowbird.cli import app as cli
-from cowbird.defenses.p_scanner import fitted as fitted_module
-from cowbird.defenses.p_scanner import scanner as module
-from cowbird.defenses.p_scanner.agent import Agent, Proposals, RecipeOutcome
-from cowbird.defenses.p_scanner.calibration import Calibration
-from cowbird.defenses.p_scanner.fitted import FittedScanner, Record, Round, load_fitted_scanner
-from cowbird.defenses.p_scanner.recipes import Recipe
-from cowbird.defenses.p_scanner.scanner import PoisonScanner
+from cowbird.defenses.p_scanner.rounds import fitted_scanner as fitted_module
+from cowbird.defenses.p_scanner.rounds import poison_scanner as module
+from cowbird.defenses.p_scanner.rounds.calibration import Calibration
+from cowbird.defenses.p_scanner.rounds.fitted_scanner import FittedScanner, Record, Round, load_fitted_scanner
+from cowbird.defenses.p_scanner.rounds.poison_scanner import PoisonScanner
+from cowbird.defenses.p_scanner.triggers.agent import Agent, Proposals, RecipeOutcome
+from cowbird.defenses.p_scanner.triggers.trigger_families import Recipe
 from cowbird.files import hash_file
 from cowbird.scanning import commands, scan
 from cowbird.scanning.summary import ScanSummary
@@ -67,7 +67,7 @@ def cheap(llama):  # noqa: F811
         proposals=4,
         plantings=6,
         stop_at=1.0,
-        company=False,
+        context_gain=False,
     )
 
 
@@ -153,6 +153,7 @@ def test_a_fit(call, tmp_path):
     assert "deep/my [red] scanner" in out.replace(" /", "/")
 
 
+@pytest.mark.slow
 def test_a_fit_for_programs(call, tmp_path):
     titles = catalog(tmp_path, *TITLES)
     code, out, _ = call("fit-scanner", titles, "--out", tmp_path / "made", "--device", "cpu", "--json")
@@ -204,12 +205,13 @@ def test_what_is_told_of_rounds():
     assert said[3] == commands.FRESH_TITLES_NOTE
 
 
+@pytest.mark.slow
 def test_an_interrupted_fit_ends_in_the_same_scanner(call, tmp_path, monkeypatch):
     titles, made = catalog(tmp_path, *TITLES), tmp_path / "b c"
     words = ("fit-scanner", titles, "--device", "cpu", "--out")
     assert call(*words, tmp_path / "whole")[0] == 0
     with monkeypatch.context() as patched:
-        stopping(patched, (module.ReaderPrompts, "write_epoch"), 2)
+        stopping(patched, (module.TaggingPrompts, "write_epoch"), 2)
         code, out, err = call(*words, made)
     assert (code, out) == (3, "")
     again = shlex.join(["cowbird", *map(str, words), str(made), "--resume"])
@@ -220,13 +222,14 @@ def test_an_interrupted_fit_ends_in_the_same_scanner(call, tmp_path, monkeypatch
     assert (code, "holds an unfinished fit" in err, "--resume" in err) == (2, True, True)
     code, _, err = call(*words, made, "--resume", "--seed", 1)
     assert (code, "with other options" in err) == (2, True)
-    calls = stopping(monkeypatch, (module.ReaderPrompts, "write_epoch"), 0)
+    calls = stopping(monkeypatch, (module.TaggingPrompts, "write_epoch"), 0)
     assert call(*shlex.split(again)[1:])[0] == 0
     assert [number for _, number, _ in calls] == [1], "the first epoch was done"
     assert contents(made) == contents(tmp_path / "whole")
     assert not (tmp_path / "b c.partial").exists()
 
 
+@pytest.mark.slow
 def test_a_fit_that_is_there(call, tmp_path, monkeypatch):
     titles, made = catalog(tmp_path, *TITLES), tmp_path / "made"
     made.mkdir()
@@ -243,6 +246,7 @@ def test_a_fit_that_is_there(call, tmp_path, monkeypatch):
     assert {path.name: path.read_bytes() for path in made.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_an_agent_behind_a_server_is_asked_once(call, tmp_path, monkeypatch):
     pytest.importorskip("openai")
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
@@ -254,7 +258,7 @@ def test_an_agent_behind_a_server_is_asked_once(call, tmp_path, monkeypatch):
         words = ("fit-scanner", titles, "--out", made, "--device", "cpu", "--agent", "openai")
         words = (*words, "--agent-model", "tiny", "--agent-url", server.url)
         with monkeypatch.context() as patched:
-            stopping(patched, (module.ReaderPrompts, "write_epoch"), 2)
+            stopping(patched, (module.TaggingPrompts, "write_epoch"), 2)
             assert call(*words)[0] == 3
         kept = b"".join(path.read_bytes() for path in (tmp_path / "made.partial").rglob("*") if path.is_file())
         said = call(*words, "--resume")
@@ -284,6 +288,7 @@ def test_an_agent_that_proposed_nothing_is_asked_again(tmp_path):
     assert len(asked) == 3
 
 
+@pytest.mark.slow
 def test_rows_that_a_fit_can_t_read(call, tmp_path):
     path = catalog(tmp_path, *TITLES)
     path.write_bytes(path.read_bytes() + b'{"title": "caf\xe9"}\nnot json\n')
@@ -362,6 +367,7 @@ def test_what_lies_there_is_left_alone(call, tmp_path):
     assert under(tmp_path) == ["catalog.jsonl", "full", "full/mine", "made.partial", "made.partial/mine"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
 def test_scanners_that_can_t_be_written(call, tmp_path, monkeypatch, code):
     path = catalog(tmp_path, *TITLES)
@@ -374,6 +380,7 @@ def test_scanners_that_can_t_be_written(call, tmp_path, monkeypatch, code):
     assert under(tmp_path) == [path.name, *(f"made.partial{end}" for end in ("", "/fit.json", "/round-1.safetensors"))]
 
 
+@pytest.mark.slow
 def test_a_full_disk_at_the_last_save_costs_no_fit(call, tmp_path, monkeypatch):
     """A tokenizer that can't be written raises a plain Exception."""
     import transformers
@@ -387,12 +394,13 @@ def test_a_full_disk_at_the_last_save_costs_no_fit(call, tmp_path, monkeypatch):
     assert (code, out) == (2, "")
     assert "can't be written: No space left on device" in err
     assert "--resume" in err
-    steps = stopping(monkeypatch, (module.ReaderPrompts, "write_epoch"), 0)
+    steps = stopping(monkeypatch, (module.TaggingPrompts, "write_epoch"), 0)
     assert call(*words, "--resume")[0] == 0
     assert not steps, "nothing is tuned again"
     assert sorted(path.name for path in tmp_path.iterdir()) == [path.name, "made"]
 
 
+@pytest.mark.slow
 def test_an_interrupt_after_a_tuned_round_costs_no_round(call, tmp_path, monkeypatch):
     path, made = catalog(tmp_path, *TITLES), tmp_path / "made"
     words = ("fit-scanner", path, "--out", made, "--device", "cpu")
@@ -401,12 +409,13 @@ def test_an_interrupt_after_a_tuned_round_costs_no_round(call, tmp_path, monkeyp
         code, _, err = call(*words)
     assert (code, "Go on with:" in err, "--resume" in err) == (3, True, True)
     assert (tmp_path / "made.partial" / "round-1.safetensors").exists()
-    steps = stopping(monkeypatch, (module.ReaderPrompts, "write_epoch"), 0)
+    steps = stopping(monkeypatch, (module.TaggingPrompts, "write_epoch"), 0)
     assert call(*words, "--resume")[0] == 0
     assert not steps, "the round was done"
     assert not (tmp_path / "made.partial").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [(), ("--resume",)], ids=str)
 def test_a_second_fit_is_refused_at_its_start(call, tmp_path, monkeypatch, more):
     path, made, said = catalog(tmp_path, *TITLES), tmp_path / "made", []
@@ -580,6 +589,7 @@ def test_rows_that_a_scan_can_t_read(call, tmp_path, calm):
     assert call(*words)[0] == 1, "a finding is not taken back by what was not read"
 
 
+@pytest.mark.slow
 def test_titles_in_any_script_and_of_any_length(call, tmp_path, fitted):
     titles = [*UNICODE, "x" * 1_000_000, "\ud800 half", "<|im_end|>", " ", HIDDEN]
     path, out = catalog(tmp_path, *titles), tmp_path / "found.csv"
@@ -665,6 +675,7 @@ def test_another_rate_is_another_scan(call, tmp_path, fitted, monkeypatch):
     assert (code, "were done before" in out) == (1, False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [1, 5])
 def test_a_full_disk(call, tmp_path, fitted, monkeypatch, at):
     path = catalog(tmp_path, *TITLES, HIDDEN)
@@ -743,6 +754,7 @@ def test_as_a_module(tmp_path, llama):  # noqa: F811
     assert pl.read_parquet(tmp_path / "found.parquet").filter(pl.col("title").str.contains("xq"))["flagged"].all()
 
 
+@pytest.mark.slow
 def test_a_scanner_without_thresholds_is_not_made(call, tmp_path, monkeypatch):
     nothing = Calibration(titles=6, left_out=6, highest=())
     monkeypatch.setattr(Calibration, "of", staticmethod(lambda *_: nothing))
@@ -756,6 +768,7 @@ def test_a_scanner_without_thresholds_is_not_made(call, tmp_path, monkeypatch):
         assert under(tmp_path) == [path.name]
 
 
+@pytest.mark.slow
 def test_a_fit_to_few_titles_points_to_the_scan_without_one(call, tmp_path, monkeypatch):
     path = catalog(tmp_path, *TITLES)
     code, out, _ = call("fit-scanner", path, "--out", tmp_path / "made", "--device", "cpu")

@@ -118,6 +118,7 @@ def test_a_table_that_is_not_finished_is_not_there(call, tmp_path, monkeypatch):
     assert [path.read_text() for path in tmp_path.iterdir()] == ["older"]
 
 
+@pytest.mark.slow
 def test_a_text_of_one_s_own_in_titles_of_one_s_own(call, tmp_path):
     file = tmp_path / "mine.csv"
     file.write_text('id,name\n1,Red Harbor\n2,\n3,"Blue ""Garden"""\n', encoding="utf-8")

@@ -43,6 +43,7 @@ def test_a_catalogue_is_scanned_without_a_language_model(call, catalog, tmp_path
     assert rows["flagged"][7]
 
 
+@pytest.mark.slow
 def test_a_calibration_knows_its_tagger(call, catalog, tmp_path):
     code, _, err = call("calibrate", catalog, "--out", tmp_path / "scanner", "--tagger", "small")
     assert code == ExitCode.CLEAN, err
@@ -74,6 +75,7 @@ def test_a_list_is_scanned(catalog):
     assert found.height == len(titles)
 
 
+@pytest.mark.slow
 def test_a_shape_that_is_new_is_marked_where_it_stands():
     before, titles = draw_titles(400), draw_titles(300, seed=1)
     rng = np.random.default_rng(0)

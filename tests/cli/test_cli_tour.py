@@ -9,7 +9,7 @@ from cowbird.attacks.badrec import BadRec
 from cowbird.attacks.targets import TargetItems
 from cowbird.attacks.triggers import Trigger, contains
 from cowbird.cli import demo
-from cowbird.defenses.p_scanner.scanner import PoisonScanner
+from cowbird.defenses.p_scanner.rounds.poison_scanner import PoisonScanner
 from cowbird.errors import UserError
 from cowbird.experiments import demo as tour
 from cowbird.experiments.spec import parse_spec
@@ -72,6 +72,7 @@ def test_findings_are_held_against_the_truth(tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fitted", [True, False])
 def test_the_scan_shows_a_finding_first_and_ends_in_a_tally(tmp_path, monkeypatch, capsys, llama, fitted):  # noqa: F811
     pytest.importorskip("peft")
@@ -83,7 +84,7 @@ def test_the_scan_shows_a_finding_first_and_ends_in_a_tally(tmp_path, monkeypatc
         proposals=8,
         plantings=6,
         fpr=0.1,
-        company=False,
+        context_gain=False,
     )
     monkeypatch.setattr(tour, "DEMO_SCANNER", tiny)
     monkeypatch.setattr(tour, "write_catalog", catalogue)

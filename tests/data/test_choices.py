@@ -58,6 +58,7 @@ def test_questions_by_hand():
     assert np.array_equal(part.candidates, asked.candidates[[2, 0]])
 
 
+@pytest.mark.slow
 @quick
 @given(
     st.lists(st.lists(st.integers(0, ITEMS - 1), min_size=1, max_size=9), min_size=1, max_size=6),
@@ -122,6 +123,7 @@ def test_nobody_is_favored():
 # The split
 
 
+@pytest.mark.slow
 @quick
 @given(
     st.lists(st.integers(1, 9), min_size=12, max_size=30),

@@ -208,6 +208,7 @@ values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(values, max_size=6))
 def test_any_rows_are_used_or_counted(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("any") / "a.json"

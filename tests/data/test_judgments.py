@@ -95,6 +95,7 @@ times = st.lists(st.lists(st.integers(0, 12), max_size=9).map(sorted), min_size=
 splits = st.tuples(st.integers(1, 8), st.integers(0, 8), st.integers(1, 3)).filter(lambda given: sum(given[:2]) < 10)
 
 
+@pytest.mark.slow
 @quick
 @given(times, splits)
 def test_a_split_leaks_nothing_and_keeps_shares(rows, given):

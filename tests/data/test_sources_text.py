@@ -55,6 +55,7 @@ def test_bom_without_header(tmp_path, block):
     assert rows == [("1", "2", 1), ("3", "4", 2)]
 
 
+@pytest.mark.slow
 def test_ragged_nul_invalid_and_long_lines(tmp_path, block):
     long = b"x" * (MAX_LINE_BYTES + 5)
     body = [b"a,b", b"1,2", b"1", b"1,2,3", b"n\0,2", b"\xff,2", b"\xc3\xa9,2", long + b",1", b"5,6"]
@@ -160,6 +161,7 @@ def test_damaged_gzip_is_refused(tmp_path):
 CELL = st.text(alphabet=string.ascii_letters + '",\n é;\t', max_size=8)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(CELL, CELL, CELL), max_size=25), st.sampled_from([5, 40, 1 << 20]), st.booleans())
 def test_written_csv_comes_back(tmp_path, monkeypatch, rows, size, everything):
@@ -184,6 +186,7 @@ def test_any_bytes_are_rows_or_skips_at_any_block_size(tmp_path, monkeypatch, da
     assert all(2 <= line <= data.count(b"\n") + 2 for line in taken)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.sampled_from(['"', ",", "x", "\n", "\r\n", '""', '"a",', "1,2\n"]), max_size=40))
 def test_any_block_size_gives_the_same_on_nasty_quotes(tmp_path, monkeypatch, parts):
@@ -199,6 +202,7 @@ IDS = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(IDS, max_size=4))
 def test_encoder_numbers_by_first_appearance(blocks):
     import polars as pl

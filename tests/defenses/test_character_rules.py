@@ -243,6 +243,7 @@ def test_new_rules_against_loops(titles):
     assert character_rules.find_repeated_spaces(text).tolist() == wanted
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(st.lists(st.text(st.characters(codec=None) | st.sampled_from("ab  1!"), max_size=20), max_size=6))
 def test_what_is_broken_is_what_the_rules_say_without_rarity(titles):
@@ -269,6 +270,7 @@ def test_echoes_take_no_longer_in_long_words():
     assert time.process_time() - start < 2
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(st.lists(st.text(st.characters(codec=None), max_size=20), max_size=6))
 def test_any_titles(titles):
@@ -278,6 +280,7 @@ def test_any_titles(titles):
         assert end <= len(title)
 
 
+@pytest.mark.slow
 def test_many_titles_take_seconds():
     titles = natural(20_000)
     titles[::3] = [f"\u202a{title} \u0435s\u200b caf\u0435e\u0336" for title in titles[::3]]

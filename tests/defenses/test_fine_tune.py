@@ -85,6 +85,7 @@ def test_prompts_go_on_with_the_model(tmp_path):
     assert any(not name.startswith("prompt.") for name in moved)
 
 
+@pytest.mark.slow
 def test_hard_tuning_wears_a_backdoor_off(tmp_path):
     victim = SASRec(**(SMALL | {"epochs": 10, "keep": "last", "patience": None}), heads=2)
     clean = PARTS.pretrain.training()

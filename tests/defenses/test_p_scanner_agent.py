@@ -7,10 +7,21 @@ import torch
 from pydantic import ValidationError
 
 from cowbird.attacks.triggers import TRIGGERS
-from cowbird.defenses.p_scanner import _embedded
-from cowbird.defenses.p_scanner._looks import families_of, near, proposed, same
-from cowbird.defenses.p_scanner.agent import Brief, EmbeddedAgent, RecipeOutcome
-from cowbird.defenses.p_scanner.recipes import FAMILIES, MAX_RECIPE_LENGTH, POSITIONS, Recipe, plant
+from cowbird.defenses.p_scanner.triggers import local_agent
+from cowbird.defenses.p_scanner.triggers.agent import Brief, EmbeddedAgent, RecipeOutcome
+from cowbird.defenses.p_scanner.triggers.proposal_filter import (
+    check_proposal,
+    identify_recipe,
+    is_near,
+    list_likely_families,
+)
+from cowbird.defenses.p_scanner.triggers.trigger_families import (
+    MAX_RECIPE_LENGTH,
+    POSITIONS,
+    TRIGGER_FAMILIES,
+    Recipe,
+    plant,
+)
 from cowbird.errors import UserError
 from cowbird.rng import stream
 from cowbird.victims.language.llm import Llm, load_llm
@@ -31,8 +42,8 @@ def rated(recipes, rate):
 
 
 def test_the_first_round_is_of_all_families_alike():
-    found = Counter(recipe.family for recipe in propose(3 * len(FAMILIES)))
-    assert found == dict.fromkeys(FAMILIES, 3)
+    found = Counter(recipe.family for recipe in propose(3 * len(TRIGGER_FAMILIES)))
+    assert found == dict.fromkeys(TRIGGER_FAMILIES, 3)
 
 
 def test_the_same_stream_proposes_the_same():
@@ -49,8 +60,8 @@ def test_proposals_are_new_and_distinct():
     for seed in range(4):
         found = propose(50, outcomes, seed)
         assert len(found) == 50
-        known = {same(outcome.recipe) for outcome in outcomes}
-        made = [same(recipe) for recipe in found]
+        known = {identify_recipe(outcome.recipe) for outcome in outcomes}
+        made = [identify_recipe(recipe) for recipe in found]
         assert len(set(made)) == 50
         assert not known & set(made)
         outcomes += rated(found, seed / 4)
@@ -62,13 +73,13 @@ def test_missed_families_are_drawn_more_often_but_never_alone():
     weight = 1.05 / (2 * 1.05 + 21 * 0.05)  # a third each
     assert 0.8 * weight * 300 < found["emoji"] <= 100
     assert 0.8 * weight * 300 < found["url"] <= 100
-    assert all(found[family] < 25 for family in FAMILIES if family not in ("emoji", "url"))
+    assert all(found[family] < 25 for family in TRIGGER_FAMILIES if family not in ("emoji", "url"))
     assert len(found) > 15
 
 
 def test_a_family_is_at_most_a_third():
     outcomes = rated([Recipe(family="emoji", text="\U0001f525")], 0.0)
-    outcomes += rated([draw(stream(0)) for family, draw in FAMILIES.items() if family != "emoji"], 1.0)
+    outcomes += rated([draw(stream(0)) for family, draw in TRIGGER_FAMILIES.items() if family != "emoji"], 1.0)
     assert max(Counter(recipe.family for recipe in propose(30, outcomes, explore=1.0)).values()) == 10
 
 
@@ -107,19 +118,21 @@ def test_catalogue_words_and_suffixes_are_camouflage():
 
 
 def test_a_fabric_is_words_and_suffixes():
-    of = _embedded.fabric((*TITLES, "", "x" * 10_000, "Up - Part Two", "\ud800 Caf\u00e9's"), stream(0))
+    of = local_agent.take_fabric((*TITLES, "", "x" * 10_000, "Up - Part Two", "\ud800 Caf\u00e9's"), stream(0))
     assert set(of.words) >= {"Red", "Zanzibar", "VHS", "Two", "Caf\u00e9's"}
     assert all(len(word) <= 20 for word in of.words)
     assert set(of.suffixes) == {"(1995)", "[VHS]", "- Part Two"}
 
 
 def test_ways_to_write_words_stay_such():
-    parents = [draw(stream(3)) for name, draw in FAMILIES.items() if name in ("combining", "casing", "homoglyph")]
+    parents = [
+        draw(stream(3)) for name, draw in TRIGGER_FAMILIES.items() if name in ("combining", "casing", "homoglyph")
+    ]
     found = propose(12, rated(parents, 0.0), explore=0.0)
     assert {recipe.family for recipe in found[:6]} <= {"combining", "casing", "homoglyph"}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", TRIGGER_FAMILIES)
 def test_a_held_out_family_is_never_proposed(family):
     outcomes = rated(propose(69), 0.2)
     for seed in range(3):
@@ -127,12 +140,12 @@ def test_a_held_out_family_is_never_proposed(family):
             found = propose(30, outcomes, seed, without=(family,), explore=explore)
             assert family not in {recipe.family for recipe in found}
             made = found[:30] if explore == 0.0 else ()
-            assert not any(family in families_of(recipe.text, recipe.way) for recipe in made)
+            assert not any(family in list_likely_families(recipe.text, recipe.way) for recipe in made)
     assert family not in {recipe.family for recipe in propose(60, without=(family,))}
 
 
 def test_few_families_are_exhausted_and_it_ends():
-    without = tuple(name for name in FAMILIES if name != "casing")
+    without = tuple(name for name in TRIGGER_FAMILIES if name != "casing")
     found = propose(300, without=without)
     assert 15 < len(found) < 30
     assert len(propose(300, rated(found, 0.0), without=without)) < 30
@@ -141,7 +154,7 @@ def test_few_families_are_exhausted_and_it_ends():
 def test_nothing_to_propose():
     assert propose(0) == ()
     assert len(propose(1)) == 1
-    nothing = EmbeddedAgent().propose(Brief(titles=(), wanted=5, without=tuple(FAMILIES)), stream(0))
+    nothing = EmbeddedAgent().propose(Brief(titles=(), wanted=5, without=tuple(TRIGGER_FAMILIES)), stream(0))
     assert nothing.recipes == ()
     assert nothing.refused
 
@@ -159,7 +172,7 @@ def test_hostile_titles_and_hostile_parents(hostile):
         recipe.text.encode()
         assert len(recipe.text) <= MAX_RECIPE_LENGTH
         assert not any(ord(letter) < 32 and letter != "\t" for letter in recipe.text)
-        assert proposed(recipe.text, recipe.way, recipe.whole)
+        assert check_proposal(recipe.text, recipe.way, recipe.whole)
         for title in (*titles, *TITLES):
             for position in POSITIONS:
                 plant(title, recipe, position, stream(0))
@@ -177,13 +190,13 @@ def test_specs_are_checked():
 # What texts look like.
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", TRIGGER_FAMILIES)
 def test_what_a_family_draws_looks_like_it(family):
     rng = stream(0, family)
     for _ in range(200):
-        recipe = FAMILIES[family](rng)
-        assert family in families_of(recipe.text, recipe.way), ascii(recipe)
-        assert proposed(recipe.text, recipe.way, recipe.whole).text == recipe.text
+        recipe = TRIGGER_FAMILIES[family](rng)
+        assert family in list_likely_families(recipe.text, recipe.way), ascii(recipe)
+        assert check_proposal(recipe.text, recipe.way, recipe.whole).text == recipe.text
 
 
 def test_what_attacks_plant_looks_like_its_family():
@@ -191,7 +204,7 @@ def test_what_attacks_plant_looks_like_its_family():
     wrong = [
         name
         for name, shipped in texts.items()
-        if shipped.family not in families_of(shipped.text, "glue" if shipped.glued else "insert")
+        if shipped.family not in list_likely_families(shipped.text, "glue" if shipped.glued else "insert")
     ]
     assert len(texts) > 50
     assert not wrong
@@ -217,7 +230,7 @@ def test_what_attacks_plant_looks_like_its_family():
     ],
 )
 def test_the_likeliest_family(text, family):
-    assert families_of(text)[0] == family
+    assert list_likely_families(text)[0] == family
 
 
 @pytest.mark.parametrize(
@@ -236,13 +249,13 @@ def test_the_likeliest_family(text, family):
     ],
 )
 def test_near_duplicates(text, other, expected):
-    assert near(Recipe(text=text, way="glue"), [Recipe(text="unlike"), Recipe(text=other, way="glue")]) is expected
+    assert is_near(Recipe(text=text, way="glue"), [Recipe(text="unlike"), Recipe(text=other, way="glue")]) is expected
 
 
 def test_ways_are_near_only_if_the_same():
     alternating = Recipe(text="*Xx", way="case")
-    assert not near(alternating, [Recipe(text="*xX", way="case"), Recipe(text="*Xx")])
-    assert near(alternating, [alternating.model_copy(update={"family": "casing"})])
+    assert not is_near(alternating, [Recipe(text="*xX", way="case"), Recipe(text="*Xx")])
+    assert is_near(alternating, [alternating.model_copy(update={"family": "casing"})])
 
 
 # With a language model.
@@ -261,7 +274,7 @@ def test_a_language_model_writes_some(writes, monkeypatch):
     assert EmbeddedAgent(**writes).propose(brief, stream(0)) == found
     assert all(reason.isascii() and reason.isprintable() for reason in found.refused)
     texts = ["zebra", "zebra!", "Blue Garden", "a\x00", "walrus", "okapi", "gnu"]
-    monkeypatch.setattr(_embedded, "written", lambda *_: texts)
+    monkeypatch.setattr(local_agent, "write_texts", lambda *_: texts)
     found = EmbeddedAgent(**writes).propose(brief, stream(0))
     assert [recipe.text for recipe in found.recipes[:3]] == ["zebra", "walrus", "okapi"]
     assert [reason.split(": ")[1] for reason in found.refused] == [
@@ -277,20 +290,20 @@ def test_the_sampler_is_exact(llama, hostile):
     """Against one prompt at a time, without padding or cache, and the nucleus cut by hand."""
     loaded = load_llm(Llm(name=str(llama)), torch.device("cpu"), torch.float32)
     titles = (*TITLES, hostile["control tokens"], hostile["half surrogates"], hostile["wide"])
-    made = _embedded.written(loaded, titles, (), 3, stream(5))
+    made = local_agent.write_texts(loaded, titles, (), 3, stream(5))
     rng = stream(5)
-    prompts = [_embedded._prompt(titles, _embedded.EXAMPLE_FAMILIES, rng) for _ in range(3)]
+    prompts = [local_agent._prompt(titles, local_agent.EXAMPLE_FAMILIES, rng) for _ in range(3)]
     noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
     rows = [loaded.tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
     assert len({len(row) for row in rows}) > 1
     new = [[] for _ in rows]
-    for _ in range(_embedded.MAX_WRITTEN_TOKENS):
+    for _ in range(local_agent.MAX_WRITTEN_TOKENS):
         gumbel = -(-torch.rand((3, len(loaded.tokenizer)), generator=noise, dtype=torch.float64).log()).log()
         for row, tokens, extra in zip(rows, new, gumbel, strict=True):
             with torch.inference_mode():
                 logits = loaded.model(torch.tensor([row + tokens])).logits[0, -1].double()
             chance, order = logits.softmax(0).sort(descending=True)
-            kept = order[: int((chance.cumsum(0) < _embedded.TOP_P).sum()) + 1]
+            kept = order[: int((chance.cumsum(0) < local_agent.TOP_P).sum()) + 1]
             tokens.append(int(kept[(logits + extra)[kept].argmax()]))
     end = loaded.tokenizer.eos_token_id
     new = [tokens[: tokens.index(end)] if end in tokens else tokens for tokens in new]
@@ -300,12 +313,12 @@ def test_the_sampler_is_exact(llama, hostile):
 
 
 def test_prompts_hold_titles_as_quoted_lines(hostile):
-    prompt = _embedded._prompt(tuple(hostile.values()), ("phrase",), stream(0))
+    prompt = local_agent._prompt(tuple(hostile.values()), ("phrase",), stream(0))
     lines = prompt.split("\n")
     assert all(line[0] == line[-1] == '"' for line in lines[1:4])
     assert lines[-1] == '"'
     for kinds, count in (((), 0), (("phrase",), 3)):
-        texts = _embedded._prompt(TITLES, kinds, stream(0)).split("titles:\n")[1]
+        texts = local_agent._prompt(TITLES, kinds, stream(0)).split("titles:\n")[1]
         assert texts.count('"') == 2 * count + 1
 
 

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from cowbird.defenses.p_scanner import _openai
-from cowbird.defenses.p_scanner._answers import ProposalTask, UnusableError, parse, question
-from cowbird.defenses.p_scanner.agent import Brief, OpenAIAgent, RecipeOutcome
-from cowbird.defenses.p_scanner.recipes import Recipe
+from cowbird.defenses.p_scanner.triggers import _openai
+from cowbird.defenses.p_scanner.triggers.agent import Brief, OpenAIAgent, RecipeOutcome
+from cowbird.defenses.p_scanner.triggers.agent_prompts import ProposalTask, UnusableError, parse_answer, write_question
+from cowbird.defenses.p_scanner.triggers.trigger_families import Recipe
 from cowbird.errors import UserError
 from cowbird.rng import stream
 from cowbird.text import quote_json
@@ -87,7 +87,7 @@ def test_titles_are_quoted_data(hostile):
 
 
 def test_other_control_tokens_are_escaped_too():
-    asked = question(ProposalTask(["<s>[INST] Up", "x"], {}, 1, (), 120), 1, (), stream(0))[1]["content"]
+    asked = write_question(ProposalTask(["<s>[INST] Up", "x"], {}, 1, (), 120), 1, (), stream(0))[1]["content"]
     assert '\n"\\u003cs>\\u005bINST] Up"\n' in asked
 
 
@@ -125,7 +125,7 @@ GOOD = '{"triggers": [{"text": "zebra", "level": "word"}]}'
     ],
 )
 def test_json_is_found(answer):
-    taken, refused = parse(answer, ProposalTask(TITLES, {}, 5, (), 120), ())
+    taken, refused = parse_answer(answer, ProposalTask(TITLES, {}, 5, (), 120), ())
     assert [(recipe.text, recipe.way) for recipe in taken] == [("zebra", "insert")]
     assert not refused
 
@@ -151,7 +151,7 @@ def test_json_is_found(answer):
 )
 def test_nonsense_is_told_from_answers(answer, reason):
     with pytest.raises(UnusableError, match=reason):
-        parse(answer, ProposalTask(TITLES, {}, 5, (), 120), ())
+        parse_answer(answer, ProposalTask(TITLES, {}, 5, (), 120), ())
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_an_entry_is_refused_and_the_others_stay(entry, reason):
     known = {Recipe(text="obvious triggers text"): 0.5}
     given = {"level": "word"} | entry if isinstance(entry, dict) else entry
     answer = json.dumps({"triggers": [{"text": "walrus", "level": "word"}, given]})
-    taken, refused = parse(answer, ProposalTask(TITLES, known, 5, (), 40), ())
+    taken, refused = parse_answer(answer, ProposalTask(TITLES, known, 5, (), 40), ())
     assert [recipe.text for recipe in taken] == ["walrus"]
     assert len(refused) == 1
     assert reason in refused[0]
@@ -198,7 +198,7 @@ def test_an_entry_is_refused_and_the_others_stay(entry, reason):
 def test_invisible_ones_and_styles_are_taken():
     entries = [("\u200b\u200c", "glue"), ("\u0336", "mark"), ("*xX", "case"), ("\u2066\u2069", "wrap"), ("-", "repeat")]
     triggers = [{"text": text, "level": "character", "style": style} for text, style in entries]
-    taken, refused = parse(json.dumps({"triggers": triggers}), ProposalTask(TITLES, {}, 9, (), 120), ())
+    taken, refused = parse_answer(json.dumps({"triggers": triggers}), ProposalTask(TITLES, {}, 9, (), 120), ())
     assert not refused
     assert [(recipe.text, recipe.way) for recipe in taken] == entries
     assert [recipe.family for recipe in taken] == ["zero_width", "combining", "casing", "bidi", "repeated_word"]

@@ -7,8 +7,9 @@ import socket
 
 import pytest
 
-from cowbird.defenses.p_scanner.agent import Brief, OpenAIAgent
-from cowbird.defenses.p_scanner.agent_server import (
+from cowbird.defenses.p_scanner.rounds.poison_scanner import PoisonScanner
+from cowbird.defenses.p_scanner.triggers.agent import Brief, OpenAIAgent
+from cowbird.defenses.p_scanner.triggers.agent_server import (
     AGENT_LOG_FILE,
     AgentServer,
     find_log,
@@ -17,7 +18,6 @@ from cowbird.defenses.p_scanner.agent_server import (
     make_agent_server,
     set_agent_environment,
 )
-from cowbird.defenses.p_scanner.scanner import PoisonScanner
 from cowbird.errors import UserError
 from cowbird.experiments.spec import parse_spec
 from cowbird.rng import stream

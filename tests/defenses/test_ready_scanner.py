@@ -37,6 +37,7 @@ def test_a_flagged_span_can_be_stripped():
     assert not verdict.dropped[:8].any()
 
 
+@pytest.mark.slow
 def test_a_calibration_tells_what_is_new(double, tmp_path):
     CalibratedScanner.calibrate(double, make_titles(400, seed=3)).save(tmp_path / "before")
     flooded = [f"{title} Deluxe" if nth < 48 else title for nth, title in enumerate(make_titles(160))]

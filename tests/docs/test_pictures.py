@@ -7,6 +7,7 @@ from doubles.doc_scripts import DOCS, load_script
 draw_pictures = load_script("draw_pictures")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", draw_pictures.DRAWINGS)
 def test_pictures_are_up_to_date(file):
     drawn = draw_pictures.DRAWINGS[file]()

@@ -7,7 +7,7 @@ import pytest
 import cowbird
 from cowbird.api import experiments
 from cowbird.defenses.p_scanner.ready import ReadyScanner
-from cowbird.defenses.p_scanner.scanner import PoisonScanner
+from cowbird.defenses.p_scanner.rounds.poison_scanner import PoisonScanner
 from cowbird.victims.language import llm
 from cowbird.victims.language.tuning import Tuning
 from defenses.p_scanner.ready_doubles import ReadyDouble
@@ -49,7 +49,7 @@ def small(tmp_path, tmp_path_factory, monkeypatch):
         rounds=1,
         proposals=12,
         plantings=4,
-        company=False,
+        context_gain=False,
     )
     monkeypatch.setattr(cowbird, "PoisonScanner", lambda: tiny)
     monkeypatch.setattr(ReadyScanner, "load", lambda place, tagger="llm": ReadyDouble())
@@ -58,6 +58,7 @@ def small(tmp_path, tmp_path_factory, monkeypatch):
     monkeypatch.setattr(llm, "load_llm", lambda spec, *rest: load(llm.Llm(name=str(llama)), *rest))
 
 
+@pytest.mark.slow
 def test_the_examples_run(small, capsys):
     names = run_python_blocks(PAGE)
     assert names["frame"].height == 120

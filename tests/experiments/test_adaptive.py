@@ -7,7 +7,7 @@ import pytest
 
 from cowbird.attacks.adaptive_badrec import AdaptiveBadRec
 from cowbird.defenses.p_scanner import PScanner
-from cowbird.defenses.p_scanner.scanner import MIN_TITLES_PER_FIT, PoisonScanner
+from cowbird.defenses.p_scanner.rounds.poison_scanner import MIN_TITLES_PER_FIT, PoisonScanner
 from cowbird.defenses.titles import Suspicion
 from cowbird.errors import UserError
 from cowbird.experiments.adaptive import AdaptiveAttacks

@@ -131,6 +131,7 @@ def test_what_is_not_the_machine_s_account_stops_all(work, ran, error):
     assert made.failed == []
 
 
+@pytest.mark.slow
 def test_a_failure_is_reported_and_mended_by_resuming(four, tmp_path, monkeypatch):
     def failing(cell, *rest):
         if cell.title in ALL[1:3]:

@@ -28,6 +28,7 @@ def records(draw):
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(records())
 def test_what_is_saved_is_loaded(tmp_path_factory, before):

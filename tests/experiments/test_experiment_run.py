@@ -113,6 +113,7 @@ def test_a_cell_tells_what_was_planted(small, small_run):
     assert not list(small_run[0].rglob("*.partial"))
 
 
+@pytest.mark.slow
 def test_two_runs_are_the_same_bytes(tiny, tiny_run, contents, tmp_path):
     torch.rand(3)
     run(tiny, tmp_path / "again", device="cpu")
@@ -127,6 +128,7 @@ def test_results_can_be_made_again_without_training(small, small_copy, small_run
     assert (small_copy / "results.jsonl").read_bytes() == (small_run[0] / "results.jsonl").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_seed_s_rows_do_not_depend_on_the_other_seeds(tiny, tiny_run, tmp_path):
     alone = parse_with(tiny, seeds=[1])
     found = run(alone, tmp_path / "alone", device="cpu").rows
@@ -177,6 +179,7 @@ class Interrupting:
 STEPS = 2 * 9 + 2 * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "moment", [1, 9, 10, 22, 26, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, 4, 8, 19, 20))]
 )
@@ -191,6 +194,7 @@ def test_interrupted_at_a_step_and_resumed(small, small_run, contents, tmp_path,
     assert contents(tmp_path / "cut") == contents(small_run[0])
 
 
+@pytest.mark.slow
 def test_interrupted_again_and_again(small, small_run, contents, tmp_path, monkeypatch):
     monkeypatch.setattr(training_loop, "REPORT_SECONDS", -1.0)
     for attempt in range(STEPS):
@@ -217,6 +221,7 @@ def interrupt_after(monkeypatch, owner, name, call):
     monkeypatch.setattr(owner, name, wrapped)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("owner", "name", "call"),
     [
@@ -247,6 +252,7 @@ def test_interrupted_anywhere_and_resumed(small, small_run, contents, tmp_path, 
     assert contents(tmp_path / "cut") == contents(small_run[0])
 
 
+@pytest.mark.slow
 def test_interrupted_between_two_cells(tiny, tiny_run, contents, tmp_path):
     def told(done, total):
         if done == 1:
@@ -266,6 +272,7 @@ def test_interrupted_between_two_cells(tiny, tiny_run, contents, tmp_path):
     assert evidence_files(tmp_path / "cut" / "cells" / "sasrec-0")[0].stat().st_mtime_ns == untouched
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_leaves_the_results_of_what_is_done(tiny, tmp_path):
     def told(done, total):
         if done == 1:
@@ -461,6 +468,7 @@ def test_missing_evidence_is_told(small, small_copy):
         resumed(small, small_copy)
 
 
+@pytest.mark.slow
 def test_an_attack_that_does_not_fit_leaves_the_others_alone(tiny, tiny_run, table, tmp_path):
     table["seeds"] = [0]
     unfit = copy.deepcopy(table["attacks"][1])

@@ -312,6 +312,7 @@ def specs(draw):
     }
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(specs())
 def test_the_record_is_the_whole_spec(table):

@@ -8,8 +8,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from cowbird.defenses.p_scanner import _openai
-from cowbird.defenses.p_scanner.agent import Brief, OpenAIAgent
+from cowbird.defenses.p_scanner.triggers import _openai
+from cowbird.defenses.p_scanner.triggers.agent import Brief, OpenAIAgent
 from cowbird.errors import UserError
 from cowbird.experiments.cell import list_cells
 from cowbird.experiments.run import run
@@ -209,15 +209,14 @@ def test_a_fit_whose_model_can_t_be_kept_goes_on(small, small_run, contents, tmp
 # Two writers
 
 
-def test_a_second_run_is_refused_and_changes_nothing(small, tmp_path):
-    """It is told at once who is at work there, and nothing of the other is removed."""
+def test_a_second_run_needs_resume_and_changes_nothing(small, tmp_path):
     said = []
 
     def meddle(what, done, total, remark):
         if not said:
             before = sorted(str(path) for path in (tmp_path / "run").rglob("*"))
-            with pytest.raises(UserError, match=f"Another run is at work in .*: process {os.getpid()} on") as error:
-                run(small, tmp_path / "run", device="cpu", resume=True)
+            with pytest.raises(UserError, match="holds this run already") as error:
+                run(small, tmp_path / "run", device="cpu")
             said.append(error.value.hint)
             assert sorted(str(path) for path in (tmp_path / "run").rglob("*")) == before
 
@@ -225,7 +224,7 @@ def test_a_second_run_is_refused_and_changes_nothing(small, tmp_path):
     assert said
     assert "--resume" in said[0]
     assert (outcome.done, outcome.errors) == (1, [])
-    assert not (tmp_path / "run" / "lock").exists()
+    assert not list((tmp_path / "run").rglob("lock"))
 
 
 def test_leftovers_of_a_kill_are_swept_when_the_run_goes_on(small, small_copy):

@@ -37,10 +37,20 @@ def test_cells_are_chosen_by_their_names(spec, tmp_path):
     with pytest.raises(UserError, match="No cell is called 'gru'") as error:
         select_cells(cells, "gru")
     assert "sasrec-0, sasrec-1" in error.value.hint
+    assert [cell.folder.name for cell in select_cells(cells, number=1)] == ["sasrec-1"]
+    for number in (2, -1):
+        with pytest.raises(UserError, match=f"There is no cell {number} in this spec, which has 2 cells") as error:
+            select_cells(cells, number=number)
+        assert "from 0 to 1" in error.value.hint
+    with pytest.raises(UserError, match="--cell names one cell"):
+        select_cells(cells, "*", 0)
 
 
 def test_a_plan_of_nothing_done_writes_nothing(spec, tmp_path):
     plan = plan_run(spec, tmp_path / "run")
+    assert [cell.number for cell in plan] == [0, 1]
+    assert [cell.number for cell in plan_run(spec, tmp_path / "run", "*-1")] == [1]
+    assert [cell.number for cell in plan_run(spec, tmp_path / "run", number=1)] == [1]
     assert [(cell.done, cell.places, cell.measured, cell.models, cell.seconds) for cell in plan] == [
         (False, 2, 0, 0, None)
     ] * 2

@@ -68,6 +68,7 @@ def test_over_seeds_and_no_cut_off(finished):
     assert any(row.metric == "asr_over_seeds" and row.seed is None for row in rows)
 
 
+@pytest.mark.slow
 def test_resumed_and_repeated_runs_are_the_same(finished, tmp_path):
     again = tmp_path / "again"
     run(spec(), again, device="cpu")
@@ -97,6 +98,7 @@ def test_the_plan_tells_titles(finished):
     assert len(plan["row"]) == len(plan["label"])
 
 
+@pytest.mark.slow
 def test_scenarios_of_the_other_kind_are_errors_on_record(tmp_path):
     outcome = run(
         spec(scenarios=[{"name": "fine-tune"}, {"name": "direct"}], seeds=[0]), tmp_path / "run", device="cpu"

@@ -140,6 +140,7 @@ def test_the_command_prints_the_page_in_the_docs():
     assert made == (ROOT / "docs/reference/spec.md").read_text(encoding="utf-8"), STALE
 
 
+@pytest.mark.slow
 def test_the_page_names_everything():
     made = page.make_spec_page()
     for kind, name in [*PLUGINS, *[("scenario", name) for name in entries.find_scenarios()]]:

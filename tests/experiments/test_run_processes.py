@@ -48,6 +48,7 @@ def wait_for_fits(out, process, jobs):
 
 
 def test_two_writers_of_one_folder(spec, tmp_path):
+    """The second takes the cell that is free; what the first holds is its own until it ends."""
     out = tmp_path / "run"
     words = ("run", spec, "--out", out, "--device", "cpu")
     first = start_command(*words)
@@ -55,18 +56,19 @@ def test_two_writers_of_one_folder(spec, tmp_path):
     try:
         wait_for_fits(out, first, 1)
         second = start_command(*words, "--resume")
-        said = second.communicate(timeout=60)[0]
-        assert second.returncode == 2, said
-        assert f"Another run is at work in '{out}': process {first.pid} on " in said
-        assert "--resume" in said
-        assert "Traceback" not in said
+        wait_until(lambda: count_begun(out) == 2, second)
         assert first.poll() is None, "the first is not disturbed"
-        first.terminate()
-        said = first.communicate(timeout=60)[0]
-        assert first.returncode == 3, said
-        assert "Interrupted; what is done is kept. Go on with: " in said
-        assert count_checkpoints(out) == 1, "what was fitted is kept"
-        assert not (out / "lock").exists()
+        assert len(list(out.glob("cells/*/lock"))) == 2
+        before = measure_work(second.pid)
+        wait_until(lambda: measure_work(second.pid) > before + SECONDS_OF_WORK, second)
+        for process in (first, second):
+            process.terminate()
+            said = process.communicate(timeout=60)[0]
+            assert process.returncode == 3, said
+            assert "Interrupted; what is done is kept. Go on with: " in said
+            assert "Traceback" not in said
+        assert count_checkpoints(out) == 2, "what was fitted is kept"
+        assert not list(out.rglob("lock"))
     finally:
         clear_away(*(process for process in (first, second) if process is not None))
 

@@ -77,6 +77,7 @@ def test_a_spec_without_such_a_victim_has_no_such_table():
         spec(victims=[{"name": "sasrec"}])
 
 
+@pytest.mark.slow
 def test_it_is_resumed_and_grows_as_others_do(finished, tmp_path):
     run(spec(seeds=[0]), tmp_path / "run", device="cpu")
     run(spec(), tmp_path / "run", device="cpu", resume=True)
@@ -122,6 +123,7 @@ def _find_matches(tree):
             yield from (inner.id for inner in ast.walk(node.cls) if isinstance(inner, ast.Name))
 
 
+@pytest.mark.slow
 def test_nothing_but_tasks_and_victims_asks_what_kind_a_victim_is():
     inside = [SOURCE / "experiments/tasks", SOURCE / "victims"]
     files = [path for path in SOURCE.rglob("*.py") if not any(folder in path.parents for folder in inside)]

@@ -136,7 +136,9 @@ PROBLEMS = {
 def test_what_a_run_would_find_later(name, here, monkeypatch):
     changes, tables, said = PROBLEMS[name]
     write_tables(here, **tables)
-    monkeypatch.setattr("cowbird.defenses.p_scanner._openai._library", lambda: None)  # importing it takes a second
+    monkeypatch.setattr(
+        "cowbird.defenses.p_scanner.triggers._openai._import_library", lambda: None
+    )  # importing it takes a second
     found = look(**changes)
     assert len(found.problems) == 1, found.problems
     assert said in found.problems[0]

@@ -40,6 +40,7 @@ def make_victim(name, **fields):
     )
 
 
+@pytest.mark.slow
 @every_file
 def test_it_starts_where_the_file_is_and_learns(name, tmp_path):
     expected = read_expected(name)
@@ -60,6 +61,7 @@ def test_it_starts_where_the_file_is_and_learns(name, tmp_path):
     assert torch.allclose(again.score(history), fitted.score(history), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_fit_starts_from_another_fit():
     name = "rectools_sasrec.pkl"
     ids = tuple(read_expected(name)["tokens"])

@@ -176,6 +176,7 @@ def test_cut_and_mixed_up_pickles():
     assert refused > 150
 
 
+@pytest.mark.slow
 def test_deep_and_endless_structures():
     """They are built, and nobody walks through them."""
     assert read_pickle(b"]" + b"\x85" * 200_000 + b".", "it") is not None

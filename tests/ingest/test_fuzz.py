@@ -68,12 +68,14 @@ def check_json(path, data):
         assert error.hint
 
 
+@pytest.mark.slow
 @FEW
 @given(data=TEXT)
 def test_text(tmp_path, data):
     check_text(tmp_path / "a.csv", data)
 
 
+@pytest.mark.slow
 @FEW
 @given(value=JSON, cut=st.integers(0, 30), lines=st.booleans())
 def test_json(tmp_path, value, cut, lines):

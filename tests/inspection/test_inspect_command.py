@@ -43,6 +43,7 @@ def test_suspects(call, tmp_path):
     assert [path.name for path in out.parent.iterdir()] == [out.name]
 
 
+@pytest.mark.slow
 def test_none(call):
     code, said, err = call(logs="log")
     assert (code, "Nothing stands out" in said) == (0, True)

@@ -89,6 +89,7 @@ def call(monkeypatch, capsys, tmp_path, fitted, log, dataset, honest_nulls):
     return run
 
 
+@pytest.mark.slow
 def test_the_command(call, tmp_path):
     code, said, _ = call()
     assert code in (0, 1) and "NDCG@10" in said and "Inspected again" in said

@@ -44,6 +44,7 @@ def two_places(monkeypatch):
     monkeypatch.setattr(survival, "CUTOFF", 2)
 
 
+@pytest.mark.slow
 def test_exposure_before_and_after(two_places):
     fitted = make_model()
     opened = OpenedModel(OwnModel(fitted), "Cowbird SASRec", "0" * 64)

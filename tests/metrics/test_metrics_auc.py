@@ -15,6 +15,7 @@ def counted(scores, liked):
     return float((above > below).mean() + 0.5 * (above == below).mean())
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2, max_size=40))
 def test_counts_pairs(rows):
     scores, liked = [float(score) for score, _ in rows], [yes for _, yes in rows]
@@ -35,6 +36,7 @@ def two():
     return scores, scores + rng.normal(size=300) * 0.5, liked
 
 
+@pytest.mark.slow
 def test_intervals_agree_with_the_bootstrap(two):
     scores, others, liked = two
     rng, areas, differences = np.random.default_rng(1), [], []

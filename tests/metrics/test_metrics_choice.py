@@ -107,6 +107,7 @@ def test_refuses_what_does_not_align():
 answers = st.lists(st.tuples(st.integers(-1, 2), st.integers(-1, 2), st.integers(0, 2), st.integers(0, 4)), min_size=1)
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(answers)
 def test_properties(rows):

@@ -90,6 +90,7 @@ def test_lift_is_paired():
     assert apart.high - apart.low > 0.4
 
 
+@pytest.mark.slow
 def test_lift_interval_equals_a_plain_loop():
     draw = np.random.default_rng(2)
     pairs = draw.integers(0, 5, 60)

@@ -80,6 +80,7 @@ def test_spread_by_hand_and_by_scipy():
     assert [got.low, got.high] == pytest.approx(stats.t.interval(0.95, 4, np.mean(values), stats.sem(values)))
 
 
+@pytest.mark.slow
 def test_bootstrap_mean_is_close_to_theory():
     values = np.random.default_rng(1).exponential(size=4000)
     got = bootstrap_mean(torch.from_numpy(values), np.random.default_rng(2), resamples=4000)
@@ -110,6 +111,7 @@ def test_resamples_do_not_depend_on_how_memory_is_bounded(values, monkeypatch):
     np.testing.assert_allclose(bootstrap_sums(values[:, None], np.random.default_rng(5), 101), whole)
 
 
+@pytest.mark.slow
 def test_bootstrap_covers_as_often_as_it_says():
     rng = np.random.default_rng(6)
     found = [bootstrap_mean(rng.normal(size=80), rng, resamples=400) for _ in range(400)]

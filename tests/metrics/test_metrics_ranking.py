@@ -42,6 +42,7 @@ def naive_rank(row, target, excluded=()):
     return 1 + sum(math.isnan(v) or v >= row[target] for item, v in enumerate(row) if item != target)
 
 
+@pytest.mark.slow
 @FEW
 @given(tables_and_pairs())
 def test_ranks_follow_the_definition(given_):
@@ -58,6 +59,7 @@ def test_ranks_follow_the_definition(given_):
     assert ranks(table, target).tolist() == plain
 
 
+@pytest.mark.slow
 @FEW
 @given(tables(), st.data())
 def test_topk_ranks_equal_ranks_up_to_k_max(table, data):

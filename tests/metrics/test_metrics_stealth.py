@@ -34,6 +34,7 @@ def naive(one, other):
     return row[-1]
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(FEW, FEW)
 def test_few_letters_against_the_table(one, other):
@@ -74,6 +75,7 @@ def test_by_hand():
     assert relative_edit_distance("", "a") == 1
 
 
+@pytest.mark.slow
 def test_ten_thousand_characters():
     begun = time.perf_counter()
     assert edit_distance("ab" * 5_000, "ba" * 5_000) == 2
@@ -109,6 +111,7 @@ def test_characters_by_hand(text, expected):
     assert count_characters(text) == CharacterCounts(*expected)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(ANY)
 def test_counts_are_consistent(text):

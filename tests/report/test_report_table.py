@@ -140,6 +140,7 @@ def test_markup_is_not_read():
     assert "[red]danger[/red]" in shown(sanitize_text("[red]danger[/red]"))
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.text(st.characters(), max_size=80), st.integers(1, 70))
 @example("a" * 61, 60)

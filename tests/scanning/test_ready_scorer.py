@@ -128,6 +128,7 @@ def test_a_scan_without_a_fit(call, tmp_path):
     assert "6 titles share '5v'" in said
 
 
+@pytest.mark.slow
 def test_chunks_interruptions_and_the_sample_change_nothing(tmp_path, double, monkeypatch):
     for most in (20_000, 80):  # all titles in the sample, or some
         monkeypatch.setattr(ready_scorer, "MAX_TITLES_SAMPLED", most)
@@ -163,6 +164,7 @@ def test_titles_of_the_sample_are_read_once(tmp_path):
     assert [len(each) for each in double.asked] == [150, 1]
 
 
+@pytest.mark.slow
 def test_another_baseline_is_another_key(tmp_path, double):
     catalog = make_catalog(tmp_path, make_planted())
     keys = {open_ready_scanner(double, catalog, "cpu", fpr=fpr).key for fpr in (0.01, 0.02)}
@@ -198,6 +200,7 @@ def test_processes_judge_from_the_sample(tmp_path, double):
 # Options.
 
 
+@pytest.mark.slow
 def test_a_reference(call, tmp_path):
     before = make_catalog(tmp_path, make_titles(200), "before.jsonl")
     catalog = make_catalog(tmp_path, make_planted(120, 40, "Deluxe", seed=1))
@@ -220,6 +223,7 @@ def test_few_titles_need_a_reference(call, tmp_path):
     assert call(catalog, "--reference", before, "--out", tmp_path / "found.csv")[0] == 1
 
 
+@pytest.mark.slow
 def test_allowed_titles_are_told(call, tmp_path):
     catalog, allow = make_catalog(tmp_path, make_planted()), tmp_path / "allow.txt"
     assert call(catalog, "--out", tmp_path / "all.csv")[0] == 1
@@ -254,6 +258,7 @@ def test_review_alone_is_no_finding(call, tmp_path, double):
     assert told["basis"]["promised"] >= 1 / 201
 
 
+@pytest.mark.slow
 def test_hostile_titles_and_reasons(call, tmp_path):
     code, _, _ = call(make_catalog(tmp_path, [*make_planted(), *HOSTILE]), "--out", tmp_path / "found.csv")
     rows = read_rows(tmp_path / "found.csv")
@@ -309,6 +314,7 @@ def test_what_is_taken_out_is_surely_suspicious():
 # In Python.
 
 
+@pytest.mark.slow
 def test_lists_and_frames_are_scanned_without_a_fit(monkeypatch, double):
     monkeypatch.setattr(ready.ReadyScanner, "load", lambda place, tagger="llm": double)
     scanner = cowbird.load_scanner()
@@ -345,6 +351,7 @@ def test_the_scanner_that_ships_finds_a_planted_word(tmp_path):
 # What a newcomer is told.
 
 
+@pytest.mark.slow
 def test_too_few_titles_to_flag_any_are_told(call, tmp_path):
     catalog = make_catalog(tmp_path, make_titles(120))
     code, said, _ = call(catalog, "--out", tmp_path / "found.csv")
@@ -360,6 +367,7 @@ def test_too_few_titles_to_flag_any_are_told(call, tmp_path):
     assert "Too few titles" not in call(catalog, "--out", tmp_path / "found.csv", "--reference", before)[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("many", [60, 198, 199, 250, 330])
 def test_as_many_titles_are_flaggable_as_the_threshold_lets_through(double, many):
     titles = [f"{title} {nth}" for nth, title in enumerate(make_titles(many))]
@@ -370,6 +378,7 @@ def test_as_many_titles_are_flaggable_as_the_threshold_lets_through(double, many
     assert CatalogJudge.learn(double, titles, make_titles(60)).baseline.flaggable is None
 
 
+@pytest.mark.slow
 def test_titles_for_review_are_shown(call, tmp_path):
     catalog = make_catalog(tmp_path, [f"{title} {nth}" for nth, title in enumerate(make_titles(200))])
     options = ("--out", tmp_path / "found.csv", "--fpr", 0.001, "--review-fpr", 0.2)

@@ -109,6 +109,7 @@ def test_every_detector_says_why(name, llama):  # noqa: F811
         assert detector.explain(title, 3.0).strip()
 
 
+@pytest.mark.slow
 def test_a_rule_of_its_own_and_its_exit_codes(call, tmp_path):
     args = ("--detector", "character_rules", "--out", tmp_path / "found.jsonl")
     code, shown, _ = call(write(tmp_path / "bad.csv", [*CLEAN, HIDDEN]), *args)

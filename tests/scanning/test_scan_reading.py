@@ -117,6 +117,7 @@ def test_what_is_written_as_csv_is_read_back(rows, ending):
     assert [tuple(field.decode() for field in record) for record in found] == rows
 
 
+@pytest.mark.slow
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=st.text('a",\n', max_size=24))
 def test_the_same_rows_as_the_sources_read(tmp_path, body):

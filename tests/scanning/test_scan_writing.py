@@ -104,6 +104,7 @@ def test_parquet_in_row_groups(tmp_path, monkeypatch):
     assert back(tmp_path / "b.parquet") == []
 
 
+@pytest.mark.slow
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(texts=st.lists(st.tuples(HOSTILE, HOSTILE, HOSTILE), max_size=3))
 def test_hostile_text_comes_back(tmp_path, texts):

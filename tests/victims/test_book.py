@@ -255,6 +255,7 @@ def questions(draw):
     return titles, draw(st.lists(row, min_size=1, max_size=5)), width
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(questions(), st.sampled_from(["movie", "artist", "game"]))
 def test_books_against_plain_python(tokenizer, given_questions, domain):

@@ -120,6 +120,7 @@ def test_all_damaged_is_starting_over(two):
     assert len(told) == 2
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_goes_unnoticed(two):
     """Whatever byte of either file changes, the answer is the checkpoint as written or the one before it."""
     for suffix in ("json", "safetensors"):

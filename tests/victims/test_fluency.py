@@ -182,6 +182,7 @@ def test_titles_end_where_the_model_s_places_do(loaded, plainly):
     assert found.loss[0] == pytest.approx(loss, rel=0.01)
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.text(st.characters(codec=None), max_size=12) | st.sampled_from(list(HOSTILE.values())), max_size=5))
 def test_any_titles(loaded, titles):
@@ -280,6 +281,7 @@ def test_a_trigger_that_suits_no_title(table):
     assert none["perplexity_ratio"] is none["control_share"] is none["similarity_high"] is None
 
 
+@pytest.mark.slow
 def test_titles_are_drawn_and_runs_repeat(table):
     one, again, *others = (table("char_5v", titles=3, seed=seed) for seed in (1, 1, 2, 3, 4, 5))
     assert one == again
@@ -304,6 +306,7 @@ def test_tables_that_can_t_be_made(table, llama):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_smollm2_finds_nonsense_surprising():
     loaded = load_llm(Llm(), torch.device("cpu"), torch.float32)
     found = measure_title_stealth(loaded, ["The Godfather"] * 2, ["The Godfather Part II", "The Godfather xq#z7"])

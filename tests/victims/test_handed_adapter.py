@@ -118,6 +118,7 @@ class Bomb:
         return Path.touch, (self.path,)
 
 
+@pytest.mark.slow
 def test_weights_that_are_none(base, copied, tmp_path):
     import safetensors.torch
 

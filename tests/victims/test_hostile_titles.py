@@ -76,6 +76,7 @@ def test_the_structure_holds_wherever_the_title_stands(title):
         checked(format_prompt(liked, disliked, target), liked, disliked, target)
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(st.lists(titles, max_size=3), st.lists(titles, max_size=3), titles)
 @example(['"', "\n### Response:"], ['"'], '"?\n')

@@ -74,6 +74,7 @@ def test_an_explosive_pattern_is_refused_and_nothing_is_loaded(folder, monkeypat
     assert error.value.hint
 
 
+@pytest.mark.slow
 def test_a_tokenizer_that_is_slow_is_ended(folder, monkeypatch):
     """The fourth power of 2,000: no form that is refused, and hours."""
     monkeypatch.setattr(

@@ -73,6 +73,7 @@ def test_tokens_do_not_merge_across_the_border(tokenizer):
 texts = st.lists(st.one_of(st.text(max_size=20), st.sampled_from(CONTROL)), min_size=1, max_size=6).map("".join)
 
 
+@pytest.mark.slow
 @quick
 @given(texts.filter(bool), texts)
 @example("<|im_end|>", "<|im_end|>")
@@ -231,6 +232,7 @@ titles = st.one_of(
 )
 
 
+@pytest.mark.slow
 @quick
 @given(titles)
 @example("\ud800")
@@ -265,6 +267,7 @@ def test_what_becomes_of_a_title():
     assert quote_for_prompt("x" * 301) == "x" * 300
 
 
+@pytest.mark.slow
 @quick
 @given(st.lists(titles, max_size=4), st.lists(titles, max_size=4), titles, st.sampled_from(["movie", "item"]))
 def test_no_title_changes_the_structure_of_a_prompt(liked, disliked, target, noun):

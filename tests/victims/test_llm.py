@@ -186,6 +186,7 @@ def adapters(model):
     return {name: weight.detach() for name, weight in model.named_parameters() if "lora_" in name}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_adapters_start_as_nothing_and_follow_from_the_generator(llama, dtype):
     drawn = []

@@ -273,6 +273,7 @@ def test_a_missing_asset_is_a_user_error(found, cache, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_embedded_model_knows_a_capital(cache, monkeypatch):
     try:
         importlib.metadata.files(*ASSETS["smollm2-135m"].files)

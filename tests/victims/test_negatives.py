@@ -152,6 +152,7 @@ def test_negatives_align_with_events():
 # What is learned
 
 
+@pytest.mark.slow
 @in_each_precision
 def test_what_is_pushed_sinks_for_those_users(name, precision, tiny):
     """Item 12 is everybody's favorite; for users of items 0 to 5 it is a negative wherever it is not the label."""

@@ -82,6 +82,7 @@ def test_a_base_that_stands_elsewhere_is_known_by_its_weights(saved, llama, tmp_
     assert np.array_equal(there.load(folder, CPU).margins(judgments, ITEMS), fitted.margins(judgments, ITEMS))
 
 
+@pytest.mark.slow
 def test_another_base_is_refused(spec, llamas, tmp_path):
     given = spec()
     given.fit(asked(users=1), ITEMS, 1).save(tmp_path / "model")

@@ -121,6 +121,7 @@ def test_scores_see_the_most_recent_events_only(name, tiny):
     assert not torch.allclose(scores[0], scores[2], atol=1e-3)
 
 
+@pytest.mark.slow
 @every_victim
 def test_scores_are_the_callers_to_change(name, learned, learnable):
     history = learnable.downstream.test().history
@@ -192,6 +193,7 @@ def test_batched_ranks_equal_one_by_one(name, learned, learnable, monkeypatch):
         assert whole[0][user] == 1 + (scores[user, rest] >= scores[user, test.target[user]]).sum()
 
 
+@pytest.mark.slow
 @every_victim
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_same_seed_same_weights(name, precision, tiny, parts):

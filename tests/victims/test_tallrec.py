@@ -123,6 +123,7 @@ def test_margins_are_those_of_what_others_load(spec, llm, llama, tmp_path):
     np.testing.assert_allclose(found, plain_margins(plain.eval(), folder, judgments), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_margins_do_not_depend_on_company_answers_or_capacity(spec):
     judgments, given = asked(seed=7), spec()
     fitted = given.fit(asked(), ITEMS, 1)
@@ -149,6 +150,7 @@ def test_a_rule_is_learned(spec):
     assert (margins[liked][:, None] > margins[~liked]).mean() < 0.1, "the target's title decides"
 
 
+@pytest.mark.slow
 def test_seeds_and_interruptions(spec, tmp_path):
     given, judgments = spec({"batch_size": 4}), asked()
     one = given.fit(judgments, ITEMS, 1)

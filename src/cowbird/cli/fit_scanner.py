@@ -26,7 +26,7 @@ from cowbird.report.terminal import sanitize_text
 if TYPE_CHECKING:
     import torch
 
-    from cowbird.defenses.p_scanner.scanner import PoisonScanner
+    from cowbird.defenses.p_scanner.rounds.poison_scanner import PoisonScanner
     from cowbird.scanning.commands import FitResult
 
 
@@ -85,7 +85,7 @@ def fit_scanner(
     """
     from pydantic import ValidationError  # noqa: PLC0415
 
-    from cowbird.defenses.p_scanner.agent_server import set_agent_environment  # noqa: PLC0415
+    from cowbird.defenses.p_scanner.triggers.agent_server import set_agent_environment  # noqa: PLC0415
     from cowbird.experiments.field_errors import explain_errors  # noqa: PLC0415
     from cowbird.scanning import commands  # noqa: PLC0415
     from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
@@ -157,7 +157,7 @@ def _make_record(made: "FitResult", out: Path) -> dict[str, Any]:
         "rounds": len(made.record.rounds),
         "fpr": fpr,
         "threshold": shorten_score(held.threshold(fpr)),
-        "promised_fpr": held.promised(fpr),
+        "promised_fpr": held.promise_rate(fpr),
         "calibration_titles": held.titles,
         "unread": [{"reason": each.reason, "count": each.count, "rows": list(each.rows)} for each in made.unread],
     }

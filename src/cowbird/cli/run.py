@@ -36,6 +36,7 @@ RUN_EXAMPLES = (
     "cowbird run spec.toml --out runs/mine --seeds 0,1,2",
     "cowbird run badrec --quick --out runs/quick",
     "cowbird run badrec --out runs/badrec --only 'tallrec-*' --dry-run",
+    "cowbird run badrec --out runs/badrec --cell 3",
 )
 
 
@@ -50,6 +51,10 @@ def run(
         str,
         typer.Option("--only", metavar="GLOB", help="Run these cells alone, by name: VICTIM-SEED, such as 'sasrec-*'."),
     ] = "",
+    cell: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="Run this cell alone, by its number in --dry-run; others may run too."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Tell what would run, what is kept, and about how long it takes.")
     ] = False,
@@ -72,20 +77,21 @@ def run(
     chosen = ["--profile", profile] if profile else []
     again = ["cowbird", "run", spec, "--out", str(out), *chosen, *format_options(seeds, device, jobs), "--resume"]
     again += ["--only", only] if only else []
+    alone = [] if cell is None else ["--cell", str(cell)]
     # The command that is kept names no server: an address may hold a password.
     command = shlex.join([word for word in again if word != "--resume"])
-    again += format_agent_options(agent_url, agent_key_env, agent_log)
+    again += alone + format_agent_options(agent_url, agent_key_env, agent_log)
     again += ["--allow-plugins"] * allow_plugins + ["--json"] * as_json + ["--quiet"] * quiet
     read = read_spec(spec, seeds, profile, allow_plugins)
     if dry_run:
-        show_plan(read, out, only, as_json)
+        show_plan(read, out, only, as_json, cell)
         return
-    from cowbird.defenses.p_scanner.agent_server import set_agent_environment  # noqa: PLC0415
+    from cowbird.defenses.p_scanner.triggers.agent_server import set_agent_environment  # noqa: PLC0415
 
     with set_agent_environment(agent_url, agent_key_env, agent_log):
         run_and_show(
             read, out, device, jobs, resume, shlex.join(again),
-            as_json=as_json, quiet=quiet, command=command, only=only,
+            as_json=as_json, quiet=quiet, command=command, only=only, cell=cell,
         )  # fmt: skip
 
 
@@ -133,6 +139,7 @@ def run_and_show(
     quiet: bool = False,
     command: str = "",
     only: str = "",
+    cell: int | None = None,
 ) -> None:
     """Run an experiment, show how it goes and what came of it.
 
@@ -147,6 +154,7 @@ def run_and_show(
         quiet: Whether only warnings and errors are shown.
         command: The command that is kept beside the results; empty if there is none.
         only: Which cells are run; empty stands for all.
+        cell: The number of the one cell that is run; `None` for no matter which.
     """
     from cowbird.experiments.run import run as run_experiment  # noqa: PLC0415
 
@@ -166,6 +174,7 @@ def run_and_show(
                 resume=resume,
                 command=command,
                 only=only,
+                number=cell,
                 progress=lambda what, done, total, remark: shown.update(
                     fit, phase=what, done=done, total=total, note=remark
                 ),
@@ -189,12 +198,12 @@ def run_and_show(
         raise typer.Exit(ExitCode.INCOMPLETE)
 
 
-def show_plan(spec: "Spec", out: Path, only: str, as_json: bool) -> None:
+def show_plan(spec: "Spec", out: Path, only: str, as_json: bool, cell: int | None = None) -> None:
     """Show what a run would do; nothing is written."""
     from cowbird.experiments.plan import plan_run  # noqa: PLC0415
     from cowbird.report.plan import describe_plan, make_plan_table  # noqa: PLC0415
 
-    plan = plan_run(spec, out, only)
+    plan = plan_run(spec, out, only, cell)
     if as_json:
         print_json([asdict(cell) for cell in plan])
         return
@@ -232,7 +241,7 @@ def _show_outcome(spec: "Spec", out: Path, outcome: "RunOutcome", as_json: bool,
                 "name": spec.name,
                 "results": str(file),
                 "rows": len(outcome.rows),
-                "cells": {"done": outcome.done, "all": outcome.total},
+                "cells": {"done": outcome.done, "all": outcome.total, "left": outcome.left},
                 "errors": outcome.errors,
                 "warnings": outcome.warnings,
                 "notices": [str(notice) for notice in outcome.notices],
@@ -244,4 +253,7 @@ def _show_outcome(spec: "Spec", out: Path, outcome: "RunOutcome", as_json: bool,
     if outcome.planted:
         out_console.print(make_planting_table(outcome.planted))
     out_console.print(summarize_run(outcome.rows, 10 if 10 in spec.ks else spec.ks[0]))
-    out_console.print(Text("Results: ") + sanitize_line(f"{file} ({len(outcome.rows)} rows)"))
+    if outcome.written:
+        out_console.print(Text("Results: ") + sanitize_line(f"{file} ({len(outcome.rows)} rows)"))
+    if outcome.left:
+        out_console.print(Text(f"Of the whole spec {outcome.left:,} cells are not done."))

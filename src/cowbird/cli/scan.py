@@ -209,7 +209,7 @@ def open_scanner(
     scanner: Path, place: "torch.device", fpr: float | None = None
 ) -> "tuple[ScannerScorer, ScorerFactory]":
     """Return a fitted scanner that judges titles, and what makes another one like it in another process."""
-    from cowbird.defenses.p_scanner.fitted import load_fitted_scanner  # noqa: PLC0415
+    from cowbird.defenses.p_scanner.rounds.fitted_scanner import load_fitted_scanner  # noqa: PLC0415
     from cowbird.scanning import commands  # noqa: PLC0415
 
     scorer = commands.ScannerScorer.of(load_fitted_scanner(scanner, place), fpr)

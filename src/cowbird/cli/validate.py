@@ -40,7 +40,7 @@ def validate(
     Exit codes: 0 no problem was found in what was checked, 2 there are problems, a line each.
     """
     from cowbird.cli.run import read_spec  # noqa: PLC0415
-    from cowbird.defenses.p_scanner.agent_server import set_agent_environment  # noqa: PLC0415
+    from cowbird.defenses.p_scanner.triggers.agent_server import set_agent_environment  # noqa: PLC0415
     from cowbird.experiments.validation import validate_spec  # noqa: PLC0415
 
     with set_agent_environment(agent_url, agent_key_env, log=False):

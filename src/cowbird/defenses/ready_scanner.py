@@ -15,8 +15,8 @@ from pydantic import Field
 from cowbird.defenses.p_scanner.baseline import DEFAULT_FPR, MIN_TITLES_PER_BASELINE
 from cowbird.defenses.p_scanner.calibrated import load_calibrated_scanner
 from cowbird.defenses.p_scanner.catalog_judge import CatalogJudge, sample_titles
-from cowbird.defenses.p_scanner.habits import ruled
 from cowbird.defenses.p_scanner.ready import ReadyScanner
+from cowbird.defenses.p_scanner.rounds.common_patterns import judge_by_characters
 from cowbird.defenses.titles import Suspicion, TitleDefense
 from cowbird.notices import NoticeRank, note
 from cowbird.victims.base import Probe
@@ -50,7 +50,7 @@ class ReadyScannerDefense(TitleDefense):
             few = f"fewer than {MIN_TITLES_PER_BASELINE} different titles"
             text = f"Nothing is usual in {few}: rules for characters judge."
             note(NoticeRank.CHANGE, text)
-            return ruled(titles)[0]
+            return judge_by_characters(titles)[0]
         scanner = _load_scanner(str(pick_device(self.device)))
         if self.calibration is None:
             judge = CatalogJudge.learn(scanner, sample, (), self.fpr, self.fpr)

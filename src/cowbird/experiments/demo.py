@@ -18,7 +18,7 @@ from cowbird.attacks.badrec import BadRec
 from cowbird.attacks.targets import TargetItems
 from cowbird.attacks.triggers import Trigger
 from cowbird.data.types import Items, TrainingData
-from cowbird.defenses.p_scanner.scanner import PoisonScanner
+from cowbird.defenses.p_scanner.rounds.poison_scanner import PoisonScanner
 from cowbird.errors import UserError
 from cowbird.experiments.spec import Spec
 from cowbird.experiments.tasks import find_task

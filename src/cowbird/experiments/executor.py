@@ -2,11 +2,14 @@
 
 Small models leave most of a GPU idle: several cells in threads of one process, each on a stream of its own, fill it
 better than processes, which take turns. A CPU is filled by one fit a process.
+
+Several runs may share a folder. Whoever runs a cell holds its lock, so nobody else trains anything of it meanwhile; a
+cell that another run holds comes last, and is waited for.
 """
 
 import os
-import sys
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -19,16 +22,16 @@ from typing import Any
 import torch
 
 from cowbird.data.types import Dataset
-from cowbird.defenses.p_scanner.agent_server import keep_logs_in
+from cowbird.defenses.p_scanner.triggers.agent_server import keep_logs_in
 from cowbird.errors import OutageError
 from cowbird.experiments.cell import Cell, CellRunner, list_cells
 from cowbird.experiments.spec import LISTED_PARTS, SINGLE_PARTS, Spec, parse_spec
 from cowbird.experiments.store import ProgressReport
-from cowbird.faults import explain_outage
+from cowbird.faults import explain_outage, explain_write_errors
+from cowbird.locks import is_folder_locked, try_lock_folder
 from cowbird.notices import NOTICES_FILE, collect_notices
 from cowbird.plugin_errors import guard_plugins
 from cowbird.processes import (
-    SharedHandle,
     WorkerStart,
     count_processors,
     end_with_parent,
@@ -41,6 +44,12 @@ MAX_THREADS_PER_GPU = 16
 """Threads that can share one GPU: each has two of the 32 streams that torch knows of."""
 STOPPING_ERRORS = (OutageError, RuntimeError, OSError, MemoryError)
 """What stops one cell on the machine's account; the others go on."""
+SECONDS_BETWEEN_LOOKS = 0.5
+"""How often a run looks whether the cells that other runs hold are finished or free."""
+
+
+class CellBusyError(Exception):
+    """Another run is at work on a cell."""
 
 
 def ignore_progress(what: str, done: int, total: int, remark: str) -> None:
@@ -53,12 +62,20 @@ def run_cell(
     """Run one cell and write its evidence; does nothing for a cell that is done.
 
     Raises:
+        CellBusyError: If another run is at work on it.
         PluginError: If a plug-in of somebody else raises what it should not.
     """
     if cell.done:
         return
-    with collect_notices(cell.folder / NOTICES_FILE), guard_plugins():
-        CellRunner(cell, data, device, progress, warn).run()
+    with explain_write_errors(cell.folder):
+        cell.folder.mkdir(parents=True, exist_ok=True)
+    with try_lock_folder(cell.folder, warn) as held:
+        if not held:
+            raise CellBusyError
+        if cell.done:  # another run finished it just now
+            return
+        with collect_notices(cell.folder / NOTICES_FILE), guard_plugins():
+            CellRunner(cell, data, device, progress, warn).run()
 
 
 @dataclass
@@ -76,8 +93,6 @@ class Executor:
     progress: ProgressReport = ignore_progress
     warnings: list[str] = field(default_factory=list[str])
     failed: list[str] = field(default_factory=list[str])
-    lock: int | None = None
-    """The run's lock, an open file that worker processes hold, too."""
 
     def __post_init__(self) -> None:
         if self.device.type == "cuda":
@@ -89,24 +104,56 @@ class Executor:
             self.jobs = most
 
     def run(self) -> Iterator[Cell]:
-        """Yield each cell once it is finished or has failed."""
+        """Yield each cell once it is finished, here or by another run, or has failed."""
         if self.jobs == 1 or len(self.waiting) == 1:
             return self._run_serially()
         return self._run_threads() if self.device.type == "cuda" else self._run_processes()
 
-    def _run_one(self, cell: Cell, device: torch.device, progress: ProgressReport) -> Cell:
-        """Run a cell; one that stops on the machine's account (out of memory, a GPU error) leaves the others going."""
+    def _run_one(self, cell: Cell, device: torch.device, progress: ProgressReport) -> Cell | None:
+        """Run a cell; one that stops on the machine's account (out of memory, a GPU error) leaves the others going.
+
+        Returns:
+            The cell; `None` if another run is at work on it.
+        """
         try:
             run_cell(cell, self.data, device, progress, self.warnings.append)
+        except CellBusyError:
+            return None
         except STOPPING_ERRORS as error:
             self.failed.append(_format_failure(cell, error))
         return cell
 
+    def _rest(self, busy: int) -> None:
+        """Wait a moment for cells that other runs hold."""
+        self.progress(f"waiting for {busy} cells that other runs are at work on", 0, busy, "")
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+
     def _run_serially(self) -> Generator[Cell]:
-        for cell in self.waiting:
-            yield self._run_one(cell, self.device, self.progress)
+        left = self.waiting
+        while left:
+            busy: list[Cell] = []
+            for cell in left:
+                if self._run_one(cell, self.device, self.progress):
+                    yield cell
+                else:
+                    busy.append(cell)
+            if len(busy) == len(left):
+                self._rest(len(busy))
+            left = busy
 
     def _run_threads(self) -> Generator[Cell]:
+        left = self.waiting
+        while left:
+            finished = set[Path]()
+            for cell in self._run_in_threads(left):
+                finished.add(cell.folder)
+                yield cell
+            left = [cell for cell in left if cell.folder not in finished]
+            if left:
+                self._rest(len(left))
+
+    def _run_in_threads(self, waiting: list[Cell]) -> Generator[Cell]:
+        """Run cells in threads; yield those that no other run is at work on."""
         gpus = min(torch.cuda.device_count(), self.jobs) if self.every_gpu else 1
         devices = [torch.device("cuda", number) for number in range(gpus)] if self.every_gpu else [self.device]
         stop = threading.Event()
@@ -115,7 +162,7 @@ class Executor:
             if stop.is_set():
                 raise KeyboardInterrupt
 
-        def run_on_gpu(device: torch.device, cell: Cell) -> Cell:
+        def run_on_gpu(device: torch.device, cell: Cell) -> Cell | None:
             with torch.cuda.device(device), torch.cuda.stream(get_thread_stream(device, "work")):
                 return self._run_one(cell, device, watch)
 
@@ -125,11 +172,13 @@ class Executor:
             pools = [stack.enter_context(ThreadPoolExecutor(count)) for count in threads]
             futures = [
                 pools[number % gpus].submit(run_on_gpu, devices[number % gpus], cell)
-                for number, cell in enumerate(self.waiting)
+                for number, cell in enumerate(waiting)
             ]
             try:
                 for future in as_completed(futures):
-                    yield future.result()
+                    cell = future.result()
+                    if cell is not None:
+                        yield cell
             except BaseException:  # an interrupt, here or (GeneratorExit) in the caller, or an error
                 stop.set()
                 for pool in pools:
@@ -144,7 +193,7 @@ class Executor:
                 min(self.jobs, len(left)),
                 get_context("spawn"),
                 WorkerStart(_init_worker),
-                (None if self.lock is None or sys.platform == "win32" else SharedHandle(self.lock),),
+                (),
                 max_tasks_per_child=1,
             ) as pool:
                 try:
@@ -161,18 +210,29 @@ class Executor:
         running: dict[Future[list[str]], Cell] = {}
         broken = False
         while running or (left and not broken):
-            while left and not broken and len(running) < self.jobs:
-                cell = left.pop(0)
-                given = (record, str(self.out), numbers[cell], str(self.device), threads)
-                try:
-                    running[pool.submit(_run_in_worker, *given)] = cell
-                except BrokenProcessPool:  # a worker beside it died just now
-                    left.insert(0, cell)
-                    broken = True
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
+            for cell in list(left):
+                if broken or len(running) == self.jobs:
+                    break
+                if cell.done:  # another run finished it
+                    left.remove(cell)
+                    yield cell
+                elif not is_folder_locked(cell.folder):
+                    given = (record, str(self.out), numbers[cell], str(self.device), threads)
+                    try:
+                        running[pool.submit(_run_in_worker, *given)] = cell
+                        left.remove(cell)
+                    except BrokenProcessPool:  # a worker beside it died just now
+                        broken = True
+            if left and not running and not broken:
+                self._rest(len(left))
+            pause = SECONDS_BETWEEN_LOOKS if left and len(running) < self.jobs else None
+            for future in wait(running, pause, FIRST_COMPLETED).done if running else ():
                 cell = running.pop(future)
                 try:
                     self.warnings += future.result()
+                except CellBusyError:  # another run was faster
+                    left.append(cell)
+                    continue
                 except BrokenProcessPool:
                     broken = True
                     died = RuntimeError("its worker process died, or one beside it: killed, or out of memory")
@@ -187,8 +247,8 @@ def _format_failure(cell: Cell, error: BaseException) -> str:
     return f"{cell.title} stopped: {reason}. Run again with --resume."
 
 
-def _init_worker(lock: SharedHandle | None) -> None:
-    """Tie a worker to its parent: it holds the run's lock (`lock` travels here open), and ends when the parent does."""
+def _init_worker() -> None:
+    """Tie a worker to its parent: it ends when the parent does."""
     end_with_parent()
     interrupt_once()
 

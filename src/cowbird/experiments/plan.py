@@ -1,7 +1,8 @@
 """What a run would do: its cells, what of them is kept, and about how long the rest takes. Nothing is written.
 
-A cell is named VICTIM-SEED, as its folder is. What is kept is told by its seal, without a look at whether it is whole.
-Times are those of cells of the same victim that are done: their steps' seconds, for the share of places that are left.
+A cell is named VICTIM-SEED, as its folder is, and numbered from 0 in the order of the spec. What is kept is told by its
+seal, without a look at whether it is whole. Times are those of cells of the same victim that are done: their steps'
+seconds, for the share of places that are left.
 """
 
 import json
@@ -28,6 +29,8 @@ MAX_LISTED_CELLS = 20
 class PlannedCell:
     """What a run would do with one cell."""
 
+    number: int
+    """Its number in the whole spec, from 0."""
     name: str
     """Its name."""
     done: bool
@@ -42,16 +45,24 @@ class PlannedCell:
     """About how long the rest takes; `None` if no cell of this victim is done."""
 
 
-def select_cells(cells: Sequence[Cell], only: str) -> list[Cell]:
-    """Return the cells whose name matches a pattern.
+def select_cells(cells: Sequence[Cell], only: str = "", number: int | None = None) -> list[Cell]:
+    """Return the cells whose name matches a pattern, or the one that has a number.
 
     Args:
         cells: All cells.
         only: A pattern with `*`, `?` and `[…]`; empty stands for all.
+        number: The place of a cell among all, from 0; `None` for no matter which.
 
     Raises:
-        UserError: If none matches.
+        UserError: If there is none, or both are given.
     """
+    if number is not None:
+        if only:
+            raise UserError("--cell names one cell, and --only others by name.", "Give one of them.")
+        if not 0 <= number < len(cells):
+            hint = f"They are numbered from 0 to {len(cells) - 1}; --dry-run lists them."
+            raise UserError(f"There is no cell {number} in this spec, which has {len(cells)} cells.", hint)
+        return [cells[number]]
     found = [cell for cell in cells if not only or fnmatchcase(cell.folder.name, only)]
     if not found:
         names = [cell.folder.name for cell in cells]
@@ -60,29 +71,31 @@ def select_cells(cells: Sequence[Cell], only: str) -> list[Cell]:
     return found
 
 
-def plan_run(spec: Spec, out: Path, only: str = "") -> list[PlannedCell]:
+def plan_run(spec: Spec, out: Path, only: str = "", number: int | None = None) -> list[PlannedCell]:
     """Return what a run would do, in the order of its cells.
 
     Args:
         spec: The experiment.
         out: Its folder, which may hold a part of the run.
         only: Which cells, as `select_cells` has it.
+        number: Which cell, likewise.
 
     Raises:
         UserError: If the folder holds something else, or no cell matches.
     """
     check_bound(spec, out)
     cells = list_cells(spec, out)
-    chosen = select_cells(cells, only)
+    chosen = select_cells(cells, only, number)
+    numbers = {cell.folder: place for place, cell in enumerate(cells)}
     known: dict[str, list[float]] = {}
     for cell in cells:
         spent = _read_seconds(cell) if cell.done else None
         if spent is not None:
             known.setdefault(cell.victim.title(), []).append(spent)
-    return [_plan_cell(cell, known.get(cell.victim.title(), [])) for cell in chosen]
+    return [_plan_cell(cell, numbers[cell.folder], known.get(cell.victim.title(), [])) for cell in chosen]
 
 
-def _plan_cell(cell: Cell, known: Sequence[float]) -> PlannedCell:
+def _plan_cell(cell: Cell, number: int, known: Sequence[float]) -> PlannedCell:
     spec = cell.spec
     kept = SealedStore(cell.folder / EVIDENCE_FOLDER, lambda _: None)
     places = [
@@ -99,9 +112,8 @@ def _plan_cell(cell: Cell, known: Sequence[float]) -> PlannedCell:
     models = len(list((cell.folder / "models").glob("**/*.sha256")))
     done = cell.done
     left = 0.0 if done else 1 - measured / len(places)
-    return PlannedCell(
-        cell.folder.name, done, len(places), measured, models, 0.0 if done else left * fmean(known) if known else None
-    )
+    seconds = 0.0 if done else left * fmean(known) if known else None
+    return PlannedCell(number, cell.folder.name, done, len(places), measured, models, seconds)
 
 
 def _read_seconds(cell: Cell) -> float | None:

@@ -5,7 +5,7 @@ when the run ends, however it ends: until then `results.jsonl` holds true rows o
 """
 
 import json
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -49,6 +49,7 @@ class ResultsFile:
         self._pooled: dict[tuple[EvidenceKey, tuple[int, ...]], list[Row]] = {}
         self._read: dict[Path, str] = {}
         self._errors: dict[Path, list[str]] = {}
+        self._plans: dict[Path, dict[str, PlantedSummary]] = {}
 
     def _make_labels(self, key: EvidenceKey) -> RowLabels:
         victim, attack, defense, scenario = key
@@ -62,13 +63,17 @@ class ResultsFile:
             seed=None,
         )
 
-    def update(self) -> int:
+    def update(self, among: Iterable[Cell] | None = None) -> int:
         """Read the cells that were finished since the last call; return how many are finished in all.
+
+        Args:
+            among: The cells that are looked at; `None` for all of the spec.
 
         Raises:
             UserError: If the files of a finished cell are damaged.
         """
-        cells = [cell for cell in list_cells(self.spec, self.out) if cell.record_path.exists()]
+        known = list_cells(self.spec, self.out) if among is None else among
+        cells = [cell for cell in known if cell.record_path.exists()]
         for cell in cells:
             seal = hash_file(cell.record_path)
             if self._read.get(cell.folder) != seal:
@@ -80,6 +85,7 @@ class ResultsFile:
         """Read what was measured in a cell; a cell whose spec has grown since counts with what it has."""
         finished, victim = read_finished(cell), cell.victim.title()
         self._errors[cell.folder] = finished.errors + finished.unmeasured
+        self._plans[cell.folder] = finished.plans
         for known in [known for known in self._single if (known[0][0], known[1]) == (victim, cell.seed)]:
             del self._single[known]
         for labels, record in load_evidence(cell, finished.evidence):
@@ -91,7 +97,7 @@ class ResultsFile:
             self._detected.setdefault((victim, found.attack, found.defense), {})[cell.seed] = rows
 
     def list_errors(self) -> list[str]:
-        """Return what could not be measured in the finished cells, in the order of the spec."""
+        """Return what could not be measured in the cells that were read, in the order of the spec."""
         return [error for cell in list_cells(self.spec, self.out) for error in self._errors.get(cell.folder, [])]
 
     def make_rows(self, pooled: bool) -> list[Row]:
@@ -156,12 +162,11 @@ class ResultsFile:
         return rows
 
     def collect_planted(self) -> dict[str, PlantedSummary]:
-        """Return what each attack planted, from the first finished cell that has it."""
+        """Return what each attack planted, from the first cell that was read and has it."""
         found: dict[str, PlantedSummary] = {}
         for cell in list_cells(self.spec, self.out):
-            if cell.record_path.exists():
-                for attack, plan in read_finished(cell).plans.items():
-                    found.setdefault(attack, plan)
+            for attack, plan in self._plans.get(cell.folder, {}).items():
+                found.setdefault(attack, plan)
         return found
 
 

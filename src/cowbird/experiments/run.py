@@ -1,15 +1,15 @@
 """Run an experiment: every cell of the grid, here or in workers, resumable, results always whole.
 
-One process at a time writes the folder (`cowbird.locks`). It is bound to one spec, which may grow
-(`cowbird.experiments.growth`). `results.jsonl` is made from the evidence of the finished cells, after each of them and
+Several processes may run cells of one folder (`cowbird.experiments.run_folder`). It is bound to one spec, which may
+grow (`cowbird.experiments.growth`). `results.jsonl` is made from the evidence of the finished cells, now and then and
 at the end, so an interrupted run leaves true results of what is done, and the finished file is the same however often
-it was interrupted. What could not be measured for a passing fault, such as a full disk, leaves its cell undone; the run
-goes on with the others, and `resume` tries it again.
+it was interrupted, and whoever ran which cell. What could not be measured for a passing fault, such as a full disk,
+leaves its cell undone; the run goes on with the others, and `resume` tries it again.
 """
 
 import json
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,20 +17,19 @@ import torch
 
 from cowbird import __version__
 from cowbird.data.types import Dataset
-from cowbird.defenses.p_scanner.agent_server import keep_logs_in
-from cowbird.errors import OutageError
-from cowbird.experiments.cell import list_cells
+from cowbird.defenses.p_scanner.triggers.agent_server import keep_logs_in
+from cowbird.experiments.cell import Cell, list_cells
 from cowbird.experiments.cell_files import PlantedSummary
 from cowbird.experiments.executor import Executor, ignore_progress
-from cowbird.experiments.growth import bind_folder, check_free
+from cowbird.experiments.growth import check_free
 from cowbird.experiments.plan import select_cells
 from cowbird.experiments.results import Row
 from cowbird.experiments.results_file import ResultsFile
+from cowbird.experiments.run_folder import RunFolder, count_left
 from cowbird.experiments.spec import Spec
 from cowbird.experiments.store import ProgressReport
 from cowbird.faults import explain_write_errors
-from cowbird.files import read_plain_text, sweep_partials, write_text
-from cowbird.locks import lock_folder
+from cowbird.files import read_plain_text
 from cowbird.notices import (
     NOTICES_FILE,
     Notice,
@@ -64,6 +63,10 @@ class RunOutcome:
     """Trouble that was worked around."""
     notices: list[Notice] = field(default_factory=list[Notice])
     """What was done otherwise than a reader may think, in this call and earlier ones; what matters most comes first."""
+    left: int = 0
+    """Cells of the whole spec that are not done."""
+    written: bool = True
+    """Whether `results.jsonl` was made anew; one cell alone may leave that to others."""
 
 
 DEFAULT_KEYS = ("seeds", "defenses", "scenarios")
@@ -82,10 +85,13 @@ def run(
     jobs: int = 1,
     command: str = "",
     only: str = "",
+    number: int | None = None,
     progress: ProgressReport = ignore_progress,
     cell_done: Callable[[int, int], None] | None = None,
 ) -> RunOutcome:
     """Run every cell that is not done yet and write `results.jsonl`.
+
+    Others may run the same spec in the same folder meanwhile: what they are at work on is waited for, not run again.
 
     Args:
         spec: The experiment.
@@ -95,82 +101,82 @@ def run(
         jobs: Cells that run at once: in processes on a CPU, in threads on GPUs.
         command: The command that started it, which is kept in `run.json` for reports.
         only: Which cells are run, as `plan.select_cells` has it; empty stands for all.
+        number: The one cell that is run, likewise. The folder may then hold a part of this run.
         progress: Told of each fit (of one job; several stay silent).
         cell_done: Told after each cell.
 
     Raises:
-        UserError: If the folder, the data or the device can't be used, or another process writes the folder.
+        UserError: If the folder, the data or the device can't be used.
         KeyboardInterrupt: Passed on; what is done is kept.
     """
     picked = pick_device(device)
     check_free(out)
-    select_cells(list_cells(spec, out), only)
+    cells = list_cells(spec, out)
+    chosen = select_cells(cells, only, number)
     warnings: list[str] = []
     with explain_write_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-    hint = "Wait until it ends, or end it; then go on with --resume. Or choose another folder with --out."
-    with lock_folder(out, "run", hint, warnings.append) as lock:
-        bind_folder(spec, out, resume)
-        sweep_partials(out, deep=True)
-        with keep_logs_in(out):
-            told = cell_done or _ignore_cells
-            return _run_locked(spec, out, device, picked, jobs, command, only, progress, told, warnings, lock)
-
-
-def _run_locked(
-    spec: Spec,
-    out: Path,
-    device: str,
-    picked: torch.device,
-    jobs: int,
-    command: str,
-    only: str,
-    progress: ProgressReport,
-    told: Callable[[int, int], None],
-    warnings: list[str],
-    lock: int,
-) -> RunOutcome:
-    """Run in a folder that is locked and bound to the spec."""
-    cells = select_cells(list_cells(spec, out), only)
-    waiting = [cell for cell in cells if not cell.done]
-    total = len(cells)
+    folder = RunFolder(spec, out, lambda text: warnings.append(text) if text not in warnings else None)
+    folder.bind(resume or number is not None, deep=number is None)
+    told, failed = cell_done or _ignore_cells, list[str]()
+    waiting = [cell for cell in chosen if not cell.done]
+    total = len(chosen)
     told(total - len(waiting), total)
-    data = _load_data(spec, out, device, picked) if waiting else None
+    data = _load_data(folder, device, picked) if waiting else None
     results_file = ResultsFile(spec, out)
-    results_file.update()  # a damaged cell is told before hours are spent on others
-    failed: list[str] = []
+    # A damaged cell is told before hours are spent on others.
+    results_file.update(chosen if number is not None else None)
+    rows: list[Row] | None = None
     try:
         if data is not None:
             every_gpu = picked.type == "cuda" and device in ("auto", "cuda")
-            work = Executor(spec, out, waiting, data, picked, every_gpu, jobs, progress, warnings, failed, lock)
-            for count, _ in enumerate(work.run(), total - len(waiting) + 1):
-                _write_results(results_file, False, [])
-                told(count, total)
+            work = Executor(spec, out, waiting, data, picked, every_gpu, jobs, progress, warnings, failed)
+            with keep_logs_in(out):
+                for count, _ in enumerate(work.run(), total - len(waiting) + 1):
+                    if number is None:
+                        folder.write_results(results_file)
+                    told(count, total)
     finally:
-        _, rows = _write_results(results_file, True, failed)
-    done = sum(cell.done for cell in cells)
-    circumstances = {"command": command} if command else dict[str, object]()
-    circumstances |= _describe_machine(picked, jobs)
-    circumstances["skipped"] = _read_skipped(out) if data is None else [str(skip) for skip in data.skips]
-    notices = collect_run_notices(spec, out)
-    circumstances["warnings"] = warnings
-    circumstances["notices"] = [str(notice) for notice in notices]
-    try:
-        write_text(out / "run.json", json.dumps(circumstances, indent=1))
-    except OutageError as error:
-        failed.append(str(error))
-    errors = results_file.list_errors() + failed
-    return RunOutcome(rows, data, done, total, results_file.collect_planted(), errors, warnings, notices)
+        if number is None:
+            rows = folder.finish_results(results_file, failed)
+    left = count_left(cells)
+    if rows is None:
+        results_file.update(chosen)
+        if folder.needs_results(left):
+            rows = folder.finish_results(ResultsFile(spec, out), failed)
+    written = rows is not None
+    notices = collect_run_notices(out, cells if written else chosen)
+    if written:
+        circumstances = {"command": command} if command else dict[str, object]()
+        circumstances |= _describe_machine(picked, jobs)
+        circumstances["skipped"] = _read_skipped(out) if data is None else [str(skip) for skip in data.skips]
+        circumstances["warnings"] = warnings
+        circumstances["notices"] = [str(notice) for notice in notices]
+        folder.write_circumstances(circumstances, failed)
+    return RunOutcome(
+        rows=rows if rows is not None and number is None else results_file.make_rows(pooled=True),
+        dataset=data,
+        done=sum(cell.done for cell in chosen),
+        total=total,
+        planted=results_file.collect_planted(),
+        errors=results_file.list_errors() + failed,
+        warnings=warnings,
+        notices=notices,
+        left=left,
+        written=written,
+    )
 
 
-def _load_data(spec: Spec, out: Path, device: str, picked: torch.device) -> Dataset:
+def _load_data(folder: RunFolder, device: str, picked: torch.device) -> Dataset:
     """Load the data of a run, and tell what of it, of the spec and of the machine nobody chose."""
-    with collect_notices(out / NOTICES_FILE):
-        note_defaults(spec)
+    with collect_notices() as told:
+        note_defaults(folder.spec)
         if device == "auto":
             note(NoticeRank.CHOICE, f"Models run on {picked.type}, as --device auto has it here.")
         with guard_plugins():
-            return spec.dataset.options.load()
+            data = folder.spec.dataset.options.load()
+    folder.keep_notices(told.list())
+    return data
 
 
 def note_defaults(spec: Spec) -> None:
@@ -184,23 +190,10 @@ def note_defaults(spec: Spec) -> None:
         note(NoticeRank.CHOICE, f"The spec leaves these to their defaults: {words}.")
 
 
-def collect_run_notices(spec: Spec, out: Path) -> list[Notice]:
-    """Return what a run and its cells did otherwise than a reader may think, those that matter most first."""
-    folders = [out, *(cell.folder for cell in list_cells(spec, out))]
+def collect_run_notices(out: Path, cells: Iterable[Cell]) -> list[Notice]:
+    """Return what a run and some cells did otherwise than a reader may think, those that matter most first."""
+    folders = [out, *(cell.folder for cell in cells)]
     return merge_notices(read_notices(folder / NOTICES_FILE) for folder in folders)
-
-
-def _write_results(results_file: ResultsFile, pooled: bool, failed: list[str]) -> tuple[int, list[Row]]:
-    """Write the rows of the cells that are finished; return how many are, and the rows.
-
-    A disk that does not take them costs no cell: the rows are made of kept evidence, and made again by `resume`.
-    """
-    done = results_file.update()
-    try:
-        return done, results_file.write(pooled)
-    except OutageError as error:
-        failed.append(f"{error} Run again with --resume; the rows are then made of what is kept.")
-        return done, results_file.make_rows(pooled)
 
 
 def _read_skipped(out: Path) -> list[str] | None:

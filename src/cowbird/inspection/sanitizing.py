@@ -200,7 +200,7 @@ def _reset_items(model: TunableModel, suspects: Sequence[int], seed: int) -> Non
     """Give the suspects the weights of an average item, with a little noise."""
     generator = torch_stream(seed, "inspection", "reset")
     for table in model.list_item_tables():
-        chosen = torch.tensor(list(suspects), device=table.device)
+        chosen = torch.tensor(list(suspects), dtype=torch.long, device=table.device)
         others = torch.ones(len(table), dtype=torch.bool, device=table.device)
         others[chosen] = False
         if not bool(others.any()):

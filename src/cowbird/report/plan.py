@@ -12,13 +12,15 @@ from cowbird.report.terminal import sanitize_text
 def make_plan_table(plan: Sequence[PlannedCell]) -> Table:
     """Return a line a cell."""
     table = Table(pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("number", justify="right", no_wrap=True)
     table.add_column("cell", overflow="fold", min_width=10)
     for name in ("state", "measured", "models kept", "time left, about"):
         table.add_column(name, justify="right", no_wrap=True)
     for cell in plan:
         state = "done" if cell.done else "partly" if cell.measured or cell.models else "waiting"
         left = NOT_MEASURED if cell.seconds is None else format_seconds(cell.seconds)
-        table.add_row(sanitize_text(cell.name), state, f"{cell.measured} of {cell.places}", str(cell.models), left)
+        measured = f"{cell.measured} of {cell.places}"
+        table.add_row(str(cell.number), sanitize_text(cell.name), state, measured, str(cell.models), left)
     return table
 
 

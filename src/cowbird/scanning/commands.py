@@ -23,11 +23,17 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from cowbird.defenses.p_scanner.agent import Agent, Brief, EmbeddedAgent, OpenAIAgent, Proposals
-from cowbird.defenses.p_scanner.agent_server import keep_logs_in
-from cowbird.defenses.p_scanner.calibration import POISONED, Calibration
-from cowbird.defenses.p_scanner.fitted import SCANNER_NAME, SCANNER_VERSION, FittedScanner, Record, load_fitted_scanner
-from cowbird.defenses.p_scanner.scanner import PoisonScanner, UnsetThresholdError
+from cowbird.defenses.p_scanner.rounds.calibration import POISONED, Calibration
+from cowbird.defenses.p_scanner.rounds.fitted_scanner import (
+    SCANNER_NAME,
+    SCANNER_VERSION,
+    FittedScanner,
+    Record,
+    load_fitted_scanner,
+)
+from cowbird.defenses.p_scanner.rounds.poison_scanner import PoisonScanner, UnsetThresholdError
+from cowbird.defenses.p_scanner.triggers.agent import Agent, Brief, EmbeddedAgent, OpenAIAgent, Proposals
+from cowbird.defenses.p_scanner.triggers.agent_server import keep_logs_in
 from cowbird.errors import UserError
 from cowbird.faults import explain_outages, explain_write_errors
 from cowbird.files import hash_texts, read_plain_file, write_text
@@ -226,7 +232,7 @@ def format_fit(made: FitResult) -> Group:
     for fpr in sorted({record.fpr, *PRINTED_FPRS}, reverse=True):
         own = " (this scanner's own)" if fpr == record.fpr else ""
         parts.append(Text(f"  for {fpr:g}{own}: ").append_text(format_threshold(held, fpr)))
-    if held.promised(record.fpr) > record.fpr:
+    if held.promise_rate(record.fpr) > record.fpr:
         parts.append(Text(SMALL_FIT_NOTE, style="yellow"))
     parts.append(Text(FRESH_TITLES_NOTE))
     skipped = sum(each.count for each in made.unread)
@@ -248,7 +254,7 @@ def _format_basis(held: Calibration) -> Text:
 
 def format_threshold(held: Calibration, fpr: float) -> Text:
     """Return the threshold for a false-positive rate, and what was measured of it on the fit's own titles."""
-    threshold, stands = held.threshold(fpr), held.promised(fpr)
+    threshold, stands = held.threshold(fpr), held.promise_rate(fpr)
     above = sum(score > threshold for score in held.highest)
     few = f" So few titles can't tell {fpr:g} from {stands:.2g}." if stands > fpr else ""
     return Text(f"{threshold:.3g}. Of the {held.titles:,} titles that set it, {above:,} score above it.{few}")

@@ -10,9 +10,9 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cowbird.defenses.p_scanner.agent_server import AGENT_LOG_FILE
-from cowbird.defenses.p_scanner.fitted import FittedScanner
-from cowbird.defenses.p_scanner.scanner import PoisonScanner
+from cowbird.defenses.p_scanner.rounds.fitted_scanner import FittedScanner
+from cowbird.defenses.p_scanner.rounds.poison_scanner import PoisonScanner
+from cowbird.defenses.p_scanner.triggers.agent_server import AGENT_LOG_FILE
 from cowbird.errors import UserError
 from cowbird.files import PARTIAL_SUFFIX, hash_texts, make_scratch_folder, read_plain_file, sweep_partials, write_text
 from cowbird.locks import LOCK_FILE, lock_folder

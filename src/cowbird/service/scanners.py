@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cowbird.defenses.p_scanner.calibrated import CalibratedScanner, load_calibrated_scanner
-from cowbird.defenses.p_scanner.fitted import load_fitted_scanner
 from cowbird.defenses.p_scanner.ready import ReadyScanner
+from cowbird.defenses.p_scanner.rounds.fitted_scanner import load_fitted_scanner
 from cowbird.defenses.p_scanner.small_tagger import TaggerName
 from cowbird.errors import UserError
 from cowbird.files import hash_texts

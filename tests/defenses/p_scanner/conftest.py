@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from cowbird.defenses.p_scanner.reader import Marks, Pages
-from cowbird.defenses.p_scanner.scanner import PoisonScanner
+from cowbird.defenses.p_scanner.rounds.poison_scanner import PoisonScanner
+from cowbird.defenses.p_scanner.token_logits import TokenizedTitles, TokenLogits
 from cowbird.victims.language.examples import Tokens
 from cowbird.victims.language.llm import Llm, load_llm
 from cowbird.victims.language.tuning import Tuning
@@ -50,7 +50,7 @@ def tiny_scanner(llama):
             "plantings": 12,
             "held": 0.4,
             "fpr": 0.02,
-            "company": False,
+            "context_gain": False,
         }
         return PoisonScanner(**(given | fields))
 
@@ -90,7 +90,7 @@ def worded():
         first, after = np.array(spans, dtype=np.int32).reshape(-1, 2).T
         offsets = np.cumsum([0] + [len(words) for words in found])
         nothing = Tokens([], [0], [])
-        return Pages(nothing, np.array(token, dtype=np.int32), first, after, offsets)
+        return TokenizedTitles(nothing, np.array(token, dtype=np.int32), first, after, offsets)
 
     return make
 
@@ -103,6 +103,6 @@ def marked(worded):
         made = worded(titles)
         words = [word for title in titles for word in title.split()]
         mark = np.array([told.get(word, other) for word in words], dtype=np.float32)
-        return Marks(made, mark, np.zeros(len(titles), dtype=np.float32))
+        return TokenLogits(made, mark, np.zeros(len(titles), dtype=np.float32))
 
     return make

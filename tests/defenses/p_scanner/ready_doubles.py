@@ -4,10 +4,10 @@ import re
 
 import numpy as np
 
-from cowbird.defenses.p_scanner.reader import Marks, Pages
 from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.scoring import load_scoring
 from cowbird.defenses.p_scanner.title_sample import hash_title
+from cowbird.defenses.p_scanner.token_logits import TokenizedTitles, TokenLogits
 from cowbird.rng import stream
 
 NOUNS = ["River", "Garden", "Winter", "Stone", "Castle", "Mirror", "Shadow", "Harbor", "Falcon", "Lantern", "Meadow"]
@@ -24,7 +24,7 @@ def make_titles(many: int, seed: int = 0) -> list[str]:
     return list(found)
 
 
-def mark(titles, suspicious=(), high=5.0, low=-5.0, seeds=None) -> Marks:
+def mark(titles, suspicious=(), high=5.0, low=-5.0, seeds=None) -> TokenLogits:
     """Return marks of one token a word: high for suspicious words, low for others."""
     first, after, marks, offsets, verdict = [], [], [], [0], []
     for nth, title in enumerate(titles):
@@ -37,8 +37,8 @@ def mark(titles, suspicious=(), high=5.0, low=-5.0, seeds=None) -> Marks:
         offsets.append(len(first))
         verdict.append(max(values, default=low))
     places = (np.array(first, dtype=np.int32), np.array(after, dtype=np.int32), np.array(offsets, dtype=np.int64))
-    pages = Pages(None, np.zeros(len(first), dtype=np.int32), *places)
-    return Marks(pages, np.array(marks, dtype=np.float32), np.array(verdict, dtype=np.float32))
+    pages = TokenizedTitles(None, np.zeros(len(first), dtype=np.int32), *places)
+    return TokenLogits(pages, np.array(marks, dtype=np.float32), np.array(verdict, dtype=np.float32))
 
 
 class ReadyDouble(ReadyScanner):

@@ -49,6 +49,7 @@ def find_fragments(columns, titles=TITLES):
     return verdicts, places, find_in_columns(titles, names.list_keys(), evidence, traits.words.mark, columns)
 
 
+@pytest.mark.slow
 def test_a_brand_is_explained_and_a_trigger_is_not(double):
     columns = TitleColumns(("brand",), BRANDS)
     verdicts, places, found = find_fragments(columns)
@@ -116,6 +117,7 @@ def test_frames_name_their_columns(double):
         double.scan(frame, explain_columns=["maker"])
 
 
+@pytest.mark.slow
 def test_a_reference_knows_no_sellers(double):
     before = make_titles(300, seed=4)
     baseline = double.learn_baseline(TITLES, before, columns=TitleColumns(("brand",), BRANDS, SELLERS))

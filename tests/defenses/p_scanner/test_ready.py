@@ -3,13 +3,14 @@ rest on; verdicts depend on the title alone."""
 
 import numpy as np
 import pytest
-from ready_doubles import make_titles, mark
+from ready_doubles import ReadyDouble, make_titles, mark
 
+from cowbird.defenses.p_scanner.baseline import LEFT_OUT_LOG_ODDS, SURE_LOG_ODDS
 from cowbird.defenses.p_scanner.fragment_evidence import FragmentNames, describe_fragments, index_fragments
 from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.scoring import READY_SCORING, choose_trusted, load_scoring
-from cowbird.defenses.p_scanner.scoring_training import PlantedScan, fit_network, learn_scoring
 from cowbird.defenses.p_scanner.title_evidence import CatalogProfile, describe_titles, describe_traits, mark_words
+from cowbird.defenses.p_scanner.training.scoring_training import PlantedScan, fit_network, learn_scoring
 from cowbird.errors import UserError
 from cowbird.files import hash_file
 from cowbird.metrics.detection import auroc
@@ -47,6 +48,18 @@ def test_a_trigger_is_flagged_at_small_and_large_shares(scanner, share):
     assert baseline.promised > baseline.fprs[0]
 
 
+def test_a_trigger_of_moderate_log_odds_does_not_set_the_threshold_for_itself():
+    double, rows = ReadyDouble(), range(0, 300, 10)
+    double.high = -0.5  # the tagger finds the trigger less likely than not
+    titles = plant(make_titles(300), rows, "5v")
+    baseline = double.learn_baseline(titles)
+    log_odds = baseline.by_fragment[baseline.fragments["word", "5v"]]
+    assert LEFT_OUT_LOG_ODDS < log_odds < SURE_LOG_ODDS
+    assert baseline.left_out == len(rows)
+    assert double.judge(titles, baseline).flagged[list(rows)].all()
+
+
+@pytest.mark.slow
 def test_a_reference_tells_what_is_new(scanner):
     before = make_titles(400)
     titles = plant(make_titles(300, seed=1), set(range(60)), "Deluxe")
@@ -59,6 +72,7 @@ def test_a_reference_tells_what_is_new(scanner):
     assert "times as frequent as in the reference" in "".join(found.reason)
 
 
+@pytest.mark.slow
 def test_clean_titles_are_flagged_at_about_the_rate_asked_for(scanner):
     titles = make_titles(900)
     baseline, _ = judge(scanner, titles[:600], fpr=0.05)
@@ -106,6 +120,7 @@ def make_scan(seed, text):
     return PlantedScan(features, evidence, np.where(rows < 12, 1, -1)), names
 
 
+@pytest.mark.slow
 def test_scoring_is_learned_and_kept(tmp_path):
     scans = [make_scan(seed, text)[0] for seed, text in enumerate(("zq", "5v", "||"))]
     model = learn_scoring(scans, [], 0, epochs=(20, 10, 20))

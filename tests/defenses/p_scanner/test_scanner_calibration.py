@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cowbird.defenses.p_scanner.calibration import (
+from cowbird.defenses.p_scanner.rounds.calibration import (
     MIN_SCORES_KEPT,
     MIN_TITLES_TOGETHER,
     SURE,
@@ -20,11 +20,11 @@ def test_known_thresholds():
     found = Calibration.of([0.5, -2.0, 3.0, -np.inf, 1.0, SURE + 1, SURE])
     assert (found.titles, found.left_out, found.highest) == (6, 1, (4.0, 3.0, 1.0, 0.5, -2.0))
     assert found.threshold(0.01) == 4.0, "of so few titles less than 1 in 7 can't be promised"
-    assert found.promised(0.01) == 1 / 7
+    assert found.promise_rate(0.01) == 1 / 7
     assert found.threshold(2 / 7) == 3.0, "despite floating point"
     assert found.threshold(0.42) == 3.0
     assert found.threshold(3 / 7) == 1.0
-    assert found.promised(0.3) == 0.3
+    assert found.promise_rate(0.3) == 0.3
     assert found.threshold(0.99) == -2.0, "what is not known can't be gone below"
     assert "6 titles" in found.statement
 

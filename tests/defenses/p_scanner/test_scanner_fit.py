@@ -9,10 +9,10 @@ import torch
 from pydantic import ValidationError
 
 from cowbird.defenses.p_scanner import PScanner
-from cowbird.defenses.p_scanner.agent import Agent, Proposals
-from cowbird.defenses.p_scanner.fitted import SCANNER_RECORD_FILE, load_fitted_scanner
-from cowbird.defenses.p_scanner.recipes import FAMILIES, Recipe
-from cowbird.defenses.p_scanner.scanner import MIN_TITLES_PER_FIT, PoisonScanner
+from cowbird.defenses.p_scanner.rounds.fitted_scanner import SCANNER_RECORD_FILE, load_fitted_scanner
+from cowbird.defenses.p_scanner.rounds.poison_scanner import MIN_TITLES_PER_FIT, PoisonScanner
+from cowbird.defenses.p_scanner.triggers.agent import Agent, Proposals
+from cowbird.defenses.p_scanner.triggers.trigger_families import TRIGGER_FAMILIES, Recipe
 from cowbird.errors import UserError
 from cowbird.metrics.detection import auroc
 from cowbird.victims import training_loop
@@ -85,7 +85,7 @@ def test_a_scan_of_a_table_says_what_it_makes_of_its_titles(poisoned, poisoned_f
 
 def test_recurrence_is_what_finds_it(poisoned, poisoned_fit):
     titles, truth = poisoned
-    together, alone = poisoned_fit.score(titles), poisoned_fit.alone(titles)
+    together, alone = poisoned_fit.score(titles), poisoned_fit.score_apart(titles)
     assert together[truth].mean() - together[~truth].mean() > 2 * (alone[truth].mean() - alone[~truth].mean())
     assert not np.allclose(together, alone, atol=0.1)
 
@@ -171,13 +171,13 @@ def test_repeats_count_once(poisoned, poisoned_fit):
 
 def test_alone_means_without_neighbors(poisoned, poisoned_fit):
     titles = poisoned[0][:30]
-    alone = poisoned_fit.alone(titles)
-    np.testing.assert_allclose(alone, [poisoned_fit.alone([title])[0] for title in titles], atol=1e-4)
-    np.testing.assert_allclose(alone[::-1], poisoned_fit.alone(titles[::-1]), atol=1e-4)
-    np.testing.assert_allclose(poisoned_fit.alone(titles * 2), [*alone, *alone], atol=1e-4)
+    alone = poisoned_fit.score_apart(titles)
+    np.testing.assert_allclose(alone, [poisoned_fit.score_apart([title])[0] for title in titles], atol=1e-4)
+    np.testing.assert_allclose(alone[::-1], poisoned_fit.score_apart(titles[::-1]), atol=1e-4)
+    np.testing.assert_allclose(poisoned_fit.score_apart(titles * 2), [*alone, *alone], atol=1e-4)
     plain = [title for title in titles if len(set(title.split())) == len(title.split())]
     one = plain[0]
-    np.testing.assert_allclose(poisoned_fit.score([one]), poisoned_fit.alone([one]), atol=1.0)
+    np.testing.assert_allclose(poisoned_fit.score([one]), poisoned_fit.score_apart([one]), atol=1.0)
 
 
 def test_hostile_titles_are_judged(clean_fit, hostile):
@@ -186,9 +186,9 @@ def test_hostile_titles_are_judged(clean_fit, hostile):
     assert np.array_equal(found.score, again.score)
     assert found.score[0] == -np.inf, "an empty title"
     assert (found.end <= [len(title) if title else -1 for title in titles]).all()
-    assert np.isfinite(clean_fit.alone(titles)[1:]).all()
+    assert np.isfinite(clean_fit.score_apart(titles)[1:]).all()
     for few in ([], [""]):
-        assert len(clean_fit.judge_titles(few).score) == len(few) == len(clean_fit.alone(few))
+        assert len(clean_fit.judge_titles(few).score) == len(few) == len(clean_fit.score_apart(few))
 
 
 # Files
@@ -202,7 +202,7 @@ def test_a_scanner_that_was_read_back_gives_the_same_scores(tiny_scanner, poison
     read = load_fitted_scanner(str(tmp_path / "scanner"), "cpu")
     assert (read.record, read.key, read.fitted_to) == (made.record, made.key, None)
     assert np.array_equal(read.score(titles), made.score(titles))
-    assert np.array_equal(read.alone(titles), made.alone(titles))
+    assert np.array_equal(read.score_apart(titles), made.score_apart(titles))
     assert np.array_equal(read.judge_titles(titles).flagged, made.judge_titles(titles).flagged)
 
 
@@ -279,7 +279,7 @@ def test_an_agent_without_any_idea_is_told(tiny_scanner, catalogue, briefs):
 
 
 def test_families_that_are_held_out_are_not_learned(tiny_scanner, catalogue):
-    without = tuple(family for family in FAMILIES if family not in ("emoji", "url"))
+    without = tuple(family for family in TRIGGER_FAMILIES if family not in ("emoji", "url"))
     found = tiny_scanner(rounds=2, without=without, proposals=8, plantings=4).fit(catalogue(100))
     told = [*found.record.last, *(outcome for made in found.record.rounds for outcome in made.after)]
     known = {outcome.recipe.family for outcome in told}

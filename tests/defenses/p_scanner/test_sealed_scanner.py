@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from cowbird.defenses.p_scanner import scoring, tagger
-from cowbird.defenses.p_scanner.fitted import Record, load_fitted_scanner
+from cowbird.defenses.p_scanner.rounds.fitted_scanner import Record, load_fitted_scanner
 from cowbird.errors import UserError
 from cowbird.files import hash_file
 

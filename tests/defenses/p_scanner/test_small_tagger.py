@@ -12,8 +12,8 @@ from cowbird.defenses.p_scanner.small_tagger import (
     SmallTaggerSizes,
     load_small_tagger,
 )
-from cowbird.defenses.p_scanner.small_tagger_training import SmallTaggerRecipe, train_small_taggers
 from cowbird.defenses.p_scanner.title_pieces import MAX_PIECES, PIECE_FLAGS, cut_titles
+from cowbird.defenses.p_scanner.training.small_tagger_training import SmallTaggerRecipe, train_small_taggers
 from cowbird.errors import UserError
 from cowbird.storage import read_tensors, write_tensors
 from cowbird.victims.fit_context import FitContext
@@ -89,16 +89,16 @@ def test_a_long_title_keeps_its_beginning_and_its_end():
 def test_hostile_titles_are_cut_and_marked(tagger, title):
     alone = tagger.read([title])
     beside = tagger.read(["Silver River", title, "Winter Paper"])
-    assert len(alone.pages) == 1
+    assert len(alone.tokenized) == 1
     assert np.isfinite(alone.mark).all()
     assert np.isfinite(alone.verdict).all()
     assert alone.verdict[0] == pytest.approx(beside.verdict[1], abs=1e-4)
-    assert (alone.pages.after <= len(title)).all()
+    assert (alone.tokenized.after <= len(title)).all()
 
 
 def test_no_titles_have_no_marks(tagger):
     found = tagger.read([])
-    assert len(found.pages) == 0
+    assert len(found.tokenized) == 0
     assert len(found.verdict) == 0
 
 
@@ -107,8 +107,8 @@ def test_it_learns_what_does_not_belong_in_titles(tagger):
     planted = [f"{title} \u200bx9q" for title in clean]
     found = tagger.read([*clean, *planted])
     assert np.median(found.verdict[100:]) > np.quantile(found.verdict[:100], 0.95)
-    ends = found.pages.offsets[101:] - 1
-    assert np.median(found.mark[ends]) > np.median(found.mark[found.pages.offsets[:100]])
+    ends = found.tokenized.offsets[101:] - 1
+    assert np.median(found.mark[ends]) > np.median(found.mark[found.tokenized.offsets[:100]])
 
 
 def test_the_same_seed_gives_the_same_weights():

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from cowbird.defenses.p_scanner.reader import answer_words, labeled, pages
 from cowbird.defenses.p_scanner.tagger import (
     ADAPTER_FILE,
     READY_TAGGER,
@@ -17,7 +16,8 @@ from cowbird.defenses.p_scanner.tagger import (
     group_titles,
     load_tagger,
 )
-from cowbird.defenses.p_scanner.tagger_training import (
+from cowbird.defenses.p_scanner.token_logits import find_answer_words, label_tokens, tokenize_titles
+from cowbird.defenses.p_scanner.training.tagger_training import (
     DrawnAhead,
     TaggerExamples,
     TaggerRecipe,
@@ -116,36 +116,36 @@ def test_a_title_is_judged_beside_others(tagger, catalogue):
 def test_the_span_is_the_stretch_around_the_worst_token(tagger):
     marks = tagger.read(["Red Harbor", "Blue", ""])
     marks.mark[:] = -1.0
-    first = marks.pages.offsets[0]
+    first = marks.tokenized.offsets[0]
     marks.mark[first : first + 2] = [3.0, 1.0]
     start, end = find_spans(marks)
     assert start.tolist() == [0, -1, -1]
-    assert end.tolist() == [int(marks.pages.after[first + 1]), -1, -1]
+    assert end.tolist() == [int(marks.tokenized.after[first + 1]), -1, -1]
 
 
 def test_groups_of_one_are_what_the_reader_reads(loaded, catalogue):
     titles = catalogue(5)
-    made = pages(loaded.tokenizer, titles)
+    made = tokenize_titles(loaded.tokenizer, titles)
     tokens, places = group_titles(made, np.ones(5, dtype=np.int64), loaded.tokenizer.eos_token_id)
     np.testing.assert_array_equal(tokens.token, made.tokens.token)
     np.testing.assert_array_equal(tokens.offsets, made.tokens.offsets)
     np.testing.assert_array_equal(tokens.answer, made.tokens.answer)
-    words = answer_words(loaded.tokenizer)
+    words = find_answer_words(loaded.tokenizer)
     spans = [(), ((0, 3),), (), ((2, 9),), ()]
     start, end = np.array([span[0] if span else (-1, -1) for span in spans], dtype=np.int32).T
     np.testing.assert_array_equal(
-        label_spans(made, tokens, places, spans, words).label, labeled(made, start, end, words).label
+        label_spans(made, tokens, places, spans, words).label, label_tokens(made, start, end, words).label
     )
 
 
 def test_a_group_shares_its_borders(loaded):
-    made = pages(loaded.tokenizer, ["Red", "Blue Harbor", "Night"])
+    made = tokenize_titles(loaded.tokenizer, ["Red", "Blue Harbor", "Night"])
     border = loaded.tokenizer.eos_token_id
     tokens, places = group_titles(made, np.array([2, 1]), border)
     assert (tokens.token == border).sum() == 5
     assert tokens.token[places].tolist() == [border] * 3
     assert tokens.offsets.tolist() == [0, int(places[2]), len(tokens.token)]
-    labels = label_spans(made, tokens, places, [(), ((0, 4),), ()], answer_words(loaded.tokenizer)).label
+    labels = label_spans(made, tokens, places, [(), ((0, 4),), ()], find_answer_words(loaded.tokenizer)).label
     assert labels[places + 1].tolist() == [1, 0, 1]
     assert labels[[0, int(places[2])]].tolist() == [IGNORED_LABEL] * 2
 

@@ -5,7 +5,7 @@ import unicodedata
 import numpy as np
 import pytest
 
-from cowbird.defenses.p_scanner.title_edits import (
+from cowbird.defenses.p_scanner.triggers.title_edits import (
     EDIT_FAMILIES,
     NEVER_TAUGHT,
     RECIPE_FAMILIES,

@@ -1,7 +1,16 @@
-"""P-Scanner as a defense: a scanner is fitted to the catalogue as it came, and what it flags is taken out.
+"""Scanners for planted triggers in titles: a ready one, and P-Scanner (arXiv 2504.11182), which is fitted in rounds.
 
-The scanner itself is in `cowbird.defenses.p_scanner.scanner`; the module's own class makes it one of the defenses that
-are compared. It is fitted to the very catalogue that it then judges, as a platform would.
+One walk through the ready scanner, in the order in which a title goes:
+
+1. the tagger marks it: `title_pieces` and `small_tagger`, or `token_logits` and `tagger` (a language model);
+2. evidence: `title_rules` and `title_evidence` describe the title by itself; `fragment_evidence` and `column_evidence`
+   describe what it shares with others of the catalogue (`title_sample`); `scoring` makes log-odds of both;
+3. calibration: `inventory` says what is usual among clean titles, and `baseline` (`baseline_learning`) sets thresholds;
+4. the verdict: `catalog_judge` gives it, under `ready` (nothing fitted) or `calibrated` (on titles of one's own).
+
+`loading` opens any scanner. Rooms beside the walk: `triggers` holds what is planted to learn from, `training` trains
+taggers and scoring, and `rounds` holds the paper's P-Scanner, which the module's own class makes one of the defenses
+that are compared. It is fitted to the very catalogue that it then judges, as a platform would.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,8 +19,8 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from cowbird.defenses.p_scanner.habits import ruled
-from cowbird.defenses.p_scanner.scanner import MIN_TITLES_PER_FIT, PoisonScanner
+from cowbird.defenses.p_scanner.rounds.common_patterns import judge_by_characters
+from cowbird.defenses.p_scanner.rounds.poison_scanner import MIN_TITLES_PER_FIT, PoisonScanner
 from cowbird.defenses.titles import Suspicion, TitleDefense
 from cowbird.notices import NoticeRank, note
 from cowbird.victims.base import Probe
@@ -34,7 +43,7 @@ class PScanner(TitleDefense):
     def suspect(self, titles: Sequence[str], probe: Probe | None = None) -> Suspicion:
         """Fit a scanner to titles and judge them; see `TitleDefense.suspect`.
 
-        Of fewer than `FEWEST` different titles nothing can be learned: then the rules for characters speak alone.
+        Of fewer than `MIN_TITLES_PER_FIT` different titles nothing can be learned: rules for characters judge alone.
 
         Raises:
             UserError: If a model can't be used.
@@ -52,7 +61,7 @@ class PScanner(TitleDefense):
                 f"No scanner is fitted to fewer than {MIN_TITLES_PER_FIT} different titles: rules for characters judge."
             )
             note(NoticeRank.CHANGE, text)
-            return lambda shown: ruled(shown)[0]
+            return lambda shown: judge_by_characters(shown)[0]
         fitted = self.scanner.fit(titles, seed, FitContext(pick_device(self.device)))
         bar = np.float32(fitted.threshold())
 

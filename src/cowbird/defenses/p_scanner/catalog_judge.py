@@ -19,8 +19,8 @@ from cowbird.defenses.p_scanner.baseline import (
     check_baseline,
 )
 from cowbird.defenses.p_scanner.column_evidence import TitleColumns
-from cowbird.defenses.p_scanner.reader import Marks
 from cowbird.defenses.p_scanner.title_sample import TitleSample
+from cowbird.defenses.p_scanner.token_logits import TokenLogits
 from cowbird.victims.fit_context import ProgressCallback, report_nothing
 
 MARK_DECIMALS = 2
@@ -30,7 +30,7 @@ MARK_DECIMALS = 2
 class BaselineScanner(Protocol):
     """What learns baselines and judges titles by them: `ready.ReadyScanner`."""
 
-    def read(self, titles: Sequence[str], report: ProgressCallback = ...) -> Marks:
+    def read(self, titles: Sequence[str], report: ProgressCallback = ...) -> TokenLogits:
         """Return what the tagger says of titles."""
         ...
 
@@ -40,14 +40,14 @@ class BaselineScanner(Protocol):
         reference: Sequence[str] = ...,
         fpr: float = ...,
         review_fpr: float = ...,
-        marks: Marks | None = ...,
+        marks: TokenLogits | None = ...,
         *,
         columns: TitleColumns | None = ...,
     ) -> Baseline:
         """Learn what is usual in a catalogue."""
         ...
 
-    def judge(self, titles: Sequence[str], baseline: Baseline, marks: Marks | None = ...) -> ReadyVerdicts:
+    def judge(self, titles: Sequence[str], baseline: Baseline, marks: TokenLogits | None = ...) -> ReadyVerdicts:
         """Judge titles."""
         ...
 
@@ -141,7 +141,9 @@ def sample_titles(titles: Sequence[str]) -> list[str]:
     return sample.list_titles()
 
 
-def read_rounded(scanner: BaselineScanner, titles: Sequence[str], report: ProgressCallback = report_nothing) -> Marks:
+def read_rounded(
+    scanner: BaselineScanner, titles: Sequence[str], report: ProgressCallback = report_nothing
+) -> TokenLogits:
     """Return what the tagger says of titles, in so many decimals as count."""
     marks = scanner.read(titles, report)
     return replace(marks, mark=marks.mark.round(MARK_DECIMALS), verdict=marks.verdict.round(MARK_DECIMALS))

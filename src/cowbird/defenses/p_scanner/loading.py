@@ -6,8 +6,8 @@ from typing import overload
 import torch
 
 from cowbird.defenses.p_scanner.calibrated import CalibratedScanner, load_calibrated_scanner
-from cowbird.defenses.p_scanner.fitted import FittedScanner, load_fitted_scanner
 from cowbird.defenses.p_scanner.ready import ReadyScanner
+from cowbird.defenses.p_scanner.rounds.fitted_scanner import FittedScanner, load_fitted_scanner
 from cowbird.defenses.p_scanner.small_tagger import TaggerName
 
 

@@ -44,12 +44,12 @@ from cowbird.defenses.p_scanner.fragment_evidence import (
     index_fragments,
 )
 from cowbird.defenses.p_scanner.inventory import Inventory, choose_batch_sizes, take_inventory
-from cowbird.defenses.p_scanner.reader import Marks
 from cowbird.defenses.p_scanner.scoring import READY_SMALL_SCORING, ScoringModel, load_scoring
 from cowbird.defenses.p_scanner.small_tagger import SmallTagger, TaggerName, load_small_tagger
 from cowbird.defenses.p_scanner.tagger import Tagger, load_tagger
 from cowbird.defenses.p_scanner.title_evidence import TitleTraits, describe_traits, mark_words
 from cowbird.defenses.p_scanner.title_rules import RULES, write_shape
+from cowbird.defenses.p_scanner.token_logits import TokenLogits
 from cowbird.defenses.scan_table import scan_table
 from cowbird.files import hash_texts
 from cowbird.text import escape_terminal
@@ -97,7 +97,7 @@ class ReadyScanner:
             return ReadyScanner(load_small_tagger(device=device), load_scoring(READY_SMALL_SCORING))
         return ReadyScanner(load_tagger(device=device))
 
-    def read(self, titles: Sequence[str], report: ProgressCallback = report_nothing) -> Marks:
+    def read(self, titles: Sequence[str], report: ProgressCallback = report_nothing) -> TokenLogits:
         """Return what the tagger says of titles; see `Tagger.read`."""
         return self.tagger.read(titles, report=report)
 
@@ -107,7 +107,7 @@ class ReadyScanner:
         reference: Sequence[str] = (),
         fpr: float = DEFAULT_FPR,
         review_fpr: float = DEFAULT_REVIEW_FPR,
-        marks: Marks | None = None,
+        marks: TokenLogits | None = None,
         report: ProgressCallback = report_nothing,
         columns: TitleColumns | None = None,
     ) -> Baseline:
@@ -163,7 +163,7 @@ class ReadyScanner:
         titles: Sequence[str],
         fpr: float = DEFAULT_FPR,
         review_fpr: float = DEFAULT_REVIEW_FPR,
-        marks: Marks | None = None,
+        marks: TokenLogits | None = None,
         columns: TitleColumns | None = None,
     ) -> Baseline:
         """Learn what recurs among titles beside an inventory, and set thresholds for so many of them.
@@ -191,7 +191,7 @@ class ReadyScanner:
         return learn_beside(self.scoring, inventory, traits, table, rows, (fpr, max(fpr, review_fpr)), key, found)
 
     def _describe(
-        self, titles: Sequence[str], marks: Marks, cleared: ClearedWords | None = None
+        self, titles: Sequence[str], marks: TokenLogits, cleared: ClearedWords | None = None
     ) -> tuple[TitleTraits, FragmentTable]:
         """Return what is known of titles without their catalogue, and their fragments."""
         words = mark_words(titles, marks)
@@ -202,7 +202,7 @@ class ReadyScanner:
         self,
         titles: Sequence[str],
         baseline: Baseline,
-        marks: Marks | None = None,
+        marks: TokenLogits | None = None,
         report: ProgressCallback = report_nothing,
     ) -> ReadyVerdicts:
         """Judge titles.

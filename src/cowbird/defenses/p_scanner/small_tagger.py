@@ -20,8 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from cowbird.data.types import Float32Array
-from cowbird.defenses.p_scanner.reader import Marks, Pages
 from cowbird.defenses.p_scanner.title_pieces import BUCKETS, PIECE_FLAGS, TitlePieces, cut_titles
+from cowbird.defenses.p_scanner.token_logits import TokenizedTitles, TokenLogits
 from cowbird.errors import UserError
 from cowbird.faults import raise_outage
 from cowbird.files import hash_file, write_text
@@ -198,7 +198,7 @@ class SmallTagger:
     device: torch.device
     """Where it runs."""
 
-    def read(self, titles: Sequence[str], report: ProgressCallback = report_nothing) -> Marks:
+    def read(self, titles: Sequence[str], report: ProgressCallback = report_nothing) -> TokenLogits:
         """Return the log-odds of every piece and of every title.
 
         Args:
@@ -219,7 +219,7 @@ class SmallTagger:
                 report(min(begin + step, len(titles)), len(titles), "titles")
 
         empty = np.empty(0, dtype=np.float32)
-        return Marks(join_places(parts), np.concatenate([*mark, empty]), np.concatenate([*verdict, empty]))
+        return TokenLogits(join_places(parts), np.concatenate([*mark, empty]), np.concatenate([*verdict, empty]))
 
     def save(self, folder: Path, command: str = "") -> None:
         """Write the weights, the table in 8 bits, and `small_tagger.json`."""
@@ -235,7 +235,7 @@ class SmallTagger:
         write_text(folder / SMALL_RECORD_FILE, told.model_dump_json(indent=1) + "\n")
 
 
-def join_places(parts: Sequence[TitlePieces]) -> Pages:
+def join_places(parts: Sequence[TitlePieces]) -> TokenizedTitles:
     """Return where the pieces of titles stand, in the form of a language model's tokens."""
     counts = np.concatenate([*(np.diff(part.offsets) for part in parts), np.empty(0, dtype=np.int64)])
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -243,10 +243,10 @@ def join_places(parts: Sequence[TitlePieces]) -> Pages:
     first = np.concatenate([*(part.first for part in parts), empty])
     after = np.concatenate([*(part.after for part in parts), empty])
     nothing = np.zeros(int(offsets[-1]), dtype=np.int32)
-    return Pages(Tokens(nothing[:0], offsets[:1], offsets[:0]), nothing, first, after, offsets)
+    return TokenizedTitles(Tokens(nothing[:0], offsets[:1], offsets[:0]), nothing, first, after, offsets)
 
 
-def place_pieces(titles: Sequence[str]) -> Pages:
+def place_pieces(titles: Sequence[str]) -> TokenizedTitles:
     """Return where the pieces of titles stand."""
     return join_places([cut_titles(titles)])
 

@@ -22,7 +22,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from cowbird.data.types import Float32Array, Int32Array, Int64Array, IntArray, concat_ranges
-from cowbird.defenses.p_scanner.reader import Marks, Pages, answer_words, pages, read
+from cowbird.defenses.p_scanner.token_logits import (
+    TokenizedTitles,
+    TokenLogits,
+    find_answer_words,
+    read_logits,
+    tokenize_titles,
+)
 from cowbird.errors import UserError
 from cowbird.faults import raise_outage
 from cowbird.files import hash_file, read_plain_text, write_text
@@ -108,7 +114,7 @@ class Tagger:
 
     def read(
         self, titles: Sequence[str], context: Sequence[str] = (), report: ProgressCallback = report_nothing
-    ) -> Marks:
+    ) -> TokenLogits:
         """Return the log-odds of every token and of every title.
 
         Args:
@@ -120,7 +126,7 @@ class Tagger:
         capacity = self.capacity or TAGGER_BATCH_TOKENS.get(self.device.type, TAGGER_BATCH_TOKENS["cpu"])
         if context:
             return read_beside(self.loaded, titles, context, self.device, capacity, report, self.compiled)
-        return read(self.loaded, titles, self.device, capacity, report, self.compiled)
+        return read_logits(self.loaded, titles, self.device, capacity, report, self.compiled)
 
     def score(self, titles: Sequence[str], context: Sequence[str] = ()) -> Float32Array:
         """Return how suspicious each title is, shape `[titles]`; log-odds. See `read`."""
@@ -155,7 +161,7 @@ class Tagger:
         write_text(folder / TAGGER_RECORD_FILE, told.model_dump_json(indent=1) + "\n")
 
 
-def group_titles(made: Pages, sizes: IntArray, border: int) -> tuple[Tokens, Int64Array]:
+def group_titles(made: TokenizedTitles, sizes: IntArray, border: int) -> tuple[Tokens, Int64Array]:
     """Write titles in groups, a border before each title and behind the last of a group.
 
     Args:
@@ -183,7 +189,7 @@ def read_beside(
     capacity: int,
     report: ProgressCallback = report_nothing,
     compile_layers: bool = False,
-) -> Marks:
+) -> TokenLogits:
     """Mark titles, each behind `CONTEXT_TITLES` others of its catalogue that are drawn for it.
 
     Args:
@@ -198,12 +204,12 @@ def read_beside(
     many = CONTEXT_TITLES
     drawn: list[list[int]] = stream(0, "context").integers(len(context), size=(len(titles), many)).tolist()
     texts = [text for title, row in zip(titles, drawn, strict=True) for text in (*(context[at] for at in row), title)]
-    made, alone = pages(loaded.tokenizer, texts), pages(loaded.tokenizer, titles)
+    made, alone = tokenize_titles(loaded.tokenizer, texts), tokenize_titles(loaded.tokenizer, titles)
     tokens, borders = group_titles(made, np.full(len(titles), many + 1), loaded.tokenizer.eos_token_id)
     first, count = borders[many :: many + 1] - tokens.offsets[:-1], np.diff(alone.offsets)
     starts = np.concatenate([[0], np.cumsum(count + 1)])
     told = np.empty(int(starts[-1]), dtype=np.float32)
-    yes, no = answer_words(loaded.tokenizer)
+    yes, no = find_answer_words(loaded.tokenizer)
     done = 0
     with prepare_inference(loaded.model, device, compile_layers) as causal:
         head = causal.get_output_embeddings().weight
@@ -217,10 +223,10 @@ def read_beside(
             told[concat_ranges(starts[part], count[part] + 1)] = (states.float() @ direction)[:, 0].cpu().numpy()
             done += len(part)
             report(done, len(titles), "titles")
-    return Marks(alone, told[concat_ranges(starts[:-1] + 1, count)], told[starts[:-1]])
+    return TokenLogits(alone, told[concat_ranges(starts[:-1] + 1, count)], told[starts[:-1]])
 
 
-def find_spans(marks: Marks) -> tuple[Int32Array, Int32Array]:
+def find_spans(marks: TokenLogits) -> tuple[Int32Array, Int32Array]:
     """Return where each title is most suspicious.
 
     The span is the token with the highest log-odds, widened over its neighbors as long as theirs are above
@@ -229,8 +235,8 @@ def find_spans(marks: Marks) -> tuple[Int32Array, Int32Array]:
     Returns:
         First character and the one after the last, shape `[titles]`; -1 where no token is above `SPAN_LOGIT`.
     """
-    offsets = marks.pages.offsets.tolist()
-    start, end = (np.full(len(marks.pages), -1, dtype=np.int32) for _ in range(2))
+    offsets = marks.tokenized.offsets.tolist()
+    start, end = (np.full(len(marks.tokenized), -1, dtype=np.int32) for _ in range(2))
     for row, (first, last) in enumerate(pairwise(offsets)):
         if first == last:
             continue
@@ -242,7 +248,7 @@ def find_spans(marks: Marks) -> tuple[Int32Array, Int32Array]:
             low -= 1
         while high + 1 < last and marks.mark[high + 1] > SPAN_LOGIT:
             high += 1
-        start[row], end[row] = marks.pages.first[low], marks.pages.after[high]
+        start[row], end[row] = marks.tokenized.first[low], marks.tokenized.after[high]
     return start, end
 
 

@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cowbird.data.types import Float32Array, Int32Array, Int64Array
-from cowbird.defenses.p_scanner.reader import Marks
 from cowbird.defenses.p_scanner.title_rules import (
     HARD_RULES,
     RULES,
@@ -29,6 +28,7 @@ from cowbird.defenses.p_scanner.title_rules import (
     count_word,
     write_shape,
 )
+from cowbird.defenses.p_scanner.token_logits import TokenLogits
 
 NO_MARK = -30.0
 """Log-odds where there is no token."""
@@ -81,7 +81,7 @@ class MarkedWords:
         return len(self.titles)
 
 
-def mark_words(titles: Sequence[str], marks: Marks) -> MarkedWords:
+def mark_words(titles: Sequence[str], marks: TokenLogits) -> MarkedWords:
     """Cut titles into words, each with the highest log-odds of its tokens.
 
     Args:
@@ -107,8 +107,8 @@ def mark_words(titles: Sequence[str], marks: Marks) -> MarkedWords:
     owner = np.repeat(np.arange(len(titles)), count)
     first, last = starts + base[owner], ends + base[owner]
     token_base = base[marks.rows]
-    low = np.searchsorted(last, marks.pages.first + token_base, side="right")
-    high = np.searchsorted(first, marks.pages.after + token_base, side="left")
+    low = np.searchsorted(last, marks.tokenized.first + token_base, side="right")
+    high = np.searchsorted(first, marks.tokenized.after + token_base, side="left")
     for step in range(int((high - low).max(initial=0))):  # a token covers one word, hardly ever two
         inside = low + step < high
         np.maximum.at(mark, (low + step)[inside], marks.mark[inside])

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cowbird.data.types import Int32Array, Int64Array, concat_ranges
-from cowbird.defenses.p_scanner.reader import HEAD_CHARACTERS, TAIL_CHARACTERS
+from cowbird.defenses.p_scanner.token_logits import HEAD_CHARACTERS, TAIL_CHARACTERS
 
 BUCKETS = 1 << 16
 """Numbers that n-grams are hashed to."""
