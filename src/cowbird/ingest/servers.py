@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -160,4 +160,5 @@ def _drop_extensions(batch: Any) -> Any:
     if not any(isinstance(column.type, pa.BaseExtensionType) for column in batch.columns):
         return batch
     columns = [c.storage if isinstance(c.type, pa.BaseExtensionType) else c for c in batch.columns]
-    return cast("Any", pa.RecordBatch).from_arrays(columns, names=batch.schema.names)
+    arrow: Any = pa
+    return arrow.RecordBatch.from_arrays(columns, names=batch.schema.names)
