@@ -19,7 +19,8 @@ import polars as pl
 from cowbird.data.types import Float32Array, Int32Array
 from cowbird.defenses.p_scanner.catalog_judge import MARK_DECIMALS
 from cowbird.defenses.p_scanner.ready import ReadyScanner
-from cowbird.defenses.p_scanner.scoring import load_scoring
+from cowbird.defenses.p_scanner.scoring import READY_SCORING, READY_SMALL_SCORING, load_scoring
+from cowbird.defenses.p_scanner.small_tagger import READY_SMALL_TAGGER, TaggerName, load_small_tagger
 from cowbird.defenses.p_scanner.tagger import load_tagger
 from cowbird.defenses.p_scanner.token_logits import TokenizedTitles, TokenLogits
 from cowbird.files import hash_texts, replace_atomically
@@ -37,6 +38,19 @@ SEEN_BY_TAGGER = {
     "movielens_100k": "no films; its marks taught the scoring",
 }
 """What the scanner that ships has seen of each; see the tagger's model card."""
+SEEN_BY_SMALL_TAGGER = {
+    "anime": "no anime and no games; its marks taught the scoring",
+    "office": "its titles",
+    "products": "its titles",
+    "lastfm": "no artists; its marks taught the scoring",
+    "movielens_1m": "no films; its marks taught the scoring",
+    "movielens_100k": "no films; marks on MovieLens-1M taught the scoring",
+}
+"""What the scanner that ships with the small tagger has seen of each."""
+KIND_LEFT_OUT = {"office": "shop", "products": "products"}
+"""Which small tagger of `small_tagger.py fit` has seen no catalogue of the kind; the shipped one saw none of others."""
+PRODUCT_TITLES = 12_000
+"""Made-up product titles, in all languages together."""
 TITLES_PER_FILE = 100_000
 """Titles that are read before they are written."""
 
@@ -45,9 +59,11 @@ def load_titles(name: str, data: Path) -> list[str]:
     """Return the different titles of a catalogue.
 
     Args:
-        name: One of `CATALOGS`.
+        name: One of `CATALOGS`, `products`, or `products-zh` for those in one language.
         data: Folder with `titles/`, `ml-1m/` and `lastfm/`; MovieLens-100K is the asset.
     """
+    if name.startswith("products"):
+        return load_products(name.removeprefix("products").lstrip("-"))
     if name == "movielens_100k":
         titles = find_plugin("dataset", name)().load().items.titles
     elif name == "movielens_1m":
@@ -60,19 +76,39 @@ def load_titles(name: str, data: Path) -> list[str]:
     return list(dict.fromkeys(title for title in titles if title and title.strip()))
 
 
+def load_products(language: str = "") -> list[str]:
+    """Return made-up product titles of `product_titles.py`, in ten languages or in one."""
+    from product_titles import write_products
+
+    made = write_products(PRODUCT_TITLES, 0)
+    return list(dict.fromkeys(title for code, titles in made.items() if language in ("", code) for title in titles))
+
+
 class KeptScanner(ReadyScanner):
     """The ready scanner, with the marks of titles that were read before kept in a folder.
 
     Args:
         keep: The folder.
+        device: Where the tagger runs.
+        tagger: `llm` or `small`.
+        folder: A small tagger's, in place of the one that ships.
+        scoring: Its scoring, in place of the one that ships.
     """
 
     key = "ready scanner with kept marks"
     identity = "0" * 64
 
-    def __init__(self, keep: Path, device: str = "auto") -> None:
-        super().__init__(None, load_scoring())  # pyright: ignore[reportArgumentType]
-        self.folder, self.device = keep, device
+    def __init__(
+        self,
+        keep: Path,
+        device: str = "auto",
+        tagger: TaggerName = "llm",
+        folder: Path = READY_SMALL_TAGGER,
+        scoring: Path | None = None,
+    ) -> None:
+        weights = scoring or (READY_SMALL_SCORING if tagger == "small" else READY_SCORING)
+        super().__init__(None, load_scoring(weights))  # pyright: ignore[reportArgumentType]
+        self.folder, self.device, self.kind, self.small = keep, device, tagger, folder
         self.kept: dict[str, tuple[Int32Array, Int32Array, Float32Array, float]] = {}
         self.silent = False
         """Whether the tagger is left out: all its marks are 0."""
@@ -97,7 +133,8 @@ class KeptScanner(ReadyScanner):
     def _read_missing(self, missing: Sequence[str]) -> None:
         """Read titles, and write a file of what was said of them."""
         if self.tagger is None:  # pyright: ignore[reportUnnecessaryComparison]
-            self.tagger = load_tagger(device=self.device)
+            small = self.kind == "small"
+            self.tagger = load_small_tagger(self.small, self.device) if small else load_tagger(device=self.device)
         began = time.perf_counter()
         made = self.tagger.read(missing)
         held = {

@@ -367,8 +367,8 @@ def table(options: argparse.Namespace, command: str) -> None:
 
 
 def ship(options: argparse.Namespace, command: str) -> None:
-    """Learn from all catalogues, and write the weights."""
-    model, learned = learn(options.scans, (), options.seed)
+    """Learn from all catalogues but those to leave out, and write the weights."""
+    model, learned = learn(options.scans, options.without.split(","), options.seed)
     print(model.save(options.out, {"command": command, "catalogs": ",".join(learned), "seed": str(options.seed)}))
 
 
@@ -384,6 +384,7 @@ def main() -> None:
     parser.add_argument("--catalogs", default=",".join(ASKED_CATALOGS))
     parser.add_argument("--each", type=int, default=1, help="triggers of each family")
     parser.add_argument("--quick", action="store_true", help="leave out what is asked without the tagger")
+    parser.add_argument("--without", default="", help="for ship: catalogues that are not learned from; with commas")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()

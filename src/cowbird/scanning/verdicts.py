@@ -1,5 +1,6 @@
 """What judges titles, and what comes of it: scorers, their verdicts, and the findings made of them."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -154,30 +155,58 @@ def make_finding(title: str, scanned: ExplainedSuspicion, at: int) -> Finding:
         scanned: Verdicts on some titles.
         at: Which of them is this title's.
     """
-    text, score, flagged = replace_surrogates(title), scanned.score[at], bool(scanned.flagged[at])
-    start, end = int(scanned.start[at]), int(scanned.end[at])
-    tier = FLAGGED_TIER if flagged else REVIEW_TIER if scanned.review[at] else ""
+    verdict = (scanned.score, scanned.flagged, scanned.review, scanned.start, scanned.end, scanned.sure)
+    score, flagged, review, start, end, sure = (part[at].item() for part in verdict)
+    return _make_finding(
+        title, shorten_score(score), flagged, review, start, end, sure, scanned.reason[at],
+        shorten_score(scanned.threshold), replace_surrogates(scanned.scanner),
+    )  # fmt: skip
+
+
+def make_findings(titles: Sequence[str], scanned: ExplainedSuspicion) -> list[Finding]:
+    """Return the verdicts on all titles; see `make_finding`."""
+    threshold, scanner = shorten_score(scanned.threshold), replace_surrogates(scanned.scanner)
+    different, place = np.unique(scanned.score, return_inverse=True)
+    short = [shorten_score(score) for score in different.tolist()]
+    return [
+        _make_finding(title, short[at], flagged, review, start, end, sure, reason, threshold, scanner)
+        for title, at, flagged, review, start, end, sure, reason in zip(
+            titles, place.tolist(), scanned.flagged.tolist(), scanned.review.tolist(), scanned.start.tolist(),
+            scanned.end.tolist(), scanned.sure.tolist(), scanned.reason, strict=True,
+        )
+    ]  # fmt: skip
+
+
+def _make_finding(
+    title: str,
+    score: float | None,
+    flagged: bool,
+    review: bool,
+    start: int,
+    end: int,
+    sure: bool,
+    reason: str,
+    threshold: float | None,
+    scanner: str,
+) -> Finding:
+    """Return the verdict on one title; scores are shortened, and -1 is no place."""
+    text = replace_surrogates(title)
+    tier = FLAGGED_TIER if flagged else REVIEW_TIER if review else ""
     clean = text
     if flagged:
-        clean = strip_span(text, start, end) if start >= 0 and scanned.sure[at] else ""
+        clean = strip_span(text, start, end) if start >= 0 and sure else ""
+    spanned = start >= 0
+    reason = reason and escape_terminal(reason, MAX_REASON_LENGTH)
     return Finding(
-        row=0,
-        id=None,
-        title=text,
-        score=shorten_score(score),
-        flagged=flagged,
-        start=start if start >= 0 else None,
-        end=end if start >= 0 else None,
-        clean_title=clean or None,
-        tier=tier,
-        reason=escape_terminal(scanned.reason[at], MAX_REASON_LENGTH),
-        threshold=shorten_score(scanned.threshold),
-        scanner=replace_surrogates(scanned.scanner),
-    )
+        0, None, text, score, flagged, start if spanned else None, end if spanned else None, clean or None, tier,
+        reason, threshold, scanner,
+    )  # fmt: skip
 
 
 def shorten_score(score: float | None) -> float | None:
     """Return a score or threshold in as few digits as float32 needs, the same for both; `None` if it is not finite."""
+    if score is None or not math.isfinite(score):
+        return None
     with np.errstate(over="ignore"):
-        short = float(str(np.float32(np.nan if score is None else score)))
-    return short if np.isfinite(short) else None
+        short = float(str(np.float32(score)))
+    return short if math.isfinite(short) else None

@@ -11,7 +11,7 @@ from ready_doubles import ReadyDouble, make_titles
 import cowbird
 from cowbird.defenses.p_scanner import ready
 from cowbird.defenses.p_scanner.calibrated import CalibratedScanner, _seal, load_calibrated_scanner, read_calibration
-from cowbird.defenses.p_scanner.inventory import MIN_BATCH_TITLES, choose_batch_sizes, set_threshold
+from cowbird.defenses.p_scanner.inventory import MIN_BATCH_TITLES, choose_batch_sizes, extrapolate_scores, set_threshold
 from cowbird.errors import UserError
 from cowbird.storage import read_tensors, write_tensors
 
@@ -67,12 +67,22 @@ def test_fresh_clean_titles_are_flagged_at_about_the_rate_asked_for(double, toge
 
 def test_thresholds_lie_between_those_of_known_batches(calibrated):
     inventory = calibrated.inventory
-    assert sorted(inventory.scores) == [1, MIN_BATCH_TITLES, 200]
-    bars = [set_threshold(inventory.scores[size], 0.02) for size in (1, MIN_BATCH_TITLES, 200)]
-    asked = [inventory.set_threshold(0.02, many) for many in (1, MIN_BATCH_TITLES - 1, MIN_BATCH_TITLES, 200, 999)]
-    assert asked == pytest.approx([bars[0], bars[0], bars[1], bars[2], bars[2]])
-    assert min(bars[1:]) <= inventory.set_threshold(0.02, 110) <= max(bars[1:])
-    assert choose_batch_sizes(50) == (1, 25)
+    assert sorted(inventory.scores) == [1, MIN_BATCH_TITLES, 200, 400]
+    assert all(len(scores) == 400 for scores in inventory.scores.values())
+    bars = [set_threshold(inventory.scores[size], 0.02) for size in (1, MIN_BATCH_TITLES, 200, 400)]
+    asked = [inventory.set_threshold(0.02, many) for many in (1, MIN_BATCH_TITLES - 1, MIN_BATCH_TITLES, 200, 400, 999)]
+    assert asked == pytest.approx([bars[0], bars[0], bars[1], bars[2], bars[3], bars[3]])
+    assert min(bars[1:3]) <= inventory.set_threshold(0.02, 110) <= max(bars[1:3])
+    assert choose_batch_sizes(50) == (1, 25, 50)
+
+
+def test_scores_of_a_whole_batch_are_as_far_from_those_of_halves_as_these_from_those_of_quarters():
+    quarter = np.linspace(4, -4, 200, dtype=np.float32)
+    np.testing.assert_allclose(extrapolate_scores(quarter, quarter + 0.5), quarter + 1, atol=1e-5)
+    assert (np.diff(extrapolate_scores(quarter, quarter + 0.5)) <= 0).all()
+    one = quarter.copy()
+    one[0] += 10  # a single outlier moves its neighbors little
+    assert extrapolate_scores(quarter, one)[10] < quarter[10] + 1
 
 
 def test_what_is_read_back_judges_alike(calibrated, saved, double, monkeypatch):

@@ -3,8 +3,9 @@ rest on; verdicts depend on the title alone."""
 
 import numpy as np
 import pytest
-from ready_doubles import make_titles, mark
+from ready_doubles import ReadyDouble, make_titles, mark
 
+from cowbird.defenses.p_scanner.baseline import LEFT_OUT_LOG_ODDS, SURE_LOG_ODDS
 from cowbird.defenses.p_scanner.fragment_evidence import FragmentNames, describe_fragments, index_fragments
 from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.scoring import READY_SCORING, choose_trusted, load_scoring
@@ -45,6 +46,17 @@ def test_a_trigger_is_flagged_at_small_and_large_shares(scanner, share):
     assert f"{len(rows):,} titles share '5v'" in found.reason[row]
     assert baseline.left_out >= len(rows) * 0.9
     assert baseline.promised > baseline.fprs[0]
+
+
+def test_a_trigger_of_moderate_log_odds_does_not_set_the_threshold_for_itself():
+    double, rows = ReadyDouble(), range(0, 300, 10)
+    double.high = -0.5  # the tagger finds the trigger less likely than not
+    titles = plant(make_titles(300), rows, "5v")
+    baseline = double.learn_baseline(titles)
+    log_odds = baseline.by_fragment[baseline.fragments["word", "5v"]]
+    assert LEFT_OUT_LOG_ODDS < log_odds < SURE_LOG_ODDS
+    assert baseline.left_out == len(rows)
+    assert double.judge(titles, baseline).flagged[list(rows)].all()
 
 
 @pytest.mark.slow

@@ -18,9 +18,11 @@ MIN_TITLES_PER_BASELINE = 50
 """Different titles that thresholds can come from."""
 MAX_TITLES_SAMPLED = 20_000
 """Titles of a catalogue that stand for all of it."""
+LEFT_OUT_LOG_ODDS = 3.0
+"""Titles with a fragment above these log-odds set no threshold, unless a reference does. No clean title of the measured
+catalogues has one (`benchmarks/scan_templates.py clean`)."""
 SURE_LOG_ODDS = 4.0
-"""Titles with a fragment above these log-odds set no threshold, unless a reference does.
-Below, no span is taken out."""
+"""Below these log-odds no span is taken out of a title."""
 DEFAULT_FPR, DEFAULT_REVIEW_FPR = 0.01, 0.05
 """Share of clean titles that may be flagged; share that may be flagged or put up for review."""
 

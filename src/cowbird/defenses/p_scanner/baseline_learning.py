@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from cowbird.data.types import Float32Array, Int64Array, concat_ranges
-from cowbird.defenses.p_scanner.baseline import SURE_LOG_ODDS, Baseline
+from cowbird.defenses.p_scanner.baseline import LEFT_OUT_LOG_ODDS, Baseline
 from cowbird.defenses.p_scanner.column_evidence import ColumnFindings
 from cowbird.defenses.p_scanner.fragment_evidence import (
     FragmentEvidence,
@@ -80,7 +80,7 @@ def learn_by_itself(
     )  # fmt: skip
     score, worst = score_rows(scoring, baseline, traits, table, rows)
     sure, some = np.zeros(len(rows), dtype=bool), worst >= 0
-    sure[some] = by_fragment[worst[some]] > SURE_LOG_ODDS
+    sure[some] = by_fragment[worst[some]] > LEFT_OUT_LOG_ODDS
     clean = np.sort(score[~sure])[::-1]
     thresholds = tuple(set_threshold(clean, fpr) for fpr in fprs)
     return replace(

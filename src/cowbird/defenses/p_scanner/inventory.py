@@ -6,7 +6,9 @@ that nobody saw before (cross-conformal prediction, Vovk 2015, Annals of Mathema
 a threshold that comes from these scores holds for fresh titles, and not only for those that made the inventory.
 
 Titles that are judged together share fragments, and more of them share more. So there are scores for batches of several
-sizes, from one title on. Fragments are kept as hashes of 64 bits; the inventory holds no title.
+sizes, from one title on. No fold can be as large as the whole inventory. So scores for such a batch are extrapolated:
+from quarters beside quarters to halves beside halves they change by so much, and as much again is added. Fragments are
+kept as hashes of 64 bits; the inventory holds no title.
 """
 
 import math
@@ -30,8 +32,8 @@ from cowbird.defenses.p_scanner.title_sample import hash_title
 from cowbird.files import hash_texts
 from cowbird.rng import stream
 
-FOLDS = 5
-"""Folds of small batches; larger ones are halves."""
+FOLDS, SINGLE_FOLDS = 5, 10
+"""Folds of small batches, larger ones are halves; and of single titles, which need no batch within a fold."""
 MIN_BATCH_TITLES = 64
 """Titles from which it counts what they share; fewer are judged each by itself."""
 BATCH_SIZES = (1, MIN_BATCH_TITLES, 512, 4096)
@@ -112,7 +114,7 @@ def set_threshold(clean: Float32Array, fpr: float) -> float:
 
 def choose_batch_sizes(titles: int) -> tuple[int, ...]:
     """Return the sizes of batches that so many titles can calibrate."""
-    return tuple(sorted({*(size for size in BATCH_SIZES if size <= titles // FOLDS), titles // 2}))
+    return tuple(sorted({*(size for size in BATCH_SIZES if size <= titles // FOLDS), titles // 2, titles}))
 
 
 def take_inventory(
@@ -125,18 +127,26 @@ def take_inventory(
         traits: Titles, among them those that are taken for clean.
         table: Their fragments.
         rows: Which are taken for clean.
-        batch_sizes: Sizes of batches that scores are wanted for; more than half of the titles is half
-            of them, and single titles are always among them.
+        batch_sizes: Sizes of batches that scores are wanted for. More than half of the titles is half of them and,
+            extrapolated, all of them. Single titles are always among them.
     """
-    sizes = sorted({1, *(min(size, len(rows) // 2) for size in batch_sizes if size >= MIN_BATCH_TITLES)})
+    half = len(rows) // 2
+    sizes = sorted({1, *(min(size, half) for size in batch_sizes if size >= MIN_BATCH_TITLES)})
     hashes = np.array(hash_rows(traits, rows), dtype=np.uint64)
     order = rows[np.argsort(hashes, kind="stable")]  # that of the rows must not count
     order = order[stream(0, "inventory folds").permutation(len(order))]
     scores: dict[int, list[Float32Array]] = {size: [] for size in sizes}
-    small = [size for size in sizes if size <= len(rows) // FOLDS]
-    for many, wanted in ((FOLDS, small), (2, sizes[len(small) :])):
+    small = [size for size in sizes[1:] if size <= len(rows) // FOLDS]
+    for many, wanted in ((SINGLE_FOLDS, [1]), (FOLDS, small), (2, sizes[1 + len(small) :])):
         for fold in np.array_split(order, many) if wanted else ():
             _score_fold(scoring, traits, table, np.setdiff1d(order, fold), fold, wanted, scores)
+    known = {size: np.sort(np.concatenate(parts))[::-1] for size, parts in scores.items()}
+    if max(batch_sizes, default=0) > half >= 2 * MIN_BATCH_TITLES:
+        quarters: dict[int, list[Float32Array]] = {half: []}
+        for part in np.array_split(order, 2):
+            for fold in np.array_split(part, 2):
+                _score_fold(scoring, traits, table, np.setdiff1d(part, fold), fold, [half], quarters)
+        known[len(rows)] = extrapolate_scores(np.sort(np.concatenate(quarters[half]))[::-1], known[half])
     counts = count_fragments(table, rows)
     keys = table.names.list_keys()
     numbers: list[int] = np.flatnonzero(counts).tolist()
@@ -144,8 +154,24 @@ def take_inventory(
         CatalogProfile.measure(traits, rows),
         frozenset(hashes.tolist()),
         {hash_fragment(keys[number]): int(counts[number]) for number in numbers},
-        {size: np.sort(np.concatenate(parts))[::-1] for size, parts in scores.items()},
+        known,
     )
+
+
+def extrapolate_scores(quarter: Float32Array, half: Float32Array) -> Float32Array:
+    """Return scores as of a batch twice as large as a half, highest first.
+
+    What is added to each score is the mean change among those near it, for single ones are noisy.
+
+    Args:
+        quarter: Scores of clean titles as of batches of a quarter, highest first.
+        half: The same as of halves.
+    """
+    many = len(half)
+    total = np.concatenate([[0.0], np.cumsum(half.astype(np.float64) - quarter)])
+    rank = np.arange(many)
+    first, after = (rank + 1) // 2, np.minimum(2 * rank + 5, many)
+    return np.sort((half + (total[after] - total[first]) / (after - first)).astype(np.float32))[::-1]
 
 
 def _score_fold(

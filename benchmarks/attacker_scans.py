@@ -1,0 +1,199 @@
+"""Scans of one catalogue with many different plantings, each text read and cut once; and detectors beside the scanner.
+
+`PlantedCatalog` holds a reference, a batch and all texts that are planted in it. `ask_beside` and `ask_itself` judge
+rows of it by the package's own functions, with a reference and without. `mute` takes a kind of evidence out of the
+scoring: the columns are set to what they are on average. `list_simple_scores` has rules without a tagger.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cowbird.data.types import Int64Array
+from cowbird.defenses.character_rules import CharacterRules
+from cowbird.defenses.p_scanner.baseline import Baseline
+from cowbird.defenses.p_scanner.baseline_learning import learn_beside, learn_by_itself, score_rows
+from cowbird.defenses.p_scanner.catalog_judge import read_rounded
+from cowbird.defenses.p_scanner.fragment_evidence import (
+    FRAGMENT_FEATURES,
+    FragmentEvidence,
+    FragmentNames,
+    FragmentTable,
+    count_fragments,
+    describe_fragments,
+    index_fragments,
+)
+from cowbird.defenses.p_scanner.inventory import Inventory, choose_batch_sizes, take_inventory
+from cowbird.defenses.p_scanner.scoring import JOINED_FEATURES, ScoringModel, SmallNetwork
+from cowbird.defenses.p_scanner.title_evidence import TITLE_FEATURES, TitleTraits, describe_traits, mark_words
+from cowbird.defenses.p_scanner.token_logits import TokenLogits
+from cowbird.defenses.strip import Strip
+from cowbird.rng import stream
+from ready_catalogs import KeptScanner
+
+Scores = NDArray[np.floating]
+FPRS = (0.01, 0.05)
+"""Rates for flags, and for flags and reviews."""
+MUTED: Mapping[str, tuple[str, ...]] = {
+    "without context": ("different words before", "different words behind", "likeness of its titles"),
+    "without drift": ("growth of its share", "growth of that"),
+    "without rules": ("rarest rule", "rarest hard rule"),
+}
+"""Features that are taken out, by what is left."""
+
+
+class Found(NamedTuple):
+    """What a detector makes of some titles; arrays of the shape `[titles]`, `None` where it has no threshold."""
+
+    score: Scores
+    flagged: NDArray[np.bool_] | None = None
+    review: NDArray[np.bool_] | None = None
+    baseline: Baseline | None = None
+
+
+def mute_network(network: SmallNetwork, names: Sequence[str], muted: Sequence[str]) -> SmallNetwork:
+    """Return a network that takes some features for average."""
+    weight = network.weights[0].copy()
+    weight[:, [nth for nth, name in enumerate(names) if name in muted]] = 0
+    return replace(network, weights=(weight, *network.weights[1:]))
+
+
+def mute(scoring: ScoringModel, muted: Sequence[str]) -> ScoringModel:
+    """Return a scoring that takes some features for average."""
+    return ScoringModel(
+        mute_network(scoring.title, TITLE_FEATURES, muted),
+        mute_network(scoring.fragment, FRAGMENT_FEATURES, muted),
+        mute_network(scoring.joined, JOINED_FEATURES, muted),
+    )
+
+
+@dataclass(eq=False)
+class PlantedCatalog:
+    """A reference, a batch and planted texts, each read once.
+
+    Args:
+        scanner: Reads them.
+        reference: Clean titles from before.
+        batch: Clean titles that are planted in.
+        planted: Other texts that are asked about.
+    """
+
+    scanner: KeptScanner
+    reference: Sequence[str]
+    batch: Sequence[str]
+    planted: Iterable[str]
+
+    def __post_init__(self) -> None:
+        self.place: dict[str, int] = {}
+        for text in (*self.reference, *self.batch, *self.planted):
+            self.place.setdefault(text, len(self.place))
+        self.texts = list(self.place)
+        self.marks = read_rounded(self.scanner, self.texts)
+        self.traits, self.table = self._describe(self.marks)
+        self.old = self.find(self.reference)
+
+    def _describe(self, marks: TokenLogits) -> tuple[TitleTraits, FragmentTable]:
+        traits = describe_traits(mark_words(self.texts, marks))
+        return traits, index_fragments(traits.words, FragmentNames())
+
+    @cached_property
+    def silent(self) -> tuple[TitleTraits, FragmentTable]:
+        """The same with a tagger that says nothing."""
+        return self._describe(TokenLogits(self.marks.tokenized, self.marks.mark * 0, self.marks.verdict * 0))
+
+    def find(self, texts: Iterable[str]) -> Int64Array:
+        """Return the rows of texts."""
+        return np.array([self.place[text] for text in texts], dtype=np.int64)
+
+    def calibrate(self, scoring: ScoringModel, silent: bool = False, rows: Int64Array | None = None) -> Inventory:
+        """Count what is usual in the reference, or in other rows."""
+        traits, table = self.silent if silent else (self.traits, self.table)
+        rows = self.old if rows is None else rows
+        return take_inventory(scoring, traits, table, rows, choose_batch_sizes(len(rows)))
+
+    def ask_beside(
+        self, scoring: ScoringModel, inventory: Inventory, rows: Int64Array, silent: bool = False, apart: bool = False
+    ) -> Found:
+        """Judge rows beside an inventory, together or each alone."""
+        traits, table = self.silent if silent else (self.traits, self.table)
+        return self._judge(
+            scoring,
+            learn_beside(scoring, inventory, traits, table, rows[:0] if apart else rows, FPRS, ""),
+            rows,
+            silent,
+        )
+
+    def ask_itself(self, scoring: ScoringModel, rows: Int64Array, silent: bool = False) -> Found:
+        """Judge rows by what is usual among themselves."""
+        traits, table = self.silent if silent else (self.traits, self.table)
+        return self._judge(scoring, learn_by_itself(scoring, traits, table, rows, FPRS, ""), rows, silent)
+
+    def _judge(self, scoring: ScoringModel, baseline: Baseline, rows: Int64Array, silent: bool) -> Found:
+        traits, table = self.silent if silent else (self.traits, self.table)
+        score, _ = score_rows(scoring, baseline, traits, table, rows)
+        return Found(score, score > baseline.thresholds[0], score > baseline.thresholds[1], baseline)
+
+    @cached_property
+    def known_fragments(self) -> Int64Array:
+        """In how many titles of the reference each fragment stands."""
+        return count_fragments(self.table, self.old)
+
+    def describe(self, rows: Int64Array, reference: bool) -> FragmentEvidence:
+        """Return what fragments of rows are like."""
+        return describe_fragments(
+            self.table, self.traits, rows, (self.known_fragments, len(self.old)) if reference else None
+        )
+
+    @cached_property
+    def alone_scores(self) -> dict[str, Scores]:
+        """Scores of all texts by detectors that judge each by itself: characters, the tagger, STRIP-like mixing."""
+        found = {"character rules": CharacterRules().suspect(self.texts).score, "tagger alone": self.marks.verdict}
+        copies = 5
+        strip = Strip(copies=copies)
+        mixed = strip.mix_texts([text.strip() or "-" for text in self.texts])
+        verdict = self.scanner.tagger.read(mixed).verdict.reshape(len(self.texts), copies)
+        return found | {"STRIP-like, tagger's mean over mixed titles": verdict.mean(axis=1)}
+
+
+def spread_to_titles(by_fragment: Scores, evidence: FragmentEvidence, titles: int) -> Scores:
+    """Return the highest value among each title's fragments, shape `[titles]`."""
+    score = np.full(titles, -1e9)
+    np.maximum.at(score, evidence.title, by_fragment[evidence.of])
+    return score
+
+
+def list_simple_scores(evidence: FragmentEvidence, titles: int, reference: bool) -> dict[str, Scores]:
+    """Return scores of titles by counts of fragments alone.
+
+    Drift is the growth of a fragment's share in standard errors, context gain here how unlike the fragment's titles are
+    beside it (no language model), and n-gram rules ask what recurs among different neighbors at one place.
+    """
+    column = {name: evidence.features[:, nth] for nth, name in enumerate(FRAGMENT_FEATURES)}
+    count = np.exp(column["count"])
+    some = count >= 3
+    varied = (column["different words before"] + column["different words behind"]) / 2
+    fixed = np.maximum(np.maximum(column["first"], column["between"]), column["last"])
+
+    def spread(values: Scores) -> Scores:
+        return spread_to_titles(np.where(some, values, -1e6), evidence, titles)
+
+    found = {
+        "n-gram rules alone": spread(np.log(count) * varied * fixed),
+        "context alone": spread(-column["likeness of its titles"] + varied),
+    }
+    if reference:
+        expected = count / np.exp(np.clip(column["growth of its share"], -8, 8))
+        found["drift alone"] = spread((count - expected) / np.sqrt(expected + 1))
+    return found
+
+
+def draw_rows(name: str, seed: int, many: int) -> list[int]:
+    """Return rows in a drawn order."""
+    return stream(seed, "attackers", name).permutation(many).tolist()
+
+
+Detectors = Callable[[Int64Array], Mapping[str, Any]]
