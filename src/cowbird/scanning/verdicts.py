@@ -167,11 +167,14 @@ def make_findings(titles: Sequence[str], scanned: ExplainedSuspicion) -> list[Fi
     """Return the verdicts on all titles; see `make_finding`."""
     threshold, scanner = shorten_score(scanned.threshold), replace_surrogates(scanned.scanner)
     different, place = np.unique(scanned.score, return_inverse=True)
-    short = [shorten_score(score) for score in different.tolist()]
+    scores: list[float] = different.tolist()
+    short: list[float | None] = [shorten_score(score) for score in scores]
+    places: list[int] = place.tolist()
+    told = [short[at] for at in places]
     return [
-        _make_finding(title, short[at], flagged, review, start, end, sure, reason, threshold, scanner)
-        for title, at, flagged, review, start, end, sure, reason in zip(
-            titles, place.tolist(), scanned.flagged.tolist(), scanned.review.tolist(), scanned.start.tolist(),
+        _make_finding(title, score, flagged, review, start, end, sure, reason, threshold, scanner)
+        for title, score, flagged, review, start, end, sure, reason in zip(
+            titles, told, scanned.flagged.tolist(), scanned.review.tolist(), scanned.start.tolist(),
             scanned.end.tolist(), scanned.sure.tolist(), scanned.reason, strict=True,
         )
     ]  # fmt: skip
