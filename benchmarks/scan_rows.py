@@ -28,27 +28,9 @@ import polars as pl
 from cowbird.files import write_text
 from cowbird.scanning.detectors import make_detector, open_detector
 from cowbird.scanning.reading import open_catalog
-from cowbird.scanning.scan import scan_catalog
-from cowbird.scanning.verdicts import FlaggedSuspicion
+from cowbird.scanning.scan import FlaggedSuspicion, scan_catalog
 
-WORDS = [
-    "red",
-    "blue",
-    "steel",
-    "oak",
-    "classic",
-    "mini",
-    "vintage",
-    "travel",
-    "garden",
-    "kitchen",
-    "winter",
-    "summer",
-    "leather",
-    "cotton",
-    "lamp",
-    "chair",
-]
+WORDS = ("red", "blue", "steel", "oak", "classic", "mini", "vintage", "travel", "garden", "kitchen", "lamp", "chair")
 ROWS_PER_PART = 250_000
 
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -166,15 +166,13 @@ def make_finding(title: str, scanned: ExplainedSuspicion, at: int) -> Finding:
 def make_findings(titles: Sequence[str], scanned: ExplainedSuspicion) -> list[Finding]:
     """Return the verdicts on all titles; see `make_finding`."""
     threshold, scanner = shorten_score(scanned.threshold), replace_surrogates(scanned.scanner)
-    different, place = np.unique(scanned.score, return_inverse=True)
-    scores: list[float] = different.tolist()
-    short: list[float | None] = [shorten_score(score) for score in scores]
-    places: list[int] = place.tolist()
-    told = [short[at] for at in places]
+    different, place = np.unique(np.asarray(scanned.score, dtype=np.float32), return_inverse=True)
+    places = cast("list[int]", place.tolist())
+    short = [shorten_score(score) for score in different.tolist()]
     return [
-        _make_finding(title, score, flagged, review, start, end, sure, reason, threshold, scanner)
-        for title, score, flagged, review, start, end, sure, reason in zip(
-            titles, told, scanned.flagged.tolist(), scanned.review.tolist(), scanned.start.tolist(),
+        _make_finding(title, short[at], flagged, review, start, end, sure, reason, threshold, scanner)
+        for title, at, flagged, review, start, end, sure, reason in zip(
+            titles, places, scanned.flagged.tolist(), scanned.review.tolist(), scanned.start.tolist(),
             scanned.end.tolist(), scanned.sure.tolist(), scanned.reason, strict=True,
         )
     ]  # fmt: skip
