@@ -105,7 +105,7 @@ _COMMANDS: tuple[tuple[str, Callable[..., None], str, tuple[str, ...]], ...] = (
     (
         "inspect",
         inspect_command.inspect,
-        "Look for planted items in a model that somebody handed over.",
+        "Look for what was planted in a handed model.",
         inspect_command.INSPECT_EXAMPLES,
     ),
     (
@@ -120,7 +120,7 @@ _COMMANDS: tuple[tuple[str, Callable[..., None], str, tuple[str, ...]], ...] = (
         "Take suspects out of a model, and tell the cost.",
         sanitize.SANITIZE_EXAMPLES,
     ),
-    ("zoo", zoo.zoo, "Make rankers, clean and planted; score inspection.", zoo.ZOO_EXAMPLES),
+    ("zoo", zoo.zoo, "Make models, clean and planted; score inspection.", zoo.ZOO_EXAMPLES),
     ("serve", serve.serve, "Serve a scanner over HTTP.", serve.SERVE_EXAMPLES),
     ("peek", peek.peek, "Tell how a file is read, and show its first rows.", peek.PEEK_EXAMPLES),
     ("init", init.init, "Write a commented spec to start from.", init.INIT_EXAMPLES),

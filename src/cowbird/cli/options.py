@@ -73,7 +73,8 @@ HandedModelArgument = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="The model's file: of Cowbird, RecBole, RePlay or RecTools. Or function:MODULE:NAME or process:COMMAND.",
+        help="The model's file: of Cowbird, RecBole, RePlay or RecTools. Or function:MODULE:NAME or process:COMMAND. "
+        "A language model or adapter is a folder.",
     ),
 ]
 LoaderOption = Annotated[
