@@ -126,6 +126,8 @@ def escape_csv(text: str) -> str:
     Control characters other than tabs and line breaks, and half surrogates, become U+FFFD, so that a terminal may show
     the file. All other text stays as it is, for a title must be found again by what it is.
     """
+    if text[:1].isalnum() and text.isascii() and text.isprintable() and ";" not in text:
+        return text  # as most titles are
     plain = _TERMINAL_CONTROL.sub("\N{REPLACEMENT CHARACTER}", replace_surrogates(text))
     return _FORMULA_START.sub("'", plain)
 
@@ -147,7 +149,7 @@ def unescape_csv(text: str) -> str:
 
 def replace_surrogates(text: str) -> str:
     """Return a text with U+FFFD for each half surrogate, which is no text; JSON and file names can bring one."""
-    return _HALF_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
+    return text if text.isascii() else _HALF_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def normalize_span(span: str) -> str:

@@ -8,10 +8,12 @@ repeat the header, which is told.
 """
 
 import codecs
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from operator import itemgetter
 from typing import IO
 
+import numpy as np
 import polars as pl
 
 from cowbird.errors import UserError
@@ -20,8 +22,8 @@ from cowbird.ingest.block import MAX_LINE_BYTES, RowBlock
 from cowbird.ingest.columns import find_column
 from cowbird.ingest.encodings import name_encoding, recode
 from cowbird.ingest.layout import TextLayout
-from cowbird.ingest.records import DelimitedRecords, parse_record, read_lines
-from cowbird.ingest.rows import LINE_COLUMN, RowTable, TableRow, note_repeats
+from cowbird.ingest.records import RecordRuns, parse_record, pass_line, read_line_blocks
+from cowbird.ingest.rows import LINE_COLUMN, RowTable, TableRow, TextRun, note_repeats
 from cowbird.ingest.sampling import limit_block, limit_frames
 from cowbird.ingest.skips import Skips
 
@@ -32,6 +34,7 @@ SAMPLED_BYTES_PER_BLOCK = 4 << 20
 HEADER_HINT = "If the first line holds no names: --header-row 0. If they stand further down: --header-row LINE."
 """What to do where a column is not found in a text file."""
 
+_NEWLINE = 0x0A
 _MAGIC = {
     b"PK\x03\x04": "a zip archive",
     b"PAR1": "a Parquet file",
@@ -134,32 +137,90 @@ class TextTable(RowTable):
         Args:
             places: Positions of the columns wanted.
         """
+        for run in self._read_runs(places, as_text=False):
+            if isinstance(run, list):
+                yield from run
+
+    def read_runs(self, places: Sequence[int]) -> Iterator[TextRun | list[TableRow]]:
+        """Yield all rows in order, in runs; see `RowTable.read_runs`."""
+        return self._read_runs(places, as_text=True)
+
+    def _read_runs(self, places: Sequence[int], as_text: bool) -> Iterator[TextRun | list[TableRow]]:
+        number = repeats = 0
+        with self._blob.open_stream() as stream:
+            for _ in range(self._head.lines):
+                pass_line(stream)
+            blocks = _drop_mark(read_line_blocks(stream)) if not self._head.lines else read_line_blocks(stream)
+            records = RecordRuns(blocks, self.layout.separator.encode(), self.layout.quote_form)
+            for run in records.read_runs():
+                columns = self._cut_block(run, places) if as_text and isinstance(run, bytes) else None
+                if columns is not None:
+                    yield TextRun(number + 1, columns)
+                    number += len(columns[0])
+                    continue
+                rows, same = self._make_rows(
+                    records.split_block(run) if isinstance(run, bytes) else run, places, number
+                )
+                yield rows
+                number, repeats = number + len(rows), repeats + same
+        note_repeats(self.file, repeats)
+
+    def _cut_block(self, block: bytes, places: Sequence[int]) -> tuple[list[str], ...] | None:
+        """Return the cells of lines without quotes, column by column; `None` if one of them has to be looked at."""
+        separator = self.layout.separator
+        try:
+            text = block.decode()
+        except UnicodeDecodeError:
+            return None
+        if self.layout.trailing or (self._head.raw and separator.join(self._head.raw) in text):
+            return None
+        text = f"{text}\n".replace("\r\n", "\n").lstrip("\n")
+        while "\n\n" in text:
+            text = text.replace("\n\n", "\n")
+        width, raw = len(self.names), np.frombuffer(text.encode(), np.uint8)
+        borders = raw[(raw == ord(separator)) | (raw == _NEWLINE)]
+        lines = len(borders) // width
+        if not lines or lines * width != len(borders):
+            return None
+        if np.count_nonzero(borders == _NEWLINE) != lines or (borders[width - 1 :: width] != _NEWLINE).any():
+            return None
+        cells = text[:-1].replace("\n", separator).split(separator)
+        return tuple([cells[place::width] for place in places])
+
+    def _make_rows(
+        self, records: Iterable[list[bytes] | str], places: Sequence[int], number: int
+    ) -> tuple[list[TableRow], int]:
+        """Return the rows of some records behind a number, and how many records repeat the header."""
         header = [name.encode() for name in self._head.raw]
         ragged, width = f"wrong number of columns (expected {len(self.names)})", len(self.names)
         get = itemgetter(*places) if len(places) > 1 else None
-        trailing = self.layout.trailing
-        number = repeats = 0
-        with self._blob.open_stream() as stream:
-            lines = read_lines(stream)
-            for _ in range(self._head.lines):
-                next(lines, None)
-            for record in DelimitedRecords(lines, self.layout.separator.encode(), self.layout.quote_form):
-                if record == header:
-                    repeats += 1
-                    continue
-                number += 1
-                if isinstance(record, str):
-                    yield TableRow(number, (None,) * len(places), record)
-                    continue
-                if trailing and len(record) == width + 1 and not record[-1]:
-                    record.pop()
-                if len(record) != width:
-                    yield TableRow(number, (None,) * len(places), ragged)
-                elif get is not None:
-                    yield TableRow(number, get(record))
-                else:
-                    yield TableRow(number, tuple([record[place] for place in places]))
-        note_repeats(self.file, repeats)
+        trailing, none = self.layout.trailing, (None,) * len(places)
+        rows: list[TableRow] = []
+        repeats = 0
+        for record in records:
+            if record == header:
+                repeats += 1
+                continue
+            number += 1
+            if isinstance(record, str):
+                rows.append(TableRow(number, none, record))
+                continue
+            if trailing and len(record) == width + 1 and not record[-1]:
+                record.pop()
+            if len(record) != width:
+                rows.append(TableRow(number, none, ragged))
+            elif get is not None:
+                rows.append(TableRow(number, get(record)))
+            else:
+                rows.append(TableRow(number, tuple([record[place] for place in places])))
+        return rows, repeats
+
+
+def _drop_mark(blocks: Iterator[bytes | None]) -> Iterator[bytes | None]:
+    """Yield the blocks of a whole file without its byte order mark."""
+    for block in islice(blocks, 1):
+        yield block and block.removeprefix(codecs.BOM_UTF8)
+    yield from blocks
 
 
 def _end_line(data: bytes) -> bytes:

@@ -4,10 +4,12 @@ Parts are read in the order of their paths. They have the columns of the first o
 for is an error, and nothing is left out. Hidden files and those whose names begin with `_` are no parts.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import polars as pl
@@ -15,7 +17,7 @@ import polars as pl
 from cowbird.errors import UserError
 from cowbird.ingest.columns import find_column
 from cowbird.ingest.paths import split_path
-from cowbird.ingest.rows import LATE_ID, LINE_COLUMN, FrameTable, RowTable, TableRow
+from cowbird.ingest.rows import LATE_ID, LINE_COLUMN, FrameTable, RowTable, TableRow, TextRun
 from cowbird.ingest.sampling import limit_frames
 
 MAX_PARTS = 100_000
@@ -148,17 +150,32 @@ class FolderRows(RowTable):
     def read_rows(self, places: Sequence[int]) -> Iterator[TableRow]:
         """Yield all rows in order, numbered on from part to part."""
         number = 0
-        for part in self._parts:
-            table = self._open(part.path)
-            values = dict(part.values)
-            wanted = [self.names[place] for place in places]
-            own = [name for name in wanted if name not in values]
-            at = [self._locate(table, name, part) for name in own]
-            for row in table.read_rows(at):
+        for table, own, merge in self._open_parts(places):
+            for row in table.read_rows(own):
                 number += 1
-                found = dict(zip(own, row.cells, strict=True))
-                cells = tuple([values[name] if name in values else found[name] for name in wanted])
-                yield TableRow(number, cells, row.problem)
+                yield TableRow(number, tuple(merge(row.cells, _keep)), row.problem)
+
+    def read_runs(self, places: Sequence[int]) -> Iterator[TextRun | list[TableRow]]:
+        """Yield all rows in order, in runs; see `RowTable.read_runs`."""
+        number = 0
+        for table, own, merge in self._open_parts(places):
+            before = number
+            for run in table.read_runs(own) if own else ([row] for row in table.read_rows(own)):
+                if isinstance(run, TextRun):
+                    count = len(run.columns[0])
+                    yield TextRun(before + run.first, tuple(merge(run.columns, partial(_repeat, count))))
+                else:
+                    count = len(run)
+                    yield [TableRow(before + row.number, tuple(merge(row.cells, _keep)), row.problem) for row in run]
+                number += count
+
+    def _open_parts(self, places: Sequence[int]) -> Iterator[tuple[RowTable, list[int], Callable[..., list[Any]]]]:
+        """Yield each part, its columns that are wanted, and what puts those of the folders' names between them."""
+        wanted = [self.names[place] for place in places]
+        for part in self._parts:
+            table, values = self._open(part.path), dict(part.values)
+            own = [name for name in wanted if name not in values]
+            yield table, [self._locate(table, name, part) for name in own], partial(_merge, wanted, own, values)
 
     def _locate(self, table: RowTable, name: str, part: TablePart) -> int:
         """Return the position of a column in a part; one that lies in another is looked for as such."""
@@ -167,6 +184,26 @@ class FolderRows(RowTable):
         if name in table.names or not split_path(name)[1:]:
             return find_column(name, table.names, f"{self.file}/{part.path.name}")
         return table.find_text(name)
+
+
+def _merge(
+    wanted: Sequence[str],
+    own: Sequence[str],
+    values: Mapping[str, str | None],
+    found: Sequence[Any],
+    given: Callable[[str | None], Any],
+) -> list[Any]:
+    """Return what is wanted, in order: what was found in a part, and what `given` makes of the names of its folders."""
+    known = dict(zip(own, found, strict=True))
+    return [given(values[name]) if name in values else known[name] for name in wanted]
+
+
+def _keep(value: str | None) -> str | None:
+    return value
+
+
+def _repeat(count: int, value: str | None) -> list[str | None]:
+    return [value] * count
 
 
 class FolderFrames:

@@ -3,9 +3,11 @@
 import json
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -14,7 +16,8 @@ from cowbird.errors import UserError
 from cowbird.ingest.options import ReadOptions
 from cowbird.ingest.pages import MAX_PAGE_BYTES, choose_batch_rows, read_pages
 from cowbird.ingest.paths import split_path
-from cowbird.ingest.rows import RowTable, TableRow
+from cowbird.ingest.records import MAX_ROW_BYTES
+from cowbird.ingest.rows import RowTable, TableRow, TextRun
 
 PARQUET_BATCH_ROWS = 256
 """Rows decoded at once: few, for a long title that repeats is stored once and decoded each time."""
@@ -112,34 +115,59 @@ class ParquetRows(RowTable):
     def read_rows(self, places: Sequence[int]) -> Iterator[TableRow]:
         """Yield all rows in order; a page too large to be decoded costs its rows alone."""
         paths = [self._split(self.names[place]) for place in places]
+        for number, count, batch in self._read_batches(paths):
+            yield from _make_rows(number, count, batch, paths)
+
+    def read_runs(self, places: Sequence[int]) -> Iterator[TextRun | list[TableRow]]:
+        """Yield all rows in order, in runs; see `RowTable.read_runs`."""
+        paths = [self._split(self.names[place]) for place in places]
+        for number, count, batch in self._read_batches(paths):
+            columns = None if batch is None else [_to_texts(_find_column(batch, steps), steps[1:]) for steps in paths]
+            if columns is not None and all(column is not None for column in columns):
+                yield TextRun(number + 1, tuple([column or [] for column in columns]))
+            else:
+                yield list(_make_rows(number, count, batch, paths))
+
+    def _read_batches(self, paths: Sequence[Sequence[str | int]]) -> Iterator[tuple[int, int, Any]]:
+        """Yield some rows at a time: how many came before, how many they are, and these; nothing for a large page."""
         number = 0
         with _explain_errors(self._path):
             # Buffered, so that a column of a large row group is read page by page.
             file: Any = pq.ParquetFile(self._path, pre_buffer=False, buffer_size=1 << 20)
             for group in range(file.num_row_groups):
-                yield from self._read_group(file, group, number, paths)
-                number += file.metadata.row_group(group).num_rows
+                for count, batch in self._read_group(file, group, paths):
+                    yield number, count, batch
+                    number += count
 
     def _split(self, name: str) -> list[str | int]:
         return [name] if name in self._schema.names else split_path(name)
 
-    def _read_group(
-        self, file: Any, group: int, number: int, paths: Sequence[Sequence[str | int]]
-    ) -> Iterator[TableRow]:
-        """Yield the rows of a row group behind a number."""
+    def _read_group(self, file: Any, group: int, paths: Sequence[Sequence[str | int]]) -> Iterator[tuple[int, Any]]:
+        """Yield the rows of a row group, some at a time."""
         wanted = list(dict.fromkeys(str(steps[0]) for steps in paths))
         held = [read_pages(self._path, file.metadata, group, name) for name in wanted]
         size = min((choose_batch_rows(pages, PARQUET_BATCH_ROWS) for pages in held), default=PARQUET_BATCH_ROWS)
         if size == 0:
-            for nth in range(number + 1, number + file.metadata.row_group(group).num_rows + 1):
-                yield TableRow(nth, (None,) * len(paths), _LARGE_PAGE)
+            yield file.metadata.row_group(group).num_rows, None
             return
-        batches = file.iter_batches(batch_size=size, row_groups=[group], columns=wanted, use_threads=False)
-        for batch in batches:
-            columns = [_to_cells(batch.column(batch.schema.names.index(steps[0])), steps[1:]) for steps in paths]
-            for cells in zip(*columns, strict=True):
-                number += 1
-                yield TableRow(number, cells)
+        for batch in file.iter_batches(batch_size=size, row_groups=[group], columns=wanted, use_threads=False):
+            yield batch.num_rows, batch
+
+
+def _find_column(batch: Any, steps: Sequence[str | int]) -> Any:
+    """Return the column of a batch in which a path begins."""
+    return batch.column(batch.schema.names.index(steps[0]))
+
+
+def _make_rows(number: int, count: int, batch: Any, paths: Sequence[Sequence[str | int]]) -> Iterator[TableRow]:
+    """Yield the rows of a batch behind a number; without a batch, rows that can't be read."""
+    if batch is None:
+        for nth in range(number + 1, number + count + 1):
+            yield TableRow(nth, (None,) * len(paths), _LARGE_PAGE)
+        return
+    columns = [_to_cells(_find_column(batch, steps), steps[1:]) for steps in paths]
+    for nth, cells in enumerate(zip(*columns, strict=True), number + 1):
+        yield TableRow(nth, cells)
 
 
 @contextmanager
@@ -186,6 +214,32 @@ def _to_cells(column: Any, steps: Sequence[str | int]) -> list[bytes | None]:
     if pa.types.is_nested(column.type):
         return [None if value is None else json.dumps(value, default=str).encode() for value in column.to_pylist()]
     return [None if value is None else value.encode() for value in column.cast(pa.large_string()).to_pylist()]
+
+
+def _to_texts(column: Any, steps: Sequence[str | int]) -> list[str | None] | None:
+    """Return the values of a column of text or whole numbers; `None` if one is no UTF-8, or all are very long."""
+    if steps or not (_is_text(column.type) or pa.types.is_integer(column.type)) or pa.types.is_null(column.type):
+        return None
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    values = column.cast(pa.large_binary() if _is_text(column.type) else pa.large_string())
+    _, places, held = values.buffers()
+    ends: list[int] = np.frombuffer(places, np.int64)[values.offset : values.offset + len(values) + 1].tolist()
+    raw: bytes = b"" if held is None else memoryview(held)[ends[0] : ends[-1]].tobytes()
+    if len(raw) > MAX_ROW_BYTES:
+        return None
+    try:
+        text = raw.decode()
+        start = ends[0]
+        if len(text) == len(raw):
+            found: list[str | None] = [text[a - start : b - start] for a, b in pairwise(ends)]
+        else:
+            found = [raw[a - start : b - start].decode() for a, b in pairwise(ends)]
+    except UnicodeDecodeError:
+        return None
+    for nth in np.flatnonzero(values.is_null()).tolist() if values.null_count else ():
+        found[nth] = None
+    return found
 
 
 def _spread(values: Any, kept: Any) -> Any:

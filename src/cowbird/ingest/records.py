@@ -36,6 +36,44 @@ class QuoteForm:
 
 
 RFC4180 = QuoteForm()
+BLOCK_BYTES = 1 << 18
+"""Bytes that are cut into lines at once."""
+
+
+def read_line_blocks(stream: IO[bytes]) -> Iterator[bytes | None]:
+    """Yield whole lines, many at once, without the last newline; `None` for a line that is too long.
+
+    Args:
+        stream: A file, behind its byte order mark.
+    """
+    held, lost = b"", False
+    size = min(BLOCK_BYTES, MAX_ROW_BYTES)  # so that none but the first line of a block can be too long
+    while chunk := stream.read(size):
+        first = chunk.find(b"\n")
+        if lost and first < 0:
+            continue
+        if lost or len(held) + (len(chunk) if first < 0 else first) > MAX_ROW_BYTES:
+            held, lost = b"", first < 0
+            if lost:
+                continue
+            yield None
+            chunk = chunk[first + 1 :]
+        cut = chunk.rfind(b"\n")
+        if cut < 0:
+            held += chunk
+        else:
+            yield held + chunk[:cut]
+            held = chunk[cut + 1 :]
+    if lost:
+        yield None
+    elif held:
+        yield held
+
+
+def pass_line(stream: IO[bytes]) -> None:
+    """Read a line of any length, and keep none of it."""
+    while (line := stream.readline(MAX_ROW_BYTES)) and not line.endswith(b"\n"):
+        pass
 
 
 def read_lines(stream: IO[bytes]) -> Iterator[bytes | None]:
@@ -141,8 +179,13 @@ class DelimitedRecords(Iterable[list[bytes] | str]):
         self._ahead: deque[bytes | None] = deque()
 
     def __iter__(self) -> Iterator[list[bytes] | str]:
-        quote = self._form.quote
         while self._ahead or self._look_ahead():
+            yield from self._parse_ahead()
+
+    def _parse_ahead(self) -> Iterator[list[bytes] | str]:
+        """Yield the records of the lines that were looked at."""
+        quote = self._form.quote
+        while self._ahead:
             line = self._ahead.popleft()
             if line is None:
                 yield TOO_LONG_REASON
@@ -170,3 +213,36 @@ class DelimitedRecords(Iterable[list[bytes] | str]):
             if more is None or (size := size + len(more)) > MAX_ROW_BYTES:
                 return
             yield more
+
+
+class RecordRuns(DelimitedRecords):
+    """The same in runs: blocks of lines without any quotes as they are, and the records of all others."""
+
+    def __init__(self, blocks: Iterator[bytes | None], separator: bytes, form: QuoteForm = RFC4180) -> None:
+        super().__init__(iter(()), separator, form)
+        self._blocks = blocks
+
+    def read_runs(self) -> Iterator[bytes | list[list[bytes] | str]]:
+        """Yield the runs in order."""
+        quote = self._form.quote
+        for block in self._blocks:
+            if block is not None and not (quote and quote in block):
+                yield block
+            else:
+                self._add(block)
+                yield list(self._parse_ahead())
+
+    def split_block(self, block: bytes) -> list[list[bytes] | str]:
+        """Return the records of a block without quotes."""
+        self._add(block)
+        return list(self._parse_ahead())
+
+    def _add(self, block: bytes | None) -> None:
+        self._ahead.extend([None] if block is None else block.split(b"\n"))
+
+    def _look_ahead(self) -> bool:
+        """Look one block further ahead; tell whether there was one."""
+        before = len(self._ahead)
+        for block in islice(self._blocks, 1):
+            self._add(block)
+        return len(self._ahead) > before

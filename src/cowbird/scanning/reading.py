@@ -7,14 +7,15 @@ Only the title and the id are decoded: what other columns hold is nobody's reaso
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import repeat
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cowbird.ingest.json_table import is_text
 from cowbird.ingest.open import open_rows
 from cowbird.ingest.options import get_options
 from cowbird.ingest.records import MAX_ROW_BYTES, TOO_LONG_REASON
-from cowbird.ingest.rows import CellValue, RowTable, TableRow
+from cowbird.ingest.rows import CellValue, RowTable, TableRow, TextRun
 from cowbird.notices import NoticeRank, note
 
 
@@ -71,23 +72,12 @@ class Catalog:
             UserError: If the file is damaged.
         """
         null: Counter[str] = Counter()
-        known, has_id = self._null, self.id is not None
-        for row in self.table.read_rows([self.text] if self.id is None else [self.text, self.id]):
-            number, cells, problem = row
-            title, id_ = cells[0], cells[1] if has_id else None
-            # Text as bytes is what most files give.
-            if problem or type(title) is not bytes or len(title) > MAX_ROW_BYTES or type(id_) is str:
-                made = _make_row(row)
-            else:
-                try:
-                    name = id_.decode("utf-8", "replace") if isinstance(id_, bytes) and id_ else None
-                    made = CatalogRow(number, name, title.decode())
-                except UnicodeDecodeError:
-                    made = _make_row(row)
-            if made.title in known:
-                null[made.title] += 1
-                made = made._replace(title="")
-            yield made
+        for run in self.table.read_runs([self.text] if self.id is None else [self.text, self.id]):
+            rows = _make_run(run) if isinstance(run, TextRun) else list(map(_make_row, run))
+            if not self._null.isdisjoint([row.title for row in rows]):
+                null.update(row.title for row in rows if row.title in self._null)
+                rows = [row._replace(title="") if row.title in self._null else row for row in rows]
+            yield from rows
         for text, count in sorted(null.items()):
             say = f"{{n}} titles of {self.table.file} are '{text}' and were taken for missing; --null names others."
             note(NoticeRank.CHANGE, say, count)
@@ -107,6 +97,17 @@ def open_catalog(path: Path, text_column: str = "title", id_column: str | None =
     found = Catalog(open_rows(path), text_column, id_column)
     note(NoticeRank.CHOICE, found.describe())
     return found
+
+
+def _make_run(run: TextRun) -> list[CatalogRow]:
+    """Return the titles and the ids of rows that can all be read."""
+    titles, *more = run.columns
+    numbers = range(run.first, run.first + len(titles))
+    names = [name or None for name in more[0]] if more else repeat(None, len(titles))
+    if None in titles:
+        titles = [title or "" for title in titles]
+    make: Any = tuple.__new__  # what `CatalogRow` itself does, in a third of the time
+    return list(map(make, repeat(CatalogRow), zip(numbers, names, titles, repeat(""), strict=False)))
 
 
 def _make_row(row: TableRow) -> CatalogRow:

@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Self, TypeVar
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -44,8 +45,17 @@ MAX_HELD_CHARACTERS = 1 << 24
 MAX_ROW_GROUP = 1 << 16
 """Rows in a row group of a Parquet file at most."""
 
-_JSON = json.JSONEncoder(ensure_ascii=False)
+_DIFFERENT_COLUMNS = ("row", "id", "title", "clean_title")
+"""Columns in which hardly a value is there twice."""
+_encode_text: Callable[[str], str] = json.JSONEncoder(ensure_ascii=False).encode
 
+_FRAME_SCHEMA = pl.Schema(
+    {
+        **{"row": pl.Int64, "id": pl.String, "title": pl.String, "score": pl.Float64, "flagged": pl.Boolean},
+        **{"start": pl.Int32, "end": pl.Int32, "clean_title": pl.String, "tier": pl.String, "reason": pl.String},
+        **{"threshold": pl.Float64, "scanner": pl.String},
+    }
+)
 
 FLAGGED_TIER, REVIEW_TIER, ALLOWED_TIER = "flagged", "review", "allowed"
 """What becomes of a suspicious title: it is flagged, a person should look, or `--allow` names it."""
@@ -78,6 +88,27 @@ class Finding(NamedTuple):
     """Score above which titles are flagged; `None` if there is none."""
     scanner: str = ""
     """What judged: its name, and its version or a hash of its weights."""
+
+
+def encode_finding(finding: Finding) -> str:
+    """Return a finding as a line of JSON: what `json` makes of its fields, in a third of the time."""
+    row, id_, title, score, flagged, start, end, clean, tier, reason, threshold, scanner = finding
+    text = _encode_text(title)
+    same = text if clean == title else _encode_or_null(clean)
+    return (
+        f'{{"row": {row}, "id": {_encode_or_null(id_)}, "title": {text}, "score": {_encode_number(score)}, '
+        f'"flagged": {"true" if flagged else "false"}, "start": {_encode_number(start)}, '
+        f'"end": {_encode_number(end)}, "clean_title": {same}, "tier": "{tier}", "reason": {_encode_text(reason)}, '
+        f'"threshold": {_encode_number(threshold)}, "scanner": {_encode_text(scanner)}}}\n'
+    )
+
+
+def _encode_or_null(text: str | None) -> str:
+    return "null" if text is None else _encode_text(text)
+
+
+def _encode_number(number: float | None) -> str:
+    return "null" if number is None else repr(number)
 
 
 RowT = TypeVar("RowT", CatalogRow, Finding)
@@ -238,12 +269,13 @@ class FindingsWriter:
         """
         with _explain_write_errors(self.out):
             for file, lines in (
-                (self._findings, (_JSON.encode(each._asdict()) for each in findings)),
-                (self._skipped, (f'{number},"{reason}"' for number, reason in skipped)),
+                (self._findings, list(map(encode_finding, findings))),
+                (self._skipped, [f'{number},"{reason}"\n' for number, reason in skipped]),
             ):
-                file.write("".join(f"{line}\n" for line in lines).encode())
-                file.flush()
-                os.fsync(file.fileno())
+                if lines:
+                    file.write("".join(lines).encode())
+                    file.flush()
+                    os.fsync(file.fileno())
             sizes = self._findings.tell(), self._skipped.tell()
         before = self._state
         self._state = _ScanState(
@@ -313,10 +345,36 @@ def format_cell(value: str | float | None) -> str:
     return str(value).lower()
 
 
+def _read_frames(path: Path) -> Iterator[pl.DataFrame]:
+    """Yield the findings in groups of `MAX_ROW_GROUP`, and of fewer where they are long."""
+    lines: list[bytes] = []
+    held = 0
+    with path.open("rb") as file:
+        for line in file:
+            lines.append(line)
+            held += len(line)
+            if len(lines) == MAX_ROW_GROUP or held >= MAX_HELD_CHARACTERS:
+                yield pl.read_ndjson(b"".join(lines), schema=_FRAME_SCHEMA)
+                lines, held = [], 0
+    if lines:
+        yield pl.read_ndjson(b"".join(lines), schema=_FRAME_SCHEMA)
+
+
 def _to_csv(findings: Path, to: Path) -> None:
     with to.open("w", encoding="utf-8", newline="") as file:
         file.write(",".join(Finding._fields) + "\n")
-        file.writelines(",".join(map(format_cell, finding)) + "\n" for finding in _read_findings(findings))
+        for frame in _read_frames(findings):
+            columns = [_format_column(column) for column in frame]
+            file.writelines(map("{}\n".format, map(",".join, zip(*columns, strict=True))))
+
+
+def _format_column(column: pl.Series) -> list[str]:
+    """Return the cells of a column, each different one formatted once where few differ."""
+    values = column.to_list()
+    if column.name in _DIFFERENT_COLUMNS:
+        return list(map(format_cell, values))
+    known = {value: format_cell(value) for value in set(values)}
+    return [known[value] for value in values]
 
 
 def _to_parquet(findings: Path, to: Path) -> None:
@@ -331,8 +389,8 @@ def _to_parquet(findings: Path, to: Path) -> None:
     )
     writer: Any
     with pq.ParquetWriter(to, schema, compression="zstd") as writer:
-        for group in group_rows(_read_findings(findings), MAX_ROW_GROUP):
-            writer.write_table(arrow.table([list(column) for column in zip(*group, strict=True)], schema=schema))
+        for frame in _read_frames(findings):
+            writer.write_table(frame.to_arrow().cast(schema))
 
 
 FINDINGS_WRITERS = {".csv": _to_csv, ".jsonl": _to_jsonl, ".ndjson": _to_jsonl, ".parquet": _to_parquet}
