@@ -1,5 +1,6 @@
 """Addresses with real servers behind them: S3 (moto's server), Google's store (an emulator) and HTTPS."""
 
+import contextlib
 import functools
 import gzip
 import http.server
@@ -113,7 +114,6 @@ def test_a_broken_connection_goes_on_where_it_stopped(shop, monkeypatch):
 
     shop.pipe("shop/large.csv", ROWS)
     monkeypatch.setattr(s3fs.S3File, "_fetch_range", fetch)
-    monkeypatch.setattr(s3fs.S3File, "DEFAULT_BLOCK_SIZE", 1 << 20, raising=False)
     assert len(read("s3://shop/large.csv")) == 400_000
     assert len(asked) > 3
     assert sum(start == 0 for start in asked) <= 2
@@ -142,6 +142,10 @@ class _Pages(http.server.BaseHTTPRequestHandler):
 
     def do_HEAD(self):
         self._send(b"", len(ROWS))
+
+    def handle(self):
+        with contextlib.suppress(OSError):  # a client that has what it wants goes away
+            super().handle()
 
     def do_GET(self):
         start, end = 0, len(ROWS)

@@ -11,6 +11,20 @@ from cowbird.files import suggest_close_paths
 if TYPE_CHECKING:
     from cowbird.defenses.p_scanner.small_tagger import TaggerSource
 
+
+class EngineChoice(StrEnum):
+    """Where work runs."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
+class TrackChoice(StrEnum):
+    """Where finished cells are tracked."""
+
+    MLFLOW = "mlflow"
+
+
 CatalogArgument = Annotated[
     Path, typer.Argument(help="CSV, TSV, JSON (each perhaps .gz, .zst, .bz2 or .xz) or Parquet.")
 ]
@@ -33,6 +47,18 @@ JobsOption = Annotated[
     int,
     typer.Option(
         min=1, help="Cells (victim and seed) run at once: in processes on a CPU, in threads that share the GPUs."
+    ),
+]
+EngineOption = Annotated[
+    EngineChoice, typer.Option(help="Where it runs: local, on this machine; ray, on a Ray cluster (see --ray-address).")
+]
+RayAddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        envvar="RAY_ADDRESS",
+        show_envvar=False,
+        help="The Ray cluster, such as ray://head:10001; by default one is started on this machine. Or RAY_ADDRESS.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of tables.")]

@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cowbird.cli.engine import use_engine
 from cowbird.cli.gate import conclude_scan, take_gate_options
 from cowbird.cli.options import (
     AllowPluginsOption,
     CatalogArgument,
     DeviceOption,
+    EngineChoice,
+    EngineOption,
     JsonOption,
     QuietOption,
+    RayAddressOption,
     TaggerOption,
     TextColumnOption,
     choose_tagger,
@@ -102,6 +106,8 @@ def scan(
         int, typer.Option(min=1, help="Rows read at a time; a detector or fitted scanner compares them.")
     ] = 8192,
     workers: Annotated[int, typer.Option(min=1, help="Processes that judge; on a GPU, for many rows, about 8.")] = 1,
+    engine: EngineOption = EngineChoice.LOCAL,
+    ray_address: RayAddressOption = None,
     tagger: TaggerOption = None,
     device: DeviceOption = "auto",
     allow_plugins: AllowPluginsOption = False,
@@ -133,12 +139,15 @@ def scan(
     if scanner is not None:
         _refuse_detector_options(detector, bool(setting) or reference is not None)
     check_scan(catalog, out, text_column, id_column, allowed, reference)
+    engine_use = use_engine(engine, ray_address, workers)
     if calibrated or (scanner is None and detector is None):
         _refuse_settings(setting)
-        found = scan_ready_and_show(
-            catalog, out, str(place), reference, fpr, review_fpr, text_column, id_column, only_flagged, chunk, workers,
-            allowed, scanner, columns, choose_tagger(tagger), begun, as_json=as_json, quiet=quiet,
-        )  # fmt: skip
+        with engine_use:
+            found = scan_ready_and_show(
+                catalog, out, str(place), reference, fpr, review_fpr, text_column, id_column, only_flagged, chunk,
+                workers, allowed, scanner, columns, choose_tagger(tagger), begun,
+                as_json=as_json, quiet=quiet,
+            )  # fmt: skip
         raise typer.Exit(conclude_scan(found, catalog, quiet or as_json))
     if columns:
         raise UserError(
@@ -154,10 +163,11 @@ def scan(
         scorer, make = _open_detector(detector or "", wanted, reference, fpr, text_column)
     else:
         scorer, make = open_scanner(scanner, place, fpr)
-    found = scan_and_show(
-        catalog, scorer, make, out, text_column, id_column, only_flagged, chunk, workers, allowed, begun,
-        as_json=as_json, quiet=quiet,
-    )  # fmt: skip
+    with engine_use:
+        found = scan_and_show(
+            catalog, scorer, make, out, text_column, id_column, only_flagged, chunk, workers, allowed, begun,
+            as_json=as_json, quiet=quiet,
+        )  # fmt: skip
     raise typer.Exit(conclude_scan(found, catalog, quiet or as_json))
 
 

@@ -13,6 +13,8 @@ REMOTE_SCHEMES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "https", "htt
 """Addresses that fsspec reads."""
 PIECE_BYTES = 1 << 20
 """Bytes copied at once."""
+READ_AHEAD_BYTES = 4 << 20
+"""Bytes that a library asks for at once."""
 MAX_TRIES = 4
 """Times that a file is opened at most."""
 PAUSE_SECONDS = 0.5
@@ -71,7 +73,7 @@ def list_remote(files: Any, root: str) -> Iterator[tuple[str, str]]:
 
 def _copy_file(files: Any, root: str, target: Path, address: str) -> None:
     """Copy one file; a connection that breaks is opened again behind what was copied, if the file is the same still."""
-    known = _describe(files, root)
+    known, ahead = _describe(files, root), READ_AHEAD_BYTES
     with target.open("wb") as file:
         for nth in range(MAX_TRIES):
             try:
@@ -82,7 +84,7 @@ def _copy_file(files: Any, root: str, target: Path, address: str) -> None:
                         raise UserError(
                             f"{hide_secrets(address)} was changed while it was copied.", "Copy what nobody writes."
                         )
-                with files.open(root, "rb") as source:
+                with files.open(root, "rb", block_size=ahead) as source:
                     _go_on(source, file)
                     _copy_rest(source, file)
                 size = known[0]
@@ -92,8 +94,11 @@ def _copy_file(files: Any, root: str, target: Path, address: str) -> None:
             except (UserError, FileNotFoundError, PermissionError):
                 raise
             except Exception as error:
-                if nth == MAX_TRIES - 1 or not _is_break(error):
+                whole = "range" in str(error).lower()
+                if nth == MAX_TRIES - 1 or not (whole or _is_break(error)):
                     raise _explain_remote(address, error, file.tell()) from None
+                if whole:
+                    ahead = 0  # a server that sends files from their beginning alone: fsspec then streams them
 
 
 def _go_on(source: Any, file: IO[bytes]) -> None:

@@ -160,5 +160,5 @@ def _drop_extensions(batch: Any) -> Any:
     if not any(isinstance(column.type, pa.BaseExtensionType) for column in batch.columns):
         return batch
     columns = [c.storage if isinstance(c.type, pa.BaseExtensionType) else c for c in batch.columns]
-    made: Any = pa.RecordBatch
-    return made.from_arrays(columns, names=batch.schema.names)
+    arrow: Any = pa
+    return arrow.RecordBatch.from_arrays(columns, names=batch.schema.names)

@@ -167,13 +167,12 @@ def make_findings(titles: Sequence[str], scanned: ExplainedSuspicion) -> list[Fi
     """Return the verdicts on all titles; see `make_finding`."""
     threshold, scanner = shorten_score(scanned.threshold), replace_surrogates(scanned.scanner)
     different, place = np.unique(np.asarray(scanned.score, dtype=np.float32), return_inverse=True)
-    places = cast("list[int]", place.tolist())
-    short = [shorten_score(score) for score in different.tolist()]
-    told = [short[at] for at in places]
+    short = [shorten_score(score) for score in cast("list[float]", different.tolist())]
+    scores = [short[at] for at in cast("list[int]", place.tolist())]
     return [
         _make_finding(title, score, flagged, review, start, end, sure, reason, threshold, scanner)
         for title, score, flagged, review, start, end, sure, reason in zip(
-            titles, told, scanned.flagged.tolist(), scanned.review.tolist(), scanned.start.tolist(),
+            titles, scores, scanned.flagged.tolist(), scanned.review.tolist(), scanned.start.tolist(),
             scanned.end.tolist(), scanned.sure.tolist(), scanned.reason, strict=True,
         )
     ]  # fmt: skip
