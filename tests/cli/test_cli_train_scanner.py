@@ -157,7 +157,7 @@ def test_what_is_no_recipe_is_told(call, folder, old, new, said):
     (folder / "recipe.toml").write_text(RECIPE.replace(old, new).replace('"small"', kind))
     code, out, err = call("train-scanner", folder / "recipe.toml", "--out", folder / "tagger")
     assert code == ExitCode.ERROR
-    assert said in " ".join(err.split()), err
+    assert "".join(said.split()) in "".join(err.split()), err
     assert "Traceback" not in out + err
     assert not (folder / "tagger").exists()
 
