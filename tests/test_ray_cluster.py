@@ -20,7 +20,8 @@ from cowbird.experiments.spec import parse_spec
 from cowbird.ray_cluster import RayCluster, find_cluster, join_cluster, use_cluster
 from cowbird.scanning.commands import open_scorer
 from cowbird.scanning.ray_pool import RayScorer
-from cowbird.scanning.scan import FlaggedSuspicion, scan_catalog
+from cowbird.scanning.scan import scan_catalog
+from cowbird.scanning.verdicts import FlaggedSuspicion
 from doubles.evidence import evidence_files
 
 

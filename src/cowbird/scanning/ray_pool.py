@@ -12,7 +12,7 @@ from typing import Any
 from cowbird.plugin_errors import copy_registry, guard_plugins, restore_registry
 from cowbird.ray_cluster import RayCluster, get_on_worker
 from cowbird.scanning.pool import ScorerFactory
-from cowbird.scanning.scan import Scorer, ScorerVerdicts
+from cowbird.scanning.verdicts import Scorer, ScorerVerdicts
 
 _scorers: dict[str, Scorer] = {}
 """The scorer of a worker, by its key; one at a time."""
