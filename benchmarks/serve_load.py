@@ -38,6 +38,8 @@ blue ceramic mug steel water bottle cotton shirt desk lamp wireless mouse garden
 shoes kitchen knife wooden chair phone case winter jacket coffee grinder yoga mat toy train puzzle book
 """
 WORDS = _TEXT.split()
+IDLE_SECONDS = 2.0
+"""After so long a client opens a new connection: the service closes idle ones after five seconds."""
 
 
 class Service:
@@ -108,9 +110,12 @@ class Client:
     def __init__(self, port: int) -> None:
         self.port = port
         self.reader: asyncio.StreamReader | None = None
+        self.used = 0.0
 
     async def ask(self, method: str, path: str, body: bytes = b"", head: bytes | None = None) -> tuple[int, bytes]:
         """Send a request; returns status and body."""
+        if self.reader is not None and time.monotonic() - self.used > IDLE_SECONDS:
+            self.close()
         if self.reader is None:
             self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port)
         if head is None:
@@ -125,6 +130,7 @@ class Client:
         lines = answer.decode("latin-1").lower().split("\r\n")
         length = next((int(line.split(":")[1]) for line in lines if line.startswith("content-length")), 0)
         told = await self.reader.readexactly(length)
+        self.used = time.monotonic()
         if "connection: close" in lines:
             self.close()
         return int(lines[0].split()[1]), told
