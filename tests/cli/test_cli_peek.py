@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from doubles.command import call_command
@@ -43,6 +44,7 @@ def test_peek_for_programs(call, tmp_path):
         "shown": ["id", "title"],
         "rows": [["1", "Drill"], ["3", ""]],
         "unread": [{"row": 2, "reason": "wrong number of columns (expected 2)"}],
+        "remarks": [],
     }
 
 
@@ -121,3 +123,14 @@ def test_a_scan_tells_how_a_file_was_read(call, tmp_path):
     code, _, err = call(*words, "--separator", "|")
     assert code == 2
     assert "should have a column 'title'" in err
+
+
+def test_titles_that_are_lists_are_told_with_the_option_that_mends_it(call, tmp_path):
+    path = tmp_path / "a.parquet"
+    pl.DataFrame({"id": ["1", "2"], "title": [["Red", "Blue"], ["Green"]]}).write_parquet(path)
+    code, out, _ = call("peek", path)
+    assert code == 0
+    assert "A scan would refuse this: Column 'title' of a.parquet holds lists of text." in out
+    assert "--text-column 'title[0]'" in out
+    assert len(json.loads(call("peek", path, "--json")[1])["remarks"]) == 1
+    assert "refuse" not in call("peek", path, "--text-column", "title[0]")[1]

@@ -1,12 +1,15 @@
 """Hostile and broken files of any form: an error in words or rows, never a traceback, and no row is lost."""
 
+import importlib
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cowbird.errors import UserError
+from cowbird.ingest.delimited import TextTable
 from cowbird.ingest.frames import open_frames
 from cowbird.ingest.open import open_rows
 from cowbird.ingest.options import ReadOptions
@@ -92,3 +95,27 @@ def test_much_text(tmp_path, data, ending):
 @given(data=st.binary(max_size=300), ending=st.sampled_from(["csv", "json", "parquet", "db", "csv.gz", "csv.zst"]))
 def test_any_bytes(tmp_path, data, ending):
     check_json(tmp_path / f"a.{ending}", data)
+
+
+@pytest.fixture
+def try_form(monkeypatch):
+    """Return what `benchmarks/fuzz_forms.py` does with one input."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    return importlib.import_module("fuzz_forms").try_form
+
+
+def test_no_row_of_any_form_is_lost_moved_or_changed(tmp_path, try_form):
+    """What `benchmarks/fuzz_forms.py` tries on 20,000 files, on a few."""
+    problems = [try_form(seed, tmp_path)[1] for seed in range(60)]
+    assert not any(problems), problems
+
+
+def test_a_row_that_is_lost_is_noticed(tmp_path, monkeypatch, try_form):
+    cut = TextTable._cut_block
+
+    def lose(self, block, places):
+        columns = cut(self, block, places)
+        return columns and tuple(column[1:] for column in columns)
+
+    monkeypatch.setattr(TextTable, "_cut_block", lose)
+    assert any(try_form(seed, tmp_path)[1] for seed in range(20))

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from cowbird.errors import UserError
-from cowbird.ingest import places
+from cowbird.ingest import places, remote
 from cowbird.ingest.options import ReadOptions, use_options
 from cowbird.scanning.reading import open_catalog
 
@@ -56,7 +56,7 @@ def test_no_name_leads_out_of_the_folder():
         def find(self, root):
             return [f"{root}/a/b.csv", f"{root}/../evil.csv", f"{root}/a/../../evil.csv", root]
 
-    assert [inside for _, inside in places._list_remote(Store(), "shop/items")] == ["a/b.csv"]
+    assert [inside for _, inside in remote.list_remote(Store(), "shop/items")] == ["a/b.csv"]
 
 
 @pytest.mark.parametrize(("address", "library"), [("s3://shop/items.csv", "s3fs"), ("gs://shop/items.csv", "gcsfs")])
@@ -78,8 +78,8 @@ def test_a_database_behind_an_address(monkeypatch):
         return pl.DataFrame({"id": [1], "title": ["Red"]})
 
     monkeypatch.setattr(pl, "read_database_uri", answer)
-    address = "postgresql://me:secret@host/shop"
-    with pytest.raises(UserError, match="Which table of postgresql://host/shop"):
+    address = "mysql://me:secret@host/shop"
+    with pytest.raises(UserError, match="Which table of mysql://host/shop"):
         read(address)
     with use_options(ReadOptions(table='my "items')):
         assert read(address) == [("1", "Red")]

@@ -41,6 +41,8 @@ def peek(
         return
     out_console.print(sanitize_line(found.describe()), soft_wrap=True)
     out_console.print(_make_table(found))
+    for remark in found.remarks:
+        out_console.print(Text("A scan would refuse this: ", style="yellow") + sanitize_line(remark), soft_wrap=True)
     for number, problem in found.unread:
         out_console.print(Text(f"Row {number} can't be read: ", style="yellow") + sanitize_line(problem))
     left_out = len(found.columns) - min(len(found.shown), MAX_SHOWN_COLUMNS)
@@ -56,6 +58,7 @@ def _make_record(found: "Peek") -> dict[str, Any]:
         "roles": found.roles,
         "shown": list(found.shown),
         "rows": [list(row) for row in found.rows],
+        "remarks": list(found.remarks),
         "unread": [{"row": number, "reason": problem} for number, problem in found.unread],
     }
 

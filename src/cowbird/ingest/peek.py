@@ -1,9 +1,11 @@
 """How a file is read and what its first rows hold, without doing anything with it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from cowbird.errors import UserError
 from cowbird.ingest.columns import (
     ID_COLUMNS,
     RATING_COLUMNS,
@@ -44,6 +46,8 @@ class Peek:
     """Cells of the first rows that can be read; `None` where one is empty."""
     unread: tuple[tuple[int, str], ...]
     """Numbers of rows among the first that can't be read, and why."""
+    remarks: tuple[str, ...] = ()
+    """Why a scan would refuse the columns of titles or ids as they are, and which option mends that."""
 
     def describe(self) -> str:
         """Say in one line how the file is read."""
@@ -80,7 +84,18 @@ def peek_file(path: Path, rows: int = 5, text_column: str | None = None, id_colu
         tuple(table.names[place] for place in places),
         tuple(tuple(_show(cell) for cell in row.cells) for row in found if not row.problem),
         tuple((row.number, row.problem) for row in found if row.problem),
+        tuple(_check_roles(table, roles)),
     )
+
+
+def _check_roles(table: RowTable, roles: dict[str, str]) -> Iterator[str]:
+    """Yield why the columns that were found for titles and ids can't be read as such."""
+    for role, find in (("title", table.find_text), ("id", table.find_id)):
+        if role in roles:
+            try:
+                find(roles[role])
+            except UserError as error:
+                yield f"{error.message} {error.hint}"
 
 
 def _find_role(

@@ -10,23 +10,20 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO
 
-from cowbird.errors import OutageError, UserError
-from cowbird.faults import explain_outage
+from cowbird.errors import UserError
+from cowbird.ingest.addresses import hide_secrets, name_address
 from cowbird.ingest.blobs import from_file
 from cowbird.ingest.folders import list_parts
 from cowbird.ingest.options import get_options
+from cowbird.ingest.remote import REMOTE_SCHEMES, copy_remote
+from cowbird.ingest.servers import copy_table, find_database, is_database, is_query
 
 STANDARD_INPUT = "-"
 """The name of standard input."""
-REMOTE_SCHEMES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "https", "http")
-"""Addresses that fsspec reads."""
-DATABASE_SCHEMES = ("postgresql", "postgres", "mysql", "mssql", "oracle", "redshift", "snowflake", "bigquery", "sqlite")
-"""Addresses of databases; polars reads them, and `sqlite` is a file."""
 FINGERPRINT_BYTES = 1 << 20
 """Bytes of a file that tell it from others, beside its size and time."""
 
@@ -50,13 +47,13 @@ def locate(path: Path) -> Path:
     found = _ADDRESS.fullmatch(str(path))
     if found is None or path.exists():
         return path
-    scheme, rest = found["scheme"], found["rest"]
-    if scheme == "sqlite":
-        return Path(f"/{rest}") if str(path).startswith("sqlite:/") and Path(f"/{rest}").exists() else Path(rest)
-    if scheme.partition("+")[0] in DATABASE_SCHEMES:
-        return _copy_table(f"{scheme}://{rest}", get_options().table)
+    scheme, address = found["scheme"], f"{found['scheme']}://{found['rest']}"
+    if scheme == "sqlite" and not is_query(get_options().table):
+        return find_database(address)
+    if is_database(scheme):
+        return _copy_table(address, get_options().table)
     if scheme in REMOTE_SCHEMES:
-        return _copy_remote(f"{scheme}://{rest}")
+        return _copy_remote(address)
     return path
 
 
@@ -104,91 +101,23 @@ def _guess_ending(head: bytes) -> str:
     return ".json" if begun[:1] in (b"{", b"[") else ".csv"
 
 
-def hide_secrets(address: str) -> str:
-    """Return an address without user names, passwords and what follows a question mark."""
-    return re.sub(r"//[^/@]*@", "//", address).partition("?")[0]
-
-
 @cache
 def _copy_remote(address: str) -> Path:
     """Copy a file or a folder behind an address."""
-    shown = hide_secrets(address)
-    try:
-        import fsspec  # noqa: PLC0415
-    except ImportError:
-        raise _make_missing(shown, "fsspec") from None
-    made: Any = fsspec
-    try:
-        files, root = made.core.url_to_fs(address)
-        name = PurePosixPath(hide_secrets(address)).name
-        target = _reserve(name)
-        if files.isfile(root):
-            with files.open(root, "rb") as source, target.open("wb") as file:
-                shutil.copyfileobj(source, file, 1 << 20)
-            return _forget_time(target)
-        parts = list(_list_remote(files, root))
-        if not parts:
-            raise UserError(f"Expected a file or a folder at {shown}, and there is nothing.", "Check the address.")
-        for part, inside in parts:
-            place = target / inside
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with files.open(part, "rb") as source, place.open("wb") as file:
-                shutil.copyfileobj(source, file, 1 << 20)
-            _forget_time(place)
-        return target
-    except UserError:
-        raise
-    except ImportError as error:
-        raise _make_missing(shown, str(error)) from None
-    except Exception as error:
-        raise _explain_remote(shown, error) from None
-
-
-def _list_remote(files: Any, root: str) -> Iterator[tuple[str, str]]:
-    """Yield the files below a folder elsewhere, and their paths in it; none leads out of it."""
-    for part in sorted(files.find(root)):
-        inside = PurePosixPath(str(part)[len(root.rstrip("/")) :].lstrip("/"))
-        if ".." not in inside.parts and inside.name and not inside.is_absolute():
-            yield str(part), str(inside)
-
-
-def _make_missing(shown: str, what: str) -> UserError:
-    return UserError(
-        f"{shown} can't be read: a library is missing ({what.partition(chr(10))[0][:200]}).",
-        "Install it: pip install 'cowbird[remote]'.",
-    )
-
-
-def _explain_remote(shown: str, error: Exception) -> UserError:
-    if isinstance(error, FileNotFoundError):
-        return UserError(f"Expected a file or a folder at {shown}, and there is nothing.", "Check the address.")
-    reason = hide_secrets(str(error).partition("\n")[0])[:200] or type(error).__name__
-    message = f"{shown} can't be read: {reason}."
-    if explain_outage(error) is not None or "Connect" in type(error).__name__:
-        return OutageError(message, "Is the server up, and the network? Try again.")
-    return UserError(message, "Check the address and your credentials; see fsspec's documentation of this scheme.")
+    target = _reserve(name_address(address))
+    for path in copy_remote(address, target):
+        _forget_time(path)
+    return target
 
 
 @cache
 def _copy_table(address: str, table: str | None) -> Path:
-    """Copy a table of a database's server."""
-    shown = hide_secrets(address)
-    if table is None:
-        raise UserError(f"Which table of {shown} is read is not said.", "Name it: --table (table in specs).")
-    import polars as pl  # noqa: PLC0415
-
-    doubled = table.replace('"', '""')
-    target = _reserve(f"{table.replace('/', '_')}.parquet")
-    try:
-        found = pl.read_database_uri(f'SELECT * FROM "{doubled}"', address)
-        found.write_parquet(target)
-    except ImportError as error:  # polars says ModuleNotFoundError
-        raise UserError(
-            f"{shown} can't be read: {str(error).partition(chr(10))[0][:200]}.",
-            "Install connectorx, or the ADBC driver of the database.",
-        ) from None
-    except Exception as error:
-        raise _explain_remote(shown, error) from None
+    """Copy a table of a database."""
+    name = re.sub(r"\W+", "-", table or "").strip("-")[:60] or "table"
+    target = _reserve(f"{name}.parquet")
+    copy_table(address, table, target)
+    if not target.exists():
+        raise UserError(f"{hide_secrets(address)} gave no rows.", "Is the table or the query (--table) right?")
     return _forget_time(target)
 
 

@@ -13,6 +13,7 @@ invisible but steers nothing stays, for a title must be found again by what it i
 import glob
 import hashlib
 import json
+import json.encoder
 import os
 import shutil
 import warnings
@@ -47,7 +48,8 @@ MAX_ROW_GROUP = 1 << 16
 
 _DIFFERENT_COLUMNS = ("row", "id", "title", "clean_title")
 """Columns in which hardly a value is there twice."""
-_encode_text: Callable[[str], str] = json.JSONEncoder(ensure_ascii=False).encode
+_encode_text: Callable[[str], str] = json.encoder.encode_basestring
+"""Writes a text as JSON does that is not kept to ASCII."""
 
 _FRAME_SCHEMA = pl.Schema(
     {
