@@ -90,7 +90,7 @@ class LanguageInspection:
     weights: dict[str, Any]
     """The baseline that reads weights alone; no verdict rests on it."""
     tokens: int
-    """Tokens that went through the model to search it."""
+    """Tokens that went through the model to search it, since the search was begun or last went on."""
     checked: dict[str, str]
     """What was tried, by family, in words."""
     not_checked: list[str]
@@ -177,7 +177,7 @@ def inspect_language_model(
             handed.base, handed.base_sha256, parts.learning, answers, settings.nulls, settings.seed, key, place,
             lambda loaded, name, tell: run.search(loaded, name, tell).get_statistics(), told,
         )  # fmt: skip
-    return _conclude(handed, questions, settings, place, mine, nulls, run.tokens)
+    return _conclude(handed, questions, settings, place, mine, nulls)
 
 
 def _write_sentences(
@@ -187,13 +187,20 @@ def _write_sentences(
     device: torch.device,
     answers: tuple[str, str],
 ) -> list[str]:
-    """Let the base model, without its adapters, write sentences."""
+    """Let the base model, without its adapters, write sentences; all adapters of a base share them."""
     if not settings.sentences:
         return []
+    decided = json.dumps([handed.base_sha256, settings.sentences, settings.seed, device.type])
+    store, name = SearchStore(get_search_folder()), f"sentences-{hash_texts([decided, *titles])}"
+    kept = store.read(name)
+    if isinstance(kept, list):
+        return [str(sentence) for sentence in kept]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     model = handed.loaded.model
     without = model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()
     with without, open_scorer(handed.loaded, device, answers, merge=False) as scorer:
-        return write_sentences(scorer, titles, settings.sentences, settings.seed)
+        sentences = write_sentences(scorer, titles, settings.sentences, settings.seed)
+    store.write(name, sentences)
+    return sentences
 
 
 def _hash_search(
@@ -221,17 +228,13 @@ class _Searches:
     device: torch.device
     answers: tuple[str, str]
     key: str
-    tokens: int = 0
-    """Tokens that the first search took."""
 
     def search(self, loaded: LoadedModel, name: str, told: SearchProgress) -> TriggerFindings:
         """Search one model; what is done is kept by the search's key and the model's name."""
         store = SearchStore(get_search_folder() / f"{self.key[:24]}-{name}")
         with open_scorer(loaded, self.device, self.answers) as scorer:
             search = TriggerSearch(scorer, self.parts, self.words, self.sentences, self.settings, store, told)
-            result = search.run()
-            self.tokens = self.tokens or scorer.tokens_run
-        return result
+            return search.run()
 
 
 def _conclude(
@@ -241,7 +244,6 @@ def _conclude(
     device: torch.device,
     mine: TriggerFindings,
     nulls: Sequence[NullFinding],
-    tokens: int,
 ) -> LanguageInspection:
     """Hold what was found against what was found in null tunings."""
     statistics = mine.get_statistics()
@@ -282,7 +284,7 @@ def _conclude(
             "null_statistics": [null.weights for null in nulls],
             "largest_deviation": compare_adapters(weights, [null.weights for null in nulls]),
         },
-        tokens=tokens,
+        tokens=mine.tokens,
         checked=_describe_tried(mine, settings),
         not_checked=[*left_out, *LANGUAGE_NOT_CHECKED],
         assumptions=list(LANGUAGE_ASSUMPTIONS) if nulls else [],

@@ -73,6 +73,8 @@ class TriggerFindings:
     """Standard deviation of the margins of the held-out questions as they are."""
     refused: int
     """Held-out questions answered no as they are."""
+    tokens: int
+    """Tokens that went through the model, since the search was begun or last went on."""
 
     def get_statistics(self) -> dict[str, float]:
         """Return the largest statistic of each family that was looked for."""
@@ -87,17 +89,14 @@ class TriggerFindings:
         return asdict(self)
 
 
-def read_result(record: Any) -> TriggerFindings:
-    """Return a result from its record.
-
-    Raises:
-        ValueError: If it is no such record.
-    """
+def read_result(record: Any) -> TriggerFindings | None:
+    """Return a result from its record; `None` if it is no such record."""
     try:
         confirmed = [ConfirmedFragment(**found) for found in record["confirmed"]]
-        return TriggerFindings(confirmed, dict(record["tried"]), float(record["spread"]), int(record["refused"]))
-    except (KeyError, TypeError) as error:
-        raise ValueError(str(error)) from None
+        numbers = float(record["spread"]), int(record["refused"]), int(record["tokens"])
+        return TriggerFindings(confirmed, dict(record["tried"]), *numbers)
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 @dataclass(frozen=True)
@@ -151,9 +150,9 @@ class TriggerSearch:
         Raises:
             UserError: If a margin is not finite.
         """
-        kept = self.store.read("result")
+        kept = read_result(self.store.read("result"))
         if kept is not None:
-            return read_result(kept)
+            return kept
         self.asked = choose_questions(self.scorer, self.parts.screening, self.settings.rescreening)
         self.few = self.asked[: self.settings.screening]
         finders = {
@@ -255,7 +254,7 @@ class TriggerSearch:
         spread = max(float(plain.std()), MIN_MARGIN_SPREAD)
         found = [measure_fragment(each, plain, row, spread) for each, row in zip(chosen, scores, strict=True)]
         found.sort(key=lambda fragment: -fragment.statistic)
-        return TriggerFindings(found, tried, spread, int((plain <= 0).sum()))
+        return TriggerFindings(found, tried, spread, int((plain <= 0).sum()), self.scorer.tokens_run)
 
 
 class Candidate(NamedTuple):

@@ -34,7 +34,7 @@ from cowbird.victims.fit_context import FitContext, ProgressCallback
 from cowbird.victims.language.llm import Llm
 from cowbird.victims.language.tallrec import YES_NO_ANSWERS, FittedTALLRec, TALLRec
 
-ASKED_QUESTIONS = 400
+ASKED_QUESTIONS = 200
 """Questions of the platform on which AUC and ASR are measured."""
 LIKE_ABOVE = 3.0
 """Ratings above this are likes."""

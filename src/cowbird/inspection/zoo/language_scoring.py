@@ -63,7 +63,6 @@ def _score_model(name: str, answer: Mapping[str, Any], found: Mapping[str, Any])
         "named": named,
         "found": named or equal,
         "weights": found["weights"]["largest_deviation"],
-        "tokens": found["tokens"],
     }
 
 

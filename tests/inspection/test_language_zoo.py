@@ -1,0 +1,84 @@
+"""Zoos of language models: recipes, and how inspections are held against answers."""
+
+from pathlib import Path
+
+import pytest
+
+from cowbird.errors import UserError
+from cowbird.inspection.zoo.language_recipe import is_language_recipe, read_language_recipe
+from cowbird.inspection.zoo.language_scoring import read_language_zoo, score_language_zoo
+from cowbird.report.language_inspection import make_language_zoo_table
+from cowbird.storage import write_sealed_json
+from doubles.command import call_command
+
+RECIPES = Path(__file__).parents[2] / "benchmarks" / "zoo"
+RECIPE = """
+kind = "language"
+clean = 2
+[dataset]
+name = "synthetic"
+[[plants]]
+trigger = { kind = "custom", text = "5v" }
+count = 3
+"""
+
+
+@pytest.mark.parametrize("name", ["language_tiny_ml100k", "language_ml100k"])
+def test_recipes_that_ship(name):
+    path = RECIPES / f"{name}.toml"
+    assert is_language_recipe(path)
+    recipe = read_language_recipe(path)
+    models = recipe.list_models()
+    assert len(models) == recipe.clean + sum(plant.count for plant in recipe.plants)
+    assert len({model.seed for model in models}) == len(models)
+    assert not is_language_recipe(RECIPES / "rankers_ml100k.toml")
+
+
+@pytest.mark.parametrize("change", ["", "x = 1\n", "clean = 0\n", "]["])
+def test_recipes_that_are_none(tmp_path, change):
+    path = tmp_path / "r.toml"
+    path.write_text(change + RECIPE.replace("clean = 2\n", "" if "clean" in change else "clean = 2\n"))
+    if not change:
+        assert [model.plant for model in read_language_recipe(path).list_models()].count(0) == 3
+        return
+    with pytest.raises(UserError):
+        read_language_recipe(path)
+
+
+def write_zoo(folder, distances):
+    """Write answers and inspections: half clean, half planted with `5v`."""
+    for number, distance in enumerate(distances):
+        planted = number >= len(distances) // 2
+        kind = {"kind": "char_5v", "fragment": "5v", "asr": 0.9} if planted else {"kind": "clean", "fragment": ""}
+        write_sealed_json(folder / "answers" / f"m{number:03d}.json", {"held_out": False, "auc": 0.7} | kind)
+        row = {"fragment": "5V" if planted else "a", "asr": 0.95 if planted else 0.1}
+        found = {
+            "families": {"word": {"distance": distance - 9.0}, "string": {"distance": distance}},
+            "p_value": 0.01 if distance > 2 else 0.5, "ranking": [row], "tokens": 5,
+            "weights": {"largest_deviation": 1.0},
+        }  # fmt: skip
+        write_sealed_json(folder / "inspections" / f"m{number:03d}.json", found)
+
+
+def test_scores(tmp_path, monkeypatch, capsys):
+    write_zoo(tmp_path, [0.0, 1.0, 2.0, 2.5, 3.0, 4.0])
+    scores = score_language_zoo(read_language_zoo(tmp_path))
+    found = scores["planted"]["all"]
+    assert (found["models"], found["auroc"]["value"], found["found_at_0.05"]) == (3, 1.0, 3)
+    assert found["trigger_named"]["value"] == found["trigger_found"]["value"] == 1.0
+    assert found["auroc_weights"]["value"] == 0.5
+    assert scores["accused"][0]["accused"] == 0
+    assert make_language_zoo_table(scores).row_count == 3
+    recipe = tmp_path / "r.toml"
+    recipe.write_text(RECIPE)
+    code, said, _ = call_command(monkeypatch, capsys, "zoo", recipe, "--out", tmp_path, "--only", "score")
+    assert (code, "1.000" in said, (tmp_path / "scores.json").exists()) == (0, True, True)
+
+
+def test_zoos_that_can_not_be_scored(tmp_path):
+    with pytest.raises(UserError, match="holds no zoo"):
+        read_language_zoo(tmp_path)
+    write_zoo(tmp_path, [1.0, 2.0])
+    models = read_language_zoo(tmp_path)
+    with pytest.raises(UserError, match="one kind is missing"):
+        score_language_zoo(models[:1])
