@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from cowbird.data.types import freeze
 from cowbird.defenses.titles import Suspicion, strip_span
 from cowbird.errors import UserError
+from cowbird.ingest.addresses import show_name
 from cowbird.ingest.options import ReadOptions, get_options
 from cowbird.ingest.places import fingerprint
 from cowbird.notices import collect_notices
@@ -239,14 +240,16 @@ def _scan_catalog(
         unread = tally.list_unread()
         if sum(each.count for each in unread) == work.row:
             work.discard()
-            raise _make_empty_error(catalog.name, unread)
+            raise _make_empty_error(show_name(catalog), unread)
         if fingerprint(catalog) != seal:
-            raise UserError(f"{catalog.name} was changed while it was scanned.", "Scan a copy that nobody writes.")
+            raise UserError(
+                f"{show_name(catalog)} was changed while it was scanned.", "Scan a copy that nobody writes."
+            )
         skipped_file = work.finish()
     if work.row < total:  # it was an estimate
         report(work.row, work.row, f"{tally.flagged} flagged")
     return ScanSummary(
-        catalog=catalog.name,
+        catalog=show_name(catalog),
         out=out,
         rows=work.row,
         empty=work.empty,
@@ -298,7 +301,7 @@ def _open_checked(catalog: Path, out: Path, text_column: str, id_column: str | N
     check_output(out, catalog)
     if allow.names_ids and table.id is None:
         raise UserError(
-            f"--allow names rows by their ids, and {catalog.name} has no column of ids that is known by its name.",
+            f"--allow names rows by their ids, and {show_name(catalog)} has no column of ids known by its name.",
             "Name its column of ids: --id-column.",
         )
     return table
@@ -511,5 +514,5 @@ def load_table_titles(catalog: Path, text_column: str = "title") -> tuple[list[s
         else:
             titles.append(row.title)
     if not titles:
-        raise _make_empty_error(catalog.name, tally.list_unread())
+        raise _make_empty_error(show_name(catalog), tally.list_unread())
     return titles, tally.list_unread()
