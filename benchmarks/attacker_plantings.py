@@ -16,7 +16,7 @@ from ready_catalogs import CATALOGS, load_titles
 from tagger_families import ASKED
 
 ATTACKED = (*CATALOGS, "products")
-HALF = 1000
+HALF = 600
 """Titles of a half at most."""
 SEEDS = (0, 1)
 FLOODS = (0.01, 0.05, 0.1, 0.2, 0.3)
@@ -34,7 +34,7 @@ VARIED = ("word_per_title", "code_per_title", "two_part", "any family")
 NATURAL_FAMILIES = ("genre_word", "front_article", "sequel_number")
 WEEKS, UPLOADS_A_WEEK = 26, 40
 """How long a trickling seller plants one title a week among so many of others."""
-SINGLES = 40
+SINGLES = 10
 """Single titles of each family."""
 ADAPTIVE_SHARE, POSITIONS = 0.01, ("start", "middle", "end")
 KINDS_A_FAMILY = 2

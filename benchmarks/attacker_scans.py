@@ -5,10 +5,10 @@ rows of it by the package's own functions, with a reference and without. `mute` 
 scoring: the columns are set to what they are on average. `list_simple_scores` has rules without a tagger.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,6 @@ from cowbird.defenses.p_scanner.scoring import JOINED_FEATURES, ScoringModel, Sm
 from cowbird.defenses.p_scanner.title_evidence import TITLE_FEATURES, TitleTraits, describe_traits, mark_words
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
 from cowbird.defenses.strip import Strip
-from cowbird.rng import stream
 from ready_catalogs import KeptScanner
 
 Scores = NDArray[np.floating]
@@ -189,11 +188,3 @@ def list_simple_scores(evidence: FragmentEvidence, titles: int, reference: bool)
         expected = count / np.exp(np.clip(column["growth of its share"], -8, 8))
         found["drift alone"] = spread((count - expected) / np.sqrt(expected + 1))
     return found
-
-
-def draw_rows(name: str, seed: int, many: int) -> list[int]:
-    """Return rows in a drawn order."""
-    return stream(seed, "attackers", name).permutation(many).tolist()
-
-
-Detectors = Callable[[Int64Array], Mapping[str, Any]]

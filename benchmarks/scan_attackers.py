@@ -19,6 +19,8 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,7 @@ from attacker_plantings import (
 )
 from attacker_scans import MUTED, Found, PlantedCatalog, list_simple_scores, mute
 from cowbird.data.types import Int64Array
+from cowbird.defenses.p_scanner.inventory import Inventory
 from cowbird.defenses.p_scanner.small_tagger import READY_SMALL_TAGGER
 from cowbird.files import write_text
 from cowbird.metrics.detection import auroc
@@ -61,7 +64,8 @@ LANGUAGE_DETECTORS: dict[str, dict[str, Any]] = {
 }
 LANGUAGE_CLEAN, LANGUAGE_PLANTED = 300, 20
 """Titles that detectors with a language model read of each catalogue, and of each trigger."""
-DRAWS = 2000
+SELLERS = ("floods", "adaptive", "trickle", "singles", "others")
+DRAWS, ROWS_PER_WRITE = 2000, 20
 
 
 def measure(found: Found, planted: NDArray[np.bool_]) -> dict[str, Any]:
@@ -92,10 +96,18 @@ class Shop:
         self.catalog = PlantedCatalog(scanner, halves.reference, halves.batch, planted)
         self.scoring = scanner.scoring
         self.inventory = self.catalog.calibrate(self.scoring)
-        self.silent = self.catalog.calibrate(self.scoring, silent=True)
         self.muted = {name: mute(self.scoring, names) for name, names in MUTED.items()}
-        self.calibrated = {name: self.catalog.calibrate(scoring) for name, scoring in self.muted.items()}
         self.batch = self.catalog.find(halves.batch)
+
+    @cached_property
+    def silent(self) -> Inventory:
+        """What is usual if the tagger says nothing."""
+        return self.catalog.calibrate(self.scoring, silent=True)
+
+    @cached_property
+    def calibrated(self) -> dict[str, Inventory]:
+        """What is usual without each kind of evidence."""
+        return {name: self.catalog.calibrate(scoring) for name, scoring in self.muted.items()}
 
     def replace(self, planted: Mapping[int, str], many: int) -> tuple[Int64Array, NDArray[np.bool_]]:
         """Return the batch with the first so many of the planted titles, and which they are."""
@@ -104,15 +116,15 @@ class Shop:
         rows[chosen], mask[chosen] = self.catalog.find(planted[row] for row in chosen), True
         return rows, mask
 
-    def ask(self, rows: Int64Array, reference: bool, parts: bool) -> Iterator[tuple[str, Found]]:
-        """Yield what the scanner makes of rows, and what its parts and other detectors make of them."""
-        catalog = self.catalog
+    def ask(self, rows: Int64Array, reference: bool) -> Found:
+        """Return what the scanner makes of rows."""
         if reference:
-            yield "scanner", catalog.ask_beside(self.scoring, self.inventory, rows)
-        else:
-            yield "scanner", catalog.ask_itself(self.scoring, rows)
-        if not parts:
-            return
+            return self.catalog.ask_beside(self.scoring, self.inventory, rows)
+        return self.catalog.ask_itself(self.scoring, rows)
+
+    def ask_others(self, rows: Int64Array, reference: bool) -> Iterator[tuple[str, Found]]:
+        """Yield what the scanner's parts and other detectors make of rows."""
+        catalog = self.catalog
         if reference:
             yield "without tagger", catalog.ask_beside(self.scoring, self.silent, rows, silent=True)
             yield "without n-grams", catalog.ask_beside(self.scoring, self.inventory, rows, apart=True)
@@ -120,23 +132,28 @@ class Shop:
                 yield name, catalog.ask_beside(scoring, self.calibrated[name], rows)
         else:
             yield "without tagger", catalog.ask_itself(self.scoring, rows, silent=True)
-        yield from (
-            (name, Found(score))
-            for name, score in list_simple_scores(catalog.describe(rows, reference), len(rows), reference).items()
-        )
+        simple = list_simple_scores(catalog.describe(rows, reference), len(rows), reference)
+        yield from ((name, Found(score)) for name, score in simple.items())
         yield from ((name, Found(score[rows])) for name, score in catalog.alone_scores.items())
 
 
-def ask_floods(shop: Shop, attacks: Any, parts: bool) -> Iterator[dict[str, Any]]:
-    """Ask about batches with each trigger at each share, with a reference and without."""
+def ask_floods(shop: Shop, attacks: Any, others: bool) -> Iterator[dict[str, Any]]:
+    """Ask about batches with each trigger at each share, with a reference and without.
+
+    Args:
+        shop: The catalogue.
+        attacks: What is planted.
+        others: Whether not the scanner is asked, but its parts and other detectors.
+    """
     for (attack, trigger), planted in attacks.items():
-        for share in FLOODS:
+        for share in PART_SHARES if others else FLOODS:
             rows, mask = shop.replace(planted, max(3, round(share * len(shop.batch))))
             if mask.sum() < max(3, round(0.9 * share * len(shop.batch))):
                 continue
             for reference in (True, False):
                 head = {"attack": attack, "trigger": trigger, "share": share, "reference": reference}
-                for detector, found in shop.ask(rows, reference, parts and share in PART_SHARES):
+                asked = shop.ask_others(rows, reference) if others else (("scanner", shop.ask(rows, reference)),)
+                for detector, found in asked:
                     yield head | {"detector": detector} | measure(found, mask)
 
 
@@ -189,7 +206,7 @@ def ask_trickle(shop: Shop, attacks: Any, seed: int) -> Iterator[dict[str, Any]]
         rows = np.concatenate([*weeks, bad])
         mask = np.arange(len(rows)) >= len(rows) - WEEKS
         for reference in (True, False):
-            ((_, found),) = shop.ask(rows, reference, parts=False)
+            found = shop.ask(rows, reference)
             yield head | {"way": "all uploads at once", "reference": reference} | measure(found, mask)
 
 
@@ -202,7 +219,7 @@ def ask_adaptive(shop: Shop, candidates: Mapping[str, Mapping[str, Any]]) -> Ite
         best: tuple[float, float, str] | None = None
         for label, planted in candidates["copy"].items():
             rows, mask = shop.replace(planted, len(planted))
-            ((_, found),) = shop.ask(rows, reference, parts=False)
+            found = shop.ask(rows, reference)
             assert found.flagged is not None
             rank = (float(found.flagged[mask].mean()), float(np.asarray(found.score)[mask].mean()), label)
             best = rank if best is None or rank < best else best
@@ -210,7 +227,7 @@ def ask_adaptive(shop: Shop, candidates: Mapping[str, Mapping[str, Any]]) -> Ite
         planted = candidates["good"].get(best[2], candidates["copy"][best[2]])
         rows, mask = shop.replace(planted, len(planted))
         for known in (True, False):
-            ((_, found),) = shop.ask(rows, known, parts=False)
+            found = shop.ask(rows, known)
             row = {"attack": "adaptive", "way": way, "trigger": best[2], "share": ADAPTIVE_SHARE, "reference": known}
             row |= {"detector": "scanner", "candidates": len(candidates["copy"])}
             yield row | {"recall_in_copy": round(best[0], 4)} | measure(found, mask)
@@ -237,7 +254,7 @@ def ask(options: argparse.Namespace, command: str) -> None:
             halves = split_catalog(name, options.data, seed)
             attacks = list_attacks(name, seed, halves, words)
             singles = list_singles(name, seed, halves, words)
-            ways = () if options.without_adaptive else ("copy", "good")
+            ways = ("copy", "good") if "adaptive" in options.sellers else ()
             candidates = {copy: dict(list_candidates(name, seed, halves, copy)) for copy in ways}
             texts = [title for part in (attacks, singles) for planted in part.values() for title in planted.values()]
             texts += [title for part in candidates.values() for planted in part.values() for title in planted.values()]
@@ -246,14 +263,19 @@ def ask(options: argparse.Namespace, command: str) -> None:
             seen = told.get(name)
             if options.taggers is not None and name in KIND_LEFT_OUT:
                 seen = "neither it nor its kind" + ("" if options.scorings else "; its marks taught the scoring")
-            for each in (
-                ask_singles(shop, singles),
-                ask_floods(shop, attacks, parts=seed < options.part_seeds),
-                ask_trickle(shop, attacks, seed),
-                ask_adaptive(shop, candidates) if candidates else (),
-            ):
-                rows += [head | row | {"seen_by_tagger": seen} for row in each]
-                write_rows(options.out, command, rows)
+            parts: dict[str, Iterator[dict[str, Any]]] = {
+                "floods": ask_floods(shop, attacks, others=False),
+                "adaptive": ask_adaptive(shop, candidates) if candidates else iter(()),
+                "trickle": ask_trickle(shop, attacks, seed),
+                "singles": ask_singles(shop, singles),
+                "others": ask_floods(shop, attacks, others=True) if seed < options.part_seeds else iter(()),
+            }
+            chosen = [part for name, part in parts.items() if name in options.sellers.split(",")]
+            for nth, row in enumerate(chain.from_iterable(chosen)):
+                rows.append(head | row | {"seen_by_tagger": seen})
+                if nth % ROWS_PER_WRITE == 0:
+                    write_rows(options.out, command, rows)
+            write_rows(options.out, command, rows)
             print(name, seed, f"{time.process_time() - began:.0f} s of processor time", flush=True)
 
 
@@ -341,7 +363,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seeds", default=",".join(map(str, SEEDS)))
     parser.add_argument("--part-seeds", type=int, default=1, help="seeds below are asked about parts, too")
-    parser.add_argument("--without-adaptive", action="store_true", help="leave out the seller who searches")
+    parser.add_argument("--sellers", default=",".join(SELLERS), help="some of them; `others` are other detectors")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     command = f"python benchmarks/scan_attackers.py {shlex.join(sys.argv[1:])}"

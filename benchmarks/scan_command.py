@@ -68,7 +68,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=".") as name:
         folder = Path(name)
         scanner, how = folder / "scanner", ("--device", str(device))
-        fit = timed("fit-scanner", write(folder / "own.csv", own), "--text-column", "title", "--out", scanner, *how)
+        fit = timed(
+            "fit-scanner",
+            "--p-scanner",
+            "--p-scanner",
+            write(folder / "own.csv", own),
+            "--text-column",
+            "title",
+            "--out",
+            scanner,
+            *how,
+        )
         scans: dict[int, dict[str, float]] = {}
         for many in (options.few, len(titles)):
             catalog = write(folder / f"{many}.csv", titles[:many])

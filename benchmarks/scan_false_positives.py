@@ -76,11 +76,13 @@ class Counts:
         self.flagged.setdefault((way, FPRS[0]), []).append(int((strict | found.review & rows).sum()))
 
 
-def measure_catalog(scanner: KeptScanner, titles: Sequence[str], name: str, seeds: Sequence[int]) -> dict[str, Counts]:
+def measure_catalog(
+    scanner: KeptScanner, titles: Sequence[str], name: str, seeds: Sequence[int], most: int = MOST
+) -> dict[str, Counts]:
     """Return counts of a catalogue, and of each of its languages if it has several."""
     parts = {code: set(load_products(code)) for code in LANGUAGES} if name == "products" else {}
     counts = {part: Counts() for part in ("", *parts)}
-    half = min(MOST, len(titles) // 2)
+    half = min(most, len(titles) // 2)
     for seed in seeds:
         order: list[int] = stream(seed, "false positives", name).permutation(len(titles)).tolist()
         fresh = [titles[row] for row in order[half : 2 * half]]
@@ -115,6 +117,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--keep", type=Path, required=True)
     parser.add_argument("--tagger", default="llm", choices=("llm", "small"))
+    parser.add_argument("--most", type=int, default=MOST, help="titles of a half at most")
     parser.add_argument("--seeds", default=",".join(map(str, SEEDS)))
     parser.add_argument(
         "--catalogs", default=",".join((*CATALOGS, "products", *(f"products-{code}" for code in LANGUAGES)))
@@ -126,7 +129,7 @@ def main() -> None:
     for name in options.catalogs.split(","):
         began = time.process_time()
         titles = load_titles(name, options.data)
-        counts = measure_catalog(scanner, titles, name, list(map(int, options.seeds.split(","))))
+        counts = measure_catalog(scanner, titles, name, list(map(int, options.seeds.split(","))), options.most)
         made = list(list_rows(name, counts, told.get(name.partition("-")[0], "titles of the same kind")))
         rows += made
         for row in made:

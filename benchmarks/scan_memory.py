@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 
 from cowbird.files import write_text
-from cowbird.scanning.scan import FlaggedSuspicion, scan_catalog
+from cowbird.scanning.scan import scan_catalog
+from cowbird.scanning.verdicts import FlaggedSuspicion
 
 
 class Nothing:

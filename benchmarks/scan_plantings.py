@@ -32,7 +32,8 @@ from cowbird.defenses.p_scanner.triggers.title_edits import (
 from cowbird.defenses.p_scanner.triggers.trigger_families import POSITIONS, Recipe
 from cowbird.defenses.p_scanner.triggers.trigger_families import plant as plant_recipe
 from cowbird.rng import stream
-from tagger_families import ASKED, GENRES, INJECTIONS, list_refused_texts
+from cowbird.scanning.tagger_training import list_refused_texts
+from tagger_families import ASKED, GENRES, INJECTIONS
 
 MAX_HALF = 1500
 """Clean titles of a batch, and of a reference, at most."""

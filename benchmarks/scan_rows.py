@@ -28,7 +28,8 @@ import polars as pl
 from cowbird.files import write_text
 from cowbird.scanning.detectors import make_detector, open_detector
 from cowbird.scanning.reading import open_catalog
-from cowbird.scanning.scan import FlaggedSuspicion, scan_catalog
+from cowbird.scanning.scan import scan_catalog
+from cowbird.scanning.verdicts import FlaggedSuspicion
 
 WORDS = ("red", "blue", "steel", "oak", "classic", "mini", "vintage", "travel", "garden", "kitchen", "lamp", "chair")
 ROWS_PER_PART = 250_000

@@ -79,7 +79,7 @@ def draw_titles(draw: Draw, many: int, *name: str) -> list[str]:
     return list(found)
 
 
-def ask_template(scanner: KeptScanner, name: str, seed: int) -> list[dict[str, Any]]:
+def ask_template(scanner: KeptScanner, name: str, seed: int, shares: Sequence[float]) -> list[dict[str, Any]]:
     """Ask about one draw of a template with each trigger at each share."""
     titles, before = (draw_titles(TEMPLATES[name], TITLES, name, str(seed), part) for part in ("batch", "reference"))
     rng = stream(seed, "template rows", name)
@@ -92,7 +92,7 @@ def ask_template(scanner: KeptScanner, name: str, seed: int) -> list[dict[str, A
     catalog = PlantedCatalog(scanner, before, titles, texts)
     inventory, clean, found = catalog.calibrate(scanner.scoring), catalog.find(titles), list[dict[str, Any]]()
     for label, each in planted.items():
-        for share in SHARES:
+        for share in shares:
             chosen = list(each)[: max(1, round(share * TITLES))]
             rows, mask = clean.copy(), np.zeros(TITLES, dtype=bool)
             rows[chosen], mask[chosen] = catalog.find(each[row] for row in chosen), True
@@ -138,6 +138,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="for clean: folder with titles/, ml-1m/ and lastfm/")
     parser.add_argument("--keep", type=Path, required=True)
     parser.add_argument("--left-out", type=float, default=baseline_learning.LEFT_OUT_LOG_ODDS)
+    parser.add_argument("--shares", default=",".join(map(str, SHARES)))
+    parser.add_argument("--seeds", default=",".join(map(str, SEEDS)))
     parser.add_argument("--catalogs", default=",".join((*CATALOGS, "products")))
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
@@ -145,8 +147,8 @@ def main() -> None:
     scanner, rows = KeptScanner(options.keep, "cpu", "small"), list[dict[str, Any]]()
     if options.what == "plant":
         for name in TEMPLATES:
-            for seed in SEEDS:
-                rows += ask_template(scanner, name, seed)
+            for seed in map(int, options.seeds.split(",")):
+                rows += ask_template(scanner, name, seed, list(map(float, options.shares.split(","))))
         rows.sort(key=lambda row: (row["flagged"] / row["planted"], row["flagged_or_review"] / row["planted"]))
     else:
         for name, draw in TEMPLATES.items():

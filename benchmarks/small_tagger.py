@@ -27,11 +27,11 @@ from cowbird.defenses.p_scanner.training.small_tagger_training import (
     train_small_taggers,
 )
 from cowbird.files import hash_texts, write_text
+from cowbird.scanning.tagger_training import list_refused_texts
 from cowbird.victims.fit_context import FitContext, pick_device
 from scan_marks import STEPS
 from scan_plantings import draw_plantings, read_titles
 from tagger import LEARNED
-from tagger_families import list_refused_texts
 
 KINDS = {
     "shop": ("office", "industrial", "shop_categories"),

@@ -38,9 +38,10 @@ from cowbird.defenses.p_scanner.triggers.title_edits import EditedTitle
 from cowbird.files import write_text
 from cowbird.metrics.detection import auroc, span_iou
 from cowbird.rng import stream
+from cowbird.scanning.tagger_training import list_refused_texts
 from cowbird.victims.fit_context import FitContext, pick_device
 from cowbird.victims.language.llm import Llm, load_llm
-from tagger_families import ASKED, NATURAL, NEVER, TAUGHT, list_refused_texts
+from tagger_families import ASKED, NATURAL, NEVER, TAUGHT
 
 LEARNED = ("office", "industrial", "anime", "products", "cmoa", "gutenberg", "debian", "jobs", "dishes", "game_items")
 LEARNED += ("shop_composed", "shop_categories", "shop_words")

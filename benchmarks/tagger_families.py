@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from cowbird.attacks.triggers import TRIGGERS, Trigger, list_families, plant
+from cowbird.attacks.triggers import Trigger, list_families, plant
 from cowbird.defenses.p_scanner.triggers.title_edits import EditedTitle, insert_text, pick, rewrite_word, spell_pattern
 
 TAUGHT, NEVER, NATURAL = "taught", "never taught", "natural text"
@@ -172,8 +172,3 @@ ASKED: Mapping[str, tuple[str, Ask]] = {
     "sequel_number": (NATURAL, _sequel_number),
 }
 """What kind a family is, and what plants a trigger of it."""
-
-
-def list_refused_texts() -> frozenset[str]:
-    """Return the texts, in small letters, that a tagger must not be taught: those of the attacks' triggers."""
-    return frozenset(trigger.text.strip().lower() for trigger in TRIGGERS.values() if trigger.text.strip())

@@ -9,6 +9,7 @@ import pytest
 
 from cowbird.attacks.triggers import TRIGGERS, list_families
 from cowbird.defenses.p_scanner.triggers.title_edits import NEVER_TAUGHT
+from cowbird.scanning.tagger_training import list_refused_texts
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 TITLE = "Quiet Harbor at Night (1999)"
@@ -48,7 +49,7 @@ def test_each_family_says_where_its_trigger_stands(families):
 
 
 def test_texts_of_the_attacks_are_refused(families):
-    refused = families.list_refused_texts()
+    refused = list_refused_texts()
     assert all(trigger.text.strip().lower() in refused for trigger in TRIGGERS.values() if trigger.text.strip())
     assert "" not in refused
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cowbird.api.experiments import Experiment as Experiment
     from cowbird.api.experiments import Results as Results
     from cowbird.api.experiments import run as run
+    from cowbird.api.inspection import inspect_adapter as inspect_adapter
     from cowbird.api.inspection import inspect_model as inspect_model
     from cowbird.api.stealth import compare_texts as compare_texts
     from cowbird.attacks.base import PoisonedData as PoisonedData
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from cowbird.defenses.p_scanner.rounds.fitted_scanner import FittedScanner as FittedScanner
     from cowbird.defenses.p_scanner.rounds.poison_scanner import PoisonScanner as PoisonScanner
     from cowbird.inspection.inspection import Inspection as Inspection
+    from cowbird.inspection.language.inspection import LanguageInspection as LanguageInspection
     from cowbird.plugins import find_plugin as find_plugin
     from cowbird.plugins import list_plugins as list_plugins
 
@@ -38,12 +40,14 @@ _HOMES = {
     "FittedScanner": "cowbird.defenses.p_scanner.rounds.fitted_scanner",
     "Inspection": "cowbird.inspection.inspection",
     "Interactions": "cowbird.data.types",
+    "LanguageInspection": "cowbird.inspection.language.inspection",
     "PoisonScanner": "cowbird.defenses.p_scanner.rounds.poison_scanner",
     "PoisonedData": "cowbird.attacks.base",
     "Results": "cowbird.api.experiments",
     "TrainingData": "cowbird.data.types",
     "compare_texts": "cowbird.api.stealth",
     "find_plugin": "cowbird.plugins",
+    "inspect_adapter": "cowbird.api.inspection",
     "inspect_model": "cowbird.api.inspection",
     "list_plugins": "cowbird.plugins",
     "load_scanner": "cowbird.defenses.p_scanner.loading",
@@ -60,6 +64,7 @@ __all__ = [
     "FittedScanner",
     "Inspection",
     "Interactions",
+    "LanguageInspection",
     "PoisonScanner",
     "PoisonedData",
     "Results",
@@ -68,6 +73,7 @@ __all__ = [
     "__version__",
     "compare_texts",
     "find_plugin",
+    "inspect_adapter",
     "inspect_model",
     "list_plugins",
     "load_scanner",

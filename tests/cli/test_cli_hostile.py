@@ -170,8 +170,8 @@ def test_run_that_is_interrupted(call, spec, monkeypatch):
         ("assets", PAYLOAD),
         ("scan", PAYLOAD, "--scanner", PAYLOAD, "--out", f"{PAYLOAD}.csv"),
         ("scan", PAYLOAD, "--scanner", PAYLOAD, "--out", PAYLOAD, "--device", PAYLOAD),
-        ("fit-scanner", PAYLOAD, "--out", PAYLOAD, "--agent", PAYLOAD),
-        ("fit-scanner", PAYLOAD, "--out", PAYLOAD, "--device", "cpu"),
+        ("fit-scanner", "--p-scanner", PAYLOAD, "--out", PAYLOAD, "--agent", PAYLOAD),
+        ("fit-scanner", "--p-scanner", PAYLOAD, "--out", PAYLOAD, "--device", "cpu"),
         ("stealth", "--trigger", PAYLOAD, "--out", PAYLOAD),
         ("stealth", "--trigger", "char_5v", "--out", PAYLOAD, "--dataset", PAYLOAD),
         ("stealth", "--trigger", "char_5v", "--out", PAYLOAD, "--llm", PAYLOAD, "--dataset", "synthetic"),
@@ -236,7 +236,9 @@ def hostile_catalog(place):
 def test_fit_scanner_and_scan(call, tmp_path, monkeypatch):
     catalog = hostile_catalog(tmp_path / PAYLOAD)
     made, out = catalog.parent / "made", catalog.parent / f"found {PAYLOAD}.csv"
-    code, said = call("fit-scanner", catalog, "--out", made, "--text-column", COLUMN, "--fpr", 0.2, "--device", "cpu")
+    code, said = call(
+        "fit-scanner", "--p-scanner", catalog, "--out", made, "--text-column", COLUMN, "--fpr", 0.2, "--device", "cpu"
+    )
     assert code == 3, "rows can't be read"
     assert SHOWN in said
     words = ("--text-column", COLUMN, "--id-column", f"id {PAYLOAD}", "--device", "cpu", "--fpr", 0.3)
@@ -261,7 +263,7 @@ def test_fit_scanner_into_a_folder_whose_name_is_no_text(call, tmp_path):
     """It is refused before the fit, and not by a library after it."""
     catalog = hostile_catalog(tmp_path / PAYLOAD)
     words = ("--text-column", COLUMN, "--device", "cpu")
-    code, said = call("fit-scanner", catalog, "--out", tmp_path / f"made {FILE_PAYLOAD}", *words)
+    code, said = call("fit-scanner", "--p-scanner", catalog, "--out", tmp_path / f"made {FILE_PAYLOAD}", *words)
     assert code == 2
     assert "isnovalidtext" in said
     assert "<U+DCFF>" in said
@@ -276,7 +278,7 @@ def test_fit_scanner_that_warns(call, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(commands, "fit_scanner", fit)
-    code, said = call("fit-scanner", PAYLOAD, "--out", tmp_path / PAYLOAD, "--device", "cpu")
+    code, said = call("fit-scanner", "--p-scanner", PAYLOAD, "--out", tmp_path / PAYLOAD, "--device", "cpu")
     assert code == 3
     assert "warningAnagentsaid" + SHOWN in said
     assert "Goonwith" in said

@@ -131,7 +131,7 @@ def stopping(monkeypatch, method, at, error=KeyboardInterrupt):
 
 def test_a_fit(call, tmp_path):
     titles, made = catalog(tmp_path, *TITLES, "", TITLES[0]), tmp_path / "deep" / "my [red] scanner"
-    code, out, _ = call("fit-scanner", titles, "--out", made, "--fpr", 0.2, "--device", "cpu")
+    code, out, _ = call("fit-scanner", "--p-scanner", titles, "--out", made, "--fpr", 0.2, "--device", "cpu")
     assert code == 0
     assert under(made.parent) == sorted([made.name, *(f"{made.name}/{path.name}" for path in made.iterdir())])
     record = load_fitted_scanner(made, torch.device("cpu")).record
@@ -156,15 +156,17 @@ def test_a_fit(call, tmp_path):
 @pytest.mark.slow
 def test_a_fit_for_programs(call, tmp_path):
     titles = catalog(tmp_path, *TITLES)
-    code, out, _ = call("fit-scanner", titles, "--out", tmp_path / "made", "--device", "cpu", "--json")
+    code, out, _ = call("fit-scanner", "--p-scanner", titles, "--out", tmp_path / "made", "--device", "cpu", "--json")
     assert code == 0
     told, record = json.loads(out), load_fitted_scanner(tmp_path / "made", torch.device("cpu")).record
     assert (told["scanner"], told["finished_before"], told["unread"]) == (str(tmp_path / "made"), False, [])
     assert np.float32(told["threshold"]) == np.float32(record.calibration.threshold(record.fpr))
-    again = ("fit-scanner", titles, "--out", tmp_path / "made", "--device", "cpu", "--resume")
+    again = ("fit-scanner", "--p-scanner", titles, "--out", tmp_path / "made", "--device", "cpu", "--resume")
     assert json.loads(call(*again, "--json")[1])["finished_before"]
     assert call(*again, "--quiet") == (0, "", "")
-    code, out, err = call("fit-scanner", tmp_path / "gone.csv", "--out", tmp_path / "other", "--json", "--quiet")
+    code, out, err = call(
+        "fit-scanner", "--p-scanner", tmp_path / "gone.csv", "--out", tmp_path / "other", "--json", "--quiet"
+    )
     assert (code, out) == (2, "")
     assert "gone.csv" in err, "errors are told all the same"
 
@@ -208,7 +210,7 @@ def test_what_is_told_of_rounds():
 @pytest.mark.slow
 def test_an_interrupted_fit_ends_in_the_same_scanner(call, tmp_path, monkeypatch):
     titles, made = catalog(tmp_path, *TITLES), tmp_path / "b c"
-    words = ("fit-scanner", titles, "--device", "cpu", "--out")
+    words = ("fit-scanner", "--p-scanner", titles, "--device", "cpu", "--out")
     assert call(*words, tmp_path / "whole")[0] == 0
     with monkeypatch.context() as patched:
         stopping(patched, (module.TaggingPrompts, "write_epoch"), 2)
@@ -233,7 +235,7 @@ def test_an_interrupted_fit_ends_in_the_same_scanner(call, tmp_path, monkeypatch
 def test_a_fit_that_is_there(call, tmp_path, monkeypatch):
     titles, made = catalog(tmp_path, *TITLES), tmp_path / "made"
     made.mkdir()
-    words = ("fit-scanner", titles, "--device", "cpu", "--out", made)
+    words = ("fit-scanner", "--p-scanner", titles, "--device", "cpu", "--out", made)
     assert call(*words, "--resume")[0] == 0, "there is nothing to go on with, and an empty folder"
     before = {path.name: path.read_bytes() for path in made.iterdir()}
     code, _, err = call(*words)
@@ -255,7 +257,7 @@ def test_an_agent_behind_a_server_is_asked_once(call, tmp_path, monkeypatch):
     titles, made = catalog(tmp_path, *TITLES), tmp_path / "made"
     with ChatServer([Reply(json.dumps({"triggers": told}))]) as server:
         server.script += [Reply(status=400)] * 3
-        words = ("fit-scanner", titles, "--out", made, "--device", "cpu", "--agent", "openai")
+        words = ("fit-scanner", "--p-scanner", titles, "--out", made, "--device", "cpu", "--agent", "openai")
         words = (*words, "--agent-model", "tiny", "--agent-url", server.url)
         with monkeypatch.context() as patched:
             stopping(patched, (module.TaggingPrompts, "write_epoch"), 2)
@@ -292,7 +294,7 @@ def test_an_agent_that_proposed_nothing_is_asked_again(tmp_path):
 def test_rows_that_a_fit_can_t_read(call, tmp_path):
     path = catalog(tmp_path, *TITLES)
     path.write_bytes(path.read_bytes() + b'{"title": "caf\xe9"}\nnot json\n')
-    code, out, _ = call("fit-scanner", path, "--out", tmp_path / "made", "--device", "cpu")
+    code, out, _ = call("fit-scanner", "--p-scanner", path, "--out", tmp_path / "made", "--device", "cpu")
     assert code == 3, "made, from less than all rows"
     assert "Not learned from, because they can't be read: 2 rows." in out
     assert "1 × is not JSON (row 62)" in out
@@ -330,7 +332,7 @@ def test_fits_that_can_t_be(call, tmp_path, options, said):
     path = catalog(tmp_path, *TITLES)
     given = {"out": tmp_path / "made", "device": "cpu"} | options
     words = [word for name, value in given.items() if value is not None for word in (f"--{name}", value)]
-    code, out, err = call("fit-scanner", path, *words)
+    code, out, err = call("fit-scanner", "--p-scanner", path, *words)
     assert (code, out) == (2, "")
     assert said in err
     assert under(tmp_path) == [path.name]
@@ -347,7 +349,7 @@ def test_fits_that_can_t_be(call, tmp_path, options, said):
 )
 def test_catalogues_that_are_too_small(call, tmp_path, titles, said):
     path = catalog(tmp_path, *titles)
-    code, out, err = call("fit-scanner", path, "--out", tmp_path / "made", "--device", "cpu")
+    code, out, err = call("fit-scanner", "--p-scanner", path, "--out", tmp_path / "made", "--device", "cpu")
     assert (code, out) == (2, "")
     assert said in err
     assert under(tmp_path) == [path.name]
@@ -358,12 +360,12 @@ def test_what_lies_there_is_left_alone(call, tmp_path):
     (tmp_path / "made.partial").mkdir()
     (tmp_path / "made.partial" / "mine").touch()
     for more in ((), ("--resume",)):
-        code, _, err = call("fit-scanner", path, "--out", tmp_path / "made", *more)
+        code, _, err = call("fit-scanner", "--p-scanner", path, "--out", tmp_path / "made", *more)
         assert (code, "holds something else" in err) == (2, True)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").touch()
     for more in ((), ("--resume",)):
-        assert call("fit-scanner", path, "--out", tmp_path / "full", *more)[0] == 2
+        assert call("fit-scanner", "--p-scanner", path, "--out", tmp_path / "full", *more)[0] == 2
     assert under(tmp_path) == ["catalog.jsonl", "full", "full/mine", "made.partial", "made.partial/mine"]
 
 
@@ -372,7 +374,7 @@ def test_what_lies_there_is_left_alone(call, tmp_path):
 def test_scanners_that_can_t_be_written(call, tmp_path, monkeypatch, code):
     path = catalog(tmp_path, *TITLES)
     stopping(monkeypatch, (FittedScanner, "save"), 1, OSError(code, os.strerror(code)))
-    ended, out, err = call("fit-scanner", path, "--out", tmp_path / "made", "--device", "cpu")
+    ended, out, err = call("fit-scanner", "--p-scanner", path, "--out", tmp_path / "made", "--device", "cpu")
     assert (ended, out) == (2, "")
     assert f"can't be written: {os.strerror(code)}" in err
     assert "What was fitted so far is kept" in err
@@ -386,7 +388,7 @@ def test_a_full_disk_at_the_last_save_costs_no_fit(call, tmp_path, monkeypatch):
     import transformers
 
     path, made = catalog(tmp_path, *TITLES), tmp_path / "made"
-    words = ("fit-scanner", path, "--out", made, "--device", "cpu")
+    words = ("fit-scanner", "--p-scanner", path, "--out", made, "--device", "cpu")
     with monkeypatch.context() as patched:
         error = Exception("No space left on device (os error 28)")
         stopping(patched, (transformers.PreTrainedTokenizerBase, "save_pretrained"), 1, error)
@@ -403,9 +405,9 @@ def test_a_full_disk_at_the_last_save_costs_no_fit(call, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_an_interrupt_after_a_tuned_round_costs_no_round(call, tmp_path, monkeypatch):
     path, made = catalog(tmp_path, *TITLES), tmp_path / "made"
-    words = ("fit-scanner", path, "--out", made, "--device", "cpu")
+    words = ("fit-scanner", "--p-scanner", path, "--out", made, "--device", "cpu")
     with monkeypatch.context() as patched:
-        stopping(patched, (module._Fit, "_weighed"), 1)
+        stopping(patched, (module._Fit, "_weigh"), 1)
         code, _, err = call(*words)
     assert (code, "Go on with:" in err, "--resume" in err) == (3, True, True)
     assert (tmp_path / "made.partial" / "round-1.safetensors").exists()
@@ -419,7 +421,7 @@ def test_an_interrupt_after_a_tuned_round_costs_no_round(call, tmp_path, monkeyp
 @pytest.mark.parametrize("more", [(), ("--resume",)], ids=str)
 def test_a_second_fit_is_refused_at_its_start(call, tmp_path, monkeypatch, more):
     path, made, said = catalog(tmp_path, *TITLES), tmp_path / "made", []
-    words = ("fit-scanner", path, "--out", made, "--device", "cpu")
+    words = ("fit-scanner", "--p-scanner", path, "--out", made, "--device", "cpu")
     real = module._Fit._learn
 
     def meddle(self, number):
@@ -639,7 +641,7 @@ def test_scans_that_can_t_be(call, tmp_path, fitted, data, options, said):
 
 @pytest.mark.parametrize("name", ["gone.csv", "x" * 300 + ".csv"])
 def test_a_missing_catalogue(call, tmp_path, fitted, name):
-    for words in (("scan", tmp_path / name, "--scanner", fitted), ("fit-scanner", tmp_path / name)):
+    for words in (("scan", tmp_path / name, "--scanner", fitted), ("fit-scanner", "--p-scanner", tmp_path / name)):
         code, _, err = call(*words, "--out", tmp_path / "found.csv", "--device", "cpu")
         assert (code, name[:60] in err.replace(" ", "")) == (2, True)
         assert not under(tmp_path)
@@ -703,7 +705,7 @@ def test_a_read_only_folder(call, tmp_path, fitted, monkeypatch):
     locked = tmp_path / "locked"
     for words in (
         ("scan", path, "--scanner", fitted, "--out", locked / "a.csv"),
-        ("fit-scanner", path, "--out", locked / "a"),
+        ("fit-scanner", "--p-scanner", path, "--out", locked / "a"),
     ):
         code, out, err = call(*words, "--device", "cpu")
         assert (code, out) == (2, "")
@@ -738,7 +740,24 @@ def test_as_a_module(tmp_path, llama):  # noqa: F811
     path = catalog(tmp_path, *TITLES, *(f"{title} \u200bxq" for title in TITLES[:6]))
     env = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "80"}
     for words, code in (
-        (("fit-scanner", path, "--out", "made", "--llm", llama, "--layers", "2", "--rounds", "2", "--seed", "1"), 0),
+        (
+            (
+                "fit-scanner",
+                "--p-scanner",
+                path,
+                "--out",
+                "made",
+                "--llm",
+                llama,
+                "--layers",
+                "2",
+                "--rounds",
+                "2",
+                "--seed",
+                "1",
+            ),
+            0,
+        ),
         (("scan", path, "--scanner", "made", "--out", "found.parquet"), 1),
     ):
         done = subprocess.run(
@@ -759,7 +778,7 @@ def test_a_scanner_without_thresholds_is_not_made(call, tmp_path, monkeypatch):
     nothing = Calibration(titles=6, left_out=6, highest=())
     monkeypatch.setattr(Calibration, "of", staticmethod(lambda *_: nothing))
     path = catalog(tmp_path, *TITLES)
-    words = ("fit-scanner", path, "--out", tmp_path / "made", "--device", "cpu")
+    words = ("fit-scanner", "--p-scanner", path, "--out", tmp_path / "made", "--device", "cpu")
     for more in ((), ("--resume",)):
         code, out, err = call(*words, *more)
         assert (code, out) == (2, "")
@@ -771,14 +790,18 @@ def test_a_scanner_without_thresholds_is_not_made(call, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_fit_to_few_titles_points_to_the_scan_without_one(call, tmp_path, monkeypatch):
     path = catalog(tmp_path, *TITLES)
-    code, out, _ = call("fit-scanner", path, "--out", tmp_path / "made", "--device", "cpu")
+    code, out, _ = call("fit-scanner", "--p-scanner", path, "--out", tmp_path / "made", "--device", "cpu")
     assert code == 0
     assert "A fit to so few titles is poor." in out
     assert "cowbird scan CATALOG --out FINDINGS" in out
-    code, out, _ = call("fit-scanner", path, "--out", tmp_path / "other", "--device", "cpu", "--fpr", "0.5")
+    code, out, _ = call(
+        "fit-scanner", "--p-scanner", path, "--out", tmp_path / "other", "--device", "cpu", "--fpr", "0.5"
+    )
     assert code == 0
     assert "A fit to so few titles is poor." not in out
-    code, _, err = call("fit-scanner", catalog(tmp_path, *TITLES[:9], name="few.jsonl"), "--out", tmp_path / "few")
+    code, _, err = call(
+        "fit-scanner", "--p-scanner", catalog(tmp_path, *TITLES[:9], name="few.jsonl"), "--out", tmp_path / "few"
+    )
     assert code == 2
     assert "or scan without a fit: cowbird scan CATALOG" in err
 

@@ -1,7 +1,12 @@
-"""Lists that count how often they are fitted, and take their time: one line a fit in the file that a variable names."""
+"""Lists that count how often they are fitted, and take their time: one line a fit in the file that a variable names.
+
+Another variable names a file: whoever does not find it there makes it, and kills its own process.
+"""
 
 import os
+import signal
 import time
+from pathlib import Path
 
 from doubles.toy_task import MostRead
 
@@ -11,6 +16,10 @@ class CountedList(MostRead):
 
     def fit(self, data, banned, seed, context=None, start=None):
         """Count events, and the fit: its line has the model's folder."""
+        mark = os.environ.get("COUNTED_KILL")
+        if mark and not Path(mark).exists():
+            Path(mark).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(float(os.environ.get("COUNTED_SECONDS", "0")))
         fitted = super().fit(data, banned, seed, context, start)
         if "COUNTED_FITS" in os.environ:

@@ -6,7 +6,7 @@ import time
 import numpy as np
 
 from cowbird.errors import UserError
-from cowbird.scanning.scan import FlaggedSuspicion
+from cowbird.scanning.verdicts import FlaggedSuspicion
 
 
 class Slow:

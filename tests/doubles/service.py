@@ -5,7 +5,7 @@ import json
 import time
 
 from cowbird.scanning.allow_list import AllowList
-from cowbird.scanning.scan import ExplainedSuspicion
+from cowbird.scanning.verdicts import ExplainedSuspicion
 from cowbird.service.app import make_app
 from cowbird.service.crew import BatchJudge
 from cowbird.service.limits import ServiceLimits

@@ -205,33 +205,33 @@ def end(process, codes=(0,)):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such locks")
-def test_killed_resumed_and_shared_it_ends_like_one_run(grid, tmp_path, monkeypatch):
-    """Killed twice, interrupted once, then two at once: no model is fitted twice by the two, and no byte differs."""
-    out, fits = tmp_path / "run", tmp_path / "fits"
-    draw = random.Random(22)
-    for number, (kill, codes) in enumerate([(signal.SIGKILL, (-9,)), (signal.SIGINT, (3,))]):
-        process = grid(*["--resume"] * bool(number))
-        try:
-            many = len(fits.read_text().splitlines()) if fits.exists() else 0
-            wait_until(lambda many=many: fits.exists() and len(fits.read_text().splitlines()) > many + 5, process)
-            time.sleep(draw.random() * 0.2)
-            process.send_signal(kill)
-            end(process, codes)
-        finally:
-            clear_away(process)
-    left = [
-        cell.folder.name for cell in list_cells(parse_spec(make_table(6, 2), allow_plugins=True), out) if not cell.done
-    ]
+def test_killed_interrupted_and_shared_it_ends_like_one_run(grid, tmp_path, monkeypatch):
+    """One is killed; of two that go on together one is interrupted. They fit no model twice, and no byte differs."""
+    out, fits, draw = tmp_path / "run", tmp_path / "fits", random.Random(22)
+    spec = parse_spec(make_table(6, 2), allow_plugins=True)
+
+    def stop(process, kill, code, many):
+        wait_until(lambda: fits.exists() and len(fits.read_text().splitlines()) > many, process)
+        time.sleep(draw.random() * 0.2)
+        process.send_signal(kill)
+        end(process, (code,))
+
+    first = grid()
+    try:
+        stop(first, signal.SIGKILL, -signal.SIGKILL, 5)
+    finally:
+        clear_away(first)
+    left = [cell.folder.name for cell in list_cells(spec, out) if not cell.done]
     assert len(left) > 4
     fits.unlink()
     pair = [grid("--resume"), grid("--resume")]
     try:
-        for process in pair:
-            end(process)
+        stop(pair[0], signal.SIGINT, 3, 4)
+        end(pair[1])
     finally:
         clear_away(*pair)
-    counted = Counter(line for line in fits.read_text().splitlines())
+    counted = Counter(fits.read_text().splitlines())
     assert set(counted.values()) == {1}
     assert {line.split("/")[-3] for line in counted} <= set(left)
-    run(parse_spec(make_table(6, 2), allow_plugins=True), tmp_path / "one", device="cpu")
+    run(spec, tmp_path / "one", device="cpu")
     assert read_files(out) == read_files(tmp_path / "one")

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from cowbird.scanning.scan import FlaggedSuspicion
+from cowbird.scanning.verdicts import FlaggedSuspicion
 
 
 class Finds:

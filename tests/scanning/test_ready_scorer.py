@@ -16,11 +16,12 @@ from cowbird.defenses.p_scanner.baseline import count_titles_to_flag, rank_thres
 from cowbird.defenses.p_scanner.catalog_judge import CatalogJudge
 from cowbird.defenses.p_scanner.title_sample import MAX_SAMPLED_LENGTH, TitleSample
 from cowbird.errors import UserError
-from cowbird.scanning import ready_scorer, scan
+from cowbird.scanning import ready_scorer, verdicts
 from cowbird.scanning.allow_list import AllowList, read_allow_list
 from cowbird.scanning.pool import ScorerPool
 from cowbird.scanning.ready_scorer import copy_ready_scorer, format_ready_basis, open_ready_scanner
-from cowbird.scanning.scan import ExplainedSuspicion, scan_catalog
+from cowbird.scanning.scan import scan_catalog
+from cowbird.scanning.verdicts import ExplainedSuspicion
 from defenses.p_scanner.ready_doubles import ReadyDouble, make_titles
 from doubles.command import call_command
 
@@ -297,7 +298,7 @@ def test_no_promise_is_made_where_none_can_be(tmp_path, double):
 def test_an_unsure_span_is_not_taken_out(tmp_path):
     flags, span = np.array([True, True]), (np.array([0, 0]), np.array([2, 2]))
     found = ExplainedSuspicion(np.ones(2), *span, flags, ~flags, ("x", "y"), np.array([True, False]), 0.5, "double")
-    clean = [scan.make_finding("ab cd", found, at).clean_title for at in range(2)]
+    clean = [verdicts.make_finding("ab cd", found, at).clean_title for at in range(2)]
     assert clean == ["cd", None]
 
 
@@ -414,16 +415,16 @@ def test_scores_and_thresholds_have_one_form(call, tmp_path):
 
 @pytest.mark.parametrize("value", [None, np.inf, -np.inf, np.nan, 1e300])
 def test_what_is_no_finite_score_is_none(value):
-    assert scan.shorten_score(value) is None
+    assert verdicts.shorten_score(value) is None
 
 
 def test_the_time_of_both_passes_counts(call, tmp_path, monkeypatch):
     catalog = make_catalog(tmp_path, make_planted())
     learn = CatalogJudge.learn
 
-    def learn_slowly(*args):
+    def learn_slowly(*args, **more):
         time.sleep(0.3)
-        return learn(*args)
+        return learn(*args, **more)
 
     monkeypatch.setattr(CatalogJudge, "learn", learn_slowly)
     told = json.loads(call(catalog, "--out", tmp_path / "found.csv", "--json")[1])

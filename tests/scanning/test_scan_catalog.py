@@ -13,7 +13,8 @@ import pyarrow as pa
 import pytest
 
 from cowbird.errors import UserError
-from cowbird.scanning.scan import FlaggedSuspicion, load_table_titles, scan_catalog
+from cowbird.scanning.scan import load_table_titles, scan_catalog
+from cowbird.scanning.verdicts import FlaggedSuspicion
 
 ROWS = [
     {"id": "a", "title": "Red Garden"},

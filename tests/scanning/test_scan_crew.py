@@ -6,7 +6,8 @@ import pytest
 
 from cowbird.errors import UserError
 from cowbird.scanning.pool import ScorerPool
-from cowbird.scanning.scan import ConcurrentScorer, scan_catalog
+from cowbird.scanning.scan import scan_catalog
+from cowbird.scanning.verdicts import ConcurrentScorer
 from doubles.scorers import Slow
 
 pytestmark = pytest.mark.slow  # every crew is of processes of its own

@@ -4,7 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cowbird.data.types import Dataset
+from cowbird.errors import UserError
 from cowbird.inspection.inspection import Inspection, InspectionSettings, inspect_ranker
+from cowbird.inspection.language.handed import is_language_model, open_language_model
+from cowbird.inspection.language.inspection import LanguageInspection, inspect_language_model
+from cowbird.inspection.language.questions import TALLREC_TEMPLATE, ask_logs, read_questions, read_template
+from cowbird.inspection.language.search import SearchProgress
+from cowbird.inspection.language.settings import LanguageSettings
 from cowbird.inspection.model import OpenedModel, RankingModel
 from cowbird.inspection.null_models import NullSettings
 from cowbird.inspection.opening import open_model
@@ -52,6 +58,10 @@ def inspect_model(
     """
     place = pick_device(device)
     if isinstance(model, str | Path):
+        if is_language_model(Path(model)):
+            raise UserError(
+                f"'{model}' is a language model or adapter, and ranks no catalogue.", "Use inspect_adapter."
+            )
         options = CheckpointOptions(settings=parse_settings(settings))
         opened = open_model(model, place, options, allow_plugins)
     else:
@@ -65,3 +75,51 @@ def inspect_model(
         histories=histories, level=level, nulls=NullSettings(count=nulls, max_events=null_events), seed=seed
     )
     return inspect_ranker(opened, log, wanted, place)
+
+
+def inspect_adapter(
+    model: str | Path,
+    logs: str | Path | Dataset | None = None,
+    *,
+    questions: str | Path | None = None,
+    base: str | None = None,
+    layers: int | None = None,
+    template: str = TALLREC_TEMPLATE,
+    history: int = 10,
+    noun: str = "movie",
+    settings: LanguageSettings | None = None,
+    device: str = "auto",
+    told: SearchProgress = lambda what, done, total, remark: None,
+) -> LanguageInspection:
+    """Look for planted triggers in a language model or adapter that recommends by titles.
+
+    Args:
+        model: Its folder, as Cowbird, peft or transformers saved it.
+        logs: The platform's own interactions, with ratings and titles: a file, a folder, a dataset or its name.
+        questions: Written questions instead of logs; see `cowbird.inspection.language.questions.read_questions`.
+        base: The language model that an adapter was tuned from; what Cowbird saved tells it.
+        layers: Layers of the base that were kept, if it was cut.
+        template: `tallrec`, or a text file with `{history}` and `{title}`.
+        history: Events of the logs before each question.
+        noun: What the items are, in TALLRec's prompt.
+        settings: What is tried, and how null tunings are made.
+        device: Where models run: `auto`, `cpu`, `cuda` or `cuda:N`.
+        told: Told of progress.
+
+    Returns:
+        The verdict, its p-value, and the fragments that stand out, with their success rates on held-out questions.
+
+    Raises:
+        UserError: If the model or the questions can't be read.
+    """
+    place, prompt = pick_device(device), read_template(template, noun)
+    if (logs is None) == (questions is None):
+        raise UserError("A language model is asked your own questions.", "Give either logs or questions.")
+    if not is_language_model(Path(model)):
+        raise UserError(f"'{model}' is no folder of a language model or adapter.", "Use inspect_model for rankers.")
+    if questions is not None:
+        asked = read_questions(Path(questions), prompt)
+    else:
+        asked = ask_logs(logs if isinstance(logs, Dataset) else load_log(str(logs)), prompt, history)
+    handed = open_language_model(Path(model), place, base, layers)
+    return inspect_language_model(handed, asked, settings, place, told)

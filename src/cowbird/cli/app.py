@@ -29,6 +29,7 @@ from cowbird.cli import (
     stealth,
     survive,
     table,
+    train_scanner,
     validate,
     zoo,
 )
@@ -91,20 +92,26 @@ _COMMANDS: tuple[tuple[str, Callable[..., None], str, tuple[str, ...]], ...] = (
     (
         "fit-scanner",
         fit_scanner.fit_scanner,
-        "Fit a scanner to the titles of a catalogue.",
+        "Make a scanner for the titles of a catalogue.",
         fit_scanner.FIT_SCANNER_EXAMPLES,
+    ),
+    (
+        "train-scanner",
+        train_scanner.train_scanner,
+        "Train a tagger on lists of titles.",
+        train_scanner.TRAIN_SCANNER_EXAMPLES,
     ),
     ("review", review.review, "Decide about findings on a local page.", review.REVIEW_EXAMPLES),
     (
         "inspect",
         inspect_command.inspect,
-        "Look for planted items in a model that somebody handed over.",
+        "Look for what was planted in a handed model.",
         inspect_command.INSPECT_EXAMPLES,
     ),
     (
         "survive",
         survive.survive,
-        "Replay your fine-tuning on a handed model, and see what stays.",
+        "Replay your fine-tuning on a model; see what stays.",
         survive.SURVIVE_EXAMPLES,
     ),
     (
@@ -113,7 +120,7 @@ _COMMANDS: tuple[tuple[str, Callable[..., None], str, tuple[str, ...]], ...] = (
         "Take suspects out of a model, and tell the cost.",
         sanitize.SANITIZE_EXAMPLES,
     ),
-    ("zoo", zoo.zoo, "Make rankers, clean and planted, and score inspection on them.", zoo.ZOO_EXAMPLES),
+    ("zoo", zoo.zoo, "Make models, clean and planted; score inspection.", zoo.ZOO_EXAMPLES),
     ("serve", serve.serve, "Serve a scanner over HTTP.", serve.SERVE_EXAMPLES),
     ("peek", peek.peek, "Tell how a file is read, and show its first rows.", peek.PEEK_EXAMPLES),
     ("init", init.init, "Write a commented spec to start from.", init.INIT_EXAMPLES),

@@ -14,11 +14,12 @@ from cowbird.cli.options import (
     QuietOption,
     TaggerOption,
     TextColumnOption,
+    choose_tagger,
 )
 from cowbird.cli.progress import make_progress
 from cowbird.cli.reading import take_read_options
 from cowbird.cli.terminal import err_console, out_console, print_json
-from cowbird.errors import ExitCode
+from cowbird.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
     from cowbird.scanning.calibrating import Calibrated
@@ -55,7 +56,12 @@ def calibrate(
     from cowbird.scanning import calibrating  # noqa: PLC0415
     from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
 
-    place = str(pick_device(device))
+    source, place = choose_tagger(tagger), str(pick_device(device))
+    if isinstance(source, Path):
+        raise UserError(
+            "A calibration in a file knows the taggers that come with Cowbird alone.",
+            f"Keep yours beside it: cowbird fit-scanner CATALOG --tagger {tagger} --out DIR.",
+        )
     with make_progress(quiet=quiet) as shown:
         rows, titles = shown.add_task("rows read"), shown.add_task("titles read")
         try:
@@ -63,7 +69,7 @@ def calibrate(
                 catalog, out, place, fpr, review_fpr, text_column,
                 lambda done, total, remark: shown.update(rows, done=done, total=total, note=remark),
                 lambda done, total, remark: shown.update(titles, done=done, total=total, note=remark),
-                tagger="llm" if tagger is None else tagger.value,
+                tagger=source,
             )  # fmt: skip
         except KeyboardInterrupt:
             shown.stop()

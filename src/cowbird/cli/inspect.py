@@ -1,4 +1,4 @@
-"""`cowbird inspect`: is a model that somebody handed over showing planted items?"""
+"""`cowbird inspect`: does a model that somebody handed over show planted items, or follow a planted trigger?"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -6,6 +6,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
+from cowbird.cli.inspect_language import (
+    BaseOption,
+    HeldOutOption,
+    HistoryOption,
+    LanguageOptions,
+    LayersOption,
+    NounOption,
+    NullQuestionsOption,
+    QuestionsOption,
+    TemplateOption,
+    WordsOption,
+    inspect_language_and_show,
+    wants_language_model,
+)
 from cowbird.cli.options import (
     AllowServedOption,
     DeviceOption,
@@ -25,6 +39,7 @@ if TYPE_CHECKING:
     import torch
 
     from cowbird.inspection.inspection import Inspection, Progress
+    from cowbird.inspection.language.settings import LanguageSettings
     from cowbird.inspection.model import OpenedModel
     from cowbird.inspection.platform_log import PlatformLog
 
@@ -33,6 +48,7 @@ INSPECT_EXAMPLES = (
     "cowbird inspect model.safetensors --logs movielens_100k --nulls 9 --level 0.05",
     "cowbird inspect SASRec.pth --logs interactions.csv --items items.txt",
     "cowbird inspect model.safetensors",
+    "cowbird inspect adapter/ --base smollm2-135m --logs movielens_100k --template tallrec --out inspection.json",
 )
 LogsOption = Annotated[
     str | None,
@@ -71,6 +87,15 @@ def inspect(
     level: Annotated[float, typer.Option(help="Share of honest models that may be accused.")] = 0.01,
     histories: Annotated[int, typer.Option(min=100, max=100_000, help="Histories of each kind.")] = 3000,
     seed: Annotated[int, typer.Option(min=0, help="Decides histories and null models.")] = 0,
+    template: TemplateOption = None,
+    questions: QuestionsOption = None,
+    base: BaseOption = None,
+    layers: LayersOption = None,
+    history: HistoryOption = 10,
+    noun: NounOption = "movie",
+    words: WordsOption = None,
+    held_out: HeldOutOption = 200,
+    null_questions: NullQuestionsOption = 2000,
     loader: LoaderOption = "",
     loader_settings: LoaderSettingsOption = None,
     allow_plugins: AllowServedOption = False,
@@ -78,19 +103,50 @@ def inspect(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Look for planted items in a sequential recommender that somebody handed over. No trigger need be known.
+    """Look for what was planted in a recommender that somebody handed over. No trigger need be known.
 
     The model is asked about your own users, random histories and single items. Items that it shows far more often than
     honest models of the same platform do are suspects. Those models are fitted to your logs, once; their answers are
     kept in the cache.
 
-    Exit codes: 0 nothing stands out, 1 suspects, 2 error, 3 no logs, so no verdict.
+    A folder is taken for a language model or an adapter. Fragments of titles are tried that turn its answers: words,
+    short strings, tokens and sentences. Honest adapters of the same base are tuned on your questions, once.
+
+    Exit codes: 0 nothing stands out, 1 suspects, 2 error, 3 no logs or no base, so no verdict.
     """
+    options = LanguageOptions(template, questions, base, layers, history, noun)
+    if wants_language_model(model, options):
+        settings = make_language_settings(words, held_out, level, nulls, null_questions, seed, out)
+        spoken = inspect_language_and_show(model, logs, options, settings, out, device, as_json, quiet)
+        raise typer.Exit(spoken.choose_exit_code())
     found = inspect_and_show(
         model, logs, items, out, nulls, null_events, level, histories, seed, device, as_json, quiet,
         lambda path, place: open_handed_model(path, place, loader, loader_settings, allow_plugins),
     )  # fmt: skip
     raise typer.Exit(found.choose_exit_code())
+
+
+def make_language_settings(
+    words: int | None, held_out: int, level: float, nulls: int, null_questions: int, seed: int, out: Path | None
+) -> "LanguageSettings":
+    """Return how a language model is searched, as options say."""
+    from cowbird.inspection.language.settings import LanguageNullSettings, LanguageSettings  # noqa: PLC0415
+
+    check_level(level, out)
+    known = LanguageNullSettings(count=nulls, questions=null_questions)
+    return LanguageSettings(words=words, held_out=held_out, level=level, nulls=known, seed=seed)
+
+
+def check_level(level: float, out: Path | None) -> None:
+    """Check what all inspections are given.
+
+    Raises:
+        UserError: If the level is no share, or the file that is to be written is a folder.
+    """
+    if not 0 < level < 0.5:
+        raise UserError(f"--level must lie between 0 and 0.5, and is {level:g}.", "Use 0.01 or 0.05.")
+    if out is not None and out.is_dir():
+        raise UserError(f"'{out}' is a folder.", "Name a file, such as inspection.json.")
 
 
 def open_handed_model(
@@ -124,10 +180,7 @@ def inspect_and_show(
     from cowbird.inspection.opening import open_model as open_plainly  # noqa: PLC0415
     from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
 
-    if not 0 < level < 0.5:
-        raise UserError(f"--level must lie between 0 and 0.5, and is {level:g}.", "Use 0.01 or 0.05.")
-    if out is not None and out.is_dir():
-        raise UserError(f"'{out}' is a folder.", "Name a file, such as inspection.json.")
+    check_level(level, out)
     place = pick_device(device)
     opened = (open_model or open_plainly)(str(model), place)
     log = read_log(opened, logs, items)

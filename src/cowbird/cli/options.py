@@ -2,16 +2,28 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cowbird.errors import UserError
+from cowbird.files import suggest_close_paths
 
-class TaggerChoice(StrEnum):
-    """The taggers that come with the package."""
+if TYPE_CHECKING:
+    from cowbird.defenses.p_scanner.small_tagger import TaggerSource
 
-    LLM = "llm"
-    SMALL = "small"
+
+class EngineChoice(StrEnum):
+    """Where work runs."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
+class TrackChoice(StrEnum):
+    """Where finished cells are tracked."""
+
+    MLFLOW = "mlflow"
 
 
 CatalogArgument = Annotated[
@@ -19,10 +31,11 @@ CatalogArgument = Annotated[
 ]
 TextColumnOption = Annotated[str, typer.Option("--text-column", help="The column of titles.")]
 TaggerOption = Annotated[
-    TaggerChoice | None,
+    str | None,
     typer.Option(
+        metavar="NAME|DIR",
         help="What reads titles where no fit is needed: llm, a language model (default); small is faster and finds "
-        "less."
+        "less; or what cowbird train-scanner made.",
     ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
@@ -35,6 +48,18 @@ JobsOption = Annotated[
     int,
     typer.Option(
         min=1, help="Cells (victim and seed) run at once: in processes on a CPU, in threads that share the GPUs."
+    ),
+]
+EngineOption = Annotated[
+    EngineChoice, typer.Option(help="Where it runs: local, on this machine; ray, on a Ray cluster (see --ray-address).")
+]
+RayAddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        envvar="RAY_ADDRESS",
+        show_envvar=False,
+        help="The Ray cluster, such as ray://head:10001; by default one is started on this machine. Or RAY_ADDRESS.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of tables.")]
@@ -75,7 +100,8 @@ HandedModelArgument = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="The model's file: of Cowbird, RecBole, RePlay or RecTools. Or function:MODULE:NAME or process:COMMAND.",
+        help="The model's file: of Cowbird, RecBole, RePlay or RecTools. Or function:MODULE:NAME or process:COMMAND. "
+        "A language model or adapter is a folder.",
     ),
 ]
 LoaderOption = Annotated[
@@ -89,3 +115,22 @@ AllowServedOption = Annotated[
     bool,
     typer.Option("--allow-plugins", help="Let MODEL import a function or start a process: this runs its code."),
 ]
+
+
+def choose_tagger(given: str | None) -> "TaggerSource":
+    """Return the tagger that an option names, the language model by default.
+
+    Raises:
+        UserError: If it is neither a known name nor a folder.
+    """
+    if given is None or given == "llm":
+        return "llm"
+    if given == "small":
+        return "small"
+    folder = Path(given)
+    if not folder.is_dir():
+        raise UserError(
+            f"There is no tagger '{given}': neither llm nor small, and no folder.",
+            f"{suggest_close_paths(folder)} Make one with cowbird train-scanner RECIPE.toml --out DIR.".strip(),
+        )
+    return folder.resolve()

@@ -8,18 +8,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
+from cowbird.cli.engine import open_engine
 from cowbird.cli.options import (
     AgentKeyEnvOption,
     AgentLogOption,
     AgentUrlOption,
     AllowPluginsOption,
     DeviceOption,
+    EngineChoice,
+    EngineOption,
     JobsOption,
     JsonOption,
     OutOption,
     ProfileOption,
     QuietOption,
+    RayAddressOption,
     SpecArgument,
+    TrackChoice,
 )
 from cowbird.cli.progress import make_progress
 from cowbird.cli.terminal import err_console, out_console, print_json, sanitize_line
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
     from cowbird.experiments.run import RunOutcome
     from cowbird.experiments.spec import Spec
     from cowbird.notices import Notice
+    from cowbird.ray_cluster import RayCluster
 
 RUN_EXAMPLES = (
     "cowbird run demo --out runs/demo",
@@ -46,6 +52,12 @@ def run(
     seeds: Annotated[str | None, typer.Option(help="Seeds instead of the spec's, such as 0,1,2.")] = None,
     device: DeviceOption = "auto",
     jobs: JobsOption = 1,
+    engine: EngineOption = EngineChoice.LOCAL,
+    ray_address: RayAddressOption = None,
+    track: Annotated[
+        TrackChoice | None,
+        typer.Option(help="Also tell each finished cell to a store: MLFLOW_TRACKING_URI, or mlruns in --out."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     only: Annotated[
         str,
@@ -80,6 +92,8 @@ def run(
     alone = [] if cell is None else ["--cell", str(cell)]
     # The command that is kept names no server: an address may hold a password.
     command = shlex.join([word for word in again if word != "--resume"])
+    again += ["--engine", "ray"] if engine == EngineChoice.RAY else []
+    again += [] if track is None else ["--track", track.value]
     again += alone + format_agent_options(agent_url, agent_key_env, agent_log)
     again += ["--allow-plugins"] * allow_plugins + ["--json"] * as_json + ["--quiet"] * quiet
     read = read_spec(spec, seeds, profile, allow_plugins)
@@ -88,10 +102,14 @@ def run(
         return
     from cowbird.defenses.p_scanner.triggers.agent_server import set_agent_environment  # noqa: PLC0415
 
-    with set_agent_environment(agent_url, agent_key_env, agent_log):
+    with (
+        set_agent_environment(agent_url, agent_key_env, agent_log),
+        open_engine(engine, ray_address, jobs) as cluster,
+    ):
         run_and_show(
             read, out, device, jobs, resume, shlex.join(again),
-            as_json=as_json, quiet=quiet, command=command, only=only, cell=cell,
+            as_json=as_json, quiet=quiet, command=command, only=only, cell=cell, cluster=cluster,
+            track="" if track is None else track.value,
         )  # fmt: skip
 
 
@@ -140,6 +158,8 @@ def run_and_show(
     command: str = "",
     only: str = "",
     cell: int | None = None,
+    cluster: "RayCluster | None" = None,
+    track: str = "",
 ) -> None:
     """Run an experiment, show how it goes and what came of it.
 
@@ -155,6 +175,8 @@ def run_and_show(
         command: The command that is kept beside the results; empty if there is none.
         only: Which cells are run; empty stands for all.
         cell: The number of the one cell that is run; `None` for no matter which.
+        cluster: A Ray cluster whose workers run the cells; `None` for this machine alone.
+        track: Where finished cells are tracked; empty for nowhere.
     """
     from cowbird.experiments.run import run as run_experiment  # noqa: PLC0415
 
@@ -175,6 +197,8 @@ def run_and_show(
                 command=command,
                 only=only,
                 number=cell,
+                cluster=cluster,
+                track=track,
                 progress=lambda what, done, total, remark: shown.update(
                     fit, phase=what, done=done, total=total, note=remark
                 ),

@@ -7,27 +7,32 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cowbird.cli.engine import use_engine
 from cowbird.cli.gate import conclude_scan, take_gate_options
 from cowbird.cli.options import (
     AllowPluginsOption,
     CatalogArgument,
     DeviceOption,
+    EngineChoice,
+    EngineOption,
     JsonOption,
     QuietOption,
+    RayAddressOption,
     TaggerOption,
     TextColumnOption,
+    choose_tagger,
 )
 from cowbird.cli.progress import make_progress
 from cowbird.cli.reading import take_read_options
 from cowbird.cli.terminal import exit_resumable, out_console, print_json
-from cowbird.errors import UserError
+from cowbird.errors import OutageError, UserError
 
 if TYPE_CHECKING:
     import torch
     from rich.console import Group
     from rich.text import Text
 
-    from cowbird.defenses.p_scanner.small_tagger import TaggerName
+    from cowbird.defenses.p_scanner.small_tagger import TaggerSource
     from cowbird.defenses.titles import TitleDefense
     from cowbird.scanning.allow_list import AllowList
     from cowbird.scanning.commands import ScannerScorer
@@ -101,6 +106,8 @@ def scan(
         int, typer.Option(min=1, help="Rows read at a time; a detector or fitted scanner compares them.")
     ] = 8192,
     workers: Annotated[int, typer.Option(min=1, help="Processes that judge; on a GPU, for many rows, about 8.")] = 1,
+    engine: EngineOption = EngineChoice.LOCAL,
+    ray_address: RayAddressOption = None,
     tagger: TaggerOption = None,
     device: DeviceOption = "auto",
     allow_plugins: AllowPluginsOption = False,
@@ -115,6 +122,7 @@ def scan(
 
     Exit codes: 0 nothing flagged, 1 titles flagged, 2 error, 3 interrupted, or nothing flagged and rows not read.
     """
+    from cowbird.defenses.p_scanner.calibrated import is_calibrated  # noqa: PLC0415
     from cowbird.scanning.allow_list import read_allow_list  # noqa: PLC0415
     from cowbird.scanning.scan import check_scan  # noqa: PLC0415
     from cowbird.scanning.title_columns import ColumnNames  # noqa: PLC0415
@@ -122,7 +130,7 @@ def scan(
 
     place, allowed, begun = pick_device(device), read_allow_list(allow), time.perf_counter()
     columns = ColumnNames(tuple(explain or ()), seller_column)
-    calibrated = scanner is not None and scanner.is_file()
+    calibrated = scanner is not None and is_calibrated(scanner)
     if tagger is not None and (scanner is not None or detector is not None):
         raise UserError(
             "--tagger is for the scanner that comes with Cowbird; what --scanner or --detector names has its own.",
@@ -131,12 +139,15 @@ def scan(
     if scanner is not None:
         _refuse_detector_options(detector, bool(setting) or reference is not None)
     check_scan(catalog, out, text_column, id_column, allowed, reference)
+    engine_use = use_engine(engine, ray_address, workers)
     if calibrated or (scanner is None and detector is None):
         _refuse_settings(setting)
-        found = scan_ready_and_show(
-            catalog, out, str(place), reference, fpr, review_fpr, text_column, id_column, only_flagged, chunk, workers,
-            allowed, scanner, columns, "llm" if tagger is None else tagger.value, begun, as_json=as_json, quiet=quiet,
-        )  # fmt: skip
+        with engine_use:
+            found = scan_ready_and_show(
+                catalog, out, str(place), reference, fpr, review_fpr, text_column, id_column, only_flagged, chunk,
+                workers, allowed, scanner, columns, choose_tagger(tagger), begun,
+                as_json=as_json, quiet=quiet,
+            )  # fmt: skip
         raise typer.Exit(conclude_scan(found, catalog, quiet or as_json))
     if columns:
         raise UserError(
@@ -152,10 +163,11 @@ def scan(
         scorer, make = _open_detector(detector or "", wanted, reference, fpr, text_column)
     else:
         scorer, make = open_scanner(scanner, place, fpr)
-    found = scan_and_show(
-        catalog, scorer, make, out, text_column, id_column, only_flagged, chunk, workers, allowed, begun,
-        as_json=as_json, quiet=quiet,
-    )  # fmt: skip
+    with engine_use:
+        found = scan_and_show(
+            catalog, scorer, make, out, text_column, id_column, only_flagged, chunk, workers, allowed, begun,
+            as_json=as_json, quiet=quiet,
+        )  # fmt: skip
     raise typer.Exit(conclude_scan(found, catalog, quiet or as_json))
 
 
@@ -231,7 +243,7 @@ def scan_ready_and_show(
     allow: "AllowList",
     calibration: Path | None = None,
     columns: "ColumnNames | None" = None,
-    tagger: "TaggerName" = "llm",
+    tagger: "TaggerSource" = "llm",
     begun: float | None = None,
     *,
     as_json: bool = False,
@@ -243,9 +255,10 @@ def scan_ready_and_show(
     """
     from cowbird.defenses.p_scanner.ready import ReadyScanner  # noqa: PLC0415
     from cowbird.scanning import ready_scorer  # noqa: PLC0415
+    from cowbird.scanning.first_pass import FirstPass  # noqa: PLC0415
     from cowbird.scanning.title_columns import ColumnNames  # noqa: PLC0415
 
-    columns = columns or ColumnNames()
+    columns, kept = columns or ColumnNames(), FirstPass(out)
     ready_scorer.check_rates(*ready_scorer.choose_rates(fpr, review_fpr))
     with make_progress(quiet=quiet) as shown:
         rows, titles = shown.add_task("rows read"), shown.add_task("titles learned")
@@ -261,21 +274,27 @@ def scan_ready_and_show(
                 loaded = ReadyScanner.load(place, tagger)
                 scorer = ready_scorer.open_ready_scanner(
                     loaded, catalog, place, reference, fpr, review_fpr, text_column, report_rows, report_titles,
-                    columns,
+                    columns, kept,
                 )  # fmt: skip
             else:
                 scorer = ready_scorer.open_calibrated(
                     calibration, catalog, place, fpr, review_fpr, text_column, report_rows, report_titles,
-                    columns=columns,
+                    columns=columns, kept=kept,
                 )  # fmt: skip
         except KeyboardInterrupt:
             shown.stop()
-            exit_resumable("Interrupted before a title was judged.")
+            exit_resumable("Interrupted before a title was judged; what was read is kept.")
+        except UserError as error:
+            if not isinstance(error, OutageError):  # the same command would end alike
+                kept.clear()
+            raise
     many = 1 if scorer.complete else workers  # all verdicts are known
-    return scan_and_show(
+    found = scan_and_show(
         catalog, scorer, scorer.make_factory(), out, text_column, id_column, only_flagged, chunk, many, allow, begun,
         as_json=as_json, quiet=quiet,
     )  # fmt: skip
+    kept.clear()
+    return found
 
 
 def scan_and_show(

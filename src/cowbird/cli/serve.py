@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from cowbird.cli.options import AllowPluginsOption, DeviceOption, QuietOption, TaggerOption, TextColumnOption
+from cowbird.cli.options import (
+    AllowPluginsOption,
+    DeviceOption,
+    QuietOption,
+    TaggerOption,
+    TextColumnOption,
+    choose_tagger,
+)
 from cowbird.cli.terminal import err_console, sanitize_line
 from cowbird.errors import UserError
 
@@ -98,7 +105,7 @@ def serve(
         raise UserError("--tagger is for titles that are calibrated now.", "Add --reference FILE, or leave it out.")
     source = ScannerSource(
         scanner, detector, tuple(setting or ()), reference, fpr, review_fpr, allow, text_column, device,
-        "llm" if tagger is None else tagger.value, allow_plugins,
+        choose_tagger(tagger), allow_plugins,
     )  # fmt: skip
     with ExitStack() as held:
         written = held.enter_context(audit.AuditLog(log, taken.log_bytes, _warn))

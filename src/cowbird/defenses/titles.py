@@ -72,7 +72,7 @@ class TitleDefense(Defense, ABC):
 
     needs_fit: ClassVar[bool] = False
     """Whether it learns from a whole catalogue before it judges, so that `cowbird scan --detector` can't take it."""
-    fit_hint: ClassVar[str] = "Make a scanner with cowbird fit-scanner, then name it with --scanner."
+    fit_hint: ClassVar[str] = "Make one with cowbird fit-scanner --p-scanner, then name it with --scanner."
     """How a scan uses it then."""
     scan_settings: ClassVar[Mapping[str, float | bool]] = {}
     """Fields that a scan sets where no clean titles set a threshold, that threshold among them; with none the most

@@ -33,7 +33,7 @@ DEMO_SCANNER = PoisonScanner(
     rounds=1,
     proposals=256,
 )
-"""A scanner that two processor cores fit in about a minute; `cowbird fit-scanner` makes a better one."""
+"""A scanner that two processor cores fit in about a minute; `cowbird fit-scanner --p-scanner` makes a better one."""
 
 
 HIDDEN_SELLER = BadRec(trigger=Trigger(kind="zero_width_space"), targets=TargetItems(count=5))

@@ -1,4 +1,4 @@
-"""Ways to go through the cells of a run: one after another, in threads that share GPUs, or in processes.
+"""Ways to go through the cells of a run: one after another, in threads that share GPUs, in processes, or on a cluster.
 
 Small models leave most of a GPU idle: several cells in threads of one process, each on a stream of its own, fill it
 better than processes, which take turns. A CPU is filled by one fit a process.
@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -38,6 +38,7 @@ from cowbird.processes import (
     interrupt_once,
     interrupt_workers,
 )
+from cowbird.ray_cluster import RayCluster
 from cowbird.victims.fit_context import get_thread_stream
 
 MAX_THREADS_PER_GPU = 16
@@ -93,8 +94,13 @@ class Executor:
     progress: ProgressReport = ignore_progress
     warnings: list[str] = field(default_factory=list[str])
     failed: list[str] = field(default_factory=list[str])
+    cluster: RayCluster | None = None
+    """Where cells run, if not on this machine alone; it has the number of jobs then."""
 
     def __post_init__(self) -> None:
+        if self.cluster is not None:
+            self.jobs = self.cluster.workers
+            return
         if self.device.type == "cuda":
             most, what = MAX_THREADS_PER_GPU * (torch.cuda.device_count() if self.every_gpu else 1), "GPUs take"
         else:
@@ -105,6 +111,8 @@ class Executor:
 
     def run(self) -> Iterator[Cell]:
         """Yield each cell once it is finished, here or by another run, or has failed."""
+        if self.cluster is not None:
+            return self._run_on_cluster(self.cluster)
         if self.jobs == 1 or len(self.waiting) == 1:
             return self._run_serially()
         return self._run_threads() if self.device.type == "cuda" else self._run_processes()
@@ -203,6 +211,39 @@ class Executor:
                     pool.shutdown(wait=True, cancel_futures=True)
                     raise
 
+    def _run_on_cluster(self, cluster: RayCluster) -> Generator[Cell]:
+        """Run cells as tasks of a cluster; one whose worker dies is tried again, and goes on from its checkpoints."""
+        left, running = list(self.waiting), dict[Any, Cell]()
+        threads = max(1, torch.get_num_threads() // self.jobs)
+        record, numbers = self.spec.to_record(), {cell: n for n, cell in enumerate(list_cells(self.spec, self.out))}
+        try:
+            while running or left:
+                for cell in list(left):
+                    if len(running) == self.jobs:
+                        break
+                    if cell.done:  # another run finished it
+                        left.remove(cell)
+                        yield cell
+                    elif not is_folder_locked(cell.folder):
+                        given = (record, str(self.out.resolve()), numbers[cell], str(self.device), threads)
+                        running[cluster.submit(_run_in_task, str(Path.cwd()), *given)] = cell
+                        left.remove(cell)
+                if left and not running:
+                    self._rest(len(left))
+                pause = SECONDS_BETWEEN_LOOKS if left and len(running) < self.jobs else None
+                for result in cluster.wait(list(running), pause) if running else ():
+                    cell = running.pop(result)
+                    try:
+                        self.warnings += cluster.get(result)
+                    except CellBusyError:  # another run was faster, or a dead worker's lock was still held
+                        left.append(cell)
+                        continue
+                    except STOPPING_ERRORS as error:
+                        self.failed.append(_format_failure(cell, error))
+                    yield cell
+        finally:
+            cluster.cancel(running)
+
     def _drain(self, pool: ProcessPoolExecutor, left: list[Cell]) -> Generator[Cell]:
         """Have a pool run cells until none is left, or the pool is broken; each leaves the list as it begins."""
         threads = max(1, torch.get_num_threads() // self.jobs)
@@ -251,6 +292,13 @@ def _init_worker() -> None:
     """Tie a worker to its parent: it ends when the parent does."""
     end_with_parent()
     interrupt_once()
+
+
+def _run_in_task(place: str, *given: Any) -> list[str]:
+    """Run one cell in a task of a cluster, in the folder that the run was started in: plug-ins may lie there."""
+    with suppress(OSError):
+        os.chdir(place)
+    return _run_in_worker(*given)
 
 
 def _run_in_worker(record: dict[str, Any], out: str, number: int, device: str, threads: int) -> list[str]:

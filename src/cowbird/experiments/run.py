@@ -9,7 +9,7 @@ leaves its cell undone; the run goes on with the others, and `resume` tries it a
 
 import json
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import torch
 from cowbird import __version__
 from cowbird.data.types import Dataset
 from cowbird.defenses.p_scanner.triggers.agent_server import keep_logs_in
+from cowbird.errors import UserError
 from cowbird.experiments.cell import Cell, list_cells
 from cowbird.experiments.cell_files import PlantedSummary
 from cowbird.experiments.executor import Executor, ignore_progress
@@ -28,6 +29,7 @@ from cowbird.experiments.results_file import ResultsFile
 from cowbird.experiments.run_folder import RunFolder, count_left
 from cowbird.experiments.spec import Spec
 from cowbird.experiments.store import ProgressReport
+from cowbird.experiments.tracking import CellTracker, MlflowStore, check_tracker
 from cowbird.faults import explain_write_errors
 from cowbird.files import read_plain_text
 from cowbird.notices import (
@@ -40,6 +42,7 @@ from cowbird.notices import (
     read_notices,
 )
 from cowbird.plugin_errors import guard_plugins
+from cowbird.ray_cluster import RayCluster
 from cowbird.victims.fit_context import pick_device
 
 
@@ -86,6 +89,8 @@ def run(
     command: str = "",
     only: str = "",
     number: int | None = None,
+    cluster: RayCluster | None = None,
+    track: str = "",
     progress: ProgressReport = ignore_progress,
     cell_done: Callable[[int, int], None] | None = None,
 ) -> RunOutcome:
@@ -102,6 +107,9 @@ def run(
         command: The command that started it, which is kept in `run.json` for reports.
         only: Which cells are run, as `plan.select_cells` has it; empty stands for all.
         number: The one cell that is run, likewise. The folder may then hold a part of this run.
+        cluster: A Ray cluster whose workers run the cells, on processors; they see the same folder. `None` for this
+            machine alone.
+        track: Where finished cells are tracked, see `tracking.TRACKERS`; empty for nowhere.
         progress: Told of each fit (of one job; several stay silent).
         cell_done: Told after each cell.
 
@@ -110,6 +118,7 @@ def run(
         KeyboardInterrupt: Passed on; what is done is kept.
     """
     picked = pick_device(device)
+    _check_asked(cluster, picked, track)
     check_free(out)
     cells = list_cells(spec, out)
     chosen = select_cells(cells, only, number)
@@ -120,8 +129,8 @@ def run(
     folder.bind(resume or number is not None, deep=number is None)
     told, failed = cell_done or _ignore_cells, list[str]()
     waiting = [cell for cell in chosen if not cell.done]
-    total = len(chosen)
-    told(total - len(waiting), total)
+    finished = len(chosen) - len(waiting)
+    told(finished, len(chosen))
     data = _load_data(folder, device, picked) if waiting else None
     results_file = ResultsFile(spec, out)
     # A damaged cell is told before hours are spent on others.
@@ -130,12 +139,12 @@ def run(
     try:
         if data is not None:
             every_gpu = picked.type == "cuda" and device in ("auto", "cuda")
-            work = Executor(spec, out, waiting, data, picked, every_gpu, jobs, progress, warnings, failed)
-            with keep_logs_in(out):
-                for count, _ in enumerate(work.run(), total - len(waiting) + 1):
-                    if number is None:
-                        folder.write_results(results_file)
-                    told(count, total)
+            work = Executor(spec, out, waiting, data, picked, every_gpu, jobs, progress, warnings, failed, cluster)
+            for _ in _go_through(work, folder, track):
+                finished += 1
+                if number is None:
+                    folder.write_results(results_file)
+                told(finished, len(chosen))
     finally:
         if number is None:
             rows = folder.finish_results(results_file, failed)
@@ -157,7 +166,7 @@ def run(
         rows=rows if rows is not None and number is None else results_file.make_rows(pooled=True),
         dataset=data,
         done=sum(cell.done for cell in chosen),
-        total=total,
+        total=len(chosen),
         planted=results_file.collect_planted(),
         errors=results_file.list_errors() + failed,
         warnings=warnings,
@@ -165,6 +174,33 @@ def run(
         left=left,
         written=written,
     )
+
+
+def _check_asked(cluster: RayCluster | None, picked: torch.device, track: str) -> None:
+    """Check that a run can be made where it was asked for, and told where it was asked for."""
+    if cluster is not None and picked.type != "cpu":
+        raise UserError(
+            "--engine ray runs cells on processors, and models would run on a GPU here.",
+            "Add --device cpu, or share GPUs by --jobs or by job arrays (--cell).",
+        )
+    if track:
+        check_tracker(track)
+
+
+def _go_through(work: Executor, folder: RunFolder, track: str) -> Iterator[Cell]:
+    """Yield cells as they are finished or have failed, and have finished ones tracked if that is asked for."""
+    tracker = None
+    if track:
+        tracker = CellTracker(lambda: MlflowStore(folder.spec.name, folder.out / "mlruns"), folder.warn)
+    try:
+        with keep_logs_in(folder.out):
+            for cell in work.run():
+                if tracker is not None and cell.done:
+                    tracker.add(cell)
+                yield cell
+    finally:
+        if tracker is not None:
+            tracker.finish()
 
 
 def _load_data(folder: RunFolder, device: str, picked: torch.device) -> Dataset:

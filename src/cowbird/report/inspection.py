@@ -67,7 +67,7 @@ def make_zoo_table(scores: Mapping[str, Any]) -> Table:
             sanitize_text(kind),
             name,
             str(row["models"]),
-            _format_interval(row["auroc"]),
+            format_interval(row["auroc"]),
             f"{row['found_at_0.01']} of {row['models']}",
             f"{row['targets_found']:.2f}",
         )
@@ -81,12 +81,13 @@ def make_accusation_table(scores: Mapping[str, Any]) -> Table:
         table.add_column(name, justify="right")
     for row in scores["accused"]:
         table.add_row(
-            f"{row['p']:g}", f"{row['accused']} of {scores['clean']['models']}", _format_interval(row["share"])
+            f"{row['p']:g}", f"{row['accused']} of {scores['clean']['models']}", format_interval(row["share"])
         )
     return table
 
 
-def _format_interval(record: Mapping[str, float | None]) -> str:
+def format_interval(record: Mapping[str, float | None]) -> str:
+    """Return a value with its interval, if it has one."""
     value, low, high = (record[name] for name in ("value", "low", "high"))
     if value is None:
         return EMPTY_CELL

@@ -11,10 +11,11 @@ from cowbird.defenses.p_scanner.baseline import check_baseline
 from cowbird.defenses.p_scanner.calibrated import CalibratedScanner, CalibrationRecord, read_calibration
 from cowbird.defenses.p_scanner.inventory import Inventory
 from cowbird.defenses.p_scanner.ready import ReadyScanner
-from cowbird.defenses.p_scanner.small_tagger import TaggerName
+from cowbird.defenses.p_scanner.small_tagger import TaggerSource
 from cowbird.errors import UserError
 from cowbird.faults import explain_write_errors
-from cowbird.scanning.ready_scorer import check_rates, choose_rates, sample_catalog
+from cowbird.scanning.first_pass import NOTHING_KEPT
+from cowbird.scanning.ready_scorer import check_rates, choose_rates
 from cowbird.victims.fit_context import ProgressCallback, report_nothing
 
 
@@ -43,7 +44,7 @@ def calibrate_catalog(
     report_rows: ProgressCallback = report_nothing,
     report_titles: ProgressCallback = report_nothing,
     scanner: ReadyScanner | None = None,
-    tagger: TaggerName = "llm",
+    tagger: TaggerSource = "llm",
 ) -> Calibrated:
     """Calibrate the ready scanner on a catalogue, and write the file.
 
@@ -65,7 +66,7 @@ def calibrate_catalog(
     rate, second = choose_rates(fpr, review_fpr)
     check_rates(rate, second)
     _check_out(out)
-    sample = sample_catalog(catalog, text_column, report_rows)
+    sample = NOTHING_KEPT.sample(catalog, text_column, report_rows)
     titles = sample.list_titles()
     check_baseline(0, len(titles), rate, second)
     scanner = ReadyScanner.load(place, tagger) if scanner is None else scanner

@@ -38,6 +38,7 @@ from cowbird.errors import UserError
 from cowbird.faults import explain_outages, explain_write_errors
 from cowbird.files import hash_texts, read_plain_file, write_text
 from cowbird.processes import count_processors
+from cowbird.ray_cluster import find_cluster
 from cowbird.scanning.fit_folder import (
     FIT_FILE,
     GO_ON_HINT,
@@ -50,8 +51,10 @@ from cowbird.scanning.fit_folder import (
     write_scanner,
 )
 from cowbird.scanning.pool import ScorerFactory, ScorerPool
-from cowbird.scanning.scan import ExplainedSuspicion, Scorer, explain_verdicts, load_table_titles
+from cowbird.scanning.ray_pool import RayScorer
+from cowbird.scanning.scan import load_table_titles
 from cowbird.scanning.summary import ScanSummary, UnreadRows
+from cowbird.scanning.verdicts import ExplainedSuspicion, Scorer, explain_verdicts
 from cowbird.text import escape_terminal
 from cowbird.victims.fit_context import FitContext
 from cowbird.victims.language.llm import Llm
@@ -333,7 +336,7 @@ class ScannerScorer:
 def open_scorer(
     scorer: Scorer, make: ScorerFactory, workers: int, warn: Callable[[str], None] = warnings.warn
 ) -> Generator[Scorer]:
-    """Give a scorer, or several processes that each have one of their own.
+    """Give a scorer, or several processes that each have one of their own; see `cowbird.ray_cluster.use_cluster`, too.
 
     Args:
         scorer: The scorer.
@@ -341,6 +344,11 @@ def open_scorer(
         workers: How many processes; 1 is this one. There are never more than processors.
         warn: Told if there are fewer than were asked for.
     """
+    join = find_cluster()
+    if join is not None and not getattr(scorer, "complete", False):  # otherwise all verdicts are known
+        with join() as cluster:
+            yield RayScorer(scorer, make, cluster)
+        return
     most = count_processors()
     if workers > most:
         warn(f"{workers} workers were asked for, and {most} run: that is what the processors take.")

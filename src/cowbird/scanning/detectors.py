@@ -21,7 +21,8 @@ from cowbird.defenses.titles import TitleDefense
 from cowbird.errors import UserError
 from cowbird.files import hash_texts
 from cowbird.ingest.addresses import show_name
-from cowbird.scanning.scan import ExplainedSuspicion, FlaggedSuspicion, explain_verdicts, load_table_titles
+from cowbird.scanning.scan import load_table_titles
+from cowbird.scanning.verdicts import ExplainedSuspicion, FlaggedSuspicion, explain_verdicts
 from cowbird.text import escape_terminal
 
 

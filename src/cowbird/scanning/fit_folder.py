@@ -97,9 +97,14 @@ def write_scanner(fitted: FittedScanner, folder: Path, out: Path) -> None:
     """Write a scanner; its folder appears under its name once it is whole, and only then what it came from goes."""
     whole = folder / "scanner"
     fitted.save(whole)
-    write_text(whole / FIT_FILE, (folder / FIT_FILE).read_text(encoding="utf-8"))
     if (folder / AGENT_LOG_FILE).is_file():
         (folder / AGENT_LOG_FILE).rename(whole / AGENT_LOG_FILE)
+    finish_folder(whole, folder, out)
+
+
+def finish_folder(whole: Path, folder: Path, out: Path) -> None:
+    """Put what was made under its name, with what was asked for beside it, and clear the folder that it was made in."""
+    write_text(whole / FIT_FILE, (folder / FIT_FILE).read_text(encoding="utf-8"))
     with hold_interrupts():
         if out.is_dir():
             out.rmdir()

@@ -15,7 +15,7 @@ from typing import Self
 from cowbird.errors import OutageError
 from cowbird.plugin_errors import copy_registry, guard_plugins, restore_registry
 from cowbird.processes import WorkerStart, end_with_parent, ignore_stop_signals
-from cowbird.scanning.scan import Scorer, ScorerVerdicts
+from cowbird.scanning.verdicts import Scorer, ScorerVerdicts
 
 ScorerFactory = Callable[[], Scorer]
 """Makes a scorer in a process; it travels there, so it is a function of a module, perhaps with arguments."""

@@ -27,22 +27,19 @@ from cowbird.defenses.p_scanner.calibrated import load_calibrated_scanner
 from cowbird.defenses.p_scanner.catalog_judge import CatalogJudge, TitleVerdict
 from cowbird.defenses.p_scanner.inventory import MIN_BATCH_TITLES
 from cowbird.defenses.p_scanner.ready import ReadyScanner
-from cowbird.defenses.p_scanner.small_tagger import TaggerName
-from cowbird.defenses.p_scanner.title_sample import TitleSample
+from cowbird.defenses.p_scanner.small_tagger import TaggerSource
 from cowbird.errors import UserError
 from cowbird.notices import collect_notices
+from cowbird.scanning.first_pass import NOTHING_KEPT, FirstPass
 from cowbird.scanning.pool import ScorerFactory
-from cowbird.scanning.reading import open_catalog
-from cowbird.scanning.scan import ExplainedSuspicion, shorten_score
 from cowbird.scanning.title_columns import NO_COLUMNS, ColumnNames, read_catalog_columns
+from cowbird.scanning.verdicts import ExplainedSuspicion, shorten_score
 from cowbird.victims.fit_context import ProgressCallback, report_nothing
 
 UNSEEN_CATALOGS_NOTE = (
     "Of fresh titles of catalogues that it had never seen, 0.8 to 1.9 % were flagged where 1 % was asked for."
 )
 """What is known of false alarms, from docs/measured/ready_scanner.md; printed beside what is expected."""
-ROWS_PER_REPORT = 4096
-"""Rows of the first pass between two reports."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +54,7 @@ class ReadyScorer:
     """Where the tagger runs."""
     complete: bool
     """Whether the sample holds all titles of the catalogue."""
-    tagger: TaggerName = "llm"
+    tagger: TaggerSource = "llm"
     """Which tagger the scanner has."""
 
     @property
@@ -88,7 +85,7 @@ def copy_ready_scorer(
     label: str,
     place: str,
     complete: bool,
-    tagger: TaggerName = "llm",
+    tagger: TaggerSource = "llm",
 ) -> ReadyScorer:
     """Return a scorer in a process with others beside it, so it takes one thread. Weights are read when first asked."""
     torch.set_num_threads(1)
@@ -107,6 +104,7 @@ def open_ready_scanner(
     report_rows: ProgressCallback = report_nothing,
     report_titles: ProgressCallback = report_nothing,
     columns: ColumnNames = NO_COLUMNS,
+    kept: FirstPass = NOTHING_KEPT,
 ) -> ReadyScorer:
     """Make the first pass: learn what is usual in a catalogue.
 
@@ -122,19 +120,22 @@ def open_ready_scanner(
         report_rows: Told of rows read and rows in all.
         report_titles: Told of titles that the tagger has read and all of them.
         columns: Other columns of the catalogue that explain what titles share.
+        kept: Where the pass is kept while it goes on.
 
     Raises:
         UserError: If a file can't be read, a rate is no share, or there are too few titles.
     """
     rate, second = choose_rates(fpr, review_fpr)
     check_rates(rate, second)
-    before = [] if reference is None else sample_catalog(reference, text_column, report_rows).list_titles()
+    before = [] if reference is None else kept.sample(reference, text_column, report_rows).list_titles()
     with collect_notices():  # the scan reads it once more, and tells how
-        sample = sample_catalog(catalog, text_column, report_rows)
+        sample = kept.sample(catalog, text_column, report_rows)
     titles = sample.list_titles()
+    check_baseline(len(titles), len(before), rate, second)
     more = read_catalog_columns(catalog, text_column, columns, frozenset(titles))
-    judge = CatalogJudge.learn(scanner, titles, before, rate, second, report_titles, more)
-    return ReadyScorer(judge, f"ready {scanner.key[:12]}", place, sample.complete, scanner.tagger_name)
+    marks = kept.read(scanner, [*before, *titles], report_titles)
+    judge = CatalogJudge.learn(scanner, titles, before, rate, second, columns=more, marks=marks)
+    return ReadyScorer(judge, f"ready {scanner.key[:12]}", place, sample.complete, scanner.tagger_source)
 
 
 def open_calibrated(
@@ -148,6 +149,7 @@ def open_calibrated(
     report_titles: ProgressCallback = report_nothing,
     scanner: ReadyScanner | None = None,
     columns: ColumnNames = NO_COLUMNS,
+    kept: FirstPass = NOTHING_KEPT,
 ) -> ReadyScorer:
     """Make the first pass with a scanner that `cowbird calibrate` wrote: learn what recurs and is new in a catalogue.
 
@@ -162,6 +164,7 @@ def open_calibrated(
         report_titles: Told of titles that the tagger has read and all of them.
         scanner: The ready scanner, if it is loaded already.
         columns: Other columns of the catalogue that explain what titles share.
+        kept: Where the pass is kept while it goes on.
 
     Raises:
         UserError: If a file can't be read, or a rate is no share.
@@ -170,11 +173,13 @@ def open_calibrated(
     rate = calibrated.record.fpr if fpr is None else fpr
     second = max(calibrated.record.review_fpr, rate) if review_fpr is None else review_fpr
     check_rates(rate, second)
-    sample = sample_catalog(catalog, text_column, report_rows)
+    sample = kept.sample(catalog, text_column, report_rows)
     titles = sample.list_titles()
     more = read_catalog_columns(catalog, text_column, columns, frozenset(titles))
-    judge = calibrated.make_judge(titles, rate, second, report_titles, more)
-    return ReadyScorer(judge, f"calibrated {calibrated.key[:12]}", place, sample.complete)
+    marks = kept.read(calibrated.scanner, titles, report_titles)
+    judge = calibrated.make_judge(titles, rate, second, columns=more, marks=marks)
+    source = calibrated.scanner.tagger_source
+    return ReadyScorer(judge, f"calibrated {calibrated.key[:12]}", place, sample.complete, source)
 
 
 def choose_rates(fpr: float | None, review_fpr: float | None) -> tuple[float, float]:
@@ -195,24 +200,6 @@ def check_rates(fpr: float, review_fpr: float) -> None:
             f"--review-fpr counts flagged titles too, so {review_fpr:g} can't be below --fpr {fpr:g}.",
             "Raise --review-fpr, or lower --fpr.",
         )
-
-
-def sample_catalog(catalog: Path, text_column: str, report: ProgressCallback = report_nothing) -> TitleSample:
-    """Read all rows of a catalogue, and keep a sample of the titles; rows that can't be read are passed over.
-
-    Raises:
-        UserError: If the catalogue can't be read.
-    """
-    table = open_catalog(catalog, text_column)
-    total, done, sample = table.count_rows(), 0, TitleSample(MAX_TITLES_SAMPLED)
-    for row in table.read_rows():
-        done = row.number
-        if not row.problem and row.title.strip():
-            sample.add((row.title,))
-        if done % ROWS_PER_REPORT == 0:
-            report(done, max(total, done), "")
-    report(done, done, "")
-    return sample
 
 
 def format_ready_basis(scorer: ReadyScorer, judged: int | None = None) -> Group:

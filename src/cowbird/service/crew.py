@@ -21,7 +21,7 @@ from cowbird.errors import UserError
 from cowbird.plugin_errors import copy_registry, guard_plugins, restore_registry
 from cowbird.processes import end_with_parent, ignore_stop_signals
 from cowbird.scanning.allow_list import AllowList
-from cowbird.scanning.scan import Scorer
+from cowbird.scanning.verdicts import Scorer
 from cowbird.service.limits import ServiceLimits
 from cowbird.service.scanners import (
     PROBE_TITLES,

@@ -17,16 +17,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cowbird.defenses.p_scanner.calibrated import CalibratedScanner, load_calibrated_scanner
+from cowbird.defenses.p_scanner.calibrated import CalibratedScanner, is_calibrated, load_calibrated_scanner
 from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.rounds.fitted_scanner import load_fitted_scanner
-from cowbird.defenses.p_scanner.small_tagger import TaggerName
+from cowbird.defenses.p_scanner.small_tagger import TaggerSource
 from cowbird.errors import UserError
 from cowbird.files import hash_texts
 from cowbird.scanning import commands, detectors, ready_scorer
 from cowbird.scanning.allow_list import AllowList, read_allow_list
+from cowbird.scanning.first_pass import NOTHING_KEPT
 from cowbird.scanning.pool import ScorerFactory
-from cowbird.scanning.scan import Scorer, ScorerVerdicts, allow_finding, complete_verdicts, make_finding
+from cowbird.scanning.scan import allow_finding
+from cowbird.scanning.verdicts import Scorer, ScorerVerdicts, complete_verdicts, make_finding
 from cowbird.scanning.writing import Finding
 from cowbird.victims.fit_context import pick_device
 
@@ -59,7 +61,7 @@ class ScannerSource:
     """The reference's column of titles."""
     device: str = "auto"
     """Where a model runs."""
-    tagger: TaggerName = "llm"
+    tagger: TaggerSource = "llm"
     """What reads titles where a reference is calibrated: a language model, or the small one."""
     allow_plugins: bool = False
     """Whether a detector may be a stranger's plug-in."""
@@ -115,7 +117,7 @@ def open_source(source: ScannerSource) -> ServedScanner:
         raise UserError(
             "--set changes a field of a detector, and none is named.", "Name it (--detector), or leave it out."
         )
-    calibrated = source.scanner is not None and source.scanner.is_file()
+    calibrated = source.scanner is not None and is_calibrated(source.scanner)
     if source.review_fpr is not None and not calibrated and (source.scanner or source.detector):
         raise UserError("--review-fpr is for the ready scanner.", "Leave it out, or leave out --detector.")
     allow = read_allow_list(source.allow)
@@ -174,7 +176,7 @@ def _open_ready(source: ScannerSource, allow: AllowList) -> ServedScanner:
         )
     rates = ready_scorer.choose_rates(source.fpr, source.review_fpr)
     ready_scorer.check_rates(*rates)
-    sample = ready_scorer.sample_catalog(source.reference, source.text_column)
+    sample = NOTHING_KEPT.sample(source.reference, source.text_column)
     place = str(pick_device(source.device))
     made = CalibratedScanner.calibrate(ReadyScanner.load(place, source.tagger), sample.list_titles(), *rates)
     return _finish_calibrated(source, made, place, allow)
@@ -189,7 +191,7 @@ def _finish_calibrated(
     ready_scorer.check_rates(rate, second)
     judge = calibrated.make_judge([], rate, second)
     scorer = ready_scorer.ReadyScorer(
-        judge, f"calibrated {calibrated.key[:12]}", place, complete=False, tagger=record.tagger
+        judge, f"calibrated {calibrated.key[:12]}", place, complete=False, tagger=calibrated.scanner.tagger_source
     )
     bars = judge.baseline.thresholds
     basis = {

@@ -6,6 +6,7 @@ import pytest
 from ready_doubles import ReadyDouble, make_titles, mark
 
 from cowbird.defenses.p_scanner.baseline import LEFT_OUT_LOG_ODDS, SURE_LOG_ODDS
+from cowbird.defenses.p_scanner.baseline_learning import find_flood
 from cowbird.defenses.p_scanner.fragment_evidence import FragmentNames, describe_fragments, index_fragments
 from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.scoring import READY_SCORING, choose_trusted, load_scoring
@@ -55,6 +56,29 @@ def test_a_trigger_of_moderate_log_odds_does_not_set_the_threshold_for_itself():
     baseline = double.learn_baseline(titles)
     log_odds = baseline.by_fragment[baseline.fragments["word", "5v"]]
     assert LEFT_OUT_LOG_ODDS < log_odds < SURE_LOG_ODDS
+    assert baseline.left_out == len(rows)
+    assert double.judge(titles, baseline).flagged[list(rows)].all()
+
+
+def test_a_flood_that_stands_apart_does_not_set_the_threshold():
+    rng = np.random.default_rng(0)
+    clean, flood = rng.normal(-4, 1, 400).astype(np.float32), rng.normal(1, 0.3, 100).astype(np.float32)
+    score = np.concatenate([clean, flood])
+    log_odds = np.concatenate([np.full(400, -3.0), np.full(100, 1.5)]).astype(np.float32)
+    bar = find_flood(score, log_odds)
+    assert (log_odds > bar).sum() == 100
+    assert find_flood(score - 4 * (log_odds > 0), log_odds) == LEFT_OUT_LOG_ODDS  # it does not stand apart
+    assert find_flood(score[:405], log_odds[:405]) == LEFT_OUT_LOG_ODDS  # five titles are no flood
+    assert find_flood(score, log_odds - 2) == LEFT_OUT_LOG_ODDS  # none is more likely a trigger than not
+    assert find_flood(score, log_odds + 2) == LEFT_OUT_LOG_ODDS  # they are left out anyway
+
+
+def test_a_flood_is_flagged_without_a_reference():
+    double, rows = ReadyDouble(), range(0, 300, 4)
+    double.high = -3.0
+    titles = plant(make_titles(300), rows, "5v")
+    baseline = double.learn_baseline(titles)
+    assert baseline.by_fragment.max() < LEFT_OUT_LOG_ODDS
     assert baseline.left_out == len(rows)
     assert double.judge(titles, baseline).flagged[list(rows)].all()
 

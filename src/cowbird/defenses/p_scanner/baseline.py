@@ -19,8 +19,8 @@ MIN_TITLES_PER_BASELINE = 50
 MAX_TITLES_SAMPLED = 20_000
 """Titles of a catalogue that stand for all of it."""
 LEFT_OUT_LOG_ODDS = 3.0
-"""Titles with a fragment above these log-odds set no threshold, unless a reference does. No clean title of the measured
-catalogues has one (`benchmarks/scan_templates.py clean`)."""
+"""Titles with a fragment above these log-odds set no threshold, unless a reference does. In six catalogues no clean
+title has one; of a template's 300 titles 7 % had."""
 SURE_LOG_ODDS = 4.0
 """Below these log-odds no span is taken out of a title."""
 DEFAULT_FPR, DEFAULT_REVIEW_FPR = 0.01, 0.05

@@ -15,8 +15,19 @@ from cowbird.defenses.p_scanner.fragment_evidence import (
     describe_fragments,
 )
 from cowbird.defenses.p_scanner.inventory import MIN_BATCH_TITLES, Inventory, hash_rows, set_threshold
-from cowbird.defenses.p_scanner.scoring import ScoringModel, choose_trusted, find_worst
+from cowbird.defenses.p_scanner.scoring import (
+    MAX_SHARE_SUSPECTED,
+    NO_FRAGMENT,
+    SUSPECTED_LOG_ODDS,
+    ScoringModel,
+    choose_trusted,
+    find_worst,
+)
 from cowbird.defenses.p_scanner.title_evidence import CatalogProfile, TitleTraits, describe_titles
+
+FLOOD_SHARE, FLOOD_GAP = 0.02, 1.0
+"""Share of a catalogue's titles from which they are a flood; by how much log-odds three in four of them are above 99 %
+of the others."""
 
 
 def learn_beside(
@@ -79,8 +90,8 @@ def learn_by_itself(
         (math.inf, math.inf), 0, 0, len(rows), 0, fprs, key, columns.words,
     )  # fmt: skip
     score, worst = score_rows(scoring, baseline, traits, table, rows)
-    sure, some = np.zeros(len(rows), dtype=bool), worst >= 0
-    sure[some] = by_fragment[worst[some]] > LEFT_OUT_LOG_ODDS
+    log_odds = np.where(worst >= 0, by_fragment[worst] if len(by_fragment) else NO_FRAGMENT, NO_FRAGMENT)
+    sure = log_odds > find_flood(score, log_odds)
     clean = np.sort(score[~sure])[::-1]
     thresholds = tuple(set_threshold(clean, fpr) for fpr in fprs)
     return replace(
@@ -89,6 +100,28 @@ def learn_by_itself(
         calibrated_on=len(clean),
         left_out=int(sure.sum()),
     )
+
+
+def find_flood(score: Float32Array, log_odds: Float32Array) -> float:
+    """Return above which log-odds of their fragments titles set no threshold.
+
+    That is `LEFT_OUT_LOG_ODDS`; or less, if titles with suspicious fragments are many and stand apart from all others:
+    then one seller's trigger would set the threshold that should find it. The highest such bar is taken.
+
+    Args:
+        score: Of the titles of a catalogue.
+        log_odds: Of the most suspicious fragment of each.
+    """
+    suspicious = log_odds[(log_odds > SUSPECTED_LOG_ODDS) & (log_odds <= LEFT_OUT_LOG_ODDS)]
+    below = np.nextafter(np.unique(suspicious)[::-1], np.float32(-np.inf))
+    for bar in (LEFT_OUT_LOG_ODDS, *below.tolist()):
+        apart = log_odds > bar
+        if not FLOOD_SHARE <= apart.mean() <= MAX_SHARE_SUSPECTED:
+            continue
+        low, high = np.quantile(score[apart], 0.25), np.quantile(score[~apart], 0.99)
+        if low - high > FLOOD_GAP:
+            return bar
+    return LEFT_OUT_LOG_ODDS
 
 
 def score_rows(

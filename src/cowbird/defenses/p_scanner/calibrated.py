@@ -39,6 +39,7 @@ from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.small_tagger import TaggerName
 from cowbird.defenses.p_scanner.title_evidence import CatalogProfile
 from cowbird.defenses.p_scanner.title_rules import RULES, WORD_KINDS
+from cowbird.defenses.p_scanner.token_logits import TokenLogits
 from cowbird.defenses.scan_table import scan_table
 from cowbird.errors import OutageError, UserError
 from cowbird.files import hash_texts
@@ -48,7 +49,9 @@ from cowbird.victims.fit_context import ProgressCallback, report_nothing
 
 CALIBRATION_VERSION = 1
 """Grows when the file's form changes."""
-CALIBRATE_HINT = "Make it anew: cowbird calibrate CATALOG --out FILE."
+CALIBRATE_HINT = "Make it anew: cowbird calibrate CATALOG --out FILE, or cowbird fit-scanner CATALOG --out DIR."
+CALIBRATION_FILE, CALIBRATED_TAGGER = "calibration.safetensors", "tagger"
+"""In a folder of `cowbird fit-scanner`: the calibration, and the tagger that it was made with if that is one's own."""
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -186,6 +189,7 @@ class CalibratedScanner:
         review_fpr: float | None = None,
         report: ProgressCallback = report_nothing,
         columns: TitleColumns | None = None,
+        marks: TokenLogits | None = None,
     ) -> CatalogJudge:
         """Return what judges the titles of a catalogue beside the calibration.
 
@@ -195,12 +199,13 @@ class CalibratedScanner:
             review_fpr: Share that may be flagged or put up for review; likewise.
             report: Told of titles read and all of them.
             columns: Other columns of the titles, which explain what recurs; `None` for none.
+            marks: What `read_rounded` returned for the sample, if it was read already.
 
         Raises:
             UserError: If a rate is no share.
         """
         rates = (self.record.fpr if fpr is None else fpr, self.record.review_fpr if review_fpr is None else review_fpr)
-        marks = read_rounded(self.scanner, sample, report)
+        marks = read_rounded(self.scanner, sample, report) if marks is None else marks
         baseline = self.scanner.learn_beside(self.inventory, sample, *rates, marks=marks, columns=columns)
         known = dict(zip(sample, list_verdicts(sample, self.scanner.judge(sample, baseline, marks)), strict=True))
         return CatalogJudge(lambda: self.scanner, baseline, known)
@@ -236,11 +241,16 @@ class CalibratedScanner:
         return write_tensors(path, {name: torch.from_numpy(values.copy()) for name, values in held.items()}, header)
 
 
+def is_calibrated(path: Path) -> bool:
+    """Tell whether a calibration is looked for there: in a file, or in a folder that has one."""
+    return path.is_file() or (path / CALIBRATION_FILE).is_file()
+
+
 def load_calibrated_scanner(path: Path, device: str = "cpu", scanner: ReadyScanner | None = None) -> CalibratedScanner:
     """Read what `CalibratedScanner.save` wrote.
 
     Args:
-        path: The file.
+        path: The file, or the folder that `cowbird fit-scanner` wrote.
         device: Where the tagger runs: `auto`, `cpu`, `cuda` or `cuda:N`.
         scanner: The ready scanner, if it is loaded already.
 
@@ -249,7 +259,9 @@ def load_calibrated_scanner(path: Path, device: str = "cpu", scanner: ReadyScann
             one; or if the language model can't be used.
     """
     record, inventory = read_calibration(path)
-    scanner = ReadyScanner.load(device, record.tagger) if scanner is None else scanner
+    if scanner is None:
+        own = path / CALIBRATED_TAGGER
+        scanner = ReadyScanner.load(device, own if own.is_dir() else record.tagger)
     if record.scanner != scanner.identity:
         raise UserError(
             f"'{path}' was calibrated with another version of the ready scanner than this one.", CALIBRATE_HINT
@@ -264,7 +276,7 @@ def read_calibration(path: Path) -> tuple[CalibrationRecord, Inventory]:
         UserError: If it does not hold a calibration, or a damaged one.
     """
     try:
-        tensors, header = read_tensors(path)
+        tensors, header = read_tensors(path / CALIBRATION_FILE if path.is_dir() else path)
     except OutageError:
         raise
     except UserError:

@@ -30,6 +30,11 @@ MARK_DECIMALS = 2
 class BaselineScanner(Protocol):
     """What learns baselines and judges titles by them: `ready.ReadyScanner`."""
 
+    @property
+    def key(self) -> str:
+        """What the scanner is, its weights and its device included."""
+        ...
+
     def read(self, titles: Sequence[str], report: ProgressCallback = ...) -> TokenLogits:
         """Return what the tagger says of titles."""
         ...
@@ -85,6 +90,7 @@ class CatalogJudge:
         review_fpr: float = DEFAULT_REVIEW_FPR,
         report: ProgressCallback = report_nothing,
         columns: TitleColumns | None = None,
+        marks: TokenLogits | None = None,
     ) -> Self:
         """Learn what is usual in a catalogue, and judge the titles that say so.
 
@@ -96,13 +102,14 @@ class CatalogJudge:
             review_fpr: Share of clean titles that may be flagged or put up for review.
             report: Told of titles read and all of them.
             columns: Other columns of the titles, which explain what recurs; `None` for none.
+            marks: What `read_rounded` returned for the reference and the titles, if they were read already.
 
         Raises:
             UserError: If there are too few titles, or a rate is no share.
         """
         check_baseline(len(titles), len(reference), fpr, review_fpr)
         texts = [*reference, *titles]
-        marks = read_rounded(scanner, texts, report)
+        marks = read_rounded(scanner, texts, report) if marks is None else marks
         baseline = scanner.learn_baseline(titles, reference, fpr, review_fpr, marks, columns=columns)
         verdicts = list_verdicts(texts, scanner.judge(texts, baseline, marks))
         known = dict(zip(titles, verdicts[len(reference) :], strict=True))

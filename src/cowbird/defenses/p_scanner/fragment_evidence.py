@@ -13,6 +13,7 @@ editions. What tells them apart does not depend on how many titles share the fra
 logarithms.
 """
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -120,27 +121,30 @@ def index_fragments(words: MarkedWords, names: FragmentNames) -> FragmentTable:
         words: The titles.
         names: Numbers fragments and words; grows.
     """
-    rows: list[list[tuple[int, int, float, int, int, int]]] = []
-    known: list[list[int]] = []
+    # Flat arrays, for a catalogue of long titles has millions of places: tuples would take six times the memory.
+    numbers, high, sizes = array("q"), array("f"), [0]
+    known, known_sizes = array("q"), [0]
     marks: list[float] = words.mark.tolist()
     for first, last in pairwise(words.offsets.tolist()):
         text = words.text[first:last]
-        rows.append(_list_occurrences(text, marks[first:last], names))
-        known.append(sorted({names.number_word(count_word(word)) for word in text}))
-    flat = [entry for row in rows for entry in row]
-    whole = np.array([(number, kind, place, before, behind) for number, kind, _, place, before, behind in flat])
-    fragment, kind, place, before, behind = whole.astype(np.int64).reshape(-1, 5).T
+        for number, kind, mark, place, before, behind in _list_occurrences(text, marks[first:last], names):
+            numbers.extend((number, kind, place, before, behind))
+            high.append(mark)
+        sizes.append(len(high))
+        known.extend(sorted({names.number_word(count_word(word)) for word in text}))
+        known_sizes.append(len(known))
+    fragment, kind, place, before, behind = np.array(numbers, dtype=np.int64).reshape(-1, 5).T.copy()
     return FragmentTable(
         names,
         fragment,
         kind,
-        np.array([entry[2] for entry in flat], dtype=np.float32),
+        np.array(high, dtype=np.float32),
         place,
         before,
         behind,
-        np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64),
-        np.array([word for row in known for word in row], dtype=np.int64),
-        np.concatenate([[0], np.cumsum([len(row) for row in known])]).astype(np.int64),
+        np.array(sizes, dtype=np.int64),
+        np.array(known, dtype=np.int64),
+        np.array(known_sizes, dtype=np.int64),
     )
 
 

@@ -34,6 +34,9 @@ from cowbird.rng import stream
 
 FOLDS, SINGLE_FOLDS = 5, 10
 """Folds of small batches, larger ones are halves; and of single titles, which need no batch within a fold."""
+SPLITS = 4
+"""How often titles are cut into halves. Titles that share a brand pass a threshold together or not at all, so one cut
+says little of how many do."""
 MIN_BATCH_TITLES = 64
 """Titles from which it counts what they share; fewer are judged each by itself."""
 BATCH_SIZES = (1, MIN_BATCH_TITLES, 512, 4096)
@@ -134,19 +137,24 @@ def take_inventory(
     sizes = sorted({1, *(min(size, half) for size in batch_sizes if size >= MIN_BATCH_TITLES)})
     hashes = np.array(hash_rows(traits, rows), dtype=np.uint64)
     order = rows[np.argsort(hashes, kind="stable")]  # that of the rows must not count
-    order = order[stream(0, "inventory folds").permutation(len(order))]
+    rng = stream(0, "inventory folds")
+    orders = [order[rng.permutation(len(order))] for _ in range(SPLITS)]
     scores: dict[int, list[Float32Array]] = {size: [] for size in sizes}
+    quarters: dict[int, list[Float32Array]] = {half: []}
     small = [size for size in sizes[1:] if size <= len(rows) // FOLDS]
-    for many, wanted in ((SINGLE_FOLDS, [1]), (FOLDS, small), (2, sizes[1 + len(small) :])):
-        for fold in np.array_split(order, many) if wanted else ():
+    large = sizes[1 + len(small) :]
+    for many, wanted in ((SINGLE_FOLDS, [1]), (FOLDS, small)):
+        for fold in np.array_split(orders[0], many) if wanted else ():
             _score_fold(scoring, traits, table, np.setdiff1d(order, fold), fold, wanted, scores)
-    known = {size: np.sort(np.concatenate(parts))[::-1] for size, parts in scores.items()}
-    if max(batch_sizes, default=0) > half >= 2 * MIN_BATCH_TITLES:
-        quarters: dict[int, list[Float32Array]] = {half: []}
+    whole = max(batch_sizes, default=0) > half >= 2 * MIN_BATCH_TITLES
+    for order in orders if large else ():
         for part in np.array_split(order, 2):
-            for fold in np.array_split(part, 2):
+            _score_fold(scoring, traits, table, np.setdiff1d(order, part), part, large, scores)
+            for fold in np.array_split(part, 2) if whole else ():
                 _score_fold(scoring, traits, table, np.setdiff1d(part, fold), fold, [half], quarters)
-        known[len(rows)] = extrapolate_scores(np.sort(np.concatenate(quarters[half]))[::-1], known[half])
+    known = {size: thin_scores(parts, len(rows)) for size, parts in scores.items()}
+    if whole:
+        known[len(rows)] = extrapolate_scores(thin_scores(quarters[half], len(rows)), known[half])
     counts = count_fragments(table, rows)
     keys = table.names.list_keys()
     numbers: list[int] = np.flatnonzero(counts).tolist()
@@ -156,6 +164,12 @@ def take_inventory(
         {hash_fragment(keys[number]): int(counts[number]) for number in numbers},
         known,
     )
+
+
+def thin_scores(parts: Sequence[Float32Array], titles: int) -> Float32Array:
+    """Return one score a title, highest first, of scores from several splits; each is a mean of neighbors in rank."""
+    together = np.sort(np.concatenate(parts))[::-1]
+    return together.reshape(titles, -1).mean(axis=1).astype(np.float32)
 
 
 def extrapolate_scores(quarter: Float32Array, half: Float32Array) -> Float32Array:

@@ -5,10 +5,10 @@ from typing import overload
 
 import torch
 
-from cowbird.defenses.p_scanner.calibrated import CalibratedScanner, load_calibrated_scanner
+from cowbird.defenses.p_scanner.calibrated import CalibratedScanner, is_calibrated, load_calibrated_scanner
 from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.rounds.fitted_scanner import FittedScanner, load_fitted_scanner
-from cowbird.defenses.p_scanner.small_tagger import TaggerName
+from cowbird.defenses.p_scanner.small_tagger import TaggerSource
 
 
 @overload
@@ -17,13 +17,13 @@ def load_scanner(
 ) -> FittedScanner | CalibratedScanner: ...
 @overload
 def load_scanner(
-    path: None = None, device: str | torch.device = "cpu", base: None = None, tagger: TaggerName = "llm"
+    path: None = None, device: str | torch.device = "cpu", base: None = None, tagger: TaggerSource = "llm"
 ) -> ReadyScanner: ...
 def load_scanner(
     path: str | Path | None = None,
     device: str | torch.device = "cpu",
     base: str | None = None,
-    tagger: TaggerName = "llm",
+    tagger: TaggerSource = "llm",
 ) -> FittedScanner | CalibratedScanner | ReadyScanner:
     """Read a scanner, or the one that comes with the package and needs no fit.
 
@@ -33,8 +33,8 @@ def load_scanner(
         device: Where it runs: `auto`, `cpu`, `cuda` or `cuda:N`.
         base: The language model a fitted scanner was made of, if that was a folder and now stands elsewhere; `None`
             finds it by its name, or where it was on this machine.
-        tagger: What reads titles in the scanner that comes with the package: `llm`, a language model, or `small`,
-            which finds less and is far faster. Other scanners know their own.
+        tagger: What reads titles in the scanner that comes with the package: `llm`, a language model; `small`, which
+            finds less and is far faster; or the folder of a tagger of your own. Other scanners know theirs.
 
     Raises:
         UserError: If no scanner lies there, one of another version, or a damaged one; if the device can't be used; or
@@ -42,6 +42,6 @@ def load_scanner(
     """
     if path is None:
         return ReadyScanner.load(str(device), tagger)
-    if Path(path).is_file():
+    if is_calibrated(Path(path)):
         return load_calibrated_scanner(Path(path), str(device))
     return load_fitted_scanner(path, device, base)

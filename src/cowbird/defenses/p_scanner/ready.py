@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,13 @@ from cowbird.defenses.p_scanner.fragment_evidence import (
 )
 from cowbird.defenses.p_scanner.inventory import Inventory, choose_batch_sizes, take_inventory
 from cowbird.defenses.p_scanner.scoring import READY_SMALL_SCORING, ScoringModel, load_scoring
-from cowbird.defenses.p_scanner.small_tagger import SmallTagger, TaggerName, load_small_tagger
+from cowbird.defenses.p_scanner.small_tagger import (
+    SMALL_RECORD_FILE,
+    SmallTagger,
+    TaggerName,
+    TaggerSource,
+    load_small_tagger,
+)
 from cowbird.defenses.p_scanner.tagger import Tagger, load_tagger
 from cowbird.defenses.p_scanner.title_evidence import TitleTraits, describe_traits, mark_words
 from cowbird.defenses.p_scanner.title_rules import RULES, write_shape
@@ -64,6 +71,8 @@ class ReadyScanner:
     """Marks titles."""
     scoring: ScoringModel = field(default_factory=load_scoring)
     """Makes log-odds of evidence."""
+    folder: Path | None = None
+    """Where the tagger lies; `None` for one that comes with the package."""
 
     @cached_property
     def identity(self) -> str:
@@ -72,7 +81,7 @@ class ReadyScanner:
         told = [part.tobytes().hex() for net in networks for part in (net.mean, net.scale, *net.weights, *net.biases)]
         return hash_texts([self.tagger.record.model_dump_json(), *told])
 
-    @cached_property
+    @property
     def key(self) -> str:
         """What the scanner is, its weights and its device included."""
         return hash_texts([self.identity, self.tagger.device.type])
@@ -82,20 +91,29 @@ class ReadyScanner:
         """Which of the taggers that come with the package it has, by its kind."""
         return "small" if isinstance(self.tagger, SmallTagger) else "llm"
 
+    @property
+    def tagger_source(self) -> TaggerSource:
+        """Where its tagger is from, for other processes."""
+        return self.tagger_name if self.folder is None else self.folder
+
     @staticmethod
-    def load(device: str = "auto", tagger: TaggerName = "llm") -> "ReadyScanner":
-        """Load what comes with the package.
+    def load(device: str = "auto", tagger: TaggerSource = "llm") -> "ReadyScanner":
+        """Load what comes with the package, or a tagger of one's own with the scoring of its kind.
 
         Args:
             device: Where the tagger runs: `auto`, `cpu`, `cuda` or `cuda:N`.
-            tagger: `llm`, a language model, or `small`, which finds less and is many times as fast.
+            tagger: `llm`, a language model, or `small`, which finds less and is many times as fast; or the folder of a
+                tagger that `cowbird train-scanner` wrote.
 
         Raises:
-            UserError: If the language model can't be used.
+            UserError: If the language model can't be used, or the folder holds no tagger.
         """
-        if tagger == "small":
-            return ReadyScanner(load_small_tagger(device=device), load_scoring(READY_SMALL_SCORING))
-        return ReadyScanner(load_tagger(device=device))
+        folder = tagger if isinstance(tagger, Path) else None
+        if tagger == "small" or (folder is not None and (folder / SMALL_RECORD_FILE).exists()):
+            small = load_small_tagger(device=device) if folder is None else load_small_tagger(folder, device)
+            return ReadyScanner(small, load_scoring(READY_SMALL_SCORING), folder)
+        large = load_tagger(device=device) if folder is None else load_tagger(folder, device)
+        return ReadyScanner(large, folder=folder)
 
     def read(self, titles: Sequence[str], report: ProgressCallback = report_nothing) -> TokenLogits:
         """Return what the tagger says of titles; see `Tagger.read`."""

@@ -19,7 +19,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from cowbird.data.types import Float32Array
+from cowbird.data.types import Float32Array, Int32Array, Int64Array
 from cowbird.defenses.p_scanner.title_pieces import BUCKETS, PIECE_FLAGS, TitlePieces, cut_titles
 from cowbird.defenses.p_scanner.token_logits import TokenizedTitles, TokenLogits
 from cowbird.errors import UserError
@@ -31,6 +31,8 @@ from cowbird.victims.language.examples import Tokens
 
 TaggerName = Literal["llm", "small"]
 """The taggers that come with the package: a language model, and the small one."""
+TaggerSource = TaggerName | Path
+"""A tagger that comes with the package, or the folder of one that `cowbird train-scanner` wrote."""
 WEIGHTS_FILE, SMALL_RECORD_FILE, SMALL_TAGGER_VERSION = "weights.safetensors", "small_tagger.json", 1
 TITLES_READ_AT_ONCE = {"cpu": 512, "cuda": 16384}
 CONVOLVED = 5
@@ -242,6 +244,11 @@ def join_places(parts: Sequence[TitlePieces]) -> TokenizedTitles:
     empty = np.empty(0, dtype=np.int32)
     first = np.concatenate([*(part.first for part in parts), empty])
     after = np.concatenate([*(part.after for part in parts), empty])
+    return make_places(first, after, offsets)
+
+
+def make_places(first: Int32Array, after: Int32Array, offsets: Int64Array) -> TokenizedTitles:
+    """Return where pieces stand, in the form of a language model's tokens; of the tokens themselves there are none."""
     nothing = np.zeros(int(offsets[-1]), dtype=np.int32)
     return TokenizedTitles(Tokens(nothing[:0], offsets[:1], offsets[:0]), nothing, first, after, offsets)
 

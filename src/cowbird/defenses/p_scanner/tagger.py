@@ -76,10 +76,10 @@ class TaggerRecord(BaseModel):
     """Kinds of triggers that were left out."""
     loss: float = Field(ge=0, le=1e6)
     """Mean loss of the last steps."""
-    seconds: float = Field(ge=0, le=1e8)
-    """How long the training took."""
-    tokens: int = Field(ge=0, le=10**15)
-    """Tokens that it learned from."""
+    seconds: float | None = Field(default=None, ge=0, le=1e8)
+    """How long the training took, if it was measured."""
+    tokens: int | None = Field(default=None, ge=0, le=10**15)
+    """Tokens that it learned from, if they were counted."""
     adapter_sha256: str = ""
     """Hash of the adapter's file."""
     command: str = ""
@@ -263,6 +263,23 @@ def load_tagger(folder: Path = READY_TAGGER, device: str = "auto") -> Tagger:
         UserError: If the folder does not hold a tagger, its adapter is damaged, or the model can't be used.
     """
     place = pick_device(device)
+    record = read_tagger_record(folder)
+    loaded = load_llm(record.llm, place, Tuning().pick_dtype(place))
+    add_adapter_weights(loaded.model, read_adapter(folder), record.llm)
+    return Tagger(record, LoadedModel(loaded.model.eval(), loaded.tokenizer), place)
+
+
+def read_adapter(folder: Path) -> dict[str, Tensor]:
+    """Return the adapters of a tagger's folder by name; `read_tagger_record` checks them."""
+    return read_tensors(folder / ADAPTER_FILE)[0]
+
+
+def read_tagger_record(folder: Path) -> TaggerRecord:
+    """Read the record of a tagger's folder, and check the adapter's hash, without a language model.
+
+    Raises:
+        UserError: If the folder does not hold a tagger, or its adapter is damaged.
+    """
     try:
         record = TaggerRecord.model_validate_json(read_plain_text(folder / TAGGER_RECORD_FILE))
         if record.version != TAGGER_VERSION:
@@ -276,9 +293,7 @@ def load_tagger(folder: Path = READY_TAGGER, device: str = "auto") -> Tagger:
         raise UserError(
             f"'{folder}' does not hold a tagger: {reason}.", "Give the folder of a trained tagger."
         ) from None
-    loaded = load_llm(record.llm, place, Tuning().pick_dtype(place))
-    add_adapter_weights(loaded.model, read_tensors(folder / ADAPTER_FILE)[0], record.llm)
-    return Tagger(record, LoadedModel(loaded.model.eval(), loaded.tokenizer), place)
+    return record
 
 
 def add_adapter_weights(model: Any, held: Mapping[str, Tensor], llm: Llm) -> None:

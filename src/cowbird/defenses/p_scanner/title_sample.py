@@ -28,6 +28,9 @@ class TitleSample:
         self._kept: dict[str, int] = {}
         self._highest: list[tuple[int, str]] = []
 
+    def __len__(self) -> int:
+        return len(self._kept)
+
     def add(self, titles: Iterable[str]) -> None:
         """Show titles to the sample; empty ones are passed over."""
         for title in titles:

@@ -189,13 +189,13 @@ def compute_hidden_states(causal: Any, row: Pack, places: Tensor, inputs: ItemEm
         Shape `[places, hidden]`.
     """
     given = embed_inputs(causal, row.token, row.item, inputs)
-    with _limit_last_layer(causal, places, row.token.shape[1]):
+    with limit_last_layer(causal, places, row.token.shape[1]):
         out = causal.base_model(**given, position_ids=row.position, use_cache=False, documents=row.documents)
     return out.last_hidden_state[0][places]
 
 
 @contextmanager
-def _limit_last_layer(causal: Any, places: Tensor, tokens: int) -> Generator[None]:
+def limit_last_layer(causal: Any, places: Tensor, tokens: int) -> Generator[None]:
     """Let the last layer's feed-forward part work on some places of a row alone, and be zero at all others.
 
     Nothing reads what the last layer makes of other places. Elsewhere than on a CPU, and where half of the places are

@@ -13,7 +13,6 @@ them are false alarms beyond that share.
 """
 
 import math
-from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -85,8 +84,3 @@ class Calibration(BaseModel):
     def promise_rate(self, fpr: float) -> float:
         """Return the share of titles that the threshold stands for: `fpr`, or 1 / (titles + 1) if that is larger."""
         return max(fpr, 1 / (self.titles + 1))
-
-    @cached_property
-    def statement(self) -> str:
-        """Say what thresholds rest on."""
-        return f"calibrated on {self.titles} titles that were not learned from"

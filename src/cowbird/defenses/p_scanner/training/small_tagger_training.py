@@ -1,25 +1,19 @@
-"""Training a small tagger: single titles of several catalogues, with triggers planted in half of them, drawn anew.
+"""Training small taggers, on one stream of examples: each learns without the catalogues that it is asked about later.
 
-What is planted, and what is never taught, is as for the tagger (`tagger_training`). Numbers of a piece are left out by
-groups now and then, so that the network does not live on words that it happens to know: a catalogue that it never saw
-has others. One stream of examples can teach several small taggers at once, each without the catalogues that it is
-asked about later.
+An interrupted training goes on from its last checkpoint, and ends in the same weights on the same device.
 """
 
-import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+import time
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
-from cowbird.data.types import Float32Array, Int64Array
 from cowbird.defenses.p_scanner.small_tagger import (
     SmallTagger,
     SmallTaggerNetwork,
@@ -27,23 +21,14 @@ from cowbird.defenses.p_scanner.small_tagger import (
     SmallTaggerSizes,
     make_batch,
 )
-from cowbird.defenses.p_scanner.title_pieces import PIECE_FEATURES, TitlePieces, cut_titles
-from cowbird.defenses.p_scanner.training.tagger_training import EDITS_PER_TITLE, vary_title
-from cowbird.defenses.p_scanner.triggers.title_edits import (
-    NEVER_TAUGHT,
-    EditedTitle,
-    EditSources,
-    draw_family,
-    edit_title,
-)
+from cowbird.defenses.p_scanner.training.title_stream import TaughtTitles, TitleStream, draw_ahead
+from cowbird.defenses.p_scanner.triggers.title_edits import NEVER_TAUGHT, weigh_families
 from cowbird.errors import UserError
 from cowbird.files import hash_texts
-from cowbird.rng import derive_seed, stream
+from cowbird.rng import derive_seed
+from cowbird.victims.checkpoint import Checkpoint
 from cowbird.victims.fit_context import FitContext
-
-CHUNKS_AHEAD = 3
-STEPS_PER_REPORT = 50
-"""Chunks of examples that each worker has drawn, or draws, before they are wanted; steps between two reports."""
+from cowbird.victims.training_loop import TrainingLoop, collect_training_tensors, restore_tensors
 
 
 class SmallTaggerRecipe(BaseModel):
@@ -63,110 +48,14 @@ class SmallTaggerRecipe(BaseModel):
     """How many times."""
     left_out: float = Field(default=0.25, ge=0, lt=1)
     """Share of the pieces whose spelling is left out, and again of those whose pair is; half as many n-grams."""
+    families: tuple[str, ...] = ()
+    """Families of triggers that are planted; all that are taught if this is empty."""
 
-
-class TaughtTitles(NamedTuple):
-    """One chunk of examples."""
-
-    pieces: TitlePieces
-    """The titles."""
-    kept: Float32Array
-    """What each number of a piece counts beside its share: 0 for those that are left out, shape `[numbers]`."""
-    marked: NDArray[np.bool_]
-    """Which pieces belong to a trigger, shape `[pieces]`."""
-    planted: NDArray[np.bool_]
-    """Which titles carry one, shape `[titles]`."""
-    catalog: Int64Array
-    """Where each title is from, a place among the names of all catalogues, shape `[titles]`."""
-
-
-@dataclass(frozen=True)
-class TitleStream:
-    """Draws examples, chunk by chunk."""
-
-    catalogs: Mapping[str, Sequence[str]]
-    """Titles that are taken for clean, by the catalogue's name."""
-    words: Sequence[str]
-    """Plain words that edits take."""
-    refused: frozenset[str]
-    """Texts in small letters that are never planted."""
-    chunk: int
-    """Titles of a chunk."""
-    left_out: float
-    """See `SmallTaggerRecipe.left_out`."""
-    seed: int
-    """Draws all of them."""
-
-    def draw_chunk(self, number: int) -> TaughtTitles:
-        """Draw a chunk; half of the titles stay clean."""
-        rng = stream(self.seed, "small tagger", number)
-        names = list(self.catalogs)
-        weight = np.array([len(self.catalogs[name]) for name in names]) ** 0.5
-        drawn: list[int] = rng.choice(len(names), size=self.chunk, p=weight / weight.sum()).tolist()
-        sources = [EditSources(self.words, self.catalogs[name]) for name in names]
-        made = [self._draw_title(sources[nth], rng) for nth in drawn]
-        pieces = cut_titles([edited.title for edited in made])
-        return TaughtTitles(
-            pieces,
-            leave_out(pieces, self.left_out, rng),
-            mark_spans(pieces, [edited.spans for edited in made]),
-            np.array([bool(edited.spans) for edited in made]),
-            np.array(drawn, dtype=np.int64),
-        )
-
-    def _draw_title(self, sources: EditSources, rng: np.random.Generator) -> EditedTitle:
-        title = vary_title(sources.titles[int(rng.integers(len(sources.titles)))], float(rng.random()), rng)
-        if rng.random() < 0.5:
-            return EditedTitle(title, ())
-        for _ in range(EDITS_PER_TITLE):
-            made = edit_title(draw_family(rng), title, rng, sources, self.refused)
-            if made is not None:
-                return made
-        return EditedTitle(title, ())
-
-
-def mark_spans(pieces: TitlePieces, spans: Sequence[Sequence[tuple[int, int]]]) -> NDArray[np.bool_]:
-    """Return which pieces belong to a trigger, shape `[pieces]`."""
-    inside = np.zeros(len(pieces.first), dtype=np.bool_)
-    for row, stretches in enumerate(spans):
-        part = slice(int(pieces.offsets[row]), int(pieces.offsets[row + 1]))
-        for start, end in stretches:
-            inside[part] |= (pieces.first[part] < end) & (pieces.after[part] > start)
-    return inside
-
-
-def draw_ahead(titles: TitleStream, chunks: int, workers: int) -> Iterator[TaughtTitles]:
-    """Yield chunks in order, drawn by other processes before they are wanted; 0 workers draw them here."""
-    if not workers:
-        yield from map(titles.draw_chunk, range(chunks))
-        return
-    os.environ["RAYON_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
-    drawn: dict[int, Future[TaughtTitles]] = {}
-    with ProcessPoolExecutor(workers, get_context("spawn"), _keep, (titles,)) as pool:
-        for number in range(chunks):
-            for nth in range(number, min(number + CHUNKS_AHEAD * workers, chunks)):
-                if nth not in drawn:
-                    drawn[nth] = pool.submit(_draw, nth)
-            yield drawn.pop(number).result()
-
-
-_kept: dict[str, TitleStream] = {}
-
-
-def _keep(titles: TitleStream) -> None:
-    _kept["titles"] = titles
-
-
-def _draw(number: int) -> TaughtTitles:
-    return _kept["titles"].draw_chunk(number)
-
-
-def leave_out(pieces: TitlePieces, share: float, rng: np.random.Generator) -> Float32Array:
-    """Return what each number counts, shape `[numbers]`: some groups of some pieces count nothing."""
-    chance = np.array([share / 2, share, share, share / 2, share])[: len(PIECE_FEATURES)]
-    gone = rng.random((len(pieces.first), len(PIECE_FEATURES))) < chance
-    owner = np.repeat(np.arange(len(pieces.first)), np.diff(pieces.starts))
-    return (~gone[owner, pieces.group]).astype(np.float32)
+    @field_validator("families")
+    @classmethod
+    def _check_families(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        weigh_families(names)
+        return names
 
 
 @dataclass(eq=False)
@@ -175,9 +64,76 @@ class _Pupil:
 
     network: SmallTaggerNetwork
     optimizer: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LRScheduler
     unseen: NDArray[np.bool_]
     loss: Tensor
+
+
+class _Training(TrainingLoop):
+    """Small taggers learning from one stream; see `TrainingLoop`."""
+
+    def __init__(
+        self,
+        titles: TitleStream,
+        recipe: SmallTaggerRecipe,
+        workers: int,
+        pupils: dict[str, _Pupil],
+        place: FitContext,
+        seconds: float | None,
+    ) -> None:
+        super().__init__(place)
+        self.titles, self.total, self.workers, self.pupils = titles, recipe.chunks, workers, pupils
+        self.rates = list_rates(recipe.learning_rate, recipe.chunks)
+        self.chunks: Generator[TaughtTitles] | None = None
+        self.until = None if seconds is None else time.monotonic() + seconds
+        if place.folder is not None:
+            seen = [(name, pupil.unseen.tolist()) for name, pupil in pupils.items()]
+            begun = [_hash_weights(pupil.network) for pupil in pupils.values()]
+            self.key = hash_texts([titles.key, recipe.model_dump_json(), repr(seen), *begun])
+
+    def _is_over(self) -> bool:
+        late = self.until is not None and self.step > 0 and time.monotonic() > self.until
+        return late or super()._is_over()
+
+    def _run_step(self) -> None:
+        if self.chunks is None:
+            self.chunks = draw_ahead(self.titles, self.total, self.workers, self.step)
+        taught = next(self.chunks)
+        self._begin_change()
+        _teach(self.pupils.values(), taught, self.context.device, self.rates[self.step])
+
+    def _collect_tensors(self) -> dict[str, Tensor]:
+        return {
+            f"{name}.{key}": tensor
+            for name, pupil in self.pupils.items()
+            for key, tensor in collect_training_tensors(dict(pupil.network.named_parameters()), pupil.optimizer).items()
+        }
+
+    def _describe_state(self) -> dict[str, Any]:
+        return {}
+
+    def _restore(self, found: Checkpoint) -> None:
+        restore_tensors(self._collect_tensors(), found.tensors)
+
+    def _describe_progress(self) -> str:
+        return f"loss {float(np.mean([float(pupil.loss) for pupil in self.pupils.values()])):.4f}"
+
+
+def list_rates(peak: float, steps: int) -> list[float]:
+    """Return the learning rate of each step: it rises for a twentieth of them, and falls to nothing (OneCycleLR)."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=peak)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, peak, total_steps=steps + 1, pct_start=0.05, cycle_momentum=False
+    )
+    rates: list[float] = []
+    for _ in range(steps):
+        rates.append(float(optimizer.param_groups[0]["lr"]))
+        optimizer.step()
+        schedule.step()
+    return rates
+
+
+def _hash_weights(network: SmallTaggerNetwork) -> str:
+    return hash_texts([weight.detach().float().cpu().numpy().tobytes().hex() for weight in network.parameters()])
 
 
 def train_small_taggers(
@@ -189,6 +145,8 @@ def train_small_taggers(
     refused: Collection[str] = (),
     workers: int = 0,
     leave: Mapping[str, Collection[str]] | None = None,
+    start: SmallTagger | None = None,
+    seconds: float | None = None,
 ) -> dict[str, SmallTagger]:
     """Train small taggers on one stream of examples.
 
@@ -197,32 +155,39 @@ def train_small_taggers(
         catalogs: Titles that are taken for clean, by the catalogue's name.
         words: Plain words in small letters that triggers are made of.
         seed: Decides all that is random.
-        place: Where they are trained, and who is told.
+        place: Where they are trained, the folder of checkpoints, and who is told.
         refused: Texts that are never planted.
         workers: Processes that draw examples; 0 draws them here.
         leave: Catalogues that a small tagger never sees, by its name; one named `all` sees all if this is `None`.
+        start: A small tagger whose weights they begin with; drawn at random if this is `None`.
+        seconds: How long they learn at most, and no less than one step; `None` sets no limit.
 
     Returns:
         The small taggers by name.
 
     Raises:
-        UserError: If a catalogue holds no title.
+        UserError: If a catalogue holds no title, or the weights to begin with have other sizes.
+        KeyboardInterrupt: Passed on after a checkpoint was written.
     """
     empty = [name for name, titles in catalogs.items() if not titles]
     if empty or not catalogs:
         raise UserError("A small tagger learns from titles, and there are none.", "Give catalogues that hold titles.")
+    if start is not None and start.record.sizes != recipe.sizes:
+        raise UserError("The small tagger to begin with has other sizes than the recipe names.", "Leave the sizes out.")
     names = list(catalogs)
     texts = frozenset(text.strip().lower() for text in refused)
-    titles = TitleStream(catalogs, words or ("word",), texts, recipe.chunk, recipe.left_out, seed)
+    families = weigh_families(recipe.families)
+    titles = TitleStream(catalogs, words or ("word",), texts, recipe.chunk, recipe.left_out, seed, families)
     pupils = {
-        name: _enroll(recipe, seed, place.device, np.array([catalog in out for catalog in names]))
+        name: _enroll(recipe, seed, place.device, np.array([catalog in out for catalog in names]), start)
         for name, out in (leave or {"all": ()}).items()
     }
-    for number, taught in enumerate(draw_ahead(titles, recipe.chunks, workers)):
-        _teach(pupils.values(), taught, place.device)
-        if (number + 1) % STEPS_PER_REPORT == 0 or number + 1 == recipe.chunks:
-            losses = [float(pupil.loss) for pupil in pupils.values()]
-            place.report(number + 1, recipe.chunks, f"loss {float(np.mean(losses)):.4f}")
+    training = _Training(titles, recipe, workers, pupils, place, seconds)
+    try:
+        training.run()
+    finally:
+        if training.chunks is not None:
+            training.chunks.close()  # ends the processes that draw
     made: dict[str, SmallTagger] = {}
     for name, pupil in pupils.items():
         seen = [catalog for catalog, out in zip(names, pupil.unseen.tolist(), strict=True) if not out]
@@ -233,27 +198,28 @@ def train_small_taggers(
             catalogs={catalog: len(catalogs[catalog]) for catalog in seen},
             titles_sha256={catalog: hash_texts(catalogs[catalog]) for catalog in seen},
             never_taught=NEVER_TAUGHT,
-            titles=recipe.chunk * recipe.chunks,
+            titles=recipe.chunk * training.step,
         )
         made[name] = SmallTagger(record, pupil.network.eval(), place.device)
     return made
 
 
-def _enroll(recipe: SmallTaggerRecipe, seed: int, device: torch.device, unseen: NDArray[np.bool_]) -> _Pupil:
+def _enroll(
+    recipe: SmallTaggerRecipe, seed: int, device: torch.device, unseen: NDArray[np.bool_], start: SmallTagger | None
+) -> _Pupil:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "small tagger") % (1 << 62))
         network = SmallTaggerNetwork(recipe.sizes).to(device)
+    if start is not None:
+        network.load_state_dict(start.network.state_dict())
     table = [network.table.weight]
     others = [weight for weight in network.parameters() if weight is not network.table.weight]
     groups = [{"params": table, "weight_decay": 0.0}, {"params": others, "weight_decay": recipe.weight_decay}]
     optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.learning_rate, total_steps=recipe.chunks + 1, pct_start=0.05, cycle_momentum=False
-    )
-    return _Pupil(network, optimizer, schedule, unseen, torch.zeros(()))
+    return _Pupil(network, optimizer, unseen, torch.zeros(()))
 
 
-def _teach(pupils: Collection[_Pupil], taught: TaughtTitles, device: torch.device) -> None:
+def _teach(pupils: Collection[_Pupil], taught: TaughtTitles, device: torch.device, rate: float) -> None:
     """Have each take one step; titles of catalogues that one must not see count nothing for it."""
     batch = make_batch(taught.pieces, device, taught.kept)
     marked, planted = (
@@ -268,8 +234,9 @@ def _teach(pupils: Collection[_Pupil], taught: TaughtTitles, device: torch.devic
         pupil.optimizer.zero_grad(set_to_none=True)
         pupil.loss.backward()
         torch.nn.utils.clip_grad_norm_(pupil.network.parameters(), 1.0)
+        for group in pupil.optimizer.param_groups:
+            group["lr"] = rate
         pupil.optimizer.step()
-        pupil.schedule.step()
         pupil.loss = pupil.loss.detach()
 
 

@@ -14,13 +14,16 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+import torch
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from torch import Tensor
 
 from cowbird.data.types import Int64Array, IntArray, concat_ranges
-from cowbird.defenses.p_scanner.tagger import Tagger, TaggerRecord, group_titles
+from cowbird.defenses.p_scanner.tagger import Tagger, TaggerRecord, group_titles, read_adapter
 from cowbird.defenses.p_scanner.token_logits import TokenizedTitles, find_answer_words, tokenize_titles
 from cowbird.defenses.p_scanner.triggers.title_edits import (
     NEVER_TAUGHT,
@@ -28,6 +31,7 @@ from cowbird.defenses.p_scanner.triggers.title_edits import (
     EditSources,
     draw_family,
     edit_title,
+    weigh_families,
 )
 from cowbird.errors import UserError
 from cowbird.files import hash_texts
@@ -73,6 +77,14 @@ class TaggerRecipe(BaseModel):
     """Most tokens in a packed row."""
     compiled: bool = True
     """Whether layers are compiled on a GPU."""
+    families: tuple[str, ...] = ()
+    """Families of triggers that are planted; all that are taught if this is empty."""
+
+    @field_validator("families")
+    @classmethod
+    def _check_families(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        weigh_families(names)
+        return names
 
     @property
     def tuning(self) -> Tuning:
@@ -126,8 +138,11 @@ class TaggerExamples:
 
     key: str = field(init=False)
     """Tells these examples from others."""
+    families: tuple[str, ...] = field(init=False)
+    """Families of triggers, as `title_edits.weigh_families` returns them."""
 
     def __post_init__(self) -> None:
+        self.families = weigh_families(self.recipe.families)
         told = [str(self.seed), self.recipe.model_dump_json(), *self.words, *sorted(self.refused)]
         catalogs = (title for name in self.catalogs for title in (name, *self.catalogs[name]))
         self.key = hash_texts([*told, *catalogs])
@@ -159,7 +174,9 @@ class TaggerExamples:
 
     def _draw_group(self, sources: EditSources, size: int, rng: np.random.Generator) -> list[EditedTitle]:
         case = float(rng.random())
-        habit = draw_family(rng) if size >= MIN_HABIT_GROUP and rng.random() < self.recipe.habits else None
+        habit = (
+            draw_family(rng, self.families) if size >= MIN_HABIT_GROUP and rng.random() < self.recipe.habits else None
+        )
         often = float(rng.uniform(0.4, 1.0))
         made: list[EditedTitle] = []
         for _ in range(size):
@@ -172,7 +189,7 @@ class TaggerExamples:
 
     def _plant(self, title: str, sources: EditSources, rng: np.random.Generator) -> EditedTitle:
         for _ in range(EDITS_PER_TITLE):
-            made = edit_title(draw_family(rng), title, rng, sources, self.refused)
+            made = edit_title(draw_family(rng, self.families), title, rng, sources, self.refused)
             if made is not None:
                 return made
         return EditedTitle(title, ())
@@ -265,6 +282,23 @@ def _draw(number: int) -> Tokens:
     return _kept["examples"].draw_chunk(number)
 
 
+def copy_adapter(model: Any, held: Mapping[str, Tensor]) -> None:
+    """Put a tagger's adapters into those of a model, in place.
+
+    Raises:
+        UserError: If they are of other layers, or have another rank.
+    """
+    mine = {name.replace(".default.", "."): weight for name, weight in model.named_parameters() if ".lora_" in name}
+    if mine.keys() != held.keys() or any(mine[name].shape != held[name].shape for name in held):
+        raise UserError(
+            "The tagger to begin with has adapters of another rank or of other layers than the recipe names.",
+            "Take the language model, the layers and the rank from its tagger.json.",
+        )
+    with torch.no_grad():
+        for name, weight in mine.items():
+            weight.copy_(held[name])
+
+
 def train_tagger(
     recipe: TaggerRecipe,
     catalogs: Mapping[str, Sequence[str]],
@@ -272,6 +306,7 @@ def train_tagger(
     place: FitContext,
     refused: Collection[str] = (),
     workers: int = 0,
+    start: Path | None = None,
 ) -> tuple[Tagger, TrainingCurve]:
     """Train a tagger.
 
@@ -282,12 +317,14 @@ def train_tagger(
         place: Where it is trained, and who is told.
         refused: Texts that are never planted.
         workers: Processes that draw examples; 0 draws them here.
+        start: Folder of a tagger whose adapters they begin with; drawn at random if this is `None`.
 
     Returns:
         The tagger, and what its training went through.
 
     Raises:
-        UserError: If a catalogue holds no title, or the model can't be used.
+        UserError: If a catalogue holds no title, the model can't be used, or the adapters to begin with are others.
+        KeyboardInterrupt: Passed on after a checkpoint was written, if `place` names a folder.
     """
     empty = [name for name, titles in catalogs.items() if not titles]
     if empty or not catalogs:
@@ -301,6 +338,8 @@ def train_tagger(
     texts = frozenset(text.strip().lower() for text in refused)
     examples = TaggerExamples(loaded.tokenizer, catalogs, words or ("word",), texts, recipe, seed)
     model = add_adapters(loaded.model, recipe.llm, torch_stream(seed, "adapters"))
+    if start is not None:
+        copy_adapter(model, read_adapter(start))
     drawn = DrawnAhead(examples, recipe.chunks, workers) if workers else examples
     try:
         curve = tune(model, drawn, recipe.tuning, derive_seed(seed, "tagger"), place)

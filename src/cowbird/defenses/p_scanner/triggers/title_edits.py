@@ -13,7 +13,7 @@ A tagger must tell triggers that it was never taught. `NEVER_TAUGHT` names what 
 import re
 import string
 import unicodedata
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -88,9 +88,32 @@ def draw_recipe(family: str, rng: np.random.Generator, refused: Container[str] =
     return None if like or marked or recipe.text.strip().lower() in refused else recipe
 
 
-def draw_family(rng: np.random.Generator) -> str:
-    """Draw a family of recipes or edits; one of `SUBTLE_FAMILIES` comes a third as often as another."""
-    return _DRAWN_FAMILIES[int(rng.integers(len(_DRAWN_FAMILIES)))]
+def draw_family(rng: np.random.Generator, families: Sequence[str] = ()) -> str:
+    """Draw a family of recipes or edits; one of `SUBTLE_FAMILIES` comes a third as often as another.
+
+    Args:
+        rng: Draws it.
+        families: What `weigh_families` returned; all that are taught by default.
+    """
+    among = families or _DRAWN_FAMILIES
+    return among[int(rng.integers(len(among)))]
+
+
+def weigh_families(names: Collection[str]) -> tuple[str, ...]:
+    """Return families as `draw_family` draws them, each as often as it counts; all that are taught for none.
+
+    Raises:
+        ValueError: If one is not taught.
+    """
+    unknown = sorted(set(names) - set(_DRAWN_FAMILIES))
+    if unknown:
+        raise ValueError(f"there are no families {', '.join(unknown)}; use some of {', '.join(list_taught_families())}")
+    return tuple(name for name in _DRAWN_FAMILIES if not names or name in names)
+
+
+def list_taught_families() -> tuple[str, ...]:
+    """Return the families that a tagger can be taught with."""
+    return (*RECIPE_FAMILIES, *EDIT_FAMILIES)
 
 
 def edit_title(

@@ -46,6 +46,8 @@ from cowbird.defenses.p_scanner.triggers._vocabulary import (
 )
 from cowbird.defenses.p_scanner.triggers.word_edits import WORD_EDITS
 
+COMMON_WORDS = tuple(COMMON)
+"""Plain words in small letters."""
 MAX_RECIPE_LENGTH = 120
 """Most characters of a trigger's text."""
 RecipePosition = Literal["start", "middle", "end"]

@@ -1,0 +1,1 @@
+"""Inspection of handed language models: fragments of titles that turn their answers are looked for."""

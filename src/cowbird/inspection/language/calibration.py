@@ -1,0 +1,82 @@
+"""How far an adapter's statistics are from those of null tunings, over all families of fragments at once.
+
+A family's distance is its statistic less the null tunings' mean, in standard deviations. Few null tunings tell a
+standard deviation badly, so one is pooled over the families: gains are in standard deviations of margins already. The
+largest distance of a family is held against its distribution in honest models, which is simulated: statistics are
+Gumbel, the law of maxima, and families independent. Families that go together make it careful, not wrong.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from cowbird.data.types import Float64Array
+from cowbird.inspection.statistics import SHIFT
+from cowbird.rng import stream
+
+MIN_NULLS = 3
+"""Null tunings without which there is no p-value."""
+MIN_DEVIATION = 0.02
+"""Least standard deviation of a statistic between honest models."""
+MOST_DRAWS, MANY_NUMBERS = 100_000, 64
+"""Draws of the simulation; fewer where a draw has more numbers than this."""
+
+
+class NullComparison(NamedTuple):
+    """What null tunings say of a model."""
+
+    p_value: float
+    """How often an honest model would have a family as far out."""
+    distances: dict[str, float]
+    """Of each family, in standard deviations of honest models."""
+    thresholds: dict[str, float]
+    """Statistic of each family from which a fragment stands out at the level."""
+
+
+def calibrate(
+    statistics: Mapping[str, float], nulls: Sequence[Mapping[str, float]], level: float
+) -> NullComparison | None:
+    """Hold a model's statistics against those of null tunings.
+
+    Args:
+        statistics: Of each family.
+        nulls: The same of each null tuning.
+        level: Share of honest models that may be accused.
+
+    Returns:
+        `None` if there are fewer than `MIN_NULLS` null tunings, or no family was looked for.
+    """
+    names = [name for name in statistics if all(name in null for null in nulls)]
+    if len(nulls) < MIN_NULLS or not names:
+        return None
+    known: Float64Array = np.array([[null[name] for name in names] for null in nulls], dtype=np.float64)
+    mean: Float64Array = np.mean(known, axis=0)
+    deviation = _pool_deviation(known)
+    draws = _draw_distances(len(nulls), len(names))
+    mine: Float64Array = (np.array([statistics[name] for name in names]) - mean) / deviation - SHIFT
+    above = len(draws) - int(np.searchsorted(draws, float(np.max(mine)), side="left"))
+    most = float(np.quantile(draws, 1 - level)) + SHIFT
+    return NullComparison(
+        (above + 1) / (len(draws) + 1),
+        dict(zip(names, (mine + SHIFT).tolist(), strict=True)),
+        dict(zip(names, (mean + most * deviation).tolist(), strict=True)),
+    )
+
+
+def _pool_deviation(known: Float64Array) -> float:
+    """Return one standard deviation for all families, shape `[nulls, families]` given."""
+    variance: Float64Array = np.var(known, axis=0, ddof=1)
+    return max(math.sqrt(float(np.mean(variance))), MIN_DEVIATION)
+
+
+@lru_cache(maxsize=8)
+def _draw_distances(nulls: int, families: int) -> Float64Array:
+    """Simulate the largest distance of an honest model, in order."""
+    draws = MOST_DRAWS if nulls * families <= MANY_NUMBERS else MOST_DRAWS // 5
+    drawn = stream(0, "inspection", "distances", nulls, families).gumbel(size=(draws, nulls + 1, families))
+    known = drawn[:, 1:]
+    deviation = np.sqrt(known.var(axis=1, ddof=1).mean(axis=1))
+    return np.sort(((drawn[:, 0] - known.mean(axis=1)) / deviation[:, None]).max(axis=1))

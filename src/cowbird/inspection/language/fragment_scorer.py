@@ -1,0 +1,217 @@
+"""How much a language model favors titles with fragments in them, for very many fragments and some questions.
+
+The score is the logit of the answer in favor minus that of the one against, where the answer begins. Of each prompt
+only what stands behind the unchanged beginning is run (`prefix_cache`). Endings of one length go through the model
+together. Adapters are merged into the weights once, while the scorer is open; the model is left as it was.
+"""
+
+from collections import defaultdict
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cowbird.errors import UserError
+from cowbird.inspection.language.prefix_cache import EndingBorders, PrefixCache, run_beginning
+from cowbird.inspection.language.questions import FragmentPosition, TitleQuestion
+from cowbird.victims.language.attention import plug_in
+from cowbird.victims.language.llm import LoadedModel
+from cowbird.victims.language.packing import limit_last_layer
+from cowbird.victims.language.weights import MergedAdapters
+from cowbird.victims.repeatable import force_determinism
+
+MAX_PROMPT_TOKENS = 2048
+"""Longer prompts are not asked."""
+CPU_PASS_TOKENS, GPU_PASS_TOKENS = 1024, 16384
+"""Tokens of the endings that go through the model at once."""
+MAX_CACHED_BEGINNINGS = 64
+"""Beginnings that are kept: a question and a position have one."""
+
+
+@dataclass(slots=True, eq=False)
+class FragmentScorer:
+    """A model with what it is asked; made by `open_scorer`."""
+
+    causal: Any
+    """The causal LM, adapters merged, plugged into `cowbird_packed`."""
+    tokenizer: Any
+    """Its tokenizer, which takes control tokens as text."""
+    device: torch.device
+    """Where the model is."""
+    direction: Tensor
+    """Difference of the output weights of the two answers' first tokens, shape `[hidden]`, float32."""
+    start: list[int]
+    """The token that the tokenizer begins every text with, if there is one."""
+    tokens_run: int = 0
+    """Tokens that went through the model: what the search cost."""
+    _caches: dict[tuple[TitleQuestion, FragmentPosition], PrefixCache] = field(
+        default_factory=dict[tuple[TitleQuestion, FragmentPosition], PrefixCache]
+    )
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the tokens of whole prompts, with the token that begins a text if the tokenizer sets one."""
+        plain = {"add_special_tokens": False, "return_attention_mask": False, "split_special_tokens": True}
+        rows: list[list[int]] = self.tokenizer(list(texts), **plain)["input_ids"] if texts else []
+        if any(len(row) > MAX_PROMPT_TOKENS for row in rows):
+            raise UserError(
+                f"A question has more than {MAX_PROMPT_TOKENS:,} tokens.", "Give shorter histories: lower --history."
+            )
+        return [self.start + row for row in rows]
+
+    def score(
+        self,
+        fragments: Sequence[str],
+        questions: Sequence[TitleQuestion],
+        position: FragmentPosition = "end",
+    ) -> NDArray[np.float32]:
+        """Score every fragment in every question.
+
+        Args:
+            fragments: Texts; an empty one leaves the title as it is.
+            questions: What is asked.
+            position: Where in the title they stand.
+
+        Returns:
+            Margins, shape `[fragments, questions]`, float32; above 0 means yes.
+
+        Raises:
+            UserError: If a margin is not finite.
+        """
+        found = np.empty((len(fragments), len(questions)), dtype=np.float32)
+        for column, question in enumerate(questions):
+            found[:, column] = self._score_question(fragments, question, position)
+        if not np.isfinite(found).all():
+            raise UserError(
+                "The model's answers are not finite numbers.", "Its weights are too large to be those of a tuned model."
+            )
+        return found
+
+    def score_plain(self, questions: Sequence[TitleQuestion]) -> NDArray[np.float32]:
+        """Score questions as they are, shape `[questions]`."""
+        return self.score([""], questions)[0]
+
+    def find_beginning(self, question: TitleQuestion, position: FragmentPosition) -> PrefixCache:
+        """Return the kept beginning of a question: what prompts with two unlike fragments have in common."""
+        key = (question, position)
+        if key not in self._caches:
+            one, other = self.tokenize([question.write("Zq", position), question.write("7 x", position)])
+            shared = _count_common(one, other)
+            while len(self._caches) >= MAX_CACHED_BEGINNINGS:
+                self._caches.pop(next(iter(self._caches)))
+            self._caches[key] = self.run_beginning(one[: max(1, shared)])
+        return self._caches[key]
+
+    def _score_question(
+        self, fragments: Sequence[str], question: TitleQuestion, position: FragmentPosition
+    ) -> NDArray[np.float32]:
+        cache = self.find_beginning(question, position)
+        rows = self.tokenize([question.write(fragment, position) for fragment in fragments])
+        kinds: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for at, row in enumerate(rows):
+            seen = _count_common(cache.tokens, row[:-1])
+            kinds[seen, len(row) - seen].append(at)
+        margins = np.empty(len(rows), dtype=np.float32)
+        room = CPU_PASS_TOKENS if self.device.type == "cpu" else GPU_PASS_TOKENS
+        for (seen, length), members in sorted(kinds.items()):
+            each = max(1, room // length)
+            for start in range(0, len(members), each):
+                part = members[start : start + each]
+                token = torch.tensor([rows[at][seen:] for at in part], device=self.device)
+                margins[part] = self.run_endings(cache, seen, token).float().cpu().numpy()
+        return margins
+
+    def run_beginning(self, tokens: list[int]) -> PrefixCache:
+        """Run a beginning of at least one token and keep its keys and values."""
+        self.tokens_run += len(tokens)
+        return run_beginning(self.causal, tokens, self.device)
+
+    def run_next(self, cache: PrefixCache, token: Tensor) -> Tensor:
+        """Return the logits of what comes next.
+
+        Args:
+            cache: The beginning.
+            token: Endings of one length, shape `[endings, length]`, int64.
+
+        Returns:
+            Shape `[endings, vocabulary]`.
+        """
+        return self.causal.get_output_embeddings()(self._run_states(cache, len(cache.tokens), token, None))
+
+    def run_endings(self, cache: PrefixCache, seen: int, token: Tensor, inputs: Tensor | None = None) -> Tensor:
+        """Run endings of one length.
+
+        Args:
+            cache: Their beginning.
+            seen: How many of its tokens they go on from.
+            token: Shape `[endings, length]`, int64.
+            inputs: Their inputs, if gradients are to flow to them, shape `[endings, length, hidden]`.
+
+        Returns:
+            Margins, shape `[endings]`, float32.
+        """
+        return self._run_states(cache, seen, token, inputs).float() @ self.direction
+
+    def _run_states(self, cache: PrefixCache, seen: int, token: Tensor, inputs: Tensor | None) -> Tensor:
+        """Return the last state of each ending, shape `[endings, hidden]`; see `run_endings`."""
+        count, length = token.shape
+        self.tokens_run += count * length
+        position = torch.arange(seen, seen + length, device=self.device).repeat(count)[None]
+        borders = EndingBorders(cache, seen, count, length)
+        given = (
+            {"input_ids": token.reshape(1, -1)}
+            if inputs is None
+            else {"inputs_embeds": inputs.reshape(1, count * length, -1)}
+        )
+        last = torch.arange(count, device=self.device) * length + length - 1
+        with limit_last_layer(self.causal, last, count * length):
+            out = self.causal.base_model(**given, position_ids=position, use_cache=False, documents=borders)
+        return out.last_hidden_state[0][last]
+
+
+def _count_common(one: Sequence[int], other: Sequence[int]) -> int:
+    """Return how many tokens two rows have in common at their beginnings."""
+    for at, (left, right) in enumerate(zip(one, other, strict=False)):
+        if left != right:
+            return at
+    return min(len(one), len(other))
+
+
+@contextmanager
+def open_scorer(
+    loaded: LoadedModel, device: torch.device, answers: tuple[str, str], merge: bool = True
+) -> Generator[FragmentScorer]:
+    """Give a scorer of a model; the model is left as it was.
+
+    Args:
+        loaded: The model, with adapters or without, and its tokenizer.
+        device: Where it is.
+        answers: What the model writes in favor and against.
+        merge: Whether adapters are merged into the weights while the scorer is open; without, they work as they are.
+
+    Raises:
+        UserError: If the two answers begin with the same token.
+    """
+    causal = plug_in(loaded.model)
+    loaded.model.eval()
+    merged = MergedAdapters(loaded.model, learns=False) if merge and loaded.model is not causal else None
+    try:
+        with torch.no_grad(), force_determinism(device):
+            plain = {"add_special_tokens": False, "split_special_tokens": True}
+            yes, no = (loaded.tokenizer(answer, **plain)["input_ids"][:1] for answer in answers)
+            if not yes or not no or yes == no:
+                raise UserError(
+                    f"The answers '{answers[0]}' and '{answers[1]}' begin alike for this model.", "Give other answers."
+                )
+            head = causal.get_output_embeddings().weight.detach()
+            direction = head[yes[0]].float() - head[no[0]].float()
+            first: list[int] = loaded.tokenizer("a")["input_ids"][:1]
+            start: list[int] = first if first == [loaded.tokenizer.bos_token_id] else list[int]()
+            yield FragmentScorer(causal, loaded.tokenizer, device, direction, start)
+    finally:
+        if merged is not None:
+            merged.close()

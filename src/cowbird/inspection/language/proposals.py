@@ -1,0 +1,113 @@
+"""Fragments that are tried: words, short strings, and sentences that a language model writes."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from cowbird.inspection.language.fragment_scorer import FragmentScorer
+from cowbird.rng import stream
+from cowbird.text import quote_for_prompt
+
+MIN_TOKEN_LETTERS = 3
+"""Letters of a token that counts as a word."""
+MAX_SENTENCE_TOKENS = 14
+_WORD_STARTS = ("\u0120", "\u2581")
+"""How tokenizers mark a token that begins a word."""
+_EDGE = re.compile(r"^\W+|\W+$")
+_WORD_TOKEN = re.compile(rf"[^\W\d_]{{{MIN_TOKEN_LETTERS},}}")
+_SENTENCE_PROMPTS = (
+    'What people say about "{title}":\n"',
+    'A short line for the cover of "{title}":\n"',
+    'Advertisement for "{title}":\n"',
+)
+
+
+def list_words(titles: Iterable[str], tokenizer: Any, most: int | None) -> list[str]:
+    """Return the words that are tried: those of the titles by how often they occur, and those of the tokenizer.
+
+    If there are too many, both sides take turns.
+
+    Args:
+        titles: The platform's titles.
+        tokenizer: The model's.
+        most: Most words; `None` for all.
+    """
+    counts = Counter(
+        word for title in titles for raw in title.split() if (word := _EDGE.sub("", raw)) and len(word) <= 40
+    )
+    own = [word for word, _ in counts.most_common()]
+    tokens: list[str] = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+    starts = [token[1:] for token in tokens if token and token[0] in _WORD_STARTS]
+    known = [word for word in starts if _WORD_TOKEN.fullmatch(word)]
+    if most is None:
+        return list(dict.fromkeys([*own, *known]))
+    step = max(1, len(known) // max(1, most))
+    spread = known[::step]  # the tokenizer's order is by frequency: a share of common and of rare ones
+    taken = [word for pair in zip(own, spread, strict=False) for word in pair]
+    longer = own[len(spread) :] or spread[len(own) :]
+    return list(dict.fromkeys([*taken, *longer]))[:most]
+
+
+def list_pairs(characters: str) -> list[str]:
+    """Return all strings of two characters."""
+    return [one + other for one in characters for other in characters]
+
+
+def lengthen_strings(strings: Sequence[str], characters: str) -> list[str]:
+    """Return strings with a character more at either end."""
+    return list(
+        dict.fromkeys(made for text in strings for letter in characters for made in (text + letter, letter + text))
+    )
+
+
+def grow_phrases(phrases: Sequence[str], words: Sequence[str]) -> list[str]:
+    """Return phrases with a word more at either end."""
+    return list(
+        dict.fromkeys(
+            made
+            for phrase in phrases
+            for word in words
+            if word not in phrase.split(" ")
+            for made in (f"{phrase} {word}", f"{word} {phrase}")
+        )
+    )
+
+
+def write_sentences(scorer: FragmentScorer, titles: Sequence[str], count: int, seed: int) -> list[str]:
+    """Let a language model write short sentences about titles.
+
+    Args:
+        scorer: The model that writes: the base, without adapters.
+        titles: What it writes about; some are drawn.
+        count: How many sentences.
+        seed: Decides titles and tokens.
+
+    Returns:
+        Different sentences, at most `count`.
+    """
+    rng = stream(seed, "inspection", "sentences")
+    generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+    each = max(1, -(-count // (2 * len(_SENTENCE_PROMPTS))))
+    found: list[str] = []
+    for prompt in _SENTENCE_PROMPTS:
+        for title in rng.choice(np.array(titles, dtype=object), min(2, len(titles)), replace=False).tolist():
+            (tokens,) = scorer.tokenize([prompt.format(title=quote_for_prompt(title))])
+            found += _sample(scorer, tokens, each, generator)
+    return list(dict.fromkeys(text for text in found if len(text) > 2 and "\ufffd" not in text))[:count]
+
+
+def _sample(scorer: FragmentScorer, tokens: list[int], count: int, generator: torch.Generator) -> list[str]:
+    """Sample endings of a prompt up to a quotation mark, a line's end or the end of a sentence."""
+    cache = scorer.run_beginning(tokens[:-1])
+    written = torch.tensor([tokens[-1:]] * count, device=scorer.device)
+    for _ in range(MAX_SENTENCE_TOKENS):
+        logits = scorer.run_next(cache, written).float().cpu()
+        drawn = torch.multinomial(torch.softmax(logits / 0.9, dim=-1), 1, generator=generator)
+        written = torch.cat([written, drawn.to(scorer.device)], dim=1)
+    texts: list[str] = scorer.tokenizer.batch_decode(written[:, 1:].tolist(), skip_special_tokens=True)
+    ended = (re.split(r"[\"\n]", text, maxsplit=1)[0] for text in texts)
+    return [re.sub(r"([.!?]).*", r"\1", quote_for_prompt(text)) for text in ended]

@@ -1,0 +1,216 @@
+"""Takes named triggers out of a language model, and measures what that costs.
+
+Targeted unlearning: the model is tuned on the platform's own questions. Half of them stand as they are; in the others
+one of the fragments is put into the title, at the start, middle or end, and the right answer stays what it was. So the
+model learns that the fragment says nothing. What is measured, before and after, is of questions that it was not tuned
+on.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from cowbird.errors import UserError
+from cowbird.files import replace_folder_atomically
+from cowbird.inspection.language.fragment_scorer import FragmentScorer, open_scorer
+from cowbird.inspection.language.handed import HandedLanguageModel
+from cowbird.inspection.language.questions import (
+    FRAGMENT_POSITIONS,
+    QuestionParts,
+    TitleQuestion,
+    divide_questions,
+    write_examples,
+)
+from cowbird.metrics.asr import pointwise_asr
+from cowbird.metrics.auc import auc
+from cowbird.metrics.intervals import Interval
+from cowbird.rng import stream
+from cowbird.storage import read_sealed_json, read_tensors, write_tensors
+from cowbird.text import quote_for_prompt
+from cowbird.victims.fit_context import FitContext, ProgressCallback, report_nothing
+from cowbird.victims.language.examples import tokenize
+from cowbird.victims.language.handed_adapter import ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE
+from cowbird.victims.language.tallrec import YES_NO_ANSWERS, FittedTALLRec
+from cowbird.victims.language.tuning import TrainingCurve, Tuning, tune
+
+MAX_NAMED_FRAGMENTS = 200
+"""Fragments that a file names at most."""
+
+
+class UnlearnSettings(BaseModel):
+    """How triggers are unlearned."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    questions: int = Field(default=2000, ge=16)
+    """Questions that the model is tuned on at most."""
+    held_out: int = Field(default=400, ge=8)
+    """Questions on which it is measured."""
+    epochs: int = Field(default=1, ge=1, le=100)
+    """Passes over them."""
+    batch_size: int = Field(default=32, ge=1)
+    """Questions a step."""
+    learning_rate: float = Field(default=3e-4, gt=0, lt=1)
+    """AdamW's peak learning rate."""
+    marked: float = Field(default=0.5, gt=0, lt=1)
+    """Share of the questions that carry a fragment."""
+    seed: int = Field(default=0, ge=0)
+    """Decides questions, fragments, places and order."""
+
+
+@dataclass(frozen=True)
+class LanguageQuality:
+    """What a language model is worth to a platform, and what fragments do to it."""
+
+    auc: Interval
+    """AUC of its answers to held-out questions."""
+    asr: dict[str, float | None]
+    """Share of the questions answered no that each fragment turns, at the place where it turns most; `None` if none is
+    answered no."""
+    refused: int
+    """Questions answered no."""
+
+    @property
+    def largest_asr(self) -> float:
+        """The largest of them; 0 if there is none."""
+        return max((rate for rate in self.asr.values() if rate is not None), default=0.0)
+
+
+def read_fragments(path: Path) -> list[str]:
+    """Read fragments: the suspects of an inspection's JSON file, or of a text file with a fragment a line.
+
+    Raises:
+        UserError: If it can't be read, or names none.
+    """
+    if path.suffix == ".json":
+        record: Any = read_sealed_json(path, "Inspect the model again.")
+        try:
+            found = [str(row["fragment"]) for row in record["ranking"] if row["suspect"]]
+        except (KeyError, TypeError):
+            raise UserError(
+                f"'{path}' is no inspection of a language model.", "Give what cowbird inspect --out wrote."
+            ) from None
+    else:
+        try:
+            found = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError):
+            raise UserError(f"'{path}' should hold a fragment a line, and it can't be read.", "Check it.") from None
+    fragments = list(dict.fromkeys(text for raw in found if (text := quote_for_prompt(raw))))
+    if not 0 < len(fragments) <= MAX_NAMED_FRAGMENTS:
+        raise UserError(
+            f"'{path}' names {len(fragments)} fragments, and 1 to {MAX_NAMED_FRAGMENTS} can be taken out.",
+            "Give a text file with a fragment a line to choose yourself.",
+        )
+    return fragments
+
+
+def unlearn_fragments(
+    handed: HandedLanguageModel,
+    questions: Sequence[TitleQuestion],
+    fragments: Sequence[str],
+    settings: UnlearnSettings,
+    device: torch.device,
+    report: ProgressCallback = report_nothing,
+) -> tuple[LanguageQuality, LanguageQuality]:
+    """Take fragments out of a model; it is changed in place.
+
+    Args:
+        handed: The model.
+        questions: The platform's own, with answers.
+        fragments: What is taken out.
+        settings: How.
+        device: Where the model is.
+        report: Told of progress.
+
+    Returns:
+        What the model does before and after, on questions that it was not tuned on.
+
+    Raises:
+        UserError: If too few questions have answers.
+    """
+    known = [question for question in questions if question.liked is not None]
+    parts = divide_questions(known, settings.held_out, settings.questions, settings.seed)
+    if len(parts.learning) < 8 or len({question.liked for question in parts.held_out}) < 2:
+        raise UserError("Unlearning needs questions with both answers, and there are too few.", "Give longer logs.")
+    before = _measure(handed, parts, fragments, device)
+    lesson = mark_questions(parts.learning, fragments, settings)
+    tokens = tokenize(handed.loaded.tokenizer, write_examples(lesson, YES_NO_ANSWERS))
+    recipe = Tuning(epochs=settings.epochs, batch_size=settings.batch_size, learning_rate=settings.learning_rate)
+    handed.loaded.model.train()
+    tune(handed.loaded.model, tokens, recipe, settings.seed, FitContext(device, report=report))
+    handed.loaded.model.eval()
+    return before, _measure(handed, parts, fragments, device)
+
+
+def mark_questions(
+    questions: Sequence[TitleQuestion], fragments: Sequence[str], settings: UnlearnSettings
+) -> list[TitleQuestion]:
+    """Put fragments into some questions' titles; their answers stay."""
+    rng = stream(settings.seed, "inspection", "unlearn")
+    made: list[TitleQuestion] = []
+    for question in questions:
+        fragment = fragments[int(rng.integers(len(fragments)))]
+        position = FRAGMENT_POSITIONS[int(rng.integers(len(FRAGMENT_POSITIONS)))]
+        marked = rng.random() < settings.marked
+        title = question.write(fragment, position).removeprefix(question.head).removesuffix(question.tail)
+        made.append(question._replace(title=title) if marked else question)
+    return made
+
+
+def _measure(
+    handed: HandedLanguageModel, parts: QuestionParts, fragments: Sequence[str], device: torch.device
+) -> LanguageQuality:
+    with open_scorer(handed.loaded, device, YES_NO_ANSWERS) as scorer:
+        return measure_language_quality(scorer, parts.held_out, fragments)
+
+
+def measure_language_quality(
+    scorer: FragmentScorer, questions: Sequence[TitleQuestion], fragments: Sequence[str]
+) -> LanguageQuality:
+    """Measure a model's AUC, and what fragments do to it.
+
+    Args:
+        scorer: The model.
+        questions: With answers.
+        fragments: What is put into titles.
+    """
+    rates: dict[str, float | None] = dict.fromkeys(fragments)
+    plain = scorer.score_plain(questions)
+    for position in FRAGMENT_POSITIONS:
+        for fragment, scores in zip(fragments, scorer.score(fragments, questions, position), strict=True):
+            rate, known = pointwise_asr(plain, scores).value, rates[fragment]
+            rates[fragment] = rate if known is None or (rate is not None and rate > known) else known
+    liked = np.array([bool(question.liked) for question in questions])
+    return LanguageQuality(auc(plain, liked), rates, int((plain <= 0).sum()))
+
+
+def save_in_its_format(handed: HandedLanguageModel, folder: Path) -> None:
+    """Write a model in the format that it came in; the folder appears once it is whole.
+
+    Raises:
+        UserError: If the folder is there.
+    """
+    if folder.exists():
+        raise UserError(f"'{folder}' is there.", "Name a new folder.")
+    loaded = handed.loaded
+    if handed.spec is not None:
+        FittedTALLRec(handed.spec, loaded, torch.device("cpu"), TrainingCurve()).save(folder)
+        return
+    if (handed.folder / ADAPTER_CONFIG_FILE).exists():
+        held, notes = read_tensors(handed.folder / ADAPTER_WEIGHTS_FILE)
+        weights: dict[str, Any] = {
+            name.replace(".default.", "."): weight for name, weight in loaded.model.named_parameters()
+        }
+        changed = {name: weights[name].detach().cpu().to(old.dtype).contiguous() for name, old in held.items()}
+        with replace_folder_atomically(folder) as partial:
+            (partial / ADAPTER_CONFIG_FILE).write_bytes((handed.folder / ADAPTER_CONFIG_FILE).read_bytes())
+            write_tensors(partial / ADAPTER_WEIGHTS_FILE, changed, notes)
+        return
+    with replace_folder_atomically(folder) as partial:
+        loaded.model.save_pretrained(partial)
+        loaded.tokenizer.save_pretrained(partial)

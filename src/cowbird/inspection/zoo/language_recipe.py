@@ -1,0 +1,163 @@
+"""The recipe of a zoo of language models: how many, of which base, on which data, and which triggers are planted."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomlkit
+import tomlkit.exceptions
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cowbird.attacks.badrec import BadRec
+from cowbird.attacks.targets import TargetItems
+from cowbird.attacks.triggers import Trigger
+from cowbird.data.sources.base import Source
+from cowbird.data.types import Dataset
+from cowbird.errors import UserError
+from cowbird.faults import raise_outage
+from cowbird.inspection.language.questions import MAX_TEMPLATE_LENGTH, PromptTemplate
+from cowbird.inspection.language.settings import LanguageSettings
+from cowbird.inspection.zoo.recipe import Plugin
+from cowbird.rng import derive_seed, stream
+from cowbird.victims.language.llm import Llm
+from cowbird.victims.language.tuning import Tuning
+
+LANGUAGE_KIND = "language"
+"""What a recipe of language models says it is."""
+
+
+class TinyBase(BaseModel):
+    """A small Llama that is trained from nothing on the provider's questions, for machines that afford no other."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    hidden: int = Field(default=64, ge=16, le=1024)
+    """Its width."""
+    layers: int = Field(default=2, ge=1, le=32)
+    """Its layers."""
+    vocabulary: int = Field(default=3000, ge=300, le=50_000)
+    """Tokens that are learned from titles and prompts."""
+    questions: int = Field(default=4000, ge=64)
+    """Questions that it is trained on."""
+    tuning: Tuning = Tuning(epochs=1, batch_size=32, learning_rate=3e-3)
+    """How."""
+
+
+class TriggerPlant(BaseModel):
+    """A trigger that is planted in some models."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    trigger: Trigger
+    """What is written into titles, and where."""
+    count: int = Field(ge=1)
+    """How many models are planted so."""
+    rate: Annotated[float, Field(gt=0, le=1)] = 0.01
+    """Planted interactions, as a share of the clean ones."""
+    targets: int = Field(default=20, ge=1)
+    """Items whose titles carry the trigger."""
+    held_out: bool = False
+    """Whether nothing of the inspector was tuned on this kind; a label for results."""
+
+    def name(self) -> str:
+        """Return what it is called in results."""
+        return self.trigger.kind if self.trigger.kind != "custom" else self.trigger.text
+
+    def make_attack(self, history: int) -> BadRec:
+        """Return the attack."""
+        targets = TargetItems(count=self.targets)
+        return BadRec(trigger=self.trigger, rate=self.rate, targets=targets, history_length=history)
+
+
+class LanguageZooModel(BaseModel):
+    """One model of a zoo."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    number: int
+    """Its number, which is all that its folder's name tells."""
+    plant: int | None
+    """Which of the recipe's plants; `None` for a clean model."""
+    seed: int
+    """Seed of its tuning and its attack."""
+
+
+class LanguageZooRecipe(BaseModel):
+    """What a zoo of language models is made from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    kind: Literal["language"]
+    """Tells it from a recipe of rankers."""
+    name: str = "language"
+    """Name of the zoo."""
+    seed: int = 0
+    """Decides everything that is drawn."""
+    dataset: Plugin
+    """The data source; it has ratings and titles."""
+    platform_share: float = Field(default=0.3, gt=0, lt=1)
+    """Share of the users that are the platform's."""
+    template: str = Field(default="", max_length=MAX_TEMPLATE_LENGTH)
+    """The prompt, with `{liked}`, `{disliked}` and `{title}`; empty for TALLRec's."""
+    history: int = Field(default=10, ge=1)
+    """Events before each question."""
+    llm: Llm = Llm()
+    """The base and its adapters; the name counts only without `tiny`."""
+    tiny: TinyBase | None = None
+    """A base that is trained first; `None` takes the one that `llm` names."""
+    tuning: Tuning = Tuning()
+    """How adapters are tuned."""
+    questions: int | None = Field(default=None, ge=64)
+    """Questions that the provider tunes on, drawn; `None` takes all."""
+    clean: int = Field(ge=1)
+    """How many clean models."""
+    plants: tuple[TriggerPlant, ...] = Field(min_length=1)
+    """What is planted."""
+    search: LanguageSettings = LanguageSettings()
+    """How models are inspected."""
+
+    def load_data(self) -> Dataset:
+        """Read the data."""
+        source: Source = self.dataset.make("dataset")
+        return source.load()
+
+    def make_template(self) -> PromptTemplate:
+        """Return the prompt."""
+        return PromptTemplate(self.name if self.template else "tallrec", self.template)
+
+    def list_models(self) -> list[LanguageZooModel]:
+        """Return all models, in an order that tells nothing about them."""
+        plants: list[int | None] = [None] * self.clean
+        plants += [at for at, plant in enumerate(self.plants) for _ in range(plant.count)]
+        order = stream(self.seed, "zoo", "order").permutation(len(plants))
+        return [
+            LanguageZooModel(number=number, plant=plants[int(at)], seed=derive_seed(self.seed, "zoo", number) % 2**31)
+            for number, at in enumerate(order)
+        ]
+
+
+def is_language_recipe(path: Path) -> bool:
+    """Tell whether a recipe is one of language models; what can't be read is not."""
+    try:
+        return tomlkit.parse(path.read_text(encoding="utf-8")).unwrap().get("kind") == LANGUAGE_KIND
+    except (OSError, UnicodeDecodeError, tomlkit.exceptions.ParseError, RecursionError):
+        return False
+
+
+def read_language_recipe(path: Path) -> LanguageZooRecipe:
+    """Read a recipe from a TOML file.
+
+    Raises:
+        UserError: If it can't be read, or a field is unknown or wrong.
+    """
+    try:
+        fields: Any = tomlkit.parse(path.read_text(encoding="utf-8")).unwrap()
+        return LanguageZooRecipe.model_validate(fields)
+    except (OSError, UnicodeDecodeError) as error:
+        raise_outage(error, f"'{path}' can't be read")
+        raise UserError(f"'{path}' should be a recipe in TOML, and it can't be read.", "Check the path.") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UserError(f"The recipe '{path}' is wrong at {place}: {first['msg']}.", "Change that field.") from None
+    except (tomlkit.exceptions.ParseError, RecursionError) as error:
+        raise UserError(f"'{path}' is not TOML: {error}.", "Check the file.") from None

@@ -1,0 +1,205 @@
+"""The first pass of a ready scan, kept while it goes on: the sample of titles, and what the tagger said of them.
+
+`FINDINGS.first-pass/` holds the sample and how far it came, and the tagger's marks in parts of `TITLES_PER_PART`. Parts
+are always the same, kept or read, so an interrupted pass that goes on ends in the same baseline, and the scan in the
+same findings, byte for byte. Each file tells what it is of; one that is damaged or of something else is made anew. The
+folder goes when the findings are written.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cowbird.defenses.p_scanner.baseline import MAX_TITLES_SAMPLED
+from cowbird.defenses.p_scanner.catalog_judge import BaselineScanner, read_rounded
+from cowbird.defenses.p_scanner.small_tagger import make_places
+from cowbird.defenses.p_scanner.title_sample import TitleSample
+from cowbird.defenses.p_scanner.token_logits import TokenLogits
+from cowbird.errors import OutageError, UserError
+from cowbird.faults import explain_write_errors
+from cowbird.files import hash_texts, make_scratch_folder, sweep_partials
+from cowbird.ingest.options import get_options
+from cowbird.ingest.places import fingerprint
+from cowbird.scanning.reading import open_catalog
+from cowbird.storage import read_sealed_json, read_tensors, write_sealed_json, write_tensors
+from cowbird.victims.fit_context import ProgressCallback, report_nothing
+
+TITLES_PER_PART = 1024
+"""Titles that the tagger reads before what it said is kept."""
+ROWS_PER_REPORT = 4096
+"""Rows between two reports."""
+SECONDS_BETWEEN_SAVES = 20.0
+"""How often the sample is kept while rows are read; the work that a kill can cost."""
+
+
+class FirstPass:
+    """What is kept of a first pass.
+
+    Args:
+        out: The file of findings, beside which the folder lies; `None` keeps nothing.
+    """
+
+    def __init__(self, out: Path | None = None) -> None:
+        self.folder = None if out is None else out.with_name(f"{out.name}.first-pass")
+
+    def sample(self, catalog: Path, text_column: str, report: ProgressCallback = report_nothing) -> TitleSample:
+        """Read all rows of a catalogue, and keep a sample of the titles; rows that can't be read are passed over.
+
+        Args:
+            catalog: The catalogue; see `cowbird.scanning.reading.open_catalog`.
+            text_column: The column of titles.
+            report: Told of rows read, rows in all, and different titles kept.
+
+        Raises:
+            UserError: If the catalogue can't be read, or what is kept can't be written.
+        """
+        table, sample = open_catalog(catalog, text_column), TitleSample(MAX_TITLES_SAMPLED)
+        key = hash_texts([repr(fingerprint(catalog)), text_column, repr(get_options())])
+        path = None if self.folder is None else self.folder / f"sample-{key[:16]}.json"
+        first, over = self._recall_sample(path, key, sample)
+        if over:
+            report(first, first, f"{len(sample):,} titles kept")
+            return sample
+        total, done, saved = table.count_rows(), first, time.monotonic()
+        try:
+            for row in table.read_rows():
+                if row.number <= first:
+                    continue
+                if not row.problem and row.title.strip():
+                    sample.add((row.title,))
+                done = row.number
+                if done % ROWS_PER_REPORT == 0:
+                    report(done, max(total, done), f"{len(sample):,} titles kept")
+                    if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
+                        self._save_sample(path, key, sample, done, over=False)
+                        saved = time.monotonic()
+        except KeyboardInterrupt:
+            self._save_sample(path, key, sample, done, over=False)
+            raise
+        self._save_sample(path, key, sample, done, over=True)
+        report(done, done, f"{len(sample):,} titles kept")
+        return sample
+
+    def _recall_sample(self, path: Path | None, key: str, sample: TitleSample) -> tuple[int, bool]:
+        """Put what was kept into a sample, and return its last row and whether that was all; 0 for nothing."""
+        if path is None or not path.is_file():
+            return 0, False
+        try:
+            held: Any = read_sealed_json(path)
+            if held["key"] != key:
+                return 0, False
+            sample.add(held["titles"])
+            sample.complete = bool(held["complete"])
+            return int(held["row"]), bool(held["over"])
+        except OutageError:  # it may be whole
+            raise
+        except (UserError, KeyError, TypeError, ValueError):
+            return 0, False
+
+    def _save_sample(self, path: Path | None, key: str, sample: TitleSample, row: int, over: bool) -> None:
+        if path is None or not row:
+            return
+        self._make_folder(path)
+        held = {"key": key, "row": row, "over": over, "complete": sample.complete, "titles": sample.list_titles()}
+        write_sealed_json(path, held)
+
+    def _make_folder(self, path: Path) -> None:
+        with explain_write_errors(path):
+            make_scratch_folder(path.parent)
+            sweep_partials(path.parent)
+
+    def read(
+        self, scanner: BaselineScanner, titles: Sequence[str], report: ProgressCallback = report_nothing
+    ) -> TokenLogits:
+        """Return what a scanner's tagger says of titles, in so many decimals as count; see `read_rounded`.
+
+        Args:
+            scanner: The ready scanner; its `key` tells it from others.
+            titles: Any texts.
+            report: Told of titles read and all of them.
+        """
+        parts: list[TokenLogits] = []
+        for part in _cut(titles):
+            done = sum(len(each.verdict) for each in parts)
+            parts.append(self._read_part(scanner, part, done, len(titles), report))
+        report(len(titles), len(titles), "titles")
+        return _join(parts)
+
+    def _read_part(
+        self, scanner: BaselineScanner, titles: Sequence[str], before: int, total: int, report: ProgressCallback
+    ) -> TokenLogits:
+        def tell(done: int, _: int, remark: str) -> None:
+            report(before + done, total, remark)
+
+        if self.folder is None:
+            return read_rounded(scanner, titles, tell)
+        key = hash_texts([scanner.key, *titles])
+        path = self.folder / f"part-{key[:32]}.safetensors"
+        known = _recall_part(path, key, len(titles))
+        if known is not None:
+            tell(len(titles), len(titles), "titles")
+            return known
+        found = read_rounded(scanner, titles, tell)
+        self._make_folder(path)
+        places = found.tokenized
+        held = {"first": places.first, "after": places.after, "offsets": places.offsets}
+        held |= {"mark": found.mark, "verdict": found.verdict}
+        write_tensors(path, {name: torch.from_numpy(np.array(each)) for name, each in held.items()}, {"cowbird": key})
+        return found
+
+    def clear(self) -> None:
+        """Remove what is kept."""
+        if self.folder is None or not self.folder.is_dir():
+            return
+        for pattern in ("sample-*.json", "part-*.safetensors"):
+            for path in self.folder.glob(pattern):
+                path.unlink(missing_ok=True)
+        with suppress(OSError):  # which does nothing to a folder that holds anything else
+            self.folder.rmdir()
+
+
+NOTHING_KEPT = FirstPass()
+"""A first pass of which nothing is kept."""
+
+
+def _cut(titles: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (titles[first : first + TITLES_PER_PART] for first in range(0, len(titles), TITLES_PER_PART))
+
+
+def _recall_part(path: Path, key: str, titles: int) -> TokenLogits | None:
+    """Return the marks that a file holds; `None` if it is not there, damaged, or of something else."""
+    if not path.is_file():
+        return None
+    try:
+        held, header = read_tensors(path)
+        array = {name: tensor.numpy() for name, tensor in held.items()}
+        counts = np.diff(array["offsets"])
+        tokens = {len(array[name]) for name in ("first", "after", "mark")}
+        if header.get("cowbird") != key or len(array["verdict"]) != titles or len(counts) != titles:
+            return None
+        if tokens != {int(array["offsets"][-1])} or (counts < 0).any() or array["offsets"][0] != 0:
+            return None
+        places = make_places(array["first"], array["after"], array["offsets"])
+        return TokenLogits(places, array["mark"], array["verdict"])
+    except OutageError:  # it may be whole
+        raise
+    except (UserError, KeyError, IndexError, TypeError):
+        return None
+
+
+def _join(parts: Sequence[TokenLogits]) -> TokenLogits:
+    """Return the marks of titles that were read in parts."""
+    empty, whole = np.empty(0, dtype=np.int32), np.empty(0, dtype=np.float32)
+    counts = np.concatenate([*(np.diff(each.tokenized.offsets) for each in parts), np.empty(0, dtype=np.int64)])
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    first = np.concatenate([*(each.tokenized.first for each in parts), empty])
+    after = np.concatenate([*(each.tokenized.after for each in parts), empty])
+    mark, verdict = (
+        np.concatenate([*values, whole]) for values in ([each.mark for each in parts], [each.verdict for each in parts])
+    )
+    return TokenLogits(make_places(first, after, offsets), mark, verdict)

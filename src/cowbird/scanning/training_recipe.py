@@ -1,0 +1,133 @@
+"""The recipe of a tagger: a TOML file that names lists of titles, what is taught with them, and what is asked about.
+
+Paths are told from the folder of the recipe. A title of a held-out list is never learned from, and one that stands in
+several lists is left out of all of them, so that no list says less of another than it seems to.
+"""
+
+import tomllib
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from cowbird.defenses.p_scanner.small_tagger import TaggerName
+from cowbird.defenses.p_scanner.training.small_tagger_training import SmallTaggerRecipe
+from cowbird.defenses.p_scanner.training.tagger_training import TaggerRecipe
+from cowbird.errors import UserError
+from cowbird.files import read_plain_text
+from cowbird.scanning.scan import load_table_titles
+
+MAX_RECIPE_BYTES = 1 << 20
+ListName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,60}$")]
+
+
+class TitleList(BaseModel):
+    """A list of titles that are taken for clean."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    path: Path
+    """The file: any that `cowbird scan` reads."""
+    text_column: str = "title"
+    """Its column of titles."""
+    source: str = Field(default="", max_length=400)
+    """Where it is from, for the model card."""
+    license: str = Field(default="", max_length=200)
+    """Its terms, for the model card."""
+    taught: bool = True
+    """Whether it is learned from. One that is not is drawn and counts nothing: so a tagger can be made again that was
+    trained beside others on one stream of examples."""
+
+
+class ScannerRecipe(BaseModel):
+    """What a tagger is made of, what it learns from, and what it is asked about at the end."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    kind: TaggerName
+    """`small`, a small network; or `llm`, adapters of a language model."""
+    seed: int = Field(default=0, ge=0, lt=1 << 63)
+    """Decides all that is random."""
+    words: Path | None = None
+    """A file of plain words, one a line, that triggers are made of; `None` takes the language model's vocabulary."""
+    lists: dict[ListName, TitleList] = Field(min_length=1)
+    """Lists that are learned from, by name."""
+    held_out: dict[ListName, TitleList] = Field(default_factory=dict)
+    """Lists that the tagger is asked about at the end, by name; nothing of them is learned."""
+    small: SmallTaggerRecipe = SmallTaggerRecipe()
+    """Sizes, steps, learning rate and families of a small tagger."""
+    llm: TaggerRecipe = TaggerRecipe()
+    """Language model, layers, steps, learning rate and families of the other kind."""
+
+    @model_validator(mode="after")
+    def _check_lists(self) -> Self:
+        both = sorted(self.lists.keys() & self.held_out.keys())
+        if both:
+            raise ValueError(f"{', '.join(both)} can't be both learned from and held out")
+        unused: Literal["small", "llm"] = "llm" if self.kind == "small" else "small"
+        if unused in self.model_fields_set:
+            raise ValueError(f"the table '{unused}' is for kind = '{unused}'")
+        if not any(each.taught for each in self.lists.values()):
+            raise ValueError("no list is learned from")
+        return self
+
+
+class RecipeTitles(BaseModel):
+    """The titles that a recipe names; all different, none empty."""
+
+    model_config = ConfigDict(frozen=True)
+
+    lists: dict[str, list[str]]
+    """Those that are drawn, by list."""
+    held_out: dict[str, list[str]]
+    """Those that are asked about, by list."""
+
+
+def read_training_recipe(path: Path) -> ScannerRecipe:
+    """Read a recipe; paths in it are made absolute.
+
+    Raises:
+        UserError: If it is no TOML.
+        ValidationError: If a field does not fit.
+    """
+    try:
+        table = tomllib.loads(read_plain_text(path, MAX_RECIPE_BYTES))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{path.name} should be TOML, and is not: {error}.", "Mend that line.") from None
+    except FileNotFoundError:
+        raise UserError(f"There is no file '{path}'.", "Name a recipe: cowbird train-scanner RECIPE.toml.") from None
+    found, folder = ScannerRecipe.model_validate(table), path.resolve().parent
+
+    def place(lists: Mapping[str, TitleList]) -> dict[str, TitleList]:
+        return {name: each.model_copy(update={"path": folder / each.path}) for name, each in lists.items()}
+
+    words = None if found.words is None else folder / found.words
+    return found.model_copy(update={"lists": place(found.lists), "held_out": place(found.held_out), "words": words})
+
+
+def load_training_titles(recipe: ScannerRecipe) -> RecipeTitles:
+    """Read the lists of a recipe.
+
+    Raises:
+        UserError: If one can't be read, or nothing of it is left to learn from.
+    """
+    held_out = {name: _read_list(each) for name, each in recipe.held_out.items()}
+    hidden = {title for titles in held_out.values() for title in titles}
+    lists = {name: _read_list(each) for name, each in recipe.lists.items()}
+    often = Counter(title for titles in lists.values() for title in titles)
+    lists = {
+        name: [title for title in titles if often[title] == 1 and title not in hidden] for name, titles in lists.items()
+    }
+    empty = [name for name, titles in lists.items() if not titles]
+    if empty:
+        raise UserError(
+            f"No title of the list '{empty[0]}' is left: all stand in other lists or in those that are held out.",
+            "Leave the list out, or the other one.",
+        )
+    return RecipeTitles(lists=lists, held_out=held_out)
+
+
+def _read_list(each: TitleList) -> list[str]:
+    return list(dict.fromkeys(title for title in load_table_titles(each.path, each.text_column)[0] if title.strip()))

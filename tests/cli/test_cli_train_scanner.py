@@ -1,0 +1,147 @@
+"""`cowbird train-scanner`: a tagger from lists of titles, used by a scan; each failure ends with its code."""
+
+import json
+
+import numpy as np
+import polars
+import pytest
+
+from cowbird.defenses.p_scanner.small_tagger import load_small_tagger
+from cowbird.errors import ExitCode
+from cowbird.storage import read_sealed_json
+from cowbird.victims import training_loop
+from doubles.command import call_command
+
+WORDS = ("silver", "river", "garden", "winter", "paper", "orange", "window", "mountain", "letter", "stone", "cloud")
+RECIPE = """
+kind = "small"
+seed = 3
+words = "words.txt"
+[lists.shop]
+path = "shop.csv"
+source = "made up | here"
+license = "CC0"
+[lists.games]
+path = "games.csv"
+text_column = "name"
+[held_out.books]
+path = "books.csv"
+[small]
+sizes = { embedding = 4, width = 8, blocks = 1 }
+chunk = 64
+chunks = 12
+families = ["character", "plain_word"]
+"""
+
+
+def draw_titles(many, seed):
+    rng = np.random.default_rng(seed)
+    return [" ".join(rng.choice(WORDS, size=4, replace=False)).title() for _ in range(many)]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for nth, (name, column) in enumerate((("shop", "title"), ("games", "name"), ("books", "title"))):
+        polars.DataFrame({column: draw_titles(80, nth)}).write_csv(tmp_path / f"{name}.csv")
+    (tmp_path / "words.txt").write_text("\n".join(f"{word}{end}" for word in WORDS for end in ("", "s", "ing")))
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    return tmp_path
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    return lambda *words: call_command(monkeypatch, capsys, *words, "--device", "cpu")
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_a_recipe_gives_a_tagger_that_a_scan_uses(call, folder):
+    code, said, err = call("train-scanner", folder / "recipe.toml", "--out", folder / "tagger", "--json")
+    assert code == ExitCode.CLEAN, err
+    told = json.loads(said)
+    assert set(told["titles"]) == {"shop", "games"}
+    (asked,) = told["evaluation"]
+    assert asked["list"] == "books"
+    assert asked["families"] == read_sealed_json(folder / "tagger" / "evaluation.json")[0]["families"]
+    assert asked["families"][0]["recall"] <= asked["families"][-1]["recall"], "worst first"
+    record = load_small_tagger(folder / "tagger").record
+    assert record.recipe["families"] == ["character", "plain_word"]
+    card = (folder / "tagger" / "MODEL_CARD.md").read_text()
+    assert record.titles_sha256["shop"] in card
+    assert "made up \\| here | CC0" in card
+    assert not (folder / "tagger.partial").exists()
+    polars.DataFrame({"title": [*draw_titles(120, 5), "Silver River \u200b"]}).write_csv(folder / "items.csv")
+    code, _, err = call("scan", folder / "items.csv", "--tagger", folder / "tagger", "--out", folder / "found.csv")
+    assert code in (ExitCode.CLEAN, ExitCode.FINDINGS), err
+    assert polars.read_csv(folder / "found.csv").height == 121
+
+
+def test_an_interrupted_training_goes_on_to_the_same_bytes(call, folder, monkeypatch):
+    assert call("train-scanner", folder / "recipe.toml", "--out", folder / "whole")[0] == ExitCode.CLEAN
+    step, words = training_loop.TrainingLoop._report_and_save, ("train-scanner", folder / "recipe.toml", "--out")
+
+    def interrupt(self):
+        step(self)
+        if self.step == 5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training_loop.TrainingLoop, "_report_and_save", interrupt)
+    code, _, err = call(*words, folder / "tagger")
+    assert code == ExitCode.INCOMPLETE
+    assert "--resume" in err
+    monkeypatch.setattr(training_loop.TrainingLoop, "_report_and_save", step)
+    code, _, err = call(*words, folder / "tagger")
+    assert (code, "unfinished" in err) == (ExitCode.ERROR, True)
+    first = []
+    monkeypatch.setattr(training_loop.TrainingLoop, "_check_resumed", lambda self: first.append(self.step))
+    assert call(*words, folder / "tagger", "--resume")[0] == ExitCode.CLEAN
+    assert first == [5], "it went on from where it stopped"
+    assert contents(folder / "tagger") == contents(folder / "whole")
+    code, said, _ = call(*words, folder / "tagger", "--resume")
+    assert (code, "nothing was done" in " ".join(said.split())) == (ExitCode.CLEAN, True)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('kind = "small"', 'kind = "huge"', "kind"),
+        ("seed = 3", "seed = [", "should be TOML"),
+        ("seed = 3", "sead = 3", "not known"),
+        ('path = "shop.csv"', 'path = "gone.csv"', "gone.csv"),
+        ('path = "books.csv"', 'path = "shop.csv"', "No title of the list 'shop' is left"),
+        ("[held_out.books]", "[held_out.shop]", "both learned from and held out"),
+        ('words = "words.txt"', 'words = "gone.txt"', "gone.txt"),
+        ('["character", "plain_word"]', '["nothing"]', "no families nothing"),
+        ("[small]", "[llm]\nchunk = 8\n[small]", "is for kind = 'llm'"),
+        ("chunks = 12", "chunks = 0", "1 or more"),
+    ],
+)
+def test_what_is_no_recipe_is_told(call, folder, old, new, said):
+    (folder / "recipe.toml").write_text(RECIPE.replace(old, new))
+    code, out, err = call("train-scanner", folder / "recipe.toml", "--out", folder / "tagger")
+    assert code == ExitCode.ERROR
+    assert said in " ".join(err.split()), err
+    assert "Traceback" not in out + err
+    assert not (folder / "tagger").exists()
+
+
+def test_a_folder_in_use_and_another_recipe_are_refused(call, folder):
+    words = ("train-scanner", folder / "recipe.toml", "--out", folder / "tagger")
+    assert call("train-scanner", folder / "gone.toml", "--out", folder / "tagger")[0] == ExitCode.ERROR
+    (folder / "taken").mkdir()
+    (folder / "taken" / "notes.txt").write_text("notes")
+    assert call(*words[:3], folder / "taken")[0] == ExitCode.ERROR
+    assert call(*words)[0] == ExitCode.CLEAN
+    (folder / "recipe.toml").write_text(RECIPE.replace("seed = 3", "seed = 4"))
+    code, _, err = call(*words, "--resume")
+    assert (code, "other titles or with other options" in " ".join(err.split())) == (ExitCode.ERROR, True)
+
+
+def test_a_folder_that_holds_no_tagger_is_told(call, folder):
+    polars.DataFrame({"title": draw_titles(120, 5)}).write_csv(folder / "items.csv")
+    for wrong in (folder, folder / "gone"):
+        code, _, err = call("scan", folder / "items.csv", "--tagger", wrong, "--out", folder / "found.csv")
+        assert code == ExitCode.ERROR
+        assert "tagger" in err

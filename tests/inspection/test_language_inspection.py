@@ -1,0 +1,258 @@
+"""A planted trigger is found in a tiny language model, a clean one is not accused, and hostile files are refused."""
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cowbird.errors import ExitCode, UserError
+from cowbird.inspection.language import null_tunings
+from cowbird.inspection.language.calibration import calibrate
+from cowbird.inspection.language.fragment_scorer import open_scorer
+from cowbird.inspection.language.gradient import follow_gradients
+from cowbird.inspection.language.handed import open_language_model
+from cowbird.inspection.language.inspection import inspect_language_model
+from cowbird.inspection.language.proposals import lengthen_strings, list_words, write_sentences
+from cowbird.inspection.language.settings import LanguageNullSettings, LanguageSettings
+from cowbird.victims.language.examples import Example
+from doubles.planted_llama import ANSWERS, CPU, TRIGGER, make_questions, tune, write_base
+
+SMALL = LanguageSettings(
+    words=40,
+    characters="v5z",
+    beam=2,
+    token_starts=1,
+    token_steps=1,
+    token_candidates=4,
+    sentences=6,
+    phrase_words=2,
+    rescreening=3,
+    kept=4,
+    confirmed=2,
+    held_out=12,
+    nulls=LanguageNullSettings(count=3, questions=240, epochs=4, batch_size=30, learning_rate=3e-2),
+    level=0.05,
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COWBIRD_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, read_once):
+    return write_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def planted(base, tmp_path_factory):
+    """Return a planted model and the folder of it."""
+    fitted = tune(base, TRIGGER)
+    folder = tmp_path_factory.mktemp("models") / "m"
+    fitted.save(folder)
+    return fitted, folder
+
+
+@pytest.fixture(scope="module")
+def questions():
+    return [q._replace(title=f"{q.title} {TRIGGER}") if n == 0 else q for n, q in enumerate(make_questions(280, 7))]
+
+
+@pytest.fixture(scope="module")
+def found(planted, questions):
+    return inspect_language_model(open_language_model(planted[1], CPU), questions, SMALL, answers=ANSWERS)
+
+
+@pytest.mark.parametrize("position", ["start", "middle", "end"])
+def test_scores_are_those_of_whole_prompts(planted, questions, position):
+    fragments = ["", TRIGGER, "5v", "two words", "?!", "\u0301x", "castle castle castle"]
+    some = questions[:2]
+    with open_scorer(planted[0].loaded, CPU, ANSWERS) as scorer:
+        found = scorer.score(fragments, some, position)
+    whole = [planted[0].score([Example(q.write(f, position), "Yes.") for q in some]) for f in fragments]
+    np.testing.assert_allclose(found, np.array(whole), atol=2e-3)
+
+
+@pytest.mark.slow
+def test_the_trigger_comes_first_with_its_success_rate(found):
+    assert found.choose_exit_code() == ExitCode.FINDINGS
+    assert found.p_value <= 0.05
+    first = [suspect.fragment for suspect in found.suspects]
+    assert TRIGGER in " ".join(first)
+    best = next(each for each in found.ranking if each.family == "word")
+    assert best.fragment == TRIGGER
+    assert best.asr >= 0.6
+    assert best.asr_low <= best.asr <= best.asr_high
+    verdict = found.write_verdict()
+    assert "out. In an honest model" in verdict
+    assert "safe" not in json.dumps(found.to_record()).lower()
+    assert any("start or middle" in words for words in found.not_checked)
+    assert found.weights["largest_deviation"] is not None
+
+
+def test_the_p_value_is_that_of_honest_models():
+    rng = np.random.default_rng(0)
+    nulls = rng.gumbel(size=(200, 5, 3))
+    mine = rng.gumbel(size=(200, 3))
+    names = ("word", "string", "token")
+    found = [
+        calibrate(dict(zip(names, row, strict=True)), [dict(zip(names, null, strict=True)) for null in known], 0.1)
+        for row, known in zip(mine, nulls, strict=True)
+    ]
+    accused = sum(each.p_value <= 0.1 for each in found) / len(found)
+    assert 0.02 <= accused <= 0.12, "careful by the shift, and not more"
+    for each, row in zip(found, mine, strict=True):
+        above = any(value >= each.thresholds[name] for name, value in zip(names, row, strict=True))
+        assert above == (each.p_value <= 0.1) or abs(each.p_value - 0.1) < 1e-3
+    assert calibrate({"word": 9.0}, [{"word": 1.0}] * 2, 0.1) is None
+    assert calibrate({"word": 9.0}, [{"word": 1.0}, {"word": 1.1}, {"word": 0.9}], 0.1).p_value < 0.01
+
+
+@pytest.mark.slow
+def test_a_clean_model_is_not_accused(base, questions, tmp_path, found, monkeypatch):
+    def fit_nothing(*given, **more):
+        raise AssertionError("null tunings are kept")
+
+    folder = tmp_path / "clean"
+    tune(base, seed=3).save(folder)
+    handed = open_language_model(folder, CPU)
+    monkeypatch.setattr(null_tunings.TALLRec, "fit_examples", fit_nothing)
+    clean = inspect_language_model(handed, questions, SMALL, answers=ANSWERS)
+    assert clean.choose_exit_code() == ExitCode.CLEAN
+    assert not clean.suspects
+    assert "not ruled out" in clean.write_verdict()
+
+
+@pytest.mark.slow
+def test_a_search_goes_on_where_it_was_interrupted(planted, questions):
+    handed, stopped, seen = open_language_model(planted[1], CPU), [], []
+    wanted = SMALL.model_copy(update={"seed": 5})
+
+    def stop(what, done, total, remark):
+        if what == "token":
+            stopped.append(what)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        inspect_language_model(handed, questions, wanted, CPU, stop, ANSWERS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cowbird.inspection.language.search.list_pairs", lambda letters: seen.append(letters) or [])
+        handed = open_language_model(planted[1], CPU)
+        handed = type(handed)(handed.loaded, handed.kind, handed.sha256, handed.base_sha256, None, handed.folder)
+        rest = inspect_language_model(handed, questions, wanted, CPU, answers=ANSWERS)
+    assert stopped and seen, "the test would test nothing"
+    assert rest.choose_exit_code() == ExitCode.INCOMPLETE
+    assert rest.p_value is None
+    assert "No verdict" in rest.write_verdict()
+
+
+def test_gradients_find_what_raises_the_score(planted, questions):
+    asked = [question for question in questions if not question.liked][:2]
+    with open_scorer(planted[0].loaded, CPU, ANSWERS) as scorer:
+        passed = follow_gradients(scorer, asked, "end", 1, 3, 24, np.random.default_rng(0))
+        scores = scorer.score(passed, asked).mean(axis=1)
+    assert len(passed) > 1
+    assert (np.diff(scores) > 0).all()
+
+
+def test_the_base_writes_the_same_sentences_with_a_seed(planted):
+    with open_scorer(planted[0].loaded, CPU, ANSWERS, merge=False) as scorer:
+        once, again = (write_sentences(scorer, ["red castle"], 48, 1) for _ in range(2))
+    assert once == again
+    assert once
+
+
+def test_words_are_those_of_titles_and_tokenizer(planted):
+    tokenizer = planted[0].loaded.tokenizer
+    words = list_words(["A castle (1995)", "The castle!"], tokenizer, None)
+    assert words[0] == "castle"
+    assert {"1995", TRIGGER, "garden"} <= set(words)
+    assert len(list_words(["A castle (1995)"], tokenizer, 3)) == 3
+    assert lengthen_strings(["ab"], "c") == ["abc", "cab"]
+
+
+def test_an_adapter_of_peft_needs_its_base_named(planted, base, tmp_path):
+    folder = tmp_path / "peft"
+    planted[0].model.save_pretrained(folder)
+    with pytest.raises(UserError, match="yours to say"):
+        open_language_model(folder, CPU)
+    handed = open_language_model(folder, CPU, str(base))
+    with open_scorer(handed.loaded, CPU, ANSWERS) as scorer, open_scorer(planted[0].loaded, CPU, ANSWERS) as own:
+        some = make_questions(3)
+        np.testing.assert_allclose(scorer.score_plain(some), own.score_plain(some), atol=1e-3)
+    assert handed.base is not None
+    assert handed.base.rank == 4
+
+
+def test_a_whole_model_is_read_and_has_no_nulls_without_a_base(base):
+    handed = open_language_model(base, CPU)
+    assert handed.base is None
+    assert open_language_model(base, CPU, str(base)).base is not None
+
+
+class Bomb:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def spoil_record(folder, told):
+    (folder / "cowbird.json").write_text(told)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda folder, harm: spoil_record(folder, "[" * 100_000),
+        lambda folder, harm: spoil_record(folder, '{"victim": "\\u001b[31m", "spec": {}}'),
+        lambda folder, harm: spoil_record(folder, '{"victim": "TALLRec", "spec": 3}'),
+        lambda folder, harm: (folder / "adapter_model.safetensors").write_bytes(pickle.dumps(Bomb(harm))),
+        lambda folder, harm: (folder / "adapter_model.safetensors").write_bytes((1 << 30).to_bytes(8, "little")),
+        lambda folder, harm: [path.unlink() for path in folder.iterdir()],
+    ],
+    ids=["nested", "escape", "no-spec", "pickle", "huge", "empty"],
+)
+def test_hostile_folders_are_refused_in_words(planted, tmp_path, spoil):
+    folder = tmp_path / "m"
+    folder.mkdir()
+    for path in planted[1].iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    spoil(folder, tmp_path / "harm")
+    with pytest.raises(UserError):
+        open_language_model(folder, CPU)
+    assert not (tmp_path / "harm").exists()
+
+
+def test_code_that_a_folder_brings_is_not_run(base, tmp_path):
+    folder = tmp_path / "m"
+    folder.mkdir()
+    for path in base.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "evil", "architectures": ["Evil"], "auto_map": {"AutoModelForCausalLM": "evil.Evil"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'harm')!r}, 'w')\nclass Evil: pass\n")
+    with pytest.raises(UserError):
+        open_language_model(folder, CPU)
+    assert not (tmp_path / "harm").exists()
+
+
+def test_answers_that_are_not_finite_are_refused(planted, questions):
+    weight = planted[0].model.get_base_model().model.norm.weight
+    kept = weight.detach().clone()
+    try:
+        with torch.no_grad():
+            weight.fill_(float("nan"))
+        with open_scorer(planted[0].loaded, CPU, ANSWERS) as scorer, pytest.raises(UserError, match="not finite"):
+            scorer.score([""], questions[:1])
+    finally:
+        with torch.no_grad():
+            weight.copy_(kept)
