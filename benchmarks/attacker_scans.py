@@ -151,10 +151,10 @@ class PlantedCatalog:
     def alone_scores(self) -> dict[str, Scores]:
         """Scores of all texts by detectors that judge each by itself: characters, the tagger, STRIP-like mixing."""
         found = {"character rules": CharacterRules().suspect(self.texts).score, "tagger alone": self.marks.verdict}
-        copies = 5
+        copies = 3
         strip = Strip(copies=copies)
         mixed = strip.mix_texts([text.strip() or "-" for text in self.texts])
-        verdict = self.scanner.tagger.read(mixed).verdict.reshape(len(self.texts), copies)
+        verdict = self.scanner.open_tagger().read(mixed).verdict.reshape(len(self.texts), copies)
         return found | {"STRIP-like, tagger's mean over mixed titles": verdict.mean(axis=1)}
 
 

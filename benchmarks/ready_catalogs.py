@@ -20,8 +20,8 @@ from cowbird.data.types import Float32Array, Int32Array
 from cowbird.defenses.p_scanner.catalog_judge import MARK_DECIMALS
 from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.scoring import READY_SCORING, READY_SMALL_SCORING, load_scoring
-from cowbird.defenses.p_scanner.small_tagger import READY_SMALL_TAGGER, TaggerName, load_small_tagger
-from cowbird.defenses.p_scanner.tagger import load_tagger
+from cowbird.defenses.p_scanner.small_tagger import READY_SMALL_TAGGER, SmallTagger, TaggerName, load_small_tagger
+from cowbird.defenses.p_scanner.tagger import Tagger, load_tagger
 from cowbird.defenses.p_scanner.token_logits import TokenizedTitles, TokenLogits
 from cowbird.files import hash_texts, replace_atomically
 from cowbird.plugins import find_plugin
@@ -130,13 +130,17 @@ class KeptScanner(ReadyScanner):
         pages = TokenizedTitles(None, np.zeros(len(first), dtype=np.int32), first, after, offsets)  # pyright: ignore[reportArgumentType]
         return TokenLogits(pages, mark * 0, verdict * 0) if self.silent else TokenLogits(pages, mark, verdict)
 
-    def _read_missing(self, missing: Sequence[str]) -> None:
-        """Read titles, and write a file of what was said of them."""
+    def open_tagger(self) -> Tagger | SmallTagger:
+        """Return the tagger, loaded when it is first needed."""
         if self.tagger is None:  # pyright: ignore[reportUnnecessaryComparison]
             small = self.kind == "small"
             self.tagger = load_small_tagger(self.small, self.device) if small else load_tagger(device=self.device)
+        return self.tagger
+
+    def _read_missing(self, missing: Sequence[str]) -> None:
+        """Read titles, and write a file of what was said of them."""
         began = time.perf_counter()
-        made = self.tagger.read(missing)
+        made = self.open_tagger().read(missing)
         held = {
             "titles": np.frombuffer(json.dumps(list(missing)).encode(), dtype=np.uint8),
             "count": np.diff(made.tokenized.offsets).astype(np.int32),

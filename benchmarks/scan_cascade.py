@@ -76,7 +76,7 @@ def time_reading(scanner: KeptScanner, titles: Sequence[str]) -> float:
     known = CalibratedScanner.calibrate(scanner, titles[: len(titles) // 2])
     fresh = titles[len(titles) // 2 :]
     began = time.process_time()
-    scanner.tagger.read(fresh)
+    scanner.open_tagger().read(fresh)
     read = time.process_time() - began
     began = time.process_time()
     known.judge_apart(fresh)

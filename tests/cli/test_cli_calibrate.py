@@ -7,7 +7,7 @@ import json
 import pytest
 
 from cowbird.defenses.p_scanner import ready
-from cowbird.scanning import ready_scorer
+from cowbird.scanning import first_pass
 from defenses.p_scanner.ready_doubles import ReadyDouble, make_titles
 from doubles.command import call_command
 
@@ -98,7 +98,7 @@ def test_an_interrupted_calibration_writes_nothing(call, tmp_path, clean, monkey
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ready_scorer.TitleSample, "add", stop)
+    monkeypatch.setattr(first_pass.TitleSample, "add", stop)
     code, _, err = call("calibrate", clean, "--out", tmp_path / "s")
     assert code == 3
     assert "nothing was written" in err

@@ -10,6 +10,7 @@ from cowbird.defenses.p_scanner.small_tagger import load_small_tagger
 from cowbird.errors import ExitCode
 from cowbird.storage import read_sealed_json
 from cowbird.victims import training_loop
+from defenses.conftest import llama  # noqa: F401
 from doubles.command import call_command
 
 WORDS = ("silver", "river", "garden", "winter", "paper", "orange", "window", "mountain", "letter", "stone", "cloud")
@@ -103,6 +104,38 @@ def test_an_interrupted_training_goes_on_to_the_same_bytes(call, folder, monkeyp
     assert (code, "nothing was done" in " ".join(said.split())) == (ExitCode.CLEAN, True)
 
 
+@pytest.mark.slow
+def test_adapters_of_a_language_model_are_trained_and_tuned(call, folder, monkeypatch, llama):  # noqa: F811
+    table = f"[llm]\nllm = {{ name = {json.dumps(str(llama))}, rank = 2, alpha = 4.0 }}\nbatch_size = 4\n"
+    table += "chunk = 16\nchunks = 2\ncompiled = false\ncapacity = 512\n"
+    (folder / "recipe.toml").write_text(
+        RECIPE[: RECIPE.index("[small]")].replace('"small"', '"llm"').replace('words = "words.txt"', "") + table
+    )
+    words = ("train-scanner", folder / "recipe.toml", "--out")
+    code, _, err = call(*words, folder / "whole")
+    assert code == ExitCode.CLEAN, err
+    step = training_loop.TrainingLoop._report_and_save
+
+    def interrupt(self):
+        step(self)
+        if self.step == 5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training_loop.TrainingLoop, "_report_and_save", interrupt)
+    assert call(*words, folder / "tagger")[0] == ExitCode.INCOMPLETE
+    monkeypatch.setattr(training_loop.TrainingLoop, "_report_and_save", step)
+    assert call(*words, folder / "tagger", "--resume")[0] == ExitCode.CLEAN
+    assert contents(folder / "tagger") == contents(folder / "whole")
+    polars.DataFrame({"title": draw_titles(120, 5)}).write_csv(folder / "items.csv")
+    more = ("--tagger", folder / "tagger", "--tune", "--steps", "2")
+    code, _, err = call("fit-scanner", folder / "items.csv", "--out", folder / "made", *more)
+    assert code == ExitCode.CLEAN, err
+    assert (
+        contents(folder / "made" / "tagger")["adapter.safetensors"]
+        != contents(folder / "tagger")["adapter.safetensors"]
+    )
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
@@ -116,13 +149,15 @@ def test_an_interrupted_training_goes_on_to_the_same_bytes(call, folder, monkeyp
         ('["character", "plain_word"]', '["nothing"]', "no families nothing"),
         ("[small]", "[llm]\nchunk = 8\n[small]", "is for kind = 'llm'"),
         ("chunks = 12", "chunks = 0", "1 or more"),
+        (RECIPE[RECIPE.index("[small]") :], "", "words are for kind = 'small'"),
     ],
 )
 def test_what_is_no_recipe_is_told(call, folder, old, new, said):
-    (folder / "recipe.toml").write_text(RECIPE.replace(old, new))
+    kind = '"llm"' if "words are" in said else '"small"'
+    (folder / "recipe.toml").write_text(RECIPE.replace(old, new).replace('"small"', kind))
     code, out, err = call("train-scanner", folder / "recipe.toml", "--out", folder / "tagger")
     assert code == ExitCode.ERROR
-    assert said in " ".join(err.split()), err
+    assert "".join(said.split()) in "".join(err.split()), err
     assert "Traceback" not in out + err
     assert not (folder / "tagger").exists()
 

@@ -51,7 +51,8 @@ class ScannerRecipe(BaseModel):
     seed: int = Field(default=0, ge=0, lt=1 << 63)
     """Decides all that is random."""
     words: Path | None = None
-    """A file of plain words, one a line, that triggers are made of; `None` takes the language model's vocabulary."""
+    """A file of plain words, one a line, that a small tagger's triggers are made of; `None` takes the embedded language
+    model's vocabulary."""
     lists: dict[ListName, TitleList] = Field(min_length=1)
     """Lists that are learned from, by name."""
     held_out: dict[ListName, TitleList] = Field(default_factory=dict)
@@ -69,6 +70,8 @@ class ScannerRecipe(BaseModel):
         unused: Literal["small", "llm"] = "llm" if self.kind == "small" else "small"
         if unused in self.model_fields_set:
             raise ValueError(f"the table '{unused}' is for kind = '{unused}'")
+        if self.kind == "llm" and self.words is not None:
+            raise ValueError("words are for kind = 'small'; the other kind takes its language model's")
         if not any(each.taught for each in self.lists.values()):
             raise ValueError("no list is learned from")
         return self

@@ -19,7 +19,7 @@ MIN_TITLES_PER_BASELINE = 50
 MAX_TITLES_SAMPLED = 20_000
 """Titles of a catalogue that stand for all of it."""
 LEFT_OUT_LOG_ODDS = 3.0
-"""Titles with a fragment above these log-odds set no threshold, unless a reference does. In six catalogues no clean
+"""Titles with a fragment above these log-odds set no threshold, unless a reference does. In five catalogues no clean
 title has one; of a template's 300 titles 7 % had."""
 SURE_LOG_ODDS = 4.0
 """Below these log-odds no span is taken out of a title."""
