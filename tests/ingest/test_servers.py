@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from cowbird.data.sources.tabular import Tabular
 from cowbird.errors import OutageError, UserError
+from cowbird.experiments.field_errors import explain_errors
 from cowbird.ingest import places
-from cowbird.ingest.addresses import hide_secrets, name_address, redact_reason
+from cowbird.ingest.addresses import hide_secrets, redact_reason, show_name, show_path
 from cowbird.ingest.options import ReadOptions, use_options
 from cowbird.ingest.servers import make_query
 from cowbird.scanning.reading import open_catalog
@@ -47,7 +49,17 @@ def test_addresses_are_shown_without_secrets(address, shown, secret):
         assert told
         assert secret not in told
         assert "xy" not in told
-    assert name_address("https://me:hidden@host") == "host"
+    path = Path(address)  # of two slashes it keeps one
+    assert secret not in f"{show_path(path)} {show_name(path)}"
+    assert show_name(Path("https://me:hidden@host")) == "host"
+    assert show_name(Path("a/what?.csv")) == "what?.csv"
+
+
+def test_a_spec_holds_no_password():
+    with pytest.raises(ValueError, match="PGPASSWORD") as error:
+        Tabular(path=f"postgresql://me:{PASSWORD}@host/shop")
+    assert PASSWORD not in explain_errors(error.value)
+    assert Tabular(path="postgresql://me@host/shop").path
 
 
 def test_a_table_may_have_a_schema_or_be_a_query():

@@ -89,12 +89,13 @@ def _check_gate(asked: "Gate", given: dict[str, Any]) -> None:
 
 def conclude_scan(found: "ScanSummary", catalog: Path, quiet: bool) -> ExitCode:
     """Return what a scan tells the shell; with the options of a gate, write its reports first."""
+    from cowbird.ingest.addresses import show_path  # noqa: PLC0415
     from cowbird.scanning import gate, summary  # noqa: PLC0415
 
     asked = _asked.get()
     if asked is None:
         return summary.choose_exit_code(found)
-    outcome = gate.apply_gate(asked[0], str(catalog), found, asked[1])
+    outcome = gate.apply_gate(asked[0], show_path(catalog), found, asked[1])
     gate.write_reports(asked[0], outcome)
     if not quiet:
         known = sum(each.known for each in outcome.found)

@@ -2,13 +2,14 @@
 
 import re
 from contextlib import suppress
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 HIDDEN_MARK = "…"
 """What stands for a secret in a message."""
 MAX_SHOWN_REASON = 200
 """Characters of what a library says that are shown."""
+_ADDRESS = re.compile(r"[a-z][a-z0-9+]+:/")
 _NAMED_SECRET = re.compile(r"(?i)\b(password|passwd|pwd|secret|token|signature|sig|access_key_id)(\s*[=:]\s*)\S+")
 
 
@@ -21,6 +22,21 @@ def hide_secrets(address: str) -> str:
 def name_address(address: str) -> str:
     """Return the last part of an address, for messages."""
     return PurePosixPath(hide_secrets(address)).name or "address"
+
+
+def has_password(address: str) -> bool:
+    """Tell whether a user's name and a password stand in an address."""
+    return re.match(r"[a-z][a-z0-9+]+:/+[^/@]*:.*@", address, flags=re.DOTALL) is not None
+
+
+def show_path(path: Path) -> str:
+    """Return a path, or an address that became one, for messages and records."""
+    return hide_secrets(str(path)) if _ADDRESS.match(str(path)) else str(path)
+
+
+def show_name(path: Path) -> str:
+    """Return the name of a file, or the last part of an address, for messages and records."""
+    return name_address(str(path)) if _ADDRESS.match(str(path)) else path.name
 
 
 def redact_reason(reason: str, address: str) -> str:

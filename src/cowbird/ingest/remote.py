@@ -17,6 +17,8 @@ READ_AHEAD_BYTES = 4 << 20
 """Bytes that a library asks for at once."""
 MAX_TRIES = 4
 """Times that a file is opened at most."""
+_OUTAGE_NAMES = ("Connect", "Timeout", "Payload", "Disconnected", "IncompleteRead", "ReadError")
+"""Parts of the names that libraries give to errors of a connection."""
 PAUSE_SECONDS = 0.5
 """Pause before the second try; it doubles with each."""
 
@@ -128,9 +130,13 @@ def _describe(files: Any, root: str) -> tuple[int | None, str]:
 
 def _is_break(error: Exception) -> bool:
     """Tell whether another try may help."""
+    return isinstance(error, OSError) or _is_outage(error)
+
+
+def _is_outage(error: Exception) -> bool:
+    """Tell whether a server could not be reached, or broke off."""
     name = type(error).__name__
-    words = ("Connect", "Timeout", "Payload", "Disconnected", "IncompleteRead", "Broken", "Read")
-    return explain_outage(error) is not None or isinstance(error, OSError) or any(word in name for word in words)
+    return explain_outage(error) is not None or any(word in name for word in _OUTAGE_NAMES)
 
 
 def _make_missing(shown: str, what: str) -> UserError:
@@ -147,6 +153,6 @@ def _explain_remote(address: str, error: Exception, done: int = 0) -> UserError:
     reason = redact_reason(str(error), address) or type(error).__name__
     behind = f" behind byte {done:,}" if done else ""
     message = f"{shown} can't be read{behind}: {reason.rstrip('.')}."
-    if done or explain_outage(error) is not None or "Connect" in type(error).__name__:
+    if done or _is_outage(error):
         return OutageError(message, "Is the server up, and the network? Try again.")
     return UserError(message, "Check the address and your credentials; see fsspec's documentation of this scheme.")

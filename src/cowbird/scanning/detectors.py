@@ -20,6 +20,7 @@ from cowbird import plugins
 from cowbird.defenses.titles import TitleDefense
 from cowbird.errors import UserError
 from cowbird.files import hash_texts
+from cowbird.ingest.addresses import show_name
 from cowbird.scanning.scan import load_table_titles
 from cowbird.scanning.verdicts import ExplainedSuspicion, FlaggedSuspicion, explain_verdicts
 from cowbird.text import escape_terminal
@@ -165,11 +166,11 @@ def set_threshold(detector: TitleDefense, reference: Path, fpr: float, text_colu
     if allowed < 1:
         raise UserError(
             f"A false-positive rate of {fpr:g} needs {math.ceil(1 / fpr) - 1:,} clean titles or more, and "
-            f"{reference.name} has {len(titles):,} different ones.",
+            f"{show_name(reference)} has {len(titles):,} different ones.",
             "Give more of them, or raise --fpr.",
         )
     scores = np.concatenate([detector.suspect(part).score for part in _cut(titles, 8192)])
-    return CleanReference(reference.name, len(titles), fpr, float(np.sort(scores)[::-1][allowed - 1]))
+    return CleanReference(show_name(reference), len(titles), fpr, float(np.sort(scores)[::-1][allowed - 1]))
 
 
 def _cut(titles: Sequence[str], most: int) -> Iterator[Sequence[str]]:

@@ -15,6 +15,7 @@ from itertools import dropwhile
 from pathlib import Path
 
 from cowbird.errors import UserError
+from cowbird.ingest.addresses import show_name
 from cowbird.ingest.options import ReadOptions, get_options
 from cowbird.ingest.places import fingerprint
 from cowbird.notices import collect_notices
@@ -144,14 +145,16 @@ def _scan_catalog(
         unread = tally.list_unread()
         if sum(each.count for each in unread) == work.row:
             work.discard()
-            raise _make_empty_error(catalog.name, unread)
+            raise _make_empty_error(show_name(catalog), unread)
         if fingerprint(catalog) != seal:
-            raise UserError(f"{catalog.name} was changed while it was scanned.", "Scan a copy that nobody writes.")
+            raise UserError(
+                f"{show_name(catalog)} was changed while it was scanned.", "Scan a copy that nobody writes."
+            )
         skipped_file = work.finish()
     if work.row < total:  # it was an estimate
         report(work.row, work.row, f"{tally.flagged} flagged")
     return ScanSummary(
-        catalog=catalog.name,
+        catalog=show_name(catalog),
         out=out,
         rows=work.row,
         empty=work.empty,
@@ -203,7 +206,7 @@ def _open_checked(catalog: Path, out: Path, text_column: str, id_column: str | N
     check_output(out, catalog)
     if allow.names_ids and table.id is None:
         raise UserError(
-            f"--allow names rows by their ids, and {catalog.name} has no column of ids that is known by its name.",
+            f"--allow names rows by their ids, and {show_name(catalog)} has no column of ids known by its name.",
             "Name its column of ids: --id-column.",
         )
     return table
@@ -312,5 +315,5 @@ def load_table_titles(catalog: Path, text_column: str = "title") -> tuple[list[s
         else:
             titles.append(row.title)
     if not titles:
-        raise _make_empty_error(catalog.name, tally.list_unread())
+        raise _make_empty_error(show_name(catalog), tally.list_unread())
     return titles, tally.list_unread()

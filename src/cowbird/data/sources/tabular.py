@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import polars as pl
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from cowbird.data.sources._events import EventLog
 from cowbird.data.sources._tables import assemble, gather_table, make_item_encoder, split_categories
@@ -13,6 +13,7 @@ from cowbird.data.sources._times import explode_histories, parse_dates
 from cowbird.data.sources.base import Source, catch_problem
 from cowbird.data.types import Dataset
 from cowbird.errors import UserError
+from cowbird.ingest.addresses import has_password
 from cowbird.ingest.blobs import from_file
 from cowbird.ingest.columns import (
     ITEM_COLUMNS,
@@ -105,6 +106,14 @@ class Tabular(Source):
     `2024-05-01 12:30:00`."""
     decimal_comma: bool | None = None
     """Whether `4,5` is 4.5; by default in text files whose separator is no comma."""
+
+    @field_validator("path", "item_path", "user_path")
+    @classmethod
+    def _refuse_password(cls, path: Path | None) -> Path | None:
+        """Refuse an address with a password: specs are kept in the folders of runs."""
+        if path is not None and has_password(str(path)):
+            raise ValueError("an address in a spec holds no password; leave it out, and set PGPASSWORD or alike")
+        return path
 
     def load(self) -> Dataset:
         """Read the files."""
