@@ -21,7 +21,7 @@ def double():
 
 @pytest.fixture(autouse=True)
 def loaded(monkeypatch, double):
-    monkeypatch.setattr(ready_scanner, "_load_scanner", lambda place: double)
+    monkeypatch.setattr(ready_scanner, "_load_scanner", lambda place, tagger: double)
 
 
 def test_what_is_planted_is_flagged_without_a_fit():
@@ -55,6 +55,14 @@ def test_few_titles_are_judged_by_rules_and_that_is_told():
         verdict = ReadyScannerDefense(device="cpu").judge(["Red River", "Blue \u200bGarden"])
     assert verdict.flagged.tolist() == [False, True]
     assert any("rules for characters judge" in str(each) for each in told.list())
+
+
+def test_the_tagger_is_chosen(monkeypatch, double):
+    asked = []
+    monkeypatch.setattr(ready_scanner, "_load_scanner", lambda place, tagger: asked.append(tagger) or double)
+    for tagger in ("llm", "small"):
+        ReadyScannerDefense(device="cpu", tagger=tagger).judge(PLANTED)
+    assert asked == ["llm", "small"]
 
 
 def test_a_scan_says_how_it_uses_it():

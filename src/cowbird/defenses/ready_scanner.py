@@ -13,10 +13,11 @@ import numpy as np
 from pydantic import Field
 
 from cowbird.defenses.p_scanner.baseline import DEFAULT_FPR, MIN_TITLES_PER_BASELINE
-from cowbird.defenses.p_scanner.calibrated import load_calibrated_scanner
+from cowbird.defenses.p_scanner.calibrated import load_calibrated_scanner, read_calibration
 from cowbird.defenses.p_scanner.catalog_judge import CatalogJudge, sample_titles
 from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.rounds.common_patterns import judge_by_characters
+from cowbird.defenses.p_scanner.small_tagger import TaggerName
 from cowbird.defenses.titles import Suspicion, TitleDefense
 from cowbird.notices import NoticeRank, note
 from cowbird.victims.base import Probe
@@ -31,6 +32,9 @@ class ReadyScannerDefense(TitleDefense):
 
     fpr: float = Field(default=DEFAULT_FPR, gt=0, lt=1)
     """Share of clean titles that may be flagged."""
+    tagger: TaggerName = "llm"
+    """What reads titles: `llm`, a language model, or `small`, a small network that finds less; a calibration has its
+    own."""
     calibration: Path | None = Field(default=None, examples=["scanner.calibrated"])
     """A file that `cowbird calibrate` wrote, of the platform's titles from before; `None` knows none."""
     threshold: float | None = Field(default=0.0, allow_inf_nan=False)
@@ -51,10 +55,11 @@ class ReadyScannerDefense(TitleDefense):
             text = f"Nothing is usual in {few}: rules for characters judge."
             note(NoticeRank.CHANGE, text)
             return judge_by_characters(titles)[0]
-        scanner = _load_scanner(str(pick_device(self.device)))
+        place = str(pick_device(self.device))
         if self.calibration is None:
-            judge = CatalogJudge.learn(scanner, sample, (), self.fpr, self.fpr)
+            judge = CatalogJudge.learn(_load_scanner(place, self.tagger), sample, (), self.fpr, self.fpr)
         else:
+            scanner = _load_scanner(place, read_calibration(self.calibration)[0].tagger)
             judge = load_calibrated_scanner(self.calibration, scanner=scanner).make_judge(sample, self.fpr, self.fpr)
         found, bar = judge.judge(titles), judge.baseline.thresholds[0]
         spans = (np.where(found.start >= 0, part, -1) for part in (found.start, found.end))
@@ -62,6 +67,6 @@ class ReadyScannerDefense(TitleDefense):
 
 
 @lru_cache(maxsize=2)
-def _load_scanner(place: str) -> ReadyScanner:
+def _load_scanner(place: str, tagger: TaggerName) -> ReadyScanner:
     """Return the ready scanner; it is read once a process."""
-    return ReadyScanner.load(place)
+    return ReadyScanner.load(place, tagger)
