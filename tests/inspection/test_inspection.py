@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+import cowbird
 from cowbird.errors import ExitCode, UserError
 from cowbird.inspection.inspection import inspect_ranker, read_suspects
 from cowbird.inspection.model import OpenedModel
@@ -131,3 +132,11 @@ def test_the_first_ten_are_not_in_the_history():
     found = rank_first(Fixed(), [np.array([0]), np.array([1, 2])], k=3)
     assert found.tolist() == [[1, 2, 3], [0, 3, -1]]
     assert count_items(found, 4).tolist() == [1, 1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"), [({"nulls": 1}, "nulls"), ({"level": 0.9}, "level"), ({"histories": 5}, "histories")]
+)
+def test_numbers_out_of_their_range_are_told(given, said):
+    with pytest.raises(UserError, match=said):
+        cowbird.inspect_model("model.safetensors", **given)

@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from cowbird.data.types import Dataset
 from cowbird.errors import UserError
+from cowbird.experiments.field_errors import explain_errors
 from cowbird.inspection.inspection import Inspection, InspectionSettings, inspect_ranker
 from cowbird.inspection.language.handed import is_language_model, open_language_model
 from cowbird.inspection.language.inspection import LanguageInspection, inspect_language_model
@@ -17,6 +20,9 @@ from cowbird.inspection.opening import open_model
 from cowbird.inspection.platform_log import align_log, load_log
 from cowbird.victims.fit_context import pick_device
 from cowbird.victims.loaders.opening import CheckpointOptions, parse_settings
+
+_ARGUMENTS = {"count": "nulls", "max_events": "null_events"}
+"""What the arguments of `inspect_model` are called that are fields of other names."""
 
 
 def inspect_model(
@@ -54,8 +60,16 @@ def inspect_model(
         The verdict, its p-value, and the items that stand out.
 
     Raises:
-        UserError: If the model or the logs can't be read, or do not fit each other.
+        UserError: If the model or the logs can't be read, or do not fit each other, or a number is out of its range.
     """
+    try:
+        wanted = InspectionSettings(
+            histories=histories, level=level, nulls=NullSettings(count=nulls, max_events=null_events), seed=seed
+        )
+    except ValidationError as error:
+        raise UserError(
+            f"The model can't be inspected so: {explain_errors(error, _ARGUMENTS)}", "See cowbird.inspect_model."
+        ) from None
     place = pick_device(device)
     if isinstance(model, str | Path):
         if is_language_model(Path(model)):
@@ -71,9 +85,6 @@ def inspect_model(
         data = logs if isinstance(logs, Dataset) else load_log(str(logs))
         ids = opened.item_ids if item_ids is None else tuple(item_ids)
         log = align_log(data, opened.model.items, ids)
-    wanted = InspectionSettings(
-        histories=histories, level=level, nulls=NullSettings(count=nulls, max_events=null_events), seed=seed
-    )
     return inspect_ranker(opened, log, wanted, place)
 
 

@@ -1,4 +1,4 @@
-"""`cowbird demo`: a scan of a catalogue with planted triggers, then the shipped experiments that take minutes."""
+"""`cowbird demo`: a scan of a catalogue with planted triggers, shipped experiments, and the inspection of a model."""
 
 import importlib.util
 import shlex
@@ -10,6 +10,7 @@ from rich.text import Text
 
 from cowbird.cli.fit_scanner import fit_and_show
 from cowbird.cli.options import DeviceOption, JobsOption, OutOption
+from cowbird.cli.progress import make_progress
 from cowbird.cli.run import format_options, read_spec, run_and_show
 from cowbird.cli.scan import open_scanner, scan_and_show
 from cowbird.cli.terminal import MAX_LINE, out_console
@@ -30,7 +31,8 @@ def demo(
     The data is MovieLens-100K (cowbird assets fetches it), and all parts take a few minutes on two cores. First a
     catalogue is scanned in which two sellers planted triggers: by rules for characters, then by a small scanner that is
     fitted to it. Two shipped experiments follow: one against a pre-trained sequential recommender, and one against a
-    small language model that reads titles. Both go on by themselves after an interruption.
+    small language model that reads titles. Both go on by themselves after an interruption. At the end a model that was
+    planted is inspected, and the inspector is not told what to look for.
     """
     from cowbird.experiments.spec import find_shipped_spec  # noqa: PLC0415
 
@@ -44,6 +46,7 @@ def demo(
         run_and_show(
             read_spec(find_shipped_spec(name), seeds), folder, device, jobs, (folder / "spec.json").exists(), again
         )
+    _inspect_planted(read_spec(find_shipped_spec("demo"), seeds), out, device)
     if lacking:
         left_out = Text("Left out: the parts that need a language model. ", style="yellow")
         out_console.print(left_out + sanitize_text(lacking, MAX_LINE))
@@ -69,6 +72,32 @@ def _scan_planted(spec: "Spec", out: Path, device: str, fitted: bool) -> None:
         fit_and_show(catalog, scanner, parts.DEMO_SCANNER, "title", spec.seeds[0], True, place)
         scan_and_show(catalog, *open_scanner(scanner, place), findings)
         out_console.print(sanitize_text(parts.format_tally(findings, planted), MAX_LINE))
+
+
+def _inspect_planted(spec: "Spec", run: Path, device: str) -> None:
+    """Inspect a model that a run planted, beside its platform's logs; then say what was planted."""
+    from cowbird.cli.inspect import make_report, show_inspection  # noqa: PLC0415
+    from cowbird.experiments import demo_inspection as parts  # noqa: PLC0415
+    from cowbird.inspection.inspection import InspectionSettings, inspect_ranker  # noqa: PLC0415
+    from cowbird.inspection.opening import open_model  # noqa: PLC0415
+    from cowbird.inspection.platform_log import align_log  # noqa: PLC0415
+    from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
+
+    planted = parts.find_planted_model(spec, run)
+    if planted is None:
+        return
+    _show_heading("A model of the first experiment, inspected by somebody who was told nothing (about a minute)")
+    place = pick_device(device)
+    opened = open_model(str(planted.path), place)
+    log = align_log(parts.load_platform(spec), opened.model.items, opened.item_ids)
+    with make_progress() as shown:
+        found = inspect_ranker(
+            opened, log, InspectionSettings(level=parts.DEMO_LEVEL, seed=spec.seeds[0]), place, make_report(shown)
+        )
+    written = run.with_name(f"{run.name}-inspection.json")
+    found.write(written)
+    show_inspection(found, written)
+    out_console.print(sanitize_text(parts.format_ranks(found, planted.targets), MAX_LINE))
 
 
 def _show_heading(text: str) -> None:
