@@ -50,7 +50,7 @@ def test_a_planted_model_is_inspected_and_its_places_are_told(tmp_path):
     told = parts.format_ranks(found, planted.targets)
     places = sorted(item.rank for item in found.ranking if item.id in planted.targets)
     assert len(places) == 2
-    assert told.startswith(f"2 items were planted. In the ranking of 40 they have the places {places[0]}, {places[1]};")
+    assert told.startswith(f"2 items were planted. In the ranking of 40 they have the places {places[0]}, {places[1]}.")
     (record,) = tmp_path.glob("run/cells/*/cell.json")
     record.write_text("{")
     with pytest.raises(UserError, match="can't be read"):

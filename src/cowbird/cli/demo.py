@@ -86,14 +86,12 @@ def _inspect_planted(spec: "Spec", run: Path, device: str) -> None:
     planted = parts.find_planted_model(spec, run)
     if planted is None:
         return
-    _show_heading("A model of the first experiment, inspected by somebody who was told nothing (about a minute)")
+    _show_heading("A model of the first experiment, inspected by somebody who was told nothing (a minute or two)")
     place = pick_device(device)
     opened = open_model(str(planted.path), place)
     log = align_log(parts.load_platform(spec), opened.model.items, opened.item_ids)
     with make_progress() as shown:
-        found = inspect_ranker(
-            opened, log, InspectionSettings(level=parts.DEMO_LEVEL, seed=spec.seeds[0]), place, make_report(shown)
-        )
+        found = inspect_ranker(opened, log, InspectionSettings(seed=spec.seeds[0]), place, make_report(shown))
     written = run.with_name(f"{run.name}-inspection.json")
     found.write(written)
     show_inspection(found, written)

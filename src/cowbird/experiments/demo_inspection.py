@@ -20,8 +20,6 @@ from cowbird.inspection.inspection import Inspection
 
 INSPECTED_ATTACK = "global"
 """Label of the demo's attack whose model is inspected: it is planted for everybody."""
-DEMO_LEVEL = 0.05
-"""Share of honest models that may be accused: the platform's logs are small, and there are five of them."""
 
 
 class PlantedModel(NamedTuple):
@@ -71,7 +69,10 @@ def format_ranks(inspection: Inspection, targets: tuple[str, ...]) -> str:
     found = sorted(ranks[target] for target in targets if target in ranks)
     places = ", ".join(str(rank) for rank in found) or "none"
     suspects = sum(item.id in targets for item in inspection.suspects)
+    rest = len(targets) - len(found)
+    more = f", and {rest} are not among the first {len(inspection.ranking)}" if rest else ""
     return (
-        f"{len(targets)} items were planted. In the ranking of {inspection.items:,} they have the places {places}; "
+        f"{len(targets)} items were planted. "
+        f"In the ranking of {inspection.items:,} they have the places {places}{more}. "
         f"{suspects} of the {len(inspection.suspects)} suspects were planted."
     )
