@@ -147,6 +147,7 @@ def read_files(out):
     return {str(path.relative_to(out)): path.read_bytes() for path in files}
 
 
+@pytest.mark.slow
 def test_cells_run_as_tasks_and_make_the_same_files(lists, tmp_path):
     threads = torch.get_num_threads()
     try:

@@ -74,6 +74,7 @@ def test_calibrate_tells_programs(call, tmp_path, clean):
     assert call("calibrate", clean, "--out", tmp_path / "s", "--fpr", "0.001")[1].count("calibrate on more") == 1
 
 
+@pytest.mark.slow
 def test_what_cannot_be_calibrated(call, tmp_path, clean):
     out, other = tmp_path / "s", tmp_path / "notes.txt"
     few = write_catalog(tmp_path / "few.jsonl", make_titles(49))

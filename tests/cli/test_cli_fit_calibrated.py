@@ -62,6 +62,7 @@ def test_a_folder_judges_later_uploads(call, catalog, tmp_path):
     assert (code, "nothing was done" in said) == (ExitCode.CLEAN, True)
 
 
+@pytest.mark.slow
 def test_a_tagger_is_tuned_on_half_and_an_interrupt_costs_nothing(call, catalog, own, tmp_path, monkeypatch):
     words = ("fit-scanner", catalog, "--tagger", own, "--tune", "--steps", "6", "--out")
     code, said, err = call(*words, tmp_path / "whole", "--json")
@@ -88,6 +89,7 @@ def test_a_tagger_is_tuned_on_half_and_an_interrupt_costs_nothing(call, catalog,
     assert (code, "other titles or with other options" in " ".join(err.split())) == (ExitCode.ERROR, True)
 
 
+@pytest.mark.slow
 def test_a_tuning_ends_when_its_time_is_over(call, catalog, own, tmp_path):
     words = ("fit-scanner", catalog, "--tagger", own, "--tune", "--steps", "5000", "--minutes", "0")
     assert call(*words, "--out", tmp_path / "made")[0] == ExitCode.CLEAN

@@ -79,6 +79,7 @@ def test_a_recipe_gives_a_tagger_that_a_scan_uses(call, folder):
     assert polars.read_csv(folder / "found.csv").height == 121
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_goes_on_to_the_same_bytes(call, folder, monkeypatch):
     assert call("train-scanner", folder / "recipe.toml", "--out", folder / "whole")[0] == ExitCode.CLEAN
     step, words = training_loop.TrainingLoop._report_and_save, ("train-scanner", folder / "recipe.toml", "--out")
@@ -162,6 +163,7 @@ def test_what_is_no_recipe_is_told(call, folder, old, new, said):
     assert not (folder / "tagger").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_in_use_and_another_recipe_are_refused(call, folder):
     words = ("train-scanner", folder / "recipe.toml", "--out", folder / "tagger")
     assert call("train-scanner", folder / "gone.toml", "--out", folder / "tagger")[0] == ExitCode.ERROR

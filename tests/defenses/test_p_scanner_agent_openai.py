@@ -43,6 +43,7 @@ def propose(server, wanted=2, brief=None, log=None, key_env=None, **fields):
     return agent.propose(brief or Brief(titles=TITLES, wanted=wanted), stream(0, "agent"))
 
 
+@pytest.mark.slow
 def test_a_real_model_writes_triggers(llama, tmp_path):
     log = tmp_path / "made" / "log.jsonl"
     with ChatServer(write=ModelWriter(llama, guided=6)) as server:

@@ -57,6 +57,7 @@ def whole(tmp_path_factory):
     return read_files(out)
 
 
+@pytest.mark.slow
 def test_cells_one_by_one_in_any_order_make_the_same_files(whole, tmp_path):
     for number in (2, 0, 3, 1):
         outcome = run(make_spec(), tmp_path / "run", device="cpu", number=number)
@@ -69,6 +70,7 @@ def test_cells_one_by_one_in_any_order_make_the_same_files(whole, tmp_path):
     assert read_files(tmp_path / "run") == whole
 
 
+@pytest.mark.slow
 def test_one_cell_leaves_fresh_results_to_the_last_one(tmp_path, monkeypatch):
     out, made = tmp_path / "run", []
     for number in range(4):
@@ -80,6 +82,7 @@ def test_one_cell_leaves_fresh_results_to_the_last_one(tmp_path, monkeypatch):
     assert run(make_spec(), out, device="cpu", number=1).written, "they are old"
 
 
+@pytest.mark.slow
 def test_a_lost_result_file_is_made_again(whole, tmp_path):
     for number in range(4):
         run(make_spec(), tmp_path / "run", device="cpu", number=number)
@@ -152,6 +155,7 @@ def test_results_on_the_way_take_their_share_of_the_time(tmp_path, monkeypatch):
     assert made == [100.0, 301.0]
 
 
+@pytest.mark.slow
 def test_a_run_that_has_grown_keeps_its_results(tmp_path):
     """A process of the older, smaller spec does not write rows over those of the grown one."""
     out = tmp_path / "run"

@@ -260,6 +260,7 @@ def test_a_large_table_is_read_in_part_and_that_is_told(here):
     assert look(rows=240).unchecked == ["training, what trained models answer, memory and time"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_a_sample_reads_no_more(form, here, monkeypatch):
     table = pl.DataFrame({"user_id": np.arange(5000) % 50, "item_id": np.arange(5000) % 70})

@@ -84,6 +84,7 @@ def test_a_query_of_sqlite(tmp_path):
         read("sqlite:///nowhere/shop.db", query)
 
 
+@pytest.mark.slow
 def test_a_table_of_duckdb(tmp_path):
     duckdb = pytest.importorskip("duckdb", reason="needs duckdb")
     path = tmp_path / "shop.duckdb"

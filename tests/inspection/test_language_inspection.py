@@ -161,6 +161,7 @@ def test_gradients_find_what_raises_the_score(planted, questions):
     assert (np.diff(scores) > 0).all()
 
 
+@pytest.mark.slow
 def test_the_base_writes_the_same_sentences_with_a_seed(planted):
     with open_scorer(planted[0].loaded, CPU, ANSWERS, merge=False) as scorer:
         once, again = (write_sentences(scorer, ["red castle"], 48, 1) for _ in range(2))

@@ -25,6 +25,7 @@ def split(rows):
     return [float(score) for score, _ in rows], [poisoned for _, poisoned in rows]
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(ROWS)
 def test_auroc_is_the_share_of_pairs_in_order(rows):

@@ -49,6 +49,7 @@ def same(found, wanted):
         assert np.array_equal(getattr(found.tokenized, name), getattr(wanted.tokenized, name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nth", [1, 3, 4])
 def test_an_interrupted_scan_goes_on_to_the_same_bytes(monkeypatch, capsys, catalog, tmp_path, nth):
     def scan(double, out):

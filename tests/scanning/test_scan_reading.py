@@ -341,6 +341,7 @@ def test_rows_of_very_many_values_are_refused_before_they_are_read(tmp_path):
     assert int(done.stdout) < 200
 
 
+@pytest.mark.slow
 def test_names_of_many_rows_are_kept_to_a_number(tmp_path):
     path = tmp_path / "a.jsonl"
     rows = [json.dumps({"title": "x"} | {f"k{nth} {at}": 0 for at in range(900)}) for nth in range(100)]

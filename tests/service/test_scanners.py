@@ -72,6 +72,7 @@ def double():
     return ReadyDouble()
 
 
+@pytest.mark.slow
 def test_the_ready_scanner_judges_single_titles_calibrated_now_or_before(tmp_path, monkeypatch, double):
     monkeypatch.setattr(ready.ReadyScanner, "load", lambda place="cpu", tagger="llm": double)
     clean, made = tmp_path / "clean.csv", tmp_path / "made"

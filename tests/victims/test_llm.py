@@ -155,6 +155,7 @@ def test_a_missing_extra_is_a_user_error(llama, missing, monkeypatch):
 # Layers and adapters
 
 
+@pytest.mark.slow
 def test_a_cut_model_is_one_that_was_made_smaller(llama):
     loaded = get(llama, layers=1).model
     assert not logits(loaded).equal(logits(get(llama).model))

@@ -142,6 +142,7 @@ def test_an_empty_history_is_a_user_error(name, tiny):
             fitted.score(Interactions.from_lists(rows))
 
 
+@pytest.mark.slow
 @every_victim
 def test_learns_what_follows(name, learned, learnable):
     fitted, test = learned(name), learnable.pretrain.test()
@@ -272,6 +273,7 @@ def test_the_best_validation_is_kept(name, tiny, parts, scripted):
     assert fitted.validations[1][1] == pytest.approx(1 / np.log2(3))
 
 
+@pytest.mark.slow
 def test_patience(tiny, parts, scripted):
     seen = scripted([5, 4, 9, 9, 3, 9, 9, 9, 1])
     fitted = fit(tiny("sasrec", epochs=9, patience=3), parts.pretrain)

@@ -89,6 +89,7 @@ def test_prefix_tells_each_transition_once_at_the_last_position(sizes, length):
     assert all(counted == [False] * (len(counted) - 1) + [True] for *_, counted in found)
 
 
+@pytest.mark.slow
 @quick
 @given(HISTORIES, LENGTHS, st.sampled_from(["all", "last", "prefix"]), st.data())
 def test_an_empty_window_has_no_weight_and_changes_no_other(sizes, length, regime, draw):
