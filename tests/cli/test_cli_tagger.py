@@ -44,8 +44,9 @@ def test_a_catalogue_is_scanned_without_a_language_model(call, catalog, tmp_path
 
 
 @pytest.mark.slow
-def test_a_calibration_knows_its_tagger(call, catalog, tmp_path):
-    code, _, err = call("calibrate", catalog, "--out", tmp_path / "scanner", "--tagger", "small")
+def test_a_calibration_knows_its_tagger(call, tmp_path):
+    polars.DataFrame({"title": draw_titles(300)}).write_csv(tmp_path / "clean.csv")
+    code, _, err = call("calibrate", tmp_path / "clean.csv", "--out", tmp_path / "scanner", "--tagger", "small")
     assert code == ExitCode.CLEAN, err
     polars.DataFrame({"title": [draw_titles(1, 5)[0] + "\u200b"]}).write_csv(tmp_path / "new.csv")
     code, _, err = call("scan", tmp_path / "new.csv", "--scanner", tmp_path / "scanner", "--out", tmp_path / "f.csv")

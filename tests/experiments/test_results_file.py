@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cowbird.errors import UserError
-from cowbird.experiments import executor, results
+from cowbird.experiments import executor, results, run_folder
 from cowbird.experiments.cell import list_cells
 from cowbird.experiments.cell_files import PlantedSummary
 from cowbird.experiments.results_file import ResultsFile
@@ -272,6 +272,7 @@ def test_evidence_that_is_gone_is_told(spec, tmp_path):
 @pytest.mark.parametrize("moment", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_results_after_an_interrupt(spec, tmp_path, monkeypatch, moment):
     """While a run goes on its file has rows of single seeds; when it ends, however it ends, those of all."""
+    monkeypatch.setattr(run_folder, "RESULTS_SHARE", 1e9)  # however long the results take
     kept = tmp_path / "run" / "results.jsonl"
     left, seen = [moment], []
 

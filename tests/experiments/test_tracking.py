@@ -131,3 +131,13 @@ def test_the_real_store_keeps_files(lists, tmp_path, monkeypatch):
     again = MlflowStore("lists", tmp_path / "run" / "mlruns")
     again.write(describe_cell(list_cells(lists, tmp_path / "run")[0]))
     assert len(client.search_runs([found[0].info.experiment_id])) == 3
+
+
+@pytest.mark.parametrize("address", ["http://bob:s3cr%2Ft@host:1/x", "http://s3cr%2Ft:s3cr%2Ft@host:1/x"])
+def test_no_password_of_an_address_is_told(monkeypatch, address):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    told = tracking.hide_address(f"no answer of {address}; s3cr/t was refused")
+    assert "host:1/x" in told
+    assert "s3cr" not in told
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://[bad")
+    assert "bad" not in tracking.hide_address("http://[bad")

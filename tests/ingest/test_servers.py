@@ -5,6 +5,7 @@ import shutil
 import socket
 import sqlite3
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -111,7 +112,8 @@ def postgres(tmp_path_factory):
     secret.write_text(PASSWORD)
     as_user = []
     if os.geteuid() == 0:  # the server refuses to run as root
-        for place in (folder, secret, *folder.parents[:2]):
+        above = [place for place in folder.parents if place.is_relative_to(tempfile.gettempdir())][:-1]
+        for place in (folder, secret, *above):
             place.chmod(0o755)
         shutil.chown(folder, "postgres")
         shutil.chown(secret, "postgres")

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, cast
+from urllib.parse import unquote, urlsplit
 
 from cowbird.errors import UserError
 from cowbird.experiments.cell import Cell
@@ -27,7 +28,7 @@ TRACKERS = ("mlflow",)
 """Where cells can be tracked."""
 ADDRESS_VARIABLE = "MLFLOW_TRACKING_URI"
 """The environment variable that names the store."""
-SECONDS_TO_FINISH = 20.0
+SECONDS_TO_FINISH = 60.0
 """How long a run waits at its end for cells that are not handed over yet."""
 MAX_BATCH = 100
 """Values that the store takes at a time."""
@@ -101,21 +102,39 @@ class CellTracker:
         self._thread.join(SECONDS_TO_FINISH)
         left = self._given - self._handled
         if left:
-            self._warn(f"{left} cells were not tracked: the store did not take them in {SECONDS_TO_FINISH:.0f} s.")
+            self._warn(f"{_count(left)} not tracked: the store did not take them in {SECONDS_TO_FINISH:.0f} s.")
         if self._faults:
-            many = f"{len(self._faults)} cells were not tracked" if len(self._faults) > 1 else "A cell was not tracked"
-            self._warn(f"{many}: {self._faults[0]}.")
+            self._warn(f"{_count(len(self._faults))} not tracked: {self._faults[0]}.")
 
     def _work(self) -> None:
         store: TrackingStore | None = None
+        with suppress(Exception):  # told with the first cell, if it stays so
+            store = self._open()
         while (cell := self._waiting.get()) is not None:
             try:
                 store = store or self._open()
                 store.write(describe_cell(cell))
             except Exception as error:  # whatever a store does, the run goes on
-                first = str(error).strip().partition("\n")[0].rstrip(".")
+                first = hide_address(str(error)).strip().partition("\n")[0].rstrip(".")
                 self._faults.append(f"{cell.folder.name}: {first or type(error).__name__}")
             self._handled += 1
+
+
+def _count(cells: int) -> str:
+    return "A cell was" if cells == 1 else f"{cells} cells were"
+
+
+def hide_address(text: str) -> str:
+    """Return what a store says without the name and the password that its address may hold."""
+    try:
+        parts = urlsplit(os.environ.get(ADDRESS_VARIABLE, ""))
+        user, _, _ = parts.netloc.rpartition("@")
+        secrets = [f"{user}@" if user else "", parts.password or ""]
+    except ValueError:
+        return "the store's address can't be read"
+    for secret in filter(None, secrets):
+        text = text.replace(secret, "").replace(unquote(secret), "")
+    return text
 
 
 def describe_cell(cell: Cell) -> TrackedCell:

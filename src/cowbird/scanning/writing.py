@@ -43,6 +43,10 @@ from cowbird.text import escape_csv
 
 MAX_HELD_CHARACTERS = 1 << 24
 """Characters of titles held at once, or those of one longer title."""
+MAX_FRAME_BYTES = 1 << 19
+"""Bytes of findings that become lines of text at once, or those of one longer finding."""
+MAX_GROUP_BYTES = 1 << 23
+"""Bytes of findings in a row group of a Parquet file, or those of one longer finding."""
 MAX_ROW_GROUP = 1 << 16
 """Rows in a row group of a Parquet file at most."""
 
@@ -347,7 +351,7 @@ def format_cell(value: str | float | None) -> str:
     return str(value).lower()
 
 
-def _read_frames(path: Path) -> Iterator[pl.DataFrame]:
+def _read_frames(path: Path, most: int = MAX_FRAME_BYTES) -> Iterator[pl.DataFrame]:
     """Yield the findings in groups of `MAX_ROW_GROUP`, and of fewer where they are long."""
     lines: list[bytes] = []
     held = 0
@@ -355,7 +359,7 @@ def _read_frames(path: Path) -> Iterator[pl.DataFrame]:
         for line in file:
             lines.append(line)
             held += len(line)
-            if len(lines) == MAX_ROW_GROUP or held >= MAX_HELD_CHARACTERS:
+            if len(lines) == MAX_ROW_GROUP or held >= most:
                 yield pl.read_ndjson(b"".join(lines), schema=_FRAME_SCHEMA)
                 lines, held = [], 0
     if lines:
@@ -391,7 +395,7 @@ def _to_parquet(findings: Path, to: Path) -> None:
     )
     writer: Any
     with pq.ParquetWriter(to, schema, compression="zstd") as writer:
-        for frame in _read_frames(findings):
+        for frame in _read_frames(findings, MAX_GROUP_BYTES):
             writer.write_table(frame.to_arrow().cast(schema))
 
 
