@@ -10,7 +10,7 @@ from rich.text import Text
 
 from cowbird.cli.fit_scanner import fit_and_show
 from cowbird.cli.options import DeviceOption, JobsOption, OutOption
-from cowbird.cli.progress import make_progress
+from cowbird.cli.progress import make_progress, report_phases
 from cowbird.cli.run import format_options, read_spec, run_and_show
 from cowbird.cli.scan import open_scanner, scan_and_show
 from cowbird.cli.terminal import MAX_LINE, out_console
@@ -76,7 +76,7 @@ def _scan_planted(spec: "Spec", out: Path, device: str, fitted: bool) -> None:
 
 def _inspect_planted(spec: "Spec", run: Path, device: str) -> None:
     """Inspect a model that a run planted, beside its platform's logs; then say what was planted."""
-    from cowbird.cli.inspect import make_report, show_inspection  # noqa: PLC0415
+    from cowbird.cli.inspect import show_inspection  # noqa: PLC0415
     from cowbird.experiments import demo_inspection as parts  # noqa: PLC0415
     from cowbird.inspection.inspection import InspectionSettings, inspect_ranker  # noqa: PLC0415
     from cowbird.inspection.opening import open_model  # noqa: PLC0415
@@ -91,7 +91,9 @@ def _inspect_planted(spec: "Spec", run: Path, device: str) -> None:
     opened = open_model(str(planted.path), place)
     log = align_log(parts.load_platform(spec), opened.model.items, opened.item_ids)
     with make_progress() as shown:
-        found = inspect_ranker(opened, log, InspectionSettings(seed=spec.seeds[0]), place, make_report(shown))
+        found = inspect_ranker(
+            opened, log, InspectionSettings(seed=spec.seeds[0]), place, report_phases(shown, "asking the model")
+        )
     written = run.with_name(f"{run.name}-inspection.json")
     found.write(written)
     show_inspection(found, written)

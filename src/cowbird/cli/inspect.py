@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.text import Text
 
 from cowbird.cli.inspect_language import (
     BaseOption,
@@ -18,6 +17,7 @@ from cowbird.cli.inspect_language import (
     TemplateOption,
     WordsOption,
     inspect_language_and_show,
+    print_inspection,
     wants_language_model,
 )
 from cowbird.cli.options import (
@@ -29,8 +29,8 @@ from cowbird.cli.options import (
     LoaderSettingsOption,
     QuietOption,
 )
-from cowbird.cli.progress import ProgressDisplay, make_progress
-from cowbird.cli.terminal import out_console, print_json, sanitize_line
+from cowbird.cli.progress import make_progress, report_phases
+from cowbird.cli.terminal import print_json
 from cowbird.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from cowbird.inspection.inspection import Inspection, Progress
+    from cowbird.inspection.inspection import Inspection
     from cowbird.inspection.language.settings import LanguageSettings
     from cowbird.inspection.model import OpenedModel
     from cowbird.inspection.platform_log import PlatformLog
@@ -188,7 +188,7 @@ def inspect_and_show(
         histories=histories, level=level, nulls=NullSettings(count=nulls, max_events=null_events), seed=seed
     )
     with make_progress(quiet=quiet) as shown:
-        found = inspect_ranker(opened, log, settings, place, make_report(shown))
+        found = inspect_ranker(opened, log, settings, place, report_phases(shown, "asking the model"))
         for warning in [] if log is None else list_warnings(log):
             shown.warn(warning)
     if out is not None:
@@ -212,16 +212,6 @@ def read_log(opened: "OpenedModel", logs: str | None, items: Path | None) -> "Pl
     return platform_log.align_log(platform_log.load_log(logs), opened.model.items, ids)
 
 
-def make_report(shown: ProgressDisplay) -> "Progress":
-    """Return what shows the progress of an inspection."""
-    task = shown.add_task("asking the model")
-
-    def report(what: str, done: int, total: int, remark: str) -> None:
-        shown.update(task, phase=what, done=done, total=total, note=remark)
-
-    return report
-
-
 def list_warnings(log: "PlatformLog") -> list[str]:
     """Return what a reader should know about the logs."""
     if not log.dropped:
@@ -233,10 +223,4 @@ def show_inspection(found: "Inspection", out: Path | None) -> None:
     """Print an inspection."""
     from cowbird.report.inspection import format_lines, make_item_table  # noqa: PLC0415
 
-    verdict, *more = format_lines(found)
-    out_console.print(verdict)
-    out_console.print(make_item_table(found))
-    for line in more:
-        out_console.print(line)
-    if out is not None:
-        out_console.print(Text("Inspection: ") + sanitize_line(str(out)))
+    print_inspection(format_lines(found), make_item_table(found), out)

@@ -6,15 +6,18 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 from rich.text import Text
 
-from cowbird.cli.progress import ProgressDisplay, make_progress
+from cowbird.cli.progress import make_progress, report_phases
 from cowbird.cli.terminal import exit_resumable, out_console, print_json, sanitize_line
 from cowbird.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
     from cowbird.inspection.language.handed import HandedLanguageModel
     from cowbird.inspection.language.inspection import LanguageInspection
     from cowbird.inspection.language.questions import TitleQuestion
-    from cowbird.inspection.language.search import SearchProgress
     from cowbird.inspection.language.settings import LanguageSettings
 
 TemplateOption = Annotated[
@@ -123,7 +126,7 @@ def inspect_language_and_show(
     handed: HandedLanguageModel = open_language_model(Path(model), place, options.base, options.layers)
     with make_progress(left=True, quiet=quiet) as shown:
         try:
-            found = inspect_language_model(handed, questions, settings, place, make_search_report(shown))
+            found = inspect_language_model(handed, questions, settings, place, report_phases(shown, "searching"))
         except KeyboardInterrupt:
             shown.stop()
             exit_resumable("Interrupted.")
@@ -136,23 +139,18 @@ def inspect_language_and_show(
     return found
 
 
-def make_search_report(shown: ProgressDisplay) -> "SearchProgress":
-    """Return what shows the progress of a search."""
-    task = shown.add_task("searching")
-
-    def report(what: str, done: int, total: int, remark: str) -> None:
-        shown.update(task, phase=what, done=done, total=total, note=remark)
-
-    return report
-
-
 def show_language_inspection(found: "LanguageInspection", out: Path | None) -> None:
     """Print an inspection."""
     from cowbird.report.language_inspection import format_language_lines, make_fragment_table  # noqa: PLC0415
 
-    verdict, *more = format_language_lines(found)
+    print_inspection(format_language_lines(found), make_fragment_table(found), out)
+
+
+def print_inspection(lines: "Sequence[Text]", table: "Table", out: Path | None) -> None:
+    """Print the verdict, which is the first line, then the table and all else."""
+    verdict, *more = lines
     out_console.print(verdict)
-    out_console.print(make_fragment_table(found))
+    out_console.print(table)
     for line in more:
         out_console.print(line)
     if out is not None:

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
@@ -238,3 +239,18 @@ class LineDisplay(QuietDisplay):
             with self._lock:
                 if self._tasks and time.monotonic() - self._last >= SECONDS_BETWEEN_LINES:
                     self._print()
+
+
+def report_phases(shown: ProgressDisplay, first: str) -> Callable[[str, int, int, str], None]:
+    """Return what shows work of several phases in one line: the phase, what is done, all of it, and a remark.
+
+    Args:
+        shown: The display.
+        first: What the line says until the first report.
+    """
+    task = shown.add_task(first)
+
+    def report(what: str, done: int, total: int, remark: str) -> None:
+        shown.update(task, phase=what, done=done, total=total, note=remark)
+
+    return report

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from cowbird.cli.inspect import ItemsOption, list_warnings, make_report, open_handed_model, read_log
+from cowbird.cli.inspect import ItemsOption, list_warnings, open_handed_model, read_log
 from cowbird.cli.inspect_language import (
     BaseOption,
     HistoryOption,
@@ -28,7 +28,7 @@ from cowbird.cli.options import (
     LoaderSettingsOption,
     QuietOption,
 )
-from cowbird.cli.progress import make_progress
+from cowbird.cli.progress import make_progress, report_phases
 from cowbird.cli.sanitize_language import sanitize_language
 from cowbird.cli.terminal import out_console, print_json, sanitize_line
 from cowbird.errors import ExitCode, UserError
@@ -130,7 +130,7 @@ def sanitize(
     settings = SanitizeSettings(method=method.value, steps=steps, learning_rate=learning_rate, seed=seed)
     inspection = InspectionSettings(nulls=NullSettings(count=nulls), seed=seed)
     with make_progress(quiet=quiet) as shown:
-        report = make_report(shown)
+        report = report_phases(shown, "asking the model")
         before = measure_quality(opened.model, log, chosen, seed=seed)
         found, taken = take_out_suspects(opened, log, chosen, settings, inspection, place, report, rounds)
         after = measure_quality(opened.model, log, chosen, seed=seed)

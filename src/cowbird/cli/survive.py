@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from cowbird.cli.inspect import ItemsOption, list_warnings, make_report, open_handed_model, read_log
+from cowbird.cli.inspect import ItemsOption, list_warnings, open_handed_model, read_log
 from cowbird.cli.options import (
     AllowServedOption,
     DeviceOption,
@@ -16,7 +16,7 @@ from cowbird.cli.options import (
     LoaderSettingsOption,
     QuietOption,
 )
-from cowbird.cli.progress import make_progress
+from cowbird.cli.progress import make_progress, report_phases
 from cowbird.cli.terminal import out_console, print_json, sanitize_line
 from cowbird.errors import UserError
 
@@ -77,7 +77,7 @@ def survive(
         }
     )
     with make_progress(quiet=quiet) as shown:
-        found = measure_survival(opened, log, wanted, settings, place, make_report(shown))
+        found = measure_survival(opened, log, wanted, settings, place, report_phases(shown, "asking the model"))
         for warning in list_warnings(log):
             shown.warn(warning)
     if out is not None:

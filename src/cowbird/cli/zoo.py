@@ -8,7 +8,7 @@ import typer
 from rich.text import Text
 
 from cowbird.cli.options import DeviceOption, JsonOption, QuietOption
-from cowbird.cli.progress import make_progress
+from cowbird.cli.progress import make_progress, report_phases
 from cowbird.cli.terminal import exit_resumable, out_console, print_json, sanitize_line
 
 ZOO_EXAMPLES = (
@@ -61,11 +61,7 @@ def zoo(
     if only != ZooStep.score:
         held = Zoo(plan, out, pick_device(device))
         with make_progress(left=True, quiet=quiet) as shown:
-            task = shown.add_task("models")
-
-            def report(what: str, done: int, total: int, remark: str) -> None:
-                shown.update(task, phase=what, done=done, total=total, note=remark)
-
+            report = report_phases(shown, "models")
             try:
                 if only != ZooStep.inspect:
                     held.make(report)
@@ -98,11 +94,7 @@ def _run_language_zoo(recipe: Path, out: Path, only: ZooStep | None, device: str
     if only != ZooStep.score:
         held = LanguageZoo(plan, out, pick_device(device))
         with make_progress(left=True, quiet=quiet) as shown:
-            task = shown.add_task("models")
-
-            def report(what: str, done: int, total: int, remark: str) -> None:
-                shown.update(task, phase=what, done=done, total=total, note=remark)
-
+            report = report_phases(shown, "models")
             try:
                 if only != ZooStep.inspect:
                     held.make(report)

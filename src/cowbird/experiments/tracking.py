@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from cowbird.errors import UserError
 from cowbird.experiments.cell import Cell
 from cowbird.experiments.results import NO_K, Row
 from cowbird.experiments.results_file import ResultsFile
+from cowbird.ingest.addresses import redact_reason
 
 TRACKERS = ("mlflow",)
 """Where cells can be tracked."""
@@ -126,15 +127,12 @@ def _count(cells: int) -> str:
 
 def hide_address(text: str) -> str:
     """Return what a store says without the name and the password that its address may hold."""
+    address = os.environ.get(ADDRESS_VARIABLE, "")
     try:
-        parts = urlsplit(os.environ.get(ADDRESS_VARIABLE, ""))
-        user, _, _ = parts.netloc.rpartition("@")
-        secrets = [f"{user}@" if user else "", parts.password or ""]
+        urlsplit(address)
     except ValueError:
         return "the store's address can't be read"
-    for secret in filter(None, secrets):
-        text = text.replace(secret, "").replace(unquote(secret), "")
-    return text
+    return redact_reason(text, address)
 
 
 def describe_cell(cell: Cell) -> TrackedCell:
