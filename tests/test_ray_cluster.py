@@ -17,7 +17,7 @@ from cowbird.experiments.cell import list_cells
 from cowbird.experiments.executor import CellBusyError, Executor
 from cowbird.experiments.run import run
 from cowbird.experiments.spec import parse_spec
-from cowbird.ray_cluster import RayCluster, find_cluster, join_cluster, use_cluster
+from cowbird.ray_cluster import RayCluster, find_cluster, join_cluster, share_gpus, use_cluster
 from cowbird.scanning.commands import open_scorer
 from cowbird.scanning.ray_pool import RayScorer
 from cowbird.scanning.scan import scan_catalog
@@ -53,7 +53,7 @@ def make_scorer():
 class FakeCluster:
     """Runs what it is given when it is asked for, here."""
 
-    workers = 2
+    workers, gpus = 2, 0.0
 
     def __init__(self):
         self.given, self.kept = [], []
@@ -178,12 +178,37 @@ def give(value):
     return value
 
 
-def test_a_gpu_is_refused(lists, tmp_path, monkeypatch):
-    monkeypatch.setattr("cowbird.experiments.run.pick_device", lambda device: torch.device("cuda"))
-    with pytest.raises(UserError, match="runs cells on processors") as error:
-        run(lists, tmp_path / "run", cluster=FakeCluster())
+@pytest.mark.parametrize(("device", "gpus"), [("cuda", 0.0), ("cuda:1", 0.5)])
+def test_a_gpu_that_cannot_be_shared_is_refused(lists, tmp_path, monkeypatch, device, gpus):
+    monkeypatch.setattr("cowbird.experiments.run.pick_device", lambda device_: torch.device(device))
+    cluster = FakeCluster()
+    cluster.gpus = gpus
+    with pytest.raises(UserError, match="share of a GPU") as error:
+        run(lists, tmp_path / "run", cluster=cluster)
     assert "--device cpu" in error.value.hint
     assert not (tmp_path / "run").exists()
+
+
+def test_each_task_gets_a_share_of_a_gpu(monkeypatch):
+    asked = []
+
+    def remote(**options):
+        asked.append(options)
+        return lambda function: type("Task", (), {"remote": staticmethod(function)})
+
+    library = FakeRay()
+    library.remote, library.cluster_resources = remote, lambda: {"CPU": 12.0, "GPU": 2.0}
+    monkeypatch.setitem(sys.modules, "ray", library)
+    monkeypatch.setattr(ray_cluster, "find_spec", lambda name: name)
+    with join_cluster("x", on_gpu=True) as cluster:
+        assert cluster.submit(int, "7") == 7
+    with join_cluster("x") as cluster:
+        cluster.submit(int, "7")
+    assert [each["num_gpus"] for each in asked] == [1 / 6, 0.0]
+    assert [share_gpus(2, 1), share_gpus(2, 2), share_gpus(2, 3), share_gpus(1, 16)] == [1, 1, 0.5, 1 / 16]
+    library.cluster_resources = lambda: {"CPU": 12.0}
+    with pytest.raises(UserError, match="has no GPU"), join_cluster("x", on_gpu=True):
+        pytest.fail("joined")
 
 
 # Joining

@@ -6,6 +6,7 @@ file that somebody else may have written: whoever runs a cluster runs code.
 """
 
 import logging
+import math
 import os
 import signal
 import threading
@@ -32,15 +33,21 @@ class RayCluster:
     """The module `ray`."""
     workers: int
     """Tasks that run at once."""
+    gpus: float = 0.0
+    """The share of a GPU that each task gets."""
 
     def submit(self, function: Callable[..., Any], *given: Any) -> Any:
         """Have a function of a module called by a worker; return what stands for its result."""
-        task = self.library.remote(num_cpus=1, max_retries=MAX_RETRIES)(function)
+        task = self.library.remote(num_cpus=1, num_gpus=self.gpus, max_retries=MAX_RETRIES)(function)
         return task.remote(*given)
 
     def put(self, value: Any) -> Any:
         """Keep a value on the cluster, and return what stands for it."""
         return self.library.put(value)
+
+    def keep(self, value: Any) -> "RayValue":
+        """Keep a value on the cluster, and return what workers load it from."""
+        return RayValue(self.library.put(value))
 
     def wait(self, waiting: Sequence[Any], seconds: float | None = None) -> list[Any]:
         """Return those of some results that are there, at least one unless the time is over."""
@@ -70,6 +77,18 @@ class RayCluster:
                 self.library.cancel(each, force=True)
 
 
+@dataclass(frozen=True)
+class RayValue:
+    """A value that a cluster keeps. It travels within another object, so Ray does not read it anew for each task."""
+
+    reference: Any
+    """What stands for it."""
+
+    def load(self) -> Any:
+        """Return the value, in a task."""
+        return get_on_worker(self.reference)
+
+
 def get_on_worker(result: Any) -> Any:
     """Return, in a task, what `RayCluster.put` kept."""
     import ray  # noqa: PLC0415
@@ -89,12 +108,15 @@ def check_ray() -> None:
 
 
 @contextmanager
-def join_cluster(address: str | None = None, workers: int | None = None) -> Generator[RayCluster]:
+def join_cluster(
+    address: str | None = None, workers: int | None = None, *, on_gpu: bool = False
+) -> Generator[RayCluster]:
     """Join a cluster for a while, or start one on this machine.
 
     Args:
         address: The cluster's address, such as `ray://head:10001`; `None` starts one.
         workers: Tasks that run at once; `None` takes as many as there are processors.
+        on_gpu: Whether tasks share the cluster's GPUs, each an equal part of one.
 
     Raises:
         UserError: If Ray is not installed.
@@ -115,9 +137,22 @@ def join_cluster(address: str | None = None, workers: int | None = None) -> Gene
         hint = "Is it running, and reached from here? See --ray-address, and the variable RAY_ADDRESS."
         raise OutageError(f"The Ray cluster can't be used: {first}.", hint) from None
     try:
-        yield RayCluster(library, workers or max(1, int(library.cluster_resources().get("CPU", 1))))
+        found: dict[str, float] = library.cluster_resources()
+        many = workers or max(1, int(found.get("CPU", 1)))
+        yield RayCluster(library, many, share_gpus(found.get("GPU", 0.0), many) if on_gpu else 0.0)
     finally:
         library.shutdown()
+
+
+def share_gpus(gpus: float, workers: int) -> float:
+    """Return the share of a GPU for each of some workers: as many share each as are needed, and none spans two.
+
+    Raises:
+        UserError: If there is no GPU.
+    """
+    if gpus < 1:
+        raise UserError("The Ray cluster has no GPU.", "Add --device cpu, or join a cluster whose machines have one.")
+    return 1 / max(1, math.ceil(workers / int(gpus)))
 
 
 @contextmanager

@@ -14,6 +14,6 @@ def call_command(monkeypatch, capsys, *words, unseen="\x1b\x07\u202e"):
         app.main()
     out, err = capsys.readouterr()
     for text in (out, err):
-        assert "Traceback" not in text
+        assert "Traceback" not in text, text
         assert not set(text) & set(unseen)
     return end.value.code or 0, out, err

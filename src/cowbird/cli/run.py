@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from cowbird.cli.engine import open_engine
+from cowbird.cli.engine import open_engine, uses_gpu
 from cowbird.cli.options import (
     AgentKeyEnvOption,
     AgentLogOption,
@@ -104,7 +104,7 @@ def run(
 
     with (
         set_agent_environment(agent_url, agent_key_env, agent_log),
-        open_engine(engine, ray_address, jobs) as cluster,
+        open_engine(engine, ray_address, jobs, on_gpu=engine == EngineChoice.RAY and uses_gpu(device)) as cluster,
     ):
         run_and_show(
             read, out, device, jobs, resume, shlex.join(again),

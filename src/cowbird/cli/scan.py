@@ -1,6 +1,8 @@
 """`cowbird scan`: a catalogue's titles under a scanner for planted triggers, or under another detector."""
 
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -59,7 +61,11 @@ FITTED_DETECTOR = "p_scanner"
 def scan(
     catalog: CatalogArgument,
     out: Annotated[
-        Path, typer.Option(metavar="FINDINGS", help="A .csv, .jsonl or .parquet; an older one is replaced.")
+        Path,
+        typer.Option(
+            metavar="FINDINGS",
+            help="A .csv, .jsonl or .parquet; without an ending, a folder of parts. An older one is replaced.",
+        ),
     ],
     scanner: Annotated[
         Path | None,
@@ -139,7 +145,7 @@ def scan(
     if scanner is not None:
         _refuse_detector_options(detector, bool(setting) or reference is not None)
     check_scan(catalog, out, text_column, id_column, allowed, reference)
-    engine_use = use_engine(engine, ray_address, workers)
+    engine_use = use_engine(engine, ray_address, workers, out, on_gpu=place.type == "cuda")
     if calibrated or (scanner is None and detector is None):
         _refuse_settings(setting)
         with engine_use:
@@ -256,9 +262,12 @@ def scan_ready_and_show(
     from cowbird.defenses.p_scanner.ready import ReadyScanner  # noqa: PLC0415
     from cowbird.scanning import ready_scorer  # noqa: PLC0415
     from cowbird.scanning.first_pass import FirstPass  # noqa: PLC0415
+    from cowbird.scanning.scan_parts import SharedFirstPass  # noqa: PLC0415
+    from cowbird.scanning.sharing import find_shared  # noqa: PLC0415
     from cowbird.scanning.title_columns import ColumnNames  # noqa: PLC0415
 
-    columns, kept = columns or ColumnNames(), FirstPass(out)
+    columns, shared = columns or ColumnNames(), find_shared()
+    kept = FirstPass(out) if shared is None else SharedFirstPass(out, shared)
     ready_scorer.check_rates(*ready_scorer.choose_rates(fpr, review_fpr))
     with make_progress(quiet=quiet) as shown:
         rows, titles = shown.add_task("rows read"), shown.add_task("titles learned")
@@ -291,7 +300,7 @@ def scan_ready_and_show(
     many = 1 if scorer.complete else workers  # all verdicts are known
     found = scan_and_show(
         catalog, scorer, scorer.make_factory(), out, text_column, id_column, only_flagged, chunk, many, allow, begun,
-        as_json=as_json, quiet=quiet,
+        kept.file_rows.get(catalog, ()), as_json=as_json, quiet=quiet,
     )  # fmt: skip
     kept.clear()
     return found
@@ -309,6 +318,7 @@ def scan_and_show(
     workers: int = 1,
     allow: "AllowList | None" = None,
     begun: float | None = None,
+    file_rows: Sequence[int] = (),
     *,
     as_json: bool = False,
     quiet: bool = False,
@@ -316,17 +326,21 @@ def scan_and_show(
     """Scan a catalogue, show how it goes and what came of it."""
     from cowbird.scanning import commands, highlights, summary  # noqa: PLC0415
     from cowbird.scanning.scan import scan_catalog  # noqa: PLC0415
+    from cowbird.scanning.scan_parts import scan_in_parts  # noqa: PLC0415
+    from cowbird.scanning.sharing import find_shared  # noqa: PLC0415
 
-    with (
-        make_progress(quiet=quiet) as shown,
-        commands.open_scorer(scorer, make, workers, shown.warn) as judge,
-    ):
+    shared = find_shared()
+    with make_progress(quiet=quiet) as shown, ExitStack() as stack:
+        if shared is None:
+            judge = stack.enter_context(commands.open_scorer(scorer, make, workers, shown.warn))
+            start = partial(scan_catalog, catalog, out, judge)
+        else:
+            start = partial(scan_in_parts, catalog, out, scorer, make, shared, file_rows=file_rows)
         task = shown.add_task("rows")
         try:
-            found = scan_catalog(
-                catalog, out, judge, text_column=text_column, id_column=id_column, only_flagged=only_flagged,
-                chunk=chunk, allow=allow, begun=begun,
-                warn=shown.warn,
+            found = start(
+                text_column=text_column, id_column=id_column, only_flagged=only_flagged, chunk=chunk, allow=allow,
+                begun=begun, warn=shown.warn,
                 report=lambda done, total, remark: shown.update(task, done=done, total=total, note=remark),
             )  # fmt: skip
         except KeyboardInterrupt:

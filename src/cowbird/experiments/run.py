@@ -107,8 +107,7 @@ def run(
         command: The command that started it, which is kept in `run.json` for reports.
         only: Which cells are run, as `plan.select_cells` has it; empty stands for all.
         number: The one cell that is run, likewise. The folder may then hold a part of this run.
-        cluster: A Ray cluster whose workers run the cells, on processors; they see the same folder. `None` for this
-            machine alone.
+        cluster: A Ray cluster whose workers run the cells; they see the same folder. `None` for this machine alone.
         track: Where finished cells are tracked, see `tracking.TRACKERS`; empty for nowhere.
         progress: Told of each fit (of one job; several stay silent).
         cell_done: Told after each cell.
@@ -178,10 +177,10 @@ def run(
 
 def _check_asked(cluster: RayCluster | None, picked: torch.device, track: str) -> None:
     """Check that a run can be made where it was asked for, and told where it was asked for."""
-    if cluster is not None and picked.type != "cpu":
+    if cluster is not None and picked.type == "cuda" and (not cluster.gpus or str(picked) != "cuda"):
         raise UserError(
-            "--engine ray runs cells on processors, and models would run on a GPU here.",
-            "Add --device cpu, or share GPUs by --jobs or by job arrays (--cell).",
+            f"--engine ray gives each cell a share of a GPU, and '{picked}' can't be shared so.",
+            "Say --device cuda, without a number, or --device cpu.",
         )
     if track:
         check_tracker(track)

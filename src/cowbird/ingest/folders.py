@@ -5,6 +5,7 @@ for is an error, and nothing is left out. Hidden files and those whose names beg
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -113,6 +114,17 @@ class FolderRows(RowTable):
         self._keys = [name for name, _ in parts[0].values]
         own = [name for name in self._first.names if name not in self._keys]
         self.names = [*own, *self._keys]
+
+    @property
+    def parts(self) -> Sequence[TablePart]:
+        """Its files."""
+        return self._parts
+
+    def take_part(self, nth: int) -> "FolderRows":
+        """Return a table of one of the files alone, with the columns of the folder; its rows are numbered from 1."""
+        taken = copy(self)
+        taken._parts, taken.names = [self._parts[nth]], list(self.names)
+        return taken
 
     def describe(self) -> str:
         """Say in a few words how it is read."""

@@ -97,7 +97,7 @@ class ReviewStore:
         self.findings = findings
         self.path = findings.with_name(findings.name + REVIEW_SUFFIX)
         self._lock = threading.RLock()
-        if not findings.is_file():
+        if not findings.is_file() and not findings.is_dir():
             read_reviewed(findings)  # says what is wrong
         if self.path.is_symlink():
             raise UserError(f"'{self.path}' is a link.", "Remove it, or copy the findings elsewhere.")

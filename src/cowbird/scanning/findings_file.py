@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from cowbird.errors import UserError
+from cowbird.scanning.parts_folder import list_finding_files
 from cowbird.text import unescape_csv
 
 MAX_TITLE_LENGTH = 1 << 20
@@ -69,7 +70,9 @@ def read_reviewed(path: Path) -> list[ReviewedFinding]:
 
 
 def _read_table(path: Path) -> pl.DataFrame:
-    hint = "Give a file that cowbird scan wrote with --out: .csv, .jsonl or .parquet."
+    hint = "Give a file that cowbird scan wrote with --out: .csv, .jsonl, .parquet or a folder."
+    if path.is_dir():
+        return pl.concat([pl.read_parquet(part) for part in list_finding_files(path)])
     if not path.is_file():
         raise UserError(f"'{path}' is no file.", hint)
     try:

@@ -7,10 +7,12 @@ folder goes when the findings are written.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,7 +27,7 @@ from cowbird.faults import explain_write_errors
 from cowbird.files import hash_texts, make_scratch_folder, sweep_partials
 from cowbird.ingest.options import get_options
 from cowbird.ingest.places import fingerprint
-from cowbird.scanning.reading import open_catalog
+from cowbird.scanning.reading import Catalog, open_catalog
 from cowbird.storage import read_sealed_json, read_tensors, write_sealed_json, write_tensors
 from cowbird.victims.fit_context import ProgressCallback, report_nothing
 
@@ -37,6 +39,32 @@ SECONDS_BETWEEN_SAVES = 20.0
 """How often the sample is kept while rows are read; the work that a kill can cost."""
 
 
+class _SampleState(NamedTuple):
+    """How far the reading of a sample has come."""
+
+    row: int
+    """The last row that was read."""
+    over: bool
+    """Whether that was all."""
+    file_rows: tuple[int, ...]
+    """How many rows each file has that was read, if files are read apart."""
+
+
+class _Part(NamedTuple):
+    """Some titles that the tagger reads."""
+
+    path: Path | None
+    """Where what it says is kept."""
+    key: str
+    """Tells these titles and this tagger from others."""
+    titles: int
+    """How many they are."""
+    known: TokenLogits | None
+    """What it said before."""
+    read: Callable[[ProgressCallback], TokenLogits] | None
+    """Has it read them, if it did not."""
+
+
 class FirstPass:
     """What is kept of a first pass.
 
@@ -44,8 +72,13 @@ class FirstPass:
         out: The file of findings, beside which the folder lies; `None` keeps nothing.
     """
 
+    ahead = 0
+    """Parts that are given out before what the tagger says of the first is asked for."""
+
     def __init__(self, out: Path | None = None) -> None:
         self.folder = None if out is None else out.with_name(f"{out.name}.first-pass")
+        self.file_rows: dict[Path, tuple[int, ...]] = {}
+        """How many rows each file of a catalogue that is a folder has, by catalogue, if its files were read apart."""
 
     def sample(self, catalog: Path, text_column: str, report: ProgressCallback = report_nothing) -> TitleSample:
         """Read all rows of a catalogue, and keep a sample of the titles; rows that can't be read are passed over.
@@ -61,51 +94,76 @@ class FirstPass:
         table, sample = open_catalog(catalog, text_column), TitleSample(MAX_TITLES_SAMPLED)
         key = hash_texts([repr(fingerprint(catalog)), text_column, repr(get_options())])
         path = None if self.folder is None else self.folder / f"sample-{key[:16]}.json"
-        first, over = self._recall_sample(path, key, sample)
-        if over:
-            report(first, first, f"{len(sample):,} titles kept")
+        kept = self._recall_sample(path, key, sample)
+        if kept.over:
+            self.file_rows[catalog] = kept.file_rows
+            report(kept.row, kept.row, f"{len(sample):,} titles kept")
             return sample
-        total, done, saved = table.count_rows(), first, time.monotonic()
+        total, done, saved = table.count_rows(), kept, time.monotonic()
+
+        def tell(row: int, file_rows: Sequence[int] = ()) -> None:
+            nonlocal done, saved
+            done = _SampleState(row, False, tuple(file_rows))
+            report(row, max(total, row), f"{len(sample):,} titles kept")
+            if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
+                self._save_sample(path, key, sample, done)
+                saved = time.monotonic()
+
         try:
-            for row in table.read_rows():
-                if row.number <= first:
-                    continue
-                if not row.problem and row.title.strip():
-                    sample.add((row.title,))
-                done = row.number
-                if done % ROWS_PER_REPORT == 0:
-                    report(done, max(total, done), f"{len(sample):,} titles kept")
-                    if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
-                        self._save_sample(path, key, sample, done, over=False)
-                        saved = time.monotonic()
+            self._fill_sample(catalog, table, sample, kept, tell)
         except KeyboardInterrupt:
-            self._save_sample(path, key, sample, done, over=False)
+            self._save_sample(path, key, sample, done)
             raise
-        self._save_sample(path, key, sample, done, over=True)
-        report(done, done, f"{len(sample):,} titles kept")
+        self._save_sample(path, key, sample, done._replace(over=True))
+        self.file_rows[catalog] = done.file_rows
+        report(done.row, done.row, f"{len(sample):,} titles kept")
         return sample
 
-    def _recall_sample(self, path: Path | None, key: str, sample: TitleSample) -> tuple[int, bool]:
-        """Put what was kept into a sample, and return its last row and whether that was all; 0 for nothing."""
+    def _fill_sample(
+        self, catalog: Path, table: Catalog, sample: TitleSample, kept: "_SampleState", tell: Callable[..., None]
+    ) -> None:
+        """Show the titles of all rows behind those that were read before to a sample.
+
+        Args:
+            catalog: The catalogue.
+            table: It, opened.
+            sample: The sample.
+            kept: How far an earlier pass came.
+            tell: Told of the last row that was read now and then, and at the end.
+        """
+        done = kept.row
+        for row in table.read_rows():
+            if row.number <= kept.row:
+                continue
+            if not row.problem and row.title.strip():
+                sample.add((row.title,))
+            done = row.number
+            if done % ROWS_PER_REPORT == 0:
+                tell(done)
+        tell(done)
+
+    def _recall_sample(self, path: Path | None, key: str, sample: TitleSample) -> "_SampleState":
+        """Put what was kept into a sample, and return how far that came."""
+        nothing = _SampleState(0, False, ())
         if path is None or not path.is_file():
-            return 0, False
+            return nothing
         try:
             held: Any = read_sealed_json(path)
             if held["key"] != key:
-                return 0, False
+                return nothing
             sample.add(held["titles"])
             sample.complete = bool(held["complete"])
-            return int(held["row"]), bool(held["over"])
+            return _SampleState(int(held["row"]), bool(held["over"]), tuple(map(int, held.get("file_rows", ()))))
         except OutageError:  # it may be whole
             raise
         except (UserError, KeyError, TypeError, ValueError):
-            return 0, False
+            return nothing
 
-    def _save_sample(self, path: Path | None, key: str, sample: TitleSample, row: int, over: bool) -> None:
-        if path is None or not row:
+    def _save_sample(self, path: Path | None, key: str, sample: TitleSample, done: "_SampleState") -> None:
+        if path is None or not done.row:
             return
         self._make_folder(path)
-        held = {"key": key, "row": row, "over": over, "complete": sample.complete, "titles": sample.list_titles()}
+        held = {"key": key, **done._asdict(), "complete": sample.complete, "titles": sample.list_titles()}
         write_sealed_json(path, held)
 
     def _make_folder(self, path: Path) -> None:
@@ -123,33 +181,46 @@ class FirstPass:
             titles: Any texts.
             report: Told of titles read and all of them.
         """
+        waiting: deque[_Part] = deque()
         parts: list[TokenLogits] = []
-        for part in _cut(titles):
-            done = sum(len(each.verdict) for each in parts)
-            parts.append(self._read_part(scanner, part, done, len(titles), report))
+        for chosen in _cut(titles):
+            waiting.append(self._begin_part(scanner, chosen))
+            if len(waiting) > self.ahead:
+                parts.append(self._finish_part(waiting.popleft(), sum(map(_count, parts)), len(titles), report))
+        while waiting:
+            parts.append(self._finish_part(waiting.popleft(), sum(map(_count, parts)), len(titles), report))
         report(len(titles), len(titles), "titles")
         return _join(parts)
 
-    def _read_part(
-        self, scanner: BaselineScanner, titles: Sequence[str], before: int, total: int, report: ProgressCallback
-    ) -> TokenLogits:
+    def _begin_part(self, scanner: BaselineScanner, titles: Sequence[str]) -> "_Part":
+        """Recall what the tagger says of some titles, or have it read them."""
+        key = hash_texts([scanner.key, *titles])
+        path = None if self.folder is None else self.folder / f"part-{key[:32]}.safetensors"
+        known = None if path is None else _recall_part(path, key, len(titles))
+        return _Part(path, key, len(titles), known, None if known else self._begin_read(scanner, titles))
+
+    def _begin_read(self, scanner: BaselineScanner, titles: Sequence[str]) -> Callable[[ProgressCallback], TokenLogits]:
+        """Return what has the tagger read some titles."""
+        return partial(read_rounded, scanner, titles)
+
+    def _finish_part(self, part: "_Part", before: int, total: int, report: ProgressCallback) -> TokenLogits:
+        """Return what the tagger says of some titles, and keep it."""
+
         def tell(done: int, _: int, remark: str) -> None:
             report(before + done, total, remark)
 
-        if self.folder is None:
-            return read_rounded(scanner, titles, tell)
-        key = hash_texts([scanner.key, *titles])
-        path = self.folder / f"part-{key[:32]}.safetensors"
-        known = _recall_part(path, key, len(titles))
-        if known is not None:
-            tell(len(titles), len(titles), "titles")
-            return known
-        found = read_rounded(scanner, titles, tell)
-        self._make_folder(path)
-        places = found.tokenized
-        held = {"first": places.first, "after": places.after, "offsets": places.offsets}
-        held |= {"mark": found.mark, "verdict": found.verdict}
-        write_tensors(path, {name: torch.from_numpy(np.array(each)) for name, each in held.items()}, {"cowbird": key})
+        if part.known is not None:
+            tell(part.titles, part.titles, "titles")
+            return part.known
+        assert part.read is not None
+        found = part.read(tell)
+        if part.path is not None:
+            self._make_folder(part.path)
+            places = found.tokenized
+            held = {"first": places.first, "after": places.after, "offsets": places.offsets}
+            held |= {"mark": found.mark, "verdict": found.verdict}
+            tensors = {name: torch.from_numpy(np.array(each)) for name, each in held.items()}
+            write_tensors(part.path, tensors, {"cowbird": part.key})
         return found
 
     def clear(self) -> None:
@@ -165,6 +236,10 @@ class FirstPass:
 
 NOTHING_KEPT = FirstPass()
 """A first pass of which nothing is kept."""
+
+
+def _count(part: TokenLogits) -> int:
+    return len(part.verdict)
 
 
 def _cut(titles: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -46,6 +46,7 @@ class Catalog:
 
     def __init__(self, table: RowTable, text_column: str, id_column: str | None) -> None:
         self.table = table
+        self.asked = text_column, id_column
         self.text = table.find_text(text_column)
         self.id = table.find_id(id_column)
         self.names = table.names

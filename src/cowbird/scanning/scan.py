@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import dropwhile
 from pathlib import Path
+from typing import NamedTuple
 
 from cowbird.errors import UserError
 from cowbird.ingest.addresses import show_name
@@ -20,6 +21,7 @@ from cowbird.ingest.options import ReadOptions, get_options
 from cowbird.ingest.places import fingerprint
 from cowbird.notices import collect_notices
 from cowbird.scanning.allow_list import AllowList
+from cowbird.scanning.parts_folder import check_parts_output, is_parts_folder
 from cowbird.scanning.reading import Catalog, CatalogRow, open_catalog
 from cowbird.scanning.summary import FindingTally, ScanSummary, UnreadRows
 from cowbird.scanning.verdicts import (
@@ -120,36 +122,23 @@ def _scan_catalog(
     allow: AllowList,
 ) -> ScanSummary:
     """Scan a catalogue; see `scan_catalog`. The rate is the number of titles judged."""
-    table = _open_checked(catalog, out, text_column, id_column, allow)
+    table = open_checked(catalog, out, text_column, id_column, allow)
     total, seal = table.count_rows(), fingerprint(catalog)
-    key = json.dumps([SCAN_VERSION, scorer.key, *seal, text_column, id_column, only_flagged, chunk, allow.key])
-    key += repr(get_options()) if get_options() != ReadOptions() else ""
+    key = describe_scan(scorer, catalog, text_column, id_column, only_flagged, chunk, allow)
     with FindingsWriter(out, key, resume, warn) as work:
         tally, resumed, judged = _count_findings(work.read_findings(), work.read_skips()), work.row, 0
-        for rows, findings in _judge_groups(
+        for rows, findings in judge_groups(
             group_rows(dropwhile(lambda row: row.number <= resumed, table.read_rows()), chunk), scorer, allow
         ):
-            skipped = [(row.number, row.problem) for row in rows if row.problem]
-            told = [finding for finding in findings if finding.tier]
-            for finding in told:
-                tally.add(finding)
-            tally.ids = tally.ids or any(finding.id is not None for finding in findings)
-            for number, reason in skipped:
-                tally.add_skip(number, reason)
-            empty = sum(not finding.title for finding in findings)
-            review, allowed = (sum(each.tier == tier for each in told) for tier in (REVIEW_TIER, ALLOWED_TIER))
-            judged += len(findings) - empty
-            kept = [finding for finding in findings if finding.flagged or not only_flagged]
-            work.add(kept, skipped, rows[-1].number, empty, review, allowed)
+            counted = count_group(tally, rows, findings, only_flagged)
+            judged += counted.judged
+            work.add(counted.kept, counted.skipped, rows[-1].number, counted.empty, counted.review, counted.allowed)
             report(work.row, max(total, work.row), f"{tally.flagged} flagged")
         unread = tally.list_unread()
         if sum(each.count for each in unread) == work.row:
             work.discard()
-            raise _make_empty_error(show_name(catalog), unread)
-        if fingerprint(catalog) != seal:
-            raise UserError(
-                f"{show_name(catalog)} was changed while it was scanned.", "Scan a copy that nobody writes."
-            )
+            raise make_empty_error(show_name(catalog), unread)
+        check_unchanged(catalog, seal)
         skipped_file = work.finish()
     if work.row < total:  # it was an estimate
         report(work.row, work.row, f"{tally.flagged} flagged")
@@ -174,6 +163,71 @@ def _scan_catalog(
     )
 
 
+class GroupCounts(NamedTuple):
+    """What a chunk of rows comes to."""
+
+    kept: list[Finding]
+    """Its findings that are written."""
+    skipped: list[tuple[int, str]]
+    """The number of each row that could not be read, and why."""
+    empty: int
+    """Rows without a title."""
+    review: int
+    """Rows for review."""
+    allowed: int
+    """Rows that are suspicious, but allowed."""
+    judged: int
+    """Rows whose title was judged."""
+
+
+def count_group(
+    tally: FindingTally, rows: Sequence[CatalogRow], findings: Sequence[Finding], only_flagged: bool
+) -> GroupCounts:
+    """Count a chunk of rows.
+
+    Args:
+        tally: Counts the scan's findings.
+        rows: The rows.
+        findings: What is found of those that can be read.
+        only_flagged: Whether flagged rows alone are written.
+    """
+    skipped = [(row.number, row.problem) for row in rows if row.problem]
+    told = [finding for finding in findings if finding.tier]
+    for finding in told:
+        tally.add(finding)
+    tally.ids = tally.ids or any(finding.id is not None for finding in findings)
+    for number, reason in skipped:
+        tally.add_skip(number, reason)
+    empty = sum(not finding.title for finding in findings)
+    review, allowed = (sum(each.tier == tier for each in told) for tier in (REVIEW_TIER, ALLOWED_TIER))
+    kept = [finding for finding in findings if finding.flagged or not only_flagged]
+    return GroupCounts(kept, skipped, empty, review, allowed, len(findings) - empty)
+
+
+def describe_scan(
+    scorer: Scorer,
+    catalog: Path,
+    text_column: str,
+    id_column: str | None,
+    only_flagged: bool,
+    chunk: int,
+    allow: AllowList,
+) -> str:
+    """Return what tells a scan from others: what is scanned, and how."""
+    told = [SCAN_VERSION, scorer.key, *fingerprint(catalog), text_column, id_column, only_flagged, chunk, allow.key]
+    return json.dumps(told) + (repr(get_options()) if get_options() != ReadOptions() else "")
+
+
+def check_unchanged(catalog: Path, seal: tuple[int, int, str]) -> None:
+    """Check at the end of a scan that a catalogue is the one that it was at the beginning.
+
+    Raises:
+        UserError: If it is another one.
+    """
+    if fingerprint(catalog) != seal:
+        raise UserError(f"{show_name(catalog)} was changed while it was scanned.", "Scan a copy that nobody writes.")
+
+
 def check_scan(
     catalog: Path,
     out: Path,
@@ -196,14 +250,15 @@ def check_scan(
         UserError: If a catalogue can't be opened or lacks a column, or the findings can't be written.
     """
     with collect_notices():  # the scan opens it once more, and tells how
-        _open_checked(catalog, out, text_column, id_column, allow or AllowList())
+        open_checked(catalog, out, text_column, id_column, allow or AllowList())
         if reference is not None:
             open_catalog(reference, text_column)
 
 
-def _open_checked(catalog: Path, out: Path, text_column: str, id_column: str | None, allow: AllowList) -> Catalog:
+def open_checked(catalog: Path, out: Path, text_column: str, id_column: str | None, allow: AllowList) -> Catalog:
+    """Open a catalogue that is to be scanned; see `check_scan`."""
     table = open_catalog(catalog, text_column, id_column)
-    check_output(out, catalog)
+    (check_parts_output if is_parts_folder(out) else check_output)(out, catalog)
     if allow.names_ids and table.id is None:
         raise UserError(
             f"--allow names rows by their ids, and {show_name(catalog)} has no column of ids known by its name.",
@@ -221,7 +276,8 @@ def _count_findings(findings: Iterable[Finding], skips: Iterable[tuple[int, str]
     return tally
 
 
-def _make_empty_error(name: str, unread: Sequence[UnreadRows]) -> UserError:
+def make_empty_error(name: str, unread: Sequence[UnreadRows]) -> UserError:
+    """Return what is said of a catalogue of which no row can be read."""
     if not unread:
         return UserError(f"{name} should hold a title a row, and it has no rows.", "Was it written to its end?")
     most = "; ".join(map(str, unread[:3]))
@@ -231,7 +287,7 @@ def _make_empty_error(name: str, unread: Sequence[UnreadRows]) -> UserError:
     )
 
 
-def _judge_groups(
+def judge_groups(
     groups: Iterable[list[CatalogRow]], scorer: Scorer, allow: AllowList
 ) -> Iterator[tuple[list[CatalogRow], list[Finding]]]:
     """Yield chunks of rows, in order, with what a scorer makes of those that can be read."""
@@ -315,5 +371,5 @@ def load_table_titles(catalog: Path, text_column: str = "title") -> tuple[list[s
         else:
             titles.append(row.title)
     if not titles:
-        raise _make_empty_error(show_name(catalog), tally.list_unread())
+        raise make_empty_error(show_name(catalog), tally.list_unread())
     return titles, tally.list_unread()

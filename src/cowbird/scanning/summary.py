@@ -1,8 +1,10 @@
 """What a scan comes to: counts, what flagged titles have in common, an exit code, and what is shown on a terminal."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Group
 from rich.table import Table
@@ -136,13 +138,52 @@ class FindingTally:
         examples, title = self._examples.setdefault(text, []), finding.title[:MAX_FRAGMENT_LENGTH]
         if len(examples) < EXAMPLES_PER_FRAGMENT and title not in examples:
             examples.append(title)
-        if len(self._counts) > MAX_DISTINCT_FRAGMENTS:
-            self._counts = Counter(dict(self._counts.most_common(MAX_DISTINCT_FRAGMENTS // 2)))
-            self._examples = {text: self._examples[text] for text in self._counts}
+        self._forget_rare()
 
     def add_skip(self, row: int, reason: str) -> None:
         """Count a row that could not be read."""
         self._skips.add("", reason, [row])
+
+    def merge(self, other: "FindingTally") -> None:
+        """Count what was counted of rows behind these."""
+        for each in other.worst:
+            self.worst = _rank(self.worst, each, MAX_WORST_FINDINGS)
+        for each in other.doubtful:
+            self.doubtful = _rank(self.doubtful, each, MAX_DOUBTFUL_FINDINGS)
+        self.flagged, self.ids = self.flagged + other.flagged, self.ids or other.ids
+        for text, count in other._counts.items():
+            self._counts[text] += count
+            known = self._examples.setdefault(text, [])
+            known += [title for title in other._examples[text] if title not in known][
+                : EXAMPLES_PER_FRAGMENT - len(known)
+            ]
+        self._forget_rare()
+
+    def _forget_rare(self) -> None:
+        if len(self._counts) > MAX_DISTINCT_FRAGMENTS:
+            self._counts = Counter(dict(self._counts.most_common(MAX_DISTINCT_FRAGMENTS // 2)))
+            self._examples = {text: self._examples[text] for text in self._counts}
+
+    def to_record(self) -> dict[str, Any]:
+        """Return what is counted of findings as plain JSON values; rows that could not be read are not in it."""
+        return {
+            "flagged": self.flagged,
+            "ids": self.ids,
+            "worst": self.worst,
+            "doubtful": self.doubtful,
+            "fragments": [[text, count, self._examples[text]] for text, count in self._counts.items()],
+        }
+
+    @staticmethod
+    def from_record(record: Mapping[str, Any]) -> "FindingTally":
+        """Return what `to_record` told; any error of Python says that it is no such record."""
+        made = FindingTally()
+        made.flagged, made.ids = int(record["flagged"]), bool(record["ids"])
+        made.worst = tuple(Finding(*each) for each in record["worst"])
+        made.doubtful = tuple(Finding(*each) for each in record["doubtful"])
+        made._counts = Counter({str(text): int(count) for text, count, _ in record["fragments"]})
+        made._examples = {str(text): list(map(str, examples)) for text, _, examples in record["fragments"]}
+        return made
 
     def list_unread(self) -> tuple[UnreadRows, ...]:
         """Return what could not be read, by reason, most rows first."""

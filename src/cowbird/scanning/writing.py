@@ -63,6 +63,17 @@ _FRAME_SCHEMA = pl.Schema(
     }
 )
 
+_arrow: Any = pa
+PARQUET_SCHEMA: Any = _arrow.schema(
+    [
+        *(("row", _arrow.int64()), ("id", _arrow.string()), ("title", _arrow.string()), ("score", _arrow.float32())),
+        *(("flagged", _arrow.bool_()), ("start", _arrow.int32()), ("end", _arrow.int32())),
+        *((name, _arrow.string()) for name in ("clean_title", "tier", "reason")),
+        *(("threshold", _arrow.float32()), ("scanner", _arrow.string())),
+    ]
+)
+"""Columns of findings in Parquet."""
+
 FLAGGED_TIER, REVIEW_TIER, ALLOWED_TIER = "flagged", "review", "allowed"
 """What becomes of a suspicious title: it is flagged, a person should look, or `--allow` names it."""
 
@@ -384,19 +395,10 @@ def _format_column(column: pl.Series) -> list[str]:
 
 
 def _to_parquet(findings: Path, to: Path) -> None:
-    arrow: Any = pa
-    schema = arrow.schema(
-        [
-            *(("row", arrow.int64()), ("id", arrow.string()), ("title", arrow.string()), ("score", arrow.float32())),
-            *(("flagged", arrow.bool_()), ("start", arrow.int32()), ("end", arrow.int32())),
-            *((name, arrow.string()) for name in ("clean_title", "tier", "reason")),
-            *(("threshold", arrow.float32()), ("scanner", arrow.string())),
-        ]
-    )
     writer: Any
-    with pq.ParquetWriter(to, schema, compression="zstd") as writer:
+    with pq.ParquetWriter(to, PARQUET_SCHEMA, compression="zstd") as writer:
         for frame in _read_frames(findings, MAX_GROUP_BYTES):
-            writer.write_table(frame.to_arrow().cast(schema))
+            writer.write_table(frame.to_arrow().cast(PARQUET_SCHEMA))
 
 
 FINDINGS_WRITERS = {".csv": _to_csv, ".jsonl": _to_jsonl, ".ndjson": _to_jsonl, ".parquet": _to_parquet}

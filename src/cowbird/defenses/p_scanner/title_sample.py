@@ -31,6 +31,21 @@ class TitleSample:
     def __len__(self) -> int:
         return len(self._kept)
 
+    @property
+    def highest(self) -> int | None:
+        """The hash above which a title is not kept; `None` while there is room."""
+        return -self._highest[0][0] if self._kept and len(self._kept) == self.most else None
+
+    def merge(self, titles: Iterable[str], complete: bool) -> None:
+        """Take in the sample of a part of the catalogue.
+
+        Args:
+            titles: What it kept.
+            complete: Whether that is all that it was shown.
+        """
+        self.add(titles)
+        self.complete = self.complete and complete
+
     def add(self, titles: Iterable[str]) -> None:
         """Show titles to the sample; empty ones are passed over."""
         for title in titles:

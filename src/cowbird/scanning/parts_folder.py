@@ -1,0 +1,267 @@
+"""A folder of findings in parts: Parquet files in the order of the catalogue, and a record of what they hold.
+
+While a scan is at work, its parts lie in `OUT.partial/`, each with a record beside it. A part that has one is whole, so
+a scan that was interrupted, or one of whose workers died, makes the others and no part twice. At the end the records
+become one, `scan.json`, and the folder gets its name.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any, NamedTuple, Self, TypeAlias
+
+from cowbird.errors import OutageError, UserError
+from cowbird.faults import explain_write_errors
+from cowbird.files import make_scratch_folder, replace_atomically, share_folder, sweep_partials
+from cowbird.locks import LOCK_FILE, lock_folder
+from cowbird.notices import Notice, NoticeRank
+from cowbird.processes import hold_interrupts
+from cowbird.storage import read_sealed_json, write_sealed_json
+
+SCAN_FILE, SKIPPED_FILE, KEY_FILE = "scan.json", "skipped.csv", "key.json"
+"""What tells of a finished folder, the rows that could not be read, and what is scanned while it goes on."""
+PARTS_VERSION = 1
+"""Grows when the folder's form changes."""
+_GO_ON = "What was scanned is kept; scan again to go on."
+_COUNTS = ("findings", "rows", "empty", "review", "allowed", "judged")
+_OWN_NAMES = (SCAN_FILE, SKIPPED_FILE, KEY_FILE, LOCK_FILE)
+_PART_NAME = re.compile(r"part-\d{5,}\.(parquet|json)")
+PartRecord: TypeAlias = dict[str, Any]
+"""What is told of a part: the fields of `JudgedPart` but the table."""
+
+
+def name_part(nth: int) -> str:
+    """Return the name of a part's file."""
+    return f"part-{nth:05d}.parquet"
+
+
+def is_parts_folder(path: Path) -> bool:
+    """Tell whether findings in parts are written to a path: its name has no ending."""
+    return not path.suffix
+
+
+def list_finding_files(folder: Path) -> list[Path]:
+    """Return the parts of a finished folder, in order.
+
+    Raises:
+        UserError: If it holds no findings, or one is missing.
+    """
+    hint = "Give the folder that cowbird scan wrote with --out."
+    if not (folder / SCAN_FILE).is_file():
+        raise UserError(f"'{folder}' is no folder of findings.", hint)
+    record = read_sealed_json(folder / SCAN_FILE, hint)
+    try:
+        paths = [folder / Path(str(part["file"])).name for part in record["parts"]]
+    except (KeyError, TypeError):
+        raise UserError(f"'{folder / SCAN_FILE}' is damaged.", hint) from None
+    for path in paths:
+        if not path.is_file():
+            raise UserError(f"'{folder}' lacks {path.name}, which {SCAN_FILE} names.", "Scan again.")
+    return paths
+
+
+def check_parts_output(out: Path, catalog: Path) -> None:
+    """Look before hours of work whether findings can be written to a folder.
+
+    Raises:
+        UserError: If something else stands there, or it is the catalogue's own folder.
+    """
+    if out.exists() and not (out.is_dir() and all(map(_is_own, out.iterdir()))):
+        what = "a folder with other files" if out.is_dir() else "a file without an ending"
+        raise UserError(
+            f"Findings can't be written to '{out}': it is {what}.",
+            "Name a new folder for parts in Parquet, or a file that ends in .csv, .jsonl or .parquet.",
+        )
+    if catalog.is_dir() and catalog.resolve() in (out.resolve(), *out.resolve().parents):
+        raise UserError(f"'{out}' lies in the catalogue's folder.", "Choose another folder for the findings.")
+
+
+def _is_own(path: Path) -> bool:
+    """Tell whether a file is one that a scan in parts writes."""
+    return path.name in _OWN_NAMES or _PART_NAME.fullmatch(path.name) is not None
+
+
+class JudgedPart(NamedTuple):
+    """What is found in some rows in sequence."""
+
+    table: bytes
+    """The findings, a Parquet file."""
+    findings: int
+    """How many they are."""
+    rows: int
+    """How many rows there are, readable or not."""
+    empty: int
+    """Those without a title."""
+    review: int
+    """Those for review."""
+    allowed: int
+    """Those that are suspicious, but allowed."""
+    judged: int
+    """Those whose title was judged."""
+    tally: dict[str, Any]
+    """What flagged ones have in common; see `FindingTally.to_record`."""
+    skipped: list[tuple[int, str]]
+    """The number of each row that could not be read, and why."""
+    notices: list[Notice]
+    """What was done otherwise than a reader may think."""
+
+
+class PartsWriter:
+    """The parts of a scan that goes on; a context manager.
+
+    Args:
+        out: The folder they will be.
+        key: What is scanned, and how. An earlier scan into the same folder is resumed if its key is the same.
+        resume: Whether to resume; otherwise what an earlier scan left is dropped.
+        warn: Told if the file system knows no locks.
+
+    Raises:
+        UserError: On entering, if the folder can't be written or another process scans into it.
+    """
+
+    def __init__(self, out: Path, key: str, resume: bool = True, warn: Callable[[str], None] = warnings.warn) -> None:
+        self.out, self.folder = out, out.with_name(f"{out.name}.partial")
+        self._key = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+        self._resume, self._warn, self._open = resume, warn, ExitStack()
+
+    def __enter__(self) -> Self:
+        with self._open, explain_write_errors(self.out, _GO_ON):
+            make_scratch_folder(self.folder)
+            hint = "Wait for it, or choose another folder."
+            self._open.enter_context(lock_folder(self.folder, "scan", hint, self._warn))
+            sweep_partials(self.folder)
+            if not (self._resume and self._read_key() == self._key):
+                self._clear()
+                write_sealed_json(self.folder / KEY_FILE, {"version": PARTS_VERSION, "key": self._key})
+            self._open = self._open.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError):
+            self._open.close()
+
+    def _read_key(self) -> str:
+        try:
+            held: Any = read_sealed_json(self.folder / KEY_FILE)
+            return str(held["key"]) if held["version"] == PARTS_VERSION else ""
+        except OutageError:
+            raise
+        except (UserError, KeyError, TypeError):
+            return ""
+
+    def _clear(self) -> None:
+        for pattern in ("part-*.parquet", "part-*.json", KEY_FILE, SKIPPED_FILE, SCAN_FILE):
+            for path in self.folder.glob(pattern):
+                path.unlink(missing_ok=True)
+
+    def _place_record(self, nth: int) -> Path:
+        return self.folder / f"part-{nth:05d}.json"
+
+    def find(self, nth: int) -> PartRecord | None:
+        """Return what is told of a part that is done; `None` if it is not, or is damaged."""
+        place = self._place_record(nth)
+        if not place.is_file():
+            return None
+        try:
+            record: PartRecord = read_sealed_json(place)
+            size = (self.folder / name_part(nth)).stat().st_size
+            whole = size == record["bytes"] and all(type(record[name]) is int for name in _COUNTS)
+            return record if whole else None
+        except OutageError:
+            raise
+        except (UserError, OSError, KeyError, TypeError):
+            return None
+
+    def add(self, nth: int, part: JudgedPart) -> PartRecord:
+        """Keep a part.
+
+        Raises:
+            OutageError: If it can't be written.
+        """
+        with replace_atomically(self.folder / name_part(nth)) as partial:
+            partial.write_bytes(part.table)
+        record: PartRecord = {**part._asdict(), "bytes": len(part.table)}
+        del record["table"]
+        record["notices"] = [[int(each.rank), each.text, each.low, each.high] for each in part.notices]
+        write_sealed_json(self._place_record(nth), record)
+        return record
+
+    def iterate_records(self, parts: int) -> Iterator[PartRecord]:
+        """Yield what is told of each part, in order.
+
+        Raises:
+            UserError: If one is damaged.
+        """
+        for nth in range(parts):
+            record = self.find(nth)
+            if record is None:
+                raise UserError(f"'{self._place_record(nth)}' is damaged.", "Scan again; other parts are kept.")
+            yield record
+
+    def finish(self, parts: int, about: Mapping[str, Any]) -> Path | None:
+        """Give the folder its name, in the place of an older one.
+
+        Args:
+            parts: How many parts there are.
+            about: What `scan.json` tells beside them.
+
+        Returns:
+            Where the rows stand that could not be read; `None` if there were none.
+
+        Raises:
+            UserError: If it can't be written; the scan can then be resumed.
+        """
+        listed, before, skipped = list[PartRecord](), 0, False
+        with explain_write_errors(self.out, _GO_ON):
+            with replace_atomically(self.folder / SKIPPED_FILE) as partial, partial.open("w", encoding="utf-8") as file:
+                file.write("row,reason\n")
+                for nth, record in enumerate(self.iterate_records(parts)):
+                    told = {name: record[name] for name in _COUNTS}
+                    listed.append({"file": name_part(nth), "first_row": before + 1, **told})
+                    before += record["rows"]
+                    skipped = skipped or bool(record["skipped"])
+                    file.writelines(
+                        f"{row},{json.dumps(reason, ensure_ascii=False)}\n" for row, reason in record["skipped"]
+                    )
+            if not skipped:
+                (self.folder / SKIPPED_FILE).unlink()
+            write_sealed_json(self.folder / SCAN_FILE, {"version": PARTS_VERSION, **about, "parts": listed})
+            share_folder(self.folder)
+            self._swap()
+            for path in (*map(self._place_record, range(parts)), self.folder / KEY_FILE):
+                (self.out / path.name).unlink()
+        return self.out / SKIPPED_FILE if skipped else None
+
+    def _swap(self) -> None:
+        """Put the folder in the place of an older one. Interrupted, it can be done again."""
+        aside = self.out.with_name(f"{self.out.name}.replaced")
+        shutil.rmtree(aside, ignore_errors=True)
+        with hold_interrupts():
+            if self.out.exists():
+                self.out.rename(aside)
+            (self.folder / LOCK_FILE).unlink(missing_ok=True)
+            self.folder.rename(self.out)
+        self.__exit__()
+        shutil.rmtree(aside, ignore_errors=True)
+
+    def discard(self) -> None:
+        """Remove what is kept."""
+        with suppress(OSError):
+            self._clear()
+        self.__exit__()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def sum_notices(groups: Sequence[Sequence[Sequence[Any]]]) -> list[Notice]:
+    """Return notices of parts, each once, with the counts of all parts together."""
+    counts: dict[tuple[int, str], int | None] = {}
+    for group in groups:
+        for rank, text, low, _ in group:
+            known = counts.get((rank, text))
+            counts[rank, text] = low if known is None else known + (low or 0)
+    return [Notice(NoticeRank(rank), text, count, count) for (rank, text), count in counts.items()]

@@ -1,0 +1,320 @@
+"""A scan whose findings are a folder of parts, by any number of workers: the verdicts are those of one process.
+
+Where the catalogue is a folder of files, workers read the files themselves, in both passes, and there is a part for
+each file. Otherwise this process reads the rows and sends them, some chunks a part. Either way it writes the parts.
+"""
+
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+from cowbird.defenses.p_scanner.catalog_judge import BaselineScanner
+from cowbird.defenses.p_scanner.ready import ReadyScanner
+from cowbird.defenses.p_scanner.title_sample import TitleSample
+from cowbird.defenses.p_scanner.token_logits import TokenLogits
+from cowbird.ingest.addresses import show_name
+from cowbird.ingest.folders import FolderRows
+from cowbird.ingest.options import get_options
+from cowbird.ingest.places import fingerprint, locate
+from cowbird.local_cluster import InlineCluster, TaskCluster
+from cowbird.notices import Notice, collect_notices, merge_notices
+from cowbird.scanning.allow_list import AllowList
+from cowbird.scanning.first_pass import FirstPass
+from cowbird.scanning.part_tasks import (
+    CatalogPlace,
+    JudgeJob,
+    RowColumns,
+    SampledPart,
+    judge_file,
+    judge_rows,
+    read_marks,
+    sample_file,
+    sample_titles,
+)
+from cowbird.scanning.parts_folder import JudgedPart, PartRecord, PartsWriter, sum_notices
+from cowbird.scanning.pool import ScorerFactory
+from cowbird.scanning.reading import Catalog
+from cowbird.scanning.scan import check_unchanged, describe_scan, make_empty_error, open_checked
+from cowbird.scanning.summary import FindingTally, ScanSummary
+from cowbird.scanning.verdicts import Scorer
+from cowbird.scanning.writing import group_rows
+from cowbird.victims.fit_context import ProgressCallback, report_nothing
+
+ROWS_PER_PART = 1 << 15
+"""Rows that are sent to a worker, and that a part holds then; more by less than a chunk."""
+MAX_FILE_ROWS = 1 << 21
+"""Rows of a file that a worker reads itself, at most: what it finds is in its memory until the file is through."""
+FILES_PER_WORKER = 2
+"""Files for each worker, from which on workers read files themselves."""
+TASKS_AHEAD = 2
+"""Tasks that wait beside those at work."""
+
+
+class SharedFirstPass(FirstPass):
+    """A first pass whose rows, and titles of the sample, are read by workers.
+
+    Args:
+        out: See `FirstPass`.
+        cluster: The workers.
+    """
+
+    def __init__(self, out: Path | None, cluster: TaskCluster) -> None:
+        super().__init__(out)
+        self._cluster = cluster
+        self.ahead = cluster.workers + TASKS_AHEAD
+
+    def _fill_sample(
+        self, catalog: Path, table: Catalog, sample: TitleSample, kept: Any, tell: Callable[..., None]
+    ) -> None:
+        """Have workers read files or look at titles; see `FirstPass`."""
+        if files := count_own_files(catalog, table, self._cluster.workers):
+            self._sample_files(catalog, table, sample, files, list(kept.file_rows), tell)
+        else:
+            self._sample_rows(table, sample, kept.row, tell)
+
+    def _sample_files(
+        self, catalog: Path, table: Catalog, sample: TitleSample, files: int, rows: list[int], tell: Callable[..., None]
+    ) -> None:
+        place = CatalogPlace(catalog.resolve(), table.asked[0], None, get_options())
+        waiting: deque[Any] = deque()
+
+        def take() -> None:
+            found: SampledPart = self._cluster.get(waiting.popleft())
+            sample.merge(found.titles, found.complete)
+            rows.append(found.rows)
+            tell(sum(rows), rows)
+
+        try:
+            for nth in range(len(rows), files):
+                waiting.append(self._cluster.submit(sample_file, place, nth, sample.most, sample.highest))
+                if len(waiting) > self.ahead:
+                    take()
+            while waiting:
+                take()
+        finally:
+            self._cluster.cancel(waiting)
+
+    def _sample_rows(self, table: Catalog, sample: TitleSample, first: int, tell: Callable[..., None]) -> None:
+        waiting: deque[tuple[Any, int]] = deque()
+
+        def take() -> None:
+            found, row = waiting.popleft()
+            part: SampledPart = self._cluster.get(found)
+            sample.merge(part.titles, part.complete)
+            tell(row)
+
+        try:
+            for rows in group_rows((row for row in table.read_rows() if row.number > first), ROWS_PER_PART):
+                titles = [row.title for row in rows if not row.problem]
+                task = self._cluster.submit(sample_titles, titles, sample.most, sample.highest)
+                waiting.append((task, rows[-1].number))
+                if len(waiting) > self.ahead:
+                    take()
+            while waiting:
+                take()
+        finally:
+            self._cluster.cancel([task for task, _ in waiting])
+
+    def _begin_read(self, scanner: BaselineScanner, titles: Sequence[str]) -> Callable[[ProgressCallback], TokenLogits]:
+        """Have a worker's tagger read titles; see `FirstPass`."""
+        if isinstance(self._cluster, InlineCluster) or not isinstance(scanner, ReadyScanner):
+            return super()._begin_read(scanner, titles)
+        given = (str(scanner.tagger.device), scanner.tagger_source, list(titles))
+        task = self._cluster.submit(read_marks, *given)
+        return lambda report: self._cluster.get(task)
+
+
+def count_own_files(catalog: Path, table: Catalog, workers: int) -> int:
+    """Return how many files of a catalogue workers read themselves; 0 if this process reads the rows.
+
+    A catalogue that is elsewhere was copied here, where other machines do not see it.
+    """
+    rows = table.table
+    if not isinstance(rows, FolderRows) or locate(catalog) != catalog:
+        return 0
+    many = len(rows.parts)
+    return many if many >= FILES_PER_WORKER * workers else 0
+
+
+class _Task(NamedTuple):
+    """A part of the catalogue."""
+
+    nth: int
+    """Which part."""
+    last: int
+    """Its last row."""
+    submit: Callable[[], Any]
+    """Gives it to a worker."""
+
+
+def scan_in_parts(
+    catalog: Path,
+    out: Path,
+    scorer: Scorer,
+    make: ScorerFactory | None = None,
+    cluster: TaskCluster | None = None,
+    *,
+    text_column: str = "title",
+    id_column: str | None = None,
+    only_flagged: bool = False,
+    chunk: int = 8192,
+    file_rows: Sequence[int] = (),
+    report: ProgressCallback = report_nothing,
+    resume: bool = True,
+    warn: Callable[[str], None] = warnings.warn,
+    allow: AllowList | None = None,
+    begun: float | None = None,
+) -> ScanSummary:
+    """Scan a catalogue into a folder of parts.
+
+    Args:
+        catalog: The catalogue; it and others as in `scan_catalog`.
+        out: The folder; an older one of findings is replaced once all parts are there.
+        scorer: What judges titles.
+        make: Makes a copy of it in a worker; `None` for this process alone.
+        cluster: The workers; `None` for this process.
+        text_column: The column of titles.
+        id_column: The column of ids.
+        only_flagged: Whether flagged rows alone are written.
+        chunk: Rows scored at once.
+        file_rows: How many rows each file of the catalogue has, if it is a folder and a verdict depends on the title
+            alone: then workers read the files. See `FirstPass.file_rows`.
+        report: Told of rows done, rows in all, and how many are flagged.
+        resume: Whether to go on where an interrupted scan stopped.
+        warn: Told if the file system knows no locks.
+        allow: Texts and rows that must not be flagged.
+        begun: When the work began, by `time.perf_counter`.
+
+    Raises:
+        UserError: If the catalogue can't be read, none of its rows can, or the findings can't be written.
+        OutageError: If a worker died; the same command goes on.
+    """
+    begun = time.perf_counter() if begun is None else begun
+    workers = InlineCluster() if cluster is None or make is None else cluster
+    maker = make if make is not None and cluster is not None else partial(_give, scorer)
+    allowed = allow or AllowList()
+    with collect_notices() as told:
+        table = open_checked(catalog, out, text_column, id_column, allowed)
+        key = describe_scan(scorer, catalog, text_column, id_column, only_flagged, chunk, allowed)
+        place = CatalogPlace(catalog.resolve(), text_column, id_column, get_options())
+        own = list(file_rows) if file_rows and max(file_rows) <= MAX_FILE_ROWS else []
+        total, seal, kept = sum(own) or table.count_rows(), fingerprint(catalog), None
+        with PartsWriter(out, f"{key} {len(own)}", resume, warn) as work:
+            name = uuid4().hex  # not the scan's: a worker must not take a scorer of an earlier one
+            job = JudgeJob(name, maker, place, chunk, only_flagged, allowed)
+
+            def submit(function: Callable[..., JudgedPart], *given: Any) -> Any:
+                nonlocal kept
+                kept = workers.keep(job) if kept is None else kept
+                return workers.submit(function, kept, name, *given)
+
+            tasks = _list_files(own, submit) if own else _list_rows(table, chunk, submit)
+            parts, resumed = _go_through(tasks, work, workers, total, report)
+            found = _sum_up(work, parts, catalog)
+            check_unchanged(catalog, seal)
+            about = {"catalog": show_name(catalog), "scanner": scorer.key, "rows": found.rows}
+            skipped_file = work.finish(parts, about)
+    seconds = time.perf_counter() - begun
+    notes = tuple(map(str, merge_notices([told.list(), found.notices])))
+    return replace(
+        found.summary, out=out, skipped_file=skipped_file, resumed=resumed, seconds=seconds,
+        rate=found.judged / seconds, only_flagged=only_flagged, notes=notes,
+    )  # fmt: skip
+
+
+def _give(scorer: Scorer) -> Scorer:
+    return scorer
+
+
+def _list_files(file_rows: Sequence[int], submit: Callable[..., Any]) -> Iterator[_Task]:
+    """Yield a part for each file of the catalogue."""
+    for nth, (rows, last) in enumerate(zip(file_rows, accumulate(file_rows), strict=True)):
+        yield _Task(nth, last, partial(submit, judge_file, nth, last - rows, rows))
+
+
+def _list_rows(table: Catalog, chunk: int, submit: Callable[..., Any]) -> Iterator[_Task]:
+    """Yield parts of some chunks of rows each."""
+    nth, held, groups = 0, 0, list[RowColumns]()
+    for rows in group_rows(table.read_rows(), chunk):
+        groups.append(RowColumns.of(rows))
+        held += len(rows)
+        if held >= ROWS_PER_PART:
+            yield _Task(nth, rows[-1].number, partial(submit, judge_rows, groups))
+            nth, held, groups = nth + 1, 0, []
+    if groups:
+        yield _Task(nth, groups[-1].numbers[-1], partial(submit, judge_rows, groups))
+
+
+def _go_through(
+    tasks: Iterator[_Task], work: PartsWriter, workers: TaskCluster, total: int, report: ProgressCallback
+) -> tuple[int, int]:
+    """Have all parts made that are not there; return how many parts there are, and how many rows were done before."""
+    waiting: deque[tuple[_Task, Any]] = deque()
+    parts, resumed, done, flagged = 0, 0, 0, 0
+
+    def take() -> None:
+        nonlocal done, flagged
+        task, result = waiting.popleft()
+        record = work.add(task.nth, workers.get(result))
+        done, flagged = done + record["rows"], flagged + record["tally"]["flagged"]
+        report(done, max(total, done), f"{flagged} flagged")
+
+    try:
+        for task in tasks:
+            parts += 1
+            known: PartRecord | None = work.find(task.nth)
+            if known is not None:
+                resumed, done = resumed + known["rows"], done + known["rows"]
+                flagged += known["tally"]["flagged"]
+                continue
+            waiting.append((task, task.submit()))
+            if len(waiting) > workers.workers + TASKS_AHEAD:
+                take()
+        while waiting:
+            take()
+    finally:
+        workers.cancel([result for _, result in waiting])
+    report(done, done, f"{flagged} flagged")
+    return parts, resumed
+
+
+class _Found(NamedTuple):
+    """What all parts come to."""
+
+    summary: ScanSummary
+    rows: int
+    judged: int
+    notices: list[Notice]
+
+
+def _sum_up(work: PartsWriter, parts: int, catalog: Path) -> _Found:
+    """Return what all parts come to.
+
+    Raises:
+        UserError: If none of the rows can be read.
+    """
+    tally, notices = FindingTally(), list[list[Any]]()
+    counts = dict.fromkeys(("rows", "empty", "review", "allowed", "judged"), 0)
+    for record in work.iterate_records(parts):
+        tally.merge(FindingTally.from_record(record["tally"]))
+        for row, reason in record["skipped"]:
+            tally.add_skip(row, reason)
+        counts = {name: count + record[name] for name, count in counts.items()}
+        notices.append(record["notices"])
+    unread = tally.list_unread()
+    if sum(each.count for each in unread) == counts["rows"]:
+        work.discard()
+        raise make_empty_error(show_name(catalog), unread)
+    summary = ScanSummary(
+        catalog=show_name(catalog), out=work.out, rows=counts["rows"], empty=counts["empty"], flagged=tally.flagged,
+        unread=unread, skipped_file=None, fragments=tally.list_fragments(), worst=tally.worst, resumed=0, seconds=0.0,
+        rate=0.0, review=counts["review"], allowed=counts["allowed"], doubtful=tally.doubtful, ids=tally.ids,
+    )  # fmt: skip
+    return _Found(summary, counts["rows"], counts["judged"], sum_notices(notices))
