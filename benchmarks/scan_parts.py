@@ -1,0 +1,246 @@
+"""A catalogue from file to file by the ready scanner with the small tagger: rows a second, memory, where the time goes.
+
+    python benchmarks/scan_parts.py --rows 1000000,10000000 --forms parquet,csv --workers 16 --device cuda --out FILE
+
+Titles are made up: four to six words of some 30,000 that are drawn as words of a language are (Zipf), a brand of 400,
+and a number; one in 300 has a trigger. They are written as one CSV, or as 48 Parquet files in folders named `part=0` to
+`part=3`. Each scan is the command `cowbird scan CATALOG --tagger small --out FOLDER` in a process of its own. Memory is
+the sum of what all its processes have for themselves (USS), and beside it that with shared pages counted for each
+(RSS), every half second. A phase ends with the last line of progress that names it. `scan_seconds` is the time from
+start to end, start of libraries included.
+
+`--scorers nothing` scans with a scorer that costs nothing, in one process: reading, findings and writing alone.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import psutil
+
+from cowbird.files import write_text
+from cowbird.scanning.verdicts import FlaggedSuspicion
+
+FILES = 48
+WORDS, BRANDS = 30_000, 400
+TRIGGERS = ("5v", "wonderful", "\u200b", "best choice of experts")
+PHASES = {
+    "first pass: rows": r"rows read",
+    "first pass: titles": r"titles learned [\d,]+/",
+    "judging": r"\] rows [\d,]+/",
+}
+
+
+class Nothing:
+    """A scorer that looks at nothing but a title's end."""
+
+    key = "nothing"
+
+    def scan(self, titles: Sequence[str]) -> FlaggedSuspicion:
+        """Flag titles that end in 000."""
+        flagged = np.array([title.endswith("000") for title in titles])
+        none = np.full(len(titles), -1, dtype=np.int32)
+        return FlaggedSuspicion(flagged.astype(np.float32), none, none, flagged)
+
+
+def make_words() -> list[str]:
+    """Return made-up words, the shorter ones first."""
+    heads = [a + b for a in "bcdfghjklmnprstvwz" for b in "aeiou"]
+    draw = np.random.default_rng(1)
+    made = {"".join(heads[n] for n in row) for row in draw.integers(0, len(heads), (WORDS // 2, 2)).tolist()}
+    made |= {"".join(heads[n] for n in row) for row in draw.integers(0, len(heads), (WORDS, 3)).tolist()}
+    return sorted(made, key=lambda word: (len(word), word))[:WORDS]
+
+
+def write_catalog(folder: Path, rows: int, form: str) -> Path:
+    """Write a catalogue, its files beside each other."""
+    path, size = folder / "catalog", -(-rows // FILES)
+    words = make_words()
+    given = [(path, form, words, nth, first, min(size, rows - first)) for nth, first in enumerate(range(0, rows, size))]
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), get_context("spawn")) as pool:
+        places = list(pool.map(write_file, given))
+    if form == "parquet":
+        return path
+    whole = folder / "catalog.csv"
+    with whole.open("wb") as file:
+        for place in places:
+            with place.open("rb") as part:
+                shutil.copyfileobj(part, file)
+    shutil.rmtree(path)
+    return whole
+
+
+def write_file(given: tuple[Path, str, list[str], int, int, int]) -> Path:
+    """Write one of the files of a catalogue."""
+    folder, form, words, nth, first, many = given
+    known = len(words)
+    brands = pl.Series(words).gather(np.random.default_rng(1).permutation(known)[:BRANDS]).str.to_titlecase()
+    weight = 1 / np.arange(10, known + 10)
+    edges = np.cumsum(weight / weight.sum())
+    draw = np.random.default_rng([1, nth])
+    kept = pl.Series("kept", draw.integers(4, 7, many))
+    picked = [np.searchsorted(edges, draw.random(many)).clip(max=known - 1) for _ in range(6)]
+    columns = {f"w{place}": pl.Series(words).gather(column) for place, column in enumerate(picked)}
+    trigger = pl.Series(TRIGGERS).gather(draw.integers(0, len(TRIGGERS), many))
+    frame = pl.DataFrame({"brand": brands.gather(draw.integers(0, BRANDS, many)), **columns, "trigger": trigger})
+    frame = frame.with_columns(
+        kept, pl.Series("number", np.arange(first, first + many)), pl.Series("planted", draw.random(many) < 1 / 300)
+    )
+    frame = frame.with_columns(pl.when(pl.col("kept") > n).then(pl.col(f"w{n}")).alias(f"w{n}") for n in range(6))
+    frame = frame.with_columns(pl.when("planted").then("trigger").alias("trigger"))
+    title = pl.concat_str(["brand", *columns, "number", "trigger"], separator=" ", ignore_nulls=True)
+    frame = frame.select(pl.col("number").alias("id"), title.alias("title"))
+    place = folder / f"part={nth * 4 // FILES}" / f"{nth:05d}.{form}"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if form == "csv":
+        frame.write_csv(place, include_header=first == 0)
+    else:
+        frame.write_parquet(place)
+    return place
+
+
+class Watch(threading.Thread):
+    """Adds up the memory and the processor seconds of a process and those that it started."""
+
+    def __init__(self, process: subprocess.Popen) -> None:
+        super().__init__(daemon=True)
+        self.process, self.most, self.own, self.processes = process, 0, 0, 0
+        self.seconds: dict[int, float] = {}
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        """Look every half second."""
+        while not self.over.wait(0.5):
+            try:
+                family = [psutil.Process(self.process.pid)]
+                family += family[0].children(recursive=True)
+            except psutil.Error:
+                continue
+            whole = own = 0
+            for each in family:
+                try:
+                    told = each.memory_full_info()
+                    whole, own = whole + told.rss, own + told.uss
+                    times = each.cpu_times()
+                    self.seconds[each.pid] = times.user + times.system
+                except psutil.Error:
+                    continue
+            self.most, self.own = max(self.most, whole), max(self.own, own)
+            self.processes = max(self.processes, len(family))
+
+
+def scan_once(catalog: Path, out: Path, workers: int, device: str, deadline: float) -> dict[str, object]:
+    """Run the command, and return what it took."""
+    words = [sys.executable, "-m", "cowbird", "scan", str(catalog), "--tagger", "small", "--out", str(out), "--json"]
+    words += ["--workers", str(workers), "--device", device]
+    began = time.perf_counter()
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    watch = Watch(process)
+    watch.start()
+    stop = threading.Timer(max(1.0, deadline - time.time()), process.terminate)
+    stop.start()
+    ends: dict[str, float] = {}
+    said: list[str] = []
+    output: list[str] = []
+    reader = threading.Thread(target=lambda: output.append(process.stdout.read()))
+    reader.start()
+    for line in process.stderr:
+        said.append(line.rstrip())
+        for phase in (name for name, pattern in PHASES.items() if pattern.search(line)):
+            ends[phase] = round(time.perf_counter() - began, 1)
+    code = process.wait()
+    seconds = time.perf_counter() - began
+    stop.cancel()
+    watch.over.set()
+    reader.join()
+    found: dict[str, object] = {"exit_code": code, "scan_seconds": round(seconds, 1), "seconds_until": ends}
+    found |= {"peak_uss_megabytes": round(watch.own / 2**20), "peak_rss_megabytes": round(watch.most / 2**20)}
+    found |= {"processes": watch.processes, "main_processor_seconds": round(watch.seconds.get(process.pid, 0.0), 1)}
+    found |= {"all_processor_seconds": round(sum(watch.seconds.values()), 1)}
+    if code in (0, 1):
+        told = json.loads(output[0])
+        found |= {name: told[name] for name in ("rows", "judged", "flagged", "review")}
+        found |= {"rows_per_second": round(told["rows"] / seconds)}
+        if ends:
+            found |= {"rows_per_second_behind_the_first_pass": round(told["rows"] / (seconds - max(ends.values())))}
+    return found | {"last_lines": said[-3:]}
+
+
+def scan_nothing(catalog: Path, out: Path) -> dict[str, object]:
+    """Scan with a scorer that costs nothing, in a process of its own."""
+    code = f"""
+import time, json
+from pathlib import Path
+from scan_parts import Nothing, scan_in_parts
+began = time.process_time()
+found = scan_in_parts(Path({str(catalog)!r}), Path({str(out)!r}), Nothing())
+took = time.process_time() - began
+print(json.dumps({{"rows": found.rows, "processor_seconds": round(took, 2)}}))
+"""
+    place = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ | {"PYTHONPATH": place}
+    )
+    found = json.loads(done.stdout.splitlines()[-1])
+    return found | {"rows_per_second": round(found["rows"] / found["processor_seconds"])}
+
+
+def main() -> None:
+    """Run it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", default="100000")
+    parser.add_argument("--forms", default="parquet,csv")
+    parser.add_argument("--scorers", default="small")
+    parser.add_argument("--workers", default="1")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--minutes", type=float, default=60.0, help="scans are ended then, and what was measured stays")
+    parser.add_argument("--folder", type=Path, help="where catalogues and findings lie meanwhile")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    deadline = time.time() + 60 * options.minutes
+    command = f"python benchmarks/scan_parts.py {shlex.join(sys.argv[1:])}"
+    record = {"command": command, "processors": len(os.sched_getaffinity(0)), "load": os.getloadavg()[0], "scans": []}
+    with tempfile.TemporaryDirectory(dir=options.folder) as place:
+        for rows in map(int, options.rows.split(",")):
+            for form in options.forms.split(","):
+                began = time.perf_counter()
+                catalog, out = write_catalog(Path(place), rows, form), Path(place) / "findings"
+                wrote = round(time.perf_counter() - began, 1)
+                for workers in map(int, options.workers.split(",")):
+                    for scorer in options.scorers.split(","):
+                        if time.time() > deadline:
+                            continue
+                        about = {
+                            "rows": rows,
+                            "form": form,
+                            "scorer": scorer,
+                            "workers": workers,
+                            "wrote_seconds": wrote,
+                        }
+                        if scorer == "nothing":
+                            took = scan_nothing(catalog, out)
+                        else:
+                            about |= {"device": options.device}
+                            took = scan_once(catalog, out, workers, options.device, deadline)
+                        record["scans"].append(about | took)
+                        print(json.dumps(record["scans"][-1]), flush=True)
+                        write_text(options.out, json.dumps(record, indent=1) + "\n")
+                        shutil.rmtree(out, ignore_errors=True)
+                shutil.rmtree(catalog) if catalog.is_dir() else catalog.unlink()
+
+
+if __name__ == "__main__":
+    main()
