@@ -15,6 +15,7 @@ start to end, start of libraries included.
 import argparse
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -37,11 +38,7 @@ from cowbird.scanning.verdicts import FlaggedSuspicion
 FILES = 48
 WORDS, BRANDS = 30_000, 400
 TRIGGERS = ("5v", "wonderful", "\u200b", "best choice of experts")
-PHASES = {
-    "first pass: rows": r"rows read",
-    "first pass: titles": r"titles learned [\d,]+/",
-    "judging": r"\] rows [\d,]+/",
-}
+PHASES = {"rows sampled": re.compile(r"rows read [\d,]+/"), "sample read": re.compile(r"titles learned [\d,]+/")}
 
 
 class Nothing:
@@ -184,7 +181,8 @@ def scan_nothing(catalog: Path, out: Path) -> dict[str, object]:
     code = f"""
 import time, json
 from pathlib import Path
-from scan_parts import Nothing, scan_in_parts
+from cowbird.scanning.scan_parts import scan_in_parts
+from scan_parts import Nothing
 began = time.process_time()
 found = scan_in_parts(Path({str(catalog)!r}), Path({str(out)!r}), Nothing())
 took = time.process_time() - began
@@ -192,7 +190,11 @@ print(json.dumps({{"rows": found.rows, "processor_seconds": round(took, 2)}}))
 """
     place = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ | {"PYTHONPATH": place}
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": place},
     )
     found = json.loads(done.stdout.splitlines()[-1])
     return found | {"rows_per_second": round(found["rows"] / found["processor_seconds"])}

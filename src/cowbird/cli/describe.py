@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE
-from rich.markdown import Markdown
 from rich.table import Table
 from rich.text import Text
 
@@ -81,6 +80,8 @@ def _describe_spec(kind: DescribedKind, as_json: bool, schema: bool) -> None:
     if as_json:
         print_json([table.to_record() for table in describe_model(Spec)])
     elif out_console.is_terminal:
+        from rich.markdown import Markdown  # noqa: PLC0415
+
         out_console.print(Markdown(make_spec_page()))
     else:
         typer.echo(make_spec_page(), nl=False)

@@ -1,6 +1,9 @@
 """`cowbird review`: findings on a local page, for a person who decides."""
 
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from typing import Annotated
 
 import typer
@@ -30,12 +33,10 @@ def review(
 
     Exit codes: 0 done, or ended by Ctrl-C; 2 error.
     """
-    try:
-        from cowbird.review.server import serve_review  # noqa: PLC0415
-        from cowbird.review.store import ReviewStore  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise UserError(f"The review needs the library '{error.name}'.", "pip install 'cowbird[serve]'") from None
+    from cowbird.review.store import ReviewStore  # noqa: PLC0415
 
+    if export is None:
+        Thread(target=_import_ahead, daemon=True).start()
     store = ReviewStore(findings)
     try:
         if export is not None:
@@ -53,6 +54,25 @@ def review(
 
                 webbrowser.open(address)
 
-        serve_review(store, port, announce)
+        _import_server()(store, port, announce)
     finally:
         store.close()
+
+
+def _import_server() -> Callable[..., None]:
+    """Return what serves the page.
+
+    Raises:
+        UserError: If a library is missing.
+    """
+    try:
+        from cowbird.review.server import serve_review  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise UserError(f"The review needs the library '{error.name}'.", "pip install 'cowbird[serve]'") from None
+    return serve_review
+
+
+def _import_ahead() -> None:
+    """Import what serves the page while findings are read; what is missing is told later."""
+    with suppress(UserError):
+        _import_server()

@@ -10,14 +10,16 @@ import secrets
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from importlib import resources
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import FastAPI, Query
-from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn import Config, Server
 
@@ -65,6 +67,33 @@ class Decision(BaseModel):
     """The decision."""
 
 
+class PageQuery(BaseModel):
+    """Which part of a list is asked for."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    offset: int = Field(default=0, ge=0, le=10**9)
+    """Rows before it."""
+    limit: int = Field(default=100, ge=1, le=500)
+    """Rows of it at most."""
+
+
+class GroupQuery(PageQuery):
+    """Which groups are asked for."""
+
+    search: str = Field(default="", max_length=200)
+    """A text that stands in a title of the group, or is the id of its item."""
+    state: GroupState = "all"
+    """Whether they are decided."""
+
+
+class FindingQuery(PageQuery):
+    """Which findings are asked for."""
+
+    group: int
+    """Number of their group."""
+
+
 def make_review_app(store: ReviewStore, token: str, port: int) -> ASGIApp:
     """Return the application of a review.
 
@@ -73,65 +102,56 @@ def make_review_app(store: ReviewStore, token: str, port: int) -> ASGIApp:
         token: Stands in each path.
         port: The port that the browser asks.
     """
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
-    app.add_exception_handler(RequestValidationError, _answer_form_error)
-    _add_files(app)
-
-    @app.get("/api/summary")
-    def summarize() -> Response:
-        return _answer(store.count() | {"file": escape_terminal(store.findings.name, 100)})
-
-    @app.get("/api/groups")
-    def list_groups(
-        offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
-        limit: Annotated[int, Query(ge=1, le=500)] = 100,
-        search: Annotated[str, Query(max_length=200)] = "",
-        state: GroupState = "all",
-    ) -> Response:
-        page = store.list_groups(offset, limit, search, state)
-        return _answer({"total": page.total, "rows": [_show_group(row) for row in page.rows]})
-
-    @app.get("/api/groups/{group}/findings")
-    def list_findings(
-        group: int,
-        offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
-        limit: Annotated[int, Query(ge=1, le=500)] = 100,
-    ) -> Response:
-        if not -(2**63) <= group < 2**63:
-            return _answer({"error": "number"}, 404)
-        page = store.list_findings(group, offset, limit)
-        return _answer({"total": page.total, "rows": [_show_finding(row) for row in page.rows]})
-
-    @app.post("/api/decisions")
-    def decide(decision: Decision) -> Response:
-        if not -(2**63) <= decision.id < 2**63:
-            return _answer({"error": "number"}, 404)
-        known = store.decide(decision.target, decision.id, decision.choice)
-        return _answer({"decided": known}, 200 if known else 404)
-
-    @app.post("/api/undo")
-    def undo() -> Response:
-        return _answer({"undone": store.undo()})
-
-    @app.post("/api/export")
-    def export() -> Response:
-        try:
-            made = store.export_allowed()
-        except OutageError as error:
-            return _answer({"error": str(error)}, 507)
-        return _answer({"file": escape_terminal(made.path.name, 200), "texts": made.texts, "left_out": made.left_out})
-
+    routes = [
+        *(_show_file(path, name, kind) for path, (name, kind) in _FILES.items()),
+        Route("/api/summary", lambda request: _answer(store.count() | {"file": escape_terminal(store.findings.name, 100)})),
+        Route("/api/groups", partial(_list_groups, store)),
+        Route("/api/groups/{group}/findings", partial(_list_findings, store)),
+        Route("/api/decisions", partial(_decide, store), methods=["POST"]),
+        Route("/api/undo", lambda request: _answer({"undone": store.undo()}), methods=["POST"]),
+        Route("/api/export", partial(_export, store), methods=["POST"]),
+    ]
+    app = Starlette(routes=routes, exception_handlers={ValidationError: _answer_form_error})
+    app.router.redirect_slashes = False
     return _LocalGuard(app, token, port)
 
 
-def _add_files(app: FastAPI) -> None:
-    for path, (name, kind) in _FILES.items():
-        content = resources.files("cowbird.review").joinpath(name).read_bytes()
+def _show_file(path: str, name: str, kind: str) -> Route:
+    content = resources.files("cowbird.review").joinpath(name).read_bytes()
+    return Route(f"/{path}", lambda request: Response(content, media_type=kind))
 
-        async def show(request: Request, content: bytes = content, kind: str = kind) -> Response:
-            return Response(content, media_type=kind)
 
-        app.add_route(f"/{path}", show, methods=["GET"])
+def _list_groups(store: ReviewStore, request: Request) -> Response:
+    asked = GroupQuery.model_validate(dict(request.query_params))
+    page = store.list_groups(asked.offset, asked.limit, asked.search, asked.state)
+    return _answer({"total": page.total, "rows": [_show_group(row) for row in page.rows]})
+
+
+def _list_findings(store: ReviewStore, request: Request) -> Response:
+    asked = FindingQuery.model_validate({**request.query_params, **request.path_params})
+    if not _is_number(asked.group):
+        return _answer({"error": "number"}, 404)
+    page = store.list_findings(asked.group, asked.offset, asked.limit)
+    return _answer({"total": page.total, "rows": [_show_finding(row) for row in page.rows]})
+
+
+async def _decide(store: ReviewStore, request: Request) -> Response:
+    asked = Decision.model_validate_json(await request.body())
+    known = _is_number(asked.id) and await run_in_threadpool(store.decide, asked.target, asked.id, asked.choice)
+    return _answer({"decided": True}) if known else _answer({"error": "number"}, 404)
+
+
+def _export(store: ReviewStore, request: Request) -> Response:
+    try:
+        made = store.export_allowed()
+    except OutageError as error:
+        return _answer({"error": str(error)}, 507)
+    return _answer({"file": escape_terminal(made.path.name, 200), "texts": made.texts, "left_out": made.left_out})
+
+
+def _is_number(value: int) -> bool:
+    """Tell whether a number fits into the file of decisions."""
+    return -(2**63) <= value < 2**63
 
 
 def _answer(content: Any, status: int = 200) -> Response:

@@ -19,6 +19,7 @@ from cowbird.errors import UserError
 from cowbird.faults import explain_write_errors
 from cowbird.files import write_text
 from cowbird.scanning.findings_file import ReviewedFinding, read_reviewed
+from cowbird.scanning.parts_folder import SCAN_FILE
 from cowbird.text import normalize_span
 
 REVIEW_SUFFIX = ".review.sqlite"
@@ -49,8 +50,8 @@ create table if not exists finding (
     id integer primary key, grouping integer not null, row integer, item text, title text not null, folded text,
     score real, start integer, stop integer, tier text, reason text
 );
-create index if not exists by_group on finding (grouping, id);
 """
+_INDEX = "create index if not exists by_group on finding (grouping, id)"
 
 
 class GroupPage(NamedTuple):
@@ -97,7 +98,7 @@ class ReviewStore:
         self.findings = findings
         self.path = findings.with_name(findings.name + REVIEW_SUFFIX)
         self._lock = threading.RLock()
-        if not findings.is_file() and not findings.is_dir():
+        if not (findings / SCAN_FILE).is_file() and not findings.is_file():
             read_reviewed(findings)  # says what is wrong
         if self.path.is_symlink():
             raise UserError(f"'{self.path}' is a link.", "Remove it, or copy the findings elsewhere.")
@@ -121,24 +122,30 @@ class ReviewStore:
 
     def _fill(self) -> None:
         """Read the findings, unless they were read before and are the same."""
-        found = self.findings.stat()
-        seal = f"{REVIEW_VERSION} {found.st_size} {found.st_mtime_ns} {_hash_begin(self.findings)}"
+        place = self.findings / SCAN_FILE if self.findings.is_dir() else self.findings
+        found = place.stat()
+        seal = f"{REVIEW_VERSION} {found.st_size} {found.st_mtime_ns} {_hash_begin(place)}"
         known = self._base.execute("select value from about where name = 'findings'").fetchone()
         if known is not None and known["value"] == seal:
             return
         findings = read_reviewed(self.findings)
         groups, rows = _group(findings)
+        self._base.execute("pragma synchronous = normal")  # what a power cut takes is read again
         self._base.execute("begin immediate")
         try:
+            self._base.execute("drop index if exists by_group")  # made at the end, it takes less time
             self._base.execute("delete from finding")
             self._base.execute("delete from grouping")
             self._base.executemany("insert into grouping values (?, ?, ?, ?, ?, ?, ?)", groups)
             self._base.executemany("insert into finding values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            self._base.execute(_INDEX)
             self._base.execute("insert or replace into about values ('findings', ?)", (seal,))
             self._base.execute("commit")
         except BaseException:
             self._base.execute("rollback")
             raise
+        finally:
+            self._base.execute("pragma synchronous = full")
 
     def count(self) -> dict[str, int]:
         """Return how many findings and groups there are, and how many groups are decided."""
