@@ -48,6 +48,8 @@ class ResultsFile:
         self._single: dict[tuple[EvidenceKey, int], list[Row]] = {}
         self._pooled: dict[tuple[EvidenceKey, tuple[int, ...]], list[Row]] = {}
         self._read: dict[Path, str] = {}
+        self._versions: dict[Path, tuple[int, ...]] = {}
+        self._done: dict[Path, bool] = {}
         self._errors: dict[Path, list[str]] = {}
         self._plans: dict[Path, dict[str, PlantedSummary]] = {}
 
@@ -73,13 +75,20 @@ class ResultsFile:
             UserError: If the files of a finished cell are damaged.
         """
         known = list_cells(self.spec, self.out) if among is None else among
-        cells = [cell for cell in known if cell.record_path.exists()]
-        for cell in cells:
-            seal = hash_file(cell.record_path)
-            if self._read.get(cell.folder) != seal:
-                self._read_cell(cell)
-                self._read[cell.folder] = seal
-        return sum(cell.done for cell in cells)
+        done = 0
+        for cell in known:
+            try:
+                version = _read_version(cell.record_path)
+            except FileNotFoundError:
+                continue
+            if self._versions.get(cell.folder) != version:
+                seal = hash_file(cell.record_path)
+                if self._read.get(cell.folder) != seal:
+                    self._read_cell(cell)
+                    self._read[cell.folder] = seal
+                self._done[cell.folder], self._versions[cell.folder] = cell.done, version
+            done += self._done[cell.folder]
+        return done
 
     def _read_cell(self, cell: Cell) -> None:
         """Read what was measured in a cell; a cell whose spec has grown since counts with what it has."""
@@ -168,6 +177,12 @@ class ResultsFile:
             for attack, plan in self._plans.get(cell.folder, {}).items():
                 found.setdefault(attack, plan)
         return found
+
+
+def _read_version(path: Path) -> tuple[int, ...]:
+    """Return what changes with a file that is replaced."""
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def load_evidence(cell: Cell, names: Container[str]) -> Iterator[tuple[EvidenceLabels, Any]]:

@@ -26,7 +26,7 @@ from cowbird.experiments.growth import check_free
 from cowbird.experiments.plan import select_cells
 from cowbird.experiments.results import Row
 from cowbird.experiments.results_file import ResultsFile
-from cowbird.experiments.run_folder import RunFolder, count_left
+from cowbird.experiments.run_folder import RunFolder
 from cowbird.experiments.spec import Spec
 from cowbird.experiments.store import ProgressReport
 from cowbird.experiments.tracking import CellTracker, MlflowStore, check_tracker
@@ -147,10 +147,11 @@ def run(
     finally:
         if number is None:
             rows = folder.finish_results(results_file, failed)
-    left = count_left(cells)
+    looked_at = cells if waiting or len(chosen) < len(cells) else ()
+    undone = {cell.folder for cell in looked_at if not cell.done}
     if rows is None:
         results_file.update(chosen)
-        if folder.needs_results(left):
+        if folder.needs_results(len(undone)):
             rows = folder.finish_results(ResultsFile(spec, out), failed)
     written = rows is not None
     notices = collect_run_notices(out, cells if written else chosen)
@@ -164,13 +165,13 @@ def run(
     return RunOutcome(
         rows=rows if rows is not None and number is None else results_file.make_rows(pooled=True),
         dataset=data,
-        done=sum(cell.done for cell in chosen),
+        done=len(chosen) - sum(cell.folder in undone for cell in chosen),
         total=len(chosen),
         planted=results_file.collect_planted(),
         errors=results_file.list_errors() + failed,
         warnings=warnings,
         notices=notices,
-        left=left,
+        left=len(undone),
         written=written,
     )
 

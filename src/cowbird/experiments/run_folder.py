@@ -134,8 +134,3 @@ class RunFolder:
         except UserError:
             return False
         return True
-
-
-def count_left(cells: Sequence[Cell]) -> int:
-    """Return how many cells are not done."""
-    return sum(not cell.done for cell in cells)
