@@ -126,7 +126,8 @@ def test_a_run(call, spec, tmp_path):
     code, told, _ = call("run", spec, "--out", tmp_path / "out", "--device", "cpu", "--cell", "0", "--json")
     assert (code, json.loads(told)["cells"]) == (0, {"done": 1, "all": 1, "left": 0})
     for more, message in ((("1",), "no cell 1"), (("0", "--only", "*"), "--cell names one"), (("-1",), "--cell")):
-        code, _, err = call("run", spec, "--out", tmp_path / "out", "--cell", *more)
+        code, out, err = call("run", spec, "--out", tmp_path / "out", "--cell", *more)
+        assert out == "", "nothing is shown before the error"
         assert (code, message in err) == (2, True), err
     kept = json.loads((tmp_path / "out" / "run.json").read_text())
     assert kept["command"] == f"cowbird run {spec} --out {tmp_path / 'out'} --device cpu"

@@ -44,6 +44,7 @@ def test_peek_for_programs(call, tmp_path):
         "shown": ["id", "title"],
         "rows": [["1", "Drill"], ["3", ""]],
         "unread": [{"row": 2, "reason": "wrong number of columns (expected 2)"}],
+        "late_id": None,
         "remarks": [],
     }
 
@@ -123,6 +124,22 @@ def test_a_scan_tells_how_a_file_was_read(call, tmp_path):
     code, _, err = call(*words, "--separator", "|")
     assert code == 2
     assert "should have a column 'title'" in err
+
+
+def test_peek_says_what_a_scan_would_refuse_and_where_ids_come_later(call, tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"id": 1, "product": {"title": "Red"}}) + "\n")
+    code, out, _ = call("peek", path)
+    assert code == 0
+    assert "A scan would refuse this: a.jsonl should have a column 'title'" in out
+    assert "Did you mean 'product.title'? Set --text-column" in out
+    assert "refuse" not in call("peek", path, "--text-column", "product.title")[1]
+    rows = [{"title": f"Hose {nth}"} for nth in range(1001)] + [{"title": "Red", "id": "late"}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "title = 'title', id = id or alike where a row has it." in call("peek", path)[1]
+    path = tmp_path / "log.csv"
+    path.write_text("user_id,item_id\n1,2\n")
+    assert "refuse" not in call("peek", path)[1], "a log has no titles"
 
 
 def test_titles_that_are_lists_are_told_with_the_option_that_mends_it(call, tmp_path):

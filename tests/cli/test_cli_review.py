@@ -17,6 +17,14 @@ def test_an_export_needs_no_page(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "allow.txt").read_text().splitlines() == ["5v", "5V"]
 
 
+def test_an_export_of_nothing_writes_no_file(tmp_path, monkeypatch, capsys):
+    words = "review", write_findings(tmp_path), "--export", tmp_path / "allow.txt"
+    code, out, err = call_command(monkeypatch, capsys, *words)
+    assert (code, out) == (2, "")
+    assert "Nothing is dismissed yet, so 'allow.txt' is not written." in " ".join(err.split())
+    assert not (tmp_path / "allow.txt").exists()
+
+
 def test_what_can_not_be_reviewed_is_an_error(tmp_path, monkeypatch, capsys):
     assert call_command(monkeypatch, capsys, "review", tmp_path / "none.csv")[0] == 2
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")

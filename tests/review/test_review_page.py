@@ -87,6 +87,13 @@ def test_another_page_can_not_decide(app, headers):
     assert json.loads(ask(app, "GET", "/token/api/summary")[2])["accepted"] == 0
 
 
+def test_an_export_of_nothing_is_told(app, tmp_path):
+    made = json.loads(ask(app, "POST", "/token/api/export", b"{}")[2])
+    assert made["file"] is None
+    assert made["said"].startswith("Nothing is dismissed yet")
+    assert not list(tmp_path.glob("*.allow.txt"))
+
+
 def test_a_decision_is_kept_undone_and_exported(app, tmp_path):
     told = json.loads(ask(app, "GET", "/token/api/groups", query="limit=2")[2])
     assert told["total"] == 4 and len(told["rows"]) == 2

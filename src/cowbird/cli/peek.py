@@ -58,6 +58,7 @@ def _make_record(found: "Peek") -> dict[str, Any]:
         "roles": found.roles,
         "shown": list(found.shown),
         "rows": [list(row) for row in found.rows],
+        "late_id": found.late_id or None,
         "remarks": list(found.remarks),
         "unread": [{"row": number, "reason": problem} for number, problem in found.unread],
     }

@@ -178,8 +178,11 @@ def run_and_show(
         cluster: A Ray cluster whose workers run the cells; `None` for this machine alone.
         track: Where finished cells are tracked; empty for nowhere.
     """
+    from cowbird.experiments.cell import list_cells  # noqa: PLC0415
+    from cowbird.experiments.plan import select_cells  # noqa: PLC0415
     from cowbird.experiments.run import run as run_experiment  # noqa: PLC0415
 
+    select_cells(list_cells(spec, out), only, cell)  # before anything is shown
     if not as_json and not quiet:
         title = sanitize_text(f"{spec.name}: {spec.description}" if spec.description else spec.name, 300)
         title.stylize("bold")

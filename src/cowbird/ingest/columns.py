@@ -47,7 +47,9 @@ def find_column(wanted: str, names: Sequence[str], file: str, field: str = "") -
             "Rename or remove the others.",
         )
     folded = {name.lower(): name for name in reversed(names)}
-    close = [folded[name] for name in difflib.get_close_matches(wanted.lower(), list(folded), n=3, cutoff=0.6)]
+    nested = [name for name in names if _fold(name.rpartition(".")[2]) == _fold(wanted)]  # such as product.title
+    alike = [folded[name] for name in difflib.get_close_matches(wanted.lower(), list(folded), n=3, cutoff=0.6)]
+    close = list(dict.fromkeys([*nested, *alike]))[:3]
     have = ", ".join(f"'{name[:60]}'" for name in names[:20])
     meant = f"Did you mean {' or '.join(repr(name) for name in close)}? " if close else ""
     setting = f"Set {field} to the column's name." if field else "Check that this is the right file."

@@ -15,7 +15,7 @@ from cowbird.ingest.columns import (
     find_usual,
 )
 from cowbird.ingest.open import open_rows
-from cowbird.ingest.rows import RowTable
+from cowbird.ingest.rows import LATE_ID, RowTable
 
 MAX_PEEK_COLUMNS = 50
 """Columns whose cells are shown at most."""
@@ -46,13 +46,16 @@ class Peek:
     """Cells of the first rows that can be read; `None` where one is empty."""
     unread: tuple[tuple[int, str], ...]
     """Numbers of rows among the first that can't be read, and why."""
+    late_id: str = ""
+    """Where ids are taken from that the first rows lack; empty if these have some, or there are none."""
     remarks: tuple[str, ...] = ()
     """Why a scan would refuse the columns of titles or ids as they are, and which option mends that."""
 
     def describe(self) -> str:
         """Say in one line how the file is read."""
-        found = ", ".join(f"{role} = '{name}'" for role, name in self.roles.items())
-        return f"{self.file}: {self.form}; {found or 'no column has a name that is known'}."
+        found = [f"{role} = '{name}'" for role, name in self.roles.items()]
+        found += [f"id = {self.late_id}"] if self.late_id else []
+        return f"{self.file}: {self.form}; {', '.join(found) or 'no column has a name that is known'}."
 
 
 def peek_file(path: Path, rows: int = 5, text_column: str | None = None, id_column: str | None = None) -> Peek:
@@ -73,6 +76,7 @@ def peek_file(path: Path, rows: int = 5, text_column: str | None = None, id_colu
         for role, usual in _ROLES.items()
         if (place := _find_role(table, role, usual, text_column, id_column)) is not None
     }
+    late = not {"id", "user"} & set(roles) and table.find_id(None) == LATE_ID
     places = list(dict.fromkeys([*(table.names.index(name) for name in roles.values()), *range(len(table.names))]))
     places = sorted(places[:MAX_PEEK_COLUMNS])
     found = list(islice(table.read_rows(places), rows))
@@ -84,16 +88,18 @@ def peek_file(path: Path, rows: int = 5, text_column: str | None = None, id_colu
         tuple(table.names[place] for place in places),
         tuple(tuple(_show(cell) for cell in row.cells) for row in found if not row.problem),
         tuple((row.number, row.problem) for row in found if row.problem),
+        table.get_name(LATE_ID) if late else "",
         tuple(_check_roles(table, roles)),
     )
 
 
 def _check_roles(table: RowTable, roles: dict[str, str]) -> Iterator[str]:
-    """Yield why the columns that were found for titles and ids can't be read as such."""
-    for role, find in (("title", table.find_text), ("id", table.find_id)):
-        if role in roles:
+    """Yield why the columns of titles and ids can't be read as such; that a log has no titles is no fault."""
+    title = roles.get("title") or (None if "user" in roles else TITLE_COLUMNS[0])
+    for name, find in ((title, table.find_text), (roles.get("id"), table.find_id)):
+        if name is not None:
             try:
-                find(roles[role])
+                find(name)
             except UserError as error:
                 yield f"{error.message} {error.hint}"
 

@@ -48,13 +48,19 @@ class List {
   }
   get(at) { const page = this.pages.get(Math.floor(at / PAGE)); return Array.isArray(page) ? page[at % PAGE] : undefined; }
   async fetchPage(number) {
-    if (this.pages.has(number)) return;
-    const version = this.version;
-    this.pages.set(number, null);
-    const told = await this.load(number * PAGE, PAGE);
-    if (version !== this.version) return;
-    this.pages.set(number, told.rows);
-    this.total = told.total;
+    if (!this.pages.has(number)) this.pages.set(number, this.takePage(number, this.version));
+    await this.pages.get(number);
+  }
+  async takePage(number, version) {
+    try {
+      const told = await this.load(number * PAGE, PAGE);
+      if (version !== this.version) return;
+      this.pages.set(number, told.rows);
+      this.total = told.total;
+    } catch (error) {
+      if (version === this.version) this.pages.delete(number);
+      throw error;
+    }
   }
   show() {
     // Browsers know no element of more than some ten million pixels.
@@ -133,7 +139,9 @@ async function count() {
 
 async function decide(choice) {
   const one = document.activeElement === find("titles");
-  const list = one ? titles : groups, chosen = list.get(list.chosen);
+  const list = one ? titles : groups;
+  await list.fetchPage(Math.floor(list.chosen / PAGE));
+  const chosen = list.get(list.chosen);
   if (!chosen) return;
   await ask("api/decisions", { target: one ? "title" : "group", id: chosen.id, choice });
   say(`${one ? "The title" : "The group"} is ${choice}.`);
@@ -157,6 +165,7 @@ async function undo() {
 
 async function exportAllowed() {
   const told = await ask("api/export", {});
+  if (!told.file) { say(told.said); return; }
   say(`${told.texts} texts in ${told.file}${told.left_out ? `; ${told.left_out} hold line breaks and are left out` : ""}.`);
 }
 

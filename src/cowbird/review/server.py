@@ -104,7 +104,9 @@ def make_review_app(store: ReviewStore, token: str, port: int) -> ASGIApp:
     """
     routes = [
         *(_show_file(path, name, kind) for path, (name, kind) in _FILES.items()),
-        Route("/api/summary", lambda request: _answer(store.count() | {"file": escape_terminal(store.findings.name, 100)})),
+        Route(
+            "/api/summary", lambda request: _answer(store.count() | {"file": escape_terminal(store.findings.name, 100)})
+        ),
         Route("/api/groups", partial(_list_groups, store)),
         Route("/api/groups/{group}/findings", partial(_list_findings, store)),
         Route("/api/decisions", partial(_decide, store), methods=["POST"]),
@@ -146,6 +148,8 @@ def _export(store: ReviewStore, request: Request) -> Response:
         made = store.export_allowed()
     except OutageError as error:
         return _answer({"error": str(error)}, 507)
+    except UserError as error:
+        return _answer({"file": None, "said": escape_terminal(error.message, 300)})
     return _answer({"file": escape_terminal(made.path.name, 200), "texts": made.texts, "left_out": made.left_out})
 
 

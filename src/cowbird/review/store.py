@@ -258,9 +258,10 @@ class ReviewStore:
         single title, the whole title. A title that was accepted is left out, whatever was said of its group.
 
         Args:
-            out: The file; `None` for the one beside the findings. It is written even if no text is in it.
+            out: The file; `None` for the one beside the findings.
 
         Raises:
+            UserError: If nothing is dismissed; no file is written then, for a scan takes no empty one.
             OutageError: If it can't be written.
         """
         path = self.findings.with_name(self.findings.name + ALLOW_SUFFIX) if out is None else out
@@ -276,6 +277,11 @@ class ReviewStore:
             texts += [row["key"] for row in titles.fetchall()]
         different = dict.fromkeys(text.strip() for text in texts if text.strip())
         lines = [text for text in different if "\n" not in text]
+        if not lines:
+            raise UserError(
+                f"Nothing is dismissed yet, so '{path.name}' is not written.",
+                f"Decide on the page first: cowbird review {self.findings.name}.",
+            )
         write_text(path, "".join(f"{line}\n" for line in lines))
         return ExportedTexts(path, len(lines), len(different) - len(lines))
 
