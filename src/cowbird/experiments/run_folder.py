@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from cowbird.errors import OutageError, UserError
-from cowbird.experiments.cell import Cell
 from cowbird.experiments.growth import bind_folder, check_bound
 from cowbird.experiments.results import Row
 from cowbird.experiments.results_file import ResultsFile

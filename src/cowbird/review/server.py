@@ -104,13 +104,11 @@ def make_review_app(store: ReviewStore, token: str, port: int) -> ASGIApp:
     """
     routes = [
         *(_show_file(path, name, kind) for path, (name, kind) in _FILES.items()),
-        Route(
-            "/api/summary", lambda request: _answer(store.count() | {"file": escape_terminal(store.findings.name, 100)})
-        ),
+        Route("/api/summary", partial(_summarize, store)),
         Route("/api/groups", partial(_list_groups, store)),
         Route("/api/groups/{group}/findings", partial(_list_findings, store)),
         Route("/api/decisions", partial(_decide, store), methods=["POST"]),
-        Route("/api/undo", lambda request: _answer({"undone": store.undo()}), methods=["POST"]),
+        Route("/api/undo", partial(_undo, store), methods=["POST"]),
         Route("/api/export", partial(_export, store), methods=["POST"]),
     ]
     app = Starlette(routes=routes, exception_handlers={ValidationError: _answer_form_error})
@@ -120,7 +118,19 @@ def make_review_app(store: ReviewStore, token: str, port: int) -> ASGIApp:
 
 def _show_file(path: str, name: str, kind: str) -> Route:
     content = resources.files("cowbird.review").joinpath(name).read_bytes()
-    return Route(f"/{path}", lambda request: Response(content, media_type=kind))
+
+    def show(request: Request) -> Response:
+        return Response(content, media_type=kind)
+
+    return Route(f"/{path}", show)
+
+
+def _summarize(store: ReviewStore, request: Request) -> Response:
+    return _answer(store.count() | {"file": escape_terminal(store.findings.name, 100)})
+
+
+def _undo(store: ReviewStore, request: Request) -> Response:
+    return _answer({"undone": store.undo()})
 
 
 def _list_groups(store: ReviewStore, request: Request) -> Response:
