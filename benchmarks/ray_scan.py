@@ -1,38 +1,29 @@
-"""What a scan on a Ray cluster of this machine costs: the process that gives out chunks, against one that does it all.
+"""What the process that gives out a scan has to do itself, with two Ray workers of this machine.
 
-The process that gives out the work reads the file, sends titles, and writes findings; its processor seconds say how
-many rows a cluster of any size can be fed by it. Findings of both ways are compared byte for byte.
+Its processor seconds say how many rows a cluster of any size can be fed by it. The scorer costs nothing, so workers
+are never waited for. Four ways: all in this process; titles sent to workers, and one file written here; rows sent to
+workers, and parts written here; files of a folder read by workers, and parts written here. The last one has a first
+pass, too. Findings of all ways are compared value for value.
 
-    python benchmarks/ray_scan.py --rows 100000 --out docs/results/ray_scan.json
+    python benchmarks/ray_scan.py --rows 400000 --ray-data --out docs/results/ray_scan.json
 """
 
 import argparse
 import json
-import random
+import os
 import tempfile
 import time
-from functools import partial
 from pathlib import Path
 
+import polars as pl
 import torch
 
 from cowbird.ray_cluster import join_cluster
-from cowbird.scanning.detectors import copy_scorer, make_detector, open_detector
 from cowbird.scanning.ray_pool import RayScorer
 from cowbird.scanning.reading import open_catalog
 from cowbird.scanning.scan import scan_catalog
-
-WORDS = ("red", "blue", "lamp", "chair", "big", "small", "wood", "oak", "table", "shelf", "kids", "garden")
-
-
-def write_catalog(path: Path, rows: int) -> None:
-    """Write titles of five words and a number; every 97th hides a character."""
-    draw = random.Random(0)
-    with path.open("w", encoding="utf-8") as file:
-        file.write("id,title\n")
-        for number in range(rows):
-            title = " ".join(draw.choices(WORDS, k=5)) + f" {number}"
-            file.write(f"{number},{title if number % 97 else title.replace(' ', chr(0x200B) + ' ', 1)}\n")
+from cowbird.scanning.scan_parts import SharedFirstPass, scan_in_parts
+from scan_parts import Nothing, write_catalog
 
 
 def measure(work) -> dict[str, float]:
@@ -46,40 +37,63 @@ def measure(work) -> dict[str, float]:
 
 
 def read_all(path: Path) -> None:
+    """Read all rows."""
     for _ in open_catalog(path).read_rows():
         pass
 
 
+def pass_through_ray_data(files: Path, out: Path) -> None:
+    """Have Ray Data read the files, pass the rows on and write them: what it takes before any title is judged."""
+    import ray.data
+
+    table = ray.data.read_parquet(str(files))
+    table.map_batches(lambda batch: batch, batch_size=8192).write_parquet(str(out))
+
+
 def main() -> None:
+    """Run it."""
     options = argparse.ArgumentParser()
-    options.add_argument("--rows", type=int, default=100_000)
+    options.add_argument("--rows", type=int, default=400_000)
     options.add_argument("--workers", type=int, default=2)
+    options.add_argument("--ray-data", action="store_true", help="let Ray Data pass the rows through as well")
     options.add_argument("--out", type=Path, required=True)
     given = options.parse_args()
     torch.set_num_threads(1)
+    here = str(Path(__file__).parent)
+    os.environ["PYTHONPATH"] = os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])
+    found: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        write_catalog(folder / "items.csv", given.rows)
-        reading = measure(lambda: read_all(folder / "items.csv"))
-        rules = make_detector("character_rules", [], "cpu", False)
-        scorer = open_detector("character_rules", rules, None, None, "title")
-        one = measure(lambda: scan_catalog(folder / "items.csv", folder / "one.csv", scorer, only_flagged=True))
-        make = partial(copy_scorer, scorer)
+        files, table = write_catalog(folder, given.rows, "parquet"), folder / "items.csv"
+        pl.scan_parquet(files / "**/*.parquet").select("id", "title").sort("id").sink_csv(table)
+        found["reading a CSV"] = measure(lambda: read_all(table))
+        found["one process"] = measure(lambda: scan_catalog(table, folder / "one.parquet", Nothing()))
         with join_cluster(None, given.workers) as cluster:
-            ray = RayScorer(scorer, make, cluster)
+            ray = RayScorer(Nothing(), Nothing, cluster)
             ray.scan(["a warm start"])
-            spread = measure(lambda: scan_catalog(folder / "items.csv", folder / "ray.csv", ray, only_flagged=True))
-        same = (folder / "one.csv").read_bytes() == (folder / "ray.csv").read_bytes()
+            found["titles sent"] = measure(lambda: scan_catalog(table, folder / "sent.parquet", ray))
+            found["rows sent"] = measure(lambda: scan_in_parts(table, folder / "rows", Nothing(), Nothing, cluster))
+            kept = SharedFirstPass(None, cluster)
+            found["first pass, rows sent"] = measure(lambda: kept.sample(table, "title"))
+            found["first pass, files read by workers"] = measure(lambda: kept.sample(files, "title"))
+            rows = kept.file_rows[files]
+            found["files read by workers"] = measure(
+                lambda: scan_in_parts(files, folder / "files", Nothing(), Nothing, cluster, file_rows=rows)
+            )
+            if given.ray_data:
+                found["Ray Data, nothing judged"] = measure(lambda: pass_through_ray_data(files, folder / "data"))
+        wanted = pl.read_parquet(folder / "one.parquet")
+        same = {
+            name: wanted.equals(pl.read_parquet(folder / name))
+            for name in ("sent.parquet", "rows/part-*.parquet", "files/part-*.parquet")
+        }
     record = {
-        "command": f"benchmarks/ray_scan.py --rows {given.rows} --workers {given.workers}",
+        "command": f"benchmarks/ray_scan.py --rows {given.rows}{' --ray-data' * given.ray_data}",
+        "workers": given.workers,
         "machine": "2 CPU cores, other work beside them; look at processor seconds",
-        "reading": reading,
-        "one_process": one,
-        "ray_giving_out": spread,
+        "took": found,
         "rows_a_processor_second": {
-            "reading": round(given.rows / reading["processor_seconds"]),
-            "one_process": round(given.rows / one["processor_seconds"]),
-            "ray_giving_out": round(given.rows / spread["processor_seconds"]),
+            name: round(given.rows / took["processor_seconds"]) for name, took in found.items()
         },
         "findings_identical": same,
     }
