@@ -1,5 +1,6 @@
 """The tagger: it learns, is kept and read back, judges titles alone or beside others, and refuses what is no tagger."""
 
+import copy
 import json
 
 import numpy as np
@@ -83,14 +84,16 @@ def test_a_loaded_tagger_says_what_the_trained_one_said(tagger, tmp_path, catalo
 
 def test_adapters_are_added_exactly(tagger, loaded, llama):
     held = {n.replace(".default.", "."): w for n, w in tagger.loaded.model.named_parameters() if ".lora_" in n}
-    plain = load_llm(Llm(name=str(llama)), torch.device("cpu"), torch.float32).model
+    own = tagger.loaded.model
+    plain = load_llm(Llm(name=str(llama)), torch.device("cpu"), next(own.parameters()).dtype).model.float()
+    own = copy.deepcopy(own).float()  # bfloat16 would round what is compared
     add_adapter_weights(plain, held, tagger.record.llm)
     token = torch.tensor([[5, 9, 11]])
     with torch.no_grad():
         merged = plain(token).logits
-        tagger.loaded.model.get_base_model().config._attn_implementation = "eager"
+        own.get_base_model().config._attn_implementation = "eager"
         plain.config._attn_implementation = "eager"
-        expected = tagger.loaded.model(token).logits
+        expected = own(token).logits
     torch.testing.assert_close(merged, expected, atol=1e-4, rtol=1e-4)
     lacking = {name: weight for name, weight in held.items() if "layers.0.mlp" not in name}
     with pytest.raises(UserError, match="does not fit"):

@@ -29,8 +29,10 @@ from cowbird.storage import read_tensors, write_tensors
 from cowbird.victims.fit_context import ProgressCallback, pick_device, report_nothing
 from cowbird.victims.language.examples import Tokens
 
-TaggerName = Literal["llm", "small"]
-"""The taggers that come with the package: a language model, and the small one."""
+TaggerKind = Literal["llm", "small"]
+"""Kinds of taggers: a language model, and the small one."""
+TaggerName = Literal["llm", "small", "cascade"]
+"""The taggers that come with the package: a language model, the small one, and both in a cascade."""
 TaggerSource = TaggerName | Path
 """A tagger that comes with the package, or the folder of one that `cowbird train-scanner` wrote."""
 WEIGHTS_FILE, SMALL_RECORD_FILE, SMALL_TAGGER_VERSION = "weights.safetensors", "small_tagger.json", 1
