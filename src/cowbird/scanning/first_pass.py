@@ -93,6 +93,7 @@ class FirstPass:
             held: Any = read_sealed_json(path)
             if held["key"] != key:
                 return 0, False
+            sample.bound = int(held["bound"])
             sample.add(held["titles"])
             sample.complete = bool(held["complete"])
             return int(held["row"]), bool(held["over"])
@@ -106,6 +107,7 @@ class FirstPass:
             return
         self._make_folder(path)
         held = {"key": key, "row": row, "over": over, "complete": sample.complete, "titles": sample.list_titles()}
+        held |= {"bound": sample.bound}
         write_sealed_json(path, held)
 
     def _make_folder(self, path: Path) -> None:

@@ -4,7 +4,7 @@ Titles of the sample are read once: what the tagger says of them makes the basel
 others the tagger's log-odds are rounded, so that which titles are read beside each other does not show in a verdict.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, Self
 
@@ -25,6 +25,8 @@ from cowbird.victims.fit_context import ProgressCallback, report_nothing
 
 MARK_DECIMALS = 2
 """Decimals of the tagger's log-odds that count."""
+MAX_CHARACTERS_AT_ONCE = 1_000_000
+"""Characters of titles that are judged at once: more do not run faster, and take more memory."""
 
 
 class BaselineScanner(Protocol):
@@ -121,11 +123,22 @@ class CatalogJudge:
         fresh: dict[str, TitleVerdict] = {}
         if unknown:
             scanner = self.find_scanner()
-            marks = read_rounded(scanner, unknown)
-            fresh = dict(
-                zip(unknown, list_verdicts(unknown, scanner.judge(unknown, self.baseline, marks)), strict=True)
-            )
+            for part in cut_titles_by_length(unknown):
+                found = scanner.judge(part, self.baseline, read_rounded(scanner, part))
+                fresh.update(zip(part, list_verdicts(part, found), strict=True))
         return join_verdicts([self.known[title] if title in self.known else fresh[title] for title in titles])
+
+
+def cut_titles_by_length(titles: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Yield parts of titles, each of `MAX_CHARACTERS_AT_ONCE` at most, or of one title."""
+    first = characters = 0
+    for nth, title in enumerate(titles):
+        if characters and characters + len(title) > MAX_CHARACTERS_AT_ONCE:
+            yield titles[first:nth]
+            first, characters = nth, 0
+        characters += len(title)
+    if titles:
+        yield titles[first:]
 
 
 def judge_once(

@@ -9,7 +9,7 @@ move what is usual.
 A verdict depends on the title and the baseline alone, so a catalogue may be judged in any order and in pieces.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -36,9 +36,11 @@ from cowbird.defenses.p_scanner.column_evidence import (
     read_title_columns,
 )
 from cowbird.defenses.p_scanner.fragment_evidence import (
+    FragmentKey,
     FragmentNames,
     FragmentTable,
     describe_fragments,
+    find_recurring,
     index_fragments,
 )
 from cowbird.defenses.p_scanner.inventory import Inventory, choose_batch_sizes, take_inventory
@@ -66,6 +68,10 @@ from cowbird.defenses.scan_table import scan_table
 from cowbird.files import hash_texts
 from cowbird.victims.fit_context import ProgressCallback, report_nothing
 from cowbird.victims.language.llm import locate_model
+
+MAX_WORDS_NUMBERED, MAX_WORDS_REMEMBERED = 40_000, 600_000
+"""Words of a catalogue from which fragments of one title are not listed, since none of them recurs; and of a
+calibration, which remembers them as long as it can, for they may recur among later titles."""
 
 
 @dataclass(eq=False)
@@ -187,7 +193,7 @@ class ReadyScanner:
             UserError: If there are too few titles.
         """
         check_baseline(0, len(titles), DEFAULT_FPR, DEFAULT_REVIEW_FPR)
-        traits, table = self._describe(titles, read_rounded(self, titles, report))
+        traits, table = self._describe(titles, read_rounded(self, titles, report), most_words=MAX_WORDS_REMEMBERED)
         rows = np.arange(len(titles), dtype=np.int64)
         return take_inventory(self.scoring, traits, table, rows, choose_batch_sizes(len(titles)), self.second)
 
@@ -226,12 +232,27 @@ class ReadyScanner:
         return learn_beside(self.scoring, inventory, traits, table, rows, fprs, key, found, self.second)
 
     def _describe(
-        self, titles: Sequence[str], marks: TokenLogits, cleared: ClearedWords | None = None
+        self,
+        titles: Sequence[str],
+        marks: TokenLogits,
+        cleared: ClearedWords | None = None,
+        wanted: Container[FragmentKey] | None = None,
+        most_words: int = MAX_WORDS_NUMBERED,
     ) -> tuple[TitleTraits, FragmentTable]:
-        """Return what is known of titles without their catalogue, and their fragments."""
+        """Return what is known of titles without their catalogue, and their fragments.
+
+        Args:
+            titles: The titles.
+            marks: What the tagger says of them.
+            cleared: Words that other columns explain.
+            wanted: Fragments that are listed; `None` lists all, or those that recur if the titles have many words.
+            most_words: How many words are many.
+        """
         words = mark_words(titles, marks)
         traits = describe_traits(words if cleared is None else cleared.quiet(words))
-        return traits, index_fragments(traits.words, FragmentNames())
+        if wanted is None and len(words.text) > most_words:
+            wanted = find_recurring(words)
+        return traits, index_fragments(traits.words, FragmentNames(), wanted)
 
     def judge(
         self,
@@ -249,7 +270,7 @@ class ReadyScanner:
             report: Told of titles read and all of them.
         """
         marks = self.read(titles, report) if marks is None else marks
-        traits, table = self._describe(titles, marks, baseline.cleared)
+        traits, table = self._describe(titles, marks, baseline.cleared, baseline.fragments)
         rows = np.arange(len(titles), dtype=np.int64)
         score, worst = score_rows(self.scoring, baseline, traits, table, rows)
         looks: Float32Array | None = None

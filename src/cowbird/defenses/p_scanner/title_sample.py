@@ -12,6 +12,8 @@ from cowbird.text import replace_surrogates
 
 MAX_SAMPLED_LENGTH = 4_000
 """Characters of a title that may be in a sample; longer ones are judged, but say nothing of what is usual."""
+MAX_SAMPLED_CHARACTERS = 4_000_000
+"""Characters of all titles of a sample: 200 a title, if there are 20,000. It bounds what is learned from them."""
 
 
 class TitleSample:
@@ -19,14 +21,18 @@ class TitleSample:
 
     Args:
         most: How many are kept at most.
+        most_characters: How many characters they have at most.
     """
 
-    def __init__(self, most: int) -> None:
-        self.most = most
+    def __init__(self, most: int, most_characters: int = MAX_SAMPLED_CHARACTERS) -> None:
+        self.most, self.most_characters = most, most_characters
         self.complete = True
         """Whether the sample holds all titles that it was shown."""
+        self.bound = 1 << 64
+        """Titles with a hash from here on are left out; it falls when the sample is full."""
         self._kept: dict[str, int] = {}
         self._highest: list[tuple[int, str]] = []
+        self._characters = 0
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -36,19 +42,18 @@ class TitleSample:
         for title in titles:
             if not title or title in self._kept:
                 continue
-            if len(title) > MAX_SAMPLED_LENGTH:
+            rank = hash_title(title) if len(title) <= MAX_SAMPLED_LENGTH else self.bound
+            if rank >= self.bound:
                 self.complete = False
                 continue
-            rank = hash_title(title)
-            if len(self._kept) < self.most:
-                self._kept[title] = rank
-                heapq.heappush(self._highest, (-rank, title))
-                continue
-            self.complete = False
-            if rank < -self._highest[0][0]:
-                _, out = heapq.heapreplace(self._highest, (-rank, title))
+            self._kept[title] = rank
+            heapq.heappush(self._highest, (-rank, title))
+            self._characters += len(title)
+            while len(self._kept) > self.most or self._characters > self.most_characters:
+                lowest, out = heapq.heappop(self._highest)
                 del self._kept[out]
-                self._kept[title] = rank
+                self._characters -= len(out)
+                self.bound, self.complete = -lowest, False
 
     def list_titles(self) -> list[str]:
         """Return the sample, smallest hash first."""
