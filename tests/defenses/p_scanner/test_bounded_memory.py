@@ -5,7 +5,7 @@ import pytest
 from ready_doubles import ReadyDouble, make_titles, mark
 
 from cowbird.defenses.p_scanner import catalog_judge, ready
-from cowbird.defenses.p_scanner.catalog_judge import CatalogJudge, cut_titles_by_length, judge_once
+from cowbird.defenses.p_scanner.catalog_judge import CatalogJudge, judge_once
 from cowbird.defenses.p_scanner.fragment_evidence import (
     HEAD_WORDS,
     TAIL_WORDS,
@@ -14,6 +14,7 @@ from cowbird.defenses.p_scanner.fragment_evidence import (
     find_recurring,
     index_fragments,
 )
+from cowbird.defenses.p_scanner.small_tagger import cut_batches
 from cowbird.defenses.p_scanner.title_evidence import describe_traits, mark_words
 from cowbird.defenses.p_scanner.title_sample import TitleSample
 from cowbird.rng import stream
@@ -93,7 +94,15 @@ def test_titles_are_judged_in_parts_of_so_many_characters(monkeypatch, most):
     judge = CatalogJudge.learn(ReadyDouble(), titles[:200])
     want = judge.judge(titles)
     monkeypatch.setattr(catalog_judge, "MAX_CHARACTERS_AT_ONCE", most)
-    parts = list(cut_titles_by_length(titles))
-    assert [title for part in parts for title in part] == titles
-    assert all(len(part) == 1 or sum(map(len, part)) <= most for part in parts)
     assert judge.judge(titles).score.tolist() == want.score.tolist()
+
+
+@pytest.mark.parametrize(("most", "characters"), [(7, 10_000), (1000, 60), (1, 1), (1000, 10_000)])
+def test_batches_hold_so_many_titles_and_characters(most, characters):
+    titles = [*make_titles(50), "x" * 500, *make_titles(80)[50:]]
+    parts = [titles[begin:end] for begin, end in cut_batches(titles, most, characters)]
+    assert [title for part in parts for title in part] == titles
+    assert all(0 < len(part) <= most for part in parts)
+    assert all(len(part) == 1 or sum(map(len, part)) <= characters for part in parts)
+    assert len(parts) == 1 or most < len(titles) or characters < 10_000
+    assert not list(cut_batches([], most, characters))

@@ -4,7 +4,7 @@ Titles of the sample are read once: what the tagger says of them makes the basel
 others the tagger's log-odds are rounded, so that which titles are read beside each other does not show in a verdict.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, Self
 
@@ -19,6 +19,7 @@ from cowbird.defenses.p_scanner.baseline import (
     check_baseline,
 )
 from cowbird.defenses.p_scanner.column_evidence import TitleColumns
+from cowbird.defenses.p_scanner.small_tagger import cut_batches
 from cowbird.defenses.p_scanner.title_sample import TitleSample
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
 from cowbird.victims.fit_context import ProgressCallback, report_nothing
@@ -123,22 +124,11 @@ class CatalogJudge:
         fresh: dict[str, TitleVerdict] = {}
         if unknown:
             scanner = self.find_scanner()
-            for part in cut_titles_by_length(unknown):
+            for begin, end in cut_batches(unknown, len(unknown), MAX_CHARACTERS_AT_ONCE):
+                part = unknown[begin:end]
                 found = scanner.judge(part, self.baseline, read_rounded(scanner, part))
                 fresh.update(zip(part, list_verdicts(part, found), strict=True))
         return join_verdicts([self.known[title] if title in self.known else fresh[title] for title in titles])
-
-
-def cut_titles_by_length(titles: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Yield parts of titles, each of `MAX_CHARACTERS_AT_ONCE` at most, or of one title."""
-    first = characters = 0
-    for nth, title in enumerate(titles):
-        if characters and characters + len(title) > MAX_CHARACTERS_AT_ONCE:
-            yield titles[first:nth]
-            first, characters = nth, 0
-        characters += len(title)
-    if titles:
-        yield titles[first:]
 
 
 def judge_once(
