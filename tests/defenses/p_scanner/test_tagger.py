@@ -31,6 +31,7 @@ from cowbird.defenses.p_scanner.training.tagger_training import (
 from cowbird.errors import UserError
 from cowbird.files import hash_file
 from cowbird.metrics.detection import auroc
+from cowbird.notices import collect_notices
 from cowbird.victims.fit_context import FitContext
 from cowbird.victims.language.examples import IGNORED_LABEL
 from cowbird.victims.language.llm import Llm, load_llm
@@ -74,7 +75,9 @@ def test_it_finds_emoji_in_titles_that_it_never_saw(tagger, catalogue):
 def test_a_loaded_tagger_says_what_the_trained_one_said(tagger, tmp_path, catalogue):
     titles = [*catalogue(12, seed=3), "Red \u200bHarbor", ""]
     tagger.save(tmp_path / "kept", "a command")
-    again = load_tagger(tmp_path / "kept", "cpu")
+    with collect_notices() as told:
+        again = load_tagger(tmp_path / "kept", "cpu")
+    assert not told.list(), "nothing is trained"
     np.testing.assert_allclose(again.score(titles), tagger.score(titles), atol=0.15)
     assert again.record.command == "a command"
     assert again.record.catalogs == {"a": 160, "b": 80}

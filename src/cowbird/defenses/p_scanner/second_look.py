@@ -67,7 +67,7 @@ class OpenBand:
         return OpenBand(float(np.nextafter(inside[MAX_OPEN_TITLES], np.float32(np.inf))), self.high)
 
 
-class TitleReader(Protocol):
+class SecondReader(Protocol):
     """What reads titles again: `tagger.Tagger`."""
 
     @property
@@ -84,13 +84,13 @@ class TitleReader(Protocol):
 class SecondLook:
     """Looks at open titles, at each once."""
 
-    load: Callable[[], TitleReader]
+    load: Callable[[], SecondReader]
     """Loads the language model, when a title is open for the first time."""
     identity: str
     """What reads, its weights included."""
     looked: int = 0
     """Titles that were looked at."""
-    _reader: TitleReader | None = None
+    _reader: SecondReader | None = None
     _known: dict[str, float] = field(default_factory=dict[str, float])
 
     def look(self, titles: Sequence[str]) -> Float32Array:
