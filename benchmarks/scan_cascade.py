@@ -22,7 +22,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +32,10 @@ import torch
 from attacker_plantings import SEEDS, list_singles, list_words, split_catalog
 from attacker_scans import Found, PlantedCatalog
 from cowbird.defenses.p_scanner import second_look
-from cowbird.defenses.p_scanner.second_look import SecondLook
-from cowbird.defenses.p_scanner.token_logits import TokenLogits
 from cowbird.errors import ExitCode
 from cowbird.files import write_text
 from cowbird.rng import stream
-from ready_catalogs import KeptScanner, load_titles
+from ready_catalogs import KeptScanner, load_titles, look_with
 from scan_attackers import measure
 from tagger_families import ASKED
 
@@ -47,22 +44,6 @@ SHARES = (0.03, 0.05, 0.2, 1.0)
 """Other shares of open titles that are tried."""
 PLANTED_SHARE = 0.01
 WAYS = ("each alone", "1 %, reference", "1 %, none")
-
-
-@dataclass
-class KeptReader:
-    """The language model as what looks again, with the marks of titles that it read before."""
-
-    scanner: KeptScanner
-
-    @property
-    def record(self) -> str:
-        """What it is."""
-        return "kept"
-
-    def read(self, titles: Sequence[str]) -> TokenLogits:
-        """Return what it says of titles."""
-        return self.scanner.read(titles)
 
 
 def ask_catalog(
@@ -96,7 +77,7 @@ def ask(options: argparse.Namespace, command: str) -> None:
             many = max(3, round(PLANTED_SHARE * len(halves.batch)))
             singles = list_singles(name, seed, halves, words, many)
             texts = [title for planted in singles.values() for title in planted.values()]
-            looks = {share: SecondLook(lambda: KeptReader(large), "kept") for share in (own, *options.shares)}
+            looks = {share: look_with(large) for share in (own, *options.shares)}
             tried = [("small", small, None, own), ("llm", large, None, own)]
             tried += [("cascade", small, look, share) for share, look in looks.items()]
             for label, scanner, second, share in tried:
