@@ -1,4 +1,4 @@
-"""Ask the ready scanner, with the small tagger or another, about catalogues of few hundred titles that are made from a template.
+"""Ask the ready scanner about catalogues of few hundred titles that are made from a template.
 
     python benchmarks/scan_templates.py plant --out docs/results/scan_templates.json
     python benchmarks/scan_templates.py clean --data data --out docs/results/scan_left_out.json
