@@ -29,6 +29,7 @@ from cowbird.defenses.p_scanner.fragment_evidence import (
 )
 from cowbird.defenses.p_scanner.inventory import Inventory, choose_batch_sizes, take_inventory
 from cowbird.defenses.p_scanner.scoring import JOINED_FEATURES, ScoringModel, SmallNetwork
+from cowbird.defenses.p_scanner.second_look import SecondLook
 from cowbird.defenses.p_scanner.title_evidence import TITLE_FEATURES, TitleTraits, describe_traits, mark_words
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
 from cowbird.defenses.strip import Strip
@@ -79,12 +80,14 @@ class PlantedCatalog:
         reference: Clean titles from before.
         batch: Clean titles that are planted in.
         planted: Other texts that are asked about.
+        second: What looks again at titles that their score leaves open; `None` for nothing.
     """
 
     scanner: KeptScanner
     reference: Sequence[str]
     batch: Sequence[str]
     planted: Iterable[str]
+    second: SecondLook | None = None
 
     def __post_init__(self) -> None:
         self.place: dict[str, int] = {}
@@ -112,7 +115,7 @@ class PlantedCatalog:
         """Count what is usual in the reference, or in other rows."""
         traits, table = self.silent if silent else (self.traits, self.table)
         rows = self.old if rows is None else rows
-        return take_inventory(scoring, traits, table, rows, choose_batch_sizes(len(rows)))
+        return take_inventory(scoring, traits, table, rows, choose_batch_sizes(len(rows)), self.second)
 
     def ask_beside(
         self, scoring: ScoringModel, inventory: Inventory, rows: Int64Array, silent: bool = False, apart: bool = False
@@ -121,7 +124,7 @@ class PlantedCatalog:
         traits, table = self.silent if silent else (self.traits, self.table)
         return self._judge(
             scoring,
-            learn_beside(scoring, inventory, traits, table, rows[:0] if apart else rows, FPRS, ""),
+            learn_beside(scoring, inventory, traits, table, rows[:0] if apart else rows, FPRS, "", second=self.second),
             rows,
             silent,
         )
@@ -129,11 +132,15 @@ class PlantedCatalog:
     def ask_itself(self, scoring: ScoringModel, rows: Int64Array, silent: bool = False) -> Found:
         """Judge rows by what is usual among themselves."""
         traits, table = self.silent if silent else (self.traits, self.table)
-        return self._judge(scoring, learn_by_itself(scoring, traits, table, rows, FPRS, ""), rows, silent)
+        return self._judge(
+            scoring, learn_by_itself(scoring, traits, table, rows, FPRS, "", second=self.second), rows, silent
+        )
 
     def _judge(self, scoring: ScoringModel, baseline: Baseline, rows: Int64Array, silent: bool) -> Found:
         traits, table = self.silent if silent else (self.traits, self.table)
         score, _ = score_rows(scoring, baseline, traits, table, rows)
+        if self.second is not None and baseline.band is not None:
+            score = self.second.join([self.texts[row] for row in rows.tolist()], score, baseline.band)
         return Found(score, score > baseline.thresholds[0], score > baseline.thresholds[1], baseline)
 
     @cached_property

@@ -11,6 +11,7 @@ import gzip
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from cowbird.data.types import Float32Array, Int32Array
 from cowbird.defenses.p_scanner.catalog_judge import MARK_DECIMALS
 from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.scoring import READY_SCORING, READY_SMALL_SCORING, load_scoring
+from cowbird.defenses.p_scanner.second_look import SecondLook
 from cowbird.defenses.p_scanner.small_tagger import READY_SMALL_TAGGER, SmallTagger, TaggerName, load_small_tagger
 from cowbird.defenses.p_scanner.tagger import Tagger, load_tagger
 from cowbird.defenses.p_scanner.token_logits import TokenizedTitles, TokenLogits
@@ -164,6 +166,36 @@ class KeptScanner(ReadyScanner):
         for nth, (title, end) in enumerate(zip(titles, np.cumsum(held["count"]).tolist(), strict=True)):
             self.kept[title] = (first[begin:end], after[begin:end], mark[begin:end], float(verdict[nth]))
             begin = end
+
+
+@dataclass
+class KeptReader:
+    """A language model as what looks again, with the marks of titles that it read before."""
+
+    scanner: KeptScanner
+
+    @property
+    def record(self) -> str:
+        """What it is."""
+        return "kept"
+
+    def read(self, titles: Sequence[str]) -> TokenLogits:
+        """Return what it says of titles."""
+        return self.scanner.read(titles)
+
+
+def look_with(scanner: KeptScanner) -> SecondLook:
+    """Return a second look with a scanner's language model."""
+    return SecondLook(lambda: KeptReader(scanner), "kept")
+
+
+def make_kept(keep: Path, device: str, tagger: TaggerName) -> KeptScanner:
+    """Return the scanner that ships, with one of its taggers or with both in a cascade."""
+    if tagger != "cascade":
+        return KeptScanner(keep, device, tagger)
+    found = KeptScanner(keep / "small", device, "small")
+    found.second = look_with(KeptScanner(keep / "llm", device, "llm"))
+    return found
 
 
 def main() -> None:

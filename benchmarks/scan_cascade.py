@@ -1,135 +1,202 @@
-"""Measure a cascade: the small tagger judges every title, and the language model only those that it leaves open.
+"""Measure the cascade beside both taggers alone: recall, false positives, how many titles are looked at again, speed.
 
-    python benchmarks/scan_cascade.py --data data --keep marks --words words.json --out docs/results/scan_cascade.json
+    python benchmarks/scan_cascade.py ask --data data --keep marks --words words.json --catalogs office --out ask.json
+    python benchmarks/scan_cascade.py table --answers answers --out docs/results/scan_cascade.json
+    python benchmarks/scan_cascade.py time --data data --catalogs office,anime --out docs/results/scan_cascade_cpu.json
 
-Both scanners that ship are calibrated on the same clean titles and asked about single titles, clean ones and 35
-families of triggers. A title is left open if the small scanner's score is among the highest so many of the clean ones;
-all others pass unseen. How many are left open is the trade: recall against titles a second. What share has to be left
-open is chosen on half of the catalogues (`CHOSEN_ON`), and recall is measured on the others. Recall counts titles above
-the threshold of each scanner for 1 %. Seconds are those of the processor, one thread.
+`ask`: of each catalogue and seed a reference and a batch are drawn (`attacker_plantings`), 600 titles each at most, and
+each of 35 families of triggers is planted in 1 % of the batch. Three scanners are asked: with the small tagger, with
+the language model, and with the cascade, by the package's own functions; about planted titles each alone, about the
+batch beside the reference, and about the batch by itself. Recall is that where 1 % of the batch's clean titles score as
+high, and at the own threshold for 1 %. The cascade is also asked with other shares of open titles (`--shares`). `table`
+writes means over families. `time` runs `cowbird scan` as a user does.
 """
 
 import argparse
 import json
+import os
+import resource
 import shlex
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import polars as pl
+import torch
 
-import ready_catalogs
-from attacker_plantings import list_singles, list_words, split_catalog
-from cowbird.defenses.p_scanner.calibrated import CalibratedScanner
+from attacker_plantings import SEEDS, list_singles, list_words, split_catalog
+from attacker_scans import Found, PlantedCatalog
+from cowbird.defenses.p_scanner import second_look
+from cowbird.errors import ExitCode
 from cowbird.files import write_text
-from ready_catalogs import KeptScanner
+from cowbird.rng import stream
+from ready_catalogs import KeptScanner, load_titles, look_with
+from scan_attackers import measure
 from tagger_families import ASKED
 
-CHOSEN_ON, MEASURED_ON = ("lastfm", "office"), ("movielens_1m", "anime")
-REFERENCE, FRESH, SINGLES = 400, 400, 6
-"""Titles that calibrate, clean titles that are asked about, and planted ones of each family."""
-FPR = 0.01
-OPEN = (0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
-"""Shares of the clean titles that are left open."""
-LOSS = 0.01
-ready_catalogs.TITLES_PER_FILE = 128  # what was read is kept soon
+CATALOGS = ("lastfm", "office", "movielens_1m", "anime", "movielens_100k", "products")
+SHARES = (0.03, 0.05, 0.2, 1.0)
+"""Other shares of open titles that are tried."""
+PLANTED_SHARE = 0.01
+WAYS = ("each alone", "1 %, reference", "1 %, none")
 
 
-def draw_titles(name: str, options: argparse.Namespace, words: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
-    """Return a catalogue's titles that calibrate, clean ones that are asked about, and planted ones."""
-    halves = split_catalog(name, options.data, 0)
-    halves.reference, halves.batch = halves.reference[:REFERENCE], halves.batch[:FRESH]
-    singles = list_singles(name, 0, halves, words, SINGLES)
-    planted = [title for family in singles if ASKED[family][0] != "natural text" for title in singles[family].values()]
-    return halves.reference, halves.batch, planted
+def ask_catalog(
+    catalog: PlantedCatalog, scanner: KeptScanner, batch: Sequence[str], singles: Mapping[str, Mapping[int, str]]
+) -> Iterator[dict[str, Any]]:
+    """Yield what a scanner finds of each family in each way."""
+    inventory, rows = catalog.calibrate(scanner.scoring), catalog.find(batch)
+    for family, planted in singles.items():
+        if not planted:
+            continue
+        bad, mask = rows.copy(), np.zeros(len(rows), dtype=bool)
+        bad[list(planted)], mask[list(planted)] = catalog.find(planted.values()), True
+        asked: tuple[Found, ...] = (
+            catalog.ask_beside(scanner.scoring, inventory, bad, apart=True),
+            catalog.ask_beside(scanner.scoring, inventory, bad),
+            catalog.ask_itself(scanner.scoring, bad),
+        )
+        for way, found in zip(WAYS, asked, strict=True):
+            yield {"way": way, "family": family, "kind": ASKED[family][0]} | measure(found, mask)
 
 
-class Judged:
-    """What one scanner makes of a catalogue's titles."""
+def ask(options: argparse.Namespace, command: str) -> None:
+    """Ask all three scanners."""
+    words, rows = list_words(options.words), list[dict[str, Any]]()
+    small = KeptScanner(options.keep / "small", options.device, "small")
+    large = KeptScanner(options.keep / "llm", options.device, "llm")
+    own = second_look.OPEN_SHARE
+    for name in options.catalogs.split(","):
+        for seed in map(int, options.seeds.split(",")):
+            halves = split_catalog(name, options.data, seed)
+            many = max(3, round(PLANTED_SHARE * len(halves.batch)))
+            singles = list_singles(name, seed, halves, words, many)
+            texts = [title for planted in singles.values() for title in planted.values()]
+            looks = {share: look_with(large) for share in (own, *options.shares)}
+            tried = [("small", small, None, own), ("llm", large, None, own)]
+            tried += [("cascade", small, look, share) for share, look in looks.items()]
+            for label, scanner, second, share in tried:
+                began = time.process_time()
+                second_look.OPEN_SHARE = share
+                catalog = PlantedCatalog(scanner, halves.reference, halves.batch, texts, second)
+                for row in ask_catalog(catalog, scanner, halves.batch, singles):
+                    rows.append({"catalog": name, "seed": seed, "scanner": label, "open": share} | row)
+                if second is not None:
+                    print(f"  {second.looked:,} of {len(catalog.texts):,} looked at", flush=True)
+                print(name, seed, label, share, f"{time.process_time() - began:.0f} s", flush=True)
+                write_rows(options.out, {"command": command}, rows)
 
-    def __init__(self, scanner: KeptScanner, titles: tuple[list[str], list[str], list[str]]) -> None:
-        reference, fresh, planted = titles
-        known = CalibratedScanner.calibrate(scanner, reference, FPR)
-        self.bar = known.inventory.set_threshold(FPR, 1)
-        self.known = np.sort(known.inventory.scores[1])[::-1]
-        self.clean: NDArray[np.floating] = known.judge_apart(fresh).score
-        self.planted: NDArray[np.floating] = known.judge_apart(planted).score
+
+def write_rows(path: Path, head: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows, one a line."""
+    body = ",\n".join(f"  {json.dumps(row)}" for row in rows)
+    write_text(path, f'{json.dumps(head, indent=1)[:-2]},\n "rows": [\n{body}\n ]\n}}\n')
 
 
-def measure_cascade(small: Judged, large: Judged, left_open: float) -> dict[str, float]:
-    """Return recall and false positives if so many of the clean titles are left open by the small scanner."""
-    low = -np.inf if left_open >= 1 else float(small.known[max(0, round(left_open * len(small.known)) - 1)])
-    clean, planted = small.clean >= low, small.planted >= low
+def table(options: argparse.Namespace, command: str) -> None:
+    """Write means over families, and what the cascade loses against the language model alone, worst first."""
+    answers = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(options.answers.glob("*.json"))]
+    groups: dict[tuple[Any, ...], dict[str, list[Any]]] = {}
+    for row in (row for answer in answers for row in answer["rows"]):
+        label = row["scanner"] if row["open"] == second_look.OPEN_SHARE else f"{row['scanner']} {row['open']:g}"
+        key = (row["catalog"], row["way"], row["kind"])
+        groups.setdefault(key, {}).setdefault(label, []).append(row)
+    lines: list[dict[str, Any]] = []
+    for key, found in groups.items():
+        line: dict[str, Any] = dict(zip(("catalog", "way", "kind"), key, strict=True))
+        for label, rows in found.items():
+            line[label] = round(float(np.mean([row["recall_at_1"] for row in rows])), 4)
+            line[f"{label}, own threshold"] = round(float(np.mean([row["recall"] for row in rows])), 4)
+            line[f"{label}, clean flagged"] = round(float(np.mean([row["clean_flagged"] for row in rows])), 5)
+        line["seeds"] = len({row["seed"] for row in found["llm"]})
+        line["lost"] = round(line["llm"] - line["cascade"], 4)
+        lines.append(line)
+    lines.sort(key=lambda line: -line["lost"])
+    write_rows(options.out, {"command": command, "commands": [answer["command"] for answer in answers]}, lines)
+
+
+def time_scan(*words: str | Path) -> dict[str, Any]:
+    """Run a scan as a process, and return its seconds of wall and of processor."""
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "cowbird", "scan", *map(str, words), "--json", "-q"], check=False, capture_output=True
+    )
+    if done.returncode not in (ExitCode.CLEAN, ExitCode.FINDINGS):
+        raise SystemExit(done.stderr.decode())
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    told = json.loads(done.stdout)
     return {
-        "clean_left_open": float(clean.mean()),
-        "planted_left_open": float(planted.mean()),
-        "recall": float((planted & (large.planted > large.bar)).mean()),
-        "false_positives": float((clean & (large.clean > large.bar)).mean()),
+        "wall_seconds": round(time.perf_counter() - began, 2),
+        "processor_seconds": round(spent, 2),
+        "flagged": told["flagged"],
     }
 
 
-def time_reading(scanner: KeptScanner, titles: Sequence[str]) -> float:
-    """Return how many titles a second of processor time the scanner reads and judges, each alone."""
-    known = CalibratedScanner.calibrate(scanner, titles[: len(titles) // 2])
-    fresh = titles[len(titles) // 2 :]
-    began = time.process_time()
-    scanner.open_tagger().read(fresh)
-    read = time.process_time() - began
-    began = time.process_time()
-    known.judge_apart(fresh)
-    return len(fresh) / (read + time.process_time() - began)
+def time_commands(options: argparse.Namespace, command: str) -> None:
+    """Time `cowbird scan` of so many titles, with a reference of as many and without."""
+    rows: list[dict[str, Any]] = []
+    head = {
+        "command": command,
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": os.environ.get("OMP_NUM_THREADS", ""),
+        "torch": torch.__version__,
+        "load": os.getloadavg()[0],
+        "bfloat16": bool(torch.cpu.get_capabilities().get("avx512_bf16")),
+    }
+    with tempfile.TemporaryDirectory(dir=".") as name:
+        folder = Path(name)
+        for catalog in options.catalogs.split(","):
+            titles = load_titles(catalog, options.data)
+            order: list[int] = stream(0, "cascade speed").permutation(len(titles)).tolist()
+            parts = [[titles[row] for row in order[first : first + options.titles]] for first in (0, options.titles)]
+            files = [folder / f"{part}.csv" for part in ("now", "before", "few")]
+            for file, part in zip(files, [*parts, parts[0][:64]], strict=True):
+                pl.DataFrame({"id": range(len(part)), "title": part}).write_csv(file)
+            whole = len(parts[1]) == options.titles
+            for tagger in options.taggers.split(","):
+                for reference in (None, files[1]) if whole else (None,):
+                    for many, file in ((len(parts[0]), files[0]), (64, files[2])):
+                        for nth in range(options.rounds):
+                            more = () if reference is None else ("--reference", reference)
+                            if many == 64 and reference is not None:
+                                continue
+                            found = time_scan(
+                                file, "--out", folder / "f.csv", "--tagger", tagger, "--device", options.device, *more
+                            )
+                            (folder / "f.csv").unlink()
+                            row = {"catalog": catalog, "titles": many, "tagger": tagger, "reference": bool(more)}
+                            rows.append(row | {"round": nth} | found)
+                            print(json.dumps(rows[-1]), flush=True)
+                            write_rows(options.out, head, rows)
 
 
 def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--keep", type=Path, required=True)
+    parser.add_argument("what", choices=("ask", "table", "time"))
+    parser.add_argument("--data", type=Path, help="folder with titles/, ml-1m/ and lastfm/")
+    parser.add_argument("--keep", type=Path, help="marks of titles that were read")
     parser.add_argument("--words", type=Path, help="what `small_tagger.py words` wrote")
-    parser.add_argument("--timed", type=int, default=64, help="titles that the language model is timed with")
+    parser.add_argument("--catalogs", default=",".join(CATALOGS))
+    parser.add_argument("--seeds", default=",".join(map(str, SEEDS)))
+    parser.add_argument(
+        "--shares", type=lambda text: tuple(map(float, text.split(","))) if text else (), default=SHARES
+    )
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--answers", type=Path, help="for table: what ask wrote")
+    parser.add_argument("--titles", type=int, default=3000, help="for time")
+    parser.add_argument("--taggers", default="small,cascade,llm", help="for time")
+    parser.add_argument("--rounds", type=int, default=3, help="for time")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    words, rows = list_words(options.words), list[dict[str, Any]]()
-    small = KeptScanner(options.keep / "small", "cpu", "small")
-    large = KeptScanner(options.keep / "llm", "cpu", "llm")
-    drawn = {name: draw_titles(name, options, words) for name in (*CHOSEN_ON, *MEASURED_ON)}
-    for titles in drawn.values():
-        large.read([title for part in titles for title in part])
-    judged = {name: (Judged(small, titles), Judged(large, titles)) for name, titles in drawn.items()}
-    speed = {"small": 0.0, "llm": 0.0}
-    for name, scanner, many in (("small", small, 400), ("llm", large, options.timed)):
-        speed[name] = time_reading(scanner, [*drawn["office"][0], *drawn["office"][1]][: max(2 * many, 100)])
-    for name, (first, second) in judged.items():
-        alone = float((second.planted > second.bar).mean())
-        rows += [
-            {
-                "catalog": name,
-                "chosen_on": name in CHOSEN_ON,
-                "left_open": share,
-                "recall_of_llm": alone,
-                "recall_of_small": float((first.planted > first.bar).mean()),
-            }
-            | {key: round(value, 4) for key, value in measure_cascade(first, second, share).items()}
-            for share in OPEN
-        ]
-    losses = {
-        share: float(
-            np.mean(
-                [row["recall_of_llm"] - row["recall"] for row in rows if row["chosen_on"] and row["left_open"] == share]
-            )
-        )
-        for share in OPEN
-    }
-    chosen = next(share for share in OPEN if losses[share] <= LOSS)
-    for row in rows:
-        row["titles_per_s_and_core"] = round(1 / (1 / speed["small"] + row["clean_left_open"] / speed["llm"]), 1)
-        row["chosen"] = row["left_open"] == chosen
-    head = {"command": f"python benchmarks/scan_cascade.py {shlex.join(sys.argv[1:])}", "speed_of_each": speed}
-    body = ",\n".join(f"  {json.dumps(row)}" for row in rows)
-    write_text(options.out, f'{json.dumps(head, indent=1)[:-2]},\n "rows": [\n{body}\n ]\n}}\n')
+    command = f"python benchmarks/scan_cascade.py {shlex.join(sys.argv[1:])}"
+    {"ask": ask, "table": table, "time": time_commands}[options.what](options, command)
 
 
 if __name__ == "__main__":

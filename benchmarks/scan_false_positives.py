@@ -30,7 +30,15 @@ from cowbird.defenses.p_scanner.calibrated import CalibratedScanner
 from cowbird.files import write_text
 from cowbird.metrics.intervals import wilson
 from cowbird.rng import stream
-from ready_catalogs import CATALOGS, SEEN_BY_SMALL_TAGGER, SEEN_BY_TAGGER, KeptScanner, load_products, load_titles
+from ready_catalogs import (
+    CATALOGS,
+    SEEN_BY_SMALL_TAGGER,
+    SEEN_BY_TAGGER,
+    KeptScanner,
+    load_products,
+    load_titles,
+    make_kept,
+)
 
 FPRS, SEEDS = (0.01, 0.001), (0, 1, 2)
 MOST = 20_000
@@ -116,7 +124,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--keep", type=Path, required=True)
-    parser.add_argument("--tagger", default="llm", choices=("llm", "small"))
+    parser.add_argument("--tagger", default="llm", choices=("llm", "small", "cascade"))
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--most", type=int, default=MOST, help="titles of a half at most")
     parser.add_argument("--seeds", default=",".join(map(str, SEEDS)))
     parser.add_argument(
@@ -124,7 +133,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    scanner, rows = KeptScanner(options.keep, "cpu", options.tagger), list[dict[str, Any]]()
+    scanner, rows = make_kept(options.keep, options.device, options.tagger), list[dict[str, Any]]()
     told = SEEN_BY_SMALL_TAGGER if options.tagger == "small" else SEEN_BY_TAGGER
     for name in options.catalogs.split(","):
         began = time.process_time()

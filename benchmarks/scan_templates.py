@@ -1,4 +1,4 @@
-"""Ask the ready scanner, with the small tagger, about catalogues of few hundred titles that are made from a template.
+"""Ask the ready scanner about catalogues of few hundred titles that are made from a template.
 
     python benchmarks/scan_templates.py plant --out docs/results/scan_templates.json
     python benchmarks/scan_templates.py clean --data data --out docs/results/scan_left_out.json
@@ -25,7 +25,7 @@ from cowbird.defenses.p_scanner import baseline_learning
 from cowbird.defenses.p_scanner.scoring import NO_FRAGMENT, find_worst
 from cowbird.files import write_text
 from cowbird.rng import stream
-from ready_catalogs import CATALOGS, KeptScanner, load_titles
+from ready_catalogs import CATALOGS, KeptScanner, load_titles, make_kept
 
 
 def _split(text: str) -> list[str]:
@@ -89,7 +89,7 @@ def ask_template(scanner: KeptScanner, name: str, seed: int, shares: Sequence[fl
         rows: list[int] = rng.permutation(TITLES).tolist()
         planted[label] = {row: plant(titles[row], trigger, rng).title for row in rows[: round(SHARES[-1] * TITLES)]}
     texts = [title for each in planted.values() for title in each.values()]
-    catalog = PlantedCatalog(scanner, before, titles, texts)
+    catalog = PlantedCatalog(scanner, before, titles, texts, scanner.second)
     inventory, clean, found = catalog.calibrate(scanner.scoring), catalog.find(titles), list[dict[str, Any]]()
     for label, each in planted.items():
         for share in shares:
@@ -137,6 +137,8 @@ def main() -> None:
     parser.add_argument("what", choices=("plant", "clean"))
     parser.add_argument("--data", type=Path, help="for clean: folder with titles/, ml-1m/ and lastfm/")
     parser.add_argument("--keep", type=Path, required=True)
+    parser.add_argument("--tagger", default="small", choices=("llm", "small", "cascade"))
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--left-out", type=float, default=baseline_learning.LEFT_OUT_LOG_ODDS)
     parser.add_argument("--shares", default=",".join(map(str, SHARES)))
     parser.add_argument("--seeds", default=",".join(map(str, SEEDS)))
@@ -144,7 +146,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     baseline_learning.LEFT_OUT_LOG_ODDS = options.left_out
-    scanner, rows = KeptScanner(options.keep, "cpu", "small"), list[dict[str, Any]]()
+    scanner, rows = make_kept(options.keep, options.device, options.tagger), list[dict[str, Any]]()
     if options.what == "plant":
         for name in TEMPLATES:
             for seed in map(int, options.seeds.split(",")):

@@ -7,7 +7,9 @@ import polars
 import pytest
 
 import cowbird
-from cowbird.errors import ExitCode
+from cowbird.cli.options import choose_tagger
+from cowbird.defenses.p_scanner import loading, ready
+from cowbird.errors import ExitCode, UserError
 from doubles.command import call_command
 
 WORDS = ("Silver", "River", "Garden", "Winter", "Paper", "Orange", "Window", "Mountain", "Letter", "Stone", "Cloud")
@@ -85,3 +87,37 @@ def test_a_shape_that_is_new_is_marked_where_it_stands():
     found = cowbird.load_scanner(tagger="small").scan(titles, reference=before)
     assert set(found["fragment"][:6].to_list()) - {None}
     assert all(text in (None, title.split()[-1]) for title, text in zip(titles[:6], found["fragment"][:6], strict=True))
+
+
+def test_the_tagger_that_suits_a_device_is_taken(monkeypatch, capsys):
+    monkeypatch.setattr(loading, "locate_model", lambda name: "here")
+    monkeypatch.setattr(loading, "find_spec", lambda name: object())
+    assert [choose_tagger(given, device) for given in (None, "auto") for device in ("cpu", "cuda:1")] == [
+        "cascade",
+        "llm",
+    ] * 2
+    assert choose_tagger("small", "cuda") == "small"
+    assert not capsys.readouterr().err
+
+
+def test_without_the_language_model_the_small_tagger_reads_and_that_is_told(call, catalog, tmp_path, monkeypatch):
+    def fail(name):
+        raise UserError("There is no such model.", "cowbird assets download")
+
+    for room in (loading, ready):
+        monkeypatch.setattr(room, "locate_model", fail)
+    monkeypatch.setattr(loading, "find_spec", lambda name: object())
+    code, out, err = call("scan", catalog, "--out", tmp_path / "f.csv", "--device", "cpu")
+    assert code == ExitCode.FINDINGS, err
+    assert "The small tagger reads alone" in err
+    assert "cowbird assets download" in err
+    assert "by the small tagger alone" in " ".join(out.split())
+    code, _, err = call("scan", catalog, "--out", tmp_path / "g.csv", "--device", "cpu", "--tagger", "cascade")
+    assert code == ExitCode.ERROR  # whoever names it gets it, or is told
+    assert "There is no such model" in err
+
+
+def test_a_cascade_is_not_tuned(call, catalog, tmp_path):
+    code, _, err = call("fit-scanner", catalog, "--out", tmp_path / "s", "--tagger", "cascade", "--tune")
+    assert code == ExitCode.ERROR
+    assert "--tagger small" in err

@@ -443,3 +443,11 @@ def test_a_wrong_column_is_told_before_anything_is_loaded(call, tmp_path, monkey
         code, _, err = call(*args, "--out", tmp_path / "found.csv")
         assert code == 2
         assert said in err
+
+
+@pytest.mark.parametrize(("rate", "told"), [("0.01", True), ("0.05", False)])
+def test_what_was_measured_at_one_rate_is_not_told_of_another(call, tmp_path, rate, told):
+    catalog = make_catalog(tmp_path, make_planted(300))
+    _, out, _ = call(catalog, "--out", tmp_path / "f.csv", "--fpr", rate)
+    assert ("where 1 % was asked for" in out) is told
+    assert "Titles were read by" in out

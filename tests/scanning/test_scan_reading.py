@@ -349,3 +349,9 @@ def test_names_of_many_rows_are_kept_to_a_number(tmp_path):
     found = open_catalog(path)
     assert 19_000 < len(found.names) <= 20_000
     assert len(list(found.read_rows())) == 100
+
+
+@pytest.mark.parametrize(("text", "rows"), [("title\na\nb\n", 2), ("title\na\nb", 2), ("title\n", 0), ("title", 0)])
+def test_a_header_is_no_row(tmp_path, text, rows):
+    (tmp_path / "a.csv").write_text(text)
+    assert open_catalog(tmp_path / "a.csv").count_rows() == rows

@@ -56,7 +56,8 @@ def calibrate(
     from cowbird.scanning import calibrating  # noqa: PLC0415
     from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
 
-    source, place = choose_tagger(tagger), str(pick_device(device))
+    place = str(pick_device(device))
+    source = choose_tagger(tagger, place)
     if isinstance(source, Path):
         raise UserError(
             "A calibration in a file knows the taggers that come with Cowbird alone.",

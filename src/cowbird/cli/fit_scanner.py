@@ -154,7 +154,9 @@ def calibrate_and_show(
     from cowbird.scanning import calibrated_folder, calibrating  # noqa: PLC0415
     from cowbird.victims.fit_context import FitContext  # noqa: PLC0415
 
-    source = choose_tagger(tagger)
+    source = choose_tagger("llm" if tagger is None and tuning else tagger, place)
+    if source == "cascade" and tuning is not None:
+        raise UserError("A cascade is two taggers, and --tune trains one.", "Name it: --tagger small, or --tagger llm.")
     wanted = None if tuning is None else calibrated_folder.TaggerTuning(*tuning)
     with make_progress(quiet=quiet) as shown:
         rows, task = shown.add_task("rows read"), shown.add_task("titles read")

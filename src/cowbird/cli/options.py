@@ -5,11 +5,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
+from cowbird.cli.terminal import err_console, sanitize_line
 from cowbird.errors import UserError
 from cowbird.files import suggest_close_paths
 
 if TYPE_CHECKING:
+    import torch
+
     from cowbird.defenses.p_scanner.small_tagger import TaggerSource
 
 
@@ -34,8 +38,8 @@ TaggerOption = Annotated[
     str | None,
     typer.Option(
         metavar="NAME|DIR",
-        help="What reads titles where no fit is needed: llm, a language model (default); small is faster and finds "
-        "less; or what cowbird train-scanner made.",
+        help="What reads titles where no fit is needed: llm, a language model; small is faster and finds less; cascade "
+        "is both; auto (default) is llm on a GPU and cascade elsewhere; or what cowbird train-scanner made.",
     ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
@@ -117,20 +121,28 @@ AllowServedOption = Annotated[
 ]
 
 
-def choose_tagger(given: str | None) -> "TaggerSource":
-    """Return the tagger that an option names, the language model by default.
+def choose_tagger(given: str | None, device: "str | torch.device") -> "TaggerSource":
+    """Return the tagger that an option names; by default the one that suits the device.
 
     Raises:
         UserError: If it is neither a known name nor a folder.
     """
-    if given is None or given == "llm":
-        return "llm"
-    if given == "small":
-        return "small"
+    if given is None or given == "auto":
+        from cowbird.defenses.p_scanner.loading import choose_ready_tagger  # noqa: PLC0415
+
+        found = choose_ready_tagger(device)
+        if found.lacking:
+            line = (
+                f"The small tagger reads alone, and finds less (--tagger small says no more of this). {found.lacking}"
+            )
+            err_console.print(Text("warning  ", style="yellow") + sanitize_line(line))
+        return found.name
+    if given in ("llm", "small", "cascade"):
+        return given
     folder = Path(given)
     if not folder.is_dir():
         raise UserError(
-            f"There is no tagger '{given}': neither llm nor small, and no folder.",
+            f"There is no tagger '{given}': neither auto, llm, small nor cascade, and no folder.",
             f"{suggest_close_paths(folder)} Make one with cowbird train-scanner RECIPE.toml --out DIR.".strip(),
         )
     return folder.resolve()

@@ -151,7 +151,7 @@ def scan(
         with engine_use:
             found = scan_ready_and_show(
                 catalog, out, str(place), reference, fpr, review_fpr, text_column, id_column, only_flagged, chunk,
-                workers, allowed, scanner, columns, choose_tagger(tagger), begun,
+                workers, allowed, scanner, columns, "llm" if calibrated else choose_tagger(tagger, place), begun,
                 as_json=as_json, quiet=quiet,
             )  # fmt: skip
         raise typer.Exit(conclude_scan(found, catalog, quiet or as_json))
@@ -353,9 +353,16 @@ def scan_and_show(
             out_console.print(highlights.render_findings(found.worst))
         if found.doubtful:
             out_console.print(highlights.render_findings(found.doubtful, "for review, the most suspicious first"))
-        out_console.print(summary.render_summary(found))
+        out_console.print(summary.render_summary(found, _describe_reading(scorer)))
         out_console.print(_format_basis(scorer, chunk, found))
     return found
+
+
+def _describe_reading(scorer: "ScannerScorer | DetectorScorer | ReadyScorer") -> str:
+    """Say what read the titles of a ready scan; nothing of other scans."""
+    from cowbird.scanning import ready_scorer  # noqa: PLC0415
+
+    return ready_scorer.describe_reading(scorer.tagger) if isinstance(scorer, ready_scorer.ReadyScorer) else ""
 
 
 def _format_basis(

@@ -83,6 +83,7 @@ def serve(
     try:
         from cowbird.service import access, audit, limits, server  # noqa: PLC0415
         from cowbird.service.scanners import ScannerSource  # noqa: PLC0415
+        from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise UserError(f"The service needs the library '{error.name}'.", "pip install 'cowbird[serve]'") from None
 
@@ -105,7 +106,7 @@ def serve(
         raise UserError("--tagger is for titles that are calibrated now.", "Add --reference FILE, or leave it out.")
     source = ScannerSource(
         scanner, detector, tuple(setting or ()), reference, fpr, review_fpr, allow, text_column, device,
-        choose_tagger(tagger), allow_plugins,
+        "llm" if reference is None else choose_tagger(tagger, pick_device(device)), allow_plugins,
     )  # fmt: skip
     with ExitStack() as held:
         written = held.enter_context(audit.AuditLog(log, taken.log_bytes, _warn))

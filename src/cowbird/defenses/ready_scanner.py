@@ -33,8 +33,8 @@ class ReadyScannerDefense(TitleDefense):
     fpr: float = Field(default=DEFAULT_FPR, gt=0, lt=1)
     """Share of clean titles that may be flagged."""
     tagger: TaggerName = "llm"
-    """What reads titles: `llm`, a language model, or `small`, a small network that finds less; a calibration has its
-    own."""
+    """What reads titles: `llm`, a language model; `small`, a small network that finds less; `cascade`, the small one,
+    and the language model for titles that it leaves open. A calibration has its own."""
     calibration: Path | None = Field(default=None, examples=["scanner.calibrated"])
     """A file that `cowbird calibrate` wrote, of the platform's titles from before; `None` knows none."""
     threshold: float | None = Field(default=0.0, allow_inf_nan=False)

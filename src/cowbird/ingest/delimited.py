@@ -73,11 +73,12 @@ class TextTable(RowTable):
 
     def count_rows(self) -> int:
         """Return about how many rows there are. All of the file is read, so damage is found before hours of work."""
-        count = 0
+        lines, last = 0, b"\n"
         with self._blob.open_stream() as stream:
             while block := stream.read(1 << 20):
-                count += block.count(b"\n")
-        return count
+                lines, last = lines + block.count(b"\n"), block[-1:]
+        head = self.layout.skip_lines + (self.layout.names is None)
+        return max(0, lines + (last != b"\n") - head)
 
     def find_text(self, wanted: str) -> int:
         """Return the position of a column of titles; see `RowTable.find_text`."""

@@ -121,4 +121,7 @@ class RowTable(ABC):
 
 def note_repeats(file: str, count: int) -> None:
     """Say that rows repeat the header and are left out."""
-    note(NoticeRank.CHANGE, f"{{n}} rows of {file} repeat its header and are left out.", count)
+    if count == 1:
+        note(NoticeRank.CHANGE, f"1 row of {file} repeats its header and is left out.")
+    else:
+        note(NoticeRank.CHANGE, f"{{n}} rows of {file} repeat its header and are left out.", count)

@@ -151,6 +151,7 @@ class FirstPass:
             held: Any = read_sealed_json(path)
             if held["key"] != key:
                 return nothing
+            sample.bound = int(held["bound"])
             sample.add(held["titles"])
             sample.complete = bool(held["complete"])
             return _SampleState(int(held["row"]), bool(held["over"]), tuple(map(int, held.get("file_rows", ()))))
@@ -164,6 +165,7 @@ class FirstPass:
             return
         self._make_folder(path)
         held = {"key": key, **done._asdict(), "complete": sample.complete, "titles": sample.list_titles()}
+        held |= {"bound": sample.bound}
         write_sealed_json(path, held)
 
     def _make_folder(self, path: Path) -> None:

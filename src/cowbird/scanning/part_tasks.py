@@ -19,7 +19,7 @@ import torch
 from cowbird.defenses.p_scanner.catalog_judge import read_rounded
 from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.small_tagger import TaggerSource
-from cowbird.defenses.p_scanner.title_sample import TitleSample, hash_title
+from cowbird.defenses.p_scanner.title_sample import TitleSample
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
 from cowbird.errors import UserError
 from cowbird.ingest.folders import FolderRows
@@ -102,6 +102,8 @@ class SampledPart(NamedTuple):
     """The titles."""
     complete: bool
     """Whether that is all of them."""
+    bound: int
+    """The hash from which on none is kept."""
     rows: int
     """How many rows the part has."""
 
@@ -115,25 +117,24 @@ _jobs: dict[str, JudgeJob] = {}
 # The first pass
 
 
-def sample_titles(titles: Iterable[str], most: int, highest: int | None, rows: int = 0) -> SampledPart:
+def sample_titles(titles: Iterable[str], most: int, bound: int, rows: int = 0) -> SampledPart:
     """Return the sample of some titles.
 
     Args:
         titles: The titles.
         most: How many are kept at most.
-        highest: A hash above which none is kept, for others have lower ones; `None` for any.
+        bound: A hash from which on none is kept, for others have lower ones.
         rows: What is told as the number of rows.
     """
-    sample, complete = TitleSample(most), True
+    sample = TitleSample(most)
+    sample.bound = bound
     for title in titles:
-        if highest is not None and title.strip() and hash_title(title) > highest:
-            complete = False
-        elif title.strip():
+        if title.strip():
             sample.add((title,))
-    return SampledPart(sample.list_titles(), complete and sample.complete, rows)
+    return SampledPart(sample.list_titles(), sample.complete, sample.bound, rows)
 
 
-def sample_file(place: CatalogPlace, nth: int, most: int, highest: int | None) -> SampledPart:
+def sample_file(place: CatalogPlace, nth: int, most: int, bound: int) -> SampledPart:
     """Return the sample of a file of a folder; see `sample_titles`."""
     rows = 0
 
@@ -145,7 +146,7 @@ def sample_file(place: CatalogPlace, nth: int, most: int, highest: int | None) -
                 yield row.title
 
     with guard_plugins(), use_options(place.options):
-        found = sample_titles(read(), most, highest)
+        found = sample_titles(read(), most, bound)
     return found._replace(rows=rows)
 
 

@@ -39,7 +39,9 @@ from cowbird.victims.fit_context import ProgressCallback, report_nothing
 UNSEEN_CATALOGS_NOTE = (
     "Of fresh titles of catalogues that it had never seen, 0.8 to 1.9 % were flagged where 1 % was asked for."
 )
-"""What is known of false alarms, from docs/measured/ready_scanner.md; printed beside what is expected."""
+"""What is known of false alarms at `MEASURED_FPR`, from docs/measured/ready_scanner.md; printed beside what is expected
+there."""
+MEASURED_FPR = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,8 +232,21 @@ def format_ready_basis(scorer: ReadyScorer, judged: int | None = None) -> Group:
     if baseline.flaggable == 0:
         parts += [Text(said), Text(_describe_few_titles(baseline), style="yellow")]
     else:
-        parts.append(Text(said if baseline.promised is None else f"{said} {UNSEEN_CATALOGS_NOTE}"))
+        known = baseline.promised is not None and baseline.fprs[0] == MEASURED_FPR
+        parts.append(Text(f"{said} {UNSEEN_CATALOGS_NOTE}" if known else said))
     return Group(*parts)
+
+
+def describe_reading(tagger: TaggerSource) -> str:
+    """Say what read the titles."""
+    if isinstance(tagger, Path):
+        return "Titles were read by a tagger of your own."
+    return {
+        "llm": "Titles were read by the language model (tagger llm).",
+        "small": "Titles were read by the small tagger alone, which finds less than the language model does.",
+        "cascade": "Titles were read by the small tagger, and those that its score left open by the language model, "
+        "too (tagger cascade).",
+    }[tagger]
 
 
 def _describe_calibration(baseline: Baseline) -> str:
@@ -282,6 +297,7 @@ def describe_basis(scorer: ReadyScorer) -> dict[str, object]:
     flags, review = (shorten_score(bar) for bar in baseline.thresholds)
     return {
         "scanner": scorer.label,
+        "tagger": scorer.tagger if isinstance(scorer.tagger, str) else "own",
         "sampled": baseline.sampled,
         "sample_complete": scorer.complete,
         "reference": baseline.reference,

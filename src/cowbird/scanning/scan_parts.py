@@ -87,13 +87,13 @@ class SharedFirstPass(FirstPass):
 
         def take() -> None:
             found: SampledPart = self._cluster.get(waiting.popleft())
-            sample.merge(found.titles, found.complete)
+            sample.merge(found.titles, found.complete, found.bound)
             rows.append(found.rows)
             tell(sum(rows), rows)
 
         try:
             for nth in range(len(rows), files):
-                waiting.append(self._cluster.submit(sample_file, place, nth, sample.most, sample.highest))
+                waiting.append(self._cluster.submit(sample_file, place, nth, sample.most, sample.bound))
                 if len(waiting) > self.ahead:
                     take()
             while waiting:
@@ -107,13 +107,13 @@ class SharedFirstPass(FirstPass):
         def take() -> None:
             found, row = waiting.popleft()
             part: SampledPart = self._cluster.get(found)
-            sample.merge(part.titles, part.complete)
+            sample.merge(part.titles, part.complete, part.bound)
             tell(row)
 
         try:
             for rows in group_rows((row for row in table.read_rows() if row.number > first), ROWS_PER_PART):
                 titles = [row.title for row in rows if not row.problem]
-                task = self._cluster.submit(sample_titles, titles, sample.most, sample.highest)
+                task = self._cluster.submit(sample_titles, titles, sample.most, sample.bound)
                 waiting.append((task, rows[-1].number))
                 if len(waiting) > self.ahead:
                     take()

@@ -216,12 +216,17 @@ def choose_exit_code(summary: ScanSummary) -> ExitCode:
     return ExitCode.INCOMPLETE if summary.skipped else ExitCode.CLEAN
 
 
-def render_summary(summary: ScanSummary) -> Group:
-    """Return the summary for a terminal: what was checked, what was found, and what was not checked."""
+def render_summary(summary: ScanSummary, how: str = "") -> Group:
+    """Return the summary for a terminal: what was checked, what was found, and what was not checked.
+
+    Args:
+        summary: What the scan came to.
+        how: A sentence on what read the titles; empty for none.
+    """
     share = f" ({summary.flagged / summary.judged:.2%})" if summary.judged else ""
     head = Text(f"Checked {count_things(summary.judged, 'title')} of ").append(escape_terminal(summary.catalog))
     head.append(f": {summary.flagged:,} flagged{share}.", style="bold")
-    parts: list[Text | Table] = [head]
+    parts: list[Text | Table] = [head, *([Text(how)] if how else [])]
     if not summary.flagged:
         parts.append(Text("None scored above this scanner's threshold; that rules out no trigger it can't see."))
     if summary.review:

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from cowbird.defenses.p_scanner.small_tagger import TaggerName
+from cowbird.defenses.p_scanner.small_tagger import TaggerKind
 from cowbird.defenses.p_scanner.training.small_tagger_training import SmallTaggerRecipe
 from cowbird.defenses.p_scanner.training.tagger_training import TaggerRecipe
 from cowbird.errors import UserError
@@ -46,7 +46,7 @@ class ScannerRecipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
-    kind: TaggerName
+    kind: TaggerKind
     """`small`, a small network; or `llm`, adapters of a language model."""
     seed: int = Field(default=0, ge=0, lt=1 << 63)
     """Decides all that is random."""

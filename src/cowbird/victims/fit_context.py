@@ -36,13 +36,19 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Return the number format of a training step on a device."""
-    if precision == "auto":
-        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bfloat16()
-        name = "bfloat16" if fast else "float32"
-        note(NoticeRank.CHOICE, f"Models are trained in {name}, as precision = 'auto' has it on {device.type}.")
-        return torch.bfloat16 if fast else torch.float32
-    return torch.bfloat16 if precision == "bfloat16" else torch.float32
+    """Return the number format of a training step on a device; what `auto` stands for is told."""
+    if precision != "auto":
+        return torch.bfloat16 if precision == "bfloat16" else torch.float32
+    found = find_fast_dtype(device)
+    name = "bfloat16" if found == torch.bfloat16 else "float32"
+    note(NoticeRank.CHOICE, f"Models are trained in {name}, as precision = 'auto' has it on {device.type}.")
+    return found
+
+
+def find_fast_dtype(device: torch.device) -> torch.dtype:
+    """Return bfloat16 where a device computes with it, and else float32."""
+    fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bfloat16()
+    return torch.bfloat16 if fast else torch.float32
 
 
 def _cpu_has_bfloat16() -> bool:

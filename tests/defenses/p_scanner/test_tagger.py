@@ -1,5 +1,6 @@
 """The tagger: it learns, is kept and read back, judges titles alone or beside others, and refuses what is no tagger."""
 
+import copy
 import json
 
 import numpy as np
@@ -30,6 +31,7 @@ from cowbird.defenses.p_scanner.training.tagger_training import (
 from cowbird.errors import UserError
 from cowbird.files import hash_file
 from cowbird.metrics.detection import auroc
+from cowbird.notices import collect_notices
 from cowbird.victims.fit_context import FitContext
 from cowbird.victims.language.examples import IGNORED_LABEL
 from cowbird.victims.language.llm import Llm, load_llm
@@ -73,7 +75,9 @@ def test_it_finds_emoji_in_titles_that_it_never_saw(tagger, catalogue):
 def test_a_loaded_tagger_says_what_the_trained_one_said(tagger, tmp_path, catalogue):
     titles = [*catalogue(12, seed=3), "Red \u200bHarbor", ""]
     tagger.save(tmp_path / "kept", "a command")
-    again = load_tagger(tmp_path / "kept", "cpu")
+    with collect_notices() as told:
+        again = load_tagger(tmp_path / "kept", "cpu")
+    assert not told.list(), "nothing is trained"
     np.testing.assert_allclose(again.score(titles), tagger.score(titles), atol=0.15)
     assert again.record.command == "a command"
     assert again.record.catalogs == {"a": 160, "b": 80}
@@ -83,14 +87,16 @@ def test_a_loaded_tagger_says_what_the_trained_one_said(tagger, tmp_path, catalo
 
 def test_adapters_are_added_exactly(tagger, loaded, llama):
     held = {n.replace(".default.", "."): w for n, w in tagger.loaded.model.named_parameters() if ".lora_" in n}
-    plain = load_llm(Llm(name=str(llama)), torch.device("cpu"), torch.float32).model
+    own = tagger.loaded.model
+    plain = load_llm(Llm(name=str(llama)), torch.device("cpu"), next(own.parameters()).dtype).model.float()
+    own = copy.deepcopy(own).float()  # bfloat16 would round what is compared
     add_adapter_weights(plain, held, tagger.record.llm)
     token = torch.tensor([[5, 9, 11]])
     with torch.no_grad():
         merged = plain(token).logits
-        tagger.loaded.model.get_base_model().config._attn_implementation = "eager"
+        own.get_base_model().config._attn_implementation = "eager"
         plain.config._attn_implementation = "eager"
-        expected = tagger.loaded.model(token).logits
+        expected = own(token).logits
     torch.testing.assert_close(merged, expected, atol=1e-4, rtol=1e-4)
     lacking = {name: weight for name, weight in held.items() if "layers.0.mlp" not in name}
     with pytest.raises(UserError, match="does not fit"):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cowbird.data.types import Float32Array, Int32Array
 from cowbird.defenses.p_scanner.column_evidence import NOTHING_CLEARED, ClearedWords
 from cowbird.defenses.p_scanner.fragment_evidence import FragmentEvidence, FragmentKey
+from cowbird.defenses.p_scanner.second_look import OpenBand
 from cowbird.defenses.p_scanner.title_evidence import CatalogProfile
 from cowbird.errors import UserError
 
@@ -76,6 +77,8 @@ class Baseline:
     """Tells this baseline from others."""
     cleared: ClearedWords = NOTHING_CLEARED
     """Words that other columns explain."""
+    band: OpenBand | None = None
+    """Scores that a second look is taken at; `None` for none."""
 
     @property
     def promised(self) -> float | None:

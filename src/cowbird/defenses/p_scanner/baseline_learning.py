@@ -23,6 +23,7 @@ from cowbird.defenses.p_scanner.scoring import (
     choose_trusted,
     find_worst,
 )
+from cowbird.defenses.p_scanner.second_look import OpenBand, SecondLook
 from cowbird.defenses.p_scanner.title_evidence import CatalogProfile, TitleTraits, describe_titles
 
 FLOOD_SHARE, FLOOD_GAP = 0.02, 1.0
@@ -39,6 +40,7 @@ def learn_beside(
     fprs: tuple[float, float],
     key: str,
     columns: ColumnFindings | None = None,
+    second: SecondLook | None = None,
 ) -> Baseline:
     """Learn what recurs among titles beside an inventory; thresholds are the inventory's, for so many titles.
 
@@ -54,16 +56,21 @@ def learn_beside(
         key: Tells the baseline from others.
         columns: What other columns say of the fragments among these titles. That few sellers use one is no evidence
             here, since the inventory knows no sellers.
+        second: What looks again at titles that the score leaves open, as the inventory's were; `None` for nothing.
     """
     columns = columns or ColumnFindings()
     shared = rows if len(rows) >= MIN_BATCH_TITLES else rows[:0]
     evidence = describe_fragments(table, traits, shared, (inventory.count_known(table), inventory.size))
     thresholds = tuple(inventory.set_threshold(fpr, len(rows)) for fpr in fprs)
     by_fragment = columns.adjust(evidence.fragment, scoring.fragment.score(evidence.features), narrow=False)
-    return Baseline(
+    baseline = Baseline(
         inventory.profile, inventory.members, _number_fragments(table, evidence), evidence, by_fragment,
         (thresholds[0], min(thresholds)), inventory.size, 0, len(rows), inventory.size, fprs, key, columns.words,
     )  # fmt: skip
+    if second is None:
+        return baseline
+    band = inventory.choose_band(len(rows))
+    return replace(baseline, band=band.limit(score_rows(scoring, baseline, traits, table, rows)[0]))
 
 
 def learn_by_itself(
@@ -74,6 +81,7 @@ def learn_by_itself(
     fprs: tuple[float, float],
     key: str,
     columns: ColumnFindings | None = None,
+    second: SecondLook | None = None,
 ) -> Baseline:
     """Learn what is usual in a catalogue that may be poisoned; its own titles set the thresholds.
 
@@ -92,6 +100,10 @@ def learn_by_itself(
     score, worst = score_rows(scoring, baseline, traits, table, rows)
     log_odds = np.where(worst >= 0, by_fragment[worst] if len(by_fragment) else NO_FRAGMENT, NO_FRAGMENT)
     sure = log_odds > find_flood(score, log_odds)
+    band = None
+    if second is not None:
+        band = OpenBand.choose(score[~sure]).limit(score)
+        score = second.join(list_texts(traits, rows), score, band)
     clean = np.sort(score[~sure])[::-1]
     thresholds = tuple(set_threshold(clean, fpr) for fpr in fprs)
     return replace(
@@ -99,7 +111,14 @@ def learn_by_itself(
         thresholds=(thresholds[0], min(thresholds)),
         calibrated_on=len(clean),
         left_out=int(sure.sum()),
+        band=band,
     )
+
+
+def list_texts(traits: TitleTraits, rows: Int64Array) -> list[str]:
+    """Return the texts of some titles."""
+    chosen: list[int] = rows.tolist()
+    return [traits.words.titles[row] for row in chosen]
 
 
 def find_flood(score: Float32Array, log_odds: Float32Array) -> float:

@@ -36,6 +36,7 @@ from cowbird.defenses.p_scanner.catalog_judge import (
 from cowbird.defenses.p_scanner.column_evidence import TitleColumns
 from cowbird.defenses.p_scanner.inventory import Inventory
 from cowbird.defenses.p_scanner.ready import ReadyScanner
+from cowbird.defenses.p_scanner.second_look import OpenBand
 from cowbird.defenses.p_scanner.small_tagger import TaggerName
 from cowbird.defenses.p_scanner.title_evidence import CatalogProfile
 from cowbird.defenses.p_scanner.title_rules import RULES, WORD_KINDS
@@ -329,6 +330,9 @@ def _list_arrays(inventory: Inventory) -> dict[str, NDArray[Any]]:
         "by kind": profile.by_kind,
     }
     held |= {f"span marks {kind}": marks for kind, marks in enumerate(profile.span_marks)}
+    if inventory.bands:
+        bands = [(band.low, band.high) for _, band in sorted(inventory.bands.items())]
+        held["bands"] = np.array(bands, dtype=np.float32)
     return held | {f"scores {size}": scores for size, scores in inventory.scores.items()}
 
 
@@ -354,6 +358,8 @@ def _read_inventory(record: CalibrationRecord, held: Mapping[str, NDArray[Any]])
     spans = tuple(held[f"span marks {kind}"] for kind in range(kinds))
     shapes = {"rules": (len(RULES),), "verdict": (many,), "highest": (many,), "by kind": (many, kinds)}
     shapes |= {f"scores {size}": (many,) for size in sizes}
+    if record.tagger == "cascade":
+        shapes["bands"] = (len(sizes), 2)
     if not sizes or sizes[0] < 1 or any(held[name].shape != shape for name, shape in shapes.items()):
         raise ValueError("its arrays do not fit each other")
     if sum(len(marks) for marks in spans) != many or held["fragments"].shape != held["fragment counts"].shape:
@@ -373,4 +379,6 @@ def _read_inventory(record: CalibrationRecord, held: Mapping[str, NDArray[Any]])
     )
     fragments = dict(zip(_as_hashes(held["fragments"]), held["fragment counts"].tolist(), strict=True))
     scores = {size: np.sort(held[f"scores {size}"])[::-1] for size in sizes}
-    return Inventory(profile, frozenset(_as_hashes(held["members"])), fragments, scores)
+    bands: list[list[float]] = held["bands"].tolist() if record.tagger == "cascade" else []
+    known = {size: OpenBand(low, high) for size, (low, high) in zip(sizes, bands, strict=False)}
+    return Inventory(profile, frozenset(_as_hashes(held["members"])), fragments, scores, known)

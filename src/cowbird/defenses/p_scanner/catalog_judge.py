@@ -19,12 +19,15 @@ from cowbird.defenses.p_scanner.baseline import (
     check_baseline,
 )
 from cowbird.defenses.p_scanner.column_evidence import TitleColumns
+from cowbird.defenses.p_scanner.small_tagger import cut_batches
 from cowbird.defenses.p_scanner.title_sample import TitleSample
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
 from cowbird.victims.fit_context import ProgressCallback, report_nothing
 
 MARK_DECIMALS = 2
 """Decimals of the tagger's log-odds that count."""
+MAX_CHARACTERS_AT_ONCE = 1_000_000
+"""Characters of titles that are judged at once: more do not run faster, and take more memory."""
 
 
 class BaselineScanner(Protocol):
@@ -121,10 +124,10 @@ class CatalogJudge:
         fresh: dict[str, TitleVerdict] = {}
         if unknown:
             scanner = self.find_scanner()
-            marks = read_rounded(scanner, unknown)
-            fresh = dict(
-                zip(unknown, list_verdicts(unknown, scanner.judge(unknown, self.baseline, marks)), strict=True)
-            )
+            for begin, end in cut_batches(unknown, len(unknown), MAX_CHARACTERS_AT_ONCE):
+                part = unknown[begin:end]
+                found = scanner.judge(part, self.baseline, read_rounded(scanner, part))
+                fresh.update(zip(part, list_verdicts(part, found), strict=True))
         return join_verdicts([self.known[title] if title in self.known else fresh[title] for title in titles])
 
 

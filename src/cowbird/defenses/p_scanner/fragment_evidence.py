@@ -14,7 +14,7 @@ logarithms.
 """
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -32,6 +32,8 @@ MIN_TITLES_SHARING = 2
 """Titles from which a fragment is one."""
 MAX_TITLES_COMPARED = 60
 """Titles of a fragment that are compared with each other."""
+MAX_RECURRING_FRAGMENTS = 500_000
+"""Fragments of a catalogue that are described at most."""
 FRAGMENT_TYPES = ("one word", "two words", "three words", "four words", "shape", "character", "end", "repeated")
 """Kinds of fragments."""
 FRAGMENT_FEATURES = (
@@ -114,12 +116,15 @@ class FragmentTable:
     """Where each title's words begin, shape `[titles + 1]`."""
 
 
-def index_fragments(words: MarkedWords, names: FragmentNames) -> FragmentTable:
+def index_fragments(
+    words: MarkedWords, names: FragmentNames, wanted: Container[FragmentKey] | None = None
+) -> FragmentTable:
     """List the fragments of titles.
 
     Args:
         words: The titles.
         names: Numbers fragments and words; grows.
+        wanted: Fragments that are listed, such as `find_recurring` returns; `None` lists all.
     """
     # Flat arrays, for a catalogue of long titles has millions of places: tuples would take six times the memory.
     numbers, high, sizes = array("q"), array("f"), [0]
@@ -127,11 +132,12 @@ def index_fragments(words: MarkedWords, names: FragmentNames) -> FragmentTable:
     marks: list[float] = words.mark.tolist()
     for first, last in pairwise(words.offsets.tolist()):
         text = words.text[first:last]
-        for number, kind, mark, place, before, behind in _list_occurrences(text, marks[first:last], names):
+        for number, kind, mark, place, before, behind in _list_occurrences(text, marks[first:last], names, wanted):
             numbers.extend((number, kind, place, before, behind))
             high.append(mark)
         sizes.append(len(high))
-        known.extend(sorted({names.number_word(count_word(word)) for word in text}))
+        counted = (text[nth] for nth in list_counted_places(len(text)))
+        known.extend(sorted({names.number_word(count_word(word)) for word in counted}))
         known_sizes.append(len(known))
     fragment, kind, place, before, behind = np.array(numbers, dtype=np.int64).reshape(-1, 5).T.copy()
     return FragmentTable(
@@ -148,38 +154,88 @@ def index_fragments(words: MarkedWords, names: FragmentNames) -> FragmentTable:
     )
 
 
+def list_counted_places(words: int) -> list[int]:
+    """Return which of a title's words count: all of them, or beginning and end of a long title."""
+    if words <= HEAD_WORDS + TAIL_WORDS:
+        return list(range(words))
+    return [*range(HEAD_WORDS), *range(words - TAIL_WORDS, words)]
+
+
+def list_keys(text: Sequence[str]) -> Iterator[tuple[FragmentKey, int, int, int]]:
+    """Yield the fragments of a title's words: what each is, its type, and its first and last word."""
+    many = len(text)
+    for nth in list_counted_places(many):
+        word = text[nth]
+        for size in range(1, min(MAX_PHRASE_WORDS, many - nth) + 1):
+            yield ("word", " ".join(text[nth : nth + size])), size - 1, nth, nth + size - 1
+        place = 0 if nth == 0 else 2 if nth == many - 1 else 1
+        yield ("shape", f"{_PLACES[place]} {write_shape(word)}"), 4, nth, nth
+        for character in sorted(set(word)):
+            if not (character.isascii() and character.isalnum()):
+                yield ("character", character), 5, nth, nth
+        if nth and word.lower() == text[nth - 1].lower():
+            yield ("repeated", ""), 7, nth, nth
+    if many:
+        end = text[-1][-1]
+        yield ("end", "" if end.isalnum() else end), 6, many - 1, many - 1
+
+
 def _list_occurrences(
-    text: Sequence[str], marks: Sequence[float], names: FragmentNames
+    text: Sequence[str], marks: Sequence[float], names: FragmentNames, wanted: Container[FragmentKey] | None
 ) -> list[tuple[int, int, float, int, int, int]]:
     """Return fragment, type, mark, place and neighbors of all that stands in one title, each fragment once."""
     found: dict[int, tuple[int, int, float, int, int, int]] = {}
-    raw = [names.number_word(f" {word}") for word in text]
     many = len(text)
 
-    def add(key: FragmentKey, kind: int, first: int, last: int, before: int, behind: int) -> None:
+    def number_raw(nth: int) -> int:
+        return names.number_word(f" {text[nth]}") if 0 <= nth < many else -1
+
+    for key, kind, first, last in list_keys(text):
+        if wanted is not None and key not in wanted:
+            continue
         number = names.number(key)
         if number not in found:
             place = 0 if first == 0 else 2 if last == many - 1 else 1
+            beside = (first - 1, last + 1) if key[0] == "word" else (first, last)
+            before, behind = number_raw(beside[0]), number_raw(beside[1])
             found[number] = (number, kind, max(marks[first : last + 1]), place, before, behind)
-
-    for nth, word in enumerate(text):
-        if HEAD_WORDS <= nth < many - TAIL_WORDS:
-            continue
-        for size in range(1, min(MAX_PHRASE_WORDS, many - nth) + 1):
-            last = nth + size - 1
-            before, behind = raw[nth - 1] if nth else -1, raw[last + 1] if last + 1 < many else -1
-            add(("word", " ".join(text[nth : last + 1])), size - 1, nth, last, before, behind)
-        place = 0 if nth == 0 else 2 if nth == many - 1 else 1
-        add(("shape", f"{_PLACES[place]} {write_shape(word)}"), 4, nth, nth, raw[nth], raw[nth])
-        for character in sorted(set(word)):
-            if not (character.isascii() and character.isalnum()):
-                add(("character", character), 5, nth, nth, raw[nth], raw[nth])
-        if nth and word.lower() == text[nth - 1].lower():
-            add(("repeated", ""), 7, nth, nth, raw[nth], raw[nth])
-    if many:
-        end = text[-1][-1]
-        add(("end", "" if end.isalnum() else end), 6, many - 1, many - 1, raw[-1], raw[-1])
     return list(found.values())
+
+
+class HashedKeys:
+    """Fragments by their hashes; one of another may be taken for one of them, which does no harm.
+
+    Args:
+        hashes: What `hash` returns for them.
+    """
+
+    def __init__(self, hashes: Iterable[int]) -> None:
+        self._hashes = frozenset(hashes)
+
+    def __len__(self) -> int:
+        return len(self._hashes)
+
+    def __contains__(self, key: object) -> bool:
+        return hash(key) in self._hashes
+
+
+def find_recurring(words: MarkedWords, most: int = MAX_RECURRING_FRAGMENTS) -> HashedKeys:
+    """Return the fragments that stand in several titles, with eight bytes a place and none for their texts.
+
+    If there are more than `most`, those that stand in the fewest titles are left out: all that stand in as few.
+
+    Args:
+        words: The titles.
+        most: How many are returned at most.
+    """
+    seen = array("q")
+    for first, last in pairwise(words.offsets.tolist()):
+        seen.extend({hash(key) for key, *_ in list_keys(words.text[first:last])})
+    hashes, counts = np.unique(np.frombuffer(seen, dtype=np.int64), return_counts=True)
+    fewest = MIN_TITLES_SHARING
+    while int((counts >= fewest).sum()) > most:
+        fewest += 1
+    return HashedKeys(hashes[counts >= fewest].tolist())
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,11 +9,14 @@ Titles that are judged together share fragments, and more of them share more. So
 sizes, from one title on. No fold can be as large as the whole inventory. So scores for such a batch are extrapolated:
 from quarters beside quarters to halves beside halves they change by so much, and as much again is added. Fragments are
 kept as hashes of 64 bits; the inventory holds no title.
+
+A cascade looks again at the titles that their scores leave open (`second_look`), in each fold and for each size of
+batches; then thresholds come from the joined scores.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -27,6 +30,7 @@ from cowbird.defenses.p_scanner.fragment_evidence import (
     describe_fragments,
 )
 from cowbird.defenses.p_scanner.scoring import ScoringModel
+from cowbird.defenses.p_scanner.second_look import OpenBand, SecondLook
 from cowbird.defenses.p_scanner.title_evidence import CatalogProfile, TitleTraits, describe_titles
 from cowbird.defenses.p_scanner.title_sample import hash_title
 from cowbird.files import hash_texts
@@ -55,6 +59,8 @@ class Inventory:
     """In how many of them each fragment stands, by `hash_fragment`."""
     scores: Mapping[int, Float32Array]
     """Scores of the same titles, highest first, as fresh ones in batches of so many titles."""
+    bands: Mapping[int, OpenBand] = field(default_factory=dict[int, OpenBand])
+    """Which scores a second look was taken at, by the same sizes; empty if none was."""
 
     @property
     def size(self) -> int:
@@ -65,7 +71,8 @@ class Inventory:
     def key(self) -> str:
         """Tells this inventory from others."""
         scores = [str(size) + self.scores[size].tobytes().hex() for size in sorted(self.scores)]
-        return hash_texts([*map(str, sorted(self.members)), *scores])
+        bands = [repr((size, self.bands[size])) for size in sorted(self.bands)]
+        return hash_texts([*map(str, sorted(self.members)), *scores, *bands])
 
     def count_known(self, table: FragmentTable) -> Int64Array:
         """Return in how many titles of the inventory each fragment of others stands, shape `[fragments]`."""
@@ -88,6 +95,19 @@ class Inventory:
         if together < MIN_BATCH_TITLES:
             return bars[0]
         return float(np.interp(math.log(together), np.log(sizes[1:] or sizes), bars[1:] or bars))
+
+    def choose_band(self, together: int) -> OpenBand:
+        """Return which scores a second look is taken at if so many titles are judged together; see `set_threshold`."""
+        sizes = sorted(self.bands)
+        if together < MIN_BATCH_TITLES or len(sizes) == 1:
+            return self.bands[sizes[0]]
+        low, high = (
+            float(
+                np.interp(math.log(together), np.log(sizes[1:]), [getattr(self.bands[size], end) for size in sizes[1:]])
+            )
+            for end in ("low", "high")
+        )
+        return OpenBand(low, high)
 
 
 def hash_fragment(key: FragmentKey) -> int:
@@ -120,8 +140,38 @@ def choose_batch_sizes(titles: int) -> tuple[int, ...]:
     return tuple(sorted({*(size for size in BATCH_SIZES if size <= titles // FOLDS), titles // 2, titles}))
 
 
+@dataclass(eq=False)
+class FoldScores:
+    """Scores of titles as fresh ones, fold by fold."""
+
+    rows: list[Int64Array] = field(default_factory=list[Int64Array])
+    """The titles of each fold."""
+    score: list[Float32Array] = field(default_factory=list[Float32Array])
+    """Their scores."""
+
+    def list_open(self, titles: Sequence[str], band: OpenBand) -> list[str]:
+        """Return the titles that a band leaves open, in any fold."""
+        chosen: list[list[int]] = [
+            rows[band.covers(score)].tolist() for rows, score in zip(self.rows, self.score, strict=True)
+        ]
+        return [titles[row] for rows in chosen for row in rows]
+
+    def look_again(self, second: SecondLook, titles: Sequence[str], band: OpenBand) -> None:
+        """Join what a second look says to the scores."""
+        chosen: list[list[int]] = [rows.tolist() for rows in self.rows]
+        self.score = [
+            second.join([titles[row] for row in rows], score, band)
+            for rows, score in zip(chosen, self.score, strict=True)
+        ]
+
+
 def take_inventory(
-    scoring: ScoringModel, traits: TitleTraits, table: FragmentTable, rows: Int64Array, batch_sizes: Sequence[int]
+    scoring: ScoringModel,
+    traits: TitleTraits,
+    table: FragmentTable,
+    rows: Int64Array,
+    batch_sizes: Sequence[int],
+    second: SecondLook | None = None,
 ) -> Inventory:
     """Count what is usual among titles, and score each as if it were fresh.
 
@@ -132,6 +182,7 @@ def take_inventory(
         rows: Which are taken for clean.
         batch_sizes: Sizes of batches that scores are wanted for. More than half of the titles is half of them and,
             extrapolated, all of them. Single titles are always among them.
+        second: What looks again at titles that their score leaves open; `None` for nothing.
     """
     half = len(rows) // 2
     sizes = sorted({1, *(min(size, half) for size in batch_sizes if size >= MIN_BATCH_TITLES)})
@@ -139,8 +190,7 @@ def take_inventory(
     order = rows[np.argsort(hashes, kind="stable")]  # that of the rows must not count
     rng = stream(0, "inventory folds")
     orders = [order[rng.permutation(len(order))] for _ in range(SPLITS)]
-    scores: dict[int, list[Float32Array]] = {size: [] for size in sizes}
-    quarters: dict[int, list[Float32Array]] = {half: []}
+    scores, quarters = {size: FoldScores() for size in sizes}, {half: FoldScores()}
     small = [size for size in sizes[1:] if size <= len(rows) // FOLDS]
     large = sizes[1 + len(small) :]
     for many, wanted in ((SINGLE_FOLDS, [1]), (FOLDS, small)):
@@ -152,9 +202,12 @@ def take_inventory(
             _score_fold(scoring, traits, table, np.setdiff1d(order, part), part, large, scores)
             for fold in np.array_split(part, 2) if whole else ():
                 _score_fold(scoring, traits, table, np.setdiff1d(part, fold), fold, [half], quarters)
-    known = {size: thin_scores(parts, len(rows)) for size, parts in scores.items()}
+    bands: dict[int, OpenBand] = {}
+    if second is not None:
+        bands = _look_again(second, traits.words.titles, scores, quarters if whole else {}, len(rows))
+    known = {size: thin_scores(found.score, len(rows)) for size, found in scores.items()}
     if whole:
-        known[len(rows)] = extrapolate_scores(thin_scores(quarters[half], len(rows)), known[half])
+        known[len(rows)] = extrapolate_scores(thin_scores(quarters[half].score, len(rows)), known[half])
     counts = count_fragments(table, rows)
     keys = table.names.list_keys()
     numbers: list[int] = np.flatnonzero(counts).tolist()
@@ -163,7 +216,27 @@ def take_inventory(
         frozenset(hashes.tolist()),
         {hash_fragment(keys[number]): int(counts[number]) for number in numbers},
         known,
+        bands,
     )
+
+
+def _look_again(
+    second: SecondLook,
+    titles: Sequence[str],
+    scores: Mapping[int, FoldScores],
+    quarters: Mapping[int, FoldScores],
+    many: int,
+) -> dict[int, OpenBand]:
+    """Join what a second look says to all scores, and return the band of each size; all titles have that of halves."""
+    folds = [*scores.values(), *quarters.values()]
+    bands = [OpenBand.choose(thin_scores(found.score, many)) for found in folds]
+    opened = (found.list_open(titles, band) for found, band in zip(folds, bands, strict=True))
+    second.look([title for part in opened for title in part])  # at once, which is faster
+    for found, band in zip(folds, bands, strict=True):
+        found.look_again(second, titles, band)
+    known = dict(zip(scores, bands, strict=False))
+    known.update((many, known[half]) for half in quarters)
+    return known
 
 
 def thin_scores(parts: Sequence[Float32Array], titles: int) -> Float32Array:
@@ -195,7 +268,7 @@ def _score_fold(
     others: Int64Array,
     fold: Int64Array,
     batch_sizes: Sequence[int],
-    scores: Mapping[int, list[Float32Array]],
+    scores: Mapping[int, FoldScores],
 ) -> None:
     """Add the scores of a fold's titles, in batches of each size, beside the other folds."""
     features = describe_titles(traits, fold, CatalogProfile.measure(traits, others))
@@ -203,9 +276,11 @@ def _score_fold(
     for size in batch_sizes:
         if size < MIN_BATCH_TITLES:
             nothing = describe_fragments(table, traits, fold[:0], known)
-            scores[size].append(scoring.score_titles(features, nothing).score)
+            scores[size].rows.append(fold)
+            scores[size].score.append(scoring.score_titles(features, nothing).score)
             continue
         for first in range(0, len(fold), size):
             rows = fold[first : first + size]
             evidence = describe_fragments(table, traits, rows, known)
-            scores[size].append(scoring.score_titles(features[first : first + size], evidence).score)
+            scores[size].rows.append(rows)
+            scores[size].score.append(scoring.score_titles(features[first : first + size], evidence).score)

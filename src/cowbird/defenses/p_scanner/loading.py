@@ -1,14 +1,46 @@
 """Scanners by where they lie: the one that comes with the package, a calibrated one, a fitted one."""
 
+from importlib.util import find_spec
 from pathlib import Path
-from typing import overload
+from typing import NamedTuple, overload
 
 import torch
 
 from cowbird.defenses.p_scanner.calibrated import CalibratedScanner, is_calibrated, load_calibrated_scanner
 from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.rounds.fitted_scanner import FittedScanner, load_fitted_scanner
-from cowbird.defenses.p_scanner.small_tagger import TaggerSource
+from cowbird.defenses.p_scanner.small_tagger import TaggerName, TaggerSource
+from cowbird.defenses.p_scanner.tagger import READY_TAGGER, read_tagger_record
+from cowbird.errors import UserError
+from cowbird.victims.language.llm import import_transformers, locate_model
+
+
+class ChosenTagger(NamedTuple):
+    """A tagger that nobody named."""
+
+    name: TaggerName
+    """Which of those that come with the package."""
+    lacking: str = ""
+    """Why it is not the one that suits the device; empty if it is."""
+
+
+def choose_ready_tagger(device: str | torch.device) -> ChosenTagger:
+    """Return the tagger that suits a device: the language model on a GPU, the cascade on a processor.
+
+    On a processor without the language model's files it is the small one.
+
+    Args:
+        device: Where it runs: `cpu`, `cuda` or `cuda:N`.
+    """
+    if torch.device(device).type != "cpu":
+        return ChosenTagger("llm")
+    try:
+        if find_spec("transformers") is None:
+            import_transformers()
+        locate_model(read_tagger_record(READY_TAGGER).llm.name)
+    except UserError as error:
+        return ChosenTagger("small", str(error))
+    return ChosenTagger("cascade")
 
 
 @overload
@@ -34,7 +66,8 @@ def load_scanner(
         base: The language model a fitted scanner was made of, if that was a folder and now stands elsewhere; `None`
             finds it by its name, or where it was on this machine.
         tagger: What reads titles in the scanner that comes with the package: `llm`, a language model; `small`, which
-            finds less and is far faster; or the folder of a tagger of your own. Other scanners know theirs.
+            finds less and is far faster; `cascade`, the small one, and the language model for titles that it leaves
+            open; or the folder of a tagger of your own. Other scanners know theirs.
 
     Raises:
         UserError: If no scanner lies there, one of another version, or a damaged one; if the device can't be used; or

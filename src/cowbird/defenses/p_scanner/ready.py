@@ -9,8 +9,7 @@ move what is usual.
 A verdict depends on the title and the baseline alone, so a catalogue may be judged in any order and in pieces.
 """
 
-import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from cowbird.data.types import Int64Array
+from cowbird.data.types import Float32Array, Int64Array
 from cowbird.defenses.p_scanner.baseline import (
     DEFAULT_FPR,
     DEFAULT_REVIEW_FPR,
@@ -37,15 +36,16 @@ from cowbird.defenses.p_scanner.column_evidence import (
     read_title_columns,
 )
 from cowbird.defenses.p_scanner.fragment_evidence import (
-    FRAGMENT_FEATURES,
     FragmentKey,
     FragmentNames,
     FragmentTable,
     describe_fragments,
+    find_recurring,
     index_fragments,
 )
 from cowbird.defenses.p_scanner.inventory import Inventory, choose_batch_sizes, take_inventory
 from cowbird.defenses.p_scanner.scoring import READY_SMALL_SCORING, ScoringModel, load_scoring
+from cowbird.defenses.p_scanner.second_look import SecondLook, join_looks
 from cowbird.defenses.p_scanner.small_tagger import (
     SMALL_RECORD_FILE,
     SmallTagger,
@@ -53,14 +53,25 @@ from cowbird.defenses.p_scanner.small_tagger import (
     TaggerSource,
     load_small_tagger,
 )
-from cowbird.defenses.p_scanner.tagger import Tagger, load_tagger
+from cowbird.defenses.p_scanner.tagger import READY_TAGGER, Tagger, load_tagger, read_tagger_record
 from cowbird.defenses.p_scanner.title_evidence import TitleTraits, describe_traits, mark_words
-from cowbird.defenses.p_scanner.title_rules import RULES, write_shape
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
+from cowbird.defenses.p_scanner.verdict_reasons import (
+    explain_fragment,
+    explain_title,
+    find_fragment,
+    find_highest,
+    find_shape,
+    leaves_words_whole,
+)
 from cowbird.defenses.scan_table import scan_table
 from cowbird.files import hash_texts
-from cowbird.text import escape_terminal
 from cowbird.victims.fit_context import ProgressCallback, report_nothing
+from cowbird.victims.language.llm import locate_model
+
+MAX_WORDS_NUMBERED, MAX_WORDS_REMEMBERED = 40_000, 600_000
+"""Words of a catalogue from which fragments of one title are not listed, since none of them recurs; and of a
+calibration, which remembers them as long as it can, for they may recur among later titles."""
 
 
 @dataclass(eq=False)
@@ -73,13 +84,16 @@ class ReadyScanner:
     """Makes log-odds of evidence."""
     folder: Path | None = None
     """Where the tagger lies; `None` for one that comes with the package."""
+    second: SecondLook | None = None
+    """In a cascade, what looks again at titles that the score leaves open."""
 
     @cached_property
     def identity(self) -> str:
         """What the scanner is, its weights included, wherever it runs."""
         networks = (self.scoring.title, self.scoring.fragment, self.scoring.joined)
         told = [part.tobytes().hex() for net in networks for part in (net.mean, net.scale, *net.weights, *net.biases)]
-        return hash_texts([self.tagger.record.model_dump_json(), *told])
+        again = [] if self.second is None else [self.second.identity]
+        return hash_texts([self.tagger.record.model_dump_json(), *told, *again])
 
     @property
     def key(self) -> str:
@@ -89,6 +103,8 @@ class ReadyScanner:
     @property
     def tagger_name(self) -> TaggerName:
         """Which of the taggers that come with the package it has, by its kind."""
+        if self.second is not None:
+            return "cascade"
         return "small" if isinstance(self.tagger, SmallTagger) else "llm"
 
     @property
@@ -102,13 +118,19 @@ class ReadyScanner:
 
         Args:
             device: Where the tagger runs: `auto`, `cpu`, `cuda` or `cuda:N`.
-            tagger: `llm`, a language model, or `small`, which finds less and is many times as fast; or the folder of a
-                tagger that `cowbird train-scanner` wrote.
+            tagger: `llm`, a language model; `small`, which finds less and is many times as fast; `cascade`, the small
+                one, and the language model for the titles that its score leaves open; or the folder of a tagger that
+                `cowbird train-scanner` wrote.
 
         Raises:
             UserError: If the language model can't be used, or the folder holds no tagger.
         """
         folder = tagger if isinstance(tagger, Path) else None
+        if tagger == "cascade":
+            record = read_tagger_record(READY_TAGGER)
+            locate_model(record.llm.name)  # before any title is read
+            second = SecondLook(lambda: load_tagger(device=device), record.model_dump_json())
+            return ReadyScanner(load_small_tagger(device=device), load_scoring(READY_SMALL_SCORING), second=second)
         if tagger == "small" or (folder is not None and (folder / SMALL_RECORD_FILE).exists()):
             small = load_small_tagger(device=device) if folder is None else load_small_tagger(folder, device)
             return ReadyScanner(small, load_scoring(READY_SMALL_SCORING), folder)
@@ -155,10 +177,10 @@ class ReadyScanner:
         told = [str(sorted(part)) for part in (found.cleared, found.narrow)]
         key = hash_texts([repr((fpr, review_fpr, before)), *told, *texts])
         if not before:
-            return learn_by_itself(self.scoring, traits, table, rows, fprs, key, found)
+            return learn_by_itself(self.scoring, traits, table, rows, fprs, key, found, self.second)
         old = np.arange(before, dtype=np.int64)
-        inventory = take_inventory(self.scoring, traits, table, old, (len(titles),))
-        return learn_beside(self.scoring, inventory, traits, table, rows, fprs, key, found)
+        inventory = take_inventory(self.scoring, traits, table, old, (len(titles),), self.second)
+        return learn_beside(self.scoring, inventory, traits, table, rows, fprs, key, found, self.second)
 
     def take_inventory(self, titles: Sequence[str], report: ProgressCallback = report_nothing) -> Inventory:
         """Count once what is usual among titles that are taken for clean, so that others may be judged by it.
@@ -171,9 +193,9 @@ class ReadyScanner:
             UserError: If there are too few titles.
         """
         check_baseline(0, len(titles), DEFAULT_FPR, DEFAULT_REVIEW_FPR)
-        traits, table = self._describe(titles, read_rounded(self, titles, report))
+        traits, table = self._describe(titles, read_rounded(self, titles, report), most_words=MAX_WORDS_REMEMBERED)
         rows = np.arange(len(titles), dtype=np.int64)
-        return take_inventory(self.scoring, traits, table, rows, choose_batch_sizes(len(titles)))
+        return take_inventory(self.scoring, traits, table, rows, choose_batch_sizes(len(titles)), self.second)
 
     def learn_beside(
         self,
@@ -206,15 +228,31 @@ class ReadyScanner:
             traits, table = self._describe(titles, marks, found.words)
         told = [str(sorted(part)) for part in (found.cleared, found.narrow)]
         key = hash_texts([repr((fpr, review_fpr)), inventory.key, *told, *titles])
-        return learn_beside(self.scoring, inventory, traits, table, rows, (fpr, max(fpr, review_fpr)), key, found)
+        fprs = (fpr, max(fpr, review_fpr))
+        return learn_beside(self.scoring, inventory, traits, table, rows, fprs, key, found, self.second)
 
     def _describe(
-        self, titles: Sequence[str], marks: TokenLogits, cleared: ClearedWords | None = None
+        self,
+        titles: Sequence[str],
+        marks: TokenLogits,
+        cleared: ClearedWords | None = None,
+        wanted: Container[FragmentKey] | None = None,
+        most_words: int = MAX_WORDS_NUMBERED,
     ) -> tuple[TitleTraits, FragmentTable]:
-        """Return what is known of titles without their catalogue, and their fragments."""
+        """Return what is known of titles without their catalogue, and their fragments.
+
+        Args:
+            titles: The titles.
+            marks: What the tagger says of them.
+            cleared: Words that other columns explain.
+            wanted: Fragments that are listed; `None` lists all, or those that recur if the titles have many words.
+            most_words: How many words are many.
+        """
         words = mark_words(titles, marks)
         traits = describe_traits(words if cleared is None else cleared.quiet(words))
-        return traits, index_fragments(traits.words, FragmentNames())
+        if wanted is None and len(words.text) > most_words:
+            wanted = find_recurring(words)
+        return traits, index_fragments(traits.words, FragmentNames(), wanted)
 
     def judge(
         self,
@@ -232,9 +270,13 @@ class ReadyScanner:
             report: Told of titles read and all of them.
         """
         marks = self.read(titles, report) if marks is None else marks
-        traits, table = self._describe(titles, marks, baseline.cleared)
+        traits, table = self._describe(titles, marks, baseline.cleared, baseline.fragments)
         rows = np.arange(len(titles), dtype=np.int64)
         score, worst = score_rows(self.scoring, baseline, traits, table, rows)
+        looks: Float32Array | None = None
+        if self.second is not None and baseline.band is not None:
+            looks = self.second.look_where(titles, baseline.band.covers(score))
+            score = join_looks(score, looks, baseline.band)
         flagged = score > baseline.thresholds[0]
         review = (score > baseline.thresholds[1]) & ~flagged
         start, end = np.full(len(titles), -1, dtype=np.int32), np.full(len(titles), -1, dtype=np.int32)
@@ -243,16 +285,18 @@ class ReadyScanner:
         for row in np.flatnonzero(flagged | review).tolist():
             place = int(worst[row])
             shared = place >= 0 and baseline.by_fragment[place] > 0
-            found = _find_fragment(titles[row], traits, row, keys[place]) if shared else None
-            shaped = _find_shape(traits, row, keys[place]) if shared else None
-            start[row], end[row] = found or shaped or _find_highest(traits, row)
+            found = find_fragment(titles[row], traits, row, keys[place]) if shared else None
+            shaped = find_shape(traits, row, keys[place]) if shared else None
+            start[row], end[row] = found or shaped or find_highest(traits, row)
             odds = baseline.by_fragment[place] if shared else traits.highest[row]
             certain = (found is not None or not shared) and bool(odds > SURE_LOG_ODDS)
-            sure[row] = certain and _leaves_words_whole(titles[row], int(start[row]), int(end[row]))
+            sure[row] = certain and leaves_words_whole(titles[row], int(start[row]), int(end[row]))
             if shared:
-                reason[row] = _explain_fragment(baseline, keys[place], place)
+                reason[row] = explain_fragment(baseline, keys[place], place)
             else:
-                reason[row] = _explain_title(baseline, traits, row)
+                reason[row] = explain_title(baseline, traits, row)
+            if looks is not None and not np.isnan(looks[row]):
+                reason[row] += f"; language model {looks[row]:.1f}"
         return ReadyVerdicts(score, start, end, flagged, review, reason, sure)
 
     def scan(
@@ -298,91 +342,3 @@ def _ask_columns(
     """Return what other columns say of the fragments among titles."""
     evidence = describe_fragments(table, traits, rows)
     return find_in_columns(titles, table.names.list_keys(), evidence, traits.words.mark, columns)
-
-
-def _find_fragment(title: str, traits: TitleTraits, row: int, key: FragmentKey) -> tuple[int, int] | None:
-    """Return where a fragment first stands, whole words for words; `None` if it has no text of its own."""
-    kind, text = key
-    if kind == "character":
-        start = title.find(text)
-        return (start, start + len(text)) if start >= 0 else None
-    if kind != "word":
-        return None
-    words = traits.words
-    first, last = words.offsets[row : row + 2].tolist()
-    wanted = text.split(" ")
-    for nth in range(first, last - len(wanted) + 1):
-        if words.text[nth : nth + len(wanted)] == wanted:
-            return int(words.start[nth]), int(words.end[nth + len(wanted) - 1])
-    return None
-
-
-def _find_shape(traits: TitleTraits, row: int, key: FragmentKey) -> tuple[int, int] | None:
-    """Return where a word of a shape stands at its place; `None` if the fragment is no shape."""
-    kind, text = key
-    if kind != "shape":
-        return None
-    words = traits.words
-    first, last = words.offsets[row : row + 2].tolist()
-    places = {"^": range(first, first + 1), "$": range(last - 1, last), ".": range(first + 1, last - 1)}[text[0]]
-    for nth in places:
-        if first <= nth < last and write_shape(words.text[nth]) == text[2:]:
-            return int(words.start[nth]), int(words.end[nth])
-    return None
-
-
-def _find_highest(traits: TitleTraits, row: int) -> tuple[int, int]:
-    """Return where the words stand that the tagger finds most suspicious."""
-    start, end = int(traits.start[row]), int(traits.end[row])
-    return (start, end) if end > start else (-1, -1)
-
-
-def _leaves_words_whole(title: str, start: int, end: int) -> bool:
-    """Tell whether a title without a span keeps text, and each of its words whole or not at all."""
-    if start < 0 or not (title[:start] + title[end:]).strip():
-        return False
-    before, span, after = title[:start], title[start:end], title[end:]
-    cut_before = span[:1].isalnum() and before[-1:].isalnum()
-    return not (cut_before or (span[-1:].isalnum() and after[:1].isalnum()))
-
-
-def _explain_fragment(baseline: Baseline, key: FragmentKey, place: int) -> str:
-    """Say why a fragment is suspicious."""
-    values = dict(zip(FRAGMENT_FEATURES, baseline.evidence.features[place].tolist(), strict=True))
-    count = round(math.exp(values["count"]))
-    said = f"{count:,} titles share {_name_fragment(key)}; log-odds {baseline.by_fragment[place]:.1f}"
-    said += f", tagger {values['mean mark']:.1f} on average"
-    if values["whether a reference is known"] and values["growth of its share"] > 0:
-        said += f", {math.exp(values['growth of its share']):,.0f} times as frequent as in the reference"
-    return said
-
-
-def _name_fragment(key: FragmentKey) -> str:
-    kind, text = key
-    if kind == "word":
-        return f"'{escape_terminal(text)}'"
-    if kind == "character":
-        return f"the character '{escape_terminal(text)}'"
-    if kind == "shape":
-        place = {"^": "as the first word", "$": "as the last word", ".": "inside"}[text[0]]
-        return f"a word of the shape {escape_terminal(text[2:])} {place}"
-    return (
-        f"the end '{escape_terminal(text)}'"
-        if kind == "end" and text
-        else "a repeated word"
-        if kind == "repeated"
-        else "their end"
-    )
-
-
-def _explain_title(baseline: Baseline, traits: TitleTraits, row: int) -> str:
-    """Say why a title is suspicious by itself."""
-    rules = np.flatnonzero(traits.rules[row])
-    profile = baseline.profile
-    text = traits.words.titles[row][traits.start[row] : traits.end[row]]
-    said = f"tagger {float(traits.highest[row]):.1f} at '{escape_terminal(text)}'" if text else "no words"
-    if len(rows := rules.tolist()):
-        rarest = min(rows, key=lambda rule: int(profile.rules[rule]))
-        if profile.rules[rarest] <= 0.01 * profile.size:
-            said += f"; {RULES[rarest]}, as in {int(profile.rules[rarest]):,} of {profile.size:,} titles"
-    return said

@@ -9,7 +9,7 @@ P-Scanner (arXiv 2504.11182) asks a language model about a title. The small tagg
 one where titles come faster than a language model reads.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -29,12 +29,16 @@ from cowbird.storage import read_tensors, write_tensors
 from cowbird.victims.fit_context import ProgressCallback, pick_device, report_nothing
 from cowbird.victims.language.examples import Tokens
 
-TaggerName = Literal["llm", "small"]
-"""The taggers that come with the package: a language model, and the small one."""
+TaggerKind = Literal["llm", "small"]
+"""Kinds of taggers: a language model, and the small one."""
+TaggerName = Literal["llm", "small", "cascade"]
+"""The taggers that come with the package: a language model, the small one, and both in a cascade."""
 TaggerSource = TaggerName | Path
 """A tagger that comes with the package, or the folder of one that `cowbird train-scanner` wrote."""
 WEIGHTS_FILE, SMALL_RECORD_FILE, SMALL_TAGGER_VERSION = "weights.safetensors", "small_tagger.json", 1
 TITLES_READ_AT_ONCE = {"cpu": 512, "cuda": 16384}
+CHARACTERS_READ_A_TITLE = 200
+"""Characters of these titles on average at most: fewer long titles are read at once."""
 CONVOLVED = 5
 """Neighboring pieces that a convolution sees."""
 READY_SMALL_TAGGER = Path(__file__).parent / "ready_small_tagger"
@@ -212,13 +216,13 @@ class SmallTagger:
         mark: list[Any] = []
         verdict: list[Any] = []
         with torch.inference_mode():
-            for begin in range(0, len(titles), step):
-                pieces = cut_titles(titles[begin : begin + step])
+            for begin, end in cut_batches(titles, step, step * CHARACTERS_READ_A_TITLE):
+                pieces = cut_titles(titles[begin:end])
                 by_piece, by_title = self.network(make_batch(pieces, self.device))
                 parts.append(pieces)
                 mark.append(by_piece.float().cpu().numpy())
                 verdict.append(by_title.float().cpu().numpy())
-                report(min(begin + step, len(titles)), len(titles), "titles")
+                report(end, len(titles), "titles")
 
         empty = np.empty(0, dtype=np.float32)
         return TokenLogits(join_places(parts), np.concatenate([*mark, empty]), np.concatenate([*verdict, empty]))
@@ -235,6 +239,18 @@ class SmallTagger:
         digest = write_tensors(folder / WEIGHTS_FILE, held)
         told = self.record.model_copy(update={"weights_sha256": digest, "command": command or self.record.command})
         write_text(folder / SMALL_RECORD_FILE, told.model_dump_json(indent=1) + "\n")
+
+
+def cut_batches(titles: Sequence[str], most: int, most_characters: int) -> Iterator[tuple[int, int]]:
+    """Yield where batches of titles begin and end, each of so many titles and characters at most, or of one title."""
+    begin = characters = 0
+    for nth, title in enumerate(titles):
+        if nth - begin == most or (nth > begin and characters + len(title) > most_characters):
+            yield begin, nth
+            begin, characters = nth, 0
+        characters += len(title)
+    if titles:
+        yield begin, len(titles)
 
 
 def join_places(parts: Sequence[TitlePieces]) -> TokenizedTitles:

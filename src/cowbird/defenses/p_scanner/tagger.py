@@ -34,12 +34,11 @@ from cowbird.faults import raise_outage
 from cowbird.files import hash_file, read_plain_text, write_text
 from cowbird.rng import stream
 from cowbird.storage import read_tensors, write_tensors
-from cowbird.victims.fit_context import ProgressCallback, pick_device, report_nothing
+from cowbird.victims.fit_context import ProgressCallback, find_fast_dtype, pick_device, report_nothing
 from cowbird.victims.language.engine import prepare_inference
 from cowbird.victims.language.examples import Tokens
 from cowbird.victims.language.llm import Llm, LoadedModel, load_llm
 from cowbird.victims.language.packing import compute_hidden_states, pack, split_runs, to_device
-from cowbird.victims.language.tuning import Tuning
 
 ADAPTER_FILE, TAGGER_RECORD_FILE, TAGGER_VERSION = "adapter.safetensors", "tagger.json", 1
 TAGGER_BATCH_TOKENS = {"cpu": 4096, "cuda": 65536}
@@ -264,7 +263,7 @@ def load_tagger(folder: Path = READY_TAGGER, device: str = "auto") -> Tagger:
     """
     place = pick_device(device)
     record = read_tagger_record(folder)
-    loaded = load_llm(record.llm, place, Tuning().pick_dtype(place))
+    loaded = load_llm(record.llm, place, find_fast_dtype(place))
     add_adapter_weights(loaded.model, read_adapter(folder), record.llm)
     return Tagger(record, LoadedModel(loaded.model.eval(), loaded.tokenizer), place)
 

@@ -12,6 +12,8 @@ from cowbird.text import replace_surrogates
 
 MAX_SAMPLED_LENGTH = 4_000
 """Characters of a title that may be in a sample; longer ones are judged, but say nothing of what is usual."""
+MAX_SAMPLED_CHARACTERS = 4_000_000
+"""Characters of all titles of a sample: 200 a title, if there are 20,000. It bounds what is learned from them."""
 
 
 class TitleSample:
@@ -19,51 +21,58 @@ class TitleSample:
 
     Args:
         most: How many are kept at most.
+        most_characters: How many characters they have at most.
     """
 
-    def __init__(self, most: int) -> None:
-        self.most = most
+    def __init__(self, most: int, most_characters: int = MAX_SAMPLED_CHARACTERS) -> None:
+        self.most, self.most_characters = most, most_characters
         self.complete = True
         """Whether the sample holds all titles that it was shown."""
+        self.bound = 1 << 64
+        """Titles with a hash from here on are left out; it falls when the sample is full."""
         self._kept: dict[str, int] = {}
         self._highest: list[tuple[int, str]] = []
+        self._characters = 0
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    @property
-    def highest(self) -> int | None:
-        """The hash above which a title is not kept; `None` while there is room."""
-        return -self._highest[0][0] if self._kept and len(self._kept) == self.most else None
-
-    def merge(self, titles: Iterable[str], complete: bool) -> None:
+    def merge(self, titles: Iterable[str], complete: bool, bound: int) -> None:
         """Take in the sample of a part of the catalogue.
 
         Args:
             titles: What it kept.
             complete: Whether that is all that it was shown.
+            bound: Its bound. What lies above can't be kept here, for the part would have left out what lies below.
         """
         self.add(titles)
         self.complete = self.complete and complete
+        self.bound = min(self.bound, bound)
+        while self._highest and -self._highest[0][0] >= self.bound:
+            self._drop_highest()
 
     def add(self, titles: Iterable[str]) -> None:
         """Show titles to the sample; empty ones are passed over."""
         for title in titles:
             if not title or title in self._kept:
                 continue
-            if len(title) > MAX_SAMPLED_LENGTH:
+            rank = hash_title(title) if len(title) <= MAX_SAMPLED_LENGTH else self.bound
+            if rank >= self.bound:
                 self.complete = False
                 continue
-            rank = hash_title(title)
-            if len(self._kept) < self.most:
-                self._kept[title] = rank
-                heapq.heappush(self._highest, (-rank, title))
-                continue
-            self.complete = False
-            if rank < -self._highest[0][0]:
-                _, out = heapq.heapreplace(self._highest, (-rank, title))
-                del self._kept[out]
-                self._kept[title] = rank
+            self._kept[title] = rank
+            heapq.heappush(self._highest, (-rank, title))
+            self._characters += len(title)
+            while len(self._kept) > self.most or self._characters > self.most_characters:
+                self.bound = self._drop_highest()
+
+    def _drop_highest(self) -> int:
+        """Leave out the title with the highest hash, and return that."""
+        rank, title = heapq.heappop(self._highest)
+        del self._kept[title]
+        self._characters -= len(title)
+        self.complete = False
+        return -rank
 
     def list_titles(self) -> list[str]:
         """Return the sample, smallest hash first."""
