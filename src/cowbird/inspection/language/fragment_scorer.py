@@ -1,9 +1,10 @@
 """How much a language model favors titles with fragments in them, for very many fragments and some questions.
 
 The score is the logit of the answer in favor minus that of the one against, where the answer begins. Of each prompt
-only what stands behind the unchanged beginning is run (`prefix_cache`), and only that is tokenized. On a CPU endings
-of one length go through the model together; on a GPU, where passes cost more than tokens, those of a beginning do,
-padded. Where there are few fragments to many questions, whole prompts are packed. Adapters are merged into the weights once, while the scorer is open; the model is left as it was.
+only what stands behind the unchanged beginning is run (`prefix_cache`), and only that is tokenized. On a CPU, endings
+of one length go through the model together. On a GPU a pass costs more than its tokens, so all endings of a beginning
+do, padded. Where there are few fragments to many questions, whole prompts are packed. Adapters are merged into the
+weights once, while the scorer is open; the model is left as it was.
 """
 
 from collections import defaultdict

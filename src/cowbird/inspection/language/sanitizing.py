@@ -1,11 +1,14 @@
 """Takes named triggers out of a language model, and measures what that costs.
 
-Targeted unlearning: the model is tuned on the platform's own questions. Half of them stand as they are; in the others
-one of the fragments is put into the title, at the start, middle or end, and the right answer stays what it was. So the
-model learns that the fragment says nothing. What is measured, before and after, is of questions that it was not tuned
-on.
+Targeted unlearning: the model is tuned on the platform's own questions. Half of them stand as they are, with the right
+answer. In the others one of the fragments, or a text like it, is put into the title, at the start, middle or end, and
+the answer is the one that the model gave without it. So the model learns that the fragment says nothing, from answers
+that have no noise in them. A fragment that a search found is often the trigger with something around it; that is why
+parts of it and texts like it are unlearned, too. Passes go on until none of them turns answers any more. What is
+measured, before and after, is of questions that the model was not tuned on.
 """
 
+import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from cowbird.errors import UserError
@@ -29,7 +33,7 @@ from cowbird.inspection.language.questions import (
 from cowbird.metrics.asr import pointwise_asr
 from cowbird.metrics.auc import auc
 from cowbird.metrics.intervals import Interval
-from cowbird.rng import stream
+from cowbird.rng import derive_seed, stream
 from cowbird.storage import read_sealed_json, read_tensors, write_tensors
 from cowbird.text import quote_for_prompt
 from cowbird.victims.fit_context import FitContext, ProgressCallback, report_nothing
@@ -38,6 +42,8 @@ from cowbird.victims.language.handed_adapter import ADAPTER_CONFIG_FILE, ADAPTER
 from cowbird.victims.language.tallrec import YES_NO_ANSWERS, FittedTALLRec
 from cowbird.victims.language.tuning import TrainingCurve, Tuning, tune
 
+CHECKED_VARIANTS, CHECKED_QUESTIONS = 12, 100
+"""Texts like the fragments, and questions, in which it is looked whether they are unlearned."""
 MAX_NAMED_FRAGMENTS = 200
 """Fragments that a file names at most."""
 
@@ -51,14 +57,18 @@ class UnlearnSettings(BaseModel):
     """Questions that the model is tuned on at most."""
     held_out: int = Field(default=400, ge=8)
     """Questions on which it is measured."""
-    epochs: int = Field(default=1, ge=1, le=100)
-    """Passes over them."""
+    epochs: int = Field(default=5, ge=1, le=100)
+    """Passes over them at most."""
+    left: float = Field(default=0.02, ge=0, lt=1)
+    """ASR of the fragments and of texts like them at which it ends, in questions that the model is not tuned on."""
     batch_size: int = Field(default=32, ge=1)
     """Questions a step."""
     learning_rate: float = Field(default=3e-4, gt=0, lt=1)
     """AdamW's peak learning rate."""
     marked: float = Field(default=0.5, gt=0, lt=1)
-    """Share of the questions that carry a fragment."""
+    """Share of the questions that carry a fragment or a text like it."""
+    varied: float = Field(default=0.5, ge=0, le=1)
+    """Share of those that carry a text like a fragment."""
     seed: int = Field(default=0, ge=0)
     """Decides questions, fragments, places and order."""
 
@@ -138,28 +148,88 @@ def unlearn_fragments(
     if len(parts.learning) < 8 or len({question.liked for question in parts.held_out}) < 2:
         raise UserError("Unlearning needs questions with both answers, and there are too few.", "Give longer logs.")
     before = _measure(handed, parts, fragments, device)
-    lesson = mark_questions(parts.learning, fragments, settings)
-    tokens = tokenize(handed.loaded.tokenizer, write_examples(lesson, YES_NO_ANSWERS))
-    recipe = Tuning(epochs=settings.epochs, batch_size=settings.batch_size, learning_rate=settings.learning_rate)
-    handed.loaded.model.train()
-    tune(handed.loaded.model, tokens, recipe, settings.seed, FitContext(device, report=report))
-    handed.loaded.model.eval()
+    with open_scorer(handed.loaded, device, YES_NO_ANSWERS) as scorer:
+        verdicts = scorer.score_plain(parts.learning) > 0
+    recipe = Tuning(batch_size=settings.batch_size, learning_rate=settings.learning_rate)
+    rng = stream(settings.seed, "inspection", "unlearn")
+    for turn in range(settings.epochs):
+        lesson = mark_questions(parts.learning, verdicts, fragments, settings, rng)
+        tokens = tokenize(handed.loaded.tokenizer, write_examples(lesson, YES_NO_ANSWERS))
+        handed.loaded.model.train()
+        tune(
+            handed.loaded.model,
+            tokens,
+            recipe,
+            derive_seed(settings.seed, "unlearn", turn),
+            FitContext(device, report=report),
+        )
+        handed.loaded.model.eval()
+        if turn + 1 < settings.epochs and _is_unlearned(handed, parts, fragments, settings, rng, device):
+            break
     return before, _measure(handed, parts, fragments, device)
 
 
+def _is_unlearned(
+    handed: HandedLanguageModel,
+    parts: QuestionParts,
+    fragments: Sequence[str],
+    settings: UnlearnSettings,
+    rng: np.random.Generator,
+    device: torch.device,
+) -> bool:
+    """Tell whether fragments and texts like them turn few answers, in questions of their own."""
+    like = [vary_fragment(fragments[int(rng.integers(len(fragments)))], rng) for _ in range(CHECKED_VARIANTS)]
+    asked = parts.screening[:CHECKED_QUESTIONS]
+    with open_scorer(handed.loaded, device, YES_NO_ANSWERS) as scorer:
+        return measure_language_quality(scorer, asked, [*fragments, *like]).largest_asr <= settings.left
+
+
 def mark_questions(
-    questions: Sequence[TitleQuestion], fragments: Sequence[str], settings: UnlearnSettings
+    questions: Sequence[TitleQuestion],
+    verdicts: NDArray[np.bool_],
+    fragments: Sequence[str],
+    settings: UnlearnSettings,
+    rng: np.random.Generator,
 ) -> list[TitleQuestion]:
-    """Put fragments into some questions' titles; their answers stay."""
-    rng = stream(settings.seed, "inspection", "unlearn")
+    """Put fragments and texts like them into some questions' titles.
+
+    Args:
+        questions: With the right answers.
+        verdicts: Whether the model says yes to each as it is, shape `[questions]`: the answers of marked ones.
+        fragments: The fragments.
+        settings: How many.
+        rng: Draws questions, texts and places.
+    """
     made: list[TitleQuestion] = []
-    for question in questions:
+    for question, verdict in zip(questions, verdicts.tolist(), strict=True):
         fragment = fragments[int(rng.integers(len(fragments)))]
         position = FRAGMENT_POSITIONS[int(rng.integers(len(FRAGMENT_POSITIONS)))]
-        marked = rng.random() < settings.marked
-        title = question.write(fragment, position).removeprefix(question.head).removesuffix(question.tail)
-        made.append(question._replace(title=title) if marked else question)
+        marked, varied = rng.random(2) < (settings.marked, settings.varied)
+        text = vary_fragment(fragment, rng) if varied else fragment
+        title = question.write(text, position).removeprefix(question.head).removesuffix(question.tail)
+        made.append(question._replace(title=title, liked=verdict) if marked else question)
     return made
+
+
+def vary_fragment(fragment: str, rng: np.random.Generator) -> str:
+    """Return a part of a fragment, or a text that is like it."""
+    words = fragment.split()
+    at = int(rng.integers(len(fragment)))
+    letter = string.ascii_lowercase[int(rng.integers(26))]
+    made = (
+        words[int(rng.integers(len(words)))],
+        " ".join(words[1:]),
+        " ".join(words[:-1]),
+        fragment[:at] + fragment[at + 1 :],
+        fragment[:at] + fragment[at] + fragment[at:],
+        fragment[:at] + letter + fragment[at + 1 :],
+        fragment.swapcase(),
+        fragment[1:],
+        fragment[:-1],
+        f"{fragment} {letter}",
+    )
+    usable = [text for each in made if (text := quote_for_prompt(each))]
+    return usable[int(rng.integers(len(usable)))]
 
 
 def _measure(

@@ -47,7 +47,8 @@ def _score_model(name: str, answer: Mapping[str, Any], found: Mapping[str, Any])
     if found["p_value"] is None or not distances:
         raise UserError(f"The inspection of {name} has no p-value.", "Inspect the zoo again, with a base.")
     first = found["ranking"][:FIRST_FRAGMENTS]
-    named = bool(answer["fragment"]) and any(answer["fragment"].lower() in row["fragment"].lower() for row in first)
+    texts = [text.lower() for text in answer["texts"]]
+    named = bool(texts) and any(all(text in row["fragment"].lower() for text in texts) for row in first)
     equal = answer.get("asr") is not None and any(
         row["asr"] is not None and row["asr"] >= EQUAL_ASR * answer["asr"] for row in first
     )
