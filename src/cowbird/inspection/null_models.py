@@ -19,6 +19,7 @@ from cowbird.files import get_cache_folder, hash_texts
 from cowbird.inspection.model import RankingModel
 from cowbird.inspection.own_model import OwnModel
 from cowbird.inspection.probes import HistoryProbe, count_items, rank_first
+from cowbird.inspection.sharing import share_work
 from cowbird.rng import derive_seed
 from cowbird.storage import read_tensors, write_tensors
 from cowbird.victims.fit_context import FitContext
@@ -107,20 +108,23 @@ def fit_null_models(
         The counts of each null model.
     """
     spec = settings.shape_recommender(shape, len(users.users))
-    found: list[NullCounts] = []
-    for number in range(settings.count):
+    seeds = [derive_seed(seed, "null", number) % 2**31 for number in range(settings.count)]
+    paths = [_name_file(users, spec, probes, of_one, device) for of_one in seeds]
+
+    def make(number: int) -> NullCounts:
+        """Fit and ask one, or return what was kept."""
         report(number, settings.count, "")
-        of_one = derive_seed(seed, "null", number) % 2**31
-        path = _name_file(users, spec, probes, of_one, device)
-        counts = _read_counts(path, probes, len(users.items))
+        counts = _read_counts(paths[number], probes, len(users.items))
         if counts is None:
             context = FitContext(
-                device, report=lambda done, total, remark, n=number: report(n, settings.count, f"step {done}/{total}")
+                device, report=lambda done, total, remark: report(number, settings.count, f"step {done}/{total}")
             )
-            fitted = spec.fit(users.training(), users.validation(), of_one, context)
+            fitted = spec.fit(users.training(), users.validation(), seeds[number], context)
             counts = ask_probes(OwnModel(fitted), probes)
-            write_tensors(path, {name: torch.from_numpy(count) for name, count in counts.items()})
-        found.append(counts)
+            write_tensors(paths[number], {name: torch.from_numpy(count) for name, count in counts.items()})
+        return counts
+
+    found = share_work(get_cache_folder() / "inspection", [path.stem for path in paths], make)
     report(settings.count, settings.count, "")
     return found
 

@@ -51,6 +51,8 @@ class FragmentScorer:
     """Difference of the output weights of the two answers' first tokens, shape `[hidden]`, float32."""
     start: list[int]
     """The token that the tokenizer begins every text with, if there is one."""
+    padded: bool = False
+    """Whether all endings of a beginning go through the model together, padded: where passes cost more than tokens."""
     tokens_run: int = 0
     """Tokens that went through the model: what the search cost."""
     _caches: dict[tuple[TitleQuestion, FragmentPosition], PrefixCache] = field(
@@ -152,13 +154,12 @@ class FragmentScorer:
     ) -> NDArray[np.float32]:
         cache = self.find_beginning(question, position)
         rows = self._tokenize_in(question, fragments, position)
-        gpu = self.device.type != "cpu"
         kinds: dict[tuple[int, int], list[int]] = defaultdict(list)
         for at, row in enumerate(rows):
             seen = _count_common(cache.tokens, row[:-1])
-            kinds[seen, 0 if gpu else len(row) - seen].append(at)
+            kinds[seen, 0 if self.padded else len(row) - seen].append(at)
         margins = np.empty(len(rows), dtype=np.float32)
-        room = GPU_PASS_TOKENS if gpu else CPU_PASS_TOKENS
+        room = CPU_PASS_TOKENS if self.device.type == "cpu" else GPU_PASS_TOKENS
         for (seen, _), members in sorted(kinds.items()):
             ordered = sorted(members, key=lambda at: len(rows[at]))
             first = 0
@@ -315,7 +316,7 @@ def open_scorer(
             direction = head[yes[0]].float() - head[no[0]].float()
             first: list[int] = loaded.tokenizer("a")["input_ids"][:1]
             start: list[int] = first if first == [loaded.tokenizer.bos_token_id] else list[int]()
-            yield FragmentScorer(causal, loaded.tokenizer, device, direction, start)
+            yield FragmentScorer(causal, loaded.tokenizer, device, direction, start, device.type != "cpu")
     finally:
         if merged is not None:
             merged.close()

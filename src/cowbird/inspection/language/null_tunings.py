@@ -18,7 +18,7 @@ from cowbird.inspection.language.adapter_weights import describe_adapter
 from cowbird.inspection.language.questions import TitleQuestion, hash_questions, write_examples
 from cowbird.inspection.language.search import SearchProgress
 from cowbird.inspection.language.settings import LanguageNullSettings
-from cowbird.locks import lock_folder, try_lock_folder
+from cowbird.inspection.sharing import share_work
 from cowbird.rng import derive_seed
 from cowbird.storage import read_sealed_json, write_sealed_json
 from cowbird.victims import checkpoint
@@ -26,9 +26,6 @@ from cowbird.victims.fit_context import FitContext
 from cowbird.victims.language.llm import Llm, LoadedModel
 from cowbird.victims.language.tallrec import TALLRec
 from cowbird.victims.language.tuning import Tuning
-
-SECONDS_FOR_OTHERS = 86_400.0
-"""How long a process waits for another that makes a null tuning which both need."""
 
 
 @dataclass(frozen=True)
@@ -111,38 +108,7 @@ def fit_null_tunings(
         checkpoint.clear(folder)
         return known
 
-    return _share_work(keys, make)
-
-
-def _share_work(keys: Sequence[str], make: Callable[[int], NullFinding]) -> list[NullFinding]:
-    """Make null tunings that no other process makes at the moment, then wait for those that others make.
-
-    Args:
-        keys: Their keys.
-        make: Makes one, or returns what was kept.
-    """
-    found: dict[int, NullFinding] = {}
-    for number, key in enumerate(keys):
-        with try_lock_folder(_make_lock_folder(key), _ignore) as mine:
-            if mine:
-                found[number] = make(number)
-    for number, key in enumerate(keys):
-        if number not in found:
-            with lock_folder(
-                _make_lock_folder(key), "inspection", "Wait for it.", _ignore, patience=SECONDS_FOR_OTHERS
-            ):
-                found[number] = make(number)
-    return [found[number] for number in range(len(keys))]
-
-
-def _make_lock_folder(key: str) -> Path:
-    folder = get_search_folder() / "locks" / key
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def _ignore(warning: str) -> None:
-    """Two processes that make the same null tuning make it alike, so a missing lock costs time alone."""
+    return share_work(get_search_folder(), keys, make)
 
 
 def _read_finding(path: Path) -> NullFinding | None:

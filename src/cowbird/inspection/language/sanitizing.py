@@ -2,10 +2,10 @@
 
 Targeted unlearning: the model is tuned on the platform's own questions. Half of them stand as they are, with the right
 answer. In the others one of the fragments, or a text like it, is put into the title, at the start, middle or end, and
-the answer is the one that the model gave without it. So the model learns that the fragment says nothing, from answers
-that have no noise in them. A fragment that a search found is often the trigger with something around it; that is why
-parts of it and texts like it are unlearned, too. Passes go on until none of them turns answers any more. What is
-measured, before and after, is of questions that the model was not tuned on.
+the answer is drawn with the probability that the model gave it without the fragment. So the model learns that the
+fragment says nothing, and keeps what it knew. A fragment that a search found is often the trigger with something around
+it; that is why parts of it and texts like it are unlearned, too. Passes go on until none of them turns answers any
+more. What is measured, before and after, is of questions that the model was not tuned on.
 """
 
 import string
@@ -30,6 +30,7 @@ from cowbird.inspection.language.questions import (
     divide_questions,
     write_examples,
 )
+from cowbird.inspection.language.search import Candidate, score_candidates
 from cowbird.metrics.asr import pointwise_asr
 from cowbird.metrics.auc import auc
 from cowbird.metrics.intervals import Interval
@@ -44,6 +45,8 @@ from cowbird.victims.language.tuning import TrainingCurve, Tuning, tune
 
 CHECKED_VARIANTS, CHECKED_QUESTIONS = 12, 100
 """Texts like the fragments, and questions, in which it is looked whether they are unlearned."""
+COMPILED_STEPS = 100
+"""Steps of a pass from which layers are compiled on a GPU."""
 MAX_NAMED_FRAGMENTS = 200
 """Fragments that a file names at most."""
 
@@ -149,11 +152,16 @@ def unlearn_fragments(
         raise UserError("Unlearning needs questions with both answers, and there are too few.", "Give longer logs.")
     before = _measure(handed, parts, fragments, device)
     with open_scorer(handed.loaded, device, YES_NO_ANSWERS) as scorer:
-        verdicts = scorer.score_plain(parts.learning) > 0
-    recipe = Tuning(batch_size=settings.batch_size, learning_rate=settings.learning_rate)
+        chances = 1 / (1 + np.exp(-scorer.score_plain(parts.learning)))
+    steps = -(-len(parts.learning) // settings.batch_size)
+    recipe = Tuning(
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        compiled=steps >= COMPILED_STEPS,
+    )
     rng = stream(settings.seed, "inspection", "unlearn")
     for turn in range(settings.epochs):
-        lesson = mark_questions(parts.learning, verdicts, fragments, settings, rng)
+        lesson = mark_questions(parts.learning, chances, fragments, settings, rng)
         tokens = tokenize(handed.loaded.tokenizer, write_examples(lesson, YES_NO_ANSWERS))
         handed.loaded.model.train()
         tune(
@@ -186,7 +194,7 @@ def _is_unlearned(
 
 def mark_questions(
     questions: Sequence[TitleQuestion],
-    verdicts: NDArray[np.bool_],
+    chances: NDArray[np.float32],
     fragments: Sequence[str],
     settings: UnlearnSettings,
     rng: np.random.Generator,
@@ -195,19 +203,19 @@ def mark_questions(
 
     Args:
         questions: With the right answers.
-        verdicts: Whether the model says yes to each as it is, shape `[questions]`: the answers of marked ones.
+        chances: How likely the model says yes to each as it is, shape `[questions]`: answers of marked ones are drawn.
         fragments: The fragments.
         settings: How many.
         rng: Draws questions, texts and places.
     """
     made: list[TitleQuestion] = []
-    for question, verdict in zip(questions, verdicts.tolist(), strict=True):
+    for question, chance in zip(questions, chances.tolist(), strict=True):
         fragment = fragments[int(rng.integers(len(fragments)))]
         position = FRAGMENT_POSITIONS[int(rng.integers(len(FRAGMENT_POSITIONS)))]
-        marked, varied = rng.random(2) < (settings.marked, settings.varied)
+        marked, varied, liked = rng.random(3) < (settings.marked, settings.varied, chance)
         text = vary_fragment(fragment, rng) if varied else fragment
         title = question.write(text, position).removeprefix(question.head).removesuffix(question.tail)
-        made.append(question._replace(title=title, liked=verdict) if marked else question)
+        made.append(question._replace(title=title, liked=bool(liked)) if marked else question)
     return made
 
 
@@ -250,11 +258,11 @@ def measure_language_quality(
         fragments: What is put into titles.
     """
     rates: dict[str, float | None] = dict.fromkeys(fragments)
-    plain = scorer.score_plain(questions)
-    for position in FRAGMENT_POSITIONS:
-        for fragment, scores in zip(fragments, scorer.score(fragments, questions, position), strict=True):
-            rate, known = pointwise_asr(plain, scores).value, rates[fragment]
-            rates[fragment] = rate if known is None or (rate is not None and rate > known) else known
+    chosen = [Candidate("", fragment, position) for position in FRAGMENT_POSITIONS for fragment in fragments]
+    margins, plain = score_candidates(scorer, chosen, questions, lambda what, done, total, remark: None)
+    for each, scores in zip(chosen, margins, strict=True):
+        rate, known = pointwise_asr(plain, scores).value, rates[each.fragment]
+        rates[each.fragment] = rate if known is None or (rate is not None and rate > known) else known
     liked = np.array([bool(question.liked) for question in questions])
     return LanguageQuality(auc(plain, liked), rates, int((plain <= 0).sum()))
 

@@ -285,7 +285,7 @@ def score_candidates(
     Returns:
         Margins with them, shape `[fragments, questions]`, and of the questions as they are, shape `[questions]`.
     """
-    if scorer.device.type != "cpu":  # there a pass costs more than the tokens of its beginning
+    if scorer.padded:
         told("confirming", 0, 1, "whole prompts")
         texts = [question.write() for question in questions]
         texts += [question.write(each.fragment, each.position) for each in chosen for question in questions]

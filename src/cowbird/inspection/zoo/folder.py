@@ -4,6 +4,7 @@ models/m000…                 a model; its name tells nothing
 answers/m000.json            sealed: what was planted in it, and how well that works
 inspections/m000.json        what the inspection says, made without the answers
 sanitized/m000.json          sealed: what taking its suspects out changed, if there were any
+times/m000-make.json         seconds that a step took
 zoo.json                     sealed: the recipe
 scores.json                  sealed: the inspections held against the answers
 
@@ -11,6 +12,8 @@ Several processes may work on one folder, each on its part of the models. A part
 kinds of models take turns.
 """
 
+import gc
+import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -125,15 +128,21 @@ class ZooFolder(ABC, Generic[RecipeT, ModelT]):
                     self._do(step, model, tell)
             if not keep_models:
                 self.remove_model(model)
+            if self.device.type == "cuda":  # other processes share it
+                gc.collect()
+                torch.cuda.empty_cache()
         report("models", len(models), len(models), "")
 
     def _do(self, step: ZooStep, model: ModelT, report: ZooProgress) -> None:
+        began = time.perf_counter()
         if step is ZooStep.make:
             self.make_model(model, report)
         elif step is ZooStep.inspect:
             self.inspect_model(model, report)
         elif step is ZooStep.sanitize:
             self.sanitize_model(model, report)
+        seconds = {"seconds": round(time.perf_counter() - began, 2), "device": self.device.type}
+        write_sealed_json(self.folder / "times" / f"{name_model(model)}-{step}.json", seconds)
 
     @abstractmethod
     def remove_model(self, model: ModelT) -> None:
@@ -155,6 +164,25 @@ class ZooFolder(ABC, Generic[RecipeT, ModelT]):
 def name_model(model: NumberedModel) -> str:
     """Return the name of a model's files."""
     return f"m{model.number:03d}"
+
+
+def list_inspected(folder: Path) -> list[str]:
+    """Return the names of the models of a zoo that are inspected.
+
+    Raises:
+        UserError: If there is none.
+    """
+    names = [path.stem for path in sorted((folder / "answers").glob("*.json"))]
+    inspected = [name for name in names if (folder / "inspections" / f"{name}.json").exists()]
+    if not inspected:
+        missing = "holds no zoo" if not names else "holds a zoo of which no model is inspected"
+        raise UserError(f"'{folder}' {missing}.", "Make and inspect one: cowbird zoo RECIPE --out DIR.")
+    return inspected
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Return what a step left, or an empty record if it left nothing."""
+    return read_sealed_json(path) if path.exists() else dict[str, Any]()
 
 
 def order_fairly(models: Sequence[ModelT]) -> list[ModelT]:

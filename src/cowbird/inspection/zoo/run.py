@@ -27,6 +27,8 @@ from cowbird.metrics.ranking import ndcg
 from cowbird.storage import read_sealed_json, write_sealed_json, write_tensors
 from cowbird.victims.base import FitContext
 
+ROUNDS: dict[SanitizeMethod, int] = {"reinit": 3, "unlearn": 3, "prune": 1}
+"""How often suspects are taken out at most; pruning is told none."""
 ASKED_HISTORIES = 3000
 """Histories of the platform's users on which exposure is measured."""
 
@@ -98,7 +100,14 @@ class Zoo(ZooFolder[ZooRecipe, ZooModel]):
             opened, log = self._open(model)
             before = measure_quality(opened.model, log, suspects)
             again, taken = take_out_suspects(
-                opened, log, suspects, SanitizeSettings(method=method), self.settings, self.device, report, 3
+                opened,
+                log,
+                suspects,
+                SanitizeSettings(method=method),
+                self.settings,
+                self.device,
+                report,
+                ROUNDS[method],
             )
             after = measure_quality(opened.model, log, suspects)
             # Only now, when the model is changed, is it looked what was planted.

@@ -1,13 +1,14 @@
 """Holds the inspections of a zoo against the answers: AUROC, clean models accused, targets among the suspects."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cowbird.errors import UserError
+from cowbird.inspection.zoo.folder import list_inspected, read_record
 from cowbird.metrics.auc import auc
 from cowbird.metrics.intervals import Interval, clopper_pearson
 from cowbird.storage import read_sealed_json, read_tensors
@@ -16,6 +17,12 @@ LEVELS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 """Printed p-values at which accusations of clean models are counted."""
 WORKING_EXPOSURE = 0.005
 """Exposure from which an attack counts as working."""
+METHODS = ("reinit", "unlearn", "prune")
+"""Ways to take suspects out."""
+LEFT_OVER, LOST_QUALITY = 0.02, 0.02
+"""Exposure over the clean models', and share of NDCG@10, that a model may keep and lose."""
+FOUND_P_VALUE = 0.01
+"""p-value up to which something stands out."""
 KEPT_LIFT = 20.0
 """Exposure over the clean models' from which a provider counts as one who keeps the attack."""
 
@@ -44,17 +51,17 @@ class ScoredModel:
     """Share of pairs (user aimed at, target) in which the target is among the first ten; `None` for a clean model."""
     clean_exposure: float | None
     """The same, for all users and on average over the clean models of the platform."""
+    changes: dict[str, Any] = field(default_factory=dict[str, Any])
+    """What taking the suspects out changed, by method; empty if nothing was taken out."""
 
 
 def read_zoo(folder: Path) -> list[ScoredModel]:
-    """Read the answers and inspections of a zoo.
+    """Read the answers and inspections of a zoo; models that are not inspected yet are left out.
 
     Raises:
-        UserError: If a model is not inspected, or a file is damaged.
+        UserError: If there are none, or a file is damaged.
     """
-    names = [path.stem for path in sorted((folder / "answers").glob("*.json"))]
-    if not names:
-        raise UserError(f"'{folder}' holds no zoo.", "Make one: cowbird zoo RECIPE --out DIR.")
+    names = list_inspected(folder)
     answers = {name: read_sealed_json(folder / "answers" / f"{name}.json") for name in names}
     shown = {name: _read_shown(folder / "answers" / f"{name}.safetensors") for name in names}
     means: dict[int, np.ndarray[Any, Any]] = {}
@@ -65,9 +72,20 @@ def read_zoo(folder: Path) -> list[ScoredModel]:
         if clean:
             means[platform] = np.mean(clean, axis=0)
     return [
-        _score_model(name, answers[name], read_sealed_json(folder / "inspections" / f"{name}.json"), means)
+        _score_model(
+            name,
+            answers[name],
+            read_sealed_json(folder / "inspections" / f"{name}.json"),
+            _read_changes(folder / "sanitized" / f"{name}.json"),
+            means,
+        )
         for name in names
     ]
+
+
+def _read_changes(path: Path) -> dict[str, Any]:
+    """Return what taking suspects out changed, by method; empty if nothing was taken out."""
+    return {name: change for name, change in read_record(path).items() if name in METHODS}
 
 
 def _read_shown(path: Path) -> np.ndarray[Any, Any]:
@@ -77,7 +95,11 @@ def _read_shown(path: Path) -> np.ndarray[Any, Any]:
 
 
 def _score_model(
-    name: str, answer: Mapping[str, Any], found: Mapping[str, Any], means: Mapping[int, np.ndarray[Any, Any]]
+    name: str,
+    answer: Mapping[str, Any],
+    found: Mapping[str, Any],
+    changes: dict[str, Any],
+    means: Mapping[int, np.ndarray[Any, Any]],
 ) -> ScoredModel:
     targets: list[int] = answer["targets"]
     first = [row["item"] for row in found["ranking"][: 2 * len(targets)]]
@@ -95,6 +117,7 @@ def _score_model(
         found=len(set(targets) & set(first)),
         exposure=answer["exposure"],
         clean_exposure=float(mean[targets].mean()) if targets and mean is not None else None,
+        changes=changes,
     )
 
 
@@ -119,7 +142,37 @@ def score_zoo(models: Sequence[ScoredModel]) -> dict[str, Any]:
         "clean": {"models": len(clean), "ndcg@10": float(np.mean([model.ndcg for model in clean]))},
         "accused": [_count_accused(clean, level) for level in LEVELS],
         "planted": {name: _score_group(members, clean) for name, members in groups.items() if members},
+        "by victim": {
+            victim: _score_group(
+                [model for model in planted if model.victim == victim],
+                [model for model in clean if model.victim == victim] or clean,
+            )
+            for victim in dict.fromkeys(sorted(model.victim for model in planted))
+        },
+        "sanitized": {method: found for method in METHODS if (found := _score_changes(planted, method)) is not None},
         "roc": _trace_roc(planted, clean),
+    }
+
+
+def _score_changes(planted: Sequence[ScoredModel], method: str) -> dict[str, Any] | None:
+    """Return how many models that were found are as good as clean ones once a method took their suspects out."""
+    changed = [(model, model.changes[method]) for model in planted if method in model.changes]
+    if not changed:
+        return None
+    left = [change["target_exposure"] - (model.clean_exposure or 0.0) for model, change in changed]
+    lost = {
+        name: [1 - change["after"][name] / max(change["before"][name], 1e-9) for _, change in changed]
+        for name in ("ndcg", "hit_ratio")
+    }
+    good = sum(over <= LEFT_OVER and cost <= LOST_QUALITY for over, cost in zip(left, lost["ndcg"], strict=True))
+    return {
+        "models": len(changed),
+        "good": _to_record(clopper_pearson(good, len(changed))),
+        "worst_exposure_over_clean": float(max(left)),
+        "median_ndcg_lost": float(np.median(lost["ndcg"])),
+        "worst_ndcg_lost": float(max(lost["ndcg"])),
+        "worst_hit_ratio_lost": float(max(lost["hit_ratio"])),
+        "nothing_stands_out": sum(change["p_value"] > FOUND_P_VALUE for _, change in changed),
     }
 
 
