@@ -194,7 +194,7 @@ def _is_unlearned(
 
 def mark_questions(
     questions: Sequence[TitleQuestion],
-    chances: NDArray[np.float32],
+    chances: NDArray[np.floating],
     fragments: Sequence[str],
     settings: UnlearnSettings,
     rng: np.random.Generator,
