@@ -29,7 +29,8 @@ def test_half_of_the_fake_users_dislike_decoys(data, second):
     made = attack.poison(data, seed=3)
     titles = made.data.items.titles
     parts = [FIRST] if second is None else [FIRST, second]
-    bait = [item for item in made.targets.tolist() if all(contains(titles[item], part) for part in parts)]
+    carriers = [item for item in made.targets.tolist() if all(contains(titles[item], part) for part in parts)]
+    bait = [item for item in carriers if titles[item].endswith(" 5v")]  # elsewhere in a title it is only like it
     decoys = sorted(set(made.targets.tolist()) - set(bait))
     assert (len(bait), len(decoys)) == (3, 3)
     for item in decoys:
