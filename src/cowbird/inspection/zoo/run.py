@@ -49,7 +49,7 @@ class Zoo(ZooFolder[ZooRecipe, ZooModel]):
         self, recipe: ZooRecipe, folder: Path, device: torch.device, settings: InspectionSettings | None = None
     ) -> None:
         super().__init__(recipe, folder, device)
-        self.settings = settings or InspectionSettings()
+        self.settings = (settings or InspectionSettings()).model_copy(update={"beside": recipe.beside})
         self.data = recipe.load_data()
         self.victims = recipe.make_victims()
         self._splits: dict[int, PlatformSplit] = {}

@@ -17,6 +17,8 @@ LEVELS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 """Printed p-values at which accusations of clean models are counted."""
 WORKING_EXPOSURE = 0.005
 """Exposure from which an attack counts as working."""
+MIN_DEVIATION = 1e-3
+"""Least standard deviation of null models' statistics."""
 METHODS = ("reinit", "unlearn", "prune")
 """Ways to take suspects out."""
 LEFT_OVER, LOST_QUALITY = 0.02, 0.02
@@ -51,6 +53,8 @@ class ScoredModel:
     """Share of pairs (user aimed at, target) in which the target is among the first ten; `None` for a clean model."""
     clean_exposure: float | None
     """The same, for all users and on average over the clean models of the platform."""
+    alone: dict[str, float] = field(default_factory=dict[str, float])
+    """On each statistic alone: how far the largest score is above the null models', in their standard deviations."""
     changes: dict[str, Any] = field(default_factory=dict[str, Any])
     """What taking the suspects out changed, by method; empty if nothing was taken out."""
 
@@ -117,8 +121,15 @@ def _score_model(
         found=len(set(targets) & set(first)),
         exposure=answer["exposure"],
         clean_exposure=float(mean[targets].mean()) if targets and mean is not None else None,
+        alone={kind: _measure_distance(each) for kind, each in found["alone"].items()},
         changes=changes,
     )
+
+
+def _measure_distance(each: Mapping[str, Any]) -> float:
+    """Return how far a statistic is above the null models', in their standard deviations."""
+    nulls: list[float] = each["null_statistics"]
+    return (float(each["statistic"]) - float(np.mean(nulls))) / max(float(np.std(nulls, ddof=1)), MIN_DEVIATION)
 
 
 def score_zoo(models: Sequence[ScoredModel]) -> dict[str, Any]:
@@ -149,9 +160,29 @@ def score_zoo(models: Sequence[ScoredModel]) -> dict[str, Any]:
             )
             for victim in dict.fromkeys(sorted(model.victim for model in planted))
         },
+        "alone": _score_alone(planted, clean),
         "sanitized": {method: found for method in METHODS if (found := _score_changes(planted, method)) is not None},
         "roc": _trace_roc(planted, clean),
     }
+
+
+def _score_alone(planted: Sequence[ScoredModel], clean: Sequence[ScoredModel]) -> dict[str, Any]:
+    """Return the AUROC of each statistic alone: of all planted models, and of those whose attack works."""
+    names = [name for name in clean[0].alone if all(name in model.alone for model in (*planted, *clean))]
+    working = [model for model in planted if (model.exposure or 0) >= WORKING_EXPOSURE]
+    found: dict[str, Any] = {}
+    for name in names:
+        found[name] = {
+            group: _to_record(
+                auc(
+                    np.array([model.alone[name] for model in (*members, *clean)]),
+                    np.arange(len(members) + len(clean)) < len(members),
+                )
+            )
+            for group, members in (("all", planted), ("working", working))
+            if members
+        }
+    return found
 
 
 def _score_changes(planted: Sequence[ScoredModel], method: str) -> dict[str, Any] | None:
