@@ -17,7 +17,7 @@ LEVELS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 """Printed p-values at which accusations of clean models are counted."""
 WORKING_EXPOSURE = 0.005
 """Exposure from which an attack counts as working."""
-MIN_DEVIATION = 1e-3
+MIN_NULL_DEVIATION = 1e-3
 """Least standard deviation of null models' statistics."""
 METHODS = ("reinit", "unlearn", "prune")
 """Ways to take suspects out."""
@@ -129,7 +129,7 @@ def _score_model(
 def _measure_distance(each: Mapping[str, Any]) -> float:
     """Return how far a statistic is above the null models', in their standard deviations."""
     nulls: list[float] = each["null_statistics"]
-    return (float(each["statistic"]) - float(np.mean(nulls))) / max(float(np.std(nulls, ddof=1)), MIN_DEVIATION)
+    return (float(each["statistic"]) - float(np.mean(nulls))) / max(float(np.std(nulls, ddof=1)), MIN_NULL_DEVIATION)
 
 
 def score_zoo(models: Sequence[ScoredModel]) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 Departures: it is trained on the event behind each part of a history, with the mask in its place, and not on gaps in the
 middle; that is what it is asked for afterwards, and what makes its training comparable with the other recommenders'.
-The loss is cross-entropy over the whole catalogue without a bias an item. Each place of a history is a sequence of its
-own, so an epoch costs as many times more than one of SASRec as histories have events; a shorter `max_length` helps.
+Norms stand before the branches, as in Cowbird's SASRec. The loss is cross-entropy over the whole catalogue without a
+bias an item. Each place of a history is a sequence of its own, so an epoch costs as many times more than one of SASRec
+as histories have events; a shorter `max_length` helps.
 """
 
 import torch
@@ -17,7 +18,7 @@ from cowbird.victims.sequential.noise import Noise
 
 
 class BidirectionalBlock(nn.Module):
-    """One layer: self-attention over all that is there, then a feed-forward network; norms stand behind, as in BERT."""
+    """One layer: self-attention over all that is there, then a feed-forward network."""
 
     def __init__(self, hidden: int, heads: int) -> None:
         super().__init__()
@@ -41,15 +42,15 @@ class BidirectionalBlock(nn.Module):
         rows, length, hidden = x.shape
         before = 0 if prefix is None else prefix.shape[1]
         seen = x if prefix is None else torch.cat([prefix, x], dim=1)
-        split = self.project(seen).view(rows, before + length, 3, self.heads, hidden // self.heads)
+        split = self.project(self.attention_norm(seen)).view(rows, before + length, 3, self.heads, hidden // self.heads)
         query, key, value = split.permute(2, 0, 3, 1, 4)
         hidden_places = ~F.pad(there, (before, 0), value=True)[:, None, None, :]
         # Plain products: sequences are short, and this repeats to the bit on every device.
         logits = query[:, :, before:] @ key.transpose(2, 3) * (hidden // self.heads) ** -0.5
         mixed = torch.softmax(logits.masked_fill(hidden_places, -torch.inf), dim=-1) @ value
         mixed = mixed.transpose(1, 2).reshape(rows, length, hidden)
-        x = self.attention_norm(x + noise(self.merge(mixed)))
-        return self.feed_norm(x + noise(self.narrow(F.gelu(self.widen(x)))))
+        x = x + noise(self.merge(mixed))
+        return x + noise(self.narrow(F.gelu(self.widen(self.feed_norm(x)))))
 
 
 class BERT4RecNetwork(SequentialNetwork):
@@ -80,8 +81,9 @@ class BERT4RecNetwork(SequentialNetwork):
         place = torch.arange(item.shape[1] + 1, device=item.device)
         masked = place == last[:, None] + 1
         x = torch.where(masked[..., None], self.mask.weight[0], self.item(F.pad(item, (0, 1))))
-        x = noise(self.start_norm(x + self.position.weight[: len(place)]))
-        there = place <= last[:, None] + 1
+        away = last[:, None] + 1 - place  # the paper pads at the front, so places count from the mask
+        x = noise(self.start_norm(x + self.position(away.clamp(min=0))))
+        there = away >= 0
         for number, block in enumerate(self.blocks):
             x = block(x, there, noise, None if prefix is None else prefix[:, number])
         made = (x * masked[..., None]).sum(dim=1)

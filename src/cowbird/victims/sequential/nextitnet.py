@@ -17,7 +17,7 @@ KERNEL = 3
 """Events that a convolution reads."""
 
 
-class ConvolutionBlock(nn.Module):
+class CausalConvolution(nn.Module):
     """One layer: a norm, a convolution that reads no later event, and the residual."""
 
     def __init__(self, hidden: int, dilation: int) -> None:
@@ -44,7 +44,7 @@ class NextItNetNetwork(SequentialNetwork):
 
     def __init__(self, items: int, hidden: int, layers: int) -> None:
         super().__init__(items, hidden, layers)
-        self.blocks = nn.ModuleList(ConvolutionBlock(hidden, 2**number) for number in range(layers))
+        self.blocks = nn.ModuleList(CausalConvolution(hidden, 2**number) for number in range(layers))
         self.norm = nn.LayerNorm(hidden)
 
     def forward(self, item: Tensor, noise: Noise, prefix: Tensor | None = None) -> Tensor:
