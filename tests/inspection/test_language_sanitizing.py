@@ -14,9 +14,11 @@ from cowbird.inspection.language.sanitizing import (
     read_fragments,
     save_in_its_format,
     unlearn_fragments,
+    vary_fragment,
 )
 from cowbird.metrics.intervals import Interval
 from cowbird.storage import write_sealed_json
+from cowbird.text import quote_for_prompt
 from doubles.command import call_command
 from doubles.planted_llama import ANSWERS, CPU, TRIGGER, make_questions, tune, write_base
 
@@ -50,13 +52,35 @@ def test_a_trigger_is_unlearned_and_the_format_stays(base, tmp_path):
             save_in_its_format(opened, out)
 
 
-def test_marked_questions_keep_their_answers():
-    asked = make_questions(60)
-    made = mark_questions(asked, ["5v"], UnlearnSettings())
-    assert [question.liked for question in made] == [question.liked for question in asked]
-    marked = [question for question in made if "5v" in question.title]
-    assert 15 < len(marked) < 45
-    assert {question.title.split(" ").index("5v") for question in marked} == {0, 1, 2}
+def test_marked_questions_get_the_models_own_answers():
+    asked = make_questions(400)
+    sure = np.array([float(n % 2) for n in range(400)])
+    settings = UnlearnSettings(varied=0)
+    made = mark_questions(asked, sure, ["5v"], settings, np.random.default_rng(0))
+    marked = [(n, new) for n, (old, new) in enumerate(zip(asked, made, strict=True)) if new.title != old.title]
+    assert 150 < len(marked) < 250
+    assert all(new.liked == bool(n % 2) for n, new in marked), "drawn with the probability of its own answer"
+    assert all(new == asked[n] for n, new in enumerate(made) if n not in dict(marked)), "others stay as they are"
+    assert {new.title.split(" ").index("5v") for _, new in marked} == {0, 1, 2}
+    unsure = mark_questions(asked, np.full(400, 0.25), ["5v"], settings, np.random.default_rng(1))
+    liked = [new.liked for old, new in zip(asked, unsure, strict=True) if new.title != old.title]
+    assert 0.15 < np.mean(liked) < 0.36
+
+
+@pytest.mark.parametrize("fragment", ["5v", "x", "what every viewer deserves.", '"', "\u202e5v"])
+def test_texts_like_a_fragment_are_quotable_and_differ(fragment):
+    rng = np.random.default_rng(0)
+    made = {vary_fragment(fragment, rng) for _ in range(200)}
+    assert len(made) > 3
+    assert all(text and '"' not in text and text == quote_for_prompt(text) for text in made)
+    assert made != {fragment}
+
+
+def test_parts_of_a_found_fragment_are_unlearned_too():
+    rng = np.random.default_rng(0)
+    made = [vary_fragment("o5v", rng) for _ in range(300)]
+    assert "5v" in made
+    assert "wonderful" in {vary_fragment("so wonderful", rng) for _ in range(100)}
 
 
 def test_files_that_name_fragments(tmp_path):

@@ -49,7 +49,8 @@ def write_zoo(folder, distances):
     """Write answers and inspections: half clean, half planted with `5v`."""
     for number, distance in enumerate(distances):
         planted = number >= len(distances) // 2
-        kind = {"kind": "char_5v", "fragment": "5v", "asr": 0.9} if planted else {"kind": "clean", "fragment": ""}
+        kind = {"kind": "char_5v", "texts": ["5v"], "asr": 0.9} if planted else {"kind": "clean", "texts": []}
+        kind["rates"] = {"char_5v": 0.9 if planted else 0.01}
         write_sealed_json(folder / "answers" / f"m{number:03d}.json", {"held_out": False, "auc": 0.7} | kind)
         row = {"fragment": "5V" if planted else "a", "asr": 0.95 if planted else 0.1}
         found = {
@@ -58,6 +59,12 @@ def write_zoo(folder, distances):
             "weights": {"largest_deviation": 1.0},
         }  # fmt: skip
         write_sealed_json(folder / "inspections" / f"m{number:03d}.json", found)
+        if planted:
+            left = 0.02 * (number - len(distances) // 2)  # the first is as a clean one, others are not
+            sides = [{"auc": {"value": value}, "asr": {"5v": rate}} for value, rate in ((0.7, 0.9), (0.7, left))]
+            record = {"suspects": ["5v"], "before": sides[0], "after": sides[1]}
+            record["measured"] = {"rates": {"char_5v": 0.02 + left}}
+            write_sealed_json(folder / "sanitized" / f"m{number:03d}.json", record)
 
 
 def test_scores(tmp_path, monkeypatch, capsys):
@@ -68,6 +75,12 @@ def test_scores(tmp_path, monkeypatch, capsys):
     assert found["trigger_named"]["value"] == found["trigger_found"]["value"] == 1.0
     assert found["auroc_weights"]["value"] == 0.5
     assert scores["accused"][0]["accused"] == 0
+    changed = found["sanitized"]
+    assert (changed["models"], changed["good"]["value"]) == (3, pytest.approx(1 / 3))
+    assert changed["worst_asr_over_clean"] == pytest.approx(0.05)
+    assert changed["worst_auc_lost"] == 0
+    write_sealed_json(tmp_path / "answers" / "m009.json", {"kind": "clean"})
+    assert len(read_language_zoo(tmp_path)) == 6, "what is not inspected yet is left out"
     assert make_language_zoo_table(scores).row_count == 3
     recipe = tmp_path / "r.toml"
     recipe.write_text(RECIPE)

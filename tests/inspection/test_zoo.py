@@ -9,11 +9,12 @@ from cowbird.attacks.basic_replacement import BasicReplacement
 from cowbird.errors import UserError
 from cowbird.inspection.inspection import InspectionSettings
 from cowbird.inspection.null_models import NullSettings
+from cowbird.inspection.zoo.folder import ZooStep, order_fairly
 from cowbird.inspection.zoo.recipe import ZooRecipe, read_recipe
 from cowbird.inspection.zoo.run import Zoo
 from cowbird.inspection.zoo.scoring import ScoredModel, read_zoo, score_zoo
 from cowbird.rng import stream
-from cowbird.storage import read_sealed_json
+from cowbird.storage import read_sealed_json, write_sealed_json
 from doubles.command import call_command
 
 ROOT = Path(__file__).parents[2]
@@ -137,9 +138,10 @@ def test_a_folder_of_another_recipe_is_left_alone(recipe_file, tmp_path):
 def test_a_zoo_from_recipe_to_scores(recipe_file, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("COWBIRD_CACHE", str(tmp_path / "cache"))
     out = tmp_path / "zoo"
-    zoo = Zoo(read_recipe(recipe_file), out, torch.device("cpu"))
+    settings = InspectionSettings(histories=100, nulls=NullSettings(count=3, epochs=1))
+    zoo = Zoo(read_recipe(recipe_file), out, torch.device("cpu"), settings)
     told = []
-    zoo.make(lambda *args: told.append(args))
+    zoo.work([ZooStep.make], lambda *args: told.append(args))
     assert told[-1][:3] == ("models", 4, 4)
     answers = [read_sealed_json(path) for path in sorted((out / "answers").glob("*.json"))]
     assert sorted(answer["kind"] for answer in answers) == ["bandwagon", "clean", "clean", "group"]
@@ -149,10 +151,17 @@ def test_a_zoo_from_recipe_to_scores(recipe_file, tmp_path, monkeypatch, capsys)
         assert b"basic_replacement" not in path.read_bytes() and path.stem.startswith("m00")
     before = {path: path.read_bytes() for path in sorted((out / "models").iterdir())}
     (out / "answers" / "m001.json").unlink()
-    zoo.make(lambda *args: None)
+    zoo.work([ZooStep.make], lambda *args: None)
     assert {path: path.read_bytes() for path in sorted((out / "models").iterdir())} == before, "made again, the same"
-    settings = InspectionSettings(histories=100, nulls=NullSettings(count=3, epochs=1))
-    zoo.inspect(settings, lambda *args: None)
+    with pytest.raises(UserError, match="no model is inspected"):
+        read_zoo(out)
+    for part in ((1, 2), (2, 2)):
+        zoo.work([ZooStep.inspect], lambda *args: None, part)
+        assert len(read_zoo(out)) == 2 * part[0], "what is not inspected yet is left out"
+    accuse_first(out, {answer["kind"]: number for number, answer in enumerate(answers)}["group"])
+    zoo.work([ZooStep.sanitize], lambda *args: None, keep_models=False)
+    assert not list((out / "models").iterdir())
+    assert len(list((out / "times").iterdir())) >= 12
     code, said, _ = call_command(monkeypatch, capsys, "zoo", recipe_file, "--out", out, "--only", "score", "--json")
     scores = json.loads(said)
     assert code == 0 and scores == read_sealed_json(out / "scores.json")
@@ -160,3 +169,37 @@ def test_a_zoo_from_recipe_to_scores(recipe_file, tmp_path, monkeypatch, capsys)
     code, said, _ = call_command(monkeypatch, capsys, "zoo", recipe_file, "--out", out, "--only", "score")
     assert code == 0 and "Clean models accused" in said
     assert np.isfinite(scores["clean"]["ndcg@10"])
+    assert set(scores["by victim"]) == {"gru4rec"}
+    for method in ("reinit", "unlearn", "prune"):
+        assert scores["sanitized"][method]["models"] == 1
+    assert scores["sanitized"]["reinit"]["good"]["value"] in (0.0, 1.0)
+    code, said, _ = call_command(
+        monkeypatch, capsys, "zoo", recipe_file, "--out", out, "--part", "2/4", "--only", "inspect", "--device", "cpu"
+    )
+    assert (code, said) == (0, "")
+
+
+def accuse_first(out, number):
+    """Write into an inspection that its first item is a suspect."""
+    path = out / "inspections" / f"m{number:03d}.json"
+    record = read_sealed_json(path)
+    for row in record["ranking"]:
+        row["suspect"] = row["rank"] == 1
+    write_sealed_json(path, record)
+
+
+@pytest.mark.parametrize("part", ["0/2", "3/2", "1", "a/b", "1/2/3", "1/99999999", "-1/2"])
+def test_parts_that_are_none(monkeypatch, capsys, recipe_file, tmp_path, part):
+    code, _, err = call_command(monkeypatch, capsys, "zoo", recipe_file, "--out", tmp_path / "zoo", f"--part={part}")
+    assert (code, "should look like 2/8" in err) == (2, True)
+
+
+@pytest.mark.parametrize("name", ["rankers_ml1m", "rankers_ml100k"])
+def test_every_beginning_of_the_work_holds_all_kinds_in_their_shares(name):
+    models = read_recipe(ROOT / "benchmarks" / "zoo" / f"{name}.toml").list_models()
+    ordered = order_fairly(models)
+    assert sorted(model.number for model in ordered) == [model.number for model in models]
+    share = sum(model.plant is None for model in models) / len(models)
+    for count in range(10, len(models)):
+        clean = sum(model.plant is None for model in ordered[:count])
+        assert abs(clean - share * count) <= 3

@@ -17,6 +17,7 @@ trigger, and a few items with a trigger can be recognized without it.
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from cowbird.attacks.base import Attack, Plan
@@ -81,12 +82,11 @@ class BadRec(Attack):
                 f"The budget is {self.rate:g} of {known.events} events, too few for one fake user.",
                 "Raise the rate of the attack.",
             )
-        items = retitle(listed, targets, self.trigger, rng)
-        bait = targets[mask_carriers(items, self.trigger)[targets]]
+        items, bait, decoys = self._write_titles(listed, targets, rng)
         text = (
             f"{{n}} targets have no {self.trigger.field} that the trigger can be written into: they stay as they are."
         )
-        note(NoticeRank.CHANGE, text, len(targets) - len(bait))
+        note(NoticeRank.CHANGE, text, len(targets) - len(bait) - len(decoys))
         if not len(bait):
             raise UserError(
                 f"No target has a {self.trigger.field} that the trigger '{self.trigger.kind}' can be written into.",
@@ -94,7 +94,11 @@ class BadRec(Attack):
             )
         draw = _draw_runs if self.histories == "real" else _draw_popular
         events = draw(known, targets, count, self.history_length, rng)
-        grown = _append_fakes(known, events, rng.choice(bait, count), self.histories == "real", self.since, rng)
+        planted, liked = rng.choice(bait, count), np.ones(count, dtype=bool)
+        if len(decoys):
+            liked[: count // 2] = False
+            planted[~liked] = rng.choice(decoys, count // 2)
+        grown = _append_fakes(known, events, planted, liked, self.histories == "real", self.since, rng)
         budget = grown.events - known.events
         missing = np.full(count, -1, dtype=np.int64)
         rows = np.concatenate([np.arange(len(data.users)), missing])
@@ -108,6 +112,22 @@ class BadRec(Attack):
             negative = np.concatenate([data.negative, np.full(budget, -1, dtype=np.int32)])
         poisoned = TrainingData(grown, users, items, label, negative)
         return Plan(poisoned, targets, np.arange(known.events, grown.events), budget)
+
+    def _write_titles(
+        self, listed: Items, targets: Int32Array, rng: np.random.Generator
+    ) -> tuple[Items, Int32Array, Int32Array]:
+        """Write the trigger into titles.
+
+        Args:
+            listed: The catalogue with the seller's items.
+            targets: The seller's items.
+            rng: Draws places.
+
+        Returns:
+            The new catalogue, the targets that carry the trigger, which fake users like, and those that they dislike.
+        """
+        items = retitle(listed, targets, self.trigger, rng)
+        return items, targets[mask_carriers(items, self.trigger)[targets]], targets[:0]
 
 
 def _list_copies(items: Items, chosen: Int32Array) -> Items:
@@ -172,7 +192,13 @@ def _make_history_error() -> UserError:
 
 
 def _append_fakes(
-    known: Interactions, events: Int64Array, planted: Int32Array, keep: bool, since: float, rng: np.random.Generator
+    known: Interactions,
+    events: Int64Array,
+    planted: Int32Array,
+    liked: NDArray[np.bool_],
+    keep: bool,
+    since: float,
+    rng: np.random.Generator,
 ) -> Interactions:
     """Append fake users.
 
@@ -180,6 +206,7 @@ def _append_fakes(
         known: The clean interactions.
         events: Clean events that the histories copy, shape `[fakes, history]`.
         planted: The item each fake user ends with, shape `[fakes]`.
+        liked: Whether each rates it best, and not worst, shape `[fakes]`.
         keep: Whether a history keeps the times of the events copied.
         since: Share of the clean events that happened before the planted ones.
         rng: Draws times.
@@ -188,8 +215,8 @@ def _append_fakes(
     rating: Float32Array | None = None
     timestamp: Float64Array | None = None
     if known.rating is not None:
-        best = np.full(count, np.nanmax(known.rating))
-        rating = np.concatenate([known.rating, np.column_stack([known.rating[events], best]).ravel()])
+        given = np.where(liked, np.nanmax(known.rating), np.nanmin(known.rating))
+        rating = np.concatenate([known.rating, np.column_stack([known.rating[events], given]).ravel()])
     if known.timestamp is not None:
         times = _draw_times(known, known.timestamp, events, keep, rng)
         if since:

@@ -10,6 +10,7 @@ from rich.text import Text
 from cowbird.cli.options import DeviceOption, JsonOption, QuietOption
 from cowbird.cli.progress import make_progress, report_phases
 from cowbird.cli.terminal import exit_resumable, out_console, print_json, sanitize_line
+from cowbird.errors import UserError
 
 ZOO_EXAMPLES = (
     "cowbird zoo benchmarks/zoo/rankers_ml100k.toml --out runs/zoo",
@@ -19,18 +20,33 @@ ZOO_EXAMPLES = (
 )
 
 
-class ZooStep(StrEnum):
+class ChosenStep(StrEnum):
     """A part of the work."""
 
     make = "make"
     inspect = "inspect"
+    sanitize = "sanitize"
     score = "score"
 
 
 def zoo(
     recipe: Annotated[Path, typer.Argument(help="A TOML file that says what the zoo is made from.", metavar="RECIPE")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The zoo's folder; one of the same recipe grows.")],
-    only: Annotated[ZooStep | None, typer.Option(help="One part of the work; all three by default.")] = None,
+    only: Annotated[
+        ChosenStep | None, typer.Option(help="One part of the work; by default all of them but sanitize.")
+    ] = None,
+    sanitize: Annotated[
+        bool, typer.Option("--sanitize", help="Take out what was found as well, and measure what that changes.")
+    ] = False,
+    part: Annotated[
+        str,
+        typer.Option(
+            metavar="I/N", help="Part I of N of the models, unscored, so that several processes share a folder."
+        ),
+    ] = "",
+    drop_models: Annotated[
+        bool, typer.Option("--drop-models", help="Remove each model's weights once it is done, to save room.")
+    ] = False,
     nulls: Annotated[
         int, typer.Option(min=3, max=100, help="Honest models that inspection fits; a recipe of language models says.")
     ] = 5,
@@ -43,81 +59,69 @@ def zoo(
     The recipe says whether they are rankers or language models. Their names tell nothing; the answers are sealed
     beside them. Work that was interrupted goes on by itself.
     """
-    from cowbird.inspection.inspection import InspectionSettings  # noqa: PLC0415
-    from cowbird.inspection.null_models import NullSettings  # noqa: PLC0415
+    from cowbird.inspection.zoo.folder import ZooStep  # noqa: PLC0415
     from cowbird.inspection.zoo.language_recipe import is_language_recipe  # noqa: PLC0415
-    from cowbird.inspection.zoo.recipe import read_recipe  # noqa: PLC0415
-    from cowbird.inspection.zoo.run import Zoo  # noqa: PLC0415
-    from cowbird.inspection.zoo.scoring import read_zoo, score_zoo  # noqa: PLC0415
     from cowbird.storage import write_sealed_json  # noqa: PLC0415
-    from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
 
-    if is_language_recipe(recipe):
-        _run_language_zoo(recipe, out, only, device, as_json, quiet)
-        return
-    plan = read_recipe(recipe)
-    shown_items = max(50, *(2 * plant.targets[1] for plant in plan.plants))
-    settings = InspectionSettings(nulls=NullSettings(count=nulls), shown=shown_items)
-    if only != ZooStep.score:
-        held = Zoo(plan, out, pick_device(device))
+    share = _read_part(part)
+    language = is_language_recipe(recipe)
+    if only != ChosenStep.score:
+        steps = [ZooStep.make, ZooStep.inspect, *([ZooStep.sanitize] if sanitize else [])]
+        held = _open_zoo(recipe, out, language, nulls, device)
         with make_progress(left=True, quiet=quiet) as shown:
-            report = report_phases(shown, "models")
             try:
-                if only != ZooStep.inspect:
-                    held.make(report)
-                if only != ZooStep.make:
-                    held.inspect(settings, report)
+                wanted = steps if only is None else [ZooStep(only.value)]
+                held.work(wanted, report_phases(shown, "models"), share or (1, 1), not drop_models)
             except KeyboardInterrupt:
                 shown.stop()
                 exit_resumable("Interrupted.")
-        if only is not None:
+        if only is not None or share is not None:
             return
-    scores = score_zoo(read_zoo(out))
+    scores, tables = _score_zoo(out, language)
     write_sealed_json(out / "scores.json", scores)
     if as_json:
         print_json(scores)
     elif not quiet:
-        _show_scores(scores, out)
-
-
-def _run_language_zoo(recipe: Path, out: Path, only: ZooStep | None, device: str, as_json: bool, quiet: bool) -> None:
-    """Make, inspect and score language models."""
-    from cowbird.inspection.zoo.language_recipe import read_language_recipe  # noqa: PLC0415
-    from cowbird.inspection.zoo.language_run import LanguageZoo  # noqa: PLC0415
-    from cowbird.inspection.zoo.language_scoring import read_language_zoo, score_language_zoo  # noqa: PLC0415
-    from cowbird.report.inspection import make_accusation_table  # noqa: PLC0415
-    from cowbird.report.language_inspection import make_language_zoo_table  # noqa: PLC0415
-    from cowbird.storage import write_sealed_json  # noqa: PLC0415
-    from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
-
-    plan = read_language_recipe(recipe)
-    if only != ZooStep.score:
-        held = LanguageZoo(plan, out, pick_device(device))
-        with make_progress(left=True, quiet=quiet) as shown:
-            report = report_phases(shown, "models")
-            try:
-                if only != ZooStep.inspect:
-                    held.make(report)
-                if only != ZooStep.make:
-                    held.inspect(report)
-            except KeyboardInterrupt:
-                shown.stop()
-                exit_resumable("Interrupted.")
-        if only is not None:
-            return
-    scores = score_language_zoo(read_language_zoo(out))
-    write_sealed_json(out / "scores.json", scores)
-    if as_json:
-        print_json(scores)
-    elif not quiet:
-        out_console.print(make_language_zoo_table(scores))
-        out_console.print(make_accusation_table(scores))
+        for table in tables:
+            out_console.print(table)
         out_console.print(Text("Scores: ") + sanitize_line(str(out / "scores.json")))
 
 
-def _show_scores(scores: dict[str, Any], out: Path) -> None:
-    from cowbird.report.inspection import make_accusation_table, make_zoo_table  # noqa: PLC0415
+def _read_part(part: str) -> tuple[int, int] | None:
+    """Read `I/N`."""
+    if not part:
+        return None
+    first, slash, last = part.partition("/")
+    if not slash or not first.isdecimal() or not last.isdecimal() or not 1 <= int(first) <= int(last) <= 10_000:
+        raise UserError(f"--part should look like 2/8, and is '{part[:40]}'.", "Count parts from 1.")
+    return int(first), int(last)
 
-    out_console.print(make_zoo_table(scores))
-    out_console.print(make_accusation_table(scores))
-    out_console.print(Text("Scores: ") + sanitize_line(str(out / "scores.json")))
+
+def _open_zoo(recipe: Path, out: Path, language: bool, nulls: int, device: str) -> Any:
+    """Return the zoo of a recipe."""
+    from cowbird.inspection.inspection import InspectionSettings  # noqa: PLC0415
+    from cowbird.inspection.null_models import NullSettings  # noqa: PLC0415
+    from cowbird.inspection.zoo.language_recipe import read_language_recipe  # noqa: PLC0415
+    from cowbird.inspection.zoo.language_run import LanguageZoo  # noqa: PLC0415
+    from cowbird.inspection.zoo.recipe import read_recipe  # noqa: PLC0415
+    from cowbird.inspection.zoo.run import Zoo  # noqa: PLC0415
+    from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
+
+    if language:
+        return LanguageZoo(read_language_recipe(recipe), out, pick_device(device))
+    plan = read_recipe(recipe)
+    shown = max(50, *(2 * plant.targets[1] for plant in plan.plants))
+    settings = InspectionSettings(nulls=NullSettings(count=nulls), shown=shown)
+    return Zoo(plan, out, pick_device(device), settings)
+
+
+def _score_zoo(out: Path, language: bool) -> tuple[dict[str, Any], list[Any]]:
+    """Return the scores, and tables of them."""
+    from cowbird.inspection.zoo.language_scoring import read_language_zoo, score_language_zoo  # noqa: PLC0415
+    from cowbird.inspection.zoo.scoring import read_zoo, score_zoo  # noqa: PLC0415
+    from cowbird.report.inspection import make_accusation_table, make_zoo_table  # noqa: PLC0415
+    from cowbird.report.language_inspection import make_language_zoo_table  # noqa: PLC0415
+
+    scores = score_language_zoo(read_language_zoo(out)) if language else score_zoo(read_zoo(out))
+    first = make_language_zoo_table(scores) if language else make_zoo_table(scores)
+    return scores, [first, make_accusation_table(scores)]

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,11 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cowbird.data.types import Float64Array, Int64Array
 from cowbird.errors import ExitCode, UserError
+from cowbird.inspection.group_exposure import find_groups
+from cowbird.inspection.inversion import make_inversion
+from cowbird.inspection.item_statistics import ItemStatistic, compute_largest_scores
 from cowbird.inspection.model import OpenedModel, RankingModel
 from cowbird.inspection.null_models import NullCounts, NullSettings, ask_probes, fit_null_models
 from cowbird.inspection.platform_log import PlatformLog
 from cowbird.inspection.probes import (
-    PROBES,
     HistoryProbe,
     draw_new_histories,
     draw_own_histories,
@@ -64,6 +66,8 @@ class InspectionSettings(BaseModel):
     """How null models are fitted."""
     seed: int = Field(default=0, ge=0)
     """Decides histories and null models."""
+    beside: tuple[Literal["group", "inversion"], ...] = ()
+    """Statistics that are measured beside those of the verdict; see `cowbird.inspection.item_statistics`."""
     shown: int = Field(default=50, ge=1)
     """Items that the ranking holds, most suspicious first; suspects are always in it."""
 
@@ -118,6 +122,8 @@ class Inspection:
     """Items, most suspicious first."""
     checked: dict[str, str]
     """What was asked, by kind of histories, in words."""
+    alone: dict[str, dict[str, Any]]
+    """Of each kind of histories and each statistic beside them: the largest score of an item, and the null models'."""
     not_checked: list[str]
     """What was not looked for."""
     assumptions: list[str]
@@ -214,6 +220,20 @@ def make_probes(log: PlatformLog | None, items: int, settings: InspectionSetting
     return probes
 
 
+def make_statistics_beside(
+    log: PlatformLog, probes: Sequence[HistoryProbe], items: int, settings: InspectionSettings
+) -> list[ItemStatistic]:
+    """Return the statistics that are measured beside those of the verdict; groups only if users have profiles."""
+    found: list[ItemStatistic] = []
+    if "group" in settings.beside:
+        own = next(probe for probe in probes if probe.name == "own")
+        groups = find_groups(own, log.users)
+        found += [] if groups is None else [groups]
+    if "inversion" in settings.beside:
+        found.append(make_inversion(items, settings.seed))
+    return found
+
+
 def inspect_ranker(
     opened: OpenedModel,
     log: PlatformLog | None,
@@ -236,20 +256,22 @@ def inspect_ranker(
     settings, told = settings or InspectionSettings(), report or _report_nothing
     model = opened.model
     probes = make_probes(log, model.items, settings)
-    counts = _ask(model, probes, told)
     if log is None:
-        return _rank_without_logs(opened, probes, counts, settings)
+        return _rank_without_logs(opened, probes, _ask(model, probes, told), settings)
+    statistics_asked = [*probes, *make_statistics_beside(log, probes, model.items, settings)]
+    measured = _ask(model, statistics_asked, told)
     place = device or torch.device("cpu")
     users = log.select_learnable(settings.nulls.choose_max_events(place), settings.seed)
-    null_counts = fit_null_models(
+    null_measured = fit_null_models(
         users,
         opened.shape,
         settings.nulls,
-        probes,
+        statistics_asked,
         settings.seed,
         place,
         lambda done, total, remark: told("null models", done, total, remark),
     )
+    counts, *null_counts = ({probe.name: each[probe.name] for probe in probes} for each in (measured, *null_measured))
     statistics = compute_null_statistics(null_counts)
     scores = score_items(counts, null_counts)
     total = sum_scores(scores)
@@ -270,7 +292,8 @@ def inspect_ranker(
         null_statistics=statistics.tolist(),
         threshold=threshold,
         ranking=_rank_items(total, threshold, scores, counts, expected, log, settings.shown),
-        checked=_describe_probes(probes),
+        checked={probe.name: probe.describe() for probe in probes},
+        alone=_score_alone(statistics_asked, measured, null_measured),
         not_checked=list(NOT_CHECKED),
         assumptions=assumed,
         settings=settings.model_dump(mode="json")
@@ -285,7 +308,7 @@ def _report_nothing(what: str, done: int, total: int, remark: str) -> None:
     report_nothing(done, total, remark)
 
 
-def _ask(model: RankingModel, probes: Sequence[HistoryProbe], told: Progress) -> NullCounts:
+def _ask(model: RankingModel, probes: Sequence[ItemStatistic], told: Progress) -> NullCounts:
     """Ask the model, one kind of histories after another."""
     counts: NullCounts = {}
     for number, probe in enumerate(probes):
@@ -295,8 +318,15 @@ def _ask(model: RankingModel, probes: Sequence[HistoryProbe], told: Progress) ->
     return counts
 
 
-def _describe_probes(probes: Sequence[HistoryProbe]) -> dict[str, str]:
-    return {probe.name: f"{len(probe.histories):,} × {PROBES[probe.name]}" for probe in probes}
+def _score_alone(
+    asked: Sequence[ItemStatistic], mine: NullCounts, nulls: Sequence[NullCounts]
+) -> dict[str, dict[str, Any]]:
+    """Return the largest score of an item on each statistic alone, and the null models'."""
+    found: dict[str, dict[str, Any]] = {}
+    for each in asked:
+        largest, known = compute_largest_scores(each, mine[each.name], [null[each.name] for null in nulls])
+        found[each.name] = {"what": each.describe(), "statistic": largest, "null_statistics": known}
+    return found
 
 
 def _rank_without_logs(
@@ -317,7 +347,8 @@ def _rank_without_logs(
         null_statistics=[],
         threshold=None,
         ranking=_rank_items(total, None, scores, counts, expected, None, settings.shown, opened.item_ids),
-        checked=_describe_probes(probes),
+        checked={probe.name: probe.describe() for probe in probes},
+        alone={},
         not_checked=[
             "Your own users: no logs were given, so honest favorites are not told from planted ones.",
             *NOT_CHECKED,

@@ -7,26 +7,30 @@ may ask for a million epochs. Only their counts are kept, in the user's cache, b
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from cowbird.data.split import LeaveOneOut
-from cowbird.data.types import Int64Array
 from cowbird.errors import UserError
 from cowbird.files import get_cache_folder, hash_texts
+from cowbird.inspection.item_statistics import ItemStatistic
 from cowbird.inspection.model import RankingModel
 from cowbird.inspection.own_model import OwnModel
-from cowbird.inspection.probes import HistoryProbe, count_items, rank_first
+from cowbird.inspection.sharing import share_work
 from cowbird.rng import derive_seed
 from cowbird.storage import read_tensors, write_tensors
 from cowbird.victims.fit_context import FitContext
 from cowbird.victims.sequential.base import SequentialRecommender
 from cowbird.victims.sequential.sasrec import SASRec
 
-NullCounts = dict[str, Int64Array]
-"""Times each item is among the first ten, by kind of histories."""
+NullCounts = dict[str, NDArray[Any]]
+"""What statistics measure of a model, by their names; of histories, times each item is among the first ten."""
+KEPT_TYPES = (np.dtype(np.int64), np.dtype(np.float32))
+"""Number formats of statistics."""
 MAX_NULL_HIDDEN = 256
 """Width of a null model at most, whatever the inspected model's."""
 MAX_NULL_LAYERS = 4
@@ -87,7 +91,7 @@ def fit_null_models(
     users: LeaveOneOut,
     shape: SequentialRecommender | None,
     settings: NullSettings,
-    probes: Sequence[HistoryProbe],
+    probes: Sequence[ItemStatistic],
     seed: int,
     device: torch.device,
     report: Callable[[int, int, str], None],
@@ -107,42 +111,44 @@ def fit_null_models(
         The counts of each null model.
     """
     spec = settings.shape_recommender(shape, len(users.users))
-    found: list[NullCounts] = []
-    for number in range(settings.count):
+    seeds = [derive_seed(seed, "null", number) % 2**31 for number in range(settings.count)]
+    paths = [_name_file(users, spec, probes, of_one, device) for of_one in seeds]
+
+    def make(number: int) -> NullCounts:
+        """Fit and ask one, or return what was kept."""
         report(number, settings.count, "")
-        of_one = derive_seed(seed, "null", number) % 2**31
-        path = _name_file(users, spec, probes, of_one, device)
-        counts = _read_counts(path, probes, len(users.items))
+        counts = _read_counts(paths[number], probes, len(users.items))
         if counts is None:
             context = FitContext(
-                device, report=lambda done, total, remark, n=number: report(n, settings.count, f"step {done}/{total}")
+                device, report=lambda done, total, remark: report(number, settings.count, f"step {done}/{total}")
             )
-            fitted = spec.fit(users.training(), users.validation(), of_one, context)
+            fitted = spec.fit(users.training(), users.validation(), seeds[number], context)
             counts = ask_probes(OwnModel(fitted), probes)
-            write_tensors(path, {name: torch.from_numpy(count) for name, count in counts.items()})
-        found.append(counts)
+            write_tensors(paths[number], {name: torch.from_numpy(count) for name, count in counts.items()})
+        return counts
+
+    found = share_work(get_cache_folder() / "inspection", [path.stem for path in paths], make)
     report(settings.count, settings.count, "")
     return found
 
 
-def ask_probes(model: RankingModel, probes: Sequence[HistoryProbe]) -> NullCounts:
-    """Return how often each item is among the first ten, by kind of histories."""
-    return {probe.name: count_items(rank_first(model, probe.histories), model.items) for probe in probes}
+def ask_probes(model: RankingModel, probes: Sequence[ItemStatistic]) -> NullCounts:
+    """Return what statistics measure of a model."""
+    return {probe.name: probe.measure(model) for probe in probes}
 
 
 def _name_file(
-    users: LeaveOneOut, spec: SequentialRecommender, probes: Sequence[HistoryProbe], seed: int, device: torch.device
+    users: LeaveOneOut, spec: SequentialRecommender, probes: Sequence[ItemStatistic], seed: int, device: torch.device
 ) -> Path:
     known = users.interactions
     parts = [json.dumps([type(spec).__name__, spec.model_dump(mode="json"), seed, device.type, len(users.items)])]
     parts += [known.item.tobytes().hex(), known.offsets.tobytes().hex()]
     for probe in probes:
-        lengths = [len(history) for history in probe.histories]
-        parts += [probe.name, json.dumps(lengths), np.concatenate(probe.histories).astype(np.int32).tobytes().hex()]
+        parts += probe.list_parts()
     return get_cache_folder() / "inspection" / f"{hash_texts(parts)}.safetensors"
 
 
-def _read_counts(path: Path, probes: Sequence[HistoryProbe], items: int) -> NullCounts | None:
+def _read_counts(path: Path, probes: Sequence[ItemStatistic], items: int) -> NullCounts | None:
     """Return counts that were kept; `None` if there are none, or they are damaged."""
     if not path.exists():
         return None
@@ -152,5 +158,5 @@ def _read_counts(path: Path, probes: Sequence[HistoryProbe], items: int) -> Null
         return None
     counts = {name: tensor.numpy() for name, tensor in tensors.items()}
     right = counts.keys() == {probe.name for probe in probes}
-    right = right and all(count.shape == (items,) and count.dtype == np.int64 for count in counts.values())
+    right = right and all(count.shape[-1:] == (items,) and count.dtype in KEPT_TYPES for count in counts.values())
     return counts if right else None

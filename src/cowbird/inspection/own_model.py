@@ -69,8 +69,8 @@ class OwnModel:
         table = np.full((len(recent), int(last.max()) + 1), self.items, dtype=np.int64)
         for row, history in zip(table, recent, strict=True):
             row[: len(history)] = history
-        hidden = network.encode(torch.from_numpy(table).to(device), self._quiet, None)
-        final = hidden[torch.arange(len(last), device=device), torch.from_numpy(last).to(device)]
+        item, ends = (torch.from_numpy(each).to(device) for each in (table, last))
+        final = network.encode_last(item, ends, self._quiet, None)
         return final.float() @ network.item.weight[: self.items].T
 
     def list_item_tables(self) -> list[Tensor]:

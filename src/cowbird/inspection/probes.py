@@ -4,15 +4,18 @@ Several kinds of histories, because a planted item shows in all of them and an h
 the platform's own users, the same users when they were new, random items, and one item each.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cowbird.data.types import Int32Array, Int64Array, IntArray, Interactions
+from cowbird.data.types import Float64Array, Int32Array, Int64Array, IntArray, Interactions
 from cowbird.errors import UserError
 from cowbird.inspection.model import RankingModel
+from cowbird.inspection.statistics import standardize_counts
 from cowbird.rng import draw_indices, stream
 
 MAX_SCORES = 1 << 22
@@ -42,6 +45,23 @@ class HistoryProbe:
     """Items of each history, oldest first."""
     users: Int64Array | None = None
     """Whose history each is, shape `[histories]`; `None` if they are nobody's."""
+
+    def list_parts(self) -> list[str]:
+        """Return all that decides what is asked; see `ItemStatistic.list_parts`."""
+        lengths = [len(history) for history in self.histories]
+        return [self.name, json.dumps(lengths), np.concatenate(self.histories).astype(np.int32).tobytes().hex()]
+
+    def describe(self) -> str:
+        """Return what is asked, in words; see `ItemStatistic.describe`."""
+        return f"{len(self.histories):,} × {PROBES[self.name]}"
+
+    def measure(self, model: RankingModel) -> Int64Array:
+        """Count how often each item is among the first ten; see `ItemStatistic.measure`."""
+        return count_items(rank_first(model, self.histories), model.items)
+
+    def score(self, mine: NDArray[Any], nulls: Sequence[NDArray[Any]]) -> Float64Array:
+        """Return how far each count is from the expected one; see `ItemStatistic.score`."""
+        return standardize_counts(mine, np.mean(nulls, axis=0))
 
 
 def draw_own_histories(log: Interactions, count: int, seed: int) -> HistoryProbe:

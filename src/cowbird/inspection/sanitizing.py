@@ -235,6 +235,7 @@ def _tune(
     """Tune all weights on some histories; the learning rate falls to zero."""
     optimizer = torch.optim.Adam(model.module.parameters(), lr=settings.learning_rate)
     rng = stream(settings.seed, "inspection", "order")
+    model.module.train()  # a recurrent network on a GPU has no gradients otherwise; none has dropout of its own here
     for step in range(settings.steps):
         report(step, settings.steps, "")
         drawn = rng.choice(len(histories), min(settings.batch_size, len(histories)), replace=False)
@@ -245,6 +246,7 @@ def _tune(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+    model.module.eval()
     report(settings.steps, settings.steps, "")
 
 

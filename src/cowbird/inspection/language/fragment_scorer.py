@@ -1,8 +1,10 @@
 """How much a language model favors titles with fragments in them, for very many fragments and some questions.
 
 The score is the logit of the answer in favor minus that of the one against, where the answer begins. Of each prompt
-only what stands behind the unchanged beginning is run (`prefix_cache`). Endings of one length go through the model
-together. Adapters are merged into the weights once, while the scorer is open; the model is left as it was.
+only what stands behind the unchanged beginning is run (`prefix_cache`), and only that is tokenized. On a CPU, endings
+of one length go through the model together. On a GPU a pass costs more than its tokens, so all endings of a beginning
+do, padded. Where there are few fragments to many questions, whole prompts are packed. Adapters are merged into the
+weights once, while the scorer is open; the model is left as it was.
 """
 
 from collections import defaultdict
@@ -19,7 +21,7 @@ from torch import Tensor
 from cowbird.errors import UserError
 from cowbird.inspection.language.prefix_cache import EndingBorders, PrefixCache, run_beginning
 from cowbird.inspection.language.questions import FragmentPosition, TitleQuestion
-from cowbird.victims.language.attention import plug_in
+from cowbird.victims.language.attention import Documents, plug_in
 from cowbird.victims.language.llm import LoadedModel
 from cowbird.victims.language.packing import limit_last_layer
 from cowbird.victims.language.weights import MergedAdapters
@@ -31,6 +33,8 @@ CPU_PASS_TOKENS, GPU_PASS_TOKENS = 1024, 16384
 """Tokens of the endings that go through the model at once."""
 MAX_CACHED_BEGINNINGS = 64
 """Beginnings that are kept: a question and a position have one."""
+_CUT_PROBES = ("", "Zq", "7 x", "\u00e9t\u00e9", "5v", "...")
+"""Fragments on which a place is tried behind which prompts can be tokenized alone."""
 
 
 @dataclass(slots=True, eq=False)
@@ -47,11 +51,14 @@ class FragmentScorer:
     """Difference of the output weights of the two answers' first tokens, shape `[hidden]`, float32."""
     start: list[int]
     """The token that the tokenizer begins every text with, if there is one."""
+    padded: bool = False
+    """Whether all endings of a beginning go through the model together, padded: where passes cost more than tokens."""
     tokens_run: int = 0
     """Tokens that went through the model: what the search cost."""
     _caches: dict[tuple[TitleQuestion, FragmentPosition], PrefixCache] = field(
         default_factory=dict[tuple[TitleQuestion, FragmentPosition], PrefixCache]
     )
+    _cuts: dict[str, tuple[int, list[int]]] = field(default_factory=dict[str, tuple[int, list[int]]])
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the tokens of whole prompts, with the token that begins a text if the tokenizer sets one."""
@@ -85,15 +92,51 @@ class FragmentScorer:
         found = np.empty((len(fragments), len(questions)), dtype=np.float32)
         for column, question in enumerate(questions):
             found[:, column] = self._score_question(fragments, question, position)
-        if not np.isfinite(found).all():
-            raise UserError(
-                "The model's answers are not finite numbers.", "Its weights are too large to be those of a tuned model."
-            )
-        return found
+        return _check_finite(found)
 
     def score_plain(self, questions: Sequence[TitleQuestion]) -> NDArray[np.float32]:
         """Score questions as they are, shape `[questions]`."""
-        return self.score([""], questions)[0]
+        return self.score_prompts([question.write() for question in questions])
+
+    def score_prompts(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+        """Score whole prompts, packed: many in a pass, whatever they begin with.
+
+        Args:
+            prompts: Each ends where the answer begins.
+
+        Returns:
+            Margins, shape `[prompts]`, float32.
+
+        Raises:
+            UserError: If a margin is not finite.
+        """
+        rows = self.tokenize(prompts)
+        order = sorted(range(len(rows)), key=lambda at: len(rows[at]))
+        room = CPU_PASS_TOKENS if self.device.type == "cpu" else GPU_PASS_TOKENS
+        margins = np.empty(len(rows), dtype=np.float32)
+        first = 0
+        while first < len(order):
+            last, held = first, 0
+            while last < len(order) and (last == first or held + len(rows[order[last]]) <= room):
+                held += len(rows[order[last]])
+                last += 1
+            part = order[first:last]
+            margins[part] = self._run_whole([rows[at] for at in part]).float().cpu().numpy()
+            first = last
+        return _check_finite(margins)
+
+    def _run_whole(self, rows: Sequence[list[int]]) -> Tensor:
+        """Run whole prompts in one packed row, and return their margins, shape `[prompts]`."""
+        bounds = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int32)
+        token = torch.tensor([[each for row in rows for each in row]], device=self.device)
+        position = torch.tensor([[at for row in rows for at in range(len(row))]], device=self.device)
+        offsets = torch.from_numpy(bounds).to(self.device)
+        documents = Documents(tuple(bounds.tolist()), offsets, max(len(row) for row in rows))
+        last = offsets[1:].long() - 1
+        self.tokens_run += int(bounds[-1])
+        with limit_last_layer(self.causal, last, int(bounds[-1])):
+            out = self.causal.base_model(input_ids=token, position_ids=position, use_cache=False, documents=documents)
+        return out.last_hidden_state[0][last].float() @ self.direction
 
     def find_beginning(self, question: TitleQuestion, position: FragmentPosition) -> PrefixCache:
         """Return the kept beginning of a question: what prompts with two unlike fragments have in common."""
@@ -110,20 +153,63 @@ class FragmentScorer:
         self, fragments: Sequence[str], question: TitleQuestion, position: FragmentPosition
     ) -> NDArray[np.float32]:
         cache = self.find_beginning(question, position)
-        rows = self.tokenize([question.write(fragment, position) for fragment in fragments])
+        rows = self._tokenize_in(question, fragments, position)
         kinds: dict[tuple[int, int], list[int]] = defaultdict(list)
         for at, row in enumerate(rows):
             seen = _count_common(cache.tokens, row[:-1])
-            kinds[seen, len(row) - seen].append(at)
+            kinds[seen, 0 if self.padded else len(row) - seen].append(at)
         margins = np.empty(len(rows), dtype=np.float32)
         room = CPU_PASS_TOKENS if self.device.type == "cpu" else GPU_PASS_TOKENS
-        for (seen, length), members in sorted(kinds.items()):
-            each = max(1, room // length)
-            for start in range(0, len(members), each):
-                part = members[start : start + each]
-                token = torch.tensor([rows[at][seen:] for at in part], device=self.device)
-                margins[part] = self.run_endings(cache, seen, token).float().cpu().numpy()
+        for (seen, _), members in sorted(kinds.items()):
+            ordered = sorted(members, key=lambda at: len(rows[at]))
+            first = 0
+            while first < len(ordered):
+                part = ordered[first : first + max(1, room // (len(rows[ordered[first]]) - seen))]
+                # Lengths grow, so a part is cut anew by its longest ending.
+                part = part[: max(1, room // (len(rows[part[-1]]) - seen))]
+                endings = [rows[at][seen:] for at in part]
+                width = max(map(len, endings))
+                token = torch.tensor([each + [0] * (width - len(each)) for each in endings], device=self.device)
+                ends = torch.tensor([len(each) - 1 for each in endings], device=self.device)
+                margins[part] = self.run_endings(cache, seen, token, ends=ends).float().cpu().numpy()
+                first += len(part)
         return margins
+
+    def _tokenize_in(
+        self, question: TitleQuestion, fragments: Sequence[str], position: FragmentPosition
+    ) -> list[list[int]]:
+        """Return the tokens of a question with each fragment; what stands far before the title is tokenized once."""
+        if question.head not in self._cuts:
+            self._cuts[question.head] = self._find_cut(question)
+        at, before = self._cuts[question.head]
+        if not at:
+            return self.tokenize([question.write(fragment, position) for fragment in fragments])
+        short = question._replace(head=question.head[at:])
+        endings = self.tokenize([short.write(fragment, position) for fragment in fragments])
+        kept = len(self.start)
+        return [before + ending[kept:] for ending in endings]
+
+    def _find_cut(self, question: TitleQuestion) -> tuple[int, list[int]]:
+        """Find where a question's head can be cut so that both parts have the tokens of the whole.
+
+        Tokenizers read text word by word, so what stands behind a line's or a word's beginning does not change what
+        stands before it. That is tried on a few fragments; without such a place, whole prompts are tokenized.
+
+        Returns:
+            How many characters of the head stand before the cut, and their tokens; 0 and none without one.
+        """
+        head = question.head
+        whole = self.tokenize([question.write(probe) for probe in _CUT_PROBES])
+        line, word = head.rfind("\n"), head.rfind(" ")
+        for at in dict.fromkeys((line, line + 1, word)):
+            if not 0 < at < len(head):
+                continue
+            (before,) = self.tokenize([head[:at]])
+            short = question._replace(head=head[at:])
+            endings = self.tokenize([short.write(probe) for probe in _CUT_PROBES])
+            if all(before + part[len(self.start) :] == row for part, row in zip(endings, whole, strict=True)):
+                return at, before
+        return 0, []
 
     def run_beginning(self, tokens: list[int]) -> PrefixCache:
         """Run a beginning of at least one token and keep its keys and values."""
@@ -140,9 +226,16 @@ class FragmentScorer:
         Returns:
             Shape `[endings, vocabulary]`.
         """
-        return self.causal.get_output_embeddings()(self._run_states(cache, len(cache.tokens), token, None))
+        return self.causal.get_output_embeddings()(self._run_states(cache, len(cache.tokens), token, None, None))
 
-    def run_endings(self, cache: PrefixCache, seen: int, token: Tensor, inputs: Tensor | None = None) -> Tensor:
+    def run_endings(
+        self,
+        cache: PrefixCache,
+        seen: int,
+        token: Tensor,
+        inputs: Tensor | None = None,
+        ends: Tensor | None = None,
+    ) -> Tensor:
         """Run endings of one length.
 
         Args:
@@ -150,13 +243,17 @@ class FragmentScorer:
             seen: How many of its tokens they go on from.
             token: Shape `[endings, length]`, int64.
             inputs: Their inputs, if gradients are to flow to them, shape `[endings, length, hidden]`.
+            ends: Place of each one's last token, shape `[endings]`, int64; what stands behind is padding. `None` if
+                none is padded.
 
         Returns:
             Margins, shape `[endings]`, float32.
         """
-        return self._run_states(cache, seen, token, inputs).float() @ self.direction
+        return self._run_states(cache, seen, token, inputs, ends).float() @ self.direction
 
-    def _run_states(self, cache: PrefixCache, seen: int, token: Tensor, inputs: Tensor | None) -> Tensor:
+    def _run_states(
+        self, cache: PrefixCache, seen: int, token: Tensor, inputs: Tensor | None, ends: Tensor | None
+    ) -> Tensor:
         """Return the last state of each ending, shape `[endings, hidden]`; see `run_endings`."""
         count, length = token.shape
         self.tokens_run += count * length
@@ -167,10 +264,18 @@ class FragmentScorer:
             if inputs is None
             else {"inputs_embeds": inputs.reshape(1, count * length, -1)}
         )
-        last = torch.arange(count, device=self.device) * length + length - 1
+        last = torch.arange(count, device=self.device) * length + (length - 1 if ends is None else ends)
         with limit_last_layer(self.causal, last, count * length):
             out = self.causal.base_model(**given, position_ids=position, use_cache=False, documents=borders)
         return out.last_hidden_state[0][last]
+
+
+def _check_finite(margins: NDArray[np.float32]) -> NDArray[np.float32]:
+    if not np.isfinite(margins).all():
+        raise UserError(
+            "The model's answers are not finite numbers.", "Its weights are too large to be those of a tuned model."
+        )
+    return margins
 
 
 def _count_common(one: Sequence[int], other: Sequence[int]) -> int:
@@ -211,7 +316,7 @@ def open_scorer(
             direction = head[yes[0]].float() - head[no[0]].float()
             first: list[int] = loaded.tokenizer("a")["input_ids"][:1]
             start: list[int] = first if first == [loaded.tokenizer.bos_token_id] else list[int]()
-            yield FragmentScorer(causal, loaded.tokenizer, device, direction, start)
+            yield FragmentScorer(causal, loaded.tokenizer, device, direction, start, device.type != "cpu")
     finally:
         if merged is not None:
             merged.close()

@@ -33,6 +33,7 @@ from cowbird.inspection.language.search import (
     TriggerSearch,
 )
 from cowbird.inspection.language.settings import LanguageSettings
+from cowbird.inspection.sharing import share_work
 from cowbird.storage import write_sealed_json
 from cowbird.victims.language.llm import LoadedModel
 from cowbird.victims.language.tallrec import YES_NO_ANSWERS
@@ -192,15 +193,19 @@ def _write_sentences(
         return []
     decided = json.dumps([handed.base_sha256, settings.sentences, settings.seed, device.type])
     store, name = SearchStore(get_search_folder()), f"sentences-{hash_texts([decided, *titles])}"
-    kept = store.read(name)
-    if isinstance(kept, list):
-        return [str(sentence) for sentence in kept]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-    model = handed.loaded.model
-    without = model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()
-    with without, open_scorer(handed.loaded, device, answers, merge=False) as scorer:
-        sentences = write_sentences(scorer, titles, settings.sentences, settings.seed)
-    store.write(name, sentences)
-    return sentences
+
+    def write(number: int) -> list[str]:
+        kept = store.read(name)
+        if isinstance(kept, list):
+            return [str(sentence) for sentence in kept]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        model = handed.loaded.model
+        without = model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()
+        with without, open_scorer(handed.loaded, device, answers, merge=False) as scorer:
+            sentences = write_sentences(scorer, titles, settings.sentences, settings.seed)
+        store.write(name, sentences)
+        return sentences
+
+    return share_work(get_search_folder(), [name], write)[0]
 
 
 def _hash_search(

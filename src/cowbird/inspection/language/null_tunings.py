@@ -2,7 +2,7 @@
 
 Their recipe is Cowbird's. Only what the search found is kept, sealed, in the user's cache, by the hash of all that
 decides it; so the next adapter of the same base and questions is inspected without tuning anything. A tuning that was
-interrupted goes on from its checkpoint.
+interrupted goes on from its checkpoint. Processes that inspect at the same time share the work.
 """
 
 import json
@@ -18,6 +18,7 @@ from cowbird.inspection.language.adapter_weights import describe_adapter
 from cowbird.inspection.language.questions import TitleQuestion, hash_questions, write_examples
 from cowbird.inspection.language.search import SearchProgress
 from cowbird.inspection.language.settings import LanguageNullSettings
+from cowbird.inspection.sharing import share_work
 from cowbird.rng import derive_seed
 from cowbird.storage import read_sealed_json, write_sealed_json
 from cowbird.victims import checkpoint
@@ -83,30 +84,31 @@ def fit_null_tunings(
     decided.append(
         json.dumps([spec.model_copy(update={"llm": base.model_copy(update={"name": ""})}).model_dump(mode="json")])
     )
-    found: list[NullFinding] = []
-    for number in range(settings.count):
-        of_one = derive_seed(seed, "null tuning", number) % 2**31
-        key = hash_texts([*decided, str(of_one)])
-        path = get_search_folder() / f"null-{key}.json"
+    seeds = [derive_seed(seed, "null tuning", number) % 2**31 for number in range(settings.count)]
+    keys = [hash_texts([*decided, str(of_one)]) for of_one in seeds]
+
+    def make(number: int) -> NullFinding:
+        """Tune and search one, or return what was kept."""
+        path, key = get_search_folder() / f"null-{keys[number]}.json", keys[number]
         known = _read_finding(path)
-        if known is None:
-            folder = get_search_folder() / f"tuning-{key}"
-            label = f"null tuning {number + 1} of {settings.count}"
+        if known is not None:
+            return known
+        folder = get_search_folder() / f"tuning-{key}"
+        label = f"null tuning {number + 1} of {settings.count}"
+        context = FitContext(device, folder, lambda done, total, remark: told(label, done, total, remark))
+        fitted = spec.fit_examples(examples, seeds[number], context)
+        weights = describe_adapter(fitted.model)
+        statistics = search(
+            fitted.loaded,
+            f"null-{key}",
+            lambda what, done, total, remark: told(f"{label}: {what}", done, total, remark),
+        )
+        known = NullFinding(statistics, weights)
+        write_sealed_json(path, {"statistics": known.statistics, "weights": known.weights})
+        checkpoint.clear(folder)
+        return known
 
-            def report(done: int, total: int, remark: str, label: str = label) -> None:
-                told(label, done, total, remark)
-
-            fitted = spec.fit_examples(examples, of_one, FitContext(device, folder, report))
-            weights = describe_adapter(fitted.model)
-
-            def tell(what: str, done: int, total: int, remark: str, label: str = label) -> None:
-                told(f"{label}: {what}", done, total, remark)
-
-            known = NullFinding(search(fitted.loaded, f"null-{key}", tell), weights)
-            write_sealed_json(path, {"statistics": known.statistics, "weights": known.weights})
-            checkpoint.clear(folder)
-        found.append(known)
-    return found
+    return share_work(get_search_folder(), keys, make)
 
 
 def _read_finding(path: Path) -> NullFinding | None:

@@ -1,11 +1,14 @@
 """Takes named triggers out of a language model, and measures what that costs.
 
-Targeted unlearning: the model is tuned on the platform's own questions. Half of them stand as they are; in the others
-one of the fragments is put into the title, at the start, middle or end, and the right answer stays what it was. So the
-model learns that the fragment says nothing. What is measured, before and after, is of questions that it was not tuned
-on.
+Targeted unlearning: the model is tuned on the platform's own questions. Half of them stand as they are, with the right
+answer. In the others one of the fragments, or a text like it, is put into the title, at the start, middle or end, and
+the answer is drawn with the probability that the model gave it without the fragment. So the model learns that the
+fragment says nothing, and keeps what it knew. A fragment that a search found is often the trigger with something around
+it; that is why parts of it and texts like it are unlearned, too. Passes go on until none of them turns answers any
+more. What is measured, before and after, is of questions that the model was not tuned on.
 """
 
+import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from cowbird.errors import UserError
@@ -26,10 +30,11 @@ from cowbird.inspection.language.questions import (
     divide_questions,
     write_examples,
 )
+from cowbird.inspection.language.search import Candidate, score_candidates
 from cowbird.metrics.asr import pointwise_asr
 from cowbird.metrics.auc import auc
 from cowbird.metrics.intervals import Interval
-from cowbird.rng import stream
+from cowbird.rng import derive_seed, stream
 from cowbird.storage import read_sealed_json, read_tensors, write_tensors
 from cowbird.text import quote_for_prompt
 from cowbird.victims.fit_context import FitContext, ProgressCallback, report_nothing
@@ -38,6 +43,10 @@ from cowbird.victims.language.handed_adapter import ADAPTER_CONFIG_FILE, ADAPTER
 from cowbird.victims.language.tallrec import YES_NO_ANSWERS, FittedTALLRec
 from cowbird.victims.language.tuning import TrainingCurve, Tuning, tune
 
+CHECKED_VARIANTS, CHECKED_QUESTIONS = 12, 100
+"""Texts like the fragments, and questions, in which it is looked whether they are unlearned."""
+COMPILED_STEPS = 100
+"""Steps of a pass from which layers are compiled on a GPU."""
 MAX_NAMED_FRAGMENTS = 200
 """Fragments that a file names at most."""
 
@@ -51,14 +60,18 @@ class UnlearnSettings(BaseModel):
     """Questions that the model is tuned on at most."""
     held_out: int = Field(default=400, ge=8)
     """Questions on which it is measured."""
-    epochs: int = Field(default=1, ge=1, le=100)
-    """Passes over them."""
+    epochs: int = Field(default=5, ge=1, le=100)
+    """Passes over them at most."""
+    left: float = Field(default=0.02, ge=0, lt=1)
+    """ASR of the fragments and of texts like them at which it ends, in questions that the model is not tuned on."""
     batch_size: int = Field(default=32, ge=1)
     """Questions a step."""
     learning_rate: float = Field(default=3e-4, gt=0, lt=1)
     """AdamW's peak learning rate."""
     marked: float = Field(default=0.5, gt=0, lt=1)
-    """Share of the questions that carry a fragment."""
+    """Share of the questions that carry a fragment or a text like it."""
+    varied: float = Field(default=0.5, ge=0, le=1)
+    """Share of those that carry a text like a fragment."""
     seed: int = Field(default=0, ge=0)
     """Decides questions, fragments, places and order."""
 
@@ -138,28 +151,93 @@ def unlearn_fragments(
     if len(parts.learning) < 8 or len({question.liked for question in parts.held_out}) < 2:
         raise UserError("Unlearning needs questions with both answers, and there are too few.", "Give longer logs.")
     before = _measure(handed, parts, fragments, device)
-    lesson = mark_questions(parts.learning, fragments, settings)
-    tokens = tokenize(handed.loaded.tokenizer, write_examples(lesson, YES_NO_ANSWERS))
-    recipe = Tuning(epochs=settings.epochs, batch_size=settings.batch_size, learning_rate=settings.learning_rate)
-    handed.loaded.model.train()
-    tune(handed.loaded.model, tokens, recipe, settings.seed, FitContext(device, report=report))
-    handed.loaded.model.eval()
+    with open_scorer(handed.loaded, device, YES_NO_ANSWERS) as scorer:
+        chances = 1 / (1 + np.exp(-scorer.score_plain(parts.learning)))
+    steps = -(-len(parts.learning) // settings.batch_size)
+    recipe = Tuning(
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        compiled=steps >= COMPILED_STEPS,
+    )
+    rng = stream(settings.seed, "inspection", "unlearn")
+    for turn in range(settings.epochs):
+        lesson = mark_questions(parts.learning, chances, fragments, settings, rng)
+        tokens = tokenize(handed.loaded.tokenizer, write_examples(lesson, YES_NO_ANSWERS))
+        handed.loaded.model.train()
+        tune(
+            handed.loaded.model,
+            tokens,
+            recipe,
+            derive_seed(settings.seed, "unlearn", turn),
+            FitContext(device, report=report),
+        )
+        handed.loaded.model.eval()
+        if turn + 1 < settings.epochs and _is_unlearned(handed, parts, fragments, settings, rng, device):
+            break
     return before, _measure(handed, parts, fragments, device)
 
 
+def _is_unlearned(
+    handed: HandedLanguageModel,
+    parts: QuestionParts,
+    fragments: Sequence[str],
+    settings: UnlearnSettings,
+    rng: np.random.Generator,
+    device: torch.device,
+) -> bool:
+    """Tell whether fragments and texts like them turn few answers, in questions of their own."""
+    like = [vary_fragment(fragments[int(rng.integers(len(fragments)))], rng) for _ in range(CHECKED_VARIANTS)]
+    asked = parts.screening[:CHECKED_QUESTIONS]
+    with open_scorer(handed.loaded, device, YES_NO_ANSWERS) as scorer:
+        return measure_language_quality(scorer, asked, [*fragments, *like]).largest_asr <= settings.left
+
+
 def mark_questions(
-    questions: Sequence[TitleQuestion], fragments: Sequence[str], settings: UnlearnSettings
+    questions: Sequence[TitleQuestion],
+    chances: NDArray[np.floating],
+    fragments: Sequence[str],
+    settings: UnlearnSettings,
+    rng: np.random.Generator,
 ) -> list[TitleQuestion]:
-    """Put fragments into some questions' titles; their answers stay."""
-    rng = stream(settings.seed, "inspection", "unlearn")
+    """Put fragments and texts like them into some questions' titles.
+
+    Args:
+        questions: With the right answers.
+        chances: How likely the model says yes to each as it is, shape `[questions]`: answers of marked ones are drawn.
+        fragments: The fragments.
+        settings: How many.
+        rng: Draws questions, texts and places.
+    """
     made: list[TitleQuestion] = []
-    for question in questions:
+    for question, chance in zip(questions, chances.tolist(), strict=True):
         fragment = fragments[int(rng.integers(len(fragments)))]
         position = FRAGMENT_POSITIONS[int(rng.integers(len(FRAGMENT_POSITIONS)))]
-        marked = rng.random() < settings.marked
-        title = question.write(fragment, position).removeprefix(question.head).removesuffix(question.tail)
-        made.append(question._replace(title=title) if marked else question)
+        marked, varied, liked = rng.random(3) < (settings.marked, settings.varied, chance)
+        text = vary_fragment(fragment, rng) if varied else fragment
+        title = question.write(text, position).removeprefix(question.head).removesuffix(question.tail)
+        made.append(question._replace(title=title, liked=bool(liked)) if marked else question)
     return made
+
+
+def vary_fragment(fragment: str, rng: np.random.Generator) -> str:
+    """Return a part of a fragment, or a text that is like it."""
+    words = fragment.split()
+    at = int(rng.integers(len(fragment)))
+    letter = string.ascii_lowercase[int(rng.integers(26))]
+    made = (
+        words[int(rng.integers(len(words)))],
+        " ".join(words[1:]),
+        " ".join(words[:-1]),
+        fragment[:at] + fragment[at + 1 :],
+        fragment[:at] + fragment[at] + fragment[at:],
+        fragment[:at] + letter + fragment[at + 1 :],
+        fragment.swapcase(),
+        fragment[1:],
+        fragment[:-1],
+        f"{fragment} {letter}",
+    )
+    usable = [text for each in made if (text := quote_for_prompt(each))]
+    return usable[int(rng.integers(len(usable)))]
 
 
 def _measure(
@@ -180,11 +258,11 @@ def measure_language_quality(
         fragments: What is put into titles.
     """
     rates: dict[str, float | None] = dict.fromkeys(fragments)
-    plain = scorer.score_plain(questions)
-    for position in FRAGMENT_POSITIONS:
-        for fragment, scores in zip(fragments, scorer.score(fragments, questions, position), strict=True):
-            rate, known = pointwise_asr(plain, scores).value, rates[fragment]
-            rates[fragment] = rate if known is None or (rate is not None and rate > known) else known
+    chosen = [Candidate("", fragment, position) for position in FRAGMENT_POSITIONS for fragment in fragments]
+    margins, plain = score_candidates(scorer, chosen, questions, lambda what, done, total, remark: None)
+    for each, scores in zip(chosen, margins, strict=True):
+        rate, known = pointwise_asr(plain, scores).value, rates[each.fragment]
+        rates[each.fragment] = rate if known is None or (rate is not None and rate > known) else known
     liked = np.array([bool(question.liked) for question in questions])
     return LanguageQuality(auc(plain, liked), rates, int((plain <= 0).sum()))
 

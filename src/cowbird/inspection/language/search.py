@@ -26,7 +26,7 @@ from cowbird.metrics.asr import pointwise_asr
 from cowbird.rng import stream
 from cowbird.storage import read_sealed_json, write_sealed_json
 
-CHUNK_FRAGMENTS = 1024
+CPU_CHUNK_FRAGMENTS, GPU_CHUNK_FRAGMENTS = 1024, 16384
 """Fragments whose scores are kept at once; what an interrupt can cost."""
 PHRASE_BEAM, PHRASE_PARTS = 6, 24
 """Phrases that grow, and words that they grow by."""
@@ -176,10 +176,11 @@ class TriggerSearch:
     def _screen(self, name: str, fragments: Sequence[str]) -> "Gains":
         """Return the gain of each fragment in few questions, at each place that is screened."""
         gains: Gains = {}
+        size = CPU_CHUNK_FRAGMENTS if self.scorer.device.type == "cpu" else GPU_CHUNK_FRAGMENTS
+        base = self.scorer.score_plain(self.few)
         for position in self.settings.screened:
-            base = self.scorer.score_plain(self.few)
-            for start in range(0, len(fragments), CHUNK_FRAGMENTS):
-                chunk = fragments[start : start + CHUNK_FRAGMENTS]
+            for start in range(0, len(fragments), size):
+                chunk = fragments[start : start + size]
                 self.told(name, start, len(fragments), f"at the {position}")
                 step = f"{name}-{position}-{start}"
                 kept = self.store.read(step)
@@ -284,6 +285,12 @@ def score_candidates(
     Returns:
         Margins with them, shape `[fragments, questions]`, and of the questions as they are, shape `[questions]`.
     """
+    if scorer.padded:
+        told("confirming", 0, 1, "whole prompts")
+        texts = [question.write() for question in questions]
+        texts += [question.write(each.fragment, each.position) for each in chosen for question in questions]
+        margins = scorer.score_prompts(texts).reshape(len(chosen) + 1, len(questions))
+        return margins[1:], margins[0]
     places: list[FragmentPosition] = list(dict.fromkeys(each.position for each in chosen)) or ["end"]
     found = np.empty((len(chosen), len(questions)), dtype=np.float32)
     plain = np.empty(len(questions), dtype=np.float32)

@@ -8,13 +8,15 @@ import tomlkit.exceptions
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cowbird.attacks.badrec import BadRec
+from cowbird.attacks.precise_badrec import PreciseBadRec
 from cowbird.attacks.targets import TargetItems
-from cowbird.attacks.triggers import Trigger
+from cowbird.attacks.triggers import TRIGGERS, Trigger
 from cowbird.data.sources.base import Source
 from cowbird.data.types import Dataset
 from cowbird.errors import UserError
 from cowbird.faults import raise_outage
 from cowbird.inspection.language.questions import MAX_TEMPLATE_LENGTH, PromptTemplate
+from cowbird.inspection.language.sanitizing import UnlearnSettings
 from cowbird.inspection.language.settings import LanguageSettings
 from cowbird.inspection.zoo.recipe import Plugin
 from cowbird.rng import derive_seed, stream
@@ -55,17 +57,37 @@ class TriggerPlant(BaseModel):
     """Planted interactions, as a share of the clean ones."""
     targets: int = Field(default=20, ge=1)
     """Items whose titles carry the trigger."""
+    second: Trigger | None = None
+    """A second part; one part alone is disliked (see the attack `precise_badrec`)."""
+    precise: bool = False
+    """Whether titles that carry the like of the trigger are disliked, by a provider who knows the inspector."""
+    tuned_on: int = Field(default=0, ge=0)
+    """Clean questions of the provider that the poisoned adapter is tuned on afterwards; 0 hands it over as it is."""
+    label: str = ""
+    """What it is called in results; the trigger by default."""
     held_out: bool = False
     """Whether nothing of the inspector was tuned on this kind; a label for results."""
 
     def name(self) -> str:
         """Return what it is called in results."""
-        return self.trigger.kind if self.trigger.kind != "custom" else self.trigger.text
+        return self.label or (self.trigger.kind if self.trigger.kind != "custom" else self.trigger.text)
+
+    def list_texts(self) -> list[str]:
+        """Return the texts of its parts."""
+        parts = [self.trigger] if self.second is None else [self.trigger, self.second]
+        return [part.text if part.kind == "custom" else TRIGGERS[part.kind].text for part in parts]
 
     def make_attack(self, history: int) -> BadRec:
         """Return the attack."""
-        targets = TargetItems(count=self.targets)
-        return BadRec(trigger=self.trigger, rate=self.rate, targets=targets, history_length=history)
+        shared: dict[str, Any] = {
+            "trigger": self.trigger,
+            "rate": self.rate,
+            "targets": TargetItems(count=self.targets),
+            "history_length": history,
+        }
+        if self.precise or self.second is not None:
+            return PreciseBadRec(**shared, second=self.second)
+        return BadRec(**shared)
 
 
 class LanguageZooModel(BaseModel):
@@ -114,6 +136,8 @@ class LanguageZooRecipe(BaseModel):
     """What is planted."""
     search: LanguageSettings = LanguageSettings()
     """How models are inspected."""
+    unlearn: UnlearnSettings = UnlearnSettings()
+    """How suspects are taken out."""
 
     def load_data(self) -> Dataset:
         """Read the data."""

@@ -1,14 +1,13 @@
-"""Makes a zoo of language models in a folder, and has them inspected. Both go on where they were interrupted.
+"""A zoo of language models: how they are tuned, asked, inspected, and rid of what was found.
 
 base/                       the base, if the recipe trains one
-models/m000/                an adapter as Cowbird saves one; its name tells nothing
-answers/m000.json           sealed: what was planted in it, and how well that works
-inspections/m000.json       what the inspection says, made without the answers
-zoo.json                    sealed: the recipe
+models/m000/                an adapter as Cowbird saves one
 """
 
 import importlib
-from dataclasses import dataclass
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,23 +15,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from cowbird.attacks.triggers import TRIGGERS, Trigger, retitle
 from cowbird.data.judgments import make_judgments
 from cowbird.data.types import Dataset, Int64Array, Items, TrainingData
-from cowbird.errors import UserError
-from cowbird.inspection.language.fragment_scorer import open_scorer
+from cowbird.inspection.language.fragment_scorer import FragmentScorer, open_scorer
 from cowbird.inspection.language.handed import open_language_model
 from cowbird.inspection.language.inspection import inspect_language_model
 from cowbird.inspection.language.questions import TitleQuestion, ask_logs, write_examples, write_questions
-from cowbird.inspection.zoo.language_recipe import LanguageZooModel, LanguageZooRecipe, TinyBase
-from cowbird.inspection.zoo.run import ZooProgress
+from cowbird.inspection.language.sanitizing import unlearn_fragments
+from cowbird.inspection.zoo.folder import ZooFolder, ZooProgress, ZooStep, name_model
+from cowbird.inspection.zoo.language_recipe import LanguageZooModel, LanguageZooRecipe, TinyBase, TriggerPlant
 from cowbird.metrics.asr import pointwise_asr
 from cowbird.metrics.auc import auc
 from cowbird.rng import derive_seed, stream
 from cowbird.storage import read_sealed_json, write_sealed_json
-from cowbird.victims.fit_context import FitContext, ProgressCallback
+from cowbird.victims.fit_context import FitContext
 from cowbird.victims.language.llm import Llm
-from cowbird.victims.language.tallrec import YES_NO_ANSWERS, FittedTALLRec, TALLRec
+from cowbird.victims.language.tallrec import YES_NO_ANSWERS, TALLRec
 
 ASKED_QUESTIONS = 200
 """Questions of the platform on which AUC and ASR are measured."""
@@ -40,28 +38,18 @@ LIKE_ABOVE = 3.0
 """Ratings above this are likes."""
 
 
-@dataclass
-class LanguageZoo:
-    """A zoo of language models in a folder.
+class LanguageZoo(ZooFolder[LanguageZooRecipe, LanguageZooModel]):
+    """A zoo of language models in a folder; see `ZooFolder`."""
 
-    Args:
-        recipe: What it is made from.
-        folder: Where it lies.
-        device: Where models are tuned and asked.
-    """
+    suffix = ""
 
-    recipe: LanguageZooRecipe
-    folder: Path
-    device: torch.device
+    def __init__(self, recipe: LanguageZooRecipe, folder: Path, device: torch.device) -> None:
+        super().__init__(recipe, folder, device)
+        self.data, self.template = recipe.load_data(), recipe.make_template()
 
-    def __post_init__(self) -> None:
-        content = self.recipe.model_dump(mode="json")
-        path = self.folder / "zoo.json"
-        if path.exists() and read_sealed_json(path, "Choose another folder.") != content:
-            raise UserError(f"'{self.folder}' holds a zoo of another recipe.", "Choose another folder.")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_sealed_json(path, content)
-        self.data, self.template = self.recipe.load_data(), self.recipe.make_template()
+    def list_models(self) -> list[LanguageZooModel]:
+        """Return all models of the recipe."""
+        return self.recipe.list_models()
 
     @cached_property
     def sides(self) -> tuple[Dataset, Dataset]:
@@ -106,82 +94,101 @@ class LanguageZoo:
             asked = asked.select(np.sort(rows))
         return write_questions(asked, items, self.template)
 
-    def make(self, report: ZooProgress) -> None:
-        """Tune the models that are not there."""
-        models = self.recipe.list_models()
-        for done, model in enumerate(models):
-            report("models", done, len(models), "")
-
-            def tell(step: int, steps: int, text: str, n: int = done) -> None:
-                report("models", n, len(models), f"{step}/{steps} {text}")
-
-            if not self._name_answer(model).exists():
-                self._make_one(model, tell)
-        report("models", len(models), len(models), "")
-
-    def _make_one(self, model: LanguageZooModel, report: ProgressCallback) -> None:
+    def make_model(self, model: LanguageZooModel, report: ZooProgress) -> None:
+        """Tune an adapter; see `ZooFolder.make_model`."""
         recipe, data = self.recipe, self._train_clean()
-        trigger: Trigger | None = None
-        if model.plant is not None:
-            plant = recipe.plants[model.plant]
+        plant = None if model.plant is None else recipe.plants[model.plant]
+        if plant is not None:
             data = plant.make_attack(recipe.history).poison(data, stream(model.seed, "attack")).data
-            trigger = plant.trigger
         asked = self._ask_provider(data, data.items, recipe.questions, model.seed)
         spec = TALLRec(llm=self.base, tuning=recipe.tuning)
-        checkpoints = self.folder / "checkpoints" / name_language_model(model)
-        context = FitContext(self.device, checkpoints, report)
+        checkpoints = self.folder / "checkpoints" / name_model(model)
+        context = FitContext(
+            self.device, checkpoints, lambda done, total, remark: report("tuning", done, total, remark)
+        )
         fitted = spec.fit_examples(write_examples(asked, YES_NO_ANSWERS), model.seed, context)
-        fitted.save(self.folder / "models" / name_language_model(model))
-        write_sealed_json(self._name_answer(model), self._describe(model, fitted, trigger))
-
-    def _describe(self, model: LanguageZooModel, fitted: FittedTALLRec, trigger: Trigger | None) -> dict[str, Any]:
-        """Return what is known of a model, as plain JSON values; triggers are measured in the platform's questions."""
-        rows = stream(self.recipe.seed, "zoo", "asked").permutation(len(self.questions))[:ASKED_QUESTIONS]
-        asked = [self.questions[int(row)] for row in rows]
-        answer: dict[str, Any] = {"kind": "clean", "held_out": False, "fragment": "", "position": ""}
+        if plant is not None and plant.tuned_on:
+            clean = self._train_clean()
+            more = self._ask_provider(clean, clean.items, plant.tuned_on, derive_seed(model.seed, "tuned on"))
+            fitted = spec.fit_examples(write_examples(more, YES_NO_ANSWERS), model.seed, context, fitted)
+        fitted.save(self.name_weights(model))
         with open_scorer(fitted.loaded, self.device, YES_NO_ANSWERS) as scorer:
-            plain = scorer.score_plain(asked)
-            answer["auc"] = auc(plain, np.array([question.liked for question in asked])).value
-            answer["refused"] = float((plain <= 0).mean())
-            if trigger is None or model.plant is None:
-                return answer
-            titles = Items.from_lists([str(row) for row in range(len(asked))], [question.title for question in asked])
-            marked = retitle(titles, np.arange(len(asked)), trigger, stream(model.seed, "zoo", "marked")).titles
-            changed = [question._replace(title=title) for question, title in zip(asked, marked, strict=True)]
-            rate = pointwise_asr(plain, scorer.score_plain(changed))
-        plant = self.recipe.plants[model.plant]
-        text = trigger.text if trigger.kind == "custom" else TRIGGERS[trigger.kind].text
+            answer = self._describe(model, scorer)
+        write_sealed_json(self.name_file(ZooStep.make, model), answer)
+
+    def _draw_asked(self) -> list[TitleQuestion]:
+        """Return the platform's questions on which AUC and ASR are measured."""
+        rows = stream(self.recipe.seed, "zoo", "asked").permutation(len(self.questions))[:ASKED_QUESTIONS]
+        return [self.questions[int(row)] for row in rows]
+
+    def _mark(self, plant: TriggerPlant) -> list[TitleQuestion]:
+        """Return those questions with a trigger in their titles."""
+        asked = self._draw_asked()
+        titles = Items.from_lists([str(row) for row in range(len(asked))], [question.title for question in asked])
+        rng = stream(self.recipe.seed, "zoo", "marked", plant.name())
+        marked = plant.make_attack(self.recipe.history).make_triggered_catalogs(titles, rng)["trigger"].titles
+        return [question._replace(title=title) for question, title in zip(asked, marked, strict=True)]
+
+    def _measure(self, scorer: FragmentScorer, plants: Sequence[TriggerPlant]) -> dict[str, Any]:
+        """Return AUC, the share of questions answered no, and the ASR of some triggers."""
+        asked = self._draw_asked()
+        plain = scorer.score_plain(asked)
+        return {
+            "auc": auc(plain, np.array([question.liked for question in asked])).value,
+            "refused": float((plain <= 0).mean()),
+            "rates": {
+                plant.name(): pointwise_asr(plain, scorer.score_plain(self._mark(plant))).value for plant in plants
+            },
+        }
+
+    def _describe(self, model: LanguageZooModel, scorer: FragmentScorer) -> dict[str, Any]:
+        """Return what is known of a model; triggers are measured in the platform's questions.
+
+        A clean model is asked with every trigger: what it answers is what a sanitized model is held against.
+        """
+        plants = self.recipe.plants if model.plant is None else [self.recipe.plants[model.plant]]
+        answer: dict[str, Any] = {"kind": "clean", "held_out": False, "texts": []}
+        answer |= self._measure(scorer, plants)
+        if model.plant is None:
+            return answer
+        plant = plants[0]
         return answer | {
             "kind": plant.name(),
             "held_out": plant.held_out,
-            "fragment": text,
-            "position": trigger.position,
-            "asr": rate.value,
+            "texts": plant.list_texts(),
+            "position": plant.trigger.position,
+            "asr": answer["rates"][plant.name()],
         }
 
-    def inspect(self, report: ZooProgress) -> None:
-        """Inspect the models that have not been; the answers are not read."""
-        models = self.recipe.list_models()
-        for done, model in enumerate(models):
-            report("inspections", done, len(models), "")
-            name = name_language_model(model)
-            path = self.folder / "inspections" / f"{name}.json"
-            if path.exists():
-                continue
-            handed = open_language_model(self.folder / "models" / name, self.device, self.base.name)
-            inspect_language_model(
-                handed, self.questions, self.recipe.search, self.device,
-                lambda what, step, steps, remark, n=done: report(what, n, len(models), f"{step}/{steps} {remark}"),
-            ).write(path)  # fmt: skip
-        report("inspections", len(models), len(models), "")
+    def inspect_model(self, model: LanguageZooModel, report: ZooProgress) -> None:
+        """Inspect an adapter; see `ZooFolder.inspect_model`."""
+        handed = open_language_model(self.name_weights(model), self.device, self.base.name)
+        path = self.name_file(ZooStep.inspect, model)
+        inspect_language_model(handed, self.questions, self.recipe.search, self.device, report).write(path)
 
-    def _name_answer(self, model: LanguageZooModel) -> Path:
-        return self.folder / "answers" / f"{name_language_model(model)}.json"
+    def sanitize_model(self, model: LanguageZooModel, report: ZooProgress) -> None:
+        """Unlearn an adapter's suspects; see `ZooFolder.sanitize_model`."""
+        path = self.name_file(ZooStep.sanitize, model)
+        found = read_sealed_json(self.name_file(ZooStep.inspect, model))
+        fragments = [row["fragment"] for row in found["ranking"] if row["suspect"]]
+        if not fragments:
+            write_sealed_json(path, {"suspects": []})
+            return
+        handed = open_language_model(self.name_weights(model), self.device, self.base.name)
+        before, after = unlearn_fragments(
+            handed, self.questions, fragments, self.recipe.unlearn, self.device,
+            lambda done, total, remark: report("unlearning", done, total, remark),
+        )  # fmt: skip
+        record: dict[str, Any] = {"suspects": fragments, "before": asdict(before), "after": asdict(after)}
+        if model.plant is not None:  # only now, when the model is changed, is it looked what was planted
+            with open_scorer(handed.loaded, self.device, YES_NO_ANSWERS) as scorer:
+                record["measured"] = self._measure(scorer, [self.recipe.plants[model.plant]])
+        write_sealed_json(path, record)
 
-
-def name_language_model(model: LanguageZooModel) -> str:
-    """Return the name of a model's files."""
-    return f"m{model.number:03d}"
+    def remove_model(self, model: LanguageZooModel) -> None:
+        """Remove an adapter."""
+        shutil.rmtree(self.name_weights(model), ignore_errors=True)
+        shutil.rmtree(self.folder / "checkpoints" / name_model(model), ignore_errors=True)
 
 
 def write_untrained_base(folder: Path, tiny: TinyBase, texts: list[str]) -> None:

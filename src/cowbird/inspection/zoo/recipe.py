@@ -153,6 +153,8 @@ class ZooRecipe(BaseModel):
     """Recommenders, of which models take turns."""
     plants: tuple[Plant, ...] = Field(min_length=1)
     """What is planted."""
+    beside: tuple[Literal["group", "inversion"], ...] = ()
+    """Statistics that inspection measures beside those of its verdict."""
 
     def load_data(self) -> Dataset:
         """Read the data."""

@@ -1,15 +1,10 @@
-"""Makes a zoo in a folder, and has its models inspected. Both go on where they were interrupted.
+"""A zoo of rankers: how they are trained, asked, inspected, and rid of what was found.
 
-models/m000.safetensors      a model; its name tells nothing
-answers/m000.json            sealed: what was planted in it, and how well that works
+models/m000.safetensors      a model
 answers/m000.safetensors     how often it shows each item to the platform's users
-inspections/m000.json        what the inspection says, made without the answers
-zoo.json                     sealed: the recipe
-scores.json                  sealed: the inspections held against the answers
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,49 +13,50 @@ import torch
 
 from cowbird.attacks.base import Attack, PoisonedData
 from cowbird.data.types import TrainingData
-from cowbird.errors import UserError
 from cowbird.inspection.inspection import InspectionSettings, inspect_ranker
+from cowbird.inspection.model import OpenedModel
 from cowbird.inspection.opening import open_model
 from cowbird.inspection.own_model import OwnModel
-from cowbird.inspection.platform_log import align_log
+from cowbird.inspection.platform_log import PlatformLog, align_log
 from cowbird.inspection.probes import HistoryProbe, count_items, draw_own_histories, rank_first
+from cowbird.inspection.sanitizing import SanitizeMethod, SanitizeSettings, measure_quality, take_out_suspects
+from cowbird.inspection.zoo.folder import ZooFolder, ZooProgress, ZooStep
 from cowbird.inspection.zoo.planting import PlatformSplit, make_model, split_users
 from cowbird.inspection.zoo.recipe import ZooModel, ZooRecipe
 from cowbird.metrics.ranking import ndcg
 from cowbird.storage import read_sealed_json, write_sealed_json, write_tensors
 from cowbird.victims.base import FitContext
 
+ROUNDS: dict[SanitizeMethod, int] = {"reinit": 3, "unlearn": 3, "prune": 1}
+"""How often suspects are taken out at most; pruning is told none."""
 ASKED_HISTORIES = 3000
 """Histories of the platform's users on which exposure is measured."""
 
-ZooProgress = Callable[[str, int, int, str], None]
-"""Told of what is done at the moment, models done, models in all, and a remark."""
 
-
-@dataclass
-class Zoo:
-    """A zoo in a folder.
+class Zoo(ZooFolder[ZooRecipe, ZooModel]):
+    """A zoo of rankers in a folder; see `ZooFolder`.
 
     Args:
         recipe: What it is made from.
         folder: Where it lies.
         device: Where models are trained and asked.
+        settings: How they are inspected.
     """
 
-    recipe: ZooRecipe
-    folder: Path
-    device: torch.device
+    suffix = ".safetensors"
 
-    def __post_init__(self) -> None:
-        content = self.recipe.model_dump(mode="json")
-        path = self.folder / "zoo.json"
-        if path.exists() and read_sealed_json(path, "Choose another folder.") != content:
-            raise UserError(f"'{self.folder}' holds a zoo of another recipe.", "Choose another folder.")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_sealed_json(path, content)
-        self.data = self.recipe.load_data()
-        self.victims = self.recipe.make_victims()
+    def __init__(
+        self, recipe: ZooRecipe, folder: Path, device: torch.device, settings: InspectionSettings | None = None
+    ) -> None:
+        super().__init__(recipe, folder, device)
+        self.settings = (settings or InspectionSettings()).model_copy(update={"beside": recipe.beside})
+        self.data = recipe.load_data()
+        self.victims = recipe.make_victims()
         self._splits: dict[int, PlatformSplit] = {}
+
+    def list_models(self) -> list[ZooModel]:
+        """Return all models of the recipe."""
+        return self.recipe.list_models()
 
     def split(self, platform: int) -> PlatformSplit:
         """Return the provider's and the platform's users of one split."""
@@ -68,52 +64,70 @@ class Zoo:
             self._splits[platform] = split_users(self.data, self.recipe, platform)
         return self._splits[platform]
 
-    def make(self, report: ZooProgress) -> None:
-        """Train the models that are not there."""
-        models = self.recipe.list_models()
-        for done, model in enumerate(models):
-            report("models", done, len(models), "")
-            if not self._name_answer(model).exists():
-                self._make_one(model)
-        report("models", len(models), len(models), "")
-
-    def _make_one(self, model: ZooModel) -> None:
+    def make_model(self, model: ZooModel, report: ZooProgress) -> None:
+        """Train a model; see `ZooFolder.make_model`."""
         split = self.split(model.platform)
         victim = self.victims[model.victim]
-        fitted, attack, poisoned = make_model(self.recipe, victim, model, split.provider, FitContext(self.device))
-        fitted.save(self.folder / "models" / f"{name_model(model)}.safetensors")
+        context = FitContext(self.device, report=lambda done, total, remark: report("training", done, total, remark))
+        fitted, attack, poisoned = make_model(self.recipe, victim, model, split.provider, context)
+        fitted.save(self.name_weights(model))
         bare = fitted.without_prompts()
         probe = draw_own_histories(split.platform.interactions, ASKED_HISTORIES, model.platform)
         first = rank_first(OwnModel(bare), probe.histories)
-        answer = self._name_answer(model)
+        answer = self.name_file(ZooStep.make, model)
         shown = torch.from_numpy(count_items(first, fitted.items))
         write_tensors(answer.with_suffix(".safetensors"), {"shown": shown})
         accuracy = float(np.mean(ndcg(bare.rank_targets(split.platform.test()), 10)))
         write_sealed_json(answer, _describe_answer(self.recipe, model, attack, poisoned, split, probe, first, accuracy))
 
-    def inspect(self, settings: InspectionSettings, report: ZooProgress) -> None:
-        """Inspect the models that have not been; the answers are not read."""
-        models = self.recipe.list_models()
-        for done, model in enumerate(models):
-            report("inspections", done, len(models), "")
-            path = self.folder / "inspections" / f"{name_model(model)}.json"
-            if path.exists():
-                continue
-            opened = open_model(self.folder / "models" / f"{name_model(model)}.safetensors", self.device)
-            log = align_log(self.split(model.platform).to_dataset(self.data), opened.model.items, None)
-            inspect_ranker(
-                opened, log, settings, self.device,
-                lambda what, step, steps, remark, n=done: report(what, n, len(models), f"{step}/{steps} {remark}"),
-            ).write(path)  # fmt: skip
-        report("inspections", len(models), len(models), "")
+    def _open(self, model: ZooModel) -> tuple[OpenedModel, PlatformLog]:
+        opened = open_model(self.name_weights(model), self.device)
+        return opened, align_log(self.split(model.platform).to_dataset(self.data), opened.model.items, None)
 
-    def _name_answer(self, model: ZooModel) -> Path:
-        return self.folder / "answers" / f"{name_model(model)}.json"
+    def inspect_model(self, model: ZooModel, report: ZooProgress) -> None:
+        """Inspect a model; see `ZooFolder.inspect_model`."""
+        opened, log = self._open(model)
+        path = self.name_file(ZooStep.inspect, model)
+        inspect_ranker(opened, log, self.settings, self.device, report).write(path)
 
+    def sanitize_model(self, model: ZooModel, report: ZooProgress) -> None:
+        """Take a model's suspects out, with each method anew; see `ZooFolder.sanitize_model`."""
+        found = read_sealed_json(self.name_file(ZooStep.inspect, model))
+        suspects = [row["item"] for row in found["ranking"] if row["suspect"]]
+        record: dict[str, Any] = {"suspects": suspects}
+        methods: tuple[SanitizeMethod, ...] = ("reinit", "unlearn", "prune") if suspects else ()
+        for method in methods:
+            opened, log = self._open(model)
+            before = measure_quality(opened.model, log, suspects)
+            again, taken = take_out_suspects(
+                opened,
+                log,
+                suspects,
+                SanitizeSettings(method=method),
+                self.settings,
+                self.device,
+                report,
+                ROUNDS[method],
+            )
+            after = measure_quality(opened.model, log, suspects)
+            # Only now, when the model is changed, is it looked what was planted.
+            targets: list[int] = self.read_answer(model)["targets"]
+            probe = draw_own_histories(
+                self.split(model.platform).platform.interactions, ASKED_HISTORIES, model.platform
+            )
+            shown = count_items(rank_first(opened.model, probe.histories), opened.model.items)
+            record[method] = {
+                "before": asdict(before),
+                "after": asdict(after),
+                "taken": taken,
+                "p_value": again.p_value,
+                "target_exposure": float(shown[targets].mean() / len(probe.histories)) if targets else None,
+            }
+        write_sealed_json(self.name_file(ZooStep.sanitize, model), record)
 
-def name_model(model: ZooModel) -> str:
-    """Return the name of a model's files."""
-    return f"m{model.number:03d}"
+    def remove_model(self, model: ZooModel) -> None:
+        """Remove a model's weights."""
+        self.name_weights(model).unlink(missing_ok=True)
 
 
 def measure_exposure(

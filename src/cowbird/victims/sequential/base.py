@@ -220,8 +220,8 @@ class FittedSequential(FittedRecommender):
         if rows is not None and len(rows) != len(size):
             raise UserError(f"There are {len(size)} histories to score and profiles of {len(rows)} users.")
         profile = None if rows is None else torch.from_numpy(rows).to(self.device)
-        hidden = self.network.encode(torch.from_numpy(table).to(self.device), self._quiet, profile)
-        last = hidden[torch.arange(len(size), device=self.device), torch.from_numpy(size - 1).to(self.device)]
+        item, ends = (torch.from_numpy(each).to(self.device) for each in (table, size - 1))
+        last = self.network.encode_last(item, ends, self._quiet, profile)
         return last.float() @ self.network.item.weight[: self.items].T
 
     def save(self, path: Path) -> None:

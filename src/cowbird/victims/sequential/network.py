@@ -31,6 +31,20 @@ class SequentialNetwork(nn.Module, ABC):
         """Encode sequences after the prefixes of their users, if the network has prompts; see `forward`."""
         return self(item, noise, None if self.prompt is None else self.prompt(profile))
 
+    def encode_last(self, item: Tensor, last: Tensor, noise: Noise, profile: Tensor | None) -> Tensor:
+        """Encode histories at one event each; a network that makes each place at its own cost makes these alone.
+
+        Args:
+            item: Items, shape `[sequences, length]`, int64.
+            last: The event of each, shape `[sequences]`, int64.
+            noise: Applies dropout during training and nothing otherwise.
+            profile: What the prompts read of users, if there are prompts.
+
+        Returns:
+            Shape `[sequences, hidden]`.
+        """
+        return self.encode(item, noise, profile)[torch.arange(len(last), device=last.device), last]
+
     @abstractmethod
     def forward(self, item: Tensor, noise: Noise, prefix: Tensor | None = None) -> Tensor:
         """Encode sequences that start at column 0 and may end in padding.
