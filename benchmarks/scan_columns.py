@@ -10,9 +10,9 @@ others are the reference, where there is one. The file has no sellers, so three 
   a brand looks like a fragment that one seller planted;
 - none.
 
-One seller floods: all titles with the trigger are hers. In `own shops` she opens a new account for it. Each row tells
-the recall and the clean titles flagged, at the scanner's own threshold for 1 %, and the recall at the threshold that 1 %
-of the clean titles of the same batch pass.
+One seller floods: all titles with the trigger are hers, and she has no others. Each row tells the recall and the clean
+titles flagged, at the scanner's own threshold for 1 %, and the recall at the threshold that 1 % of the clean titles of
+the same batch pass.
 """
 
 import argparse
@@ -95,8 +95,8 @@ def ask(scanner: ReadyScanner, shop: pl.DataFrame, seed: int) -> list[dict[str, 
     half = len(shop) // 2
     batch, before = shop[order[:half]], shop[order[half:]]["title"].to_list()
     found: list[dict[str, Any]] = []
-    for name in PLANTED:
-        for share in SHARES if PLANTED[name] else (0.0,):
+    for name, place in PLANTED.items():
+        for share in SHARES if place else (0.0,):
             flooded, told = plant_flood(batch, name, share, seed)
             mask = np.array(told)
             for label, (explain, seller) in COLUMNS.items():
