@@ -1,6 +1,7 @@
 """Ask the ready scanner about a shop's real titles, with and without its columns of brands, categories and sellers.
 
-    python benchmarks/scan_columns.py shop.csv --out docs/results/scan_columns.json
+    python benchmarks/scan_columns.py shop.csv --seeds 0 --triggers none,5v --out answers/0-first.json
+    python benchmarks/scan_columns.py answers/*.json --join --out docs/results/scan_columns.json
 
 `shop.csv` has columns `title`, `brand` and `category`. Half of its titles, drawn anew for each seed, are the batch; the
 others are the reference, where there is one. The file has no sellers, so three kinds are made up:
@@ -20,6 +21,7 @@ import json
 import shlex
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,15 +90,15 @@ def plant_flood(batch: pl.DataFrame, name: str, share: float, seed: int) -> tupl
     return batch.with_columns(pl.Series("title", titles), *sellers), mask
 
 
-def ask(scanner: ReadyScanner, shop: pl.DataFrame, seed: int) -> list[dict[str, Any]]:
-    """Ask about one draw of the batch, with each trigger, share and set of columns."""
+def ask(scanner: ReadyScanner, shop: pl.DataFrame, seed: int, triggers: Sequence[str]) -> list[dict[str, Any]]:
+    """Ask about one draw of the batch, with each of the triggers, shares and sets of columns."""
     shop = add_sellers(shop, seed)
     order: list[int] = stream(seed, "halves").permutation(len(shop)).tolist()
     half = len(shop) // 2
     batch, before = shop[order[:half]], shop[order[half:]]["title"].to_list()
     found: list[dict[str, Any]] = []
-    for name, place in PLANTED.items():
-        for share in SHARES if place else (0.0,):
+    for name in triggers:
+        for share in SHARES if PLANTED[name] else (0.0,):
             flooded, told = plant_flood(batch, name, share, seed)
             mask = np.array(told)
             for label, (explain, seller) in COLUMNS.items():
@@ -120,18 +122,28 @@ def ask(scanner: ReadyScanner, shop: pl.DataFrame, seed: int) -> list[dict[str, 
 def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("shop", type=Path)
+    parser.add_argument("files", type=Path, nargs="+", help="the shop; with --join, what was written before")
+    parser.add_argument("--join", action="store_true")
+    parser.add_argument("--triggers", default=",".join(PLANTED))
     parser.add_argument("--most", type=int, default=4000, help="titles of the shop that are drawn")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--tagger", default="small", choices=("small", "llm"))
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    shop = pl.read_csv(options.shop, infer_schema_length=0).unique("title", keep="first", maintain_order=True)
-    rows = np.sort(stream(0, "shop").permutation(len(shop))[: options.most])
-    shop = shop[rows.tolist()]
-    scanner = ReadyScanner.load("cpu", options.tagger)
-    found = [row for seed in options.seeds.split(",") for row in ask(scanner, shop, int(seed))]
-    head = {"command": f"python benchmarks/scan_columns.py {shlex.join(sys.argv[1:])}", "titles": len(shop)}
+    command = f"python benchmarks/scan_columns.py {shlex.join(sys.argv[1:])}"
+    if options.join:
+        parts = [json.loads(path.read_text(encoding="utf-8")) for path in options.files]
+        commands = sorted({line for part in parts for line in part["commands"]})
+        found = sorted((row for part in parts for row in part["asked"]), key=lambda row: (row["seed"], row["trigger"]))
+        many = parts[0]["titles"]
+    else:
+        shop = pl.read_csv(options.files[0], infer_schema_length=0).unique("title", keep="first", maintain_order=True)
+        rows = np.sort(stream(0, "shop").permutation(len(shop))[: options.most])
+        shop, commands, found = shop[rows.tolist()], [command], list[dict[str, Any]]()
+        scanner, many = ReadyScanner.load("cpu", options.tagger), len(shop)
+        for seed in options.seeds.split(","):
+            found += ask(scanner, shop, int(seed), options.triggers.split(","))
+    head = {"commands": commands, "titles": many}
     lines = ",\n".join(json.dumps(row) for row in found)
     write_text(options.out, json.dumps(head, indent=1)[:-2] + ',\n "asked": [\n' + lines + "\n ]\n}\n")
 
