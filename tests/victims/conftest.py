@@ -53,7 +53,13 @@ def learned(learnable):
     def fit(name):
         if name not in known:
             spec = find_plugin("victim", name)(
-                hidden=32, max_length=10, epochs=EPOCHS.get(name, 9), batch_size=32, learning_rate=8e-3, dropout=0.1, precision="float32"
+                hidden=32,
+                max_length=10,
+                epochs=EPOCHS.get(name, 9),
+                batch_size=32,
+                learning_rate=8e-3,
+                dropout=0.1,
+                precision="float32",
             )
             known[name] = spec.fit(learnable.pretrain.training(), learnable.pretrain.validation(), 0)
         return known[name]
