@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from cowbird.locks import lock_folder, try_lock_folder
 
-SECONDS_FOR_OTHERS = 86_400.0
+SECONDS_FOR_SHARED_WORK = 86_400.0
 """How long a process waits for another that makes something which both need."""
 MadeT = TypeVar("MadeT")
 
@@ -27,7 +27,7 @@ def share_work(folder: Path, keys: Sequence[str], make: Callable[[int], MadeT]) 
     for number, key in enumerate(keys):
         if number not in found:
             place = _make_lock_folder(folder, key)
-            with lock_folder(place, "inspection", "Wait for it.", _ignore, patience=SECONDS_FOR_OTHERS):
+            with lock_folder(place, "inspection", "Wait for it.", _ignore, patience=SECONDS_FOR_SHARED_WORK):
                 found[number] = make(number)
     return [found[number] for number in range(len(keys))]
 

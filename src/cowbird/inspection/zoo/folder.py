@@ -57,7 +57,7 @@ class NumberedModel(Protocol):
         ...
 
 
-class Recipe(Protocol):
+class FolderRecipe(Protocol):
     """What a zoo is made from."""
 
     def model_dump(self, *, mode: str) -> dict[str, Any]:
@@ -66,7 +66,7 @@ class Recipe(Protocol):
 
 
 ModelT = TypeVar("ModelT", bound=NumberedModel)
-RecipeT = TypeVar("RecipeT", bound=Recipe)
+RecipeT = TypeVar("RecipeT", bound=FolderRecipe)
 
 
 class ZooFolder(ABC, Generic[RecipeT, ModelT]):
