@@ -3,7 +3,9 @@
 Titles of a brand share its name, and titles in a language its words: such a fragment is *explained* by a column if
 nearly all its titles have one value there, and most titles with that value have the fragment. A fragment that as many
 sellers use as titles drawn at random would have is *spread*: no single seller planted it. Both are cleared: they count
-as usual, and the words as well. A fragment of few sellers among many is *narrow*, which is evidence.
+as usual, and the words as well. A fragment of few sellers among many is *narrow*, which is evidence. If no brand and no
+category holds half of its titles either, it is *alien*: a seller has put it on goods that have nothing else in common.
+Honest sellers do that as well ("free shipping"), so a look at such titles is what the scan asks for.
 
 Sellers write most columns themselves. So a value that stands with one seller alone explains nothing where sellers are
 known, and whoever has many accounts is spread, too. The bars below are set by hand.
@@ -29,8 +31,10 @@ MIN_PURITY, MIN_COVERAGE = 0.9, 0.5
 MIN_SPREAD, MAX_NARROW, MIN_SELLERS_EXPECTED = 0.8, 0.34, 3.0
 """Sellers of a fragment, over those that as many titles drawn at random would have: spread from, narrow up to; and how
 many would be expected for a fragment to be narrow."""
-CLEARED_LOG_ODDS, NARROW_LOG_ODDS = -8.0, 2.0
-"""What a cleared fragment has at most; what a narrow one is given more."""
+MAX_ALIEN_PURITY = 0.5
+"""Share of a fragment's titles that may have one brand, or one category, for it to be alien."""
+CLEARED_LOG_ODDS, NARROW_LOG_ODDS, ALIEN_LOG_ODDS = -8.0, 2.0, 6.0
+"""What a cleared fragment has at most; what a narrow one is given more; what an alien one has at least."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +57,8 @@ class ColumnVerdicts:
     """Which are usual."""
     narrow: NDArray[np.bool_]
     """Which keep to few sellers."""
+    alien: NDArray[np.bool_]
+    """Which of these stand on goods of all kinds."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,7 @@ def read_title_columns(
 
 
 def judge_columns(titles: Sequence[str], evidence: FragmentEvidence, columns: TitleColumns) -> ColumnVerdicts:
-    """Say which fragments other columns explain, and which keep to few sellers.
+    """Say which fragments other columns explain, which keep to few sellers, and which of these stand on any goods.
 
     Args:
         titles: The titles that the evidence is of, in its order.
@@ -118,7 +124,7 @@ def judge_columns(titles: Sequence[str], evidence: FragmentEvidence, columns: Ti
         columns: Their other columns.
     """
     many = len(evidence.fragment)
-    cleared, narrow = np.zeros(many, dtype=bool), np.zeros(many, dtype=bool)
+    cleared, narrow, alien = (np.zeros(many, dtype=bool) for _ in range(3))
     order = np.argsort(evidence.of, kind="stable")
     borders = np.searchsorted(evidence.of[order], np.arange(many + 1))
     values = [_list_values(titles, columns, nth) for nth in range(len(columns.names))]
@@ -130,7 +136,8 @@ def judge_columns(titles: Sequence[str], evidence: FragmentEvidence, columns: Ti
         if len(rows) < MIN_TITLES_EXPLAINED:
             continue
         who = set[str]() if sellers is None else {sellers[row] for row in rows} - {""}
-        explained = any(_explains(column, size, rows) for column, size in zip(values, sizes, strict=True))
+        most = [Counter(column[row] for row in rows).most_common(1)[0] for column in values]
+        explained = any(_explains(*common, size, len(rows)) for common, size in zip(most, sizes, strict=True))
         if expected is None:
             cleared[fragment] = explained
             continue
@@ -138,7 +145,10 @@ def judge_columns(titles: Sequence[str], evidence: FragmentEvidence, columns: Ti
         spread = len(who) >= max(MIN_SELLERS_SPREAD, MIN_SPREAD * chance)
         cleared[fragment] = spread or (explained and len(who) > 1)
         narrow[fragment] = chance >= MIN_SELLERS_EXPECTED and 0 < len(who) <= MAX_NARROW * chance
-    return ColumnVerdicts(cleared, narrow & ~cleared)
+        told = [count / len(rows) for value, count in most if value]
+        alien[fragment] = len(told) == len(values) > 0 and max(told) <= MAX_ALIEN_PURITY
+    narrow &= ~cleared
+    return ColumnVerdicts(cleared, narrow, alien & narrow)
 
 
 def _list_values(titles: Sequence[str], columns: TitleColumns, nth: int) -> list[str]:
@@ -146,10 +156,9 @@ def _list_values(titles: Sequence[str], columns: TitleColumns, nth: int) -> list
     return [columns.values.get(title, nothing)[nth] for title in titles]
 
 
-def _explains(column: Sequence[str], size: Counter[str], rows: Sequence[int]) -> bool:
-    """Tell whether one value of a column explains why some titles share a fragment."""
-    value, count = Counter(column[row] for row in rows).most_common(1)[0]
-    return bool(value) and count >= MIN_PURITY * len(rows) and count >= MIN_COVERAGE * size[value]
+def _explains(value: str, count: int, size: Counter[str], titles: int) -> bool:
+    """Tell whether the most common value of a column explains why so many titles share a fragment."""
+    return bool(value) and count >= MIN_PURITY * titles and count >= MIN_COVERAGE * size[value]
 
 
 class _SellerCount:
@@ -181,6 +190,8 @@ class ColumnFindings:
     """Numbers of the fragments that are usual."""
     narrow: frozenset[int] = frozenset()
     """Numbers of those that keep to few sellers."""
+    alien: frozenset[int] = frozenset()
+    """Numbers of those of few sellers that stand on goods of all kinds."""
 
     def adjust(self, fragment: Int64Array, by_fragment: Float32Array, narrow: bool) -> Float32Array:
         """Return the log-odds of fragments as columns change them.
@@ -188,7 +199,7 @@ class ColumnFindings:
         Args:
             fragment: Their numbers, shape `[fragments]`.
             by_fragment: Their log-odds, shape `[fragments]`.
-            narrow: Whether few sellers count as evidence: not where thresholds come from titles without sellers.
+            narrow: Whether few sellers alone count as evidence: not where thresholds come from titles without sellers.
         """
         made, numbers = by_fragment.copy(), fragment.tolist()
         for place, number in enumerate(numbers):
@@ -196,6 +207,8 @@ class ColumnFindings:
                 made[place] = min(made[place], CLEARED_LOG_ODDS)
             elif narrow and number in self.narrow:
                 made[place] += NARROW_LOG_ODDS
+            if number in self.alien:
+                made[place] = max(made[place], ALIEN_LOG_ODDS)
         return made
 
 
@@ -218,6 +231,7 @@ def find_in_columns(
     verdicts = judge_columns(titles, evidence, columns)
     cleared: list[int] = evidence.fragment[verdicts.cleared].tolist()
     narrow: list[int] = evidence.fragment[verdicts.narrow].tolist()
+    alien: list[int] = evidence.fragment[verdicts.alien].tolist()
     phrases = frozenset(keys[number][1] for number in cleared if keys[number][0] == "word")
     words = ClearedWords(phrases, float(np.median(marks)) if len(marks) else 0.0)
-    return ColumnFindings(words, frozenset(cleared), frozenset(narrow))
+    return ColumnFindings(words, frozenset(cleared), frozenset(narrow), frozenset(alien))

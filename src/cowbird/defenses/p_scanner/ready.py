@@ -174,7 +174,7 @@ class ReadyScanner:
         found = ColumnFindings() if columns is None else _ask_columns(titles, traits, table, rows, columns)
         if found.words.phrases:
             traits, table = self._describe(texts, marks, found.words)
-        told = [str(sorted(part)) for part in (found.cleared, found.narrow)]
+        told = [str(sorted(part)) for part in (found.cleared, found.narrow, found.alien)]
         key = hash_texts([repr((fpr, review_fpr, before)), *told, *texts])
         if not before:
             return learn_by_itself(self.scoring, traits, table, rows, fprs, key, found, self.second)
@@ -226,7 +226,7 @@ class ReadyScanner:
         found = ColumnFindings() if columns is None else _ask_columns(titles, traits, table, rows, columns)
         if found.words.phrases:
             traits, table = self._describe(titles, marks, found.words)
-        told = [str(sorted(part)) for part in (found.cleared, found.narrow)]
+        told = [str(sorted(part)) for part in (found.cleared, found.narrow, found.alien)]
         key = hash_texts([repr((fpr, review_fpr)), inventory.key, *told, *titles])
         fprs = (fpr, max(fpr, review_fpr))
         return learn_beside(self.scoring, inventory, traits, table, rows, fprs, key, found, self.second)
