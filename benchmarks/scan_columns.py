@@ -90,7 +90,9 @@ def plant_flood(batch: pl.DataFrame, name: str, share: float, seed: int) -> tupl
     return batch.with_columns(pl.Series("title", titles), *sellers), mask
 
 
-def ask(scanner: ReadyScanner, shop: pl.DataFrame, seed: int, triggers: Sequence[str]) -> list[dict[str, Any]]:
+def ask(
+    scanner: ReadyScanner, shop: pl.DataFrame, seed: int, triggers: Sequence[str], known: Sequence[str]
+) -> list[dict[str, Any]]:
     """Ask about one draw of the batch, with each of the triggers, shares and sets of columns."""
     shop = add_sellers(shop, seed)
     order: list[int] = stream(seed, "halves").permutation(len(shop)).tolist()
@@ -101,7 +103,8 @@ def ask(scanner: ReadyScanner, shop: pl.DataFrame, seed: int, triggers: Sequence
         for share in SHARES if PLANTED[name] else (0.0,):
             flooded, told = plant_flood(batch, name, share, seed)
             mask = np.array(told)
-            for label, (explain, seller) in COLUMNS.items():
+            for label in known:
+                explain, seller = COLUMNS[label]
                 columns = read_title_columns(flooded, "title", explain, seller) if explain else None
                 for reference in (before, []):
                     titles = flooded["title"].to_list()
@@ -125,6 +128,7 @@ def main() -> None:
     parser.add_argument("files", type=Path, nargs="+", help="the shop; with --join, what was written before")
     parser.add_argument("--join", action="store_true")
     parser.add_argument("--triggers", default=",".join(PLANTED))
+    parser.add_argument("--columns", default=";".join(COLUMNS), help="sets of columns, with semicolons")
     parser.add_argument("--most", type=int, default=4000, help="titles of the shop that are drawn")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--tagger", default="small", choices=("small", "llm"))
@@ -142,7 +146,7 @@ def main() -> None:
         shop, commands, found = shop[rows.tolist()], [command], list[dict[str, Any]]()
         scanner, many = ReadyScanner.load("cpu", options.tagger), len(shop)
         for seed in options.seeds.split(","):
-            found += ask(scanner, shop, int(seed), options.triggers.split(","))
+            found += ask(scanner, shop, int(seed), options.triggers.split(","), options.columns.split(";"))
     head = {"commands": commands, "titles": many}
     lines = ",\n".join(json.dumps(row) for row in found)
     write_text(options.out, json.dumps(head, indent=1)[:-2] + ',\n "asked": [\n' + lines + "\n ]\n}\n")

@@ -6,6 +6,7 @@ import pytest
 from ready_doubles import ReadyDouble, make_titles
 
 from cowbird.defenses.p_scanner.column_evidence import (
+    ALIEN_LOG_ODDS,
     CLEARED_LOG_ODDS,
     ClearedWords,
     TitleColumns,
@@ -91,6 +92,30 @@ def test_a_trigger_in_one_category_is_not_explained_by_it():
     assert not verdicts.cleared[places["word", "5v"]], "few titles of the category have it"
 
 
+def test_what_one_seller_puts_on_goods_of_all_kinds_is_alien():
+    verdicts, places, found = find_fragments(TitleColumns(("brand",), BRANDS, SELLERS))
+    assert verdicts.alien[places["word", "5v"]]
+    assert not verdicts.alien[places["word", "The"]], "all sellers write it"
+    assert found.alien
+    scored = np.full(len(found.alien), -4.0, dtype=np.float32)
+    numbers = np.array(sorted(found.alien), dtype=np.int64)
+    for narrow in (True, False):
+        assert (found.adjust(numbers, scored, narrow) == ALIEN_LOG_ODDS).all()
+
+
+def test_a_series_that_one_brand_s_own_shop_sells_is_not_alien():
+    own = {title: "shop of Zorvex" if title.startswith("Zorvex") else seller for title, seller in SELLERS.items()}
+    series = BRANDS | {title: ("Zorvex",) for title in TITLES if title.endswith("5v")}
+    verdicts, places, _ = find_fragments(TitleColumns(("brand",), series, own))
+    assert verdicts.narrow[places["word", "5v"]]
+    assert not verdicts.alien[places["word", "5v"]], "it keeps to a brand"
+
+
+def test_without_brands_or_sellers_nothing_is_alien():
+    assert not find_fragments(TitleColumns((), {}, SELLERS))[0].alien.any()
+    assert not find_fragments(TitleColumns(("brand",), BRANDS))[0].alien.any()
+
+
 def test_missing_values_explain_nothing():
     verdicts, _, found = find_fragments(TitleColumns(("brand",), {}, {}))
     assert not verdicts.cleared.any()
@@ -120,7 +145,8 @@ def test_frames_name_their_columns(double):
 @pytest.mark.slow
 def test_a_reference_knows_no_sellers(double):
     before = make_titles(300, seed=4)
-    baseline = double.learn_baseline(TITLES, before, columns=TitleColumns(("brand",), BRANDS, SELLERS))
+    own = BRANDS | {title: ("5v",) for title in TITLES if title.endswith("5v")}
+    baseline = double.learn_baseline(TITLES, before, columns=TitleColumns(("brand",), own, SELLERS))
     plain = double.learn_baseline(TITLES, before)
     place = plain.fragments["word", "5v"]
     assert baseline.by_fragment[baseline.fragments["word", "5v"]] == pytest.approx(plain.by_fragment[place], abs=0.5)

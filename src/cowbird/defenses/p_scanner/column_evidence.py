@@ -3,9 +3,9 @@
 Titles of a brand share its name, and titles in a language its words: such a fragment is *explained* by a column if
 nearly all its titles have one value there, and most titles with that value have the fragment. A fragment that as many
 sellers use as titles drawn at random would have is *spread*: no single seller planted it. Both are cleared: they count
-as usual, and the words as well. A fragment of few sellers among many is *narrow*, which is evidence. If no brand and no
-category holds half of its titles either, it is *alien*: a seller has put it on goods that have nothing else in common.
-Honest sellers do that as well ("free shipping"), so a look at such titles is what the scan asks for.
+as usual, and the words as well. A fragment of few sellers among many is *narrow*, which is evidence. It is *alien* if
+nearly all its titles are one seller's, and no brand and no category holds half of them: she has put it on goods that
+have nothing else in common. Honest sellers do that as well ("free shipping"), so a scan asks for a look at such titles.
 
 Sellers write most columns themselves. So a value that stands with one seller alone explains nothing where sellers are
 known, and whoever has many accounts is spread, too. The bars below are set by hand.
@@ -31,8 +31,8 @@ MIN_PURITY, MIN_COVERAGE = 0.9, 0.5
 MIN_SPREAD, MAX_NARROW, MIN_SELLERS_EXPECTED = 0.8, 0.34, 3.0
 """Sellers of a fragment, over those that as many titles drawn at random would have: spread from, narrow up to; and how
 many would be expected for a fragment to be narrow."""
-MAX_ALIEN_PURITY = 0.5
-"""Share of a fragment's titles that may have one brand, or one category, for it to be alien."""
+MAX_ALIEN_PURITY, MIN_ALIEN_HELD = 0.5, 0.9
+"""For an alien fragment: share of its titles that one brand or category may have; share that one seller must have."""
 CLEARED_LOG_ODDS, NARROW_LOG_ODDS, ALIEN_LOG_ODDS = -8.0, 2.0, 6.0
 """What a cleared fragment has at most; what a narrow one is given more; what an alien one has at least."""
 
@@ -146,7 +146,8 @@ def judge_columns(titles: Sequence[str], evidence: FragmentEvidence, columns: Ti
         cleared[fragment] = spread or (explained and len(who) > 1)
         narrow[fragment] = chance >= MIN_SELLERS_EXPECTED and 0 < len(who) <= MAX_NARROW * chance
         told = [count / len(rows) for value, count in most if value]
-        alien[fragment] = len(told) == len(values) > 0 and max(told) <= MAX_ALIEN_PURITY
+        held = Counter(sellers[row] for row in rows).most_common(1)[0][1] / len(rows) if sellers else 0.0
+        alien[fragment] = len(told) == len(values) > 0 and max(told) <= MAX_ALIEN_PURITY and held >= MIN_ALIEN_HELD
     narrow &= ~cleared
     return ColumnVerdicts(cleared, narrow, alien & narrow)
 
