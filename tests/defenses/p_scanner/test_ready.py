@@ -16,6 +16,7 @@ from cowbird.defenses.p_scanner.fragment_evidence import (
 )
 from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.scoring import (
+    FRAGMENT_WEIGHT,
     LEAST_FRAGMENT,
     MAX_LOG_ODDS,
     NO_FRAGMENT,
@@ -212,7 +213,8 @@ def test_a_network_of_one_row_is_fitted():
 
 def test_a_fragment_counts_by_its_log_odds_beside_what_the_networks_say():
     odds = np.array([NO_FRAGMENT, LEAST_FRAGMENT - 1, LEAST_FRAGMENT, LEAST_FRAGMENT + 3, 99.0], dtype=np.float32)
-    assert weigh_fragments(odds).tolist() == [0, 0, 0, 3, MAX_LOG_ODDS - LEAST_FRAGMENT]
+    added = [0, 0, 0, FRAGMENT_WEIGHT * 3, FRAGMENT_WEIGHT * (MAX_LOG_ODDS - LEAST_FRAGMENT)]
+    assert weigh_fragments(odds).tolist() == added
 
 
 def test_a_title_without_a_fragment_has_the_score_of_its_own_features():

@@ -43,7 +43,7 @@ JOINED_FEATURES = (
 MAX_LOG_ODDS, NO_FRAGMENT = 12.0, -12.0
 SUSPECTED_LOG_ODDS, MAX_SHARE_SUSPECTED = 0.0, 0.5
 """Titles with a fragment above these log-odds do not say what is usual in their catalogue, up to this share of them."""
-LEAST_FRAGMENT, FRAGMENT_WEIGHT = -4.0, 1.0
+LEAST_FRAGMENT, FRAGMENT_WEIGHT = -6.0, 0.5
 """How much of a fragment's log-odds is added to what the last network says: all above the first number, so weighed.
 That network learned from single titles and shares alike, and weighs a fragment too low where many titles share one."""
 _LAYERS = 3
