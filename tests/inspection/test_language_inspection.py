@@ -117,6 +117,8 @@ def test_the_trigger_comes_first_with_its_success_rate(found):
     assert "safe" not in json.dumps(found.to_record()).lower()
     assert any("start or middle" in words for words in found.not_checked)
     assert found.weights["largest_deviation"] is not None
+    assert found.activations["largest_deviation"] >= 0
+    assert len(found.activations["null_statistics"]) == 3
 
 
 def test_the_p_value_is_that_of_honest_models():
