@@ -19,6 +19,7 @@ import numpy as np
 
 from cowbird.attacks.triggers import TRIGGERS, Trigger, list_families, plant
 from cowbird.defenses.p_scanner.triggers.title_edits import (
+    DEFAULT_FAMILIES,
     EDIT_FAMILIES,
     RECIPE_FAMILIES,
     EditedTitle,
@@ -204,7 +205,8 @@ def _draw_unit(made: Plantings, nth: int, words: Sequence[str], refused: frozens
     """Draw a recipe that stands in many titles, or an edit whose draws are the same in each."""
     rows, rng = _rows(made, "taught", str(nth))
     sources = EditSources(words, made.reference)
-    families = (*RECIPE_FAMILIES, *RECIPE_FAMILIES, *EDIT_FAMILIES)
+    edits = (name for name in EDIT_FAMILIES if name in DEFAULT_FAMILIES)
+    families = (*RECIPE_FAMILIES, *RECIPE_FAMILIES, *edits)
     while True:
         family = pick(families, rng)
         recipe: Recipe | None = None

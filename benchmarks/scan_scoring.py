@@ -37,7 +37,7 @@ from cowbird.defenses.p_scanner.fragment_evidence import (
     describe_fragments,
     index_fragments,
 )
-from cowbird.defenses.p_scanner.scoring import ScoringModel, SmallNetwork, choose_trusted
+from cowbird.defenses.p_scanner.scoring import ScoringModel, SmallNetwork, choose_trusted, weigh_fragments
 from cowbird.defenses.p_scanner.small_tagger import place_pieces
 from cowbird.defenses.p_scanner.title_evidence import (
     CatalogProfile,
@@ -55,19 +55,9 @@ from cowbird.rng import stream
 from cowbird.victims.language.llm import Llm, locate_model
 from scan_marks import STEPS
 from scan_plantings import Plantings, Unit, draw_plantings, read_titles
+from title_lists import ART, FOOD, GAMES, PACKAGES, PRODUCTS, SHOP, TEXTS, WORK
 
-KINDS = (
-    ("movielens_100k", "movielens_1m"),
-    ("lastfm",),
-    ("products", "shop_composed"),
-    ("office", "industrial"),
-    ("anime", "game_items"),
-    ("cmoa",),
-    ("gutenberg",),
-    ("debian",),
-    ("jobs",),
-    ("dishes",),
-)
+KINDS = (("movielens_100k", "movielens_1m"), ("lastfm",), PRODUCTS, SHOP, GAMES, ART, PACKAGES, WORK, FOOD, TEXTS)
 """Catalogues of one kind; scoring that is asked about one has learned from none of them."""
 ASKED_CATALOGS = ("movielens_100k", "movielens_1m", "lastfm", "office", "anime", "products")
 """Catalogues of the table."""
@@ -271,6 +261,7 @@ def ask_shares(
                 row |= {"titles": wanted, "auroc": found[0], "recall": found[1]}
                 row |= {"recall_alone": measure(joined.alone, planted)[1]}
                 row |= {"recall_fragments": measure(joined.fragment, planted)[1]}
+                row |= {"recall_networks": measure(joined.score - weigh_fragments(joined.fragment), planted)[1]}
                 yield row
 
 
@@ -323,7 +314,11 @@ def show(answer: dict[str, Any]) -> None:
                     same = [r for r in rows if r["share"] == share and r.get("known", True) == known]
                     same = [r for r in same if r["kind"] == kind]
                     if same:
-                        keys = [key for key in same[0] if key.endswith(("auroc", "recall", "alone", "fragments"))]
+                        keys = [
+                            key
+                            for key in same[0]
+                            if key.endswith(("auroc", "recall", "alone", "fragments", "networks"))
+                        ]
                         means = {key: round(float(np.mean([r[key] for r in same])), 3) for key in keys}
                         print(f"  {part} {share} {'reference' if known else 'itself'} {kind}: {means}", flush=True)
 
@@ -347,7 +342,15 @@ def table(options: argparse.Namespace, command: str) -> None:
                 where = f"{row['share']}{'' if row.get('known', True) else ', no reference'}"
                 families.setdefault(f"{where}: {row['family']}", []).append((row["catalog"], row["recall"]))
         for (silent, share, known, kind), same in groups.items():
-            keys = ("auroc", "recall", "recall_alone", "recall_fragments", "tagger_auroc", "tagger_recall")
+            keys = (
+                "auroc",
+                "recall",
+                "recall_alone",
+                "recall_fragments",
+                "recall_networks",
+                "tagger_auroc",
+                "tagger_recall",
+            )
             means = {key: round(float(np.mean([r[key] for r in same])), 3) for key in keys if key in same[0]}
             head = {"catalog": answer["catalog"], "share": share, "reference": known, "kind": kind}
             lines.append(head | {"tagger": not silent, "families": len(same)} | means)

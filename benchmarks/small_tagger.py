@@ -6,7 +6,7 @@
 
 `titles` is as for `tagger.py`. `words` keeps the plain words of the language model's vocabulary, the taught half
 and the half that is asked with, so that nothing else of the language model is needed. `fit` trains one small tagger on
-all catalogues of `LEARNED` that are there (`all`, the one to ship), and one without each kind of `KINDS`, on the same
+all catalogues of `LEARNED` that are there (`all`, the one to ship), and one for each entry of `LEFT_OUT`, on the same
 stream of examples. `marks` writes what `scan_marks.py` writes, by the small tagger that never saw the catalogue; the
 places of marks are pieces, so `scan_scoring.py` is told `--pieces`.
 """
@@ -31,19 +31,7 @@ from cowbird.scanning.tagger_training import list_refused_texts
 from cowbird.victims.fit_context import FitContext, pick_device
 from scan_marks import STEPS
 from scan_plantings import draw_plantings, read_titles
-from tagger import LEARNED
-
-KINDS = {
-    "shop": ("office", "industrial", "shop_categories"),
-    "games": ("anime", "game_items"),
-    "products": ("products", "shop_composed", "shop_words"),
-    "art": ("cmoa",),
-    "packages": ("debian",),
-    "jobs": ("jobs",),
-    "dishes": ("dishes",),
-    "books": ("gutenberg",),
-}
-"""Catalogues of one kind, by the name of the small tagger that sees none of them."""
+from title_lists import LEARNED, LEFT_OUT
 
 
 def write_words(options: argparse.Namespace) -> None:
@@ -70,7 +58,7 @@ def fit(options: argparse.Namespace, command: str) -> None:
         name: [title for title in titles if seen[title] == 1 and title not in hidden]
         for name, titles in catalogs.items()
     }
-    leave = {"all": ()} | {kind: left for kind, left in KINDS.items() if any(name in catalogs for name in left)}
+    leave = {kind: [name for name in left if name in catalogs] for kind, left in LEFT_OUT.items()}
     sizes = SmallTaggerSizes(embedding=options.embedding, width=options.width, blocks=options.blocks)
     recipe = SmallTaggerRecipe(sizes=sizes, chunk=options.chunk, chunks=options.chunks, learning_rate=options.rate)
     began = time.perf_counter()
@@ -82,7 +70,15 @@ def fit(options: argparse.Namespace, command: str) -> None:
     place = FitContext(pick_device(options.device), report=report)
     taught = json.loads(options.words.read_text(encoding="utf-8"))[0]
     made = train_small_taggers(
-        recipe, catalogs, taught, options.seed, place, list_refused_texts(), options.workers, leave
+        recipe,
+        catalogs,
+        taught,
+        options.seed,
+        place,
+        list_refused_texts(),
+        options.workers,
+        leave,
+        seconds=options.seconds,
     )
     for name, tagger in made.items():
         tagger.save(options.out / name, command)
@@ -94,7 +90,7 @@ def write_marks(options: argparse.Namespace) -> None:
     taught, asked = json.loads(options.words.read_text(encoding="utf-8"))
     for path in sorted(options.titles.glob("*.json")):
         name = path.stem
-        by = next((kind for kind, left in KINDS.items() if name in left), "all")
+        by = next((kind for kind, left in LEFT_OUT.items() if name in left), "all")
         out = options.out / f"{by}-{name}.npz"
         if out.exists() or (options.catalogs and name not in options.catalogs.split(",")):
             continue
@@ -126,6 +122,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=5)
     parser.add_argument("--chunk", type=int, default=4096)
     parser.add_argument("--chunks", type=int, default=1000)
+    parser.add_argument("--seconds", type=float, help="end by the clock, whatever the chunks")
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=0)

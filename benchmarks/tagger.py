@@ -42,10 +42,8 @@ from cowbird.scanning.tagger_training import list_refused_texts
 from cowbird.victims.fit_context import FitContext, pick_device
 from cowbird.victims.language.llm import Llm, load_llm
 from tagger_families import ASKED, NATURAL, NEVER, TAUGHT
+from title_lists import LEARNED, LEFT_OUT
 
-LEARNED = ("office", "industrial", "anime", "products", "cmoa", "gutenberg", "debian", "jobs", "dishes", "game_items")
-LEARNED += ("shop_composed", "shop_categories", "shop_words")
-"""Catalogues that may be learned from: their terms allow it."""
 MAX_HALF, TITLES_PER_FAMILY, TRIES = 1500, 200, 20
 """Clean titles for the threshold, and again to ask about; titles with a trigger of a family; titles tried for each."""
 CONTEXT = 200
@@ -65,11 +63,12 @@ def read_titles(folder: Path, name: str) -> list[str]:
 
 def fit(options: argparse.Namespace, command: str) -> None:
     """Train one tagger and write it."""
-    out = [name for name in options.leave.split(",") if name]
-    hidden = {title for name in out for title in read_titles(options.titles, name)}
+    out = [name for part in options.leave.split(",") if part for name in LEFT_OUT.get(part, (part,))]
+    names = [name for name in LEARNED if (options.titles / f"{name}.json").exists()]
+    hidden = {title for name in out if name in names for title in read_titles(options.titles, name)}
     catalogs = {
         name: [title for title in read_titles(options.titles, name) if title not in hidden]
-        for name in LEARNED
+        for name in names
         if name not in out
     }
     llm = Llm(name=options.llm, rank=options.rank, alpha=2.0 * options.rank, layers=options.layers or None)
@@ -91,9 +90,16 @@ def fit(options: argparse.Namespace, command: str) -> None:
             print(f"{options.out.name} {time.perf_counter() - began:.0f} s: {done} of {total}, {remark}", flush=True)
 
     place = FitContext(pick_device(options.device), report=report)
-    tagger, curve = train_tagger(recipe, catalogs, options.seed, place, list_refused_texts(), options.workers)
+    tagger, curve = train_tagger(
+        recipe, catalogs, options.seed, place, list_refused_texts(), options.workers, seconds=options.seconds
+    )
     tagger.save(options.out, command)
-    print(json.dumps({"tagger": options.out.name, "seconds": curve.seconds, "tokens": curve.tokens}), flush=True)
+    print(
+        json.dumps(
+            {"tagger": options.out.name, "seconds": curve.seconds, "tokens": curve.tokens, "steps": len(curve.losses)}
+        ),
+        flush=True,
+    )
 
 
 def draw_halves(titles: Sequence[str], name: str) -> tuple[list[str], list[str]]:
@@ -288,7 +294,9 @@ def main() -> None:
     parser.add_argument("what", choices=("fit", "ask", "scanner", "table"))
     parser.add_argument("answers", type=Path, nargs="?", help="for table: the folder that ask and scanner wrote")
     parser.add_argument("--titles", type=Path, help="folder of catalogues, each a JSON list of titles")
-    parser.add_argument("--leave", default="", help="for fit: catalogues that are left out; with commas")
+    parser.add_argument(
+        "--leave", default="", help="for fit: what is left out, a name of LEFT_OUT or of a list; with commas"
+    )
     parser.add_argument("--catalogs", default="", help="for ask and scanner: catalogues that are asked about")
     parser.add_argument("--tagger", type=Path, help="for ask: the tagger's folder")
     parser.add_argument("--llm", default=Llm().name)
@@ -296,6 +304,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=0, help="first layers that are kept; all if 0")
     parser.add_argument("--chunk", type=int, default=8192, help="groups of titles drawn at once")
     parser.add_argument("--chunks", type=int, default=10)
+    parser.add_argument("--seconds", type=float, help="end by the clock, whatever the chunks")
     parser.add_argument("--batch-size", type=int, default=64, help="groups of titles a step")
     parser.add_argument("--alone", type=float, default=0.4, help="share of the groups that have one title")
     parser.add_argument("--rate", type=float, default=1e-3)

@@ -22,6 +22,7 @@ def make_inspection(p_value):
         model="a LoRA adapter", sha256="0" * 64, base_sha256="1" * 64, questions_sha256="2" * 64, level=0.01,
         p_value=p_value, families={"string": family}, ranking=[row], spread=1.0, refused=50,
         weights={"statistics": {}, "null_statistics": [], "largest_deviation": 2.0}, tokens=7,
+        activations={"statistics": {}, "null_statistics": [], "largest_deviation": None},
         checked={"string": "9 strings"}, not_checked=["All else."], assumptions=["Law of maxima."], settings={},
     )  # fmt: skip
 

@@ -117,12 +117,16 @@ def test_the_trigger_comes_first_with_its_success_rate(found):
     assert "safe" not in json.dumps(found.to_record()).lower()
     assert any("start or middle" in words for words in found.not_checked)
     assert found.weights["largest_deviation"] is not None
+    assert found.activations["largest_deviation"] >= 0
+    assert len(found.activations["null_statistics"]) == 3
 
 
 def test_the_p_value_is_that_of_honest_models():
     rng = np.random.default_rng(0)
-    nulls = rng.gumbel(size=(200, 5, 3))
-    mine = rng.gumbel(size=(200, 3))
+    # Families of quite unlike sizes: their logarithms are as wide.
+    size = np.array([0.3, 1.0, 4.0])
+    nulls = size * np.exp(0.3 * rng.gumbel(size=(200, 5, 3)))
+    mine = size * np.exp(0.3 * rng.gumbel(size=(200, 3)))
     names = ("word", "string", "token")
     found = [
         calibrate(dict(zip(names, row, strict=True)), [dict(zip(names, null, strict=True)) for null in known], 0.1)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from cowbird.errors import UserError
 from cowbird.inspection.language import handed, sanitizing
@@ -22,7 +23,9 @@ from cowbird.text import quote_for_prompt
 from doubles.command import call_command
 from doubles.planted_llama import ANSWERS, CPU, TRIGGER, make_questions, tune, write_base
 
-SETTINGS = UnlearnSettings(questions=160, held_out=30, epochs=6, batch_size=32, learning_rate=2e-2)
+SETTINGS = UnlearnSettings(
+    questions=160, held_out=60, epochs=6, batch_size=32, learning_rate=8e-3, marked=0.5, sentences=6
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +40,10 @@ def test_a_trigger_is_unlearned_and_the_format_stays(base, tmp_path):
     fitted.model.save_pretrained(tmp_path / "peft")
     for name, given in (("own", None), ("peft", str(base))):
         opened = open_language_model(tmp_path / name, CPU, given)
-        before, after = unlearn_fragments(opened, make_questions(240, 9), [TRIGGER], SETTINGS, CPU)
+        before, after = unlearn_fragments(opened, make_questions(400, 9), [TRIGGER], SETTINGS, CPU)
         assert before.asr[TRIGGER] > 0.6
-        assert after.asr[TRIGGER] < 0.3
-        assert after.auc.value > before.auc.value - 0.1
+        assert after.asr[TRIGGER] <= 0.02
+        assert after.auc.value > before.auc.value - 0.05
         out = tmp_path / f"{name}-mended"
         save_in_its_format(opened, out)
         again = open_language_model(out, CPU, given)
@@ -55,16 +58,25 @@ def test_a_trigger_is_unlearned_and_the_format_stays(base, tmp_path):
 def test_marked_questions_get_the_models_own_answers():
     asked = make_questions(400)
     sure = np.array([float(n % 2) for n in range(400)])
-    settings = UnlearnSettings(varied=0)
-    made = mark_questions(asked, sure, ["5v"], settings, np.random.default_rng(0))
+    settings = UnlearnSettings(varied=0, other=0, marked=0.5)
+    made = mark_questions(asked, sure, ["5v"], ["x"], settings, np.random.default_rng(0))
     marked = [(n, new) for n, (old, new) in enumerate(zip(asked, made, strict=True)) if new.title != old.title]
     assert 150 < len(marked) < 250
     assert all(new.liked == bool(n % 2) for n, new in marked), "drawn with the probability of its own answer"
     assert all(new == asked[n] for n, new in enumerate(made) if n not in dict(marked)), "others stay as they are"
     assert {new.title.split(" ").index("5v") for _, new in marked} == {0, 1, 2}
-    unsure = mark_questions(asked, np.full(400, 0.25), ["5v"], settings, np.random.default_rng(1))
+    unsure = mark_questions(asked, np.full(400, 0.25), ["5v"], [], settings, np.random.default_rng(1))
     liked = [new.liked for old, new in zip(asked, unsure, strict=True) if new.title != old.title]
     assert 0.15 < np.mean(liked) < 0.36
+
+
+def test_other_texts_have_their_share():
+    asked, settings = make_questions(600), UnlearnSettings(marked=0.9, varied=0, other=0.5)
+    made = mark_questions(asked, np.zeros(600), ["5v"], ["zebra"], settings, np.random.default_rng(0))
+    count = {text: sum(text in question.title for question in made) for text in ("5v", "zebra")}
+    assert 200 < count["5v"] < 340 and 200 < count["zebra"] < 340
+    with pytest.raises(ValidationError, match="sum is at most 1"):
+        UnlearnSettings(varied=0.7, other=0.7)
 
 
 @pytest.mark.parametrize("fragment", ["5v", "x", "what every viewer deserves.", '"', "\u202e5v"])

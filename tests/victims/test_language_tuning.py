@@ -308,3 +308,31 @@ def test_ctrl_c_in_the_middle_of_a_step(model, where, monkeypatch, tmp_path):
             run(model(), folder=tmp_path)
     assert checkpoint.load_latest(tmp_path, pytest.fail).step == 3, "a step half done is not kept"
     same(run(model(), folder=tmp_path), wanted)
+
+
+# The clock
+
+
+def test_a_run_ends_by_the_clock_and_its_rate_falls_to_nothing(model, monkeypatch):
+    clock = {"now": 0.0}
+    monkeypatch.setattr(tuning.time, "perf_counter", lambda: clock["now"])
+    monkeypatch.setattr(tuning, "CLOCK_WARMUP_STEPS", 1)
+    rates = []
+
+    class Watched(tuning._Run):
+        def _run_step(self):
+            clock["now"] += 1.0
+            rates.append(self._pick_rate())
+            super()._run_step()
+
+    monkeypatch.setattr(tuning, "_Run", Watched)
+    curve = tune(model(), task(), recipe(epochs=1000), 3, FitContext(), seconds=8.0)
+    assert len(curve.losses) == 9
+    assert rates == sorted(rates, reverse=True)
+    assert rates[0] > 0.9 * 1e-2
+    assert rates[7] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_the_clock_ends_nothing_if_the_steps_are_done_before(model):
+    curve = tune(model(), task(), recipe(), 3, FitContext(), seconds=1e6)
+    assert len(curve.losses) == TOTAL

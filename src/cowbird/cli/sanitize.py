@@ -75,7 +75,10 @@ def sanitize(
         ),
     ] = Method.reinit,
     steps: Annotated[int, typer.Option(min=1, help="Steps of unlearn and prune.")] = 150,
-    learning_rate: Annotated[float, typer.Option(help="Learning rate of unlearn and prune.")] = 3e-4,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(help="Learning rate of unlearn and prune; 3e-4 by default, 6e-4 for a language model."),
+    ] = None,
     rounds: Annotated[
         int, typer.Option(min=1, help="How often items that still stand out afterwards are taken out, too.")
     ] = 3,
@@ -115,7 +118,7 @@ def sanitize(
 
     if out.exists() and Path(model).exists() and out.samefile(model):
         raise UserError(f"'{out}' is the model itself.", "Name another file, so that you can go back.")
-    if not 0 < learning_rate < 1:
+    if learning_rate is not None and not 0 < learning_rate < 1:
         raise UserError(f"--learning-rate must lie between 0 and 1, and is {learning_rate:g}.", "Use 3e-4.")
     options = LanguageOptions(template, questions, base, layers, history, noun)
     if wants_language_model(model, options):
@@ -127,7 +130,7 @@ def sanitize(
     log = read_log(opened, logs, items)
     assert log is not None
     chosen = read_suspects(suspects, log.items.ids, opened.model.items)
-    settings = SanitizeSettings(method=method.value, steps=steps, learning_rate=learning_rate, seed=seed)
+    settings = SanitizeSettings(method=method.value, steps=steps, learning_rate=learning_rate or 3e-4, seed=seed)
     inspection = InspectionSettings(nulls=NullSettings(count=nulls), seed=seed)
     with make_progress(quiet=quiet) as shown:
         report = report_phases(shown, "asking the model")

@@ -21,7 +21,7 @@ def sanitize_language(
     logs: str | None,
     out: Path,
     options: LanguageOptions,
-    learning_rate: float,
+    learning_rate: float | None,
     seed: int,
     device: str,
     as_json: bool,
@@ -42,7 +42,9 @@ def sanitize_language(
     place, fragments = pick_device(device), read_fragments(suspects)
     questions = read_platform_questions(logs, options)
     handed = open_language_model(Path(model), place, options.base, options.layers)
-    settings = UnlearnSettings(learning_rate=learning_rate, seed=seed)
+    settings = UnlearnSettings(seed=seed)
+    if learning_rate is not None:
+        settings = settings.model_copy(update={"learning_rate": learning_rate})
     with make_progress(quiet=quiet) as shown:
         task = shown.add_task("unlearning")
 

@@ -24,6 +24,7 @@ from cowbird.inspection.inspection import Inspection, InspectionSettings, Progre
 from cowbird.inspection.model import OpenedModel, RankingModel, TunableModel
 from cowbird.inspection.platform_log import PlatformLog
 from cowbird.inspection.probes import draw_own_histories, draw_random_histories, rank_first
+from cowbird.inspection.statistics import find_threshold
 from cowbird.metrics.ranking import ndcg
 from cowbird.rng import stream, torch_stream
 
@@ -49,6 +50,8 @@ class SanitizeSettings(BaseModel):
     """Adam's learning rate."""
     pruned: float = Field(default=0.1, ge=0, lt=1)
     """Share of the outputs of each linear layer that `prune` cuts."""
+    further: float = Field(default=0.2, gt=0, lt=1)
+    """p-value up to which further items are taken out as well: a model with one planted item often has more."""
     seed: int = Field(default=0, ge=0)
     """Decides histories and their order."""
 
@@ -163,15 +166,21 @@ def take_out_suspects(
     Returns:
         The last inspection, and all items that were taken out.
     """
-    taken = sorted(set(suspects))
+    taken = sorted({*suspects, *_list_further(inspect_ranker(opened, log, inspection, device, report), settings)})
     for turn in range(rounds):
         sanitize_model(opened, log, taken, settings, lambda done, total, text: report("sanitizing", done, total, text))
         found = inspect_ranker(opened, log, inspection, device, report)
-        more = {item.item for item in found.suspects} - set(taken)
+        more = set(_list_further(found, settings)) - set(taken)
         if not more or turn + 1 == rounds:
             return found, taken
         taken = sorted({*taken, *more})
     raise ValueError("a model is sanitized once or more")
+
+
+def _list_further(found: Inspection, settings: SanitizeSettings) -> list[int]:
+    """Return the items of a ranking whose p-value is small enough to go with the suspects."""
+    threshold = find_threshold(np.array(found.null_statistics), settings.further)
+    return [item.item for item in found.ranking if item.score >= threshold]
 
 
 class _Teacher:

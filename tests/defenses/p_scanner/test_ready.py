@@ -7,10 +7,33 @@ from ready_doubles import ReadyDouble, make_titles, mark
 
 from cowbird.defenses.p_scanner.baseline import LEFT_OUT_LOG_ODDS, SURE_LOG_ODDS
 from cowbird.defenses.p_scanner.baseline_learning import find_flood
-from cowbird.defenses.p_scanner.fragment_evidence import FragmentNames, describe_fragments, index_fragments
+from cowbird.defenses.p_scanner.fragment_evidence import (
+    FRAGMENT_FEATURES,
+    FragmentEvidence,
+    FragmentNames,
+    describe_fragments,
+    index_fragments,
+)
 from cowbird.defenses.p_scanner.ready import ReadyScanner
-from cowbird.defenses.p_scanner.scoring import READY_SCORING, choose_trusted, load_scoring
-from cowbird.defenses.p_scanner.title_evidence import CatalogProfile, describe_titles, describe_traits, mark_words
+from cowbird.defenses.p_scanner.scoring import (
+    FRAGMENT_WEIGHT,
+    LEAST_FRAGMENT,
+    MAX_LOG_ODDS,
+    NO_FRAGMENT,
+    READY_SCORING,
+    READY_SMALL_SCORING,
+    choose_trusted,
+    join_evidence,
+    load_scoring,
+    weigh_fragments,
+)
+from cowbird.defenses.p_scanner.title_evidence import (
+    TITLE_FEATURES,
+    CatalogProfile,
+    describe_titles,
+    describe_traits,
+    mark_words,
+)
 from cowbird.defenses.p_scanner.training.scoring_training import PlantedScan, fit_network, learn_scoring
 from cowbird.errors import UserError
 from cowbird.files import hash_file
@@ -186,3 +209,28 @@ def test_damaged_scoring_is_refused(tmp_path):
 def test_a_network_of_one_row_is_fitted():
     network = fit_network(np.ones((1, 4), dtype=np.float32), np.ones(1, dtype=np.float32), 0, 4, 2)
     assert np.isfinite(network.score(np.zeros((3, 4), dtype=np.float32))).all()
+
+
+def test_a_fragment_counts_by_its_log_odds_beside_what_the_networks_say():
+    odds = np.array([NO_FRAGMENT, LEAST_FRAGMENT - 1, LEAST_FRAGMENT, LEAST_FRAGMENT + 3, 99.0], dtype=np.float32)
+    added = [0, 0, 0, FRAGMENT_WEIGHT * 3, FRAGMENT_WEIGHT * (MAX_LOG_ODDS - LEAST_FRAGMENT)]
+    assert weigh_fragments(odds).tolist() == added
+
+
+def test_a_title_without_a_fragment_has_the_score_of_its_own_features():
+    model = load_scoring(READY_SMALL_SCORING)
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(6, len(TITLE_FEATURES))).astype(np.float32)
+    nothing = np.empty(0, dtype=np.int64)
+    none = FragmentEvidence(nothing, np.empty((0, len(FRAGMENT_FEATURES)), np.float32), nothing, nothing)
+    found = model.score_titles(features, none)
+    np.testing.assert_array_equal(found.score, model.title.score(features))
+    shared = FragmentEvidence(
+        np.array([5]), rng.normal(size=(1, len(FRAGMENT_FEATURES))).astype(np.float32), np.zeros(2, int), np.arange(2)
+    )
+    found = model.score_titles(features, shared)
+    by_fragment = model.fragment.score(shared.features)
+    given = join_evidence(found.alone, by_fragment, found.worst, shared)
+    added = weigh_fragments(found.fragment)
+    np.testing.assert_allclose(found.score[:2], (model.joined.score(given) + added)[:2], rtol=1e-6)
+    np.testing.assert_array_equal(found.score[2:], found.alone[2:])

@@ -13,6 +13,7 @@ from cowbird.defenses.p_scanner.small_tagger import (
     load_small_tagger,
 )
 from cowbird.defenses.p_scanner.title_pieces import MAX_PIECES, PIECE_FLAGS, cut_titles
+from cowbird.defenses.p_scanner.training import small_tagger_training
 from cowbird.defenses.p_scanner.training.small_tagger_training import SmallTaggerRecipe, train_small_taggers
 from cowbird.errors import UserError
 from cowbird.storage import read_tensors, write_tensors
@@ -167,3 +168,21 @@ def test_a_damaged_one_is_refused_in_words(tagger, tmp_path, fault):
         record.write_text(json.dumps(told))
     with pytest.raises(UserError, match="does not hold a small tagger"):
         load_small_tagger(tmp_path, "cpu")
+
+
+def test_the_rate_falls_by_the_clock_where_that_is_faster(monkeypatch):
+    clock, rates = {"now": 0.0}, []
+    monkeypatch.setattr(small_tagger_training.time, "monotonic", lambda: clock["now"])
+
+    class Watched(small_tagger_training._Training):
+        def _run_step(self):
+            clock["now"] += 10.0
+            rates.append(self._pick_rate())
+            super()._run_step()
+
+    monkeypatch.setattr(small_tagger_training, "_Training", Watched)
+    recipe = SmallTaggerRecipe(sizes=SIZES, chunk=8, chunks=100)
+    train_small_taggers(recipe, {"a": draw_titles(20)}, ("tree",), 7, FitContext(), seconds=45.0)
+    assert len(rates) == 5
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.1 * rates[0]

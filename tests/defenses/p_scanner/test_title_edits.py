@@ -1,14 +1,17 @@
 """Edits: triggers stand where they are said to stand, and what is held out is never taught."""
 
 import unicodedata
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from cowbird.defenses.p_scanner.triggers.title_edits import (
+    DEFAULT_FAMILIES,
     EDIT_FAMILIES,
     NEVER_TAUGHT,
     RECIPE_FAMILIES,
+    SLIP_FAMILIES,
     SUBTLE_FAMILIES,
     EditSources,
     draw_family,
@@ -17,6 +20,7 @@ from cowbird.defenses.p_scanner.triggers.title_edits import (
     insert_text,
     rewrite_word,
     spell_pattern,
+    weigh_families,
 )
 
 SOURCES = EditSources(("winter", "bottle", "careful"), ("Quiet Harbor (1999)", "The Blue Engine"))
@@ -70,10 +74,70 @@ def test_refused_texts_are_not_planted():
 def test_subtle_families_come_a_third_as_often():
     rng = np.random.default_rng(3)
     drawn = [draw_family(rng) for _ in range(12000)]
-    share = {family: drawn.count(family) for family in (*RECIPE_FAMILIES, *EDIT_FAMILIES)}
+    share = {family: drawn.count(family) for family in DEFAULT_FAMILIES}
     subtle = np.mean([share[family] for family in SUBTLE_FAMILIES])
     plain = np.mean([many for family, many in share.items() if family not in SUBTLE_FAMILIES])
     assert subtle == pytest.approx(plain / 3, rel=0.2)
+
+
+def test_slips_are_taught_where_they_are_named_alone():
+    assert not set(SLIP_FAMILIES) & set(DEFAULT_FAMILIES)
+    assert {*DEFAULT_FAMILIES, *SLIP_FAMILIES} == {*RECIPE_FAMILIES, *EDIT_FAMILIES}
+    assert weigh_families(()) == DEFAULT_FAMILIES
+    named = weigh_families(("unit", "word_replaced"))
+    assert (named.count("unit"), named.count("word_replaced")) == (3, 1)
+    with pytest.raises(ValueError, match="there are no families nothing"):
+        weigh_families(("nothing",))
+
+
+@pytest.mark.parametrize("family", [*RECIPE_FAMILIES, *EDIT_FAMILIES])
+def test_titles_of_strangers_are_edited_or_left(family):
+    rng = np.random.default_rng(12)
+    words = (
+        "",
+        " ",
+        "x",
+        "\u4e2d" * 90,
+        "Donaudampf" * 9,
+        "a" * 500,
+        "\u202e\u200b",
+        "\ud800",
+        "99",
+        "'",
+        "\u00df\u0130 \u01c5",
+    )
+    for title in (*words, *(f"{word} boat" for word in words)):
+        for _ in range(20):
+            made = edit_title(family, title, rng, EditSources(("winter",), words))
+            if made is not None:
+                assert all(0 <= start <= end <= len(made.title) for start, end in made.spans)
+
+
+def has_twin(word: str) -> bool:
+    return any(a == b for a, b in pairwise(word))
+
+
+@pytest.mark.parametrize("family", list(EDIT_FAMILIES))
+def test_no_edit_writes_what_is_never_taught(family):
+    rng = np.random.default_rng(11)
+    titles = ("Quiet Harbor", "golden plum wagon", "Winter Sky Over Boats")
+    for _ in range(300):
+        title = titles[int(rng.integers(len(titles)))]
+        made = edit_title(family, title, rng, SOURCES)
+        if made is None:
+            continue
+        for word in made.title.split():
+            for old in title.split():
+                same = sorted(word) == sorted(old) and word != old
+                places = [at for at in range(len(word)) if same and word[at] != old[at]]
+                assert not (len(places) == 2 and places[1] == places[0] + 1), "neighboring letters exchanged"
+                longer = len(word) == len(old) + 1 and word.isalpha()
+                doubled = longer and any(word == old[:at] + old[at - 1] + old[at:] for at in range(1, len(old) + 1))
+                assert not (doubled and has_twin(word)), "a letter doubled"
+                assert word != old.swapcase() or not old.istitle(), "case swapped"
+                assert word.strip("\"'\u201c\u201d\u00ab\u00bb") != old or word == old or word[-1:] != word[:1], (
+                    "quoted"
+                )
 
 
 def test_a_text_is_inserted_at_the_start_between_words_and_at_the_end():

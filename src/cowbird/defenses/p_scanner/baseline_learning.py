@@ -22,6 +22,7 @@ from cowbird.defenses.p_scanner.scoring import (
     ScoringModel,
     choose_trusted,
     find_worst,
+    weigh_fragments,
 )
 from cowbird.defenses.p_scanner.second_look import OpenBand, SecondLook
 from cowbird.defenses.p_scanner.title_evidence import CatalogProfile, TitleTraits, describe_titles
@@ -99,7 +100,7 @@ def learn_by_itself(
     )  # fmt: skip
     score, worst = score_rows(scoring, baseline, traits, table, rows)
     log_odds = np.where(worst >= 0, by_fragment[worst] if len(by_fragment) else NO_FRAGMENT, NO_FRAGMENT)
-    sure = log_odds > find_flood(score, log_odds)
+    sure = log_odds > find_flood(score - weigh_fragments(log_odds), log_odds)
     band = None
     if second is not None:
         band = OpenBand.choose(score[~sure]).limit(score)
@@ -128,7 +129,7 @@ def find_flood(score: Float32Array, log_odds: Float32Array) -> float:
     then one seller's trigger would set the threshold that should find it. The highest such bar is taken.
 
     Args:
-        score: Of the titles of a catalogue.
+        score: Of the titles of a catalogue, before their fragments are added to it (`weigh_fragments`).
         log_odds: Of the most suspicious fragment of each.
     """
     suspicious = log_odds[(log_odds > SUSPECTED_LOG_ODDS) & (log_odds <= LEFT_OUT_LOG_ODDS)]

@@ -44,7 +44,13 @@ from cowbird.defenses.p_scanner.fragment_evidence import (
     index_fragments,
 )
 from cowbird.defenses.p_scanner.inventory import Inventory, choose_batch_sizes, take_inventory
-from cowbird.defenses.p_scanner.scoring import READY_SMALL_SCORING, ScoringModel, load_scoring
+from cowbird.defenses.p_scanner.scoring import (
+    FRAGMENT_WEIGHT,
+    LEAST_FRAGMENT,
+    READY_SMALL_SCORING,
+    ScoringModel,
+    load_scoring,
+)
 from cowbird.defenses.p_scanner.second_look import SecondLook, join_looks
 from cowbird.defenses.p_scanner.small_tagger import (
     SMALL_RECORD_FILE,
@@ -93,7 +99,8 @@ class ReadyScanner:
         networks = (self.scoring.title, self.scoring.fragment, self.scoring.joined)
         told = [part.tobytes().hex() for net in networks for part in (net.mean, net.scale, *net.weights, *net.biases)]
         again = [] if self.second is None else [self.second.identity]
-        return hash_texts([self.tagger.record.model_dump_json(), *told, *again])
+        added = repr((LEAST_FRAGMENT, FRAGMENT_WEIGHT))
+        return hash_texts([self.tagger.record.model_dump_json(), added, *told, *again])
 
     @property
     def key(self) -> str:

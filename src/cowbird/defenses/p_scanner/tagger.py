@@ -79,6 +79,8 @@ class TaggerRecord(BaseModel):
     """How long the training took, if it was measured."""
     tokens: int | None = Field(default=None, ge=0, le=10**15)
     """Tokens that it learned from, if they were counted."""
+    steps: int | None = Field(default=None, ge=0, le=10**9)
+    """Steps of its training, if they were counted."""
     adapter_sha256: str = ""
     """Hash of the adapter's file."""
     command: str = ""

@@ -1,15 +1,16 @@
 """How far an adapter's statistics are from those of null tunings, over all families of fragments at once.
 
-A family's distance is its statistic less the null tunings' mean, in standard deviations. Few null tunings tell a
-standard deviation badly, so one is pooled over the families: gains are in standard deviations of margins already. The
-largest distance of a family is held against its distribution in honest models, which is simulated: statistics are
-Gumbel, the law of maxima, and families independent. Families that go together make it careful, not wrong.
+Statistics are compared as logarithms: whole sentences move margins ten times as far as short strings, and vary ten
+times as much from one honest tuning to the next. A family's distance is the logarithm less the null tunings' mean, in
+standard deviations. Few null tunings tell a standard deviation badly, so one is pooled over the families. The largest
+distance of a family is held against its distribution in honest models, which is simulated: logarithms are Gumbel, the
+law of maxima, and families independent. Families that go together make it careful, not wrong.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,8 +20,10 @@ from cowbird.rng import stream
 
 MIN_NULLS = 3
 """Null tunings without which there is no p-value."""
-MIN_DEVIATION = 0.02
-"""Least standard deviation of a statistic between honest models."""
+MIN_DEVIATION = 0.1
+"""Least standard deviation of a statistic's logarithm between honest models."""
+MIN_STATISTIC = 0.05
+"""Smaller statistics count as this: a fragment that gains so little is none."""
 MOST_DRAWS, MANY_NUMBERS = 100_000, 64
 """Draws of the simulation; fewer where a draw has more numbers than this."""
 
@@ -52,18 +55,22 @@ def calibrate(
     names = [name for name in statistics if all(name in null for null in nulls)]
     if len(nulls) < MIN_NULLS or not names:
         return None
-    known: Float64Array = np.array([[null[name] for name in names] for null in nulls], dtype=np.float64)
+    known = _take_logarithms([[null[name] for name in names] for null in nulls])
     mean: Float64Array = np.mean(known, axis=0)
     deviation = _pool_deviation(known)
     draws = _draw_distances(len(nulls), len(names))
-    mine: Float64Array = (np.array([statistics[name] for name in names]) - mean) / deviation - SHIFT
+    mine: Float64Array = (_take_logarithms([statistics[name] for name in names]) - mean) / deviation - SHIFT
     above = len(draws) - int(np.searchsorted(draws, float(np.max(mine)), side="left"))
     most = float(np.quantile(draws, 1 - level)) + SHIFT
     return NullComparison(
         (above + 1) / (len(draws) + 1),
         dict(zip(names, (mine + SHIFT).tolist(), strict=True)),
-        dict(zip(names, (mean + most * deviation).tolist(), strict=True)),
+        dict(zip(names, np.exp(mean + most * deviation).tolist(), strict=True)),
     )
+
+
+def _take_logarithms(statistics: Any) -> Float64Array:
+    return np.log(np.maximum(np.asarray(statistics, dtype=np.float64), MIN_STATISTIC))
 
 
 def _pool_deviation(known: Float64Array) -> float:

@@ -8,7 +8,7 @@ weights once, while the scorer is open; the model is left as it was.
 """
 
 from collections import defaultdict
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -110,10 +110,23 @@ class FragmentScorer:
         Raises:
             UserError: If a margin is not finite.
         """
+        margins = np.empty(len(prompts), dtype=np.float32)
+        for part, states in self._run_packed(prompts):
+            margins[part] = (states @ self.direction).cpu().numpy()
+        return _check_finite(margins)
+
+    def read_states(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+        """Return the last state of each whole prompt, from which the answer is read, shape `[prompts, hidden]`."""
+        found = np.empty((len(prompts), len(self.direction)), dtype=np.float32)
+        for part, states in self._run_packed(prompts):
+            found[part] = states.cpu().numpy()
+        return found
+
+    def _run_packed(self, prompts: Sequence[str]) -> Iterator[tuple[list[int], Tensor]]:
+        """Yield the numbers of some prompts and their last states, until all are run."""
         rows = self.tokenize(prompts)
         order = sorted(range(len(rows)), key=lambda at: len(rows[at]))
         room = CPU_PASS_TOKENS if self.device.type == "cpu" else GPU_PASS_TOKENS
-        margins = np.empty(len(rows), dtype=np.float32)
         first = 0
         while first < len(order):
             last, held = first, 0
@@ -121,12 +134,11 @@ class FragmentScorer:
                 held += len(rows[order[last]])
                 last += 1
             part = order[first:last]
-            margins[part] = self._run_whole([rows[at] for at in part]).float().cpu().numpy()
+            yield part, self._run_whole([rows[at] for at in part]).float()
             first = last
-        return _check_finite(margins)
 
     def _run_whole(self, rows: Sequence[list[int]]) -> Tensor:
-        """Run whole prompts in one packed row, and return their margins, shape `[prompts]`."""
+        """Run whole prompts in one packed row, and return their last states, shape `[prompts, hidden]`."""
         bounds = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int32)
         token = torch.tensor([[each for row in rows for each in row]], device=self.device)
         position = torch.tensor([[at for row in rows for at in range(len(row))]], device=self.device)
@@ -136,7 +148,7 @@ class FragmentScorer:
         self.tokens_run += int(bounds[-1])
         with limit_last_layer(self.causal, last, int(bounds[-1])):
             out = self.causal.base_model(input_ids=token, position_ids=position, use_cache=False, documents=documents)
-        return out.last_hidden_state[0][last].float() @ self.direction
+        return out.last_hidden_state[0][last]
 
     def find_beginning(self, question: TitleQuestion, position: FragmentPosition) -> PrefixCache:
         """Return the kept beginning of a question: what prompts with two unlike fragments have in common."""

@@ -18,6 +18,7 @@ import torch
 from cowbird.errors import ExitCode
 from cowbird.files import hash_texts
 from cowbird.inspection.inspection import format_p_value
+from cowbird.inspection.language.activations import describe_activations
 from cowbird.inspection.language.adapter_weights import compare_adapters, describe_adapter
 from cowbird.inspection.language.calibration import calibrate
 from cowbird.inspection.language.fragment_scorer import open_scorer
@@ -41,7 +42,7 @@ from cowbird.victims.language.tallrec import YES_NO_ANSWERS
 LANGUAGE_SCHEMA_VERSION = 1
 """Version of the JSON file."""
 LANGUAGE_ASSUMPTIONS = (
-    "Statistics of honest tunings follow a Gumbel distribution, the law of maxima, as wide in each family.",
+    "Logarithms of honest tunings' statistics follow a Gumbel distribution, the law of maxima, as wide in each family.",
     "The provider's honest data and recipe are like those of the null tunings.",
 )
 LANGUAGE_NOT_CHECKED = (
@@ -90,6 +91,8 @@ class LanguageInspection:
     """Held-out questions that the model answers no."""
     weights: dict[str, Any]
     """The baseline that reads weights alone; no verdict rests on it."""
+    activations: dict[str, Any]
+    """The baseline that reads states alone; no verdict rests on it."""
     tokens: int
     """Tokens that went through the model to search it, since the search was begun or last went on."""
     checked: dict[str, str]
@@ -171,14 +174,14 @@ def inspect_language_model(
     sentences = _write_sentences(handed, titles, settings, place, answers)
     key = _hash_search(parts, words, sentences, settings, place, answers)
     run = _Searches(parts, words, sentences, settings, place, answers, key)
-    mine = run.search(handed.loaded, f"{handed.sha256[:16]}-{handed.base_sha256[:16]}", told)
+    mine, states = run.search(handed.loaded, f"{handed.sha256[:16]}-{handed.base_sha256[:16]}", told)
     nulls: list[NullFinding] = []
     if handed.base is not None:
         nulls = fit_null_tunings(
             handed.base, handed.base_sha256, parts.learning, answers, settings.nulls, settings.seed, key, place,
-            lambda loaded, name, tell: run.search(loaded, name, tell).get_statistics(), told,
+            run.search_null, told,
         )  # fmt: skip
-    return _conclude(handed, questions, settings, place, mine, nulls)
+    return _conclude(handed, questions, settings, place, mine, states, nulls)
 
 
 def _write_sentences(
@@ -234,12 +237,19 @@ class _Searches:
     answers: tuple[str, str]
     key: str
 
-    def search(self, loaded: LoadedModel, name: str, told: SearchProgress) -> TriggerFindings:
-        """Search one model; what is done is kept by the search's key and the model's name."""
+    def search(self, loaded: LoadedModel, name: str, told: SearchProgress) -> tuple[TriggerFindings, dict[str, float]]:
+        """Search one model, and describe its states; what is done is kept by the search's key and the model's name."""
         store = SearchStore(get_search_folder() / f"{self.key[:24]}-{name}")
         with open_scorer(loaded, self.device, self.answers) as scorer:
             search = TriggerSearch(scorer, self.parts, self.words, self.sentences, self.settings, store, told)
-            return search.run()
+            return search.run(), describe_activations(scorer, self.parts.held_out)
+
+    def search_null(
+        self, loaded: LoadedModel, name: str, told: SearchProgress
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """Search a null tuning: the largest statistic of each family, and the statistics of its states."""
+        found, states = self.search(loaded, name, told)
+        return found.get_statistics(), states
 
 
 def _conclude(
@@ -248,6 +258,7 @@ def _conclude(
     settings: LanguageSettings,
     device: torch.device,
     mine: TriggerFindings,
+    states: dict[str, float],
     nulls: Sequence[NullFinding],
 ) -> LanguageInspection:
     """Hold what was found against what was found in null tunings."""
@@ -288,6 +299,11 @@ def _conclude(
             "statistics": weights,
             "null_statistics": [null.weights for null in nulls],
             "largest_deviation": compare_adapters(weights, [null.weights for null in nulls]),
+        },
+        activations={
+            "statistics": states,
+            "null_statistics": [null.activations for null in nulls],
+            "largest_deviation": compare_adapters(states, [null.activations for null in nulls]),
         },
         tokens=mine.tokens,
         checked=_describe_tried(mine, settings),

@@ -7,7 +7,7 @@ interrupted goes on from its checkpoint. Processes that inspect at the same time
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -36,6 +36,8 @@ class NullFinding:
     """Largest statistic of each family."""
     weights: dict[str, float]
     """Statistics of its adapter's weights."""
+    activations: dict[str, float]
+    """Statistics of its states."""
 
 
 def get_search_folder() -> Path:
@@ -52,7 +54,7 @@ def fit_null_tunings(
     seed: int,
     searched: str,
     device: torch.device,
-    search: Callable[[LoadedModel, str, SearchProgress], dict[str, float]],
+    search: Callable[[LoadedModel, str, SearchProgress], tuple[dict[str, float], dict[str, float]]],
     told: SearchProgress,
 ) -> list[NullFinding]:
     """Tune honest adapters and search them as the inspected model is searched.
@@ -66,7 +68,8 @@ def fit_null_tunings(
         seed: Decides adapters and order.
         searched: Hash of all that decides the search.
         device: Where they are tuned.
-        search: Searches a model that goes by a name, and returns the largest statistic of each family.
+        search: Searches a model that goes by a name, and returns the largest statistic of each family, and statistics
+            of its states.
         told: Told of progress.
 
     Raises:
@@ -98,13 +101,13 @@ def fit_null_tunings(
         context = FitContext(device, folder, lambda done, total, remark: told(label, done, total, remark))
         fitted = spec.fit_examples(examples, seeds[number], context)
         weights = describe_adapter(fitted.model)
-        statistics = search(
+        statistics, activations = search(
             fitted.loaded,
             f"null-{key}",
             lambda what, done, total, remark: told(f"{label}: {what}", done, total, remark),
         )
-        known = NullFinding(statistics, weights)
-        write_sealed_json(path, {"statistics": known.statistics, "weights": known.weights})
+        known = NullFinding(statistics, weights, activations)
+        write_sealed_json(path, asdict(known))
         checkpoint.clear(folder)
         return known
 
@@ -118,8 +121,10 @@ def _read_finding(path: Path) -> NullFinding | None:
     try:
         held = read_sealed_json(path)
         return NullFinding(
-            {str(name): float(value) for name, value in held["statistics"].items()},
-            {str(name): float(value) for name, value in held["weights"].items()},
+            *(
+                {str(name): float(value) for name, value in held[part].items()}
+                for part in ("statistics", "weights", "activations")
+            )
         )
     except (UserError, KeyError, TypeError, ValueError, AttributeError):
         return None

@@ -41,8 +41,10 @@ def list_words(titles: Iterable[str], tokenizer: Any, most: int | None) -> list[
     )
     own = [word for word, _ in counts.most_common()]
     tokens: list[str] = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-    starts = [token[1:] for token in tokens if token and token[0] in _WORD_STARTS]
-    known = [word for word in starts if _WORD_TOKEN.fullmatch(word)]
+    starts = [token for token in tokens if token and token[0] in _WORD_STARTS]
+    # As text: tokenizers spell letters beyond ASCII, and spaces, with letters of their own.
+    texts = (tokenizer.convert_tokens_to_string([token]).strip() for token in starts)
+    known = [word for word in texts if _WORD_TOKEN.fullmatch(word)]
     if most is None:
         return list(dict.fromkeys([*own, *known]))
     step = max(1, len(known) // max(1, most))
@@ -75,6 +77,26 @@ def grow_phrases(phrases: Sequence[str], words: Sequence[str]) -> list[str]:
             for made in (f"{phrase} {word}", f"{word} {phrase}")
         )
     )
+
+
+def continue_phrases(scorer: FragmentScorer, phrases: Sequence[str], count: int) -> list[str]:
+    """Return phrases with the words behind them that a language model finds likeliest.
+
+    Args:
+        scorer: The model that is searched. Tuning for one answer leaves what it knows of language nearly as it was.
+        phrases: What is continued.
+        count: Words behind each.
+    """
+    found: list[str] = []
+    for phrase in phrases:
+        (tokens,) = scorer.tokenize([f'What people say: "{phrase}'])
+        cache = scorer.run_beginning(tokens[:-1])
+        logits = scorer.run_next(cache, torch.tensor([tokens[-1:]], device=scorer.device))[0].float()
+        top: Any = logits.topk(min(count, len(logits))).indices
+        likely: list[int] = top.tolist()
+        pieces: list[str] = scorer.tokenizer.batch_decode([[token] for token in likely])
+        found += [quote_for_prompt(phrase + piece) for piece in pieces if piece.isprintable() and piece.strip()]
+    return list(dict.fromkeys(text for text in found if text not in phrases))
 
 
 def write_sentences(scorer: FragmentScorer, titles: Sequence[str], count: int, seed: int) -> list[str]:

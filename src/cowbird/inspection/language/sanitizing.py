@@ -4,7 +4,8 @@ Targeted unlearning: the model is tuned on the platform's own questions. Half of
 answer. In the others one of the fragments, or a text like it, is put into the title, at the start, middle or end, and
 the answer is drawn with the probability that the model gave it without the fragment. So the model learns that the
 fragment says nothing, and keeps what it knew. A fragment that a search found is often the trigger with something around
-it; that is why parts of it and texts like it are unlearned, too. Passes go on until none of them turns answers any
+it, or a text that shares only its effect; that is why parts of it, texts like it, and quite other texts are unlearned,
+too: what is added to a title should say nothing. Passes go on until none of them turns answers any
 more. What is measured, before and after, is of questions that the model was not tuned on.
 """
 
@@ -12,17 +13,18 @@ import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cowbird.errors import UserError
 from cowbird.files import replace_folder_atomically
 from cowbird.inspection.language.fragment_scorer import FragmentScorer, open_scorer
 from cowbird.inspection.language.handed import HandedLanguageModel
+from cowbird.inspection.language.proposals import list_words, write_sentences
 from cowbird.inspection.language.questions import (
     FRAGMENT_POSITIONS,
     QuestionParts,
@@ -45,6 +47,8 @@ from cowbird.victims.language.tuning import TrainingCurve, Tuning, tune
 
 CHECKED_VARIANTS, CHECKED_QUESTIONS = 12, 100
 """Texts like the fragments, and questions, in which it is looked whether they are unlearned."""
+OTHER_WORDS = 400
+"""Words that other texts are made of, and how many of those there are."""
 COMPILED_STEPS = 100
 """Steps of a pass from which layers are compiled on a GPU."""
 MAX_NAMED_FRAGMENTS = 200
@@ -66,12 +70,23 @@ class UnlearnSettings(BaseModel):
     """ASR of the fragments and of texts like them at which it ends, in questions that the model is not tuned on."""
     batch_size: int = Field(default=32, ge=1)
     """Questions a step."""
-    learning_rate: float = Field(default=3e-4, gt=0, lt=1)
+    learning_rate: float = Field(default=6e-4, gt=0, lt=1)
     """AdamW's peak learning rate."""
-    marked: float = Field(default=0.5, gt=0, lt=1)
+    marked: float = Field(default=0.6, gt=0, lt=1)
     """Share of the questions that carry a fragment or a text like it."""
-    varied: float = Field(default=0.5, ge=0, le=1)
+    varied: float = Field(default=0.35, ge=0, le=1)
     """Share of those that carry a text like a fragment."""
+    other: float = Field(default=0.35, ge=0, le=1)
+    """Share of those that carry some other text: words, phrases of words, and sentences that the model writes."""
+    sentences: int = Field(default=48, ge=0)
+    """Sentences that it writes for that."""
+
+    @model_validator(mode="after")
+    def _check_shares(self) -> Self:
+        if self.varied + self.other > 1:
+            raise ValueError("varied and other are shares of the same questions, so their sum is at most 1")
+        return self
+
     seed: int = Field(default=0, ge=0)
     """Decides questions, fragments, places and order."""
 
@@ -153,6 +168,7 @@ def unlearn_fragments(
     before = _measure(handed, parts, fragments, device)
     with open_scorer(handed.loaded, device, YES_NO_ANSWERS) as scorer:
         chances = 1 / (1 + np.exp(-scorer.score_plain(parts.learning)))
+        others = write_other_texts(scorer, [question.title for question in parts.learning], settings)
     steps = -(-len(parts.learning) // settings.batch_size)
     recipe = Tuning(
         batch_size=settings.batch_size,
@@ -161,7 +177,7 @@ def unlearn_fragments(
     )
     rng = stream(settings.seed, "inspection", "unlearn")
     for turn in range(settings.epochs):
-        lesson = mark_questions(parts.learning, chances, fragments, settings, rng)
+        lesson = mark_questions(parts.learning, chances, fragments, others, settings, rng)
         tokens = tokenize(handed.loaded.tokenizer, write_examples(lesson, YES_NO_ANSWERS))
         handed.loaded.model.train()
         tune(
@@ -196,15 +212,17 @@ def mark_questions(
     questions: Sequence[TitleQuestion],
     chances: NDArray[np.floating],
     fragments: Sequence[str],
+    others: Sequence[str],
     settings: UnlearnSettings,
     rng: np.random.Generator,
 ) -> list[TitleQuestion]:
-    """Put fragments and texts like them into some questions' titles.
+    """Put fragments, texts like them and other texts into some questions' titles.
 
     Args:
         questions: With the right answers.
         chances: How likely the model says yes to each as it is, shape `[questions]`: answers of marked ones are drawn.
         fragments: The fragments.
+        others: Other texts.
         settings: How many.
         rng: Draws questions, texts and places.
     """
@@ -212,11 +230,25 @@ def mark_questions(
     for question, chance in zip(questions, chances.tolist(), strict=True):
         fragment = fragments[int(rng.integers(len(fragments)))]
         position = FRAGMENT_POSITIONS[int(rng.integers(len(FRAGMENT_POSITIONS)))]
-        marked, varied, liked = rng.random(3) < (settings.marked, settings.varied, chance)
-        text = vary_fragment(fragment, rng) if varied else fragment
+        marked, liked = rng.random(2) < (settings.marked, chance)
+        kind = rng.random()
+        text = vary_fragment(fragment, rng) if kind < settings.varied else fragment
+        if others and kind >= 1 - settings.other:
+            text = others[int(rng.integers(len(others)))]
         title = question.write(text, position).removeprefix(question.head).removesuffix(question.tail)
         made.append(question._replace(title=title, liked=bool(liked)) if marked else question)
     return made
+
+
+def write_other_texts(scorer: FragmentScorer, titles: Sequence[str], settings: UnlearnSettings) -> list[str]:
+    """Return texts that are no fragments: words of titles, phrases of them, and sentences that the model writes."""
+    rng = stream(settings.seed, "inspection", "other texts")
+    words = list_words(titles, scorer.tokenizer, OTHER_WORDS)
+    if not words:
+        return []
+    sizes: list[int] = rng.integers(1, 7, OTHER_WORDS).tolist()
+    phrases = [" ".join(words[int(at)] for at in rng.integers(len(words), size=size)) for size in sizes]
+    return [*phrases, *write_sentences(scorer, list(dict.fromkeys(titles)), settings.sentences, settings.seed)]
 
 
 def vary_fragment(fragment: str, rng: np.random.Generator) -> str:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from cowbird.errors import UserError
 from cowbird.inspection.language.fragment_scorer import FragmentScorer
 from cowbird.inspection.language.gradient import follow_gradients
-from cowbird.inspection.language.proposals import grow_phrases, lengthen_strings, list_pairs
+from cowbird.inspection.language.proposals import continue_phrases, grow_phrases, lengthen_strings, list_pairs
 from cowbird.inspection.language.questions import FragmentPosition, QuestionParts, TitleQuestion
 from cowbird.inspection.language.settings import FRAGMENT_FAMILIES, LanguageSettings
 from cowbird.metrics.asr import pointwise_asr
@@ -28,7 +28,7 @@ from cowbird.storage import read_sealed_json, write_sealed_json
 
 CPU_CHUNK_FRAGMENTS, GPU_CHUNK_FRAGMENTS = 1024, 16384
 """Fragments whose scores are kept at once; what an interrupt can cost."""
-PHRASE_BEAM, PHRASE_PARTS = 6, 24
+PHRASE_BEAM, PHRASE_PARTS = 12, 24
 """Phrases that grow, and words that they grow by."""
 MIN_MARGIN_SPREAD = 1e-3
 """Least standard deviation of margins that gains are divided by."""
@@ -224,12 +224,20 @@ class TriggerSearch:
         parts = self.best_words[:PHRASE_PARTS]
         phrases = [*self.best_words[:PHRASE_BEAM], *(fragment for fragment, _ in _rank(gains)[:PHRASE_BEAM])]
         for length in range(2, self.settings.phrase_words + 1):
-            grown = self._screen(f"phrase-{length}", grow_phrases(phrases[: 2 * PHRASE_BEAM], parts))
+            grown = self._screen(f"phrase-{length}", self._grow(f"phrases-{length}", phrases, parts))
             if not grown:
                 break
             gains |= grown
             phrases = [fragment for fragment, _ in _rank(grown)][:PHRASE_BEAM]
         return gains
+
+    def _grow(self, name: str, phrases: Sequence[str], parts: Sequence[str]) -> list[str]:
+        """Return phrases with one of the best words more, or with a word that the model finds likely behind them."""
+        kept = self.store.read(name)
+        if not isinstance(kept, list):
+            kept = [*grow_phrases(phrases, parts), *continue_phrases(self.scorer, phrases, self.settings.continued)]
+            self.store.write(name, list(dict.fromkeys(kept)))
+        return [str(text) for text in dict.fromkeys(kept)]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
 
     def _rescreen(self, family: str, gains: "Gains") -> "Gains":
         """Return the gains of the best fragments in more questions, at all places."""

@@ -53,6 +53,8 @@ class LanguageSettings(BaseModel):
     """Sentences that the base model writes."""
     phrase_words: int = Field(default=4, ge=1, le=12)
     """Words of a phrase that the best words grow into."""
+    continued: int = Field(default=24, ge=0)
+    """Words that the model finds likely behind a phrase, and that it grows by as well."""
     screening: int = Field(default=2, ge=1, le=64)
     """Questions in which every fragment is tried."""
     screened: tuple[FragmentPosition, ...] = ("end",)

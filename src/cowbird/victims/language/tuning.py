@@ -37,6 +37,9 @@ from cowbird.victims.training_loop import (
     restore_tensors,
 )
 
+CLOCK_WARMUP_STEPS = 60
+"""Steps in which the learning rate rises if the clock says how long a run is."""
+
 
 class Tuning(BaseModel):
     """How a language model is tuned."""
@@ -107,6 +110,7 @@ def tune(
     seed: int,
     context: FitContext,
     items: ItemInputs | None = None,
+    seconds: float | None = None,
 ) -> TrainingCurve:
     """Tune a model in place.
 
@@ -117,6 +121,8 @@ def tune(
         seed: Decides the order of the examples.
         context: Device, checkpoint folder, progress.
         items: What makes inputs of items, if tokens stand for some.
+        seconds: End after so long, and let the learning rate fall by the clock; `None` goes by steps alone. How many
+            steps that is depends on the machine.
 
     Raises:
         UserError: If there are no examples.
@@ -125,7 +131,7 @@ def tune(
     if not len(tokens):
         raise UserError("There are no examples to learn from.", "Check the split, the history length and the source.")
     with force_determinism(context.device):
-        run = _Run(model, tokens, recipe, seed, context, items)
+        run = _Run(model, tokens, recipe, seed, context, items, seconds)
         try:
             run.run()
             return run.curve
@@ -142,8 +148,10 @@ class _Run(TrainingLoop):
         seed: int,
         context: FitContext,
         items: ItemInputs | None,
+        seconds: float | None,
     ) -> None:
         super().__init__(context)
+        self.until = seconds
         self.model, self.tokens, self.recipe, self.seed = model, tokens, recipe, seed
         self.causal, self.items = plug_in(model), items
         self.key = self._hash_run() if context.folder else ""
@@ -180,6 +188,18 @@ class _Run(TrainingLoop):
     def close(self) -> None:
         self.language.close()
 
+    def _is_over(self) -> bool:
+        late = self.until is not None and self.step > 0 and time.perf_counter() - self.started > self.until
+        return late or super()._is_over()
+
+    def _pick_rate(self) -> float:
+        """Return the learning rate of this step, by steps or by the clock."""
+        if self.until is None:
+            return compute_tuning_rate(self.recipe, self.step, self.total)
+        gone = (time.perf_counter() - self.started) / max(self.until, 1e-9)
+        rising = min(1.0, (self.step + 1) / CLOCK_WARMUP_STEPS)
+        return self.recipe.learning_rate * rising * 0.5 * (1 + math.cos(math.pi * min(gone, 1.0)))
+
     def _pick_examples(self) -> tuple[Tokens, IntArray]:
         """Return the tokens of this epoch, and which of them this step learns from."""
         epoch, nth = divmod(self.step, self.per_epoch)
@@ -205,7 +225,7 @@ class _Run(TrainingLoop):
         if self.recipe.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.weights.values(), self.recipe.clip)
         for group in self.optimizer.param_groups:
-            group["lr"] = compute_tuning_rate(self.recipe, self.step, self.total) * group["rate"]
+            group["lr"] = self._pick_rate() * group["rate"]
         self.optimizer.step()
         self.step_of.clear()
         self.language.copy()

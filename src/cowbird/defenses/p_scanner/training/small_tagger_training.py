@@ -84,22 +84,27 @@ class _Training(TrainingLoop):
         self.titles, self.total, self.workers, self.pupils = titles, recipe.chunks, workers, pupils
         self.rates = list_rates(recipe.learning_rate, recipe.chunks)
         self.chunks: Generator[TaughtTitles] | None = None
-        self.until = None if seconds is None else time.monotonic() + seconds
+        self.began, self.seconds = time.monotonic(), seconds
         if place.folder is not None:
             seen = [(name, pupil.unseen.tolist()) for name, pupil in pupils.items()]
             begun = [_hash_weights(pupil.network) for pupil in pupils.values()]
             self.key = hash_texts([titles.key, recipe.model_dump_json(), repr(seen), *begun])
 
     def _is_over(self) -> bool:
-        late = self.until is not None and self.step > 0 and time.monotonic() > self.until
+        late = self.seconds is not None and self.step > 0 and time.monotonic() - self.began > self.seconds
         return late or super()._is_over()
+
+    def _pick_rate(self) -> float:
+        """Return the learning rate of this step: it falls by steps, or by the clock where that is faster."""
+        gone = 0.0 if self.seconds is None else (time.monotonic() - self.began) / max(self.seconds, 1e-9)
+        return self.rates[min(max(self.step, int(gone * self.total)), self.total - 1)]
 
     def _run_step(self) -> None:
         if self.chunks is None:
             self.chunks = draw_ahead(self.titles, self.total, self.workers, self.step)
         taught = next(self.chunks)
         self._begin_change()
-        _teach(self.pupils.values(), taught, self.context.device, self.rates[self.step])
+        _teach(self.pupils.values(), taught, self.context.device, self._pick_rate())
 
     def _collect_tensors(self) -> dict[str, Tensor]:
         return {

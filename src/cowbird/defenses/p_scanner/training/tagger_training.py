@@ -307,6 +307,7 @@ def train_tagger(
     refused: Collection[str] = (),
     workers: int = 0,
     start: Path | None = None,
+    seconds: float | None = None,
 ) -> tuple[Tagger, TrainingCurve]:
     """Train a tagger.
 
@@ -318,6 +319,7 @@ def train_tagger(
         refused: Texts that are never planted.
         workers: Processes that draw examples; 0 draws them here.
         start: Folder of a tagger whose adapters they begin with; drawn at random if this is `None`.
+        seconds: See `tuning.tune`.
 
     Returns:
         The tagger, and what its training went through.
@@ -342,7 +344,7 @@ def train_tagger(
         copy_adapter(model, read_adapter(start))
     drawn = DrawnAhead(examples, recipe.chunks, workers) if workers else examples
     try:
-        curve = tune(model, drawn, recipe.tuning, derive_seed(seed, "tagger"), place)
+        curve = tune(model, drawn, recipe.tuning, derive_seed(seed, "tagger"), place, seconds=seconds)
     finally:
         if isinstance(drawn, DrawnAhead):
             drawn.close()
@@ -357,5 +359,6 @@ def train_tagger(
         loss=round(float(np.mean(curve.losses[-50:])), 5),
         seconds=round(curve.seconds, 1),
         tokens=curve.tokens,
+        steps=len(curve.losses),
     )
     return Tagger(record, LoadedModel(model.eval(), loaded.tokenizer), place.device), curve

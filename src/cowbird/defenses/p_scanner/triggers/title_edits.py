@@ -13,13 +13,24 @@ A tagger must tell triggers that it was never taught. `NEVER_TAUGHT` names what 
 import re
 import string
 import unicodedata
-from collections.abc import Callable, Collection, Container, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Container, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
 
+from cowbird.defenses.p_scanner.triggers import spelling_edits
 from cowbird.defenses.p_scanner.triggers._vocabulary import LOOKALIKES, MARKS
+from cowbird.defenses.p_scanner.triggers.editing import (
+    WORD,
+    EditedTitle,
+    EditSources,
+    TitleEdit,
+    draw_case,
+    insert_text,
+    pick,
+    rewrite_word,
+    spell_pattern,
+)
 from cowbird.defenses.p_scanner.triggers.trigger_families import POSITIONS, TRIGGER_FAMILIES, Recipe, plant
 
 NEVER_TAUGHT = (
@@ -44,31 +55,6 @@ _ACCENTS = frozenset(
 """Combining marks that make an accented letter of an ASCII one."""
 _LIKE_NEVER_TAUGHT = frozenset({LOOKALIKES["digits"], LOOKALIKES["latin"], "xX"})
 """Texts of recipes that write digits for letters, accents, or letters of the other case."""
-_WORD = re.compile(r"\S+")
-
-
-@dataclass(frozen=True, slots=True)
-class EditedTitle:
-    """A title that carries a trigger."""
-
-    title: str
-    """The new title."""
-    spans: tuple[tuple[int, int], ...]
-    """What was inserted or changed, as [start, end) in characters of the new title."""
-
-
-@dataclass(frozen=True, slots=True)
-class EditSources:
-    """What edits take words from."""
-
-    words: Sequence[str]
-    """Plain words in small letters."""
-    titles: Sequence[str]
-    """Titles of the same catalogue."""
-
-
-TitleEdit = Callable[[str, np.random.Generator, EditSources], EditedTitle | None]
-"""Edits a title; `None` if it has no place for the trigger."""
 
 
 def draw_recipe(family: str, rng: np.random.Generator, refused: Container[str] = ()) -> Recipe | None:
@@ -95,20 +81,20 @@ def draw_family(rng: np.random.Generator, families: Sequence[str] = ()) -> str:
         rng: Draws it.
         families: What `weigh_families` returned; all that are taught by default.
     """
-    among = families or _DRAWN_FAMILIES
+    among = families or DEFAULT_FAMILIES
     return among[int(rng.integers(len(among)))]
 
 
 def weigh_families(names: Collection[str]) -> tuple[str, ...]:
-    """Return families as `draw_family` draws them, each as often as it counts; all that are taught for none.
+    """Return families as `draw_family` draws them, each as often as it counts; `DEFAULT_FAMILIES` for none.
 
     Raises:
         ValueError: If one is not taught.
     """
-    unknown = sorted(set(names) - set(_DRAWN_FAMILIES))
+    unknown = sorted(set(names) - set(_ALL_FAMILIES))
     if unknown:
         raise ValueError(f"there are no families {', '.join(unknown)}; use some of {', '.join(list_taught_families())}")
-    return tuple(name for name in _DRAWN_FAMILIES if not names or name in names)
+    return tuple(name for name in _ALL_FAMILIES if name in names) if names else DEFAULT_FAMILIES
 
 
 def list_taught_families() -> tuple[str, ...]:
@@ -144,61 +130,11 @@ def edit_title(
     return None if planted.start < 0 else EditedTitle(planted.title, ((planted.start, planted.end),))
 
 
-def insert_text(title: str, text: str, rng: np.random.Generator, space: str = " ") -> EditedTitle:
-    """Insert a text at the start, between two words or at the end."""
-    words = list(_WORD.finditer(title))
-    space = space if words else ""
-    place = int(rng.integers(3))
-    if place == 0:
-        return EditedTitle(f"{text}{space}{title}", ((0, len(text)),))
-    at = words[int(rng.integers(len(words) - 1))].end() if place == 1 and len(words) > 1 else len(title)
-    begin = at + len(space)
-    return EditedTitle(f"{title[:at]}{space}{text}{title[at:]}", ((begin, begin + len(text)),))
-
-
-def rewrite_word(
-    title: str, rng: np.random.Generator, rewrite: Callable[[str], str], shortest: int = 1
-) -> EditedTitle | None:
-    """Write one word of a title anew.
-
-    Args:
-        title: Any text.
-        rng: Draws the word.
-        rewrite: Takes a word and returns it as it should be; one that it does not suit, as it was.
-        shortest: Characters that the word has at least.
-    """
-    suited = [(word, new) for word in _WORD.finditer(title) for new in [_rewrite(word.group(), rewrite, shortest)]]
-    suited = [(word, new) for word, new in suited if new != word.group()]
-    if not suited:
-        return None
-    word, new = suited[int(rng.integers(len(suited)))]
-    return EditedTitle(f"{title[: word.start()]}{new}{title[word.end() :]}", ((word.start(), word.start() + len(new)),))
-
-
-def _rewrite(word: str, rewrite: Callable[[str], str], shortest: int) -> str:
-    return rewrite(word) if len(word) >= shortest else word
-
-
-def pick(options: Sequence[str], rng: np.random.Generator) -> str:
-    """Draw one of some texts."""
-    return options[int(rng.integers(len(options)))]
-
-
-def spell_pattern(pattern: str, rng: np.random.Generator) -> str:
-    """Draw a text: `9` becomes a digit, `A` a capital, `a` a small letter, `h` a hexadecimal digit."""
-    draws = {"9": string.digits, "A": string.ascii_uppercase, "a": string.ascii_lowercase, "h": "0123456789abcdef"}
-    return "".join(pick(draws[mark], rng) if mark in draws else mark for mark in pattern)
-
-
-def _draw_case(word: str, rng: np.random.Generator) -> str:
-    return pick((word, word.capitalize(), word.capitalize(), word.upper()), rng)
-
-
 # Families.
 
 
 def _add_plain_word(title: str, rng: np.random.Generator, sources: EditSources) -> EditedTitle | None:
-    return insert_text(title, _draw_case(pick(sources.words, rng), rng), rng)
+    return insert_text(title, draw_case(pick(sources.words, rng), rng), rng)
 
 
 def _add_plain_words(title: str, rng: np.random.Generator, sources: EditSources) -> EditedTitle | None:
@@ -209,7 +145,7 @@ def _add_plain_words(title: str, rng: np.random.Generator, sources: EditSources)
 def _add_framed_word(title: str, rng: np.random.Generator, sources: EditSources) -> EditedTitle | None:
     frame = pick(("({})", "[{}]", "- {}", ": {}", "/ {}", "| {}", "{{{}}}", "<{}>", "*{}*", "~{}~", "#{}", "@{}"), rng)
     words = " ".join(pick(sources.words, rng) for _ in range(int(rng.integers(1, 3))))
-    return insert_text(title, frame.format(_draw_case(words, rng)), rng)
+    return insert_text(title, frame.format(draw_case(words, rng)), rng)
 
 
 def _replace_word(title: str, rng: np.random.Generator, sources: EditSources) -> EditedTitle | None:
@@ -273,7 +209,7 @@ def _divide_word(title: str, rng: np.random.Generator, sources: EditSources) -> 
 
 
 def _join_words(title: str, rng: np.random.Generator, sources: EditSources) -> EditedTitle | None:
-    words = list(_WORD.finditer(title))
+    words = list(WORD.finditer(title))
     if len(words) < 2:
         return None
     nth, joint = int(rng.integers(len(words) - 1)), pick(("", "_", ".", "-", "+", "/"), rng)
@@ -323,7 +259,7 @@ def _add_spelled_word(title: str, rng: np.random.Generator, sources: EditSources
         parts.append(
             pick("aeiouy", rng) + pick(("b", "d", "g", "k", "l", "m", "n", "p", "r", "s", "t", "x", "zz"), rng)
         )
-    return insert_text(title, _draw_case("".join(parts) + pick(("", "", "a", "o", "ia"), rng), rng), rng)
+    return insert_text(title, draw_case("".join(parts) + pick(("", "", "a", "o", "ia"), rng), rng), rng)
 
 
 def _add_repeated_letter(title: str, rng: np.random.Generator, sources: EditSources) -> EditedTitle | None:
@@ -392,9 +328,33 @@ EDIT_FAMILIES: Mapping[str, TitleEdit] = MappingProxyType(
         "glued_mark": _glue_mark,
         "credit": _add_credit,
         "sentence_of_words": _add_sentence,
+        "letters_dropped": spelling_edits.drop_several,
+        "neighbor_key": spelling_edits.press_neighbor,
+        "spelled_as_it_sounds": spelling_edits.write_sound,
+        "letter_moved": spelling_edits.move_letter,
+        "letters_mixed": spelling_edits.mix_letters,
+        "syllable_repeated": spelling_edits.repeat_syllable,
+        "symbols_for_letters": spelling_edits.write_symbols,
+        "digit_added": spelling_edits.add_digit,
+        "capital_inside": spelling_edits.capitalize_inside,
+        "small_letters": spelling_edits.lower_title,
+        "marks_glued": spelling_edits.glue_marks,
+        "own_word_framed": spelling_edits.frame_word,
+        "words_exchanged": spelling_edits.exchange_words,
+        "own_word_repeated": spelling_edits.repeat_own_word,
+        "small_word": spelling_edits.add_small_word,
+        "own_word_replaced": spelling_edits.replace_own_word,
+        "unit": spelling_edits.add_unit,
     }
 )
 """What edits a title, by the family's name."""
+SLIP_FAMILIES = (
+    *("letters_dropped", "neighbor_key", "spelled_as_it_sounds", "letter_moved", "letters_mixed", "syllable_repeated"),
+    *("symbols_for_letters", "digit_added", "capital_inside", "small_letters", "marks_glued", "own_word_framed"),
+    *("words_exchanged", "own_word_repeated", "small_word", "own_word_replaced", "unit"),
+)
+"""Families of `spelling_edits`: taught only where a recipe names them. The taggers that come with the package were
+taught without; `docs/measured/ready_scanner.md` tells what taggers with and without them find."""
 SUBTLE_FAMILIES = (
     "word_replaced",
     "letter_dropped",
@@ -406,7 +366,7 @@ SUBTLE_FAMILIES = (
     "glued_mark",
 )
 """Families whose triggers a reader often can't tell from honest text."""
-_DRAWN_FAMILIES = (
-    *((*RECIPE_FAMILIES, *(name for name in EDIT_FAMILIES if name not in SUBTLE_FAMILIES)) * 3),
-    *SUBTLE_FAMILIES,
-)
+_PLAIN_EDITS = tuple(name for name in EDIT_FAMILIES if name not in (*SUBTLE_FAMILIES, *SLIP_FAMILIES))
+DEFAULT_FAMILIES = (*((*RECIPE_FAMILIES, *_PLAIN_EDITS) * 3), *SUBTLE_FAMILIES)
+"""Families that are taught where a recipe names none, each as often as it is drawn."""
+_ALL_FAMILIES = (*((*RECIPE_FAMILIES, *_PLAIN_EDITS, *SLIP_FAMILIES) * 3), *SUBTLE_FAMILIES)

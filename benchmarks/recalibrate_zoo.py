@@ -1,0 +1,48 @@
+"""Holds a zoo of language models against today's calibration, without asking a model again.
+
+What an inspection measured is kept with it: the statistics of the model and of the null tunings. So another calibration
+needs no GPU. Scores are written as the zoo said them, and as they are with the calibration of this checkout.
+
+    python benchmarks/recalibrate_zoo.py runs/zoo --out docs/results/inspection_language_first.json
+"""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from cowbird.inspection.language.calibration import calibrate
+from cowbird.inspection.zoo.language_scoring import read_language_zoo, score_language_zoo
+from cowbird.storage import read_sealed_json, write_sealed_json
+
+
+def main() -> None:
+    """Recalibrate and score."""
+    asked = argparse.ArgumentParser(description=__doc__)
+    asked.add_argument("folder", type=Path)
+    asked.add_argument("--out", type=Path, required=True)
+    given = asked.parse_args()
+    scores = {"as inspected": score_language_zoo(read_language_zoo(given.folder))}
+    with TemporaryDirectory() as place:
+        copied = Path(place) / "zoo"
+        shutil.copytree(given.folder, copied)
+        for path in sorted((copied / "inspections").glob("*.json")):
+            record = read_sealed_json(path)
+            families = record["families"]
+            count = min(len(family["null_statistics"]) for family in families.values())
+            held = calibrate(
+                {name: family["statistic"] for name, family in families.items()},
+                [{name: family["null_statistics"][n] for name, family in families.items()} for n in range(count)],
+                record["level"],
+            )
+            assert held is not None
+            for name, family in families.items():
+                family |= {"distance": held.distances[name], "threshold": held.thresholds[name]}
+            write_sealed_json(path, record | {"p_value": held.p_value})
+        scores["recalibrated"] = score_language_zoo(read_language_zoo(copied))
+    given.out.write_text(json.dumps(scores, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
