@@ -269,7 +269,8 @@ def ask_shares(
                 row |= {"titles": wanted, "auroc": found[0], "recall": found[1]}
                 row |= {"recall_alone": measure(joined.alone, planted)[1]}
                 row |= {"recall_fragments": measure(joined.fragment, planted)[1]}
-                row |= {"recall_networks": measure(joined.score - weigh_fragments(joined.fragment), planted)[1]}
+                added = 0 if known else weigh_fragments(joined.fragment)
+                row |= {"recall_networks": measure(joined.score - added, planted)[1]}
                 yield row
 
 
