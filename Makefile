@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: setup lock demo lint test test-slow check docs format bench clean
+.PHONY: setup lock demo lint test test-slow test-servers check docs format bench clean
 
 setup: $(VENV)/.ready
 
@@ -39,6 +39,12 @@ test: setup
 test-slow: setup
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m 'slow and not long and not gpu'
 
+# Addresses with real servers behind them, in an environment of their own.
+test-servers: setup
+	test -f .venv-servers/.ready || tests/servers/setup.sh .venv-servers $(VENV)
+	touch .venv-servers/.ready
+	.venv-servers/bin/python -m pytest -m slow tests/ingest/test_real_servers.py
+
 lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -61,4 +67,4 @@ bench: setup
 	$(BIN)/python benchmarks/load_csv.py --out runs/bench/load_csv.json
 
 clean:
-	rm -rf $(VENV) runs docs/_build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-servers runs docs/_build .pytest_cache .ruff_cache .hypothesis .import_linter_cache

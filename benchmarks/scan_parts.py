@@ -186,7 +186,9 @@ from scan_parts import Nothing
 began = time.process_time()
 found = scan_in_parts(Path({str(catalog)!r}), Path({str(out)!r}), Nothing())
 took = time.process_time() - began
-print(json.dumps({{"rows": found.rows, "processor_seconds": round(took, 2)}}))
+told = Path("/proc/self/status").read_text().splitlines()
+peak = int(next(line for line in told if line.startswith("VmHWM")).split()[1]) // 1024
+print(json.dumps({{"rows": found.rows, "processor_seconds": round(took, 2), "peak_rss_megabytes": peak}}))
 """
     place = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(

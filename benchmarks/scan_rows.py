@@ -26,6 +26,7 @@ import numpy as np
 import polars as pl
 
 from cowbird.files import write_text
+from cowbird.ingest import pages
 from cowbird.scanning.detectors import make_detector, open_detector
 from cowbird.scanning.reading import open_catalog
 from cowbird.scanning.scan import scan_catalog
@@ -106,9 +107,12 @@ def main() -> None:
     parser.add_argument("--rows", default="100000")
     parser.add_argument("--forms", default="csv,parquet")
     parser.add_argument("--scorers", default="polars,read,nothing,character_rules")
+    parser.add_argument("--batch-bytes", type=int, help="strings of Parquet decoded at once, instead of 64 MiB")
     parser.add_argument("--catalog", type=Path, help="do one thing with this one, and print what it took")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    if options.batch_bytes:
+        pages.MAX_BATCH_BYTES = options.batch_bytes
     if options.catalog:
         print(json.dumps(scan_once(options.catalog, options.scorers)))
         return
@@ -120,6 +124,7 @@ def main() -> None:
                 catalog = write(Path(folder), rows, form)
                 for scorer in options.scorers.split(","):
                     one = [sys.executable, __file__, "--catalog", str(catalog), "--scorers", scorer]
+                    one += ["--batch-bytes", str(options.batch_bytes)] if options.batch_bytes else []
                     done = subprocess.run(one, capture_output=True, text=True, check=True)
                     took = json.loads(done.stdout.splitlines()[-1])
                     rate = round(rows / took["processor_seconds"])

@@ -37,7 +37,15 @@ from cowbird.defenses.p_scanner.fragment_evidence import (
     describe_fragments,
     index_fragments,
 )
-from cowbird.defenses.p_scanner.scoring import ScoringModel, SmallNetwork, choose_trusted, weigh_fragments
+from cowbird.defenses.p_scanner.scoring import (
+    READY_SCORING,
+    READY_SMALL_SCORING,
+    ScoringModel,
+    SmallNetwork,
+    choose_trusted,
+    load_scoring,
+    weigh_fragments,
+)
 from cowbird.defenses.p_scanner.small_tagger import place_pieces
 from cowbird.defenses.p_scanner.title_evidence import (
     CatalogProfile,
@@ -261,7 +269,8 @@ def ask_shares(
                 row |= {"titles": wanted, "auroc": found[0], "recall": found[1]}
                 row |= {"recall_alone": measure(joined.alone, planted)[1]}
                 row |= {"recall_fragments": measure(joined.fragment, planted)[1]}
-                row |= {"recall_networks": measure(joined.score - weigh_fragments(joined.fragment), planted)[1]}
+                added = 0 if known else weigh_fragments(joined.fragment)
+                row |= {"recall_networks": measure(joined.score - added, planted)[1]}
                 yield row
 
 
@@ -271,7 +280,7 @@ def ask(options: argparse.Namespace, command: str) -> None:
     for name in options.catalogs.split(","):
         (kind,) = (kind for kind in KINDS if name in kind)
         began = time.perf_counter()
-        model, learned = learn(options.scans, kind, options.seed)
+        model, learned = load_ready(options) if options.ready else learn(options.scans, kind, options.seed)
         catalog = load_catalog(name, options.titles, options.marks, options.words)
         units = choose_units(catalog.plantings, options.each)
         single, flagged = ask_single(catalog, model)
@@ -292,6 +301,12 @@ def ask(options: argparse.Namespace, command: str) -> None:
         write_text(options.out / f"{name}.json", json.dumps(answer))
         print(name, f"{time.perf_counter() - began:.0f} s", flush=True)
         show(answer)
+
+
+def load_ready(options: argparse.Namespace) -> tuple[ScoringModel, list[str]]:
+    """Return the scoring that ships with the tagger whose marks are asked about."""
+    path = READY_SCORING if options.words is None else READY_SMALL_SCORING
+    return load_scoring(path), ["as it ships"]
 
 
 def choose_units(plantings: Plantings, each: int) -> list[Unit]:
@@ -386,6 +401,7 @@ def main() -> None:
     parser.add_argument("--answers", type=Path, help="what ask wrote")
     parser.add_argument("--catalogs", default=",".join(ASKED_CATALOGS))
     parser.add_argument("--each", type=int, default=1, help="triggers of each family")
+    parser.add_argument("--ready", action="store_true", help="for ask: the scoring that ships, not one that is learned")
     parser.add_argument("--quick", action="store_true", help="leave out what is asked without the tagger")
     parser.add_argument("--without", default="", help="for ship: catalogues that are not learned from; with commas")
     parser.add_argument("--seed", type=int, default=0)

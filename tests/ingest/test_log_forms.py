@@ -209,3 +209,13 @@ def test_histories_of_benchmark_files(tmp_path):
     write(tmp_path / "x.train.inter", header, [*rows, ("1", "c", "a")], "\t")
     with pytest.raises(UserError, match=r"several histories that do not continue each other \(line 6\)"):
         Atomic(path=tmp_path).load()
+
+
+def test_histories_beside_the_item_are_refused_by_the_source_that_does_not_read_them(tmp_path):
+    header = "user_id:token\titem_id_list:token_seq\titem_id:token"
+    path = write(tmp_path / "x.train.inter", header, [("1", "4 5", "6")], "\t")
+    source = Tabular(path=path)
+    with pytest.raises(UserError, match="histories in a column 'item_id_list'") as error:
+        source.load()
+    assert "'atomic'" in error.value.hint
+    assert [str(error.value)] == [str(problem) for problem in source.find_problems()]

@@ -1,4 +1,4 @@
-"""Addresses with real servers behind them: S3 (moto's server), Google's store (an emulator) and HTTPS."""
+"""Addresses with real servers behind them: S3 (moto's server) and HTTPS. `make test-servers` runs them."""
 
 import contextlib
 import functools

@@ -13,7 +13,7 @@ import pytest
 from cowbird.data.sources.tabular import Tabular
 from cowbird.errors import OutageError, UserError
 from cowbird.experiments.field_errors import explain_errors
-from cowbird.ingest import places
+from cowbird.ingest import places, servers
 from cowbird.ingest.addresses import hide_secrets, redact_reason, show_name, show_path
 from cowbird.ingest.options import ReadOptions, use_options
 from cowbird.ingest.servers import make_query
@@ -169,3 +169,23 @@ def test_a_server_that_is_not_there():
     with pytest.raises(OutageError, match="can't be read") as error:
         read("postgresql://me:hidden-word@127.0.0.1:1/shop")
     assert "hidden-word" not in error.value.message
+
+
+@pytest.mark.parametrize(
+    ("said", "outage"),
+    [
+        ("connection to server failed: FATAL: password authentication failed for user \"me\"", False),
+        ("Failed to connect: FATAL: database \"other\" does not exist", False),
+        ("connection to server failed: Connection refused", True),
+        ("server closed the connection unexpectedly", True),
+    ],
+)
+def test_what_a_server_refuses_is_not_told_as_an_outage(monkeypatch, tmp_path, said, outage):
+    def read_nothing(stack, address, query):
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(servers, "_choose_reader", lambda address: read_nothing)
+    with pytest.raises(UserError) as error:
+        servers.copy_table("postgresql://me@127.0.0.1/shop", "items", tmp_path / "items.parquet")
+    assert isinstance(error.value, OutageError) is outage
+    assert ("PGPASSWORD" in error.value.hint) is not outage

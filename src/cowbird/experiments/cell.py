@@ -72,15 +72,21 @@ class Cell:
     def done(self) -> bool:
         """Whether all that the spec asks for was measured."""
         try:
-            record = json.loads(read_plain_text(self.record_path))
+            return self.is_whole(json.loads(read_plain_text(self.record_path)))
+        except FileNotFoundError:
+            return False
+        except (OSError, ValueError):
+            return True  # whoever reads a damaged record says so
+
+    def is_whole(self, record: Any) -> bool:
+        """Tell whether a record says that all was measured that the spec asks for."""
+        try:
             covered = record["covers"]
             return not record.get("unmeasured") and all(
                 set(labels) <= set(covered[kind]) for kind, labels in self.list_labels().items()
             )
-        except FileNotFoundError:
-            return False
-        except (OSError, ValueError, KeyError, TypeError):
-            return True  # whoever reads a damaged record says so
+        except (KeyError, TypeError, AttributeError):
+            return True  # see `done`
 
     def list_labels(self) -> dict[str, list[str]]:
         """Return the labels of what the spec asks for."""
@@ -90,11 +96,9 @@ class Cell:
 
 def list_cells(spec: Spec, out: Path) -> list[Cell]:
     """List the cells of a spec. Folder names are for people; facts are read from the files inside."""
-    return [
-        Cell(spec, victim, seed, out / "cells" / f"{victim.title()}-{seed}")
-        for victim in spec.victims
-        for seed in spec.seeds
-    ]
+    place = out / "cells"
+    titles = [(victim, victim.title()) for victim in spec.victims]
+    return [Cell(spec, victim, seed, place / f"{title}-{seed}") for victim, title in titles for seed in spec.seeds]
 
 
 def find_undefended_label(spec: Spec) -> str:

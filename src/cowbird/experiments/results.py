@@ -127,7 +127,8 @@ def drop_duplicates(rows: Iterable[Row]) -> list[Row]:
 
 def write_results(path: Path, rows: Iterable[Row]) -> None:
     """Write rows as JSON lines, atomically."""
-    write_text(path, "".join(json.dumps(row.model_dump(mode="json")) + "\n" for row in rows))
+    # The fields are plain values, in their order, so nothing is to be dumped first.
+    write_text(path, "".join([json.dumps(row.__dict__) + "\n" for row in rows]))
 
 
 def read_results(path: Path) -> list[Row]:

@@ -84,14 +84,18 @@ class ResultsFile:
             if self._versions.get(cell.folder) != version:
                 seal = hash_file(cell.record_path)
                 if self._read.get(cell.folder) != seal:
-                    self._read_cell(cell)
+                    self._done[cell.folder] = self._read_cell(cell)
                     self._read[cell.folder] = seal
-                self._done[cell.folder], self._versions[cell.folder] = cell.done, version
+                self._versions[cell.folder] = version
             done += self._done[cell.folder]
         return done
 
-    def _read_cell(self, cell: Cell) -> None:
-        """Read what was measured in a cell; a cell whose spec has grown since counts with what it has."""
+    def _read_cell(self, cell: Cell) -> bool:
+        """Read what was measured in a cell; a cell whose spec has grown since counts with what it has.
+
+        Returns:
+            Whether it is all that the spec asks for.
+        """
         finished, victim = read_finished(cell), cell.victim.title()
         self._errors[cell.folder] = finished.errors + finished.unmeasured
         self._plans[cell.folder] = finished.plans
@@ -104,6 +108,7 @@ class ResultsFile:
             where = self._make_labels((victim, found.attack, found.defense, NO_SCENARIO))
             rows = detection.make_rows(where.model_copy(update={"seed": cell.seed}), found)
             self._detected.setdefault((victim, found.attack, found.defense), {})[cell.seed] = rows
+        return finished.whole
 
     def list_errors(self) -> list[str]:
         """Return what could not be measured in the cells that were read, in the order of the spec."""
@@ -245,6 +250,8 @@ class CellRecord:
     """What each attack planted."""
     evidence: dict[str, str]
     """SHA-256 of the evidence, by name."""
+    whole: bool
+    """Whether all was measured that the spec asks for."""
 
 
 def read_finished(cell: Cell) -> CellRecord:
@@ -267,4 +274,4 @@ def read_finished(cell: Cell) -> CellRecord:
         held = _locate(cell, name)
         if not held.exists() or hash_file(held) != seal:
             raise UserError(f"'{held}' is missing or damaged: its SHA-256 is not the recorded one.", again)
-    return CellRecord(errors, unmeasured, plans, seals)
+    return CellRecord(errors, unmeasured, plans, seals, cell.is_whole(record))

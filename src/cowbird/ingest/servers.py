@@ -27,6 +27,8 @@ DATABASE_SCHEMES = (
 DUCKDB_BATCH_ROWS = 16_384
 """Rows of a batch of DuckDB's; the drivers of ADBC choose by bytes."""
 _QUERY = re.compile(r"\s*(select|with)\s", re.IGNORECASE)
+_REFUSAL_WORDS = ("authentication failed", "no password supplied", "does not exist", "no pg_hba.conf entry")
+"""Parts of what a server says that can be reached, and refuses."""
 _OUTAGE_WORDS = ("connect", "server closed", "timeout", "terminating", "broken pipe")
 _Batches = Iterator[Any]
 
@@ -90,7 +92,8 @@ def _explain_failure(address: str, error: Exception, rows: int) -> UserError:
     reason = redact_reason(str(error), address) or type(error).__name__
     behind = f" behind row {rows:,}" if rows else ""
     message = f"{hide_secrets(address)} can't be read{behind}: {reason.rstrip('.')}."
-    if explain_outage(error) is not None or any(word in reason.lower() for word in _OUTAGE_WORDS):
+    answered = any(word in reason.lower() for word in _REFUSAL_WORDS)  # so the server is up
+    if not answered and (explain_outage(error) is not None or any(word in reason.lower() for word in _OUTAGE_WORDS)):
         return OutageError(message, "Is the server up, and the network? Try again; all of it is read anew.")
     return UserError(message, "Check the address, the table and your rights; a password may come from PGPASSWORD.")
 

@@ -211,7 +211,7 @@ def test_a_network_of_one_row_is_fitted():
     assert np.isfinite(network.score(np.zeros((3, 4), dtype=np.float32))).all()
 
 
-def test_a_fragment_counts_by_its_log_odds_beside_what_the_networks_say():
+def test_without_a_reference_a_fragment_counts_beside_what_the_networks_say():
     odds = np.array([NO_FRAGMENT, LEAST_FRAGMENT - 1, LEAST_FRAGMENT, LEAST_FRAGMENT + 3, 99.0], dtype=np.float32)
     added = [0, 0, 0, FRAGMENT_WEIGHT * 3, FRAGMENT_WEIGHT * (MAX_LOG_ODDS - LEAST_FRAGMENT)]
     assert weigh_fragments(odds).tolist() == added
@@ -225,12 +225,14 @@ def test_a_title_without_a_fragment_has_the_score_of_its_own_features():
     none = FragmentEvidence(nothing, np.empty((0, len(FRAGMENT_FEATURES)), np.float32), nothing, nothing)
     found = model.score_titles(features, none)
     np.testing.assert_array_equal(found.score, model.title.score(features))
-    shared = FragmentEvidence(
-        np.array([5]), rng.normal(size=(1, len(FRAGMENT_FEATURES))).astype(np.float32), np.zeros(2, int), np.arange(2)
-    )
-    found = model.score_titles(features, shared)
-    by_fragment = model.fragment.score(shared.features)
-    given = join_evidence(found.alone, by_fragment, found.worst, shared)
-    added = weigh_fragments(found.fragment)
-    np.testing.assert_allclose(found.score[:2], (model.joined.score(given) + added)[:2], rtol=1e-6)
-    np.testing.assert_array_equal(found.score[2:], found.alone[2:])
+    drawn = rng.normal(size=(200, len(FRAGMENT_FEATURES))).astype(np.float32)
+    for known in (0, 1):
+        drawn[:, FRAGMENT_FEATURES.index("whether a reference is known")] = known
+        numbers = drawn[[model.fragment.score(drawn).argmax()]]
+        shared = FragmentEvidence(np.array([5]), numbers, np.zeros(2, int), np.arange(2))
+        found = model.score_titles(features, shared)
+        given = join_evidence(found.alone, model.fragment.score(shared.features), found.worst, shared)
+        added = np.zeros(6) if known else weigh_fragments(found.fragment)
+        assert known or added[:2].min() > 0
+        np.testing.assert_allclose(found.score[:2], (model.joined.score(given) + added)[:2], rtol=1e-6)
+        np.testing.assert_array_equal(found.score[2:], found.alone[2:])

@@ -133,6 +133,7 @@ class Tabular(Source):
         except UserError as error:
             problems.append(error)
         else:
+            problems += catch_problem(partial(self._refuse_histories, table))
             for role in ("user", "item", "time", "rating"):
                 problems += catch_problem(partial(self._find, role, table))
         for read in (self._read_items, self._read_users):
@@ -180,6 +181,7 @@ class Tabular(Source):
     def _read_events(self, log: EventLog) -> EventLog:
         """Read the interactions."""
         table = self._open_table(self.path, log.skips)
+        self._refuse_histories(table)
         roles = self._find_roles(table)
         null = self._make_options().null_texts
         ids = {role: IdColumn(roles[role], table.file, null) for role in ("user", "item")}
@@ -191,6 +193,19 @@ class Tabular(Source):
                 chosen = chosen.with_columns(self._clean_numbers(chosen[role], roles[role], table, null))
             log.add(parse_dates(chosen, log, roles["time"], self.time_format) if "time" in roles else chosen)
         return log
+
+    def _refuse_histories(self, table: FrameTable) -> None:
+        """Refuse a log whose rows have their history in a column beside the item, as RecBole's benchmark files do.
+
+        Raises:
+            UserError: If there is such a column: its events would be left out.
+        """
+        column = f"{self.item_column}_list"
+        if column in table.names:
+            raise UserError(
+                f"{table.file} has histories in a column '{column}', beside the item of each row.",
+                "Read its folder with the source 'atomic', which takes them; or name another item_column.",
+            )
 
     def _clean_numbers(self, values: pl.Series, column: str, table: FrameTable, null: frozenset[str]) -> pl.Series:
         """Return numbers or dates as strings, with points where they have decimal commas."""

@@ -44,8 +44,9 @@ MAX_LOG_ODDS, NO_FRAGMENT = 12.0, -12.0
 SUSPECTED_LOG_ODDS, MAX_SHARE_SUSPECTED = 0.0, 0.5
 """Titles with a fragment above these log-odds do not say what is usual in their catalogue, up to this share of them."""
 LEAST_FRAGMENT, FRAGMENT_WEIGHT = -6.0, 0.5
-"""How much of a fragment's log-odds is added to what the last network says: all above the first number, so weighed.
-That network learned from single titles and shares alike, and weighs a fragment too low where many titles share one."""
+"""How much of a fragment's log-odds is added to what the last network says where no reference is known: all above the
+first number, so weighed. That network learned from single titles and shares alike, with a reference and without, and
+weighs a fragment too low where nothing tells what is new."""
 _LAYERS = 3
 
 
@@ -114,10 +115,12 @@ class ScoringModel:
         """Return the score of titles, shape `[titles]`; a title without a fragment has that of its own features.
 
         The last network has learned from catalogues in which each title shares something with others. The log-odds of a
-        title's fragment are added to what it says; see `weigh_fragments`.
+        title's fragment are added to what it says where no reference is known; see `weigh_fragments`.
         """
         given = join_evidence(alone, by_fragment, worst, evidence)
-        return np.where(worst >= 0, self.joined.score(given), alone) + weigh_fragments(given[:, 1])
+        known = given[:, JOINED_FEATURES.index("whether a reference is known")] > 0
+        added = np.where(known, 0, weigh_fragments(given[:, 1]))
+        return (np.where(worst >= 0, self.joined.score(given), alone) + added).astype(np.float32)
 
     def save(self, path: Path, about: Mapping[str, str]) -> str:
         """Write the weights, and return the file's hash."""
@@ -136,7 +139,7 @@ def _name_parts(network: SmallNetwork) -> dict[str, Float32Array]:
 
 
 def weigh_fragments(log_odds: Float32Array) -> Float32Array:
-    """Return what the most suspicious fragment of each title adds to its score, shape `[titles]`; 0 for most."""
+    """Return what the worst fragment of each title adds to its score without a reference, shape `[titles]`."""
     above = np.maximum(np.minimum(log_odds, MAX_LOG_ODDS) - LEAST_FRAGMENT, 0)
     return (FRAGMENT_WEIGHT * above).astype(np.float32)
 

@@ -49,7 +49,7 @@ class SmallTaggerRecipe(BaseModel):
     left_out: float = Field(default=0.25, ge=0, lt=1)
     """Share of the pieces whose spelling is left out, and again of those whose pair is; half as many n-grams."""
     families: tuple[str, ...] = ()
-    """Families of triggers that are planted; all that are taught if this is empty."""
+    """Families of triggers that are planted; `title_edits.DEFAULT_FAMILIES` if this is empty."""
 
     @field_validator("families")
     @classmethod

@@ -78,7 +78,7 @@ class TaggerRecipe(BaseModel):
     compiled: bool = True
     """Whether layers are compiled on a GPU."""
     families: tuple[str, ...] = ()
-    """Families of triggers that are planted; all that are taught if this is empty."""
+    """Families of triggers that are planted; `title_edits.DEFAULT_FAMILIES` if this is empty."""
 
     @field_validator("families")
     @classmethod

@@ -58,7 +58,7 @@ class TitleStream:
     seed: int
     """Draws all of them."""
     families: tuple[str, ...] = ()
-    """Families of triggers, as `title_edits.weigh_families` returns them; all that are taught if this is empty."""
+    """Families of triggers, as `title_edits.weigh_families` returns them; the default ones if this is empty."""
 
     @property
     def key(self) -> str:

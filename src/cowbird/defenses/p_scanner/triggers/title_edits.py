@@ -79,7 +79,7 @@ def draw_family(rng: np.random.Generator, families: Sequence[str] = ()) -> str:
 
     Args:
         rng: Draws it.
-        families: What `weigh_families` returned; all that are taught by default.
+        families: What `weigh_families` returned; `DEFAULT_FAMILIES` by default.
     """
     among = families or DEFAULT_FAMILIES
     return among[int(rng.integers(len(among)))]
