@@ -99,13 +99,12 @@ class ReadyScanner:
         networks = (self.scoring.title, self.scoring.fragment, self.scoring.joined)
         told = [part.tobytes().hex() for net in networks for part in (net.mean, net.scale, *net.weights, *net.biases)]
         again = [] if self.second is None else [self.second.identity]
-        added = repr((LEAST_FRAGMENT, FRAGMENT_WEIGHT))
-        return hash_texts([self.tagger.record.model_dump_json(), added, *told, *again])
+        return hash_texts([self.tagger.record.model_dump_json(), *told, *again])
 
     @property
     def key(self) -> str:
-        """What the scanner is, its weights and its device included."""
-        return hash_texts([self.identity, self.tagger.device.type])
+        """What the scanner is, its weights and its device included, and how it scores without a reference."""
+        return hash_texts([self.identity, self.tagger.device.type, repr((LEAST_FRAGMENT, FRAGMENT_WEIGHT))])
 
     @property
     def tagger_name(self) -> TaggerName:
