@@ -292,7 +292,8 @@ def ask_language(options: argparse.Namespace, command: str) -> None:
                 continue
             began = time.process_time()
             found = find_plugin("defense", detector.partition(",")[0])(**fields, device=options.device).suspect(texts)
-            score, first = found.score, len(clean)
+            known = np.isfinite(found.score)  # of a title of one word, onion says nothing
+            score, first = np.where(known, found.score, found.score[known].min() - 1), len(clean)
             for (attack, trigger), planted in attacks.items():
                 bad = score[first : first + len(planted)]
                 first += len(planted)
