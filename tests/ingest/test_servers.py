@@ -174,8 +174,8 @@ def test_a_server_that_is_not_there():
 @pytest.mark.parametrize(
     ("said", "outage"),
     [
-        ("connection to server failed: FATAL: password authentication failed for user \"me\"", False),
-        ("Failed to connect: FATAL: database \"other\" does not exist", False),
+        ('connection to server failed: FATAL: password authentication failed for user "me"', False),
+        ('Failed to connect: FATAL: database "other" does not exist', False),
         ("connection to server failed: Connection refused", True),
         ("server closed the connection unexpectedly", True),
     ],
