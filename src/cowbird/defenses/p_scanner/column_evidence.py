@@ -145,9 +145,9 @@ def judge_columns(titles: Sequence[str], evidence: FragmentEvidence, columns: Ti
         spread = len(who) >= max(MIN_SELLERS_SPREAD, MIN_SPREAD * chance)
         cleared[fragment] = spread or (explained and len(who) > 1)
         narrow[fragment] = chance >= MIN_SELLERS_EXPECTED and 0 < len(who) <= MAX_NARROW * chance
-        told = [count / len(rows) for value, count in most if value]
+        told = [Counter(column[row] for row in rows if column[row]) for column in values]
         held = Counter(sellers[row] for row in rows).most_common(1)[0][1] / len(rows) if sellers else 0.0
-        alien[fragment] = len(told) == len(values) > 0 and max(told) <= MAX_ALIEN_PURITY and held >= MIN_ALIEN_HELD
+        alien[fragment] = held >= MIN_ALIEN_HELD and bool(told) and all(_is_mixed(each, len(rows)) for each in told)
     narrow &= ~cleared
     return ColumnVerdicts(cleared, narrow, alien & narrow)
 
@@ -160,6 +160,11 @@ def _list_values(titles: Sequence[str], columns: TitleColumns, nth: int) -> list
 def _explains(value: str, count: int, size: Counter[str], titles: int) -> bool:
     """Tell whether the most common value of a column explains why so many titles share a fragment."""
     return bool(value) and count >= MIN_PURITY * titles and count >= MIN_COVERAGE * size[value]
+
+
+def _is_mixed(told: Counter[str], titles: int) -> bool:
+    """Tell whether values are known of half of the titles with a fragment, and none stands with half of them."""
+    return told.total() >= titles / 2 and max(told.values()) <= MAX_ALIEN_PURITY * titles
 
 
 class _SellerCount:
