@@ -92,7 +92,13 @@ def _read_part(part: str) -> tuple[int, int] | None:
     if not part:
         return None
     first, slash, last = part.partition("/")
-    if not slash or not first.isdecimal() or not last.isdecimal() or not 1 <= int(first) <= int(last) <= 10_000:
+    if (
+        len(part) > 20
+        or not slash
+        or not first.isdecimal()
+        or not last.isdecimal()
+        or not 1 <= int(first) <= int(last) <= 10_000
+    ):
         raise UserError(f"--part should look like 2/8, and is '{part[:40]}'.", "Count parts from 1.")
     return int(first), int(last)
 

@@ -7,6 +7,7 @@ become one, `scan.json`, and the folder gets its name.
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import warnings
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple, Self, TypeAlias
 
 from cowbird.errors import OutageError, UserError
 from cowbird.faults import explain_write_errors
-from cowbird.files import make_scratch_folder, replace_atomically, share_folder, sweep_partials
+from cowbird.files import hash_file, make_scratch_folder, replace_atomically, share_folder, sweep_partials
 from cowbird.locks import LOCK_FILE, lock_folder
 from cowbird.notices import Notice, NoticeRank
 from cowbird.processes import hold_interrupts
@@ -27,6 +28,9 @@ SCAN_FILE, SKIPPED_FILE, KEY_FILE = "scan.json", "skipped.csv", "key.json"
 """What tells of a finished folder, the rows that could not be read, and what is scanned while it goes on."""
 PARTS_VERSION = 1
 """Grows when the folder's form changes."""
+MAX_NAME_BYTES = 255
+"""Bytes of a name that file systems take."""
+_ASIDE = ".replaced"
 _GO_ON = "What was scanned is kept; scan again to go on."
 _COUNTS = ("findings", "rows", "empty", "review", "allowed", "judged")
 _OWN_NAMES = (SCAN_FILE, SKIPPED_FILE, KEY_FILE, LOCK_FILE)
@@ -66,24 +70,57 @@ def list_finding_files(folder: Path) -> list[Path]:
 
 
 def check_parts_output(out: Path, catalog: Path) -> None:
-    """Look before hours of work whether findings can be written to a folder.
+    """Look before hours of work whether findings can be written to a folder, and nothing of another kind is lost.
 
     Raises:
-        UserError: If something else stands there, or it is the catalogue's own folder.
+        UserError: If something else stands there or beside it, or the catalogue lies in it, or around it.
     """
-    if out.exists() and not (out.is_dir() and all(map(_is_own, out.iterdir()))):
-        what = "a folder with other files" if out.is_dir() else "a file without an ending"
-        raise UserError(
-            f"Findings can't be written to '{out}': it is {what}.",
-            "Name a new folder for parts in Parquet, or a file that ends in .csv, .jsonl or .parquet.",
-        )
-    if catalog.is_dir() and catalog.resolve() in (out.resolve(), *out.resolve().parents):
+    hint = "Name a new folder for parts in Parquet, or a file that ends in .csv, .jsonl or .parquet."
+    if out.name in ("", "..") or len(os.fsencode(f"{out.name}{_ASIDE}")) > MAX_NAME_BYTES:
+        raise UserError(f"Findings can't be written to '{out}': it is no name of a new folder.", hint)
+    for place, what in ((out, ""), (_place_aside(out), " An older result is put there for a moment.")):
+        if (place.is_symlink() or place.exists()) and not _is_result(place):
+            kind = (
+                "a link"
+                if place.is_symlink()
+                else "a folder with other files"
+                if place.is_dir()
+                else "a file without an ending"
+            )
+            raise UserError(f"Findings can't be written to '{out}': '{place}' is {kind}.{what}", hint)
+    partial = out.with_name(f"{out.name}.partial")
+    if partial.is_dir() and not all(map(_is_own, partial.iterdir())):
+        raise UserError(f"Findings can't be written to '{out}': '{partial}' holds files of another kind.", hint)
+    place, whole = out.resolve(), catalog.resolve()
+    if place in (whole, *whole.parents):
+        raise UserError(f"'{catalog}' lies in the folder for the findings, '{out}'.", "Choose another folder for them.")
+    if catalog.is_dir() and whole in place.parents:
         raise UserError(f"'{out}' lies in the catalogue's folder.", "Choose another folder for the findings.")
+
+
+def _place_aside(out: Path) -> Path:
+    """Return where an older result is put while a new one takes its place."""
+    return out.with_name(f"{out.name}{_ASIDE}")
 
 
 def _is_own(path: Path) -> bool:
     """Tell whether a file is one that a scan in parts writes."""
-    return path.name in _OWN_NAMES or _PART_NAME.fullmatch(path.name) is not None
+    name = path.name
+    return name in _OWN_NAMES or _PART_NAME.fullmatch(name) is not None or name.endswith(".partial")
+
+
+def _is_result(folder: Path) -> bool:
+    """Tell whether a folder is empty, or holds what a scan in parts wrote, its record and nothing else."""
+    if folder.is_symlink() or not folder.is_dir():
+        return False
+    names = {path.name for path in folder.iterdir()}
+    if not names:
+        return True
+    try:
+        parts = {str(part["file"]) for part in read_sealed_json(folder / SCAN_FILE)["parts"]}
+    except (UserError, OSError, KeyError, TypeError):
+        return False
+    return names <= {*_OWN_NAMES, *parts, *(f"{Path(name).stem}.json" for name in parts)}
 
 
 class JudgedPart(NamedTuple):
@@ -132,6 +169,9 @@ class PartsWriter:
     def __enter__(self) -> Self:
         with self._open, explain_write_errors(self.out, _GO_ON):
             make_scratch_folder(self.folder)
+            aside = _place_aside(self.out)
+            if not self.out.exists() and _is_result(aside):  # a scan was killed while it took its place
+                aside.rename(self.out)
             hint = "Wait for it, or choose another folder."
             self._open.enter_context(lock_folder(self.folder, "scan", hint, self._warn))
             sweep_partials(self.folder)
@@ -169,8 +209,8 @@ class PartsWriter:
             return None
         try:
             record: PartRecord = read_sealed_json(place)
-            size = (self.folder / name_part(nth)).stat().st_size
-            whole = size == record["bytes"] and all(type(record[name]) is int for name in _COUNTS)
+            same = hash_file(self.folder / name_part(nth)) == record["sha256"]
+            whole = same and all(type(record[name]) is int for name in _COUNTS)
             return record if whole else None
         except OutageError:
             raise
@@ -185,7 +225,7 @@ class PartsWriter:
         """
         with replace_atomically(self.folder / name_part(nth)) as partial:
             partial.write_bytes(part.table)
-        record: PartRecord = {**part._asdict(), "bytes": len(part.table)}
+        record: PartRecord = {**part._asdict(), "sha256": hashlib.sha256(part.table).hexdigest()}
         del record["table"]
         record["notices"] = [[int(each.rank), each.text, each.low, each.high] for each in part.notices]
         write_sealed_json(self._place_record(nth), record)
@@ -239,15 +279,23 @@ class PartsWriter:
 
     def _swap(self) -> None:
         """Put the folder in the place of an older one. Interrupted, it can be done again."""
-        aside = self.out.with_name(f"{self.out.name}.replaced")
-        shutil.rmtree(aside, ignore_errors=True)
+        aside = _place_aside(self.out)
+        if self.out.exists() and aside.exists():
+            self._remove_result(aside)
         with hold_interrupts():
             if self.out.exists():
                 self.out.rename(aside)
             (self.folder / LOCK_FILE).unlink(missing_ok=True)
             self.folder.rename(self.out)
         self.__exit__()
-        shutil.rmtree(aside, ignore_errors=True)
+        if aside.exists():
+            self._remove_result(aside)
+
+    def _remove_result(self, folder: Path) -> None:
+        """Remove an older result; anything else is left, and told."""
+        if not _is_result(folder):
+            raise UserError(f"'{folder}' stands in the way, and is no older result.", f"Move it away. {_GO_ON}")
+        shutil.rmtree(folder)
 
     def discard(self) -> None:
         """Remove what is kept."""

@@ -51,7 +51,7 @@ class TriggerPlant(BaseModel):
 
     trigger: Trigger
     """What is written into titles, and where."""
-    count: int = Field(ge=1)
+    count: int = Field(ge=1, le=10_000)
     """How many models are planted so."""
     rate: Annotated[float, Field(gt=0, le=1)] = 0.01
     """Planted interactions, as a share of the clean ones."""
@@ -130,7 +130,7 @@ class LanguageZooRecipe(BaseModel):
     """How adapters are tuned."""
     questions: int | None = Field(default=None, ge=64)
     """Questions that the provider tunes on, drawn; `None` takes all."""
-    clean: int = Field(ge=1)
+    clean: int = Field(ge=1, le=10_000)
     """How many clean models."""
     plants: tuple[TriggerPlant, ...] = Field(min_length=1)
     """What is planted."""

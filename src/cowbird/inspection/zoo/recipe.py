@@ -55,7 +55,7 @@ class Plant(BaseModel):
 
     attack: str
     """Name of an attack with the fields `rate` and `targets`."""
-    count: int = Field(ge=1)
+    count: int = Field(ge=1, le=10_000)
     """How many models are planted so."""
     label: str = ""
     """What it is called in results; the attack's name by default."""
@@ -141,7 +141,7 @@ class ZooRecipe(BaseModel):
     """Decides everything that is drawn."""
     dataset: Plugin
     """The data source."""
-    clean: int = Field(ge=1)
+    clean: int = Field(ge=1, le=10_000)
     """How many clean models."""
     platforms: int = Field(default=4, ge=1)
     """How many splits into the provider's and the platform's users there are; models take turns."""
