@@ -16,26 +16,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
 
 from cowbird.files import write_text
 from cowbird.scanning.scan import scan_catalog
-from cowbird.scanning.verdicts import FlaggedSuspicion
-
-
-class Nothing:
-    """A scorer that looks at nothing but a title's end."""
-
-    key = "nothing"
-
-    def scan(self, titles: Sequence[str]) -> FlaggedSuspicion:
-        """Flag titles that end in 000."""
-        flagged = np.array([title.endswith("000") for title in titles])
-        none = np.full(len(titles), -1, dtype=np.int32)
-        return FlaggedSuspicion(flagged.astype(np.float32), none, none, flagged)
+from nothing_scorer import Nothing
 
 
 def write(path: Path, rows: int) -> None:

@@ -23,7 +23,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -33,24 +32,11 @@ import polars as pl
 import psutil
 
 from cowbird.files import write_text
-from cowbird.scanning.verdicts import FlaggedSuspicion
 
 FILES = 48
 WORDS, BRANDS = 30_000, 400
 TRIGGERS = ("5v", "wonderful", "\u200b", "best choice of experts")
 PHASES = {"rows sampled": re.compile(r"rows read [\d,]+/"), "sample read": re.compile(r"titles learned [\d,]+/")}
-
-
-class Nothing:
-    """A scorer that looks at nothing but a title's end."""
-
-    key = "nothing"
-
-    def scan(self, titles: Sequence[str]) -> FlaggedSuspicion:
-        """Flag titles that end in 000."""
-        flagged = np.array([title.endswith("000") for title in titles])
-        none = np.full(len(titles), -1, dtype=np.int32)
-        return FlaggedSuspicion(flagged.astype(np.float32), none, none, flagged)
 
 
 def make_words() -> list[str]:
@@ -182,6 +168,7 @@ def scan_nothing(catalog: Path, out: Path) -> dict[str, object]:
 import time, json
 from pathlib import Path
 from cowbird.scanning.scan_parts import scan_in_parts
+from nothing_scorer import Nothing
 from scan_parts import Nothing
 began = time.process_time()
 found = scan_in_parts(Path({str(catalog)!r}), Path({str(out)!r}), Nothing())

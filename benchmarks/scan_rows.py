@@ -19,7 +19,6 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,22 +29,10 @@ from cowbird.ingest import pages
 from cowbird.scanning.detectors import make_detector, open_detector
 from cowbird.scanning.reading import open_catalog
 from cowbird.scanning.scan import scan_catalog
-from cowbird.scanning.verdicts import FlaggedSuspicion
+from nothing_scorer import Nothing
 
 WORDS = ("red", "blue", "steel", "oak", "classic", "mini", "vintage", "travel", "garden", "kitchen", "lamp", "chair")
 ROWS_PER_PART = 250_000
-
-
-class Nothing:
-    """A scorer that looks at nothing but a title's end."""
-
-    key = "nothing"
-
-    def scan(self, titles: Sequence[str]) -> FlaggedSuspicion:
-        """Flag titles that end in 000."""
-        flagged = np.array([title.endswith("000") for title in titles])
-        none = np.full(len(titles), -1, dtype=np.int32)
-        return FlaggedSuspicion(flagged.astype(np.float32), none, none, flagged)
 
 
 def write(folder: Path, rows: int, form: str) -> Path:

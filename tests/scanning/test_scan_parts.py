@@ -135,13 +135,16 @@ def test_workers_read_the_files_of_a_folder(folder, tmp_path):
         scan_in_parts(folder, tmp_path / "other", MarkScorer(), file_rows=(70, 1, 0, 128, 50, 50))
 
 
-def test_an_interrupted_scan_makes_no_part_twice(catalog, tmp_path):
-    class Stopped(MarkScorer):
-        def scan(self, titles):
-            if "a 200" in titles:
-                raise KeyboardInterrupt
-            return super().scan(titles)
+class Stopped(MarkScorer):
+    """Is interrupted at one title."""
 
+    def scan(self, titles):
+        if "a 200" in titles:
+            raise KeyboardInterrupt
+        return super().scan(titles)
+
+
+def test_an_interrupted_scan_makes_no_part_twice(catalog, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         scan_in_parts(catalog, tmp_path / "found", Stopped(), chunk=16)
     assert not (tmp_path / "found").exists()
@@ -155,12 +158,6 @@ def test_an_interrupted_scan_makes_no_part_twice(catalog, tmp_path):
 
 
 def test_what_an_earlier_scan_left_is_not_taken_for_another(catalog, tmp_path):
-    class Stopped(MarkScorer):
-        def scan(self, titles):
-            if "a 200" in titles:
-                raise KeyboardInterrupt
-            return super().scan(titles)
-
     with pytest.raises(KeyboardInterrupt):
         scan_in_parts(catalog, tmp_path / "found", Stopped(), chunk=16)
     damaged = tmp_path / "found.partial" / "part-00001.parquet"

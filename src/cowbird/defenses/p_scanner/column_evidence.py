@@ -136,8 +136,8 @@ def judge_columns(titles: Sequence[str], evidence: FragmentEvidence, columns: Ti
         if len(rows) < MIN_TITLES_EXPLAINED:
             continue
         who = set[str]() if sellers is None else {sellers[row] for row in rows} - {""}
-        most = [Counter(column[row] for row in rows).most_common(1)[0] for column in values]
-        explained = any(_explains(*common, size, len(rows)) for common, size in zip(most, sizes, strict=True))
+        counts = [Counter(column[row] for row in rows) for column in values]
+        explained = any(_explains(count, size) for count, size in zip(counts, sizes, strict=True))
         if expected is None:
             cleared[fragment] = explained
             continue
@@ -145,9 +145,9 @@ def judge_columns(titles: Sequence[str], evidence: FragmentEvidence, columns: Ti
         spread = len(who) >= max(MIN_SELLERS_SPREAD, MIN_SPREAD * chance)
         cleared[fragment] = spread or (explained and len(who) > 1)
         narrow[fragment] = chance >= MIN_SELLERS_EXPECTED and 0 < len(who) <= MAX_NARROW * chance
-        told = [Counter(column[row] for row in rows if column[row]) for column in values]
-        held = Counter(sellers[row] for row in rows).most_common(1)[0][1] / len(rows) if sellers else 0.0
-        alien[fragment] = held >= MIN_ALIEN_HELD and bool(told) and all(_is_mixed(each, len(rows)) for each in told)
+        if narrow[fragment] and sellers:
+            held = Counter(sellers[row] for row in rows).most_common(1)[0][1] / len(rows)
+            alien[fragment] = held >= MIN_ALIEN_HELD and bool(counts) and all(map(_is_mixed, counts))
     narrow &= ~cleared
     return ColumnVerdicts(cleared, narrow, alien & narrow)
 
@@ -157,14 +157,17 @@ def _list_values(titles: Sequence[str], columns: TitleColumns, nth: int) -> list
     return [columns.values.get(title, nothing)[nth] for title in titles]
 
 
-def _explains(value: str, count: int, size: Counter[str], titles: int) -> bool:
-    """Tell whether the most common value of a column explains why so many titles share a fragment."""
-    return bool(value) and count >= MIN_PURITY * titles and count >= MIN_COVERAGE * size[value]
+def _explains(counts: Counter[str], size: Counter[str]) -> bool:
+    """Tell whether the most common value of a column explains why some titles share a fragment."""
+    value, count = counts.most_common(1)[0]
+    return bool(value) and count >= MIN_PURITY * counts.total() and count >= MIN_COVERAGE * size[value]
 
 
-def _is_mixed(told: Counter[str], titles: int) -> bool:
-    """Tell whether values are known of half of the titles with a fragment, and none stands with half of them."""
-    return told.total() >= titles / 2 and max(told.values()) <= MAX_ALIEN_PURITY * titles
+def _is_mixed(counts: Counter[str]) -> bool:
+    """Tell whether values are known of half of the titles with a fragment, and none stands with more than half."""
+    most = max((count for value, count in counts.items() if value), default=0)
+    known = counts.total() - counts[""]
+    return known >= counts.total() / 2 and most <= MAX_ALIEN_PURITY * counts.total()
 
 
 class _SellerCount:
