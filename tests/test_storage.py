@@ -46,6 +46,21 @@ def test_what_is_no_safetensors_file_is_told(tmp_path, spoil):
         read_tensors(tmp_path / "none")
 
 
+def test_an_interrupt_that_torch_hides_is_an_interrupt(tmp_path, monkeypatch):
+    write_tensors(tmp_path / "kept.safetensors", {"a": torch.ones(3)})
+
+    take = torch.UntypedStorage.__getitem__
+
+    def interrupt(storage, place):
+        if isinstance(place, int):  # as torch asks to learn the shape
+            raise KeyboardInterrupt
+        return take(storage, place)
+
+    monkeypatch.setattr(torch.UntypedStorage, "__getitem__", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        read_tensors(tmp_path / "kept.safetensors")
+
+
 @pytest.mark.parametrize("content", [CONTENT, [], {}, None, 0, "text", [{"a": []}]])
 def test_a_record_comes_back_as_it_was(tmp_path, content):
     seal = write_sealed_json(tmp_path / "x.json", content)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 # torch is imported by what needs it: whoever reads a record does not wait for it.
 
+_HIDDEN_INTERRUPT = "could not determine the shape of object type 'torch.storage"
+"""How the error begins that torch puts in the place of an interrupt which comes while it asks a storage for its size."""
+
 
 def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", header: Mapping[str, str] | None = None) -> str:
     """Write tensors atomically as safetensors.
@@ -49,6 +52,7 @@ def read_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
     Raises:
         UserError: If the file is missing or not whole.
         OutageError: If it can't be read for a passing fault.
+        KeyboardInterrupt: If there was one; torch makes a ValueError of some.
     """
     from safetensors import SafetensorError, safe_open  # noqa: PLC0415
 
@@ -61,6 +65,10 @@ def read_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
     except (OSError, SafetensorError) as error:
         raise_outage(error, f"'{path}' can't be read")
         raise UserError(f"'{path}' is not a readable safetensors file: {error}.", "Was it cut short?") from None
+    except ValueError as error:
+        if str(error).startswith(_HIDDEN_INTERRUPT):
+            raise KeyboardInterrupt from None
+        raise
 
 
 def write_sealed_json(path: Path, content: Any) -> str:
