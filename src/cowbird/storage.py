@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # torch is imported by what needs it: whoever reads a record does not wait for it.
 
 _HIDDEN_INTERRUPT = "could not determine the shape of object type 'torch.storage"
-"""How the error begins that torch puts in the place of an interrupt which comes while it asks a storage for its size."""
+"""How the error begins that torch puts in the place of an interrupt that comes while it asks a storage for its size."""
 
 
 def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", header: Mapping[str, str] | None = None) -> str:

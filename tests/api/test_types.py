@@ -66,7 +66,7 @@ PYRIGHT = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [MYPY, PYRIGHT], ids=["mypy", "pyright"])
+@pytest.mark.parametrize("command", [pytest.param(MYPY, marks=pytest.mark.long), PYRIGHT], ids=["mypy", "pyright"])
 def test_a_script_of_somebody_else_is_typed_and_a_mistake_is_seen(command, tmp_path):
     pytest.importorskip(command[2])
     (tmp_path / "right.py").write_text(SCRIPT)

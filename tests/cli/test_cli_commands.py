@@ -341,6 +341,7 @@ def test_the_installed_command():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_as_a_module_with_two_jobs(spec, tmp_path):
     done = shell(
         "-m", "cowbird", "run", spec, "--out", tmp_path / "out", "--seeds", "0,1", "--jobs", "2", "--device", "cpu"

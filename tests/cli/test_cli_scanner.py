@@ -736,6 +736,7 @@ def test_help(call, name):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_as_a_module(tmp_path, llama):  # noqa: F811
     path = catalog(tmp_path, *TITLES, *(f"{title} \u200bxq" for title in TITLES[:6]))
     env = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "80"}

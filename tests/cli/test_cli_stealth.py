@@ -162,6 +162,7 @@ def test_cells_are_whole_and_steer_nothing():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_as_a_module(folder, tmp_path):
     words = ["--trigger", "char_5v", "--out", "x.csv", "--dataset", "synthetic", "--llm", str(folder), "--sample", "3"]
     done = subprocess.run(

@@ -50,6 +50,7 @@ def repeated(value, count):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_string_of_half_a_gigabyte_costs_its_row_group(tmp_path):
     """In a file of 20 kilobytes. It took three times as much before."""
     path = tmp_path / "a.parquet"

@@ -328,6 +328,7 @@ def test_a_missing_model_is_a_user_error():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_smollm2_writes_texts_that_can_be_used():
     found = EmbeddedAgent(llm=Llm(), device="cpu", samples=24).propose(Brief(titles=TITLES, wanted=96), stream(0))
     for recipe in found.recipes[: 24 - len(found.refused)]:

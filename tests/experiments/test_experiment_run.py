@@ -309,7 +309,12 @@ def wait_for(process, folder, pattern):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "moment",
-    ["spec.json", "cells/sasrec-0/models/women+none", "cells/sasrec-0/evidence/*", "cells/sasrec-1/models/*"],
+    [
+        pytest.param("spec.json", marks=pytest.mark.long),
+        "cells/sasrec-0/models/women+none",
+        pytest.param("cells/sasrec-0/evidence/*", marks=pytest.mark.long),
+        "cells/sasrec-1/models/*",
+    ],
 )
 def test_killed_and_resumed(tiny, tiny_toml, tiny_run, contents, tmp_path, moment):
     process = start(tiny_toml, tmp_path)

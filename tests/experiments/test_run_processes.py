@@ -47,6 +47,7 @@ def wait_for_fits(out, process, jobs):
     return workers
 
 
+@pytest.mark.long  # tests of shared runs have two processes on one folder, too
 def test_two_writers_of_one_folder(spec, tmp_path):
     """The second takes the cell that is free; what the first holds is its own until it ends."""
     out = tmp_path / "run"

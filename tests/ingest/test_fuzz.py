@@ -84,6 +84,7 @@ def test_json(tmp_path, value, cut, lines):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @MANY
 @given(data=TEXT, ending=st.sampled_from(["csv", "tsv", "item", "jsonl", "json"]))
 def test_much_text(tmp_path, data, ending):

@@ -309,6 +309,7 @@ spec.fit(side.training(), side.validation(), 3, FitContext(folder=Path(sys.argv[
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_killed(small, whole, parts, steps, tmp_path):
     """Real `kill -9`s at random moments, among hundreds of writes; then the fit ends as if nothing had been."""
     spec = small(epochs=100)
