@@ -8,11 +8,11 @@
 `titles` is a folder of catalogues, each a JSON file with a list of titles; `benchmarks/product_titles.py` writes
 `products`. `fit` learns from all of `LEARNED` but the catalogues that are left out, and from no title that these hold.
 Movies and artists are never learned from. With `--watch`, it also writes what it finds in catalogues that it does not
-learn from while it learns (`curve.json`): nothing is chosen by that. `ask` draws half of a catalogue's titles, 1,500 at most: a threshold for 1 %
-comes from them. As many others, none among the first, give the measured false positives, and triggers of each family
-of `tagger_families.ASKED` are planted in them, one a title. Every title is judged alone, then behind seven clean titles
-of its catalogue, which are taken from the first half and give no threshold. `scanner` asks the same of the scanner that
-is fitted to the first half (`PoisonScanner`), also title by title.
+learn from while it learns (`curve.json`): nothing is chosen by that. `ask` draws half of a catalogue's titles, 1,500 at
+most: a threshold for 1 % comes from them. As many others, none among the first, give the measured false positives, and
+triggers of each family of `tagger_families.ASKED` are planted in them, one a title. Every title is judged alone, then
+behind seven clean titles of its catalogue, which are taken from the first half and give no threshold. `scanner` asks
+the same of the scanner that is fitted to the first half (`PoisonScanner`), also title by title.
 """
 
 import argparse

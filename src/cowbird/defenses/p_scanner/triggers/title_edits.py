@@ -75,8 +75,7 @@ def draw_recipe(family: str, rng: np.random.Generator, refused: Container[str] =
 
 
 def draw_family(rng: np.random.Generator, families: Sequence[str] = ()) -> str:
-    """Draw a family of recipes or edits; one of `SUBTLE_FAMILIES` or `SLIP_FAMILIES` comes a third as
-    often as another.
+    """Draw a family of recipes or edits; subtle ones and slips come a third as often as others.
 
     Args:
         rng: Draws it.
