@@ -50,7 +50,7 @@ from cowbird.victims.language.examples import Tokens
 from cowbird.victims.language.llm import Llm, load_llm, locate_model
 from cowbird.victims.language.packing import Pack, compute_hidden_states, pack, split_runs
 from tagger_families import ASKED, NATURAL, NEVER, TAUGHT
-from title_lists import LEARNED, LEFT_OUT
+from title_lists import GROUPS, LEARNED
 
 MAX_HALF, TITLES_PER_FAMILY, TRIES = 1500, 200, 20
 """Clean titles for the threshold, and again to ask about; titles with a trigger of a family; titles tried for each."""
@@ -73,7 +73,7 @@ def read_titles(folder: Path, name: str) -> list[str]:
 
 def fit(options: argparse.Namespace, command: str) -> None:
     """Train one tagger and write it."""
-    out = [name for part in options.leave.split(",") if part for name in LEFT_OUT.get(part, (part,))]
+    out = [name for part in options.leave.split(",") if part for name in GROUPS.get(part, (part,))]
     names = [name for name in LEARNED if (options.titles / f"{name}.json").exists()]
     hidden = {title for name in out if name in names for title in read_titles(options.titles, name)}
     catalogs = {
@@ -380,7 +380,7 @@ def main() -> None:
     parser.add_argument("answers", type=Path, nargs="?", help="for table: the folder that ask and scanner wrote")
     parser.add_argument("--titles", type=Path, help="folder of catalogues, each a JSON list of titles")
     parser.add_argument(
-        "--leave", default="", help="for fit: what is left out, a name of LEFT_OUT or of a list; with commas"
+        "--leave", default="", help="for fit: what is left out, a name of GROUPS or of a list; with commas"
     )
     parser.add_argument("--catalogs", default="", help="for ask and scanner: catalogues that are asked about")
     parser.add_argument("--tagger", type=Path, help="for ask: the tagger's folder")
