@@ -7,11 +7,12 @@
 
 `titles` is a folder of catalogues, each a JSON file with a list of titles; `benchmarks/product_titles.py` writes
 `products`. `fit` learns from all of `LEARNED` but the catalogues that are left out, and from no title that these hold.
-Movies and artists are never learned from. `ask` draws half of a catalogue's titles, 1,500 at most: a threshold for 1 %
-comes from them. As many others, none among the first, give the measured false positives, and triggers of each family
-of `tagger_families.ASKED` are planted in them, one a title. Every title is judged alone, then behind seven clean titles
-of its catalogue, which are taken from the first half and give no threshold. `scanner` asks the same of the scanner that
-is fitted to the first half (`PoisonScanner`), also title by title.
+Movies and artists are never learned from. With `--watch`, it also writes what it finds in catalogues that it does not
+learn from while it learns (`curve.json`): nothing is chosen by that. `ask` draws half of a catalogue's titles, 1,500 at
+most: a threshold for 1 % comes from them. As many others, none among the first, give the measured false positives, and
+triggers of each family of `tagger_families.ASKED` are planted in them, one a title. Every title is judged alone, then
+behind seven clean titles of its catalogue, which are taken from the first half and give no threshold. `scanner` asks
+the same of the scanner that is fitted to the first half (`PoisonScanner`), also title by title.
 """
 
 import argparse
@@ -24,28 +25,37 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch.nn import functional
+from transformers import AutoTokenizer
 
 from cowbird.data.types import Float32Array
 from cowbird.defenses.p_scanner.rounds.poison_scanner import PoisonScanner
 from cowbird.defenses.p_scanner.tagger import TaggedTitles, find_spans, load_tagger
 from cowbird.defenses.p_scanner.training.tagger_training import (
+    TaggerExamples,
     TaggerRecipe,
     list_plain_words,
     split_words,
     train_tagger,
 )
-from cowbird.defenses.p_scanner.triggers.title_edits import EditedTitle
+from cowbird.defenses.p_scanner.triggers.title_edits import EditedTitle, list_taught_families
 from cowbird.files import write_text
 from cowbird.metrics.detection import auroc, span_iou
 from cowbird.rng import stream
 from cowbird.scanning.tagger_training import list_refused_texts
 from cowbird.victims.fit_context import FitContext, pick_device
-from cowbird.victims.language.llm import Llm, load_llm
+from cowbird.victims.language.attention import plug_in
+from cowbird.victims.language.examples import Tokens
+from cowbird.victims.language.llm import Llm, load_llm, locate_model
+from cowbird.victims.language.packing import Pack, compute_hidden_states, pack, split_runs
 from tagger_families import ASKED, NATURAL, NEVER, TAUGHT
-from title_lists import LEARNED, LEFT_OUT
+from title_lists import GROUPS, LEARNED
 
 MAX_HALF, TITLES_PER_FAMILY, TRIES = 1500, 200, 20
 """Clean titles for the threshold, and again to ask about; titles with a trigger of a family; titles tried for each."""
+WATCHED_TITLES, WATCHED_TOKENS = 3000, 32768
+"""Titles of a catalogue that are watched, half of them with triggers; tokens that are read at once then."""
 CONTEXT = 200
 """Clean titles of a catalogue that may stand before a title that is asked about."""
 FPR = (0.01, 0.001)
@@ -63,7 +73,7 @@ def read_titles(folder: Path, name: str) -> list[str]:
 
 def fit(options: argparse.Namespace, command: str) -> None:
     """Train one tagger and write it."""
-    out = [name for part in options.leave.split(",") if part for name in LEFT_OUT.get(part, (part,))]
+    out = [name for part in options.leave.split(",") if part for name in GROUPS.get(part, (part,))]
     names = [name for name in LEARNED if (options.titles / f"{name}.json").exists()]
     hidden = {title for name in out if name in names for title in read_titles(options.titles, name)}
     catalogs = {
@@ -71,6 +81,9 @@ def fit(options: argparse.Namespace, command: str) -> None:
         for name in names
         if name not in out
     }
+    watched = options.watch.split(",") if options.watch else []
+    if any(name in catalogs for name in watched):
+        raise SystemExit("--watch names a catalogue that is learned from")
     llm = Llm(name=options.llm, rank=options.rank, alpha=2.0 * options.rank, layers=options.layers or None)
     recipe = TaggerRecipe(
         llm=llm,
@@ -82,6 +95,8 @@ def fit(options: argparse.Namespace, command: str) -> None:
         habits=options.habits,
         capacity=options.capacity,
         compiled=not options.plain,
+        families=list_taught_families() if options.slips else (),
+        verdict_share=options.verdict_share,
     )
     began = time.perf_counter()
 
@@ -90,16 +105,86 @@ def fit(options: argparse.Namespace, command: str) -> None:
             print(f"{options.out.name} {time.perf_counter() - began:.0f} s: {done} of {total}, {remark}", flush=True)
 
     place = FitContext(pick_device(options.device), report=report)
+    watch = Watch({name: read_titles(options.titles, name) for name in watched}, recipe, options.every)
+    look = watch.look if watched else None
+    refused = list_refused_texts()
     tagger, curve = train_tagger(
-        recipe, catalogs, options.seed, place, list_refused_texts(), options.workers, seconds=options.seconds
+        recipe, catalogs, options.seed, place, refused, options.workers, seconds=options.seconds, look=look
     )
     tagger.save(options.out, command)
+    if look is not None:
+        look(tagger.loaded.model, recipe.chunks)
+    losses = [round(float(np.mean(curve.losses[at : at + 50])), 5) for at in range(0, len(curve.losses), 50)]
+    told = {"command": command, "seconds": curve.seconds, "tokens": curve.tokens, "steps": len(curve.losses)}
+    write_text(options.out / "curve.json", json.dumps(told | {"losses_of_50_steps": losses, "watched": watch.points}))
     print(
         json.dumps(
             {"tagger": options.out.name, "seconds": curve.seconds, "tokens": curve.tokens, "steps": len(curve.losses)}
         ),
         flush=True,
     )
+
+
+class Watch:
+    """Looks at what a tagger that is being trained finds in titles that it does not learn from.
+
+    Args:
+        catalogs: The titles; triggers of the taught families are planted in half of them.
+        recipe: The tagger's.
+        every: Chunks from one look to the next.
+    """
+
+    def __init__(self, catalogs: dict[str, list[str]], recipe: TaggerRecipe, every: int) -> None:
+        self.catalogs, self.every = catalogs, every
+        self.recipe = recipe.model_copy(update={"alone": 1.0, "chunk": WATCHED_TITLES, "verdict_share": None})
+        self.recipe = self.recipe.model_copy(update={"families": ()})
+        self.drawn: dict[str, Tokens] = {}
+        self.points: list[dict[str, Any]] = []
+        self.began = time.perf_counter()
+
+    def look(self, model: Any, number: int) -> None:
+        """Measure the model's loss, and its recall by titles' scores where 1 % of the clean ones lie above."""
+        if number % self.every and number != self.recipe.chunks:
+            return
+        causal, began = plug_in(model), time.perf_counter()
+        device = next(causal.parameters()).device
+        if not self.drawn:
+            tokenizer: Any = AutoTokenizer.from_pretrained(locate_model(self.recipe.llm.name))
+            words = split_words(list_plain_words(tokenizer))[1]
+            refused = list_refused_texts()
+            for name, titles in self.catalogs.items():
+                sources = {name: titles}
+                self.drawn[name] = TaggerExamples(tokenizer, sources, words, refused, self.recipe, SEED).draw_chunk(0)
+        point: dict[str, Any] = {"chunk": number, "seconds": round(time.perf_counter() - self.began, 1)}
+        for name, tokens in self.drawn.items():
+            found = [
+                measure_row(causal, pack(tokens, part, device, len(tokens)))
+                for part in split_runs(tokens.lengths, np.arange(len(tokens)), WATCHED_TOKENS)
+            ]
+            score = np.concatenate([score for _, score in found])
+            assert tokens.label is not None
+            planted = tokens.label[tokens.offsets[:-1] + 1] == 0
+            bar = np.quantile(score[~planted], 1 - FPR[0])
+            point[name] = {
+                "loss": round(sum(loss for loss, _ in found), 5),
+                "auroc": round(auroc(score, planted) or 0.0, 4),
+                "recall_at_1pct": round(float((score[planted] > bar).mean()), 4),
+            }
+        self.points.append(point | {"took": round(time.perf_counter() - began, 2)})
+        print(json.dumps(self.points[-1]), flush=True)
+
+
+@torch.no_grad()
+def measure_row(causal: Any, row: Pack) -> tuple[float, Float32Array]:
+    """Return the loss of a packed row of single titles, and the score of each title."""
+    with torch.compiler.set_stance("force_eager"):
+        states = compute_hidden_states(causal, row, row.predict)
+    logits = functional.linear(states, causal.get_output_embeddings().weight[list(row.among)]).float()
+    loss = torch.sum(functional.cross_entropy(logits, row.label, reduction="none") * row.weight)
+    # A title's score stands in the border before it, which is a document's first place.
+    borders = row.documents.offsets[:-1].long()
+    first = torch.isin(row.predict, borders) & (row.weight > 0)
+    return float(loss), (logits[first, 0] - logits[first, 1]).cpu().numpy()
 
 
 def draw_halves(titles: Sequence[str], name: str) -> tuple[list[str], list[str]]:
@@ -295,7 +380,7 @@ def main() -> None:
     parser.add_argument("answers", type=Path, nargs="?", help="for table: the folder that ask and scanner wrote")
     parser.add_argument("--titles", type=Path, help="folder of catalogues, each a JSON list of titles")
     parser.add_argument(
-        "--leave", default="", help="for fit: what is left out, a name of LEFT_OUT or of a list; with commas"
+        "--leave", default="", help="for fit: what is left out, a name of GROUPS or of a list; with commas"
     )
     parser.add_argument("--catalogs", default="", help="for ask and scanner: catalogues that are asked about")
     parser.add_argument("--tagger", type=Path, help="for ask: the tagger's folder")
@@ -311,6 +396,10 @@ def main() -> None:
     parser.add_argument("--habits", type=float, default=0.5, help="share of the larger groups that have a habit")
     parser.add_argument("--capacity", type=int, default=8192, help="most tokens in a packed row")
     parser.add_argument("--workers", type=int, default=0, help="processes that draw examples")
+    parser.add_argument("--slips", action="store_true", help="teach slips (`title_edits.SLIP_FAMILIES`), too")
+    parser.add_argument("--verdict-share", type=float, help="share of the loss that is about whole titles")
+    parser.add_argument("--watch", default="", help="for fit: catalogues to look at while it learns; with commas")
+    parser.add_argument("--every", type=int, default=16, help="chunks from one look to the next")
     parser.add_argument("--plain", action="store_true", help="do not compile layers on a GPU")
     parser.add_argument("--each", type=int, default=TITLES_PER_FAMILY, help="titles with a trigger of each family")
     parser.add_argument("--seed", type=int, default=0)

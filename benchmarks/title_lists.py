@@ -17,6 +17,10 @@ TEXTS = ("gutenberg", "gutenberg_other", "papers", "questions")
 OTHERS = ("devices_pci", "devices_usb", "companies", "places", "things", "things_other", "corpora", "cldr")
 LEARNED = (*SHOP, *GAMES, *PRODUCTS, *ART, *PACKAGES, *WORK, *FOOD, *TEXTS, *OTHERS)
 """Lists that may be learned from: their terms allow it."""
+FAR = (*OTHERS, "dishes_described", "slogans", "papers", "questions")
+FAR = (*FAR, *(f"debian_{language}" for language in LANGUAGES if language not in ("de", "fr", "ja", "ru", "zh_cn")))
+"""Lists that read least like titles of a shop: names with codes, single words, sentences, and most of the many lists of
+package descriptions, which together would be a third of all that is drawn."""
 LEFT_OUT = {
     "all": (),
     "shop": (*SHOP, *PACKAGES),
@@ -24,3 +28,5 @@ LEFT_OUT = {
     "products": (*PRODUCTS, *TEXTS),
 }
 """Lists that a tagger of this name never sees."""
+GROUPS = LEFT_OUT | {"far": FAR, "shop_and_games": (*SHOP, *GAMES), "made": PRODUCTS}
+"""Lists that go by one name where lists are left out."""

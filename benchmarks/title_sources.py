@@ -55,7 +55,7 @@ CORPORA_LEFT_OUT = re.compile(
 PLACES = (
     "cities|states|provinces|countries|departments|regions|towns|cities_.*|counties|villages|communities|city_names"
 )
-MOST = {"debian": 16000, "cmoa": 16000, "tate": 16000, "gutenberg": 16000, "shop_offers": 16000, "teenie": 5000}
+MOST = {"debian": 16000, "cmoa": 30000, "tate": 40000, "gutenberg": 16000, "shop_offers": 16000, "teenie": 5000}
 MOST |= {"devices_pci": 12000, "devices_usb": 12000, "companies": 14000, "jobs": 14000, "dishes": 11000}
 MOST |= {"places": 10000, "universities": 8000, "questions": 5000, "game_items": 12600, "shop_categories": 8600}
 MOST |= {"papers": 12000, "beers": 6000, "gutenberg_other": 10000, "shop_words": 6500, "shop_composed": 10000}

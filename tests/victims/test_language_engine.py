@@ -92,6 +92,18 @@ def test_rows_of_alike_batches_are_of_few_sizes():
     assert len(sizes) <= 6
 
 
+def test_long_rows_are_of_few_sizes_and_hardly_padded():
+    rng = np.random.default_rng(0)
+    sizes = set()
+    for _ in range(40):
+        lengths = rng.integers(10, 60, 500) + 400 * (rng.random(500) < 0.02)
+        tokens = examples(lengths, lengths - 1)
+        made = lay_out(tokens, np.arange(500), True, 500, 512).sizes
+        assert made.tokens < 1.07 * lengths.sum()
+        sizes.add(made)
+    assert len(sizes) <= 12
+
+
 @pytest.mark.parametrize("items", [False, True])
 def test_padding_changes_neither_loss_nor_gradients(model, items):
     tokens, index, results = examples([5, 9, 3, 14], 2, items), np.array([2, 0, 3]), []

@@ -22,6 +22,7 @@ from cowbird.defenses.p_scanner.training.tagger_training import (
     DrawnAhead,
     TaggerExamples,
     TaggerRecipe,
+    WatchedExamples,
     label_spans,
     list_plain_words,
     split_words,
@@ -35,6 +36,7 @@ from cowbird.notices import collect_notices
 from cowbird.victims.fit_context import FitContext
 from cowbird.victims.language.examples import IGNORED_LABEL
 from cowbird.victims.language.llm import Llm, load_llm
+from cowbird.victims.language.packing import lay_out, unfold
 
 CPU = FitContext(torch.device("cpu"))
 
@@ -168,6 +170,27 @@ def test_the_same_seed_draws_the_same_examples(examples):
 def test_about_half_of_the_titles_carry_a_trigger(examples):
     drawn = examples(alone=1.0).draw_chunk(0)
     assert 0.4 < (drawn.label[drawn.answer] == 0).mean() < 0.6
+
+
+def test_a_share_of_the_loss_is_about_whole_titles(examples):
+    plain, drawn = examples().draw_chunk(0), examples(verdict_share=0.5).draw_chunk(0)
+    np.testing.assert_array_equal(plain.token, drawn.token)
+    assert plain.share is None
+    for index in range(0, len(drawn), 7):
+        sheet = lay_out(drawn, np.array([index]))
+        row = unfold(torch.from_numpy(sheet.flat), sheet.sizes, sheet.bounds)
+        border = drawn.token[drawn.offsets[index]]
+        about_titles = row.token[0][row.predict] == border
+        assert row.weight[about_titles].sum().item() == pytest.approx(0.5, abs=0.05)
+        assert row.weight[~about_titles].sum().item() == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_learner_is_looked_at_before_each_chunk(examples):
+    seen = []
+    watched = WatchedExamples(examples(), seen.append)
+    np.testing.assert_array_equal(watched.write_epoch(2, np.arange(96)).token, examples().draw_chunk(2).token)
+    assert seen == [2]
+    assert (len(watched), watched.key) == (96, examples().key)
 
 
 @pytest.mark.slow

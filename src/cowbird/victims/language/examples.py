@@ -51,6 +51,9 @@ class Tokens:
     """Tokens that labels are chosen from, if they are few: no others are scored."""
     both_ways: bool = False
     """Whether each token sees all of its example instead of what stands before it."""
+    share: Int32Array | None = None
+    """What the loss in the place of each token of an answer is divided by, shape `[tokens]`, int32, or `None` for the
+    answer's length: the loss of an example is then the mean of its tokens'."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "token", freeze(self.token, np.int32))
@@ -60,6 +63,8 @@ class Tokens:
             object.__setattr__(self, "item", freeze(self.item, np.int32))
         if self.label is not None:
             object.__setattr__(self, "label", freeze(self.label, np.int32))
+        if self.share is not None:
+            object.__setattr__(self, "share", freeze(self.share, np.int32))
 
     def __len__(self) -> int:
         return len(self.answer)

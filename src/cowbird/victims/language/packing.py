@@ -25,6 +25,9 @@ from cowbird.victims.language.examples import IGNORED_LABEL, Tokens
 TOKENS_MULTIPLE, PREDICTIONS_MULTIPLE, MAX_PADDING_TOKENS = 512, 128, 128
 """On a GPU, rows are padded to a multiple of this many tokens and of this many predicted ones, by documents of at most
 so many tokens. No kernel may be told of a longest document that is shorter than one of them."""
+SIZES_PER_DOUBLING = 16
+"""Rows of many tokens, or with many predicted ones, are padded to so many sizes between one and its double: each size
+may be recorded once more (`engine.GradientAccumulator`), which takes as long as several steps."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,23 +93,31 @@ def lay_out(tokens: Tokens, index: IntArray, gpu: bool = False, examples: int = 
     place = concat_ranges(bounds[:-1] + before, answer)
     arrays: list[NDArray[Any]] = [tokens.token[row], concat_ranges(np.zeros_like(length), length), bounds, place - 1]
     label = tokens.token if tokens.label is None else tokens.label
-    arrays += [label[row][place], np.repeat(answer * examples, answer)]
+    share = np.repeat(answer, answer) if tokens.share is None else tokens.share[row][place]
+    arrays += [label[row][place], share * examples]
     if tokens.item is not None:
         arrays.append(tokens.item[row])
     longest, borders = int(length.max()), tuple(bounds.tolist())
     if gpu:
         # Few different lengths, each of which may mean another compilation; no document of padding is longer.
         longest, borders = max(MAX_PADDING_TOKENS, 1 << (longest - 1).bit_length()), ()
-        arrays = _pad_arrays(arrays, max(room, len(index)) + 1 + TOKENS_MULTIPLE // MAX_PADDING_TOKENS)
+        arrays = _pad_arrays(arrays, max(room, len(index)) + 1)
     ways = tokens.among, tokens.both_ways
     sizes = PackSizes(len(arrays[0]), len(arrays[2]) - 1, len(arrays[3]), longest, len(arrays) > 6, *ways)
     return HostPack(np.concatenate([array.astype(np.int32) for array in arrays]), sizes, borders)
 
 
+def _find_multiple(many: int, least: int) -> int:
+    """Return what a size is rounded up to a multiple of, a power of two."""
+    return max(least, (1 << max(0, many - 1).bit_length()) // (2 * SIZES_PER_DOUBLING))
+
+
 def _pad_arrays(arrays: Sequence[NDArray[Any]], borders: int) -> list[NDArray[Any]]:
     """Pad a row with documents that nothing is predicted from, then with empty ones."""
     token, _, bounds, predict = arrays[:4]
-    spare, more = -len(token) % TOKENS_MULTIPLE, -len(predict) % PREDICTIONS_MULTIPLE
+    step = _find_multiple(len(token), TOKENS_MULTIPLE)
+    spare, more = -len(token) % step, -len(predict) % _find_multiple(len(predict), PREDICTIONS_MULTIPLE)
+    borders += step // MAX_PADDING_TOKENS
     ends = len(token) + np.minimum(spare, MAX_PADDING_TOKENS * np.arange(1, borders - len(bounds) + 1))
     fill: list[NDArray[Any]] = [np.zeros(spare, np.int64), np.arange(spare) % MAX_PADDING_TOKENS, ends]
     fill += [np.zeros(more, np.int64)] * 3 + [np.full(spare, -1)]

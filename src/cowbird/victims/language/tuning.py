@@ -286,6 +286,7 @@ class _Run(TrainingLoop):
                 self.tokens.answer,
                 self.tokens.item,
                 self.tokens.label,
+                self.tokens.share,
             ):
                 digest.update(b"" if array is None else array.tobytes())
             digest.update(repr(self.tokens.among).encode())

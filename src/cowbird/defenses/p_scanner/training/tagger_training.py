@@ -10,9 +10,10 @@ Some groups are given a habit, such as a code in most of their titles, which is 
 
 import hashlib
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ from cowbird.rng import derive_seed, stream, torch_stream
 from cowbird.victims.fit_context import FitContext
 from cowbird.victims.language.examples import IGNORED_LABEL, Tokens
 from cowbird.victims.language.llm import Llm, LoadedModel, add_adapters, load_llm
-from cowbird.victims.language.tuning import TrainingCurve, Tuning, tune
+from cowbird.victims.language.tuning import TrainingCurve, TrainingPrompts, Tuning, tune
 
 EDITS_PER_TITLE = 6
 """Edits tried for a title before it is left as it is."""
@@ -79,6 +80,9 @@ class TaggerRecipe(BaseModel):
     """Whether layers are compiled on a GPU."""
     families: tuple[str, ...] = ()
     """Families of triggers that are planted; `title_edits.DEFAULT_FAMILIES` if this is empty."""
+    verdict_share: float | None = Field(default=None, gt=0, lt=1)
+    """Share of the loss that is about whole titles, the rest being about their tokens; `null` counts a title as one of
+    its tokens."""
 
     @field_validator("families")
     @classmethod
@@ -170,7 +174,11 @@ class TaggerExamples:
         ]
         read = tokenize_titles(self.tokenizer, [edited.title for edited in made])
         tokens, places = group_titles(read, sizes, self.tokenizer.eos_token_id)
-        return label_spans(read, tokens, places, [edited.spans for edited in made], find_answer_words(self.tokenizer))
+        spans = [edited.spans for edited in made]
+        labeled = label_spans(read, tokens, places, spans, find_answer_words(self.tokenizer))
+        return (
+            labeled if self.recipe.verdict_share is None else weigh_verdicts(labeled, places, self.recipe.verdict_share)
+        )
 
     def _draw_group(self, sources: EditSources, size: int, rng: np.random.Generator) -> list[EditedTitle]:
         case = float(rng.random())
@@ -238,6 +246,41 @@ def label_spans(
     label[places + 1] = [not stretches for stretches in spans]
     label[concat_ranges(places + 2, count)] = ~inside
     return replace(tokens, label=label, among=words)
+
+
+def weigh_verdicts(tokens: Tokens, places: Int64Array, share: float) -> Tokens:
+    """Say how much of each group's loss is about whole titles.
+
+    Args:
+        tokens: Groups of titles with what is right (`label_spans`).
+        places: The border before each title, shape `[titles]`.
+        share: Of the loss; the rest is about the titles' tokens.
+    """
+    titles = np.diff(np.searchsorted(places, tokens.offsets))
+    others = np.maximum(tokens.lengths - 1 - titles, 1)  # a group begins with a border that is no answer
+    divisor = np.repeat(np.ceil(others / (1 - share)), tokens.lengths)
+    divisor[places + 1] = np.ceil(np.repeat(titles, titles) / share)
+    return replace(tokens, share=divisor.astype(np.int32))
+
+
+class WatchedExamples:
+    """Examples whose learner is looked at before each chunk; see `tuning.TrainingPrompts`.
+
+    Args:
+        examples: What gives them.
+        look: Called with the number of the chunk that comes next.
+    """
+
+    def __init__(self, examples: TrainingPrompts, look: Callable[[int], None]) -> None:
+        self.key, self.examples, self.look = examples.key, examples, look
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def write_epoch(self, number: int, order: IntArray) -> Tokens:
+        """Return the examples of a chunk."""
+        self.look(number)
+        return self.examples.write_epoch(number, order)
 
 
 class DrawnAhead:
@@ -308,6 +351,7 @@ def train_tagger(
     workers: int = 0,
     start: Path | None = None,
     seconds: float | None = None,
+    look: Callable[[Any, int], None] | None = None,
 ) -> tuple[Tagger, TrainingCurve]:
     """Train a tagger.
 
@@ -320,6 +364,7 @@ def train_tagger(
         workers: Processes that draw examples; 0 draws them here.
         start: Folder of a tagger whose adapters they begin with; drawn at random if this is `None`.
         seconds: See `tuning.tune`.
+        look: Called before each chunk with the model as it is then, and with the chunk's number.
 
     Returns:
         The tagger, and what its training went through.
@@ -343,8 +388,9 @@ def train_tagger(
     if start is not None:
         copy_adapter(model, read_adapter(start))
     drawn = DrawnAhead(examples, recipe.chunks, workers) if workers else examples
+    shown = drawn if look is None else WatchedExamples(drawn, partial(look, model))
     try:
-        curve = tune(model, drawn, recipe.tuning, derive_seed(seed, "tagger"), place, seconds=seconds)
+        curve = tune(model, shown, recipe.tuning, derive_seed(seed, "tagger"), place, seconds=seconds)
     finally:
         if isinstance(drawn, DrawnAhead):
             drawn.close()

@@ -75,7 +75,7 @@ def draw_recipe(family: str, rng: np.random.Generator, refused: Container[str] =
 
 
 def draw_family(rng: np.random.Generator, families: Sequence[str] = ()) -> str:
-    """Draw a family of recipes or edits; one of `SUBTLE_FAMILIES` comes a third as often as another.
+    """Draw a family of recipes or edits; subtle ones and slips come a third as often as others.
 
     Args:
         rng: Draws it.
@@ -369,4 +369,4 @@ SUBTLE_FAMILIES = (
 _PLAIN_EDITS = tuple(name for name in EDIT_FAMILIES if name not in (*SUBTLE_FAMILIES, *SLIP_FAMILIES))
 DEFAULT_FAMILIES = (*((*RECIPE_FAMILIES, *_PLAIN_EDITS) * 3), *SUBTLE_FAMILIES)
 """Families that are taught where a recipe names none, each as often as it is drawn."""
-_ALL_FAMILIES = (*((*RECIPE_FAMILIES, *_PLAIN_EDITS, *SLIP_FAMILIES) * 3), *SUBTLE_FAMILIES)
+_ALL_FAMILIES = (*DEFAULT_FAMILIES, *SLIP_FAMILIES)
