@@ -16,7 +16,12 @@ from numpy.typing import NDArray
 from cowbird.data.types import Int64Array
 from cowbird.defenses.character_rules import CharacterRules
 from cowbird.defenses.p_scanner.baseline import Baseline
-from cowbird.defenses.p_scanner.baseline_learning import learn_beside, learn_by_itself, score_rows
+from cowbird.defenses.p_scanner.baseline_learning import (
+    find_known,
+    learn_beside,
+    learn_by_itself,
+    score_rows,
+)
 from cowbird.defenses.p_scanner.catalog_judge import read_rounded
 from cowbird.defenses.p_scanner.fragment_evidence import (
     FRAGMENT_FEATURES,
@@ -138,7 +143,7 @@ class PlantedCatalog:
 
     def _judge(self, scoring: ScoringModel, baseline: Baseline, rows: Int64Array, silent: bool) -> Found:
         traits, table = self.silent if silent else (self.traits, self.table)
-        score, _ = score_rows(scoring, baseline, traits, table, rows)
+        score, _ = score_rows(scoring, baseline, traits, rows, find_known(baseline, table, rows))
         if self.second is not None and baseline.band is not None:
             score = self.second.join([self.texts[row] for row in rows.tolist()], score, baseline.band)
         return Found(score, score > baseline.thresholds[0], score > baseline.thresholds[1], baseline)

@@ -169,7 +169,6 @@ import time, json
 from pathlib import Path
 from cowbird.scanning.scan_parts import scan_in_parts
 from nothing_scorer import Nothing
-from scan_parts import Nothing
 began = time.process_time()
 found = scan_in_parts(Path({str(catalog)!r}), Path({str(out)!r}), Nothing())
 took = time.process_time() - began

@@ -1,13 +1,23 @@
 """Files are whole or not there."""
 
 import os
+import signal
 import stat
+import subprocess
+import sys
 import tempfile
 
 import pytest
 
 from cowbird.errors import UserError
-from cowbird.files import make_scratch_folder, open_own_file, replace_atomically, share_folder, write_text
+from cowbird.files import (
+    hold_temporary_folder,
+    make_scratch_folder,
+    open_own_file,
+    replace_atomically,
+    share_folder,
+    write_text,
+)
 
 
 def inside(folder):
@@ -184,3 +194,20 @@ def test_a_folder_where_the_file_should_be(tmp_path):
 def test_a_name_too_long(tmp_path):
     assert "too long" in user_error(tmp_path / ("x" * 300))
     assert not inside(tmp_path)
+
+
+def test_a_temporary_folder_goes_and_so_does_what_a_killed_process_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    code = (
+        "import os, signal, tempfile; from pathlib import Path; from cowbird.files import hold_temporary_folder\n"
+        f"tempfile.tempdir = {str(tmp_path)!r}\n"
+        "with hold_temporary_folder('work') as folder:\n"
+        "    (folder / 'a').write_text('x'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    left = list(tmp_path.iterdir())
+    assert len(left) == 1
+    with hold_temporary_folder("work") as first, hold_temporary_folder("work") as second:
+        assert sorted(tmp_path.iterdir()) == sorted([first, second])
+        assert first.stat().st_mode & 0o077 == 0
+    assert not any(tmp_path.iterdir())

@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 
 from cowbird.errors import UserError
-from cowbird.storage import read_sealed_json, read_tensors, write_sealed_json, write_tensors
+from cowbird.storage import read_arrays, read_sealed_json, read_tensors, write_sealed_json, write_tensors
 
 CONTENT = {"threshold": 0.1 + 0.2, "names": ["ü", "\ud800", ""], "nested": {"b": None, "a": [True, 2**60, -0.0]}}
 
@@ -35,6 +35,20 @@ def test_tensors_that_are_views_are_written_whole(tmp_path):
     assert found["row"].equal(base[1])
     assert header["note"] == "ü"
     assert digest == hashlib.sha256((tmp_path / "x.safetensors").read_bytes()).hexdigest()
+
+
+def test_arrays_are_the_tensors_of_a_file(tmp_path):
+    held = {"a": torch.arange(6).view(2, 3), "b": torch.tensor([True, False]), "c": torch.rand(0, 4)}
+    write_tensors(tmp_path / "x.safetensors", held)
+    found = read_arrays(tmp_path / "x.safetensors")
+    assert {name: array.dtype for name, array in found.items()} == {n: held[n].numpy().dtype for n in held}
+    assert all((array == held[name].numpy()).all() for name, array in found.items())
+    write_tensors(tmp_path / "y.safetensors", {"a": torch.ones(2, dtype=torch.bfloat16)})
+    with pytest.raises(TypeError):
+        read_arrays(tmp_path / "y.safetensors")
+    (tmp_path / "y.safetensors").write_bytes(b"garbage")
+    with pytest.raises(UserError, match="not a readable safetensors file"):
+        read_arrays(tmp_path / "y.safetensors")
 
 
 @pytest.mark.parametrize("spoil", [b"", b"garbage", b"\x80\x04K\x01."], ids=["empty", "garbage", "pickle"])

@@ -120,6 +120,21 @@ def _make_partial_folder(path: Path) -> Generator[Path]:
             os.close(handle)
 
 
+@contextmanager
+def hold_temporary_folder(name: str) -> Generator[Path]:
+    """Give a new folder among the system's temporary ones, for this user alone; it goes at the end.
+
+    What killed processes left there of the same name goes at the beginning.
+
+    Args:
+        name: The beginning of its name.
+    """
+    place = Path(tempfile.gettempdir()) / name
+    sweep_partials(place.parent, name)
+    with _make_partial_folder(place) as folder:
+        yield folder
+
+
 def _open_folder(folder: Path) -> int | None:
     """Open a folder, to lock it; `None` where that can't be done."""
     try:

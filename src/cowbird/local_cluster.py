@@ -4,17 +4,17 @@ Work that may run on either asks for the methods that both have. A process ends 
 """
 
 import pickle
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 from cowbird.errors import OutageError
+from cowbird.files import hold_temporary_folder
 from cowbird.plugin_errors import copy_registry, guard_plugins, restore_registry
 from cowbird.processes import WorkerStart, end_with_parent, ignore_stop_signals
 
@@ -111,7 +111,8 @@ class LocalCluster:
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
-        self._folder = tempfile.TemporaryDirectory(prefix="cowbird-tasks-")
+        self._open = ExitStack()
+        self._folder = self._open.enter_context(hold_temporary_folder("cowbird-tasks"))
         self._kept = 0
         self._pool = ProcessPoolExecutor(workers, get_context("spawn"), WorkerStart(_init_process), (copy_registry(),))
 
@@ -120,7 +121,7 @@ class LocalCluster:
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
-        self._folder.cleanup()
+        self._open.close()
 
     def submit(self, function: Callable[..., Any], *given: Any) -> "Future[Any]":
         """Give out a task; see `TaskCluster.submit`."""
@@ -132,7 +133,7 @@ class LocalCluster:
     def keep(self, value: Any) -> KeptFile:
         """Keep a value in a private file; see `TaskCluster.keep`."""
         self._kept += 1
-        path = Path(self._folder.name) / f"{self._kept}.pickle"
+        path = self._folder / f"{self._kept}.pickle"
         path.write_bytes(pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL))
         return KeptFile(path)
 

@@ -16,6 +16,7 @@ from cowbird.faults import raise_outage
 from cowbird.files import hash_file, open_plain_file, read_plain_file, replace_atomically, write_text
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 # torch is imported by what needs it: whoever reads a record does not wait for it.
@@ -54,11 +55,26 @@ def read_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
         OutageError: If it can't be read for a passing fault.
         KeyboardInterrupt: If there was one; torch makes a ValueError of some.
     """
+    return _read_file(path, "pt")
+
+
+def read_arrays(path: Path) -> "dict[str, NDArray[Any]]":
+    """Read a safetensors file whole, as arrays; of small files, that takes half the time of `read_tensors`.
+
+    Raises:
+        UserError: If the file is missing or not whole.
+        OutageError: If it can't be read for a passing fault.
+        TypeError: If a tensor in it is no array.
+    """
+    return _read_file(path, "np")[0]
+
+
+def _read_file(path: Path, framework: str) -> tuple[dict[str, Any], dict[str, str]]:
     from safetensors import SafetensorError, safe_open  # noqa: PLC0415
 
     try:
         open_plain_file(path).close()
-        opened: Any = safe_open(path, framework="pt")
+        opened: Any = safe_open(path, framework=framework)
         with opened as reader:
             names: list[str] = list(reader.keys())
             return {name: reader.get_tensor(name) for name in names}, dict(reader.metadata() or {})

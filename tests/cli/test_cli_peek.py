@@ -151,3 +151,16 @@ def test_titles_that_are_lists_are_told_with_the_option_that_mends_it(call, tmp_
     assert "--text-column 'title[0]'" in out
     assert len(json.loads(call("peek", path, "--json")[1])["remarks"]) == 1
     assert "refuse" not in call("peek", path, "--text-column", "title[0]")[1]
+
+
+def test_peek_names_the_option_for_rows_inside_an_object(call, tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('{"page": 1, "data": {"items": [{"id": 1, "title": "Heat"}, {"id": 2, "title": "Tea"}]}}\n')
+    code, out, _ = call("peek", path)
+    assert code == 0
+    assert "--json-path data.items" in " ".join(out.split())
+    code, out, _ = call("peek", path, "--json-path", "data.items")
+    assert code == 0 and "title = 'title'" in out and "Tea" in out
+    path.write_text('{"id": 1, "parts": [{"a": 1}]}\n{"id": 2, "parts": [{"a": 2}]}\n')
+    code, out, _ = call("peek", path)
+    assert "--json-path" not in out and "--text-column" in out

@@ -1,4 +1,4 @@
-"""Addresses with real servers behind them: S3 (moto's server) and HTTPS. `make test-servers` runs them."""
+"""Addresses with real servers behind them: S3, Google's and Azure's (emulators) and HTTPS; see `make test-servers`."""
 
 import contextlib
 import functools
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from cowbird.scanning.reading import open_catalog
 
 pytestmark = pytest.mark.slow
 KEY, SECRET = "AKIAHIDDENWORD", "very-hidden-secret"
+AZURITE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+"""The key of Azurite's only account, which its documentation names; no secret."""
 ROWS = b"id,title\n" + b"".join(b"%d,Title %d\n" % (n, n) for n in range(400_000))
 
 
@@ -131,6 +134,90 @@ def test_a_server_of_s3_that_is_not_there(monkeypatch):
     with pytest.raises(OutageError) as error:
         read("s3://shop/items.csv")
     assert SECRET not in str(error.value)
+
+
+PARTS = {f"parts/country={country}/a.csv": f"id,title\n{country},Red\n".encode() for country in ("DE", "FR")}
+
+
+def wait_for(address):
+    for _ in range(600):
+        try:
+            urllib.request.urlopen(address, timeout=5).close()
+            return
+        except urllib.error.HTTPError:
+            return
+        except OSError:
+            time.sleep(0.1)
+
+
+@pytest.fixture
+def google(monkeypatch):
+    """A server of Google's storage, by an emulator; without the client's second protocol, which that does not speak."""
+    need("gcp_storage_emulator", "gcsfs")
+    from gcp_storage_emulator.server import create_server
+
+    monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    port = find_port()
+    address = f"http://127.0.0.1:{port}"
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", address)
+    server = create_server("127.0.0.1", port, in_memory=True, default_bucket="shop")
+    server.start()
+    for name, body in {"items.csv": ROWS, **PARTS}.items():
+        to = f"{address}/upload/storage/v1/b/shop/o?uploadType=media&name={name}"
+        given = urllib.request.Request(to, data=body, method="POST", headers={"Content-Type": "text/csv"})
+        urllib.request.urlopen(given).close()
+    yield
+    server.stop()
+
+
+@pytest.fixture
+def azure(tmp_path, monkeypatch):
+    """A server of Azure's blobs: Azurite."""
+    need("adlfs")
+    program = Path(sys.prefix) / "azurite" / "node_modules" / ".bin" / "azurite-blob"
+    if not program.exists():
+        pytest.skip("needs Azurite, which tests/servers/setup.sh installs with npm")
+    from azure.storage.blob import BlobServiceClient
+
+    port = find_port()
+    words = [
+        "--silent",
+        "--inMemoryPersistence",
+        "--skipApiVersionCheck",
+        "--disableTelemetry",
+        "--blobPort",
+        str(port),
+    ]
+    server = subprocess.Popen([program, *words], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(f"http://127.0.0.1:{port}/devstoreaccount1")
+    told = (
+        f"DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey={AZURITE_KEY};"
+        f"BlobEndpoint=http://127.0.0.1:{port}/devstoreaccount1;"
+    )
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", told)
+    container = BlobServiceClient.from_connection_string(told).create_container("shop")
+    for name, body in {"items.csv": ROWS, **PARTS}.items():
+        container.upload_blob(name, body)
+    yield
+    server.terminate()
+    server.wait()
+
+
+def check_store(scheme):
+    assert read(f"{scheme}://shop/items.csv") == [(str(n), f"Title {n}") for n in range(400_000)]
+    assert read(f"{scheme}://shop/parts") == [("DE", "Red"), ("FR", "Red")]
+    for address in (f"{scheme}://shop/nothing.csv", f"{scheme}://no-such-store/items.csv"):
+        with pytest.raises(UserError) as error:
+            read(address)
+        assert AZURITE_KEY not in str(error.value)
+
+
+def test_files_and_folders_of_google(google):
+    check_store("gs")
+
+
+def test_files_and_folders_of_azure(azure):
+    check_store("az")
 
 
 class _Pages(http.server.BaseHTTPRequestHandler):

@@ -61,7 +61,7 @@ def test_exit_codes_stay_distinct(scan, titles, words, code):
 def test_what_the_baseline_has_does_not_count(scan, tmp_path):
     assert scan(TITLES[:2], out="before.jsonl")[0] == 1
     code, _, err = scan(["first", *TITLES], "--baseline", "before.jsonl", "--summary", "s.json")
-    assert code == 1 and "1 findings count, 0 may; 1 are known" in err
+    assert code == 1 and "Gate failed: 1 findings count, 0 may; 1 are known" in err
     told = json.loads((tmp_path / "s.json").read_text())
     assert [(each["title"], each["counts"]) for each in told["findings"]] == [
         ("Cup\u202e <b>", True),

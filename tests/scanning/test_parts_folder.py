@@ -1,8 +1,11 @@
 """A folder for findings in parts takes the place of an older result alone, and never of somebody's files."""
 
+from pathlib import Path
+
 import pytest
 
 from cowbird.errors import UserError
+from cowbird.locks import LOCK_FILE, is_folder_locked
 from cowbird.scanning.parts_folder import JudgedPart, PartsWriter, check_parts_output
 
 
@@ -23,6 +26,21 @@ def test_a_result_takes_the_place_of_an_older_one(tmp_path):
         write(out, table)
     assert (out / "part-00000.parquet").read_bytes() == b"new"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["found"]
+
+
+def test_the_lock_stays_until_the_folder_has_its_name(tmp_path, monkeypatch):
+    seen, rename = [], Path.rename
+
+    def look(path, target):
+        if path.name == "found.partial":
+            seen.append((path / LOCK_FILE).exists() and is_folder_locked(path))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", look)
+    write(tmp_path / "found")
+    assert seen == [True]
+    assert not (tmp_path / "found" / LOCK_FILE).exists()
+    assert not is_folder_locked(tmp_path / "found")
 
 
 def test_data_that_is_named_as_parts_are_is_no_result(tmp_path):

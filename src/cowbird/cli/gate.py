@@ -99,6 +99,7 @@ def conclude_scan(found: "ScanSummary", catalog: Path, quiet: bool) -> ExitCode:
     gate.write_reports(asked[0], outcome)
     if not quiet:
         known = sum(each.known for each in outcome.found)
-        said = f"Gate: {outcome.counted:,} findings count, {asked[0].max_flagged:,} may; {known:,} are known."
+        verdict = "failed" if outcome.exit_code == ExitCode.FINDINGS else "passed"
+        said = f"Gate {verdict}: {outcome.counted:,} findings count, {asked[0].max_flagged:,} may; {known:,} are known."
         err_console.print(Text(said))
     return outcome.exit_code

@@ -78,8 +78,10 @@ class JsonTable(RowTable):
         self._path = options.json_path or ""
         self._is_array = bool(options.json_path) or not (lines or self._find_lines())
         self._names: dict[str, None] = {}
-        problem = ""
+        self._lists: dict[str, None] = {}
+        problem, rows = "", 0
         for number, found in islice(self._read_objects(), SAMPLE_ROWS):
+            rows = number
             if isinstance(found, dict):
                 self._add_names(found)
             else:
@@ -90,6 +92,8 @@ class JsonTable(RowTable):
                 'Write one object a line, such as {"title": "…"}, in UTF-8; or name the array: --json-path items.',
             )
         self.names = list(self._names)
+        if rows > 1:  # then the objects themselves are the rows
+            self._lists.clear()
 
     def _find_lines(self) -> bool:
         """Tell whether each line holds an object, by the first one."""
@@ -110,6 +114,8 @@ class JsonTable(RowTable):
             if len(self._names) >= MAX_JSON_VALUES:
                 return
             self._names.setdefault(prefix + name)
+            if isinstance(value, list) and any(isinstance(each, dict) for each in cast("list[Any]", value)):
+                self._lists.setdefault(prefix + name)
             if isinstance(value, dict) and depth < MAX_NAME_DEPTH:
                 self._add_names(cast("dict[str, Any]", value), f"{prefix}{name}.", depth + 1)
 
@@ -149,7 +155,14 @@ class JsonTable(RowTable):
 
     def find_text(self, wanted: str) -> int:
         """Return the position of a column of titles, which may lie deeper, as `product.title` or `titles[0]`."""
-        return self._find(wanted, "--text-column", TITLE_COLUMNS)
+        try:
+            return self._find(wanted, "--text-column", TITLE_COLUMNS)
+        except UserError as error:
+            if not self._lists:
+                raise
+            path = next(iter(self._lists))
+            hint = f"'{path}' holds a list of objects. If those are the rows, name it: --json-path {path}."
+            raise UserError(error.message, hint) from None
 
     def find_id(self, wanted: str | None) -> int | None:
         """Return the position of a column of ids; of those not named, the first that a row has, however late."""

@@ -4,17 +4,20 @@ Each is copied once into a folder of this process, for a scan reads it twice, an
 goes when the process ends. What is copied has no time of its own, so an interrupted scan of the same bytes goes on.
 """
 
+import atexit
 import hashlib
 import os
 import re
 import shutil
 import sys
 import tempfile
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 from cowbird.errors import UserError
+from cowbird.files import hold_temporary_folder
 from cowbird.ingest.addresses import hide_secrets, name_address
 from cowbird.ingest.blobs import from_file
 from cowbird.ingest.folders import list_parts
@@ -58,14 +61,16 @@ def locate(path: Path) -> Path:
 
 
 @cache
-def _make_folder() -> "tempfile.TemporaryDirectory[str]":
+def _make_folder() -> Path:
     """Return a folder for copies, which goes when the process ends."""
-    return tempfile.TemporaryDirectory(prefix="cowbird-")
+    held = ExitStack()
+    atexit.register(held.close)
+    return held.enter_context(hold_temporary_folder("cowbird-copies"))
 
 
 def _reserve(name: str) -> Path:
     """Return the path of a new file of a name."""
-    folder = Path(tempfile.mkdtemp(dir=_make_folder().name))
+    folder = Path(tempfile.mkdtemp(dir=_make_folder()))
     return folder / (PurePosixPath(name).name or "file")
 
 

@@ -9,16 +9,17 @@ import hashlib
 import re
 import sqlite3
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+
+import polars as pl
 
 from cowbird.errors import UserError
 from cowbird.faults import explain_write_errors
 from cowbird.files import write_text
-from cowbird.scanning.findings_file import ReviewedFinding, read_reviewed
+from cowbird.scanning.findings_file import read_reviewed, read_reviewed_table
 from cowbird.scanning.parts_folder import SCAN_FILE
 from cowbird.text import normalize_span
 
@@ -128,8 +129,7 @@ class ReviewStore:
         known = self._base.execute("select value from about where name = 'findings'").fetchone()
         if known is not None and known["value"] == seal:
             return
-        findings = read_reviewed(self.findings)
-        groups, rows = _group(findings)
+        groups, rows = _group(read_reviewed_table(self.findings))
         self._base.execute("pragma synchronous = normal")  # what a power cut takes is read again
         self._base.execute("begin immediate")
         try:
@@ -296,26 +296,27 @@ def _hash_begin(path: Path) -> str:
         return hashlib.sha256(file.read(1 << 20)).hexdigest()
 
 
-def _group(findings: Sequence[ReviewedFinding]) -> tuple[list[tuple[Any, ...]], Iterable[tuple[Any, ...]]]:
+def _group(findings: pl.DataFrame) -> tuple[list[tuple[Any, ...]], Iterable[tuple[Any, ...]]]:
     """Return the groups of findings, and the findings, the most suspicious of each group first."""
-    numbers, groups, rows = dict[str, int](), list[list[Any]](), list[tuple[Any, ...]]()
-    normalize, mask = lru_cache(1 << 14)(normalize_span), lru_cache(1 << 14)(_mask_numbers)
-    for nth, each in enumerate(sorted(findings, key=lambda each: -(each.score or 0.0))):
-        fragment = normalize(each.title if each.start is None else each.title[each.start : each.end])
-        key = f"{fragment}\x1f{mask(each.reason)}"
-        number = numbers.setdefault(key, len(groups))
-        if number == len(groups):
-            groups.append([number, key, fragment, each.reason, each.tier, 0, each.score or 0.0])
+    table = findings.sort(pl.col("score").fill_null(0.0), descending=True, maintain_order=True)
+    rows, ids, titles, scores, starts, ends, tiers, reasons = (column.to_list() for column in table)
+    keys, groups, numbers = dict[tuple[str, str], int](), list[list[Any]](), list[int]()
+    known = dict[str, int]()
+    for title, score, start, end, tier, reason in zip(titles, scores, starts, ends, tiers, reasons, strict=True):
+        marked = (title if start is None else title[start:end], reason)
+        number = keys.get(marked)
+        if number is None:
+            fragment = normalize_span(marked[0])
+            key = f"{fragment}\x1f{_NUMBER.sub('#', reason)}"
+            number = keys[marked] = known.setdefault(key, len(groups))
+            if number == len(groups):
+                groups.append([number, key, fragment, reason, tier, 0, score or 0.0])
         group = groups[number]
         group[5] += 1
-        if each.tier == "flagged":
-            group[4] = "flagged"
-        rows.append(
-            (nth, number, each.row, each.id, each.title, each.title.casefold(), each.score, each.start, each.end,
-             each.tier, each.reason)
-        )  # fmt: skip
-    return [tuple(group) for group in groups], rows
-
-
-def _mask_numbers(reason: str) -> str:
-    return _NUMBER.sub("#", reason)
+        if tier == "flagged":
+            group[4] = tier
+        numbers.append(number)
+    folded = map(str.casefold, titles)
+    order = range(len(titles))
+    made = zip(order, numbers, rows, ids, titles, folded, scores, starts, ends, tiers, reasons, strict=True)
+    return [tuple(group) for group in groups], made

@@ -1,8 +1,7 @@
 """Findings read back from a file that `cowbird scan` wrote: those that are flagged or up for review."""
 
-import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import polars as pl
 
@@ -42,6 +41,11 @@ def read_reviewed(path: Path) -> list[ReviewedFinding]:
     Raises:
         UserError: If the file can't be read, or holds no findings of a scan.
     """
+    return list(map(ReviewedFinding._make, read_reviewed_table(path).iter_rows()))
+
+
+def read_reviewed_table(path: Path) -> pl.DataFrame:
+    """Return the same as a table, with the fields of `ReviewedFinding` as columns; see `read_reviewed`."""
     table = _read_table(path)
     missing = [name for name in ("row", "title", "flagged") if name not in table.columns]
     if missing:
@@ -65,8 +69,16 @@ def read_reviewed(path: Path) -> list[ReviewedFinding]:
             f"'{path}' should hold findings of a scan, and a row's numbers can't be read.",
             "Give a file that cowbird scan wrote with --out.",
         ) from None
-    escaped = path.suffix.lower() == ".csv"
-    return [_make_finding(values, escaped) for values in shown.drop("flagged").iter_rows()]
+    if path.suffix.lower() == ".csv":
+        told = (pl.Series(name, list(map(unescape_csv, shown[name].to_list()))) for name in ("title", "reason", "id"))
+        shown = shown.with_columns(*told)
+    shown = shown.with_columns(pl.col("title").str.slice(0, MAX_TITLE_LENGTH))
+    start, end, score = pl.col("start"), pl.col("end"), pl.col("score")
+    whole = (start >= 0) & (start < end) & (end <= pl.col("title").str.len_chars())
+    return shown.select(
+        "row", "id", "title", pl.when(score.is_finite()).then(score).alias("score"),
+        pl.when(whole).then(start).alias("start"), pl.when(whole).then(end).alias("end"), "tier", "reason",
+    )  # fmt: skip
 
 
 def _read_table(path: Path) -> pl.DataFrame:
@@ -86,14 +98,3 @@ def _read_table(path: Path) -> pl.DataFrame:
         reason = str(error).partition("\n")[0][:200]
         raise UserError(f"'{path}' can't be read as findings: {reason}.", hint) from None
     raise UserError(f"'{path}' ends in no known way.", hint)
-
-
-def _make_finding(values: tuple[Any, ...], escaped: bool) -> ReviewedFinding:
-    row, id_, title, score, first, last, tier, reason = values
-    if escaped:
-        title, reason, id_ = unescape_csv(title), unescape_csv(reason), unescape_csv(id_)
-    title = title[:MAX_TITLE_LENGTH]
-    if first is None or last is None or not 0 <= first < last <= len(title):
-        first = last = None
-    told = score if score is not None and math.isfinite(score) else None
-    return ReviewedFinding(row, id_, title, told, first, last, tier, reason)

@@ -285,8 +285,8 @@ class PartsWriter:
         with hold_interrupts():
             if self.out.exists():
                 self.out.rename(aside)
-            (self.folder / LOCK_FILE).unlink(missing_ok=True)
-            self.folder.rename(self.out)
+            self.folder.rename(self.out)  # with its lock: another scan must not find the folder without one
+            (self.out / LOCK_FILE).unlink(missing_ok=True)
         self.__exit__()
         if aside.exists():
             self._remove_result(aside)

@@ -7,13 +7,12 @@ from ready_doubles import ReadyDouble, make_titles, mark
 from cowbird.defenses.p_scanner import catalog_judge, ready
 from cowbird.defenses.p_scanner.catalog_judge import CatalogJudge, judge_once
 from cowbird.defenses.p_scanner.fragment_evidence import (
-    HEAD_WORDS,
-    TAIL_WORDS,
     FragmentNames,
     describe_fragments,
     find_recurring,
     index_fragments,
 )
+from cowbird.defenses.p_scanner.fragment_index import HEAD_WORDS, TAIL_WORDS
 from cowbird.defenses.p_scanner.small_tagger import cut_batches
 from cowbird.defenses.p_scanner.title_evidence import describe_traits, mark_words
 from cowbird.defenses.p_scanner.title_sample import TitleSample
@@ -74,8 +73,11 @@ def test_of_too_many_recurring_fragments_the_most_common_stay():
 def test_words_inside_a_very_long_title_are_not_kept():
     names = FragmentNames()
     titles = [" ".join(f"w{nth}x{row}" for nth in range(700)) for row in range(3)]
-    index_fragments(traits_of(titles).words, names)
-    assert len(names.words) <= 3 * 2 * (HEAD_WORDS + TAIL_WORDS + 6)
+    table = index_fragments(traits_of(titles).words, names)
+    assert np.diff(table.word_offsets).tolist() == [HEAD_WORDS + TAIL_WORDS] * 3
+    texts = {text for kind, text in names.fragments if kind == "word"}
+    assert {"w47x0", "w684x2", "w47x1 w48x1 w49x1 w50x1"} <= texts
+    assert not {"w48x0", "w683x2", "w48x1 w49x1"} & texts
 
 
 def test_verdicts_do_not_depend_on_the_bounds(monkeypatch):

@@ -6,15 +6,15 @@ from cowbird.defenses.p_scanner.title_rules import (
     HARD_RULES,
     RULES,
     WORD_KINDS,
-    apply_rules,
     classify_text,
     count_word,
     write_shape,
 )
+from cowbird.defenses.p_scanner.title_words import apply_rules, split_titles
 
 
 def rules_of(title):
-    return {name for name, met in zip(RULES, apply_rules([title])[0], strict=True) if met}
+    return {name for name, met in zip(RULES, apply_rules(split_titles([title]))[0], strict=True) if met}
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_honest_titles_meet_no_hard_rule(title):
 
 @pytest.mark.parametrize("text", ["\ud800", "\x00" * 50, "a" * 100_000, "\U0010ffff", "\u202e" * 9, "\n\t"])
 def test_hostile_text_has_rules_a_shape_and_a_kind(text):
-    assert apply_rules([text]).shape == (1, len(RULES))
+    assert apply_rules(split_titles([text])).shape == (1, len(RULES))
     assert 0 <= classify_text(text) < len(WORD_KINDS)
     assert len(write_shape(text)) <= 40
 

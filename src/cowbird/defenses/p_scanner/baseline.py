@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 
 from cowbird.data.types import Float32Array, Int32Array
 from cowbird.defenses.p_scanner.column_evidence import NOTHING_CLEARED, ClearedWords
-from cowbird.defenses.p_scanner.fragment_evidence import FragmentEvidence, FragmentKey
+from cowbird.defenses.p_scanner.fragment_evidence import FragmentEvidence
+from cowbird.defenses.p_scanner.fragment_index import FragmentIndex, FragmentKey
 from cowbird.defenses.p_scanner.second_look import OpenBand
 from cowbird.defenses.p_scanner.title_evidence import CatalogProfile
 from cowbird.errors import UserError
@@ -79,6 +81,11 @@ class Baseline:
     """Words that other columns explain."""
     band: OpenBand | None = None
     """Scores that a second look is taken at; `None` for none."""
+
+    @cached_property
+    def index(self) -> FragmentIndex:
+        """Finds these fragments in titles."""
+        return FragmentIndex(self.fragments)
 
     @property
     def promised(self) -> float | None:

@@ -10,10 +10,10 @@ from cowbird.defenses.p_scanner.baseline import LEFT_OUT_LOG_ODDS, Baseline
 from cowbird.defenses.p_scanner.column_evidence import ColumnFindings
 from cowbird.defenses.p_scanner.fragment_evidence import (
     FragmentEvidence,
-    FragmentKey,
     FragmentTable,
     describe_fragments,
 )
+from cowbird.defenses.p_scanner.fragment_index import FragmentKey
 from cowbird.defenses.p_scanner.inventory import MIN_BATCH_TITLES, Inventory, hash_rows, set_threshold
 from cowbird.defenses.p_scanner.scoring import (
     MAX_SHARE_SUSPECTED,
@@ -71,7 +71,9 @@ def learn_beside(
     if second is None:
         return baseline
     band = inventory.choose_band(len(rows))
-    return replace(baseline, band=band.limit(score_rows(scoring, baseline, traits, table, rows)[0]))
+    return replace(
+        baseline, band=band.limit(score_rows(scoring, baseline, traits, rows, find_known(baseline, table, rows))[0])
+    )
 
 
 def learn_by_itself(
@@ -98,7 +100,7 @@ def learn_by_itself(
         CatalogProfile.measure(traits, usual), members, _number_fragments(table, evidence), evidence, by_fragment,
         (math.inf, math.inf), 0, 0, len(rows), 0, fprs, key, columns.words,
     )  # fmt: skip
-    score, worst = score_rows(scoring, baseline, traits, table, rows)
+    score, worst = score_rows(scoring, baseline, traits, rows, find_known(baseline, table, rows))
     log_odds = np.where(worst >= 0, by_fragment[worst] if len(by_fragment) else NO_FRAGMENT, NO_FRAGMENT)
     sure = log_odds > find_flood(score - weigh_fragments(log_odds), log_odds)
     band = None
@@ -145,14 +147,26 @@ def find_flood(score: Float32Array, log_odds: Float32Array) -> float:
 
 
 def score_rows(
-    scoring: ScoringModel, baseline: Baseline, traits: TitleTraits, table: FragmentTable, rows: Int64Array
+    scoring: ScoringModel,
+    baseline: Baseline,
+    traits: TitleTraits,
+    rows: Int64Array,
+    known: tuple[Int64Array, Int64Array],
 ) -> tuple[Float32Array, Int64Array]:
-    """Return the score of titles beside a baseline, and the most suspicious fragment of each."""
+    """Return the score of titles beside a baseline, and the most suspicious fragment of each.
+
+    Args:
+        scoring: Makes scores of evidence.
+        baseline: What is usual.
+        traits: Titles, among them those that are scored.
+        rows: Which are scored.
+        known: Fragments of these that the baseline knows, as `find_known` or `FragmentIndex.find` return them.
+    """
     own = np.array([title in baseline.members for title in hash_rows(traits, rows)], dtype=bool)
     features = describe_titles(traits, rows, baseline.profile)
     if own.any():
         features[own] = describe_titles(traits, rows[own], baseline.profile, own=True)
-    found, title = _find_known(baseline, table, rows)
+    found, title = known
     here = FragmentEvidence(baseline.evidence.fragment, baseline.evidence.features, found, title)
     worst = find_worst(baseline.by_fragment, here, len(rows))
     alone = scoring.title.score(features)
@@ -165,10 +179,14 @@ def _number_fragments(table: FragmentTable, evidence: FragmentEvidence) -> dict[
     return {keys[number]: place for place, number in enumerate(numbers)}
 
 
-def _find_known(baseline: Baseline, table: FragmentTable, rows: Int64Array) -> tuple[Int64Array, Int64Array]:
-    """Return the known fragments of titles: places in the evidence, and of which of the rows each is."""
-    keys = table.names.list_keys()
-    place = np.fromiter((baseline.fragments.get(key, -1) for key in keys), dtype=np.int64, count=len(keys))
+def find_known(baseline: Baseline, table: FragmentTable, rows: Int64Array) -> tuple[Int64Array, Int64Array]:
+    """Return the fragments of titles that a baseline knows which was learned from their table.
+
+    Returns:
+        Places in the evidence, and of which of the rows each is.
+    """
+    place = np.full(len(table.names.fragments), -1, dtype=np.int64)
+    place[baseline.evidence.fragment] = np.arange(len(baseline.evidence.fragment))
     sizes = table.offsets[rows + 1] - table.offsets[rows]
     found = place[table.fragment[concat_ranges(table.offsets[rows], sizes)]]
     owner = np.repeat(np.arange(len(rows)), sizes)

@@ -5,7 +5,7 @@ others the tagger's log-odds are rounded, so that which titles are read beside e
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol, Self
 
 import numpy as np
@@ -26,6 +26,8 @@ from cowbird.victims.fit_context import ProgressCallback, report_nothing
 
 MARK_DECIMALS = 2
 """Decimals of the tagger's log-odds that count."""
+MAX_VERDICTS_KEPT, MAX_LENGTH_KEPT = 1 << 16, 400
+"""Verdicts on other titles that are kept in memory, for logs repeat titles; characters of a title whose verdict is."""
 MAX_CHARACTERS_AT_ONCE = 1_000_000
 """Characters of titles that are judged at once: more do not run faster, and take more memory."""
 
@@ -72,6 +74,26 @@ class TitleVerdict(NamedTuple):
     sure: bool
 
 
+class VerdictMemory:
+    """Keeps verdicts on the titles that were judged last, `MAX_VERDICTS_KEPT` to twice as many."""
+
+    def __init__(self) -> None:
+        self._recent: dict[str, TitleVerdict] = {}
+        self._older: dict[str, TitleVerdict] = {}
+
+    def recall(self, titles: Sequence[str]) -> dict[str, TitleVerdict]:
+        """Return the verdicts that are known."""
+        recent, older = self._recent, self._older  # which another thread may replace
+        return {title: told for title in titles if (told := recent.get(title) or older.get(title)) is not None}
+
+    def keep(self, titles: Sequence[str], verdicts: Sequence[TitleVerdict]) -> None:
+        """Keep verdicts."""
+        short = ((title, told) for title, told in zip(titles, verdicts, strict=True) if len(title) <= MAX_LENGTH_KEPT)
+        self._recent.update(short)
+        if len(self._recent) >= MAX_VERDICTS_KEPT:
+            self._recent, self._older = {}, self._recent
+
+
 @dataclass(frozen=True, eq=False)
 class CatalogJudge:
     """Judges the titles of one catalogue; a verdict depends on the title and the baseline alone."""
@@ -82,6 +104,8 @@ class CatalogJudge:
     """What is usual in the catalogue, and the thresholds."""
     known: Mapping[str, TitleVerdict]
     """Verdicts on the titles of the sample."""
+    memory: VerdictMemory = field(default_factory=VerdictMemory)
+    """Verdicts on other titles."""
 
     @classmethod
     def learn(
@@ -120,15 +144,17 @@ class CatalogJudge:
 
     def judge(self, titles: Sequence[str]) -> ReadyVerdicts:
         """Judge titles of the catalogue; those without any text get a score of -inf."""
-        unknown = [title for title in dict.fromkeys(titles) if title not in self.known]
-        fresh: dict[str, TitleVerdict] = {}
-        if unknown:
+        others = [title for title in dict.fromkeys(titles) if title not in self.known]
+        fresh = self.memory.recall(others)
+        if unknown := [title for title in others if title not in fresh]:
             scanner = self.find_scanner()
             for begin, end in cut_batches(unknown, len(unknown), MAX_CHARACTERS_AT_ONCE):
                 part = unknown[begin:end]
                 found = scanner.judge(part, self.baseline, read_rounded(scanner, part))
-                fresh.update(zip(part, list_verdicts(part, found), strict=True))
-        return join_verdicts([self.known[title] if title in self.known else fresh[title] for title in titles])
+                verdicts = list_verdicts(part, found)
+                fresh.update(zip(part, verdicts, strict=True))
+                self.memory.keep(part, verdicts)
+        return join_verdicts([fresh[title] if title in fresh else self.known[title] for title in titles])
 
 
 def judge_once(

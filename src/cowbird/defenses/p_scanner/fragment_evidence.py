@@ -13,29 +13,31 @@ editions. What tells them apart does not depend on how many titles share the fra
 logarithms.
 """
 
-from array import array
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import numpy as np
 
 from cowbird.data.types import Float32Array, Int64Array, concat_ranges
-from cowbird.defenses.p_scanner.title_evidence import NO_MARK, MarkedWords, TitleTraits
-from cowbird.defenses.p_scanner.title_rules import WORD_KINDS, classify_text, count_word, write_shape
+from cowbird.defenses.p_scanner.fragment_index import (
+    FRAGMENT_TYPES,
+    MAX_PHRASE_WORDS,
+    FragmentKey,
+    FragmentPlaces,
+    find_counted,
+    list_places,
+    write_keys,
+)
+from cowbird.defenses.p_scanner.title_evidence import MarkedWords, TitleTraits
+from cowbird.defenses.p_scanner.title_rules import WORD_KINDS, classify_text
+from cowbird.defenses.p_scanner.title_words import TitleWords, sort_different
 
-MAX_PHRASE_WORDS = 4
-"""Words of the longest fragment; a longer trigger is several fragments."""
-HEAD_WORDS, TAIL_WORDS = 48, 16
-"""Words of a longer title whose fragments count: so many of its beginning, so many of its end."""
 MIN_TITLES_SHARING = 2
 """Titles from which a fragment is one."""
 MAX_TITLES_COMPARED = 60
 """Titles of a fragment that are compared with each other."""
 MAX_RECURRING_FRAGMENTS = 500_000
 """Fragments of a catalogue that are described at most."""
-FRAGMENT_TYPES = ("one word", "two words", "three words", "four words", "shape", "character", "end", "repeated")
-"""Kinds of fragments."""
 FRAGMENT_FEATURES = (
     "count",
     "share",
@@ -59,20 +61,16 @@ FRAGMENT_FEATURES = (
     *WORD_KINDS,
 )
 """What `describe_fragments` returns, in order; counts and shares as logarithms."""
-FragmentKey = tuple[str, str]
-"""A fragment's type and text; words that stand alone have no type of their own but `word`."""
-_PLACES = "^.$"
+MAX_PAIRS_COMPARED = 1 << 22
+"""Words of titles that are compared at once."""
 
 
 @dataclass
 class FragmentNames:
-    """Numbers fragments and words in the order in which they are first seen."""
+    """Numbers fragments in the order in which they are first seen."""
 
     fragments: dict[FragmentKey, int] = field(default_factory=dict[FragmentKey, int])
     """Fragments by what they are."""
-    words: dict[str, int] = field(default_factory=dict[str, int])
-    """Words, by their text in small letters without marks; and by their raw text, with a blank before it."""
-
     _listed: list[FragmentKey] = field(default_factory=list[FragmentKey])
 
     def list_keys(self) -> list[FragmentKey]:
@@ -84,10 +82,6 @@ class FragmentNames:
     def number(self, key: FragmentKey) -> int:
         """Return the number of a fragment."""
         return self.fragments.setdefault(key, len(self.fragments))
-
-    def number_word(self, word: str) -> int:
-        """Return the number of a word."""
-        return self.words.setdefault(word, len(self.words))
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,83 +117,58 @@ def index_fragments(
 
     Args:
         words: The titles.
-        names: Numbers fragments and words; grows.
+        names: Numbers fragments; grows.
         wanted: Fragments that are listed, such as `find_recurring` returns; `None` lists all.
     """
-    # Flat arrays, for a catalogue of long titles has millions of places: tuples would take six times the memory.
-    numbers, high, sizes = array("q"), array("f"), [0]
-    known, known_sizes = array("q"), [0]
-    marks: list[float] = words.mark.tolist()
-    for first, last in pairwise(words.offsets.tolist()):
-        text = words.text[first:last]
-        for number, kind, mark, place, before, behind in _list_occurrences(text, marks[first:last], names, wanted):
-            numbers.extend((number, kind, place, before, behind))
-            high.append(mark)
-        sizes.append(len(high))
-        counted = (text[nth] for nth in list_counted_places(len(text)))
-        known.extend(sorted({names.number_word(count_word(word)) for word in counted}))
-        known_sizes.append(len(known))
-    fragment, kind, place, before, behind = np.array(numbers, dtype=np.int64).reshape(-1, 5).T.copy()
+    cut = words.cut
+    places, fragment = _number_places(cut, list_places(cut), names, wanted)
+    at, kind, owner = places.at, places.type, cut.owner
+    last = at + np.where(kind < MAX_PHRASE_WORDS, kind, 0)
+    mark = words.mark[at]
+    for more in range(1, MAX_PHRASE_WORDS):
+        longer = at + more <= last
+        mark[longer] = np.maximum(mark[longer], words.mark[at[longer] + more])
+    begin, end = cut.offsets[owner[at]], cut.offsets[owner[at] + 1]
+    whole = (kind < MAX_PHRASE_WORDS).astype(np.int64)  # of other fragments the word itself is beside them
+    before, behind = at - whole, last + whole
+    number = np.append(cut.number, -1)
+    _, counted_of = cut.counted
+    held = find_counted(cut)
+    many = max(1, len(cut.vocabulary))
+    title, word = np.divmod(sort_different(owner[held] * many + counted_of[cut.number[held]]), many)
+    rows = np.arange(len(cut) + 1)
     return FragmentTable(
         names,
         fragment,
         kind,
-        np.array(high, dtype=np.float32),
-        place,
-        before,
-        behind,
-        np.array(sizes, dtype=np.int64),
-        np.array(known, dtype=np.int64),
-        np.array(known_sizes, dtype=np.int64),
+        mark,
+        np.where(at == begin, 0, np.where(last == end - 1, 2, 1)),
+        number[np.where(before >= begin, before, -1)],
+        number[np.where(behind < end, behind, -1)],
+        np.searchsorted(owner[at], rows).astype(np.int64),
+        word,
+        np.searchsorted(title, rows).astype(np.int64),
     )
 
 
-def list_counted_places(words: int) -> list[int]:
-    """Return which of a title's words count: all of them, or beginning and end of a long title."""
-    if words <= HEAD_WORDS + TAIL_WORDS:
-        return list(range(words))
-    return [*range(HEAD_WORDS), *range(words - TAIL_WORDS, words)]
-
-
-def list_keys(text: Sequence[str]) -> Iterator[tuple[FragmentKey, int, int, int]]:
-    """Yield the fragments of a title's words: what each is, its type, and its first and last word."""
-    many = len(text)
-    for nth in list_counted_places(many):
-        word = text[nth]
-        for size in range(1, min(MAX_PHRASE_WORDS, many - nth) + 1):
-            yield ("word", " ".join(text[nth : nth + size])), size - 1, nth, nth + size - 1
-        place = 0 if nth == 0 else 2 if nth == many - 1 else 1
-        yield ("shape", f"{_PLACES[place]} {write_shape(word)}"), 4, nth, nth
-        for character in sorted(set(word)):
-            if not (character.isascii() and character.isalnum()):
-                yield ("character", character), 5, nth, nth
-        if nth and word.lower() == text[nth - 1].lower():
-            yield ("repeated", ""), 7, nth, nth
-    if many:
-        end = text[-1][-1]
-        yield ("end", "" if end.isalnum() else end), 6, many - 1, many - 1
-
-
-def _list_occurrences(
-    text: Sequence[str], marks: Sequence[float], names: FragmentNames, wanted: Container[FragmentKey] | None
-) -> list[tuple[int, int, float, int, int, int]]:
-    """Return fragment, type, mark, place and neighbors of all that stands in one title, each fragment once."""
-    found: dict[int, tuple[int, int, float, int, int, int]] = {}
-    many = len(text)
-
-    def number_raw(nth: int) -> int:
-        return names.number_word(f" {text[nth]}") if 0 <= nth < many else -1
-
-    for key, kind, first, last in list_keys(text):
-        if wanted is not None and key not in wanted:
-            continue
-        number = names.number(key)
-        if number not in found:
-            place = 0 if first == 0 else 2 if last == many - 1 else 1
-            beside = (first - 1, last + 1) if key[0] == "word" else (first, last)
-            before, behind = number_raw(beside[0]), number_raw(beside[1])
-            found[number] = (number, kind, max(marks[first : last + 1]), place, before, behind)
-    return list(found.values())
+def _number_places(
+    cut: TitleWords, places: FragmentPlaces, names: FragmentNames, wanted: Container[FragmentKey] | None
+) -> tuple[FragmentPlaces, Int64Array]:
+    """Return the wanted of some fragments, and their numbers; new ones are numbered in the order of their places."""
+    _, first, which = np.unique(places.number, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    known = places.take(first[order])
+    number = np.empty(len(first), dtype=np.int64)
+    number[order] = np.fromiter(
+        (-1 if wanted is not None and key not in wanted else names.number(key) for key in write_keys(cut, known)),
+        np.int64,
+        len(first),
+    )
+    fragment = number[which]
+    if wanted is None:
+        return places, fragment
+    kept = fragment >= 0
+    return places.take(kept), fragment[kept]
 
 
 class HashedKeys:
@@ -220,7 +189,7 @@ class HashedKeys:
 
 
 def find_recurring(words: MarkedWords, most: int = MAX_RECURRING_FRAGMENTS) -> HashedKeys:
-    """Return the fragments that stand in several titles, with eight bytes a place and none for their texts.
+    """Return the fragments that stand in several titles; of others no text is written.
 
     If there are more than `most`, those that stand in the fewest titles are left out: all that stand in as few.
 
@@ -228,14 +197,13 @@ def find_recurring(words: MarkedWords, most: int = MAX_RECURRING_FRAGMENTS) -> H
         words: The titles.
         most: How many are returned at most.
     """
-    seen = array("q")
-    for first, last in pairwise(words.offsets.tolist()):
-        seen.extend({hash(key) for key, *_ in list_keys(words.text[first:last])})
-    hashes, counts = np.unique(np.frombuffer(seen, dtype=np.int64), return_counts=True)
+    places = list_places(words.cut)
+    _, first, counts = np.unique(places.number, return_index=True, return_counts=True)
     fewest = MIN_TITLES_SHARING
     while int((counts >= fewest).sum()) > most:
         fewest += 1
-    return HashedKeys(hashes[counts >= fewest].tolist())
+    kept = first[counts >= fewest]
+    return HashedKeys(map(hash, write_keys(words.cut, places.take(kept))))
 
 
 @dataclass(frozen=True, eq=False)
@@ -299,7 +267,7 @@ def describe_fragments(
     numbers: list[int] = fragment.tolist()
     keys = [names[number] for number in numbers]
     kinds = np.array([classify_text(key[1]) if key[0] == "word" else 0 for key in keys], dtype=np.int64)
-    length = np.array([np.log1p(len(key[1])) if key[0] == "word" else 0.0 for key in keys])
+    length = np.log1p(np.array([len(key[1]) if key[0] == "word" else 0 for key in keys], dtype=np.float64))
     first = order[borders[:-1]]
     features = np.column_stack(
         [
@@ -346,26 +314,47 @@ def _compare_titles(table: FragmentTable, rows: Int64Array, title: Int64Array, b
     total = np.bincount(word, minlength=1).astype(np.float64)
     many = max(len(rows), 2)
     usual = float((total * (total - 1)).sum() / (many * (many - 1)))
+    chosen, owner = _choose_compared(title, borders)
+    size = np.bincount(owner, minlength=len(borders) - 1).astype(np.float64)
+    shared = np.zeros(len(borders) - 1)
+    ends = np.searchsorted(owner, np.arange(len(borders)))
+    words_before = np.concatenate([[0], np.cumsum(sizes[chosen])])
+    first = 0
+    while first < len(borders) - 1:
+        full = (
+            int(np.searchsorted(words_before[ends], words_before[ends[first]] + MAX_PAIRS_COMPARED, side="right")) - 1
+        )
+        after = min(len(borders) - 1, max(first + 1, full))
+        here = slice(int(ends[first]), int(ends[after]))
+        rows_here, of = chosen[here], owner[here] - first
+        held = word[concat_ranges(starts[rows_here], sizes[rows_here])]
+        pair, count = np.unique(np.repeat(of, sizes[rows_here]) * len(total) + held, return_counts=True)
+        of = pair // len(total)
+        told = (count < size[first + of]) | (size[first + of] <= MIN_TITLES_SHARING)
+        shared[first:after] = np.bincount(of[told], (count * (count - 1.0))[told], after - first)
+        first = after
+    some = size >= MIN_TITLES_SHARING
     alike = np.zeros(len(borders) - 1, dtype=np.float32)
-    for nth, (first, last) in enumerate(pairwise(borders.tolist())):
-        chosen = title[first:last]
-        if len(chosen) > MAX_TITLES_COMPARED:
-            chosen = chosen[:: len(chosen) // MAX_TITLES_COMPARED + 1]
-        size = len(chosen)
-        if size < MIN_TITLES_SHARING:
-            continue
-        held = word[concat_ranges(starts[chosen], sizes[chosen])]
-        _, count = np.unique(held, return_counts=True)
-        count = count[count < size] if size > MIN_TITLES_SHARING else count
-        alike[nth] = np.log(((count * (count - 1.0)).sum() / (size * (size - 1.0)) + 0.02) / (usual + 0.02))
+    pairs = size[some] * (size[some] - 1.0)
+    alike[some] = np.log((shared[some] / pairs + 0.02) / (usual + 0.02))
     return alike
+
+
+def _choose_compared(title: Int64Array, borders: Int64Array) -> tuple[Int64Array, Int64Array]:
+    """Return the titles of each fragment that are compared, and the fragment of each."""
+    many = np.diff(borders)
+    step = np.where(many > MAX_TITLES_COMPARED, many // MAX_TITLES_COMPARED + 1, 1)
+    owner = np.repeat(np.arange(len(many)), many)
+    chosen = (np.arange(len(title)) - borders[:-1][owner]) % step[owner] == 0
+    return title[chosen], owner[chosen]
 
 
 def _measure_quantiles(mark: Float32Array, borders: Int64Array) -> tuple[Float32Array, Float32Array]:
     """Return median and lower quartile of each fragment's marks; the lowest one for fewer than eight."""
-    middle, low = (np.full(len(borders) - 1, NO_MARK, dtype=np.float32) for _ in range(2))
-    for nth, (first, last) in enumerate(pairwise(borders.tolist())):
-        values = mark[first:last]
-        middle[nth] = np.median(values)
-        low[nth] = values.min() if len(values) < 8 else np.partition(values, len(values) // 4)[len(values) // 4]
-    return middle, low
+    many = np.diff(borders)
+    owner = np.repeat(np.arange(len(many)), many)
+    ordered = mark[np.lexsort((mark, owner))]
+    first = borders[:-1]
+    low = ordered[first + np.where(many < 8, 0, many // 4)]
+    upper, lower = ordered[first + many // 2], ordered[first + (many - 1) // 2]
+    return np.where(many % 2 == 1, upper, (lower + upper) / np.float32(2)).astype(np.float32), low

@@ -24,11 +24,11 @@ import numpy as np
 from cowbird.data.types import Float32Array, Int64Array
 from cowbird.defenses.p_scanner.baseline import rank_threshold
 from cowbird.defenses.p_scanner.fragment_evidence import (
-    FragmentKey,
     FragmentTable,
     count_fragments,
     describe_fragments,
 )
+from cowbird.defenses.p_scanner.fragment_index import FragmentKey
 from cowbird.defenses.p_scanner.scoring import ScoringModel
 from cowbird.defenses.p_scanner.second_look import OpenBand, SecondLook
 from cowbird.defenses.p_scanner.title_evidence import CatalogProfile, TitleTraits, describe_titles

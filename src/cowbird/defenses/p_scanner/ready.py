@@ -9,7 +9,7 @@ move what is usual.
 A verdict depends on the title and the baseline alone, so a catalogue may be judged in any order and in pieces.
 """
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -36,7 +36,6 @@ from cowbird.defenses.p_scanner.column_evidence import (
     read_title_columns,
 )
 from cowbird.defenses.p_scanner.fragment_evidence import (
-    FragmentKey,
     FragmentNames,
     FragmentTable,
     describe_fragments,
@@ -242,7 +241,6 @@ class ReadyScanner:
         titles: Sequence[str],
         marks: TokenLogits,
         cleared: ClearedWords | None = None,
-        wanted: Container[FragmentKey] | None = None,
         most_words: int = MAX_WORDS_NUMBERED,
     ) -> tuple[TitleTraits, FragmentTable]:
         """Return what is known of titles without their catalogue, and their fragments.
@@ -251,13 +249,11 @@ class ReadyScanner:
             titles: The titles.
             marks: What the tagger says of them.
             cleared: Words that other columns explain.
-            wanted: Fragments that are listed; `None` lists all, or those that recur if the titles have many words.
-            most_words: How many words are many.
+            most_words: From how many words on fragments are listed only if they recur.
         """
         words = mark_words(titles, marks)
         traits = describe_traits(words if cleared is None else cleared.quiet(words))
-        if wanted is None and len(words.text) > most_words:
-            wanted = find_recurring(words)
+        wanted = find_recurring(words) if len(words.text) > most_words else None
         return traits, index_fragments(traits.words, FragmentNames(), wanted)
 
     def judge(
@@ -276,9 +272,9 @@ class ReadyScanner:
             report: Told of titles read and all of them.
         """
         marks = self.read(titles, report) if marks is None else marks
-        traits, table = self._describe(titles, marks, baseline.cleared, baseline.fragments)
+        traits = describe_traits(baseline.cleared.quiet(mark_words(titles, marks)))
         rows = np.arange(len(titles), dtype=np.int64)
-        score, worst = score_rows(self.scoring, baseline, traits, table, rows)
+        score, worst = score_rows(self.scoring, baseline, traits, rows, baseline.index.find(traits.words.cut))
         looks: Float32Array | None = None
         if self.second is not None and baseline.band is not None:
             looks = self.second.look_where(titles, baseline.band.covers(score))

@@ -9,24 +9,22 @@ of them in one catalogue holds in another. `scoring` makes log-odds of them.
 P-Scanner (arXiv 2504.11182) asks a language model about a title and takes its answer. The comparison is ours.
 """
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cowbird.data.types import Float32Array, Int32Array, Int64Array
-from cowbird.defenses.p_scanner.title_rules import (
-    HARD_RULES,
-    RULES,
-    WORD_KINDS,
+from cowbird.data.types import Float32Array, Int32Array, Int64Array, concat_ranges
+from cowbird.defenses.p_scanner.title_rules import HARD_RULES, RULES, WORD_KINDS, classify_text
+from cowbird.defenses.p_scanner.title_words import (
+    NumberedSets,
+    TitleWords,
     apply_rules,
-    classify_text,
-    count_word,
-    write_shape,
+    reduce_runs,
+    split_titles,
 )
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
 
@@ -54,7 +52,6 @@ TITLE_FEATURES = (
 """What `describe_titles` returns, in order; a rarity is minus the logarithm of a share of the catalogue's titles."""
 MAX_FEATURE = 15.0
 """Values are cut there."""
-_WORD = re.compile(r"\S+")
 _HARD = [RULES.index(name) for name in HARD_RULES]
 
 
@@ -62,23 +59,40 @@ _HARD = [RULES.index(name) for name in HARD_RULES]
 class MarkedWords:
     """Titles cut into words, and what a tagger says of each."""
 
-    titles: Sequence[str]
-    """The titles."""
-    text: list[str]
-    """All words, in order."""
-    start: Int32Array
-    """First character of each word in its title, shape `[words]`."""
-    end: Int32Array
-    """The character after its last one."""
-    offsets: Int64Array
-    """Where each title's words begin, shape `[titles + 1]`."""
+    cut: TitleWords
+    """The titles, cut into words."""
     mark: Float32Array
     """Highest log-odds of the tokens in each word, shape `[words]`."""
     verdict: Float32Array
     """Log-odds of each title, shape `[titles]`."""
 
     def __len__(self) -> int:
-        return len(self.titles)
+        return len(self.cut)
+
+    @property
+    def titles(self) -> Sequence[str]:
+        """The titles."""
+        return self.cut.titles
+
+    @property
+    def text(self) -> list[str]:
+        """All words, in order."""
+        return self.cut.text
+
+    @property
+    def start(self) -> Int32Array:
+        """First character of each word in its title, shape `[words]`."""
+        return self.cut.start
+
+    @property
+    def end(self) -> Int32Array:
+        """The character after its last one."""
+        return self.cut.end
+
+    @property
+    def offsets(self) -> Int64Array:
+        """Where each title's words begin, shape `[titles + 1]`."""
+        return self.cut.offsets
 
 
 def mark_words(titles: Sequence[str], marks: TokenLogits) -> MarkedWords:
@@ -88,31 +102,17 @@ def mark_words(titles: Sequence[str], marks: TokenLogits) -> MarkedWords:
         titles: Any texts.
         marks: What a tagger says of them.
     """
-    text: list[str] = []
-    start: list[int] = []
-    end: list[int] = []
-    count: list[int] = []
-    for title in titles:
-        found = list(_WORD.finditer(title))
-        count.append(len(found))
-        for word in found:
-            text.append(word.group())
-            start.append(word.start())
-            end.append(word.end())
-    offsets = np.concatenate([[0], np.cumsum(np.array(count, dtype=np.int64))]).astype(np.int64)
-    starts, ends = np.array(start, dtype=np.int32), np.array(end, dtype=np.int32)
-    mark = np.full(len(text), NO_MARK, dtype=np.float32)
-    length = np.array([len(title) + 1 for title in titles], dtype=np.int64)
-    base = np.concatenate([[0], np.cumsum(length)])[:-1]
-    owner = np.repeat(np.arange(len(titles)), count)
-    first, last = starts + base[owner], ends + base[owner]
+    words = split_titles(titles)
+    mark = np.full(len(words.text), NO_MARK, dtype=np.float32)
+    base = words.begins[:-1] + np.arange(len(titles))  # with a place between titles, which no word has
+    first, last = words.start + base[words.owner], words.end + base[words.owner]
     token_base = base[marks.rows]
     low = np.searchsorted(last, marks.tokenized.first + token_base, side="right")
     high = np.searchsorted(first, marks.tokenized.after + token_base, side="left")
     for step in range(int((high - low).max(initial=0))):  # a token covers one word, hardly ever two
         inside = low + step < high
         np.maximum.at(mark, (low + step)[inside], marks.mark[inside])
-    return MarkedWords(titles, text, starts, ends, offsets, mark, marks.verdict)
+    return MarkedWords(words, mark, marks.verdict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +127,10 @@ class TitleTraits:
     """First character of the most suspicious words; 0 with an `end` of 0 for a title without words."""
     end: Int32Array
     """The character after them."""
+    low: Int64Array
+    """The first of these words, a place among all words."""
+    high: Int64Array
+    """The last of them; one before the first for a title without words."""
     kind: Int32Array
     """What these words are, a place in `WORD_KINDS`."""
     by_kind: Float32Array
@@ -140,31 +144,45 @@ class TitleTraits:
 
 def describe_traits(words: MarkedWords) -> TitleTraits:
     """Find the most suspicious words of titles, and the rules that they meet."""
-    many = len(words)
-    highest = np.full(many, NO_MARK, dtype=np.float32)
+    cut, many = words.cut, len(words)
+    sizes = np.diff(words.offsets)
     start, end, kind = (np.zeros(many, dtype=np.int32) for _ in range(3))
     by_kind = np.full((many, len(WORD_KINDS)), NO_MARK, dtype=np.float32)
-    kinds = np.array([classify_text(text) for text in words.text], dtype=np.int64)
-    owner = np.repeat(np.arange(many), np.diff(words.offsets))
-    np.maximum.at(by_kind, (owner, kinds), words.mark)
-    for row, (first, last) in enumerate(pairwise(words.offsets.tolist())):
-        if first == last:
-            continue
-        low, high = widen_span(words.mark[first:last])
-        highest[row] = words.mark[first:last].max()
-        start[row], end[row] = words.start[first + low], words.end[first + high]
+    kinds = np.array(cut.traits.kind, dtype=np.int64)[cut.number]
+    np.maximum.at(by_kind, (cut.owner, kinds), words.mark)
+    highest = reduce_runs(np.maximum.reduceat, words.mark, words.offsets[:-1], sizes, NO_MARK)
+    low, high = find_spans(words, highest)
+    some = np.flatnonzero(sizes > 0)
+    span = np.zeros(many, dtype=np.int64), np.full(many, -1, dtype=np.int64)
+    span[0][some], span[1][some] = low, high
+    start[some], end[some] = words.start[low], words.end[high]
+    kind[some] = kinds[low]
+    wide: list[int] = some[high > low].tolist()
+    for row in wide:
         kind[row] = classify_text(words.titles[row][start[row] : end[row]])
-    return TitleTraits(words, highest, start, end, kind, by_kind, apply_rules(words.titles))
+    return TitleTraits(words, highest, start, end, *span, kind, by_kind, apply_rules(cut))
 
 
-def widen_span(marks: Float32Array) -> tuple[int, int]:
-    """Return the first and the last of the words around the one with the highest mark whose marks are above 0."""
-    low = high = int(marks.argmax())
-    while low > 0 and marks[low - 1] > 0:
-        low -= 1
-    while high + 1 < len(marks) and marks[high + 1] > 0:
-        high += 1
-    return low, high
+def find_spans(words: MarkedWords, highest: Float32Array) -> tuple[Int64Array, Int64Array]:
+    """Return the first and the last of the words around the one with the highest mark whose marks are above 0.
+
+    Args:
+        words: Titles.
+        highest: The highest mark of each title.
+
+    Returns:
+        Places among all words, of each title that has words.
+    """
+    owner, many = words.cut.owner, len(words.text)
+    place = np.arange(many)
+    peaks = np.flatnonzero(words.mark == highest[owner])
+    peak = peaks[np.unique(owner[peaks], return_index=True)[1]]
+    above = words.mark > 0
+    joined = np.zeros(many + 1, dtype=np.bool_)  # whether a word and the one before it are above 0, in one title
+    joined[1:many] = above[1:] & above[:-1] & (owner[1:] == owner[:-1])
+    run_start = np.maximum.accumulate(np.where(joined[:-1], 0, place))
+    run_end = np.minimum.accumulate(np.where(joined[1:], many, place)[::-1])[::-1]
+    return np.where(above[peak], run_start[peak], peak), np.where(above[peak], run_end[peak], peak)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +196,7 @@ class CatalogProfile:
     words: Counter[str]
     """The same of words, as `count_word` writes them."""
     shapes: Counter[str]
-    """The same of shapes; see `list_shapes`."""
+    """The same of shapes; each also with `^` before it for the first word, `$` for the last, `.` between."""
     rules: Int64Array
     """How many titles meet each rule, shape `[RULES]`."""
     verdict: Float32Array
@@ -198,13 +216,10 @@ class CatalogProfile:
             traits: Titles, among them those that are counted.
             rows: Which are.
         """
-        words = traits.words
-        characters, known, shapes = Counter[str](), Counter[str](), Counter[str]()
-        for row in rows.tolist():
-            characters.update(set(words.titles[row]))
-            text = words.text[words.offsets[row] : words.offsets[row + 1]]
-            known.update({count_word(word) for word in text})
-            shapes.update(set(list_shapes(text)))
+        words, cut = traits.words, traits.words.cut
+        characters, known, shapes = (
+            _count_sets(sets, rows) for sets in (cut.character_sets, cut.counted_sets, cut.shape_sets)
+        )
         kinds, highest = traits.kind[rows], traits.highest[rows]
         return cls(
             len(rows),
@@ -218,9 +233,9 @@ class CatalogProfile:
             tuple(np.sort(highest[kinds == kind]) for kind in range(len(WORD_KINDS))),
         )
 
-    def measure_rarity(self, count: float, less: int) -> float:
-        """Return minus the logarithm of the share of titles; `less` of those that count are the title itself."""
-        return float(-np.log((max(count - less, 0) + 0.5) / (self.size + 1)))
+    def measure_rarity(self, count: Int64Array, less: int) -> NDArray[np.float64]:
+        """Return minus the logarithm of shares of titles; `less` of those that count are the title itself."""
+        return -np.log((np.maximum(count - less, 0) + 0.5) / (self.size + 1))
 
     def rank(self, known: Float32Array, values: Float32Array) -> Float32Array:
         """Return minus the logarithm of the share of titles with a value as high."""
@@ -228,12 +243,12 @@ class CatalogProfile:
         return -np.log((above + 0.5) / (self.size + 1)).astype(np.float32)
 
 
-def list_shapes(words: Sequence[str]) -> list[str]:
-    """Return the shapes of a title's words, and the same with their place: `^` first, `$` last, `.` between."""
-    shapes = [write_shape(word) for word in words]
-    last = len(shapes) - 1
-    placed = [("^" if nth == 0 else "$" if nth == last else ".") + " " + shape for nth, shape in enumerate(shapes)]
-    return [*shapes, *placed]
+def _count_sets(sets: NumberedSets, rows: Int64Array) -> Counter[str]:
+    """Return in how many of some titles each thing stands."""
+    places = concat_ranges(sets.offsets[rows], sets.offsets[rows + 1] - sets.offsets[rows])
+    count = np.bincount(sets.number[places], minlength=len(sets.names))
+    found: list[int] = np.flatnonzero(count).tolist()
+    return Counter(dict(zip([sets.names[number] for number in found], count[found].tolist(), strict=True)))
 
 
 def describe_titles(traits: TitleTraits, rows: Int64Array, profile: CatalogProfile, own: bool = False) -> Float32Array:
@@ -261,7 +276,7 @@ def describe_titles(traits: TitleTraits, rows: Int64Array, profile: CatalogProfi
             profile.rank(profile.highest, traits.highest[rows]),
             np.where(by_kind > NO_MARK, kinds, 0).max(axis=1, initial=0),
             span,
-            np.array([_describe_text(traits, row, profile, less) for row in rows.tolist()]).reshape(-1, 9),
+            _describe_texts(traits, rows, profile, less),
             rule.max(axis=1, initial=0),
             rule[:, _HARD].max(axis=1, initial=0),
         ]
@@ -269,26 +284,44 @@ def describe_titles(traits: TitleTraits, rows: Int64Array, profile: CatalogProfi
     return np.clip(features, -MAX_FEATURE, MAX_FEATURE).astype(np.float32)
 
 
-def _describe_text(traits: TitleTraits, row: int, profile: CatalogProfile, less: int) -> list[float]:
-    """Return how rare what a title is written with is in the catalogue."""
-    words, title = traits.words, traits.words.titles[row]
-    text = words.text[words.offsets[row] : words.offsets[row + 1]]
-    span = title[traits.start[row] : traits.end[row]]
-    inside = span.split()
-    shapes = list_shapes(text)
-    unknown = sum(profile.words[count_word(word)] <= less for word in text)
+def _describe_texts(traits: TitleTraits, rows: Int64Array, profile: CatalogProfile, less: int) -> NDArray[np.float64]:
+    """Return how rare what titles are written with is in the catalogue, shape `[rows, 9]`."""
+    cut = traits.words.cut
+    known, character = cut.characters
+    shapes, shape_of = cut.shapes
+    counted, counted_of = cut.counted
+    codes: list[int] = known.tolist()
+    of_character = _look_up(profile.characters, [chr(code) for code in codes])[character]
+    shape = shape_of[cut.number]
+    of_shape = _look_up(profile.shapes, shapes)[shape]
+    placed = np.stack([_look_up(profile.shapes, [f"{mark} {name}" for name in shapes]) for mark in "^.$"])
+    of_placed = placed[cut.place, shape]
+    of_word = _look_up(profile.words, counted)[counted_of[cut.number]]
+    starts, sizes = cut.begins[rows], cut.begins[rows + 1] - cut.begins[rows]
+    first, many = cut.offsets[rows], cut.offsets[rows + 1] - cut.offsets[rows]
+    span_first = traits.low[rows]
+    span_many = traits.high[rows] + 1 - span_first
+    length = (traits.end[rows] - traits.start[rows]).astype(np.int64)
 
-    def rarest(counts: Counter[str], keys: Sequence[str] | set[str]) -> float:
-        return profile.measure_rarity(min((counts[key] for key in keys), default=profile.size), less) if keys else 0.0
+    def rarest(count: Int64Array, begin: Int64Array, size: Int64Array) -> NDArray[np.float64]:
+        lowest = reduce_runs(np.minimum.reduceat, count, begin, size, profile.size)
+        return np.where(size > 0, profile.measure_rarity(lowest, less), 0.0)
 
-    return [
-        rarest(profile.characters, set(title)),
-        rarest(profile.characters, set(span)),
-        rarest(profile.shapes, shapes[: len(text)]),
-        rarest(profile.shapes, shapes[len(text) :]),
-        rarest(profile.shapes, [write_shape(word) for word in inside]),
-        rarest(profile.words, [count_word(word) for word in inside]),
-        unknown / max(1, len(text)),
-        float(np.log1p(len(text))),
-        float(np.log1p(len(span))),
-    ]
+    unknown = reduce_runs(np.add.reduceat, (of_word <= less).astype(np.int64), first, many, 0)
+    return np.column_stack(
+        [
+            rarest(of_character, starts, sizes),
+            rarest(of_character, starts + traits.start[rows], length),
+            rarest(of_shape, first, many),
+            rarest(of_placed, first, many),
+            rarest(of_shape, span_first, span_many),
+            rarest(of_word, span_first, span_many),
+            unknown / np.maximum(1, many),
+            np.log1p(many),
+            np.log1p(length),
+        ]
+    )
+
+
+def _look_up(counts: Counter[str], names: Sequence[str]) -> Int64Array:
+    return np.fromiter(map(counts.get, names, repeat(0)), np.int64, len(names))

@@ -11,9 +11,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import pairwise
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import NamedTuple
 
 RULES = (
     "hidden character",
@@ -44,7 +42,7 @@ RULES = (
     "mark at the start",
     "control character",
 )
-"""Names of the rules; `apply_rules` returns a column for each."""
+"""Names of the rules; `title_words.apply_rules` returns a column for each."""
 HARD_RULES = (
     "hidden character",
     "direction control",
@@ -88,6 +86,64 @@ _DIRECTION = frozenset((*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 
 _EAST_ASIAN = frozenset({"CJK", "HIRAGANA", "KATAKANA", "HANGUL", "KATAKANA-HIRAGANA", "HALFWIDTH"})
 """Alphabets that honest words mix."""
 _SENTENCE_MARKS = ".!?*~^|/_=+-;"
+_PLAIN_SHAPES = str.maketrans(
+    {
+        code: "9" if chr(code).isdigit() else "A" if chr(code).isupper() else "a"
+        for code in range(128)
+        if chr(code).isalnum()
+    }
+)
+_NOTHING, _TRIPLED_ALONE = frozenset[str](), frozenset({"character tripled"})
+_REPEATED = re.compile(r"(.)\1+", re.DOTALL)
+ADDRESS_MARKS, MARKUP_MARKS = ".:@", "<&[*_{`#\\$%"
+"""Characters without which there is no address, and no markup."""
+
+
+class WordTraits(NamedTuple):
+    """What a word says of itself."""
+
+    counted: str
+    """The word as it is counted; see `count_word`."""
+    shape: str
+    """Its shape; see `write_shape`."""
+    kind: int
+    """Its kind, a place in `WORD_KINDS`."""
+    rules: int
+    """The rules that it meets by itself, a bit each."""
+    plain: str
+    """In small letters without marks around it: two such words behind each other are a repeated word."""
+    lower: str
+    """In small letters."""
+    case: int
+    """1 for a word of more than two letters, 2 more if all are capitals, 4 more if all are small."""
+    opens: bool
+    """Whether it begins with a letter or a digit."""
+    closes: bool
+    """Whether it ends with one."""
+    marks: str
+    """Its different characters that are no plain letters and digits, in order."""
+
+
+@lru_cache(1 << 17)
+def describe_word(word: str) -> WordTraits:
+    """Return what a word, which is not empty and has no blank, says of itself."""
+    case = 0
+    if len(word) > 2 and word.isalpha():
+        case = 1 + 2 * word.isupper() + 4 * word.islower()
+    lower, plain = word.lower(), word.isascii() and word.isalnum()
+    marks = "" if plain else "".join(sorted({char for char in word if not (char.isascii() and char.isalnum())}))
+    return WordTraits(
+        count_word(word),
+        write_shape(word),
+        classify_text(word),
+        sum(1 << _NUMBER[name] for name in _judge_word(word)),
+        lower.strip(".,-+!"),
+        lower,
+        case,
+        word[0].isalnum(),
+        word[-1].isalnum(),
+        marks,
+    )
 
 
 @lru_cache(1 << 16)
@@ -99,6 +155,8 @@ def get_alphabet(character: str) -> str:
 @lru_cache(1 << 18)
 def write_shape(word: str) -> str:
     """Return a word's shape: `A` for capitals, `a` for small letters, `9` for digits, runs once, marks as they are."""
+    if word.isascii():
+        return _REPEATED.sub(r"\1", word[:MAX_SHAPE_LENGTH].translate(_PLAIN_SHAPES))
     made: list[str] = []
     for character in word[:MAX_SHAPE_LENGTH]:
         mark = _shape_character(character)
@@ -126,7 +184,9 @@ def classify_text(text: str) -> int:
 
 def _name_kind(text: str) -> str:
     letters, digits = any(map(str.isalpha, text)), any(map(str.isdigit, text))
-    if any(unicodedata.category(character) in ("Cf", "Cc", "Co", "Cn", "Mn") for character in text):
+    if not (text.isascii() and text.isprintable()) and any(
+        unicodedata.category(character) in ("Cf", "Cc", "Co", "Cn", "Mn") for character in text
+    ):
         kind = "hidden"
     elif not text.isascii():
         kind = "other letters" if letters else "other characters"
@@ -154,40 +214,25 @@ def count_word(word: str) -> str:
     return word.lower().strip(STRIPPED)
 
 
-def apply_rules(titles: Sequence[str]) -> NDArray[np.bool_]:
-    """Return which rules each title meets, shape `[titles, RULES]`."""
-    found = np.zeros((len(titles), len(RULES)), dtype=bool)
-    for row, title in enumerate(titles):
-        found[row, [_NUMBER[name] for name in _find_rules(title)]] = True
+def judge_title(title: str, address: bool, markup: bool) -> int:
+    """Return the rules that only a whole title can meet, a bit each.
+
+    Args:
+        title: Any text.
+        address: Whether it has a character without which there is no address.
+        markup: The same of markup.
+    """
+    found = 0
+    if address and _ADDRESS.search(title):
+        found |= 1 << _NUMBER["address"]
+    if markup and _MARKUP.search(title):
+        found |= 1 << _NUMBER["markup"]
     return found
 
 
-def _find_rules(title: str) -> set[str]:
-    words = title.split()
-    found = {name for character in set(title) for name in _judge_character(character)}
-    found.update(name for word in words for name in _judge_word(word))
-    if "  " in title or title != title.strip():
-        found.add("odd space")
-    if _ADDRESS.search(title):
-        found.add("address")
-    if _MARKUP.search(title):
-        found.add("markup")
-    plain = [word.lower().strip(".,-+!") for word in words]
-    if any(first == second for first, second in pairwise(plain)):
-        found.add("word repeated")
-    found.update(_compare_case([word for word in words if word.isalpha() and len(word) > 2]))
-    if words and not words[-1][-1].isalnum():
-        found.add("mark at the end")
-    if words and not words[0][0].isalnum():
-        found.add("mark at the start")
-    return found
-
-
-def _compare_case(words: Sequence[str]) -> Iterable[str]:
-    if any(word.isupper() for word in words) and not all(word.isupper() for word in words):
-        yield "word in capitals"
-    if any(word.islower() for word in words) and not all(word.islower() for word in words):
-        yield "word in small letters"
+def judge_character(character: str) -> int:
+    """Return the rules that a character meets, a bit each."""
+    return sum(1 << _NUMBER[name] for name in _judge_character(character))
 
 
 @lru_cache(1 << 16)
@@ -223,6 +268,8 @@ def _is_east_asian(character: str) -> bool:
 
 @lru_cache(1 << 18)
 def _judge_word(word: str) -> frozenset[str]:
+    if word.isascii() and (word.isdigit() or (word.isalpha() and (word[1:].islower() or word.isupper()))):
+        return _TRIPLED_ALONE if _TRIPLED.search(word) else _NOTHING
     found: set[str] = set()
     alphabets = {get_alphabet(character) for character in word} - {""} - _EAST_ASIAN
     if len(alphabets) > 1:

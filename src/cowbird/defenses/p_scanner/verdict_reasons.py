@@ -5,7 +5,8 @@ import math
 import numpy as np
 
 from cowbird.defenses.p_scanner.baseline import Baseline
-from cowbird.defenses.p_scanner.fragment_evidence import FRAGMENT_FEATURES, FragmentKey
+from cowbird.defenses.p_scanner.fragment_evidence import FRAGMENT_FEATURES
+from cowbird.defenses.p_scanner.fragment_index import FragmentKey
 from cowbird.defenses.p_scanner.title_evidence import TitleTraits
 from cowbird.defenses.p_scanner.title_rules import RULES, write_shape
 from cowbird.text import escape_terminal

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from cowbird.experiments.store.seals import SealedStore
-from cowbird.storage import read_tensors, write_tensors
+from cowbird.storage import read_arrays, write_tensors
 
 Columns = Mapping[str, NDArray[Any]]
 """Arrays by name."""
@@ -43,7 +43,7 @@ def read_columns(path: Path) -> dict[str, NDArray[Any]]:
         UserError: If the file is missing or damaged.
         TypeError: If a tensor in it is no array.
     """
-    return {name: tensor.numpy() for name, tensor in read_tensors(path)[0].items()}
+    return read_arrays(path)
 
 
 def to_tensors(columns: Columns) -> dict[str, torch.Tensor]:
