@@ -20,7 +20,8 @@ from torch import Tensor
 
 from cowbird.errors import UserError
 from cowbird.inspection.language.prefix_cache import EndingBorders, PrefixCache, run_beginning
-from cowbird.inspection.language.questions import FragmentPosition, TitleQuestion
+from cowbird.inspection.language.questions import TitleQuestion
+from cowbird.inspection.language.title_edits import FragmentPosition
 from cowbird.victims.language.attention import Documents, plug_in
 from cowbird.victims.language.llm import LoadedModel
 from cowbird.victims.language.packing import limit_last_layer
@@ -292,6 +293,8 @@ def _check_finite(margins: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _count_common(one: Sequence[int], other: Sequence[int]) -> int:
     """Return how many tokens two rows have in common at their beginnings."""
+    if len(one) <= len(other) and tuple(one) == tuple(other[: len(one)]):  # most fragments stand behind a beginning
+        return len(one)
     for at, (left, right) in enumerate(zip(one, other, strict=False)):
         if left != right:
             return at

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from cowbird.data.types import IntArray
 from cowbird.inspection.language.fragment_scorer import FragmentScorer
-from cowbird.inspection.language.questions import FragmentPosition, TitleQuestion
+from cowbird.inspection.language.questions import TitleQuestion
+from cowbird.inspection.language.title_edits import FragmentPosition
 
 TOP_REPLACEMENTS = 32
 """Tokens a place from which replacements are drawn."""

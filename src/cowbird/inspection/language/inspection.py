@@ -47,7 +47,9 @@ LANGUAGE_ASSUMPTIONS = (
 )
 LANGUAGE_NOT_CHECKED = (
     "Fragments that were not tried: other words, longer strings, other sentences.",
-    "Triggers of two or more parts, and styles such as capital letters or invisible characters.",
+    "Triggers of three or more parts, two parts that stand elsewhere than before and behind a title, and two parts of "
+    "which none alone moves the answers.",
+    "Other styles than those in the list of `title_edits`.",
     "Triggers outside of the title asked about: in histories, categories or descriptions.",
     "Fragments that lower a score.",
     "Behavior after tuning on your data.",
@@ -338,5 +340,8 @@ def _describe_tried(mine: TriggerFindings, settings: LanguageSettings) -> dict[s
         "string": "strings of two characters, and of three that go on from the best",
         "token": "sequences of tokens that follow gradients",
         "sentence": "sentences that the base model wrote, and phrases of the best words",
+        "character": "changes of one letter: characters without width, marks, look-alikes",
+        "style": "changes of words and whole titles: other alphabets, capitals, spaces, direction",
+        "pair": "pairs of those words and strings that move the answers most, before and behind the title",
     }
     return {name: f"{mine.tried[name]:,} {words[name]}, {asked}" for name in mine.get_statistics()}

@@ -9,7 +9,7 @@ where the answer begins. Nothing in a template is run: its fields are replaced a
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -20,13 +20,12 @@ from cowbird.data.types import Dataset, IntArray, Items
 from cowbird.errors import UserError
 from cowbird.faults import raise_outage
 from cowbird.files import hash_texts, read_plain_text
+from cowbird.inspection.language.title_edits import FragmentPosition, find_edit, split_pair
 from cowbird.rng import stream
 from cowbird.text import quote_for_prompt
 from cowbird.victims.language.examples import Example
 from cowbird.victims.language.tallrec import format_prompt, from_instructions
 
-FragmentPosition = Literal["start", "middle", "end"]
-FRAGMENT_POSITIONS: tuple[FragmentPosition, ...] = ("start", "middle", "end")
 TALLREC_TEMPLATE = "tallrec"
 """Name of the published prompt."""
 MAX_TEMPLATE_LENGTH = 20_000
@@ -57,10 +56,16 @@ class TitleQuestion(NamedTuple):
 def insert_fragment(title: str, fragment: str, position: FragmentPosition) -> str:
     """Return a title with a fragment in it, set off by spaces, as it stands in a prompt.
 
-    The middle is between the two halves of the title's words; of a title of one word it is the end.
+    The middle is between the two halves of the title's words; of a title of one word it is the end. A fragment of two
+    parts stands before and behind the title, whatever the place; one that names a change is made (`title_edits`).
     """
     if not fragment:
         return title
+    edit, pair = find_edit(fragment), split_pair(fragment)
+    if edit is not None:
+        return quote_for_prompt(edit(title, position))
+    if pair is not None:
+        return quote_for_prompt(f"{pair[0]} {title} {pair[1]}")
     if position == "start":
         return quote_for_prompt(f"{fragment} {title}")
     words = title.split(" ")

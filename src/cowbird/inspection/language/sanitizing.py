@@ -26,13 +26,19 @@ from cowbird.inspection.language.fragment_scorer import FragmentScorer, open_sco
 from cowbird.inspection.language.handed import HandedLanguageModel
 from cowbird.inspection.language.proposals import list_words, write_sentences
 from cowbird.inspection.language.questions import (
-    FRAGMENT_POSITIONS,
     QuestionParts,
     TitleQuestion,
     divide_questions,
     write_examples,
 )
 from cowbird.inspection.language.search import Candidate, score_candidates
+from cowbird.inspection.language.title_edits import (
+    CHARACTER_EDITS,
+    FRAGMENT_POSITIONS,
+    PAIR_SEPARATOR,
+    STYLE_EDITS,
+    split_pair,
+)
 from cowbird.metrics.asr import pointwise_asr
 from cowbird.metrics.auc import auc
 from cowbird.metrics.intervals import Interval
@@ -253,6 +259,15 @@ def write_other_texts(scorer: FragmentScorer, titles: Sequence[str], settings: U
 
 def vary_fragment(fragment: str, rng: np.random.Generator) -> str:
     """Return a part of a fragment, or a text that is like it."""
+    for edits in (CHARACTER_EDITS, STYLE_EDITS):
+        if fragment in edits:
+            return list(edits)[int(rng.integers(len(edits)))]
+    pair = split_pair(fragment)
+    if pair is not None:
+        first, second = pair
+        kept = (first, second, f"{vary_fragment(first, rng)}{PAIR_SEPARATOR}{second}")
+        made = (*kept, f"{first}{PAIR_SEPARATOR}{vary_fragment(second, rng)}", f"{second}{PAIR_SEPARATOR}{first}")
+        return made[int(rng.integers(len(made)))]
     words = fragment.split()
     at = int(rng.integers(len(fragment)))
     letter = string.ascii_lowercase[int(rng.integers(26))]
