@@ -42,7 +42,8 @@ from cowbird.victims.language.tallrec import YES_NO_ANSWERS
 LANGUAGE_SCHEMA_VERSION = 1
 """Version of the JSON file."""
 LANGUAGE_ASSUMPTIONS = (
-    "Logarithms of honest tunings' statistics follow a Gumbel distribution, the law of maxima, as wide in each family.",
+    "Logarithms of honest tunings' statistics follow a Gumbel distribution, the law of maxima, about as wide in each "
+    "family.",
     "The provider's honest data and recipe are like those of the null tunings.",
 )
 LANGUAGE_NOT_CHECKED = (

@@ -7,6 +7,7 @@ where the answer begins. Nothing in a template is run: its fields are replaced a
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -32,6 +33,10 @@ MAX_TEMPLATE_LENGTH = 20_000
 MAX_LOG_QUESTIONS = 200_000
 """Questions made of logs at most, drawn if there are more."""
 MAX_TABLE_BYTES = 1 << 30
+MIN_DIVIDED_USERS = 40
+"""Users from which on nobody's questions are both asked and learned from."""
+ASKED_USERS = 0.2
+"""Share of the users who are asked at least; null tunings learn from the others."""
 _FIELD = re.compile(r"\{(history|liked|disliked|title)\}")
 _LAST_QUOTED = re.compile(r'"([^"]*)"(?=[^"]*\Z)')
 
@@ -47,6 +52,8 @@ class TitleQuestion(NamedTuple):
     """What follows the title, up to where the answer begins."""
     liked: bool | None
     """The right answer; `None` if it is not known."""
+    user: int | None = None
+    """Number of the user whose question it is; `None` if that is not known."""
 
     def write(self, fragment: str = "", position: FragmentPosition = "end") -> str:
         """Return the prompt with a fragment in its title."""
@@ -166,17 +173,21 @@ def ask_logs(
     """
     if not any(data.items.titles):
         raise UserError("A language model reads titles, and the logs have none.", "Give logs with a column of titles.")
-    asked = make_judgments(data.interactions.drop_unrated(), history, like_above)
+    rated = data.interactions.drop_unrated()
+    asked = make_judgments(rated, history, like_above)
+    users: IntArray = np.repeat(np.arange(len(rated.lengths)), np.maximum(rated.lengths - history, 0))
     if not len(asked):
         raise UserError(f"Nobody in the logs has more than {history} rated events.", "Lower --history.")
     if len(asked) > MAX_LOG_QUESTIONS:
         drawn = stream(seed, "inspection", "questions").choice(len(asked), MAX_LOG_QUESTIONS, replace=False)
-        asked = asked.select(np.sort(drawn))
-    return write_questions(asked, data.items, template)
+        asked, users = asked.select(np.sort(drawn)), users[np.sort(drawn)]
+    return write_questions(asked, data.items, template, users.tolist())
 
 
-def write_questions(asked: Judgments, items: Items, template: PromptTemplate) -> list[TitleQuestion]:
-    """Write questions about items in a prompt."""
+def write_questions(
+    asked: Judgments, items: Items, template: PromptTemplate, users: Sequence[int] | None = None
+) -> list[TitleQuestion]:
+    """Write questions about items in a prompt; `users` tells whose each is."""
     titles, known = items.titles, asked.history
     written: list[TitleQuestion] = []
     targets: list[int] = asked.target.tolist()
@@ -186,7 +197,8 @@ def write_questions(asked: Judgments, items: Items, template: PromptTemplate) ->
         likes: list[bool] = asked.likes[events].tolist()
         liked = [titles[item] for item, good in zip(shown, likes, strict=True) if good]
         disliked = [titles[item] for item, good in zip(shown, likes, strict=True) if not good]
-        written.append(template.cut(liked, disliked, titles[target], bool(asked.liked[row])))
+        question = template.cut(liked, disliked, titles[target], bool(asked.liked[row]))
+        written.append(question if users is None else question._replace(user=users[row]))
     return written
 
 
@@ -274,6 +286,8 @@ class QuestionParts(NamedTuple):
 def divide_questions(questions: Sequence[TitleQuestion], held_out: int, learning: int, seed: int) -> QuestionParts:
     """Divide questions by lot: half of `held_out` again to choose screening questions from, those held out, the rest.
 
+    Nobody's questions are asked and learned from as well, where users are known and there are enough of them.
+
     Args:
         questions: All.
         held_out: How many confirm; as many again are there to choose the screening questions from.
@@ -289,4 +303,22 @@ def divide_questions(questions: Sequence[TitleQuestion], held_out: int, learning
     rows: list[int] = order.tolist()
     aside = min(held_out, len(rows) // 4)
     drawn = [questions[row] for row in rows]
-    return QuestionParts(drawn[:aside], drawn[aside : 2 * aside], drawn[2 * aside : 2 * aside + learning])
+    asked, rest = drawn[: 2 * aside], drawn[2 * aside :]
+    known = {question.user for question in drawn} - {None}
+    if len(known) >= MIN_DIVIDED_USERS:
+        asked, rest = _divide_users(drawn, 2 * aside)
+    return QuestionParts(asked[:aside], asked[aside:], rest[:learning])
+
+
+def _divide_users(drawn: Sequence[TitleQuestion], count: int) -> tuple[list[TitleQuestion], list[TitleQuestion]]:
+    """Return questions of some users, a fifth of them or as many as it takes, and those of all others."""
+    sizes = Counter(question.user for question in drawn)
+    aside: set[int | None] = set()
+    held = 0
+    for user in dict.fromkeys(question.user for question in drawn):
+        if held >= count and len(aside) >= len(sizes) * ASKED_USERS:
+            break
+        aside.add(user)
+        held += sizes[user]
+    asked = [question for question in drawn if question.user in aside]
+    return asked[:count], [question for question in drawn if question.user not in aside]
