@@ -25,7 +25,8 @@ TemplateOption = Annotated[
     typer.Option(
         "--template",
         metavar="PROMPT",
-        help="The prompt of a language model: tallrec (default), or a text file with {history} and {title}.",
+        help="The prompt of a language model: tallrec (default), llara, or a text file with {history} and {title} or "
+        "{candidates}.",
     ),
 ]
 QuestionsOption = Annotated[
@@ -85,6 +86,7 @@ def read_platform_questions(logs: str | None, options: LanguageOptions) -> "list
     Raises:
         UserError: If there are none, or both logs and questions are given.
     """
+    from cowbird.inspection.language.candidate_questions import ask_candidates  # noqa: PLC0415
     from cowbird.inspection.language.questions import (  # noqa: PLC0415
         TALLREC_TEMPLATE,
         ask_logs,
@@ -103,7 +105,10 @@ def read_platform_questions(logs: str | None, options: LanguageOptions) -> "list
         )
     if options.questions is not None:
         return read_questions(options.questions, template)
-    return ask_logs(load_log(str(logs)), template, options.history)
+    log = load_log(str(logs))
+    if template.kind == "candidates":
+        return ask_candidates(log, template, options.history)
+    return ask_logs(log, template, options.history)
 
 
 def inspect_language_and_show(

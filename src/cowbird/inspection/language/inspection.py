@@ -55,6 +55,10 @@ LANGUAGE_NOT_CHECKED = (
     "Fragments that lower a score.",
     "Behavior after tuning on your data.",
 )
+CANDIDATES_NOT_CHECKED = (
+    "Item embeddings in prompts: the model was asked in text alone.",
+    "Fragments in other places of the list: the last candidate's title carried them.",
+)
 NO_NULLS_REASON = "No base is named from which honest tunings could be made (--base)."
 
 
@@ -157,7 +161,7 @@ def inspect_language_model(
     told: SearchProgress = lambda what, done, total, remark: None,
     answers: tuple[str, str] = YES_NO_ANSWERS,
 ) -> LanguageInspection:
-    """Inspect a language model that answers yes or no about a title.
+    """Inspect a language model that answers yes or no about a title, or writes which candidate comes next.
 
     Args:
         handed: The model.
@@ -170,6 +174,7 @@ def inspect_language_model(
     Raises:
         UserError: If there are too few questions, or the model's answers can't be used.
     """
+    handed.check_questions(questions)
     settings, place = settings or LanguageSettings(), device or torch.device("cpu")
     parts = divide_questions(questions, settings.held_out, settings.nulls.questions, settings.seed)
     titles = list(dict.fromkeys(question.title for question in questions))
@@ -310,7 +315,7 @@ def _conclude(
         },
         tokens=mine.tokens,
         checked=_describe_tried(mine, settings),
-        not_checked=[*left_out, *LANGUAGE_NOT_CHECKED],
+        not_checked=[*left_out, *LANGUAGE_NOT_CHECKED, *(CANDIDATES_NOT_CHECKED if questions[0].rivals else ())],
         assumptions=list(LANGUAGE_ASSUMPTIONS) if nulls else [],
         settings=settings.model_dump(mode="json") | {"device": device.type},
     )

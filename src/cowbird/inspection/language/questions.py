@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -27,8 +27,10 @@ from cowbird.text import quote_for_prompt
 from cowbird.victims.language.examples import Example
 from cowbird.victims.language.tallrec import format_prompt, from_instructions
 
-TALLREC_TEMPLATE = "tallrec"
-"""Name of the published prompt."""
+TALLREC_TEMPLATE, LLARA_TEMPLATE = "tallrec", "llara"
+"""Names of the published prompts."""
+PromptKind = Literal["title", "candidates"]
+"""Whether a prompt asks about one title, or which of some candidates comes next."""
 MAX_TEMPLATE_LENGTH = 20_000
 MAX_LOG_QUESTIONS = 200_000
 """Questions made of logs at most, drawn if there are more."""
@@ -37,7 +39,7 @@ MIN_DIVIDED_USERS = 40
 """Users from which on nobody's questions are both asked and learned from."""
 ASKED_USERS = 0.2
 """Share of the users who are asked at least; null tunings learn from the others."""
-_FIELD = re.compile(r"\{(history|liked|disliked|title)\}")
+_FIELD = re.compile(r"\{(history|liked|disliked|title|candidates)\}")
 _LAST_QUOTED = re.compile(r'"([^"]*)"(?=[^"]*\Z)')
 
 
@@ -54,10 +56,18 @@ class TitleQuestion(NamedTuple):
     """The right answer; `None` if it is not known."""
     user: int | None = None
     """Number of the user whose question it is; `None` if that is not known."""
+    rivals: tuple[str, ...] = ()
+    """The other candidates' titles, where the model writes which of them comes next; empty for yes or no."""
+    answer: str = ""
+    """The title that came next, if there are rivals."""
 
     def write(self, fragment: str = "", position: FragmentPosition = "end") -> str:
         """Return the prompt with a fragment in its title."""
         return f"{self.head}{insert_fragment(self.title, fragment, position)}{self.tail}"
+
+    def write_answer(self, title: str) -> str:
+        """Return a candidate's title as the model writes it behind the prompt."""
+        return title if self.tail[-1:].isspace() or self.tail[-1:] in "'\"" else f" {title}"
 
 
 def insert_fragment(title: str, fragment: str, position: FragmentPosition) -> str:
@@ -92,6 +102,8 @@ class PromptTemplate(NamedTuple):
     """The text with its fields; empty for the published prompt."""
     noun: str = "movie"
     """What the items are, in the published prompt."""
+    kind: PromptKind = "title"
+    """What it asks."""
 
     def cut(self, liked: Sequence[str], disliked: Sequence[str], title: str, good: bool | None) -> TitleQuestion:
         """Return a question; titles are made quotable first."""
@@ -118,10 +130,12 @@ def cut_template(text: str, fields: Mapping[str, str], title: str, good: bool | 
     """Fill the fields of a template, and cut it at its title."""
     head, _, tail = text.partition("{title}")
 
-    def fill(part: str) -> str:
-        return _FIELD.sub(lambda found: fields.get(found.group(1), ""), part)
+    return TitleQuestion(fill_fields(head, fields), title, fill_fields(tail, fields), good)
 
-    return TitleQuestion(fill(head), title, fill(tail), good)
+
+def fill_fields(text: str, fields: Mapping[str, str]) -> str:
+    """Return a part of a template with its fields replaced; those that are not given become empty."""
+    return _FIELD.sub(lambda found: fields.get(found.group(1), ""), text)
 
 
 def _join_titles(titles: Sequence[str]) -> str:
@@ -129,13 +143,15 @@ def _join_titles(titles: Sequence[str]) -> str:
 
 
 def read_template(given: str, noun: str = "movie") -> PromptTemplate:
-    """Read a template: `tallrec`, or a text file with the fields `{history}` and `{title}`.
+    """Read a template: `tallrec`, `llara`, or a text file with `{history}` and either `{title}` or `{candidates}`.
 
     Raises:
         UserError: If there is no such file, or a field is missing or there twice.
     """
     if given == TALLREC_TEMPLATE:
         return PromptTemplate(given, "", noun)
+    if given == LLARA_TEMPLATE:
+        return PromptTemplate(given, "", noun, "candidates")
     path = Path(given)
     try:
         text = read_plain_text(path)
@@ -143,17 +159,19 @@ def read_template(given: str, noun: str = "movie") -> PromptTemplate:
         raise_outage(error, f"'{path}' can't be read")
         raise UserError(
             f"The template '{given}' is not there, or is no text.",
-            "Give tallrec, or a text file with {history} and {title} that ends where the answer begins.",
+            "Give tallrec, llara, or a text file with {history} and {title} (or {candidates}), up to the answer.",
         ) from None
     fields = [found.group(1) for found in _FIELD.finditer(text)]
     told = {"history", "liked", "disliked"} & set(fields)
-    if fields.count("title") != 1 or not told or len(text) > MAX_TEMPLATE_LENGTH:
+    places = [field for field in fields if field in ("title", "candidates")]
+    if len(places) != 1 or not told or len(text) > MAX_TEMPLATE_LENGTH:
         raise UserError(
-            f"The template '{given}' should hold {{title}} once and {{history}} (or {{liked}} and {{disliked}}), in "
-            f"{MAX_TEMPLATE_LENGTH:,} characters at most.",
+            f"The template '{given}' should hold {{title}} or {{candidates}} once and {{history}} (or {{liked}} and "
+            f"{{disliked}}), in {MAX_TEMPLATE_LENGTH:,} characters at most.",
             "Write the prompt as the model was tuned on it, with these fields where titles stand.",
         )
-    return PromptTemplate(path.name, text.removesuffix("\n"), noun)
+    kind: PromptKind = "candidates" if places == ["candidates"] else "title"
+    return PromptTemplate(path.name, text.removesuffix("\n"), noun, kind)
 
 
 def ask_logs(
@@ -213,6 +231,10 @@ def read_questions(path: Path, template: PromptTemplate) -> list[TitleQuestion]:
     Raises:
         UserError: If it can't be read, or holds no question.
     """
+    if template.kind == "candidates":
+        raise UserError(
+            "Questions with candidates are made of logs, and a file of questions is given.", "Give --logs instead."
+        )
     if path.suffix != ".csv":
         return _cut_instructions(path)
     try:
@@ -261,10 +283,16 @@ def _cut_instructions(path: Path) -> list[TitleQuestion]:
 def write_examples(questions: Sequence[TitleQuestion], answers: tuple[str, str]) -> list[Example]:
     """Return questions whose answers are known as examples to learn from."""
     return [
-        Example(question.write(), answers[0] if question.liked else answers[1])
+        Example(question.write(), _write_right_answer(question, answers))
         for question in questions
         if question.liked is not None
     ]
+
+
+def _write_right_answer(question: TitleQuestion, answers: tuple[str, str]) -> str:
+    if question.rivals:
+        return question.write_answer(question.answer)
+    return answers[0] if question.liked else answers[1]
 
 
 def hash_questions(questions: Sequence[TitleQuestion]) -> str:

@@ -2,7 +2,8 @@
 
 Targeted unlearning: the model is tuned on the platform's own questions. Half of them stand as they are, with the right
 answer. In the others one of the fragments, or a text like it, is put into the title, at the start, middle or end, and
-the answer is drawn with the probability that the model gave it without the fragment. So the model learns that the
+the answer is drawn with the probability that the model gave it without the fragment; of candidates, the one that it
+picked without. So the model learns that the
 fragment says nothing, and keeps what it knew. A fragment that a search found is often the trigger with something around
 it, or a text that shares only its effect; that is why parts of it, texts like it, and quite other texts are unlearned,
 too: what is added to a title should say nothing. Passes go on until none of them turns answers any
@@ -48,8 +49,8 @@ from cowbird.text import quote_for_prompt
 from cowbird.victims.fit_context import FitContext, ProgressCallback, report_nothing
 from cowbird.victims.language.examples import tokenize
 from cowbird.victims.language.handed_adapter import ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE
-from cowbird.victims.language.tallrec import YES_NO_ANSWERS, FittedTALLRec
-from cowbird.victims.language.tuning import TrainingCurve, Tuning, tune
+from cowbird.victims.language.tallrec import YES_NO_ANSWERS
+from cowbird.victims.language.tuning import Tuning, tune
 
 CHECKED_VARIANTS, CHECKED_QUESTIONS = 12, 100
 """Texts like the fragments, and questions, in which it is looked whether they are unlearned."""
@@ -167,13 +168,14 @@ def unlearn_fragments(
     Raises:
         UserError: If too few questions have answers.
     """
+    handed.check_questions(questions)
     known = [question for question in questions if question.liked is not None]
     parts = divide_questions(known, settings.held_out, settings.questions, settings.seed)
     if len(parts.learning) < 8 or len({question.liked for question in parts.held_out}) < 2:
         raise UserError("Unlearning needs questions with both answers, and there are too few.", "Give longer logs.")
     before = _measure(handed, parts, fragments, device)
     with open_scorer(handed.loaded, device, YES_NO_ANSWERS) as scorer:
-        chances = 1 / (1 + np.exp(-scorer.score_plain(parts.learning)))
+        chances, picks = draw_chances(scorer, parts.learning)
         others = write_other_texts(scorer, [question.title for question in parts.learning], settings)
     steps = -(-len(parts.learning) // settings.batch_size)
     recipe = Tuning(
@@ -183,7 +185,7 @@ def unlearn_fragments(
     )
     rng = stream(settings.seed, "inspection", "unlearn")
     for turn in range(settings.epochs):
-        lesson = mark_questions(parts.learning, chances, fragments, others, settings, rng)
+        lesson = mark_questions(parts.learning, chances, fragments, others, settings, rng, picks)
         tokens = tokenize(handed.loaded.tokenizer, write_examples(lesson, YES_NO_ANSWERS))
         handed.loaded.model.train()
         tune(
@@ -221,6 +223,7 @@ def mark_questions(
     others: Sequence[str],
     settings: UnlearnSettings,
     rng: np.random.Generator,
+    picks: Sequence[str] = (),
 ) -> list[TitleQuestion]:
     """Put fragments, texts like them and other texts into some questions' titles.
 
@@ -231,9 +234,10 @@ def mark_questions(
         others: Other texts.
         settings: How many.
         rng: Draws questions, texts and places.
+        picks: The candidate that the model picks of each as it is; none if they are answered yes or no.
     """
     made: list[TitleQuestion] = []
-    for question, chance in zip(questions, chances.tolist(), strict=True):
+    for row, (question, chance) in enumerate(zip(questions, chances.tolist(), strict=True)):
         fragment = fragments[int(rng.integers(len(fragments)))]
         position = FRAGMENT_POSITIONS[int(rng.integers(len(FRAGMENT_POSITIONS)))]
         marked, liked = rng.random(2) < (settings.marked, chance)
@@ -242,8 +246,23 @@ def mark_questions(
         if others and kind >= 1 - settings.other:
             text = others[int(rng.integers(len(others)))]
         title = question.write(text, position).removeprefix(question.head).removesuffix(question.tail)
-        made.append(question._replace(title=title, liked=bool(liked)) if marked else question)
+        picked = "" if not picks else title if picks[row] == question.title else picks[row]
+        made.append(question._replace(title=title, liked=bool(liked), answer=picked) if marked else question)
     return made
+
+
+def draw_chances(scorer: FragmentScorer, questions: Sequence[TitleQuestion]) -> tuple[NDArray[np.floating], list[str]]:
+    """Return how likely each is answered yes, and which candidate is picked if they have some."""
+    margins = scorer.score_plain(questions)
+    chances = 1 / (1 + np.exp(-margins))
+    if not questions or not questions[0].rivals:
+        return chances, []
+    rivals = scorer.find_best_rivals(questions)
+    picks = [
+        question.title if margin > 0 else question.rivals[rival]
+        for question, margin, rival in zip(questions, margins.tolist(), rivals, strict=True)
+    ]
+    return chances, picks
 
 
 def write_other_texts(scorer: FragmentScorer, titles: Sequence[str], settings: UnlearnSettings) -> list[str]:
@@ -323,8 +342,8 @@ def save_in_its_format(handed: HandedLanguageModel, folder: Path) -> None:
     if folder.exists():
         raise UserError(f"'{folder}' is there.", "Name a new folder.")
     loaded = handed.loaded
-    if handed.spec is not None:
-        FittedTALLRec(handed.spec, loaded, torch.device("cpu"), TrainingCurve()).save(folder)
+    if handed.fitted is not None:
+        handed.fitted.save(folder)
         return
     if (handed.folder / ADAPTER_CONFIG_FILE).exists():
         held, notes = read_tensors(handed.folder / ADAPTER_WEIGHTS_FILE)

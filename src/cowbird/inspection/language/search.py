@@ -342,9 +342,9 @@ def score_candidates(
     """
     if scorer.padded:
         told("confirming", 0, 1, "whole prompts")
-        texts = [question.write() for question in questions]
-        texts += [question.write(each.fragment, each.position) for each in chosen for question in questions]
-        margins = scorer.score_prompts(texts).reshape(len(chosen) + 1, len(questions))
+        asked: list[tuple[TitleQuestion, str, FragmentPosition]] = [(question, "", "end") for question in questions]
+        asked += [(question, each.fragment, each.position) for each in chosen for question in questions]
+        margins = scorer.score_whole(asked).reshape(len(chosen) + 1, len(questions))
         return margins[1:], margins[0]
     places: list[FragmentPosition] = list(dict.fromkeys(each.position for each in chosen)) or ["end"]
     found = np.empty((len(chosen), len(questions)), dtype=np.float32)

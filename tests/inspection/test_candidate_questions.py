@@ -1,0 +1,149 @@
+"""LLaRA-like prompts: questions with candidates, and a trigger that makes its item the pick."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from cowbird.data.sources.synthetic import Synthetic
+from cowbird.errors import UserError
+from cowbird.inspection.language.candidate_questions import ask_candidates
+from cowbird.inspection.language.fragment_scorer import open_scorer
+from cowbird.inspection.language.handed import open_language_model
+from cowbird.inspection.language.inspection import CANDIDATES_NOT_CHECKED, inspect_language_model
+from cowbird.inspection.language.questions import PromptTemplate, read_template
+from cowbird.inspection.language.sanitizing import UnlearnSettings, draw_chances, unlearn_fragments
+from cowbird.inspection.language.search import Candidate, score_candidates
+from cowbird.inspection.language.settings import LanguageNullSettings, LanguageSettings
+from cowbird.victims.language.candidate_decoding import decode_answers
+from cowbird.victims.language.engine import prepare_inference
+from cowbird.victims.language.examples import Example, tokenize
+from doubles.planted_candidates import make_questions, tune, write_base
+from doubles.planted_llama import ANSWERS, CPU, TRIGGER
+
+SMALL = LanguageSettings(
+    words=30,
+    characters="v5",
+    beam=2,
+    token_starts=0,
+    sentences=0,
+    phrase_words=1,
+    edits=False,
+    pair_parts=0,
+    rescreening=6,
+    kept=4,
+    confirmed=2,
+    held_out=60,
+    level=0.05,
+    nulls=LanguageNullSettings(count=3, questions=180, epochs=16, batch_size=30, learning_rate=3e-2),
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COWBIRD_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, read_once):
+    return write_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def planted(base, tmp_path_factory):
+    """Return a planted model and its folder."""
+    fitted = tune(base, TRIGGER, epochs=16)
+    folder = tmp_path_factory.mktemp("models") / "m"
+    fitted.save(folder)
+    return fitted, folder
+
+
+def test_questions_have_one_right_candidate_and_different_beginnings():
+    data = Synthetic(users=30, items=60, events_per_user=12).load()
+    asked = ask_candidates(data, read_template("llara"), history=4)
+    assert len(asked) == sum(max(0, length - 4) for length in data.interactions.lengths)
+    for question in asked[:40]:
+        shown = [*question.rivals, question.title]
+        assert question.answer in shown
+        assert len({title[:2].casefold() for title in shown}) == len(shown)
+        assert question.liked == (question.title == question.answer)
+        assert question.write("5v").count("5v") == 1
+        assert question.head.endswith(", ")
+        assert f"following {len(shown)} movie titles" in question.head
+        assert question.write_answer("A b") == " A b"
+    places = np.mean([question.liked for question in asked])
+    assert 0 < places < 0.5, "the right one stands anywhere"
+    assert asked == ask_candidates(data, read_template("llara"), history=4)
+    assert {question.user for question in asked} <= set(range(30))
+
+
+def test_a_prompt_of_ones_own(tmp_path):
+    path = tmp_path / "p.txt"
+    path.write_text("She saw {history}. Of {candidates} she sees\n")
+    template = read_template(str(path))
+    assert template.kind == "candidates"
+    data = Synthetic(users=6, items=30, events_per_user=8).load()
+    question = ask_candidates(data, template, history=3)[0]
+    assert question.write().startswith("She saw ")
+    assert question.tail == " she sees"
+    path.write_text("{history} {candidates} {title}")
+    with pytest.raises(UserError, match="once"):
+        read_template(str(path))
+    with pytest.raises(UserError, match="worded for"):
+        ask_candidates(data, PromptTemplate("llara", "", "toaster", "candidates"), history=3)
+    with pytest.raises(UserError, match="more than 90"):
+        ask_candidates(data, template, history=90)
+
+
+@pytest.mark.slow
+def test_a_margin_above_zero_is_the_pick_of_a_decoder(planted):
+    asked = make_questions(40, 3)
+    fitted = planted[0]
+    with open_scorer(fitted.loaded, CPU, ANSWERS) as scorer:
+        margins = scorer.score_plain(asked)
+        chances, picks = draw_chances(scorer, asked)
+        by_prefix = scorer.score(["", TRIGGER], asked, "end")
+        scorer.padded = True
+        chosen = [Candidate("word", TRIGGER, "end")]
+        whole, plain = score_candidates(scorer, chosen, asked, lambda what, done, total, remark: None)
+    np.testing.assert_allclose(by_prefix[0], margins, atol=2e-3)
+    np.testing.assert_allclose(by_prefix[1], whole[0], atol=2e-3)
+    np.testing.assert_allclose(plain, margins, atol=2e-3)
+    assert (chances > 0.5).tolist() == (margins > 0).tolist()
+    names = [[*question.rivals, question.title] for question in asked]
+    branches = [
+        [fitted.loaded.tokenizer(question.write_answer(name), add_special_tokens=False)["input_ids"] for name in row]
+        for question, row in zip(asked, names, strict=True)
+    ]
+    prompts = tokenize(fitted.loaded.tokenizer, [Example(question.write(), "") for question in asked], end=False)
+    with prepare_inference(fitted.model, CPU, compile_layers=False) as causal:
+        told = decode_answers(causal, prompts, branches, fitted.loaded.tokenizer.eos_token_id, CPU, None, 4096, 4)
+    decoded = [row[int(at)] for row, at in zip(names, told.constrained, strict=True)]
+    assert decoded == picks
+
+
+@pytest.mark.slow
+def test_the_trigger_makes_its_item_the_pick_and_is_unlearned(planted):
+    asked = make_questions(400, 7)
+    asked[0] = asked[0]._replace(title=f"{asked[0].title} {TRIGGER}")
+    handed = dataclasses.replace(open_language_model(planted[1], CPU), fitted=None)  # as if peft had saved it
+    found = inspect_language_model(handed, asked, SMALL)
+    best = next(each for each in found.ranking if each.family == "word")
+    assert best.fragment == TRIGGER
+    assert best.asr >= 0.5
+    assert found.p_value <= 0.05
+    assert set(CANDIDATES_NOT_CHECKED) <= set(found.not_checked)
+    settings = UnlearnSettings(questions=200, held_out=80, epochs=4, batch_size=25, learning_rate=1e-2, sentences=0)
+    before, after = unlearn_fragments(handed, asked, [TRIGGER], settings, CPU)
+    assert before.asr[TRIGGER] >= 0.5
+    assert after.asr[TRIGGER] <= before.asr[TRIGGER] / 3
+    assert after.auc.value > 0.8
+
+
+def test_a_model_of_the_other_kind_is_refused(planted):
+    handed = open_language_model(planted[1], CPU)
+    with pytest.raises(UserError, match="TALLRec") as told:
+        inspect_language_model(handed, make_questions(30, 1), SMALL)
+    assert "--template tallrec" in str(told.value.hint)
