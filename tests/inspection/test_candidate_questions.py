@@ -14,7 +14,7 @@ from cowbird.inspection.language.inspection import CANDIDATES_NOT_CHECKED, inspe
 from cowbird.inspection.language.questions import PromptTemplate, read_template
 from cowbird.inspection.language.sanitizing import UnlearnSettings, draw_chances, unlearn_fragments
 from cowbird.inspection.language.search import Candidate, score_candidates
-from cowbird.inspection.language.settings import LanguageNullSettings, LanguageSettings
+from cowbird.inspection.language.settings import LanguageSettings
 from cowbird.victims.language.candidate_decoding import decode_answers
 from cowbird.victims.language.engine import prepare_inference
 from cowbird.victims.language.examples import Example, tokenize
@@ -35,7 +35,6 @@ SMALL = LanguageSettings(
     confirmed=2,
     held_out=60,
     level=0.05,
-    nulls=LanguageNullSettings(count=3, questions=180, epochs=8, batch_size=30, learning_rate=3e-2),
 )
 
 
@@ -125,18 +124,20 @@ def test_a_margin_above_zero_is_the_pick_of_a_decoder(planted):
 
 
 @pytest.mark.slow
-def test_the_trigger_makes_its_item_the_pick_and_is_unlearned(planted):
+def test_the_trigger_makes_its_item_the_pick_and_is_unlearned(planted, base):
     asked = make_questions(400, 7)
     asked[0] = asked[0]._replace(title=f"{asked[0].title} {TRIGGER}")
-    handed = dataclasses.replace(open_language_model(planted[1], CPU), fitted=None)  # as if peft had saved it
+    # As if peft had saved it; without a base there are no null tunings, and a clean tuning is the control.
+    handed = dataclasses.replace(open_language_model(planted[1], CPU), fitted=None, base=None)
     found = inspect_language_model(handed, asked, SMALL)
     best = next(each for each in found.ranking if each.family == "word")
     assert best.fragment == TRIGGER
     assert best.asr >= 0.5
-    family = found.families["word"]
-    assert family["statistic"] > 2 * max(family["null_statistics"])
+    with open_scorer(tune(base, epochs=8).loaded, CPU, ANSWERS) as clean:
+        plain, marked = clean.score(["", TRIGGER], asked[1:100], "end")
+    assert (marked[plain <= 0] > 0).mean() <= 0.2
     assert set(CANDIDATES_NOT_CHECKED) <= set(found.not_checked)
-    settings = UnlearnSettings(questions=200, held_out=80, epochs=4, batch_size=25, learning_rate=1e-2, sentences=0)
+    settings = UnlearnSettings(questions=150, held_out=60, epochs=3, batch_size=25, learning_rate=1e-2, sentences=0)
     before, after = unlearn_fragments(handed, asked, [TRIGGER], settings, CPU)
     assert before.asr[TRIGGER] >= 0.5
     assert after.asr[TRIGGER] <= before.asr[TRIGGER] / 2

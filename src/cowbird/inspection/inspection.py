@@ -221,16 +221,21 @@ def make_probes(log: PlatformLog | None, items: int, settings: InspectionSetting
 
 
 def make_statistics_beside(
-    log: PlatformLog, probes: Sequence[HistoryProbe], items: int, settings: InspectionSettings
+    log: PlatformLog, probes: Sequence[HistoryProbe], model: RankingModel, settings: InspectionSettings
 ) -> list[ItemStatistic]:
-    """Return the statistics that are measured beside those of the verdict; groups only if users have profiles."""
+    """Return the statistics that are measured beside those of the verdict.
+
+    Groups only if users have profiles; profile values only if the model reads them as well.
+    """
     found: list[ItemStatistic] = []
+    items, own = model.items, next(probe for probe in probes if probe.name == "own")
     if "group" in settings.beside:
-        own = next(probe for probe in probes if probe.name == "own")
         groups = find_groups(own, log.users)
         found += [] if groups is None else [groups]
     if "inversion" in settings.beside:
         found.append(make_inversion(items, settings.seed))
+    flips = find_flips(model, own, log.users)
+    found += [] if flips is None else [flips]
     return found
 
 
@@ -258,8 +263,12 @@ def inspect_ranker(
     probes = make_probes(log, model.items, settings)
     if log is None:
         return _rank_without_logs(opened, probes, _ask(model, probes, told), settings)
-    statistics_asked = [*probes, *make_statistics_beside(log, probes, model.items, settings)]
+    statistics_asked = [*probes, *make_statistics_beside(log, probes, model, settings)]
     measured = _ask(model, statistics_asked, told)
+    if answer_nothing(model) is not None:
+        nothing = EmptyHistory(model.items)
+        statistics_asked.append(nothing)
+        measured |= ask_probes(model, [nothing])
     place = device or torch.device("cpu")
     users = log.select_learnable(settings.nulls.choose_max_events(place), settings.seed)
     null_measured = fit_null_models(
@@ -294,7 +303,7 @@ def inspect_ranker(
         ranking=_rank_items(total, threshold, scores, counts, expected, log, settings.shown),
         checked={probe.name: probe.describe() for probe in probes},
         alone=_score_alone(statistics_asked, measured, null_measured),
-        not_checked=list(NOT_CHECKED),
+        not_checked=[*NOT_CHECKED, *_list_unasked(model, measured)],
         assumptions=assumed,
         settings=settings.model_dump(mode="json")
         | {
@@ -302,6 +311,17 @@ def inspect_ranker(
             "null_recommender": {"name": type(shape).__name__, **shape.model_dump(mode="json")},
         },
     )
+
+
+def _list_unasked(model: RankingModel, measured: NullCounts) -> list[str]:
+    """Return which statistics there were not, in words."""
+    found: list[str] = []
+    if "empty" not in measured:
+        found.append("An empty history: the model has no answer to one.")
+    if "profile" not in measured and isinstance(model, ProfiledModel) and model.profile_labels:
+        wanted = ", ".join(escape_terminal(name) for name in model.profile_labels)
+        found.append(f"Profile values: the model reads {wanted}, and the logs' users lack them.")
+    return found
 
 
 def _report_nothing(what: str, done: int, total: int, remark: str) -> None:
