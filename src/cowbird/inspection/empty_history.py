@@ -18,6 +18,8 @@ from cowbird.inspection.model import RankingModel
 
 STANDING_IN = 256
 """Histories of one item whose mean stands for an empty one."""
+FIRST_ITEMS = 10.0
+"""Items whose order at the top counts little."""
 EMPTY: IntArray = np.empty(0, dtype=np.int32)
 EMPTY.flags.writeable = False
 
@@ -39,7 +41,7 @@ class EmptyHistory:
         return "an empty history"
 
     def measure(self, model: RankingModel) -> NDArray[np.float32]:
-        """Return how high each item stands: minus the logarithm of its rank, shape `[items]`."""
+        """Return how high each item stands: minus the logarithm of its rank and ten more, shape `[items]`."""
         found = answer_nothing(model)
         if found is None:
             step = max(1, self.items // STANDING_IN)
@@ -50,7 +52,7 @@ class EmptyHistory:
             found = scores.mean(axis=0)
         rank = np.empty(self.items, dtype=np.int64)
         rank[np.argsort(-found, kind="stable")] = np.arange(self.items)
-        return -np.log1p(rank).astype(np.float32)
+        return -np.log(rank + FIRST_ITEMS).astype(np.float32)
 
     def score(self, mine: NDArray[Any], nulls: Sequence[NDArray[Any]]) -> Float64Array:
         """Return how much higher each item stands than in null models; see `ItemStatistic.score`."""

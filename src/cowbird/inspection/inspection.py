@@ -12,10 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cowbird.data.types import Float64Array, Int64Array
 from cowbird.errors import ExitCode, UserError
+from cowbird.inspection.empty_history import EmptyHistory, answer_nothing
 from cowbird.inspection.group_exposure import find_groups
 from cowbird.inspection.inversion import make_inversion
 from cowbird.inspection.item_statistics import ItemStatistic, compute_largest_scores
-from cowbird.inspection.model import OpenedModel, RankingModel
+from cowbird.inspection.model import OpenedModel, ProfiledModel, RankingModel
 from cowbird.inspection.null_models import NullCounts, NullSettings, ask_probes, fit_null_models
 from cowbird.inspection.platform_log import PlatformLog
 from cowbird.inspection.probes import (
@@ -25,6 +26,7 @@ from cowbird.inspection.probes import (
     draw_random_histories,
     make_single_histories,
 )
+from cowbird.inspection.profile_flips import find_flips
 from cowbird.inspection.statistics import (
     compute_null_statistics,
     estimate_p_value,
@@ -34,6 +36,7 @@ from cowbird.inspection.statistics import (
     sum_scores,
 )
 from cowbird.storage import read_sealed_json, write_sealed_json
+from cowbird.text import escape_terminal
 from cowbird.victims.fit_context import report_nothing
 
 SCHEMA_VERSION = 1

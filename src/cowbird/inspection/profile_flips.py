@@ -42,7 +42,9 @@ class ProfileFlips:
 
     def describe(self) -> str:
         """Return what is asked, in words; see `ItemStatistic.describe`."""
-        return f"{len(self.own.histories):,} histories of the platform's users with each of {len(self.values)} values set"
+        return (
+            f"{len(self.own.histories):,} histories of the platform's users with each of {len(self.values)} values set"
+        )
 
     def measure(self, model: RankingModel) -> Int64Array:
         """Count how often each item is among the first ten with each value set, shape `[values, items]`."""
