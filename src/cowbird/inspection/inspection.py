@@ -344,11 +344,17 @@ def _ask(model: RankingModel, probes: Sequence[ItemStatistic], told: Progress) -
 def _score_alone(
     asked: Sequence[ItemStatistic], mine: NullCounts, nulls: Sequence[NullCounts]
 ) -> dict[str, dict[str, Any]]:
-    """Return the largest score of an item on each statistic alone, and the null models'."""
+    """Return the largest score of an item on each statistic alone, which item has it, and the null models'."""
     found: dict[str, dict[str, Any]] = {}
     for each in asked:
         largest, known = compute_largest_scores(each, mine[each.name], [null[each.name] for null in nulls])
-        found[each.name] = {"what": each.describe(), "statistic": largest, "null_statistics": known}
+        found[each.name] = {
+            "what": each.describe(),
+            "statistic": largest,
+            "null_statistics": known,
+            "item": int(each.score(mine[each.name], [null[each.name] for null in nulls]).argmax()),
+            "p_value": estimate_p_value(largest, np.array(known)),
+        }
     return found
 
 

@@ -51,7 +51,7 @@ class ProfileFlips:
         if not isinstance(model, ProfiledModel):
             plain = count_items(rank_first(model, self.own.histories), model.items)
             return np.tile(plain, (len(self.values), 1))
-        rows = []
+        rows: list[Int64Array] = []
         for name, value in self.values:
             flipped = flip_profiles(self.users, name, value)
             first = rank_first(_Flipped(model, flipped), self.own.histories)

@@ -80,8 +80,8 @@ class AnswerReadout:
     def find_best_rivals(self, states: Tensor, answers: CandidateAnswers) -> list[int]:
         """Return which rival each state is most in favor of."""
         rivals = torch.einsum("nh,nrh->nr", states, self.head[answers.rivals].float())
-        best: list[int] = rivals.argmax(dim=-1).tolist()
-        return best
+        best: Any = rivals.argmax(dim=-1)
+        return [int(at) for at in best]
 
     def _find_first_tokens(self, texts: Sequence[str]) -> list[int]:
         # Tokenizers read word by word: what stands behind the second word does not change the first token.

@@ -111,9 +111,9 @@ class FragmentScorer:
             UserError: If a margin is not finite.
         """
         margins = np.empty(len(asked), dtype=np.float32)
-        for part, states in self._run_packed([question.write(*where) for question, *where in asked]):
+        for part, states in self._run_packed([question.write(text, place) for question, text, place in asked]):
             some = [asked[at] for at in part]
-            shown = [(question, insert_fragment(question.title, *where)) for question, *where in some]
+            shown = [(question, insert_fragment(question.title, text, place)) for question, text, place in some]
             margins[part] = self.readout.read(states, self.readout.find_answers(shown)).cpu().numpy()
         return _check_finite(margins)
 
