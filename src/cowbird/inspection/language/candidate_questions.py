@@ -13,7 +13,13 @@ import numpy as np
 
 from cowbird.data.types import Dataset, IntArray
 from cowbird.errors import UserError
-from cowbird.inspection.language.questions import MAX_LOG_QUESTIONS, PromptTemplate, TitleQuestion, fill_fields
+from cowbird.inspection.language.questions import (
+    MAX_LOG_QUESTIONS,
+    PromptTemplate,
+    TitleQuestion,
+    ask_logs,
+    fill_fields,
+)
 from cowbird.rng import stream
 from cowbird.victims.language.prompts import (
     CANDIDATES_PLACEHOLDER,
@@ -29,6 +35,20 @@ DRAWN_ITEMS = 400
 """Items that are drawn for a question, to find candidates that begin differently."""
 BEGINNING = 2
 """Letters in which candidates differ."""
+
+
+def ask_platform(log: Dataset, template: PromptTemplate, history: int = 10) -> list[TitleQuestion]:
+    """Make a question of every event with enough events before it, as a prompt asks: about a title, or of candidates.
+
+    Args:
+        log: The platform's interactions, with titles.
+        template: The prompt.
+        history: Events before each question.
+
+    Raises:
+        UserError: If the logs lack what the prompt needs; see `ask_candidates` and `questions.ask_logs`.
+    """
+    return (ask_candidates if template.kind == "candidates" else ask_logs)(log, template, history)
 
 
 def write_candidate_prompt(template: PromptTemplate, candidates: int) -> str:

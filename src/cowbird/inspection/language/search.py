@@ -342,8 +342,10 @@ def score_candidates(
     """
     if scorer.padded:
         told("confirming", 0, 1, "whole prompts")
-        every = [Candidate("", "", "end"), *chosen]
-        asked = [(question, each.fragment, each.position) for each in every for question in questions]
+        every: list[Candidate] = [Candidate("", "", "end"), *chosen]
+        asked: list[tuple[TitleQuestion, str, FragmentPosition]] = [
+            (question, each.fragment, each.position) for each in every for question in questions
+        ]
         margins = scorer.score_whole(asked).reshape(len(chosen) + 1, len(questions))
         return margins[1:], margins[0]
     places: list[FragmentPosition] = list(dict.fromkeys(each.position for each in chosen)) or ["end"]
