@@ -5,19 +5,30 @@ import dataclasses
 import numpy as np
 import pytest
 
+from cowbird.data.choices import SequenceSplit
 from cowbird.data.sources.synthetic import Synthetic
+from cowbird.data.types import TrainingData
 from cowbird.errors import UserError
 from cowbird.inspection.language.candidate_questions import ask_candidates
 from cowbird.inspection.language.fragment_scorer import open_scorer
 from cowbird.inspection.language.handed import open_language_model
 from cowbird.inspection.language.inspection import CANDIDATES_NOT_CHECKED, inspect_language_model
 from cowbird.inspection.language.questions import PromptTemplate, read_template
-from cowbird.inspection.language.sanitizing import UnlearnSettings, draw_chances, unlearn_fragments
+from cowbird.inspection.language.sanitizing import (
+    UnlearnSettings,
+    draw_chances,
+    save_in_its_format,
+    unlearn_fragments,
+)
 from cowbird.inspection.language.search import Candidate, score_candidates
 from cowbird.inspection.language.settings import LanguageSettings
 from cowbird.victims.language.candidate_decoding import decode_answers
 from cowbird.victims.language.engine import prepare_inference
 from cowbird.victims.language.examples import Example, tokenize
+from cowbird.victims.language.llara import LLaRA
+from cowbird.victims.language.llm import Llm
+from cowbird.victims.language.tuning import Tuning
+from cowbird.victims.sequential.sasrec import SASRec
 from doubles.planted_candidates import make_questions, tune, write_base
 from doubles.planted_llama import ANSWERS, CPU, TRIGGER
 
@@ -149,3 +160,29 @@ def test_a_model_of_the_other_kind_is_refused(planted):
     with pytest.raises(UserError, match="TALLRec") as told:
         inspect_language_model(handed, make_questions(30, 1), SMALL)
     assert "--template tallrec" in str(told.value.hint)
+
+
+@pytest.mark.slow
+def test_a_llara_that_cowbird_saved_is_asked_and_written_back(base, tmp_path):
+    data = Synthetic(users=12, items=30, events_per_user=8).load()
+    side = TrainingData.from_interactions(data.interactions, data.users, data.items)
+    network = {"hidden": 8, "max_length": 4, "batch_size": 16, "precision": "float32"}
+    spec = LLaRA(
+        llm=Llm(name=str(base), rank=2),
+        tuning=Tuning(epochs=1, batch_size=8, precision="float32"),
+        recommender=SASRec(epochs=1, keep="last", patience=None, **network),
+    )
+    spec.fit(side, SequenceSplit(history=3, shortest=3, candidates=4), 0).save(tmp_path / "m")
+    handed = open_language_model(tmp_path / "m", CPU)
+    assert handed.kind == "a LLaRA that Cowbird saved"
+    asked = ask_candidates(data, read_template("llara"), history=3)
+    found = inspect_language_model(dataclasses.replace(handed, base=None), asked, SMALL)
+    assert found.p_value is None
+    assert len(found.ranking) > 0
+    with pytest.raises(UserError, match="LLaRA") as told:
+        handed.check_questions([asked[0]._replace(rivals=())])
+    assert "--template llara" in str(told.value.hint)
+    save_in_its_format(handed, tmp_path / "out")
+    again = open_language_model(tmp_path / "out", CPU)
+    with open_scorer(handed.loaded, CPU, ANSWERS) as one, open_scorer(again.loaded, CPU, ANSWERS) as other:
+        np.testing.assert_allclose(one.score_plain(asked[:5]), other.score_plain(asked[:5]), atol=1e-5)
