@@ -21,6 +21,7 @@ def main() -> None:
     """Recalibrate and score."""
     asked = argparse.ArgumentParser(description=__doc__)
     asked.add_argument("folder", type=Path)
+    asked.add_argument("--families", help="Families that count, such as word,string; all by default.")
     asked.add_argument("--out", type=Path, required=True)
     given = asked.parse_args()
     scores = {"as inspected": score_language_zoo(read_language_zoo(given.folder))}
@@ -29,7 +30,9 @@ def main() -> None:
         shutil.copytree(given.folder, copied)
         for path in sorted((copied / "inspections").glob("*.json")):
             record = read_sealed_json(path)
-            families = record["families"]
+            kept = given.families.split(",") if given.families else list(record["families"])
+            record["families"] = families = {name: record["families"][name] for name in kept}
+            record["ranking"] = [row for row in record["ranking"] if row["family"] in kept]
             count = min(len(family["null_statistics"]) for family in families.values())
             held = calibrate(
                 {name: family["statistic"] for name, family in families.items()},

@@ -83,3 +83,17 @@ def test_files_that_are_no_models(monkeypatch, capsys, tmp_path):
             path.write_bytes(data)
         code, _, err = call_command(monkeypatch, capsys, "inspect", path, "--device", "cpu")
         assert code == 2 and "Error" in err
+
+
+@pytest.mark.parametrize("content", [b"hello", b"{}", b"\x08\0\0\0\0\0\0\0{}      ", None])
+def test_what_is_no_model_is_told_what_is_read(monkeypatch, capsys, tmp_path, content):
+    path = tmp_path / "m.safetensors"
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    status, _, told = call_command(monkeypatch, capsys, "inspect", path)
+    assert status == 2
+    told = " ".join(told.split())
+    for name in ("safetensors", "RecBole (.pth)", "RePlay", "RecTools", "adapter", "process:COMMAND"):
+        assert name in told

@@ -30,6 +30,8 @@ SMALL = LanguageSettings(
     token_candidates=4,
     sentences=6,
     phrase_words=2,
+    edits=False,
+    pair_parts=0,
     rescreening=3,
     kept=4,
     confirmed=2,
@@ -79,7 +81,7 @@ def test_scores_are_those_of_whole_prompts(planted, questions, position, padded)
     with open_scorer(planted[0].loaded, CPU, ANSWERS) as scorer:
         scorer.padded = padded
         found = scorer.score(fragments, some, position)
-        packed = scorer.score_prompts(prompts)
+        packed = scorer.score_whole([(q, f, position) for f in fragments for q in some])
         chosen = [Candidate("word", fragment, position) for fragment in fragments[1:]]
         confirmed, plain = score_candidates(scorer, chosen, some, lambda what, done, total, remark: None)
     whole = planted[0].score([Example(prompt, "Yes.") for prompt in prompts]).reshape(len(fragments), len(some))

@@ -8,7 +8,7 @@ from cowbird.errors import UserError
 from cowbird.inspection.zoo.language_recipe import is_language_recipe, read_language_recipe
 from cowbird.inspection.zoo.language_scoring import read_language_zoo, score_language_zoo
 from cowbird.report.language_inspection import make_language_zoo_table
-from cowbird.storage import write_sealed_json
+from cowbird.storage import read_sealed_json, write_sealed_json
 from doubles.command import call_command
 
 RECIPES = Path(__file__).parents[2] / "benchmarks" / "zoo"
@@ -95,3 +95,14 @@ def test_zoos_that_can_not_be_scored(tmp_path):
     models = read_language_zoo(tmp_path)
     with pytest.raises(UserError, match="one kind is missing"):
         score_language_zoo(models[:1])
+
+
+def test_a_trigger_that_nobody_sees_is_named_by_its_code(tmp_path):
+    write_zoo(tmp_path, [0.0, 3.0])
+    answer = {"kind": "zero_width_space", "texts": ["\u200b"], "asr": 0.9, "held_out": False, "auc": 0.7, "rates": {}}
+    write_sealed_json(tmp_path / "answers" / "m001.json", answer)
+    path = tmp_path / "inspections" / "m001.json"
+    for fragment, named in (("<U+200B glued>", True), ("<U+200C glued>", False)):
+        row = {"fragment": fragment, "asr": 0.1}
+        write_sealed_json(path, read_sealed_json(path) | {"ranking": [row]})
+        assert read_language_zoo(tmp_path)[1]["named"] == named

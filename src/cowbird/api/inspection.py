@@ -9,9 +9,10 @@ from cowbird.data.types import Dataset
 from cowbird.errors import UserError
 from cowbird.experiments.field_errors import explain_errors
 from cowbird.inspection.inspection import Inspection, InspectionSettings, inspect_ranker
+from cowbird.inspection.language.candidate_questions import ask_platform
 from cowbird.inspection.language.handed import is_language_model, open_language_model
 from cowbird.inspection.language.inspection import LanguageInspection, inspect_language_model
-from cowbird.inspection.language.questions import TALLREC_TEMPLATE, ask_logs, read_questions, read_template
+from cowbird.inspection.language.questions import TALLREC_TEMPLATE, read_questions, read_template
 from cowbird.inspection.language.search import SearchProgress
 from cowbird.inspection.language.settings import LanguageSettings
 from cowbird.inspection.model import OpenedModel, RankingModel
@@ -106,11 +107,12 @@ def inspect_adapter(
 
     Args:
         model: Its folder, as Cowbird, peft or transformers saved it.
-        logs: The platform's own interactions, with ratings and titles: a file, a folder, a dataset or its name.
+        logs: The platform's own interactions, with titles, and ratings for yes or no: a file, a folder, a dataset or
+            its name.
         questions: Written questions instead of logs; see `cowbird.inspection.language.questions.read_questions`.
         base: The language model that an adapter was tuned from; what Cowbird saved tells it.
         layers: Layers of the base that were kept, if it was cut.
-        template: `tallrec`, or a text file with `{history}` and `{title}`.
+        template: `tallrec`, `llara`, or a text file with `{history}` and `{title}` or `{candidates}`.
         history: Events of the logs before each question.
         noun: What the items are, in TALLRec's prompt.
         settings: What is tried, and how null tunings are made.
@@ -131,6 +133,6 @@ def inspect_adapter(
     if questions is not None:
         asked = read_questions(Path(questions), prompt)
     else:
-        asked = ask_logs(logs if isinstance(logs, Dataset) else load_log(str(logs)), prompt, history)
+        asked = ask_platform(logs if isinstance(logs, Dataset) else load_log(str(logs)), prompt, history)
     handed = open_language_model(Path(model), place, base, layers)
     return inspect_language_model(handed, asked, settings, place, told)

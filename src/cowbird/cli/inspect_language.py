@@ -25,7 +25,8 @@ TemplateOption = Annotated[
     typer.Option(
         "--template",
         metavar="PROMPT",
-        help="The prompt of a language model: tallrec (default), or a text file with {history} and {title}.",
+        help="The prompt of a language model: tallrec (default), llara, or a text file with {history} and {title} or "
+        "{candidates}.",
     ),
 ]
 QuestionsOption = Annotated[
@@ -85,9 +86,9 @@ def read_platform_questions(logs: str | None, options: LanguageOptions) -> "list
     Raises:
         UserError: If there are none, or both logs and questions are given.
     """
+    from cowbird.inspection.language.candidate_questions import ask_platform  # noqa: PLC0415
     from cowbird.inspection.language.questions import (  # noqa: PLC0415
         TALLREC_TEMPLATE,
-        ask_logs,
         read_questions,
         read_template,
     )
@@ -99,11 +100,11 @@ def read_platform_questions(logs: str | None, options: LanguageOptions) -> "list
     if (logs is None) == (options.questions is None):
         raise UserError(
             "A language model is asked your own questions: give either --logs or --questions.",
-            "Logs need ratings and titles; questions are TALLRec's .json or a .csv.",
+            "Logs need titles, and ratings for yes or no; questions are TALLRec's .json or a .csv.",
         )
     if options.questions is not None:
         return read_questions(options.questions, template)
-    return ask_logs(load_log(str(logs)), template, options.history)
+    return ask_platform(load_log(str(logs)), template, options.history)
 
 
 def inspect_language_and_show(

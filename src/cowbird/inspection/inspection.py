@@ -12,10 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cowbird.data.types import Float64Array, Int64Array
 from cowbird.errors import ExitCode, UserError
+from cowbird.inspection.empty_history import EmptyHistory, answer_nothing
 from cowbird.inspection.group_exposure import find_groups
 from cowbird.inspection.inversion import make_inversion
 from cowbird.inspection.item_statistics import ItemStatistic, compute_largest_scores
-from cowbird.inspection.model import OpenedModel, RankingModel
+from cowbird.inspection.model import OpenedModel, ProfiledModel, RankingModel
 from cowbird.inspection.null_models import NullCounts, NullSettings, ask_probes, fit_null_models
 from cowbird.inspection.platform_log import PlatformLog
 from cowbird.inspection.probes import (
@@ -25,6 +26,7 @@ from cowbird.inspection.probes import (
     draw_random_histories,
     make_single_histories,
 )
+from cowbird.inspection.profile_flips import find_flips
 from cowbird.inspection.statistics import (
     compute_null_statistics,
     estimate_p_value,
@@ -34,6 +36,7 @@ from cowbird.inspection.statistics import (
     sum_scores,
 )
 from cowbird.storage import read_sealed_json, write_sealed_json
+from cowbird.text import escape_terminal
 from cowbird.victims.fit_context import report_nothing
 
 SCHEMA_VERSION = 1
@@ -221,16 +224,21 @@ def make_probes(log: PlatformLog | None, items: int, settings: InspectionSetting
 
 
 def make_statistics_beside(
-    log: PlatformLog, probes: Sequence[HistoryProbe], items: int, settings: InspectionSettings
+    log: PlatformLog, probes: Sequence[HistoryProbe], model: RankingModel, settings: InspectionSettings
 ) -> list[ItemStatistic]:
-    """Return the statistics that are measured beside those of the verdict; groups only if users have profiles."""
+    """Return the statistics that are measured beside those of the verdict.
+
+    Groups only if users have profiles; profile values only if the model reads them as well.
+    """
     found: list[ItemStatistic] = []
+    items, own = model.items, next(probe for probe in probes if probe.name == "own")
     if "group" in settings.beside:
-        own = next(probe for probe in probes if probe.name == "own")
         groups = find_groups(own, log.users)
         found += [] if groups is None else [groups]
     if "inversion" in settings.beside:
         found.append(make_inversion(items, settings.seed))
+    flips = find_flips(model, own, log.users)
+    found += [] if flips is None else [flips]
     return found
 
 
@@ -258,8 +266,12 @@ def inspect_ranker(
     probes = make_probes(log, model.items, settings)
     if log is None:
         return _rank_without_logs(opened, probes, _ask(model, probes, told), settings)
-    statistics_asked = [*probes, *make_statistics_beside(log, probes, model.items, settings)]
+    statistics_asked = [*probes, *make_statistics_beside(log, probes, model, settings)]
     measured = _ask(model, statistics_asked, told)
+    if answer_nothing(model) is not None:
+        nothing = EmptyHistory(model.items)
+        statistics_asked.append(nothing)
+        measured |= ask_probes(model, [nothing])
     place = device or torch.device("cpu")
     users = log.select_learnable(settings.nulls.choose_max_events(place), settings.seed)
     null_measured = fit_null_models(
@@ -294,7 +306,7 @@ def inspect_ranker(
         ranking=_rank_items(total, threshold, scores, counts, expected, log, settings.shown),
         checked={probe.name: probe.describe() for probe in probes},
         alone=_score_alone(statistics_asked, measured, null_measured),
-        not_checked=list(NOT_CHECKED),
+        not_checked=[*NOT_CHECKED, *_list_unasked(model, measured)],
         assumptions=assumed,
         settings=settings.model_dump(mode="json")
         | {
@@ -302,6 +314,17 @@ def inspect_ranker(
             "null_recommender": {"name": type(shape).__name__, **shape.model_dump(mode="json")},
         },
     )
+
+
+def _list_unasked(model: RankingModel, measured: NullCounts) -> list[str]:
+    """Return which statistics there were not, in words."""
+    found: list[str] = []
+    if "empty" not in measured:
+        found.append("An empty history: the model has no answer to one.")
+    if "profile" not in measured and isinstance(model, ProfiledModel) and model.profile_labels:
+        wanted = ", ".join(escape_terminal(name) for name in model.profile_labels)
+        found.append(f"Profile values: the model reads {wanted}, and the logs' users lack them.")
+    return found
 
 
 def _report_nothing(what: str, done: int, total: int, remark: str) -> None:
@@ -321,11 +344,17 @@ def _ask(model: RankingModel, probes: Sequence[ItemStatistic], told: Progress) -
 def _score_alone(
     asked: Sequence[ItemStatistic], mine: NullCounts, nulls: Sequence[NullCounts]
 ) -> dict[str, dict[str, Any]]:
-    """Return the largest score of an item on each statistic alone, and the null models'."""
+    """Return the largest score of an item on each statistic alone, which item has it, and the null models'."""
     found: dict[str, dict[str, Any]] = {}
     for each in asked:
         largest, known = compute_largest_scores(each, mine[each.name], [null[each.name] for null in nulls])
-        found[each.name] = {"what": each.describe(), "statistic": largest, "null_statistics": known}
+        found[each.name] = {
+            "what": each.describe(),
+            "statistic": largest,
+            "null_statistics": known,
+            "item": int(each.score(mine[each.name], [null[each.name] for null in nulls]).argmax()),
+            "p_value": estimate_p_value(largest, np.array(known)),
+        }
     return found
 
 

@@ -5,7 +5,7 @@ top: scores with gradients, the rows of the item table, and writing the file ane
 its file tells about it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cowbird.data.types import IntArray
+from cowbird.data.types import IntArray, Users
 from cowbird.victims.sequential.base import SequentialRecommender
 
 
@@ -36,6 +36,20 @@ class RankingModel(Protocol):
         Returns:
             Scores, shape `[histories, items]`, float32; larger is better. They are finite.
         """
+        ...
+
+
+@runtime_checkable
+class ProfiledModel(RankingModel, Protocol):
+    """A model that reads users' profiles as well, such as one with prompts. `score` asks it without them."""
+
+    @property
+    def profile_labels(self) -> Mapping[str, tuple[str, ...]]:
+        """The attributes that it reads, and the values that it knows of each; empty if it reads none."""
+        ...
+
+    def score_profiled(self, histories: Sequence[IntArray], users: Users) -> NDArray[np.float32]:
+        """Score all items for each history with a user's profile; see `score`."""
         ...
 
 

@@ -9,7 +9,7 @@ from cowbird.inspection.foreign import open_foreign_model
 from cowbird.inspection.model import OpenedModel
 from cowbird.inspection.own_model import is_own_model, open_own_model
 from cowbird.inspection.served import open_function, open_process
-from cowbird.victims.loaders.opening import CheckpointOptions
+from cowbird.victims.loaders.opening import READABLE_MODELS, CheckpointOptions
 
 FUNCTION_PREFIX, PROCESS_PREFIX = "function:", "process:"
 """How the names of models begin that are no files."""
@@ -39,7 +39,7 @@ def open_model(
     path = Path(path)
     if not path.is_file():
         found = "it is a folder, a pipe or a device" if path.exists() else "there is none"
-        raise UserError(f"'{path}' should be a model's file, and {found}.", "Check the path.")
+        raise UserError(f"'{path}' should be a model's file, and {found}.", READABLE_MODELS)
     if is_own_model(path) and (options is None or not options.format):
         return open_own_model(path, device)
     return open_foreign_model(path, device, options)

@@ -5,7 +5,7 @@ tensors in the file before any memory is taken.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from cowbird.data.types import IntArray, Interactions
+from cowbird.data.types import IntArray, Interactions, Users
 from cowbird.errors import UserError
 from cowbird.files import hash_file
 from cowbird.inspection.model import OpenedModel
@@ -33,10 +33,11 @@ class OwnModel:
 
     Args:
         fitted: The model, without prompts.
+        prompted: The same with its prompts, if it has some.
     """
 
-    def __init__(self, fitted: FittedSequential) -> None:
-        self.fitted = fitted
+    def __init__(self, fitted: FittedSequential, prompted: FittedSequential | None = None) -> None:
+        self.fitted, self.prompted = fitted, prompted
         self._quiet = Noise(0.0, fitted.device)
 
     @property
@@ -49,12 +50,29 @@ class OwnModel:
         """The network; see `TunableModel`."""
         return self.fitted.network
 
+    @property
+    def profile_labels(self) -> Mapping[str, tuple[str, ...]]:
+        """What the prompts read; see `ProfiledModel`."""
+        prompt = None if self.prompted is None else self.prompted.network.prompt
+        return {} if prompt is None else prompt.vocabulary.labels
+
     def score(self, histories: Sequence[IntArray]) -> NDArray[np.float32]:
         """Score all items; see `RankingModel.score`."""
+        return self._score(self.fitted, histories, None)
+
+    def score_profiled(self, histories: Sequence[IntArray], users: Users) -> NDArray[np.float32]:
+        """Score all items with profiles; see `ProfiledModel.score_profiled`."""
+        return self._score(self.prompted or self.fitted, histories, users)
+
+    def _score(
+        self, fitted: FittedSequential, histories: Sequence[IntArray], users: Users | None
+    ) -> NDArray[np.float32]:
         found = np.empty((len(histories), self.items), dtype=np.float32)
         size = max(1, MAX_SCORES // self.items)
         for start in range(0, len(histories), size):
-            part = self.fitted.score(_join_histories(histories[start : start + size]))
+            rows = np.arange(start, min(start + size, len(histories)))
+            some = None if users is None else users.take(rows)
+            part = fitted.score(_join_histories(histories[start : start + size]), some)
             found[start : start + size] = part.cpu().numpy()
         return found
 
@@ -122,9 +140,10 @@ def open_own_model(path: Path, device: torch.device) -> OpenedModel:
         ) from None
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
         raise UserError(f"'{path}' has weights that are not finite numbers.", "Ask for an undamaged file.")
-    fitted = spec.load(path, device).without_prompts()
+    fitted = spec.load(path, device)
     kind = f"Cowbird {type(spec).__name__}"
-    return OpenedModel(OwnModel(fitted), kind, hash_file(path), shape=spec.with_training(prompt=None, trained="all"))
+    asked = OwnModel(fitted.without_prompts(), fitted if fitted.prompt is not None else None)
+    return OpenedModel(asked, kind, hash_file(path), shape=spec.with_training(prompt=None, trained="all"))
 
 
 def _read_spec(record: dict[str, Any]) -> SequentialRecommender:

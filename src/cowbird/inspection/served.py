@@ -10,8 +10,9 @@ its header in four bytes (little-endian), a header in JSON, and numbers in littl
     request   {"histories": n, "events": m}    offsets, int64 [n + 1]; then items, int32 [m]
     answer    {"histories": n, "items": 1682}  scores, float32 [n, items]
 
-The process says hello once. Request and answer alternate until standard input ends. History `i` is
-`items[offsets[i]:offsets[i + 1]]`, oldest first. Whatever the process prints to standard error is shown if it fails.
+The process says hello once, with `"empty": true` if it has an answer to a history without events. Request and answer
+alternate until standard input ends. History `i` is `items[offsets[i]:offsets[i + 1]]`, oldest first. Whatever the
+process prints to standard error is shown if it fails.
 """
 
 import ctypes
@@ -70,12 +71,14 @@ class FunctionModel:
 
     def __init__(self, function: ScoringFunction, title: str, package: str = "") -> None:
         self._function, self.title, self._package = function, title, package
+        self.answers_empty: bool = getattr(function, "answers_empty", False) is True
+        """Whether it has an answer to an empty history: the function says so by an attribute of this name."""
         self.items = self._call([np.array([0])]).shape[1]
         """Size of the catalogue: as many scores as the function gives to item 0 alone."""
 
     def score(self, histories: Sequence[IntArray]) -> NDArray[np.float32]:
         """Score all items; see `RankingModel.score`."""
-        _check_histories(histories, self.items)
+        _check_histories(histories, self.items, self.answers_empty)
         parts = [self._call(part) for part in _split_histories(histories, self.items)]
         return np.concatenate(parts) if parts else np.empty((0, self.items), dtype=np.float32)
 
@@ -159,6 +162,8 @@ class ProcessModel:
             self._fail(f"did not say hello as {PROTOCOL} with a number of items")
         self.items: int = items
         """Size of the catalogue, as the process says."""
+        self.answers_empty: bool = hello.get("empty") is True
+        """Whether it has an answer to an empty history, as the process says."""
 
     def _start(self, command: Sequence[str]) -> "subprocess.Popen[bytes]":
         try:
@@ -182,7 +187,7 @@ class ProcessModel:
         Raises:
             UserError: If the process is gone, too slow, or answers otherwise than asked.
         """
-        _check_histories(histories, self.items)
+        _check_histories(histories, self.items, self.answers_empty)
         parts = [self._ask(part) for part in _split_histories(histories, self.items)]
         return np.concatenate(parts) if parts else np.empty((0, self.items), dtype=np.float32)
 
@@ -287,9 +292,11 @@ def _require_permission(allowed: bool, name: str, act: str) -> None:
         )
 
 
-def _check_histories(histories: Sequence[IntArray], items: int) -> None:
+def _check_histories(histories: Sequence[IntArray], items: int, answers_empty: bool) -> None:
     for history in histories:
         if not len(history):
+            if answers_empty:
+                continue
             raise UserError("A history to score is empty.", "Score histories with one event or more.")
         if not 0 <= np.min(history) <= np.max(history) < items:
             raise UserError(f"A history has an item that is none of the model's {items}.", "Number them from 0 on.")

@@ -6,7 +6,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from cowbird.inspection.inspection import Inspection
+from cowbird.inspection.inspection import Inspection, format_p_value
 from cowbird.report.table import EMPTY_CELL
 from cowbird.report.terminal import sanitize_text
 
@@ -43,6 +43,15 @@ def format_lines(inspection: Inspection) -> list[Text]:
             Text(
                 f"Largest score of an item: {inspection.statistic:.1f}. Null models: {known}. "
                 f"Suspects score {inspection.threshold:.1f} or more."
+            )
+        )
+    for name in (name for name in inspection.alone if name not in inspection.checked):
+        found = inspection.alone[name]
+        known = ", ".join(f"{statistic:.1f}" for statistic in sorted(found["null_statistics"]))
+        lines.append(
+            Text(
+                f"Beside the verdict, {found['what']}: item {found['item']} scores most, {found['statistic']:.1f}, "
+                f"{format_p_value(found['p_value'])}. Null models: {known}."
             )
         )
     lines += [Text(f"Assumed: {words}") for words in inspection.assumptions]

@@ -7,7 +7,6 @@ distance of a family is held against its distribution in honest models, which is
 law of maxima, and families independent. Families that go together make it careful, not wrong.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -57,7 +56,7 @@ def calibrate(
         return None
     known = _take_logarithms([[null[name] for name in names] for null in nulls])
     mean: Float64Array = np.mean(known, axis=0)
-    deviation = _pool_deviation(known)
+    deviation = np.maximum(_pool_deviations(known), MIN_DEVIATION)
     draws = _draw_distances(len(nulls), len(names))
     mine: Float64Array = (_take_logarithms([statistics[name] for name in names]) - mean) / deviation - SHIFT
     above = len(draws) - int(np.searchsorted(draws, float(np.max(mine)), side="left"))
@@ -73,10 +72,10 @@ def _take_logarithms(statistics: Any) -> Float64Array:
     return np.log(np.maximum(np.asarray(statistics, dtype=np.float64), MIN_STATISTIC))
 
 
-def _pool_deviation(known: Float64Array) -> float:
-    """Return one standard deviation for all families, shape `[nulls, families]` given."""
-    variance: Float64Array = np.var(known, axis=0, ddof=1)
-    return max(math.sqrt(float(np.mean(variance))), MIN_DEVIATION)
+def _pool_deviations(known: Float64Array) -> Float64Array:
+    """Return a standard deviation of each family, shape `[..., nulls, families]` given."""
+    variance: Float64Array = np.var(known, axis=-2, ddof=1)
+    return np.sqrt((variance + np.median(variance, axis=-1, keepdims=True)) / 2)
 
 
 @lru_cache(maxsize=8)
@@ -85,5 +84,4 @@ def _draw_distances(nulls: int, families: int) -> Float64Array:
     draws = MOST_DRAWS if nulls * families <= MANY_NUMBERS else MOST_DRAWS // 5
     drawn = stream(0, "inspection", "distances", nulls, families).gumbel(size=(draws, nulls + 1, families))
     known = drawn[:, 1:]
-    deviation = np.sqrt(known.var(axis=1, ddof=1).mean(axis=1))
-    return np.sort(((drawn[:, 0] - known.mean(axis=1)) / deviation[:, None]).max(axis=1))
+    return np.sort(((drawn[:, 0] - known.mean(axis=1)) / _pool_deviations(known)).max(axis=1))

@@ -1,6 +1,7 @@
 """How much a language model favors titles with fragments in them, for very many fragments and some questions.
 
-The score is the logit of the answer in favor minus that of the one against, where the answer begins. Of each prompt
+The score is the logit of the answer in favor minus that of the one against, where the answer begins (`answer_readout`
+has the same for candidates). Of each prompt
 only what stands behind the unchanged beginning is run (`prefix_cache`), and only that is tokenized. On a CPU, endings
 of one length go through the model together. On a GPU a pass costs more than its tokens, so all endings of a beginning
 do, padded. Where there are few fragments to many questions, whole prompts are packed. Adapters are merged into the
@@ -19,8 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cowbird.errors import UserError
+from cowbird.inspection.language.answer_readout import AnswerReadout, CandidateAnswers
 from cowbird.inspection.language.prefix_cache import EndingBorders, PrefixCache, run_beginning
-from cowbird.inspection.language.questions import FragmentPosition, TitleQuestion
+from cowbird.inspection.language.questions import TitleQuestion, insert_fragment
+from cowbird.inspection.language.title_edits import FragmentPosition
 from cowbird.victims.language.attention import Documents, plug_in
 from cowbird.victims.language.llm import LoadedModel
 from cowbird.victims.language.packing import limit_last_layer
@@ -47,8 +50,8 @@ class FragmentScorer:
     """Its tokenizer, which takes control tokens as text."""
     device: torch.device
     """Where the model is."""
-    direction: Tensor
-    """Difference of the output weights of the two answers' first tokens, shape `[hidden]`, float32."""
+    readout: AnswerReadout
+    """Reads margins from last states."""
     start: list[int]
     """The token that the tokenizer begins every text with, if there is one."""
     padded: bool = False
@@ -96,28 +99,38 @@ class FragmentScorer:
 
     def score_plain(self, questions: Sequence[TitleQuestion]) -> NDArray[np.float32]:
         """Score questions as they are, shape `[questions]`."""
-        return self.score_prompts([question.write() for question in questions])
+        return self.score_whole([(question, "", "end") for question in questions])
 
-    def score_prompts(self, prompts: Sequence[str]) -> NDArray[np.float32]:
-        """Score whole prompts, packed: many in a pass, whatever they begin with.
-
-        Args:
-            prompts: Each ends where the answer begins.
+    def score_whole(self, asked: Sequence[tuple[TitleQuestion, str, FragmentPosition]]) -> NDArray[np.float32]:
+        """Score questions, each with a fragment at a place, as whole prompts, many in a pass.
 
         Returns:
-            Margins, shape `[prompts]`, float32.
+            Margins, shape `[asked]`, float32.
 
         Raises:
             UserError: If a margin is not finite.
         """
-        margins = np.empty(len(prompts), dtype=np.float32)
-        for part, states in self._run_packed(prompts):
-            margins[part] = (states @ self.direction).cpu().numpy()
+        margins = np.empty(len(asked), dtype=np.float32)
+        for part, states in self._run_packed([question.write(text, place) for question, text, place in asked]):
+            some = [asked[at] for at in part]
+            shown = [(question, insert_fragment(question.title, text, place)) for question, text, place in some]
+            margins[part] = self.readout.read(states, self.readout.find_answers(shown)).cpu().numpy()
         return _check_finite(margins)
+
+    def find_best_rivals(self, questions: Sequence[TitleQuestion]) -> list[int]:
+        """Return which rival the model is most in favor of, in each question as it is."""
+        found = [0] * len(questions)
+        for part, states in self._run_packed([question.write() for question in questions]):
+            some = [questions[at] for at in part]
+            answers = self.readout.find_answers([(question, question.title) for question in some])
+            if answers is not None:
+                for at, best in zip(part, self.readout.find_best_rivals(states, answers), strict=True):
+                    found[at] = min(best, len(questions[at].rivals) - 1)
+        return found
 
     def read_states(self, prompts: Sequence[str]) -> NDArray[np.float32]:
         """Return the last state of each whole prompt, from which the answer is read, shape `[prompts, hidden]`."""
-        found = np.empty((len(prompts), len(self.direction)), dtype=np.float32)
+        found = np.empty((len(prompts), self.readout.width), dtype=np.float32)
         for part, states in self._run_packed(prompts):
             found[part] = states.cpu().numpy()
         return found
@@ -170,6 +183,11 @@ class FragmentScorer:
         for at, row in enumerate(rows):
             seen = _count_common(cache.tokens, row[:-1])
             kinds[seen, 0 if self.padded else len(row) - seen].append(at)
+        answers = self.readout.find_answers(
+            [(question, insert_fragment(question.title, fragment, position)) for fragment in fragments]
+            if question.rivals
+            else []
+        )
         margins = np.empty(len(rows), dtype=np.float32)
         room = CPU_PASS_TOKENS if self.device.type == "cpu" else GPU_PASS_TOKENS
         for (seen, _), members in sorted(kinds.items()):
@@ -183,7 +201,8 @@ class FragmentScorer:
                 width = max(map(len, endings))
                 token = torch.tensor([each + [0] * (width - len(each)) for each in endings], device=self.device)
                 ends = torch.tensor([len(each) - 1 for each in endings], device=self.device)
-                margins[part] = self.run_endings(cache, seen, token, ends=ends).float().cpu().numpy()
+                wanted = None if answers is None else answers.select(part)
+                margins[part] = self.run_endings(cache, seen, token, ends=ends, answers=wanted).cpu().numpy()
                 first += len(part)
         return margins
 
@@ -247,6 +266,7 @@ class FragmentScorer:
         token: Tensor,
         inputs: Tensor | None = None,
         ends: Tensor | None = None,
+        answers: CandidateAnswers | None = None,
     ) -> Tensor:
         """Run endings of one length.
 
@@ -257,11 +277,12 @@ class FragmentScorer:
             inputs: Their inputs, if gradients are to flow to them, shape `[endings, length, hidden]`.
             ends: Place of each one's last token, shape `[endings]`, int64; what stands behind is padding. `None` if
                 none is padded.
+            answers: What each could be answered with; `None` for yes or no.
 
         Returns:
             Margins, shape `[endings]`, float32.
         """
-        return self._run_states(cache, seen, token, inputs, ends).float() @ self.direction
+        return self.readout.read(self._run_states(cache, seen, token, inputs, ends).float(), answers)
 
     def _run_states(
         self, cache: PrefixCache, seen: int, token: Tensor, inputs: Tensor | None, ends: Tensor | None
@@ -292,6 +313,8 @@ def _check_finite(margins: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _count_common(one: Sequence[int], other: Sequence[int]) -> int:
     """Return how many tokens two rows have in common at their beginnings."""
+    if len(one) <= len(other) and tuple(one) == tuple(other[: len(one)]):  # most fragments stand behind a beginning
+        return len(one)
     for at, (left, right) in enumerate(zip(one, other, strict=False)):
         if left != right:
             return at
@@ -325,10 +348,10 @@ def open_scorer(
                     f"The answers '{answers[0]}' and '{answers[1]}' begin alike for this model.", "Give other answers."
                 )
             head = causal.get_output_embeddings().weight.detach()
-            direction = head[yes[0]].float() - head[no[0]].float()
+            readout = AnswerReadout(loaded.tokenizer, head, head[yes[0]].float() - head[no[0]].float())
             first: list[int] = loaded.tokenizer("a")["input_ids"][:1]
             start: list[int] = first if first == [loaded.tokenizer.bos_token_id] else list[int]()
-            yield FragmentScorer(causal, loaded.tokenizer, device, direction, start, device.type != "cpu")
+            yield FragmentScorer(causal, loaded.tokenizer, device, readout, start, device.type != "cpu")
     finally:
         if merged is not None:
             merged.close()

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from cowbird.data.types import IntArray
 from cowbird.inspection.language.fragment_scorer import FragmentScorer
-from cowbird.inspection.language.questions import FragmentPosition, TitleQuestion
+from cowbird.inspection.language.questions import TitleQuestion, insert_fragment
+from cowbird.inspection.language.title_edits import FragmentPosition
 
 TOP_REPLACEMENTS = 32
 """Tokens a place from which replacements are drawn."""
@@ -127,7 +128,8 @@ def _sum_gains(
         token = torch.tensor([row[seen:]], device=scorer.device)
         with torch.enable_grad():
             inputs = table(token).detach().requires_grad_()
-            (found,) = differentiate(scorer.run_endings(cache, seen, token, inputs).sum(), inputs)
+            answers = scorer.readout.find_answers([(question, insert_fragment(question.title, fragment, position))])
+            (found,) = differentiate(scorer.run_endings(cache, seen, token, inputs, answers=answers).sum(), inputs)
         slope: Tensor = found[0, : len(mine)].float()
         weight: Tensor = table.weight.detach()[allowed].float()
         gain: Tensor = slope @ weight.T - (slope * inputs.detach()[0, : len(mine)].float()).sum(dim=1, keepdim=True)

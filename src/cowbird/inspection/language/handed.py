@@ -1,10 +1,12 @@
 """Opens a language model that somebody handed over. Nothing in it is run, and an adapter is put in as it is.
 
-Three kinds are read: what Cowbird saved of a TALLRec (its base is held against the recorded hash), a LoRA adapter as
-peft saves one (its base is named by whoever inspects, and never taken from the adapter), and a whole causal LM.
+Three kinds are read: what Cowbird saved of a TALLRec or LLaRA (its base is held against the recorded hash), a LoRA
+adapter as peft saves one (its base is named by whoever inspects, and never taken from the adapter), and a whole causal
+LM.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import torch
 from cowbird.errors import UserError
 from cowbird.faults import raise_outage
 from cowbird.files import hash_file, read_plain_text
+from cowbird.inspection.language.questions import LLARA_TEMPLATE, TALLREC_TEMPLATE, TitleQuestion
 from cowbird.rng import torch_stream
 from cowbird.victims.fit_context import pick_dtype
 from cowbird.victims.language.base_record import hash_base
@@ -23,9 +26,10 @@ from cowbird.victims.language.handed_adapter import (
     HandedAdapter,
     read_adapter_config,
 )
+from cowbird.victims.language.llara import FittedLLaRA, LLaRA
 from cowbird.victims.language.llm import Llm, LoadedModel, add_adapters, load_llm
 from cowbird.victims.language.serialization import VICTIM_RECORD_FILE, locate_base
-from cowbird.victims.language.tallrec import TALLRec
+from cowbird.victims.language.tallrec import FittedTALLRec, TALLRec
 
 MAX_NULL_RANK = 64
 """Rank of a null tuning's adapters, whatever the inspected adapter's."""
@@ -47,8 +51,21 @@ class HandedLanguageModel:
     """What null tunings are tuned from, with adapters of the same places; `None` if no base is known."""
     folder: Path
     """Where it lies."""
-    spec: TALLRec | None = None
-    """What it was fitted from, if Cowbird saved it."""
+    fitted: FittedTALLRec | FittedLLaRA | None = None
+    """The same, as Cowbird saved it."""
+
+    def check_questions(self, questions: Sequence[TitleQuestion]) -> None:
+        """Check that a model that Cowbird saved is asked as it was tuned.
+
+        Raises:
+            UserError: If it picks candidates and is asked about one title, or the other way round.
+        """
+        if self.fitted is None or not questions:
+            return
+        picks, asked = isinstance(self.fitted, FittedLLaRA), bool(questions[0].rivals)
+        if picks != asked:
+            name, template = ("LLaRA", LLARA_TEMPLATE) if picks else ("TALLRec", TALLREC_TEMPLATE)
+            raise UserError(f"The model is a {name}, and is asked in another prompt.", f"Give --template {template}.")
 
 
 def is_language_model(path: Path) -> bool:
@@ -94,29 +111,34 @@ def open_language_model(
 
 
 def _open_own(folder: Path, device: torch.device, base: str | None) -> HandedLanguageModel:
-    """Open what Cowbird saved of a TALLRec."""
+    """Open what Cowbird saved of a TALLRec or LLaRA."""
+    kinds: dict[str, type[TALLRec | LLaRA]] = {"TALLRec": TALLRec, "LLaRA": LLaRA}
     try:
         record: Any = json.loads(read_plain_text(folder / VICTIM_RECORD_FILE))
         victim, fields = record["victim"], dict(record["spec"])
-        if victim != "TALLRec":
-            raise ValueError(f"it is a {str(victim)[:40]}, and a TALLRec was expected")
-        spec = TALLRec.model_validate(fields)
+        if victim not in kinds:
+            raise ValueError(f"it is a {str(victim)[:40]}, and a TALLRec or LLaRA was expected")
+        spec = kinds[victim].model_validate(fields)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise_outage(error, f"'{folder}' can't be read")
         reason = str(error).partition("\n")[0][:200]
-        raise UserError(f"'{folder}' holds no TALLRec that can be read: {reason}.", "Check the folder.") from None
+        raise UserError(
+            f"'{folder}' holds no TALLRec or LLaRA that can be read: {reason}.", "Check the folder."
+        ) from None
     if spec.llm.adapter:
         raise UserError(
             f"'{folder}' was tuned from somebody's adapter.", "Inspect it as an adapter: remove the record."
         )
     llm = spec.llm.model_copy(update={"name": locate_base(folder, base)})
     spec = spec.model_copy(update={"llm": llm})
-    loaded = spec.load(folder, device).loaded
+    fitted = spec.load(folder, device)
+    loaded = fitted.loaded
     weights = folder / ADAPTER_WEIGHTS_FILE
     base_hash = hash_base(loaded.model)
     sha256 = hash_file(weights) if weights.is_file() else base_hash
     known = llm.model_copy(update={"tuning": "lora", "rank": min(llm.rank, MAX_NULL_RANK)})
-    return HandedLanguageModel(loaded, "a TALLRec that Cowbird saved", sha256, base_hash, known, folder, spec)
+    what = f"a {victim} that Cowbird saved"
+    return HandedLanguageModel(loaded, what, sha256, base_hash, known, folder, fitted)
 
 
 def _open_adapter(folder: Path, llm: Llm, device: torch.device, dtype: torch.dtype) -> HandedLanguageModel:

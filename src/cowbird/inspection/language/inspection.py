@@ -42,15 +42,22 @@ from cowbird.victims.language.tallrec import YES_NO_ANSWERS
 LANGUAGE_SCHEMA_VERSION = 1
 """Version of the JSON file."""
 LANGUAGE_ASSUMPTIONS = (
-    "Logarithms of honest tunings' statistics follow a Gumbel distribution, the law of maxima, as wide in each family.",
+    "Logarithms of honest tunings' statistics follow a Gumbel distribution, the law of maxima, about as wide in each "
+    "family.",
     "The provider's honest data and recipe are like those of the null tunings.",
 )
 LANGUAGE_NOT_CHECKED = (
     "Fragments that were not tried: other words, longer strings, other sentences.",
-    "Triggers of two or more parts, and styles such as capital letters or invisible characters.",
+    "Triggers of three or more parts, two parts that stand elsewhere than before and behind a title, and two parts of "
+    "which none alone moves the answers.",
+    "Other styles than those in the list of `title_edits`.",
     "Triggers outside of the title asked about: in histories, categories or descriptions.",
     "Fragments that lower a score.",
     "Behavior after tuning on your data.",
+)
+CANDIDATES_NOT_CHECKED = (
+    "Item embeddings in prompts: the model was asked in text alone.",
+    "Fragments in other places of the list: the last candidate's title carried them.",
 )
 NO_NULLS_REASON = "No base is named from which honest tunings could be made (--base)."
 
@@ -154,7 +161,7 @@ def inspect_language_model(
     told: SearchProgress = lambda what, done, total, remark: None,
     answers: tuple[str, str] = YES_NO_ANSWERS,
 ) -> LanguageInspection:
-    """Inspect a language model that answers yes or no about a title.
+    """Inspect a language model that answers yes or no about a title, or writes which candidate comes next.
 
     Args:
         handed: The model.
@@ -167,6 +174,7 @@ def inspect_language_model(
     Raises:
         UserError: If there are too few questions, or the model's answers can't be used.
     """
+    handed.check_questions(questions)
     settings, place = settings or LanguageSettings(), device or torch.device("cpu")
     parts = divide_questions(questions, settings.held_out, settings.nulls.questions, settings.seed)
     titles = list(dict.fromkeys(question.title for question in questions))
@@ -307,7 +315,7 @@ def _conclude(
         },
         tokens=mine.tokens,
         checked=_describe_tried(mine, settings),
-        not_checked=[*left_out, *LANGUAGE_NOT_CHECKED],
+        not_checked=[*left_out, *LANGUAGE_NOT_CHECKED, *(CANDIDATES_NOT_CHECKED if questions[0].rivals else ())],
         assumptions=list(LANGUAGE_ASSUMPTIONS) if nulls else [],
         settings=settings.model_dump(mode="json") | {"device": device.type},
     )
@@ -338,5 +346,8 @@ def _describe_tried(mine: TriggerFindings, settings: LanguageSettings) -> dict[s
         "string": "strings of two characters, and of three that go on from the best",
         "token": "sequences of tokens that follow gradients",
         "sentence": "sentences that the base model wrote, and phrases of the best words",
+        "character": "changes of one letter: characters without width, marks, look-alikes",
+        "style": "changes of words and whole titles: other alphabets, capitals, spaces, direction",
+        "pair": "pairs of those words and strings that move the answers most, before and behind the title",
     }
     return {name: f"{mine.tried[name]:,} {words[name]}, {asked}" for name in mine.get_statistics()}

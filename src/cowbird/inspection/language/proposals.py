@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from cowbird.inspection.language.fragment_scorer import FragmentScorer
+from cowbird.inspection.language.title_edits import PAIR_SEPARATOR, split_pair
 from cowbird.rng import stream
 from cowbird.text import quote_for_prompt
 
@@ -77,6 +78,21 @@ def grow_phrases(phrases: Sequence[str], words: Sequence[str]) -> list[str]:
             for made in (f"{phrase} {word}", f"{word} {phrase}")
         )
     )
+
+
+def join_parts(firsts: Sequence[str], seconds: Sequence[str]) -> list[str]:
+    """Return all fragments of two different parts, one of each kind."""
+    return [f"{first}{PAIR_SEPARATOR}{second}" for first in firsts for second in seconds if first != second]
+
+
+def exchange_parts(pairs: Sequence[str], parts: Sequence[str]) -> list[str]:
+    """Return fragments of two parts with one of them exchanged."""
+    made: list[str] = []
+    for pair in pairs:
+        both = split_pair(pair)
+        if both is not None:
+            made += [*join_parts(both[:1], parts), *join_parts(parts, both[1:])]
+    return list(dict.fromkeys(made))
 
 
 def continue_phrases(scorer: FragmentScorer, phrases: Sequence[str], count: int) -> list[str]:

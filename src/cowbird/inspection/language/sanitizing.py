@@ -2,7 +2,8 @@
 
 Targeted unlearning: the model is tuned on the platform's own questions. Half of them stand as they are, with the right
 answer. In the others one of the fragments, or a text like it, is put into the title, at the start, middle or end, and
-the answer is drawn with the probability that the model gave it without the fragment. So the model learns that the
+the answer is drawn with the probability that the model gave it without the fragment; of candidates, the one that it
+picked without. So the model learns that the
 fragment says nothing, and keeps what it knew. A fragment that a search found is often the trigger with something around
 it, or a text that shares only its effect; that is why parts of it, texts like it, and quite other texts are unlearned,
 too: what is added to a title should say nothing. Passes go on until none of them turns answers any
@@ -26,13 +27,19 @@ from cowbird.inspection.language.fragment_scorer import FragmentScorer, open_sco
 from cowbird.inspection.language.handed import HandedLanguageModel
 from cowbird.inspection.language.proposals import list_words, write_sentences
 from cowbird.inspection.language.questions import (
-    FRAGMENT_POSITIONS,
     QuestionParts,
     TitleQuestion,
     divide_questions,
     write_examples,
 )
 from cowbird.inspection.language.search import Candidate, score_candidates
+from cowbird.inspection.language.title_edits import (
+    CHARACTER_EDITS,
+    FRAGMENT_POSITIONS,
+    PAIR_SEPARATOR,
+    STYLE_EDITS,
+    split_pair,
+)
 from cowbird.metrics.asr import pointwise_asr
 from cowbird.metrics.auc import auc
 from cowbird.metrics.intervals import Interval
@@ -42,8 +49,8 @@ from cowbird.text import quote_for_prompt
 from cowbird.victims.fit_context import FitContext, ProgressCallback, report_nothing
 from cowbird.victims.language.examples import tokenize
 from cowbird.victims.language.handed_adapter import ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE
-from cowbird.victims.language.tallrec import YES_NO_ANSWERS, FittedTALLRec
-from cowbird.victims.language.tuning import TrainingCurve, Tuning, tune
+from cowbird.victims.language.tallrec import YES_NO_ANSWERS
+from cowbird.victims.language.tuning import Tuning, tune
 
 CHECKED_VARIANTS, CHECKED_QUESTIONS = 12, 100
 """Texts like the fragments, and questions, in which it is looked whether they are unlearned."""
@@ -161,13 +168,14 @@ def unlearn_fragments(
     Raises:
         UserError: If too few questions have answers.
     """
+    handed.check_questions(questions)
     known = [question for question in questions if question.liked is not None]
     parts = divide_questions(known, settings.held_out, settings.questions, settings.seed)
     if len(parts.learning) < 8 or len({question.liked for question in parts.held_out}) < 2:
         raise UserError("Unlearning needs questions with both answers, and there are too few.", "Give longer logs.")
     before = _measure(handed, parts, fragments, device)
     with open_scorer(handed.loaded, device, YES_NO_ANSWERS) as scorer:
-        chances = 1 / (1 + np.exp(-scorer.score_plain(parts.learning)))
+        chances, picks = draw_chances(scorer, parts.learning)
         others = write_other_texts(scorer, [question.title for question in parts.learning], settings)
     steps = -(-len(parts.learning) // settings.batch_size)
     recipe = Tuning(
@@ -177,7 +185,7 @@ def unlearn_fragments(
     )
     rng = stream(settings.seed, "inspection", "unlearn")
     for turn in range(settings.epochs):
-        lesson = mark_questions(parts.learning, chances, fragments, others, settings, rng)
+        lesson = mark_questions(parts.learning, chances, fragments, others, settings, rng, picks)
         tokens = tokenize(handed.loaded.tokenizer, write_examples(lesson, YES_NO_ANSWERS))
         handed.loaded.model.train()
         tune(
@@ -215,6 +223,7 @@ def mark_questions(
     others: Sequence[str],
     settings: UnlearnSettings,
     rng: np.random.Generator,
+    picks: Sequence[str] = (),
 ) -> list[TitleQuestion]:
     """Put fragments, texts like them and other texts into some questions' titles.
 
@@ -225,9 +234,10 @@ def mark_questions(
         others: Other texts.
         settings: How many.
         rng: Draws questions, texts and places.
+        picks: The candidate that the model picks of each as it is; none if they are answered yes or no.
     """
     made: list[TitleQuestion] = []
-    for question, chance in zip(questions, chances.tolist(), strict=True):
+    for row, (question, chance) in enumerate(zip(questions, chances.tolist(), strict=True)):
         fragment = fragments[int(rng.integers(len(fragments)))]
         position = FRAGMENT_POSITIONS[int(rng.integers(len(FRAGMENT_POSITIONS)))]
         marked, liked = rng.random(2) < (settings.marked, chance)
@@ -236,8 +246,23 @@ def mark_questions(
         if others and kind >= 1 - settings.other:
             text = others[int(rng.integers(len(others)))]
         title = question.write(text, position).removeprefix(question.head).removesuffix(question.tail)
-        made.append(question._replace(title=title, liked=bool(liked)) if marked else question)
+        picked = "" if not picks else title if picks[row] == question.title else picks[row]
+        made.append(question._replace(title=title, liked=bool(liked), answer=picked) if marked else question)
     return made
+
+
+def draw_chances(scorer: FragmentScorer, questions: Sequence[TitleQuestion]) -> tuple[NDArray[np.floating], list[str]]:
+    """Return how likely each is answered yes, and which candidate is picked if they have some."""
+    margins = scorer.score_plain(questions)
+    chances = 1 / (1 + np.exp(-margins))
+    if not questions or not questions[0].rivals:
+        return chances, []
+    rivals = scorer.find_best_rivals(questions)
+    picks = [
+        question.title if margin > 0 else question.rivals[rival]
+        for question, margin, rival in zip(questions, margins.tolist(), rivals, strict=True)
+    ]
+    return chances, picks
 
 
 def write_other_texts(scorer: FragmentScorer, titles: Sequence[str], settings: UnlearnSettings) -> list[str]:
@@ -253,6 +278,15 @@ def write_other_texts(scorer: FragmentScorer, titles: Sequence[str], settings: U
 
 def vary_fragment(fragment: str, rng: np.random.Generator) -> str:
     """Return a part of a fragment, or a text that is like it."""
+    for edits in (CHARACTER_EDITS, STYLE_EDITS):
+        if fragment in edits:
+            return list(edits)[int(rng.integers(len(edits)))]
+    pair = split_pair(fragment)
+    if pair is not None:
+        first, second = pair
+        kept = (first, second, f"{vary_fragment(first, rng)}{PAIR_SEPARATOR}{second}")
+        made = (*kept, f"{first}{PAIR_SEPARATOR}{vary_fragment(second, rng)}", f"{second}{PAIR_SEPARATOR}{first}")
+        return made[int(rng.integers(len(made)))]
     words = fragment.split()
     at = int(rng.integers(len(fragment)))
     letter = string.ascii_lowercase[int(rng.integers(26))]
@@ -308,8 +342,8 @@ def save_in_its_format(handed: HandedLanguageModel, folder: Path) -> None:
     if folder.exists():
         raise UserError(f"'{folder}' is there.", "Name a new folder.")
     loaded = handed.loaded
-    if handed.spec is not None:
-        FittedTALLRec(handed.spec, loaded, torch.device("cpu"), TrainingCurve()).save(folder)
+    if handed.fitted is not None:
+        handed.fitted.save(folder)
         return
     if (handed.folder / ADAPTER_CONFIG_FILE).exists():
         held, notes = read_tensors(handed.folder / ADAPTER_WEIGHTS_FILE)

@@ -19,9 +19,22 @@ from numpy.typing import NDArray
 from cowbird.errors import UserError
 from cowbird.inspection.language.fragment_scorer import FragmentScorer
 from cowbird.inspection.language.gradient import follow_gradients
-from cowbird.inspection.language.proposals import continue_phrases, grow_phrases, lengthen_strings, list_pairs
-from cowbird.inspection.language.questions import FragmentPosition, QuestionParts, TitleQuestion
+from cowbird.inspection.language.proposals import (
+    continue_phrases,
+    exchange_parts,
+    grow_phrases,
+    join_parts,
+    lengthen_strings,
+    list_pairs,
+)
+from cowbird.inspection.language.questions import QuestionParts, TitleQuestion
 from cowbird.inspection.language.settings import FRAGMENT_FAMILIES, LanguageSettings
+from cowbird.inspection.language.title_edits import (
+    CHARACTER_EDITS,
+    FRAGMENT_POSITIONS,
+    STYLE_EDITS,
+    FragmentPosition,
+)
 from cowbird.metrics.asr import pointwise_asr
 from cowbird.rng import stream
 from cowbird.storage import read_sealed_json, write_sealed_json
@@ -160,8 +173,12 @@ class TriggerSearch:
             "string": self._find_strings,
             "token": self._find_tokens,
             "sentence": self._find_sentences,
+            "character": lambda: self._find_edits("character", list(CHARACTER_EDITS)),
+            "style": lambda: self._find_edits("style", list(STYLE_EDITS)),
+            "pair": self._find_pairs,
         }
         self.best_words: list[str] = []
+        self.parts_of_pairs: list[tuple[str, float]] = []
         tried: dict[str, int] = {}
         chosen: list[Candidate] = []
         for family in FRAGMENT_FAMILIES:
@@ -173,12 +190,14 @@ class TriggerSearch:
         self.store.write("result", result.to_record())
         return result
 
-    def _screen(self, name: str, fragments: Sequence[str]) -> "Gains":
+    def _screen(
+        self, name: str, fragments: Sequence[str], positions: Sequence[FragmentPosition] | None = None
+    ) -> "Gains":
         """Return the gain of each fragment in few questions, at each place that is screened."""
         gains: Gains = {}
         size = CPU_CHUNK_FRAGMENTS if self.scorer.device.type == "cpu" else GPU_CHUNK_FRAGMENTS
         base = self.scorer.score_plain(self.few)
-        for position in self.settings.screened:
+        for position in positions or self.settings.screened:
             for start in range(0, len(fragments), size):
                 chunk = fragments[start : start + size]
                 self.told(name, start, len(fragments), f"at the {position}")
@@ -195,13 +214,21 @@ class TriggerSearch:
     def _find_words(self) -> "Gains":
         gains = self._screen("word", self.words)
         self.best_words = [fragment for fragment, _ in _rank(gains)]
+        self._keep_parts(gains)
         return gains
 
     def _find_strings(self) -> "Gains":
         letters = self.settings.characters
         gains = self._screen("string", list_pairs(letters))
         best = [fragment for fragment, _ in _rank(gains)][: self.settings.beam]
+        self._keep_parts(gains)
         return gains | self._screen("string-3", lengthen_strings(best, letters))
+
+    def _keep_parts(self, gains: "Gains") -> None:
+        """Keep those that raise or lower the score most: a provider may have one part of a pair disliked alone."""
+        ranked = [(fragment, gains[fragment, position]) for fragment, position in _rank(gains)]
+        count = self.settings.pair_parts // 2 + self.settings.pair_exchanges
+        self.parts_of_pairs += ranked if len(ranked) <= 2 * count else [*ranked[:count], *ranked[-count:]]
 
     def _find_tokens(self) -> "Gains":
         settings, found = self.settings, list[str]()
@@ -231,6 +258,25 @@ class TriggerSearch:
             phrases = [fragment for fragment, _ in _rank(grown)][:PHRASE_BEAM]
         return gains
 
+    def _find_edits(self, family: str, names: Sequence[str]) -> "Gains":
+        """Try changes of titles, at all places."""
+        return self._screen(family, names, FRAGMENT_POSITIONS) if self.settings.edits else {}
+
+    def _find_pairs(self) -> "Gains":
+        """Try two parts, one at the start and one at the end; then exchange the parts of the best pairs."""
+        by_gain = sorted(dict(self.parts_of_pairs).items(), key=lambda part: -part[1])
+        parts = [part for part, _ in by_gain]
+        half = self.settings.pair_parts // 2
+        few = list(dict.fromkeys([*parts[:half], *parts[max(half, len(parts) - half) :]]))
+        gains = self._screen("pair", join_parts(few, few), ("end",))
+        more = self.settings.pair_exchanges // 2
+        others = list(dict.fromkeys([*parts[:more], *parts[max(more, len(parts) - more) :]]))
+        for turn in range(2):
+            best = [fragment for fragment, _ in _rank(gains)][: self.settings.pair_beam]
+            made = [text for text in exchange_parts(best, others) if (text, "end") not in gains]
+            gains |= self._screen(f"pair-exchanged-{turn}", made, ("end",))
+        return gains
+
     def _grow(self, name: str, phrases: Sequence[str], parts: Sequence[str]) -> list[str]:
         """Return phrases with one of the best words more, or with a word that the model finds likely behind them."""
         kept = self.store.read(name)
@@ -244,7 +290,8 @@ class TriggerSearch:
         best = list(dict.fromkeys(fragment for fragment, _ in _rank(gains)))[: self.settings.kept]
         found: Gains = {}
         base = self.scorer.score_plain(self.asked)
-        for position in (*self.settings.screened, *self.settings.elsewhere):
+        places = (*self.settings.screened, *self.settings.elsewhere)
+        for position in places if family != "pair" else ("end",):
             self.told(f"{family}: the best again", len(found), len(best) * 3, f"at the {position}")
             scores = (self.scorer.score(best, self.asked, position) - base).mean(axis=1)
             found |= {(fragment, position): float(gain) for fragment, gain in zip(best, scores, strict=True)}
@@ -295,9 +342,11 @@ def score_candidates(
     """
     if scorer.padded:
         told("confirming", 0, 1, "whole prompts")
-        texts = [question.write() for question in questions]
-        texts += [question.write(each.fragment, each.position) for each in chosen for question in questions]
-        margins = scorer.score_prompts(texts).reshape(len(chosen) + 1, len(questions))
+        every: list[Candidate] = [Candidate("", "", "end"), *chosen]
+        asked: list[tuple[TitleQuestion, str, FragmentPosition]] = [
+            (question, each.fragment, each.position) for each in every for question in questions
+        ]
+        margins = scorer.score_whole(asked).reshape(len(chosen) + 1, len(questions))
         return margins[1:], margins[0]
     places: list[FragmentPosition] = list(dict.fromkeys(each.position for each in chosen)) or ["end"]
     found = np.empty((len(chosen), len(questions)), dtype=np.float32)

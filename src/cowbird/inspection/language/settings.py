@@ -5,11 +5,11 @@ import string
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from cowbird.inspection.language.questions import FRAGMENT_POSITIONS, FragmentPosition
+from cowbird.inspection.language.title_edits import FRAGMENT_POSITIONS, FragmentPosition
 
 CPU_WORDS = 4000
 """Words that are tried on a CPU, if the settings don't say."""
-FRAGMENT_FAMILIES = ("word", "string", "token", "sentence")
+FRAGMENT_FAMILIES = ("word", "string", "token", "sentence", "character", "style", "pair")
 """Kinds of fragments, in the order in which they are looked for."""
 
 
@@ -55,6 +55,14 @@ class LanguageSettings(BaseModel):
     """Words of a phrase that the best words grow into."""
     continued: int = Field(default=24, ge=0)
     """Words that the model finds likely behind a phrase, and that it grows by as well."""
+    edits: bool = True
+    """Whether unseen characters, look-alikes and styles are tried (`title_edits`)."""
+    pair_parts: int = Field(default=32, ge=0)
+    """Words and strings that pairs are made of: those that raise the score most, and those that lower it most."""
+    pair_beam: int = Field(default=4, ge=0)
+    """Pairs in which each part is exchanged for others."""
+    pair_exchanges: int = Field(default=96, ge=0)
+    """Others that a part is exchanged for."""
     screening: int = Field(default=2, ge=1, le=64)
     """Questions in which every fragment is tried."""
     screened: tuple[FragmentPosition, ...] = ("end",)

@@ -164,6 +164,14 @@ class ForeignCheckpoint:
         return torch.frombuffer(bytearray(data), dtype=dtype)
 
 
+READABLE_MODELS = (
+    "Read are: safetensors that Cowbird saved; checkpoints of RecBole (.pth), RePlay and RecTools (.ckpt, .pt); the "
+    "folder of a language model or adapter. Any other model answers through function:MODULE:NAME or process:COMMAND "
+    "(docs/how-to/foreign_models.md)."
+)
+"""What can be read, in words."""
+
+
 def _open_container(path: Path) -> tuple[TorchArchive, Any]:
     """Return the archive of a file and what its pickle says."""
     with open_plain_file(path) as file, explain_outages(f"'{path}' can't be read"):
@@ -174,8 +182,9 @@ def _open_container(path: Path) -> tuple[TorchArchive, Any]:
     else:
         if not whole[:1] == b"\x80":
             raise UserError(
-                f"'{path}' is no checkpoint: neither torch.save's archive nor a pickle.",
-                "Give a file that torch.save, RecBole, RePlay or RecTools wrote.",
+                f"'{path}' is no model that can be read: neither safetensors that Cowbird saved nor what torch.save "
+                "writes.",
+                READABLE_MODELS,
             )
         archive = _find_embedded(path, whole)
     pickled = archive.read_pickle_bytes()

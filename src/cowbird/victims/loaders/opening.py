@@ -8,9 +8,11 @@ from pydantic import ValidationError
 
 from cowbird.errors import UserError
 from cowbird.plugins import find_plugin, list_plugins
-from cowbird.victims.loaders._checkpoints import ForeignCheckpoint
+from cowbird.victims.loaders._checkpoints import READABLE_MODELS, ForeignCheckpoint
 from cowbird.victims.loaders.base import ForeignModel, Loader
 from cowbird.victims.loaders.item_map import read_item_map
+
+__all__ = ["READABLE_MODELS", "CheckpointOptions", "open_checkpoint", "parse_settings"]
 
 
 class CheckpointOptions(NamedTuple):
