@@ -448,7 +448,7 @@ def test_what_is_no_file(tmp_path):
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     refuse(tmp_path / "loop", "can't be opened")
     (tmp_path / "text").write_text("hello")
-    refuse(tmp_path / "text", "no checkpoint")
+    refuse(tmp_path / "text", "no model that can be read")
 
 
 def test_wrong_sums_are_told(tmp_path):

@@ -58,7 +58,7 @@ def test_scores_that_are_not_finite(tmp_path):
 
 def test_what_is_no_model(tmp_path):
     (tmp_path / "text").write_text("hello")
-    for path, told in [(tmp_path / "nope", "there is none"), (tmp_path / "text", "no checkpoint")]:
+    for path, told in [(tmp_path / "nope", "there is none"), (tmp_path / "text", "no model that can be read")]:
         with pytest.raises(UserError, match=told):
             open_model(path, CPU)
 

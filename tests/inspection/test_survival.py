@@ -142,7 +142,7 @@ def test_the_command(files, monkeypatch, capsys):
     ("changes", "told"),
     [
         ({"model": "nope"}, "there is none"),
-        ({"model": "log.csv"}, "no checkpoint"),
+        ({"model": "log.csv"}, "no model that can be read"),
         ({"model": "function:os:getcwd"}, "runs its code"),
         ({"--logs": "nope.csv"}, "not there"),
         ({"--suspects": "nope.txt"}, "can't be read"),

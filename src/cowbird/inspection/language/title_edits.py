@@ -31,7 +31,7 @@ LOOK_ALIKES = {
 """Letters of other alphabets that look like those of ours."""
 _WRAPPERS = {"\u202a": "\u202c", "\u202b": "\u202c", "\u202d": "\u202c", "\u202e": "\u202c", "\u2066": "\u2069"}
 
-TitleEdit = Callable[[str, FragmentPosition], str]
+TitleChange = Callable[[str, FragmentPosition], str]
 """Returns a title that is changed at a place; one that has no place for the change comes back as it is."""
 
 
@@ -43,7 +43,7 @@ def _find_place(title: str, position: FragmentPosition) -> int:
     return places[{"start": 0, "middle": len(places) // 2, "end": -1}[position]]
 
 
-def _glue(text: str) -> TitleEdit:
+def _glue(text: str) -> TitleChange:
     """Insert characters directly before the title, behind a word of its middle, or directly behind it."""
 
     def edit(title: str, position: FragmentPosition) -> str:
@@ -54,7 +54,7 @@ def _glue(text: str) -> TitleEdit:
     return edit
 
 
-def _mark(mark: str) -> TitleEdit:
+def _mark(mark: str) -> TitleChange:
     """Put a mark on one letter."""
 
     def edit(title: str, position: FragmentPosition) -> str:
@@ -64,7 +64,7 @@ def _mark(mark: str) -> TitleEdit:
     return edit
 
 
-def _exchange_one(table: dict[int, int]) -> TitleEdit:
+def _exchange_one(table: dict[int, int]) -> TitleChange:
     """Exchange the first letter that has a look-alike, the one in the middle, or the last."""
 
     def edit(title: str, position: FragmentPosition) -> str:
@@ -77,7 +77,7 @@ def _exchange_one(table: dict[int, int]) -> TitleEdit:
     return edit
 
 
-def _change_word(change: Callable[[str], str]) -> TitleEdit:
+def _change_word(change: Callable[[str], str]) -> TitleChange:
     """Change the first word, the one in the middle, or the last."""
 
     def edit(title: str, position: FragmentPosition) -> str:
@@ -88,7 +88,7 @@ def _change_word(change: Callable[[str], str]) -> TitleEdit:
     return edit
 
 
-def _change_all(change: Callable[[str], str]) -> TitleEdit:
+def _change_all(change: Callable[[str], str]) -> TitleChange:
     """Change the whole title, whatever the place."""
     return lambda title, position: change(title)
 
@@ -97,9 +97,9 @@ def _name(characters: str) -> str:
     return " ".join(f"U+{ord(letter):04X}" for letter in characters)
 
 
-def _list_characters() -> dict[str, TitleEdit]:
+def _list_characters() -> dict[str, TitleChange]:
     """Return changes of one place, by name."""
-    made: dict[str, TitleEdit] = {}
+    made: dict[str, TitleChange] = {}
     for letter in UNSEEN_CHARACTERS:
         made[f"<{_name(letter)} glued>"] = _glue(letter)
         made[f"<{_name(letter)} glued three times>"] = _glue(3 * letter)
@@ -110,9 +110,9 @@ def _list_characters() -> dict[str, TitleEdit]:
     return made
 
 
-def _list_styles() -> dict[str, TitleEdit]:
+def _list_styles() -> dict[str, TitleChange]:
     """Return changes of words and whole titles, by name."""
-    made: dict[str, TitleEdit] = {}
+    made: dict[str, TitleChange] = {}
     for name, table in LOOK_ALIKES.items():
         made[f"<{name} word>"] = _change_word(lambda word, table=table: word.translate(table))
         made[f"<{name} title>"] = _change_all(lambda title, table=table: title.translate(table))
@@ -147,7 +147,7 @@ STYLE_EDITS = _list_styles()
 _EDITS = CHARACTER_EDITS | STYLE_EDITS
 
 
-def find_edit(fragment: str) -> TitleEdit | None:
+def find_edit(fragment: str) -> TitleChange | None:
     """Return the change that a fragment names; `None` if it is a text that is put in."""
     return _EDITS.get(fragment) if fragment.startswith("<") else None
 
