@@ -70,7 +70,10 @@ def read_reviewed_table(path: Path) -> pl.DataFrame:
             "Give a file that cowbird scan wrote with --out.",
         ) from None
     if path.suffix.lower() == ".csv":
-        told = (pl.Series(name, list(map(unescape_csv, shown[name].to_list()))) for name in ("title", "reason", "id"))
+        told = [
+            pl.Series(name, list(map(unescape_csv, shown[name].to_list())), pl.String)
+            for name in ("title", "reason", "id")
+        ]
         shown = shown.with_columns(*told)
     shown = shown.with_columns(pl.col("title").str.slice(0, MAX_TITLE_LENGTH))
     start, end, score = pl.col("start"), pl.col("end"), pl.col("score")
