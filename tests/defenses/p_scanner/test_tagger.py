@@ -195,9 +195,9 @@ def test_a_learner_is_looked_at_before_each_chunk(examples):
 
 @pytest.mark.slow
 def test_examples_drawn_ahead_are_those_drawn_here(examples):
-    ahead = DrawnAhead(examples(), 2, 1)
+    ahead = DrawnAhead(examples(), 4, 2)
     try:
-        for number in range(2):
+        for number in range(4):
             np.testing.assert_array_equal(
                 ahead.write_epoch(number, np.arange(96)).token, examples().draw_chunk(number).token
             )

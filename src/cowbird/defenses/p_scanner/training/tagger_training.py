@@ -11,11 +11,12 @@ Some groups are given a habit, such as a code in most of their titles, which is 
 import hashlib
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -297,20 +298,31 @@ class DrawnAhead:
         os.environ["RAYON_NUM_THREADS"] = "1"
         self.pool = ProcessPoolExecutor(workers, get_context("spawn"), _keep, (examples,))
         self.drawn: dict[int, Future[Tokens]] = {}
+        self.next = 0
         self.ahead = CHUNKS_AHEAD * workers
+        # Starting a worker takes seconds, so a thread of its own does: the training begins with the first of them.
+        self.orders, self.ordering = ThreadPoolExecutor(1), Lock()
 
     def __len__(self) -> int:
         return len(self.examples)
 
     def write_epoch(self, number: int, order: IntArray) -> Tokens:
         """Return the examples of a chunk, and have later ones drawn."""
-        for nth in range(number, min(number + self.ahead, self.chunks)):
-            if nth not in self.drawn:
-                self.drawn[nth] = self.pool.submit(_draw, nth)
-        return self.drawn.pop(number).result()
+        self._order([number])
+        with self.ordering:
+            self.next, asked = number + 1, self.drawn.pop(number)
+        self.orders.submit(self._order, range(number + 1, min(number + self.ahead, self.chunks)))
+        return asked.result()
+
+    def _order(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            with self.ordering:
+                if number >= self.next and number not in self.drawn:
+                    self.drawn[number] = self.pool.submit(_draw, number)
 
     def close(self) -> None:
         """End the processes."""
+        self.orders.shutdown(cancel_futures=True)
         self.pool.shutdown(cancel_futures=True)
 
 
