@@ -195,7 +195,7 @@ def test_a_learner_is_looked_at_before_each_chunk(examples):
 
 @pytest.mark.slow
 def test_examples_drawn_ahead_are_those_drawn_here(examples):
-    ahead = DrawnAhead(examples(), 4, 2)
+    ahead = DrawnAhead(examples(), 4, 1)
     try:
         for number in range(4):
             np.testing.assert_array_equal(
