@@ -210,7 +210,7 @@ def end(process, codes=(0,)):
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such locks")
 def test_killed_interrupted_and_shared_it_ends_like_one_run(grid, tmp_path, monkeypatch):
-    """One is killed, and of two that go on together one is interrupted: what is kept is not fitted again, no byte differs."""
+    """One is killed, and of two that go on together one is interrupted: what is kept stays, no byte differs."""
     out, fits, draw = tmp_path / "run", tmp_path / "fits", random.Random(22)
     spec = parse_spec(make_table(6, 2), allow_plugins=True)
 
