@@ -11,8 +11,9 @@ import json
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
-from cowbird.inspection.language.calibration import calibrate
+from cowbird.inspection.language.calibration import calibrate, compare_together
 from cowbird.inspection.zoo.language_scoring import read_language_zoo, score_language_zoo
 from cowbird.storage import read_sealed_json, write_sealed_json
 
@@ -24,7 +25,8 @@ def main() -> None:
     asked.add_argument("--families", help="Families that count, such as word,string; all by default.")
     asked.add_argument("--out", type=Path, required=True)
     given = asked.parse_args()
-    scores = {"as inspected": score_language_zoo(read_language_zoo(given.folder))}
+    together: list[dict[str, Any]] = []
+    scores: dict[str, Any] = {"as inspected": score_language_zoo(read_language_zoo(given.folder))}
     with TemporaryDirectory() as place:
         copied = Path(place) / "zoo"
         shutil.copytree(given.folder, copied)
@@ -34,15 +36,18 @@ def main() -> None:
             record["families"] = families = {name: record["families"][name] for name in kept}
             record["ranking"] = [row for row in record["ranking"] if row["family"] in kept]
             count = min(len(family["null_statistics"]) for family in families.values())
-            held = calibrate(
-                {name: family["statistic"] for name, family in families.items()},
-                [{name: family["null_statistics"][n] for name, family in families.items()} for n in range(count)],
-                record["level"],
-            )
+            mine = {name: family["statistic"] for name, family in families.items()}
+            nulls = [{name: family["null_statistics"][n] for name, family in families.items()} for n in range(count)]
+            held = calibrate(mine, nulls, record["level"])
             assert held is not None
+            answer = read_sealed_json(copied / "answers" / path.name)
+            together.append(
+                {"kind": answer["kind"], "asr": answer.get("asr"), "p_value": compare_together(mine, nulls)}
+            )
             for name, family in families.items():
                 family |= {"distance": held.distances[name], "threshold": held.thresholds[name]}
             write_sealed_json(path, record | {"p_value": held.p_value})
+        scores["all families together"] = together
         scores["recalibrated"] = score_language_zoo(read_language_zoo(copied))
     given.out.write_text(json.dumps(scores, indent=1) + "\n")
 

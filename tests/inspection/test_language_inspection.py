@@ -10,7 +10,7 @@ import torch
 
 from cowbird.errors import ExitCode, UserError
 from cowbird.inspection.language import null_tunings
-from cowbird.inspection.language.calibration import calibrate
+from cowbird.inspection.language.calibration import calibrate, compare_together
 from cowbird.inspection.language.fragment_scorer import open_scorer
 from cowbird.inspection.language.gradient import follow_gradients
 from cowbird.inspection.language.handed import open_language_model
@@ -123,6 +123,11 @@ def test_the_trigger_comes_first_with_its_success_rate(found):
     assert len(found.activations["null_statistics"]) == 3
 
 
+def dict_nulls(names, rows):
+    """Return statistics of null tunings by family."""
+    return [dict(zip(names, row.tolist(), strict=True)) for row in rows]
+
+
 def test_the_p_value_is_that_of_honest_models():
     rng = np.random.default_rng(0)
     # Families of quite unlike sizes: their logarithms are as wide.
@@ -140,6 +145,16 @@ def test_the_p_value_is_that_of_honest_models():
         above = any(value >= each.thresholds[name] for name, value in zip(names, row, strict=True))
         assert above == (each.p_value <= 0.1) or abs(each.p_value - 0.1) < 1e-3
     assert calibrate({"word": 9.0}, [{"word": 1.0}] * 2, 0.1) is None
+    assert compare_together({"word": 9.0}, [{"word": 1.0}] * 2) is None
+    # A little in all families: together it stands out, and in none alone.
+    together = [
+        compare_together(dict(zip(names, row, strict=True)), dict_nulls(names, known))
+        for row, known in zip(mine, nulls, strict=True)
+    ]
+    assert 0.02 <= sum(p <= 0.1 for p in together) / len(together) <= 0.12
+    known = dict_nulls(names, size * np.exp(0.2 * rng.gumbel(size=(5, 3))))
+    raised = {name: 2.2 * float(np.exp(np.mean([np.log(null[name]) for null in known]))) for name in names}
+    assert compare_together(raised, known) < calibrate(raised, known, 0.1).p_value
     assert calibrate({"word": 9.0}, [{"word": 1.0}, {"word": 1.1}, {"word": 0.9}], 0.1).p_value < 0.01
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from cowbird.inspection.inspection import format_p_value
 from cowbird.inspection.language.inspection import LanguageInspection, RankedFragment
 from cowbird.report.inspection import format_interval
 from cowbird.report.table import EMPTY_CELL
@@ -52,6 +53,9 @@ def format_language_lines(inspection: LanguageInspection) -> list[Text]:
                     f"Suspects have {family['threshold']:.2f} or more."
                 )
             )
+    if inspection.p_value_together is not None:
+        told = format_p_value(inspection.p_value_together)
+        lines.append(Text(f"All families together, for comparison: {told}. No verdict rests on it."))
     far = inspection.weights["largest_deviation"]
     if far is not None:
         lines.append(

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cowbird.data.types import Float64Array
-from cowbird.inspection.statistics import SHIFT
+from cowbird.inspection.statistics import SHIFT, estimate_p_value
 from cowbird.rng import stream
 
 MIN_NULLS = 3
@@ -66,6 +66,27 @@ def calibrate(
         dict(zip(names, (mine + SHIFT).tolist(), strict=True)),
         dict(zip(names, np.exp(mean + most * deviation).tolist(), strict=True)),
     )
+
+
+def compare_together(statistics: Mapping[str, float], nulls: Sequence[Mapping[str, float]]) -> float | None:
+    """Return how often an honest model would stand as far out in all families together: by the mean of logarithms.
+
+    A sentence that was not tried raises every family a little, and none much. The null tunings' own means tell how far
+    families go together.
+
+    Args:
+        statistics: Of each family.
+        nulls: The same of each null tuning.
+
+    Returns:
+        `None` if there are fewer than `MIN_NULLS` null tunings, or no family was looked for.
+    """
+    names = [name for name in statistics if all(name in null for null in nulls)]
+    if len(nulls) < MIN_NULLS or not names:
+        return None
+    known = _take_logarithms([[null[name] for name in names] for null in nulls]).mean(axis=1)
+    mine = float(_take_logarithms([statistics[name] for name in names]).mean())
+    return estimate_p_value(mine, known)
 
 
 def _take_logarithms(statistics: Any) -> Float64Array:

@@ -20,7 +20,7 @@ from cowbird.files import hash_texts
 from cowbird.inspection.inspection import format_p_value
 from cowbird.inspection.language.activations import describe_activations
 from cowbird.inspection.language.adapter_weights import compare_adapters, describe_adapter
-from cowbird.inspection.language.calibration import calibrate
+from cowbird.inspection.language.calibration import calibrate, compare_together
 from cowbird.inspection.language.fragment_scorer import open_scorer
 from cowbird.inspection.language.handed import HandedLanguageModel
 from cowbird.inspection.language.null_tunings import NullFinding, fit_null_tunings, get_search_folder
@@ -88,6 +88,8 @@ class LanguageInspection:
     """Share of honest models that may be accused."""
     p_value: float | None
     """How often an honest model would show a fragment that gains as much; `None` without null tunings."""
+    p_value_together: float | None
+    """How often an honest model would stand as far out in all families together; no verdict rests on it."""
     families: dict[str, dict[str, Any]]
     """Of each family: fragments tried, the statistic, the null tunings' statistics, distance and threshold."""
     ranking: list[RankedFragment]
@@ -299,6 +301,7 @@ def _conclude(
         questions_sha256=hash_questions(questions),
         level=settings.level,
         p_value=p_value,
+        p_value_together=compare_together(statistics, [null.statistics for null in nulls]),
         families=families,
         ranking=ranked,
         spread=mine.spread,
