@@ -19,12 +19,13 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from attacker_plantings import (
@@ -44,11 +45,14 @@ from attacker_plantings import (
 from attacker_scans import MUTED, Found, PlantedCatalog, list_simple_scores, mute
 from cowbird.data.types import Int64Array
 from cowbird.defenses.p_scanner.inventory import Inventory
+from cowbird.defenses.p_scanner.rounds.context_gain import find_phrases, measure_gains
 from cowbird.defenses.p_scanner.small_tagger import READY_SMALL_TAGGER
 from cowbird.files import write_text
 from cowbird.metrics.detection import auroc
 from cowbird.plugins import find_plugin
 from cowbird.rng import stream
+from cowbird.victims.fit_context import pick_device
+from cowbird.victims.language.llm import Llm, load_llm
 from ready_catalogs import KIND_LEFT_OUT, SEEN_BY_SMALL_TAGGER, SEEN_BY_TAGGER, KeptScanner
 from tagger_families import ASKED
 
@@ -64,6 +68,9 @@ LANGUAGE_DETECTORS: dict[str, dict[str, Any]] = {
 }
 LANGUAGE_CLEAN, LANGUAGE_PLANTED = 300, 20
 """Titles that detectors with a language model read of each catalogue, and of each trigger."""
+GAIN_SHARES, NO_GAIN = (0.01, 0.05, 0.3), 100.0
+"""Shares at which a language model is asked for the context gain of what titles share; what a title without such a
+phrase gains, more than any phrase does."""
 SELLERS = ("floods", "adaptive", "trickle", "singles", "others")
 DRAWS, ROWS_PER_WRITE = 2000, 20
 
@@ -303,6 +310,37 @@ def ask_language(options: argparse.Namespace, command: str) -> None:
                 rows.append(head | {"reference": False, "detector": detector} | measure(Found(both), mask))
             write_rows(options.out, command, rows)
             print(name, detector, f"{time.process_time() - began:.0f} s of processor time", flush=True)
+        if not options.only or "context gain" in options.only.split(","):
+            began = time.process_time()
+            rows += ask_context_gain(name, halves, list_attacks(name, 0, halves, words), options.device)
+            write_rows(options.out, command, rows)
+            print(name, "context gain", f"{time.process_time() - began:.0f} s of processor time", flush=True)
+
+
+def ask_context_gain(name: str, halves: Halves, attacks: Any, device: str) -> Iterator[dict[str, Any]]:
+    """Ask a language model how well each phrase that recurs foretells what follows it; a title is its worst phrase.
+
+    Phrases of the clean batch are asked about once.
+    """
+    where = pick_device(device)
+    load = cache(partial(load_llm, Llm(), where, torch.bfloat16 if where.type == "cuda" else torch.float32))
+    known = measure_gains(load, halves.batch, find_phrases(halves.batch), where)
+    for (attack, trigger), planted in attacks.items():
+        for share in GAIN_SHARES:
+            texts = list(halves.batch)
+            chosen = list(planted)[: max(3, round(share * len(texts)))]
+            for row in chosen:
+                texts[row] = planted[row]
+            places = find_phrases(texts)
+            new = {phrase: at for phrase, at in places.items() if phrase not in known}
+            gains = known | measure_gains(load, texts, new, where)
+            score, mask = np.full(len(texts), -NO_GAIN), np.zeros(len(texts), dtype=bool)
+            mask[chosen] = True
+            for phrase, at in places.items():
+                for place in at:
+                    score[place.row] = max(score[place.row], -gains.get(phrase, NO_GAIN))
+            head = {"catalog": name, "seed": 0, "attack": attack, "trigger": trigger, "share": share}
+            yield head | {"reference": False, "detector": "context gain"} | measure(Found(score), mask)
 
 
 def write_rows(

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from cowbird.defenses.p_scanner.baseline import DEFAULT_FPR, MIN_TITLES_PER_BASELINE
 from cowbird.defenses.p_scanner.calibrated import load_calibrated_scanner, read_calibration
-from cowbird.defenses.p_scanner.catalog_judge import CatalogJudge, sample_titles
+from cowbird.defenses.p_scanner.catalog_judge import learn_from_all
 from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.rounds.common_patterns import judge_by_characters
 from cowbird.defenses.p_scanner.small_tagger import TaggerName
@@ -49,18 +49,18 @@ class ReadyScannerDefense(TitleDefense):
         Raises:
             UserError: If the calibration can't be read, or the language model or the device can't be used.
         """
-        sample = sample_titles([title for title in titles if title.strip()])
-        if self.calibration is None and len(sample) < MIN_TITLES_PER_BASELINE:
+        known = [title for title in titles if title.strip()]
+        if self.calibration is None and len(set(known)) < MIN_TITLES_PER_BASELINE:
             few = f"fewer than {MIN_TITLES_PER_BASELINE} different titles"
             text = f"Nothing is usual in {few}: rules for characters judge."
             note(NoticeRank.CHANGE, text)
             return judge_by_characters(titles)[0]
         place = str(pick_device(self.device))
         if self.calibration is None:
-            judge = CatalogJudge.learn(_load_scanner(place, self.tagger), sample, (), self.fpr, self.fpr)
+            judge = learn_from_all(_load_scanner(place, self.tagger), known, (), self.fpr, self.fpr)
         else:
             scanner = _load_scanner(place, read_calibration(self.calibration)[0].tagger)
-            judge = load_calibrated_scanner(self.calibration, scanner=scanner).make_judge(sample, self.fpr, self.fpr)
+            judge = load_calibrated_scanner(self.calibration, scanner=scanner).learn_from_all(known, self.fpr, self.fpr)
         found, bar = judge.judge(titles), judge.baseline.thresholds[0]
         spans = (np.where(found.start >= 0, part, -1) for part in (found.start, found.end))
         return Suspicion(np.where(np.isfinite(bar), found.score - np.float32(bar), -np.inf), *spans)

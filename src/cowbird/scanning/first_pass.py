@@ -19,9 +19,10 @@ import torch
 
 from cowbird.defenses.p_scanner.baseline import MAX_TITLES_SAMPLED
 from cowbird.defenses.p_scanner.catalog_judge import BaselineScanner, read_rounded
-from cowbird.defenses.p_scanner.small_tagger import make_places
+from cowbird.defenses.p_scanner.small_tagger import join_logits, make_places
 from cowbird.defenses.p_scanner.title_sample import TitleSample
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
+from cowbird.defenses.p_scanner.whole_counts import PhraseCounts
 from cowbird.errors import OutageError, UserError
 from cowbird.faults import explain_write_errors
 from cowbird.files import hash_texts, make_scratch_folder, sweep_partials
@@ -142,6 +143,45 @@ class FirstPass:
                 tell(done)
         tell(done)
 
+    def count(
+        self, catalog: Path, text_column: str, phrases: Sequence[str], report: ProgressCallback = report_nothing
+    ) -> PhraseCounts:
+        """Read all rows of a catalogue once more, and count phrases in the titles.
+
+        Args:
+            catalog: The catalogue; see `cowbird.scanning.reading.open_catalog`.
+            text_column: The column of titles.
+            phrases: The phrases.
+            report: Told of rows read and rows in all.
+
+        Raises:
+            UserError: If the catalogue can't be read, or what is kept can't be written.
+        """
+        table, counts = open_catalog(catalog, text_column), PhraseCounts(phrases)
+        key = hash_texts([repr(fingerprint(catalog)), text_column, repr(get_options()), *phrases])
+        path = None if self.folder is None else self.folder / f"counts-{key[:16]}.json"
+        known = _recall_counts(path, key)
+        if known is not None:
+            counts.merge(known)
+            return counts
+        total = table.count_rows()
+        self._count_phrases(catalog, table, counts, lambda row: report(row, max(total, row), "phrases counted"))
+        if path is not None:
+            self._make_folder(path)
+            write_sealed_json(path, {"key": key, "kept": counts.list_kept()})
+        return counts
+
+    def _count_phrases(self, catalog: Path, table: Catalog, counts: PhraseCounts, tell: Callable[[int], None]) -> None:
+        """Show the titles of all rows to counts; arguments as in `_fill_sample`."""
+        done = 0
+        for row in table.read_rows():
+            if not row.problem:
+                counts.add((row.title,))
+            done = row.number
+            if done % ROWS_PER_REPORT == 0:
+                tell(done)
+        tell(done)
+
     def _recall_sample(self, path: Path | None, key: str, sample: TitleSample) -> "_SampleState":
         """Put what was kept into a sample, and return how far that came."""
         nothing = _SampleState(0, False, ())
@@ -192,7 +232,7 @@ class FirstPass:
         while waiting:
             parts.append(self._finish_part(waiting.popleft(), sum(map(_count, parts)), len(titles), report))
         report(len(titles), len(titles), "titles")
-        return _join(parts)
+        return join_logits(parts)
 
     def _begin_part(self, scanner: BaselineScanner, titles: Sequence[str]) -> "_Part":
         """Recall what the tagger says of some titles, or have it read them."""
@@ -229,7 +269,7 @@ class FirstPass:
         """Remove what is kept."""
         if self.folder is None or not self.folder.is_dir():
             return
-        for pattern in ("sample-*.json", "part-*.safetensors"):
+        for pattern in ("sample-*.json", "counts-*.json", "part-*.safetensors"):
             for path in self.folder.glob(pattern):
                 path.unlink(missing_ok=True)
         with suppress(OSError):  # which does nothing to a folder that holds anything else
@@ -242,6 +282,23 @@ NOTHING_KEPT = FirstPass()
 
 def _count(part: TokenLogits) -> int:
     return len(part.verdict)
+
+
+def _recall_counts(path: Path | None, key: str) -> dict[str, list[str]] | None:
+    """Return the titles of each phrase that a file holds; `None` if it is not there, damaged, or of something else."""
+    if path is None or not path.is_file():
+        return None
+    try:
+        held: Any = read_sealed_json(path)
+        return (
+            {str(phrase): list(map(str, titles)) for phrase, titles in held["kept"].items()}
+            if held["key"] == key
+            else None
+        )
+    except OutageError:  # it may be whole
+        raise
+    except (UserError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _cut(titles: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -267,16 +324,3 @@ def _recall_part(path: Path, key: str, titles: int) -> TokenLogits | None:
         raise
     except (UserError, KeyError, IndexError, TypeError):
         return None
-
-
-def _join(parts: Sequence[TokenLogits]) -> TokenLogits:
-    """Return the marks of titles that were read in parts."""
-    empty, whole = np.empty(0, dtype=np.int32), np.empty(0, dtype=np.float32)
-    counts = np.concatenate([*(np.diff(each.tokenized.offsets) for each in parts), np.empty(0, dtype=np.int64)])
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    first = np.concatenate([*(each.tokenized.first for each in parts), empty])
-    after = np.concatenate([*(each.tokenized.after for each in parts), empty])
-    mark, verdict = (
-        np.concatenate([*values, whole]) for values in ([each.mark for each in parts], [each.verdict for each in parts])
-    )
-    return TokenLogits(make_places(first, after, offsets), mark, verdict)

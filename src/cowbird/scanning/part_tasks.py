@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from cowbird.defenses.p_scanner.catalog_judge import read_rounded
+from cowbird.defenses.p_scanner.catalog_judge import count_phrases, read_rounded
 from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.small_tagger import TaggerSource
 from cowbird.defenses.p_scanner.title_sample import TitleSample
@@ -108,6 +108,15 @@ class SampledPart(NamedTuple):
     """How many rows the part has."""
 
 
+class CountedPart(NamedTuple):
+    """What was counted in a part of a catalogue."""
+
+    kept: dict[str, list[str]]
+    """Titles of each phrase; see `PhraseCounts.list_kept`."""
+    rows: int
+    """How many rows the part has."""
+
+
 _scorers: dict[str, Scorer] = {}
 """The scorer of a worker, by the key of its job; one at a time."""
 _jobs: dict[str, JudgeJob] = {}
@@ -147,6 +156,27 @@ def sample_file(place: CatalogPlace, nth: int, most: int, bound: int) -> Sampled
 
     with guard_plugins(), use_options(place.options):
         found = sample_titles(read(), most, bound)
+    return found._replace(rows=rows)
+
+
+def count_titles(titles: Iterable[str], phrases: Sequence[str]) -> CountedPart:
+    """Count phrases in some titles."""
+    return CountedPart(count_phrases(titles, phrases).list_kept(), 0)
+
+
+def count_file(place: CatalogPlace, nth: int, phrases: Sequence[str]) -> CountedPart:
+    """Count phrases in a file of a folder."""
+    rows = 0
+
+    def read() -> Iterator[str]:
+        nonlocal rows
+        for row in open_file(place, nth).read_rows():
+            rows = row.number
+            if not row.problem:
+                yield row.title
+
+    with guard_plugins(), use_options(place.options):
+        found = count_titles(read(), phrases)
     return found._replace(rows=rows)
 
 

@@ -24,10 +24,10 @@ from cowbird.defenses.p_scanner.baseline import (
     count_titles_to_flag,
 )
 from cowbird.defenses.p_scanner.calibrated import load_calibrated_scanner
-from cowbird.defenses.p_scanner.catalog_judge import CatalogJudge, TitleVerdict
+from cowbird.defenses.p_scanner.catalog_judge import CatalogJudge, TitleVerdict, look_at_whole
 from cowbird.defenses.p_scanner.inventory import MIN_BATCH_TITLES
 from cowbird.defenses.p_scanner.ready import ReadyScanner
-from cowbird.defenses.p_scanner.small_tagger import TaggerSource
+from cowbird.defenses.p_scanner.small_tagger import TaggerSource, skip_logits
 from cowbird.errors import UserError
 from cowbird.notices import collect_notices
 from cowbird.scanning.first_pass import NOTHING_KEPT, FirstPass
@@ -137,7 +137,10 @@ def open_ready_scanner(
     check_baseline(len(titles), len(before), rate, second)
     more = read_catalog_columns(catalog, text_column, columns, frozenset(titles))
     marks = kept.read(scanner, [*before, *titles], report_titles)
-    judge = CatalogJudge.learn(scanner, titles, before, rate, second, columns=more, marks=marks)
+    count = partial(kept.count, catalog, text_column, report=report_rows)
+    with collect_notices():
+        whole = look_at_whole(scanner, sample, skip_logits(marks, len(before)), count, kept.read)
+    judge = CatalogJudge.learn(scanner, titles, before, rate, second, columns=more, marks=marks, whole=whole)
     return ReadyScorer(judge, f"ready {scanner.key[:12]}", place, sample.complete, scanner.tagger_source)
 
 
@@ -180,7 +183,10 @@ def open_calibrated(
     titles = sample.list_titles()
     more = read_catalog_columns(catalog, text_column, columns, frozenset(titles))
     marks = kept.read(calibrated.scanner, titles, report_titles)
-    judge = calibrated.make_judge(titles, rate, second, columns=more, marks=marks)
+    count = partial(kept.count, catalog, text_column, report=report_rows)
+    with collect_notices():
+        whole = look_at_whole(calibrated.scanner, sample, marks, count, kept.read)
+    judge = calibrated.make_judge(titles, rate, second, columns=more, marks=marks, whole=whole)
     source = calibrated.scanner.tagger_source
     return ReadyScorer(judge, f"calibrated {calibrated.key[:12]}", place, sample.complete, source)
 
@@ -218,6 +224,8 @@ def format_ready_basis(scorer: ReadyScorer, judged: int | None = None) -> Group:
         return Group(Text(_describe_calibration(baseline)), Text(_describe_threshold(baseline, many)))
     said = f"No fit: what is usual comes from {baseline.sampled:,} different titles of this catalogue"
     said += "." if scorer.complete else ", a sample."
+    if baseline.counted:
+        said += f" {baseline.counted:,} phrases that look suspicious there were counted in all rows."
     if baseline.reference:
         said += f" A reference of {baseline.reference:,} titles, taken for clean, says what is new and sets thresholds."
         parts = [Text(said)]
@@ -301,6 +309,7 @@ def describe_basis(scorer: ReadyScorer) -> dict[str, object]:
         "tagger": scorer.tagger if isinstance(scorer.tagger, str) else "own",
         "sampled": baseline.sampled,
         "sample_complete": scorer.complete,
+        "counted": baseline.counted,
         "reference": baseline.reference,
         "calibrated_on": baseline.calibrated_on,
         "left_out": baseline.left_out,

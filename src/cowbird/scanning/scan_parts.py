@@ -7,7 +7,7 @@ each file. Otherwise this process reads the rows and sends them, some chunks a p
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import accumulate
@@ -19,6 +19,7 @@ from cowbird.defenses.p_scanner.catalog_judge import BaselineScanner
 from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.title_sample import TitleSample
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
+from cowbird.defenses.p_scanner.whole_counts import PhraseCounts
 from cowbird.ingest.addresses import show_name
 from cowbird.ingest.folders import FolderRows
 from cowbird.ingest.options import get_options
@@ -29,9 +30,12 @@ from cowbird.scanning.allow_list import AllowList
 from cowbird.scanning.first_pass import FirstPass
 from cowbird.scanning.part_tasks import (
     CatalogPlace,
+    CountedPart,
     JudgeJob,
     RowColumns,
     SampledPart,
+    count_file,
+    count_titles,
     judge_file,
     judge_rows,
     read_marks,
@@ -83,44 +87,76 @@ class SharedFirstPass(FirstPass):
         self, catalog: Path, table: Catalog, sample: TitleSample, files: int, rows: list[int], tell: Callable[..., None]
     ) -> None:
         place = CatalogPlace(catalog.resolve(), table.asked[0], None, get_options())
-        waiting: deque[Any] = deque()
 
-        def take() -> None:
-            found: SampledPart = self._cluster.get(waiting.popleft())
+        def take(found: SampledPart, _: int) -> None:
             sample.merge(found.titles, found.complete, found.bound)
             rows.append(found.rows)
             tell(sum(rows), rows)
 
-        try:
-            for nth in range(len(rows), files):
-                waiting.append(self._cluster.submit(sample_file, place, nth, sample.most, sample.bound))
-                if len(waiting) > self.ahead:
-                    take()
-            while waiting:
-                take()
-        finally:
-            self._cluster.cancel(waiting)
+        first = len(rows)
+        self._go_through(((sample_file, place, nth, sample.most, sample.bound) for nth in range(first, files)), take)
 
     def _sample_rows(self, table: Catalog, sample: TitleSample, first: int, tell: Callable[..., None]) -> None:
-        waiting: deque[tuple[Any, int]] = deque()
-
-        def take() -> None:
-            found, row = waiting.popleft()
-            part: SampledPart = self._cluster.get(found)
-            sample.merge(part.titles, part.complete, part.bound)
+        def take(found: SampledPart, row: int) -> None:
+            sample.merge(found.titles, found.complete, found.bound)
             tell(row)
 
+        self._send_rows(table, first, lambda titles: (sample_titles, titles, sample.most, sample.bound), take)
+
+    def _count_phrases(self, catalog: Path, table: Catalog, counts: PhraseCounts, tell: Callable[[int], None]) -> None:
+        """Have workers read files or look at titles; see `FirstPass`."""
+        phrases = counts.list_phrases()
+        files, done = count_own_files(catalog, table, self._cluster.workers), 0
+
+        def take(found: CountedPart, row: int) -> None:
+            nonlocal done
+            counts.merge(found.kept)
+            done = row or done + found.rows
+            tell(done)
+
+        if files:
+            place = CatalogPlace(catalog.resolve(), table.asked[0], None, get_options())
+            self._go_through(((count_file, place, nth, phrases) for nth in range(files)), take)
+        else:
+            self._send_rows(table, 0, lambda titles: (count_titles, titles, phrases), take)
+
+    def _send_rows(
+        self, table: Catalog, first: int, make: Callable[[list[str]], tuple[Any, ...]], take: Callable[[Any, int], None]
+    ) -> None:
+        """Send the titles behind a row to workers, `ROWS_PER_PART` at once.
+
+        Args:
+            table: The catalogue.
+            first: The row.
+            make: Returns a task for some titles: a function, and what it is given.
+            take: Given what a task returned, and the last row of its titles.
+        """
+        waiting: deque[tuple[Any, int]] = deque()
         try:
             for rows in group_rows((row for row in table.read_rows() if row.number > first), ROWS_PER_PART):
-                titles = [row.title for row in rows if not row.problem]
-                task = self._cluster.submit(sample_titles, titles, sample.most, sample.bound)
+                task = self._cluster.submit(*make([row.title for row in rows if not row.problem]))
                 waiting.append((task, rows[-1].number))
                 if len(waiting) > self.ahead:
-                    take()
+                    found, row = waiting.popleft()
+                    take(self._cluster.get(found), row)
             while waiting:
-                take()
+                found, row = waiting.popleft()
+                take(self._cluster.get(found), row)
         finally:
             self._cluster.cancel([task for task, _ in waiting])
+
+    def _go_through(self, tasks: Iterable[tuple[Any, ...]], take: Callable[[Any, int], None]) -> None:
+        """Give out tasks, and take what they return, in order."""
+        waiting: deque[Any] = deque()
+        try:
+            for task in tasks:
+                waiting.append(self._cluster.submit(*task))
+                if len(waiting) > self.ahead:
+                    take(self._cluster.get(waiting.popleft()), 0)
+            while waiting:
+                take(self._cluster.get(waiting.popleft()), 0)
+        finally:
+            self._cluster.cancel(waiting)
 
     def _begin_read(self, scanner: BaselineScanner, titles: Sequence[str]) -> Callable[[ProgressCallback], TokenLogits]:
         """Have a worker's tagger read titles; see `FirstPass`."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cowbird.data.types import Float32Array, Int32Array
-from cowbird.defenses.p_scanner.column_evidence import NOTHING_CLEARED, ClearedWords
+from cowbird.defenses.p_scanner.column_evidence import NOTHING_CLEARED, ClearedWords, SellerShare
 from cowbird.defenses.p_scanner.fragment_evidence import FragmentEvidence
 from cowbird.defenses.p_scanner.fragment_index import FragmentIndex, FragmentKey
 from cowbird.defenses.p_scanner.second_look import OpenBand
@@ -81,6 +81,10 @@ class Baseline:
     """Words that other columns explain."""
     band: OpenBand | None = None
     """Scores that a second look is taken at; `None` for none."""
+    sellers: Mapping[int, SellerShare] = field(default_factory=dict[int, SellerShare])
+    """Who has most of the titles of fragments whose log-odds are about sellers, by places in the evidence."""
+    counted: int = 0
+    """Fragments that were counted in the whole catalogue, if the titles are a sample of it."""
 
     @cached_property
     def index(self) -> FragmentIndex:

@@ -9,6 +9,8 @@ from cowbird.data.types import Float32Array, Int64Array, concat_ranges
 from cowbird.defenses.p_scanner.baseline import LEFT_OUT_LOG_ODDS, Baseline
 from cowbird.defenses.p_scanner.column_evidence import ColumnFindings
 from cowbird.defenses.p_scanner.fragment_evidence import (
+    NOTHING_COUNTED,
+    CountedFragments,
     FragmentEvidence,
     FragmentTable,
     describe_fragments,
@@ -42,6 +44,7 @@ def learn_beside(
     key: str,
     columns: ColumnFindings | None = None,
     second: SecondLook | None = None,
+    counted: CountedFragments = NOTHING_COUNTED,
 ) -> Baseline:
     """Learn what recurs among titles beside an inventory; thresholds are the inventory's, for so many titles.
 
@@ -58,15 +61,17 @@ def learn_beside(
         columns: What other columns say of the fragments among these titles. That few sellers use one is no evidence
             here, since the inventory knows no sellers.
         second: What looks again at titles that the score leaves open, as the inventory's were; `None` for nothing.
+        counted: Fragments that were counted in the whole catalogue, if the titles are a sample of it.
     """
     columns = columns or ColumnFindings()
     shared = rows if len(rows) >= MIN_BATCH_TITLES else rows[:0]
-    evidence = describe_fragments(table, traits, shared, (inventory.count_known(table), inventory.size))
+    evidence = describe_fragments(table, traits, shared, (inventory.count_known(table), inventory.size), counted)
     thresholds = tuple(inventory.set_threshold(fpr, len(rows)) for fpr in fprs)
     by_fragment = columns.adjust(evidence.fragment, scoring.fragment.score(evidence.features), narrow=False)
     baseline = Baseline(
         inventory.profile, inventory.members, _number_fragments(table, evidence), evidence, by_fragment,
         (thresholds[0], min(thresholds)), inventory.size, 0, len(rows), inventory.size, fprs, key, columns.words,
+        sellers=columns.list_sellers(evidence.fragment, narrow=False), counted=len(counted.fragment),
     )  # fmt: skip
     if second is None:
         return baseline
@@ -85,6 +90,7 @@ def learn_by_itself(
     key: str,
     columns: ColumnFindings | None = None,
     second: SecondLook | None = None,
+    counted: CountedFragments = NOTHING_COUNTED,
 ) -> Baseline:
     """Learn what is usual in a catalogue that may be poisoned; its own titles set the thresholds.
 
@@ -92,13 +98,14 @@ def learn_by_itself(
     Arguments as in `learn_beside`.
     """
     columns = columns or ColumnFindings()
-    evidence = describe_fragments(table, traits, rows)
+    evidence = describe_fragments(table, traits, rows, None, counted)
     by_fragment = columns.adjust(evidence.fragment, scoring.fragment.score(evidence.features), narrow=True)
     usual = rows[choose_trusted(by_fragment, evidence, len(rows))]
     members = frozenset(hash_rows(traits, usual))
     baseline = Baseline(
         CatalogProfile.measure(traits, usual), members, _number_fragments(table, evidence), evidence, by_fragment,
         (math.inf, math.inf), 0, 0, len(rows), 0, fprs, key, columns.words,
+        sellers=columns.list_sellers(evidence.fragment, narrow=True), counted=len(counted.fragment),
     )  # fmt: skip
     score, worst = score_rows(scoring, baseline, traits, rows, find_known(baseline, table, rows))
     log_odds = np.where(worst >= 0, by_fragment[worst] if len(by_fragment) else NO_FRAGMENT, NO_FRAGMENT)

@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,8 +29,11 @@ from cowbird.defenses.p_scanner.baseline import (
 )
 from cowbird.defenses.p_scanner.catalog_judge import (
     CatalogJudge,
+    count_phrases,
+    draw_sample,
     join_verdicts,
     list_verdicts,
+    look_at_whole,
     read_rounded,
     sample_titles,
 )
@@ -41,6 +45,7 @@ from cowbird.defenses.p_scanner.small_tagger import TaggerName
 from cowbird.defenses.p_scanner.title_evidence import CatalogProfile
 from cowbird.defenses.p_scanner.title_rules import RULES, WORD_KINDS
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
+from cowbird.defenses.p_scanner.whole_counts import WholeEvidence
 from cowbird.defenses.scan_table import scan_table
 from cowbird.errors import OutageError, UserError
 from cowbird.files import hash_texts
@@ -181,7 +186,17 @@ class CalibratedScanner:
         Raises:
             UserError: If a rate is no share.
         """
-        return self.make_judge(sample_titles(titles), fpr, review_fpr).judge(titles)
+        return self.learn_from_all(titles, fpr, review_fpr).judge(titles)
+
+    def learn_from_all(
+        self, titles: Sequence[str], fpr: float | None = None, review_fpr: float | None = None
+    ) -> CatalogJudge:
+        """Return what judges the titles of a catalogue that is in memory; see `make_judge`."""
+        sample = draw_sample(titles)
+        chosen = sample.list_titles()
+        marks = read_rounded(self.scanner, chosen)
+        whole = look_at_whole(self.scanner, sample, marks, partial(count_phrases, titles))
+        return self.make_judge(chosen, fpr, review_fpr, marks=marks, whole=whole)
 
     def make_judge(
         self,
@@ -191,6 +206,7 @@ class CalibratedScanner:
         report: ProgressCallback = report_nothing,
         columns: TitleColumns | None = None,
         marks: TokenLogits | None = None,
+        whole: WholeEvidence | None = None,
     ) -> CatalogJudge:
         """Return what judges the titles of a catalogue beside the calibration.
 
@@ -201,13 +217,14 @@ class CalibratedScanner:
             report: Told of titles read and all of them.
             columns: Other columns of the titles, which explain what recurs; `None` for none.
             marks: What `read_rounded` returned for the sample, if it was read already.
+            whole: What `look_at_whole` returned for it.
 
         Raises:
             UserError: If a rate is no share.
         """
         rates = (self.record.fpr if fpr is None else fpr, self.record.review_fpr if review_fpr is None else review_fpr)
         marks = read_rounded(self.scanner, sample, report) if marks is None else marks
-        baseline = self.scanner.learn_beside(self.inventory, sample, *rates, marks=marks, columns=columns)
+        baseline = self.scanner.learn_beside(self.inventory, sample, *rates, marks=marks, columns=columns, whole=whole)
         known = dict(zip(sample, list_verdicts(sample, self.scanner.judge(sample, baseline, marks)), strict=True))
         return CatalogJudge(lambda: self.scanner, baseline, known)
 

@@ -4,8 +4,9 @@ Titles of the sample are read once: what the tagger says of them makes the basel
 others the tagger's log-odds are rounded, so that which titles are read beside each other does not show in a verdict.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import NamedTuple, Protocol, Self
 
 import numpy as np
@@ -19,9 +20,11 @@ from cowbird.defenses.p_scanner.baseline import (
     check_baseline,
 )
 from cowbird.defenses.p_scanner.column_evidence import TitleColumns
-from cowbird.defenses.p_scanner.small_tagger import cut_batches
+from cowbird.defenses.p_scanner.small_tagger import cut_batches, skip_logits
+from cowbird.defenses.p_scanner.title_evidence import mark_words
 from cowbird.defenses.p_scanner.title_sample import TitleSample
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
+from cowbird.defenses.p_scanner.whole_counts import PhraseCounts, WholeEvidence, find_suspicious_phrases
 from cowbird.victims.fit_context import ProgressCallback, report_nothing
 
 MARK_DECIMALS = 2
@@ -53,6 +56,7 @@ class BaselineScanner(Protocol):
         marks: TokenLogits | None = ...,
         *,
         columns: TitleColumns | None = ...,
+        whole: WholeEvidence | None = ...,
     ) -> Baseline:
         """Learn what is usual in a catalogue."""
         ...
@@ -118,6 +122,7 @@ class CatalogJudge:
         report: ProgressCallback = report_nothing,
         columns: TitleColumns | None = None,
         marks: TokenLogits | None = None,
+        whole: WholeEvidence | None = None,
     ) -> Self:
         """Learn what is usual in a catalogue, and judge the titles that say so.
 
@@ -130,6 +135,7 @@ class CatalogJudge:
             report: Told of titles read and all of them.
             columns: Other columns of the titles, which explain what recurs; `None` for none.
             marks: What `read_rounded` returned for the reference and the titles, if they were read already.
+            whole: What `look_at_whole` returned, if the titles are a sample.
 
         Raises:
             UserError: If there are too few titles, or a rate is no share.
@@ -137,7 +143,7 @@ class CatalogJudge:
         check_baseline(len(titles), len(reference), fpr, review_fpr)
         texts = [*reference, *titles]
         marks = read_rounded(scanner, texts, report) if marks is None else marks
-        baseline = scanner.learn_baseline(titles, reference, fpr, review_fpr, marks, columns=columns)
+        baseline = scanner.learn_baseline(titles, reference, fpr, review_fpr, marks, columns=columns, whole=whole)
         verdicts = list_verdicts(texts, scanner.judge(texts, baseline, marks))
         known = dict(zip(titles, verdicts[len(reference) :], strict=True))
         return cls(lambda: scanner, baseline, known)
@@ -157,6 +163,14 @@ class CatalogJudge:
         return join_verdicts([fresh[title] if title in fresh else self.known[title] for title in titles])
 
 
+def read_rounded(
+    scanner: BaselineScanner, titles: Sequence[str], report: ProgressCallback = report_nothing
+) -> TokenLogits:
+    """Return what the tagger says of titles, in so many decimals as count."""
+    marks = scanner.read(titles, report)
+    return replace(marks, mark=marks.mark.round(MARK_DECIMALS), verdict=marks.verdict.round(MARK_DECIMALS))
+
+
 def judge_once(
     scanner: BaselineScanner,
     titles: Sequence[str],
@@ -166,23 +180,69 @@ def judge_once(
     columns: TitleColumns | None = None,
 ) -> ReadyVerdicts:
     """Judge a catalogue that is in memory by what is usual in it; see `CatalogJudge.learn`."""
-    sample, before = sample_titles(titles), sample_titles(reference)
-    return CatalogJudge.learn(scanner, sample, before, fpr, review_fpr, columns=columns).judge(titles)
+    return learn_from_all(scanner, titles, reference, fpr, review_fpr, columns).judge(titles)
+
+
+def learn_from_all(
+    scanner: BaselineScanner,
+    titles: Sequence[str],
+    reference: Sequence[str],
+    fpr: float,
+    review_fpr: float,
+    columns: TitleColumns | None = None,
+) -> CatalogJudge:
+    """Learn what is usual in a catalogue that is in memory; see `CatalogJudge.learn`."""
+    sample, before = draw_sample(titles), sample_titles(reference)
+    chosen = sample.list_titles()
+    check_baseline(len(chosen), len(before), fpr, review_fpr)
+    marks = read_rounded(scanner, [*before, *chosen])
+    whole = look_at_whole(scanner, sample, skip_logits(marks, len(before)), partial(count_phrases, titles))
+    return CatalogJudge.learn(scanner, chosen, before, fpr, review_fpr, columns=columns, marks=marks, whole=whole)
+
+
+def draw_sample(titles: Sequence[str]) -> TitleSample:
+    """Return the sample of titles that stands for all."""
+    sample = TitleSample(MAX_TITLES_SAMPLED)
+    sample.add(titles)
+    return sample
 
 
 def sample_titles(titles: Sequence[str]) -> list[str]:
     """Return the different titles that stand for all; see `TitleSample`."""
-    sample = TitleSample(MAX_TITLES_SAMPLED)
-    sample.add(titles)
-    return sample.list_titles()
+    return draw_sample(titles).list_titles()
 
 
-def read_rounded(
-    scanner: BaselineScanner, titles: Sequence[str], report: ProgressCallback = report_nothing
-) -> TokenLogits:
-    """Return what the tagger says of titles, in so many decimals as count."""
-    marks = scanner.read(titles, report)
-    return replace(marks, mark=marks.mark.round(MARK_DECIMALS), verdict=marks.verdict.round(MARK_DECIMALS))
+def look_at_whole(
+    scanner: BaselineScanner,
+    sample: TitleSample,
+    marks: TokenLogits,
+    count: Callable[[Sequence[str]], PhraseCounts],
+    read: Callable[[BaselineScanner, Sequence[str]], TokenLogits] = read_rounded,
+) -> WholeEvidence | None:
+    """Count the suspicious phrases of a sample over the whole catalogue; `None` if the sample holds all titles.
+
+    Args:
+        scanner: The scanner.
+        sample: The sample.
+        marks: What `read_rounded` returned for it.
+        count: Counts phrases over the whole catalogue.
+        read: Has the tagger read titles.
+    """
+    if sample.whole:
+        return None
+    titles = sample.list_titles()
+    phrases = find_suspicious_phrases(mark_words(titles, marks))
+    if not phrases:
+        return None
+    counts = count(phrases).finish(titles, sample.count_titles())
+    return WholeEvidence(counts, read(scanner, counts.witnesses))
+
+
+def count_phrases(titles: Iterable[str], phrases: Sequence[str]) -> PhraseCounts:
+    """Count phrases in titles."""
+    counts = PhraseCounts(phrases)
+    counts.add(titles)
+    return counts
 
 
 def join_verdicts(found: Sequence[TitleVerdict]) -> ReadyVerdicts:

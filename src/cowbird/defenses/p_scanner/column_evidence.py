@@ -13,8 +13,9 @@ known, and whoever has many accounts is spread, too. The bars below are set by h
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +51,17 @@ class TitleColumns:
     """The seller of each title; `None` where sellers are not known."""
 
 
+class SellerShare(NamedTuple):
+    """The seller who has most of the titles with a fragment."""
+
+    seller: str
+    """Who that is."""
+    held: int
+    """How many of these titles are of that seller."""
+    titles: int
+    """How many titles have the fragment."""
+
+
 @dataclass(frozen=True, eq=False)
 class ColumnVerdicts:
     """What columns say of fragments; arrays of the shape `[fragments]`."""
@@ -60,6 +72,8 @@ class ColumnVerdicts:
     """Which keep to few sellers."""
     alien: NDArray[np.bool_]
     """Which of these stand on goods of all kinds."""
+    shares: Mapping[int, SellerShare]
+    """Who has most of the titles of each that keeps to few sellers, by its place."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +140,7 @@ def judge_columns(titles: Sequence[str], evidence: FragmentEvidence, columns: Ti
     """
     many = len(evidence.fragment)
     cleared, narrow, alien = (np.zeros(many, dtype=bool) for _ in range(3))
+    shares: dict[int, SellerShare] = {}
     order = np.argsort(evidence.of, kind="stable")
     borders = np.searchsorted(evidence.of[order], np.arange(many + 1))
     values = [_list_values(titles, columns, nth) for nth in range(len(columns.names))]
@@ -147,10 +162,14 @@ def judge_columns(titles: Sequence[str], evidence: FragmentEvidence, columns: Ti
         cleared[fragment] = spread or (explained and len(who) > 1)
         narrow[fragment] = chance >= MIN_SELLERS_EXPECTED and 0 < len(who) <= MAX_NARROW * chance
         if narrow[fragment] and sellers:
-            held = Counter(sellers[row] for row in rows).most_common(1)[0][1] / len(rows)
+            of_each = Counter(sellers[row] for row in rows)
+            held = of_each.most_common(1)[0][1] / len(rows)
             alien[fragment] = held >= MIN_ALIEN_HELD and bool(counts) and all(map(_is_mixed, counts))
+            named = {seller: count for seller, count in of_each.items() if seller}
+            most = min(named, key=lambda seller: (-named[seller], seller))
+            shares[fragment] = SellerShare(most, named[most], len(rows))
     narrow &= ~cleared
-    return ColumnVerdicts(cleared, narrow, alien & narrow)
+    return ColumnVerdicts(cleared, narrow, alien & narrow, shares)
 
 
 def _list_values(titles: Sequence[str], columns: TitleColumns, nth: int) -> list[str]:
@@ -202,6 +221,14 @@ class ColumnFindings:
     """Numbers of those that keep to few sellers."""
     alien: frozenset[int] = frozenset()
     """Numbers of those of few sellers that stand on goods of all kinds."""
+    shares: Mapping[int, SellerShare] = field(default_factory=dict[int, SellerShare])
+    """Who has most of the titles of each that keeps to few sellers, by its number."""
+
+    def list_sellers(self, fragment: Int64Array, narrow: bool) -> dict[int, SellerShare]:
+        """Return whom the log-odds of fragments are about, by their places; arguments as in `adjust`."""
+        counted = self.alien | (self.narrow if narrow else frozenset())
+        numbers: list[int] = fragment.tolist()
+        return {place: self.shares[number] for place, number in enumerate(numbers) if number in counted}
 
     def adjust(self, fragment: Int64Array, by_fragment: Float32Array, narrow: bool) -> Float32Array:
         """Return the log-odds of fragments as columns change them.
@@ -244,4 +271,6 @@ def find_in_columns(
     alien: list[int] = evidence.fragment[verdicts.alien].tolist()
     phrases = frozenset(keys[number][1] for number in cleared if keys[number][0] == "word")
     words = ClearedWords(phrases, float(np.median(marks)) if len(marks) else 0.0)
-    return ColumnFindings(words, frozenset(cleared), frozenset(narrow), frozenset(alien))
+    kept, numbers = frozenset(narrow), evidence.fragment.tolist()
+    shares = {numbers[place]: share for place, share in verdicts.shares.items() if numbers[place] in kept}
+    return ColumnFindings(words, frozenset(cleared), kept, frozenset(alien), shares)

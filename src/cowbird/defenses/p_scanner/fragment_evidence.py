@@ -226,43 +226,74 @@ def count_fragments(table: FragmentTable, rows: Int64Array) -> Int64Array:
     return np.bincount(table.fragment[places], minlength=len(table.names.fragments))
 
 
+@dataclass(frozen=True, eq=False)
+class CountedFragments:
+    """Fragments that were counted in a whole catalogue, of which the titles at hand are a sample."""
+
+    fragment: Int64Array
+    """Their numbers, increasing, shape `[counted]`."""
+    count: Int64Array
+    """In how many titles of the whole catalogue each stands, shape `[counted]`."""
+    titles: int
+    """How many titles that has."""
+    rows: Int64Array
+    """Titles that have such fragments and are not in the sample."""
+
+
+NOTHING_COUNTED = CountedFragments(*np.zeros((2, 0), dtype=np.int64), 0, np.zeros(0, dtype=np.int64))
+"""No fragments."""
+
+
 def describe_fragments(
-    table: FragmentTable, traits: TitleTraits, rows: Int64Array, reference: tuple[Int64Array, int] | None = None
+    table: FragmentTable,
+    traits: TitleTraits,
+    rows: Int64Array,
+    reference: tuple[Int64Array, int] | None = None,
+    counted: CountedFragments = NOTHING_COUNTED,
 ) -> FragmentEvidence:
     """Return what is known of the fragments that recur in a catalogue.
 
     Args:
         table: Fragments of titles, among them the catalogue's.
         traits: The same titles.
-        rows: Which of them are the catalogue, shape `[titles]`.
+        rows: Which of them are the catalogue, or a sample of it, shape `[titles]`.
         reference: Counts of fragments among titles from before (`count_fragments`), and how many titles that were.
+        counted: Fragments that were counted in the whole catalogue: these are described by all titles at hand that have
+            them, and by their counts there.
     """
-    rows = np.asarray(rows)
-    many = len(rows)
+    many, rows = len(rows), np.concatenate([np.asarray(rows), counted.rows])
     sizes = table.offsets[rows + 1] - table.offsets[rows]
-    places, title = concat_ranges(table.offsets[rows], sizes), np.repeat(np.arange(many), sizes)
-    known, inverse, counts = np.unique(table.fragment[places], return_inverse=True, return_counts=True)
-    keep = counts >= MIN_TITLES_SHARING
-    kept = np.flatnonzero(keep[inverse])
+    places, title = concat_ranges(table.offsets[rows], sizes), np.repeat(np.arange(len(rows)), sizes)
+    sampled = title < many
+    known, inverse = np.unique(table.fragment[places], return_inverse=True)
+    whole = np.isin(known, counted.fragment)
+    keep = (np.bincount(inverse[sampled], minlength=len(known)) >= MIN_TITLES_SHARING) | whole
+    kept = np.flatnonzero(keep[inverse] & (sampled | whole[inverse]))
     of = (np.cumsum(keep) - 1)[inverse[kept]]
-    places, title, fragment, count = places[kept], title[kept], known[keep], counts[keep].astype(np.float64)
-    share = count / max(many, 1)
+    places, title, fragment, sampled = places[kept], title[kept], known[keep], sampled[kept]
+    looked = np.bincount(of, minlength=len(fragment))  # titles that were looked at
+    count, total = looked.astype(np.float64), np.full(len(fragment), max(many, 1))
+    found = np.flatnonzero(whole[keep])
+    count[found] = counted.count[np.searchsorted(counted.fragment, fragment[found])]
+    total[found] = counted.titles
+    share = count / total
 
     def average(values: Float32Array) -> Float32Array:
-        return (np.bincount(of, values, len(fragment)) / count).astype(np.float32)
+        return (np.bincount(of, values, len(fragment)) / looked).astype(np.float32)
 
     mark, verdict = table.mark[places], traits.words.verdict[rows]
-    errors = np.sqrt(np.minimum(count, 50))
+    usual, usual_verdict = mark[sampled], verdict[:many]
+    errors = np.sqrt(np.minimum(looked, 50))
     mean, title_mean = average(mark), average(verdict[title])
     order = np.argsort(of, kind="stable")
-    borders = np.concatenate([[0], np.cumsum(counts[keep])])
+    borders = np.concatenate([[0], np.cumsum(looked)])
     if reference is None:
         growth = np.zeros(len(fragment))
     else:
         before = reference[0]
         if len(before) < len(table.names.fragments):
             before = np.concatenate([before, np.zeros(len(table.names.fragments) - len(before), dtype=np.int64)])
-        growth = np.log((share + 0.5 / max(many, 1)) / ((before[fragment] + 0.5) / reference[1]))
+        growth = np.log((share + 0.5 / total) / ((before[fragment] + 0.5) / reference[1]))
     names = table.names.list_keys()
     numbers: list[int] = fragment.tolist()
     keys = [names[number] for number in numbers]
@@ -274,13 +305,15 @@ def describe_fragments(
             np.log(count),
             np.log(share),
             mean,
-            np.clip((mean - mark.mean()) / (mark.std() + 1e-3) * errors, -30, 60) if len(mark) else mean,
+            np.clip((mean - usual.mean()) / (usual.std() + 1e-3) * errors, -30, 60) if len(usual) else mean,
             title_mean,
-            np.clip((title_mean - verdict.mean()) / (verdict.std() + 1e-3) * errors, -30, 60) if many else mean,
+            np.clip((title_mean - usual_verdict.mean()) / (usual_verdict.std() + 1e-3) * errors, -30, 60)
+            if many
+            else mean,
             *(average((table.place[places] == place).astype(np.float32)) for place in range(3)),
-            _count_different(of, table.before[places], len(fragment)) / count,
-            _count_different(of, table.behind[places], len(fragment)) / count,
-            _compare_titles(table, rows, title[order], borders),
+            _count_different(of, table.before[places], len(fragment)) / looked,
+            _count_different(of, table.behind[places], len(fragment)) / looked,
+            _compare_titles(table, rows, many, title[order], borders),
             average((mark >= traits.highest[rows][title] - 1e-3).astype(np.float32)),
             growth,
             np.full(len(fragment), float(reference is not None)),
@@ -290,7 +323,7 @@ def describe_fragments(
             np.eye(len(WORD_KINDS))[kinds],
         ]
     )
-    return FragmentEvidence(fragment, features.astype(np.float32), of, title)
+    return FragmentEvidence(fragment, features.astype(np.float32), of[sampled], title[sampled])
 
 
 def _count_different(of: Int64Array, values: Int64Array, many: int) -> Int64Array:
@@ -303,16 +336,18 @@ def _count_different(of: Int64Array, values: Int64Array, many: int) -> Int64Arra
     return np.bincount(owner[new], minlength=many)
 
 
-def _compare_titles(table: FragmentTable, rows: Int64Array, title: Int64Array, borders: Int64Array) -> Float32Array:
+def _compare_titles(
+    table: FragmentTable, rows: Int64Array, many: int, title: Int64Array, borders: Int64Array
+) -> Float32Array:
     """Return how alike the titles of each fragment are, beside words that stand in all of them.
 
-    The logarithm of how many words two of its titles share, over how many any two titles of the catalogue share.
+    The logarithm of how many words two of its titles share, over how many any two of the first `many` titles share.
     """
     sizes = table.word_offsets[rows + 1] - table.word_offsets[rows]
     word = table.word[concat_ranges(table.word_offsets[rows], sizes)]
     starts = np.concatenate([[0], np.cumsum(sizes)])
-    total = np.bincount(word, minlength=1).astype(np.float64)
-    many = max(len(rows), 2)
+    total = np.bincount(word[: starts[many]], minlength=1).astype(np.float64)
+    many = max(many, 2)
     usual = float((total * (total - 1)).sum() / (many * (many - 1)))
     chosen, owner = _choose_compared(title, borders)
     size = np.bincount(owner, minlength=len(borders) - 1).astype(np.float64)

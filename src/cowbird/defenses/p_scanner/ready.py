@@ -36,6 +36,8 @@ from cowbird.defenses.p_scanner.column_evidence import (
     read_title_columns,
 )
 from cowbird.defenses.p_scanner.fragment_evidence import (
+    NOTHING_COUNTED,
+    CountedFragments,
     FragmentNames,
     FragmentTable,
     describe_fragments,
@@ -56,6 +58,7 @@ from cowbird.defenses.p_scanner.small_tagger import (
     SmallTagger,
     TaggerName,
     TaggerSource,
+    join_logits,
     load_small_tagger,
 )
 from cowbird.defenses.p_scanner.tagger import READY_TAGGER, Tagger, load_tagger, read_tagger_record
@@ -64,11 +67,11 @@ from cowbird.defenses.p_scanner.token_logits import TokenLogits
 from cowbird.defenses.p_scanner.verdict_reasons import (
     explain_fragment,
     explain_title,
-    find_fragment,
     find_highest,
-    find_shape,
+    find_shared,
     leaves_words_whole,
 )
+from cowbird.defenses.p_scanner.whole_counts import WholeEvidence
 from cowbird.defenses.scan_table import scan_table
 from cowbird.files import hash_texts
 from cowbird.victims.fit_context import ProgressCallback, report_nothing
@@ -155,6 +158,7 @@ class ReadyScanner:
         marks: TokenLogits | None = None,
         report: ProgressCallback = report_nothing,
         columns: TitleColumns | None = None,
+        whole: WholeEvidence | None = None,
     ) -> Baseline:
         """Learn what is usual in a catalogue.
 
@@ -166,6 +170,7 @@ class ReadyScanner:
             marks: What the tagger says of `[*reference, *titles]`, if that is known.
             report: Told of titles read and all of them.
             columns: Other columns of the titles, which explain what recurs; `None` for none.
+            whole: Phrases that were counted in the whole catalogue, if the titles are a sample of it.
 
         Raises:
             UserError: If there are too few titles, or a rate is no share.
@@ -174,18 +179,20 @@ class ReadyScanner:
         check_baseline(len(titles), before, fpr, review_fpr)
         texts = [*reference, *titles]
         marks = self.read(texts, report) if marks is None else marks
+        texts, marks = _add_witnesses(texts, marks, whole)
         traits, table = self._describe(texts, marks)
         rows, fprs = before + np.arange(len(titles), dtype=np.int64), (fpr, max(fpr, review_fpr))
         found = ColumnFindings() if columns is None else _ask_columns(titles, traits, table, rows, columns)
         if found.words.phrases:
             traits, table = self._describe(texts, marks, found.words)
         told = [str(sorted(part)) for part in (found.cleared, found.narrow, found.alien)]
-        key = hash_texts([repr((fpr, review_fpr, before)), *told, *texts])
+        counted = _number_counted(table, before + len(titles), whole)
+        key = hash_texts([repr((fpr, review_fpr, before)), *told, *_describe_counts(whole), *texts])
         if not before:
-            return learn_by_itself(self.scoring, traits, table, rows, fprs, key, found, self.second)
+            return learn_by_itself(self.scoring, traits, table, rows, fprs, key, found, self.second, counted)
         old = np.arange(before, dtype=np.int64)
         inventory = take_inventory(self.scoring, traits, table, old, (len(titles),), self.second)
-        return learn_beside(self.scoring, inventory, traits, table, rows, fprs, key, found, self.second)
+        return learn_beside(self.scoring, inventory, traits, table, rows, fprs, key, found, self.second, counted)
 
     def take_inventory(self, titles: Sequence[str], report: ProgressCallback = report_nothing) -> Inventory:
         """Count once what is usual among titles that are taken for clean, so that others may be judged by it.
@@ -210,6 +217,7 @@ class ReadyScanner:
         review_fpr: float = DEFAULT_REVIEW_FPR,
         marks: TokenLogits | None = None,
         columns: TitleColumns | None = None,
+        whole: WholeEvidence | None = None,
     ) -> Baseline:
         """Learn what recurs among titles beside an inventory, and set thresholds for so many of them.
 
@@ -220,21 +228,24 @@ class ReadyScanner:
             review_fpr: Share of clean titles that may be flagged or put up for review.
             marks: What the tagger says of them, if that is known.
             columns: Other columns of the titles, which explain what recurs; `None` for none.
+            whole: Phrases that were counted in the whole catalogue, if the titles are a sample of it.
 
         Raises:
             UserError: If a rate is no share.
         """
         check_baseline(len(titles), inventory.size, fpr, review_fpr)
         marks = self.read(titles) if marks is None else marks
-        traits, table = self._describe(titles, marks)
+        texts, marks = _add_witnesses(titles, marks, whole)
+        traits, table = self._describe(texts, marks)
         rows = np.arange(len(titles), dtype=np.int64)
         found = ColumnFindings() if columns is None else _ask_columns(titles, traits, table, rows, columns)
         if found.words.phrases:
-            traits, table = self._describe(titles, marks, found.words)
+            traits, table = self._describe(texts, marks, found.words)
         told = [str(sorted(part)) for part in (found.cleared, found.narrow, found.alien)]
-        key = hash_texts([repr((fpr, review_fpr)), inventory.key, *told, *titles])
+        counted = _number_counted(table, len(titles), whole)
+        key = hash_texts([repr((fpr, review_fpr)), inventory.key, *told, *_describe_counts(whole), *texts])
         fprs = (fpr, max(fpr, review_fpr))
-        return learn_beside(self.scoring, inventory, traits, table, rows, fprs, key, found, self.second)
+        return learn_beside(self.scoring, inventory, traits, table, rows, fprs, key, found, self.second, counted)
 
     def _describe(
         self,
@@ -283,20 +294,21 @@ class ReadyScanner:
         review = (score > baseline.thresholds[1]) & ~flagged
         start, end = np.full(len(titles), -1, dtype=np.int32), np.full(len(titles), -1, dtype=np.int32)
         reason, sure = [""] * len(titles), np.zeros(len(titles), dtype=np.bool_)
-        keys = list(baseline.fragments)
+        known = list(baseline.fragments)
         for row in np.flatnonzero(flagged | review).tolist():
             place = int(worst[row])
-            shared = place >= 0 and baseline.by_fragment[place] > 0
-            found = find_fragment(titles[row], traits, row, keys[place]) if shared else None
-            shaped = find_shape(traits, row, keys[place]) if shared else None
-            start[row], end[row] = found or shaped or find_highest(traits, row)
-            odds = baseline.by_fragment[place] if shared else traits.highest[row]
-            certain = (found is not None or not shared) and bool(odds > SURE_LOG_ODDS)
-            sure[row] = certain and leaves_words_whole(titles[row], int(start[row]), int(end[row]))
-            if shared:
-                reason[row] = explain_fragment(baseline, keys[place], place)
+            if place >= 0 and baseline.by_fragment[place] > 0:
+                keys = _list_worst(baseline, table, row, place)
+                found = find_shared(titles[row], traits, row, baseline, keys)
+                shown = titles[row][found.start : found.end] if found.start >= 0 else ""
+                start[row], end[row] = (found.start, found.end) if shown else find_highest(traits, row)
+                certain = found.exact and bool(baseline.by_fragment[found.place] > SURE_LOG_ODDS)
+                reason[row] = explain_fragment(baseline, known[found.place], found.place, shown)
             else:
+                start[row], end[row] = find_highest(traits, row)
+                certain = bool(traits.highest[row] > SURE_LOG_ODDS)
                 reason[row] = explain_title(baseline, traits, row)
+            sure[row] = certain and leaves_words_whole(titles[row], int(start[row]), int(end[row]))
             if looks is not None and not np.isnan(looks[row]):
                 reason[row] += f"; language model {looks[row]:.1f}"
         return ReadyVerdicts(score, start, end, flagged, review, reason, sure)
@@ -336,6 +348,43 @@ class ReadyScanner:
             return judge_once(self, texts, reference, fpr, review_fpr, columns)
 
         return scan_table(judge, titles, text_column)
+
+
+def _list_worst(baseline: Baseline, table: FragmentTable, row: int, worst: int) -> list[FragmentKey]:
+    """Return a title's fragments that are as suspicious as the most suspicious one, that one first."""
+    names, numbers = table.names.list_keys(), table.fragment[table.offsets[row] : table.offsets[row + 1]]
+    keys = [names[number] for number in numbers.tolist() if names[number] in baseline.fragments]
+    odds = baseline.by_fragment
+    alike = [key for key in keys if odds[baseline.fragments[key]] == odds[worst]]
+    return sorted(alike, key=lambda key: baseline.fragments[key] != worst)
+
+
+def _add_witnesses(
+    texts: Sequence[str], marks: TokenLogits, whole: WholeEvidence | None
+) -> tuple[Sequence[str], TokenLogits]:
+    """Return titles, and behind them those with phrases that were counted in the whole catalogue."""
+    if whole is None:
+        return texts, marks
+    return [*texts, *whole.counts.witnesses], join_logits([marks, whole.marks])
+
+
+def _number_counted(table: FragmentTable, first: int, whole: WholeEvidence | None) -> CountedFragments:
+    """Return the fragments that were counted in the whole catalogue; witnesses stand from a row on."""
+    if whole is None:
+        return NOTHING_COUNTED
+    known = table.names.fragments
+    counts = {
+        known["word", phrase]: count for phrase, count in whole.counts.phrases.items() if ("word", phrase) in known
+    }
+    numbers = np.array(sorted(counts), dtype=np.int64)
+    rows = first + np.arange(len(whole.counts.witnesses), dtype=np.int64)
+    count = np.array([counts[number] for number in numbers.tolist()], dtype=np.int64)
+    return CountedFragments(numbers, count, whole.counts.titles, rows)
+
+
+def _describe_counts(whole: WholeEvidence | None) -> list[str]:
+    """Return what tells counts from others."""
+    return [] if whole is None else [repr((sorted(whole.counts.phrases.items()), whole.counts.titles))]
 
 
 def _ask_columns(

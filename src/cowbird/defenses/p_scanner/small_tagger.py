@@ -269,6 +269,28 @@ def make_places(first: Int32Array, after: Int32Array, offsets: Int64Array) -> To
     return TokenizedTitles(Tokens(nothing[:0], offsets[:1], offsets[:0]), nothing, first, after, offsets)
 
 
+def join_logits(parts: Sequence[TokenLogits]) -> TokenLogits:
+    """Return what a tagger says of titles that it read in parts, in order."""
+    empty, whole = np.empty(0, dtype=np.int32), np.empty(0, dtype=np.float32)
+    counts = np.concatenate([*(np.diff(each.tokenized.offsets) for each in parts), np.empty(0, dtype=np.int64)])
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    first = np.concatenate([*(each.tokenized.first for each in parts), empty])
+    after = np.concatenate([*(each.tokenized.after for each in parts), empty])
+    mark, verdict = (
+        np.concatenate([*values, whole]) for values in ([each.mark for each in parts], [each.verdict for each in parts])
+    )
+    return TokenLogits(make_places(first, after, offsets), mark, verdict)
+
+
+def skip_logits(marks: TokenLogits, titles: int) -> TokenLogits:
+    """Return what a tagger says of all titles but the first so many."""
+    places, begin = marks.tokenized, int(marks.tokenized.offsets[titles])
+    offsets = places.offsets[titles:] - begin
+    return TokenLogits(
+        make_places(places.first[begin:], places.after[begin:], offsets), marks.mark[begin:], marks.verdict[titles:]
+    )
+
+
 def place_pieces(titles: Sequence[str]) -> TokenizedTitles:
     """Return where the pieces of titles stand."""
     return join_places([cut_titles(titles)])

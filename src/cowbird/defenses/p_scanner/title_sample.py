@@ -10,6 +10,8 @@ from collections.abc import Iterable
 
 from cowbird.text import replace_surrogates
 
+HASHES = 1 << 64
+"""How many different hashes of titles there are (`hash_title`)."""
 MAX_SAMPLED_LENGTH = 4_000
 """Characters of a title that may be in a sample; longer ones are judged, but say nothing of what is usual."""
 MAX_SAMPLED_CHARACTERS = 4_000_000
@@ -28,7 +30,7 @@ class TitleSample:
         self.most, self.most_characters = most, most_characters
         self.complete = True
         """Whether the sample holds all titles that it was shown."""
-        self.bound = 1 << 64
+        self.bound = HASHES
         """Titles with a hash from here on are left out; it falls when the sample is full."""
         self._kept: dict[str, int] = {}
         self._highest: list[tuple[int, str]] = []
@@ -73,6 +75,15 @@ class TitleSample:
         self._characters -= len(title)
         self.complete = False
         return -rank
+
+    @property
+    def whole(self) -> bool:
+        """Whether no title was left out but those that are too long."""
+        return self.bound == HASHES
+
+    def count_titles(self) -> int:
+        """Return how many different titles the sample was shown; of more than it keeps, an estimate by their hashes."""
+        return len(self) if self.whole else max(len(self), round(len(self) * HASHES / (self.bound + 1)))
 
     def list_titles(self) -> list[str]:
         """Return the sample, smallest hash first."""

@@ -1,6 +1,8 @@
 """Why a title is suspicious, in words, and where: what `ready` says of titles that it flags or puts up for review."""
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,6 +12,9 @@ from cowbird.defenses.p_scanner.fragment_index import FragmentKey
 from cowbird.defenses.p_scanner.title_evidence import TitleTraits
 from cowbird.defenses.p_scanner.title_rules import RULES, write_shape
 from cowbird.text import escape_terminal
+
+_LOG_AS_OFTEN = math.log(0.9)
+"""How much less often fragments beside a fragment may stand and still be part of the same finding, as a logarithm."""
 
 
 def find_fragment(title: str, traits: TitleTraits, row: int, key: FragmentKey) -> tuple[int, int] | None:
@@ -43,6 +48,52 @@ def find_shape(traits: TitleTraits, row: int, key: FragmentKey) -> tuple[int, in
     return None
 
 
+class Finding(NamedTuple):
+    """Where what titles share stands in one of them."""
+
+    place: int
+    """Which fragment says most of it, a place in the evidence."""
+    start: int
+    """First character."""
+    end: int
+    """The character after the last one; -1, as the first, if it has no text of its own."""
+    exact: bool
+    """Whether all of it is the fragment, so that nothing else goes if it is taken out."""
+
+
+def find_shared(title: str, traits: TitleTraits, row: int, baseline: Baseline, keys: Sequence[FragmentKey]) -> Finding:
+    """Return where the most suspicious of a title's fragments stands.
+
+    Where several are as suspicious, as all are that one seller has put into her titles, words are named and not their
+    shapes: those in the most titles, and those beside them in as many. A word is also named in place of its shape if
+    hardly any other word has that.
+
+    Args:
+        title: The title.
+        traits: Titles, among them this one.
+        row: Which it is.
+        baseline: What is usual.
+        keys: What the fragments are that are as suspicious as the most suspicious one, that one first.
+    """
+    places = [baseline.fragments[key] for key in keys]
+    found = [find_fragment(title, traits, row, key) for key in keys]
+    worded = [nth for nth, key in enumerate(keys) if key[0] == "word" and found[nth] is not None]
+    count = baseline.evidence.features[:, FRAGMENT_FEATURES.index("count")]
+    if not worded:
+        start, end = span = found[0] or find_shape(traits, row, keys[0]) or (-1, -1)
+        word = baseline.fragments.get(("word", title[start:end])) if keys[0][0] == "shape" and start >= 0 else None
+        if word is not None and count[word] >= count[places[0]] + _LOG_AS_OFTEN:
+            return Finding(word, *span, True)
+        return Finding(places[0], *span, found[0] is not None)
+    first = max(worded, key=lambda nth: (count[places[nth]], len(keys[nth][1])))
+    start, end = found[first] or (-1, -1)
+    often = [found[nth] or (-1, -1) for nth in worded if count[places[nth]] >= count[places[first]] + _LOG_AS_OFTEN]
+    for begin, after in sorted(often) + sorted(often, reverse=True):
+        if begin <= end and after >= start:
+            start, end = min(start, begin), max(end, after)
+    return Finding(places[first], start, end, True)
+
+
 def find_highest(traits: TitleTraits, row: int) -> tuple[int, int]:
     """Return where the words stand that the tagger finds most suspicious."""
     start, end = int(traits.start[row]), int(traits.end[row])
@@ -58,26 +109,50 @@ def leaves_words_whole(title: str, start: int, end: int) -> bool:
     return not (cut_before or (span[-1:].isalnum() and after[:1].isalnum()))
 
 
-def explain_fragment(baseline: Baseline, key: FragmentKey, place: int) -> str:
-    """Say why a fragment is suspicious."""
+def explain_fragment(baseline: Baseline, key: FragmentKey, place: int, shown: str = "") -> str:
+    """Say why a fragment is suspicious.
+
+    Args:
+        baseline: What is usual.
+        key: What the fragment is.
+        place: Which it is in the evidence.
+        shown: Its text in the title that is explained, if it stands there.
+    """
     values = dict(zip(FRAGMENT_FEATURES, baseline.evidence.features[place].tolist(), strict=True))
-    count = round(math.exp(values["count"]))
-    said = f"{count:,} titles share {_name_fragment(key)}; log-odds {baseline.by_fragment[place]:.1f}"
-    said += f", tagger {values['mean mark']:.1f} on average"
+    count = math.exp(values["count"])
+    name = _name_fragment(key, shown)
+    said = f"{round(count):,} titles share {name}"
+    share = baseline.sellers.get(place)
+    if share is not None:
+        who = f"the seller '{escape_terminal(share.seller)}'"
+        said = f"{who} has {share.held:,} of the {share.titles:,} titles with {name}"
+    said += f"; log-odds {baseline.by_fragment[place]:.1f}, tagger {values['mean mark']:.1f} on average"
     if values["whether a reference is known"] and values["growth of its share"] > 0:
-        said += f", {math.exp(values['growth of its share']):,.0f} times as frequent as in the reference"
+        said += f", {_compare_shares(values, count, baseline.reference)}"
     return said
 
 
-def _name_fragment(key: FragmentKey) -> str:
+def _compare_shares(values: Mapping[str, float], count: float, reference: int) -> str:
+    """Say how much more frequent a fragment is than in the reference; its growth counts half a title more in both."""
+    share = math.exp(values["share"])
+    before = share * (1 + 0.5 / count) / math.exp(values["growth of its share"]) * reference - 0.5
+    if round(before) < 1:
+        return "not in the reference"
+    return f"{share * reference / round(before):,.1f} times as frequent as in the reference"
+
+
+def _name_fragment(key: FragmentKey, shown: str) -> str:
     kind, text = key
+    if kind == "word" and shown:
+        return f"'{escape_terminal(shown)}'"
     if kind == "word":
         return f"'{escape_terminal(text)}'"
     if kind == "character":
         return f"the character '{escape_terminal(text)}'"
     if kind == "shape":
         place = {"^": "as the first word", "$": "as the last word", ".": "inside"}[text[0]]
-        return f"a word of the shape {escape_terminal(text[2:])} {place}"
+        here = f", here '{escape_terminal(shown)}'" if shown else ""
+        return f"a word of the shape {escape_terminal(text[2:])} {place}{here}"
     return (
         f"the end '{escape_terminal(text)}'"
         if kind == "end" and text
