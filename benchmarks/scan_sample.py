@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from cowbird.defenses.p_scanner import fragment_evidence
 from cowbird.defenses.p_scanner.catalog_judge import (
     CatalogJudge,
     count_phrases,
@@ -94,9 +95,10 @@ def main() -> None:
         chosen = sample.list_titles()
         reference = sample_titles(before) if options.reference else []
         marks = read_rounded(scanner, [*reference, *chosen])
-        for counted in (False, True):
+        for counted in ("", "whole", "witnesses"):
             if counted and sample.whole:
                 continue
+            fragment_evidence.COUNTS_AS = counted
             began = time.process_time()
             whole = (
                 look_at_whole(scanner, sample, skip_logits(marks, len(reference)), count_in(titles))
@@ -107,7 +109,7 @@ def main() -> None:
             judge = CatalogJudge.learn(scanner, chosen, reference, marks=marks, whole=whole)
             learned = time.process_time() - began
             head = {"sampled": len(chosen), "titles": len(titles), "reference": len(reference), "counted": counted}
-            head |= {"seed": options.seed, "seconds": round(learned, 1)}
+            head |= {"seed": options.seed, "left_out": judge.baseline.left_out, "seconds": round(learned, 1)}
             if whole is not None:
                 head |= {"phrases": len(whole.counts.phrases), "witnesses": len(whole.counts.witnesses)}
                 head |= {"counting_seconds": round(spent, 2), "estimated": whole.counts.titles}

@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from cowbird.defenses.p_scanner.ready import ReadyScanner
+from cowbird.defenses.p_scanner.whole_counts import MAX_WITNESSES
 from cowbird.errors import OutageError, UserError
 from cowbird.local_cluster import InlineCluster, LocalCluster
 from cowbird.ray_cluster import join_cluster
@@ -216,6 +217,17 @@ def test_a_shared_first_pass_keeps_the_sample_of_one_process(catalog, folder, mo
         assert not found.complete
         assert not wanted.complete
     assert shared.file_rows[folder] == (70, 1, 0, 129, 50, 50)
+
+
+def test_shared_counts_are_those_of_one_process(catalog, folder):
+    phrases = ["a", "a 7", "nowhere"]
+    wanted = FirstPass().count(catalog, "title", phrases).list_kept()
+    assert (len(wanted["a"]), wanted["a 7"]) == (MAX_WITNESSES, ["a 7"])
+    for path in (catalog, folder):
+        reports = []
+        found = SharedFirstPass(None, InlineCluster()).count(path, "title", phrases, lambda *told: reports.append(told))
+        assert found.list_kept() == wanted
+        assert reports[-1] == (300, 300, "phrases counted")
 
 
 def test_a_small_sample_is_complete(catalog, folder):

@@ -240,6 +240,7 @@ class CountedFragments:
     """Titles that have such fragments and are not in the sample."""
 
 
+COUNTS_AS = "whole"
 NOTHING_COUNTED = CountedFragments(*np.zeros((2, 0), dtype=np.int64), 0, np.zeros(0, dtype=np.int64))
 """No fragments."""
 
@@ -277,6 +278,9 @@ def describe_fragments(
     count[found] = counted.count[np.searchsorted(counted.fragment, fragment[found])]
     total[found] = counted.titles
     share = count / total
+    told, told_share = count, share
+    if COUNTS_AS == "witnesses":
+        told, told_share = looked.astype(np.float64), looked / max(many, 1)
 
     def average(values: Float32Array) -> Float32Array:
         return (np.bincount(of, values, len(fragment)) / looked).astype(np.float32)
@@ -302,8 +306,8 @@ def describe_fragments(
     first = order[borders[:-1]]
     features = np.column_stack(
         [
-            np.log(count),
-            np.log(share),
+            np.log(told),
+            np.log(told_share),
             mean,
             np.clip((mean - usual.mean()) / (usual.std() + 1e-3) * errors, -30, 60) if len(usual) else mean,
             title_mean,
