@@ -21,6 +21,7 @@ from cowbird.defenses.p_scanner.baseline_learning import (
     learn_beside,
     learn_by_itself,
     score_rows,
+    take_own_scores,
 )
 from cowbird.defenses.p_scanner.catalog_judge import read_rounded
 from cowbird.defenses.p_scanner.fragment_evidence import (
@@ -143,9 +144,10 @@ class PlantedCatalog:
 
     def _judge(self, scoring: ScoringModel, baseline: Baseline, rows: Int64Array, silent: bool) -> Found:
         traits, table = self.silent if silent else (self.traits, self.table)
-        score, _ = score_rows(scoring, baseline, traits, rows, find_known(baseline, table, rows))
+        score, worst = score_rows(scoring, baseline, traits, rows, find_known(baseline, table, rows))
         if self.second is not None and baseline.band is not None:
-            score = self.second.join([self.texts[row] for row in rows.tolist()], score, baseline.band)
+            own = take_own_scores(baseline, score, worst)
+            score = self.second.join([self.texts[row] for row in rows.tolist()], score, baseline.band, own)
         return Found(score, score > baseline.thresholds[0], score > baseline.thresholds[1], baseline)
 
     @cached_property

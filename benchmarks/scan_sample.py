@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 
-from cowbird.defenses.p_scanner import fragment_evidence
 from cowbird.defenses.p_scanner.catalog_judge import (
     CatalogJudge,
     count_phrases,
@@ -95,10 +94,9 @@ def main() -> None:
         chosen = sample.list_titles()
         reference = sample_titles(before) if options.reference else []
         marks = read_rounded(scanner, [*reference, *chosen])
-        for counted in ("", "whole", "witnesses"):
+        for counted in (False, True):
             if counted and sample.whole:
                 continue
-            fragment_evidence.COUNTS_AS = counted
             began = time.process_time()
             whole = (
                 look_at_whole(scanner, sample, skip_logits(marks, len(reference)), count_in(titles))

@@ -71,7 +71,10 @@ def test_calibrate_tells_programs(call, tmp_path, clean):
     assert code == 0
     assert (told["titles"], told["fpr"], told["review_fpr"], told["sample_complete"]) == (200, 0.01, 0.05, True)
     assert set(told["thresholds"]) == {"1", "100"}
-    assert call("calibrate", clean, "--out", tmp_path / "s", "--fpr", "0.001")[1].count("calibrate on more") == 1
+    said = call("calibrate", clean, "--out", tmp_path / "s", "--fpr", "0.001")[1]
+    assert said.count("calibrate on more") == 1
+    assert "Their thresholds for flags: " in said
+    assert " among 100." in said
 
 
 @pytest.mark.slow

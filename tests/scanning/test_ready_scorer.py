@@ -451,3 +451,22 @@ def test_what_was_measured_at_one_rate_is_not_told_of_another(call, tmp_path, ra
     _, out, _ = call(catalog, "--out", tmp_path / "f.csv", "--fpr", rate)
     assert ("where 1 % was asked for" in out) is told
     assert "Titles were read by" in out
+
+
+@pytest.mark.slow
+def test_other_columns_are_named_where_none_was_asked_about(call, tmp_path):
+    frame = pl.DataFrame({"id": range(150), "title": make_planted(), "seller": "x", "brand": "y"})
+    frame.write_csv(tmp_path / "items.csv")
+    _, said, err = call(tmp_path / "items.csv", "--out", tmp_path / "found.csv")
+    assert "Other columns were not asked about (seller, brand)." in said
+    assert "--seller-column COLUMN" in said
+    assert "--explain COLUMN" in said
+    assert "loading libraries" in err
+    assert "loading the scanner" in err
+    _, said, err = call(tmp_path / "items.csv", "--explain", "brand", "--out", tmp_path / "again.csv")
+    assert "Other columns" not in said
+    frame.drop("seller", "brand").write_csv(tmp_path / "plain.csv")
+    _, said, err = call(tmp_path / "plain.csv", "-q", "--out", tmp_path / "plain-found.csv")
+    assert not err
+    _, said, _ = call(tmp_path / "plain.csv", "--out", tmp_path / "plain-found.csv")
+    assert "Other columns" not in said

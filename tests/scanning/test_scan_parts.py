@@ -224,9 +224,12 @@ def test_shared_counts_are_those_of_one_process(catalog, folder):
     wanted = FirstPass().count(catalog, "title", phrases).list_kept()
     assert (len(wanted["a"]), wanted["a 7"]) == (MAX_WITNESSES, ["a 7"])
     for path in (catalog, folder):
-        reports = []
-        found = SharedFirstPass(None, InlineCluster()).count(path, "title", phrases, lambda *told: reports.append(told))
-        assert found.list_kept() == wanted
+        reports = [(0, 0, "")]
+
+        def report(*told, reports=reports):
+            reports.append(told)
+
+        assert SharedFirstPass(None, InlineCluster()).count(path, "title", phrases, report).list_kept() == wanted
         assert reports[-1] == (300, 300, "phrases counted")
 
 

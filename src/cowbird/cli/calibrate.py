@@ -16,7 +16,7 @@ from cowbird.cli.options import (
     TextColumnOption,
     choose_tagger,
 )
-from cowbird.cli.progress import make_progress
+from cowbird.cli.progress import make_progress, show_loading
 from cowbird.cli.reading import take_read_options
 from cowbird.cli.terminal import err_console, out_console, print_json
 from cowbird.errors import ExitCode, UserError
@@ -53,8 +53,9 @@ def calibrate(
 
     Exit codes: 0 written, 2 error, 3 interrupted.
     """
-    from cowbird.scanning import calibrating  # noqa: PLC0415
-    from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
+    with show_loading("loading libraries", quiet=quiet):
+        from cowbird.scanning import calibrating  # noqa: PLC0415
+        from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
 
     place = str(pick_device(device))
     source = choose_tagger(tagger, place)

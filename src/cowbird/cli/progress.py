@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
@@ -69,6 +70,21 @@ def make_progress(left: bool = False, quiet: bool = False) -> ProgressDisplay:
     if quiet:
         return QuietDisplay()
     return BarDisplay(left) if err_console.is_terminal else LineDisplay()
+
+
+@contextmanager
+def show_loading(what: str, quiet: bool = False) -> Generator[None]:
+    """Show that something is being loaded, which takes seconds in which nothing can be counted.
+
+    Args:
+        what: What there is to say.
+        quiet: Whether nothing is shown.
+    """
+    with make_progress(quiet=quiet) as shown:
+        task = shown.add_task(what)
+        shown.update(task)
+        yield
+        shown.remove_task(task)
 
 
 class QuietDisplay:

@@ -24,7 +24,7 @@ from cowbird.cli.options import (
     TextColumnOption,
     choose_tagger,
 )
-from cowbird.cli.progress import make_progress
+from cowbird.cli.progress import make_progress, show_loading
 from cowbird.cli.reading import take_read_options
 from cowbird.cli.terminal import exit_resumable, out_console, print_json
 from cowbird.errors import OutageError, UserError
@@ -128,13 +128,15 @@ def scan(
 
     Exit codes: 0 nothing flagged, 1 titles flagged, 2 error, 3 interrupted, or nothing flagged and rows not read.
     """
-    from cowbird.defenses.p_scanner.calibrated import is_calibrated  # noqa: PLC0415
-    from cowbird.scanning.allow_list import read_allow_list  # noqa: PLC0415
-    from cowbird.scanning.scan import check_scan  # noqa: PLC0415
-    from cowbird.scanning.title_columns import ColumnNames  # noqa: PLC0415
-    from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
+    begun = time.perf_counter()
+    with show_loading("loading libraries", quiet=quiet):
+        from cowbird.defenses.p_scanner.calibrated import is_calibrated  # noqa: PLC0415
+        from cowbird.scanning.allow_list import read_allow_list  # noqa: PLC0415
+        from cowbird.scanning.scan import check_scan  # noqa: PLC0415
+        from cowbird.scanning.title_columns import ColumnNames  # noqa: PLC0415
+        from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
 
-    place, allowed, begun = pick_device(device), read_allow_list(allow), time.perf_counter()
+    place, allowed = pick_device(device), read_allow_list(allow)
     columns = ColumnNames(tuple(explain or ()), seller_column)
     calibrated = scanner is not None and is_calibrated(scanner)
     if tagger is not None and (scanner is not None or detector is not None):
@@ -270,9 +272,13 @@ def scan_ready_and_show(
     kept = FirstPass(out) if shared is None else SharedFirstPass(out, shared)
     ready_scorer.check_rates(*ready_scorer.choose_rates(fpr, review_fpr))
     with make_progress(quiet=quiet) as shown:
+        waiting = [shown.add_task("loading the scanner")]
+        shown.update(waiting[0])
         rows, titles = shown.add_task("rows read"), shown.add_task("titles learned")
 
         def report_rows(done: int, total: int, remark: str) -> None:
+            if waiting:
+                shown.remove_task(waiting.pop())
             shown.update(rows, done=done, total=total, note=remark)
 
         def report_titles(done: int, total: int, remark: str) -> None:

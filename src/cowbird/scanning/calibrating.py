@@ -99,6 +99,9 @@ def format_calibrated(made: Calibrated) -> Group:
     for name, rate in (("flags", record.fpr), ("review", record.review_fpr)):
         bar = made.inventory.set_threshold(rate, 1)
         parts.append(Text(f"Threshold for {name}, at a rate of {rate:g}: {bar:.2f} for a title that is judged alone."))
+    if len(sizes := sorted(made.inventory.scores)[1:]):
+        bars = ", ".join(f"{made.inventory.set_threshold(record.fpr, size):.2f} among {size:,}" for size in sizes)
+        parts.append(Text(f"Titles that are scanned together share fragments. Their thresholds for flags: {bars}."))
     least = 1 / (record.titles + 1)
     if least > record.fpr:
         parts.append(

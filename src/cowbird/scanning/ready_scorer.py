@@ -32,8 +32,9 @@ from cowbird.errors import UserError
 from cowbird.notices import collect_notices
 from cowbird.scanning.first_pass import NOTHING_KEPT, FirstPass
 from cowbird.scanning.pool import ScorerFactory
-from cowbird.scanning.title_columns import NO_COLUMNS, ColumnNames, read_catalog_columns
+from cowbird.scanning.title_columns import NO_COLUMNS, ColumnNames, list_other_columns, read_catalog_columns
 from cowbird.scanning.verdicts import ExplainedSuspicion, shorten_score
+from cowbird.text import escape_terminal
 from cowbird.victims.fit_context import ProgressCallback, report_nothing
 
 UNSEEN_CATALOGS_NOTE = (
@@ -43,6 +44,8 @@ UNSEEN_CATALOGS_NOTE = (
 """What is known of false alarms at `MEASURED_FPR`, from docs/measured/ready_scanner.md; printed beside what is expected
 there."""
 MEASURED_FPR = 0.01
+MAX_COLUMNS_NAMED = 6
+"""Columns of a catalogue that are named where they could be asked about."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +62,8 @@ class ReadyScorer:
     """Whether the sample holds all titles of the catalogue."""
     tagger: TaggerSource = "llm"
     """Which tagger the scanner has."""
+    unused: tuple[str, ...] = ()
+    """Other columns of the catalogue, if none of them was asked about."""
 
     @property
     def key(self) -> str:
@@ -141,7 +146,8 @@ def open_ready_scanner(
     with collect_notices():
         whole = look_at_whole(scanner, sample, skip_logits(marks, len(before)), count, kept.read)
     judge = CatalogJudge.learn(scanner, titles, before, rate, second, columns=more, marks=marks, whole=whole)
-    return ReadyScorer(judge, f"ready {scanner.key[:12]}", place, sample.complete, scanner.tagger_source)
+    unused = () if columns else list_other_columns(catalog, text_column)
+    return ReadyScorer(judge, f"ready {scanner.key[:12]}", place, sample.complete, scanner.tagger_source, unused)
 
 
 def open_calibrated(
@@ -188,7 +194,8 @@ def open_calibrated(
         whole = look_at_whole(calibrated.scanner, sample, marks, count, kept.read)
     judge = calibrated.make_judge(titles, rate, second, columns=more, marks=marks, whole=whole)
     source = calibrated.scanner.tagger_source
-    return ReadyScorer(judge, f"calibrated {calibrated.key[:12]}", place, sample.complete, source)
+    unused = () if columns else list_other_columns(catalog, text_column)
+    return ReadyScorer(judge, f"calibrated {calibrated.key[:12]}", place, sample.complete, source, unused)
 
 
 def choose_rates(fpr: float | None, review_fpr: float | None) -> tuple[float, float]:
@@ -220,8 +227,9 @@ def format_ready_basis(scorer: ReadyScorer, judged: int | None = None) -> Group:
     """
     baseline = scorer.judge.baseline
     many = baseline.sampled if judged is None else judged
+    columns = [Text(_advise_columns(scorer.unused))] if scorer.unused else []
     if scorer.label.startswith("calibrated "):
-        return Group(Text(_describe_calibration(baseline)), Text(_describe_threshold(baseline, many)))
+        return Group(Text(_describe_calibration(baseline)), *columns, Text(_describe_threshold(baseline, many)))
     said = f"No fit: what is usual comes from {baseline.sampled:,} different titles of this catalogue"
     said += "." if scorer.complete else ", a sample."
     if baseline.counted:
@@ -237,6 +245,7 @@ def format_ready_basis(scorer: ReadyScorer, judged: int | None = None) -> Group:
                 "titles from before, taken for clean, what is new is seen: --reference FILE."
             ),
         ]
+    parts += columns
     said = _describe_threshold(baseline, many)
     if baseline.flaggable == 0:
         parts += [Text(said), Text(_describe_few_titles(baseline), style="yellow")]
@@ -244,6 +253,16 @@ def format_ready_basis(scorer: ReadyScorer, judged: int | None = None) -> Group:
         known = baseline.promised is not None and baseline.fprs[0] == MEASURED_FPR
         parts.append(Text(f"{said} {UNSEEN_CATALOGS_NOTE}" if known else said))
     return Group(*parts)
+
+
+def _advise_columns(unused: Sequence[str]) -> str:
+    """Say what other columns of a catalogue can be asked about."""
+    named = ", ".join(escape_terminal(name) for name in unused[:MAX_COLUMNS_NAMED])
+    more = ", …" if len(unused) > MAX_COLUMNS_NAMED else ""
+    return (
+        f"Other columns were not asked about ({named}{more}). Who sells a title tells of a flood that titles alone "
+        "hide: --seller-column COLUMN. A brand, a category or a language explains what titles share: --explain COLUMN."
+    )
 
 
 def describe_reading(tagger: TaggerSource) -> str:

@@ -9,6 +9,7 @@ from cowbird.ingest.columns import find_column
 from cowbird.ingest.open import open_rows
 from cowbird.ingest.rows import CellValue
 from cowbird.notices import collect_notices
+from cowbird.scanning.reading import open_catalog
 
 
 class ColumnNames(NamedTuple):
@@ -58,6 +59,22 @@ def read_catalog_columns(
                 if names.seller is not None:
                     sellers[title] = cells[-1]
     return TitleColumns(names.explain, values, None if names.seller is None else sellers)
+
+
+def list_other_columns(catalog: Path, text_column: str) -> tuple[str, ...]:
+    """Return the names of a catalogue's columns but those of titles and ids; none where columns have no names.
+
+    Args:
+        catalog: The catalogue; see `cowbird.scanning.reading.open_catalog`.
+        text_column: Its column of titles.
+
+    Raises:
+        UserError: If the catalogue can't be read.
+    """
+    with collect_notices():
+        table = open_catalog(catalog, text_column)
+    names = table.table.names
+    return tuple(name for place, name in enumerate(names) if place not in (table.text, table.id))
 
 
 def _decode(cell: CellValue) -> str:

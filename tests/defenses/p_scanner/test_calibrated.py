@@ -172,3 +172,13 @@ def test_another_ready_scanner_is_refused(saved):
     other.identity = "e" * 64
     with pytest.raises(UserError, match="another version of the ready scanner"):
         load_calibrated_scanner(saved, scanner=other)
+
+
+@pytest.mark.slow
+def test_a_reason_tells_how_much_more_frequent_a_fragment_is(double):
+    before = [f"{title} 5v" if nth < 2 else title for nth, title in enumerate(CLEAN[:400])]
+    calibrated = CalibratedScanner.calibrate(double, before)
+    titles = [f"{title} 5v" if nth < 40 else title for nth, title in enumerate(CLEAN[400:600])]
+    reason = calibrated.judge_titles(titles).reason[3]
+    assert reason.startswith("40 titles share '5v'; log-odds")
+    assert reason.endswith("40.0 times as frequent as in the reference")  # 40 of 200, and 2 of 400

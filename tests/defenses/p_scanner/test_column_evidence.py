@@ -152,3 +152,24 @@ def test_a_reference_knows_no_sellers(double):
     assert baseline.by_fragment[baseline.fragments["word", "5v"]] == pytest.approx(plain.by_fragment[place], abs=0.5)
     assert baseline.by_fragment[baseline.fragments["word", "Zorvex"]] <= CLEARED_LOG_ODDS
     assert baseline.key != plain.key
+
+
+@pytest.mark.parametrize("text", ["5v", "Have you seen it yet"])
+def test_a_reason_names_the_seller_and_all_of_the_text_that_can_go(text):
+    titles = [title.replace("5v", text) for title in TITLES]
+    columns = TitleColumns(
+        ("brand",),
+        {title: BRANDS[old] for title, old in zip(titles, TITLES, strict=True)},
+        {title: SELLERS[old] for title, old in zip(titles, TITLES, strict=True)},
+    )
+    double = ReadyDouble(())  # nothing looks suspicious by itself
+    baseline, found = judge(double, columns, titles)
+    rows = [nth for nth, title in enumerate(titles) if title.endswith(text)]
+    assert len(rows) == PLANTED
+    assert found.flagged[rows].all()
+    assert found.sure[rows].all()
+    for row in rows:
+        assert found.reason[row].startswith(f"the seller 'planter' has 8 of the 8 titles with '{text}'; log-odds")
+        assert titles[row][: found.start[row]].rstrip() == TITLES[row].removesuffix(" 5v")
+        assert found.end[row] == len(titles[row])
+    assert {share.seller for share in baseline.sellers.values()} == {"planter"}

@@ -26,7 +26,7 @@ from cowbird.defenses.p_scanner.scoring import (
     find_worst,
     weigh_fragments,
 )
-from cowbird.defenses.p_scanner.second_look import OpenBand, SecondLook
+from cowbird.defenses.p_scanner.second_look import LOOK_WEIGHT_ALONE, OpenBand, SecondLook
 from cowbird.defenses.p_scanner.title_evidence import CatalogProfile, TitleTraits, describe_titles
 
 FLOOD_SHARE, FLOOD_GAP = 0.02, 1.0
@@ -108,12 +108,12 @@ def learn_by_itself(
         sellers=columns.list_sellers(evidence.fragment, narrow=True), counted=len(counted.fragment),
     )  # fmt: skip
     score, worst = score_rows(scoring, baseline, traits, rows, find_known(baseline, table, rows))
-    log_odds = np.where(worst >= 0, by_fragment[worst] if len(by_fragment) else NO_FRAGMENT, NO_FRAGMENT)
-    sure = log_odds > find_flood(score - weigh_fragments(log_odds), log_odds)
+    log_odds, own = _take_log_odds(baseline, worst), take_own_scores(baseline, score, worst)
+    sure = log_odds > find_flood(own, log_odds)
     band = None
     if second is not None:
-        band = OpenBand.choose(score[~sure]).limit(score)
-        score = second.join(list_texts(traits, rows), score, band)
+        band = OpenBand.choose(own[~sure], LOOK_WEIGHT_ALONE).limit(own)
+        score = second.join(list_texts(traits, rows), score, band, own)
     clean = np.sort(score[~sure])[::-1]
     thresholds = tuple(set_threshold(clean, fpr) for fpr in fprs)
     return replace(
@@ -151,6 +151,24 @@ def find_flood(score: Float32Array, log_odds: Float32Array) -> float:
         if low - high > FLOOD_GAP:
             return bar
     return LEFT_OUT_LOG_ODDS
+
+
+def take_own_scores(baseline: Baseline, score: Float32Array, worst: Int64Array) -> Float32Array:
+    """Return the scores of titles before the log-odds of their fragments are added, as without a reference they are.
+
+    Args:
+        baseline: What is usual.
+        score: What `score_rows` returned.
+        worst: The fragments that it returned.
+    """
+    return score if baseline.reference else score - weigh_fragments(_take_log_odds(baseline, worst))
+
+
+def _take_log_odds(baseline: Baseline, worst: Int64Array) -> Float32Array:
+    """Return the log-odds of titles' most suspicious fragments."""
+    if not len(baseline.by_fragment):
+        return np.full(len(worst), NO_FRAGMENT, dtype=np.float32)
+    return np.where(worst >= 0, baseline.by_fragment[worst], np.float32(NO_FRAGMENT))
 
 
 def score_rows(

@@ -226,7 +226,7 @@ class ColumnFindings:
 
     def list_sellers(self, fragment: Int64Array, narrow: bool) -> dict[int, SellerShare]:
         """Return whom the log-odds of fragments are about, by their places; arguments as in `adjust`."""
-        counted = self.alien | (self.narrow if narrow else frozenset())
+        counted = self.alien | self.narrow if narrow else self.alien
         numbers: list[int] = fragment.tolist()
         return {place: self.shares[number] for place, number in enumerate(numbers) if number in counted}
 

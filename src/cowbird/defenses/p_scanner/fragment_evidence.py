@@ -13,7 +13,7 @@ editions. What tells them apart does not depend on how many titles share the fra
 logarithms.
 """
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -218,6 +218,10 @@ class FragmentEvidence:
     """Which of them each occurrence is of, shape `[occurrences]`; occurrences of others are left out."""
     title: Int64Array
     """The title of each occurrence, as a place in the catalogue."""
+    counts: Mapping[int, int] = field(default_factory=dict[int, int])
+    """In how many titles of the whole catalogue fragments stand that were counted there, by their places here."""
+    titles: int = 0
+    """How many titles that has."""
 
 
 def count_fragments(table: FragmentTable, rows: Int64Array) -> Int64Array:
@@ -240,8 +244,8 @@ class CountedFragments:
     """Titles that have such fragments and are not in the sample."""
 
 
-COUNTS_AS = "whole"
-NOTHING_COUNTED = CountedFragments(*np.zeros((2, 0), dtype=np.int64), 0, np.zeros(0, dtype=np.int64))
+_NONE = np.zeros(0, dtype=np.int64)
+NOTHING_COUNTED = CountedFragments(_NONE, _NONE, 0, _NONE)
 """No fragments."""
 
 
@@ -259,8 +263,8 @@ def describe_fragments(
         traits: The same titles.
         rows: Which of them are the catalogue, or a sample of it, shape `[titles]`.
         reference: Counts of fragments among titles from before (`count_fragments`), and how many titles that were.
-        counted: Fragments that were counted in the whole catalogue: these are described by all titles at hand that have
-            them, and by their counts there.
+        counted: Fragments that were counted in the whole catalogue. They are described as if all titles at hand that
+            have them stood in the sample; how much their share has grown comes from their counts.
     """
     many, rows = len(rows), np.concatenate([np.asarray(rows), counted.rows])
     sizes = table.offsets[rows + 1] - table.offsets[rows]
@@ -273,14 +277,11 @@ def describe_fragments(
     of = (np.cumsum(keep) - 1)[inverse[kept]]
     places, title, fragment, sampled = places[kept], title[kept], known[keep], sampled[kept]
     looked = np.bincount(of, minlength=len(fragment))  # titles that were looked at
-    count, total = looked.astype(np.float64), np.full(len(fragment), max(many, 1))
-    found = np.flatnonzero(whole[keep])
-    count[found] = counted.count[np.searchsorted(counted.fragment, fragment[found])]
-    total[found] = counted.titles
-    share = count / total
-    told, told_share = count, share
-    if COUNTS_AS == "witnesses":
-        told, told_share = looked.astype(np.float64), looked / max(many, 1)
+    share, least = looked / max(many, 1), np.full(len(fragment), 0.5 / max(many, 1))
+    places_counted = np.flatnonzero(whole[keep])
+    counts = counted.count[np.searchsorted(counted.fragment, fragment[places_counted])]
+    real = share.copy()
+    real[places_counted], least[places_counted] = counts / max(counted.titles, 1), 0.5 / max(counted.titles, 1)
 
     def average(values: Float32Array) -> Float32Array:
         return (np.bincount(of, values, len(fragment)) / looked).astype(np.float32)
@@ -297,7 +298,7 @@ def describe_fragments(
         before = reference[0]
         if len(before) < len(table.names.fragments):
             before = np.concatenate([before, np.zeros(len(table.names.fragments) - len(before), dtype=np.int64)])
-        growth = np.log((share + 0.5 / total) / ((before[fragment] + 0.5) / reference[1]))
+        growth = np.log((real + least) / ((before[fragment] + 0.5) / reference[1]))
     names = table.names.list_keys()
     numbers: list[int] = fragment.tolist()
     keys = [names[number] for number in numbers]
@@ -306,8 +307,8 @@ def describe_fragments(
     first = order[borders[:-1]]
     features = np.column_stack(
         [
-            np.log(told),
-            np.log(told_share),
+            np.log(looked),
+            np.log(share),
             mean,
             np.clip((mean - usual.mean()) / (usual.std() + 1e-3) * errors, -30, 60) if len(usual) else mean,
             title_mean,
@@ -327,7 +328,10 @@ def describe_fragments(
             np.eye(len(WORD_KINDS))[kinds],
         ]
     )
-    return FragmentEvidence(fragment, features.astype(np.float32), of[sampled], title[sampled])
+    known_counts = dict(zip(places_counted.tolist(), counts.tolist(), strict=True))
+    return FragmentEvidence(
+        fragment, features.astype(np.float32), of[sampled], title[sampled], known_counts, counted.titles
+    )
 
 
 def _count_different(of: Int64Array, values: Int64Array, many: int) -> Int64Array:

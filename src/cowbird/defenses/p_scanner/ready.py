@@ -26,7 +26,7 @@ from cowbird.defenses.p_scanner.baseline import (
     ReadyVerdicts,
     check_baseline,
 )
-from cowbird.defenses.p_scanner.baseline_learning import learn_beside, learn_by_itself, score_rows
+from cowbird.defenses.p_scanner.baseline_learning import learn_beside, learn_by_itself, score_rows, take_own_scores
 from cowbird.defenses.p_scanner.catalog_judge import judge_once, read_rounded
 from cowbird.defenses.p_scanner.column_evidence import (
     ClearedWords,
@@ -52,7 +52,7 @@ from cowbird.defenses.p_scanner.scoring import (
     ScoringModel,
     load_scoring,
 )
-from cowbird.defenses.p_scanner.second_look import SecondLook, join_looks
+from cowbird.defenses.p_scanner.second_look import LOOK_WEIGHT_ALONE, SecondLook, join_looks
 from cowbird.defenses.p_scanner.small_tagger import (
     SMALL_RECORD_FILE,
     SmallTagger,
@@ -106,7 +106,8 @@ class ReadyScanner:
     @property
     def key(self) -> str:
         """What the scanner is, its weights and its device included, and how it scores without a reference."""
-        return hash_texts([self.identity, self.tagger.device.type, repr((LEAST_FRAGMENT, FRAGMENT_WEIGHT))])
+        alone = (LEAST_FRAGMENT, FRAGMENT_WEIGHT, *(() if self.second is None else (LOOK_WEIGHT_ALONE,)))
+        return hash_texts([self.identity, self.tagger.device.type, repr(alone)])
 
     @property
     def tagger_name(self) -> TaggerName:
@@ -288,8 +289,9 @@ class ReadyScanner:
         score, worst = score_rows(self.scoring, baseline, traits, rows, baseline.index.find(traits.words.cut))
         looks: Float32Array | None = None
         if self.second is not None and baseline.band is not None:
-            looks = self.second.look_where(titles, baseline.band.covers(score))
-            score = join_looks(score, looks, baseline.band)
+            own = take_own_scores(baseline, score, worst)
+            looks = self.second.look_where(titles, baseline.band.covers(own))
+            score = join_looks(score, looks, baseline.band, own)
         flagged = score > baseline.thresholds[0]
         review = (score > baseline.thresholds[1]) & ~flagged
         start, end = np.full(len(titles), -1, dtype=np.int32), np.full(len(titles), -1, dtype=np.int32)
@@ -352,8 +354,9 @@ class ReadyScanner:
 
 def _list_worst(baseline: Baseline, table: FragmentTable, row: int, worst: int) -> list[FragmentKey]:
     """Return a title's fragments that are as suspicious as the most suspicious one, that one first."""
-    names, numbers = table.names.list_keys(), table.fragment[table.offsets[row] : table.offsets[row + 1]]
-    keys = [names[number] for number in numbers.tolist() if names[number] in baseline.fragments]
+    names = table.names.list_keys()
+    numbers: list[int] = table.fragment[table.offsets[row] : table.offsets[row + 1]].tolist()
+    keys = [names[number] for number in numbers if names[number] in baseline.fragments]
     odds = baseline.by_fragment
     alike = [key for key in keys if odds[baseline.fragments[key]] == odds[worst]]
     return sorted(alike, key=lambda key: baseline.fragments[key] != worst)

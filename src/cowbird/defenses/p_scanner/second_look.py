@@ -11,7 +11,7 @@ The bound on open titles is what bounds the time: it does not grow with the cata
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -23,8 +23,9 @@ from cowbird.defenses.p_scanner.token_logits import TokenLogits
 OPEN_SHARE, MAX_OPEN_TITLES = 0.1, 300
 """Share of the titles that set a threshold which are open, and how many at most. Of the titles that are judged together
 no more than that many are open, either."""
-LOOK_WEIGHT, MAX_LOOK = 0.5, 8.0
-"""What the language model's log-odds count, and where they are cut."""
+LOOK_WEIGHT, LOOK_WEIGHT_ALONE, MAX_LOOK = 0.5, 1.0, 8.0
+"""What the language model's log-odds count beside a reference, and without one, where fragments add to the small
+tagger's score (`scoring.weigh_fragments`); and where they are cut."""
 LOOK_DECIMALS = 2
 """Decimals of them that count, so that titles beside a title do not change its score."""
 MAX_HEAD, MAX_TAIL = 240, 120
@@ -41,19 +42,22 @@ class OpenBand:
     """The lowest of them."""
     high: float
     """The highest; titles above are more suspicious than all that set the threshold."""
+    weight: float = LOOK_WEIGHT
+    """What the language model's log-odds count."""
 
     @classmethod
-    def choose(cls, score: Float32Array) -> Self:
+    def choose(cls, score: Float32Array, weight: float = LOOK_WEIGHT) -> Self:
         """Return the band that titles which set a threshold leave open.
 
         Args:
             score: Their scores, in any order.
+            weight: What the language model's log-odds count.
         """
         if not len(score):
-            return cls(math.inf, -math.inf)
+            return cls(math.inf, -math.inf, weight)
         ordered = np.sort(score)[::-1]
         many = min(max(1, math.ceil(OPEN_SHARE * len(ordered))), MAX_OPEN_TITLES)
-        return cls(float(ordered[many - 1]), float(ordered[0]))
+        return cls(float(ordered[many - 1]), float(ordered[0]), weight)
 
     def covers(self, score: Float32Array) -> NDArray[np.bool_]:
         """Return which scores are open."""
@@ -64,7 +68,7 @@ class OpenBand:
         inside = np.sort(score[self.covers(score)])[::-1]
         if len(inside) <= MAX_OPEN_TITLES:
             return self
-        return OpenBand(float(np.nextafter(inside[MAX_OPEN_TITLES], np.float32(np.inf))), self.high)
+        return replace(self, low=float(np.nextafter(inside[MAX_OPEN_TITLES], np.float32(np.inf))))
 
 
 class SecondReader(Protocol):
@@ -113,12 +117,17 @@ class SecondLook:
         looks[rows] = self.look([titles[row] for row in rows])
         return looks
 
-    def join(self, titles: Sequence[str], score: Float32Array, band: OpenBand) -> Float32Array:
+    def join(
+        self, titles: Sequence[str], score: Float32Array, band: OpenBand, own: Float32Array | None = None
+    ) -> Float32Array:
         """Look at the titles that a band leaves open, and return all scores with what that adds; see `join_looks`."""
-        return join_looks(score, self.look_where(titles, band.covers(score)), band)
+        own = score if own is None else own
+        return join_looks(score, self.look_where(titles, band.covers(own)), band, own)
 
 
-def join_looks(score: Float32Array, looks: Float32Array, band: OpenBand) -> Float32Array:
+def join_looks(
+    score: Float32Array, looks: Float32Array, band: OpenBand, own: Float32Array | None = None
+) -> Float32Array:
     """Return scores with what a second look adds, shape `[titles]`.
 
     Args:
@@ -126,9 +135,10 @@ def join_looks(score: Float32Array, looks: Float32Array, band: OpenBand) -> Floa
         looks: The language model's log-odds, NaN for titles that are not open.
         band: Which are open; titles above it count as if the language model were sure, those below as if it were sure
             of the opposite.
+        own: The scores that the band is about, if they are others: those before a fragment's log-odds are added.
     """
-    beyond = np.where(score > band.high, MAX_LOOK, -MAX_LOOK)
-    return (score + LOOK_WEIGHT * np.where(np.isnan(looks), beyond, looks)).astype(np.float32)
+    beyond = np.where((score if own is None else own) > band.high, MAX_LOOK, -MAX_LOOK)
+    return (score + band.weight * np.where(np.isnan(looks), beyond, looks)).astype(np.float32)
 
 
 def cut_title(title: str) -> str:

@@ -1,7 +1,7 @@
 """Why a title is suspicious, in words, and where: what `ready` says of titles that it flags or puts up for review."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -48,7 +48,7 @@ def find_shape(traits: TitleTraits, row: int, key: FragmentKey) -> tuple[int, in
     return None
 
 
-class Finding(NamedTuple):
+class SharedSpan(NamedTuple):
     """Where what titles share stands in one of them."""
 
     place: int
@@ -61,7 +61,9 @@ class Finding(NamedTuple):
     """Whether all of it is the fragment, so that nothing else goes if it is taken out."""
 
 
-def find_shared(title: str, traits: TitleTraits, row: int, baseline: Baseline, keys: Sequence[FragmentKey]) -> Finding:
+def find_shared(
+    title: str, traits: TitleTraits, row: int, baseline: Baseline, keys: Sequence[FragmentKey]
+) -> SharedSpan:
     """Return where the most suspicious of a title's fragments stands.
 
     Where several are as suspicious, as all are that one seller has put into her titles, words are named and not their
@@ -83,15 +85,15 @@ def find_shared(title: str, traits: TitleTraits, row: int, baseline: Baseline, k
         start, end = span = found[0] or find_shape(traits, row, keys[0]) or (-1, -1)
         word = baseline.fragments.get(("word", title[start:end])) if keys[0][0] == "shape" and start >= 0 else None
         if word is not None and count[word] >= count[places[0]] + _LOG_AS_OFTEN:
-            return Finding(word, *span, True)
-        return Finding(places[0], *span, found[0] is not None)
+            return SharedSpan(word, *span, True)
+        return SharedSpan(places[0], *span, found[0] is not None)
     first = max(worded, key=lambda nth: (count[places[nth]], len(keys[nth][1])))
     start, end = found[first] or (-1, -1)
     often = [found[nth] or (-1, -1) for nth in worded if count[places[nth]] >= count[places[first]] + _LOG_AS_OFTEN]
     for begin, after in sorted(often) + sorted(often, reverse=True):
         if begin <= end and after >= start:
             start, end = min(start, begin), max(end, after)
-    return Finding(places[first], start, end, True)
+    return SharedSpan(places[first], start, end, True)
 
 
 def find_highest(traits: TitleTraits, row: int) -> tuple[int, int]:
@@ -118,8 +120,11 @@ def explain_fragment(baseline: Baseline, key: FragmentKey, place: int, shown: st
         place: Which it is in the evidence.
         shown: Its text in the title that is explained, if it stands there.
     """
-    values = dict(zip(FRAGMENT_FEATURES, baseline.evidence.features[place].tolist(), strict=True))
-    count = math.exp(values["count"])
+    values: dict[str, float] = dict(zip(FRAGMENT_FEATURES, baseline.evidence.features[place].tolist(), strict=True))
+    count, portion = math.exp(values["count"]), math.exp(values["share"])
+    if place in baseline.evidence.counts:
+        count = baseline.evidence.counts[place]
+        portion = count / baseline.evidence.titles
     name = _name_fragment(key, shown)
     said = f"{round(count):,} titles share {name}"
     share = baseline.sellers.get(place)
@@ -128,14 +133,13 @@ def explain_fragment(baseline: Baseline, key: FragmentKey, place: int, shown: st
         said = f"{who} has {share.held:,} of the {share.titles:,} titles with {name}"
     said += f"; log-odds {baseline.by_fragment[place]:.1f}, tagger {values['mean mark']:.1f} on average"
     if values["whether a reference is known"] and values["growth of its share"] > 0:
-        said += f", {_compare_shares(values, count, baseline.reference)}"
+        said += f", {_compare_shares(count, portion, values['growth of its share'], baseline.reference)}"
     return said
 
 
-def _compare_shares(values: Mapping[str, float], count: float, reference: int) -> str:
+def _compare_shares(count: float, share: float, growth: float, reference: int) -> str:
     """Say how much more frequent a fragment is than in the reference; its growth counts half a title more in both."""
-    share = math.exp(values["share"])
-    before = share * (1 + 0.5 / count) / math.exp(values["growth of its share"]) * reference - 0.5
+    before = share * (1 + 0.5 / count) / math.exp(growth) * reference - 0.5
     if round(before) < 1:
         return "not in the reference"
     return f"{share * reference / round(before):,.1f} times as frequent as in the reference"
