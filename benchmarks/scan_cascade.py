@@ -21,7 +21,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,11 @@ WAYS = ("each alone", "1 %, reference", "1 %, none")
 
 
 def ask_catalog(
-    catalog: PlantedCatalog, scanner: KeptScanner, batch: Sequence[str], singles: Mapping[str, Mapping[int, str]]
+    catalog: PlantedCatalog,
+    scanner: KeptScanner,
+    batch: Sequence[str],
+    singles: Mapping[str, Mapping[int, str]],
+    ways: Sequence[str] = WAYS,
 ) -> Iterator[dict[str, Any]]:
     """Yield what a scanner finds of each family in each way."""
     inventory, rows = catalog.calibrate(scanner.scoring), catalog.find(batch)
@@ -56,13 +61,14 @@ def ask_catalog(
             continue
         bad, mask = rows.copy(), np.zeros(len(rows), dtype=bool)
         bad[list(planted)], mask[list(planted)] = catalog.find(planted.values()), True
-        asked: tuple[Found, ...] = (
-            catalog.ask_beside(scanner.scoring, inventory, bad, apart=True),
-            catalog.ask_beside(scanner.scoring, inventory, bad),
-            catalog.ask_itself(scanner.scoring, bad),
+        asked: tuple[Callable[[], Found], ...] = (
+            partial(catalog.ask_beside, scanner.scoring, inventory, bad, apart=True),
+            partial(catalog.ask_beside, scanner.scoring, inventory, bad),
+            partial(catalog.ask_itself, scanner.scoring, bad),
         )
-        for way, found in zip(WAYS, asked, strict=True):
-            yield {"way": way, "family": family, "kind": ASKED[family][0]} | measure(found, mask)
+        for way, find in zip(WAYS, asked, strict=True):
+            if way in ways:
+                yield {"way": way, "family": family, "kind": ASKED[family][0]} | measure(find(), mask)
 
 
 def ask(options: argparse.Namespace, command: str) -> None:
@@ -81,10 +87,12 @@ def ask(options: argparse.Namespace, command: str) -> None:
             tried = [("small", small, None, own), ("llm", large, None, own)]
             tried += [("cascade", small, look, share) for share, look in looks.items()]
             for label, scanner, second, share in tried:
+                if label not in options.scanners.split(","):
+                    continue
                 began = time.process_time()
                 second_look.OPEN_SHARE = share
                 catalog = PlantedCatalog(scanner, halves.reference, halves.batch, texts, second)
-                for row in ask_catalog(catalog, scanner, halves.batch, singles):
+                for row in ask_catalog(catalog, scanner, halves.batch, singles, options.ways.split(";")):
                     rows.append({"catalog": name, "seed": seed, "scanner": label, "open": share} | row)
                 if second is not None:
                     print(f"  {second.looked:,} of {len(catalog.texts):,} looked at", flush=True)
@@ -188,6 +196,8 @@ def main() -> None:
     parser.add_argument(
         "--shares", type=lambda text: tuple(map(float, text.split(","))) if text else (), default=SHARES
     )
+    parser.add_argument("--scanners", default="small,llm,cascade", help="some of them, with , between")
+    parser.add_argument("--ways", default=";".join(WAYS), help="some of them, with ; between")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--answers", type=Path, help="for table: what ask wrote")
     parser.add_argument("--titles", type=int, default=3000, help="for time")

@@ -2,8 +2,10 @@
 said of thresholds."""
 
 import csv
+import io
 import json
 import time
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -470,3 +472,12 @@ def test_other_columns_are_named_where_none_was_asked_about(call, tmp_path):
     assert not err
     _, said, _ = call(tmp_path / "plain.csv", "--out", tmp_path / "plain-found.csv")
     assert "Other columns" not in said
+
+
+def test_a_cascade_without_a_reference_says_what_it_misses(tmp_path, double):
+    catalog, before = make_catalog(tmp_path, make_planted()), make_catalog(tmp_path, make_titles(90), "before.jsonl")
+    for reference, tagger, told in ((None, "cascade", True), (None, "small", False), (before, "cascade", False)):
+        scorer = replace(open_ready_scanner(double, catalog, "cpu", reference), tagger=tagger)
+        console = Console(width=500, record=True, file=io.StringIO())
+        console.print(format_ready_basis(scorer))
+        assert ("--tagger llm takes longer" in console.export_text()) is told
