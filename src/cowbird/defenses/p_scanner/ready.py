@@ -70,6 +70,7 @@ from cowbird.defenses.p_scanner.verdict_reasons import (
     find_highest,
     find_shared,
     leaves_words_whole,
+    list_as_suspicious,
 )
 from cowbird.defenses.p_scanner.whole_counts import WholeEvidence
 from cowbird.defenses.scan_table import scan_table
@@ -286,7 +287,8 @@ class ReadyScanner:
         marks = self.read(titles, report) if marks is None else marks
         traits = describe_traits(baseline.cleared.quiet(mark_words(titles, marks)))
         rows = np.arange(len(titles), dtype=np.int64)
-        score, worst = score_rows(self.scoring, baseline, traits, rows, baseline.index.find(traits.words.cut))
+        shared = baseline.index.find(traits.words.cut)
+        score, worst = score_rows(self.scoring, baseline, traits, rows, shared)
         looks: Float32Array | None = None
         if self.second is not None and baseline.band is not None:
             own = take_own_scores(baseline, score, worst)
@@ -300,8 +302,8 @@ class ReadyScanner:
         for row in np.flatnonzero(flagged | review).tolist():
             place = int(worst[row])
             if place >= 0 and baseline.by_fragment[place] > 0:
-                keys = _list_worst(baseline, table, row, place)
-                found = find_shared(titles[row], traits, row, baseline, keys)
+                alike = list_as_suspicious(baseline, shared[0][shared[1] == row], place)
+                found = find_shared(titles[row], traits, row, baseline, [known[each] for each in alike])
                 shown = titles[row][found.start : found.end] if found.start >= 0 else ""
                 start[row], end[row] = (found.start, found.end) if shown else find_highest(traits, row)
                 certain = found.exact and bool(baseline.by_fragment[found.place] > SURE_LOG_ODDS)
@@ -350,16 +352,6 @@ class ReadyScanner:
             return judge_once(self, texts, reference, fpr, review_fpr, columns)
 
         return scan_table(judge, titles, text_column)
-
-
-def _list_worst(baseline: Baseline, table: FragmentTable, row: int, worst: int) -> list[FragmentKey]:
-    """Return a title's fragments that are as suspicious as the most suspicious one, that one first."""
-    names = table.names.list_keys()
-    numbers: list[int] = table.fragment[table.offsets[row] : table.offsets[row + 1]].tolist()
-    keys = [names[number] for number in numbers if names[number] in baseline.fragments]
-    odds = baseline.by_fragment
-    alike = [key for key in keys if odds[baseline.fragments[key]] == odds[worst]]
-    return sorted(alike, key=lambda key: baseline.fragments[key] != worst)
 
 
 def _add_witnesses(

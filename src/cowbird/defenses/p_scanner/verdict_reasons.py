@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cowbird.data.types import Int64Array
 from cowbird.defenses.p_scanner.baseline import Baseline
 from cowbird.defenses.p_scanner.fragment_evidence import FRAGMENT_FEATURES
 from cowbird.defenses.p_scanner.fragment_index import FragmentKey
@@ -94,6 +95,19 @@ def find_shared(
         if begin <= end and after >= start:
             start, end = min(start, begin), max(end, after)
     return SharedSpan(places[first], start, end, True)
+
+
+def list_as_suspicious(baseline: Baseline, places: Int64Array, worst: int) -> list[int]:
+    """Return which of a title's fragments are as suspicious as the most suspicious one, that one first.
+
+    Args:
+        baseline: What is usual.
+        places: The title's fragments, as places in the evidence.
+        worst: The most suspicious of them.
+    """
+    odds = baseline.by_fragment
+    alike: list[int] = np.unique(places[odds[places] == odds[worst]]).tolist()
+    return sorted(alike, key=lambda place: place != worst)
 
 
 def find_highest(traits: TitleTraits, row: int) -> tuple[int, int]:

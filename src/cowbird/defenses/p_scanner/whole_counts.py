@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from cowbird.defenses.p_scanner.fragment_evidence import MAX_PHRASE_WORDS, list_counted_places
+from cowbird.defenses.p_scanner.fragment_index import HEAD_WORDS, MAX_PHRASE_WORDS, TAIL_WORDS
 from cowbird.defenses.p_scanner.title_evidence import MarkedWords
 from cowbird.defenses.p_scanner.title_sample import HASHES, hash_title
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
@@ -70,9 +70,16 @@ def find_suspicious_phrases(words: MarkedWords) -> list[str]:
     return sorted(few[:MAX_PHRASES_COUNTED])
 
 
+def _list_counted(words: int) -> Sequence[int]:
+    """Return which of a title's words fragments begin at: see `fragment_index.find_counted`."""
+    if words <= HEAD_WORDS + TAIL_WORDS:
+        return range(words)
+    return [*range(HEAD_WORDS), *range(words - TAIL_WORDS, words)]
+
+
 def _list_suspicious_runs(text: Sequence[str], marks: Sequence[float]) -> Iterator[tuple[str, float]]:
     """Yield the phrases of a title all of whose words are suspicious, each with its highest mark."""
-    for nth in list_counted_places(len(text)):
+    for nth in _list_counted(len(text)):
         for end in range(nth + 1, min(nth + MAX_PHRASE_WORDS, len(text)) + 1):
             if marks[end - 1] <= MIN_SUSPICIOUS_MARK:
                 break
@@ -103,7 +110,7 @@ class PhraseCounts:
 
     def _add_title(self, title: str, words: Sequence[str]) -> None:
         number = hash_title(title)
-        for nth in list_counted_places(len(words)):
+        for nth in _list_counted(len(words)):
             for others, phrase in self._by_first.get(words[nth], ()):
                 if number < self._bound[phrase] and words[nth + 1 : nth + 1 + len(others)] == others:
                     self._keep(phrase, title, number)
