@@ -83,6 +83,11 @@ class Baseline:
     """Scores that a second look is taken at; `None` for none."""
 
     @cached_property
+    def keys(self) -> list[FragmentKey]:
+        """These fragments, by their place."""
+        return list(self.fragments)
+
+    @cached_property
     def index(self) -> FragmentIndex:
         """Finds these fragments in titles."""
         return FragmentIndex(self.fragments)

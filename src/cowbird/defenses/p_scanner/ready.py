@@ -283,7 +283,7 @@ class ReadyScanner:
         review = (score > baseline.thresholds[1]) & ~flagged
         start, end = np.full(len(titles), -1, dtype=np.int32), np.full(len(titles), -1, dtype=np.int32)
         reason, sure = [""] * len(titles), np.zeros(len(titles), dtype=np.bool_)
-        keys = list(baseline.fragments)
+        keys = baseline.keys
         for row in np.flatnonzero(flagged | review).tolist():
             place = int(worst[row])
             shared = place >= 0 and baseline.by_fragment[place] > 0
