@@ -3,8 +3,8 @@
     python benchmarks/review_page.py --out docs/results/review_page.json
 
 Each round starts the command on a new file, so nothing is kept from before, and then again on the same file. Told are
-the seconds from the start of the command until it names its address, and from there until the page is ready for keys;
-then those of a decision by key.
+the seconds from the start of the command until it names its address, and its processor seconds until then, for other
+work may run beside it; the seconds from there until the page is ready for keys; and those of a decision by key.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 from playwright.sync_api import expect, sync_playwright
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
@@ -49,6 +50,7 @@ def open_once(findings: Path, chromium: Any) -> dict[str, float]:
             raise SystemExit(f"cowbird review ended with {process.wait()}.")
         found = re.search(r"http://\S+", line)
     named = time.perf_counter()
+    worked = sum(psutil.Process(process.pid).cpu_times()[:2])
     page = chromium.new_page(viewport={"width": 1200, "height": 800})
     page.goto(found[0])
     page.wait_for_selector("body[data-ready=yes]")
@@ -59,7 +61,12 @@ def open_once(findings: Path, chromium: Any) -> dict[str, float]:
     page.close()
     process.terminate()
     process.wait(30)
-    return {"command": named - began, "page": ready - named, "decision": decided - ready}
+    return {
+        "command": named - began,
+        "command_processor": worked,
+        "page": ready - named,
+        "decision": decided - ready,
+    }
 
 
 def main() -> None:

@@ -269,6 +269,13 @@ def test_few_files_are_read_by_this_process(folder):
     assert [count_own_files(folder, table, workers) for workers in (1, 3, 4)] == [6, 6, 0]
 
 
+@pytest.mark.parametrize("rows", ["", "1,Heat,0.5,false,,,,\n"])
+def test_findings_without_any_that_counts_are_read(tmp_path, rows):
+    path = tmp_path / "findings.csv"
+    path.write_text("row,title,score,flagged,start,end,tier,reason\n" + rows)
+    assert read_reviewed(path) == []
+
+
 # Real processes
 
 

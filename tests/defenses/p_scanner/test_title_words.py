@@ -167,7 +167,7 @@ def test_titles_are_as_alike_as_one_fragment_after_the_other_says(monkeypatch, p
     table = index_fragments(marked(titles), FragmentNames())
     groups = [np.arange(0, 150, 2), np.array([3, 7]), np.array([5]), np.arange(150), np.array([1, 2, 3])]
     borders = np.concatenate([[0], np.cumsum([len(group) for group in groups])])
-    got = _compare_titles(table, np.arange(150), np.concatenate(groups), borders)
+    got = _compare_titles(table, np.arange(150), 150, np.concatenate(groups), borders)
     words = [set(table.word[slice(*table.word_offsets[row : row + 2])].tolist()) for row in range(150)]
     total = np.bincount(table.word).astype(float)
     usual = (total * (total - 1)).sum() / (150 * 149)

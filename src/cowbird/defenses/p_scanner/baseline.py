@@ -87,6 +87,11 @@ class Baseline:
     """Fragments that were counted in the whole catalogue, if the titles are a sample of it."""
 
     @cached_property
+    def keys(self) -> list[FragmentKey]:
+        """These fragments, by their place."""
+        return list(self.fragments)
+
+    @cached_property
     def index(self) -> FragmentIndex:
         """Finds these fragments in titles."""
         return FragmentIndex(self.fragments)

@@ -298,7 +298,7 @@ class ReadyScanner:
         review = (score > baseline.thresholds[1]) & ~flagged
         start, end = np.full(len(titles), -1, dtype=np.int32), np.full(len(titles), -1, dtype=np.int32)
         reason, sure = [""] * len(titles), np.zeros(len(titles), dtype=np.bool_)
-        known = list(baseline.fragments)
+        known = baseline.keys
         for row in np.flatnonzero(flagged | review).tolist():
             place = int(worst[row])
             if place >= 0 and baseline.by_fragment[place] > 0:

@@ -24,6 +24,8 @@ from cowbird.defenses.p_scanner.title_rules import (
 )
 
 CODE_POINTS = 0x110000
+FEW_CHARACTERS = 4096
+"""Characters up to which they are sorted: a table of all code points would take longer."""
 _BLANKS = np.zeros(CODE_POINTS, dtype=np.bool_)
 _BLANKS[[code for code in range(0x3100) if chr(code).isspace()]] = True
 
@@ -127,8 +129,8 @@ class TitleWords:
     @cached_property
     def characters(self) -> tuple[Int64Array, Int64Array]:
         """The different code points, and which each character is."""
-        if len(self.code) == 0:
-            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+        if len(self.code) < FEW_CHARACTERS:
+            return np.unique(self.code.astype(np.int64), return_inverse=True)
         seen = np.zeros(CODE_POINTS, dtype=np.bool_)
         seen[self.code] = True
         known = np.flatnonzero(seen)
