@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,20 @@ def test_fragments_that_recur():
         SharedFragment("zz", 2, ("E zz", "F zz")),
     )
     assert tally.flagged == 9
+
+
+def test_rows_for_review_are_counted_with_what_others_were_flagged_for():
+    tally = FindingTally()
+    tally.add(flagged("A xq", 2, 4))
+    for row, (title, tier) in enumerate([("B xq", "review"), ("C XQ", "review"), ("D xq", ""), ("E zz", "review")]):
+        tally.add(Finding(row + 2, None, title, 0.1, False, 2, 4, None, tier))
+    expected = (SharedFragment("xq", 1, ("A xq",), 2),)
+    assert tally.list_fragments() == expected
+    assert FindingTally.from_record(json.loads(json.dumps(tally.to_record()))).list_fragments() == expected
+    other = FindingTally()
+    other.merge(tally)
+    other.merge(tally)
+    assert other.list_fragments() == (SharedFragment("xq", 2, ("A xq",), 4),)
 
 
 def test_fragments_are_counted_in_bounded_memory(monkeypatch):

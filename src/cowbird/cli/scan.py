@@ -404,7 +404,8 @@ def _make_record(found: "ScanSummary") -> dict[str, Any]:
         "unread": [{"reason": each.reason, "count": each.count, "rows": list(each.rows)} for each in found.unread],
         "unread_file": None if found.skipped_file is None else str(found.skipped_file),
         "fragments": [
-            {"text": each.text, "count": each.count, "examples": list(each.examples)} for each in found.fragments
+            {"text": each.text, "count": each.count, "review": each.review, "examples": list(each.examples)}
+            for each in found.fragments
         ],
         "ids": found.ids,
         "notes": list(found.notes),

@@ -29,14 +29,16 @@ MAX_DISTINCT_FRAGMENTS = 1 << 14
 
 @dataclass(frozen=True, slots=True)
 class SharedFragment:
-    """A piece of text that several flagged titles were flagged for."""
+    """A piece of text that a title was flagged for, and other titles for it too, or put up for review."""
 
     text: str
     """The span, normalized (NFKC), case-folded, and with single spaces."""
     count: int
     """Flagged rows whose span it is; at least so many of more than `MAX_DISTINCT_FRAGMENTS` spans."""
     examples: tuple[str, ...]
-    """The first distinct titles with it."""
+    """The first distinct flagged titles with it."""
+    review: int = 0
+    """Rows for review whose span it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ class ScanSummary:
     skipped_file: Path | None
     """Where all of these stand; `None` if there are none."""
     fragments: tuple[SharedFragment, ...]
-    """What at least two flagged rows have in common, most common first, at most `MAX_SHARED_FRAGMENTS`."""
+    """What flagged rows share with others, flagged or for review, most often flagged first; `MAX_SHARED_FRAGMENTS`."""
     worst: tuple[Finding, ...]
     """The flagged rows with the highest scores, one of those flagged for the same, at most `MAX_WORST_FINDINGS`."""
     resumed: int
@@ -120,6 +122,7 @@ class FindingTally:
         """Whether any of them has an id."""
         self._skips = Skips()
         self._counts: Counter[str] = Counter()
+        self._doubted: Counter[str] = Counter()
         self._examples: dict[str, list[str]] = {}
 
     def add(self, finding: Finding) -> None:
@@ -127,13 +130,16 @@ class FindingTally:
         self.ids = self.ids or finding.id is not None
         if finding.tier == REVIEW_TIER:
             self.doubtful = _rank(self.doubtful, finding, MAX_DOUBTFUL_FINDINGS)
-        if not finding.flagged:
-            return
-        self.flagged += 1
-        self.worst = _rank(self.worst, finding, MAX_WORST_FINDINGS)
-        if finding.start is None or finding.end is None:
+        if finding.flagged:
+            self.flagged += 1
+            self.worst = _rank(self.worst, finding, MAX_WORST_FINDINGS)
+        if finding.start is None or finding.end is None or not (finding.flagged or finding.tier == REVIEW_TIER):
             return
         text = normalize_span(finding.title[finding.start : finding.end])
+        if not finding.flagged:
+            self._doubted[text] += 1
+            self._forget_rare()
+            return
         self._counts[text] += 1
         examples, title = self._examples.setdefault(text, []), finding.title[:MAX_FRAGMENT_LENGTH]
         if len(examples) < EXAMPLES_PER_FRAGMENT and title not in examples:
@@ -157,12 +163,15 @@ class FindingTally:
             known += [title for title in other._examples[text] if title not in known][
                 : EXAMPLES_PER_FRAGMENT - len(known)
             ]
+        self._doubted.update(other._doubted)
         self._forget_rare()
 
     def _forget_rare(self) -> None:
         if len(self._counts) > MAX_DISTINCT_FRAGMENTS:
             self._counts = Counter(dict(self._counts.most_common(MAX_DISTINCT_FRAGMENTS // 2)))
             self._examples = {text: self._examples[text] for text in self._counts}
+        if len(self._doubted) > MAX_DISTINCT_FRAGMENTS:
+            self._doubted = Counter(dict(self._doubted.most_common(MAX_DISTINCT_FRAGMENTS // 2)))
 
     def to_record(self) -> dict[str, Any]:
         """Return what is counted of findings as plain JSON values; rows that could not be read are not in it."""
@@ -172,6 +181,7 @@ class FindingTally:
             "worst": self.worst,
             "doubtful": self.doubtful,
             "fragments": [[text, count, self._examples[text]] for text, count in self._counts.items()],
+            "doubted": list(self._doubted.items()),
         }
 
     @staticmethod
@@ -182,6 +192,7 @@ class FindingTally:
         made.worst = tuple(Finding(*each) for each in record["worst"])
         made.doubtful = tuple(Finding(*each) for each in record["doubtful"])
         made._counts = Counter({str(text): int(count) for text, count, _ in record["fragments"]})
+        made._doubted = Counter({str(text): int(count) for text, count in record["doubted"]})
         made._examples = {str(text): list(map(str, examples)) for text, _, examples in record["fragments"]}
         return made
 
@@ -190,9 +201,12 @@ class FindingTally:
         return tuple(UnreadRows(skip.reason, skip.count, skip.lines) for skip in self._skips.list())
 
     def list_fragments(self) -> tuple[SharedFragment, ...]:
-        """Return what at least two flagged rows have in common, most common first."""
-        common = [(text, count) for text, count in self._counts.most_common(MAX_SHARED_FRAGMENTS) if count > 1]
-        return tuple(SharedFragment(text, count, tuple(self._examples[text])) for text, count in common)
+        """Return what a flagged row has in common with others, flagged or for review; most often flagged first."""
+        common = [(text, count) for text, count in self._counts.most_common() if count + self._doubted[text] > 1]
+        return tuple(
+            SharedFragment(text, count, tuple(self._examples[text]), self._doubted[text])
+            for text, count in common[:MAX_SHARED_FRAGMENTS]
+        )
 
 
 def _rank(known: tuple[Finding, ...], finding: Finding, most: int) -> tuple[Finding, ...]:
@@ -262,8 +276,12 @@ def _make_fragment_table(fragments: tuple[SharedFragment, ...]) -> Table:
     table = Table(title="flagged for the same", title_justify="left", pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("fragment", overflow="fold", max_width=32)
     table.add_column("rows", justify="right", no_wrap=True)
+    doubted = any(each.review for each in fragments)
+    if doubted:
+        table.add_column("and for review", justify="right", no_wrap=True)
     table.add_column("such as", overflow="fold")
     for each in fragments:
         examples = Text("\n".join(escape_terminal(title) for title in each.examples))
-        table.add_row(Text(escape_terminal(each.text)), f"{each.count:,}", examples)
+        more = [f"{each.review:,}"] if doubted else []
+        table.add_row(Text(escape_terminal(each.text)), f"{each.count:,}", *more, examples)
     return table

@@ -63,8 +63,22 @@ def test_the_language_models_word_decides_among_open_titles(reference):
 def test_few_titles_are_read_and_each_once():
     cascade = Cascade()
     judge_once(cascade, CLEAN[:300], (), 0.02, 0.05)
-    assert len(cascade.reader.asked) == len(set(cascade.reader.asked)) == cascade.second.looked
-    assert 30 <= len(cascade.reader.asked) <= 33
+    assert cascade.second.looked == len(set(cascade.reader.asked))
+    assert 30 <= cascade.second.looked <= 33
+    alone = len(cascade.reader.asked) - cascade.second.looked
+    assert alone <= 15, "those that are shown are asked once more where, and no others"
+
+
+def test_the_language_model_says_where():
+    """The small tagger marks nothing here; what is shown is the place that the language model means."""
+    found = judge_once(Cascade(), CLEAN[400:], CLEAN[:400], 0.02, 0.05)
+    for title, start, end, reason, flag in zip(
+        CLEAN[400:], found.start, found.end, found.reason, found.flagged, strict=True
+    ):
+        if flag and "language model 6" in reason:
+            assert title[start:end].strip() == "Falcon"
+            assert "at 'Falcon'" in reason
+    assert found.flagged.any()
 
 
 def test_nothing_is_loaded_before_a_title_is_open():

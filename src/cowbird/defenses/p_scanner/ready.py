@@ -71,6 +71,7 @@ from cowbird.defenses.p_scanner.verdict_reasons import (
     find_shared,
     leaves_words_whole,
     list_as_suspicious,
+    show_place,
 )
 from cowbird.defenses.p_scanner.whole_counts import WholeEvidence
 from cowbird.defenses.scan_table import scan_table
@@ -300,7 +301,7 @@ class ReadyScanner:
         reason, sure = [""] * len(titles), np.zeros(len(titles), dtype=np.bool_)
         known = baseline.keys
         for row in np.flatnonzero(flagged | review).tolist():
-            place = int(worst[row])
+            place, pointed = int(worst[row]), (-1, -1)
             if place >= 0 and baseline.by_fragment[place] > 0:
                 alike = list_as_suspicious(baseline, shared[0][shared[1] == row], place)
                 found = find_shared(titles[row], traits, row, baseline, [known[each] for each in alike])
@@ -312,9 +313,14 @@ class ReadyScanner:
                 start[row], end[row] = find_highest(traits, row)
                 certain = bool(traits.highest[row] > SURE_LOG_ODDS)
                 reason[row] = explain_title(baseline, traits, row)
+                if self.second is not None and looks is not None and looks[row] > max(traits.highest[row], 0):
+                    pointed = self.second.point(titles[row])
+                    certain = certain and pointed == (start[row], end[row])
+                if pointed[0] >= 0:
+                    start[row], end[row] = pointed
             sure[row] = certain and leaves_words_whole(titles[row], int(start[row]), int(end[row]))
             if looks is not None and not np.isnan(looks[row]):
-                reason[row] += f"; language model {looks[row]:.1f}"
+                reason[row] += f"; language model {looks[row]:.1f}{show_place(titles[row], *pointed)}"
         return ReadyVerdicts(score, start, end, flagged, review, reason, sure)
 
     def scan(

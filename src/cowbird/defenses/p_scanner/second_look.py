@@ -96,6 +96,7 @@ class SecondLook:
     """Titles that were looked at."""
     _reader: SecondReader | None = None
     _known: dict[str, float] = field(default_factory=dict[str, float])
+    _places: dict[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
 
     def look(self, titles: Sequence[str]) -> Float32Array:
         """Return the log-odds of titles within `MAX_LOOK`, shape `[titles]`."""
@@ -109,6 +110,23 @@ class SecondLook:
             self._known.update(zip(missing, told, strict=True))
             self.looked += len(missing)
         return np.array([self._known[title] for title in titles], dtype=np.float32)
+
+    def point(self, title: str) -> tuple[int, int]:
+        """Return where a title is most suspicious, -1 and -1 if nowhere or if it is too long to be looked at whole.
+
+        It is read alone: what is read beside it may change the last digits, and with them the end of a span.
+        """
+        from cowbird.defenses.p_scanner.tagger import find_spans  # noqa: PLC0415
+
+        if cut_title(title) != title:
+            return -1, -1
+        if title not in self._places:
+            self._reader = self.load() if self._reader is None else self._reader
+            if len(self._places) >= MAX_LOOKS_KEPT:
+                self._places = {}
+            start, end = find_spans(self._reader.read([title]))
+            self._places[title] = int(start[0]), int(end[0])
+        return self._places[title]
 
     def look_where(self, titles: Sequence[str], opened: NDArray[np.bool_]) -> Float32Array:
         """Return the log-odds of the titles that are open, NaN for others, shape `[titles]`."""

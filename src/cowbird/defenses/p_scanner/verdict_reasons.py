@@ -116,6 +116,11 @@ def find_highest(traits: TitleTraits, row: int) -> tuple[int, int]:
     return (start, end) if end > start else (-1, -1)
 
 
+def show_place(title: str, start: int, end: int) -> str:
+    """Return ` at '…'` for a span of a title, nothing for none."""
+    return f" at '{escape_terminal(title[start:end].strip())}'" if 0 <= start < end else ""
+
+
 def leaves_words_whole(title: str, start: int, end: int) -> bool:
     """Tell whether a title without a span keeps text, and each of its words whole or not at all."""
     if start < 0 or not (title[:start] + title[end:]).strip():
