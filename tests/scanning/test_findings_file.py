@@ -52,6 +52,7 @@ def test_lines_that_no_scan_writes_are_refused(tmp_path, name, place):
     [
         ['{"row": 1, "title": "x", "title": "y", "flagged": true}'],
         [json.dumps(GOOD), '{"row": 1, "title": "x", "flagged": false, "flagged" : true}'],
+        [json.dumps(GOOD | {"reason": "r"}), '{"row": 2, "title": "x", "flagged": true, "title": "r"}'],
         [json.dumps(GOOD)[:-9]],
         [json.dumps(GOOD | {"more": 1}).replace("1", "[" * 5000 + "]" * 5000)],
     ],

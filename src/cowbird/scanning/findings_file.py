@@ -159,8 +159,10 @@ def _read_lines(path: Path) -> pl.DataFrame:
     data = path.read_bytes()
     texts = [pl.col(name) for name in _TEXT_COLUMNS if table.schema.get(name) == pl.String()]
     odd = table.select(pl.any_horizontal(pl.lit(False), *(each.str.contains(_NO_TEXT) for each in texts)).any()).item()
-    names = data.count(b'":')  # what a title holds of it, it holds behind a backslash
-    if odd or names != table.height * table.width or b" :" in data or b"\t:" in data:
+    several = data.count(b'":') != table.height * table.width or any(
+        data.count(b'"%s":' % name) > table.height for name in (b"row", b"title", b"flagged")
+    )
+    if odd or several or b" :" in data or b"\t:" in data:  # a title may hold these, too
         _check_lines(data)  # takes longer than reading, and is hardly ever needed
     return table
 
