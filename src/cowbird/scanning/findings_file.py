@@ -1,6 +1,7 @@
 """Findings read back from a file that `cowbird scan` wrote: those that are flagged or up for review."""
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -134,17 +135,32 @@ def _read_table(path: Path) -> pl.DataFrame:
         raise UserError(f"'{path}' is no file.", _HINT)
     try:
         if path.is_dir():
-            return pl.concat([pl.read_parquet(part) for part in list_finding_files(path)])
+            return pl.concat([_read_parquet(part) for part in list_finding_files(path)])
         if suffix == ".csv":
             return pl.read_csv(path, infer_schema=False)
         if suffix in (".jsonl", ".ndjson"):
             return _read_lines(path)
         if suffix == ".parquet":
-            return pl.read_parquet(path)
+            return _read_parquet(path)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
         reason = str(error).partition("\n")[0][:200]
         raise UserError(f"'{path}' can't be read as findings: {reason}.", _HINT) from None
     raise UserError(f"'{path}' ends in no known way.", _HINT)
+
+
+def _read_parquet(path: Path) -> pl.DataFrame:
+    """Read a Parquet file by pyarrow: a damaged one can end the process of polars.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
+    faults, reader = import_module("pyarrow.lib"), import_module("pyarrow.parquet")
+    try:
+        table: Any = reader.read_table(path, partitioning=None)
+        table.validate(full=True)
+    except faults.ArrowException as error:
+        raise ValueError(str(error)) from None
+    return pl.DataFrame(table)
 
 
 def _read_lines(path: Path) -> pl.DataFrame:
