@@ -9,6 +9,7 @@ through one of these functions:
 `escape_html`          the same, and no markup
 `escape_csv`           no cell is a formula of a spreadsheet, and nothing steers a terminal
 `restore_csv`          the text back from such a cell
+`replace_controls`     a text as such a cell gives it back
 `quote_for_prompt`     text between double quotes of a prompt, in one line
 `quote_json`           text as a JSON string of ASCII in a prompt, without control tokens
 =====================  ============================================================================
@@ -128,8 +129,7 @@ def escape_csv(text: str) -> str:
     """
     if text[:1].isalnum() and text.isascii() and text.isprintable() and ";" not in text:
         return text  # as most titles are
-    plain = _TERMINAL_CONTROL.sub("\N{REPLACEMENT CHARACTER}", replace_surrogates(text))
-    return _FORMULA_START.sub("'", plain)
+    return _FORMULA_START.sub("'", replace_controls(text))
 
 
 def restore_csv(cell: str) -> str:
@@ -145,6 +145,14 @@ def restore_csv(cell: str) -> str:
 def unescape_csv(text: str) -> str:
     """Return a text as it was before `escape_csv`; control characters stay what they became."""
     return _ESCAPED_START.sub("", text)
+
+
+def replace_controls(text: str) -> str:
+    """Return a text as it is read back from CSV: U+FFFD stands for control characters and half surrogates.
+
+    Tabs and line breaks stay. No character more or less: places in the text are the same.
+    """
+    return _TERMINAL_CONTROL.sub("\N{REPLACEMENT CHARACTER}", replace_surrogates(text))
 
 
 def replace_surrogates(text: str) -> str:

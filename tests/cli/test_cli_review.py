@@ -10,7 +10,8 @@ from doubles.findings import write_findings
 def test_an_export_needs_no_page(tmp_path, monkeypatch, capsys):
     path = write_findings(tmp_path)
     store = ReviewStore(path)
-    store.decide("group", store.list_groups(0, 1).rows[0]["id"], "dismissed")
+    group = store.list_groups(0, 1).rows[0]
+    store.decide("group", group["id"], "dismissed", group["mark"])
     store.close()
     code, out, _ = call_command(monkeypatch, capsys, "review", path, "--export", tmp_path / "allow.txt")
     assert code == 0 and "2 texts in" in out

@@ -82,7 +82,7 @@ def test_strangers_get_nothing(app, path, headers):
     ],
 )
 def test_another_page_can_not_decide(app, headers):
-    body = json.dumps({"target": "group", "id": 0, "choice": "accepted"}).encode()
+    body = json.dumps({"target": "group", "id": 0, "mark": "", "choice": "accepted"}).encode()
     assert ask(app, "POST", "/token/api/decisions", body, **headers)[0] == 403
     assert json.loads(ask(app, "GET", "/token/api/summary")[2])["accepted"] == 0
 
@@ -97,7 +97,8 @@ def test_an_export_of_nothing_is_told(app, tmp_path):
 def test_a_decision_is_kept_undone_and_exported(app, tmp_path):
     told = json.loads(ask(app, "GET", "/token/api/groups", query="limit=2")[2])
     assert told["total"] == 4 and len(told["rows"]) == 2
-    body = json.dumps({"target": "group", "id": told["rows"][1]["id"], "choice": "dismissed"}).encode()
+    group = told["rows"][1]
+    body = json.dumps({"target": "group", "id": group["id"], "mark": group["mark"], "choice": "dismissed"}).encode()
     assert ask(app, "POST", "/token/api/decisions", body)[0] == 200
     assert json.loads(ask(app, "GET", "/token/api/summary")[2])["dismissed"] == 1
     made = json.loads(ask(app, "POST", "/token/api/export", b"{}")[2])
@@ -108,6 +109,19 @@ def test_a_decision_is_kept_undone_and_exported(app, tmp_path):
         "choice": "dismissed",
     }
     assert json.loads(ask(app, "POST", "/token/api/undo", b"{}")[2])["undone"] is None
+
+
+def test_a_page_that_is_out_of_date_is_told_to_reload(app, tmp_path):
+    group = json.loads(ask(app, "GET", "/token/api/groups")[2])["rows"][0]
+    titles = json.loads(ask(app, "GET", f"/token/api/groups/{group['id']}/findings", query=f"mark={group['mark']}")[2])
+    ReviewStore(write_findings(tmp_path, [(1, "zz", None, None, "flagged", "q")])).close()
+    for target, row in (("group", group), ("title", titles["rows"][0])):
+        body = json.dumps({"target": target, "id": row["id"], "mark": row["mark"], "choice": "dismissed"}).encode()
+        status, _, text = ask(app, "POST", "/token/api/decisions", body)
+        assert status == 409 and "Reload the page" in json.loads(text)["error"]
+    assert ask(app, "GET", f"/token/api/groups/{group['id']}/findings", query=f"mark={group['mark']}")[0] == 409
+    told = json.loads(ask(app, "GET", "/token/api/summary")[2])
+    assert (told["groups"], told["dismissed"], told["titles"]) == (1, 0, 0)
 
 
 def test_hostile_titles_are_shown_as_what_they_are(app):
@@ -128,9 +142,16 @@ def test_hostile_titles_are_shown_as_what_they_are(app):
         ("GET", "/token/api/groups/x/findings", None, "", 422),
         ("GET", "/token/api/none", None, "", 404),
         ("POST", "/token/api/decisions", b"{", "", 422),
-        ("POST", "/token/api/decisions", b'{"target":"group","id":0,"choice":"\\ud800"}', "", 422),
-        ("POST", "/token/api/decisions", b'{"target":"group","id":99999999999999999999,"choice":"accepted"}', "", 404),
-        ("POST", "/token/api/decisions", b'{"target":"title","id":12345,"choice":"accepted"}', "", 404),
+        ("POST", "/token/api/decisions", b'{"target":"group","id":0,"mark":"","choice":"\\ud800"}', "", 422),
+        ("POST", "/token/api/decisions", b'{"target":"group","id":0,"choice":"accepted"}', "", 422),
+        (
+            "POST",
+            "/token/api/decisions",
+            b'{"target":"group","id":99999999999999999999,"mark":"","choice":"accepted"}',
+            "",
+            404,
+        ),
+        ("POST", "/token/api/decisions", b'{"target":"title","id":12345,"mark":"","choice":"accepted"}', "", 409),
         ("PUT", "/token/api/undo", b"{}", "", 403),
     ],
 )

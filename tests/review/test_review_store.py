@@ -11,6 +11,10 @@ from cowbird.text import escape_csv, unescape_csv
 from doubles.findings import ROWS, write_findings
 
 
+def decide(store, row, choice, target="group"):
+    store.decide(target, row["id"], choice, row["mark"])
+
+
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
 def test_findings_are_grouped_by_text_and_reason(tmp_path, suffix):
     store = ReviewStore(write_findings(tmp_path, suffix=suffix))
@@ -31,8 +35,10 @@ def test_search_states_and_pages(tmp_path):
     assert [row["fragment"] for row in store.list_groups(0, 10, "POT").rows] == ["5v"]
     assert [row["fragment"] for row in store.list_groups(0, 10, "i3").rows] == ["plain"]
     assert store.list_groups(0, 10, "%_'\"").total == 0
-    group = store.list_groups(0, 1).rows[0]["id"]
-    assert store.decide("group", group, "accepted") and not store.decide("group", 999, "accepted")
+    group = store.list_groups(0, 1).rows[0]
+    decide(store, group, "accepted")
+    with pytest.raises(UserError, match="Reload"):
+        decide(store, group | {"id": 999}, "accepted")
     assert [store.list_groups(0, 10, state=state).total for state in ("all", "open", "accepted", "dismissed")] == [
         4,
         3,
@@ -45,9 +51,9 @@ def test_search_states_and_pages(tmp_path):
 def test_decisions_are_undone_in_order_and_stay(tmp_path):
     path = write_findings(tmp_path)
     store = ReviewStore(path)
-    group = store.list_groups(0, 1).rows[0]["id"]
-    store.decide("group", group, "accepted")
-    store.decide("group", group, "dismissed")
+    group = store.list_groups(0, 1).rows[0]
+    decide(store, group, "accepted")
+    decide(store, group, "dismissed")
     assert store.list_groups(0, 1).rows[0]["choice"] == "dismissed"
     assert store.undo() == {"target": "group", "choice": "dismissed"}
     assert store.list_groups(0, 1).rows[0]["choice"] == "accepted"
@@ -62,18 +68,60 @@ def test_decisions_are_undone_in_order_and_stay(tmp_path):
 def test_what_is_dismissed_is_what_the_next_scan_allows(tmp_path):
     path = write_findings(tmp_path)
     store = ReviewStore(path)
-    known = {row["fragment"]: row["id"] for row in store.list_groups(0, 10).rows}
+    known = {row["fragment"]: row for row in store.list_groups(0, 10).rows}
     for fragment in ("5v", "\u200b", "two lines"):
-        store.decide("group", known[fragment], "dismissed")
-    pot = store.list_findings(known["5v"], 0, 10).rows[1]["id"]
-    store.decide("title", pot, "accepted")
+        decide(store, known[fragment], "dismissed")
+    decide(store, store.list_findings(known["5v"]["id"], 0, 10).rows[1], "accepted", "title")
     made = store.export_allowed()
     assert (made.texts, made.left_out) == (2, 1)
     allowed = read_allow_list(made.path)
     assert set(allowed.texts) == {"5v", "\u200b"}
     assert allowed.allows("Mug 5v", 4, 6) and not allowed.allows("Pot 5V", 4, 6)
-    store.decide("title", store.list_findings(known["plain"], 0, 1).rows[0]["id"], "dismissed")
+    decide(store, store.list_findings(known["plain"]["id"], 0, 1).rows[0], "dismissed", "title")
     assert read_allow_list(store.export_allowed(tmp_path / "allow.txt").path).allows("Plain", -1, -1)
+
+
+def test_a_decision_about_findings_that_were_read_anew_is_refused(tmp_path):
+    path = write_findings(tmp_path, [(nth, f"t{nth}", None, None, "flagged", "r") for nth in range(3)])
+    store = ReviewStore(path)
+    group = store.list_groups(0, 3).rows[1]
+    title = store.list_findings(group["id"], 0, 1).rows[0]
+    write_findings(tmp_path, [(nth, f"zz{nth}", None, None, "flagged", "q") for nth in range(3)])
+    other = ReviewStore(path)
+    for target, row in (("group", group), ("title", title)):
+        with pytest.raises(UserError, match=r"read anew.*Reload the page"):
+            decide(store, row, "dismissed", target)
+    with pytest.raises(UserError, match="Reload"):
+        store.list_findings(group["id"], 0, 1, group["mark"])
+    assert other.count()["dismissed"] == other.count()["titles"] == 0 and store.undo() is None
+    decide(store, store.list_groups(0, 3).rows[1], "dismissed")
+    assert [row["choice"] for row in other.list_groups(0, 3).rows] == [None, "dismissed", None]
+
+
+def test_what_is_read_anew_and_is_the_same_can_be_decided(tmp_path):
+    path = write_findings(tmp_path)
+    store = ReviewStore(path)
+    group = store.list_groups(0, 1).rows[0]
+    write_findings(tmp_path, [(row + 10, *rest) for row, *rest in ROWS])
+    ReviewStore(path).close()
+    decide(store, group, "dismissed")
+    assert store.list_groups(0, 1).rows[0]["choice"] == "dismissed"
+
+
+def test_two_processes_undo_two_decisions(tmp_path):
+    path = write_findings(tmp_path)
+    store, other = ReviewStore(path), ReviewStore(path)
+    for row in store.list_groups(0, 2).rows:
+        decide(store, row, "accepted")
+    undone = []
+
+    def come_between(statement):
+        if statement == "begin immediate" and not undone:
+            undone.append(other.undo())
+
+    store._base.set_trace_callback(come_between)
+    assert store.undo() and undone[0]
+    assert store.count()["accepted"] == 0 and store.undo() is None
 
 
 @pytest.mark.parametrize(

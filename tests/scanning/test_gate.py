@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from cowbird.errors import UserError
+from cowbird.review.store import ReviewStore
 from cowbird.scanning import gate
 from doubles.command import call_command
 
@@ -118,6 +119,37 @@ def test_a_baseline_that_is_none_is_refused(tmp_path):
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="no column"):
         gate.read_baseline(tmp_path / "other.csv")
+
+
+CONTROLS = ["a\x00b", "\x1b[31mred\x1b[0m", "=1\x85+1", "\tc\u200b\x9b\n", "Mug"]
+
+
+@pytest.mark.parametrize("before", ["f.csv", "f.jsonl", "f.parquet"])
+@pytest.mark.parametrize("after", ["g.csv", "g.jsonl", "g.ndjson"])
+def test_a_baseline_knows_control_characters_in_each_format(scan, tmp_path, before, after):
+    assert scan(CONTROLS, out=before)[0] == 1
+    assert scan(CONTROLS, "--baseline", before, "--summary", "s.json", out=after)[0] == 0
+    counts = json.loads((tmp_path / "s.json").read_text())["counts"]
+    assert (counts["flagged"], counts["known"]) == (4, 4)
+    assert scan([*CONTROLS, "a\x00bc"], "--baseline", before, out=after)[0] == 1, "it knows nothing else"
+
+
+@pytest.mark.parametrize("out", ["f.csv", "f.jsonl", "f.ndjson", "f.parquet"])
+def test_a_scan_that_writes_nothing_passes_and_is_a_baseline(scan, out):
+    assert scan(["Mug"], "--only-flagged", "--summary", "s.json", out=out)[0] == 0
+    assert scan(TITLES, "--baseline", out, out="found.jsonl")[0] == 1
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_what_a_review_dismissed_is_allowed_with_control_characters(scan, tmp_path, suffix):
+    scan(CONTROLS[:3], out=f"f{suffix}")
+    store = ReviewStore(tmp_path / f"f{suffix}")
+    for row in store.list_groups(0, 9).rows:
+        store.decide("group", row["id"], "dismissed", row["mark"])
+    store.export_allowed(tmp_path / "allow.txt")
+    store.close()
+    assert scan(CONTROLS[:3], "--allow", "allow.txt", out="again.jsonl")[0] == 0
+    assert scan(["a\u202eb"], "--allow", "allow.txt", out="again.jsonl")[0] == 1
 
 
 @pytest.mark.slow

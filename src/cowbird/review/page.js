@@ -7,6 +7,8 @@ async function ask(path, body) {
   const answer = await fetch(path, body === undefined ? {} : {
     method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
   });
+  // 409: another review read findings anew, and ids are others' now.
+  if (answer.status === 409) throw new Error((await answer.json()).error);
   if (!answer.ok) throw new Error(`The server answered ${answer.status}.`);
   return answer.json();
 }
@@ -119,13 +121,13 @@ const groups = new List(find("groups"), (offset, limit) => {
   const query = new URLSearchParams({ offset, limit, search: find("search").value, state: find("state").value });
   return ask(`api/groups?${query}`);
 }, drawGroup, (chosen) => {
-  const same = group && chosen && group.id === chosen.id;
+  const same = group && chosen && group.id === chosen.id && group.mark === chosen.mark;
   group = chosen;
   find("about").textContent = chosen ? `${chosen.fragment} (${chosen.many.toLocaleString("en")})` : "Nothing to show";
   if (!same) titles.reset().catch((error) => say(error.message));
 });
 const titles = new List(find("titles"), (offset, limit) =>
-  group ? ask(`api/groups/${group.id}/findings?${new URLSearchParams({ offset, limit })}`) : { total: 0, rows: [] },
+  group ? ask(`api/groups/${group.id}/findings?${new URLSearchParams({ offset, limit, mark: group.mark })}`) : { total: 0, rows: [] },
 drawTitle, () => {});
 
 async function count() {
@@ -143,7 +145,7 @@ async function decide(choice) {
   await list.fetchPage(Math.floor(list.chosen / PAGE));
   const chosen = list.get(list.chosen);
   if (!chosen) return;
-  await ask("api/decisions", { target: one ? "title" : "group", id: chosen.id, choice });
+  await ask("api/decisions", { target: one ? "title" : "group", id: chosen.id, mark: chosen.mark, choice });
   say(`${one ? "The title" : "The group"} is ${choice}.`);
   const leaves = !one && find("state").value !== "all";
   if (!leaves) {

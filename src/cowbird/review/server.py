@@ -63,6 +63,8 @@ class Decision(BaseModel):
     """What it is about."""
     id: int
     """Id of the group or the finding."""
+    mark: str = Field(max_length=64)
+    """Its mark, as it was listed."""
     choice: Choice
     """The decision."""
 
@@ -92,6 +94,8 @@ class FindingQuery(PageQuery):
 
     group: int
     """Number of their group."""
+    mark: str = Field(default="", max_length=64)
+    """Mark of their group; empty for whichever has the number now."""
 
 
 def make_review_app(store: ReviewStore, token: str, port: int) -> ASGIApp:
@@ -143,14 +147,22 @@ def _list_findings(store: ReviewStore, request: Request) -> Response:
     asked = FindingQuery.model_validate({**request.query_params, **request.path_params})
     if not _is_number(asked.group):
         return _answer({"error": "number"}, 404)
-    page = store.list_findings(asked.group, asked.offset, asked.limit)
+    try:
+        page = store.list_findings(asked.group, asked.offset, asked.limit, asked.mark)
+    except UserError as error:
+        return _answer({"error": str(error)}, 409)
     return _answer({"total": page.total, "rows": [_show_finding(row) for row in page.rows]})
 
 
 async def _decide(store: ReviewStore, request: Request) -> Response:
     asked = Decision.model_validate_json(await request.body())
-    known = _is_number(asked.id) and await run_in_threadpool(store.decide, asked.target, asked.id, asked.choice)
-    return _answer({"decided": True}) if known else _answer({"error": "number"}, 404)
+    if not _is_number(asked.id):
+        return _answer({"error": "number"}, 404)
+    try:
+        await run_in_threadpool(store.decide, asked.target, asked.id, asked.choice, asked.mark)
+    except UserError as error:
+        return _answer({"error": str(error)}, 409)
+    return _answer({"decided": True})
 
 
 def _export(store: ReviewStore, request: Request) -> Response:
@@ -197,7 +209,7 @@ def _show_beside(text: str) -> str:
 def _show_group(row: dict[str, Any]) -> dict[str, Any]:
     example = row["example"]
     return {
-        **{name: row[name] for name in ("id", "tier", "many", "best", "choice")},
+        **{name: row[name] for name in ("id", "mark", "tier", "many", "best", "choice")},
         "fragment": escape_terminal(row["fragment"], 200),
         "reason": escape_terminal(row["reason"], 300),
         "example": _show_title(example["title"], example["start"], example["stop"]),
@@ -206,7 +218,7 @@ def _show_group(row: dict[str, Any]) -> dict[str, Any]:
 
 def _show_finding(row: dict[str, Any]) -> dict[str, Any]:
     return {
-        **{name: row[name] for name in ("id", "row", "score", "tier", "choice")},
+        **{name: row[name] for name in ("id", "mark", "row", "score", "tier", "choice")},
         "item": escape_terminal(row["item"], 100),
         "reason": escape_terminal(row["reason"], 300),
         "title": _show_title(row["title"], row["start"], row["stop"]),

@@ -9,7 +9,8 @@ import hashlib
 import re
 import sqlite3
 import threading
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -61,7 +62,7 @@ class GroupPage(NamedTuple):
     total: int
     """How many groups the search and the state leave."""
     rows: list[dict[str, Any]]
-    """Some of them: id, fragment, reason, tier, many, best, choice, and a finding as an example."""
+    """Some of them: id, key, mark, fragment, reason, tier, many, best, choice, and a finding as an example."""
 
 
 class FindingPage(NamedTuple):
@@ -70,7 +71,7 @@ class FindingPage(NamedTuple):
     total: int
     """How many the group has."""
     rows: list[dict[str, Any]]
-    """Some of them, with the choice on each title."""
+    """Some of them, with a mark of each title and the choice on it."""
 
 
 class ExportedTexts(NamedTuple):
@@ -147,6 +148,18 @@ class ReviewStore:
         finally:
             self._base.execute("pragma synchronous = full")
 
+    @contextmanager
+    def _hold(self, kind: Literal["deferred", "immediate"]) -> Generator[sqlite3.Connection]:
+        """Do something in one transaction: other processes change nothing in between."""
+        with self._lock:
+            self._base.execute(f"begin {kind}")
+            try:
+                yield self._base
+                self._base.execute("commit")
+            except BaseException:
+                self._base.execute("rollback")
+                raise
+
     def count(self) -> dict[str, int]:
         """Return how many findings and groups there are, and how many groups are decided."""
         with self._lock:
@@ -179,76 +192,90 @@ class ReviewStore:
             "from grouping left join current on current.target = 'group' and current.key = grouping.key where "
             + " and ".join(where)
         )
-        with self._lock:
-            total = self._base.execute(f"select count(*) as many {source}", given).fetchone()["many"]
-            rows = self._base.execute(
-                f"select id, fragment, reason, tier, many, best, choice {source}"
+        with self._hold("deferred") as base:
+            total = base.execute(f"select count(*) as many {source}", given).fetchone()["many"]
+            rows = base.execute(
+                f"select id, grouping.key as key, fragment, reason, tier, many, best, choice {source}"
                 " order by tier, many desc, best desc, id limit ? offset ?",
                 [*given, limit, offset],
             ).fetchall()
-            return GroupPage(total, [dict(row) | {"example": self._read_example(row["id"])} for row in rows])
+            found = [
+                dict(row) | {"mark": _make_mark(row["key"]), "example": self._read_example(row["id"])} for row in rows
+            ]
+        return GroupPage(total, found)
 
     def _read_example(self, group: int) -> dict[str, Any]:
         found = self._base.execute("select title, start, stop from finding where grouping = ? limit 1", (group,))
         return dict(found.fetchone())
 
-    def list_findings(self, group: int, offset: int, limit: int) -> FindingPage:
-        """Return some findings of a group, the most suspicious first."""
-        with self._lock:
-            known = self._base.execute("select many from grouping where id = ?", (group,)).fetchone()
-            rows = self._base.execute(
+    def list_findings(self, group: int, offset: int, limit: int, mark: str = "") -> FindingPage:
+        """Return some findings of a group, the most suspicious first.
+
+        Args:
+            group: Id of the group.
+            offset: How many are passed over.
+            limit: How many at most.
+            mark: Mark of the group, which is checked; empty for whichever group has the id now.
+
+        Raises:
+            UserError: If the id is another group's by now, or nobody's.
+        """
+        with self._hold("deferred") as base:
+            known = base.execute("select many, key from grouping where id = ?", (group,)).fetchone()
+            if mark and (known is None or _make_mark(known["key"]) != mark):
+                raise _explain_stale()
+            rows = base.execute(
                 "select finding.id, row, item, title, score, start, stop, tier, reason, choice from finding"
                 " left join current on current.target = 'title' and current.key = finding.title"
                 " where grouping = ? order by finding.id limit ? offset ?",
                 (group, limit, offset),
             ).fetchall()
-        return FindingPage(0 if known is None else known["many"], [dict(row) for row in rows])
+        return FindingPage(
+            0 if known is None else known["many"], [dict(row) | {"mark": _make_mark(row["title"])} for row in rows]
+        )
 
-    def decide(self, target: Target, number: int, choice: Choice) -> bool:
+    def decide(self, target: Target, number: int, choice: Choice, mark: str) -> None:
         """Keep a decision about a group or a finding's title.
 
         Args:
             target: What it is about.
             number: Id of the group or the finding.
             choice: The decision.
+            mark: Mark of the group or the finding, as it was listed: another `ReviewStore` may have read findings
+                anew since then, and given their ids to others.
 
-        Returns:
-            Whether there is such a group or finding.
+        Raises:
+            UserError: If the id is another one's by now, or nobody's.
         """
         query = (
             "select key from grouping where id = ?" if target == "group" else "select title from finding where id = ?"
         )
-        with self._lock:
-            found = self._base.execute(query, (number,)).fetchone()
-            if found is None:
-                return False
+        with self._hold("immediate") as base:
+            found = base.execute(query, (number,)).fetchone()
+            if found is None or _make_mark(found[0]) != mark:
+                raise _explain_stale()
             at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-            self._base.execute("begin immediate")
-            self._base.execute(
+            base.execute(
                 "insert into decision (target, key, choice, at) values (?, ?, ?, ?)", (target, found[0], choice, at)
             )
-            self._base.execute("insert or replace into current values (?, ?, ?)", (target, found[0], choice))
-            self._base.execute("commit")
-        return True
+            base.execute("insert or replace into current values (?, ?, ?)", (target, found[0], choice))
 
     def undo(self) -> dict[str, Any] | None:
         """Take the last decision back; returns what it was about, or `None` if there is none."""
-        with self._lock:
-            last = self._base.execute("select * from decision where not undone order by number desc limit 1").fetchone()
+        with self._hold("immediate") as base:
+            last = base.execute("select * from decision where not undone order by number desc limit 1").fetchone()
             if last is None:
                 return None
             about = last["target"], last["key"]
-            self._base.execute("begin immediate")
-            self._base.execute("update decision set undone = 1 where number = ?", (last["number"],))
-            before = self._base.execute(
+            base.execute("update decision set undone = 1 where number = ?", (last["number"],))
+            before = base.execute(
                 "select choice from decision where target = ? and key = ? and not undone order by number desc limit 1",
                 about,
             ).fetchone()
             if before is None:
-                self._base.execute("delete from current where target = ? and key = ?", about)
+                base.execute("delete from current where target = ? and key = ?", about)
             else:
-                self._base.execute("insert or replace into current values (?, ?, ?)", (*about, before["choice"]))
-            self._base.execute("commit")
+                base.execute("insert or replace into current values (?, ?, ?)", (*about, before["choice"]))
         return {"target": last["target"], "choice": last["choice"]}
 
     def export_allowed(self, out: Path | None = None) -> ExportedTexts:
@@ -284,6 +311,17 @@ class ReviewStore:
             )
         write_text(path, "".join(f"{line}\n" for line in lines))
         return ExportedTexts(path, len(lines), len(different) - len(lines))
+
+
+def _make_mark(key: str) -> str:
+    """Return a short hash of what a decision is kept by."""
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _explain_stale() -> UserError:
+    return UserError(
+        "The findings were read anew, so what is shown is out of date. Nothing was done.", "Reload the page."
+    )
 
 
 def _choose_allowed(title: str, start: int | None, stop: int | None) -> str:

@@ -1,7 +1,8 @@
 """Texts and rows that must not be flagged: a text file, or a table of fragments, titles, brands and ids.
 
 A title is allowed if it is such a text, or if its suspicious span lies within such a text. Texts are compared letter by
-letter, so a look-alike letter or a hidden character in a word that is allowed is still flagged.
+letter, so a look-alike letter or a hidden character in a word that is allowed is still flagged. Only U+FFFD
+stands for any control character as well, for findings in CSV show them so.
 
 A table may name rows of the catalogue by their ids. The texts beside an id are allowed in rows of that id alone. An id
 without a text allows its rows whatever their titles say, so a title that its seller changes later is allowed too.
@@ -17,6 +18,7 @@ from cowbird.ingest.json_table import is_text
 from cowbird.ingest.open import open_rows
 from cowbird.ingest.options import ReadOptions
 from cowbird.ingest.rows import CellValue
+from cowbird.text import replace_controls
 
 MAX_ALLOW_FILE_BYTES = 1 << 24
 """Largest file of allowed texts, in bytes, and most characters of the texts and ids in a table."""
@@ -42,9 +44,16 @@ class TextMatcher:
         self.texts = tuple(dict.fromkeys(texts))
         self._known = frozenset(self.texts)
         self._lengths = sorted({len(text) for text in self.texts})
+        self._replaced = any("\N{REPLACEMENT CHARACTER}" in text for text in self.texts)
 
     def allow(self, title: str, start: int, end: int) -> bool:
         """Tell whether they allow a title or a span of it; see `AllowList.allows`."""
+        if self._find(title, start, end):
+            return True
+        shown = replace_controls(title) if self._replaced else title
+        return shown != title and self._find(shown, start, end)
+
+    def _find(self, title: str, start: int, end: int) -> bool:
         if title.strip() in self._known:
             return True
         span = title[start:end] if 0 <= start < end else ""

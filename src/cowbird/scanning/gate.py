@@ -17,7 +17,7 @@ from cowbird.files import replace_atomically, write_text
 from cowbird.scanning.findings_file import ReviewedFinding, read_reviewed
 from cowbird.scanning.summary import ScanSummary
 from cowbird.scanning.writing import FLAGGED_TIER, REVIEW_TIER
-from cowbird.text import escape_terminal
+from cowbird.text import escape_terminal, replace_controls
 
 SUMMARY_SCHEMA, SUMMARY_VERSION = "cowbird-scan-summary", 1
 """Name and version of the JSON summary's form; the version grows when a field changes its meaning or goes."""
@@ -106,9 +106,12 @@ def apply_gate(gate: Gate, catalog: str, summary: ScanSummary, known: frozenset[
 
 
 def make_fingerprint(finding: ReviewedFinding) -> str:
-    """Return a hash of a finding's title and span; the row does not count, for catalogues are sorted anew."""
+    """Return a hash of a finding's title and span; the row does not count, for catalogues are sorted anew.
+
+    Of the title it is the text that CSV shows, so that a finding is the same in all formats.
+    """
     span = "" if finding.start is None else f"{finding.start} {finding.end}"
-    return hashlib.sha256(f"{span}\n{finding.title}".encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(f"{span}\n{replace_controls(finding.title)}".encode()).hexdigest()
 
 
 def read_baseline(path: Path | None) -> frozenset[str]:
