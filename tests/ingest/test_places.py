@@ -179,7 +179,7 @@ def test_findings_of_a_folder_lie_elsewhere(hive, monkeypatch, capsys, tmp_path)
     words = ("scan", hive, "--detector", "character_rules", "--device", "cpu", "--out")
     code, _, err = call_command(monkeypatch, capsys, *words, hive / "found.csv")
     assert code == 2
-    assert "lies in the catalogue's folder" in " ".join(err.split())
+    assert "lies in the folder that the catalogue reads" in " ".join(err.split())
     assert call_command(monkeypatch, capsys, *words, tmp_path / "found.csv")[0] == 0
     assert (tmp_path / "found.csv").read_text().count("\n") == 5
 

@@ -92,7 +92,7 @@ def test_a_checkpoint_is_sanitized_in_its_own_format(call, logs, file, tmp_path)
     ]
     assert changed == record["suspects"]
     code, _, err = call(*words[:-4], "--out", file, "--rounds", 1)
-    assert (code, "is the model itself" in " ".join(err.split())) == (2, True)
+    assert (code, "MODEL reads that file" in " ".join(err.split())) == (2, True)
 
 
 @pytest.mark.slow

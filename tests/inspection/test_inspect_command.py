@@ -97,3 +97,49 @@ def test_what_is_no_model_is_told_what_is_read(monkeypatch, capsys, tmp_path, co
     told = " ".join(told.split())
     for name in ("safetensors", "RecBole (.pth)", "RePlay", "RecTools", "adapter", "process:COMMAND"):
         assert name in told
+
+
+@pytest.mark.parametrize("option", ["model", "--logs", "--items", "--questions"])
+def test_an_inspection_never_replaces_what_it_reads(call, tmp_path, monkeypatch, option):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.x").write_bytes(b"the only copy")
+    (tmp_path / "link.x").symlink_to("model.x")
+    (tmp_path / "log.csv").write_text("user_id,item_id\n")
+    (tmp_path / "items.txt").write_text("\n".join(f"i{item}" for item in range(ITEMS)))
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    words, out = {
+        "model": ((), "link.x"),
+        "--logs": (("--logs", "log.csv"), tmp_path / "log.csv"),
+        "--items": (("--logs", "log", "--items", "items.txt"), "items.txt"),
+        "--questions": (("--questions", "log.csv"), "log.csv"),
+    }[option]
+    code, _, err = call(*words, out=out)
+    assert code == 2
+    assert f"--out would replace '{out}', and {option.replace('model', 'MODEL')} reads that file" in " ".join(
+        err.split()
+    )
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(("damage", "told"), [("lacks", "should be"), ("nan", "not finite numbers")])
+def test_a_damaged_model_is_refused_before_logs_are_read(monkeypatch, capsys, tmp_path, damage, told):
+    from safetensors import safe_open
+    from safetensors.numpy import save_file
+
+    from cowbird.inspection import platform_log
+    from inspection.test_survival import make_model
+
+    monkeypatch.setattr(platform_log, "load_log", lambda given: pytest.fail("the logs were read"))
+    path = tmp_path / "model.safetensors"
+    make_model().save(path)
+    with safe_open(path, "np") as file:
+        header, tensors = file.metadata(), {name: file.get_tensor(name).copy() for name in file.keys()}  # noqa: SIM118
+    name = min(tensors)
+    if damage == "nan":
+        tensors[name].reshape(-1)[0] = float("nan")
+    else:
+        del tensors[name]
+    save_file(tensors, path, header)
+    code, _, err = call_command(monkeypatch, capsys, "inspect", path, "--logs", "log.csv", "--device", "cpu")
+    assert code == 2
+    assert told in " ".join(err.split())

@@ -106,3 +106,14 @@ def test_errors_of_the_command(call, tmp_path):
     assert code == 2 and "no item" in err
     assert call("--learning-rate", "0")[0] == 2
     assert not (tmp_path / "mended.safetensors").exists()
+
+
+def test_a_changed_model_never_replaces_what_is_read(call, tmp_path):
+    (tmp_path / "link.safetensors").symlink_to(tmp_path / "model.safetensors")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for out in ("ids.txt", "model.safetensors", "link.safetensors"):
+        code, _, err = call(out=tmp_path / out)
+        assert (code, "--out would replace" in err) == (2, True)
+    code, _, err = call("--items", tmp_path / "items.txt", out=tmp_path / "items.txt")
+    assert (code, "--items reads that file" in " ".join(err.split())) == (2, True)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -159,3 +159,13 @@ def test_failures_of_the_command(files, monkeypatch, capsys, changes, told):
     code, said = run(files, monkeypatch, capsys, **changes)
     assert code == 2
     assert told in " ".join(said.split())
+
+
+@pytest.mark.parametrize("out", ["model.safetensors", "log.csv", "items.txt", "sub/../suspects.txt"])
+def test_a_result_never_replaces_what_is_read(files, monkeypatch, capsys, out):
+    (files / "sub").mkdir()
+    before = {path: path.read_bytes() for path in files.iterdir() if path.is_file()}
+    code, said = run(files, monkeypatch, capsys, **{"--out": out})
+    assert code == 2
+    assert f"--out would replace '{out}'" in " ".join(said.split())
+    assert {path: path.read_bytes() for path in files.iterdir() if path.is_file()} == before

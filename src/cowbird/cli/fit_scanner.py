@@ -24,6 +24,7 @@ from cowbird.cli.progress import make_progress
 from cowbird.cli.reading import take_read_options
 from cowbird.cli.terminal import exit_resumable, out_console, print_json
 from cowbird.errors import ExitCode, UserError
+from cowbird.outputs import check_outputs
 from cowbird.report.terminal import sanitize_text
 
 if TYPE_CHECKING:
@@ -108,6 +109,8 @@ def fit_scanner(
     """
     from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
 
+    unfinished = [out.with_name(f"{out.name}.partial")] if out.name else []
+    check_outputs({"--out": [out, *unfinished]}, {"the catalogue": catalog, "--tagger": tagger, "--llm": llm})
     place = pick_device(device)
     given = {"--llm": llm, "--layers": layers, "--rounds": rounds, "--agent-model": agent_model}
     given |= {"--agent-url": agent_url, "--agent-key-env": agent_key_env, "--agent-log": agent_log or None}

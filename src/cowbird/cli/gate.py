@@ -13,6 +13,7 @@ from rich.text import Text
 
 from cowbird.cli.terminal import err_console
 from cowbird.errors import ExitCode, UserError
+from cowbird.outputs import check_outputs
 
 if TYPE_CHECKING:
     from cowbird.scanning.gate import Gate
@@ -42,6 +43,10 @@ GATE_OPTIONS: dict[str, tuple[Any, Any]] = {
     "summary": (Annotated[Path | None, typer.Option(metavar="FILE", help="Write a JSON summary.")], None),
 }
 """Options by their names, with defaults."""
+REPORT_OPTIONS = ("sarif", "junit", "summary")
+"""Those of them that name a file to write."""
+BESIDE_FINDINGS = (".skipped.csv", ".partial", ".first-pass")
+"""How the names end of what a scan writes beside its findings."""
 _asked: ContextVar["tuple[Gate, frozenset[str]] | None"] = ContextVar("gate", default=None)
 
 
@@ -56,6 +61,7 @@ def take_gate_options(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def run(**given: Any) -> None:
         wanted = {name: given.pop(name, default) for name, (_, default) in GATE_OPTIONS.items()}
+        _check_paths(wanted, given)  # what is wrong here is told on no path that was given
         if wanted == {name: default for name, (_, default) in GATE_OPTIONS.items()}:
             command(**given)
             return
@@ -80,11 +86,17 @@ def _check_gate(asked: "Gate", given: dict[str, Any]) -> None:
     """Refuse options that contradict each other, before a title is judged."""
     if given.get("only_flagged") and asked.fail_on == "review":
         raise UserError("--fail-on review counts rows that --only-flagged does not write.", "Leave out --only-flagged.")
-    paths = [path.absolute() for path in (asked.sarif, asked.junit, asked.summary, given["out"]) if path is not None]
-    if len(set(paths)) < len(paths):
-        raise UserError("Two reports would go into one file.", "Give each a name of its own.")
-    if given["catalog"].absolute() in paths:
-        raise UserError("A report would replace the catalogue.", "Give it another name.")
+
+
+def _check_paths(wanted: dict[str, Any], given: dict[str, Any]) -> None:
+    """Refuse findings and reports that would replace what the scan reads, or each other."""
+    out = given["out"]
+    beside = [out.with_name(f"{out.name}{ending}") for ending in BESIDE_FINDINGS] if out.name else []
+    read = {f"--{name}": given.get(name) for name in ("reference", "allow", "scanner", "tagger")}
+    check_outputs(
+        {"--out": [out, *beside]} | {f"--{name}": wanted[name] for name in REPORT_OPTIONS},
+        {"the catalogue": given["catalog"], **read, "--baseline": wanted["baseline"]},
+    )
 
 
 def conclude_scan(found: "ScanSummary", catalog: Path, quiet: bool) -> ExitCode:

@@ -8,12 +8,26 @@ What stands before `--` goes to each scan. Findings go into a folder that is rem
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
-from cowbird.errors import ExitCode
+from cowbird.errors import ExitCode, UserError
+from cowbird.outputs import check_outputs
+from cowbird.text import escape_lines
 
 WORST_FIRST = (ExitCode.ERROR, ExitCode.FINDINGS, ExitCode.INCOMPLETE)
 """Of several files the first of these is returned."""
+
+WRITING_OPTIONS = ("--sarif", "--junit", "--summary")
+"""Options of a scan that name a file to write. Findings go into a folder that is removed."""
+
+
+def find_written(options: Sequence[str]) -> dict[str, list[Path | str]]:
+    """Return the files that options have a scan write, by option."""
+    words = [each for word in options for each in (word.split("=", 1) if word.startswith("--") else [word])]
+    pairs = list(pairwise(words))
+    return {option: [Path(value) for word, value in pairs if word == option] for option in WRITING_OPTIONS}
 
 
 def main() -> None:
@@ -22,6 +36,12 @@ def main() -> None:
     cut = words.index("--") if "--" in words else len(words)
     options, files = words[:cut], words[cut + 1 :]
     codes = set[int]()
+    try:
+        # A scan knows its own file alone; a report on the first must not replace the second.
+        check_outputs(find_written(options), {"a scan": [Path(file) for file in files]})
+    except UserError as error:
+        print(f"Error: {escape_lines(str(error))}", file=sys.stderr)
+        raise SystemExit(int(ExitCode.ERROR)) from None
     with tempfile.TemporaryDirectory() as folder:
         for nth, file in enumerate(files):
             out = Path(folder) / f"{nth}.jsonl"

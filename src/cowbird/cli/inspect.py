@@ -32,6 +32,7 @@ from cowbird.cli.options import (
 from cowbird.cli.progress import make_progress, report_phases
 from cowbird.cli.terminal import print_json
 from cowbird.errors import UserError
+from cowbird.outputs import check_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,6 +116,7 @@ def inspect(
     Exit codes: 0 nothing stands out, 1 suspects, 2 error, 3 no logs or no base, so no verdict.
     """
     options = LanguageOptions(template, questions, base, layers, history, noun)
+    check_outputs({"--out": out}, {"MODEL": model, "--logs": logs, "--items": items, **options.list_files()})
     if wants_language_model(model, options):
         settings = make_language_settings(words, held_out, level, nulls, null_questions, seed, out)
         spoken = inspect_language_and_show(model, logs, options, settings, out, device, as_json, quiet)

@@ -72,6 +72,10 @@ class LanguageOptions(NamedTuple):
         """Whether one of them is there that says that the model is a language model."""
         return self.template is not None or self.questions is not None or self.base is not None
 
+    def list_files(self) -> dict[str, Path | str | None]:
+        """Return what these options read, by option; a text may also be a name."""
+        return {"--template": self.template, "--questions": self.questions, "--base": self.base}
+
 
 def wants_language_model(model: str, options: LanguageOptions) -> bool:
     """Tell whether a language model is to be inspected."""

@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from cowbird.cli.table import CutoffOption, RunsArgument
+from cowbird.cli.table import CutoffOption, RunsArgument, list_run_files
 from cowbird.cli.terminal import out_console, sanitize_line
 from cowbird.errors import UserError
+from cowbird.outputs import check_outputs
 
 REPORT_EXAMPLES = (
     "cowbird report runs/demo --out report.html",
@@ -38,9 +39,7 @@ def report(
 
     if out.is_dir():
         raise UserError(f"'{out}' is a folder.", "Name a file, such as report.html.")
-    inputs = [*runs, *(findings or ()), *(inspection or ())]
-    if any(out.exists() and path.exists() and out.samefile(path) for path in inputs):
-        raise UserError(f"'{out}' is one of the files that the report is about.", "Choose another file with --out.")
+    check_outputs({"--out": out}, {"RUN": list_run_files(runs), "--findings": findings, "--inspection": inspection})
     rows = write_report(runs, out, findings or (), inspection or (), k)
     size = out.stat().st_size / 1e6
     out_console.print(Text("Report: ") + sanitize_line(f"{out} ({rows:,} rows, {size:.1f} MB)"), soft_wrap=True)

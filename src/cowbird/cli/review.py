@@ -12,6 +12,7 @@ from rich.text import Text
 from cowbird.cli.options import QuietOption
 from cowbird.cli.terminal import err_console, out_console, sanitize_line
 from cowbird.errors import UserError
+from cowbird.outputs import check_outputs
 
 REVIEW_EXAMPLES = (
     "cowbird review findings.csv",
@@ -33,8 +34,9 @@ def review(
 
     Exit codes: 0 done, or ended by Ctrl-C; 2 error.
     """
-    from cowbird.review.store import ReviewStore  # noqa: PLC0415
+    from cowbird.review.store import ReviewStore, list_store_files  # noqa: PLC0415
 
+    check_outputs({"--export": export}, {"FINDINGS": findings, "the review's decisions": list_store_files(findings)})
     if export is None:
         Thread(target=_import_ahead, daemon=True).start()
     store = ReviewStore(findings)

@@ -32,6 +32,7 @@ from cowbird.cli.progress import make_progress, report_phases
 from cowbird.cli.sanitize_language import sanitize_language
 from cowbird.cli.terminal import out_console, print_json, sanitize_line
 from cowbird.errors import ExitCode, UserError
+from cowbird.outputs import check_outputs
 
 if TYPE_CHECKING:
     from cowbird.inspection.inspection import Inspection
@@ -116,11 +117,11 @@ def sanitize(
     )
     from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
 
-    if out.exists() and Path(model).exists() and out.samefile(model):
-        raise UserError(f"'{out}' is the model itself.", "Name another file, so that you can go back.")
+    options = LanguageOptions(template, questions, base, layers, history, noun)
+    read = {"MODEL": model, "--suspects": suspects, "--logs": logs, "--items": items}
+    check_outputs({"--out": out}, read | options.list_files())
     if learning_rate is not None and not 0 < learning_rate < 1:
         raise UserError(f"--learning-rate must lie between 0 and 1, and is {learning_rate:g}.", "Use 3e-4.")
-    options = LanguageOptions(template, questions, base, layers, history, noun)
     if wants_language_model(model, options):
         sanitize_language(model, suspects, logs, out, options, learning_rate, seed, device, as_json, quiet)
     if logs is None:

@@ -13,6 +13,7 @@ from cowbird.cli.progress import make_progress
 from cowbird.cli.reading import take_read_options
 from cowbird.cli.terminal import out_console, print_json
 from cowbird.errors import UserError
+from cowbird.outputs import check_outputs
 from cowbird.report.terminal import sanitize_text
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def stealth(
 
     if out is not None and out.is_dir():
         raise UserError(f"'{out}' is a folder.", "Name a file, such as stealth.csv.")
+    check_outputs({"--out": out}, {"--titles": titles, "--llm": llm})
     triggers = _make_triggers(trigger or [], text or [], position)
     place, items = pick_device(device), _load_titles(titles, text_column, dataset)
     model = Llm(name=llm, layers=layers)

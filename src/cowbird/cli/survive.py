@@ -19,6 +19,7 @@ from cowbird.cli.options import (
 from cowbird.cli.progress import make_progress, report_phases
 from cowbird.cli.terminal import out_console, print_json, sanitize_line
 from cowbird.errors import UserError
+from cowbird.outputs import check_outputs
 
 SURVIVE_EXAMPLES = (
     "cowbird survive model.safetensors --logs interactions.csv --suspects inspection.json",
@@ -62,6 +63,7 @@ def survive(
 
     if out is not None and out.is_dir():
         raise UserError(f"'{out}' is a folder.", "Name a file, such as survival.json.")
+    check_outputs({"--out": out}, {"MODEL": model, "--logs": logs, "--items": items, "--suspects": suspects})
     place = pick_device(device)
     opened = open_handed_model(model, place, loader, loader_settings, allow_plugins)
     log = read_log(opened, logs, items)

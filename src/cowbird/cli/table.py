@@ -1,5 +1,6 @@
 """`cowbird table`, `compare` and `leaderboard`: results of runs as tables, on the terminal or in a file."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,6 +10,7 @@ from rich.text import Text
 
 from cowbird.cli.terminal import out_console, print_json, sanitize_line
 from cowbird.errors import UserError
+from cowbird.outputs import check_outputs
 
 if TYPE_CHECKING:
     from cowbird.report.formats import ReportTable
@@ -29,6 +31,10 @@ LEADERBOARD_EXAMPLES = (
 )
 SUFFIXES = {".csv": "csv", ".md": "markdown", ".markdown": "markdown", ".tex": "latex"}
 """The format of a file, by the end of its name."""
+
+
+EXPORT_SUFFIXES = {*SUFFIXES, ".html"}
+"""How the names of tables and pages end; a run writes none of these."""
 
 
 class TableFormat(StrEnum):
@@ -70,14 +76,15 @@ MetricsOption = Annotated[
 ]
 
 
-def choose_format(chosen: TableFormat | None, out: Path | None) -> str:
+def choose_format(chosen: TableFormat | None, out: Path | None, runs: Sequence[Path]) -> str:
     """Return the format of a table; empty if it is for the terminal.
 
     Raises:
-        UserError: If the file can't be written, or its name does not tell.
+        UserError: If the file can't be written or is one of the runs' files, or its name does not tell.
     """
     if out is not None and out.is_dir():
         raise UserError(f"'{out}' is a folder.", "Name a file, such as results.md.")
+    check_outputs({"--out": out}, {"RUN": list_run_files(runs)})
     if chosen is not None:
         return chosen.value
     if out is None:
@@ -85,6 +92,15 @@ def choose_format(chosen: TableFormat | None, out: Path | None) -> str:
     if out.suffix.lower() not in SUFFIXES:
         raise UserError(f"The name of '{out}' tells no format.", "Add --format csv, markdown or latex.")
     return SUFFIXES[out.suffix.lower()]
+
+
+def list_run_files(runs: Sequence[Path]) -> list[Path]:
+    """Return the files and folders of runs that nothing may replace. Pages and tables in their folders may be."""
+    kept = list[Path]()
+    for run in runs:
+        inside = [path for path in run.iterdir() if path.suffix.lower() not in EXPORT_SUFFIXES] if run.is_dir() else []
+        kept += inside if run.is_dir() else [run]
+    return kept
 
 
 def write_table(table: "ReportTable", form: str, out: Path | None) -> None:
@@ -120,7 +136,7 @@ def table(
     )
     from cowbird.report.run_files import read_runs  # noqa: PLC0415
 
-    chosen = choose_format(form, out)
+    chosen = choose_format(form, out, runs)
     read = read_runs(runs)
     if all_rows:
         made = make_row_table(read)
@@ -152,7 +168,7 @@ def compare(
     from cowbird.report.result_tables import make_comparison_table, render_report_table  # noqa: PLC0415
     from cowbird.report.run_files import read_runs  # noqa: PLC0415
 
-    chosen = choose_format(form, out)
+    chosen = choose_format(form, out, [one, other])
     first, second = read_runs([one, other])
     found = compare_runs(first, second, metric or (), k)
     made = make_comparison_table(found, first.label, second.label)
@@ -196,7 +212,7 @@ def leaderboard(
     )
     from cowbird.report.run_files import read_runs  # noqa: PLC0415
 
-    chosen = choose_format(form, out)
+    chosen = choose_format(form, out, runs)
     boards = rank_runs(read_runs(runs), by.value, metric, order.value if order else None, k)
     flat = make_flat_board_table(boards, by.value)
     if as_json:

@@ -11,6 +11,7 @@ from cowbird.cli.options import DeviceOption, JsonOption, QuietOption
 from cowbird.cli.progress import make_progress, report_phases
 from cowbird.cli.terminal import exit_resumable, out_console, print_json, sanitize_line
 from cowbird.errors import UserError
+from cowbird.outputs import check_outputs
 
 ZOO_EXAMPLES = (
     "cowbird zoo benchmarks/zoo/rankers_ml100k.toml --out runs/zoo",
@@ -63,6 +64,7 @@ def zoo(
     from cowbird.inspection.zoo.language_recipe import is_language_recipe  # noqa: PLC0415
     from cowbird.storage import write_sealed_json  # noqa: PLC0415
 
+    check_outputs({"--out": [out / "scores.json", out / "zoo.json"]}, {"RECIPE": recipe})
     share = _read_part(part)
     language = is_language_recipe(recipe)
     if only != ChosenStep.score:

@@ -85,6 +85,11 @@ class ExportedTexts(NamedTuple):
     """Texts that can't stand in a line."""
 
 
+def list_store_files(findings: Path) -> list[Path]:
+    """Return the files of decisions about findings: the database, and what SQLite keeps beside it."""
+    return [findings.with_name(f"{findings.name}{REVIEW_SUFFIX}{end}") for end in ("", "-journal", "-wal", "-shm")]
+
+
 class ReviewStore:
     """The findings of a file and the decisions about them.
 

@@ -1,0 +1,70 @@
+"""What is written never replaces what is read: paths are compared without links, and as the system knows them."""
+
+import os
+
+import pytest
+
+from cowbird.errors import UserError
+from cowbird.outputs import check_outputs
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Return a folder with a file, a link, a hard link, and a folder that is read."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.csv").write_text("title\nMug\n")
+    (tmp_path / "link.csv").symlink_to("c.csv")
+    os.link(tmp_path / "c.csv", tmp_path / "hard.csv")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "part.csv").write_text("title\nPot\n")
+    (tmp_path / "way").symlink_to("sub")
+    return tmp_path
+
+
+@pytest.mark.parametrize("output", ["c.csv", "./c.csv", "sub/../c.csv", "link.csv", "hard.csv", "way/../c.csv"])
+@pytest.mark.parametrize("given", ["c.csv", "link.csv", "hard.csv"])
+def test_an_input_is_never_an_output(folder, output, given):
+    with pytest.raises(UserError, match=r"--out would replace .* --allow reads that file") as caught:
+        check_outputs({"--out": folder / output}, {"--allow": folder / given})
+    assert caught.value.hint == "Give another name with --out."
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("c.csv", "link.csv"), ("new.csv", "sub/../new.csv"), ("sub/n.csv", "way/n.csv")]
+)
+def test_two_outputs_are_two_files(folder, one, other):
+    with pytest.raises(UserError, match="--out and --sarif would both write"):
+        check_outputs({"--out": folder / one, "--sarif": folder / other}, {})
+
+
+@pytest.mark.parametrize("output", ["sub/new.csv", "way/new.csv", "sub/deep/new.csv", "way/part.csv"])
+def test_nothing_is_written_into_a_folder_that_is_read(folder, output):
+    with pytest.raises(UserError, match="lies in the folder that --reference reads"):
+        check_outputs({"--out": folder / output}, {"--reference": folder / "sub"})
+
+
+def test_a_folder_with_an_input_is_not_replaced(folder):
+    with pytest.raises(UserError, match="would replace the folder"):
+        check_outputs({"--out": [folder / "new", folder / "way"]}, {"--scanner": folder / "sub" / "part.csv"})
+
+
+def test_an_output_does_not_lie_in_another(folder):
+    with pytest.raises(UserError, match=r"--summary would write .* lies in what --out writes"):
+        check_outputs({"--out": folder / "found", "--summary": folder / "found" / "s.json"}, {})
+
+
+def test_a_name_is_no_path_unless_something_lies_there(folder):
+    check_outputs({"--out": folder / "movielens_100k"}, {"--logs": "movielens_100k", "MODEL": "process:serve"})
+    with pytest.raises(UserError, match="--logs reads"):
+        check_outputs({"--out": folder / "c.csv"}, {"--logs": "c.csv"})
+
+
+def test_what_is_apart_is_accepted(folder):
+    check_outputs(
+        {
+            "--out": [folder / "o.csv", folder / "o.csv.partial"],
+            "--summary": folder / "sub2" / "s.json",
+            "--junit": None,
+        },
+        {"the catalogue": folder / "c.csv", "--allow": None, "--reference": folder / "sub", "RUN": [folder / "none"]},
+    )
