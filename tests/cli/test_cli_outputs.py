@@ -121,7 +121,8 @@ def test_an_export_never_replaces_findings_or_decisions(folder, refuse, export):
     from cowbird.review.store import ReviewStore
 
     store = ReviewStore(folder / "old.jsonl")
-    store.decide("group", store.list_groups(0, 1).rows[0]["id"], "dismissed")
+    group = store.list_groups(0, 1).rows[0]
+    store.decide("group", group["id"], "dismissed", group["mark"])
     store.close()
     assert f"--export would replace '{export}'" in refuse("review", "old.jsonl", "--export", export)
 

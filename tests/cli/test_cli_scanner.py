@@ -321,7 +321,7 @@ def test_rows_that_a_fit_can_t_read(call, tmp_path):
         ({"llm": "\udcff"}, "no valid text"),
         ({"text-column": "name"}, "name"),
         ({"out": None}, "--out"),
-        ({"out": "/"}, "not an empty folder"),
+        ({"out": "/"}, "would replace the folder"),
         ({"out": "/proc/cowbird/x"}, "can't be written"),
         ({"out": "/dev/null"}, "not an empty folder"),
         ({"out": "x" * 300}, "can't be written: File name too long"),

@@ -33,7 +33,8 @@ def call(monkeypatch, capsys, tmp_path):
     questions = tmp_path / "q.json"
     row = {"instruction": "Say.", "input": 'Does she like "A"?', "output": "Yes."}
     questions.write_text(json.dumps([row] * 9))
-    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
     opened = HandedLanguageModel(None, "toy", "0" * 64, "1" * 64, None, tmp_path)
 
     def run(*words, p_value=0.5, **options):
@@ -41,7 +42,7 @@ def call(monkeypatch, capsys, tmp_path):
         monkeypatch.setattr(inspection, "inspect_language_model", lambda *given: make_inspection(p_value))
         given = {"device": "cpu", "questions": questions} | options
         more = [word for name, value in given.items() if value is not None for word in (f"--{name}", value)]
-        return call_command(monkeypatch, capsys, "inspect", tmp_path, *words, *more)
+        return call_command(monkeypatch, capsys, "inspect", tmp_path / "model", *words, *more)
 
     return run
 
@@ -76,7 +77,7 @@ def test_errors(call, tmp_path, monkeypatch, capsys):
         ({"template": tmp_path / "none"}, "is not there"),
         ({"noun": "{x}"}, "--noun"),
         ({"level": 0.9}, "--level"),
-        ({"out": tmp_path}, "is a folder"),
+        ({"out": tmp_path / "model"}, "--out would replace"),
         ({"questions": tmp_path / "none.json"}, "none.json"),
     ):
         code, _, err = call(**options)
