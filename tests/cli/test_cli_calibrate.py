@@ -89,7 +89,7 @@ def test_what_cannot_be_calibrated(call, tmp_path, clean):
         ((clean, "--out", out, "--fpr", "0.1", "--review-fpr", "0.05"), "can't be below"),
         ((clean, "--out", out, "--text-column", "name"), "name"),
         ((clean, "--out", out, "--device", "toaster"), "toaster"),
-        ((clean, "--out", clean), "is no calibrated scanner, so it is not replaced"),
+        ((clean, "--out", clean), "--out would replace"),
         ((clean, "--out", other), "is no calibrated scanner, so it is not replaced"),
     ):
         code, _, err = call("calibrate", *args)

@@ -54,7 +54,7 @@ def test_what_nobody_expected_is_an_error(failure):
 def test_a_library_that_ends_the_process_is_named(tmp_path, end, said):
     (tmp_path / "torch.py").write_text(f"raise {end}")
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
-    words = [sys.executable, "-m", "cowbird", "scan", "x.csv", "--out", "x.csv"]
+    words = [sys.executable, "-m", "cowbird", "scan", "x.csv", "--out", "y.csv"]
     done = subprocess.run(words, capture_output=True, text=True, check=False, env=env)
     told = " ".join(done.stderr.split())
     assert done.returncode == 2
@@ -69,7 +69,7 @@ def test_an_error_is_told_where_torch_is_broken(tmp_path):
     (tmp_path / "polars.py").write_text("raise ImportError('broken')")
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(
-        [sys.executable, "-m", "cowbird", "scan", "x.csv", "--scanner", "x", "--out", "x.csv"],
+        [sys.executable, "-m", "cowbird", "scan", "x.csv", "--scanner", "x", "--out", "y.csv"],
         capture_output=True,
         text=True,
         check=False,
