@@ -8,6 +8,7 @@ A title on which the scanner fails, or on which a process ends twice, gets the t
 """
 
 import asyncio
+import gc
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -281,7 +282,11 @@ _process_judge: Callable[[Sequence[str]], list[TitleJudgment]] | None = None
 
 
 def _init_process(scanner: ServedScanner, known_plugins: Mapping[str, str]) -> None:
-    """Make a process's scorer. Signals are for the process that serves, and this one ends with it."""
+    """Make a process's scorer. Signals are for the process that serves, and this one ends with it.
+
+    What a scorer holds stays until the end. The search for garbage would look through all of it while a title waits,
+    for two thirds of a second, so it is told to leave that out.
+    """
     global _process_judge  # noqa: PLW0603
     end_with_parent()
     ignore_stop_signals()
@@ -289,6 +294,9 @@ def _init_process(scanner: ServedScanner, known_plugins: Mapping[str, str]) -> N
     with guard_plugins():
         scorer = scanner.make()
     _process_judge = BatchJudge(scorer, scanner.allow)
+    _process_judge(PROBE_TITLES)  # what is made at the first title is then there, too
+    gc.collect()
+    gc.freeze()
 
 
 class BatchJudge:

@@ -5,6 +5,7 @@ closed. A second one ends it at once. SIGHUP opens the scanner anew.
 """
 
 import asyncio
+import gc
 import signal
 import socket
 from collections.abc import Callable, Generator
@@ -137,7 +138,10 @@ class _Service:
 
     async def _open_first(self) -> None:
         try:
-            self._events.opened(await self._state.reload())
+            opened = await self._state.reload()
+            gc.collect()
+            gc.freeze()  # as in the processes that judge: see crew
+            self._events.opened(opened)
         except UserError:
             self._server.should_exit = True
         except Exception as error:
