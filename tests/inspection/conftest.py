@@ -54,3 +54,11 @@ def honest_nulls(monkeypatch):
         return [inspection.ask_probes(ToyModel(100 + number), probes) for number in range(settings.count)]
 
     monkeypatch.setattr(inspection, "fit_null_models", make)
+
+
+@pytest.fixture(scope="module")
+def own_cache(tmp_path_factory):
+    """What tests of a module keep from one inspection to the next stands in a folder of theirs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COWBIRD_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield

@@ -41,15 +41,11 @@ SMALL = LanguageSettings(
 )
 
 
-@pytest.fixture(autouse=True, scope="module")
-def own_cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("COWBIRD_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory, read_once):
+def base(own_cache, tmp_path_factory, read_once):
     return write_base(tmp_path_factory.mktemp("base"))
 
 

@@ -5,12 +5,12 @@ of the catalogue that the worker reads itself. What is found becomes a Parquet f
 out the work writes it, so a worker that dies leaves nothing behind.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -117,6 +117,9 @@ class CountedPart(NamedTuple):
     """How many rows the part has."""
 
 
+PartT = TypeVar("PartT", SampledPart, CountedPart)
+"""What a first pass makes of a part."""
+
 _scorers: dict[str, Scorer] = {}
 """The scorer of a worker, by the key of its job; one at a time."""
 _jobs: dict[str, JudgeJob] = {}
@@ -145,18 +148,7 @@ def sample_titles(titles: Iterable[str], most: int, bound: int, rows: int = 0) -
 
 def sample_file(place: CatalogPlace, nth: int, most: int, bound: int) -> SampledPart:
     """Return the sample of a file of a folder; see `sample_titles`."""
-    rows = 0
-
-    def read() -> Iterator[str]:
-        nonlocal rows
-        for row in open_file(place, nth).read_rows():
-            rows = row.number
-            if not row.problem:
-                yield row.title
-
-    with guard_plugins(), use_options(place.options):
-        found = sample_titles(read(), most, bound)
-    return found._replace(rows=rows)
+    return _take_file(place, nth, lambda titles: sample_titles(titles, most, bound))
 
 
 def count_titles(titles: Iterable[str], phrases: Sequence[str]) -> CountedPart:
@@ -166,6 +158,11 @@ def count_titles(titles: Iterable[str], phrases: Sequence[str]) -> CountedPart:
 
 def count_file(place: CatalogPlace, nth: int, phrases: Sequence[str]) -> CountedPart:
     """Count phrases in a file of a folder."""
+    return _take_file(place, nth, lambda titles: count_titles(titles, phrases))
+
+
+def _take_file(place: CatalogPlace, nth: int, take: Callable[[Iterable[str]], PartT]) -> PartT:
+    """Return what `take` makes of the titles of a file of a folder, with its number of rows."""
     rows = 0
 
     def read() -> Iterator[str]:
@@ -176,7 +173,7 @@ def count_file(place: CatalogPlace, nth: int, phrases: Sequence[str]) -> Counted
                 yield row.title
 
     with guard_plugins(), use_options(place.options):
-        found = count_titles(read(), phrases)
+        found = take(read())
     return found._replace(rows=rows)
 
 
