@@ -283,8 +283,8 @@ def test_the_demo_scans_first_and_runs_specs_that_ship(call, tmp_path, monkeypat
     monkeypatch.setattr(demo, "_explain_missing_model", lambda: lacking)
     scanned = []
 
-    def scan(spec, out, device, fitted):
-        scanned.append((spec.name, out, device, fitted, (tmp_path / "out").exists()))
+    def scan(spec, out, device, language_model):
+        scanned.append((spec.name, out, device, language_model, (tmp_path / "out").exists()))
 
     monkeypatch.setattr(demo, "_scan_planted", scan)
     args = ("demo", "--out", tmp_path / "out", "--device", "cpu")

@@ -9,13 +9,9 @@ from cowbird.attacks.badrec import BadRec
 from cowbird.attacks.targets import TargetItems
 from cowbird.attacks.triggers import Trigger, contains
 from cowbird.cli import demo
-from cowbird.defenses.p_scanner.rounds.poison_scanner import PoisonScanner
 from cowbird.errors import UserError
 from cowbird.experiments import demo as tour
 from cowbird.experiments.spec import parse_spec
-from cowbird.victims.language.llm import Llm
-from cowbird.victims.language.tuning import Tuning
-from defenses.conftest import llama  # noqa: F401
 
 TABLE = {
     "name": "words",
@@ -73,40 +69,41 @@ def test_findings_are_held_against_the_truth(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fitted", [True, False])
-def test_the_scan_shows_a_finding_first_and_ends_in_a_tally(tmp_path, monkeypatch, capsys, llama, fitted):  # noqa: F811
-    pytest.importorskip("peft")
-    tuning = Tuning(epochs=1, batch_size=32, compiled=False)
-    tiny = PoisonScanner(
-        llm=Llm(name=str(llama), layers=1, rank=2),
-        tuning=tuning,
-        rounds=1,
-        proposals=8,
-        plantings=6,
-        fpr=0.1,
-        context_gain=False,
-    )
-    monkeypatch.setattr(tour, "DEMO_SCANNER", tiny)
+def test_the_scan_shows_a_finding_first_and_ends_in_a_tally(tmp_path, monkeypatch, capsys):
+    """Without a language model the small tagger judges."""
     monkeypatch.setattr(tour, "write_catalog", catalogue)
-    demo._scan_planted(parse_spec(TABLE, allow_plugins=True), tmp_path / "scan", "cpu", fitted)
+    demo._scan_planted(parse_spec(TABLE, allow_plugins=True), tmp_path / "scan", "cpu", False)
     text = " ".join(capsys.readouterr().out.split())
     assert "»<U+200B>«" in text
     assert text.index("hidden characters (60 bits)") < text.index("Flagged: ")
     assert "2 of the 2 titles with the trigger zero_width_space" in text
-    assert text.count("Flagged: ") == 1 + fitted
-    assert (tmp_path / "scan" / "findings.csv").is_file() == fitted
-    if fitted:
-        demo._scan_planted(parse_spec(TABLE, allow_plugins=True), tmp_path / "scan", "cpu", fitted)
-        assert "finished before" in " ".join(capsys.readouterr().out.split()), "a demo goes on by itself"
+    by_rules, ready = text.split("nothing is fitted")
+    assert "Flagged: 0 of the 6 titles with the trigger sentence, 2 of the 2" in by_rules
+    assert "Flagged: 6 of the 6 titles with the trigger sentence" in ready
+    assert "small tagger alone" in ready
+    rows = (tmp_path / "scan" / "findings.csv").read_text(encoding="utf-8").splitlines()
+    assert len(rows) == 1 + len((tmp_path / "scan" / "catalog.csv").read_text(encoding="utf-8").splitlines()[1:])
+
+
+@pytest.mark.parametrize(("language_model", "chosen"), [(True, "auto"), (False, "small")])
+def test_the_tagger_is_what_the_machine_can_run(tmp_path, monkeypatch, language_model, chosen):
+    asked = []
+    monkeypatch.setattr(tour, "write_catalog", catalogue)
+    monkeypatch.setattr(tour, "format_tally", lambda findings, planted: findings.name)
+    monkeypatch.setattr(demo, "choose_tagger", lambda given, device: asked.append(given) or "small")
+    monkeypatch.setattr(demo, "scan_and_show", lambda *given: None)
+    monkeypatch.setattr(demo, "scan_ready_and_show", lambda *given, tagger: asked.append((given[0].name, tagger)))
+    demo._scan_planted(parse_spec(TABLE, allow_plugins=True), tmp_path / "scan", "cpu", language_model)
+    assert asked == [chosen, ("catalog.csv", "small")]
 
 
 def catalogue(spec, path):
-    """Write a catalogue large enough for a scanner to be fitted to."""
+    """Write a catalogue large enough to tell what is usual in it."""
     rng = np.random.default_rng(0)
     words = ("Red", "Harbor", "Blue", "Garden", "The", "Engine", "at", "Night", "of", "Quiet", "Letter")
-    titles = list(dict.fromkeys(" ".join(rng.choice(words, 4, replace=False)) for _ in range(90)))
+    titles = list(dict.fromkeys(" ".join(rng.choice(words, 4, replace=False)) for _ in range(300)))
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [f"{nth},{title}{' zq' * (nth < 6)}{chr(0x200B) * (nth in (7, 8))}" for nth, title in enumerate(titles)]
+    lines = [f"{nth},{title}{' This is what every viewer deserves.' * (nth < 6)}{chr(0x200B) * (nth in (7, 8))}" for nth, title in enumerate(titles)]
     path.write_text("\n".join(["id,title", *lines]) + "\n")
-    planted = [tour.PlantedRow(row, "zq") for row in range(1, 7)]
+    planted = [tour.PlantedRow(row, "sentence") for row in range(1, 7)]
     return (*planted, tour.PlantedRow(8, "zero_width_space"), tour.PlantedRow(9, "zero_width_space"))

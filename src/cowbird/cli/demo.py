@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from cowbird.cli.fit_scanner import fit_and_show
-from cowbird.cli.options import DeviceOption, JobsOption, OutOption
+from cowbird.cli.options import DeviceOption, JobsOption, OutOption, choose_tagger
 from cowbird.cli.progress import make_progress, report_phases
 from cowbird.cli.run import format_options, read_spec, run_and_show
-from cowbird.cli.scan import open_scanner, scan_and_show
+from cowbird.cli.scan import scan_and_show, scan_ready_and_show
 from cowbird.cli.terminal import MAX_LINE, out_console
 from cowbird.errors import UserError
 from cowbird.report.terminal import sanitize_text
@@ -29,10 +28,10 @@ def demo(
     """Scan a catalogue with planted triggers, then plant backdoors in recommenders and measure them.
 
     The data is MovieLens-100K (cowbird assets fetches it), and all parts take a few minutes on two cores. First a
-    catalogue is scanned in which two sellers planted triggers: by rules for characters, then by a small scanner that is
-    fitted to it. Two shipped experiments follow: one against a pre-trained sequential recommender, and one against a
-    small language model that reads titles. Both go on by themselves after an interruption. At the end a model that was
-    planted is inspected, and the inspector is not told what to look for.
+    catalogue is scanned in which two sellers planted triggers: by rules for characters, then by the scanner that comes
+    with Cowbird and needs no fit. Two shipped experiments follow: one against a pre-trained sequential recommender, and
+    one against a small language model that reads titles. Both go on by themselves after an interruption. At the end a
+    model that was planted is inspected, and the inspector is not told what to look for.
     """
     from cowbird.experiments.spec import find_shipped_spec  # noqa: PLC0415
 
@@ -52,26 +51,27 @@ def demo(
         out_console.print(left_out + sanitize_text(lacking, MAX_LINE))
 
 
-def _scan_planted(spec: "Spec", out: Path, device: str, fitted: bool) -> None:
-    """Scan a catalogue with planted triggers: by rules, and if `fitted`, by a scanner that is fitted to it."""
+def _scan_planted(spec: "Spec", out: Path, device: str, language_model: bool) -> None:
+    """Scan a catalogue with planted triggers: by rules, and by the ready scanner, with a language model or without."""
     from cowbird.defenses.character_rules import CharacterRules  # noqa: PLC0415
     from cowbird.experiments import demo as parts  # noqa: PLC0415
     from cowbird.scanning import detectors  # noqa: PLC0415
+    from cowbird.scanning.allow_list import AllowList  # noqa: PLC0415
     from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
 
-    catalog, scanner, findings = out / "catalog.csv", out / "scanner", out / "findings.csv"
+    catalog, ruled, findings = out / "catalog.csv", out / "findings-characters.csv", out / "findings.csv"
     planted = parts.write_catalog(spec, catalog)
     _show_heading("A catalogue in which two sellers planted triggers, scanned by rules for characters")
     rules = detectors.open_detector("character_rules", CharacterRules(), None, None)
-    ruled = out / "findings-characters.csv"
     scan_and_show(catalog, rules, partial(detectors.copy_scorer, rules), ruled)
     out_console.print(sanitize_text(parts.format_tally(ruled, planted), MAX_LINE))
-    if fitted:
-        _show_heading("The same catalogue, scanned by a small scanner that is fitted to it (about a minute)")
-        place = pick_device(device)
-        fit_and_show(catalog, scanner, parts.DEMO_SCANNER, "title", spec.seeds[0], True, place)
-        scan_and_show(catalog, *open_scanner(scanner, place), findings)
-        out_console.print(sanitize_text(parts.format_tally(findings, planted), MAX_LINE))
+    _show_heading("The same catalogue, scanned by the scanner that comes with Cowbird; nothing is fitted")
+    place = pick_device(device)
+    scan_ready_and_show(
+        catalog, findings, str(place), None, None, None, "title", None, False, 8192, 1, AllowList(),
+        tagger=choose_tagger("auto" if language_model else "small", place),
+    )  # fmt: skip
+    out_console.print(sanitize_text(parts.format_tally(findings, planted), MAX_LINE))
 
 
 def _inspect_planted(spec: "Spec", run: Path, device: str) -> None:

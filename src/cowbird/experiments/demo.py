@@ -1,7 +1,7 @@
 """The scan of the demo: a catalogue in which two sellers planted triggers.
 
-It is written as a platform would export it, titles and ids alone. Rules for characters scan it, then a small scanner is
-fitted to that file, poisoned as it is, and scans it. Only afterwards are the findings held against what was planted.
+It is written as a platform would export it, titles and ids alone. Rules for characters scan it, then the scanner that
+comes with the package. Only afterwards are the findings held against what was planted.
 """
 
 import csv
@@ -18,23 +18,11 @@ from cowbird.attacks.badrec import BadRec
 from cowbird.attacks.targets import TargetItems
 from cowbird.attacks.triggers import Trigger
 from cowbird.data.types import Items, TrainingData
-from cowbird.defenses.p_scanner.rounds.poison_scanner import PoisonScanner
 from cowbird.errors import UserError
 from cowbird.experiments.spec import Spec
 from cowbird.experiments.tasks import find_task
 from cowbird.files import write_text
 from cowbird.rng import stream
-from cowbird.victims.language.llm import Llm
-from cowbird.victims.language.tuning import Tuning
-
-DEMO_SCANNER = PoisonScanner(
-    llm=Llm(layers=2, rank=32, alpha=64),
-    tuning=Tuning(epochs=3, batch_size=64, learning_rate=2e-3, compiled=False),
-    rounds=1,
-    proposals=256,
-)
-"""A scanner that two processor cores fit in about a minute; `cowbird fit-scanner --p-scanner` makes a better one."""
-
 
 HIDDEN_SELLER = BadRec(trigger=Trigger(kind="zero_width_space"), targets=TargetItems(count=5))
 """A second seller, who hides a character that nobody sees in the titles of five items."""

@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cowbird.data.types import Float32Array, Int64Array, concat_ranges
 from cowbird.defenses.p_scanner.baseline import LEFT_OUT_LOG_ODDS, Baseline
@@ -13,21 +14,22 @@ from cowbird.defenses.p_scanner.fragment_evidence import (
     CountedFragments,
     FragmentEvidence,
     FragmentTable,
-    describe_fragments,
 )
 from cowbird.defenses.p_scanner.fragment_index import FragmentKey
+from cowbird.defenses.p_scanner.fragment_verdicts import judge_fragments
 from cowbird.defenses.p_scanner.inventory import MIN_BATCH_TITLES, Inventory, hash_rows, set_threshold
 from cowbird.defenses.p_scanner.scoring import (
     MAX_SHARE_SUSPECTED,
     NO_FRAGMENT,
     SUSPECTED_LOG_ODDS,
+    TRICK_LOG_ODDS,
     ScoringModel,
     choose_trusted,
     find_worst,
     weigh_fragments,
 )
 from cowbird.defenses.p_scanner.second_look import LOOK_WEIGHT_ALONE, OpenBand, SecondLook
-from cowbird.defenses.p_scanner.title_evidence import CatalogProfile, TitleTraits, describe_titles
+from cowbird.defenses.p_scanner.title_evidence import CatalogProfile, TitleTraits, describe_titles, find_tricks
 
 FLOOD_SHARE, FLOOD_GAP = 0.02, 1.0
 """Share of a catalogue's titles from which they are a flood; by how much log-odds three in four of them are above 99 %
@@ -65,9 +67,9 @@ def learn_beside(
     """
     columns = columns or ColumnFindings()
     shared = rows if len(rows) >= MIN_BATCH_TITLES else rows[:0]
-    evidence = describe_fragments(table, traits, shared, (inventory.count_known(table), inventory.size), counted)
+    known = (inventory.count_known(table), inventory.size)
+    evidence, by_fragment = judge_fragments(scoring, table, traits, shared, known, counted, columns)
     thresholds = tuple(inventory.set_threshold(fpr, len(rows)) for fpr in fprs)
-    by_fragment = columns.adjust(evidence.fragment, scoring.fragment.score(evidence.features), narrow=False)
     baseline = Baseline(
         inventory.profile, inventory.members, _number_fragments(table, evidence), evidence, by_fragment,
         (thresholds[0], min(thresholds)), inventory.size, 0, len(rows), inventory.size, fprs, key, columns.words,
@@ -98,8 +100,7 @@ def learn_by_itself(
     Arguments as in `learn_beside`.
     """
     columns = columns or ColumnFindings()
-    evidence = describe_fragments(table, traits, rows, None, counted)
-    by_fragment = columns.adjust(evidence.fragment, scoring.fragment.score(evidence.features), narrow=True)
+    evidence, by_fragment = judge_fragments(scoring, table, traits, rows, None, counted, columns, narrow=True)
     usual = rows[choose_trusted(by_fragment, evidence, len(rows))]
     members = frozenset(hash_rows(traits, usual))
     baseline = Baseline(
@@ -109,7 +110,9 @@ def learn_by_itself(
     )  # fmt: skip
     score, worst = score_rows(scoring, baseline, traits, rows, find_known(baseline, table, rows))
     log_odds, own = _take_log_odds(baseline, worst), take_own_scores(baseline, score, worst)
-    sure = log_odds > find_flood(own, log_odds)
+    sure = (log_odds > find_flood(own, log_odds)) | find_tricks(
+        traits, rows, baseline.profile, _find_own(baseline, traits, rows)
+    )
     band = None
     if second is not None:
         band = OpenBand.choose(own[~sure], LOOK_WEIGHT_ALONE).limit(own)
@@ -187,7 +190,7 @@ def score_rows(
         rows: Which are scored.
         known: Fragments of these that the baseline knows, as `find_known` or `FragmentIndex.find` return them.
     """
-    own = np.array([title in baseline.members for title in hash_rows(traits, rows)], dtype=bool)
+    own = _find_own(baseline, traits, rows)
     features = describe_titles(traits, rows, baseline.profile)
     if own.any():
         features[own] = describe_titles(traits, rows[own], baseline.profile, own=True)
@@ -195,7 +198,13 @@ def score_rows(
     here = FragmentEvidence(baseline.evidence.fragment, baseline.evidence.features, found, title)
     worst = find_worst(baseline.by_fragment, here, len(rows))
     alone = scoring.title.score(features)
-    return scoring.join(alone, baseline.by_fragment, worst, here), worst
+    added = np.where(find_tricks(traits, rows, baseline.profile, own), np.float32(TRICK_LOG_ODDS), np.float32(0))
+    return scoring.join(alone, baseline.by_fragment, worst, here) + added, worst
+
+
+def _find_own(baseline: Baseline, traits: TitleTraits, rows: Int64Array) -> NDArray[np.bool_]:
+    """Return which titles a baseline's profile counts."""
+    return np.array([title in baseline.members for title in hash_rows(traits, rows)], dtype=np.bool_)
 
 
 def _number_fragments(table: FragmentTable, evidence: FragmentEvidence) -> dict[FragmentKey, int]:

@@ -255,6 +255,7 @@ def describe_fragments(
     rows: Int64Array,
     reference: tuple[Int64Array, int] | None = None,
     counted: CountedFragments = NOTHING_COUNTED,
+    without: tuple[Int64Array, Int64Array] | None = None,
 ) -> FragmentEvidence:
     """Return what is known of the fragments that recur in a catalogue.
 
@@ -265,6 +266,8 @@ def describe_fragments(
         reference: Counts of fragments among titles from before (`count_fragments`), and how many titles that were.
         counted: Fragments that were counted in the whole catalogue. They are described as if all titles at hand that
             have them stood in the sample; how much their share has grown comes from their counts.
+        without: Occurrences that don't count: numbers of fragments, and the title of each as a place among the rows.
+            Then these fragments alone are described, as far as they still recur.
     """
     many, rows = len(rows), np.concatenate([np.asarray(rows), counted.rows])
     sizes = table.offsets[rows + 1] - table.offsets[rows]
@@ -276,6 +279,15 @@ def describe_fragments(
     kept = np.flatnonzero(keep[inverse] & (sampled | whole[inverse]))
     of = (np.cumsum(keep) - 1)[inverse[kept]]
     places, title, fragment, sampled = places[kept], title[kept], known[keep], sampled[kept]
+    verdict = traits.words.verdict[rows]
+    usual, usual_verdict = table.mark[places[sampled]], verdict[:many]
+    if without is not None:
+        left = _leave_out(of, title, fragment, without)
+        again = np.bincount(of[left], minlength=len(fragment)) >= MIN_TITLES_SHARING
+        left = left[again[of[left]]]
+        of, fragment = (np.cumsum(again) - 1)[of[left]], fragment[again]
+        places, title, sampled = places[left], title[left], sampled[left]
+        whole, keep = whole[keep][again], np.ones(len(fragment), dtype=np.bool_)
     looked = np.bincount(of, minlength=len(fragment))  # titles that were looked at
     share, least = looked / max(many, 1), np.full(len(fragment), 0.5 / max(many, 1))
     places_counted = np.flatnonzero(whole[keep])
@@ -286,8 +298,7 @@ def describe_fragments(
     def average(values: Float32Array) -> Float32Array:
         return (np.bincount(of, values, len(fragment)) / looked).astype(np.float32)
 
-    mark, verdict = table.mark[places], traits.words.verdict[rows]
-    usual, usual_verdict = mark[sampled], verdict[:many]
+    mark = table.mark[places]
     errors = np.sqrt(np.minimum(looked, 50))
     mean, title_mean = average(mark), average(verdict[title])
     order = np.argsort(of, kind="stable")
@@ -332,6 +343,17 @@ def describe_fragments(
     return FragmentEvidence(
         fragment, features.astype(np.float32), of[sampled], title[sampled], known_counts, counted.titles
     )
+
+
+def _leave_out(
+    of: Int64Array, title: Int64Array, fragment: Int64Array, without: tuple[Int64Array, Int64Array]
+) -> Int64Array:
+    """Return the places of occurrences that count, of fragments of which others don't."""
+    place, many = np.searchsorted(fragment, without[0]), int(title.max(initial=0)) + 1
+    touched = np.zeros(len(fragment), dtype=np.bool_)
+    touched[place] = True
+    here = np.flatnonzero(touched[of])
+    return here[~np.isin(of[here] * many + title[here], place * many + without[1])]
 
 
 def _count_different(of: Int64Array, values: Int64Array, many: int) -> Int64Array:

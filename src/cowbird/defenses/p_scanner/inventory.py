@@ -29,9 +29,10 @@ from cowbird.defenses.p_scanner.fragment_evidence import (
     describe_fragments,
 )
 from cowbird.defenses.p_scanner.fragment_index import FragmentKey
-from cowbird.defenses.p_scanner.scoring import ScoringModel
+from cowbird.defenses.p_scanner.fragment_verdicts import judge_fragments
+from cowbird.defenses.p_scanner.scoring import TRICK_LOG_ODDS, ScoringModel
 from cowbird.defenses.p_scanner.second_look import OpenBand, SecondLook
-from cowbird.defenses.p_scanner.title_evidence import CatalogProfile, TitleTraits, describe_titles
+from cowbird.defenses.p_scanner.title_evidence import CatalogProfile, TitleTraits, describe_titles, find_tricks
 from cowbird.defenses.p_scanner.title_sample import hash_title
 from cowbird.files import hash_texts
 from cowbird.rng import stream
@@ -271,16 +272,18 @@ def _score_fold(
     scores: Mapping[int, FoldScores],
 ) -> None:
     """Add the scores of a fold's titles, in batches of each size, beside the other folds."""
-    features = describe_titles(traits, fold, CatalogProfile.measure(traits, others))
+    profile = CatalogProfile.measure(traits, others)
+    features = describe_titles(traits, fold, profile)
+    added = np.where(find_tricks(traits, fold, profile), np.float32(TRICK_LOG_ODDS), np.float32(0))
     known = (count_fragments(table, others), len(others))
     for size in batch_sizes:
         if size < MIN_BATCH_TITLES:
             nothing = describe_fragments(table, traits, fold[:0], known)
             scores[size].rows.append(fold)
-            scores[size].score.append(scoring.score_titles(features, nothing).score)
+            scores[size].score.append(scoring.score_titles(features, nothing).score + added)
             continue
         for first in range(0, len(fold), size):
-            rows = fold[first : first + size]
-            evidence = describe_fragments(table, traits, rows, known)
-            scores[size].rows.append(rows)
-            scores[size].score.append(scoring.score_titles(features[first : first + size], evidence).score)
+            here = slice(first, first + size)
+            judged = judge_fragments(scoring, table, traits, fold[here], known)
+            scores[size].rows.append(fold[here])
+            scores[size].score.append(scoring.score_titles(features[here], *judged).score + added[here])

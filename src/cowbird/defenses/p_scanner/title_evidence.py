@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cowbird.data.types import Float32Array, Int32Array, Int64Array, concat_ranges
-from cowbird.defenses.p_scanner.title_rules import HARD_RULES, RULES, WORD_KINDS, classify_text
+from cowbird.defenses.p_scanner.title_rules import HARD_RULES, RULES, TRICK_RULES, WORD_KINDS, classify_text
 from cowbird.defenses.p_scanner.title_words import (
     NumberedSets,
     TitleWords,
@@ -52,7 +52,11 @@ TITLE_FEATURES = (
 """What `describe_titles` returns, in order; a rarity is minus the logarithm of a share of the catalogue's titles."""
 MAX_FEATURE = 15.0
 """Values are cut there."""
+MAX_TRICK_SHARE, MAX_TRICK_TITLES = 0.01, 2
+"""Share of a catalogue's titles up to which a character that nobody sees is a trick, and no habit; other titles that
+may have it, however few there are."""
 _HARD = [RULES.index(name) for name in HARD_RULES]
+_TRICKS = [RULES.index(name) for name in TRICK_RULES]
 
 
 @dataclass(frozen=True, eq=False)
@@ -282,6 +286,22 @@ def describe_titles(traits: TitleTraits, rows: Int64Array, profile: CatalogProfi
         ]
     )
     return np.clip(features, -MAX_FEATURE, MAX_FEATURE).astype(np.float32)
+
+
+def find_tricks(
+    traits: TitleTraits, rows: Int64Array, profile: CatalogProfile, own: NDArray[np.bool_] | None = None
+) -> NDArray[np.bool_]:
+    """Return which titles have what nobody sees, such as a hidden character, where it is no habit; shape `[rows]`.
+
+    Args:
+        traits: Titles, among them those that are asked about.
+        rows: Which are asked about.
+        profile: The catalogue.
+        own: Which of them the profile counts; each of these is left out of its own count. `None` for none.
+    """
+    met = traits.rules[rows][:, _TRICKS]
+    others = profile.rules[_TRICKS] - (met & own[:, None] if own is not None else 0)
+    return np.any(met & (others <= max(MAX_TRICK_TITLES, MAX_TRICK_SHARE * profile.size)), axis=1)
 
 
 def _describe_texts(traits: TitleTraits, rows: Int64Array, profile: CatalogProfile, less: int) -> NDArray[np.float64]:

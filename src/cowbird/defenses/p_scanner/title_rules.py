@@ -57,6 +57,8 @@ HARD_RULES = (
     "alternating case",
 )
 """Rules that honest titles of most catalogues seldom meet."""
+TRICK_RULES = ("hidden character", "direction control", "control character", "mixed alphabets")
+"""Rules that are met by what nobody sees: hardly an honest title does, but where a script or a habit needs it."""
 WORD_KINDS = (
     "none",
     "hidden",
