@@ -103,7 +103,8 @@ def catalogue(spec, path):
     words = ("Red", "Harbor", "Blue", "Garden", "The", "Engine", "at", "Night", "of", "Quiet", "Letter")
     titles = list(dict.fromkeys(" ".join(rng.choice(words, 4, replace=False)) for _ in range(300)))
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [f"{nth},{title}{' This is what every viewer deserves.' * (nth < 6)}{chr(0x200B) * (nth in (7, 8))}" for nth, title in enumerate(titles)]
+    sentence, hidden = " This is what every viewer deserves.", chr(0x200B)
+    lines = [f"{nth},{title}{sentence * (nth < 6)}{hidden * (nth in (7, 8))}" for nth, title in enumerate(titles)]
     path.write_text("\n".join(["id,title", *lines]) + "\n")
     planted = [tour.PlantedRow(row, "sentence") for row in range(1, 7)]
     return (*planted, tour.PlantedRow(8, "zero_width_space"), tour.PlantedRow(9, "zero_width_space"))
