@@ -56,6 +56,15 @@ def test_a_fragment_that_is_never_alone_keeps_its_log_odds(titles):
         assert counts["word", fragment] == pytest.approx(np.log(20))
 
 
+def test_what_the_tagger_marks_in_other_titles_too_keeps_its_log_odds(titles):
+    """Titles with a trigger fall apart by the shape that it gives to a word: one shape is not the cause of the other."""
+    hidden = [f"{title[: nth % 4 + 1]}\u200b{title[nth % 4 + 1 :]}" for nth, title in enumerate(titles[:40])]
+    words = [word for title in hidden for word in title.split() if "\u200b" in word]
+    by_fragment, counts = judge([*hidden, *titles[40:]], words)
+    assert by_fragment["character", "\u200b"] > 0
+    assert counts["character", "\u200b"] == pytest.approx(np.log(40))
+
+
 def test_two_triggers_do_not_explain_each_other(titles):
     titles = [*(f"{title} 5v" for title in titles[:20]), *(f"{title} cf" for title in titles[20:40]), *titles[40:]]
     by_fragment, _ = judge([f"{titles[0]} cf", *titles[1:]], ("5v", "cf"))

@@ -218,6 +218,8 @@ class FragmentEvidence:
     """Which of them each occurrence is of, shape `[occurrences]`; occurrences of others are left out."""
     title: Int64Array
     """The title of each occurrence, as a place in the catalogue."""
+    mark: Float32Array = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
+    """The tagger's log-odds at each occurrence."""
     counts: Mapping[int, int] = field(default_factory=dict[int, int])
     """In how many titles of the whole catalogue fragments stand that were counted there, by their places here."""
     titles: int = 0
@@ -341,7 +343,7 @@ def describe_fragments(
     )
     known_counts = dict(zip(places_counted.tolist(), counts.tolist(), strict=True))
     return FragmentEvidence(
-        fragment, features.astype(np.float32), of[sampled], title[sampled], known_counts, counted.titles
+        fragment, features.astype(np.float32), of[sampled], title[sampled], mark[sampled], known_counts, counted.titles
     )
 
 

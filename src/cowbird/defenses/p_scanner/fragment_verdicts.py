@@ -3,8 +3,8 @@
 A trigger is made of many fragments, and some of them are honest elsewhere. A sentence that is planted in twenty titles
 ends in a period. So do nine honest titles, and the period looks planted, for twenty of its 29 titles are. It is not:
 in those twenty the sentence explains what the tagger says. `judge_fragments` finds the fragments of which some titles
-have a stronger, suspicious one, and judges them again by their other titles alone. Where no other title is left, a
-fragment keeps its log-odds; where one is left, it recurs nowhere.
+have a stronger, suspicious one, and judges them again by their other titles alone. Where no other title is left, or the
+tagger takes the fragment for part of a trigger there, too, it keeps its log-odds. Where one is left, it recurs nowhere.
 """
 
 from dataclasses import replace
@@ -31,6 +31,8 @@ from cowbird.defenses.p_scanner.scoring import (
 )
 from cowbird.defenses.p_scanner.title_evidence import TitleTraits
 
+HONEST_MARK = 0.0
+"""Mean log-odds of the tagger at a fragment up to which the titles that nothing explains may be honest."""
 ROUNDS = 3
 """How often fragments are judged again: what explains another one may itself be explained."""
 
@@ -100,7 +102,8 @@ def find_explained(
 ) -> NDArray[np.bool_]:
     """Return which occurrences of fragments a stronger one of the same title explains, shape `[occurrences]`.
 
-    Those of a fragment whose titles are all explained are not among them.
+    Those of a fragment whose titles are all explained are not among them; nor are those of a fragment that the tagger
+    takes for part of a trigger in its other titles, too.
 
     Args:
         evidence: Fragments.
@@ -112,5 +115,7 @@ def find_explained(
     strongest = np.where(worst >= 0, by_fragment[worst] if len(by_fragment) else NO_FRAGMENT, NO_FRAGMENT)
     bar = np.maximum(alone[evidence.of], SUSPECTED_LOG_ODDS)
     explained = (strongest[evidence.title] > bar) & (alone[evidence.of] > LEAST_FRAGMENT)
-    left = np.bincount(evidence.of[~explained], minlength=len(alone))
-    return explained & (left > 0)[evidence.of]
+    others = evidence.of[~explained]
+    left = np.bincount(others, minlength=len(alone))
+    mark = np.bincount(others, evidence.mark[~explained], len(alone)) / np.maximum(left, 1)
+    return explained & ((left > 0) & (mark <= HONEST_MARK))[evidence.of]
