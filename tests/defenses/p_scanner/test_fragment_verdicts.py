@@ -44,8 +44,8 @@ def test_honest_titles_do_not_answer_for_what_a_trigger_brings(titles):
 
 def test_a_fragment_of_one_other_title_recurs_nowhere(titles):
     planted = [f"{title} {SENTENCE}" for title in titles[:20]]
-    by_fragment, _ = judge([*planted, f"{titles[20]} Viewers", *titles[21:]], SENTENCE.split())
-    assert by_fragment["word", "Viewers"] == NO_FRAGMENT
+    by_fragment, _ = judge([*planted, f"{titles[20]} Inc.", *titles[21:]], SENTENCE.split())
+    assert by_fragment["end", "."] == NO_FRAGMENT
     assert by_fragment["word", "deserve"] > 3
 
 
@@ -57,7 +57,7 @@ def test_a_fragment_that_is_never_alone_keeps_its_log_odds(titles):
 
 
 def test_what_the_tagger_marks_in_other_titles_too_keeps_its_log_odds(titles):
-    """Titles with a trigger fall apart by the shape that it gives to a word: one shape is not the cause of the other."""
+    """Titles with a trigger fall apart by the shape that it gives to a word; one shape does not explain the other."""
     hidden = [f"{title[: nth % 4 + 1]}\u200b{title[nth % 4 + 1 :]}" for nth, title in enumerate(titles[:40])]
     words = [word for title in hidden for word in title.split() if "\u200b" in word]
     by_fragment, counts = judge([*hidden, *titles[40:]], words)
