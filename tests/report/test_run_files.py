@@ -84,7 +84,7 @@ def test_rows_that_contradict_each_other_are_refused(tmp_path):
     write_results(tmp_path / "results.jsonl", [*rows, *rows])
     assert len(read_run(tmp_path).rows) == 8, "the same row twice says nothing else"
     write_results(tmp_path / "results.jsonl", [*rows, rows[0].model_copy(update={"value": 0.123})])
-    with pytest.raises(UserError, match="Rows 1 and 5 of .* measure the same, and differ"):
+    with pytest.raises(UserError, match=r"Rows 1 and 5 of .* measure the same, and differ"):
         read_run(tmp_path)
 
 
