@@ -124,20 +124,30 @@ def _swap_folders(new: Path, folder: Path, aside: Path) -> None:
 @contextmanager
 def _make_partial_folder(path: Path) -> Generator[Path]:
     """Give a new folder beside a path, locked as long as its maker is at work; it goes at the end."""
+    folder: Path | None = None
+    handle: int | None = None
+    try:
+        with hold_interrupts():
+            folder, handle = _make_locked_folder(path)
+        yield folder
+    finally:
+        with hold_interrupts():
+            if folder is not None:
+                _restore_older(folder)
+                if path.exists() or not (folder / "older").exists():
+                    shutil.rmtree(folder, ignore_errors=True)
+            if handle is not None:
+                os.close(handle)
+
+
+def _make_locked_folder(path: Path) -> tuple[Path, int | None]:
+    """Return a new folder beside a path, and the handle that holds its lock if there is one."""
     while True:
         folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL_SUFFIX))
         handle = _open_folder(folder)
         if handle is None or (take_lock(handle) is not False and folder.exists()):
-            break
+            return folder, handle
         os.close(handle)  # who sweeps was faster
-    try:
-        yield folder
-    finally:
-        _restore_older(folder)
-        if path.exists() or not (folder / "older").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-        if handle is not None:
-            os.close(handle)
 
 
 @contextmanager
