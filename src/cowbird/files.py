@@ -54,8 +54,11 @@ def check_replaceable(path: Path) -> None:
         raise UserError("'-' is no name of a file: here nothing is written to standard output.", "Name a file.")
     place = Path(os.path.realpath(path.parent))
     system = any(place.is_relative_to(folder) for folder in _SYSTEM_FOLDERS) and not place.is_relative_to("/dev/shm")
-    if system or (path.exists() and not path.is_file() and not path.is_dir()):
-        raise UserError(f"'{path}' is a pipe or a device, and not replaced.", "Name another file.")
+    known = os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)  # no error for a long name
+    if system or known:
+        raise UserError(
+            f"'{path}' can't be written: it is a pipe or a device, or lies among the system's.", "Name another file."
+        )
 
 
 @contextmanager
