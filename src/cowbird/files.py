@@ -53,9 +53,10 @@ def check_replaceable(path: Path) -> None:
     if str(path) == "-":
         raise UserError("'-' is no name of a file: here nothing is written to standard output.", "Name a file.")
     place = Path(os.path.realpath(path.parent))
-    system = any(place.is_relative_to(folder) for folder in _SYSTEM_FOLDERS) and not place.is_relative_to("/dev/shm")
-    known = os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)  # no error for a long name
-    if system or known:
+    refused = any(map(place.is_relative_to, _SYSTEM_FOLDERS)) and not place.is_relative_to("/dev/shm")
+    with suppress(OSError):  # a name that is too long is told by who writes
+        refused = refused or (path.exists() and not path.is_file() and not path.is_dir())
+    if refused:
         raise UserError(
             f"'{path}' can't be written: it is a pipe or a device, or lies among the system's.", "Name another file."
         )
