@@ -18,6 +18,7 @@ from cowbird.files import (
     share_folder,
     write_text,
 )
+from cowbird.processes import treat_signals_as_interrupts
 
 
 def inside(folder):
@@ -211,3 +212,18 @@ def test_a_temporary_folder_goes_and_so_does_what_a_killed_process_left(tmp_path
         assert sorted(tmp_path.iterdir()) == sorted([first, second])
         assert first.stat().st_mode & 0o077 == 0
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such signals")
+def test_an_interrupt_while_the_temporary_folder_is_made_leaves_nothing(tmp_path, monkeypatch):
+    make = tempfile.mkdtemp
+
+    def make_interrupted(**given):
+        made = make(**given)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return made
+
+    monkeypatch.setattr(tempfile, "mkdtemp", make_interrupted)
+    with pytest.raises(KeyboardInterrupt), treat_signals_as_interrupts():
+        write_text(tmp_path / "a.txt", "a")
+    assert list(tmp_path.iterdir()) == []

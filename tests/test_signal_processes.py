@@ -76,6 +76,20 @@ def test_one_that_comes_twice_is_the_same():
     assert process.returncode == 0
 
 
+def test_an_interrupt_within_code_made_of_text_leaves_the_exit_code(tmp_path):
+    code = """
+from cowbird.cli import app
+def call(**_):
+    exec("raise KeyboardInterrupt")  # as where a library makes a class of records
+app.app = call
+app.main()
+"""
+    (tmp_path / "interrupted.py").write_text(code)
+    command = [sys.executable, "-m", "interrupted"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (3, "Interrupted.\n")
+
+
 def test_what_is_ignored_stays_ignored():
     """`nohup` lets a command go on when its terminal closes."""
     process = start(seconds=0.4, before="import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n")

@@ -29,6 +29,7 @@ def main() -> None:
     try:
         from cowbird.cli.app import main as run  # noqa: PLC0415
     except KeyboardInterrupt:
+        exec("")  # see `cowbird.processes.forget_interrupts`, which may not be imported yet
         raise SystemExit(int(ExitCode.INCOMPLETE)) from None
     except BaseException:
         _say(traceback.format_exc())

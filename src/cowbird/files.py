@@ -38,6 +38,28 @@ MAX_RECORD_BYTES = 1 << 26
 """Largest file of settings or records that is read."""
 _SHELL_FILE = re.compile(r"/dev/stdin|/dev/fd/\d+|/proc/self/fd/\d+")
 """What the shell calls files that it opened for a command."""
+_SYSTEM_FOLDERS = ("/dev", "/proc", "/sys")
+"""Where no file of a user lies."""
+
+
+def check_replaceable(path: Path) -> None:
+    """Check that a path is a file's, or nobody's yet.
+
+    `/dev/stdout` looks like a file where a shell sends it into one, and a rename would take its name for good.
+
+    Raises:
+        UserError: If it is `-`, a device or a pipe, or lies where the system keeps those.
+    """
+    if str(path) == "-":
+        raise UserError("'-' is no name of a file: here nothing is written to standard output.", "Name a file.")
+    place = Path(os.path.realpath(path.parent))
+    refused = any(map(place.is_relative_to, _SYSTEM_FOLDERS)) and not place.is_relative_to("/dev/shm")
+    with suppress(OSError):  # a name that is too long is told by who writes
+        refused = refused or (path.exists() and not path.is_file() and not path.is_dir())
+    if refused:
+        raise UserError(
+            f"'{path}' can't be written: it is a pipe or a device, or lies among the system's.", "Name another file."
+        )
 
 
 @contextmanager
@@ -50,8 +72,9 @@ def replace_atomically(path: Path) -> Generator[Path]:
         OutageError: If the file can't be written; what stood there before still stands.
     """
     with explain_write_errors(path):
-        if path.exists() and not path.is_file():
-            raise UserError(f"'{path}' is a folder, a pipe or a device, and not replaced.", "Name another file.")
+        check_replaceable(path)
+        if path.is_dir():
+            raise UserError(f"'{path}' is a folder, and not replaced.", "Name another file.")
         path.parent.mkdir(parents=True, exist_ok=True)
         mode = _probe_mode(path.parent)
         with _make_partial_folder(path) as folder:
@@ -105,20 +128,30 @@ def _swap_folders(new: Path, folder: Path, aside: Path) -> None:
 @contextmanager
 def _make_partial_folder(path: Path) -> Generator[Path]:
     """Give a new folder beside a path, locked as long as its maker is at work; it goes at the end."""
+    folder: Path | None = None
+    handle: int | None = None
+    try:
+        with hold_interrupts():
+            folder, handle = _make_locked_folder(path)
+        yield folder
+    finally:
+        with hold_interrupts():
+            if folder is not None:
+                _restore_older(folder)
+                if path.exists() or not (folder / "older").exists():
+                    shutil.rmtree(folder, ignore_errors=True)
+            if handle is not None:
+                os.close(handle)
+
+
+def _make_locked_folder(path: Path) -> tuple[Path, int | None]:
+    """Return a new folder beside a path, and the handle that holds its lock if there is one."""
     while True:
         folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL_SUFFIX))
         handle = _open_folder(folder)
         if handle is None or (take_lock(handle) is not False and folder.exists()):
-            break
+            return folder, handle
         os.close(handle)  # who sweeps was faster
-    try:
-        yield folder
-    finally:
-        _restore_older(folder)
-        if path.exists() or not (folder / "older").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-        if handle is not None:
-            os.close(handle)
 
 
 @contextmanager
@@ -230,22 +263,29 @@ def share_folder(folder: Path) -> None:
             path.chmod(mode | (mode & 0o444) >> 2 if path.is_dir() else mode)
 
 
-def make_scratch_folder(folder: Path) -> None:
+def make_scratch_folder(folder: Path, named: bool = False) -> None:
     """Make a folder in which work can be resumed, for its owner alone; or take the one that earlier work left.
 
     Its name can be guessed, so somebody may have put another folder there, full of links to files of ours.
 
+    Args:
+        folder: The folder.
+        named: Whether a user named it; one that stands there then keeps its permissions.
+
     Raises:
         UserError: If what is there is a link, or belongs to somebody else.
     """
+    kept = named and folder.is_dir()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or not _is_own(found):
+        what = "files are" if named else "unfinished work is"
         raise UserError(
-            f"'{folder}' is where unfinished work is kept, and it is a link or belongs to another user.",
+            f"'{folder}' is where {what} kept, and it is a link or belongs to another user.",
             "Remove it, or choose a folder that others can't write to.",
         )
-    folder.chmod(0o700)
+    if not kept:
+        folder.chmod(0o700)
 
 
 def open_own_file(path: Path, mode: Literal["ab", "r+b"]) -> IO[bytes]:

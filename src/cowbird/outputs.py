@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cowbird.errors import UserError
+from cowbird.files import check_replaceable
 
 GivenPaths = Path | str | Sequence[Path | str] | None
 """Paths of one option. A text may also be a name, such as a dataset's, and is a path only if something lies there."""
@@ -35,9 +36,11 @@ def check_outputs(outputs: Mapping[str, GivenPaths], inputs: Mapping[str, GivenP
 
     Raises:
         UserError: If an output is an input or another output, lies in a folder that is read or in one that is written,
-            or is a folder in which an input lies.
+            is a folder in which an input lies, or is no file's name, such as `-` and `/dev/stdout`.
     """
     read, written = list(_list_paths(inputs)), list(_list_paths(outputs))
+    for output in written:
+        check_replaceable(output.path)
     for output in written:
         for given in read:
             _check_input(output, given)

@@ -86,6 +86,15 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+def forget_interrupts() -> None:
+    """Have the process end with its own exit code, although an interrupt came.
+
+    An interrupt that ends a text that is run as code, as classes of records are made, is remembered by Python for good:
+    it would end the process as by SIGINT in the end, though somebody caught it. The next such text wipes that out.
+    """
+    exec("")
+
+
 @contextmanager
 def hold_interrupts() -> Generator[None]:
     """Let an interrupt wait until the block has ended, such as a save that would be made in vain.

@@ -14,6 +14,17 @@ from doubles.result_rows import make_answers, write_rows
 
 RULES = ("--detector", "character_rules", "--device", "cpu", "--quiet")
 
+SPEC = """
+name = "mine"
+[dataset]
+name = "tabular"
+path = "log"
+[[victims]]
+name = "sasrec"
+[[attacks]]
+name = "random_profiles"
+"""
+
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
@@ -158,12 +169,36 @@ def test_a_page_never_replaces_what_it_is_about(folder, refuse, option):
         (("inspect", "sub", "--out", "sub/inspection.json"), "lies in the folder that MODEL reads"),
         (("sanitize", "m", "--suspects", "old.jsonl", "--out", "old.jsonl"), "--suspects reads that file"),
         (("sanitize", "sub", "--suspects", "old.jsonl", "--out", "sub"), "MODEL reads that file"),
+        (("run", "sub/spec.toml", "--out", "log/run"), "lies in the folder that the dataset reads ('log')"),
+        (("serve", *RULES, "--no-token", "--allow", "log/audit.jsonl", "--log", "log"), "--allow reads that file"),
         (("survive", "m", "--logs", "c.csv", "--suspects", "old.jsonl", "--out", "c.csv"), "--logs reads that file"),
     ],
     ids=" ".join,
 )
 def test_no_other_command_replaces_what_it_reads(folder, refuse, words, said):
-    for name in ("s.partial/c.csv", "zoo/scores.json"):
-        (folder / name).parent.mkdir()
+    for name in ("s.partial/c.csv", "zoo/scores.json", "log/audit.jsonl", "log/log.csv"):
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("title\nMug\n")
+    (folder / "sub" / "spec.toml").write_text(SPEC)
     assert said in refuse(*words)
+
+
+@pytest.mark.parametrize("out", ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "/dev/null", "/dev/none"])
+@pytest.mark.parametrize("option", ["--out", "--summary", "--sarif", "--junit"])
+def test_nothing_is_written_to_what_is_no_file(refuse, out, option):
+    more = () if option == "--out" else ("--out", "new.csv")
+    assert "--out" not in refuse("scan", "c.csv", *RULES, option, out, *more)
+
+
+@pytest.mark.parametrize("words", [("stealth", "--text", "5v"), ("table", "old.jsonl"), ("report", "old.jsonl")])
+def test_no_command_makes_a_file_called_like_standard_output(refuse, words):
+    assert "'-' is no name of a file" in refuse(*words, "--out", "-")
+
+
+def test_the_hook_refuses_a_report_that_the_last_file_would_replace(folder, monkeypatch, capsys):
+    monkeypatch.setattr(hook.subprocess, "run", lambda *_, **__: pytest.fail("a scan was started"))
+    monkeypatch.setattr(sys, "argv", ["cowbird-hook", *RULES, "--summary", "new.json", "--", "allow.csv", "c.csv"])
+    with pytest.raises(SystemExit) as end:
+        hook.main()
+    assert end.value.code == 2
+    assert "the last one's report alone would stay" in capsys.readouterr().err

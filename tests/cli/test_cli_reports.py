@@ -87,7 +87,7 @@ def test_a_page(call, one, other, tmp_path):
     out_file = tmp_path / "report.html"
     code, out, err = call("report", one, other, "--out", out_file)
     assert (code, err) == (0, "")
-    assert "(23 rows, 0." in out
+    assert f"(23 rows, {out_file.stat().st_size / 1e3:.0f} kB)" in out
     assert "<h1>made</h1>" in out_file.read_text(encoding="utf-8")
 
 
@@ -114,3 +114,10 @@ def test_errors_are_a_line_and_a_hint(call, one, other, tmp_path, monkeypatch, w
     assert err
     assert one.read_bytes() == before
     assert not (tmp_path / "r.html").exists()
+
+
+@pytest.mark.parametrize("columns", ["0", "20"])
+def test_a_narrow_terminal_loses_no_column(call, one, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    lines = call("table", one)[1].splitlines()
+    assert lines and lines[0].endswith("┓") and lines[-1].endswith("┘")

@@ -323,7 +323,7 @@ def test_rows_that_a_fit_can_t_read(call, tmp_path):
         ({"out": None}, "--out"),
         ({"out": "/"}, "would replace the folder"),
         ({"out": "/proc/cowbird/x"}, "can't be written"),
-        ({"out": "/dev/null"}, "not an empty folder"),
+        ({"out": "/dev/null"}, "can't be written"),
         ({"out": "x" * 300}, "can't be written: File name too long"),
     ],
     ids=ascii,

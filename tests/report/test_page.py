@@ -217,6 +217,13 @@ def test_what_was_not_checked_is_told(folder):
     assert "Other attacks, triggers, data and models" in words
 
 
+def test_records_that_can_not_be_read_are_told(folder):
+    (folder / "run.json").write_text("{")
+    (folder / "spec.json").unlink()
+    words = " ".join(make_page([read_run(folder)]).unchecked)
+    assert "missing or not readable, so not told here: spec.json, run.json." in words
+
+
 # Detectors
 
 

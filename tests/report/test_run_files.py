@@ -11,7 +11,11 @@ from doubles.result_rows import HOSTILE_LABEL, make_answers, make_row, write_row
 
 
 def test_csv_and_json_lines_hold_the_same_rows(tmp_path):
-    rows = [*make_answers(), make_row(seed=None, low=None, high=None), make_row(value=None, low=None, high=None)]
+    rows = [
+        *make_answers(),
+        make_row(seed=None, low=None, high=None),
+        make_row(seed=7, value=None, low=None, high=None),
+    ]
     write_results(tmp_path / "results.jsonl", rows)
     runs = read_runs([tmp_path, tmp_path / "results.jsonl", write_rows(tmp_path / "rows.csv", rows)])
     assert [list(run.rows) for run in runs] == [rows] * 3
@@ -73,6 +77,15 @@ def test_damaged_records_leave_the_rows(tmp_path, content):
     assert run.list_parts("attacks") == []
     assert run.find_undefended() == "none"
     assert (run.cells[0].victim, run.cells[0].errors) == ("a", ())
+
+
+def test_rows_that_contradict_each_other_are_refused(tmp_path):
+    rows = make_answers()
+    write_results(tmp_path / "results.jsonl", [*rows, *rows])
+    assert len(read_run(tmp_path).rows) == 8, "the same row twice says nothing else"
+    write_results(tmp_path / "results.jsonl", [*rows, rows[0].model_copy(update={"value": 0.123})])
+    with pytest.raises(UserError, match=r"Rows 1 and 5 of .* measure the same, and differ"):
+        read_run(tmp_path)
 
 
 def test_a_cell_is_read(tmp_path):

@@ -111,6 +111,40 @@ def test_a_decision_is_kept_undone_and_exported(app, tmp_path):
     assert json.loads(ask(app, "POST", "/token/api/undo", b"{}")[2])["undone"] is None
 
 
+def test_a_full_disk_is_told_and_nothing_is_kept(tmp_path):
+    store = ReviewStore(write_findings(tmp_path))
+    app = make_review_app(store, "token", 4711)
+    group = json.loads(ask(app, "GET", "/token/api/groups")[2])["rows"][0]
+    body = json.dumps({"target": "group", "id": group["id"], "mark": group["mark"], "choice": "dismissed"}).encode()
+    store._base.execute(f"pragma max_page_count = {store._base.execute('pragma page_count').fetchone()[0]}")
+    answers = {200}
+    while answers == {200}:
+        status, _, text = ask(app, "POST", "/token/api/decisions", body)
+        answers.add(status)
+    assert answers == {200, 507} and "is full" in json.loads(text)["error"]
+    store.close()
+
+
+def test_undo_names_a_decision_and_refuses_what_another_changed(app):
+    group = json.loads(ask(app, "GET", "/token/api/groups")[2])["rows"][0]
+
+    def decide(choice):
+        sent = {"target": "group", "id": group["id"], "mark": group["mark"], "choice": choice}
+        return json.loads(ask(app, "POST", "/token/api/decisions", json.dumps(sent).encode())[2])["number"]
+
+    first, second = decide("accepted"), decide("dismissed")
+    assert ask(app, "POST", "/token/api/undo", json.dumps({"number": first}).encode())[0] == 409
+    told = json.loads(ask(app, "POST", "/token/api/undo", json.dumps({"number": second}).encode())[2])
+    assert told == {"undone": {"target": "group", "choice": "dismissed"}, "before": first}
+    assert json.loads(ask(app, "GET", "/token/api/summary")[2])["last"] == first
+
+
+def test_findings_that_can_not_be_read_any_more_are_told(app, tmp_path):
+    (tmp_path / "findings.jsonl").write_text("{")
+    told = json.loads(ask(app, "GET", "/token/api/summary")[2])
+    assert told["groups"] == 4 and "can't be read" in told["trouble"]
+
+
 def test_a_page_that_is_out_of_date_is_told_to_reload(app, tmp_path):
     group = json.loads(ask(app, "GET", "/token/api/groups")[2])["rows"][0]
     titles = json.loads(ask(app, "GET", f"/token/api/groups/{group['id']}/findings", query=f"mark={group['mark']}")[2])
@@ -152,6 +186,10 @@ def test_hostile_titles_are_shown_as_what_they_are(app):
             404,
         ),
         ("POST", "/token/api/decisions", b'{"target":"title","id":12345,"mark":"","choice":"accepted"}', "", 409),
+        ("POST", "/token/api/decisions", b"x" * 100_000, "", 413),
+        ("POST", "/token/api/undo", b'{"number": -1}', "", 422),
+        ("POST", "/token/api/undo", b'{"number": 999999999999999999999}', "", 422),
+        ("POST", "/token/api/undo", b"[]", "", 422),
         ("PUT", "/token/api/undo", b"{}", "", 403),
     ],
 )

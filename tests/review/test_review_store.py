@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cowbird.errors import UserError
+from cowbird.errors import OutageError, UserError
 from cowbird.review.store import ReviewStore
 from cowbird.scanning.allow_list import read_allow_list
 from cowbird.text import escape_csv, unescape_csv
@@ -27,7 +27,9 @@ def test_findings_are_grouped_by_text_and_reason(tmp_path, suffix):
         ("Mug 5v", 1, "i1"),
         ("Pot 5V", 2, "i2"),
     ]
-    assert store.count() == {"groups": 4, "findings": 5, "accepted": 0, "dismissed": 0, "titles": 0}
+    assert store.count() == {
+        **{"groups": 4, "findings": 5, "accepted": 0, "dismissed": 0, "titles": 0, "last": 0},
+    }
 
 
 def test_search_states_and_pages(tmp_path):
@@ -55,7 +57,7 @@ def test_decisions_are_undone_in_order_and_stay(tmp_path):
     decide(store, group, "accepted")
     decide(store, group, "dismissed")
     assert store.list_groups(0, 1).rows[0]["choice"] == "dismissed"
-    assert store.undo() == {"target": "group", "choice": "dismissed"}
+    assert store.undo() == ("group", "dismissed", 1)
     assert store.list_groups(0, 1).rows[0]["choice"] == "accepted"
     store.close()
     write_findings(tmp_path, [(row + 10, *rest) for row, *rest in ROWS])
@@ -122,6 +124,53 @@ def test_two_processes_undo_two_decisions(tmp_path):
     store._base.set_trace_callback(come_between)
     assert store.undo() and undone[0]
     assert store.count()["accepted"] == 0 and store.undo() is None
+
+
+def test_a_reviewer_takes_back_her_own_decision_and_no_other(tmp_path):
+    path = write_findings(tmp_path)
+    mine, other = ReviewStore(path), ReviewStore(path)
+    first, second = mine.list_groups(0, 2).rows
+    own = mine.decide("group", first["id"], "accepted", first["mark"])
+    decide(other, second, "dismissed")
+    assert mine.undo(own) == ("group", "accepted", None)
+    assert [row["choice"] for row in mine.list_groups(0, 2).rows] == [None, "dismissed"]
+    assert mine.undo(own) is None, "it is undone"
+    own = mine.decide("group", first["id"], "accepted", first["mark"])
+    decide(other, first, "dismissed")
+    with pytest.raises(UserError, match="Somebody has decided about the same"):
+        mine.undo(own)
+    assert mine.list_groups(0, 1).rows[0]["choice"] == "dismissed"
+
+
+def test_findings_that_change_are_read_anew_and_damaged_ones_are_not(tmp_path):
+    path = write_findings(tmp_path)
+    store = ReviewStore(path)
+    store.refresh()
+    assert store.count()["groups"] == 4
+    write_findings(tmp_path, [(1, "zz", None, None, "flagged", "q")])
+    store.refresh()
+    assert store.count()["groups"] == 1
+    path.write_text("{")
+    with pytest.raises(UserError, match="can't be read"):
+        store.refresh()
+    path.unlink()
+    with pytest.raises(UserError, match="can't be read"):
+        store.refresh()
+    assert store.count()["groups"] == 1
+
+
+def test_a_full_disk_keeps_no_decision_and_says_so(tmp_path):
+    store = ReviewStore(write_findings(tmp_path))
+    pages = store._base.execute("pragma page_count").fetchone()[0]
+    store._base.execute(f"pragma max_page_count = {pages}")  # SQLite's own way to be full
+    row = store.list_groups(0, 1).rows[0]
+    with pytest.raises(OutageError, match="is full"):
+        for _ in range(2000):
+            decide(store, row, "accepted")
+    kept = store._base.execute("select count(*) from decision").fetchone()[0]
+    store._base.execute("pragma max_page_count = 100000")
+    decide(store, row, "dismissed")
+    assert store._base.execute("select count(*) from decision").fetchone()[0] == kept + 1
 
 
 @pytest.mark.parametrize(

@@ -86,3 +86,15 @@ def test_a_link_is_not_followed(tmp_path):
     with pytest.raises(UserError, match="link"), AuditLog(tmp_path / "log", 1 << 20):
         pass
     assert (tmp_path / "other").read_text() == "mine\n"
+
+
+def test_a_folder_that_stands_there_keeps_its_permissions(tmp_path):
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o755)
+    with AuditLog(shared, 1 << 20) as log:
+        log.append([{"event": "begun"}]).result()
+    assert shared.stat().st_mode & 0o777 == 0o755
+    assert (shared / AUDIT_FILE).stat().st_mode & 0o077 == 0, "the log itself is its owner's"
+    with AuditLog(tmp_path / "new", 1 << 20):
+        assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700

@@ -39,7 +39,7 @@ from cowbird.cli.streams import guard_streams
 from cowbird.cli.terminal import MAX_LINE, err_console, out_console
 from cowbird.errors import ExitCode, PluginError, UserError
 from cowbird.plugin_errors import TRACEBACK_VARIABLE, blame_plugin
-from cowbird.processes import treat_signals_as_interrupts
+from cowbird.processes import forget_interrupts, treat_signals_as_interrupts
 from cowbird.report.terminal import sanitize_text
 from cowbird.text import escape_lines
 
@@ -142,6 +142,7 @@ def main() -> None:
     """Run the command line, and end with its exit code."""
     with guard_streams(), treat_signals_as_interrupts():
         code = _run_app()
+    forget_interrupts()
     raise SystemExit(int(code))
 
 

@@ -36,9 +36,16 @@ def main() -> None:
     cut = words.index("--") if "--" in words else len(words)
     options, files = words[:cut], words[cut + 1 :]
     codes = set[int]()
+    written = find_written(options)
     try:
         # A scan knows its own file alone; a report on the first must not replace the second.
-        check_outputs(find_written(options), {"a scan": [Path(file) for file in files]})
+        check_outputs(written, {"a scan": [Path(file) for file in files]})
+        named = next((option for option, paths in written.items() if paths), None)
+        if named is not None and len(files) > 1:
+            raise UserError(
+                f"{named} names one file, and {len(files)} files are scanned: the last one's report alone would stay.",
+                "Leave it out, or call cowbird scan for each file.",
+            )
     except UserError as error:
         print(f"Error: {escape_lines(str(error))}", file=sys.stderr)
         raise SystemExit(int(ExitCode.ERROR)) from None

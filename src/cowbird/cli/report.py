@@ -41,5 +41,6 @@ def report(
         raise UserError(f"'{out}' is a folder.", "Name a file, such as report.html.")
     check_outputs({"--out": out}, {"RUN": list_run_files(runs), "--findings": findings, "--inspection": inspection})
     rows = write_report(runs, out, findings or (), inspection or (), k)
-    size = out.stat().st_size / 1e6
-    out_console.print(Text("Report: ") + sanitize_line(f"{out} ({rows:,} rows, {size:.1f} MB)"), soft_wrap=True)
+    size = out.stat().st_size
+    shown = f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
+    out_console.print(Text("Report: ") + sanitize_line(f"{out} ({rows:,} rows, {shown})"), soft_wrap=True)

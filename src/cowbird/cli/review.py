@@ -32,6 +32,9 @@ def review(
 ) -> None:
     """Show findings on a local page: accept or dismiss them by a key. Decisions stay in a file beside the findings.
 
+    In a script, --export FILE writes what was dismissed so far and ends at once; cowbird scan --allow FILE reads that.
+    If nothing is dismissed, no file is written and the exit code is 2.
+
     Exit codes: 0 done, or ended by Ctrl-C; 2 error.
     """
     from cowbird.review.store import ReviewStore, list_store_files  # noqa: PLC0415

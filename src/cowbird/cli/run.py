@@ -29,6 +29,7 @@ from cowbird.cli.options import (
 from cowbird.cli.progress import make_progress
 from cowbird.cli.terminal import err_console, out_console, print_json, sanitize_line
 from cowbird.errors import ExitCode, UserError
+from cowbird.outputs import check_outputs
 from cowbird.report.terminal import sanitize_text
 
 if TYPE_CHECKING:
@@ -97,6 +98,8 @@ def run(
     again += alone + format_agent_options(agent_url, agent_key_env, agent_log)
     again += ["--allow-plugins"] * allow_plugins + ["--json"] * as_json + ["--quiet"] * quiet
     read = read_spec(spec, seeds, profile, allow_plugins)
+    written = [out / name for name in ("results.jsonl", "spec.json", "run.json", "notices.json")]
+    check_outputs({"--out": written}, {"SPEC": spec, "the dataset": list_dataset_paths(read)})
     if dry_run:
         show_plan(read, out, only, as_json, cell)
         return
@@ -143,6 +146,11 @@ def read_spec(name: str | Path, seeds: str | None, profile: str = "", allow_plug
     from cowbird.experiments.spec import load_spec  # noqa: PLC0415
 
     return load_spec(find_spec(str(name)), _parse_seeds(seeds), profile, allow_plugins)
+
+
+def list_dataset_paths(spec: "Spec") -> list[Path]:
+    """Return the files and folders that a spec's dataset names."""
+    return [value for _, value in spec.dataset.options if isinstance(value, Path) and value.exists()]
 
 
 def run_and_show(

@@ -17,6 +17,7 @@ from cowbird.cli.options import (
 )
 from cowbird.cli.terminal import err_console, sanitize_line
 from cowbird.errors import UserError
+from cowbird.outputs import check_outputs
 
 if TYPE_CHECKING:
     from cowbird.service.scanners import ServedScanner
@@ -87,6 +88,8 @@ def serve(
     except ModuleNotFoundError as error:
         raise UserError(f"The service needs the library '{error.name}'.", "pip install 'cowbird[serve]'") from None
 
+    read = {"--scanner": scanner, "--reference": reference, "--allow": allow, "--token-file": token_file}
+    check_outputs({"--log": log / audit.AUDIT_FILE}, {**read, "--tagger": tagger})
     tokens = None
     if no_token:
         if token_env is not None or token_file is not None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.text import Text
 
 from cowbird.errors import ExitCode
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 MAX_LINE = 2000
 """Characters shown of a message at most."""
+MIN_WIDTH = 50
+"""Columns that are taken for granted: in fewer, cells of a table would be cut off, and in none all of it."""
 
 
 class SafeConsole(Console):
@@ -27,6 +29,16 @@ class SafeConsole(Console):
 
     Text of strangers should come as `sanitize_text`, which fits into its column. What comes otherwise is escaped here.
     """
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        """The size of the terminal, and never less than a table needs."""
+        found = super().size
+        return ConsoleDimensions(max(found.width, MIN_WIDTH), found.height)
+
+    @size.setter
+    def size(self, new_size: tuple[int, int]) -> None:
+        self._width, self._height = new_size
 
     def render(self, renderable: "RenderableType", options: "ConsoleOptions | None" = None) -> "Iterable[Segment]":
         """Render, with what can't be seen as its code."""

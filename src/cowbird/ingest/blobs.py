@@ -73,7 +73,10 @@ def from_file(path: Path) -> Blob:
     """
     if not path.is_file():
         if path.exists() and not path.is_dir():
-            raise UserError(f"{path} is a pipe or a device, and no file.", "Write its rows to a file, and give that.")
+            raise UserError(
+                f"{path} is a pipe or a device, and no file.",
+                "Send its rows to standard input and give '-' for it, or write them to a file and give that.",
+            )
         found = "a folder" if path.is_dir() else "nothing"
         raise UserError(
             f"Expected a file at {path}, and there is {found}.", suggest_names(path.name, list_names(path.parent))

@@ -106,6 +106,8 @@ def list_gaps(runs: Sequence[RunFiles], outcomes: Sequence[Outcome]) -> list[str
             words.append(f"{run.label}: {failed} places could not be measured; the reasons stand below.")
         if run.folder is None:
             words.append(f"{run.label}: only the rows were given, so spec, machine and hashes are missing.")
+        if run.damaged:
+            words.append(f"{run.label}: missing or not readable, so not told here: {', '.join(run.damaged)}.")
         if len({row.seed for row in run.rows if row.seed is not None}) == 1:
             words.append(f"{run.label}: one seed. How much seeds differ is not known.")
         empty = sum(row.value is None and row.attack != NO_ATTACK for row in run.rows)

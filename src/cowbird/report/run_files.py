@@ -71,6 +71,8 @@ class RunFiles:
     """What `run.json` tells of the machine and of trouble; empty if there is none."""
     cells: tuple[CellFacts, ...] = ()
     """Its cells that have a record."""
+    damaged: tuple[str, ...] = ()
+    """Names of its records that are missing or can't be read."""
 
     def list_parts(self, kind: str) -> list[Mapping[str, Any]]:
         """Return the entries of a list of the spec, such as `attacks`."""
@@ -117,13 +119,16 @@ def read_run(path: Path) -> RunFiles:
         raise UserError(f"'{path}' {found}.", ROW_HINT)
     rows = read_csv_rows(file) if file.suffix.lower() == ".csv" else read_results(file)
     _check_finite(rows, file)
+    _check_repeats(rows, file)
     if not rows:
         raise UserError(f"'{file}' holds no rows.", "Go on with the run: cowbird run … --resume.")
     label = (path.resolve().name if folder is not None else path.stem) or "run"
     sha256 = hash_file(file)
     if folder is None:
         return RunFiles(label, path, tuple(rows), sha256)
-    record = _read_record(folder / "spec.json")
+    cells = sorted(folder.glob("cells/*/cell.json"))
+    records = {path: _read_record(path) for path in (folder / "spec.json", folder / "run.json", *cells)}
+    record, machine = records[folder / "spec.json"], records[folder / "run.json"]
     spec = record.get("spec")
     return RunFiles(
         label,
@@ -133,8 +138,9 @@ def read_run(path: Path) -> RunFiles:
         folder,
         cast("dict[str, Any]", spec) if isinstance(spec, dict) else {},
         str(record.get("sha256", "")),
-        _read_record(folder / "run.json"),
-        tuple(_read_cell(each) for each in sorted(folder.glob("cells/*/cell.json"))),
+        machine,
+        tuple(_read_cell(path, records[path]) for path in cells),
+        tuple(str(path.relative_to(folder)) for path, held in records.items() if not held),
     )
 
 
@@ -176,6 +182,19 @@ def _check_finite(rows: Iterable[Row], path: Path) -> None:
             raise UserError(f"Row {number} of '{path}' holds a number that is not finite.", "Was the file edited?")
 
 
+def _check_repeats(rows: Iterable[Row], path: Path) -> None:
+    """Refuse two rows that measure the same and differ; a report would show one of them, and nobody knew which."""
+    known: dict[tuple[object, ...], tuple[int, Row]] = {}
+    for number, row in enumerate(rows, 1):
+        place = (row.experiment, row.dataset, row.victim, row.attack, row.defense, row.scenario, row.group)
+        first, other = known.setdefault((*place, row.metric, row.k, row.seed), (number, row))
+        if other != row:
+            raise UserError(
+                f"Rows {first} and {number} of '{path}' measure the same, and differ.",
+                "Was the file edited, or joined from two? Give each run by itself.",
+            )
+
+
 def add_spreads(rows: Sequence[Row]) -> list[Row]:
     """Return rows with the mean over seeds of every measurement that has two seeds and lacks one."""
     known = {
@@ -199,8 +218,7 @@ def _read_record(path: Path) -> dict[str, Any]:
     return cast("dict[str, Any]", held) if isinstance(held, dict) else {}
 
 
-def _read_cell(path: Path) -> CellFacts:
-    record = _read_record(path)
+def _read_cell(path: Path, record: Mapping[str, Any]) -> CellFacts:
     hashes = {f"model {name}": seal for name, seal in _pick_texts(record.get("models")).items()}
     hashes |= {f"evidence {name}": seal for name, seal in _pick_texts(record.get("evidence")).items()}
     plans: dict[str, PlantedSummary] = {}

@@ -7,8 +7,8 @@ async function ask(path, body) {
   const answer = await fetch(path, body === undefined ? {} : {
     method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
   });
-  // 409: another review read findings anew, and ids are others' now.
-  if (answer.status === 409) throw new Error((await answer.json()).error);
+  // 409: somebody decided or read findings anew since then; 507: the disk is full.
+  if (answer.status === 409 || answer.status === 507) throw new Error((await answer.json()).error);
   if (!answer.ok) throw new Error(`The server answered ${answer.status}.`);
   return answer.json();
 }
@@ -130,8 +130,14 @@ const titles = new List(find("titles"), (offset, limit) =>
   group ? ask(`api/groups/${group.id}/findings?${new URLSearchParams({ offset, limit, mark: group.mark })}`) : { total: 0, rows: [] },
 drawTitle, () => {});
 
+// Decisions of this page, and the last one that stood when it was opened: what others decide since then, it never undoes.
+const own = [];
+let before;
+
 async function count() {
   const told = await ask("api/summary");
+  if (before === undefined) before = told.last;
+  if (told.trouble) say(told.trouble);
   find("file").textContent = told.file;
   find("counts").textContent =
     `${told.findings.toLocaleString("en")} findings in ${told.groups.toLocaleString("en")} groups: ` +
@@ -145,7 +151,8 @@ async function decide(choice) {
   await list.fetchPage(Math.floor(list.chosen / PAGE));
   const chosen = list.get(list.chosen);
   if (!chosen) return;
-  await ask("api/decisions", { target: one ? "title" : "group", id: chosen.id, mark: chosen.mark, choice });
+  const told = await ask("api/decisions", { target: one ? "title" : "group", id: chosen.id, mark: chosen.mark, choice });
+  own.push(told.number);
   say(`${one ? "The title" : "The group"} is ${choice}.`);
   const leaves = !one && find("state").value !== "all";
   if (!leaves) {
@@ -158,7 +165,9 @@ async function decide(choice) {
 }
 
 async function undo() {
-  const told = await ask("api/undo", {});
+  const number = own.length ? own.pop() : before;
+  const told = await ask("api/undo", { number });
+  if (number === before) before = told.before || 0;
   say(told.undone ? `Taken back: a ${told.undone.target} was ${told.undone.choice}.` : "There is nothing to undo.");
   await groups.reset(true);
   await titles.reset(true);

@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -69,6 +69,15 @@ class Decision(BaseModel):
     """The decision."""
 
 
+class UndoRequest(BaseModel):
+    """What the page sends to take a decision back."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    number: int | None = Field(default=None, ge=0, lt=2**63)
+    """Number of the decision; none for the last one, whoever made it."""
+
+
 class PageQuery(BaseModel):
     """Which part of a list is asked for."""
 
@@ -115,7 +124,13 @@ def make_review_app(store: ReviewStore, token: str, port: int) -> ASGIApp:
         Route("/api/undo", partial(_undo, store), methods=["POST"]),
         Route("/api/export", partial(_export, store), methods=["POST"]),
     ]
-    app = Starlette(routes=routes, exception_handlers={ValidationError: _answer_form_error})
+    handlers: dict[Any, Any] = {
+        ValidationError: _answer_form_error,
+        ClientDisconnect: _answer_too_large,
+        OutageError: _answer_outage,
+        UserError: _answer_refusal,
+    }
+    app = Starlette(routes=routes, exception_handlers=handlers)
     app.router.redirect_slashes = False
     return _LocalGuard(app, token, port)
 
@@ -130,11 +145,20 @@ def _show_file(path: str, name: str, kind: str) -> Route:
 
 
 def _summarize(store: ReviewStore, request: Request) -> Response:
-    return _answer(store.count() | {"file": escape_terminal(store.findings.name, 100)})
+    trouble = ""
+    try:
+        store.refresh()
+    except UserError as error:  # what was read before stays
+        trouble = escape_terminal(str(error), 300)
+    return _answer(store.count() | {"file": escape_terminal(store.findings.name, 100), "trouble": trouble})
 
 
-def _undo(store: ReviewStore, request: Request) -> Response:
-    return _answer({"undone": store.undo()})
+async def _undo(store: ReviewStore, request: Request) -> Response:
+    asked = UndoRequest.model_validate_json(await request.body() or b"{}")
+    undone = await run_in_threadpool(store.undo, asked.number)
+    if undone is None:
+        return _answer({"undone": None, "before": None})
+    return _answer({"undone": {"target": undone.target, "choice": undone.choice}, "before": undone.before})
 
 
 def _list_groups(store: ReviewStore, request: Request) -> Response:
@@ -147,10 +171,7 @@ def _list_findings(store: ReviewStore, request: Request) -> Response:
     asked = FindingQuery.model_validate({**request.query_params, **request.path_params})
     if not _is_number(asked.group):
         return _answer({"error": "number"}, 404)
-    try:
-        page = store.list_findings(asked.group, asked.offset, asked.limit, asked.mark)
-    except UserError as error:
-        return _answer({"error": str(error)}, 409)
+    page = store.list_findings(asked.group, asked.offset, asked.limit, asked.mark)
     return _answer({"total": page.total, "rows": [_show_finding(row) for row in page.rows]})
 
 
@@ -158,18 +179,15 @@ async def _decide(store: ReviewStore, request: Request) -> Response:
     asked = Decision.model_validate_json(await request.body())
     if not _is_number(asked.id):
         return _answer({"error": "number"}, 404)
-    try:
-        await run_in_threadpool(store.decide, asked.target, asked.id, asked.choice, asked.mark)
-    except UserError as error:
-        return _answer({"error": str(error)}, 409)
-    return _answer({"decided": True})
+    number = await run_in_threadpool(store.decide, asked.target, asked.id, asked.choice, asked.mark)
+    return _answer({"decided": True, "number": number})
 
 
 def _export(store: ReviewStore, request: Request) -> Response:
     try:
         made = store.export_allowed()
-    except OutageError as error:
-        return _answer({"error": str(error)}, 507)
+    except OutageError:
+        raise
     except UserError as error:
         return _answer({"file": None, "said": escape_terminal(error.message, 300)})
     return _answer({"file": escape_terminal(made.path.name, 200), "texts": made.texts, "left_out": made.left_out})
@@ -186,6 +204,18 @@ def _answer(content: Any, status: int = 200) -> Response:
 
 async def _answer_form_error(request: Request, error: Exception) -> Response:
     return _answer({"error": "form"}, 422)
+
+
+async def _answer_too_large(request: Request, error: Exception) -> Response:
+    return _answer({"error": "too large"}, 413)
+
+
+async def _answer_outage(request: Request, error: Exception) -> Response:
+    return _answer({"error": escape_terminal(str(error), 300)}, 507)
+
+
+async def _answer_refusal(request: Request, error: Exception) -> Response:
+    return _answer({"error": escape_terminal(str(error), 300)}, 409)
 
 
 def _show_title(title: str, start: int | None, stop: int | None) -> dict[str, str]:

@@ -10,15 +10,15 @@ import re
 import sqlite3
 import threading
 from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import polars as pl
 
-from cowbird.errors import UserError
-from cowbird.faults import explain_write_errors
+from cowbird.errors import OutageError, UserError
+from cowbird.faults import FULL_DISK_HINT, explain_write_errors
 from cowbird.files import write_text
 from cowbird.scanning.findings_file import read_reviewed, read_reviewed_table
 from cowbird.scanning.parts_folder import SCAN_FILE
@@ -74,6 +74,17 @@ class FindingPage(NamedTuple):
     """Some of them, with a mark of each title and the choice on it."""
 
 
+class UndoneDecision(NamedTuple):
+    """A decision that was taken back."""
+
+    target: Target
+    """What it was about."""
+    choice: Choice
+    """What it was."""
+    before: int | None
+    """Number of the decision before it that stands; `None` if there is none."""
+
+
 class ExportedTexts(NamedTuple):
     """What an export wrote."""
 
@@ -110,22 +121,44 @@ class ReviewStore:
         if self.path.is_symlink():
             raise UserError(f"'{self.path}' is a link.", "Remove it, or copy the findings elsewhere.")
         with explain_write_errors(self.path):
+            if not self.path.exists():
+                self.path.touch()  # a folder that can't be written says so; SQLite would not
             try:
                 self._base = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=5)
                 self._base.row_factory = sqlite3.Row
                 self._base.execute("pragma journal_mode = wal")
                 self._base.executescript(_SCHEMA)
                 self._fill()
+            except sqlite3.OperationalError as error:
+                raise self._explain_outage(error) from None
             except sqlite3.DatabaseError as error:
                 raise UserError(
-                    f"'{self.path}' should hold decisions of a review: {error}.",
-                    "Is another review open? Otherwise move the file away.",
+                    f"'{self.path}' should hold decisions of a review: {error}.", "Move the file away."
                 ) from None
 
     def close(self) -> None:
         """Close the file."""
         with self._lock:
             self._base.close()
+
+    def refresh(self) -> None:
+        """Read the findings anew if their file is another one by now.
+
+        Raises:
+            UserError: If it holds no findings any more; those from before stay.
+            OutageError: If what is read can't be kept.
+        """
+        with self._lock:
+            try:
+                self._fill()
+            except sqlite3.OperationalError as error:
+                raise self._explain_outage(error) from None
+            except OSError as error:
+                raise UserError(f"'{self.findings}' can't be read: {error.strerror}.", "Scan again.") from None
+
+    def _explain_outage(self, error: sqlite3.OperationalError) -> OutageError:
+        hint = "Is another review at work on it for long?" if "locked" in str(error) else FULL_DISK_HINT
+        return OutageError(f"'{self.path}' can't be written: {error}.", hint)
 
     def _fill(self) -> None:
         """Read the findings, unless they were read before and are the same."""
@@ -148,25 +181,36 @@ class ReviewStore:
             self._base.execute("insert or replace into about values ('findings', ?)", (seal,))
             self._base.execute("commit")
         except BaseException:
-            self._base.execute("rollback")
+            self._roll_back()
             raise
         finally:
             self._base.execute("pragma synchronous = full")
 
+    def _roll_back(self) -> None:
+        with suppress(sqlite3.OperationalError):  # where the disk is full, SQLite has done so
+            self._base.execute("rollback")
+
     @contextmanager
     def _hold(self, kind: Literal["deferred", "immediate"]) -> Generator[sqlite3.Connection]:
-        """Do something in one transaction: other processes change nothing in between."""
+        """Do something in one transaction: other processes change nothing in between.
+
+        Raises:
+            OutageError: If the disk is full, or another process holds the file for long.
+        """
         with self._lock:
-            self._base.execute(f"begin {kind}")
             try:
+                self._base.execute(f"begin {kind}")
                 yield self._base
                 self._base.execute("commit")
+            except sqlite3.OperationalError as error:
+                self._roll_back()
+                raise self._explain_outage(error) from None
             except BaseException:
-                self._base.execute("rollback")
+                self._roll_back()
                 raise
 
     def count(self) -> dict[str, int]:
-        """Return how many findings and groups there are, and how many groups are decided."""
+        """Return how many findings and groups there are, how many are decided, and the number of the last decision."""
         with self._lock:
             row = self._base.execute(
                 "select count(*) as groups, coalesce(sum(many), 0) as findings, sum(choice = 'accepted') as accepted,"
@@ -174,8 +218,14 @@ class ReviewStore:
                 " on current.target = 'group' and current.key = grouping.key"
             ).fetchone()
             titles = self._base.execute("select count(*) as many from current where target = 'title'").fetchone()
+            last = self._find_last(None)
         counts = {name: int(row[name] or 0) for name in ("groups", "findings", "accepted", "dismissed")}
-        return counts | {"titles": titles["many"]}
+        return counts | {"titles": titles["many"], "last": last or 0}
+
+    def _find_last(self, before: int | None) -> int | None:
+        """Return the number of the last decision that stands, of those before another one."""
+        query = "select max(number) as last from decision where not undone and (? is null or number < ?)"
+        return self._base.execute(query, (before, before)).fetchone()["last"]
 
     def list_groups(self, offset: int, limit: int, search: str = "", state: GroupState = "all") -> GroupPage:
         """Return some groups, the largest and most suspicious flagged ones first.
@@ -239,7 +289,7 @@ class ReviewStore:
             0 if known is None else known["many"], [dict(row) | {"mark": _make_mark(row["title"])} for row in rows]
         )
 
-    def decide(self, target: Target, number: int, choice: Choice, mark: str) -> None:
+    def decide(self, target: Target, number: int, choice: Choice, mark: str) -> int:
         """Keep a decision about a group or a finding's title.
 
         Args:
@@ -249,8 +299,12 @@ class ReviewStore:
             mark: Mark of the group or the finding, as it was listed: another `ReviewStore` may have read findings
                 anew since then, and given their ids to others.
 
+        Returns:
+            The number of the decision.
+
         Raises:
             UserError: If the id is another one's by now, or nobody's.
+            OutageError: If it can't be kept.
         """
         query = (
             "select key from grouping where id = ?" if target == "group" else "select title from finding where id = ?"
@@ -260,18 +314,36 @@ class ReviewStore:
             if found is None or _make_mark(found[0]) != mark:
                 raise _explain_stale()
             at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-            base.execute(
+            kept = base.execute(
                 "insert into decision (target, key, choice, at) values (?, ?, ?, ?)", (target, found[0], choice, at)
             )
             base.execute("insert or replace into current values (?, ?, ?)", (target, found[0], choice))
+        return int(kept.lastrowid or 0)
 
-    def undo(self) -> dict[str, Any] | None:
-        """Take the last decision back; returns what it was about, or `None` if there is none."""
+    def undo(self, number: int | None = None) -> UndoneDecision | None:
+        """Take a decision back.
+
+        Args:
+            number: Its number; `None` for the last one, whoever made it.
+
+        Returns:
+            What it was; `None` if there is none that stands.
+
+        Raises:
+            UserError: If another decision was made since then about the same.
+            OutageError: If that can't be kept.
+        """
         with self._hold("immediate") as base:
-            last = base.execute("select * from decision where not undone order by number desc limit 1").fetchone()
+            number = self._find_last(None) if number is None else number
+            last = base.execute("select * from decision where not undone and number = ?", (number,)).fetchone()
             if last is None:
                 return None
             about = last["target"], last["key"]
+            later = "select 1 from decision where target = ? and key = ? and not undone and number > ?"
+            if base.execute(later, (*about, number)).fetchone() is not None:
+                raise UserError(
+                    "Somebody has decided about the same since then. Nothing was undone.", "Reload the page to see it."
+                )
             base.execute("update decision set undone = 1 where number = ?", (last["number"],))
             before = base.execute(
                 "select choice from decision where target = ? and key = ? and not undone order by number desc limit 1",
@@ -281,7 +353,7 @@ class ReviewStore:
                 base.execute("delete from current where target = ? and key = ?", about)
             else:
                 base.execute("insert or replace into current values (?, ?, ?)", (*about, before["choice"]))
-        return {"target": last["target"], "choice": last["choice"]}
+            return UndoneDecision(last["target"], last["choice"], self._find_last(number))
 
     def export_allowed(self, out: Path | None = None) -> ExportedTexts:
         """Write the texts that were dismissed, one a line, as `cowbird scan --allow` reads them.

@@ -67,7 +67,7 @@ class AuditLog:
 
     def __enter__(self) -> Self:
         with self._open, explain_write_errors(self.folder):
-            make_scratch_folder(self.folder)
+            make_scratch_folder(self.folder, named=True)
             hint = "Wait for it, or give this service a folder of its own."
             self._open.enter_context(lock_folder(self.folder, "service", hint, self._warn))
             torn = self._recover()

@@ -143,5 +143,5 @@ def check_baseline(titles: int, reference: int, fpr: float, review_fpr: float) -
         raise UserError(
             f"What is usual in a catalogue shows in {MIN_TITLES_PER_BASELINE} different titles or more, and there "
             f"are {most}.",
-            "Give titles of the same source that are taken for clean: --reference FILE.",
+            "Give more titles. A scan also learns from others of the same source, taken for clean: --reference FILE.",
         )
