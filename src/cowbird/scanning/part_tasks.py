@@ -140,9 +140,7 @@ def sample_titles(titles: Iterable[str], most: int, bound: int, rows: int = 0) -
     """
     sample = TitleSample(most)
     sample.bound = bound
-    for title in titles:
-        if title.strip():
-            sample.add((title,))
+    sample.add(title for title in titles if title.strip())
     return SampledPart(sample.list_titles(), sample.complete, sample.bound, rows)
 
 
