@@ -5,6 +5,7 @@ Work that may run on either asks for the methods that both have. A process ends 
 
 import gc
 import importlib
+import os
 import pickle
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -18,10 +19,13 @@ from typing import Any, Protocol, Self
 from cowbird.errors import OutageError
 from cowbird.files import hold_temporary_folder
 from cowbird.plugin_errors import copy_registry, guard_plugins, restore_registry
-from cowbird.processes import WorkerStart, end_with_parent, ignore_stop_signals, kill_workers
+from cowbird.processes import WorkerStart, count_processors, end_with_parent, ignore_stop_signals, kill_workers
 
 RARE_COLLECTIONS = (100_000, 50, 100)
 """How often a worker looks for garbage in circles: its work leaves hardly any, and a look goes through all it knows."""
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
+"""What libraries read when they are loaded. By default each worker would start a thread for each processor."""
 
 
 class KeptValue(Protocol):
@@ -120,7 +124,8 @@ class LocalCluster:
         self._open = ExitStack()
         self._folder = self._open.enter_context(hold_temporary_folder("cowbird-tasks"))
         self._kept = 0
-        self._pool = ProcessPoolExecutor(workers, get_context("spawn"), WorkerStart(_init_process), (copy_registry(),))
+        given = (copy_registry(), max(1, count_processors() // workers))
+        self._pool = ProcessPoolExecutor(workers, get_context("spawn"), WorkerStart(_init_process), given)
         for _ in range(workers if module else 0):
             self._pool.submit(_import, module)
 
@@ -168,10 +173,17 @@ def _make_process_error(error: Exception) -> OutageError:
     )
 
 
-def _init_process(known_plugins: Mapping[str, str]) -> None:
-    """Begin a process. Signals are for the one that gives out the work, and this one ends with it."""
+def _init_process(known_plugins: Mapping[str, str], threads: int) -> None:
+    """Begin a process. Signals are for the one that gives out the work, and this one ends with it.
+
+    Args:
+        known_plugins: Plug-ins that it must know.
+        threads: How many threads libraries start, which are not loaded yet.
+    """
     end_with_parent()
     ignore_stop_signals()
+    for name in THREAD_VARIABLES:
+        os.environ.setdefault(name, str(threads))
     restore_registry(known_plugins)
     gc.set_threshold(*RARE_COLLECTIONS)
 
