@@ -3,11 +3,11 @@
     python benchmarks/scan_parts.py --rows 1000000,10000000 --forms parquet,csv --workers 16 --device cuda --out FILE
 
 Titles are made up: four to six words of some 30,000 that are drawn as words of a language are (Zipf), a brand of 400,
-and a number; one in 300 has a trigger. They are written as one CSV, or as 48 Parquet files in folders named `part=0` to
+and a number; one in 300 has a trigger. They are written as one CSV, or as 112 Parquet files in folders named `part=0` to
 `part=3`. Each scan is the command `cowbird scan CATALOG --tagger small --out FOLDER` in a process of its own. Memory is
-the sum of what all its processes have for themselves (USS), and beside it that with shared pages counted for each
-(RSS), every half second. A phase ends with the last line of progress that names it. `scan_seconds` is the time from
-start to end, start of libraries included.
+the sum of what all its processes have for themselves (USS, every three seconds), and beside it that with shared pages
+counted for each (RSS, every half second). The first pass is over when the folder of parts is there. `scan_seconds` is
+the time from start to end, start of libraries included.
 
 `--scorers nothing` scans with a scorer that costs nothing, in one process: reading, findings and writing alone.
 """
@@ -15,7 +15,6 @@ start to end, start of libraries included.
 import argparse
 import json
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -33,10 +32,11 @@ import psutil
 
 from cowbird.files import write_text
 
-FILES = 48
+FILES = 112
 WORDS, BRANDS = 30_000, 400
 TRIGGERS = ("5v", "wonderful", "\u200b", "best choice of experts")
-PHASES = {"rows sampled": re.compile(r"rows read [\d,]+/"), "sample read": re.compile(r"titles learned [\d,]+/")}
+SECONDS_A_LOOK, LOOKS_A_MEMORY = 0.5, 6
+"""How often the processes are looked at, and every how many-th time what they have for themselves is added up."""
 
 
 def make_words() -> list[str]:
@@ -98,31 +98,42 @@ def write_file(given: tuple[Path, str, list[str], int, int, int]) -> Path:
 class Watch(threading.Thread):
     """Adds up the memory and the processor seconds of a process and those that it started."""
 
-    def __init__(self, process: subprocess.Popen) -> None:
+    def __init__(self, process: subprocess.Popen, out: Path) -> None:
         super().__init__(daemon=True)
         self.process, self.most, self.own, self.processes = process, 0, 0, 0
+        self.began, self.parts = time.perf_counter(), out.with_name(f"{out.name}.partial")
         self.seconds: dict[int, float] = {}
+        self.phases: dict[str, float] = {}
         self.over = threading.Event()
 
     def run(self) -> None:
         """Look every half second."""
-        while not self.over.wait(0.5):
+        looks = 0
+        while not self.over.wait(SECONDS_A_LOOK):
+            looks += 1
+            if "first pass" not in self.phases and self.parts.is_dir():
+                self.phases["first pass"] = round(time.perf_counter() - self.began, 1)
+            if "first part" not in self.phases and (self.parts / "part-00000.parquet").is_file():
+                self.phases["first part"] = round(time.perf_counter() - self.began, 1)
             try:
                 family = [psutil.Process(self.process.pid)]
                 family += family[0].children(recursive=True)
             except psutil.Error:
                 continue
-            whole = own = 0
-            for each in family:
-                try:
-                    told = each.memory_full_info()
-                    whole, own = whole + told.rss, own + told.uss
-                    times = each.cpu_times()
-                    self.seconds[each.pid] = times.user + times.system
-                except psutil.Error:
-                    continue
-            self.most, self.own = max(self.most, whole), max(self.own, own)
+            self._add_up(family, looks % LOOKS_A_MEMORY == 0)
             self.processes = max(self.processes, len(family))
+
+    def _add_up(self, family: list[psutil.Process], all_of_it: bool) -> None:
+        whole = own = 0
+        for each in family:
+            try:
+                whole += each.memory_info().rss
+                own += each.memory_full_info().uss if all_of_it else 0
+                times = each.cpu_times()
+                self.seconds[each.pid] = times.user + times.system
+            except psutil.Error:
+                continue
+        self.most, self.own = max(self.most, whole), max(self.own, own)
 
 
 def scan_once(catalog: Path, out: Path, workers: int, device: str, deadline: float) -> dict[str, object]:
@@ -131,25 +142,24 @@ def scan_once(catalog: Path, out: Path, workers: int, device: str, deadline: flo
     words += ["--workers", str(workers), "--device", device]
     began = time.perf_counter()
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    watch = Watch(process)
+    watch = Watch(process, out)
     watch.start()
     stop = threading.Timer(max(1.0, deadline - time.time()), process.terminate)
     stop.start()
-    ends: dict[str, float] = {}
-    said: list[str] = []
     output: list[str] = []
     reader = threading.Thread(target=lambda: output.append(process.stdout.read()))
     reader.start()
-    for line in process.stderr:
-        said.append(line.rstrip())
-        for phase in (name for name, pattern in PHASES.items() if pattern.search(line)):
-            ends[phase] = round(time.perf_counter() - began, 1)
+    said = [line.rstrip() for line in process.stderr]
     code = process.wait()
     seconds = time.perf_counter() - began
     stop.cancel()
     watch.over.set()
     reader.join()
-    found: dict[str, object] = {"exit_code": code, "scan_seconds": round(seconds, 1), "seconds_until": ends}
+    found: dict[str, object] = {
+        "exit_code": code,
+        "scan_seconds": round(seconds, 1),
+        "seconds_until_the_end_of": watch.phases,
+    }
     found |= {"peak_uss_megabytes": round(watch.own / 2**20), "peak_rss_megabytes": round(watch.most / 2**20)}
     found |= {"processes": watch.processes, "main_processor_seconds": round(watch.seconds.get(process.pid, 0.0), 1)}
     found |= {"all_processor_seconds": round(sum(watch.seconds.values()), 1)}
@@ -157,8 +167,8 @@ def scan_once(catalog: Path, out: Path, workers: int, device: str, deadline: flo
         told = json.loads(output[0])
         found |= {name: told[name] for name in ("rows", "judged", "flagged", "review")}
         found |= {"rows_per_second": round(told["rows"] / seconds)}
-        if ends:
-            found |= {"rows_per_second_behind_the_first_pass": round(told["rows"] / (seconds - max(ends.values())))}
+        if first := watch.phases.get("first pass"):
+            found |= {"rows_per_second_behind_the_first_pass": round(told["rows"] / (seconds - first))}
     return found | {"last_lines": said[-3:]}
 
 

@@ -3,6 +3,9 @@
 Work that may run on either asks for the methods that both have. A process ends with the one that started it.
 """
 
+import gc
+import importlib
+import os
 import pickle
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -16,7 +19,13 @@ from typing import Any, Protocol, Self
 from cowbird.errors import OutageError
 from cowbird.files import hold_temporary_folder
 from cowbird.plugin_errors import copy_registry, guard_plugins, restore_registry
-from cowbird.processes import WorkerStart, end_with_parent, ignore_stop_signals
+from cowbird.processes import WorkerStart, count_processors, end_with_parent, ignore_stop_signals, kill_workers
+
+RARE_COLLECTIONS = (100_000, 50, 100)
+"""How often a worker looks for garbage in circles: its work leaves hardly any, and a look goes through all it knows."""
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
+"""What libraries read when they are loaded. By default each worker would start a thread for each processor."""
 
 
 class KeptValue(Protocol):
@@ -103,23 +112,29 @@ class KeptFile:
 
 
 class LocalCluster:
-    """Processes of this machine; a context manager.
+    """Processes of this machine; a context manager. They write nothing, so they are ended at once if the work fails.
 
     Args:
         workers: How many processes.
+        module: What they import as they start, all at once, while this process prepares the work; nothing by default.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, module: str = "") -> None:
         self.workers = workers
         self._open = ExitStack()
         self._folder = self._open.enter_context(hold_temporary_folder("cowbird-tasks"))
         self._kept = 0
-        self._pool = ProcessPoolExecutor(workers, get_context("spawn"), WorkerStart(_init_process), (copy_registry(),))
+        given = (copy_registry(), max(1, count_processors() // workers))
+        self._pool = ProcessPoolExecutor(workers, get_context("spawn"), WorkerStart(_init_process), given)
+        for _ in range(workers if module else 0):
+            self._pool.submit(_import, module)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            kill_workers(self._pool)
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._open.close()
 
@@ -158,11 +173,23 @@ def _make_process_error(error: Exception) -> OutageError:
     )
 
 
-def _init_process(known_plugins: Mapping[str, str]) -> None:
-    """Begin a process. Signals are for the one that gives out the work, and this one ends with it."""
+def _init_process(known_plugins: Mapping[str, str], threads: int) -> None:
+    """Begin a process. Signals are for the one that gives out the work, and this one ends with it.
+
+    Args:
+        known_plugins: Plug-ins that it must know.
+        threads: How many threads libraries start, which are not loaded yet.
+    """
     end_with_parent()
     ignore_stop_signals()
+    for name in THREAD_VARIABLES:
+        os.environ.setdefault(name, str(threads))
     restore_registry(known_plugins)
+    gc.set_threshold(*RARE_COLLECTIONS)
+
+
+def _import(module: str) -> None:
+    importlib.import_module(module)
 
 
 def _call(function: Callable[..., Any], given: tuple[Any, ...]) -> Any:

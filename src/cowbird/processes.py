@@ -198,7 +198,18 @@ def interrupt_once() -> None:
 
 def interrupt_workers(pool: ProcessPoolExecutor) -> None:
     """Ask the workers of a pool to save and end: a signal for this process alone does not reach them."""
-    workers: dict[int, Any] = dict(getattr(pool, "_processes", None) or {})
-    for worker in workers.values():
+    for worker in _list_workers(pool):
         with suppress(OSError, ValueError):
             worker.terminate()
+
+
+def kill_workers(pool: ProcessPoolExecutor) -> None:
+    """End the workers of a pool at once: they have nothing to save."""
+    for worker in _list_workers(pool):
+        with suppress(OSError, ValueError):
+            worker.kill()
+
+
+def _list_workers(pool: ProcessPoolExecutor) -> list[Any]:
+    workers: dict[int, Any] = dict(getattr(pool, "_processes", None) or {})
+    return list(workers.values())

@@ -85,7 +85,8 @@ FORMS = {
         "s17.csv", b'id, title, price\n1, "Mouse, black", 10\n2, "Shoes, blue", 11\n', "title", {},
         [("1", "Mouse, black"), ("2", "Shoes, blue")], "spaces around quotes are ignored"),
     "a header in the middle": (
-        "s19.csv", (CSV + CSV).encode(), "title", {}, ROWS + ROWS, "1 row of s19.csv repeats its header"),
+        "s19.csv", (CSV + CSV).encode(), "title", {}, ROWS + ROWS,
+        "Rows of s19.csv that repeat its header are left out: 1."),
     "lines that end with CR": ("s02.csv", CSV.replace("\n", "\r").encode(), "title", {}, ROWS, "lines end with CR"),
     "quotes that are letters, between tabs": (
         "s12.tsv", b'id\ttitle\n1\t5" nail\n2\t"Deluxe" nail\n3\tPlain\n', "title", {},

@@ -13,6 +13,7 @@ import pytest
 from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.whole_counts import MAX_WITNESSES
 from cowbird.errors import OutageError, UserError
+from cowbird.ingest import sections
 from cowbird.local_cluster import InlineCluster, LocalCluster
 from cowbird.ray_cluster import join_cluster
 from cowbird.scanning import scan_parts
@@ -143,6 +144,24 @@ class Stopped(MarkScorer):
         if "a 200" in titles:
             raise KeyboardInterrupt
         return super().scan(titles)
+
+
+def test_workers_read_the_sections_of_a_text_file(catalog, tmp_path, monkeypatch):
+    monkeypatch.setattr(sections, "SECTION_BYTES", 400)
+    kept = SharedFirstPass(None, InlineCluster())
+    sample = kept.sample(catalog, "title")
+    assert sample.list_titles() == FirstPass().sample(catalog, "title").list_titles()
+    rows = kept.file_rows[catalog]
+    assert len(rows) == 3, "each but the last has a hundred lines without a quote, at least"
+    assert sum(rows) == 300
+    phrases = [f"a {n}" for n in range(40)]
+    counts = kept.count(catalog, "title", phrases).list_kept()
+    assert counts == FirstPass().count(catalog, "title", phrases).list_kept()
+    found = scan_in_parts(catalog, tmp_path / "found", MarkScorer(), chunk=16, file_rows=rows)
+    wanted, table = scan_once(catalog, tmp_path)
+    assert read_parts(tmp_path / "found").equals(table)
+    compare(found, wanted)
+    assert len(list_finding_files(tmp_path / "found")) == len(rows)
 
 
 def test_an_interrupted_scan_makes_no_part_twice(catalog, tmp_path):

@@ -129,54 +129,57 @@ def scan(
     Exit codes: 0 nothing flagged, 1 titles flagged, 2 error, 3 interrupted, or nothing flagged and rows not read.
     """
     begun = time.perf_counter()
-    with show_loading("loading libraries", quiet=quiet):
-        from cowbird.defenses.p_scanner.calibrated import is_calibrated  # noqa: PLC0415
-        from cowbird.scanning.allow_list import read_allow_list  # noqa: PLC0415
-        from cowbird.scanning.scan import check_scan  # noqa: PLC0415
-        from cowbird.scanning.title_columns import ColumnNames  # noqa: PLC0415
-        from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
+    with ExitStack() as stack:
+        if engine == EngineChoice.LOCAL:  # so that workers load libraries while this process does
+            stack.enter_context(use_engine(engine, ray_address, workers, out))
+        with show_loading("loading libraries", quiet=quiet):
+            from cowbird.defenses.p_scanner.calibrated import is_calibrated  # noqa: PLC0415
+            from cowbird.scanning.allow_list import read_allow_list  # noqa: PLC0415
+            from cowbird.scanning.scan import check_scan  # noqa: PLC0415
+            from cowbird.scanning.title_columns import ColumnNames  # noqa: PLC0415
+            from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
 
-    place, allowed = pick_device(device), read_allow_list(allow)
-    columns = ColumnNames(tuple(explain or ()), seller_column)
-    calibrated = scanner is not None and is_calibrated(scanner)
-    if tagger is not None and (scanner is not None or detector is not None):
-        raise UserError(
-            "--tagger is for the scanner that comes with Cowbird; what --scanner or --detector names has its own.",
-            "Leave it out, or calibrate with it: cowbird calibrate CATALOG --tagger small --out FILE.",
-        )
-    if scanner is not None:
-        _refuse_detector_options(detector, bool(setting) or reference is not None)
-    check_scan(catalog, out, text_column, id_column, allowed, reference)
-    engine_use = use_engine(engine, ray_address, workers, out, on_gpu=place.type == "cuda")
-    if calibrated or (scanner is None and detector is None):
-        _refuse_settings(setting)
-        with engine_use:
+        place, allowed = pick_device(device), read_allow_list(allow)
+        columns = ColumnNames(tuple(explain or ()), seller_column)
+        calibrated = scanner is not None and is_calibrated(scanner)
+        if tagger is not None and (scanner is not None or detector is not None):
+            raise UserError(
+                "--tagger is for the scanner that comes with Cowbird; what --scanner or --detector names has its own.",
+                "Leave it out, or calibrate with it: cowbird calibrate CATALOG --tagger small --out FILE.",
+            )
+        if scanner is not None:
+            _refuse_detector_options(detector, bool(setting) or reference is not None)
+        check_scan(catalog, out, text_column, id_column, allowed, reference)
+        if engine != EngineChoice.LOCAL:
+            stack.enter_context(use_engine(engine, ray_address, workers, out, on_gpu=place.type == "cuda"))
+        if calibrated or (scanner is None and detector is None):
+            _refuse_settings(setting)
             found = scan_ready_and_show(
                 catalog, out, str(place), reference, fpr, review_fpr, text_column, id_column, only_flagged, chunk,
                 workers, allowed, scanner, columns, "llm" if calibrated else choose_tagger(tagger, place), begun,
                 as_json=as_json, quiet=quiet,
             )  # fmt: skip
-        raise typer.Exit(conclude_scan(found, catalog, quiet or as_json))
-    if columns:
-        raise UserError(
-            "--explain and --seller-column are for the scanner that needs no fit.",
-            "Leave them out, or leave out --scanner and --detector.",
-        )
-    if review_fpr is not None:
-        raise UserError(
-            "--review-fpr is for the scanner that needs no fit.", "Leave it out, or leave out --scanner and --detector."
-        )
-    if scanner is None:
-        wanted = _make_detector(detector or "", setting or [], device, allow_plugins)
-        scorer, make = _open_detector(detector or "", wanted, reference, fpr, text_column)
-    else:
-        scorer, make = open_scanner(scanner, place, fpr)
-    with engine_use:
+            raise typer.Exit(conclude_scan(found, catalog, quiet or as_json))
+        if columns:
+            raise UserError(
+                "--explain and --seller-column are for the scanner that needs no fit.",
+                "Leave them out, or leave out --scanner and --detector.",
+            )
+        if review_fpr is not None:
+            raise UserError(
+                "--review-fpr is for the scanner that needs no fit.",
+                "Leave it out, or leave out --scanner and --detector.",
+            )
+        if scanner is None:
+            wanted = _make_detector(detector or "", setting or [], device, allow_plugins)
+            scorer, make = _open_detector(detector or "", wanted, reference, fpr, text_column)
+        else:
+            scorer, make = open_scanner(scanner, place, fpr)
         found = scan_and_show(
             catalog, scorer, make, out, text_column, id_column, only_flagged, chunk, workers, allowed, begun,
             as_json=as_json, quiet=quiet,
         )  # fmt: skip
-    raise typer.Exit(conclude_scan(found, catalog, quiet or as_json))
+        raise typer.Exit(conclude_scan(found, catalog, quiet or as_json))
 
 
 def _refuse_detector_options(detector: str | None, given: bool) -> None:

@@ -8,7 +8,11 @@ repeat the header, which is told.
 """
 
 import codecs
+import io
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from copy import copy
+from functools import cached_property
 from itertools import islice
 from operator import itemgetter
 from typing import IO
@@ -23,8 +27,9 @@ from cowbird.ingest.columns import find_column
 from cowbird.ingest.encodings import name_encoding, recode
 from cowbird.ingest.layout import TextLayout
 from cowbird.ingest.records import RecordRuns, parse_record, pass_line, read_line_blocks
-from cowbird.ingest.rows import LINE_COLUMN, RowTable, TableRow, TextRun, note_repeats
+from cowbird.ingest.rows import LINE_COLUMN, PartedTable, TableRow, TextRun, note_repeats
 from cowbird.ingest.sampling import limit_block, limit_frames
+from cowbird.ingest.sections import Section, SectionStream, cut_sections, is_plain_file
 from cowbird.ingest.skips import Skips
 
 BYTES_PER_BLOCK = 32 << 20
@@ -47,7 +52,7 @@ _MAGIC = {
 }
 
 
-class TextTable(RowTable):
+class TextTable(PartedTable):
     """One delimited file.
 
     Args:
@@ -62,14 +67,42 @@ class TextTable(RowTable):
     def __init__(self, blob: Blob, form: TextLayout, skips: Skips) -> None:
         self.file = blob.name
         self.layout = form
-        self._blob = recode(blob, form.encoding, form.carriage)
+        self._raw, self._blob = blob, recode(blob, form.encoding, form.carriage)
         self._skips = skips
         self._head = _read_head(self._blob, form)
+        self._passed, self._marked = self._head.lines, not self._head.lines
         self.names = self._head.names
 
     def describe(self) -> str:
         """Say in a few words how it is read."""
         return self.layout.describe()
+
+    @cached_property
+    def parts(self) -> Sequence[Section]:
+        """Sections of the file that can be read apart; the whole file if it is not so plain."""
+        whole, quote = [Section(0, 0)], self.layout.quote_form.quote
+        if self._blob is not self._raw or len(quote) > 1:
+            return whole
+        with self._blob.open_stream() as stream:
+            if not is_plain_file(stream):
+                return whole
+            for _ in range(self._passed):
+                pass_line(stream)
+            return list(cut_sections(stream, stream.tell(), quote))
+
+    def take_part(self, nth: int) -> "TextTable":
+        """Return a table of one of the sections alone; its rows are numbered from 1."""
+        if len(self.parts) == 1:
+            return self
+        taken, section, blob = copy(self), self.parts[nth], self._blob
+
+        def open_section(stack: ExitStack) -> IO[bytes]:
+            return io.BufferedReader(SectionStream(stack.enter_context(blob.open_stream()), section))
+
+        taken._blob = Blob(blob.name, open_section)
+        if nth:
+            taken._passed, taken._marked = 0, False
+        return taken
 
     def count_rows(self) -> int:
         """Return about how many rows there are. All of the file is read, so damage is found before hours of work."""
@@ -149,9 +182,9 @@ class TextTable(RowTable):
     def _read_runs(self, places: Sequence[int], as_text: bool) -> Iterator[TextRun | list[TableRow]]:
         number = repeats = 0
         with self._blob.open_stream() as stream:
-            for _ in range(self._head.lines):
+            for _ in range(self._passed):
                 pass_line(stream)
-            blocks = _drop_mark(read_line_blocks(stream)) if not self._head.lines else read_line_blocks(stream)
+            blocks = _drop_mark(read_line_blocks(stream)) if self._marked else read_line_blocks(stream)
             records = RecordRuns(blocks, self.layout.separator.encode(), self.layout.quote_form)
             for run in records.read_runs():
                 columns = self._cut_block(run, places) if as_text and isinstance(run, bytes) else None

@@ -18,7 +18,7 @@ import polars as pl
 from cowbird.errors import UserError
 from cowbird.ingest.columns import find_column
 from cowbird.ingest.paths import split_path
-from cowbird.ingest.rows import LATE_ID, LINE_COLUMN, FrameTable, RowTable, TableRow, TextRun
+from cowbird.ingest.rows import LATE_ID, LINE_COLUMN, FrameTable, PartedTable, RowTable, TableRow, TextRun
 from cowbird.ingest.sampling import limit_frames
 
 MAX_PARTS = 100_000
@@ -98,7 +98,7 @@ def check_kinds(folder: Path, parts: Sequence[TablePart], kinds: Sequence[str]) 
     return kinds[0]
 
 
-class FolderRows(RowTable):
+class FolderRows(PartedTable):
     """The rows of a folder's files, one after the other.
 
     Args:

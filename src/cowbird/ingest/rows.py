@@ -119,9 +119,19 @@ class RowTable(ABC):
         return choose_column(wanted, self.names, self.file, "--id-column")
 
 
+class PartedTable(RowTable):
+    """Rows that lie in parts which can be read apart, in order."""
+
+    @property
+    @abstractmethod
+    def parts(self) -> Sequence[object]:
+        """The parts."""
+
+    @abstractmethod
+    def take_part(self, nth: int) -> RowTable:
+        """Return a table of one of the parts alone; its rows are numbered from 1."""
+
+
 def note_repeats(file: str, count: int) -> None:
     """Say that rows repeat the header and are left out."""
-    if count == 1:
-        note(NoticeRank.CHANGE, f"1 row of {file} repeats its header and is left out.")
-    else:
-        note(NoticeRank.CHANGE, f"{{n}} rows of {file} repeat its header and are left out.", count)
+    note(NoticeRank.CHANGE, f"Rows of {file} that repeat its header are left out: {{n}}.", count)

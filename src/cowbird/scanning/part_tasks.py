@@ -1,8 +1,8 @@
 """What workers do of a scan in parts: read titles for the sample, have the tagger read, and judge a part of the rows.
 
 Each is a function of a module that a process of any kind can call. A part of the rows comes with the task, or is a file
-of the catalogue that the worker reads itself. What is found becomes a Parquet file in memory: the process that gives
-out the work writes it, so a worker that dies leaves nothing behind.
+or a section of the catalogue that the worker reads itself. What is found becomes a Parquet file in memory: the process
+that gives out the work writes it, so a worker that dies leaves nothing behind.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,9 +22,9 @@ from cowbird.defenses.p_scanner.small_tagger import TaggerSource
 from cowbird.defenses.p_scanner.title_sample import TitleSample
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
 from cowbird.errors import UserError
-from cowbird.ingest.folders import FolderRows
 from cowbird.ingest.open import open_rows
 from cowbird.ingest.options import ReadOptions, use_options
+from cowbird.ingest.rows import PartedTable
 from cowbird.local_cluster import KeptValue
 from cowbird.notices import collect_notices
 from cowbird.plugin_errors import copy_registry, guard_plugins, restore_registry
@@ -39,10 +39,10 @@ from cowbird.scanning.writing import MAX_ROW_GROUP, PARQUET_SCHEMA, Finding, gro
 
 
 class CatalogPlace(NamedTuple):
-    """A folder of files, and how its rows are read."""
+    """A catalogue in parts, a folder of files or sections of a file, and how its rows are read."""
 
     path: Path
-    """The folder."""
+    """The folder or the file."""
     text_column: str
     """The column of titles."""
     id_column: str | None
@@ -140,14 +140,12 @@ def sample_titles(titles: Iterable[str], most: int, bound: int, rows: int = 0) -
     """
     sample = TitleSample(most)
     sample.bound = bound
-    for title in titles:
-        if title.strip():
-            sample.add((title,))
+    sample.add(title for title in titles if title.strip())
     return SampledPart(sample.list_titles(), sample.complete, sample.bound, rows)
 
 
 def sample_file(place: CatalogPlace, nth: int, most: int, bound: int) -> SampledPart:
-    """Return the sample of a file of a folder; see `sample_titles`."""
+    """Return the sample of a part of a catalogue; see `sample_titles`."""
     return _take_file(place, nth, lambda titles: sample_titles(titles, most, bound))
 
 
@@ -157,12 +155,12 @@ def count_titles(titles: Iterable[str], phrases: Sequence[str]) -> CountedPart:
 
 
 def count_file(place: CatalogPlace, nth: int, phrases: Sequence[str]) -> CountedPart:
-    """Count phrases in a file of a folder."""
+    """Count phrases in a part of a catalogue."""
     return _take_file(place, nth, lambda titles: count_titles(titles, phrases))
 
 
 def _take_file(place: CatalogPlace, nth: int, take: Callable[[Iterable[str]], PartT]) -> PartT:
-    """Return what `take` makes of the titles of a file of a folder, with its number of rows."""
+    """Return what `take` makes of the titles of a part of a catalogue, with its number of rows."""
     rows = 0
 
     def read() -> Iterator[str]:
@@ -192,16 +190,16 @@ def read_marks(place: str, tagger: TaggerSource, titles: Sequence[str]) -> Token
 
 
 @lru_cache(maxsize=1)
-def _open_folder(place: CatalogPlace) -> FolderRows:
+def _open_parts(place: CatalogPlace) -> PartedTable:
     table = open_rows(place.path)
-    if not isinstance(table, FolderRows):
-        raise UserError(f"{place.path} is no folder any more.", "Scan a copy that nobody writes.")
+    if not isinstance(table, PartedTable):
+        raise UserError(f"{place.path} has no parts any more.", "Scan a copy that nobody writes.")
     return table
 
 
 def open_file(place: CatalogPlace, nth: int) -> Catalog:
-    """Open one file of a folder; its rows are numbered from 1."""
-    return Catalog(_open_folder(place).take_part(nth), place.text_column, place.id_column)
+    """Open one part of a catalogue; its rows are numbered from 1."""
+    return Catalog(_open_parts(place).take_part(nth), place.text_column, place.id_column)
 
 
 def judge_rows(kept: KeptValue, key: str, groups: Sequence[RowColumns]) -> JudgedPart:
@@ -218,13 +216,13 @@ def judge_rows(kept: KeptValue, key: str, groups: Sequence[RowColumns]) -> Judge
 
 
 def judge_file(kept: KeptValue, key: str, nth: int, before: int, rows: int) -> JudgedPart:
-    """Judge a file of a folder.
+    """Judge a part of a catalogue.
 
     Args:
         kept: The job.
         key: Its key.
-        nth: Which of the folder's files.
-        before: Rows of the files before it.
+        nth: Which of the parts.
+        before: Rows of the parts before it.
         rows: Its rows.
 
     Raises:

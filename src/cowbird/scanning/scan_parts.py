@@ -1,7 +1,8 @@
 """A scan whose findings are a folder of parts, by any number of workers: the verdicts are those of one process.
 
-Where the catalogue is a folder of files, workers read the files themselves, in both passes, and there is a part for
-each file. Otherwise this process reads the rows and sends them, some chunks a part. Either way it writes the parts.
+Where the catalogue is a folder of files, or a large text file, workers read the files or sections of it themselves, in
+both passes, and there is a part of the findings for each. Otherwise this process reads the rows and sends them, some
+chunks a part. Either way it writes the parts.
 """
 
 import time
@@ -21,9 +22,9 @@ from cowbird.defenses.p_scanner.title_sample import TitleSample
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
 from cowbird.defenses.p_scanner.whole_counts import PhraseCounts
 from cowbird.ingest.addresses import show_name
-from cowbird.ingest.folders import FolderRows
 from cowbird.ingest.options import get_options
 from cowbird.ingest.places import fingerprint, locate
+from cowbird.ingest.rows import PartedTable
 from cowbird.local_cluster import InlineCluster, TaskCluster
 from cowbird.notices import Notice, collect_notices, merge_notices
 from cowbird.scanning.allow_list import AllowList
@@ -56,7 +57,7 @@ ROWS_PER_PART = 1 << 15
 MAX_FILE_ROWS = 1 << 21
 """Rows of a file that a worker reads itself, at most: what it finds is in its memory until the file is through."""
 FILES_PER_WORKER = 2
-"""Files for each worker, from which on workers read files themselves."""
+"""Files or sections for each worker, from which on workers read them themselves."""
 TASKS_AHEAD = 2
 """Tasks that wait beside those at work."""
 
@@ -168,12 +169,12 @@ class SharedFirstPass(FirstPass):
 
 
 def count_own_files(catalog: Path, table: Catalog, workers: int) -> int:
-    """Return how many files of a catalogue workers read themselves; 0 if this process reads the rows.
+    """Return how many files or sections of a catalogue workers read themselves; 0 if this process reads the rows.
 
     A catalogue that is elsewhere was copied here, where other machines do not see it.
     """
     rows = table.table
-    if not isinstance(rows, FolderRows) or locate(catalog) != catalog:
+    if not isinstance(rows, PartedTable) or locate(catalog) != catalog:
         return 0
     many = len(rows.parts)
     return many if many >= FILES_PER_WORKER * workers else 0
@@ -220,8 +221,8 @@ def scan_in_parts(
         id_column: The column of ids.
         only_flagged: Whether flagged rows alone are written.
         chunk: Rows scored at once.
-        file_rows: How many rows each file of the catalogue has, if it is a folder and a verdict depends on the title
-            alone: then workers read the files. See `FirstPass.file_rows`.
+        file_rows: How many rows each file or section of the catalogue has, if a verdict depends on the title alone:
+            then workers read them. See `FirstPass.file_rows`.
         report: Told of rows done, rows in all, and how many are flagged.
         resume: Whether to go on where an interrupted scan stopped.
         warn: Told if the file system knows no locks.

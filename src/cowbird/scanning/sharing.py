@@ -11,6 +11,8 @@ from cowbird.processes import count_processors
 from cowbird.ray_cluster import ClusterOpener
 from cowbird.scanning.parts_folder import is_parts_folder
 
+TASKS_MODULE = "cowbird.scanning.part_tasks"
+"""What workers are asked for. They import it as they start: that takes seconds, for torch is behind it."""
 _shared: ContextVar[TaskCluster | None] = ContextVar("shared", default=None)
 
 
@@ -37,7 +39,7 @@ def share_scan(
             most = count_processors()
             if workers > most:
                 warn(f"{workers} workers were asked for, and {most} run: that is what the processors take.")
-            cluster = stack.enter_context(LocalCluster(min(workers, most)))
+            cluster = stack.enter_context(LocalCluster(min(workers, most), TASKS_MODULE))
         token = _shared.set(cluster)
         try:
             yield

@@ -211,6 +211,8 @@ class FindingTally:
 
 def _rank(known: tuple[Finding, ...], finding: Finding, most: int) -> tuple[Finding, ...]:
     """Return the most suspicious of some findings; of those for the same span the first with the highest score."""
+    if len(known) == most and (finding.score or 0.0) <= (known[-1].score or 0.0):
+        return known  # which it can't change: it would come behind all of them
     best: dict[str, Finding] = {}
     for each in sorted((*known, finding), key=lambda each: -(each.score or 0.0)):
         spanned = each.start is not None and each.end is not None

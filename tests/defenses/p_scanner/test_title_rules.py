@@ -1,11 +1,16 @@
 """Rules, shapes and kinds: what a title's characters say, for honest and hostile ones."""
 
+import random
+import string
+
 import pytest
 
 from cowbird.defenses.p_scanner.title_rules import (
     HARD_RULES,
     RULES,
     WORD_KINDS,
+    _describe_any,
+    _describe_plain,
     classify_text,
     count_word,
     write_shape,
@@ -87,3 +92,16 @@ def test_shapes_and_kinds_and_counted_words():
         "capitalized",
     ]
     assert count_word("(Heat),") == "heat"
+
+
+def test_plain_words_are_described_as_all_others():
+    draw, compared = random.Random(1), 0
+    for _ in range(4000):
+        letters = draw.choice([string.ascii_lowercase, string.digits, "ab", "7", string.ascii_letters, "A"])
+        word = "".join(draw.choices(letters, k=draw.choice([1, 2, 3, 5, 45])))
+        word = word.capitalize() if draw.random() < 0.3 else word
+        found = _describe_plain(word)
+        if found is not None:
+            compared += 1
+            assert found == _describe_any(word)
+    assert compared > 2000

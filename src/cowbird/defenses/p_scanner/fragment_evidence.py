@@ -378,7 +378,7 @@ def _compare_titles(
     sizes = table.word_offsets[rows + 1] - table.word_offsets[rows]
     word = table.word[concat_ranges(table.word_offsets[rows], sizes)]
     starts = np.concatenate([[0], np.cumsum(sizes)])
-    total = np.bincount(word[: starts[many]], minlength=1).astype(np.float64)
+    total = np.bincount(word[: starts[many]], minlength=int(word.max(initial=0)) + 1).astype(np.float64)
     many = max(many, 2)
     usual = float((total * (total - 1)).sum() / (many * (many - 1)))
     chosen, owner = _choose_compared(title, borders)

@@ -113,11 +113,17 @@ class ConvolutionBlock(nn.Module):
         self.near = nn.Linear(CONVOLVED * width, width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, state: Tensor, slots: Tensor, room: int) -> Tensor:
-        """Return the new state, shape `[pieces, width]`."""
-        normed = self.norm(state)
-        padded = normed.new_zeros(room, state.shape[1]).index_copy(0, slots[:, CONVOLVED // 2], normed)
-        near = padded[slots.reshape(-1)].reshape(len(state), CONVOLVED * state.shape[1])
+    def forward(self, state: Tensor, slot: Tensor, around: Tensor, room: int) -> Tensor:
+        """Return the new state, shape `[pieces, width]`.
+
+        Args:
+            state: The state.
+            slot: Where each piece stands among all, with room between titles.
+            around: The places that are neighbors of each piece, one piece behind another.
+            room: How many places there are.
+        """
+        padded = state.new_zeros(room, state.shape[1]).index_copy_(0, slot, self.norm(state))
+        near = padded.index_select(0, around).view(len(state), CONVOLVED * state.shape[1])
         return state + self.out(torch.nn.functional.gelu(self.near(near), approximate="tanh"))
 
 
@@ -142,10 +148,10 @@ class SmallTaggerNetwork(nn.Module):
         state = self.enter(torch.cat([bag, batch.flags], dim=1))
         half = CONVOLVED // 2
         slot = torch.arange(len(state), device=state.device) + half * (batch.owner + 1)
-        slots = slot[:, None] + torch.arange(-half, half + 1, device=state.device)
+        around = (slot[:, None] + torch.arange(-half, half + 1, device=state.device)).flatten()
         room = len(state) + half * (batch.titles + 2)
         for nth, block in enumerate(self.blocks):
-            state = block(state, slots, room)
+            state = block(state, slot, around, room)
             if nth % 2 == 1:
                 state = state + self.whole[nth // 2](pool_titles(state, batch))[batch.owner]
         state = self.norm(state)

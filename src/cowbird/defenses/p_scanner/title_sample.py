@@ -55,8 +55,9 @@ class TitleSample:
 
     def add(self, titles: Iterable[str]) -> None:
         """Show titles to the sample; empty ones are passed over."""
+        kept = self._kept
         for title in titles:
-            if not title or title in self._kept:
+            if not title or title in kept:
                 continue
             rank = hash_title(title) if len(title) <= MAX_SAMPLED_LENGTH else self.bound
             if rank >= self.bound:

@@ -109,10 +109,13 @@ class PhraseCounts:
                 self._add_title(title, words)
 
     def _add_title(self, title: str, words: Sequence[str]) -> None:
-        number = hash_title(title)
+        number = -1  # a title whose phrases are others needs none
         for nth in _list_counted(len(words)):
             for others, phrase in self._by_first.get(words[nth], ()):
-                if number < self._bound[phrase] and words[nth + 1 : nth + 1 + len(others)] == others:
+                if others and words[nth + 1 : nth + 1 + len(others)] != others:
+                    continue
+                number = hash_title(title) if number < 0 else number
+                if number < self._bound[phrase]:
                     self._keep(phrase, title, number)
 
     def _keep(self, phrase: str, title: str, number: int) -> None:
