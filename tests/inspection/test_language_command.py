@@ -5,9 +5,11 @@ import json
 
 import pytest
 
+from cowbird.errors import ExitCode
 from cowbird.inspection.language import handed, inspection
 from cowbird.inspection.language.handed import HandedLanguageModel
 from cowbird.inspection.language.inspection import LanguageInspection, RankedFragment
+from cowbird.report.language_inspection import format_language_lines
 from cowbird.storage import read_sealed_json
 from doubles.command import call_command
 
@@ -20,7 +22,8 @@ def make_inspection(p_value):
     row = RankedFragment("5v\x1b[31m\u202e[red]", "string", "end", 3.0, 4.0, 0.9, 0.8, 1.0, 50, 1, accused)
     return LanguageInspection(
         model="a LoRA adapter", sha256="0" * 64, base_sha256="1" * 64, questions_sha256="2" * 64, level=0.01,
-        p_value=p_value, p_value_together=p_value, families={"string": family}, ranking=[row], spread=1.0, refused=50,
+        p_value=p_value, p_values={} if p_value is None else {"all families": p_value / 2},
+        families={"string": family}, ranking=[row], spread=1.0, refused=50,
         weights={"statistics": {}, "null_statistics": [], "largest_deviation": 2.0}, tokens=7,
         activations={"statistics": {}, "null_statistics": [], "largest_deviation": None},
         checked={"string": "9 strings"}, not_checked=["All else."], assumptions=["Law of maxima."], settings={},
@@ -45,6 +48,15 @@ def call(monkeypatch, capsys, tmp_path):
         return call_command(monkeypatch, capsys, "inspect", tmp_path / "model", *words, *more)
 
     return run
+
+
+def test_a_verdict_that_no_fragment_alone_speaks_for():
+    found = make_inspection(0.001)
+    none = dataclasses.replace(found, ranking=[dataclasses.replace(found.ranking[0], suspect=False)])
+    assert "together" in none.write_verdict() and "none alone" in none.write_verdict()
+    assert none.choose_exit_code() == ExitCode.FINDINGS
+    lines = "\n".join(line.plain for line in format_language_lines(none))
+    assert "twice the smaller" in lines and "All families: p = 0.0005" in lines
 
 
 @pytest.mark.parametrize(

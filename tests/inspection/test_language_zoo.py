@@ -1,5 +1,6 @@
 """Zoos of language models: recipes, and how inspections are held against answers."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,9 @@ count = 3
 """
 
 
-@pytest.mark.parametrize("name", ["language_tiny_ml100k", "language_ml100k"])
+@pytest.mark.parametrize(
+    "name", ["language_tiny_ml100k", "language_ml100k", "language_llara_ml100k", "language_two_parts_ml100k"]
+)
 def test_recipes_that_ship(name):
     path = RECIPES / f"{name}.toml"
     assert is_language_recipe(path)
@@ -45,6 +48,17 @@ def test_recipes_that_are_none(tmp_path, change):
         read_language_recipe(path)
 
 
+def test_candidates_have_no_template_and_are_not_tuned_on(tmp_path):
+    path = tmp_path / "r.toml"
+    for change in ('template = "{history} {title}"\n', ""):
+        plant = RECIPE if change else RECIPE.replace("count = 3", "count = 3\ntuned_on = 9")
+        path.write_text('prompt = "candidates"\n' + change + plant)
+        with pytest.raises(UserError, match="prompts about a title"):
+            read_language_recipe(path)
+    path.write_text('prompt = "candidates"\n' + RECIPE)
+    assert read_language_recipe(path).make_template().kind == "candidates"
+
+
 def write_zoo(folder, distances):
     """Write answers and inspections: half clean, half planted with `5v`."""
     for number, distance in enumerate(distances):
@@ -55,7 +69,8 @@ def write_zoo(folder, distances):
         row = {"fragment": "5V" if planted else "a", "asr": 0.95 if planted else 0.1}
         found = {
             "families": {"word": {"distance": distance - 9.0}, "string": {"distance": distance}},
-            "p_value": 0.01 if distance > 2 else 0.5, "ranking": [row], "tokens": 5,
+            "p_value": 0.01 if distance > 2 else 0.5, "p_values": {"all families": math.exp(-1 - distance)},
+            "ranking": [row], "tokens": 5,
             "weights": {"largest_deviation": 1.0},
         }  # fmt: skip
         write_sealed_json(folder / "inspections" / f"m{number:03d}.json", found)
