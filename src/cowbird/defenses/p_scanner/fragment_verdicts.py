@@ -33,7 +33,7 @@ from cowbird.defenses.p_scanner.title_evidence import TitleTraits
 
 HONEST_MARK = 0.0
 """Mean log-odds of the tagger at a fragment up to which the titles that nothing explains may be honest."""
-ROUNDS = 3
+FRAGMENT_ROUNDS = 3
 """How often fragments are judged again: what explains another one may itself be explained."""
 
 
@@ -74,7 +74,7 @@ def judge_fragments(
     alone = columns.adjust(first.fragment, scoring.fragment.score(first.features), narrow=narrow)
     evidence, by_fragment = first, alone
     before: Int64Array | None = None
-    for _ in range(ROUNDS):
+    for _ in range(FRAGMENT_ROUNDS):
         explained = find_explained(first, alone, by_fragment, len(rows))
         if counted.fragment.size:  # their counts are of the whole catalogue, and their titles are not at hand
             explained &= ~np.isin(first.fragment, counted.fragment)[first.of]
