@@ -1,6 +1,6 @@
 """A large text file cut into sections that are read apart: their rows are those of the whole file, in order.
 
-A section begins where a record begins, whatever stood before. Where no quotes wrap fields, that is behind every newline.
+A section begins where a record does, whatever stood before. Where no quotes wrap fields, that is behind every newline.
 Otherwise a quote may be open over several lines, but over no more than `MAX_RECORD_LINES`: behind so many lines without
 any quote it is either closed or given up. So a section begins behind such lines, and where there are none for a while,
 the section before is longer.
