@@ -14,7 +14,7 @@ import numpy as np
 
 from cowbird.ingest.records import MAX_RECORD_LINES
 
-SECTION_BYTES = 2 << 20
+SECTION_BYTES = 1 << 20
 """Bytes of a section, or more."""
 LOOK_BYTES = (1 << 16, 1 << 20)
 """Bytes in which a place to cut is looked for: a few, then more."""
