@@ -1,14 +1,16 @@
 """Plug-ins by file: what is found, what is told, and what is not hidden."""
 
+import importlib
 import os
 import shutil
+import subprocess
 import sys
 import textwrap
 from importlib.metadata import entry_points
 
 import pytest
 
-from cowbird import plugins
+from cowbird import plugin_sources, plugins
 from cowbird.attacks.base import Attack
 from cowbird.attacks.basic_replacement import BasicReplacement
 from cowbird.errors import PluginError, UserError
@@ -66,6 +68,52 @@ def test_names(kind):
         cls = find_plugin(kind, name)
         assert cls.__module__ in [f"{package}.{name}" for package in PLUGIN_KINDS[kind].packages]
         assert summarize_plugin(cls)
+
+
+@pytest.mark.parametrize("kind", PLUGIN_KINDS)
+def test_a_list_made_of_source_is_that_of_the_classes(kind):
+    base = plugins._find_base(kind)
+    classes = [
+        cls
+        for path in plugins._list_modules(kind)
+        for cls in plugins._find_concrete(importlib.import_module(path), base)
+    ]
+    wanted = sorted((cls.__module__.rpartition(".")[2], summarize_plugin(cls)) for cls in classes)
+    assert [(entry.name, entry.summary) for entry in describe_plugins(kind) if entry.origin == "Cowbird"] == wanted
+
+
+def test_source_tells_abstract_and_inherited_members(tmp_path, monkeypatch):
+    (tmp_path / "rooms").mkdir()
+    (tmp_path / "rooms" / "__init__.py").write_text("from cowbird.rooms.base import Base as Known\n")
+    (tmp_path / "rooms" / "base.py").write_text(
+        'class Base(ABC):\n    """What all are."""\n    @property\n    @abstractmethod\n    def name(self): ...\n'
+    )
+    (tmp_path / "rooms" / "some.py").write_text(
+        "from cowbird.rooms import Known\n"
+        "class Half(Known, Generic[T]):\n    x: int\n"
+        "class Whole(Half[int]):\n    name = 'whole'\n"
+        "class Other(Strange):\n    name = 'other'\n"
+    )
+    monkeypatch.setattr("cowbird.plugin_sources._ROOT", tmp_path)
+    plugin_sources._read.cache_clear()
+    found = plugin_sources.list_shipped("cowbird.rooms.some", "cowbird.rooms:Known")
+    plugin_sources._read.cache_clear()
+    assert found == [("some", "What all are.")]
+
+
+@pytest.mark.slow
+def test_lists_and_descriptions_load_no_torch():
+    code = """
+import sys
+from cowbird.experiments.reference.entries import KINDS, describe_entry, list_entries
+for kind in KINDS:
+    assert list_entries(kind)
+for kind, name in (("attack", "badrec"), ("trigger", "phrase"), ("scenario", "direct"), ("dataset", "movielens_100k")):
+    if name in {entry.name for entry in list_entries(kind)}:
+        assert describe_entry(kind, name).tables
+assert "torch" not in sys.modules and "transformers" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_every_kind_has_some():

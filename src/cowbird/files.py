@@ -246,6 +246,12 @@ def _restore_older(partial: Path) -> None:
 
 def _probe_mode(folder: Path) -> int:
     """Return the permissions that a new file gets in a folder: the umask, or what the folder says instead of it."""
+    with suppress(OSError, AttributeError):  # a file without a name, of which a kill leaves nothing
+        handle = os.open(folder, os.O_TMPFILE | os.O_WRONLY, 0o666)
+        try:
+            return stat.S_IMODE(os.fstat(handle).st_mode)
+        finally:
+            os.close(handle)
     probe = folder / f".{secrets.token_hex(8)}.partial"
     handle = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     try:

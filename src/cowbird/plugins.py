@@ -20,12 +20,15 @@ import pkgutil
 import sys
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 from cowbird.errors import UserError
 from cowbird.plugin_errors import describe_failure, is_blamable, register_plugin
+from cowbird.plugin_sources import ShippedPlugin, list_shipped
 
 
 class PluginKind(NamedTuple):
@@ -61,9 +64,13 @@ MAX_PLUGIN_FILE_BYTES = 1 << 20
 
 def _find_base(kind: str) -> type[Any]:
     if kind not in PLUGIN_KINDS:
-        raise UserError(f"'{kind}' is not a kind of plug-in.", f"Use one of {', '.join(PLUGIN_KINDS)}.")
+        raise _make_kind_error(kind)
     module, _, name = PLUGIN_KINDS[kind].base.partition(":")
     return getattr(importlib.import_module(module), name)
+
+
+def _make_kind_error(kind: str) -> UserError:
+    return UserError(f"'{kind}' is not a kind of plug-in.", f"Use one of {', '.join(PLUGIN_KINDS)}.")
 
 
 def _is_concrete(member: object, base: type[Any]) -> bool:
@@ -82,24 +89,23 @@ def _find_concrete(module: ModuleType, base: type[Any]) -> list[type[Any]]:
 
 def list_plugins(kind: str) -> list[str]:
     """List the names of the plug-ins that need no permission, sorted: Cowbird's own and those of installed packages."""
-    return sorted({*_list_shipped(kind), *(entry.name for entry in _list_entry_points(kind))})
+    shipped = (plugin.name for plugin in _list_shipped(kind))
+    return sorted({*shipped, *(entry.name for entry in _list_entry_points(kind))})
 
 
-def _list_shipped(kind: str) -> list[str]:
-    base = _find_base(kind)
-    return sorted(
-        path.rpartition(".")[2] for path in _list_modules(kind) if _find_concrete(importlib.import_module(path), base)
-    )
+def _list_shipped(kind: str) -> list[ShippedPlugin]:
+    if kind not in PLUGIN_KINDS:
+        raise _make_kind_error(kind)
+    return sorted(chain.from_iterable(list_shipped(path, PLUGIN_KINDS[kind].base) for path in _list_modules(kind)))
 
 
 def _list_modules(kind: str) -> list[str]:
     """Return the paths of all modules in the packages of a kind."""
     found: list[str] = []
     for name in PLUGIN_KINDS[kind].packages:
-        package = importlib.import_module(name)
-        found += [
-            f"{name}.{info.name}" for info in pkgutil.iter_modules(package.__path__) if not info.name.startswith("_")
-        ]
+        package = find_spec(name)  # which loads nothing but the packages around it
+        places = package.submodule_search_locations if package else None
+        found += [f"{name}.{info.name}" for info in pkgutil.iter_modules(places) if not info.name.startswith("_")]
     return found
 
 
@@ -130,7 +136,7 @@ def describe_plugins(kind: str) -> list[PluginEntry]:
 
     A package that can't be loaded does not spoil the list: its line says why.
     """
-    found = [PluginEntry(name, "Cowbird", summarize_plugin(find_plugin(kind, name))) for name in _list_shipped(kind)]
+    found = [PluginEntry(plugin.name, "Cowbird", plugin.summary) for plugin in _list_shipped(kind)]
     for entry in _list_entry_points(kind):
         try:
             summary = summarize_plugin(_load_entry_point(kind, entry))

@@ -5,10 +5,13 @@ step to an experiment does not change the others and a resumed run continues wit
 """
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
 
 
 def derive_seed(seed: int, *names: str | int) -> int:
@@ -39,6 +42,8 @@ def draw_indices(count: int, of: int, rng: np.random.Generator) -> NDArray[np.in
     return np.sort(rng.choice(of, min(count, of), replace=False))
 
 
-def torch_stream(seed: int, *names: str | int, device: torch.device | str = "cpu") -> torch.Generator:
+def torch_stream(seed: int, *names: str | int, device: "torch.device | str" = "cpu") -> "torch.Generator":
     """Return a torch generator of one named stream on one device."""
+    import torch  # noqa: PLC0415
+
     return torch.Generator(device=device).manual_seed(derive_seed(seed, *names))

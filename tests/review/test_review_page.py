@@ -2,9 +2,12 @@
 
 import asyncio
 import json
+import sqlite3
+import threading
 
 import pytest
 
+from cowbird.errors import UserError
 from cowbird.review.server import make_review_app
 from cowbird.review.store import ReviewStore
 from doubles.findings import write_findings
@@ -195,3 +198,42 @@ def test_hostile_titles_are_shown_as_what_they_are(app):
 )
 def test_odd_requests_are_refused(app, method, path, body, query, status):
     assert ask(app, method, path, body, query)[0] == status
+
+
+def test_what_goes_wrong_while_findings_are_grouped_is_told_to_whoever_asks(tmp_path, monkeypatch):
+    def fail(*given):
+        raise sqlite3.OperationalError("database is locked")
+
+    monkeypatch.setattr(ReviewStore, "_fill", fail)
+    store = ReviewStore(write_findings(tmp_path), index_later=True)
+    app = make_review_app(store, "token", 4711)
+    assert ask(app, "GET", "/token/")[0] == 200
+    for path in ("summary", "groups", "groups/0/findings"):
+        status, _, text = ask(app, "GET", f"/token/api/{path}")
+        assert status == 507
+        assert "another review" in json.loads(text)["error"]
+    with pytest.raises(UserError, match="locked"):
+        store.wait()
+    store.close()
+
+
+def test_a_page_is_served_before_findings_are_grouped(tmp_path, monkeypatch):
+    go, fill = threading.Event(), ReviewStore._fill
+
+    def fill_slowly(*given):
+        assert go.wait(30)
+        fill(*given)
+
+    monkeypatch.setattr(ReviewStore, "_fill", fill_slowly)
+    path = write_findings(tmp_path)
+    store = ReviewStore(path, index_later=True)
+    app = make_review_app(store, "token", 4711)
+    assert ask(app, "GET", "/token/")[0] == 200
+    threading.Timer(0.05, go.set).start()
+    found = json.loads(ask(app, "GET", "/token/api/summary")[2])
+    store.close()
+    monkeypatch.undo()
+    again = ReviewStore(path)
+    assert {name: found[name] for name in again.count()} == again.count()
+    assert found["findings"] > 0
+    again.close()

@@ -288,6 +288,13 @@ def test_few_files_are_read_by_this_process(folder):
     assert [count_own_files(folder, table, workers) for workers in (1, 3, 4)] == [6, 6, 0]
 
 
+def test_a_single_file_is_not_looked_for_on_other_machines(catalog, folder, monkeypatch):
+    monkeypatch.setattr(sections, "SECTION_BYTES", 400)
+    for path, wanted in ((catalog, (3, 0)), (folder, (6, 6))):
+        table = open_catalog(path)
+        assert tuple(count_own_files(path, table, 1, here=here) for here in (True, False)) == wanted
+
+
 @pytest.mark.parametrize("rows", ["", "1,Heat,0.5,false,,,,\n"])
 def test_findings_without_any_that_counts_are_read(tmp_path, rows):
     path = tmp_path / "findings.csv"

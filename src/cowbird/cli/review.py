@@ -42,7 +42,7 @@ def review(
     check_outputs({"--export": export}, {"FINDINGS": findings, "the review's decisions": list_store_files(findings)})
     if export is None:
         Thread(target=_import_ahead, daemon=True).start()
-    store = ReviewStore(findings)
+    store = ReviewStore(findings, index_later=export is None)
     try:
         if export is not None:
             made = store.export_allowed(export)
@@ -60,6 +60,7 @@ def review(
                 webbrowser.open(address)
 
         _import_server()(store, port, announce)
+        store.wait()  # what went wrong behind the page ends the command, too
     finally:
         store.close()
 

@@ -77,9 +77,13 @@ class TextTable(PartedTable):
         """Say in a few words how it is read."""
         return self.layout.describe()
 
-    @cached_property
+    @property
     def parts(self) -> Sequence[Section]:
         """Sections of the file that can be read apart; the whole file if it is not so plain."""
+        return self._sections
+
+    @cached_property
+    def _sections(self) -> list[Section]:
         whole, quote = [Section(0, 0)], self.layout.quote_form.quote
         if self._blob is not self._raw or len(quote) > 1:
             return whole

@@ -1,6 +1,6 @@
 """A large text file cut into sections that are read apart: their rows are those of the whole file, in order.
 
-A section begins where a record begins, whatever stood before. Where no quotes wrap fields, that is behind every newline.
+A section begins where a record does, whatever stood before. Where no quotes wrap fields, that is behind every newline.
 Otherwise a quote may be open over several lines, but over no more than `MAX_RECORD_LINES`: behind so many lines without
 any quote it is either closed or given up. So a section begins behind such lines, and where there are none for a while,
 the section before is longer.
@@ -14,7 +14,7 @@ import numpy as np
 
 from cowbird.ingest.records import MAX_RECORD_LINES
 
-SECTION_BYTES = 2 << 20
+SECTION_BYTES = 1 << 20
 """Bytes of a section, or more."""
 LOOK_BYTES = (1 << 16, 1 << 20)
 """Bytes in which a place to cut is looked for: a few, then more."""

@@ -10,24 +10,27 @@ array, or a tensor on the same device. Metrics are NumPy float64 on the host.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from cowbird.errors import UserError
 from cowbird.metrics._arrays import Array, Counts, Floats, check_k, to_index, to_numpy, to_tensor
 
-Scores = TypeVar("Scores", NDArray[Any], Tensor)
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Scores = TypeVar("Scores", NDArray[Any], "Tensor")
 """Scores of every item for every row, shape `[rows, items]`: a NumPy array or a torch tensor."""
 CUTOFFS = (5, 10, 20, 50)
 """The cut-offs reported unless others are asked for."""
 
 
-def _check_scores(scores: NDArray[Any] | Tensor) -> None:
-    floating = scores.is_floating_point() if isinstance(scores, Tensor) else np.issubdtype(scores.dtype, np.floating)
+def _check_scores(scores: "NDArray[Any] | Tensor") -> None:
+    floating = (
+        np.issubdtype(scores.dtype, np.floating) if isinstance(scores, np.ndarray) else scores.is_floating_point()
+    )
     if scores.ndim != 2 or not floating:
         raise UserError(
             f"Scores must be floating point of shape [rows, items], and are {scores.dtype} of shape "
@@ -36,17 +39,19 @@ def _check_scores(scores: NDArray[Any] | Tensor) -> None:
         )
 
 
-def _to_scores(scores: NDArray[Any] | Tensor) -> Tensor:
+def _to_scores(scores: "NDArray[Any] | Tensor") -> "Tensor":
     _check_scores(scores)
     return to_tensor(scores)
 
 
-def _match_type(ranks: Tensor, scores: NDArray[Any] | Tensor) -> Any:
-    return ranks if isinstance(scores, Tensor) else ranks.numpy()
+def _match_type(ranks: "Tensor", scores: "NDArray[Any] | Tensor") -> Any:
+    return ranks.numpy() if isinstance(scores, np.ndarray) else ranks
 
 
-def _to_pairs(rows: Array, items: Array, scores: NDArray[Any] | Tensor) -> tuple[Tensor, Tensor]:
-    device = scores.device if isinstance(scores, Tensor) else torch.device("cpu")
+def _to_pairs(rows: Array, items: Array, scores: "NDArray[Any] | Tensor") -> "tuple[Tensor, Tensor]":
+    import torch  # noqa: PLC0415
+
+    device = torch.device("cpu") if isinstance(scores, np.ndarray) else scores.device
     row = to_index(rows, "rows", scores.shape[0], device)
     item = to_index(items, "items", scores.shape[1], device)
     if len(row) != len(item):
@@ -70,8 +75,8 @@ def exclude_seen(scores: Scores, rows: Array, items: Array) -> Scores:
     """
     _check_scores(scores)
     row, item = _to_pairs(rows, items, scores)
-    if isinstance(scores, Tensor):
-        scores.detach()[row, item] = -torch.inf
+    if not isinstance(scores, np.ndarray):
+        scores.detach()[row, item] = -np.inf
         return scores
     if not scores.flags.writeable:
         raise UserError("These scores are read-only and cannot be changed in place.", "Pass `scores.copy()`.")
@@ -100,6 +105,8 @@ def ranks(scores: Scores, target: Array, exclude: tuple[Array, Array] | None = N
     Raises:
         UserError: If shapes or types do not fit or an index lies outside the table.
     """
+    import torch  # noqa: PLC0415
+
     table = _to_scores(scores)
     items = table.shape[1]
     index = to_index(target, "targets", items, table.device)
@@ -109,7 +116,7 @@ def ranks(scores: Scores, target: Array, exclude: tuple[Array, Array] | None = N
     below = table < own
     if exclude is not None:
         row, item = _to_pairs(*exclude, table)
-        below[row, item] = own[row, 0] > -torch.inf
+        below[row, item] = own[row, 0] > -np.inf
         below[torch.arange(len(index), device=table.device), index] = False
     # `below` leaves out the target itself, NaN competitors, and everything where the target is NaN or -inf.
     return _match_type(items - below.sum(1, dtype=torch.int32).long(), scores)
@@ -137,14 +144,16 @@ def topk_ranks(scores: Scores, targets: Array, k_max: int) -> Scores:
     Raises:
         UserError: If shapes or types do not fit, an index lies outside the table, or `k_max` is below 1.
     """
+    import torch  # noqa: PLC0415
+
     table = _to_scores(scores)
     index = to_index(targets, "targets", table.shape[1], table.device)
     depth = min(check_k(k_max) + 1, table.shape[1])
     own = table[:, index]
-    top = table.topk(depth, dim=1).values.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
-    wanted = own.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    top = table.topk(depth, dim=1).values.nan_to_num(nan=np.inf, posinf=np.inf, neginf=-np.inf)
+    wanted = own.nan_to_num(nan=-np.inf, posinf=np.inf, neginf=-np.inf)
     found = torch.searchsorted(-top, -wanted, right=True, out_int32=True)
-    return _match_type(found.masked_fill_(own == -torch.inf, k_max + 1), scores)
+    return _match_type(found.masked_fill_(own == -np.inf, k_max + 1), scores)
 
 
 def _check_ranks(ranks: Array) -> Counts:

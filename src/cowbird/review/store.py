@@ -13,16 +13,16 @@ from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
-
-import polars as pl
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from cowbird.errors import OutageError, UserError
 from cowbird.faults import FULL_DISK_HINT, explain_write_errors
 from cowbird.files import write_text
-from cowbird.scanning.findings_file import read_reviewed, read_reviewed_table
 from cowbird.scanning.parts_folder import SCAN_FILE
 from cowbird.text import normalize_span
+
+if TYPE_CHECKING:
+    import polars as pl
 
 REVIEW_SUFFIX = ".review.sqlite"
 """What is added to the name of the findings for the file of decisions."""
@@ -106,29 +106,46 @@ class ReviewStore:
 
     Args:
         findings: The file.
+        index_later: Whether findings that were read for the first time are grouped in a thread of its own. Whoever asks
+            for them meanwhile waits; what goes wrong there is told to whoever asks.
 
     Raises:
         UserError: If it holds no findings, or the file of decisions is not one.
         OutageError: If that can't be written.
     """
 
-    def __init__(self, findings: Path) -> None:
+    def __init__(self, findings: Path, *, index_later: bool = False) -> None:
         self.findings = findings
         self.path = findings.with_name(findings.name + REVIEW_SUFFIX)
-        self._lock = threading.RLock()
+        self._inner = threading.RLock()
+        self._indexing: threading.Thread | None = None
+        self._failed: Exception | None = None
         if not (findings / SCAN_FILE).is_file() and not findings.is_file():
-            read_reviewed(findings)  # says what is wrong
+            _read(findings)  # says what is wrong
         if self.path.is_symlink():
             raise UserError(f"'{self.path}' is a link.", "Remove it, or copy the findings elsewhere.")
+        with self._explain_errors():
+            self._base = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=5)
+            self._base.row_factory = sqlite3.Row
+            self._base.execute("pragma journal_mode = wal")
+            self._base.executescript(_SCHEMA)
+            seal = self._find_new_seal()
+            if seal is None:
+                return
+            table = _read(findings)
+            if not index_later:
+                self._fill(table, seal)
+                return
+        self._indexing = threading.Thread(target=self._fill_later, args=(table, seal), name="index")
+        self._indexing.start()
+
+    @contextmanager
+    def _explain_errors(self) -> Generator[None]:
         with explain_write_errors(self.path):
             if not self.path.exists():
                 self.path.touch()  # a folder that can't be written says so; SQLite would not
             try:
-                self._base = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=5)
-                self._base.row_factory = sqlite3.Row
-                self._base.execute("pragma journal_mode = wal")
-                self._base.executescript(_SCHEMA)
-                self._fill()
+                yield
             except sqlite3.OperationalError as error:
                 raise self._explain_outage(error) from None
             except sqlite3.DatabaseError as error:
@@ -136,9 +153,28 @@ class ReviewStore:
                     f"'{self.path}' should hold decisions of a review: {error}.", "Move the file away."
                 ) from None
 
+    def wait(self) -> None:
+        """Wait until the findings are grouped.
+
+        Raises:
+            UserError: If they could not be.
+        """
+        if self._indexing is not None:
+            self._indexing.join()
+        if self._failed is not None:
+            raise self._failed
+
+    @property
+    def _lock(self) -> threading.RLock:
+        """The lock of the database, once findings are grouped; see `wait`."""
+        self.wait()
+        return self._inner
+
     def close(self) -> None:
         """Close the file."""
-        with self._lock:
+        if self._indexing is not None:
+            self._indexing.join()
+        with self._inner:
             self._base.close()
 
     def refresh(self) -> None:
@@ -150,7 +186,8 @@ class ReviewStore:
         """
         with self._lock:
             try:
-                self._fill()
+                if (seal := self._find_new_seal()) is not None:
+                    self._fill(_read(self.findings), seal)
             except sqlite3.OperationalError as error:
                 raise self._explain_outage(error) from None
             except OSError as error:
@@ -160,15 +197,24 @@ class ReviewStore:
         hint = "Is another review at work on it for long?" if "locked" in str(error) else FULL_DISK_HINT
         return OutageError(f"'{self.path}' can't be written: {error}.", hint)
 
-    def _fill(self) -> None:
-        """Read the findings, unless they were read before and are the same."""
+    def _find_new_seal(self) -> str | None:
+        """Return what tells the findings from others; `None` if they were read before and are the same."""
         place = self.findings / SCAN_FILE if self.findings.is_dir() else self.findings
         found = place.stat()
         seal = f"{REVIEW_VERSION} {found.st_size} {found.st_mtime_ns} {_hash_begin(place)}"
         known = self._base.execute("select value from about where name = 'findings'").fetchone()
-        if known is not None and known["value"] == seal:
-            return
-        groups, rows = _group(read_reviewed_table(self.findings))
+        return None if known is not None and known["value"] == seal else seal
+
+    def _fill_later(self, table: "pl.DataFrame", seal: str) -> None:
+        try:
+            with self._explain_errors():
+                self._fill(table, seal)
+        except Exception as error:  # told to whoever asks
+            self._failed = error
+
+    def _fill(self, table: "pl.DataFrame", seal: str) -> None:
+        """Keep findings, their groups and what tells them from others."""
+        groups, rows = _group(table)
         self._base.execute("pragma synchronous = normal")  # what a power cut takes is read again
         self._base.execute("begin immediate")
         try:
@@ -411,8 +457,17 @@ def _hash_begin(path: Path) -> str:
         return hashlib.sha256(file.read(1 << 20)).hexdigest()
 
 
-def _group(findings: pl.DataFrame) -> tuple[list[tuple[Any, ...]], Iterable[tuple[Any, ...]]]:
+def _read(findings: Path) -> "pl.DataFrame":
+    """Return the findings; what reads them is loaded when it is needed."""
+    from cowbird.scanning.findings_file import read_reviewed_table  # noqa: PLC0415
+
+    return read_reviewed_table(findings)
+
+
+def _group(findings: "pl.DataFrame") -> tuple[list[tuple[Any, ...]], Iterable[tuple[Any, ...]]]:
     """Return the groups of findings, and the findings, the most suspicious of each group first."""
+    import polars as pl  # noqa: PLC0415
+
     table = findings.sort(pl.col("score").fill_null(0.0), descending=True, maintain_order=True)
     rows, ids, titles, scores, starts, ends, tiers, reasons = (column.to_list() for column in table)
     keys, groups, numbers = dict[tuple[str, str], int](), list[list[Any]](), list[int]()

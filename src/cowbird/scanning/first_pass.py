@@ -272,6 +272,7 @@ class FirstPass:
         for pattern in ("sample-*.json", "counts-*.json", "part-*.safetensors"):
             for path in self.folder.glob(pattern):
                 path.unlink(missing_ok=True)
+        sweep_partials(self.folder)
         with suppress(OSError):  # which does nothing to a folder that holds anything else
             self.folder.rmdir()
 

@@ -18,7 +18,14 @@ from typing import Any, NamedTuple, Self, TypeAlias
 
 from cowbird.errors import OutageError, UserError
 from cowbird.faults import explain_write_errors
-from cowbird.files import hash_file, make_scratch_folder, replace_atomically, share_folder, sweep_partials
+from cowbird.files import (
+    PARTIAL_SUFFIX,
+    hash_file,
+    make_scratch_folder,
+    replace_atomically,
+    share_folder,
+    sweep_partials,
+)
 from cowbird.locks import LOCK_FILE, lock_folder
 from cowbird.notices import Notice, NoticeRank
 from cowbird.processes import hold_interrupts
@@ -106,7 +113,7 @@ def _place_aside(out: Path) -> Path:
 def _is_own(path: Path) -> bool:
     """Tell whether a file is one that a scan in parts writes."""
     name = path.name
-    return name in _OWN_NAMES or _PART_NAME.fullmatch(name) is not None or name.endswith(".partial")
+    return name in _OWN_NAMES or _PART_NAME.fullmatch(name) is not None or name.endswith((".partial", PARTIAL_SUFFIX))
 
 
 def _is_result(folder: Path) -> bool:

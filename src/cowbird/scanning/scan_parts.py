@@ -25,7 +25,7 @@ from cowbird.ingest.addresses import show_name
 from cowbird.ingest.options import get_options
 from cowbird.ingest.places import fingerprint, locate
 from cowbird.ingest.rows import PartedTable
-from cowbird.local_cluster import InlineCluster, TaskCluster
+from cowbird.local_cluster import InlineCluster, LocalCluster, TaskCluster
 from cowbird.notices import Notice, collect_notices, merge_notices
 from cowbird.scanning.allow_list import AllowList
 from cowbird.scanning.first_pass import FirstPass
@@ -79,10 +79,14 @@ class SharedFirstPass(FirstPass):
         self, catalog: Path, table: Catalog, sample: TitleSample, kept: Any, tell: Callable[..., None]
     ) -> None:
         """Have workers read files or look at titles; see `FirstPass`."""
-        if files := count_own_files(catalog, table, self._cluster.workers):
+        if files := self._count_own(catalog, table):
             self._sample_files(catalog, table, sample, files, list(kept.file_rows), tell)
         else:
             self._sample_rows(table, sample, kept.row, tell)
+
+    def _count_own(self, catalog: Path, table: Catalog) -> int:
+        here = isinstance(self._cluster, InlineCluster | LocalCluster)
+        return count_own_files(catalog, table, self._cluster.workers, here=here)
 
     def _sample_files(
         self, catalog: Path, table: Catalog, sample: TitleSample, files: int, rows: list[int], tell: Callable[..., None]
@@ -107,7 +111,7 @@ class SharedFirstPass(FirstPass):
     def _count_phrases(self, catalog: Path, table: Catalog, counts: PhraseCounts, tell: Callable[[int], None]) -> None:
         """Have workers read files or look at titles; see `FirstPass`."""
         phrases = counts.list_phrases()
-        files, done = count_own_files(catalog, table, self._cluster.workers), 0
+        files, done = self._count_own(catalog, table), 0
 
         def take(found: CountedPart, row: int) -> None:
             nonlocal done
@@ -168,13 +172,19 @@ class SharedFirstPass(FirstPass):
         return lambda report: self._cluster.get(task)
 
 
-def count_own_files(catalog: Path, table: Catalog, workers: int) -> int:
+def count_own_files(catalog: Path, table: Catalog, workers: int, *, here: bool = True) -> int:
     """Return how many files or sections of a catalogue workers read themselves; 0 if this process reads the rows.
 
-    A catalogue that is elsewhere was copied here, where other machines do not see it.
+    A catalogue that is elsewhere was copied here, where other machines do not see it. Nor may they see a single file.
+
+    Args:
+        catalog: The catalogue.
+        table: The same, opened.
+        workers: How many workers there are.
+        here: Whether all of them are processes of this machine.
     """
     rows = table.table
-    if not isinstance(rows, PartedTable) or locate(catalog) != catalog:
+    if not isinstance(rows, PartedTable) or locate(catalog) != catalog or not (here or catalog.is_dir()):
         return 0
     many = len(rows.parts)
     return many if many >= FILES_PER_WORKER * workers else 0

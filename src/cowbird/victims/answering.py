@@ -7,16 +7,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from cowbird.data.types import Float32Array, IntArray, Items
 from cowbird.errors import UserError
 from cowbird.victims.fit_context import FitContext
 from cowbird.victims.model import FittedModel, TitleRewrite, Victim
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 class Probe(ABC):
@@ -47,14 +49,14 @@ class Probe(ABC):
             Shape `[titles, hidden]`, float32.
         """
 
-    def embed_word(self, word: str) -> Tensor | None:
+    def embed_word(self, word: str) -> "Tensor | None":
         """Return a copy of the input of a word's first token, shape `[hidden]`, float32.
 
         `None` if the model takes no inputs but texts; `favor_behind` can't be asked then.
         """
         return None
 
-    def favor_behind(self, titles: Sequence[str], vector: Tensor) -> Tensor:
+    def favor_behind(self, titles: Sequence[str], vector: "Tensor") -> "Tensor":
         """Tell how much the model favors each text when a word stands before it.
 
         Args:
@@ -118,7 +120,7 @@ class AnsweringRecommender(Victim, Generic[FirstT, SecondT, FittedT]):
         """
 
     @abstractmethod
-    def load(self, folder: Path, device: torch.device) -> FittedT:
+    def load(self, folder: Path, device: "torch.device") -> FittedT:
         """Read what the fitted model's `save` wrote.
 
         Raises:

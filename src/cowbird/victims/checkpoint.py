@@ -10,14 +10,15 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cowbird.errors import OutageError, UserError
 from cowbird.faults import raise_outage
 from cowbird.files import hash_file, read_plain_text, sweep_partials, write_text
 from cowbird.storage import read_tensors, write_tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MAX_CHECKPOINTS = 2
 
@@ -27,14 +28,14 @@ class Checkpoint(NamedTuple):
 
     step: int
     state: dict[str, Any]
-    tensors: dict[str, Tensor]
+    tensors: "dict[str, Tensor]"
 
 
 def _compute_seal(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps([record["step"], record["sha256"], record["state"]]).encode()).hexdigest()
 
 
-def save(folder: Path, step: int, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+def save(folder: Path, step: int, state: Mapping[str, Any], tensors: "Mapping[str, Tensor]") -> None:
     """Write the checkpoint of one step, then remove all but the newest two.
 
     Those of later steps are removed too: they are damaged or another fit's, and would pass for newer ones.

@@ -4,11 +4,13 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from cowbird.errors import OutageError
 from cowbird.notices import NoticeRank, note
+
+if TYPE_CHECKING:
+    import torch
 
 ProgressCallback = Callable[[int, int, str], None]
 """Progress: steps done, steps in all, and a short remark such as the last validation score."""
@@ -18,12 +20,14 @@ def report_nothing(done: int, total: int, remark: str) -> None:
     """Report nothing."""
 
 
-def pick_device(name: str) -> torch.device:
+def pick_device(name: str) -> "torch.device":
     """Return the device of that name; `auto` is the GPU if there is one.
 
     Raises:
         UserError: If the name is unknown or the device is not there.
     """
+    import torch  # noqa: PLC0415
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -35,8 +39,10 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
+def pick_dtype(precision: str, device: "torch.device") -> "torch.dtype":
     """Return the number format of a training step on a device; what `auto` stands for is told."""
+    import torch  # noqa: PLC0415
+
     if precision != "auto":
         return torch.bfloat16 if precision == "bfloat16" else torch.float32
     found = find_fast_dtype(device)
@@ -45,13 +51,17 @@ def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
     return found
 
 
-def find_fast_dtype(device: torch.device) -> torch.dtype:
+def find_fast_dtype(device: "torch.device") -> "torch.dtype":
     """Return bfloat16 where a device computes with it, and else float32."""
+    import torch  # noqa: PLC0415
+
     fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bfloat16()
     return torch.bfloat16 if fast else torch.float32
 
 
 def _cpu_has_bfloat16() -> bool:
+    import torch  # noqa: PLC0415
+
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
 
@@ -59,12 +69,14 @@ def _cpu_has_bfloat16() -> bool:
 _streams = threading.local()
 
 
-def get_thread_stream(device: torch.device, purpose: str) -> torch.cuda.Stream:
+def get_thread_stream(device: "torch.device", purpose: str) -> "torch.cuda.Stream":
     """Return this thread's stream for a purpose, the same one every time.
 
     torch hands out 32 streams a device in a circle, so streams made anew for each fit would soon be shared with other
     threads, one of which may be recording a graph.
     """
+    import torch  # noqa: PLC0415
+
     index = torch.empty(0, device=device).device.index
     known: dict[tuple[int, str], torch.cuda.Stream] = _streams.__dict__.setdefault("known", {})
     if (index, purpose) not in known:
@@ -72,11 +84,17 @@ def get_thread_stream(device: torch.device, purpose: str) -> torch.cuda.Stream:
     return known[index, purpose]
 
 
+def _find_cpu() -> "torch.device":
+    import torch  # noqa: PLC0415
+
+    return torch.device("cpu")
+
+
 @dataclass(frozen=True)
 class FitContext:
     """Where and how a fit runs; none of it changes the result on one device."""
 
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    device: "torch.device" = field(default_factory=_find_cpu)
     """Where the arrays live and the work is done."""
     folder: Path | None = None
     """Where checkpoints go; `None` keeps none, and the fit can't be resumed. They stay until `checkpoint.clear`."""

@@ -3,20 +3,21 @@
 from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
 
 from cowbird.data.split import Queries
 from cowbird.data.types import IntArray, Interactions, TrainingData, Users
 from cowbird.errors import UserError
-from cowbird.metrics.ranking import exclude_seen, ranks, topk_ranks
 from cowbird.victims.fit_context import FitContext
 from cowbird.victims.model import FittedModel, Victim
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 MAX_HELD_SCORES = {"cpu": 1 << 21, "cuda": 1 << 28}
 """Scores held at once while ranking: about the last-level cache of a small CPU; a gigabyte on a GPU."""
@@ -37,10 +38,10 @@ class FittedRecommender(FittedModel):
     """A trained recommender over a catalogue of `items` items, with its scores made on `device`."""
 
     items: int
-    device: torch.device
+    device: "torch.device"
 
     @abstractmethod
-    def score(self, history: Interactions, users: Users | None = None) -> Tensor:
+    def score(self, history: Interactions, users: Users | None = None) -> "Tensor":
         """Score every item for every user of a batch.
 
         Args:
@@ -67,7 +68,7 @@ class FittedRecommender(FittedModel):
         """Return the model without its prompts; itself if it has none."""
         return self
 
-    def forget(self, items: IntArray, generator: torch.Generator) -> "FittedRecommender":
+    def forget(self, items: IntArray, generator: "torch.Generator") -> "FittedRecommender":
         """Return the model as it meets items that it was not trained on, in place of some that it was.
 
         Args:
@@ -81,7 +82,9 @@ class FittedRecommender(FittedModel):
 
     def _score_batches(
         self, history: Interactions, users: Users | None
-    ) -> Iterator[tuple[slice, Tensor, tuple[Tensor, Tensor]]]:
+    ) -> "Iterator[tuple[slice, Tensor, tuple[Tensor, Tensor]]]":
+        import torch  # noqa: PLC0415
+
         size = max(16, MAX_HELD_SCORES.get(self.device.type, 1 << 24) // max(self.items, 1))
         for start in range(0, history.users, size):
             rows = slice(start, min(start + size, history.users))
@@ -96,6 +99,8 @@ class FittedRecommender(FittedModel):
         Returns:
             1-based ranks, shape `[queries]`.
         """
+        from cowbird.metrics.ranking import ranks  # noqa: PLC0415
+
         found = np.empty(queries.history.users, dtype=np.int64)
         for rows, scores, seen in self._score_batches(queries.history, queries.users):
             found[rows] = ranks(scores, queries.target[rows], seen).cpu().numpy()
@@ -115,6 +120,8 @@ class FittedRecommender(FittedModel):
         Returns:
             Ranks, shape `[users, m]`.
         """
+        from cowbird.metrics.ranking import exclude_seen, topk_ranks  # noqa: PLC0415
+
         found = np.empty((history.users, len(items)), dtype=np.int32)
         for rows, scores, seen in self._score_batches(history, users):
             found[rows] = topk_ranks(exclude_seen(scores, *seen), items, k_max).cpu().numpy()
@@ -122,10 +129,12 @@ class FittedRecommender(FittedModel):
 
     def recommend(self, history: Interactions, k: int = 10, users: Users | None = None) -> NDArray[np.int64]:
         """Return the `k` best unseen items of every user, best first, shape `[users, k]`; -1 where none are left."""
+        from cowbird.metrics.ranking import exclude_seen  # noqa: PLC0415
+
         best: list[NDArray[np.int64]] = []
         for _, scores, seen in self._score_batches(history, users):
             top = exclude_seen(scores, *seen).topk(min(k, self.items), dim=1)
-            best.append(top.indices.masked_fill(top.values == -torch.inf, -1).cpu().numpy())
+            best.append(top.indices.masked_fill(top.values == float("-inf"), -1).cpu().numpy())
         return np.concatenate(best) if best else np.empty((0, min(k, self.items)), dtype=np.int64)
 
 
@@ -154,7 +163,7 @@ class Recommender(Victim):
         """
 
     @abstractmethod
-    def load(self, path: Path, device: torch.device) -> FittedRecommender:
+    def load(self, path: Path, device: "torch.device") -> FittedRecommender:
         """Read what `FittedRecommender.save` wrote.
 
         Raises:

@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cowbird.experiments.store.seals import SealedStore
 from cowbird.storage import read_arrays, write_tensors
+
+if TYPE_CHECKING:
+    import torch
 
 Columns = Mapping[str, NDArray[Any]]
 """Arrays by name."""
@@ -46,6 +48,8 @@ def read_columns(path: Path) -> dict[str, NDArray[Any]]:
     return read_arrays(path)
 
 
-def to_tensors(columns: Columns) -> dict[str, torch.Tensor]:
+def to_tensors(columns: Columns) -> "dict[str, torch.Tensor]":
     """Return columns as tensors of their own."""
+    import torch  # noqa: PLC0415
+
     return {name: torch.from_numpy(np.array(column)) for name, column in columns.items()}

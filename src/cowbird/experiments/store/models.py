@@ -4,13 +4,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
-
-import torch
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from cowbird.experiments.store.seals import SealedStore
 from cowbird.victims import checkpoint
 from cowbird.victims.fit_context import FitContext
+
+if TYPE_CHECKING:
+    import torch
 
 ProgressReport = Callable[[str, int, int, str], None]
 """Told of progress: what is being fitted, steps done, steps in all, a remark."""
@@ -37,7 +38,7 @@ class FittableVictim(Protocol[ModelT_co]):
         """Train a model."""
         ...
 
-    def load(self, path: Path, device: torch.device, /) -> ModelT_co:
+    def load(self, path: Path, device: "torch.device", /) -> ModelT_co:
         """Read what a fitted model's `save` wrote."""
         ...
 
@@ -53,7 +54,7 @@ class ModelStore:
     """
 
     folder: Path
-    device: torch.device
+    device: "torch.device"
     title: str
     """What a person calls the cell."""
     progress: ProgressReport
