@@ -7,6 +7,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from cowbird.data.sources.tabular import Tabular
+from cowbird.notices import collect_notices
 from doubles.command import call_command
 from hostile import PAYLOAD, find_raw
 
@@ -46,6 +48,9 @@ def test_peek_for_programs(call, tmp_path):
         "unread": [{"row": 2, "reason": "wrong number of columns (expected 2)"}],
         "late_id": None,
         "remarks": [],
+        "log_remarks": [],
+        "sampled": 3,
+        "notes": [],
     }
 
 
@@ -117,7 +122,7 @@ def test_a_scan_tells_how_a_file_was_read(call, tmp_path):
     assert "note" not in err
     said = " ".join(out.split())
     assert "a.csv: read as cp1252, ';'-separated, header in line 1; title = 'name', id = 'sku'." in said
-    assert "1 titles of a.csv are 'NULL' and were taken for missing" in said
+    assert "1 title of a.csv is 'NULL' and is taken for missing" in said
     notes = json.loads(call(*words, "--json", "--null", "")[1])["notes"]
     assert any("read as cp1252" in note for note in notes)
     assert not any("NULL" in note for note in notes)
@@ -164,3 +169,46 @@ def test_peek_names_the_option_for_rows_inside_an_object(call, tmp_path):
     path.write_text('{"id": 1, "parts": [{"a": 1}]}\n{"id": 2, "parts": [{"a": 2}]}\n')
     code, out, _ = call("peek", path)
     assert "--json-path" not in out and "--text-column" in out
+
+
+def test_peek_tells_of_a_catalog_what_a_scan_tells(call, tmp_path):
+    path, out_path = tmp_path / "a.csv", tmp_path / "found.csv"
+    rows = [f"{nth},Hose {nth}" for nth in range(40)] + ["id,title", "40,NULL", "41,NULL"]
+    path.write_text("id,title\n" + "\n".join(rows) + "\n")
+    scan = ("scan", path, "--out", out_path, "--detector", "character_rules", "--device", "cpu", "--json")
+    told = json.loads(call(*scan)[1])["notes"]
+    notes = json.loads(call("peek", path, "--json")[1])["notes"]
+    assert notes and set(notes) < set(told), "a scan also tells how the file is read, as peek does first"
+    assert "note: 1 row of a.csv repeats its header and is left out." in call("peek", path)[1]
+    assert json.loads(call("peek", path, "--json", "--null", "")[1])["notes"] == notes[:1]
+
+
+def test_peek_tells_of_a_log_what_an_experiment_tells(call, tmp_path):
+    path = tmp_path / "log.csv"
+    rows = ["1.0;7.0;2019-10-13;4,5", "2.0;8.0;2019-10-14;NULL", "user_id;item_id;time;rating"]
+    path.write_text("user_id;item_id;time;rating\n" + "\n".join(rows) + "\n")
+    data = Tabular(path=path, item_column="item_id", user_column="user_id", time_column="time")
+    with collect_notices() as told:
+        data.load()
+    expected = {str(each) for each in told.list() if not each.text.startswith("log.csv: read as")}
+    found = json.loads(call("peek", path, "--json")[1])
+    assert set(found["notes"]) == expected - {note for note in expected if "no rating" in note}
+    assert len(found["notes"]) == 5 and found["log_remarks"] == []
+
+
+def test_peek_says_that_an_experiment_would_refuse_dates(call, tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("user_id,item_id,time\na,7,10/13/2019\na,8,10/14/2019\n")
+    code, out, _ = call("peek", path)
+    assert code == 0
+    assert "An experiment would refuse this: Column 'time' of log.csv should hold times" in out
+    assert "Set time_format = '%m/%d/%Y'" in out
+    pl.DataFrame({"user_id": ["a"], "item_id": [7.0], "time": ["10/13/2019"]}).write_parquet(tmp_path / "log.parquet")
+    assert "time_format = '%m/%d/%Y'" in call("peek", tmp_path / "log.parquet")[1]
+
+
+def test_peek_looks_at_a_part_of_a_large_file(call, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("title\n" + "Hose\n" * 10_001 + "NULL\n")
+    found = json.loads(call("peek", path, "--json")[1])
+    assert (found["sampled"], found["notes"]) == (10_000, [])

@@ -31,6 +31,8 @@ def peek(
 ) -> None:
     """Tell how a file is read, and show its first rows. Nothing is changed.
 
+    Up to 10,000 rows are looked at, for what a scan or an experiment would tell of them.
+
     Exit codes: 0 it can be read, 2 error.
     """
     from cowbird.ingest.peek import peek_file  # noqa: PLC0415
@@ -43,6 +45,13 @@ def peek(
     out_console.print(_make_table(found))
     for remark in found.remarks:
         out_console.print(Text("A scan would refuse this: ", style="yellow") + sanitize_line(remark), soft_wrap=True)
+    for remark in found.log_remarks:
+        said = Text("An experiment would refuse this: ", style="yellow") + sanitize_line(remark)
+        out_console.print(said, soft_wrap=True)
+    for note in found.notes:
+        out_console.print(Text("note: ", style="cyan") + sanitize_line(note), soft_wrap=True)
+    if found.notes:
+        out_console.print(Text(f"Notes are about the first {found.sampled:,} rows."))
     for number, problem in found.unread:
         out_console.print(Text(f"Row {number} can't be read: ", style="yellow") + sanitize_line(problem))
     left_out = len(found.columns) - min(len(found.shown), MAX_SHOWN_COLUMNS)
@@ -60,6 +69,9 @@ def _make_record(found: "Peek") -> dict[str, Any]:
         "rows": [list(row) for row in found.rows],
         "late_id": found.late_id or None,
         "remarks": list(found.remarks),
+        "log_remarks": list(found.log_remarks),
+        "sampled": found.sampled,
+        "notes": list(found.notes),
         "unread": [{"row": number, "reason": problem} for number, problem in found.unread],
     }
 

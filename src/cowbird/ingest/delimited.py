@@ -185,23 +185,25 @@ class TextTable(PartedTable):
 
     def _read_runs(self, places: Sequence[int], as_text: bool) -> Iterator[TextRun | list[TableRow]]:
         number = repeats = 0
-        with self._blob.open_stream() as stream:
-            for _ in range(self._passed):
-                pass_line(stream)
-            blocks = _drop_mark(read_line_blocks(stream)) if self._marked else read_line_blocks(stream)
-            records = RecordRuns(blocks, self.layout.separator.encode(), self.layout.quote_form)
-            for run in records.read_runs():
-                columns = self._cut_block(run, places) if as_text and isinstance(run, bytes) else None
-                if columns is not None:
-                    yield TextRun(number + 1, columns)
-                    number += len(columns[0])
-                    continue
-                rows, same = self._make_rows(
-                    records.split_block(run) if isinstance(run, bytes) else run, places, number
-                )
-                yield rows
-                number, repeats = number + len(rows), repeats + same
-        note_repeats(self.file, repeats)
+        try:
+            with self._blob.open_stream() as stream:
+                for _ in range(self._passed):
+                    pass_line(stream)
+                blocks = _drop_mark(read_line_blocks(stream)) if self._marked else read_line_blocks(stream)
+                records = RecordRuns(blocks, self.layout.separator.encode(), self.layout.quote_form)
+                for run in records.read_runs():
+                    columns = self._cut_block(run, places) if as_text and isinstance(run, bytes) else None
+                    if columns is not None:
+                        yield TextRun(number + 1, columns)
+                        number += len(columns[0])
+                        continue
+                    rows, same = self._make_rows(
+                        records.split_block(run) if isinstance(run, bytes) else run, places, number
+                    )
+                    number, repeats = number + len(rows), repeats + same
+                    yield rows
+        finally:  # who stops early is told of what was read
+            note_repeats(self.file, repeats)
 
     def _cut_block(self, block: bytes, places: Sequence[int]) -> tuple[list[str], ...] | None:
         """Return the cells of lines without quotes, column by column; `None` if one of them has to be looked at."""

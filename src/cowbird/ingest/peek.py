@@ -1,9 +1,15 @@
-"""How a file is read and what its first rows hold, without doing anything with it."""
+"""How a file is read and what its first rows hold, without doing anything with it.
 
-from collections.abc import Iterator
+More rows than are shown are looked at, as a scan or an experiment reads them, and what those would tell is told.
+"""
+
+from collections import Counter
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
+
+import polars as pl
 
 from cowbird.errors import UserError
 from cowbird.ingest.columns import (
@@ -14,11 +20,21 @@ from cowbird.ingest.columns import (
     USER_COLUMNS,
     find_usual,
 )
+from cowbird.ingest.delimited import TextTable
+from cowbird.ingest.frames import open_frames
 from cowbird.ingest.open import open_rows
-from cowbird.ingest.rows import LATE_ID, RowTable
+from cowbird.ingest.options import get_options
+from cowbird.ingest.rows import LATE_ID, RowTable, TableRow
+from cowbird.ingest.skips import Skips
+from cowbird.ingest.values import IdColumn, blank_missing, note_missing_titles, read_decimal_commas, read_times
+from cowbird.notices import collect_notices
 
 MAX_PEEK_COLUMNS = 50
 """Columns whose cells are shown at most."""
+MAX_SAMPLED_ROWS = 10_000
+"""Rows that are looked at, if fewer are to be shown."""
+MAX_SAMPLED_CHARACTERS = 1 << 25
+"""Characters of cells at which no more rows are looked at, unless they are to be shown."""
 _ROLES = {
     "title": TITLE_COLUMNS,
     "id": ID_COLUMNS,
@@ -50,6 +66,12 @@ class Peek:
     """Where ids are taken from that the first rows lack; empty if these have some, or there are none."""
     remarks: tuple[str, ...] = ()
     """Why a scan would refuse the columns of titles or ids as they are, and which option mends that."""
+    log_remarks: tuple[str, ...] = ()
+    """Why an experiment would refuse the file as a log of interactions, and which field of the dataset mends that."""
+    sampled: int = 0
+    """Rows that were looked at."""
+    notes: tuple[str, ...] = ()
+    """What a scan or an experiment would tell of these rows."""
 
     def describe(self) -> str:
         """Say in one line how the file is read."""
@@ -70,16 +92,23 @@ def peek_file(path: Path, rows: int = 5, text_column: str | None = None, id_colu
     Raises:
         UserError: If the file can't be read, or lacks a column that is named.
     """
-    table = open_rows(path)
-    roles = {
-        role: table.names[place]
-        for role, usual in _ROLES.items()
-        if (place := _find_role(table, role, usual, text_column, id_column)) is not None
-    }
-    late = not {"id", "user"} & set(roles) and table.find_id(None) == LATE_ID
+    with collect_notices():  # of columns; they are told as roles
+        table = open_rows(path)
+        roles = {
+            role: table.names[place]
+            for role, usual in _ROLES.items()
+            if (place := _find_role(table, role, usual, text_column, id_column)) is not None
+        }
+        late = not {"id", "user"} & set(roles) and table.find_id(None) == LATE_ID
     places = list(dict.fromkeys([*(table.names.index(name) for name in roles.values()), *range(len(table.names))]))
     places = sorted(places[:MAX_PEEK_COLUMNS])
-    found = list(islice(table.read_rows(places), rows))
+    with collect_notices() as told:
+        sample = _read_sample(table, places, rows)
+        title = roles.get("title")
+        if title is not None:
+            _check_titles(table, sample, places.index(table.names.index(title)))
+        log_remarks = tuple(_check_log(path, roles))
+    found = sample[:rows]
     return Peek(
         table.file,
         table.describe(),
@@ -90,7 +119,61 @@ def peek_file(path: Path, rows: int = 5, text_column: str | None = None, id_colu
         tuple((row.number, row.problem) for row in found if row.problem),
         table.get_name(LATE_ID) if late else "",
         tuple(_check_roles(table, roles)),
+        log_remarks,
+        len(sample),
+        tuple(map(str, told.list())),
     )
+
+
+def _read_sample(table: RowTable, places: Sequence[int], rows: int) -> list[TableRow]:
+    """Return the first rows: those that are to be shown, and more to look at."""
+    sample, held = list[TableRow](), 0
+    with closing(_read_all(table, places)) as found:
+        for row in found:
+            sample.append(row)
+            held += sum(len(cell or "") for cell in row.cells)
+            if len(sample) >= rows and (len(sample) >= MAX_SAMPLED_ROWS or held >= MAX_SAMPLED_CHARACTERS):
+                break
+    return sample
+
+
+def _read_all(table: RowTable, places: Sequence[int]) -> Generator[TableRow]:
+    yield from table.read_rows(places)
+
+
+def _check_titles(table: RowTable, sample: Sequence[TableRow], place: int) -> None:
+    """Tell which titles are taken for missing."""
+    null = get_options().null_texts
+    titles = [_show(row.cells[place]) for row in sample if not row.problem]
+    note_missing_titles(table.file, Counter(title for title in titles if title is not None and title in null))
+
+
+def _check_log(path: Path, roles: dict[str, str]) -> Iterator[str]:
+    """Look at the first rows as an experiment reads interactions: tell of it, and yield why it would refuse them."""
+    read = {role: roles[role] for role in ("user", "id", "time", "rating") if role in roles}
+    if "user" not in roles:
+        return
+    options = get_options()
+    try:
+        table = open_frames(path, options, Skips())
+        frame = next(iter(table.read_frames(list(dict.fromkeys(read.values())))), pl.DataFrame()).head(MAX_SAMPLED_ROWS)
+    except UserError as error:
+        yield f"{error.message} {error.hint}"
+        return
+    commas = isinstance(table, TextTable) and table.layout.separator != ","
+    for role, name in read.items() if frame.height else ():
+        values = frame[name]
+        try:
+            if role in ("user", "id"):
+                if not isinstance(values.dtype, pl.List | pl.Array):  # a history in a row
+                    IdColumn(name, table.file, options.null_texts).clean(values)
+            else:
+                values = blank_missing(values, options.null_texts)
+                values = read_decimal_commas(values, name, table.file) if commas else values
+                if role == "time" and values.dtype == pl.String:
+                    read_times(values, table.file, name, None, "time_format")
+        except UserError as error:
+            yield f"{error.message} {error.hint}"
 
 
 def _check_roles(table: RowTable, roles: dict[str, str]) -> Iterator[str]:

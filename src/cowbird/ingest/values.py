@@ -4,7 +4,7 @@ What is made of a column of ids is decided by its first rows that hold anything,
 alike.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import polars as pl
 
@@ -130,6 +130,59 @@ def _to_seconds(texts: pl.Series, form: str) -> pl.Series:
 
 def _make_nothing(values: pl.Series) -> pl.Series:
     return pl.Series(values.name, [None] * len(values), dtype=pl.Float64)
+
+
+def read_times(values: pl.Series, file: str, column: str, form: str | None, option: str) -> tuple[pl.Series, pl.Series]:
+    """Turn times written as numbers or dates into seconds since 1970; that dates without a zone are UTC is told.
+
+    Args:
+        values: The times as strings.
+        file: Name of their file.
+        column: Name of their column.
+        form: See `parse_times`.
+        option: The parameter that says so.
+
+    Returns:
+        The times as float64; which are written and can't be read.
+
+    Raises:
+        UserError: If none of the dates can be read.
+    """
+    seconds, written, zoned = parse_times(values, form)
+    failed = written & seconds.is_null()
+    filled = values.is_not_null() & (values.str.strip_chars() != "")
+    if failed.any() and failed.sum() == filled.sum():
+        raise _make_time_error(values.filter(failed), file, column, form, option)
+    count = int((written & ~zoned & ~failed).sum())
+    note(NoticeRank.CHOICE, f"{file} holds dates without a time zone: they are taken for UTC.", count)
+    return seconds, failed
+
+
+def _make_time_error(texts: pl.Series, file: str, column: str, form: str | None, option: str) -> UserError:
+    shown = str(texts.drop_nulls()[0])[:40]
+    message = f"Column '{column}' of {file} should hold times, and none can be read, such as '{shown}'"
+    if form is not None:
+        return UserError(f"{message}; they are not written as {form}.", f"Change {option}.")
+    fitting = propose_formats(texts)
+    if not fitting:
+        return UserError(f"{message}.", f"Say how they are written: {option} = '%d.%m.%Y %H:%M'.")
+    ways = " or ".join(f"{option} = '{way}'" for way in fitting[:3])
+    return UserError(f"{message}.", f"Whether the month or the day comes first is not guessed. Set {ways}.")
+
+
+def note_missing_titles(file: str, counts: Mapping[str, int]) -> None:
+    """Say which titles were taken for missing.
+
+    Args:
+        file: Name of the file.
+        counts: How many titles are one of the texts that stand for a missing value.
+    """
+    for text, count in sorted(counts.items()):
+        if count == 1:
+            note(NoticeRank.CHANGE, f"1 title of {file} is '{text}' and is taken for missing; --null names others.")
+        else:
+            say = f"{{n}} titles of {file} are '{text}' and are taken for missing; --null names others."
+            note(NoticeRank.CHANGE, say, count)
 
 
 def propose_formats(texts: pl.Series) -> list[str]:

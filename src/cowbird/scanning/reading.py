@@ -16,6 +16,7 @@ from cowbird.ingest.open import open_rows
 from cowbird.ingest.options import get_options
 from cowbird.ingest.records import MAX_ROW_BYTES, TOO_LONG_REASON
 from cowbird.ingest.rows import CellValue, RowTable, TableRow, TextRun
+from cowbird.ingest.values import note_missing_titles
 from cowbird.notices import NoticeRank, note
 
 
@@ -79,9 +80,7 @@ class Catalog:
                 null.update(row.title for row in rows if row.title in self._null)
                 rows = [row._replace(title="") if row.title in self._null else row for row in rows]
             yield from rows
-        for text, count in sorted(null.items()):
-            say = f"{{n}} titles of {self.table.file} are '{text}' and were taken for missing; --null names others."
-            note(NoticeRank.CHANGE, say, count)
+        note_missing_titles(self.table.file, null)
 
 
 def open_catalog(path: Path, text_column: str = "title", id_column: str | None = None) -> Catalog:

@@ -6,8 +6,7 @@ import polars as pl
 from cowbird.data.sources._events import EventLog
 from cowbird.errors import UserError
 from cowbird.ingest.rows import LINE_COLUMN
-from cowbird.ingest.values import parse_times, propose_formats
-from cowbird.notices import NoticeRank, note
+from cowbird.ingest.values import read_times
 
 
 def parse_dates(
@@ -27,27 +26,8 @@ def parse_dates(
     """
     if frame.schema["time"] != pl.String:
         return frame
-    seconds, written, zoned = parse_times(frame["time"], form)
-    if not written.any():
-        return frame.with_columns(time=seconds)
-    failed = written & seconds.is_null()
-    if failed.all():
-        raise _make_time_error(frame["time"], log.file, column, form, option)
-    count = int((written & ~zoned & ~failed).sum())
-    note(NoticeRank.CHOICE, f"{log.file} holds dates without a time zone: they are taken for UTC.", count or 0)
+    seconds, failed = read_times(frame["time"], log.file, column, form, option)
     return log.reject(frame.with_columns(time=seconds), failed, "time is neither a number nor a date")
-
-
-def _make_time_error(texts: pl.Series, file: str, column: str, form: str | None, option: str) -> UserError:
-    shown = str(texts.drop_nulls()[0])[:40]
-    message = f"Column '{column}' of {file} should hold times, and none can be read, such as '{shown}'"
-    if form is not None:
-        return UserError(f"{message}; they are not written as {form}.", f"Change {option}.")
-    fitting = propose_formats(texts)
-    if not fitting:
-        return UserError(f"{message}.", f"Say how they are written: {option} = '%d.%m.%Y %H:%M'.")
-    ways = " or ".join(f"{option} = '{way}'" for way in fitting[:3])
-    return UserError(f"{message}.", f"Whether the month or the day comes first is not guessed. Set {ways}.")
 
 
 def explode_histories(frame: pl.DataFrame, log: EventLog, columns: dict[str, str]) -> pl.DataFrame:
