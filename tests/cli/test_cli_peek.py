@@ -122,7 +122,7 @@ def test_a_scan_tells_how_a_file_was_read(call, tmp_path):
     assert "note" not in err
     said = " ".join(out.split())
     assert "a.csv: read as cp1252, ';'-separated, header in line 1; title = 'name', id = 'sku'." in said
-    assert "1 title of a.csv is 'NULL' and is taken for missing" in said
+    assert "Titles of a.csv that are 'NULL' are taken for missing: 1; --null names others." in said
     notes = json.loads(call(*words, "--json", "--null", "")[1])["notes"]
     assert any("read as cp1252" in note for note in notes)
     assert not any("NULL" in note for note in notes)
@@ -179,7 +179,7 @@ def test_peek_tells_of_a_catalog_what_a_scan_tells(call, tmp_path):
     told = json.loads(call(*scan)[1])["notes"]
     notes = json.loads(call("peek", path, "--json")[1])["notes"]
     assert notes and set(notes) < set(told), "a scan also tells how the file is read, as peek does first"
-    assert "note: 1 row of a.csv repeats its header and is left out." in call("peek", path)[1]
+    assert "note: Rows of a.csv that repeat its header are left out: 1." in call("peek", path)[1]
     assert json.loads(call("peek", path, "--json", "--null", "")[1])["notes"] == notes[:1]
 
 

@@ -178,11 +178,8 @@ def note_missing_titles(file: str, counts: Mapping[str, int]) -> None:
         counts: How many titles are one of the texts that stand for a missing value.
     """
     for text, count in sorted(counts.items()):
-        if count == 1:
-            note(NoticeRank.CHANGE, f"1 title of {file} is '{text}' and is taken for missing; --null names others.")
-        else:
-            say = f"{{n}} titles of {file} are '{text}' and are taken for missing; --null names others."
-            note(NoticeRank.CHANGE, say, count)
+        say = f"Titles of {file} that are '{text}' are taken for missing: {{n}}; --null names others."
+        note(NoticeRank.CHANGE, say, count)
 
 
 def propose_formats(texts: pl.Series) -> list[str]:
