@@ -12,7 +12,8 @@ import pytest
 
 from cowbird import storage
 from cowbird.errors import UserError
-from cowbird.experiments.spec import find_shipped_spec, load_spec
+from cowbird.experiments.spec import load_spec
+from cowbird.experiments.spec_labels import find_shipped_spec
 from cowbird.files import hash_file, open_plain_file, read_plain_file, read_plain_text, replace_atomically
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")

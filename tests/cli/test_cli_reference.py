@@ -12,7 +12,7 @@ import pytest
 
 from cowbird.experiments.reference import entries
 from cowbird.experiments.reference.page import make_spec_page
-from cowbird.experiments.spec import find_shipped_spec
+from cowbird.experiments.spec_labels import find_shipped_spec
 from doubles.command import call_command
 
 COMMANDS = (

@@ -16,7 +16,8 @@ from cowbird import plugins
 from cowbird.errors import UserError
 from cowbird.experiments.reference import entries, fields, page, schema, shipped_specs, templates
 from cowbird.experiments.reference.toml_text import format_value
-from cowbird.experiments.spec import find_shipped_spec, load_spec, parse_spec
+from cowbird.experiments.spec import load_spec, parse_spec
+from cowbird.experiments.spec_labels import find_shipped_spec
 
 ROOT = Path(__file__).parents[2]
 PLUGINS = [(kind, name) for kind in entries.PLUGIN_SECTIONS for name in plugins.list_plugins(kind)]

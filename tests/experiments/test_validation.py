@@ -367,6 +367,25 @@ def test_what_an_unknown_victim_hides_is_told(here):
     assert "there may be more" in found.unchecked[0]
 
 
+def test_what_an_unknown_attack_hides_is_not_the_data(here, monkeypatch, capsys):
+    write_tables(here, log="user_id,item_id,timestamp\nu0,i0,10/13/2019\n", items="sku\n1\n")
+    write_spec(Path("spec.toml"))
+    path = Path("spec.toml")
+    path.write_text(path.read_text().replace('name = "basic_replacement"', 'name = "global"'))
+    code, _, err = call_command(monkeypatch, capsys, "validate", "spec.toml")
+    lines = err.splitlines()
+    assert code == 2
+    assert (
+        "There is no attack named 'global'. 'global' is a label of the spec demo: there it stands for the" in lines[0]
+    )
+    assert 'Write name = "basic_replacement".' in lines[0]
+    assert any("dataset: items.csv should have a column" in line for line in lines)
+    assert any(line.startswith("not checked  fields of plug-ins that are not known") for line in lines)
+    write_tables(here)
+    code, _, err = call_command(monkeypatch, capsys, "validate", "spec.toml")
+    assert code == 2 and "checked      all 240 rows of log.csv" in err
+
+
 @pytest.mark.parametrize(
     ("seeds", "said"),
     [

@@ -13,7 +13,8 @@ import polars as pl
 from cowbird.errors import UserError
 from cowbird.experiments.results import Row, read_results, write_results
 from cowbird.experiments.run import run as run_spec
-from cowbird.experiments.spec import Spec, apply_profile, find_shipped_spec, load_spec, parse_spec
+from cowbird.experiments.spec import Spec, apply_profile, load_spec, parse_spec
+from cowbird.experiments.spec_labels import find_shipped_spec
 
 ProgressReporter = Callable[[str, int, int, str], None]
 """Told of progress: what is done, steps done, steps in all, and a short remark."""

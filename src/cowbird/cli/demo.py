@@ -33,7 +33,7 @@ def demo(
     one against a small language model that reads titles. Both go on by themselves after an interruption. At the end a
     model that was planted is inspected, and the inspector is not told what to look for.
     """
-    from cowbird.experiments.spec import find_shipped_spec  # noqa: PLC0415
+    from cowbird.experiments.spec_labels import find_shipped_spec  # noqa: PLC0415
 
     again = shlex.join(["cowbird", "demo", "--out", str(out), *format_options(seeds, device, jobs)])
     lacking = _explain_missing_model()

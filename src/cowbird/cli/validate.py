@@ -41,10 +41,15 @@ def validate(
     """
     from cowbird.cli.run import read_spec  # noqa: PLC0415
     from cowbird.defenses.p_scanner.triggers.agent_server import set_agent_environment  # noqa: PLC0415
+    from cowbird.experiments.reference.shipped_specs import find_spec  # noqa: PLC0415
+    from cowbird.experiments.spec import load_dataset  # noqa: PLC0415
     from cowbird.experiments.validation import validate_spec  # noqa: PLC0415
 
     with set_agent_environment(agent_url, agent_key_env, log=False):
-        found = validate_spec(lambda: read_spec(spec, None, profile, allow_plugins))
+        found = validate_spec(
+            lambda: read_spec(spec, None, profile, allow_plugins),
+            load_data=lambda: load_dataset(find_spec(spec), profile, allow_plugins),
+        )
     if as_json:
         print_json(_make_record(found))
     elif found.problems:

@@ -16,12 +16,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from cowbird import plugins
 from cowbird.attacks.base import Adaptive
+from cowbird.data.sources.base import Source
 from cowbird.defenses.none import NoDefense
 from cowbird.defenses.titles import TitleDefense
 from cowbird.errors import PluginError, UserError
 from cowbird.experiments.field_errors import explain_each, explain_errors, is_unknown_key, list_fields
 from cowbird.experiments.parts import AttackPart, DatasetPart, DefensePart, VictimPart
 from cowbird.experiments.scenarios import LABEL_PATTERN, AnyScenario, Direct
+from cowbird.experiments.spec_labels import explain_label
 from cowbird.experiments.tasks import AnyTask, find_task, list_tasks
 from cowbird.files import read_plain_text, suggest_close_paths
 from cowbird.metrics.ranking import CUTOFFS
@@ -174,6 +176,8 @@ def _join_problems(problems: Sequence[UserError]) -> UserError:
     return SpecError(" ".join(problem.message for problem in problems), " ".join(hints), problems)
 
 
+MAX_SPEC_BYTES = 1 << 24
+"""Largest spec file that is read."""
 SINGLE_PARTS, LISTED_PARTS = {"dataset": "dataset"}, {"victims": "victim", "attacks": "attack", "defenses": "defense"}
 
 
@@ -185,10 +189,11 @@ def _parse_part(kind: str, where: str, table: object, allow_plugins: bool) -> di
     try:
         model = plugins.find_plugin(kind, name, allow_plugins)
     except UserError as error:
-        if not fields or isinstance(error, PluginError):
+        if isinstance(error, PluginError):
             raise
-        unread = f"Not checked until it is found: {', '.join(map(str, fields))}."
-        raise UserError(f"{where}: {error.message}", f"{error.hint} {unread}".strip()) from None
+        unread = f"Not checked until it is found: {', '.join(map(str, fields))}." if fields else ""
+        hints = (explain_label(kind, name), error.hint, unread)
+        raise UserError(f"{where}: {error.message}", " ".join(filter(None, hints))) from None
     options = _validate(model, fields, f"{where} ({name})")
     return {"name": name, "label": label, "options": options}
 
@@ -342,10 +347,6 @@ def _as_table(value: object) -> dict[str, Any] | None:
     return cast("dict[str, Any]", value) if isinstance(value, dict) else None
 
 
-MAX_SPEC_BYTES = 1 << 24
-"""Largest spec file that is read."""
-
-
 def load_spec(path: Path, seeds: tuple[int, ...] | None = None, profile: str = "", allow_plugins: bool = False) -> Spec:
     """Read a spec file.
 
@@ -358,6 +359,29 @@ def load_spec(path: Path, seeds: tuple[int, ...] | None = None, profile: str = "
     Raises:
         UserError: If the file is missing, not TOML, or not a spec.
     """
+    table = _read_table(path, profile)
+    if seeds is not None:
+        table["seeds"] = list(seeds)
+    return parse_spec(table, str(path), allow_plugins)
+
+
+def load_dataset(path: Path, profile: str = "", allow_plugins: bool = False) -> Source:
+    """Read the dataset of a spec file, whatever is wrong with the rest.
+
+    Args:
+        path: The TOML file; it and others as in `load_spec`.
+        profile: Which of the file's profiles to use.
+        allow_plugins: Whether dotted paths in it may be imported.
+
+    Raises:
+        UserError: If the file can't be read, or holds no dataset that can be.
+    """
+    table = _read_table(path, profile).get("dataset")
+    return _parse_part("dataset", f"{path}: [dataset]", table, allow_plugins)["options"]
+
+
+def _read_table(path: Path, profile: str) -> dict[str, Any]:
+    """Read a spec file, as one of its profiles changes it."""
     try:
         table = tomllib.loads(read_plain_text(path, MAX_SPEC_BYTES, shell=True))
     except FileNotFoundError:
@@ -372,13 +396,4 @@ def load_spec(path: Path, seeds: tuple[int, ...] | None = None, profile: str = "
         raise UserError(f"The spec '{path}' is not TOML: {error}.", "Compare it with a shipped one.") from None
     except RecursionError:
         raise UserError(f"The spec '{path}' nests its values too deeply.", "Compare it with a shipped one.") from None
-    table = apply_profile(table, profile, str(path))
-    if seeds is not None:
-        table["seeds"] = list(seeds)
-    return parse_spec(table, str(path), allow_plugins)
-
-
-def find_shipped_spec(name: str) -> Path:
-    """Return the path of a spec that ships with Cowbird, such as `demo`."""
-    inside = Path(__file__).parent / "shipped" / f"{name}.toml"
-    return inside if inside.exists() else Path(__file__).parents[3] / "experiments" / f"{name}.toml"
+    return apply_profile(table, profile, str(path))

@@ -15,6 +15,7 @@ import torch
 from pydantic import BaseModel
 
 from cowbird.attacks.base import Adaptive, AttackError
+from cowbird.data.sources.base import Source
 from cowbird.data.types import Dataset
 from cowbird.errors import UserError
 from cowbird.experiments.cell import Cell, CellRunner, list_cells
@@ -64,12 +65,15 @@ class Validation:
             self.problems.append(text)
 
 
-def validate_spec(load: Callable[[], Spec], rows: int = MAX_SAMPLED_ROWS) -> Validation:
+def validate_spec(
+    load: Callable[[], Spec], rows: int = MAX_SAMPLED_ROWS, load_data: Callable[[], Source] | None = None
+) -> Validation:
     """Look for all that would keep a spec from running.
 
     Args:
         load: Reads the spec.
         rows: Rows that are read of each table at most.
+        load_data: Reads its dataset alone, which is looked at where the spec as a whole can't be read.
     """
     found = Validation()
     with collect_notices() as told:
@@ -78,16 +82,20 @@ def validate_spec(load: Callable[[], Spec], rows: int = MAX_SAMPLED_ROWS) -> Val
         except UserError as error:
             for problem in list_problems(error):
                 found.add(problem)
-            found.unchecked += [
-                "fields of plug-ins that are not known, what depends on several tables, data, models and attacks: mend "
-                "what stands above, then validate again; there may be more"
-            ]
+            looked = load_data is not None and _check_data_alone(load_data, rows, found)
+            left = "models and attacks" if looked else "data, models and attacks"
+            found.unchecked.insert(
+                0,
+                f"fields of plug-ins that are not known, what depends on several tables, {left}: mend what stands "
+                "above, then validate again; there may be more",
+            )
+            found.notices = told.list()
             return found
         found.plan = describe_run(spec)
         found.checked.append("the fields of the spec, and whether its plug-ins can be imported")
         note_defaults(spec)
         _check_requirements(spec, found)
-        data = _check_data(spec, rows, found)
+        data = _check_data(spec.dataset.options, rows, found)
         if data is not None:
             for cell in list_cells(spec, Path()):
                 if cell.seed == spec.seeds[0]:
@@ -139,9 +147,18 @@ def _check_model(model: BaseModel) -> None:
         pick_device(device)
 
 
-def _check_data(spec: Spec, rows: int, found: Validation) -> Dataset | None:
+def _check_data_alone(load_data: Callable[[], Source], rows: int, found: Validation) -> bool:
+    """Look at the data of a spec that can't be read; tell whether there was a dataset to look at."""
+    try:
+        source = load_data()
+    except UserError:  # it is among what is wrong with the spec
+        return False
+    _check_data(source, rows, found)
+    return True
+
+
+def _check_data(source: Source, rows: int, found: Validation) -> Dataset | None:
     """Read a sample of the data; return it if that is all there is."""
-    source = spec.dataset.options
     with read_sample(rows) as sample:
         try:
             with guard_plugins():

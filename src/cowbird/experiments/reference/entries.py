@@ -16,7 +16,7 @@ from cowbird.experiments.reference.examples import make_example, make_trigger_ex
 from cowbird.experiments.reference.fields import JsonObject, TableReference, describe_model, join_lines
 from cowbird.experiments.reference.shipped_specs import list_shipped_specs
 from cowbird.experiments.scenarios import AnyScenario, Scenario
-from cowbird.experiments.spec import find_shipped_spec
+from cowbird.experiments.spec_labels import find_shipped_spec
 from cowbird.experiments.tasks import list_measures
 
 SHIPPED_ORIGIN = "Cowbird"

@@ -4,7 +4,7 @@ import tomllib
 from pathlib import Path
 
 from cowbird.errors import UserError
-from cowbird.experiments.spec import find_shipped_spec
+from cowbird.experiments.spec_labels import find_shipped_spec
 
 SHIPPED_PREFIX = "shipped:"
 """What stands before the name of a shipped spec where a file of that name lies in the way."""
