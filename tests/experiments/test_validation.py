@@ -368,7 +368,7 @@ def test_what_an_unknown_victim_hides_is_told(here):
 
 
 def test_what_an_unknown_attack_hides_is_not_the_data(here, monkeypatch, capsys):
-    write_tables(here, log="user_id,item_id,timestamp\nu0,i0,10/13/2019\n", items="sku\n1\n")
+    write_tables(here, log="user_id,item_id,timestamp\nu0,i0,10/13/2019\n", items="who\n1\n")
     write_spec(Path("spec.toml"))
     path = Path("spec.toml")
     path.write_text(path.read_text().replace('name = "basic_replacement"', 'name = "global"'))

@@ -74,7 +74,7 @@ FORMS = {
         [("1", 'TV 50" OLED'), ("2", 'He said "hi", twice'), ("3", "Plain")], "a backslash stands before quotes"),
     "NULL, \\N, nan and None for titles": (
         "s11.csv", b"id,title\n0,Drill\n1,NULL\n2,\\N\n3,nan\n4,None\n5,NULL\n", "title", {},
-        [("0", "Drill"), *[(str(nth), "") for nth in range(1, 6)]], "Titles of s11.csv that are 'NULL' are taken for missing: 2"),
+        [("0", "Drill"), *[(str(nth), "") for nth in range(1, 6)]], "that are 'NULL' are taken for missing: 2"),
     "types in the names of columns": (
         "s14.item", b'item_id:token\ttitle:token_seq\n0\tThe "Drill"\n1\t"Mouse\n', "title", {},
         [("0", 'The "Drill"'), ("1", '"Mouse')], "id = 'item_id'"),

@@ -189,10 +189,11 @@ def _parse_part(kind: str, where: str, table: object, allow_plugins: bool) -> di
     try:
         model = plugins.find_plugin(kind, name, allow_plugins)
     except UserError as error:
-        if isinstance(error, PluginError):
+        meant = explain_label(kind, name)
+        if isinstance(error, PluginError) or not (fields or meant):
             raise
         unread = f"Not checked until it is found: {', '.join(map(str, fields))}." if fields else ""
-        hints = (explain_label(kind, name), error.hint, unread)
+        hints = (meant, error.hint, unread)
         raise UserError(f"{where}: {error.message}", " ".join(filter(None, hints))) from None
     options = _validate(model, fields, f"{where} ({name})")
     return {"name": name, "label": label, "options": options}
