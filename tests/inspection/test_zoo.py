@@ -203,3 +203,17 @@ def test_every_beginning_of_the_work_holds_all_kinds_in_their_shares(name):
     for count in range(10, len(models)):
         clean = sum(model.plant is None for model in ordered[:count])
         assert abs(clean - share * count) <= 3
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--sanitize", "--only", "make"), "--only make leaves out what --sanitize asks for"),
+        (("--part", "1/2", "--only", "score"), "--part is for making and inspecting"),
+    ],
+)
+def test_options_that_contradict_each_other(monkeypatch, capsys, recipe_file, tmp_path, words, said):
+    code, _, err = call_command(monkeypatch, capsys, "zoo", recipe_file, "--out", tmp_path / "zoo", *words)
+    assert code == 2
+    assert said in " ".join(err.split())
+    assert not (tmp_path / "zoo").exists()

@@ -59,6 +59,8 @@ def zoo(
 
     The recipe says whether they are rankers or language models. Their names tell nothing; the answers are sealed
     beside them. Work that was interrupted goes on by itself.
+
+    Exit codes: 0 done, 2 error, 3 interrupted.
     """
     from cowbird.inspection.zoo.folder import ZooStep  # noqa: PLC0415
     from cowbird.inspection.zoo.language_recipe import is_language_recipe  # noqa: PLC0415
@@ -66,6 +68,10 @@ def zoo(
 
     check_outputs({"--out": [out / "scores.json", out / "zoo.json"]}, {"RECIPE": recipe})
     share = _read_part(part)
+    if sanitize and only not in (None, ChosenStep.sanitize):
+        raise UserError(f"--only {only.value} leaves out what --sanitize asks for.", "Leave one of them out.")
+    if share is not None and only == ChosenStep.score:
+        raise UserError("--part is for making and inspecting models; all of them are scored.", "Leave it out.")
     language = is_language_recipe(recipe)
     if only != ChosenStep.score:
         steps = [ZooStep.make, ZooStep.inspect, *([ZooStep.sanitize] if sanitize else [])]
