@@ -155,13 +155,13 @@ def test_only_the_same_scan_is_resumed(jsonl, tmp_path, finds):
 
 
 def test_a_scan_stopped_before_its_file_was_written(jsonl, tmp_path, finds, monkeypatch):
-    from cowbird.scanning import writing
+    from cowbird.scanning import findings
 
     def stop(*_):
         raise KeyboardInterrupt
 
     catalog, out = jsonl(*ROWS), tmp_path / "found.csv"
-    monkeypatch.setattr(writing, "format_cell", stop)
+    monkeypatch.setattr(findings, "format_cell", stop)
     with pytest.raises(KeyboardInterrupt):
         scan_catalog(catalog, out, finds())
     monkeypatch.undo()

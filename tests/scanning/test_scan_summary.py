@@ -10,6 +10,7 @@ from rich.console import Console
 
 from cowbird.errors import ExitCode
 from cowbird.scanning import summary as module
+from cowbird.scanning.findings import Finding
 from cowbird.scanning.summary import (
     FindingTally,
     ScanSummary,
@@ -19,7 +20,6 @@ from cowbird.scanning.summary import (
     normalize_span,
     render_summary,
 )
-from cowbird.scanning.writing import Finding
 
 PLAIN = ScanSummary("catalog.csv", Path("found.csv"), 1000, 3, 0, (), None, (), (), 0, 2.0, 498.5)
 SKIPPED = (UnreadRows("is not JSON", 12, tuple(range(1, 11))), UnreadRows("title is not text", 1, (77,)))

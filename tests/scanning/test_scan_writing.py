@@ -16,9 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cowbird.errors import UserError
-from cowbird.scanning import writing
+from cowbird.scanning import findings, writing
+from cowbird.scanning.findings import Finding, format_cell
 from cowbird.scanning.reading import CatalogRow, open_catalog
-from cowbird.scanning.writing import Finding, FindingsWriter, check_output, format_cell, group_rows
+from cowbird.scanning.writing import FindingsWriter, check_output, group_rows
 
 HOSTILE = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.text(
     "=+-@'\t\r\n\",\0＝ \u2028a", max_size=6
@@ -96,7 +97,7 @@ def test_jsonl(tmp_path):
 
 
 def test_parquet_in_row_groups(tmp_path, monkeypatch):
-    monkeypatch.setattr(writing, "MAX_ROW_GROUP", 3)
+    monkeypatch.setattr(findings, "MAX_ROW_GROUP", 3)
     many = [FOUND[0]._replace(row=nth) for nth in range(8)] + [FOUND[1]]
     written(tmp_path / "a.parquet", many)
     assert back(tmp_path / "a.parquet") == pl.DataFrame(many, schema=SCHEMA, orient="row").rows()
@@ -273,9 +274,9 @@ def test_a_full_disk_that_takes_a_part(tmp_path):
 @pytest.mark.parametrize(
     ("name", "module", "call"),
     [
-        ("a.csv", writing, "format_cell"),
+        ("a.csv", findings, "format_cell"),
         ("a.jsonl", shutil, "copyfile"),
-        ("a.parquet", writing.pq.ParquetWriter, "write_table"),
+        ("a.parquet", findings.pq.ParquetWriter, "write_table"),
     ],
 )
 def test_a_full_disk_at_the_end(tmp_path, monkeypatch, name, module, call):

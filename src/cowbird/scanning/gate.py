@@ -14,9 +14,9 @@ from typing import Any, Literal, NamedTuple
 
 from cowbird.errors import ExitCode, UserError
 from cowbird.files import replace_atomically, write_text
+from cowbird.scanning.findings import FLAGGED_TIER, REVIEW_TIER
 from cowbird.scanning.findings_file import ReviewedFinding, read_reviewed
 from cowbird.scanning.summary import ScanSummary
-from cowbird.scanning.writing import FLAGGED_TIER, REVIEW_TIER
 from cowbird.text import escape_terminal, replace_controls
 
 SUMMARY_SCHEMA, SUMMARY_VERSION = "cowbird-scan-summary", 1

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.console import Group
 from rich.text import Text
 
-from cowbird.scanning.writing import Finding
+from cowbird.scanning.findings import Finding
 from cowbird.text import escape_terminal
 
 CONTEXT_LENGTH = 60

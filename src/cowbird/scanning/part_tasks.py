@@ -29,13 +29,14 @@ from cowbird.local_cluster import KeptValue
 from cowbird.notices import collect_notices
 from cowbird.plugin_errors import copy_registry, guard_plugins, restore_registry
 from cowbird.scanning.allow_list import AllowList
+from cowbird.scanning.findings import MAX_ROW_GROUP, PARQUET_SCHEMA, Finding
 from cowbird.scanning.parts_folder import JudgedPart
 from cowbird.scanning.pool import ScorerFactory
 from cowbird.scanning.reading import Catalog, CatalogRow
 from cowbird.scanning.scan import count_group, judge_groups
 from cowbird.scanning.summary import FindingTally
 from cowbird.scanning.verdicts import Scorer
-from cowbird.scanning.writing import MAX_ROW_GROUP, PARQUET_SCHEMA, Finding, group_rows
+from cowbird.scanning.writing import group_rows
 
 
 class CatalogPlace(NamedTuple):

@@ -21,6 +21,7 @@ from cowbird.ingest.options import ReadOptions, get_options
 from cowbird.ingest.places import fingerprint
 from cowbird.notices import collect_notices
 from cowbird.scanning.allow_list import AllowList
+from cowbird.scanning.findings import ALLOWED_TIER, REVIEW_TIER, Finding
 from cowbird.scanning.parts_folder import check_parts_output, is_parts_folder
 from cowbird.scanning.reading import Catalog, CatalogRow, open_catalog
 from cowbird.scanning.summary import FindingTally, ScanSummary, UnreadRows
@@ -31,14 +32,7 @@ from cowbird.scanning.verdicts import (
     complete_verdicts,
     make_findings,
 )
-from cowbird.scanning.writing import (
-    ALLOWED_TIER,
-    REVIEW_TIER,
-    Finding,
-    FindingsWriter,
-    check_output,
-    group_rows,
-)
+from cowbird.scanning.writing import FindingsWriter, check_output, group_rows
 from cowbird.text import replace_surrogates
 from cowbird.victims.fit_context import ProgressCallback, report_nothing
 

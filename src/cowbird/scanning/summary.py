@@ -12,7 +12,7 @@ from rich.text import Text
 
 from cowbird.errors import ExitCode
 from cowbird.ingest.skips import Skips
-from cowbird.scanning.writing import REVIEW_TIER, Finding
+from cowbird.scanning.findings import REVIEW_TIER, Finding
 from cowbird.text import MAX_FRAGMENT_LENGTH, count_things, escape_terminal, normalize_span
 
 MAX_SHARED_FRAGMENTS = 20

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cowbird.data.types import freeze
 from cowbird.defenses.titles import Suspicion, strip_span
-from cowbird.scanning.writing import FLAGGED_TIER, REVIEW_TIER, Finding
+from cowbird.scanning.findings import FLAGGED_TIER, REVIEW_TIER, Finding
 from cowbird.text import escape_terminal, replace_surrogates
 
 MAX_REASON_LENGTH = 500

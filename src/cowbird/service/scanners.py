@@ -25,11 +25,11 @@ from cowbird.errors import UserError
 from cowbird.files import hash_texts
 from cowbird.scanning import commands, detectors, ready_scorer
 from cowbird.scanning.allow_list import AllowList, read_allow_list
+from cowbird.scanning.findings import Finding
 from cowbird.scanning.first_pass import NOTHING_KEPT
 from cowbird.scanning.pool import ScorerFactory
 from cowbird.scanning.scan import allow_finding
 from cowbird.scanning.verdicts import Scorer, ScorerVerdicts, complete_verdicts, make_finding
-from cowbird.scanning.writing import Finding
 from cowbird.victims.fit_context import pick_device
 
 UNJUDGED_TIER = "unjudged"
