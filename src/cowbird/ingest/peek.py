@@ -31,9 +31,9 @@ from cowbird.notices import collect_notices
 
 MAX_PEEK_COLUMNS = 50
 """Columns whose cells are shown at most."""
-MAX_SAMPLED_ROWS = 10_000
+MAX_PEEKED_ROWS = 10_000
 """Rows that are looked at, if fewer are to be shown."""
-MAX_SAMPLED_CHARACTERS = 1 << 25
+MAX_PEEKED_CHARACTERS = 1 << 25
 """Characters of cells at which no more rows are looked at, unless they are to be shown."""
 _ROLES = {
     "title": TITLE_COLUMNS,
@@ -132,7 +132,7 @@ def _read_sample(table: RowTable, places: Sequence[int], rows: int) -> list[Tabl
         for row in found:
             sample.append(row)
             held += sum(len(cell or "") for cell in row.cells)
-            if len(sample) >= rows and (len(sample) >= MAX_SAMPLED_ROWS or held >= MAX_SAMPLED_CHARACTERS):
+            if len(sample) >= rows and (len(sample) >= MAX_PEEKED_ROWS or held >= MAX_PEEKED_CHARACTERS):
                 break
     return sample
 
@@ -156,7 +156,7 @@ def _check_log(path: Path, roles: dict[str, str]) -> Iterator[str]:
     options = get_options()
     try:
         table = open_frames(path, options, Skips())
-        frame = next(iter(table.read_frames(list(dict.fromkeys(read.values())))), pl.DataFrame()).head(MAX_SAMPLED_ROWS)
+        frame = next(iter(table.read_frames(list(dict.fromkeys(read.values())))), pl.DataFrame()).head(MAX_PEEKED_ROWS)
     except UserError as error:
         yield f"{error.message} {error.hint}"
         return
