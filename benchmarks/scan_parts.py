@@ -3,11 +3,11 @@
     python benchmarks/scan_parts.py --rows 1000000,10000000 --forms parquet,csv --workers 16 --device cuda --out FILE
 
 Titles are made up: four to six words of some 30,000 that are drawn as words of a language are (Zipf), a brand of 400,
-and a number; one in 300 has a trigger. They are written as one CSV, or as 112 Parquet files in folders named `part=0` to
-`part=3`. Each scan is the command `cowbird scan CATALOG --tagger small --out FOLDER` in a process of its own. Memory is
-the sum of what all its processes have for themselves (USS, every three seconds), and beside it that with shared pages
-counted for each (RSS, every half second). The first pass is over when the folder of parts is there. `scan_seconds` is
-the time from start to end, start of libraries included.
+and a number; one in 300 has a trigger. They are written as one CSV, or as 112 Parquet files in folders named `part=0`
+to `part=3`. Each scan is the command `cowbird scan CATALOG --tagger small --out FOLDER` in a process of its own. Memory
+is the sum of what all its processes have for themselves (USS, every three seconds), and beside it that with shared
+pages counted for each (RSS, every half second). The first pass is over when the folder of parts is there.
+`scan_seconds` is the time from start to end, start of libraries included.
 
 `--scorers nothing` scans with a scorer that costs nothing, in one process: reading, findings and writing alone.
 """

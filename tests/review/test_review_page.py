@@ -8,11 +8,13 @@ import threading
 import pytest
 
 from cowbird.errors import UserError
+from cowbird.review.grouping import fill_base
 from cowbird.review.server import make_review_app
 from cowbird.review.store import ReviewStore
 from doubles.findings import write_findings
 
 HOST = "127.0.0.1:4711"
+STATES = ("all", "open", "accepted", "dismissed")
 
 
 @pytest.fixture
@@ -200,40 +202,46 @@ def test_odd_requests_are_refused(app, method, path, body, query, status):
     assert ask(app, method, path, body, query)[0] == status
 
 
-def test_what_goes_wrong_while_findings_are_grouped_is_told_to_whoever_asks(tmp_path, monkeypatch):
+def test_what_goes_wrong_while_findings_are_kept_is_told_to_whoever_asks(tmp_path, monkeypatch):
     def fail(*given):
         raise sqlite3.OperationalError("database is locked")
 
-    monkeypatch.setattr(ReviewStore, "_fill", fail)
+    monkeypatch.setattr("cowbird.review.store.fill_base", fail)
     store = ReviewStore(write_findings(tmp_path), index_later=True)
+    with pytest.raises(UserError, match="locked"):
+        store.wait()
     app = make_review_app(store, "token", 4711)
     assert ask(app, "GET", "/token/")[0] == 200
     for path in ("summary", "groups", "groups/0/findings"):
         status, _, text = ask(app, "GET", f"/token/api/{path}")
         assert status == 507
         assert "another review" in json.loads(text)["error"]
-    with pytest.raises(UserError, match="locked"):
-        store.wait()
     store.close()
 
 
-def test_a_page_is_served_before_findings_are_grouped(tmp_path, monkeypatch):
-    go, fill = threading.Event(), ReviewStore._fill
+def test_groups_are_listed_before_they_are_kept(tmp_path, monkeypatch):
+    go, keep = threading.Event(), fill_base
 
-    def fill_slowly(*given):
+    def keep_slowly(*given):
         assert go.wait(30)
-        fill(*given)
+        keep(*given)
 
-    monkeypatch.setattr(ReviewStore, "_fill", fill_slowly)
     path = write_findings(tmp_path)
+    first = ReviewStore(path)
+    rows = first.list_groups(0, 100).rows
+    first.decide("group", rows[1]["id"], "accepted", rows[1]["mark"])
+    first.close()
+    path.write_text(path.read_text() + "\n")  # another file, with the same findings
+    monkeypatch.setattr("cowbird.review.store.fill_base", keep_slowly)
     store = ReviewStore(path, index_later=True)
     app = make_review_app(store, "token", 4711)
-    assert ask(app, "GET", "/token/")[0] == 200
+    asked = [("summary", ""), *(("groups", f"limit=3&offset={n}&state={state}") for n in (0, 1) for state in STATES)]
+    early = [json.loads(ask(app, "GET", f"/token/api/{where}", query=query)[2]) for where, query in asked]
+    assert not go.is_set()
     threading.Timer(0.05, go.set).start()
-    found = json.loads(ask(app, "GET", "/token/api/summary")[2])
+    groups = json.loads(ask(app, "GET", "/token/api/groups")[2])["rows"]
+    found = json.loads(ask(app, "GET", f"/token/api/groups/{groups[0]['id']}/findings")[2])
+    assert found["total"] == groups[0]["many"], "whoever asks for findings waits"
+    assert early == [json.loads(ask(app, "GET", f"/token/api/{where}", query=query)[2]) for where, query in asked]
+    assert early[0]["accepted"] == 1
     store.close()
-    monkeypatch.undo()
-    again = ReviewStore(path)
-    assert {name: found[name] for name in again.count()} == again.count()
-    assert found["findings"] > 0
-    again.close()

@@ -94,7 +94,7 @@ def test_a_kill_before_any_change_of_names_costs_no_byte(catalog, tmp_path, befo
     assert len(wanted) == 5, "four parts and a record"
     assert changes > 20
     killed = 0
-    for most in range(0, changes, 2 if before == "nothing" else 7):
+    for most in range(0, changes, 3 if before == "nothing" else 7):
         out = tmp_path / str(most) / "found"
         out.parent.mkdir()
         if before != "nothing":
@@ -108,7 +108,7 @@ def test_a_kill_before_any_change_of_names_costs_no_byte(catalog, tmp_path, befo
             most,
             list(Path(f"{out}.first-pass").rglob("*")),
         )
-    assert killed >= changes // (2 if before == "nothing" else 7) - 1
+    assert killed >= changes // (3 if before == "nothing" else 7) - 1
 
 
 @pytest.mark.long

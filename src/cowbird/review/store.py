@@ -6,11 +6,10 @@ decision is a row that is never changed but to be undone.
 """
 
 import hashlib
-import re
 import sqlite3
 import threading
-from collections.abc import Generator, Iterable
-from contextlib import contextmanager, suppress
+from collections.abc import Generator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -18,8 +17,17 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from cowbird.errors import OutageError, UserError
 from cowbird.faults import FULL_DISK_HINT, explain_write_errors
 from cowbird.files import write_text
+from cowbird.review.grouping import (
+    REVIEW_SCHEMA,
+    GroupedFindings,
+    fill_base,
+    group_findings,
+    list_early,
+    make_mark,
+    read_findings,
+    roll_back,
+)
 from cowbird.scanning.parts_folder import SCAN_FILE
-from cowbird.text import normalize_span
 
 if TYPE_CHECKING:
     import polars as pl
@@ -36,24 +44,6 @@ Target = Literal["group", "title"]
 """What a decision is about."""
 GroupState = Literal["all", "open", "accepted", "dismissed"]
 """Which groups are shown."""
-_NUMBER = re.compile(r"[\d.,]+")
-_SCHEMA = """
-create table if not exists about (name text primary key, value text);
-create table if not exists decision (
-    number integer primary key autoincrement, target text not null, key text not null, choice text not null,
-    at text not null, undone integer not null default 0
-);
-create table if not exists current (target text, key text, choice text, primary key (target, key)) without rowid;
-create table if not exists grouping (
-    id integer primary key, key text not null, fragment text not null, reason text not null, tier text not null,
-    many integer not null, best real not null
-);
-create table if not exists finding (
-    id integer primary key, grouping integer not null, row integer, item text, title text not null, folded text,
-    score real, start integer, stop integer, tier text, reason text
-);
-"""
-_INDEX = "create index if not exists by_group on finding (grouping, id)"
 
 
 class GroupPage(NamedTuple):
@@ -106,8 +96,9 @@ class ReviewStore:
 
     Args:
         findings: The file.
-        index_later: Whether findings that were read for the first time are grouped in a thread of its own. Whoever asks
-            for them meanwhile waits; what goes wrong there is told to whoever asks.
+        index_later: Whether findings that were read for the first time are grouped in a thread of its own. Groups are
+            listed once they are known; whoever asks for more waits until they are in the file of decisions. What goes
+            wrong there is told to whoever asks.
 
     Raises:
         UserError: If it holds no findings, or the file of decisions is not one.
@@ -120,21 +111,23 @@ class ReviewStore:
         self._inner = threading.RLock()
         self._indexing: threading.Thread | None = None
         self._failed: Exception | None = None
+        self._grouped: GroupedFindings | None = None
+        self._known = threading.Event()
         if not (findings / SCAN_FILE).is_file() and not findings.is_file():
-            _read(findings)  # says what is wrong
+            read_findings(findings)  # says what is wrong
         if self.path.is_symlink():
             raise UserError(f"'{self.path}' is a link.", "Remove it, or copy the findings elsewhere.")
         with self._explain_errors():
             self._base = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=5)
             self._base.row_factory = sqlite3.Row
             self._base.execute("pragma journal_mode = wal")
-            self._base.executescript(_SCHEMA)
+            self._base.executescript(REVIEW_SCHEMA)
             seal = self._find_new_seal()
             if seal is None:
                 return
-            table = _read(findings)
+            table = read_findings(findings)
             if not index_later:
-                self._fill(table, seal)
+                fill_base(self._base, *group_findings(table), seal)
                 return
         self._indexing = threading.Thread(target=self._fill_later, args=(table, seal), name="index")
         self._indexing.start()
@@ -184,10 +177,12 @@ class ReviewStore:
             UserError: If it holds no findings any more; those from before stay.
             OutageError: If what is read can't be kept.
         """
+        if self._find_early() is not None:
+            return  # they were read a moment ago
         with self._lock:
             try:
                 if (seal := self._find_new_seal()) is not None:
-                    self._fill(_read(self.findings), seal)
+                    fill_base(self._base, *group_findings(read_findings(self.findings)), seal)
             except sqlite3.OperationalError as error:
                 raise self._explain_outage(error) from None
             except OSError as error:
@@ -206,35 +201,31 @@ class ReviewStore:
         return None if known is not None and known["value"] == seal else seal
 
     def _fill_later(self, table: "pl.DataFrame", seal: str) -> None:
+        """Group findings, and keep them by a connection of its own: others are asked meanwhile."""
         try:
-            with self._explain_errors():
-                self._fill(table, seal)
+            groups, rows = group_findings(table)
+            self._grouped = list_early(groups, rows)
+            self._known.set()
+            with self._explain_errors(), closing(sqlite3.connect(self.path, isolation_level=None, timeout=5)) as base:
+                fill_base(base, groups, rows, seal)
         except Exception as error:  # told to whoever asks
             self._failed = error
-
-    def _fill(self, table: "pl.DataFrame", seal: str) -> None:
-        """Keep findings, their groups and what tells them from others."""
-        groups, rows = _group(table)
-        self._base.execute("pragma synchronous = normal")  # what a power cut takes is read again
-        self._base.execute("begin immediate")
-        try:
-            self._base.execute("drop index if exists by_group")  # made at the end, it takes less time
-            self._base.execute("delete from finding")
-            self._base.execute("delete from grouping")
-            self._base.executemany("insert into grouping values (?, ?, ?, ?, ?, ?, ?)", groups)
-            self._base.executemany("insert into finding values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
-            self._base.execute(_INDEX)
-            self._base.execute("insert or replace into about values ('findings', ?)", (seal,))
-            self._base.execute("commit")
-        except BaseException:
-            self._roll_back()
-            raise
         finally:
-            self._base.execute("pragma synchronous = full")
+            self._known.set()
+            self._grouped = None
+
+    def _find_early(self) -> GroupedFindings | None:
+        """Return the groups that are on their way into the database; `None` if they are there."""
+        if self._indexing is not None:
+            self._known.wait()
+        return self._grouped
+
+    def _read_choices(self) -> dict[str, str]:
+        rows = self._base.execute("select key, choice from current where target = 'group'").fetchall()
+        return {row["key"]: row["choice"] for row in rows}
 
     def _roll_back(self) -> None:
-        with suppress(sqlite3.OperationalError):  # where the disk is full, SQLite has done so
-            self._base.execute("rollback")
+        roll_back(self._base)
 
     @contextmanager
     def _hold(self, kind: Literal["deferred", "immediate"]) -> Generator[sqlite3.Connection]:
@@ -257,6 +248,8 @@ class ReviewStore:
 
     def count(self) -> dict[str, int]:
         """Return how many findings and groups there are, how many are decided, and the number of the last decision."""
+        if (early := self._find_early()) is not None:
+            return self._count_early(early)
         with self._lock:
             row = self._base.execute(
                 "select count(*) as groups, coalesce(sum(many), 0) as findings, sum(choice = 'accepted') as accepted,"
@@ -266,6 +259,15 @@ class ReviewStore:
             titles = self._base.execute("select count(*) as many from current where target = 'title'").fetchone()
             last = self._find_last(None)
         counts = {name: int(row[name] or 0) for name in ("groups", "findings", "accepted", "dismissed")}
+        return counts | {"titles": titles["many"], "last": last or 0}
+
+    def _count_early(self, early: GroupedFindings) -> dict[str, int]:
+        with self._inner:
+            choices, last = self._read_choices(), self._find_last(None)
+            titles = self._base.execute("select count(*) as many from current where target = 'title'").fetchone()
+        told = [choices.get(row["key"]) for row in early.rows]
+        counts = {"groups": len(early.rows), "findings": early.findings}
+        counts |= {choice: told.count(choice) for choice in ("accepted", "dismissed")}
         return counts | {"titles": titles["many"], "last": last or 0}
 
     def _find_last(self, before: int | None) -> int | None:
@@ -282,6 +284,12 @@ class ReviewStore:
             search: Text that stands in a title of the group, whatever its case, or is its item's id.
             state: Which groups.
         """
+        if not search and (early := self._find_early()) is not None:
+            with self._inner:
+                choices = self._read_choices()
+            found = [row | {"choice": choices.get(row["key"])} for row in early.rows]
+            found = [row for row in found if state == "all" or (row["choice"] or "open") == state]
+            return GroupPage(len(found), found[offset : offset + limit])
         where, given = ["1"], list[Any]()
         if search:
             where.append("id in (select grouping from finding where instr(folded, ?) or item = ?)")
@@ -301,7 +309,7 @@ class ReviewStore:
                 [*given, limit, offset],
             ).fetchall()
             found = [
-                dict(row) | {"mark": _make_mark(row["key"]), "example": self._read_example(row["id"])} for row in rows
+                dict(row) | {"mark": make_mark(row["key"]), "example": self._read_example(row["id"])} for row in rows
             ]
         return GroupPage(total, found)
 
@@ -323,7 +331,7 @@ class ReviewStore:
         """
         with self._hold("deferred") as base:
             known = base.execute("select many, key from grouping where id = ?", (group,)).fetchone()
-            if mark and (known is None or _make_mark(known["key"]) != mark):
+            if mark and (known is None or make_mark(known["key"]) != mark):
                 raise _explain_stale()
             rows = base.execute(
                 "select finding.id, row, item, title, score, start, stop, tier, reason, choice from finding"
@@ -332,7 +340,7 @@ class ReviewStore:
                 (group, limit, offset),
             ).fetchall()
         return FindingPage(
-            0 if known is None else known["many"], [dict(row) | {"mark": _make_mark(row["title"])} for row in rows]
+            0 if known is None else known["many"], [dict(row) | {"mark": make_mark(row["title"])} for row in rows]
         )
 
     def decide(self, target: Target, number: int, choice: Choice, mark: str) -> int:
@@ -357,7 +365,7 @@ class ReviewStore:
         )
         with self._hold("immediate") as base:
             found = base.execute(query, (number,)).fetchone()
-            if found is None or _make_mark(found[0]) != mark:
+            if found is None or make_mark(found[0]) != mark:
                 raise _explain_stale()
             at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
             kept = base.execute(
@@ -436,11 +444,6 @@ class ReviewStore:
         return ExportedTexts(path, len(lines), len(different) - len(lines))
 
 
-def _make_mark(key: str) -> str:
-    """Return a short hash of what a decision is kept by."""
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-
-
 def _explain_stale() -> UserError:
     return UserError(
         "The findings were read anew, so what is shown is out of date. Nothing was done.", "Reload the page."
@@ -455,38 +458,3 @@ def _choose_allowed(title: str, start: int | None, stop: int | None) -> str:
 def _hash_begin(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.sha256(file.read(1 << 20)).hexdigest()
-
-
-def _read(findings: Path) -> "pl.DataFrame":
-    """Return the findings; what reads them is loaded when it is needed."""
-    from cowbird.scanning.findings_file import read_reviewed_table  # noqa: PLC0415
-
-    return read_reviewed_table(findings)
-
-
-def _group(findings: "pl.DataFrame") -> tuple[list[tuple[Any, ...]], Iterable[tuple[Any, ...]]]:
-    """Return the groups of findings, and the findings, the most suspicious of each group first."""
-    import polars as pl  # noqa: PLC0415
-
-    table = findings.sort(pl.col("score").fill_null(0.0), descending=True, maintain_order=True)
-    rows, ids, titles, scores, starts, ends, tiers, reasons = (column.to_list() for column in table)
-    keys, groups, numbers = dict[tuple[str, str], int](), list[list[Any]](), list[int]()
-    known = dict[str, int]()
-    for title, score, start, end, tier, reason in zip(titles, scores, starts, ends, tiers, reasons, strict=True):
-        marked = (title if start is None else title[start:end], reason)
-        number = keys.get(marked)
-        if number is None:
-            fragment = normalize_span(marked[0])
-            key = f"{fragment}\x1f{_NUMBER.sub('#', reason)}"
-            number = keys[marked] = known.setdefault(key, len(groups))
-            if number == len(groups):
-                groups.append([number, key, fragment, reason, tier, 0, score or 0.0])
-        group = groups[number]
-        group[5] += 1
-        if tier == "flagged":
-            group[4] = tier
-        numbers.append(number)
-    folded = map(str.casefold, titles)
-    order = range(len(titles))
-    made = zip(order, numbers, rows, ids, titles, folded, scores, starts, ends, tiers, reasons, strict=True)
-    return [tuple(group) for group in groups], made
