@@ -78,19 +78,42 @@ class LlamaSizes(NamedTuple):
     """Base of the rotations."""
 
 
-class RootMeanSquareNorm(nn.Module):
+class Weight(nn.Module):
+    """Numbers that a model has learned; torch's own modules would draw some first, and import a compiler to do so."""
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(shape), requires_grad=False)
+
+
+class Projection(Weight):
+    """Multiplies states by a matrix.
+
+    Args:
+        inputs: Width of the states.
+        outputs: Width of what comes of them.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(outputs, inputs)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Return the products."""
+        return F.linear(states, self.weight)
+
+
+class RootMeanSquareNorm(Weight):
     """Divides states by their root mean square, in float32."""
 
     def __init__(self, hidden: int, epsilon: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(hidden), requires_grad=False)
+        super().__init__(hidden)
         self.epsilon = epsilon
 
     def forward(self, states: Tensor) -> Tensor:
         """Return normalized states, in their own number format."""
-        exact = states.float()
-        exact = exact * torch.rsqrt(exact.pow(2).mean(-1, keepdim=True) + self.epsilon)
-        return self.weight * exact.to(states.dtype)
+        exact = states.to(torch.float32, copy=True)
+        exact.mul_(torch.rsqrt(exact.square().mean(-1, keepdim=True) + self.epsilon))
+        return exact.to(states.dtype).mul_(self.weight)
 
 
 class LlamaAttention(nn.Module):
@@ -100,10 +123,10 @@ class LlamaAttention(nn.Module):
         super().__init__()
         self.width = sizes.width
         wide, shared = sizes.heads * sizes.width, sizes.shared_heads * sizes.width
-        self.q_proj = _make_linear(sizes.hidden, wide)
-        self.k_proj = _make_linear(sizes.hidden, shared)
-        self.v_proj = _make_linear(sizes.hidden, shared)
-        self.o_proj = _make_linear(wide, sizes.hidden)
+        self.q_proj = Projection(sizes.hidden, wide)
+        self.k_proj = Projection(sizes.hidden, shared)
+        self.v_proj = Projection(sizes.hidden, shared)
+        self.o_proj = Projection(wide, sizes.hidden)
 
     def forward(self, states: Tensor, cosine: Tensor, sine: Tensor, documents: Any) -> Tensor:
         """Return what is added to states; see `attention.Borders`."""
@@ -111,7 +134,7 @@ class LlamaAttention(nn.Module):
         query, key, value = (
             part(states).view(shape).transpose(1, 2) for part in (self.q_proj, self.k_proj, self.v_proj)
         )
-        query, key = (part * cosine + _turn_half(part) * sine for part in (query, key))
+        query, key = ((part * cosine).add_(_turn_half(part).mul_(sine)) for part in (query, key))
         mixed: Tensor = documents.attend(query, key, value, self.width**-0.5)
         return self.o_proj(mixed.reshape(*states.shape[:-1], -1).contiguous())
 
@@ -121,13 +144,13 @@ class LlamaFeedForward(nn.Module):
 
     def __init__(self, sizes: LlamaSizes) -> None:
         super().__init__()
-        self.gate_proj = _make_linear(sizes.hidden, sizes.inner)
-        self.up_proj = _make_linear(sizes.hidden, sizes.inner)
-        self.down_proj = _make_linear(sizes.inner, sizes.hidden)
+        self.gate_proj = Projection(sizes.hidden, sizes.inner)
+        self.up_proj = Projection(sizes.hidden, sizes.inner)
+        self.down_proj = Projection(sizes.inner, sizes.hidden)
 
     def forward(self, states: Tensor) -> Tensor:
         """Return what is added to states."""
-        return self.down_proj(F.silu(self.gate_proj(states)) * self.up_proj(states))
+        return self.down_proj(F.silu(self.gate_proj(states), inplace=True).mul_(self.up_proj(states)))
 
 
 class LlamaLayer(nn.Module):
@@ -140,9 +163,9 @@ class LlamaLayer(nn.Module):
         self.post_attention_layernorm = RootMeanSquareNorm(sizes.hidden, sizes.epsilon)
 
     def forward(self, states: Tensor, cosine: Tensor, sine: Tensor, documents: Any) -> Tensor:
-        """Return the states behind the layer."""
-        states = states + self.self_attn(self.input_layernorm(states), cosine, sine, documents)
-        return states + self.mlp(self.post_attention_layernorm(states))
+        """Return the states behind the layer, in the place of those before it."""
+        states.add_(self.self_attn(self.input_layernorm(states), cosine, sine, documents))
+        return states.add_(self.mlp(self.post_attention_layernorm(states)))
 
 
 class HiddenStates(NamedTuple):
@@ -158,7 +181,7 @@ class LlamaBackbone(nn.Module):
     def __init__(self, sizes: LlamaSizes) -> None:
         super().__init__()
         self.sizes = sizes
-        self.embed_tokens = nn.Embedding(sizes.words, sizes.hidden)
+        self.embed_tokens = Weight(sizes.words, sizes.hidden)
         self.layers = nn.ModuleList([LlamaLayer(sizes) for _ in range(sizes.layers)])
         self.norm = RootMeanSquareNorm(sizes.hidden, sizes.epsilon)
 
@@ -171,7 +194,7 @@ class LlamaBackbone(nn.Module):
             documents: What sees what (`attention.Documents`).
             use_cache: As transformers' models have it; nothing is kept.
         """
-        states = self.embed_tokens(input_ids)
+        states = F.embedding(input_ids, self.embed_tokens.weight)
         place = torch.arange(0, self.sizes.width, 2, dtype=torch.float)
         turns = position_ids[..., None].float() * (1.0 / (self.sizes.base ** (place / self.sizes.width)))
         angle = torch.cat((turns, turns), dim=-1)
@@ -285,10 +308,6 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 def _as_object(value: Any) -> dict[str, Any]:
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
-
-
-def _make_linear(inputs: int, outputs: int) -> nn.Linear:
-    return nn.Linear(inputs, outputs, bias=False)
 
 
 def _turn_half(states: Tensor) -> Tensor:
