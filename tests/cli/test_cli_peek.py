@@ -117,7 +117,7 @@ def test_a_scan_tells_how_a_file_was_read(call, tmp_path):
     assert "note" not in err
     said = " ".join(out.split())
     assert "a.csv: read as cp1252, ';'-separated, header in line 1; title = 'name', id = 'sku'." in said
-    assert "1 titles of a.csv are 'NULL' and were taken for missing" in said
+    assert "1 title of a.csv is 'NULL' and was taken for missing" in said
     notes = json.loads(call(*words, "--json", "--null", "")[1])["notes"]
     assert any("read as cp1252" in note for note in notes)
     assert not any("NULL" in note for note in notes)

@@ -80,8 +80,9 @@ class Catalog:
                 rows = [row._replace(title="") if row.title in self._null else row for row in rows]
             yield from rows
         for text, count in sorted(null.items()):
-            say = f"{{n}} titles of {self.table.file} are '{text}' and were taken for missing; --null names others."
-            note(NoticeRank.CHANGE, say, count)
+            file, end = self.table.file, "taken for missing; --null names others."
+            one = f"1 title of {file} is '{text}' and was {end}"
+            note(NoticeRank.CHANGE, f"{{n}} titles of {file} are '{text}' and were {end}", count, one)
 
 
 def open_catalog(path: Path, text_column: str = "title", id_column: str | None = None) -> Catalog:
