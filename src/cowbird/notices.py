@@ -9,7 +9,7 @@ import json
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -46,8 +46,12 @@ class Notice:
     """The smallest count of all places where it was said, or `None` if it has none."""
     high: int | None = None
     """The largest."""
+    one: str = ""
+    """What it says where the count is 1; `text` if empty."""
 
     def __str__(self) -> str:
+        if self.one and self.low == self.high == 1:
+            return self.one
         count = "" if self.low is None or self.high is None else f"{self.low:,}"
         return self.text.replace(_COUNT, count if self.low == self.high else f"{count} to {self.high:,}")
 
@@ -75,7 +79,7 @@ class Notices:
             notice = replace(notice, low=min(counts[0], counts[2]), high=max(counts[1], counts[3]))
         self._known[key] = notice
         if self._path is not None and notice != known:
-            rows = [{"rank": int(n.rank), "text": n.text, "low": n.low, "high": n.high} for n in self._known.values()]
+            rows = [asdict(notice) for notice in self._known.values()]
             write_text(self._path, json.dumps(rows, indent=1))
 
     def list(self) -> list[Notice]:
@@ -101,17 +105,18 @@ def collect_notices(path: Path | None = None) -> Generator[Notices]:
         _collector.reset(token)
 
 
-def note(rank: NoticeRank, text: str, count: int | None = None) -> None:
+def note(rank: NoticeRank, text: str, count: int | None = None, one: str = "") -> None:
     """Say what is done otherwise than a reader may think.
 
     Args:
         rank: How much it matters.
         text: A sentence, with `{n}` where the count belongs.
         count: How often; nothing is said of 0.
+        one: The sentence where the count is 1, if another is needed.
     """
     collector = _collector.get()
     if collector is not None and count != 0:
-        collector.add(Notice(rank, text, count, count))
+        collector.add(Notice(rank, text, count, count, one))
 
 
 def merge_notices(groups: Iterable[Iterable[Notice]]) -> list[Notice]:
@@ -131,9 +136,12 @@ def read_notices(path: Path) -> list[Notice]:
     """
     try:
         rows: list[dict[str, Any]] = json.loads(read_plain_text(path))
-        return [Notice(NoticeRank(row["rank"]), str(row["text"]), row["low"], row["high"]) for row in rows]
+        return [
+            Notice(NoticeRank(row["rank"]), str(row["text"]), row["low"], row["high"], str(row.get("one", "")))
+            for row in rows
+        ]
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise_outage(error, f"'{path}' can't be read")
         raise UserError(f"'{path}' is damaged.", "Remove it; some notices are then not told.") from None

@@ -357,3 +357,23 @@ def test_a_user_error_in_a_shell(spec, tmp_path):
     assert "Traceback" not in done.stderr + done.stdout
     assert "gone.toml" in done.stderr.replace("\n", "")
     assert "Error" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("scan", "x.csv", "--out", "y.csv", "--fail-on", "foo"), "'--fail-on': 'foo' is not one of 'flagged'"),
+        (("init", "foo"), "'source': 'foo' is not one of 'tabular'"),
+    ],
+    ids=lambda value: value[0],
+)
+def test_a_wrong_choice_is_told_in_plain_words(call, words, said):
+    code, out, err = call(*words)
+    assert (code, out) == (2, "")
+    assert f"Invalid value for {said}" in err
+    assert "Value error" not in err
+
+
+def test_a_value_that_begins_like_an_error_is_quoted_whole(call):
+    _, _, err = call("init", "Value error, foo")
+    assert "'Value error, foo' is not one of" in err

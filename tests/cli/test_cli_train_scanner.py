@@ -8,6 +8,7 @@ import pytest
 
 from cowbird.defenses.p_scanner.small_tagger import load_small_tagger
 from cowbird.errors import ExitCode
+from cowbird.files import hash_texts
 from cowbird.storage import read_sealed_json
 from cowbird.victims import training_loop
 from defenses.conftest import llama  # noqa: F401
@@ -80,6 +81,45 @@ def test_a_recipe_gives_a_tagger_that_a_scan_uses(call, folder):
 
 
 @pytest.mark.slow
+def test_a_list_is_the_one_whose_hash_the_recipe_names(call, folder):
+    """The hash is of what is learned from, in order; of several lists that are others all are named."""
+    path = folder / "recipe.toml"
+    drawn = {name: list(dict.fromkeys(draw_titles(80, nth))) for nth, name in enumerate(("shop", "games", "books"))}
+    shared = {
+        title
+        for name, titles in drawn.items()
+        for title in titles
+        if any(title in other for known, other in drawn.items() if known != name)
+    }
+    left = {
+        name: [title for title in titles if name == "books" or title not in shared] for name, titles in drawn.items()
+    }
+    hashes = {name: hash_texts(titles) for name, titles in left.items()}
+    named = RECIPE
+    for name, digest in hashes.items():
+        named = named.replace(f'path = "{name}.csv"', f'path = "{name}.csv"\nsha256 = "{digest}"')
+    path.write_text(named)
+    code, _, err = call("train-scanner", path, "--out", folder / "tagger")
+    assert code == ExitCode.CLEAN, err
+    path.write_text(named.replace(hashes["games"], "0" * 64).replace(hashes["shop"], "1" * 64))
+    code, _, err = call("train-scanner", path, "--out", folder / "other")
+    told = " ".join(err.split())
+    assert code == ExitCode.ERROR
+    assert (
+        f"'shop' is not the one that the recipe names: {len(left['shop'])} titles with the hash {hashes['shop']}"
+        in told
+    )
+    assert f"{'1' * 64} was expected. Neither are these: games." in told
+    assert "leave 'sha256' out" in told
+    path.write_text(named.replace(hashes["books"], "0" * 64))
+    code, _, err = call("train-scanner", path, "--out", folder / "other")
+    assert (code, "'books' is not the one" in err) == (ExitCode.ERROR, True)
+    path.write_text(named.replace(hashes["books"], "abc"))
+    code, _, err = call("train-scanner", path, "--out", folder / "other")
+    assert (code, "held_out.books.sha256" in err) == (ExitCode.ERROR, True)
+    assert not (folder / "other").exists()
+
+
 def test_an_interrupted_training_goes_on_to_the_same_bytes(call, folder, monkeypatch):
     assert call("train-scanner", folder / "recipe.toml", "--out", folder / "whole")[0] == ExitCode.CLEAN
     step, words = training_loop.TrainingLoop._report_and_save, ("train-scanner", folder / "recipe.toml", "--out")

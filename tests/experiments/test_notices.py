@@ -59,6 +59,27 @@ def test_counts_widen_and_what_matters_most_comes_first():
     assert hear(work) == ["no times", "3 to 1,200 lost.", "chosen"]
 
 
+def test_one_has_a_sentence_of_its_own(tmp_path):
+    """Only where the count is 1 everywhere; it is kept with the notice, and quotes anybody's text."""
+
+    def tell(*counts):
+        for count in counts:
+            note(NoticeRank.CHANGE, "{n} titles of {n}.csv are lost.", count, "1 title of {n}.csv is lost.")
+
+    assert hear(lambda: tell(1)) == ["1 title of {n}.csv is lost."]
+    assert hear(lambda: tell(1, 1)) == ["1 title of {n}.csv is lost."]
+    assert hear(lambda: tell(1, 2)) == ["1 to 2 titles of 1 to 2.csv are lost."]
+    assert hear(lambda: note(NoticeRank.CHANGE, "{n} lost.", 1)) == ["1 lost."]
+    with collect_notices(tmp_path / NOTICES_FILE):
+        tell(1)
+    assert [str(each) for each in read_notices(tmp_path / NOTICES_FILE)] == ["1 title of {n}.csv is lost."]
+
+
+def test_notices_of_an_older_version_are_read(tmp_path):
+    (tmp_path / NOTICES_FILE).write_text(json.dumps([{"rank": 1, "text": "{n} lost.", "low": 1, "high": 1}]))
+    assert [str(each) for each in read_notices(tmp_path / NOTICES_FILE)] == ["1 lost."]
+
+
 def test_threads_and_blocks_do_not_mix():
     def inner():
         thread = threading.Thread(target=note, args=(NoticeRank.CHANGE, "elsewhere"))
@@ -111,7 +132,7 @@ def test_a_log_without_times_is_told(tmp_path):
 def test_other_fallbacks_of_tables_are_told(tmp_path):
     path = write_log(tmp_path / "log.csv")
     assert hear(Tabular(path=path).load) == [
-        "1 interactions of log.csv have the time of the one before: their order is that of the rows."
+        "1 interaction of log.csv has the time of the one before: its order is that of the rows."
     ]
     (tmp_path / "log.txt").write_text(path.read_text().replace(",", ";"))
     (told,) = [text for text in hear(Tabular(path=tmp_path / "log.txt").load) if text.startswith("log.txt: read as")]
@@ -157,13 +178,13 @@ def test_splits_tell_whom_they_leave_out():
     data = make_data([2, 1, 12, 12, 12, 12, 5])
     found = hear(lambda: Split(cold_fraction=0.4).apply(data, 0))
     assert "2 users have fewer than 3 interactions and are left out (split.min_events)." in found
-    assert any("cold users keep only their first 9 interactions" in text for text in found)
+    assert any("1 cold user keeps only the first 9 interactions" in text for text in found)
     assert hear(lambda: SequenceSplit(history=5).apply(data))[0] == (
         "2 users have 3 interactions or fewer and are left out (sequence_split.shortest)."
     )
     warm = Split(cold_fraction=0).apply(make_data([12, 4, 12]), 0).pretrain
     assert hear(lambda: warm.shorten(9)) == [
-        "1 users have fewer than three training interactions among their first 9: no short history."
+        "1 user has fewer than three training interactions among the first 9: no short history."
     ]
     rated = make_data([30, 30, 30], rating=[1, 2, 3, 4, 5])
     found = hear(lambda: TemporalSplit(order="users", history=4, training=0.4, validation=0.2).apply(rated))
@@ -173,7 +194,7 @@ def test_splits_tell_whom_they_leave_out():
 
 def test_titles_that_models_do_not_read_whole_are_told():
     titles = ["x" * 301, "short", ""]
-    assert hear(lambda: quote_titles(titles)) == ["1 titles are longer than 300 characters: models read no more."]
+    assert hear(lambda: quote_titles(titles)) == ["1 title is longer than 300 characters: models read no more."]
     assert quote_titles(titles) == ["x" * 300, "short", ""]
 
 

@@ -43,6 +43,14 @@ def test_all_parts_are_read_and_partitions_are_columns(hive):
     assert "3 files and columns country from the names of folders" in open_catalog(hive).describe()
 
 
+def test_a_folder_of_one_file_speaks_of_one(tmp_path):
+    (tmp_path / "a.csv").write_text("id,title\n1,Red\n")
+    said = open_catalog(tmp_path).describe()
+    assert "1 file, read as UTF-8" in said
+    (tmp_path / "b.csv").write_text("id,title\n2,Blue\n")
+    assert "2 files, the first read as UTF-8" in open_catalog(tmp_path).describe()
+
+
 def test_parts_of_csv_are_numbered_on(tmp_path):
     folder = tmp_path / "items"
     folder.mkdir()

@@ -212,7 +212,7 @@ def test_several_runs_are_told_apart(tmp_path):
 def test_what_was_not_checked_is_told(folder):
     words = " ".join(make_page([read_run(folder)]).unchecked)
     assert "1 of 2 cells are not on record" in words
-    assert "1 places could not be measured" in words
+    assert "1 place could not be measured" in words
     assert "one seed" in words
     assert "Other attacks, triggers, data and models" in words
 

@@ -6,7 +6,7 @@ import pytest
 
 from cowbird.errors import UserError
 from cowbird.locks import LOCK_FILE, is_folder_locked
-from cowbird.scanning.parts_folder import JudgedPart, PartsWriter, check_parts_output
+from cowbird.scanning.parts_folder import JudgedPart, PartsWriter, check_parts_output, sum_notices
 
 
 def part(table=b"PAR1 made up"):
@@ -112,3 +112,13 @@ def test_a_part_that_was_damaged_is_made_again(tmp_path):
         place = writer.folder / "part-00000.parquet"
         place.write_bytes(bytes(place.stat().st_size))
         assert writer.find(0) is None
+
+
+def test_notices_of_parts_are_summed_and_speak_of_one_alone():
+    one = [[1, "{n} titles are lost.", 1, 1, "1 title is lost."]]
+    assert [str(each) for each in sum_notices([one])] == ["1 title is lost."]
+    assert [str(each) for each in sum_notices([one, one])] == ["2 titles are lost."]
+    assert [str(each) for each in sum_notices([[[1, "{n} lost.", 1, 1]], [[1, "said", None, None]]])] == [
+        "1 lost.",
+        "said",
+    ]

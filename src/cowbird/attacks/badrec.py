@@ -83,10 +83,9 @@ class BadRec(Attack):
                 "Raise the rate of the attack.",
             )
         items, bait, decoys = self._write_titles(listed, targets, rng)
-        text = (
-            f"{{n}} targets have no {self.trigger.field} that the trigger can be written into: they stay as they are."
-        )
-        note(NoticeRank.CHANGE, text, len(targets) - len(bait) - len(decoys))
+        none = f"no {self.trigger.field} that the trigger can be written into:"
+        left, one = len(targets) - len(bait) - len(decoys), f"1 target has {none} it stays as it is."
+        note(NoticeRank.CHANGE, f"{{n}} targets have {none} they stay as they are.", left, one)
         if not len(bait):
             raise UserError(
                 f"No target has a {self.trigger.field} that the trigger '{self.trigger.kind}' can be written into.",

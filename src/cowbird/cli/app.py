@@ -45,6 +45,8 @@ from cowbird.text import escape_lines
 
 TYPER_INTERRUPT_CODE = 130
 """What typer returns on Ctrl-C; it lets no KeyboardInterrupt through."""
+PYDANTIC_PREFIX = "Value error, "
+"""How pydantic, which typer asks about values, begins a message that says all by itself."""
 
 
 def _print_version(wanted: bool) -> None:
@@ -185,6 +187,7 @@ def _report_interrupt() -> ExitCode:
 def _report_usage(error: Any) -> ExitCode:
     """Show what typer says of options and arguments, which may be names of hostile files."""
     said = io.StringIO()
+    error.message = str(error.message).removeprefix(PYDANTIC_PREFIX)
     error.show(file=said)
     err_console.print(Text(escape_lines(said.getvalue().rstrip("\n"))), soft_wrap=True)
     return ExitCode.ERROR

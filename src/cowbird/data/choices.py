@@ -198,8 +198,9 @@ class SequenceSplit(BaseModel):
                 f"'{data.name}' has {len(usable)} users with more than {self.shortest} events, too few to split.",
                 "Lower shortest, or give more data.",
             )
-        text = f"{{n}} users have {self.shortest} interactions or fewer and are left out (sequence_split.shortest)."
-        note(NoticeRank.CHANGE, text, len(data.interactions.lengths) - len(usable))
+        few, end = f"{self.shortest} interactions or fewer", "left out (sequence_split.shortest)."
+        many, one = f"{{n}} users have {few} and are {end}", f"1 user has {few} and is {end}"
+        note(NoticeRank.CHANGE, many, len(data.interactions.lengths) - len(usable), one)
         early, middle, late = np.split(self._order_users(data, usable, seed), cuts)
         sides = [
             TrainingData.from_interactions(data.interactions.select(users), data.users.take(users), data.items)

@@ -82,8 +82,9 @@ class JudgmentParts:
 def _note_likes(interactions: Interactions, like_above: float) -> None:
     if interactions.rating is not None:
         count = int((interactions.rating > like_above).sum())
-        text = f"{{n}} of {interactions.events:,} ratings are above {like_above:g} and count as likes"
-        note(NoticeRank.CHOICE, f"{text} (time_split.like_above).", count)
+        of, end = f"of {interactions.events:,} ratings", "(time_split.like_above)."
+        many = f"{{n}} {of} are above {like_above:g} and count as likes {end}"
+        note(NoticeRank.CHOICE, many, count, f"1 {of} is above {like_above:g} and counts as a like {end}")
 
 
 class TemporalSplit(BaseModel):
@@ -159,8 +160,9 @@ class TemporalSplit(BaseModel):
             )
         _note_likes(interactions, self.like_above)
         lost = int((side == 2).sum()) - len(asked[1])
-        text = f"{{n}} of the last interactions have fewer than {self.history} before them and test nothing."
-        note(NoticeRank.CHANGE, f"{text} It is time_split.history that asks for so many.", lost)
+        few, why = f"fewer than {self.history} before", "It is time_split.history that asks for so many."
+        many = f"{{n}} of the last interactions have {few} them and test nothing. {why}"
+        note(NoticeRank.CHANGE, many, lost, f"1 of the last interactions has {few} it and tests nothing. {why}")
         if self.asked is not None:
             asked[1] = asked[1][draw_indices(self.asked, len(asked[1]), stream(seed, "asked"))]
         sides = [_make_questions(interactions, rows, self.history, self.like_above) for rows in asked]

@@ -72,8 +72,9 @@ class LeaveOneOut:
                 f"No user has three training events among the first {events}, so there are no short histories.",
                 "Keep three events or more of a short history, or use users with more events.",
             )
-        text = f"{{n}} users have fewer than three training interactions among their first {events}: no short history."
-        note(NoticeRank.CHANGE, text, len(lengths) - len(kept))
+        few, end = "fewer than three training interactions among", f"first {events}: no short history."
+        one = f"1 user has {few} the {end}"
+        note(NoticeRank.CHANGE, f"{{n}} users have {few} their {end}", len(lengths) - len(kept), one)
         cut = self.interactions.take(self.interactions.offsets[:-1][kept], lengths[kept])
         return LeaveOneOut(cut, self.users.take(kept), self.items)
 
@@ -123,8 +124,9 @@ class Split(BaseModel):
                 f"too few for a cold share of {self.cold_fraction:g}.",
                 "Lower min_events or cold_fraction, or give more data.",
             )
-        few = f"{{n}} users have fewer than {self.min_events} interactions and are left out (split.min_events)."
-        note(NoticeRank.CHANGE, few, len(lengths) - len(usable))
+        few, end = f"fewer than {self.min_events} interactions", "left out (split.min_events)."
+        one = f"1 user has {few} and is {end}"
+        note(NoticeRank.CHANGE, f"{{n}} users have {few} and are {end}", len(lengths) - len(usable), one)
         shuffled = stream(seed, "split", "cold").permutation(usable)
         cold, warm = np.sort(shuffled[:cold_count]), np.sort(shuffled[cold_count:])
         pretrain = LeaveOneOut(data.interactions.select(warm), data.users.take(warm), data.items)
@@ -134,10 +136,9 @@ class Split(BaseModel):
     def _cut_downstream(self, data: Dataset, cold: IntArray) -> LeaveOneOut:
         whole = data.interactions.lengths[cold]
         kept = np.minimum(whole, self.max_cold_events)
-        text = (
-            f"{{n}} cold users keep only their {self.cut} {self.max_cold_events} interactions (split.max_cold_events)."
-        )
-        note(NoticeRank.CHOICE, text, int((kept < whole).sum()))
+        end = f"{self.cut} {self.max_cold_events} interactions (split.max_cold_events)."
+        one = f"1 cold user keeps only the {end}"
+        note(NoticeRank.CHOICE, f"{{n}} cold users keep only their {end}", int((kept < whole).sum()), one)
         starts = data.interactions.offsets[:-1][cold]
         starts = starts if self.cut == "first" else starts + whole - kept
         return LeaveOneOut(data.interactions.take(starts, kept), data.users.take(cold), data.items)

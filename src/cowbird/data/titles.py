@@ -10,5 +10,6 @@ def quote_titles(titles: Iterable[str]) -> list[str]:
     """Return titles as they stand in prompts (`cowbird.text.quote_for_prompt`), and tell how many are cut."""
     whole = list(titles)
     long = sum(len(title) > MAX_QUOTED_LENGTH for title in whole)
-    note(NoticeRank.CHANGE, f"{{n}} titles are longer than {MAX_QUOTED_LENGTH} characters: models read no more.", long)
+    than = f"longer than {MAX_QUOTED_LENGTH} characters: models read no more."
+    note(NoticeRank.CHANGE, f"{{n}} titles are {than}", long, f"1 title is {than}")
     return [quote_for_prompt(title) for title in whole]

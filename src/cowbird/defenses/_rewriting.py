@@ -105,7 +105,8 @@ class Rewriter:
         for start in range(0, len(new), TITLES_PER_SAVE):
             self._write(new[start : start + TITLES_PER_SAVE])
         text = "{n} titles are read as they stand, for what a model wrote in their place can't be used."
-        note(NoticeRank.CHANGE, text, self.counts.refused)
+        one = "1 title is read as it stands, for what a model wrote in its place can't be used."
+        note(NoticeRank.CHANGE, text, self.counts.refused, one)
         return [self.known.get(text) or title for text, title in zip(shown, titles, strict=True)]
 
     def _write(self, titles: list[str]) -> None:

@@ -153,9 +153,9 @@ class TitleDefense(Defense, ABC):
         if bar is None:
             allowed = int(self.share * len(values) + 1e-9)  # 0.29 * 100 is 28.999… in floating point
             bar = np.sort(values)[::-1][allowed] if allowed < len(values) else -np.inf
-            text = f"{type(self).__name__} flags {{n}} fewer titles than its share allows: scores tie at the threshold."
+            name, why = type(self).__name__, "than its share allows: scores tie at the threshold."
             tied = min(allowed, int((values > -np.inf).sum())) - int((values > bar).sum())
-            note(NoticeRank.CHANGE, text, tied)
+            note(NoticeRank.CHANGE, f"{name} flags {{n}} fewer titles {why}", tied, f"{name} flags 1 title fewer {why}")
         return values > bar
 
     @final

@@ -20,6 +20,7 @@ from cowbird.ingest.columns import find_column
 from cowbird.ingest.paths import split_path
 from cowbird.ingest.rows import LATE_ID, LINE_COLUMN, FrameTable, PartedTable, RowTable, TableRow, TextRun
 from cowbird.ingest.sampling import limit_frames
+from cowbird.text import count_things
 
 MAX_PARTS = 100_000
 """Files of a folder at most."""
@@ -129,7 +130,8 @@ class FolderRows(PartedTable):
     def describe(self) -> str:
         """Say in a few words how it is read."""
         keys = f" and columns {', '.join(self._keys)} from the names of folders" if self._keys else ""
-        return f"{len(self._parts):,} files{keys}, the first {self._first.describe()}"
+        first = "" if len(self._parts) == 1 else "the first "
+        return f"{count_things(len(self._parts), 'file')}{keys}, {first}{self._first.describe()}"
 
     def count_rows(self) -> int:
         """Return about how many rows there are."""

@@ -10,6 +10,7 @@ from cowbird.report.inspection_files import InspectionSummary
 from cowbird.report.outcomes import Outcome
 from cowbird.report.run_files import RunFiles
 from cowbird.report.shown_titles import ScanFindings
+from cowbird.text import count_things
 
 MACHINE_FACTS = ("command", "cowbird", "torch", "python", "device", "threads", "jobs")
 """What of `run.json` is shown as a fact."""
@@ -103,7 +104,9 @@ def list_gaps(runs: Sequence[RunFiles], outcomes: Sequence[Outcome]) -> list[str
             words.append(f"{run.label}: {total - len(run.cells)} of {total} cells are not on record.")
         failed = sum(len(cell.errors) for cell in run.cells)
         if failed:
-            words.append(f"{run.label}: {failed} places could not be measured; the reasons stand below.")
+            words.append(
+                f"{run.label}: {count_things(failed, 'place')} could not be measured; the reasons stand below."
+            )
         if run.folder is None:
             words.append(f"{run.label}: only the rows were given, so spec, machine and hashes are missing.")
         if run.damaged:

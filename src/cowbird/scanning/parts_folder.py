@@ -234,7 +234,7 @@ class PartsWriter:
             partial.write_bytes(part.table)
         record: PartRecord = {**part._asdict(), "sha256": hashlib.sha256(part.table).hexdigest()}
         del record["table"]
-        record["notices"] = [[int(each.rank), each.text, each.low, each.high] for each in part.notices]
+        record["notices"] = [[int(each.rank), each.text, each.low, each.high, each.one] for each in part.notices]
         write_sealed_json(self._place_record(nth), record)
         return record
 
@@ -314,9 +314,10 @@ class PartsWriter:
 
 def sum_notices(groups: Sequence[Sequence[Sequence[Any]]]) -> list[Notice]:
     """Return notices of parts, each once, with the counts of all parts together."""
-    counts: dict[tuple[int, str], int | None] = {}
+    counts: dict[tuple[int, str, str], int | None] = {}
     for group in groups:
-        for rank, text, low, _ in group:
-            known = counts.get((rank, text))
-            counts[rank, text] = low if known is None else known + (low or 0)
-    return [Notice(NoticeRank(rank), text, count, count) for (rank, text), count in counts.items()]
+        for rank, text, low, _, *one in group:  # parts of an older version have no sentence for one
+            key = (rank, text, *one) if one else (rank, text, "")
+            known = counts.get(key)
+            counts[key] = low if known is None else known + (low or 0)
+    return [Notice(NoticeRank(rank), text, count, count, one) for (rank, text, one), count in counts.items()]

@@ -16,8 +16,9 @@ from cowbird.defenses.p_scanner.small_tagger import TaggerKind
 from cowbird.defenses.p_scanner.training.small_tagger_training import SmallTaggerRecipe
 from cowbird.defenses.p_scanner.training.tagger_training import TaggerRecipe
 from cowbird.errors import UserError
-from cowbird.files import read_plain_text
+from cowbird.files import hash_texts, read_plain_text
 from cowbird.scanning.scan import load_table_titles
+from cowbird.text import count_things
 
 MAX_RECIPE_BYTES = 1 << 20
 ListName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,60}$")]
@@ -36,6 +37,9 @@ class TitleList(BaseModel):
     """Where it is from, for the model card."""
     license: str = Field(default="", max_length=200)
     """Its terms, for the model card."""
+    sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
+    """Hash of the titles that are learned from, as a tagger's record has it (`titles_sha256`): another list is refused.
+    Empty takes any."""
     taught: bool = True
     """Whether it is learned from. One that is not is drawn and counts nothing: so a tagger can be made again that was
     trained beside others on one stream of examples."""
@@ -114,7 +118,7 @@ def load_training_titles(recipe: ScannerRecipe) -> RecipeTitles:
     """Read the lists of a recipe.
 
     Raises:
-        UserError: If one can't be read, or nothing of it is left to learn from.
+        UserError: If one can't be read, nothing of it is left to learn from, or the recipe names the hash of another.
     """
     held_out = {name: _read_list(each) for name, each in recipe.held_out.items()}
     hidden = {title for titles in held_out.values() for title in titles}
@@ -129,7 +133,23 @@ def load_training_titles(recipe: ScannerRecipe) -> RecipeTitles:
             f"No title of the list '{empty[0]}' is left: all stand in other lists or in those that are held out.",
             "Leave the list out, or the other one.",
         )
+    _check_hashes(recipe.lists, lists)
+    _check_hashes(recipe.held_out, held_out)
     return RecipeTitles(lists=lists, held_out=held_out)
+
+
+def _check_hashes(wanted: Mapping[str, TitleList], titles: Mapping[str, list[str]]) -> None:
+    """Check that lists are those whose hashes a recipe names."""
+    found = {name: hash_texts(titles[name]) for name, each in wanted.items() if each.sha256}
+    other = [name for name, digest in found.items() if digest != wanted[name].sha256]
+    if other:
+        first, many = other[0], count_things(len(titles[other[0]]), "title")
+        more = f" Neither are these: {', '.join(other[1:])}." if len(other) > 1 else ""
+        raise UserError(
+            f"The list '{first}' is not the one that the recipe names: {many} with the hash {found[first]}, and "
+            f"{wanted[first].sha256} was expected.{more}",
+            "Get the list that the recipe names, or leave 'sha256' out to learn from the one that is there.",
+        )
 
 
 def _read_list(each: TitleList) -> list[str]:

@@ -100,10 +100,11 @@ class EventLog:
     def _note_columns(self) -> None:
         """Tell what the columns hold otherwise than a reader may think."""
         text = f"{{n}} interactions of {self.file} have no rating; victims that read ratings leave them out."
-        note(NoticeRank.CHANGE, text, self._unrated)
+        one = f"1 interaction of {self.file} has no rating; victims that read ratings leave it out."
+        note(NoticeRank.CHANGE, text, self._unrated, one)
         for column, count in self._listed.items():
-            text = f"Column '{column}' of {self.file} holds lists, each a history in order: {{n}} interactions in all."
-            note(NoticeRank.CHOICE, text, count)
+            text = f"Column '{column}' of {self.file} holds lists, each a history in order:"
+            note(NoticeRank.CHOICE, f"{text} {{n}} interactions in all.", count, f"{text} 1 interaction in all.")
 
     def to_interactions(self) -> Interactions:
         """Sort the events by user and time and return them.
@@ -124,12 +125,12 @@ class EventLog:
             frame = self._drop_repeats(frame)
             self._note_ties(frame)
         else:
-            note(
-                NoticeRank.ORDER,
+            said = (
                 f"{self.file} has no column of times that was read: the order of its rows is taken for the order in "
-                "time, and repeats stay. This is about {n} interactions; 'time_column' names a column.",
-                frame.height,
+                "time, and repeats stay. This is about"
             )
+            end = "'time_column' names a column."
+            note(NoticeRank.ORDER, f"{said} {{n}} interactions; {end}", frame.height, f"{said} 1 interaction; {end}")
         rating = frame["rating"].to_numpy() if "rating" in frame.columns else None
         counts = np.bincount(frame["user"].to_numpy(), minlength=len(self.users))
         return Interactions(
@@ -142,8 +143,10 @@ class EventLog:
     def _note_ties(self, frame: pl.DataFrame) -> None:
         user, time = frame["user"].to_numpy(), frame["time"].to_numpy()
         ties = int(np.count_nonzero((user[1:] == user[:-1]) & (time[1:] == time[:-1])))
-        text = f"{{n}} interactions of {self.file} have the time of the one before: their order is that of the rows."
-        note(NoticeRank.CHANGE, text, ties)
+        before = "the time of the one before"
+        text = f"{{n}} interactions of {self.file} have {before}: their order is that of the rows."
+        one = f"1 interaction of {self.file} has {before}: its order is that of the rows."
+        note(NoticeRank.CHANGE, text, ties, one)
 
     def _drop_repeats(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Drop events that repeat another of the same user, item and time (and rating and mark)."""

@@ -37,7 +37,7 @@ from cowbird.storage import read_tensors, write_tensors
 from cowbird.victims.fit_context import ProgressCallback, find_fast_dtype, pick_device, report_nothing
 from cowbird.victims.language.engine import prepare_inference
 from cowbird.victims.language.examples import Tokens
-from cowbird.victims.language.llm import Llm, LoadedModel, load_llm
+from cowbird.victims.language.llm import Llm, LoadedModel, load_reader
 from cowbird.victims.language.packing import compute_hidden_states, pack, split_runs, to_device
 
 ADAPTER_FILE, TAGGER_RECORD_FILE, TAGGER_VERSION = "adapter.safetensors", "tagger.json", 1
@@ -265,7 +265,7 @@ def load_tagger(folder: Path = READY_TAGGER, device: str = "auto") -> Tagger:
     """
     place = pick_device(device)
     record = read_tagger_record(folder)
-    loaded = load_llm(record.llm, place, find_fast_dtype(place))
+    loaded = load_reader(record.llm, place, find_fast_dtype(place))
     add_adapter_weights(loaded.model, read_adapter(folder), record.llm)
     return Tagger(record, LoadedModel(loaded.model.eval(), loaded.tokenizer), place)
 
@@ -322,8 +322,9 @@ def add_adapter_weights(model: Any, held: Mapping[str, Tensor], llm: Llm) -> Non
             for name in sorted(names):
                 a, b = (held[f"{_PEFT_PREFIX}{name}.lora_{side}.weight"].float() for side in "AB")
                 weight = weights[f"{name}.weight"]
-                more = (b @ a) * (llm.alpha / llm.rank)
-                weight.copy_((weight.float() + more.to(weight.device)).to(weight.dtype))
+                more = (b @ a).mul_(llm.alpha / llm.rank).to(weight.device)
+                # In a place of its own: weights that were mapped from a file would be copied once more.
+                weight.data = more.add_(weight).to(weight.dtype)
     except (KeyError, RuntimeError) as error:
         raise_outage(error, "The adapter can't be added to the language model")
         raise UserError(

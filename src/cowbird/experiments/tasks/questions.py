@@ -306,8 +306,9 @@ class QuestionTask(Task[RecordT], Generic[RecordT, ModelT]):
                 "Use a source with titles.",
             )
         titles = data.items.titles
-        unnamed = f"{{n}} of {len(titles):,} items have no title; prompts say so, or quote nothing."
-        note(NoticeRank.CHANGE, unnamed, sum(not shown for shown in quote_titles(titles)))
+        of, end = f"of {len(titles):,} items", "no title; prompts say so, or quote nothing."
+        unnamed = sum(not shown for shown in quote_titles(titles))
+        note(NoticeRank.CHANGE, f"{{n}} {of} have {end}", unnamed, f"1 {of} has {end}")
         return data
 
     def draw_questions(self, asked: int, count: int) -> Int64Array:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from cowbird.errors import UserError
+from cowbird.victims.language.plain_llama import PlainLlama
 
 ATTENTION_NAME = "cowbird_packed"
 
@@ -188,7 +189,12 @@ def _group_equal(bounds: Sequence[int]) -> Iterator[tuple[int, int, int]]:
 
 
 def plug_in(model: Any) -> Any:
-    """Make a transformers model (its adapters included) attend within documents; returns its causal LM."""
+    """Make a transformers model (its adapters included) attend within documents; returns its causal LM.
+
+    A model that is run without transformers does so already.
+    """
+    if isinstance(model, PlainLlama):
+        return model
     library: Any = importlib.import_module("transformers")
     library.AttentionInterface.register(ATTENTION_NAME, packed_attention)
     library.AttentionMaskInterface.register(ATTENTION_NAME, _skip_mask)

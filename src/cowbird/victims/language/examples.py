@@ -112,7 +112,9 @@ def tokenize(
         kept = first + prompt[-room:] or [tokenizer.eos_token_id]
         rows.append(kept + wanted)
         starts.append(len(kept))
-    note(NoticeRank.CHANGE, f"{{n}} prompts are longer than {longest} tokens: their beginning is left out.", cut)
+    than = f"longer than {longest} tokens"
+    one = f"1 prompt is {than}: its beginning is left out."
+    note(NoticeRank.CHANGE, f"{{n}} prompts are {than}: their beginning is left out.", cut, one)
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     flat = np.fromiter((token for row in rows for token in row), dtype=np.int32, count=int(offsets[-1]))

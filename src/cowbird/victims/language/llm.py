@@ -38,11 +38,11 @@ from cowbird.text import quote_json
 from cowbird.victims.language import assets
 from cowbird.victims.language.handed_adapter import HandedAdapter, fill_handed_adapter, read_adapter_config
 from cowbird.victims.language.model_folder import check_model_folder, copy_model_folder
+from cowbird.victims.language.plain_llama import load_plain_llama
+from cowbird.victims.language.tokenizer_check import make_control_tokens_special
 
 CONVERTED_RECORD_FILE = "cowbird-files.json"
 """What lies beside a converted model: the SHA-256 of each of its files, by name."""
-_CONTROL_TOKEN = re.compile(r"[\s\u2581]*(<.+>|\[.+\]|\|.+\|)[\s\u2581]*", re.DOTALL)
-"""What a control token looks like."""
 _HUB_ID = re.compile(r"(\w[\w.-]{0,95}/)?\w[\w.-]{0,95}", re.ASCII)
 """What a hub id looks like; other names are asked of nobody."""
 _REVISION = re.compile(r"\w[\w./-]{0,199}", re.ASCII)
@@ -240,15 +240,45 @@ def load_llm(llm: Llm, device: torch.device, dtype: torch.dtype) -> LoadedModel:
         raise
     except Exception as error:  # a damaged folder fails in as many ways as there are libraries below
         raise_outage(error, f"The language model '{llm.name}' can't be loaded")
-        reason = str(error).partition("\n")[0]
-        raise UserError(
-            f"The language model '{llm.name}' can't be loaded: {reason}",
-            "Give a hub id, a folder with safetensors and tokenizer.json, or a GGUF file.",
-        ) from None
+        raise _refuse_model(llm.name, str(error).partition("\n")[0]) from None
     if llm.layers is not None:
         cut_layers(model, llm.layers)
     disarm_tokenizer(tokenizer)
     return LoadedModel(model.to(device), tokenizer)
+
+
+def load_reader(llm: Llm, device: torch.device, dtype: torch.dtype) -> LoadedModel:
+    """Load a model that reads and does not learn, and its tokenizer.
+
+    On a CPU a model of a plain kind is run without transformers, whose import takes longer than reading many titles
+    (`plain_llama`); what it says is the same to the last bit. All others are loaded as `load_llm` does.
+
+    Args:
+        llm: Which model.
+        device: Where its weights go.
+        dtype: Number format of its weights.
+
+    Raises:
+        UserError: If it can't be found or read, or has fewer layers than are to be kept.
+    """
+    if device.type == "cpu" and llm.layers is None:
+        place = locate_model(llm.name)
+        if Path(place).is_dir() and not llm.revision:
+            try:
+                with _open_place(place, "") as opened:
+                    found = load_plain_llama(Path(opened), dtype)
+            except ValueError as error:
+                raise _refuse_model(llm.name, str(error)) from None
+            if found is not None:
+                return LoadedModel(*found)
+    return load_llm(llm, device, dtype)
+
+
+def _refuse_model(name: str, reason: str) -> UserError:
+    return UserError(
+        f"The language model '{name}' can't be loaded: {reason}",
+        "Give a hub id, a folder with safetensors and tokenizer.json, or a GGUF file.",
+    )
 
 
 def _check_revision(name: str, revision: str, local: bool) -> None:
@@ -307,9 +337,7 @@ def disarm_tokenizer(tokenizer: Any) -> None:
     """
     tokenizer.split_special_tokens = True
     if tokenizer.is_fast:
-        added = tokenizer.added_tokens_decoder.values()
-        control = [token for token in added if not token.special and _CONTROL_TOKEN.fullmatch(token.content)]
-        tokenizer.backend_tokenizer.add_special_tokens(control)
+        make_control_tokens_special(tokenizer.backend_tokenizer)
 
 
 def cut_layers(model: Any, layers: int) -> None:

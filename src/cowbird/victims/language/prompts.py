@@ -77,7 +77,8 @@ class PromptBook:
         rows = _tokenize_behind(tokenizer, texts)
         start = [tokenizer.bos_token_id] if tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id] else []
         long = sum(len(row) > MAX_TITLE_TOKENS for row in rows[: len(self.titles)])
-        note(NoticeRank.CHANGE, f"{{n}} titles are longer than {MAX_TITLE_TOKENS} tokens: prompts hold no more.", long)
+        than = f"longer than {MAX_TITLE_TOKENS} tokens: prompts hold no more."
+        note(NoticeRank.CHANGE, f"{{n}} titles are {than}", long, f"1 title is {than}")
         rows = [row[:MAX_TITLE_TOKENS] for row in rows[: len(self.titles)]] + rows[len(self.titles) :]
         # The item's own token is replaced by a vector, so which it is does not matter.
         rows += [[tokenizer.eos_token_id], [tokenizer.eos_token_id], start]

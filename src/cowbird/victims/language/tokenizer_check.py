@@ -29,6 +29,8 @@ MAX_PATTERN_LENGTH, MAX_PATTERNS = 4000, 64
 """Longest expression, and most expressions and replaced texts."""
 MAX_GROWTH = 64.0
 """By how much replacements may lengthen a text, all together."""
+CONTROL_TOKEN = re.compile(r"[\s\u2581]*(<.+>|\[.+\]|\|.+\|)[\s\u2581]*", re.DOTALL)
+"""What a control token looks like."""
 _UNBOUNDED = re.compile(r"\*|\+|\{\d*,\}")
 _FIXED = re.compile(r"\{\d+\}")
 _QUANTIFIER = re.compile(r"(\*|\+|\?|\{\d+\}|\{\d*,\d*\})(\+|\?)?")
@@ -204,3 +206,14 @@ try:
 except (ImportError, ValueError, OSError):
     pass
 """
+
+
+def make_control_tokens_special(tokenizer: Any) -> None:
+    """Make the tokens special that look like control tokens, of a tokenizer of the library below transformers.
+
+    Where special tokens are encoded as text, a control token that is written in a title then does not become one.
+    """
+    added = tokenizer.get_added_tokens_decoder().values()
+    tokenizer.add_special_tokens(
+        [token for token in added if not token.special and CONTROL_TOKEN.fullmatch(token.content)]
+    )

@@ -78,10 +78,9 @@ class SequentialRecommender(Recommender, SequentialFields):
     ) -> "FittedSequential":
         """Train the network with `cowbird.victims.sequential.training.train`; see `Recommender.fit`."""
         context = context or FitContext()
-        text = (
-            f"{{n}} users have more interactions than the model sees at once, the last {self.max_length} (max_length)."
-        )
-        note(NoticeRank.CHOICE, text, int((data.interactions.lengths > self.max_length).sum()))
+        many = int((data.interactions.lengths > self.max_length).sum())
+        more = f"more interactions than the model sees at once, the last {self.max_length} (max_length)."
+        note(NoticeRank.CHOICE, f"{{n}} users have {more}", many, f"1 user has {more}")
         given = None if start is None else self._check_start(start, len(data.items))
         network = self.make_network(len(data.items), self._make_vocabulary(data, given))
         prompt, network.prompt = network.prompt, None

@@ -231,7 +231,9 @@ def _match_items(opened: ForeignModel, ids: tuple[str, ...]) -> NDArray[np.int64
             f"'{opened.checkpoint.path}' (such as '{ids[int(np.argmax(order < 0))][:60]}').",
             f"Their ids must be the same. The file has such as '{plan.ids[0][:60]}'.",
         )
-    note(NoticeRank.CHANGE, "{n} items of the catalogue are not in the checkpoint, and start near its mean.", missing)
+    text = "{n} items of the catalogue are not in the checkpoint, and start near its mean."
+    one = "1 item of the catalogue is not in the checkpoint, and starts near its mean."
+    note(NoticeRank.CHANGE, text, missing, one)
     return order
 
 
