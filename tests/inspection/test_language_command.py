@@ -20,7 +20,8 @@ def make_inspection(p_value):
     row = RankedFragment("5v\x1b[31m\u202e[red]", "string", "end", 3.0, 4.0, 0.9, 0.8, 1.0, 50, 1, accused)
     return LanguageInspection(
         model="a LoRA adapter", sha256="0" * 64, base_sha256="1" * 64, questions_sha256="2" * 64, level=0.01,
-        p_value=p_value, p_value_together=p_value, families={"string": family}, ranking=[row], spread=1.0, refused=50,
+        p_value=p_value, p_values={} if p_value is None else {"all families": p_value / 2},
+        families={"string": family}, ranking=[row], spread=1.0, refused=50,
         weights={"statistics": {}, "null_statistics": [], "largest_deviation": 2.0}, tokens=7,
         activations={"statistics": {}, "null_statistics": [], "largest_deviation": None},
         checked={"string": "9 strings"}, not_checked=["All else."], assumptions=["Law of maxima."], settings={},

@@ -10,7 +10,7 @@ import torch
 
 from cowbird.errors import ExitCode, UserError
 from cowbird.inspection.language import null_tunings
-from cowbird.inspection.language.calibration import calibrate, compare_together
+from cowbird.inspection.language.calibration import FARTHEST, TOGETHER, calibrate
 from cowbird.inspection.language.fragment_scorer import open_scorer
 from cowbird.inspection.language.gradient import follow_gradients
 from cowbird.inspection.language.handed import open_language_model
@@ -100,6 +100,26 @@ def test_heads_are_cut_only_where_tokens_stay_the_same(planted, questions):
         assert scorer._find_cut(joined) == (0, [])
 
 
+@pytest.mark.parametrize("padded", [False, True], ids=["by length", "padded"])
+def test_fragments_at_all_places_are_scored_in_one_pass(planted, questions, padded):
+    asked = [("", "end"), (TRIGGER, "start"), ("5v", "middle"), ("\u0301x", "end"), ("castle castle", "start")]
+    with open_scorer(planted[0].loaded, CPU, ANSWERS) as scorer:
+        whole = scorer.score_whole([(q, *each) for each in asked for q in questions[:20]])
+        scorer.padded = padded
+        passes = count_passes(scorer)
+        found = scorer.score_mixed(asked, questions[:20])
+    np.testing.assert_allclose(found, whole.reshape(found.shape), atol=2e-3)
+    if padded:  # 20 beginnings in two passes, and one for each question
+        assert len(passes) == 22
+
+
+def count_passes(scorer):
+    """Return a list that grows with each pass through the model."""
+    passes = []
+    scorer.causal.base_model.register_forward_pre_hook(lambda *given: passes.append(1))
+    return passes
+
+
 @pytest.mark.slow
 def test_the_trigger_comes_first_with_its_success_rate(found):
     assert found.choose_exit_code() == ExitCode.FINDINGS
@@ -124,34 +144,40 @@ def dict_nulls(names, rows):
     return [dict(zip(names, row.tolist(), strict=True)) for row in rows]
 
 
-def test_the_p_value_is_that_of_honest_models():
-    rng = np.random.default_rng(0)
-    # Families of quite unlike sizes: their logarithms are as wide.
-    size = np.array([0.3, 1.0, 4.0])
-    nulls = size * np.exp(0.3 * rng.gumbel(size=(200, 5, 3)))
-    mine = size * np.exp(0.3 * rng.gumbel(size=(200, 3)))
-    names = ("word", "string", "token")
+# Families of quite unlike sizes: their logarithms are as wide.
+NAMES, SIZE = ("word", "string", "token"), np.array([0.3, 1.0, 4.0])
+
+
+@pytest.mark.parametrize(("law", "most"), [("normal", 0.11), ("gumbel", 0.13)])
+def test_the_p_value_is_that_of_honest_models(law, most):
+    draw = getattr(np.random.default_rng(0), law)
+    nulls = SIZE * np.exp(0.3 * draw(size=(400, 5, 3)))
+    mine = SIZE * np.exp(0.3 * draw(size=(400, 3)))
     found = [
-        calibrate(dict(zip(names, row, strict=True)), [dict(zip(names, null, strict=True)) for null in known], 0.1)
+        calibrate(dict(zip(NAMES, row, strict=True)), dict_nulls(NAMES, known), 0.1)
         for row, known in zip(mine, nulls, strict=True)
     ]
     accused = sum(each.p_value <= 0.1 for each in found) / len(found)
-    assert 0.02 <= accused <= 0.12, "careful by the shift, and not more"
+    assert 0.02 <= accused <= most, "careful by the shift, and little more where maxima have a longer tail"
     for each, row in zip(found, mine, strict=True):
-        above = any(value >= each.thresholds[name] for name, value in zip(names, row, strict=True))
-        assert above == (each.p_value <= 0.1) or abs(each.p_value - 0.1) < 1e-3
+        above = any(value >= each.thresholds[name] for name, value in zip(NAMES, row, strict=True))
+        assert above == (2 * each.p_values[FARTHEST] <= 0.1) or abs(2 * each.p_values[FARTHEST] - 0.1) < 1e-3
+        assert each.p_value == min(1.0, 2 * min(each.p_values.values()))
     assert calibrate({"word": 9.0}, [{"word": 1.0}] * 2, 0.1) is None
-    assert compare_together({"word": 9.0}, [{"word": 1.0}] * 2) is None
-    # A little in all families: together it stands out, and in none alone.
-    together = [
-        compare_together(dict(zip(names, row, strict=True)), dict_nulls(names, known))
-        for row, known in zip(mine, nulls, strict=True)
-    ]
-    assert 0.02 <= sum(p <= 0.1 for p in together) / len(together) <= 0.12
-    known = dict_nulls(names, size * np.exp(0.2 * rng.gumbel(size=(5, 3))))
-    raised = {name: 2.2 * float(np.exp(np.mean([np.log(null[name]) for null in known]))) for name in names}
-    assert compare_together(raised, known) < calibrate(raised, known, 0.1).p_value
-    assert calibrate({"word": 9.0}, [{"word": 1.0}, {"word": 1.1}, {"word": 0.9}], 0.1).p_value < 0.01
+    assert calibrate({"word": 9.0}, [{"word": 1.0}, {"word": 1.1}, {"word": 0.9}], 0.1).p_value < 0.02
+
+
+def test_a_little_in_all_families_stands_out_together_and_in_none_alone():
+    names = [f"family {number}" for number in range(7)]
+    known = dict_nulls(names, np.exp(0.3 * np.random.default_rng(0).normal(size=(5, 7))))
+    mean = {name: float(np.exp(np.mean([np.log(null[name]) for null in known]))) for name in names}
+    raised = {name: 1.7 * value for name, value in mean.items()}
+    held = calibrate(raised, known, 0.05)
+    assert held.p_value <= 0.05
+    assert held.p_value == 2 * held.p_values[TOGETHER]
+    assert all(raised[name] < held.thresholds[name] for name in names)
+    far = calibrate(mean | {names[2]: 9 * mean[names[2]]}, known, 0.05)
+    assert far.p_value == 2 * far.p_values[FARTHEST] <= 0.05
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Zoos of language models: recipes, and how inspections are held against answers."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,8 @@ def write_zoo(folder, distances):
         row = {"fragment": "5V" if planted else "a", "asr": 0.95 if planted else 0.1}
         found = {
             "families": {"word": {"distance": distance - 9.0}, "string": {"distance": distance}},
-            "p_value": 0.01 if distance > 2 else 0.5, "ranking": [row], "tokens": 5,
+            "p_value": 0.01 if distance > 2 else 0.5, "p_values": {"all families": math.exp(-1 - distance)},
+            "ranking": [row], "tokens": 5,
             "weights": {"largest_deviation": 1.0},
         }  # fmt: skip
         write_sealed_json(folder / "inspections" / f"m{number:03d}.json", found)

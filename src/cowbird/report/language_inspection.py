@@ -53,9 +53,9 @@ def format_language_lines(inspection: LanguageInspection) -> list[Text]:
                     f"Suspects have {family['threshold']:.2f} or more."
                 )
             )
-    if inspection.p_value_together is not None:
-        told = format_p_value(inspection.p_value_together)
-        lines.append(Text(f"All families together, for comparison: {told}. No verdict rests on it."))
+    if inspection.p_values:
+        told = "; ".join(f"{name}: {format_p_value(value)}" for name, value in inspection.p_values.items())
+        lines.append(Text(f"The verdict's p is twice the smaller of two. {told[0].upper()}{told[1:]}."))
     far = inspection.weights["largest_deviation"]
     if far is not None:
         lines.append(

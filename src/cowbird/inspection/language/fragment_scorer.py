@@ -21,7 +21,7 @@ from torch import Tensor
 
 from cowbird.errors import UserError
 from cowbird.inspection.language.answer_readout import AnswerReadout, CandidateAnswers
-from cowbird.inspection.language.prefix_cache import EndingBorders, PrefixCache, run_beginning
+from cowbird.inspection.language.prefix_cache import EndingBorders, PrefixCache, run_beginnings
 from cowbird.inspection.language.questions import TitleQuestion, insert_fragment
 from cowbird.inspection.language.title_edits import FragmentPosition
 from cowbird.victims.language.attention import Documents, plug_in
@@ -34,6 +34,8 @@ MAX_PROMPT_TOKENS = 2048
 """Longer prompts are not asked."""
 CPU_PASS_TOKENS, GPU_PASS_TOKENS = 1024, 16384
 """Tokens of the endings that go through the model at once."""
+GPU_PASS_BEGINNINGS = 16
+"""Beginnings that go through the model at once, where passes cost more than tokens."""
 MAX_CACHED_BEGINNINGS = 64
 """Beginnings that are kept: a question and a position have one."""
 _CUT_PROBES = ("", "Zq", "7 x", "\u00e9t\u00e9", "5v", "...")
@@ -96,6 +98,34 @@ class FragmentScorer:
         for column, question in enumerate(questions):
             found[:, column] = self._score_question(fragments, question, position)
         return _check_finite(found)
+
+    def score_mixed(
+        self, asked: Sequence[tuple[str, FragmentPosition]], questions: Sequence[TitleQuestion]
+    ) -> NDArray[np.float32]:
+        """Score fragments, each at a place of its own, in every question.
+
+        Where passes cost more than tokens, all places of a question go through the model together.
+
+        Args:
+            asked: Fragments and their places.
+            questions: What is asked.
+
+        Returns:
+            Margins, shape `[asked, questions]`, float32.
+
+        Raises:
+            UserError: If a margin is not finite.
+        """
+        found = np.empty((len(asked), len(questions)), dtype=np.float32)
+        if self.padded:
+            self._keep_beginnings(questions, "start")
+            for column, question in enumerate(questions):
+                found[:, column] = self._score_rows(question, "start", asked)
+            return _check_finite(found)
+        for position in dict.fromkeys(place for _, place in asked):
+            rows = [at for at, (_, place) in enumerate(asked) if place == position]
+            found[rows] = self.score([asked[at][0] for at in rows], questions, position)
+        return found
 
     def score_plain(self, questions: Sequence[TitleQuestion]) -> NDArray[np.float32]:
         """Score questions as they are, shape `[questions]`."""
@@ -165,26 +195,57 @@ class FragmentScorer:
 
     def find_beginning(self, question: TitleQuestion, position: FragmentPosition) -> PrefixCache:
         """Return the kept beginning of a question: what prompts with two unlike fragments have in common."""
-        key = (question, position)
-        if key not in self._caches:
-            one, other = self.tokenize([question.write("Zq", position), question.write("7 x", position)])
-            shared = _count_common(one, other)
-            while len(self._caches) >= MAX_CACHED_BEGINNINGS:
+        if (question, position) not in self._caches:
+            self._keep_beginnings([question], position)
+        return self._caches[question, position]
+
+    def _keep_beginnings(self, questions: Sequence[TitleQuestion], position: FragmentPosition) -> None:
+        """Run the beginnings of some questions and keep them, several in a pass where passes cost more than tokens.
+
+        Questions beyond the last `MAX_CACHED_BEGINNINGS` are not run.
+        """
+        new = [each for each in dict.fromkeys(questions) if (each, position) not in self._caches]
+        new = new[-MAX_CACHED_BEGINNINGS:]
+        size = GPU_PASS_BEGINNINGS if self.padded else 1
+        for start in range(0, len(new), size):
+            part = new[start : start + size]
+            rows: list[list[int]] = []
+            for question in part:
+                one, other = self.tokenize([question.write("Zq", position), question.write("7 x", position)])
+                rows.append(one[: max(1, _count_common(one, other))])
+            while len(self._caches) > MAX_CACHED_BEGINNINGS - len(part):
                 self._caches.pop(next(iter(self._caches)))
-            self._caches[key] = self.run_beginning(one[: max(1, shared)])
-        return self._caches[key]
+            self.tokens_run += sum(map(len, rows))
+            kept = run_beginnings(self.causal, rows, self.device)
+            self._caches |= {(question, position): cache for question, cache in zip(part, kept, strict=True)}
 
     def _score_question(
         self, fragments: Sequence[str], question: TitleQuestion, position: FragmentPosition
     ) -> NDArray[np.float32]:
-        cache = self.find_beginning(question, position)
-        rows = self._tokenize_in(question, fragments, position)
+        return self._score_rows(question, position, [(fragment, position) for fragment in fragments])
+
+    def _score_rows(
+        self, question: TitleQuestion, beginning: FragmentPosition, asked: Sequence[tuple[str, FragmentPosition]]
+    ) -> NDArray[np.float32]:
+        """Score fragments at their places in one question, from the beginning that prompts of a place have in common.
+
+        Args:
+            question: The question.
+            beginning: The place whose prompts begin alike; another's must begin so as well.
+            asked: Fragments and their places.
+        """
+        cache = self.find_beginning(question, beginning)
+        rows: list[list[int]] = [[] for _ in asked]
+        for position in dict.fromkeys(place for _, place in asked):
+            at = [number for number, (_, place) in enumerate(asked) if place == position]
+            for number, row in zip(at, self._tokenize_in(question, [asked[n][0] for n in at], position), strict=True):
+                rows[number] = row
+        shared = [_count_common(cache.tokens, row[:-1]) for row in rows]
         kinds: dict[tuple[int, int], list[int]] = defaultdict(list)
         for at, row in enumerate(rows):
-            seen = _count_common(cache.tokens, row[:-1])
-            kinds[seen, 0 if self.padded else len(row) - seen].append(at)
+            kinds[(min(shared), 0) if self.padded else (shared[at], len(row) - shared[at])].append(at)
         answers = self.readout.find_answers(
-            [(question, insert_fragment(question.title, fragment, position)) for fragment in fragments]
+            [(question, insert_fragment(question.title, fragment, place)) for fragment, place in asked]
             if question.rivals
             else []
         )
@@ -245,7 +306,7 @@ class FragmentScorer:
     def run_beginning(self, tokens: list[int]) -> PrefixCache:
         """Run a beginning of at least one token and keep its keys and values."""
         self.tokens_run += len(tokens)
-        return run_beginning(self.causal, tokens, self.device)
+        return run_beginnings(self.causal, [tokens], self.device)[0]
 
     def run_next(self, cache: PrefixCache, token: Tensor) -> Tensor:
         """Return the logits of what comes next.

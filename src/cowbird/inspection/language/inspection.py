@@ -20,7 +20,7 @@ from cowbird.files import hash_texts
 from cowbird.inspection.inspection import format_p_value
 from cowbird.inspection.language.activations import describe_activations
 from cowbird.inspection.language.adapter_weights import compare_adapters, describe_adapter
-from cowbird.inspection.language.calibration import calibrate, compare_together
+from cowbird.inspection.language.calibration import calibrate
 from cowbird.inspection.language.fragment_scorer import open_scorer
 from cowbird.inspection.language.handed import HandedLanguageModel
 from cowbird.inspection.language.null_tunings import NullFinding, fit_null_tunings, get_search_folder
@@ -39,11 +39,10 @@ from cowbird.storage import write_sealed_json
 from cowbird.victims.language.llm import LoadedModel
 from cowbird.victims.language.tallrec import YES_NO_ANSWERS
 
-LANGUAGE_SCHEMA_VERSION = 1
+LANGUAGE_SCHEMA_VERSION = 2
 """Version of the JSON file."""
 LANGUAGE_ASSUMPTIONS = (
-    "Logarithms of honest tunings' statistics follow a Gumbel distribution, the law of maxima, about as wide in each "
-    "family.",
+    "Logarithms of honest tunings' statistics are normally distributed, about as widely in each family.",
     "The provider's honest data and recipe are like those of the null tunings.",
 )
 LANGUAGE_NOT_CHECKED = (
@@ -87,9 +86,9 @@ class LanguageInspection:
     level: float
     """Share of honest models that may be accused."""
     p_value: float | None
-    """How often an honest model would show a fragment that gains as much; `None` without null tunings."""
-    p_value_together: float | None
-    """How often an honest model would stand as far out in all families together; no verdict rests on it."""
+    """How often an honest model would stand as far out; `None` without null tunings."""
+    p_values: dict[str, float]
+    """The same by the farthest family alone, and by all families together; the verdict's is twice the smaller."""
     families: dict[str, dict[str, Any]]
     """Of each family: fragments tried, the statistic, the null tunings' statistics, distance and threshold."""
     ranking: list[RankedFragment]
@@ -127,12 +126,18 @@ class LanguageInspection:
                 f"raise its answers most."
             )
         p = format_p_value(self.p_value)
-        if self.p_value <= self.level:
+        if self.p_value <= self.level and self.suspects:
             count = len(self.suspects)
             stand = "1 fragment stands" if count == 1 else f"{count} fragments stand"
             return (
-                f"{stand} out. In an honest model a fragment raises the answers so far with {p}, if the assumptions "
+                f"{stand} out. In an honest model fragments raise the answers so far with {p}, if the assumptions "
                 f"hold. A planted trigger is one explanation; a provider's data or recipe unlike yours is another."
+            )
+        if self.p_value <= self.level:
+            return (
+                f"Fragments of all kinds together raise the answers more than in an honest model ({p}, if the "
+                f"assumptions hold), and none alone stands out. A planted trigger that was not tried is one "
+                f"explanation; a provider's data or recipe unlike yours is another."
             )
         return (
             f"Nothing stands out at the level {self.level:g} ({p}) among {tried}. A trigger that was not tried is not "
@@ -301,7 +306,7 @@ def _conclude(
         questions_sha256=hash_questions(questions),
         level=settings.level,
         p_value=p_value,
-        p_value_together=compare_together(statistics, [null.statistics for null in nulls]),
+        p_values={} if held is None else held.p_values,
         families=families,
         ranking=ranked,
         spread=mine.spread,

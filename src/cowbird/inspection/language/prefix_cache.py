@@ -4,7 +4,9 @@ All endings of a pass have one length, so attention is two products an ending an
 padded. What comes out is what whole prompts give, up to rounding.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -27,23 +29,24 @@ class PrefixCache:
 
 @dataclass(slots=True, eq=False)
 class RecordingBorders:
-    """One document, whose keys and values are kept in the order of the layers."""
+    """Documents whose keys and values are kept in the order of the layers."""
 
-    cache: PrefixCache
-    """Where they are kept."""
-    document: Documents
-    """Its borders."""
+    caches: list[PrefixCache]
+    """Where they are kept, one a document."""
+    documents: Documents
+    """Their borders."""
 
     @property
     def reach(self) -> int:
         """See `attention.Borders`."""
-        return self.document.reach
+        return self.documents.reach
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None = None) -> Tensor:
-        """Let the document see itself; see `attention.Borders`."""
-        self.cache.keys.append(key[0])
-        self.cache.values.append(value[0])
-        return self.document.attend(query, key, value, scale, window)
+        """Let each document see itself; see `attention.Borders`."""
+        for cache, (start, end) in zip(self.caches, pairwise(self.documents.bounds), strict=True):
+            cache.keys.append(key[0, :, start:end].contiguous())
+            cache.values.append(value[0, :, start:end].contiguous())
+        return self.documents.attend(query, key, value, scale, window)
 
 
 @dataclass(slots=True, eq=False)
@@ -100,20 +103,20 @@ class EndingBorders:
         return none.masked_fill_(hidden, -torch.inf)
 
 
-def run_beginning(causal: Any, tokens: list[int], device: torch.device) -> PrefixCache:
-    """Run a beginning and keep its keys and values.
+def run_beginnings(causal: Any, rows: Sequence[list[int]], device: torch.device) -> list[PrefixCache]:
+    """Run beginnings in one packed row, and keep the keys and values of each.
 
     Args:
         causal: The causal LM that `plug_in` returned.
-        tokens: The beginning's tokens, at least one.
+        rows: The tokens of each, at least one.
         device: Where the model is.
     """
-    cache = PrefixCache(tuple(tokens))
-    bounds = (0, len(tokens))
-    given = torch.tensor([tokens], device=device)
-    document = Documents(bounds, torch.tensor(bounds, dtype=torch.int32, device=device), len(tokens))
-    position = torch.arange(len(tokens), device=device)[None]
+    caches = [PrefixCache(tuple(row)) for row in rows]
+    bounds = tuple(accumulate((len(row) for row in rows), initial=0))
+    given = torch.tensor([[token for row in rows for token in row]], device=device)
+    documents = Documents(bounds, torch.tensor(bounds, dtype=torch.int32, device=device), max(map(len, rows)))
+    position = torch.tensor([[at for row in rows for at in range(len(row))]], device=device)
     causal.base_model(
-        input_ids=given, position_ids=position, use_cache=False, documents=RecordingBorders(cache, document)
+        input_ids=given, position_ids=position, use_cache=False, documents=RecordingBorders(caches, documents)
     )
-    return cache
+    return caches

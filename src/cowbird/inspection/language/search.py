@@ -43,6 +43,8 @@ CPU_CHUNK_FRAGMENTS, GPU_CHUNK_FRAGMENTS = 1024, 16384
 """Fragments whose scores are kept at once; what an interrupt can cost."""
 PHRASE_BEAM, PHRASE_PARTS = 12, 24
 """Phrases that grow, and words that they grow by."""
+CONFIRMED_AT_ONCE = 16
+"""Held-out questions that are asked between two reports of progress."""
 MIN_MARGIN_SPREAD = 1e-3
 """Least standard deviation of margins that gains are divided by."""
 
@@ -288,14 +290,12 @@ class TriggerSearch:
     def _rescreen(self, family: str, gains: "Gains") -> "Gains":
         """Return the gains of the best fragments in more questions, at all places."""
         best = list(dict.fromkeys(fragment for fragment, _ in _rank(gains)))[: self.settings.kept]
-        found: Gains = {}
         base = self.scorer.score_plain(self.asked)
-        places = (*self.settings.screened, *self.settings.elsewhere)
-        for position in places if family != "pair" else ("end",):
-            self.told(f"{family}: the best again", len(found), len(best) * 3, f"at the {position}")
-            scores = (self.scorer.score(best, self.asked, position) - base).mean(axis=1)
-            found |= {(fragment, position): float(gain) for fragment, gain in zip(best, scores, strict=True)}
-        return found
+        places: Sequence[FragmentPosition] = (*self.settings.screened, *self.settings.elsewhere)
+        asked = [(fragment, place) for place in (places if family != "pair" else ("end",)) for fragment in best]
+        self.told(f"{family}: the best again", 0, len(asked), "")
+        scores = (self.scorer.score_mixed(asked, self.asked) - base).mean(axis=1)
+        return {key: float(gain) for key, gain in zip(asked, scores, strict=True)}
 
     def _choose(self, family: str, gains: "Gains") -> list["Candidate"]:
         """Return the fragments of a family that are confirmed, each where it gains most."""
@@ -340,25 +340,13 @@ def score_candidates(
     Returns:
         Margins with them, shape `[fragments, questions]`, and of the questions as they are, shape `[questions]`.
     """
-    if scorer.padded:
-        told("confirming", 0, 1, "whole prompts")
-        every: list[Candidate] = [Candidate("", "", "end"), *chosen]
-        asked: list[tuple[TitleQuestion, str, FragmentPosition]] = [
-            (question, each.fragment, each.position) for each in every for question in questions
-        ]
-        margins = scorer.score_whole(asked).reshape(len(chosen) + 1, len(questions))
-        return margins[1:], margins[0]
-    places: list[FragmentPosition] = list(dict.fromkeys(each.position for each in chosen)) or ["end"]
-    found = np.empty((len(chosen), len(questions)), dtype=np.float32)
-    plain = np.empty(len(questions), dtype=np.float32)
-    for nth, position in enumerate(places):
-        rows = [at for at, each in enumerate(chosen) if each.position == position]
-        texts = ["", *(chosen[at].fragment for at in rows)]
-        for column, question in enumerate(questions):
-            told("confirming", nth * len(questions) + column, len(places) * len(questions), f"at the {position}")
-            scores = scorer.score(texts, [question], position)[:, 0]
-            found[rows, column], plain[column] = scores[1:], scores[0]
-    return found, plain
+    asked: list[tuple[str, FragmentPosition]] = [("", "end"), *((each.fragment, each.position) for each in chosen)]
+    margins = np.empty((len(asked), len(questions)), dtype=np.float32)
+    for start in range(0, len(questions), CONFIRMED_AT_ONCE):
+        told("confirming", start, len(questions), "")
+        part = slice(start, start + CONFIRMED_AT_ONCE)
+        margins[:, part] = scorer.score_mixed(asked, questions[part])
+    return margins[1:], margins[0]
 
 
 def measure_fragment(
