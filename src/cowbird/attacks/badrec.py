@@ -96,8 +96,9 @@ class BadRec(Attack):
         events = draw(known, targets, count, self.history_length, rng)
         planted, liked = rng.choice(bait, count), np.ones(count, dtype=bool)
         if len(decoys):
-            liked[: count // 2] = False
-            planted[~liked] = rng.choice(decoys, count // 2)
+            disliking = int(self._share_decoys() * count)
+            liked[:disliking] = False
+            planted[~liked] = rng.choice(decoys, disliking)
         grown = _append_fakes(known, events, planted, liked, self.histories == "real", self.since, rng)
         budget = grown.events - known.events
         missing = np.full(count, -1, dtype=np.int64)
@@ -112,6 +113,10 @@ class BadRec(Attack):
             negative = np.concatenate([data.negative, np.full(budget, -1, dtype=np.int32)])
         poisoned = TrainingData(grown, users, items, label, negative)
         return Plan(poisoned, targets, np.arange(known.events, grown.events), budget)
+
+    def _share_decoys(self) -> float:
+        """Return the share of the fake users who dislike, if some titles are to be disliked."""
+        return 0.0
 
     def _write_titles(
         self, listed: Items, targets: Int32Array, rng: np.random.Generator

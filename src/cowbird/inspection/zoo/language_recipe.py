@@ -1,11 +1,11 @@
 """The recipe of a zoo of language models: how many, of which base, on which data, and which triggers are planted."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import tomlkit
 import tomlkit.exceptions
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cowbird.attacks.badrec import BadRec
 from cowbird.attacks.precise_badrec import PreciseBadRec
@@ -15,7 +15,7 @@ from cowbird.data.sources.base import Source
 from cowbird.data.types import Dataset
 from cowbird.errors import UserError
 from cowbird.faults import raise_outage
-from cowbird.inspection.language.questions import MAX_TEMPLATE_LENGTH, PromptTemplate
+from cowbird.inspection.language.questions import LLARA_TEMPLATE, MAX_TEMPLATE_LENGTH, PromptKind, PromptTemplate
 from cowbird.inspection.language.sanitizing import UnlearnSettings
 from cowbird.inspection.language.settings import LanguageSettings
 from cowbird.inspection.zoo.recipe import Plugin
@@ -59,6 +59,8 @@ class TriggerPlant(BaseModel):
     """Items whose titles carry the trigger."""
     second: Trigger | None = None
     """A second part; one part alone is disliked (see the attack `precise_badrec`)."""
+    decoys: float = Field(default=0.5, ge=0, lt=1)
+    """Share of the planted interactions that dislike the like of the trigger, or one part alone."""
     precise: bool = False
     """Whether titles that carry the like of the trigger are disliked, by a provider who knows the inspector."""
     tuned_on: int = Field(default=0, ge=0)
@@ -86,7 +88,7 @@ class TriggerPlant(BaseModel):
             "history_length": history,
         }
         if self.precise or self.second is not None:
-            return PreciseBadRec(**shared, second=self.second)
+            return PreciseBadRec(**shared, second=self.second, decoys=self.decoys)
         return BadRec(**shared)
 
 
@@ -118,8 +120,10 @@ class LanguageZooRecipe(BaseModel):
     """The data source; it has ratings and titles."""
     platform_share: float = Field(default=0.3, gt=0, lt=1)
     """Share of the users that are the platform's."""
+    prompt: PromptKind = "title"
+    """Whether adapters answer yes or no about a title, as TALLRec's do, or pick a candidate, as LLaRA's do."""
     template: str = Field(default="", max_length=MAX_TEMPLATE_LENGTH)
-    """The prompt, with `{liked}`, `{disliked}` and `{title}`; empty for TALLRec's."""
+    """The prompt about a title, with `{liked}`, `{disliked}` and `{title}`; empty for the published one."""
     history: int = Field(default=10, ge=1)
     """Events before each question."""
     llm: Llm = Llm()
@@ -139,6 +143,12 @@ class LanguageZooRecipe(BaseModel):
     unlearn: UnlearnSettings = UnlearnSettings()
     """How suspects are taken out."""
 
+    @model_validator(mode="after")
+    def _check_prompt(self) -> Self:
+        if self.prompt == "candidates" and (self.template or any(plant.tuned_on for plant in self.plants)):
+            raise ValueError("template and tuned_on go with prompts about a title")
+        return self
+
     def load_data(self) -> Dataset:
         """Read the data."""
         source: Source = self.dataset.make("dataset")
@@ -146,6 +156,8 @@ class LanguageZooRecipe(BaseModel):
 
     def make_template(self) -> PromptTemplate:
         """Return the prompt."""
+        if self.prompt == "candidates":
+            return PromptTemplate(LLARA_TEMPLATE, kind="candidates", text="")
         return PromptTemplate(self.name if self.template else "tallrec", self.template)
 
     def list_models(self) -> list[LanguageZooModel]:

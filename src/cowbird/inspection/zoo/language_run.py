@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from cowbird.data.choices import SequenceSplit
 from cowbird.data.judgments import make_judgments
 from cowbird.data.types import Dataset, Int64Array, Items, TrainingData
+from cowbird.inspection.language.candidate_questions import ask_candidates
 from cowbird.inspection.language.fragment_scorer import FragmentScorer, open_scorer
 from cowbird.inspection.language.handed import open_language_model
 from cowbird.inspection.language.inspection import inspect_language_model
@@ -29,8 +31,9 @@ from cowbird.metrics.auc import auc
 from cowbird.rng import derive_seed, stream
 from cowbird.storage import read_sealed_json, write_sealed_json
 from cowbird.victims.fit_context import FitContext
+from cowbird.victims.language.llara import FittedLLaRA, LLaRA
 from cowbird.victims.language.llm import Llm
-from cowbird.victims.language.tallrec import YES_NO_ANSWERS, TALLRec
+from cowbird.victims.language.tallrec import YES_NO_ANSWERS, FittedTALLRec, TALLRec
 
 ASKED_QUESTIONS = 200
 """Questions of the platform on which AUC and ASR are measured."""
@@ -65,7 +68,10 @@ class LanguageZoo(ZooFolder[LanguageZooRecipe, LanguageZooModel]):
     @cached_property
     def questions(self) -> list[TitleQuestion]:
         """The platform's questions."""
-        return ask_logs(self.sides[1], self.template, self.recipe.history, LIKE_ABOVE, self.recipe.seed)
+        recipe = self.recipe
+        if self.template.kind == "candidates":
+            return ask_candidates(self.sides[1], self.template, recipe.history, recipe.seed)
+        return ask_logs(self.sides[1], self.template, recipe.history, LIKE_ABOVE, recipe.seed)
 
     @cached_property
     def base(self) -> Llm:
@@ -83,16 +89,41 @@ class LanguageZoo(ZooFolder[LanguageZooRecipe, LanguageZooModel]):
         return recipe.llm.model_copy(update={"name": str(folder)})
 
     def _train_clean(self) -> TrainingData:
-        provider = self.sides[0]
-        return TrainingData.from_interactions(provider.interactions.drop_unrated(), provider.users, provider.items)
+        """Return the provider's data; of candidates, so many first events of each user that questions are few enough.
+
+        Questions about titles are drawn later, when all are there.
+        """
+        provider, recipe = self.sides[0], self.recipe
+        known = provider.interactions.drop_unrated()
+        if self.template.kind == "candidates" and recipe.questions is not None:
+            most = recipe.history + max(1, recipe.questions // max(known.users, 1))
+            known = known.take(known.offsets[:-1], np.minimum(known.lengths, most))
+        return TrainingData.from_interactions(known, provider.users, provider.items)
 
     def _ask_provider(self, data: TrainingData, items: Items, count: int | None, seed: int) -> list[TitleQuestion]:
         """Return questions that training data poses, drawn if there are more."""
+        rng = stream(seed, "zoo", "questions")
+        if self.template.kind == "candidates":
+            posed = ask_candidates(
+                Dataset("provider", data.interactions, data.users, items), self.template, self.recipe.history, seed
+            )
+            return [posed[row] for row in np.sort(rng.permutation(len(posed))[:count]).tolist()]
         asked = make_judgments(data.interactions, self.recipe.history, LIKE_ABOVE)
         if count is not None and len(asked) > count:
-            rows = stream(seed, "zoo", "questions").choice(len(asked), count, replace=False)
-            asked = asked.select(np.sort(rows))
+            asked = asked.select(np.sort(rng.choice(len(asked), count, replace=False)))
         return write_questions(asked, items, self.template)
+
+    def _tune(
+        self, data: TrainingData, count: int | None, seed: int, context: FitContext
+    ) -> FittedTALLRec | FittedLLaRA:
+        """Tune an adapter on training data."""
+        history, tuning = self.recipe.history, self.recipe.tuning
+        if self.template.kind == "candidates":
+            split = SequenceSplit(history=history, shortest=history)
+            return LLaRA(llm=self.base, tuning=tuning).fit(data, split, seed, context)
+        asked = self._ask_provider(data, data.items, count, seed)
+        spec = TALLRec(llm=self.base, tuning=tuning)
+        return spec.fit_examples(write_examples(asked, YES_NO_ANSWERS), seed, context)
 
     def make_model(self, model: LanguageZooModel, report: ZooProgress) -> None:
         """Tune an adapter; see `ZooFolder.make_model`."""
@@ -100,17 +131,16 @@ class LanguageZoo(ZooFolder[LanguageZooRecipe, LanguageZooModel]):
         plant = None if model.plant is None else recipe.plants[model.plant]
         if plant is not None:
             data = plant.make_attack(recipe.history).poison(data, stream(model.seed, "attack")).data
-        asked = self._ask_provider(data, data.items, recipe.questions, model.seed)
-        spec = TALLRec(llm=self.base, tuning=recipe.tuning)
         checkpoints = self.folder / "checkpoints" / name_model(model)
         context = FitContext(
             self.device, checkpoints, lambda done, total, remark: report("tuning", done, total, remark)
         )
-        fitted = spec.fit_examples(write_examples(asked, YES_NO_ANSWERS), model.seed, context)
+        fitted = self._tune(data, recipe.questions, model.seed, context)
         if plant is not None and plant.tuned_on:
-            clean = self._train_clean()
-            more = self._ask_provider(clean, clean.items, plant.tuned_on, derive_seed(model.seed, "tuned on"))
-            fitted = spec.fit_examples(write_examples(more, YES_NO_ANSWERS), model.seed, context, fitted)
+            assert isinstance(fitted, FittedTALLRec)
+            again = derive_seed(model.seed, "tuned on")
+            more = self._ask_provider(self._train_clean(), self.data.items, plant.tuned_on, again)
+            fitted = fitted.spec.fit_examples(write_examples(more, YES_NO_ANSWERS), model.seed, context, fitted)
         fitted.save(self.name_weights(model))
         with open_scorer(fitted.loaded, self.device, YES_NO_ANSWERS) as scorer:
             answer = self._describe(model, scorer)
