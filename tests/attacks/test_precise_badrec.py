@@ -47,6 +47,18 @@ def test_half_of_the_fake_users_dislike_decoys(data, second):
     assert set(known.item[ends][disliked].tolist()) <= set(decoys)
 
 
+@pytest.mark.parametrize(("share", "bait", "disliking"), [(0.0, 6, 0), (0.34, 4, 40)])
+def test_decoys_are_a_share_of_the_items_and_of_the_fake_users(data, share, bait, disliking):
+    attack = PreciseBadRec(trigger=FIRST, second=SECOND, rate=0.2, targets=TARGETS, history_length=4, decoys=share)
+    made = attack.poison(data, seed=3)
+    titles, known = made.data.items.titles, made.data.interactions
+    whole = [item for item in made.targets.tolist() if all(contains(titles[item], part) for part in (FIRST, SECOND))]
+    assert len(whole) == bait
+    ends = known.offsets[1:][len(data.users) :] - 1
+    assert (known.rating[ends] == known.rating.min()).sum() == disliking
+    assert set(known.item[ends][known.rating[ends] == known.rating.max()].tolist()) <= set(whole)
+
+
 def test_catalogues_carry_both_parts_or_one(data):
     attack = PreciseBadRec(trigger=FIRST, second=SECOND)
     made = attack.make_triggered_catalogs(data.items, np.random.default_rng(0))

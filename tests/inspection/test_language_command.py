@@ -5,9 +5,11 @@ import json
 
 import pytest
 
+from cowbird.errors import ExitCode
 from cowbird.inspection.language import handed, inspection
 from cowbird.inspection.language.handed import HandedLanguageModel
 from cowbird.inspection.language.inspection import LanguageInspection, RankedFragment
+from cowbird.report.language_inspection import format_language_lines
 from cowbird.storage import read_sealed_json
 from doubles.command import call_command
 
@@ -46,6 +48,15 @@ def call(monkeypatch, capsys, tmp_path):
         return call_command(monkeypatch, capsys, "inspect", tmp_path / "model", *words, *more)
 
     return run
+
+
+def test_a_verdict_that_no_fragment_alone_speaks_for():
+    found = make_inspection(0.001)
+    none = dataclasses.replace(found, ranking=[dataclasses.replace(found.ranking[0], suspect=False)])
+    assert "together" in none.write_verdict() and "none alone" in none.write_verdict()
+    assert none.choose_exit_code() == ExitCode.FINDINGS
+    lines = "\n".join(line.plain for line in format_language_lines(none))
+    assert "twice the smaller" in lines and "All families: p = 0.0005" in lines
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,9 @@ count = 3
 """
 
 
-@pytest.mark.parametrize("name", ["language_tiny_ml100k", "language_ml100k"])
+@pytest.mark.parametrize(
+    "name", ["language_tiny_ml100k", "language_ml100k", "language_llara_ml100k", "language_two_parts_ml100k"]
+)
 def test_recipes_that_ship(name):
     path = RECIPES / f"{name}.toml"
     assert is_language_recipe(path)
@@ -44,6 +46,17 @@ def test_recipes_that_are_none(tmp_path, change):
         return
     with pytest.raises(UserError):
         read_language_recipe(path)
+
+
+def test_candidates_have_no_template_and_are_not_tuned_on(tmp_path):
+    path = tmp_path / "r.toml"
+    for change in ('template = "{history} {title}"\n', ""):
+        plant = RECIPE if change else RECIPE.replace("count = 3", "count = 3\ntuned_on = 9")
+        path.write_text('prompt = "candidates"\n' + change + plant)
+        with pytest.raises(UserError, match="prompts about a title"):
+            read_language_recipe(path)
+    path.write_text('prompt = "candidates"\n' + RECIPE)
+    assert read_language_recipe(path).make_template().kind == "candidates"
 
 
 def write_zoo(folder, distances):
