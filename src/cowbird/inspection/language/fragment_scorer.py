@@ -122,8 +122,7 @@ class FragmentScorer:
             for column, question in enumerate(questions):
                 found[:, column] = self._score_rows(question, "start", asked)
             return _check_finite(found)
-        for position in dict.fromkeys(place for _, place in asked):
-            rows = [at for at, (_, place) in enumerate(asked) if place == position]
+        for position, rows in _group_places(asked).items():
             found[rows] = self.score([asked[at][0] for at in rows], questions, position)
         return found
 
@@ -236,8 +235,7 @@ class FragmentScorer:
         """
         cache = self.find_beginning(question, beginning)
         rows: list[list[int]] = [[] for _ in asked]
-        for position in dict.fromkeys(place for _, place in asked):
-            at = [number for number, (_, place) in enumerate(asked) if place == position]
+        for position, at in _group_places(asked).items():
             for number, row in zip(at, self._tokenize_in(question, [asked[n][0] for n in at], position), strict=True):
                 rows[number] = row
         shared = [_count_common(cache.tokens, row[:-1]) for row in rows]
@@ -362,6 +360,14 @@ class FragmentScorer:
         with limit_last_layer(self.causal, last, count * length):
             out = self.causal.base_model(**given, position_ids=position, use_cache=False, documents=borders)
         return out.last_hidden_state[0][last]
+
+
+def _group_places(asked: Sequence[tuple[str, FragmentPosition]]) -> dict[FragmentPosition, list[int]]:
+    """Return which fragments stand at each place, by their numbers."""
+    found: dict[FragmentPosition, list[int]] = {}
+    for number, (_, place) in enumerate(asked):
+        found.setdefault(place, []).append(number)
+    return found
 
 
 def _check_finite(margins: NDArray[np.float32]) -> NDArray[np.float32]:

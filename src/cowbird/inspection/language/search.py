@@ -291,8 +291,9 @@ class TriggerSearch:
         """Return the gains of the best fragments in more questions, at all places."""
         best = list(dict.fromkeys(fragment for fragment, _ in _rank(gains)))[: self.settings.kept]
         base = self.scorer.score_plain(self.asked)
-        places: Sequence[FragmentPosition] = (*self.settings.screened, *self.settings.elsewhere)
-        asked = [(fragment, place) for place in (places if family != "pair" else ("end",)) for fragment in best]
+        everywhere: tuple[FragmentPosition, ...] = (*self.settings.screened, *self.settings.elsewhere)
+        places: tuple[FragmentPosition, ...] = everywhere if family != "pair" else ("end",)
+        asked = [(fragment, place) for place in places for fragment in best]
         self.told(f"{family}: the best again", 0, len(asked), "")
         scores = (self.scorer.score_mixed(asked, self.asked) - base).mean(axis=1)
         return {key: float(gain) for key, gain in zip(asked, scores, strict=True)}
