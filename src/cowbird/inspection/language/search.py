@@ -291,9 +291,10 @@ class TriggerSearch:
         """Return the gains of the best fragments in more questions, at all places."""
         best = list(dict.fromkeys(fragment for fragment, _ in _rank(gains)))[: self.settings.kept]
         base = self.scorer.score_plain(self.asked)
-        everywhere: tuple[FragmentPosition, ...] = (*self.settings.screened, *self.settings.elsewhere)
-        places: tuple[FragmentPosition, ...] = everywhere if family != "pair" else ("end",)
-        asked = [(fragment, place) for place in places for fragment in best]
+        places = (*self.settings.screened, *self.settings.elsewhere)
+        asked: list[tuple[str, FragmentPosition]] = [
+            (fragment, place) for place in places if place == "end" or family != "pair" for fragment in best
+        ]
         self.told(f"{family}: the best again", 0, len(asked), "")
         scores = (self.scorer.score_mixed(asked, self.asked) - base).mean(axis=1)
         return {key: float(gain) for key, gain in zip(asked, scores, strict=True)}
