@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from cowbird.data.types import Float64Array, Int64Array
+from cowbird.data.types import Float64Array
 from cowbird.errors import ExitCode, UserError
 from cowbird.inspection.empty_history import EmptyHistory, answer_nothing
 from cowbird.inspection.group_exposure import find_groups
@@ -28,10 +29,8 @@ from cowbird.inspection.probes import (
 )
 from cowbird.inspection.profile_flips import find_flips
 from cowbird.inspection.statistics import (
-    compute_null_statistics,
     estimate_p_value,
     find_threshold,
-    score_items,
     standardize_counts,
     sum_scores,
 )
@@ -283,11 +282,16 @@ def inspect_ranker(
         place,
         lambda done, total, remark: told("null models", done, total, remark),
     )
-    counts, *null_counts = ({probe.name: each[probe.name] for probe in probes} for each in (measured, *null_measured))
-    statistics = compute_null_statistics(null_counts)
-    scores = score_items(counts, null_counts)
+    scores = _score_probes(probes, measured, null_measured)
     total = sum_scores(scores)
-    expected = {name: np.mean([null[name] for null in null_counts], axis=0) for name in counts}
+    statistics = np.array(
+        [
+            sum_scores(_score_probes(probes, one, [*null_measured[:at], *null_measured[at + 1 :]])).max()
+            for at, one in enumerate(null_measured)
+        ]
+    )
+    counts = {probe.name: measured[probe.name][0] for probe in probes}
+    expected = {name: np.mean([null[name][0] for null in null_measured], axis=0) for name in counts}
     threshold = find_threshold(statistics, settings.level)
     shape = settings.nulls.shape_recommender(opened.shape, len(users.users))
     assumed = [*ASSUMPTIONS, *([log.assumed] if log.assumed else [])]
@@ -314,6 +318,13 @@ def inspect_ranker(
             "null_recommender": {"name": type(shape).__name__, **shape.model_dump(mode="json")},
         },
     )
+
+
+def _score_probes(
+    probes: Sequence[HistoryProbe], mine: NullCounts, nulls: Sequence[NullCounts]
+) -> dict[str, Float64Array]:
+    """Return the score of each item on each kind of histories."""
+    return {probe.name: probe.score(mine[probe.name], [null[probe.name] for null in nulls]) for probe in probes}
 
 
 def _list_unasked(model: RankingModel, measured: NullCounts) -> list[str]:
@@ -353,7 +364,7 @@ def _score_alone(
             "statistic": largest,
             "null_statistics": known,
             "item": int(each.score(mine[each.name], [null[each.name] for null in nulls]).argmax()),
-            "p_value": estimate_p_value(largest, np.array(known)),
+            "p_value": estimate_p_value(largest, np.array(known), usual=0),
         }
     return found
 
@@ -362,6 +373,7 @@ def _rank_without_logs(
     opened: OpenedModel, probes: Sequence[HistoryProbe], counts: NullCounts, settings: InspectionSettings
 ) -> Inspection:
     """Rank items by how much more often than an average item they are shown."""
+    counts = {name: measured[0] for name, measured in counts.items()}
     expected = {name: np.full(opened.model.items, count.mean()) for name, count in counts.items()}
     scores = {name: standardize_counts(count, expected[name]) for name, count in counts.items()}
     total = sum_scores(scores)
@@ -391,7 +403,7 @@ def _rank_items(
     total: Float64Array,
     threshold: float | None,
     scores: Mapping[str, Float64Array],
-    counts: Mapping[str, Int64Array],
+    counts: Mapping[str, NDArray[Any]],
     expected: Mapping[str, Float64Array],
     log: PlatformLog | None,
     shown: int,
