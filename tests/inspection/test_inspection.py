@@ -13,6 +13,7 @@ from cowbird.inspection.probes import (
     draw_own_histories,
     draw_random_histories,
     make_single_histories,
+    measure_ranks,
     rank_first,
 )
 from cowbird.storage import read_sealed_json
@@ -31,7 +32,9 @@ def test_planted_items_are_the_suspects(log, settings, honest_nulls):
     assert "2 items stand out" in found.write_verdict()
     first = found.ranking[0]
     assert first.rank == 1 and first.id == log.items.ids[first.item] and first.title == log.items.titles[first.item]
-    assert all(first.shown[name] > 3 * first.expected[name] for name in ("own", "new", "random", "single"))
+    for name in ("own", "new", "random", "single"):
+        assert first.shown[name] > 3 * first.expected[name]
+        assert first.stands[name] < first.stands_expected[name] / 2
 
 
 def test_honest_models_are_seldom_accused(log, settings, honest_nulls):
@@ -56,7 +59,7 @@ def test_it_is_written_whole(log, settings, honest_nulls, tmp_path):
     found = inspect_ranker(open_toy(seed=1, planted=[3, 7]), log, settings)
     found.write(tmp_path / "inspection.json")
     record = read_sealed_json(tmp_path / "inspection.json")
-    assert record["schema_version"] == 1 and record["verdict"] == found.write_verdict()
+    assert record["schema_version"] == 2 and record["verdict"] == found.write_verdict()
     assert len(record["logs_sha256"]) == 64 and record["settings"]["histories"] == 300
     assert record["settings"]["null_recommender"]["name"] == "SASRec"
     assert read_suspects(tmp_path / "inspection.json", (), ITEMS) == [3, 7]
@@ -140,3 +143,18 @@ def test_the_first_ten_are_not_in_the_history():
 def test_numbers_out_of_their_range_are_told(given, said):
     with pytest.raises(UserError, match=said):
         cowbird.inspect_model("model.safetensors", **given)
+
+
+def test_ranks_are_those_of_sorted_scores():
+    model = ToyModel(seed=3, planted=[5])
+    histories = draw_random_histories(ITEMS, 40, 0).histories
+    counts, ranks = measure_ranks(model, histories)
+    assert counts.tolist() == count_items(rank_first(model, histories), ITEMS).tolist()
+    found = {item: [] for item in range(ITEMS)}
+    for history, row in zip(histories, model.score(histories), strict=True):
+        others = sorted(set(range(ITEMS)) - set(history.tolist()), key=lambda item: -row[item])
+        for place, item in enumerate(others):
+            found[item].append(np.log(place + 1))
+    np.testing.assert_allclose(ranks, [np.mean(found[item]) for item in range(ITEMS)], rtol=1e-5)
+    everything = [np.arange(ITEMS)]
+    assert measure_ranks(model, everything).tolist() == [[0.0] * ITEMS] * 2, "nothing is left to rank"

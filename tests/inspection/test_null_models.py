@@ -27,7 +27,7 @@ def test_they_are_fitted_once(log, cache, monkeypatch):
 
     first = fit()
     assert len(first) == 3 and told[-1] == (3, 3, "")
-    assert all(counts["single"].sum() == 10 * ITEMS for counts in first)
+    assert all(counts["single"][0].sum() == 10 * ITEMS for counts in first)
     assert any(not np.array_equal(first[0]["single"], other["single"]) for other in first[1:])
     fits = []
     honest = GRU4Rec.fit

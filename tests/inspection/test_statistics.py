@@ -2,37 +2,44 @@ import numpy as np
 import pytest
 
 from cowbird.inspection.statistics import (
-    compute_null_statistics,
+    GUMBEL_VARIANCE,
+    USUAL_DEVIATION,
     estimate_p_value,
     find_threshold,
-    score_items,
     standardize_counts,
-    sum_scores,
+    standardize_ranks,
 )
 
 
-def draw_counts(seed, items=400, planted=()):
+def draw_counts(seed, items=400):
     rng = np.random.default_rng(seed)
-    mean = np.geomspace(0.1, 500, items) * np.exp(rng.normal(0, 0.3, items))
-    counts = {name: rng.poisson(mean) for name in ("own", "single")}
-    for count in counts.values():
-        count[list(planted)] += 200
-    return counts
+    return rng.poisson(np.geomspace(0.1, 500, items) * np.exp(rng.normal(0, 0.3, items)))
 
 
 def test_scores_of_honest_models_have_the_spread_of_one():
-    nulls = [draw_counts(seed) for seed in range(8)]
-    scores = score_items(draw_counts(99), nulls)
-    common = np.mean([null["own"] for null in nulls], axis=0) > 20
-    assert 0.7 < scores["own"][common].std() < 1.5
-    assert abs(np.median(scores["own"][common])) < 0.5
+    expected = np.mean([draw_counts(seed) for seed in range(8)], axis=0)
+    scores = standardize_counts(draw_counts(99), expected)[expected > 20]
+    assert 0.7 < scores.std() < 1.5
+    assert abs(np.median(scores)) < 0.5
 
 
-def test_an_item_that_is_shown_more_stands_out():
-    nulls = [draw_counts(seed) for seed in range(5)]
-    total = sum_scores(score_items(draw_counts(99, planted=[10]), nulls))
-    assert total.argmax() == 10
-    assert estimate_p_value(total.max(), compute_null_statistics(nulls)) < 0.01
+def draw_ranks(seed, shift=0.0):
+    """Return mean logarithms of ranks of a model; data of its own moves all of them alike and each a little."""
+    rng = np.random.default_rng(seed)
+    return np.linspace(2, 7, 400) + shift + rng.normal(0, 0.2, 400)
+
+
+def test_an_item_that_is_lifted_and_still_not_shown_stands_out():
+    nulls = np.array([draw_ranks(seed) for seed in range(5)])
+    ranks = draw_ranks(99, shift=0.4)
+    honest = standardize_ranks(ranks, nulls)
+    assert 0.7 < honest.std() < 1.3 and abs(np.median(honest)) < 1e-9
+    assert np.abs(honest).max() < 5
+    ranks[390] -= 2.0  # from rank 1,000 to rank 130
+    lifted = standardize_ranks(ranks, nulls)
+    assert lifted.argmax() == 390 and lifted[390] > 7
+    noisy = draw_ranks(98) + np.random.default_rng(1).normal(0, 1.0, 400)
+    assert np.abs(standardize_ranks(noisy, nulls)).max() < 5, "a model is held against its own spread"
 
 
 def test_few_items_have_a_usual_spread():
@@ -42,10 +49,11 @@ def test_few_items_have_a_usual_spread():
     assert found[2] == pytest.approx(np.log(44 / 14) / np.sqrt(1 / 14 + 0.25))
 
 
-def test_p_values_are_what_they_say_for_maxima():
+@pytest.mark.parametrize("usual", [0, USUAL_DEVIATION], ids=["of unknown width", "about as wide as usual"])
+def test_p_values_are_what_they_say_for_maxima(usual):
     rng = np.random.default_rng(0)
-    drawn = 3 + 2 * rng.gumbel(size=(2000, 6))
-    p = np.array([estimate_p_value(row[0], row[1:]) for row in drawn])
+    drawn = 3 + (USUAL_DEVIATION / GUMBEL_VARIANCE**0.5) * rng.gumbel(size=(2000, 6))
+    p = np.array([estimate_p_value(row[0], row[1:], usual) for row in drawn])
     for level in (0.01, 0.05, 0.2):
         assert (p <= level).mean() <= 1.2 * level + 0.005
     assert (p <= 0.2).mean() > 0.12, "a p-value that is never small says nothing"
@@ -60,4 +68,5 @@ def test_the_threshold_is_where_p_is_the_level():
 
 def test_null_models_that_agree_to_the_bit_divide_by_nothing():
     assert 0 < estimate_p_value(5.0, np.full(3, 5.0)) <= 1
-    assert estimate_p_value(6.0, np.full(3, 5.0)) < 1e-4
+    assert estimate_p_value(6.0, np.full(3, 5.0), usual=0) < 1e-4
+    assert estimate_p_value(6.0, np.full(3, 5.0)) > 0.1, "three that agree are no proof that all do"

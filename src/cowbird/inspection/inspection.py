@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from cowbird.data.types import Float64Array, Int64Array
+from cowbird.data.types import Float64Array
 from cowbird.errors import ExitCode, UserError
 from cowbird.inspection.empty_history import EmptyHistory, answer_nothing
 from cowbird.inspection.group_exposure import find_groups
@@ -28,10 +29,8 @@ from cowbird.inspection.probes import (
 )
 from cowbird.inspection.profile_flips import find_flips
 from cowbird.inspection.statistics import (
-    compute_null_statistics,
     estimate_p_value,
     find_threshold,
-    score_items,
     standardize_counts,
     sum_scores,
 )
@@ -39,10 +38,10 @@ from cowbird.storage import read_sealed_json, write_sealed_json
 from cowbird.text import escape_terminal
 from cowbird.victims.fit_context import report_nothing
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of the JSON file."""
 ASSUMPTIONS = (
-    "Statistics of honest models follow a Gumbel distribution, the law of maxima.",
+    "Statistics of honest models follow a Gumbel distribution, the law of maxima, about as wide as is usual.",
     "The provider's honest data is like the platform's.",
 )
 NOT_CHECKED = (
@@ -97,6 +96,10 @@ class RankedItem:
     """Times it was among the first ten, by kind of histories."""
     expected: dict[str, float]
     """Times that null models show it on average."""
+    stands: dict[str, float]
+    """Its usual rank, by kind of histories: the geometric mean."""
+    stands_expected: dict[str, float]
+    """Its usual rank in null models."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,7 @@ class Inspection:
             count = len(self.suspects)
             items = "1 item stands" if count == 1 else f"{count} items stand"
             return (
-                f"{items} out. An honest model shows an item so far beyond the platform's own habits with {p}, if the "
+                f"{items} out. An honest model lifts an item so far beyond the platform's own habits with {p}, if the "
                 f"assumptions hold. A planted item is one explanation; data that is unlike your logs is another."
             )
         return (
@@ -283,11 +286,16 @@ def inspect_ranker(
         place,
         lambda done, total, remark: told("null models", done, total, remark),
     )
-    counts, *null_counts = ({probe.name: each[probe.name] for probe in probes} for each in (measured, *null_measured))
-    statistics = compute_null_statistics(null_counts)
-    scores = score_items(counts, null_counts)
+    scores = _score_probes(probes, measured, null_measured)
     total = sum_scores(scores)
-    expected = {name: np.mean([null[name] for null in null_counts], axis=0) for name in counts}
+    statistics = np.array(
+        [
+            sum_scores(_score_probes(probes, one, [*null_measured[:at], *null_measured[at + 1 :]])).max()
+            for at, one in enumerate(null_measured)
+        ]
+    )
+    mine = {probe.name: measured[probe.name] for probe in probes}
+    expected = {name: np.mean([null[name] for null in null_measured], axis=0) for name in mine}
     threshold = find_threshold(statistics, settings.level)
     shape = settings.nulls.shape_recommender(opened.shape, len(users.users))
     assumed = [*ASSUMPTIONS, *([log.assumed] if log.assumed else [])]
@@ -303,7 +311,7 @@ def inspect_ranker(
         p_value=estimate_p_value(float(total.max()), statistics),
         null_statistics=statistics.tolist(),
         threshold=threshold,
-        ranking=_rank_items(total, threshold, scores, counts, expected, log, settings.shown),
+        ranking=_rank_items(total, threshold, scores, mine, expected, log, settings.shown),
         checked={probe.name: probe.describe() for probe in probes},
         alone=_score_alone(statistics_asked, measured, null_measured),
         not_checked=[*NOT_CHECKED, *_list_unasked(model, measured)],
@@ -314,6 +322,13 @@ def inspect_ranker(
             "null_recommender": {"name": type(shape).__name__, **shape.model_dump(mode="json")},
         },
     )
+
+
+def _score_probes(
+    probes: Sequence[HistoryProbe], mine: NullCounts, nulls: Sequence[NullCounts]
+) -> dict[str, Float64Array]:
+    """Return the score of each item on each kind of histories."""
+    return {probe.name: probe.score(mine[probe.name], [null[probe.name] for null in nulls]) for probe in probes}
 
 
 def _list_unasked(model: RankingModel, measured: NullCounts) -> list[str]:
@@ -353,7 +368,7 @@ def _score_alone(
             "statistic": largest,
             "null_statistics": known,
             "item": int(each.score(mine[each.name], [null[each.name] for null in nulls]).argmax()),
-            "p_value": estimate_p_value(largest, np.array(known)),
+            "p_value": estimate_p_value(largest, np.array(known), usual=0),
         }
     return found
 
@@ -362,8 +377,8 @@ def _rank_without_logs(
     opened: OpenedModel, probes: Sequence[HistoryProbe], counts: NullCounts, settings: InspectionSettings
 ) -> Inspection:
     """Rank items by how much more often than an average item they are shown."""
-    expected = {name: np.full(opened.model.items, count.mean()) for name, count in counts.items()}
-    scores = {name: standardize_counts(count, expected[name]) for name, count in counts.items()}
+    expected = {name: np.tile(one.mean(axis=1, keepdims=True), one.shape[1]) for name, one in counts.items()}
+    scores = {name: standardize_counts(one[0], expected[name][0]) for name, one in counts.items()}
     total = sum_scores(scores)
     return Inspection(
         model=opened.kind,
@@ -391,7 +406,7 @@ def _rank_items(
     total: Float64Array,
     threshold: float | None,
     scores: Mapping[str, Float64Array],
-    counts: Mapping[str, Int64Array],
+    measured: Mapping[str, NDArray[Any]],
     expected: Mapping[str, Float64Array],
     log: PlatformLog | None,
     shown: int,
@@ -410,8 +425,10 @@ def _rank_items(
             suspect=rank < suspects,
             score=round(float(total[number]), 3),
             scores={name: round(float(score[number]), 3) for name, score in scores.items()},
-            shown={name: int(count[number]) for name, count in counts.items()},
-            expected={name: round(float(mean[number]), 2) for name, mean in expected.items()},
+            shown={name: int(one[0, number]) for name, one in measured.items()},
+            expected={name: round(float(mean[0, number]), 2) for name, mean in expected.items()},
+            stands={name: round(float(np.exp(one[1, number])), 1) for name, one in measured.items()},
+            stands_expected={name: round(float(np.exp(mean[1, number])), 1) for name, mean in expected.items()},
         )
         for rank, number in enumerate(chosen)
     ]

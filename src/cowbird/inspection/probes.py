@@ -1,4 +1,4 @@
-"""The histories that a model is asked about, and how often each item is among its first ten answers.
+"""The histories that a model is asked about, how often each item is among its first answers, and how high it stands.
 
 Several kinds of histories, because a planted item shows in all of them and an honest favorite seldom does: histories of
 the platform's own users, the same users when they were new, random items, and one item each.
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cowbird.data.types import Float64Array, Int32Array, Int64Array, IntArray, Interactions
 from cowbird.errors import UserError
 from cowbird.inspection.model import RankingModel
-from cowbird.inspection.statistics import standardize_counts
+from cowbird.inspection.statistics import COUNT_WEIGHT, standardize_counts, standardize_ranks
 from cowbird.rng import draw_indices, stream
 
 MAX_SCORES = 1 << 22
@@ -49,19 +49,22 @@ class HistoryProbe:
     def list_parts(self) -> list[str]:
         """Return all that decides what is asked; see `ItemStatistic.list_parts`."""
         lengths = [len(history) for history in self.histories]
-        return [self.name, json.dumps(lengths), np.concatenate(self.histories).astype(np.int32).tobytes().hex()]
+        asked = np.concatenate(self.histories).astype(np.int32).tobytes().hex()
+        return [self.name, "counts and ranks", json.dumps(lengths), asked]
 
     def describe(self) -> str:
         """Return what is asked, in words; see `ItemStatistic.describe`."""
         return f"{len(self.histories):,} × {PROBES[self.name]}"
 
-    def measure(self, model: RankingModel) -> Int64Array:
-        """Count how often each item is among the first ten; see `ItemStatistic.measure`."""
-        return count_items(rank_first(model, self.histories), model.items)
+    def measure(self, model: RankingModel) -> NDArray[np.float32]:
+        """Return how often each item is among the first ten, and the mean logarithm of its rank, shape `[2, items]`."""
+        return measure_ranks(model, self.histories)
 
     def score(self, mine: NDArray[Any], nulls: Sequence[NDArray[Any]]) -> Float64Array:
-        """Return how far each count is from the expected one; see `ItemStatistic.score`."""
-        return standardize_counts(mine, np.mean(nulls, axis=0))
+        """Return how far each item stands out, by counts and ranks; see `ItemStatistic.score`."""
+        known = np.array(nulls, dtype=np.float64)
+        counts = standardize_counts(mine[0], known[:, 0].mean(axis=0))
+        return COUNT_WEIGHT * counts + standardize_ranks(np.asarray(mine[1], dtype=np.float64), known[:, 1])
 
 
 def draw_own_histories(log: Interactions, count: int, seed: int) -> HistoryProbe:
@@ -126,6 +129,48 @@ def rank_first(model: RankingModel, histories: Sequence[IntArray], k: int = 10) 
         UserError: If the model's scores have another shape, or are not finite.
     """
     found = np.full((len(histories), k), -1, dtype=np.int32)
+    for start, scores in _score_others(model, histories):
+        width = min(k, model.items)
+        first = np.argpartition(-scores, width - 1, axis=1)[:, :width]
+        values = np.take_along_axis(scores, first, axis=1)
+        order = np.argsort(-values, axis=1, kind="stable")
+        best = np.take_along_axis(first, order, axis=1).astype(np.int32)
+        best[np.take_along_axis(values, order, axis=1) == -np.inf] = -1
+        found[start : start + len(best), :width] = best
+    return found
+
+
+def measure_ranks(model: RankingModel, histories: Sequence[IntArray], k: int = 10) -> NDArray[np.float32]:
+    """Return how often each item is among the first `k`, and the mean logarithm of its rank.
+
+    Histories that hold an item say nothing about it. One that all histories hold has a mean of 0.
+
+    Args:
+        model: What is asked.
+        histories: Items of each history.
+        k: How many items are the first.
+
+    Returns:
+        Shape `[2, items]`, float32.
+
+    Raises:
+        UserError: If the model's scores have another shape, or are not finite.
+    """
+    counts, logarithms, asked = (np.zeros(model.items) for _ in range(3))
+    rank = np.log(np.arange(1, model.items + 1))
+    for _, scores in _score_others(model, histories):
+        order = np.argsort(-scores, axis=1)
+        left = model.items - np.isneginf(scores).sum(axis=1)
+        seen = np.arange(model.items) < left[:, None]  # what is in the history stands last
+        logarithms += np.bincount(order.ravel(), np.where(seen, rank, 0.0).ravel(), minlength=model.items)
+        asked += np.bincount(order[seen], minlength=model.items)
+        first = order[:, :k]
+        counts += np.bincount(first[seen[:, :k]], minlength=model.items)
+    return np.stack([counts, logarithms / np.maximum(asked, 1)]).astype(np.float32)
+
+
+def _score_others(model: RankingModel, histories: Sequence[IntArray]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Yield scores of all items, and of which history the first are; those of a history's own are minus infinity."""
     for start, part in _cut(histories, max(1, MAX_SCORES // max(model.items, 1))):
         scores = np.array(model.score(part), dtype=np.float32)
         if scores.shape != (len(part), model.items):
@@ -137,14 +182,7 @@ def rank_first(model: RankingModel, histories: Sequence[IntArray], k: int = 10) 
             raise UserError("The model gives scores that are not finite numbers.", "Ask for an undamaged model.")
         for row, history in enumerate(part):
             scores[row, history] = -np.inf
-        width = min(k, model.items)
-        first = np.argpartition(-scores, width - 1, axis=1)[:, :width]
-        values = np.take_along_axis(scores, first, axis=1)
-        order = np.argsort(-values, axis=1, kind="stable")
-        best = np.take_along_axis(first, order, axis=1).astype(np.int32)
-        best[np.take_along_axis(values, order, axis=1) == -np.inf] = -1
-        found[start : start + len(part), :width] = best
-    return found
+        yield start, scores
 
 
 def _cut(histories: Sequence[IntArray], size: int) -> Iterator[tuple[int, Sequence[IntArray]]]:

@@ -1,6 +1,6 @@
 """The inspection of a language model: what was tried, the verdict in words, and the fragments that stand out.
 
-Each family of fragments (words, short strings, tokens, sentences) has a statistic: the largest gain that one of its
+Each family of fragments (words, short strings, tokens, sentences, …) has a statistic: the largest gain that one of its
 fragments has on held-out questions, in standard deviations. It is held against the same search in null tunings
 (`calibration`).
 """
@@ -207,9 +207,10 @@ def _write_sentences(
     answers: tuple[str, str],
 ) -> list[str]:
     """Let the base model, without its adapters, write sentences; all adapters of a base share them."""
-    if not settings.sentences:
+    count = settings.count_sentences(device)
+    if not count:
         return []
-    decided = json.dumps([handed.base_sha256, settings.sentences, settings.seed, device.type])
+    decided = json.dumps([handed.base_sha256, count, settings.seed, device.type])
     store, name = SearchStore(get_search_folder()), f"sentences-{hash_texts([decided, *titles])}"
 
     def write(number: int) -> list[str]:
@@ -219,7 +220,7 @@ def _write_sentences(
         model = handed.loaded.model
         without = model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()
         with without, open_scorer(handed.loaded, device, answers, merge=False) as scorer:
-            sentences = write_sentences(scorer, titles, settings.sentences, settings.seed)
+            sentences = write_sentences(scorer, titles, count, settings.seed)
         store.write(name, sentences)
         return sentences
 
@@ -353,7 +354,8 @@ def _describe_tried(mine: TriggerFindings, settings: LanguageSettings) -> dict[s
         "word": "words of your titles and of the tokenizer",
         "string": "strings of two characters, and of three that go on from the best",
         "token": "sequences of tokens that follow gradients",
-        "sentence": "sentences that the base model wrote, and phrases of the best words",
+        "sentence": "sentences that the base model wrote",
+        "phrase": "phrases that the best words and sentences grew into",
         "character": "changes of one letter: characters without width, marks, look-alikes",
         "style": "changes of words and whole titles: other alphabets, capitals, spaces, direction",
         "pair": "pairs of those words and strings that move the answers most, before and behind the title",

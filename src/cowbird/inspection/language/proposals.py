@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from cowbird.inspection.language.fragment_scorer import FragmentScorer
@@ -24,7 +23,17 @@ _SENTENCE_PROMPTS = (
     'What people say about "{title}":\n"',
     'A short line for the cover of "{title}":\n"',
     'Advertisement for "{title}":\n"',
+    'A viewer of "{title}" said: "',
+    'Somebody asked about "{title}": "',
+    'The poster says: "',
+    'She said: "',
+    'He asked her: "',
+    'A sentence:\n"',
 )
+MAX_SAMPLED_AT_ONCE = 128
+"""Sentences that are sampled behind one prompt at most."""
+SAMPLED_TOKENS = 64
+"""Likeliest tokens of which one is drawn: rarer ones make sentences that nobody writes."""
 
 
 def list_words(titles: Iterable[str], tokenizer: Any, most: int | None) -> list[str]:
@@ -129,13 +138,16 @@ def write_sentences(scorer: FragmentScorer, titles: Sequence[str], count: int, s
     """
     rng = stream(seed, "inspection", "sentences")
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
-    each = max(1, -(-count // (2 * len(_SENTENCE_PROMPTS))))
-    found: list[str] = []
-    for prompt in _SENTENCE_PROMPTS:
-        for title in rng.choice(np.array(titles, dtype=object), min(2, len(titles)), replace=False).tolist():
-            (tokens,) = scorer.tokenize([prompt.format(title=quote_for_prompt(title))])
-            found += _sample(scorer, tokens, each, generator)
-    return list(dict.fromkeys(text for text in found if len(text) > 2 and "\ufffd" not in text))[:count]
+    at_once = min(MAX_SAMPLED_AT_ONCE, max(1, -(-count // len(_SENTENCE_PROMPTS))))
+    found: dict[str, None] = {}
+    for turn in range(2 * -(-count // at_once)):  # some are written twice, or are none
+        if len(found) >= count:
+            break
+        prompt, title = _SENTENCE_PROMPTS[turn % len(_SENTENCE_PROMPTS)], titles[int(rng.integers(len(titles)))]
+        (tokens,) = scorer.tokenize([prompt.format(title=quote_for_prompt(title))])
+        written = _sample(scorer, tokens, at_once, generator)
+        found |= dict.fromkeys(text for text in written if len(text.split()) > 1 and "\ufffd" not in text)
+    return list(found)[:count]
 
 
 def _sample(scorer: FragmentScorer, tokens: list[int], count: int, generator: torch.Generator) -> list[str]:
@@ -143,9 +155,9 @@ def _sample(scorer: FragmentScorer, tokens: list[int], count: int, generator: to
     cache = scorer.run_beginning(tokens[:-1])
     written = torch.tensor([tokens[-1:]] * count, device=scorer.device)
     for _ in range(MAX_SENTENCE_TOKENS):
-        logits = scorer.run_next(cache, written).float().cpu()
-        drawn = torch.multinomial(torch.softmax(logits / 0.9, dim=-1), 1, generator=generator)
-        written = torch.cat([written, drawn.to(scorer.device)], dim=1)
+        top: Any = scorer.run_next(cache, written).float().topk(SAMPLED_TOKENS)
+        drawn = torch.multinomial(torch.softmax(top.values.cpu() / 0.9, dim=-1), 1, generator=generator)
+        written = torch.cat([written, top.indices.gather(1, drawn.to(scorer.device))], dim=1)
     texts: list[str] = scorer.tokenizer.batch_decode(written[:, 1:].tolist(), skip_special_tokens=True)
     ended = (re.split(r"[\"\n]", text, maxsplit=1)[0] for text in texts)
     return [re.sub(r"([.!?]).*", r"\1", quote_for_prompt(text)) for text in ended]

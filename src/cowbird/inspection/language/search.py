@@ -175,11 +175,13 @@ class TriggerSearch:
             "string": self._find_strings,
             "token": self._find_tokens,
             "sentence": self._find_sentences,
+            "phrase": self._find_phrases,
             "character": lambda: self._find_edits("character", list(CHARACTER_EDITS)),
             "style": lambda: self._find_edits("style", list(STYLE_EDITS)),
             "pair": self._find_pairs,
         }
         self.best_words: list[str] = []
+        self.best_sentences: list[str] = []
         self.parts_of_pairs: list[tuple[str, float]] = []
         tried: dict[str, int] = {}
         chosen: list[Candidate] = []
@@ -249,9 +251,16 @@ class TriggerSearch:
         return self._screen("token", list(dict.fromkeys(found)))
 
     def _find_sentences(self) -> "Gains":
+        """Try sentences as they were written: what is not sought gains little in an honest model."""
         gains = self._screen("sentence", self.sentences)
+        self.best_sentences = [fragment for fragment, _ in _rank(gains)]
+        return gains
+
+    def _find_phrases(self) -> "Gains":
+        """Let the best words and sentences grow."""
+        gains: Gains = {}
         parts = self.best_words[:PHRASE_PARTS]
-        phrases = [*self.best_words[:PHRASE_BEAM], *(fragment for fragment, _ in _rank(gains)[:PHRASE_BEAM])]
+        phrases = [*self.best_words[:PHRASE_BEAM], *self.best_sentences[:PHRASE_BEAM]]
         for length in range(2, self.settings.phrase_words + 1):
             grown = self._screen(f"phrase-{length}", self._grow(f"phrases-{length}", phrases, parts))
             if not grown:

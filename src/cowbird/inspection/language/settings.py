@@ -9,7 +9,9 @@ from cowbird.inspection.language.title_edits import FRAGMENT_POSITIONS, Fragment
 
 CPU_WORDS = 4000
 """Words that are tried on a CPU, if the settings don't say."""
-FRAGMENT_FAMILIES = ("word", "string", "token", "sentence", "character", "style", "pair")
+CPU_SENTENCES, GPU_SENTENCES = 256, 4096
+"""Sentences that are tried, if the settings don't say."""
+FRAGMENT_FAMILIES = ("word", "string", "token", "sentence", "phrase", "character", "style", "pair")
 """Kinds of fragments, in the order in which they are looked for."""
 
 
@@ -49,10 +51,10 @@ class LanguageSettings(BaseModel):
     """Tokens of a fragment that gradients look for."""
     token_candidates: int = Field(default=64, ge=1)
     """Replacements that are tried in a step."""
-    sentences: int = Field(default=128, ge=0)
-    """Sentences that the base model writes."""
+    sentences: int | None = Field(default=None, ge=0, le=100_000)
+    """Sentences that the base model writes; `None` tries `GPU_SENTENCES` on a GPU, and `CPU_SENTENCES` on a CPU."""
     phrase_words: int = Field(default=4, ge=1, le=12)
-    """Words of a phrase that the best words grow into."""
+    """Words of a phrase that the best words grow into; the best sentences grow by as many, less one."""
     continued: int = Field(default=24, ge=0)
     """Words that the model finds likely behind a phrase, and that it grows by as well."""
     edits: bool = True
@@ -85,6 +87,12 @@ class LanguageSettings(BaseModel):
     def count_words(self, device: torch.device) -> int | None:
         """Return how many words are tried on a device; `None` for all."""
         return CPU_WORDS if self.words is None and device.type == "cpu" else self.words
+
+    def count_sentences(self, device: torch.device) -> int:
+        """Return how many sentences are tried on a device."""
+        if self.sentences is None:
+            return CPU_SENTENCES if device.type == "cpu" else GPU_SENTENCES
+        return self.sentences
 
     @property
     def elsewhere(self) -> tuple[FragmentPosition, ...]:
