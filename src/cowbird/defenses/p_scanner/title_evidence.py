@@ -10,27 +10,47 @@ P-Scanner (arXiv 2504.11182) asks a language model about a title and takes its a
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cowbird.data.types import Float32Array, Int32Array, Int64Array, concat_ranges
-from cowbird.defenses.p_scanner.title_rules import HARD_RULES, RULES, TRICK_RULES, WORD_KINDS, classify_text
+from cowbird.defenses.p_scanner.spelling import (
+    CAPITALIZED,
+    MARKED,
+    QUOTED,
+    SPELLINGS,
+    CatalogSpelling,
+    list_plain_words,
+)
+from cowbird.defenses.p_scanner.title_rules import (
+    HARD_RULES,
+    IN_QUOTES,
+    RULES,
+    TRICK_RULES,
+    WITH_CAPITALS,
+    WITH_MARK,
+    WORD_KINDS,
+    classify_text,
+)
 from cowbird.defenses.p_scanner.title_words import (
+    CAPITALS,
     NumberedSets,
     TitleWords,
     apply_rules,
     reduce_runs,
+    sort_different,
     split_titles,
 )
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
 
 NO_MARK = -30.0
 """Log-odds where there is no token."""
-TITLE_FEATURES = (
+LEARNED_FEATURES = (
     "title log-odds",
     "highest mark",
     "rarity of title log-odds",
@@ -49,6 +69,10 @@ TITLE_FEATURES = (
     "rarest rule",
     "rarest hard rule",
 )
+"""What a network judges (`scoring`)."""
+RARE_FEATURES = ("rarest spelling", "rarity of its capitals")
+"""What counts by its rarity alone, for most ways to write a word otherwise are never taught."""
+TITLE_FEATURES = (*LEARNED_FEATURES, *RARE_FEATURES)
 """What `describe_titles` returns, in order; a rarity is minus the logarithm of a share of the catalogue's titles."""
 MAX_FEATURE = 15.0
 """Values are cut there."""
@@ -211,6 +235,13 @@ class CatalogProfile:
     """Highest marks of the words of each kind, each kind increasing, shape `[size, WORD_KINDS]`."""
     span_marks: tuple[Float32Array, ...]
     """Highest marks of the titles whose most suspicious words are of each kind, increasing."""
+    spellings: Int64Array
+    """How many titles have a word of each of `SPELLINGS`, shape `[SPELLINGS]`."""
+
+    @cached_property
+    def spelling(self) -> CatalogSpelling:
+        """Words that are written unlike those which recur."""
+        return CatalogSpelling(self.words)
 
     @classmethod
     def measure(cls, traits: TitleTraits, rows: Int64Array) -> "CatalogProfile":
@@ -235,6 +266,7 @@ class CatalogProfile:
             np.sort(highest),
             np.sort(traits.by_kind[rows], axis=0),
             tuple(np.sort(highest[kinds == kind]) for kind in range(len(WORD_KINDS))),
+            find_spellings(traits, rows, known, CatalogSpelling(known), 1).sum(axis=0).astype(np.int64),
         )
 
     def measure_rarity(self, count: Int64Array, less: int) -> NDArray[np.float64]:
@@ -283,6 +315,8 @@ def describe_titles(traits: TitleTraits, rows: Int64Array, profile: CatalogProfi
             _describe_texts(traits, rows, profile, less),
             rule.max(axis=1, initial=0),
             rule[:, _HARD].max(axis=1, initial=0),
+            _measure_spelling(traits, rows, profile, less),
+            profile.measure_rarity(_look_up(profile.shapes, CAPITALS)[traits.words.cut.capitals[rows]], less),
         ]
     )
     return np.clip(features, -MAX_FEATURE, MAX_FEATURE).astype(np.float32)
@@ -302,6 +336,47 @@ def find_tricks(
     met = traits.rules[rows][:, _TRICKS]
     others = profile.rules[_TRICKS] - (met & own[:, None] if own is not None else 0)
     return np.any(met & (others <= max(MAX_TRICK_TITLES, MAX_TRICK_SHARE * profile.size)), axis=1)
+
+
+_DRESSED = {WITH_MARK: MARKED, IN_QUOTES: QUOTED, WITH_CAPITALS: CAPITALIZED}
+"""What a known word is called that is dressed."""
+
+
+def find_spellings(
+    traits: TitleTraits, rows: Int64Array, counts: Mapping[str, int], known: CatalogSpelling, less: int
+) -> NDArray[np.bool_]:
+    """Return which titles have a word that is written unlike a known one, shape `[rows, SPELLINGS]`.
+
+    Args:
+        traits: Titles.
+        rows: Which of them are looked at.
+        counts: In how many titles of the catalogue each word stands.
+        known: The words that recur there.
+        less: In how many of these a word may stand that is written unlike a known one.
+    """
+    cut, columns = traits.words.cut, traits.words.cut.traits
+    sizes = cut.offsets[rows + 1] - cut.offsets[rows]
+    places, owner = concat_ranges(cut.offsets[rows], sizes), np.repeat(np.arange(len(rows)), sizes)
+    different: list[int] = sort_different(cut.number[places]).tolist()
+    of_word = np.full(len(cut.vocabulary), -1, dtype=np.int64)
+    for word in different:
+        counted, dressed = columns.counted[word], columns.dressed[word]
+        if dressed and (counted in list_plain_words() or known.knows(counted)):
+            of_word[word] = _DRESSED[dressed]
+        elif counts.get(counted, 0) <= less:
+            of_word[word] = columns.spelling[word] if columns.spelling[word] >= 0 else known.find(counted)
+    way = of_word[cut.number[places]]
+    last = cut.offsets[1:][cut.owner[places]] - 1 == places
+    told = np.flatnonzero((way >= 0) & ((way != MARKED) | last))
+    met = np.zeros((len(rows), len(SPELLINGS)), dtype=np.bool_)
+    met[owner[told], way[told]] = True
+    return met
+
+
+def _measure_spelling(traits: TitleTraits, rows: Int64Array, profile: CatalogProfile, less: int) -> NDArray[np.float64]:
+    """Return how rare the rarest spelling of each title is in the catalogue, 0 for none."""
+    met = find_spellings(traits, rows, profile.words, profile.spelling, less)
+    return (profile.measure_rarity(profile.spellings, less) * met).max(axis=1, initial=0)
 
 
 def _describe_texts(traits: TitleTraits, rows: Int64Array, profile: CatalogProfile, less: int) -> NDArray[np.float64]:
