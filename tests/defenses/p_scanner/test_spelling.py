@@ -18,9 +18,9 @@ from cowbird.defenses.p_scanner.title_evidence import (
     CatalogProfile,
     describe_titles,
     describe_traits,
-    find_spellings,
     mark_words,
 )
+from cowbird.defenses.p_scanner.title_spelling import find_spellings
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
 
 
@@ -65,6 +65,12 @@ def test_words_of_the_catalogue_are_known_from_some_titles_on():
     assert found == ["letter doubled", "letter doubled", "accent on a known word", "", "letter dropped", ""]
 
 
+def test_no_more_words_are_known_than_the_most_common_ones(monkeypatch):
+    monkeypatch.setattr("cowbird.defenses.p_scanner.spelling.MAX_WORDS_KNOWN", 2)
+    spelling = CatalogSpelling({"shinji": 3, "totoro": 5, "nausica": 4})
+    assert [spelling.knows(word) for word in ("shinji", "totoro", "nausica")] == [False, True, True]
+
+
 def describe(titles, asked):
     """Return the features of titles beside others, by name, and what was found in them."""
     texts = [*titles, *asked]
@@ -74,7 +80,7 @@ def describe(titles, asked):
     profile = CatalogProfile.measure(traits, np.arange(len(titles)))
     rows = np.arange(len(titles), len(texts))
     found = describe_titles(traits, rows, profile)
-    spelled = find_spellings(traits, rows, profile.words, profile.spelling, 0)
+    spelled = find_spellings(traits.words.cut, rows, profile.words, profile.spelling, 0)
     return dict(zip(TITLE_FEATURES, found.T, strict=True)), spelled, profile
 
 

@@ -240,7 +240,7 @@ def load_scoring(path: Path = READY_SCORING) -> ScoringModel:
                 raise ValueError(f"its network '{name}' does not take {many} features")
     except (KeyError, ValueError) as error:
         raise UserError(f"'{path}' does not hold scoring weights: {error}.", "Install Cowbird anew.") from None
-    return ScoringModel(**made)
+    return ScoringModel(made["title"], made["fragment"], made["joined"])
 
 
 def _read_network(name: str, held: Mapping[str, Float32Array]) -> SmallNetwork:

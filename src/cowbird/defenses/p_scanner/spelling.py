@@ -9,6 +9,7 @@ makes a known word of four letters and more. That is what spelling correction ca
 words are found by what is left of them without one letter (SymSpell).
 """
 
+import heapq
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 from functools import cache
@@ -32,6 +33,8 @@ MIN_LETTERS = 4
 """Letters of a known word."""
 MIN_TITLES_KNOWN = 3
 """Titles of a catalogue from which on its words are known."""
+MAX_WORDS_KNOWN = 20_000
+"""Words of a catalogue that are known at most: those in the most titles."""
 MAX_LETTERS = 24
 """Letters of the longest word that is looked at."""
 DROPPED, ADDED, DOUBLED, SWAPPED, ACCENTED, MARKED, QUOTED, DIGITS, CAPITALIZED = range(len(SPELLINGS))
@@ -105,11 +108,12 @@ class CatalogSpelling:
     """
 
     def __init__(self, counts: Mapping[str, int]) -> None:
-        self._known = frozenset(
-            word
+        fit = [
+            (-count, word)
             for word, count in counts.items()
             if count >= MIN_TITLES_KNOWN and MIN_LETTERS <= len(word) <= MAX_LETTERS and word.isalpha()
-        )
+        ]
+        self._known = frozenset(word for _, word in heapq.nsmallest(MAX_WORDS_KNOWN, fit))
         self._shortened = frozenset(shorten_words(sorted(self._known)))
         self._found: dict[str, int] = {}
 

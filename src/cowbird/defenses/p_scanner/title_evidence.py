@@ -10,7 +10,7 @@ P-Scanner (arXiv 2504.11182) asks a language model about a title and takes its a
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import repeat
@@ -19,31 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cowbird.data.types import Float32Array, Int32Array, Int64Array, concat_ranges
-from cowbird.defenses.p_scanner.spelling import (
-    CAPITALIZED,
-    MARKED,
-    QUOTED,
-    SPELLINGS,
-    CatalogSpelling,
-    list_plain_words,
-)
-from cowbird.defenses.p_scanner.title_rules import (
-    HARD_RULES,
-    IN_QUOTES,
-    RULES,
-    TRICK_RULES,
-    WITH_CAPITALS,
-    WITH_MARK,
-    WORD_KINDS,
-    classify_text,
-)
+from cowbird.defenses.p_scanner.spelling import CatalogSpelling
+from cowbird.defenses.p_scanner.title_rules import HARD_RULES, RULES, TRICK_RULES, WORD_KINDS, classify_text
+from cowbird.defenses.p_scanner.title_spelling import find_spellings
 from cowbird.defenses.p_scanner.title_words import (
     CAPITALS,
     NumberedSets,
     TitleWords,
     apply_rules,
     reduce_runs,
-    sort_different,
     split_titles,
 )
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
@@ -266,7 +250,7 @@ class CatalogProfile:
             np.sort(highest),
             np.sort(traits.by_kind[rows], axis=0),
             tuple(np.sort(highest[kinds == kind]) for kind in range(len(WORD_KINDS))),
-            find_spellings(traits, rows, known, CatalogSpelling(known), 1).sum(axis=0).astype(np.int64),
+            find_spellings(cut, rows, known, CatalogSpelling(known), 1).sum(axis=0).astype(np.int64),
         )
 
     def measure_rarity(self, count: Int64Array, less: int) -> NDArray[np.float64]:
@@ -338,44 +322,9 @@ def find_tricks(
     return np.any(met & (others <= max(MAX_TRICK_TITLES, MAX_TRICK_SHARE * profile.size)), axis=1)
 
 
-_DRESSED = {WITH_MARK: MARKED, IN_QUOTES: QUOTED, WITH_CAPITALS: CAPITALIZED}
-"""What a known word is called that is dressed."""
-
-
-def find_spellings(
-    traits: TitleTraits, rows: Int64Array, counts: Mapping[str, int], known: CatalogSpelling, less: int
-) -> NDArray[np.bool_]:
-    """Return which titles have a word that is written unlike a known one, shape `[rows, SPELLINGS]`.
-
-    Args:
-        traits: Titles.
-        rows: Which of them are looked at.
-        counts: In how many titles of the catalogue each word stands.
-        known: The words that recur there.
-        less: In how many of these a word may stand that is written unlike a known one.
-    """
-    cut, columns = traits.words.cut, traits.words.cut.traits
-    sizes = cut.offsets[rows + 1] - cut.offsets[rows]
-    places, owner = concat_ranges(cut.offsets[rows], sizes), np.repeat(np.arange(len(rows)), sizes)
-    different: list[int] = sort_different(cut.number[places]).tolist()
-    of_word = np.full(len(cut.vocabulary), -1, dtype=np.int64)
-    for word in different:
-        counted, dressed = columns.counted[word], columns.dressed[word]
-        if dressed and (counted in list_plain_words() or known.knows(counted)):
-            of_word[word] = _DRESSED[dressed]
-        elif counts.get(counted, 0) <= less:
-            of_word[word] = columns.spelling[word] if columns.spelling[word] >= 0 else known.find(counted)
-    way = of_word[cut.number[places]]
-    last = cut.offsets[1:][cut.owner[places]] - 1 == places
-    told = np.flatnonzero((way >= 0) & ((way != MARKED) | last))
-    met = np.zeros((len(rows), len(SPELLINGS)), dtype=np.bool_)
-    met[owner[told], way[told]] = True
-    return met
-
-
 def _measure_spelling(traits: TitleTraits, rows: Int64Array, profile: CatalogProfile, less: int) -> NDArray[np.float64]:
     """Return how rare the rarest spelling of each title is in the catalogue, 0 for none."""
-    met = find_spellings(traits, rows, profile.words, profile.spelling, less)
+    met = find_spellings(traits.words.cut, rows, profile.words, profile.spelling, less)
     return (profile.measure_rarity(profile.spellings, less) * met).max(axis=1, initial=0)
 
 

@@ -11,8 +11,9 @@ from cowbird.defenses.p_scanner.baseline import Baseline
 from cowbird.defenses.p_scanner.fragment_evidence import FRAGMENT_FEATURES
 from cowbird.defenses.p_scanner.fragment_index import FragmentKey
 from cowbird.defenses.p_scanner.spelling import SPELLINGS
-from cowbird.defenses.p_scanner.title_evidence import TitleTraits, find_spellings
+from cowbird.defenses.p_scanner.title_evidence import TitleTraits
 from cowbird.defenses.p_scanner.title_rules import RULES, write_shape
+from cowbird.defenses.p_scanner.title_spelling import find_spellings
 from cowbird.text import escape_terminal
 
 _LOG_AS_OFTEN = math.log(0.9)
@@ -197,7 +198,7 @@ def explain_title(baseline: Baseline, traits: TitleTraits, row: int) -> str:
         if profile.rules[rarest] <= 0.01 * profile.size:
             said += f"; {RULES[rarest]}, as in {int(profile.rules[rarest]):,} of {profile.size:,} titles"
     spelled: list[int] = np.flatnonzero(
-        find_spellings(traits, np.array([row]), profile.words, profile.spelling, 1)[0]
+        find_spellings(traits.words.cut, np.array([row]), profile.words, profile.spelling, 1)[0]
     ).tolist()
     if spelled:
         rarest = min(spelled, key=lambda way: int(profile.spellings[way]))
