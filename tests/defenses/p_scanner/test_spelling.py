@@ -107,6 +107,13 @@ def test_a_mark_and_quotes_count_around_known_words_alone():
     assert spelled[:, marked].tolist() == [False, False, False, True]
 
 
+def test_a_plain_word_is_no_slip_of_a_word_of_the_catalogue():
+    titles = [f"Trainee handbook {nth}" for nth in range(50)] + [f"Glaas {nth}" for nth in range(9)]
+    assert {"house", "hose"} <= list_plain_words()
+    _, spelled, _ = describe([*titles, *(f"House {nth}" for nth in range(9))], ["Hose", "Gaas", "Hoouse"])
+    assert spelled.any(axis=1).tolist() == [False, True, True]
+
+
 def test_capitals_unlike_those_of_the_catalogue_are_rare():
     titles = [f"Coffee Mill {nth}" for nth in range(100)]
     features, _, _ = describe(titles, ["COFFEE MILL", "Coffee Mill", "coffee mill", "Coffee MILL"])

@@ -40,9 +40,10 @@ def find_spellings(
     of_word = np.full(len(cut.vocabulary), -1, dtype=np.int64)
     for word in different:
         counted, dressed = columns.counted[word], columns.dressed[word]
-        if dressed and (counted in list_plain_words() or known.knows(counted)):
+        plain = counted in list_plain_words()
+        if dressed and (plain or known.knows(counted)):
             of_word[word] = _DRESSED[dressed]
-        elif counts.get(counted, 0) <= less:
+        elif not plain and counts.get(counted, 0) <= less:
             of_word[word] = columns.spelling[word] if columns.spelling[word] >= 0 else known.find(counted)
     way = of_word[cut.number[places]]
     last = cut.offsets[1:][cut.owner[places]] - 1 == places
