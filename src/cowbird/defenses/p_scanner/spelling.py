@@ -11,7 +11,7 @@ words are found by what is left of them without one letter (SymSpell).
 
 import heapq
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from functools import cache
 from pathlib import Path
 
@@ -38,6 +38,8 @@ MAX_WORDS_KNOWN = 20_000
 MAX_LETTERS = 24
 """Letters of the longest word that is looked at."""
 DROPPED, ADDED, DOUBLED, SWAPPED, ACCENTED, MARKED, QUOTED, DIGITS, CAPITALIZED = range(len(SPELLINGS))
+NO_SLIP = -2
+"""A plain word, and what is no word of so many letters."""
 _AS_LETTERS = tuple(str.maketrans("013457", f"o{one}east") for one in "il")
 """Digits that are written for letters; 1 stands for two."""
 
@@ -70,7 +72,7 @@ def fold_accents(word: str) -> str:
     return "".join(letter for letter in unicodedata.normalize("NFD", word) if unicodedata.category(letter) != "Mn")
 
 
-def find_spelling(word: str, known: Collection[str], shortened: Collection[str]) -> int:
+def find_spelling(word: str, known: Set[str], shortened: Set[str]) -> int:
     """Return how a word is written unlike a known one, a place in `SPELLINGS`; -1 if it isn't, or is known itself.
 
     Args:
@@ -86,17 +88,21 @@ def find_spelling(word: str, known: Collection[str], shortened: Collection[str])
     if not word.isascii():
         folded = fold_accents(word)
         return ACCENTED if folded != word and folded in known else -1
-    for at in range(1, many - 1):
-        if word[:at] + word[at + 1 :] in known:
-            return DOUBLED if word[at] in (word[at - 1], word[at + 1]) else ADDED
-    for at in range(1, many - 2):
-        if word[at] != word[at + 1] and word[:at] + word[at + 1] + word[at] + word[at + 2 :] in known:
+    cuts = [word[:at] + word[at + 1 :] for at in range(1, many - 1)]
+    if not known.isdisjoint(cuts):
+        at = 1 + next(nth for nth, cut in enumerate(cuts) if cut in known)
+        return DOUBLED if word[at] in (word[at - 1], word[at + 1]) else ADDED
+    if not shortened.isdisjoint(cuts):  # or no two letters can be swapped
+        swaps = (word[:at] + word[at + 1] + word[at] + word[at + 2 :] for at in range(1, many - 2))
+        if any(swap in known for swap in swaps):
             return SWAPPED
     return DROPPED if word in shortened else -1
 
 
 def find_plain_spelling(counted: str) -> int:
-    """Return how a word is written unlike a plain one; see `find_spelling`."""
+    """Return how a word is written unlike a plain one; see `find_spelling`. `NO_SLIP` for what is no slip anywhere."""
+    if not MIN_LETTERS <= len(counted) <= MAX_LETTERS or not counted.isalnum() or counted in list_plain_words():
+        return NO_SLIP
     return find_spelling(counted, list_plain_words(), shorten_plain_words())
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cowbird.data.types import Float32Array, Int32Array, Int64Array, concat_ranges
-from cowbird.defenses.p_scanner.spelling import CatalogSpelling
+from cowbird.defenses.p_scanner.spelling import SPELLINGS, CatalogSpelling
 from cowbird.defenses.p_scanner.title_rules import HARD_RULES, RULES, TRICK_RULES, WORD_KINDS, classify_text
 from cowbird.defenses.p_scanner.title_spelling import find_spellings
 from cowbird.defenses.p_scanner.title_words import (
@@ -240,7 +240,7 @@ class CatalogProfile:
             _count_sets(sets, rows) for sets in (cut.character_sets, cut.counted_sets, cut.shape_sets)
         )
         kinds, highest = traits.kind[rows], traits.highest[rows]
-        return cls(
+        made = cls(
             len(rows),
             characters,
             known,
@@ -250,8 +250,10 @@ class CatalogProfile:
             np.sort(highest),
             np.sort(traits.by_kind[rows], axis=0),
             tuple(np.sort(highest[kinds == kind]) for kind in range(len(WORD_KINDS))),
-            find_spellings(cut, rows, known, CatalogSpelling(known), 1).sum(axis=0).astype(np.int64),
+            np.zeros(len(SPELLINGS), dtype=np.int64),
         )
+        made.spellings[:] = find_spellings(cut, rows, known, made.spelling, 1).sum(axis=0)
+        return made
 
     def measure_rarity(self, count: Int64Array, less: int) -> NDArray[np.float64]:
         """Return minus the logarithm of shares of titles; `less` of those that count are the title itself."""

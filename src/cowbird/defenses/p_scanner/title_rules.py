@@ -131,7 +131,7 @@ class WordTraits(NamedTuple):
     marks: str
     """Its different characters that are no plain letters and digits, in order."""
     spelling: int
-    """How it is written unlike a plain word, a place in `spelling.SPELLINGS`; -1 for any other word."""
+    """How it is written unlike a plain word; see `spelling.find_plain_spelling`."""
     dressed: int
     """1 for a word with one mark behind it, 2 for one in quotes, 3 for one with capitals inside; 0 for others."""
     capitals: int

@@ -9,6 +9,7 @@ from cowbird.data.types import Int64Array, concat_ranges
 from cowbird.defenses.p_scanner.spelling import (
     CAPITALIZED,
     MARKED,
+    NO_SLIP,
     QUOTED,
     SPELLINGS,
     CatalogSpelling,
@@ -36,14 +37,15 @@ def find_spellings(
     columns = cut.traits
     sizes = cut.offsets[rows + 1] - cut.offsets[rows]
     places, owner = concat_ranges(cut.offsets[rows], sizes), np.repeat(np.arange(len(rows)), sizes)
-    different: list[int] = sort_different(cut.number[places]).tolist()
+    by_plain, dress = np.array(columns.spelling, dtype=np.int64), np.array(columns.dressed, dtype=np.int64)
+    different = sort_different(cut.number[places])
+    asked: list[int] = different[(by_plain[different] > NO_SLIP) | (dress[different] > 0)].tolist()
     of_word = np.full(len(cut.vocabulary), -1, dtype=np.int64)
-    for word in different:
+    for word in asked:
         counted, dressed = columns.counted[word], columns.dressed[word]
-        plain = counted in list_plain_words()
-        if dressed and (plain or known.knows(counted)):
+        if dressed and (counted in list_plain_words() or known.knows(counted)):
             of_word[word] = _DRESSED[dressed]
-        elif not plain and counts.get(counted, 0) <= less:
+        elif columns.spelling[word] > NO_SLIP and counts.get(counted, 0) <= less:
             of_word[word] = columns.spelling[word] if columns.spelling[word] >= 0 else known.find(counted)
     way = of_word[cut.number[places]]
     last = cut.offsets[1:][cut.owner[places]] - 1 == places
