@@ -16,7 +16,7 @@ import numpy as np
 from cowbird.defenses.p_scanner.tagger import load_tagger
 from cowbird.defenses.p_scanner.training.tagger_training import list_plain_words, split_words
 from cowbird.files import hash_texts
-from scan_plantings import draw_plantings, read_titles
+from scan_plantings import SEED, draw_plantings, read_titles
 
 STEPS = 64
 """Steps of a mark's log-odds."""
@@ -27,17 +27,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--titles", type=Path, required=True, help="folder of catalogues, each a JSON list of titles")
     parser.add_argument("--tagger", type=Path, required=True, help="the tagger's folder")
-    parser.add_argument("--catalogs", required=True, help="catalogues that it never saw; with commas")
+    parser.add_argument("--catalogs", default="", help="catalogues that it never saw; with commas")
+    parser.add_argument("--learned", default="", help="the same, of which nothing is drawn that is asked about")
+    parser.add_argument("--draw", type=int, default=SEED, help="draws halves, triggers and places")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     tagger = load_tagger(options.tagger, options.device)
     taught, asked = split_words(list_plain_words(tagger.loaded.tokenizer))
-    for name in options.catalogs.split(","):
+    learned = options.learned.split(",")
+    for name in [each for each in (*options.catalogs.split(","), *learned) if each]:
         if name in tagger.record.catalogs:
             raise SystemExit(f"{options.tagger} has learned from {name}")
-        plantings = draw_plantings(read_titles(options.titles, name), name, asked, taught)
+        plantings = draw_plantings(
+            read_titles(options.titles, name), name, asked, taught, options.draw, name in learned
+        )
         titles = plantings.list_titles()
         began = time.perf_counter()
         marks = tagger.read(titles)

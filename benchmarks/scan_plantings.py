@@ -19,7 +19,6 @@ import numpy as np
 
 from cowbird.attacks.triggers import TRIGGERS, Trigger, list_families, plant
 from cowbird.defenses.p_scanner.triggers.title_edits import (
-    DEFAULT_FAMILIES,
     EDIT_FAMILIES,
     RECIPE_FAMILIES,
     EditedTitle,
@@ -28,7 +27,9 @@ from cowbird.defenses.p_scanner.triggers.title_edits import (
     draw_recipe,
     edit_title,
     insert_text,
+    list_taught_families,
     pick,
+    weigh_families,
 )
 from cowbird.defenses.p_scanner.triggers.trigger_families import POSITIONS, Recipe
 from cowbird.defenses.p_scanner.triggers.trigger_families import plant as plant_recipe
@@ -40,7 +41,7 @@ MAX_HALF = 1500
 """Clean titles of a batch, and of a reference, at most."""
 LARGEST_SHARE = 0.2
 """Share of the batch that a unit is planted in."""
-SINGLES_PER_FAMILY, SINGLES_TAUGHT, UNITS_TAUGHT, TAUGHT_SHARE = 150, 3000, 90, 0.1
+SINGLES_PER_FAMILY, SINGLES_TAUGHT, UNITS_TAUGHT, TAUGHT_SHARE = 150, 4000, 110, 0.1
 SEED = 33
 PER_TITLE = (
     "word_per_title",
@@ -85,6 +86,7 @@ class Plantings:
     """All that is read of one catalogue."""
 
     catalog: str
+    seed: int
     reference: list[str]
     batch: list[str]
     asked: list[Unit] = field(default_factory=list[Unit])
@@ -112,18 +114,32 @@ def read_titles(folder: Path, name: str) -> list[str]:
     return list(dict.fromkeys(title for title in titles if title.strip()))
 
 
-def draw_plantings(titles: Sequence[str], catalog: str, words: Sequence[str], taught: Sequence[str]) -> Plantings:
+def draw_plantings(
+    titles: Sequence[str],
+    catalog: str,
+    words: Sequence[str],
+    taught: Sequence[str],
+    seed: int = SEED,
+    learned: bool = False,
+) -> Plantings:
     """Draw all of a catalogue.
 
     Args:
         titles: Its clean titles.
-        catalog: Its name; decides with `SEED` what is drawn.
+        catalog: Its name; decides with the seed what is drawn.
         words: Plain words that no tagger was taught with.
         taught: Plain words that scoring may learn with.
+        seed: Draws halves, triggers and places.
+        learned: Whether the catalogue is only learned from, so that nothing is drawn that is asked about.
     """
-    order: list[int] = stream(SEED, "halves", catalog).permutation(len(titles)).tolist()
+    order: list[int] = stream(seed, "halves", catalog).permutation(len(titles)).tolist()
     half = min(MAX_HALF, len(titles) // 2)
-    made = Plantings(catalog, [titles[row] for row in order[:half]], [titles[row] for row in order[half : 2 * half]])
+    made = Plantings(
+        catalog, seed, [titles[row] for row in order[:half]], [titles[row] for row in order[half : 2 * half]]
+    )
+    if learned:
+        _draw_taught(made, taught)
+        return made
     many = round(LARGEST_SHARE * half)
     kinds = {kind: family for family, names in list_families().items() for kind in names}
     for nth, kind in enumerate(TRIGGERS):
@@ -141,7 +157,7 @@ def draw_plantings(titles: Sequence[str], catalog: str, words: Sequence[str], ta
 
 
 def _rows(made: Plantings, *name: str) -> tuple[list[int], np.random.Generator]:
-    rng = stream(SEED, made.catalog, *name)
+    rng = stream(made.seed, made.catalog, *name)
     return rng.permutation(len(made.batch)).tolist(), rng
 
 
@@ -188,8 +204,9 @@ def _draw_taught(made: Plantings, words: Sequence[str]) -> None:
     sources = EditSources(words, made.reference)
     rows, rng = _rows(made, "taught single")
     found: dict[str, Unit] = {}
-    for row in [*rows, *rows]:
-        family = draw_family(rng)
+    families = weigh_families(list_taught_families())
+    for row in [*rows, *rows, *rows]:
+        family = draw_family(rng, families)
         edited = edit_title(family, made.batch[row], rng, sources, refused)
         if edited is not None:
             _add(found.setdefault(family, Unit(family, family, "taught", [], [])), row, edited)
@@ -205,8 +222,7 @@ def _draw_unit(made: Plantings, nth: int, words: Sequence[str], refused: frozens
     """Draw a recipe that stands in many titles, or an edit whose draws are the same in each."""
     rows, rng = _rows(made, "taught", str(nth))
     sources = EditSources(words, made.reference)
-    edits = (name for name in EDIT_FAMILIES if name in DEFAULT_FAMILIES)
-    families = (*RECIPE_FAMILIES, *RECIPE_FAMILIES, *edits)
+    families = (*RECIPE_FAMILIES, *RECIPE_FAMILIES, *EDIT_FAMILIES)
     while True:
         family = pick(families, rng)
         recipe: Recipe | None = None

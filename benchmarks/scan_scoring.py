@@ -37,9 +37,11 @@ from cowbird.defenses.p_scanner.fragment_evidence import (
     describe_fragments,
     index_fragments,
 )
+from cowbird.defenses.p_scanner.fragment_verdicts import JudgedFragments, judge_fragments
 from cowbird.defenses.p_scanner.scoring import (
     READY_SCORING,
     READY_SMALL_SCORING,
+    TRICK_LOG_ODDS,
     ScoringModel,
     SmallNetwork,
     choose_trusted,
@@ -52,6 +54,7 @@ from cowbird.defenses.p_scanner.title_evidence import (
     TitleTraits,
     describe_titles,
     describe_traits,
+    find_tricks,
     mark_words,
 )
 from cowbird.defenses.p_scanner.token_logits import TokenLogits, tokenize_titles
@@ -60,9 +63,10 @@ from cowbird.defenses.p_scanner.training.tagger_training import list_plain_words
 from cowbird.files import hash_texts, write_text
 from cowbird.metrics.detection import auroc
 from cowbird.rng import stream
+from cowbird.storage import read_tensors
 from cowbird.victims.language.llm import Llm, locate_model
 from scan_marks import STEPS
-from scan_plantings import Plantings, Unit, draw_plantings, read_titles
+from scan_plantings import SEED, Plantings, Unit, draw_plantings, read_titles
 from title_lists import ART, FOOD, GAMES, PACKAGES, PRODUCTS, SHOP, TEXTS, WORK
 
 KINDS = (("movielens_100k", "movielens_1m"), ("lastfm",), PRODUCTS, SHOP, GAMES, ART, PACKAGES, WORK, FOOD, TEXTS)
@@ -88,14 +92,16 @@ class Catalog:
     batch: Int64Array
 
 
-def load_catalog(name: str, titles: Path, marks: Path, words: Path | None = None) -> Catalog:
+def load_catalog(
+    name: str, titles: Path, marks: Path, words: Path | None = None, seed: int = SEED, learned: bool = False
+) -> Catalog:
     """Read a catalogue's titles and marks; those of a small tagger if its words are given."""
     if words is None:
         tokenizer: Any = AutoTokenizer.from_pretrained(locate_model(Llm().name))
         (taught, asked), place = split_words(list_plain_words(tokenizer)), partial(tokenize_titles, tokenizer)
     else:
         (taught, asked), place = json.loads(words.read_text(encoding="utf-8")), place_pieces
-    plantings = draw_plantings(read_titles(titles, name), name, asked, taught)
+    plantings = draw_plantings(read_titles(titles, name), name, asked, taught, seed, learned)
     texts = plantings.list_titles()
     (path,) = marks.glob(f"*-{name}.npz")
     held = np.load(path)
@@ -136,6 +142,34 @@ def describe(
     features = describe_titles(catalog.traits, rows, usual)
     features[trusted] = describe_titles(catalog.traits, rows[trusted], usual, own=True)
     return features, evidence
+
+
+def judge(
+    catalog: Catalog, rows: Int64Array, known: bool, profile: CatalogProfile, model: ScoringModel
+) -> tuple[Float32Array, JudgedFragments, Float32Array]:
+    """Return features of a scan's titles, its fragments, and what hidden characters add, as a scan judges them.
+
+    Args:
+        catalog: Where the titles are from.
+        rows: The scan's titles.
+        known: Whether clean titles from before are known.
+        profile: Theirs.
+        model: Judges fragments.
+    """
+    reference = (count_fragments(catalog.table, catalog.reference), len(catalog.reference)) if known else None
+    judged = judge_fragments(model, catalog.table, catalog.traits, rows, reference)
+    own = np.zeros(len(rows), dtype=bool)
+    if not known:
+        own = choose_trusted(judged.by_fragment, judged.evidence, len(rows))
+        profile = CatalogProfile.measure(catalog.traits, rows[own])
+    features = describe_titles(catalog.traits, rows, profile)
+    features[own] = describe_titles(catalog.traits, rows[own], profile, own=True)
+    return features, judged, weigh_tricks(catalog, rows, profile, own)
+
+
+def weigh_tricks(catalog: Catalog, rows: Int64Array, profile: CatalogProfile, own: Any = None) -> Float32Array:
+    """Return what hidden characters add to the score of titles."""
+    return np.where(find_tricks(catalog.traits, rows, profile, own), np.float32(TRICK_LOG_ODDS), np.float32(0))
 
 
 def draw_scans(catalog: Catalog, seed: int, fragment: SmallNetwork | None) -> Iterator[PlantedScan]:
@@ -180,10 +214,17 @@ def draw_alone(catalog: Catalog) -> tuple[Float32Array, Float32Array]:
 def draw(options: argparse.Namespace) -> None:
     """Draw what is learned from."""
     options.out.mkdir(parents=True, exist_ok=True)
-    fragment = None if options.scans is None else learn_fragments(read_scans(options.scans, ())[1], options.seed)
+    if options.fragments is not None and options.fragments.exists():
+        fragment = pickle.loads(options.fragments.read_bytes())
+    else:
+        fragment = None if options.scans is None else learn_fragments(read_scans(options.scans, ())[1], options.seed)
+        if options.fragments is not None:
+            options.fragments.write_bytes(pickle.dumps(fragment))
     for name in options.catalogs.split(","):
         began = time.perf_counter()
-        catalog = load_catalog(name, options.titles, options.marks, options.words)
+        catalog = load_catalog(
+            name, options.titles, options.marks, options.words, options.draw, name in options.learned.split(",")
+        )
         held = (draw_alone(catalog), list(draw_scans(catalog, options.seed, fragment)))
         (options.out / f"{name}.pkl").write_bytes(pickle.dumps(held))
         print(name, f"{time.perf_counter() - began:.1f} s", flush=True)
@@ -230,13 +271,16 @@ def silence(catalog: Catalog) -> Catalog:
 def ask_single(catalog: Catalog, model: ScoringModel) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """Ask about single titles beside a clean reference; and what share of fresh clean ones is flagged."""
     profile = CatalogProfile.measure(catalog.traits, catalog.reference)
-    known = model.title.score(describe_titles(catalog.traits, catalog.reference, profile, own=True))
-    clean = model.title.score(describe_titles(catalog.traits, catalog.batch, profile))
+    known = model.score_alone(describe_titles(catalog.traits, catalog.reference, profile, own=True))
+    known += weigh_tricks(catalog, catalog.reference, profile, np.ones(len(known), dtype=bool))
+    clean = model.score_alone(describe_titles(catalog.traits, catalog.batch, profile))
+    clean += weigh_tricks(catalog, catalog.batch, profile)
     raw = catalog.traits.words.verdict
     rows: list[dict[str, Any]] = []
     for unit in catalog.plantings.single:
         places = list_rows([unit])
-        score = model.title.score(describe_titles(catalog.traits, places, profile))
+        score = model.score_alone(describe_titles(catalog.traits, places, profile))
+        score += weigh_tricks(catalog, places, profile)
         planted = np.arange(len(clean) + len(places)) >= len(clean)
         both, tagger = np.concatenate([clean, score]), np.concatenate([raw[catalog.batch], raw[places]])
         found, alone = measure(both, planted), measure(tagger, planted)
@@ -251,26 +295,26 @@ def ask_single(catalog: Catalog, model: ScoringModel) -> tuple[list[dict[str, An
 
 
 def ask_shares(
-    catalog: Catalog, model: ScoringModel, units: Sequence[Unit], quick: bool = False
+    catalog: Catalog, model: ScoringModel, units: Sequence[Unit], shares: Sequence[float] = SHARES
 ) -> Iterator[dict[str, Any]]:
     """Ask about a catalogue of which a share carries one trigger."""
     profile, many = CatalogProfile.measure(catalog.traits, catalog.reference), len(catalog.batch)
     for unit in units:
-        for share in SHARES[1:3] if quick else SHARES:
+        for share in shares:
             wanted = min(max(3, round(share * many)), len(unit.rows))
             rows, planted = catalog.batch.copy(), np.zeros(many, dtype=bool)
             rows[unit.rows[:wanted]] = unit.first + np.arange(wanted)
             planted[unit.rows[:wanted]] = True
             for known in (False, True):
-                features, evidence = describe(catalog, rows, known, profile, model.fragment)
-                joined = model.score_titles(features, evidence)
-                found = measure(joined.score, planted)
+                features, judged, tricks = judge(catalog, rows, known, profile, model)
+                joined = model.score_titles(features, *judged)
+                found = measure(joined.score + tricks, planted)
                 row = {"family": unit.family, "kind": unit.kind, "trigger": unit.name, "share": share, "known": known}
                 row |= {"titles": wanted, "auroc": found[0], "recall": found[1]}
-                row |= {"recall_alone": measure(joined.alone, planted)[1]}
+                row |= {"recall_alone": measure(joined.alone + tricks, planted)[1]}
                 row |= {"recall_fragments": measure(joined.fragment, planted)[1]}
                 added = 0 if known else weigh_fragments(joined.fragment)
-                row |= {"recall_networks": measure(joined.score - added, planted)[1]}
+                row |= {"recall_networks": measure(joined.score + tricks - added, planted)[1]}
                 yield row
 
 
@@ -280,31 +324,43 @@ def ask(options: argparse.Namespace, command: str) -> None:
     for name in options.catalogs.split(","):
         (kind,) = (kind for kind in KINDS if name in kind)
         began = time.perf_counter()
-        model, learned = load_ready(options) if options.ready else learn(options.scans, kind, options.seed)
-        catalog = load_catalog(name, options.titles, options.marks, options.words)
+        known = options.ready or options.scoring is not None
+        model, learned = load_known(options, name) if known else learn(options.scans, kind, options.seed)
+        model = replace(model, weighs_rare=not options.no_rare)
+        catalog = load_catalog(name, options.titles, options.marks, options.words, options.draw)
+        shares = [float(share) for share in options.shares.split(",") if share] or SHARES
         units = choose_units(catalog.plantings, options.each)
         single, flagged = ask_single(catalog, model)
         answer: dict[str, Any] = {
             "catalog": name,
+            "draw": options.draw,
             "clean_titles": len(catalog.batch),
             "reference_titles": len(catalog.reference),
             "scoring_learned_from": learned,
             "fresh_clean_flagged": flagged,
             "single": single,
-            "shares": list(ask_shares(catalog, model, units)),
+            "shares": list(ask_shares(catalog, model, units, shares)),
             "command": command,
         }
         if not options.quick:
             quiet = silence(catalog)
             answer["single_without_tagger"] = ask_single(quiet, model)[0]
-            answer["shares_without_tagger"] = list(ask_shares(quiet, model, units, quick=True))
+            answer["shares_without_tagger"] = list(
+                ask_shares(quiet, model, units, [share for share in SHARES[1:3] if share in shares])
+            )
         write_text(options.out / f"{name}.json", json.dumps(answer))
         print(name, f"{time.perf_counter() - began:.0f} s", flush=True)
         show(answer)
 
 
-def load_ready(options: argparse.Namespace) -> tuple[ScoringModel, list[str]]:
-    """Return the scoring that ships with the tagger whose marks are asked about."""
+def load_known(options: argparse.Namespace, name: str) -> tuple[ScoringModel, list[str]]:
+    """Return a scoring that `ship` wrote, or the one that ships with the tagger whose marks are asked about."""
+    if options.scoring is not None:
+        path = options.scoring / f"{name}.safetensors"
+        learned = read_tensors(path)[1]["catalogs"].split(",")
+        if (both := {name} & set(learned)) or any(name in kind and set(kind) & set(learned) for kind in KINDS):
+            raise SystemExit(f"{path} has learned from {both or 'others of its kind'}")
+        return load_scoring(path), learned
     path = READY_SCORING if options.words is None else READY_SMALL_SCORING
     return load_scoring(path), ["as it ships"]
 
@@ -340,53 +396,63 @@ def show(answer: dict[str, Any]) -> None:
 
 def table(options: argparse.Namespace, command: str) -> None:
     """Join answers: means over families, and each family's recall, worst first."""
-    answers = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(options.answers.glob("*.json"))]
+    answers = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(options.answers.rglob("*.json"))]
     lines: list[dict[str, Any]] = []
-    families: dict[str, list[tuple[str, float]]] = {}
+    families: dict[str, dict[str, list[float]]] = {}
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for answer in answers:
         for part in ("single", "shares", "single_without_tagger", "shares_without_tagger"):
             for row in answer.get(part, []):
-                row["part"], row["catalog"] = part, answer["catalog"]
+                row["part"], row["catalog"], row["draw"] = part, answer["catalog"], answer["draw"]
         rows = [row for part in ("single", "shares") for row in answer[part]]
         rows += answer.get("single_without_tagger", []) + answer.get("shares_without_tagger", [])
-        groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
         for row in rows:
-            key = (row["part"].endswith("without_tagger"), row["share"], row.get("known", True), row["kind"])
+            silent = row["part"].endswith("without_tagger")
+            key = (row["catalog"], silent, row["share"], row.get("known", True), row["kind"])
             groups.setdefault(key, []).append(row)
-            if not key[0] and row["kind"] != "natural text":
+            if not silent and row["kind"] != "natural text":
                 where = f"{row['share']}{'' if row.get('known', True) else ', no reference'}"
-                families.setdefault(f"{where}: {row['family']}", []).append((row["catalog"], row["recall"]))
-        for (silent, share, known, kind), same in groups.items():
-            keys = (
-                "auroc",
-                "recall",
-                "recall_alone",
-                "recall_fragments",
-                "recall_networks",
-                "tagger_auroc",
-                "tagger_recall",
-            )
-            means = {key: round(float(np.mean([r[key] for r in same])), 3) for key in keys if key in same[0]}
-            head = {"catalog": answer["catalog"], "share": share, "reference": known, "kind": kind}
-            lines.append(head | {"tagger": not silent, "families": len(same)} | means)
+                found = families.setdefault(f"{where}: {row['family']}", {})
+                found.setdefault(row["catalog"], []).append(row["recall"])
+    for (name, silent, share, known, kind), same in groups.items():
+        keys = (
+            "auroc",
+            "recall",
+            "recall_alone",
+            "recall_fragments",
+            "recall_networks",
+            "tagger_auroc",
+            "tagger_recall",
+        )
+        means = {key: round(float(np.mean([r[key] for r in same])), 3) for key in keys if key in same[0]}
+        head = {"catalog": name, "share": share, "reference": known, "kind": kind}
+        lines.append(head | {"tagger": not silent, "families": len({r["family"] for r in same})} | means)
+        lines[-1]["recall_by_draw"] = {
+            draw: round(float(np.mean([r["recall"] for r in same if r["draw"] == draw])), 3)
+            for draw in sorted({r["draw"] for r in same})
+        }
     lines.sort(key=lambda row: row["recall"])
-    means = {name: float(np.mean([recall for _, recall in found])) for name, found in families.items()}
+    each = {name: {one: float(np.mean(drawn)) for one, drawn in found.items()} for name, found in families.items()}
+    means = {name: float(np.mean(list(found.values()))) for name, found in each.items()}
     order = sorted(families, key=lambda name: means[name])
     out = {
         "command": command,
         "commands": [answer["command"] for answer in answers],
-        "fresh_clean_flagged": {answer["catalog"]: answer["fresh_clean_flagged"] for answer in answers},
+        "fresh_clean_flagged": {f"{a['catalog']}, draw {a['draw']}": a["fresh_clean_flagged"] for a in answers},
         "scoring_learned_from": {answer["catalog"]: answer["scoring_learned_from"] for answer in answers},
     }
     body = ",\n".join(f"  {json.dumps(row)}" for row in lines)
-    worst = ",\n".join(f"  {json.dumps({name: dict(families[name])})}" for name in order)
+    worst = ",\n".join(
+        f"  {json.dumps({name: {one: round(recall, 4) for one, recall in each[name].items()}})}" for name in order
+    )
     head = json.dumps(out, indent=1)[:-2]
     write_text(options.out, f'{head},\n "means": [\n{body}\n ],\n "recall_by_family": [\n{worst}\n ]\n}}\n')
 
 
 def ship(options: argparse.Namespace, command: str) -> None:
     """Learn from all catalogues but those to leave out, and write the weights."""
-    model, learned = learn(options.scans, options.without.split(","), options.seed)
+    without = [name for part in options.without.split(",") for kind in KINDS for name in kind if part in kind]
+    model, learned = learn(options.scans, without, options.seed)
     print(model.save(options.out, {"command": command, "catalogs": ",".join(learned), "seed": str(options.seed)}))
 
 
@@ -403,8 +469,18 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=1, help="triggers of each family")
     parser.add_argument("--ready", action="store_true", help="for ask: the scoring that ships, not one that is learned")
     parser.add_argument("--quick", action="store_true", help="leave out what is asked without the tagger")
-    parser.add_argument("--without", default="", help="for ship: catalogues that are not learned from; with commas")
+    parser.add_argument(
+        "--without",
+        default="",
+        help="for ship: catalogues that are not learned from, nor others of their kinds; with commas",
+    )
+    parser.add_argument("--scoring", type=Path, help="for ask: a folder of CATALOG.safetensors that ship wrote")
+    parser.add_argument("--no-rare", action="store_true", help="for ask: rare spelling and capitals add nothing")
+    parser.add_argument("--fragments", type=Path, help="for draw: where the network for fragments is kept")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--learned", default="", help="for draw: catalogues that scan_marks.py was given as --learned")
+    parser.add_argument("--shares", default="", help="for ask: shares that are asked about; all if empty")
+    parser.add_argument("--draw", type=int, default=SEED, help="what scan_marks.py was given as --draw")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     command = f"python benchmarks/scan_scoring.py {shlex.join(sys.argv[1:])}"

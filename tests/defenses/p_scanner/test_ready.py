@@ -1,6 +1,8 @@
 """The ready scanner: scoring is learned, kept and read back; baselines find triggers without a fit and say what they
 rest on; verdicts depend on the title alone."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from ready_doubles import ReadyDouble, make_titles, mark
@@ -18,8 +20,10 @@ from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.scoring import (
     FRAGMENT_WEIGHT,
     LEAST_FRAGMENT,
+    LEAST_RARITY,
     MAX_LOG_ODDS,
     NO_FRAGMENT,
+    RARE_WEIGHTS,
     READY_SCORING,
     READY_SMALL_SCORING,
     choose_trusted,
@@ -225,7 +229,7 @@ def test_a_title_without_a_fragment_has_the_score_of_its_own_features():
     nothing = np.empty(0, dtype=np.int64)
     none = FragmentEvidence(nothing, np.empty((0, len(FRAGMENT_FEATURES)), np.float32), nothing, nothing)
     found = model.score_titles(features, none)
-    np.testing.assert_array_equal(found.score, model.title.score(features))
+    np.testing.assert_array_equal(found.score, model.score_alone(features))
     drawn = rng.normal(size=(200, len(FRAGMENT_FEATURES))).astype(np.float32)
     for known in (0, 1):
         drawn[:, FRAGMENT_FEATURES.index("whether a reference is known")] = known
@@ -237,3 +241,15 @@ def test_a_title_without_a_fragment_has_the_score_of_its_own_features():
         assert known or added[:2].min() > 0
         np.testing.assert_allclose(found.score[:2], (model.joined.score(given) + added)[:2], rtol=1e-6)
         np.testing.assert_array_equal(found.score[2:], found.alone[2:])
+
+
+def test_rare_spelling_and_capitals_add_what_lies_above_the_least_rarity():
+    model = load_scoring(READY_SMALL_SCORING)
+    features = np.random.default_rng(0).normal(size=(4, len(TITLE_FEATURES))).astype(np.float32)
+    features[:, -2:] = [[0, LEAST_RARITY], [LEAST_RARITY + 2, 0], [0, LEAST_RARITY + 2], [7, 7]]
+    added = [0, 2 * RARE_WEIGHTS[0], 2 * RARE_WEIGHTS[1], (7 - LEAST_RARITY) * sum(RARE_WEIGHTS)]
+    plain = replace(model, weighs_rare=False)
+    np.testing.assert_allclose(model.score_alone(features) - plain.score_alone(features), added, atol=1e-5)
+    muted = features.copy()
+    muted[:, -2:] = 0
+    np.testing.assert_array_equal(plain.score_alone(features), plain.score_alone(muted))

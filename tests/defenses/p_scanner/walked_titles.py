@@ -103,8 +103,23 @@ def walk_counts(titles):
         text = title.split()
         characters.update(set(title))
         known.update({count_word(word) for word in text})
-        shapes.update(set(list_shapes(text)))
+        shapes.update({*list_shapes(text), walk_capitals(text)})
     return characters, known, shapes
+
+
+def walk_capitals(text):
+    """Return how a title's words are written, all of them and the first."""
+
+    def judge(word):
+        if len(word) < 3 or not word.isalpha() or word.lower() == word.upper():
+            return 0
+        ways = {1: word.islower(), 2: word.isupper(), 4: word[0].isupper() and word[1:].islower()}
+        return next((way for way, met in ways.items() if met), 8)
+
+    bits = 0
+    for word in text:
+        bits |= judge(word)
+    return f"@ {bits} {judge(text[0]) if text else 0}"
 
 
 def list_shapes(text):

@@ -197,9 +197,8 @@ def score_rows(
     found, title = known
     here = FragmentEvidence(baseline.evidence.fragment, baseline.evidence.features, found, title)
     worst = find_worst(baseline.by_fragment, here, len(rows))
-    alone = scoring.title.score(features)
     added = np.where(find_tricks(traits, rows, baseline.profile, own), np.float32(TRICK_LOG_ODDS), np.float32(0))
-    return scoring.join(alone, baseline.by_fragment, worst, here) + added, worst
+    return scoring.score_beside(features, baseline.by_fragment, worst, here) + added, worst
 
 
 def _find_own(baseline: Baseline, traits: TitleTraits, rows: Int64Array) -> NDArray[np.bool_]:

@@ -42,6 +42,7 @@ from cowbird.defenses.p_scanner.inventory import Inventory
 from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.second_look import OpenBand
 from cowbird.defenses.p_scanner.small_tagger import TaggerName
+from cowbird.defenses.p_scanner.spelling import SPELLINGS
 from cowbird.defenses.p_scanner.title_evidence import CatalogProfile
 from cowbird.defenses.p_scanner.title_rules import RULES, WORD_KINDS
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
@@ -345,6 +346,7 @@ def _list_arrays(inventory: Inventory) -> dict[str, NDArray[Any]]:
         "verdict": profile.verdict,
         "highest": profile.highest,
         "by kind": profile.by_kind,
+        "spellings": profile.spellings,
     }
     held |= {f"span marks {kind}": marks for kind, marks in enumerate(profile.span_marks)}
     if inventory.bands:
@@ -374,6 +376,7 @@ def _read_inventory(record: CalibrationRecord, held: Mapping[str, NDArray[Any]])
     sizes = sorted(int(name.removeprefix("scores ")) for name in held if name.startswith("scores "))
     spans = tuple(held[f"span marks {kind}"] for kind in range(kinds))
     shapes = {"rules": (len(RULES),), "verdict": (many,), "highest": (many,), "by kind": (many, kinds)}
+    shapes["spellings"] = (len(SPELLINGS),)
     shapes |= {f"scores {size}": (many,) for size in sizes}
     if record.tagger == "cascade":
         shapes["bands"] = (len(sizes), 2)
@@ -393,6 +396,7 @@ def _read_inventory(record: CalibrationRecord, held: Mapping[str, NDArray[Any]])
         highest=np.sort(held["highest"]),
         by_kind=np.sort(held["by kind"], axis=0),
         span_marks=tuple(np.sort(marks) for marks in spans),
+        spellings=held["spellings"],
     )
     fragments = dict(zip(_as_hashes(held["fragments"]), held["fragment counts"].tolist(), strict=True))
     scores = {size: np.sort(held[f"scores {size}"])[::-1] for size in sizes}

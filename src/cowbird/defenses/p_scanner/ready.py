@@ -48,6 +48,8 @@ from cowbird.defenses.p_scanner.inventory import Inventory, choose_batch_sizes, 
 from cowbird.defenses.p_scanner.scoring import (
     FRAGMENT_WEIGHT,
     LEAST_FRAGMENT,
+    LEAST_RARITY,
+    RARE_WEIGHTS,
     READY_SMALL_SCORING,
     ScoringModel,
     load_scoring,
@@ -103,7 +105,8 @@ class ReadyScanner:
         networks = (self.scoring.title, self.scoring.fragment, self.scoring.joined)
         told = [part.tobytes().hex() for net in networks for part in (net.mean, net.scale, *net.weights, *net.biases)]
         again = [] if self.second is None else [self.second.identity]
-        return hash_texts([self.tagger.record.model_dump_json(), *told, *again])
+        rare = repr((LEAST_RARITY, RARE_WEIGHTS)) if self.scoring.weighs_rare else ""
+        return hash_texts([self.tagger.record.model_dump_json(), *told, rare, *again])
 
     @property
     def key(self) -> str:

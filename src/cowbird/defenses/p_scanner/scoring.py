@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cowbird.data.types import Float32Array, Int64Array
 from cowbird.defenses.p_scanner.fragment_evidence import FRAGMENT_FEATURES, FragmentEvidence
-from cowbird.defenses.p_scanner.title_evidence import TITLE_FEATURES
+from cowbird.defenses.p_scanner.title_evidence import LEARNED_FEATURES
 from cowbird.errors import UserError
 from cowbird.files import hash_file
 from cowbird.storage import read_tensors, write_tensors
@@ -51,6 +51,9 @@ TRICK_LOG_ODDS = 6.0
 """What is added to the score of a title with a character that nobody sees (`title_evidence.find_tricks`). The networks
 learned from catalogues of some 1,500 titles: in one of 300 nothing is rare enough for them, and they take a hidden
 character for less suspicious than two words that meet by chance."""
+LEAST_RARITY, RARE_WEIGHTS = 4.6, (1.5, 0.5)
+"""From which rarity on `RARE_FEATURES` are evidence (4.6 stands for one title in 100), and how much of what is above is
+added to a title's score, for spelling and for capitals."""
 _LAYERS = 3
 
 
@@ -95,11 +98,13 @@ class ScoringModel:
     """The three networks."""
 
     title: SmallNetwork
-    """Judges `TITLE_FEATURES`."""
+    """Judges `LEARNED_FEATURES`."""
     fragment: SmallNetwork
     """Judges `FRAGMENT_FEATURES`."""
     joined: SmallNetwork
     """Judges `JOINED_FEATURES`."""
+    weighs_rare: bool = True
+    """Whether rare spelling and capitals add to a title's score (`weigh_rare`)."""
 
     def score_titles(
         self, features: Float32Array, evidence: FragmentEvidence, by_fragment: Float32Array | None = None
@@ -111,11 +116,38 @@ class ScoringModel:
             evidence: Of the catalogue that they are.
             by_fragment: Log-odds of its fragments, if they are known (`fragment_verdicts.judge_fragments`).
         """
-        alone = self.title.score(features)
         by_fragment = self.fragment.score(evidence.features) if by_fragment is None else by_fragment
         worst = find_worst(by_fragment, evidence, len(features))
+        alone = self.score_alone(features)
         joined = join_evidence(alone, by_fragment, worst, evidence)
-        return JoinedScores(self.join(alone, by_fragment, worst, evidence), alone, joined[:, 1], worst)
+        score = self.score_beside(features, by_fragment, worst, evidence)
+        return JoinedScores(score, alone, joined[:, 1], worst)
+
+    def score_alone(self, features: Float32Array) -> Float32Array:
+        """Return the log-odds of titles by their own features, shape `[titles]`.
+
+        Args:
+            features: Of each title, shape `[titles, TITLE_FEATURES]`.
+        """
+        return self.title.score(features[:, : len(LEARNED_FEATURES)]) + self.weigh_rare(features)
+
+    def weigh_rare(self, features: Float32Array) -> Float32Array:
+        """Return what rare spelling and capitals add to the score of titles, shape `[titles]`.
+
+        Args:
+            features: Of each title, shape `[titles, TITLE_FEATURES]`.
+        """
+        if not self.weighs_rare:
+            return np.zeros(len(features), dtype=np.float32)
+        above = np.maximum(features[:, len(LEARNED_FEATURES) :] - LEAST_RARITY, 0)
+        return (above @ np.array(RARE_WEIGHTS)).astype(np.float32)
+
+    def score_beside(
+        self, features: Float32Array, by_fragment: Float32Array, worst: Int64Array, evidence: FragmentEvidence
+    ) -> Float32Array:
+        """Return the score of titles by their own features and their most suspicious fragments, shape `[titles]`."""
+        learned = self.title.score(features[:, : len(LEARNED_FEATURES)])
+        return self.join(learned, by_fragment, worst, evidence) + self.weigh_rare(features)
 
     def join(
         self, alone: Float32Array, by_fragment: Float32Array, worst: Int64Array, evidence: FragmentEvidence
@@ -198,7 +230,7 @@ def load_scoring(path: Path = READY_SCORING) -> ScoringModel:
     if known is not None and hash_file(path) != known:
         raise UserError(f"'{path}' is damaged: its SHA-256 is not the known one.", "Install Cowbird anew.")
     held, about = read_tensors(path)
-    inputs = {"title": len(TITLE_FEATURES), "fragment": len(FRAGMENT_FEATURES), "joined": len(JOINED_FEATURES)}
+    inputs = {"title": len(LEARNED_FEATURES), "fragment": len(FRAGMENT_FEATURES), "joined": len(JOINED_FEATURES)}
     try:
         if about.get("cowbird") != SCORING_VERSION:
             raise ValueError(f"its version is {about.get('cowbird')}, and this is {SCORING_VERSION}")
@@ -208,7 +240,7 @@ def load_scoring(path: Path = READY_SCORING) -> ScoringModel:
                 raise ValueError(f"its network '{name}' does not take {many} features")
     except (KeyError, ValueError) as error:
         raise UserError(f"'{path}' does not hold scoring weights: {error}.", "Install Cowbird anew.") from None
-    return ScoringModel(**made)
+    return ScoringModel(made["title"], made["fragment"], made["joined"])
 
 
 def _read_network(name: str, held: Mapping[str, Float32Array]) -> SmallNetwork:

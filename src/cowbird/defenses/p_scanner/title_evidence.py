@@ -12,14 +12,18 @@ P-Scanner (arXiv 2504.11182) asks a language model about a title and takes its a
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cowbird.data.types import Float32Array, Int32Array, Int64Array, concat_ranges
+from cowbird.defenses.p_scanner.spelling import SPELLINGS, CatalogSpelling
 from cowbird.defenses.p_scanner.title_rules import HARD_RULES, RULES, TRICK_RULES, WORD_KINDS, classify_text
+from cowbird.defenses.p_scanner.title_spelling import find_spellings
 from cowbird.defenses.p_scanner.title_words import (
+    CAPITALS,
     NumberedSets,
     TitleWords,
     apply_rules,
@@ -30,7 +34,7 @@ from cowbird.defenses.p_scanner.token_logits import TokenLogits
 
 NO_MARK = -30.0
 """Log-odds where there is no token."""
-TITLE_FEATURES = (
+LEARNED_FEATURES = (
     "title log-odds",
     "highest mark",
     "rarity of title log-odds",
@@ -49,6 +53,10 @@ TITLE_FEATURES = (
     "rarest rule",
     "rarest hard rule",
 )
+"""What a network judges (`scoring`)."""
+RARE_FEATURES = ("rarest spelling", "rarity of its capitals")
+"""What counts by its rarity alone, for most ways to write a word otherwise are never taught."""
+TITLE_FEATURES = (*LEARNED_FEATURES, *RARE_FEATURES)
 """What `describe_titles` returns, in order; a rarity is minus the logarithm of a share of the catalogue's titles."""
 MAX_FEATURE = 15.0
 """Values are cut there."""
@@ -211,6 +219,13 @@ class CatalogProfile:
     """Highest marks of the words of each kind, each kind increasing, shape `[size, WORD_KINDS]`."""
     span_marks: tuple[Float32Array, ...]
     """Highest marks of the titles whose most suspicious words are of each kind, increasing."""
+    spellings: Int64Array
+    """How many titles have a word of each of `SPELLINGS`, shape `[SPELLINGS]`."""
+
+    @cached_property
+    def spelling(self) -> CatalogSpelling:
+        """Words that are written unlike those which recur."""
+        return CatalogSpelling(self.words)
 
     @classmethod
     def measure(cls, traits: TitleTraits, rows: Int64Array) -> "CatalogProfile":
@@ -225,7 +240,7 @@ class CatalogProfile:
             _count_sets(sets, rows) for sets in (cut.character_sets, cut.counted_sets, cut.shape_sets)
         )
         kinds, highest = traits.kind[rows], traits.highest[rows]
-        return cls(
+        made = cls(
             len(rows),
             characters,
             known,
@@ -235,7 +250,10 @@ class CatalogProfile:
             np.sort(highest),
             np.sort(traits.by_kind[rows], axis=0),
             tuple(np.sort(highest[kinds == kind]) for kind in range(len(WORD_KINDS))),
+            np.zeros(len(SPELLINGS), dtype=np.int64),
         )
+        made.spellings[:] = find_spellings(cut, rows, known, made.spelling, 1).sum(axis=0)
+        return made
 
     def measure_rarity(self, count: Int64Array, less: int) -> NDArray[np.float64]:
         """Return minus the logarithm of shares of titles; `less` of those that count are the title itself."""
@@ -283,6 +301,8 @@ def describe_titles(traits: TitleTraits, rows: Int64Array, profile: CatalogProfi
             _describe_texts(traits, rows, profile, less),
             rule.max(axis=1, initial=0),
             rule[:, _HARD].max(axis=1, initial=0),
+            _measure_spelling(traits, rows, profile, less),
+            profile.measure_rarity(_look_up(profile.shapes, CAPITALS)[traits.words.cut.capitals[rows]], less),
         ]
     )
     return np.clip(features, -MAX_FEATURE, MAX_FEATURE).astype(np.float32)
@@ -302,6 +322,12 @@ def find_tricks(
     met = traits.rules[rows][:, _TRICKS]
     others = profile.rules[_TRICKS] - (met & own[:, None] if own is not None else 0)
     return np.any(met & (others <= max(MAX_TRICK_TITLES, MAX_TRICK_SHARE * profile.size)), axis=1)
+
+
+def _measure_spelling(traits: TitleTraits, rows: Int64Array, profile: CatalogProfile, less: int) -> NDArray[np.float64]:
+    """Return how rare the rarest spelling of each title is in the catalogue, 0 for none."""
+    met = find_spellings(traits.words.cut, rows, profile.words, profile.spelling, less)
+    return (profile.measure_rarity(profile.spellings, less) * met).max(axis=1, initial=0)
 
 
 def _describe_texts(traits: TitleTraits, rows: Int64Array, profile: CatalogProfile, less: int) -> NDArray[np.float64]:

@@ -13,6 +13,8 @@ from functools import lru_cache
 from itertools import groupby, pairwise
 from typing import NamedTuple
 
+from cowbird.defenses.p_scanner.spelling import MIN_LETTERS, find_plain_spelling
+
 RULES = (
     "hidden character",
     "direction control",
@@ -77,6 +79,10 @@ WORD_KINDS = (
 """Kinds of words; a mark is compared with marks on words of the same kind."""
 STRIPPED = ".,:;!?()[]\"'"
 """Marks that are cut off a word before it is counted."""
+QUOTES, GLUED_MARKS = "\"'“”«»‘’", ".!?,;:"
+"""Marks around a quoted word; marks that stand right behind a word."""
+WITH_MARK, IN_QUOTES, WITH_CAPITALS = 1, 2, 3
+"""What `WordTraits.dressed` tells."""
 MAX_SHAPE_LENGTH = 40
 """Characters of a word that its shape is taken from."""
 _NUMBER = {name: nth for nth, name in enumerate(RULES)}
@@ -124,6 +130,12 @@ class WordTraits(NamedTuple):
     """Whether it ends with one."""
     marks: str
     """Its different characters that are no plain letters and digits, in order."""
+    spelling: int
+    """How it is written unlike a plain word; see `spelling.find_plain_spelling`."""
+    dressed: int
+    """1 for a word with one mark behind it, 2 for one in quotes, 3 for one with capitals inside; 0 for others."""
+    capitals: int
+    """How it is written: 1 in small letters, 2 in capitals, 4 with one capital, 8 otherwise; 0 for a short word."""
 
 
 @lru_cache(1 << 16)
@@ -138,8 +150,9 @@ def _describe_any(word: str) -> WordTraits:
         case = 1 + 2 * word.isupper() + 4 * word.islower()
     lower, plain = word.lower(), word.isascii() and word.isalnum()
     marks = "" if plain else "".join(sorted({char for char in word if not (char.isascii() and char.isalnum())}))
+    counted = count_word(word)
     return WordTraits(
-        count_word(word),
+        counted,
         write_shape(word),
         classify_text(word),
         sum(1 << _NUMBER[name] for name in _judge_word(word)),
@@ -149,6 +162,9 @@ def _describe_any(word: str) -> WordTraits:
         word[0].isalnum(),
         word[-1].isalnum(),
         marks,
+        find_plain_spelling(counted),
+        _judge_dress(word),
+        _judge_capitals(word),
     )
 
 
@@ -165,7 +181,29 @@ def _describe_plain(word: str) -> WordTraits | None:
         return None
     case = 0 if kind == _DIGITS or len(word) < 3 else 5 if kind == _SMALL_LETTERS else 1
     rules = 1 << _NUMBER["character tripled"] if _TRIPLED.search(word) else 0
-    return WordTraits(lower, shape, kind, rules, lower, lower, case, True, True, "")
+    capitals = 0 if case == 0 else 1 if kind == _SMALL_LETTERS else 4
+    return WordTraits(
+        lower, shape, kind, rules, lower, lower, case, True, True, "", find_plain_spelling(lower), 0, capitals
+    )
+
+
+def _judge_dress(word: str) -> int:
+    """Return whether a word of letters has one mark behind it, stands in quotes, or has capitals inside."""
+    if word.isalpha():
+        return WITH_CAPITALS if len(word) >= MIN_LETTERS and _judge_capitals(word) == 8 else 0
+    if len(word) <= MIN_LETTERS:
+        return 0
+    if word[-1] in GLUED_MARKS and word[:-1].isalpha():
+        return WITH_MARK
+    return IN_QUOTES if word[0] in QUOTES and word[-1] in QUOTES and word[1:-1].isalpha() else 0
+
+
+def _judge_capitals(word: str) -> int:
+    if len(word) < 3 or not word.isalpha() or word.lower() == word.upper():
+        return 0
+    if word.islower():
+        return 1
+    return 2 if word.isupper() else 4 if word[0].isupper() and word[1:].islower() else 8
 
 
 @lru_cache(1 << 16)

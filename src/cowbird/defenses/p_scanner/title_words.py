@@ -23,6 +23,8 @@ from cowbird.defenses.p_scanner.title_rules import (
     judge_title,
 )
 
+CAPITALS = tuple(f"@ {bits} {first}" for bits in range(16) for first in range(16))
+"""How words of a title are written, all of them and the first: names of what is counted; see `WordTraits.capitals`."""
 CODE_POINTS = 0x110000
 FEW_CHARACTERS = 4096
 """Characters up to which they are sorted: a table of all code points would take longer."""
@@ -43,6 +45,9 @@ class WordColumns(NamedTuple):
     opens: list[bool]
     closes: list[bool]
     marks: list[str]
+    spelling: list[int]
+    dressed: list[int]
+    capitals: list[int]
 
 
 class NumberedSets(NamedTuple):
@@ -153,12 +158,24 @@ class TitleWords:
 
     @cached_property
     def shape_sets(self) -> NumberedSets:
-        """The different shapes of each title, with their place and without."""
+        """The different shapes of each title, with their place and without, and how it is written (`capitals`)."""
         names, of = self.shapes
         many, shape = len(names), of[self.number]
         placed = [f"{mark} {name}" for mark in "^.$" for name in names]
-        number = np.concatenate([shape, many * (1 + self.place) + shape])
-        return _number_sets([*names, *placed], np.concatenate([self.owner, self.owner]), number, len(self))
+        number = np.concatenate([shape, many * (1 + self.place) + shape, 4 * many + self.capitals])
+        owner = np.concatenate([self.owner, self.owner, np.arange(len(self))])
+        return _number_sets([*names, *placed, *CAPITALS], owner, number, len(self))
+
+    @cached_property
+    def capitals(self) -> Int64Array:
+        """How the words of each title are written: a place in `CAPITALS`, shape `[titles]`."""
+        told = np.array(self.traits.capitals, dtype=np.int64)[self.number]
+        bits = np.zeros(len(self), dtype=np.int64)
+        np.bitwise_or.at(bits, self.owner, told)
+        some = np.flatnonzero(np.diff(self.offsets) > 0)
+        first = np.zeros(len(self), dtype=np.int64)
+        first[some] = told[self.offsets[:-1][some]]
+        return bits * 16 + first
 
 
 def number_texts(texts: Sequence[str]) -> tuple[list[str], Int64Array]:

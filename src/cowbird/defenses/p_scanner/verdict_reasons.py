@@ -10,8 +10,10 @@ from cowbird.data.types import Int64Array
 from cowbird.defenses.p_scanner.baseline import Baseline
 from cowbird.defenses.p_scanner.fragment_evidence import FRAGMENT_FEATURES
 from cowbird.defenses.p_scanner.fragment_index import FragmentKey
+from cowbird.defenses.p_scanner.spelling import SPELLINGS
 from cowbird.defenses.p_scanner.title_evidence import TitleTraits
 from cowbird.defenses.p_scanner.title_rules import RULES, write_shape
+from cowbird.defenses.p_scanner.title_spelling import find_spellings
 from cowbird.text import escape_terminal
 
 _LOG_AS_OFTEN = math.log(0.9)
@@ -195,4 +197,11 @@ def explain_title(baseline: Baseline, traits: TitleTraits, row: int) -> str:
         rarest = min(rows, key=lambda rule: int(profile.rules[rule]))
         if profile.rules[rarest] <= 0.01 * profile.size:
             said += f"; {RULES[rarest]}, as in {int(profile.rules[rarest]):,} of {profile.size:,} titles"
+    spelled: list[int] = np.flatnonzero(
+        find_spellings(traits.words.cut, np.array([row]), profile.words, profile.spelling, 1)[0]
+    ).tolist()
+    if spelled:
+        rarest = min(spelled, key=lambda way: int(profile.spellings[way]))
+        if profile.spellings[rarest] <= 0.01 * profile.size:
+            said += f"; {SPELLINGS[rarest]}, as in {int(profile.spellings[rarest]):,} of {profile.size:,} titles"
     return said

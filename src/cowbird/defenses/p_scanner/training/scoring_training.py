@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from cowbird.data.types import Float32Array, Int64Array
 from cowbird.defenses.p_scanner.fragment_evidence import FragmentEvidence
 from cowbird.defenses.p_scanner.scoring import ScoringModel, SmallNetwork, find_worst, join_evidence
+from cowbird.defenses.p_scanner.title_evidence import LEARNED_FEATURES
 from cowbird.rng import derive_seed
 
 HIDDEN_UNITS, JOINED_UNITS = 32, 16
@@ -123,13 +124,15 @@ def learn_scoring(
         rows = np.concatenate([np.flatnonzero(scan.trigger >= 0), np.flatnonzero(scan.trigger < 0)[::CLEAN_ROWS_KEPT]])
         features.append(scan.features[rows])
         labels.append((scan.trigger[rows] >= 0).astype(np.float32))
-    title = fit_network(np.concatenate(features), np.concatenate(labels), seed, HIDDEN_UNITS, epochs[0])
+    learned = np.concatenate(features)[:, : len(LEARNED_FEATURES)]
+    title = fit_network(learned, np.concatenate(labels), seed, HIDDEN_UNITS, epochs[0])
     fragment = learn_fragments(scans, seed, epochs[1])
     features, labels = [], []
     for scan in scans:
         by_fragment = fragment.score(scan.evidence.features)
         worst = find_worst(by_fragment, scan.evidence, len(scan.features))
-        features.append(join_evidence(title.score(scan.features), by_fragment, worst, scan.evidence))
+        own = title.score(scan.features[:, : len(LEARNED_FEATURES)])
+        features.append(join_evidence(own, by_fragment, worst, scan.evidence))
         labels.append((scan.trigger >= 0).astype(np.float32))
     joined = fit_network(np.concatenate(features), np.concatenate(labels), seed + 2, JOINED_UNITS, epochs[2])
     return ScoringModel(title, fragment, joined)
