@@ -14,7 +14,7 @@ import pytest
 import cowbird
 from cowbird import plugins
 from cowbird.cli import demo
-from cowbird.experiments import executor
+from cowbird.experiments import executor, spec_labels
 from cowbird.experiments import spec as spec_module
 from doubles.command import call_command
 
@@ -278,8 +278,8 @@ def test_interrupted_before_anything(call, spec, tmp_path, monkeypatch):
 @pytest.mark.parametrize("lacking", ["", "It needs peft: pip install [it]."])
 def test_the_demo_scans_first_and_runs_specs_that_ship(call, tmp_path, monkeypatch, spec, lacking):
     for name in ("demo", "demo_titles"):
-        assert spec_module.load_spec(spec_module.find_shipped_spec(name)).name.startswith("demo")
-    monkeypatch.setattr(spec_module, "find_shipped_spec", lambda name: spec)
+        assert spec_module.load_spec(spec_labels.find_shipped_spec(name)).name.startswith("demo")
+    monkeypatch.setattr(spec_labels, "find_shipped_spec", lambda name: spec)
     monkeypatch.setattr(demo, "_explain_missing_model", lambda: lacking)
     scanned = []
 

@@ -15,8 +15,7 @@ from cowbird.cli import demo, terminal
 from cowbird.cli.progress import BarDisplay, LineDisplay
 from cowbird.data.types import Items
 from cowbird.experiments import demo as demo_parts
-from cowbird.experiments import executor, stealth
-from cowbird.experiments import spec as spec_module
+from cowbird.experiments import executor, spec_labels, stealth
 from cowbird.experiments.reference import entries
 from cowbird.scanning import commands
 from hostile import BIDI_CONTROLS, CONTROLS, DEFAULT_IGNORABLE, FILE_PAYLOAD, PAYLOAD, SEQUENCES, UNSEEN, find_raw
@@ -288,7 +287,7 @@ def test_fit_scanner_that_warns(call, tmp_path, monkeypatch):
 def test_the_demo(call, monkeypatch, spec):
     """The tables of its runs, its scans, and what it leaves out."""
     spec.write_text(spec.read_text().rpartition("[[attacks]]")[0])
-    monkeypatch.setattr(spec_module, "find_shipped_spec", lambda name: spec)
+    monkeypatch.setattr(spec_labels, "find_shipped_spec", lambda name: spec)
     monkeypatch.setattr(demo_parts, "write_catalog", lambda spec, path: write_catalog(path))
     monkeypatch.setattr(demo_parts, "format_tally", lambda *args: f"Flagged: {PAYLOAD}")
     monkeypatch.setattr(demo, "_explain_missing_model", lambda: f"It needs {PAYLOAD}.")
