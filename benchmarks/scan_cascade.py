@@ -128,11 +128,19 @@ def table(options: argparse.Namespace, command: str) -> None:
     write_rows(options.out, {"command": command, "commands": [answer["command"] for answer in answers]}, lines)
 
 
-def time_scan(*words: str | Path) -> dict[str, Any]:
-    """Run a scan as a process, and return its seconds of wall and of processor."""
+CODES = ("before", "now")
+"""Versions that are timed in turn; findings of the second are compared with those of the first."""
+
+
+def time_scan(*words: str | Path, source: Path | None = None) -> dict[str, Any]:
+    """Run a scan as a process, perhaps of another source, and return its seconds of wall and of processor."""
+    env = os.environ | ({} if source is None else {"PYTHONPATH": str(source.resolve())})
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-m", "cowbird", "scan", *map(str, words), "--json", "-q"], check=False, capture_output=True
+        [sys.executable, "-m", "cowbird", "scan", *map(str, words), "--json", "-q"],
+        check=False,
+        capture_output=True,
+        env=env,
     )
     if done.returncode not in (ExitCode.CLEAN, ExitCode.FINDINGS):
         raise SystemExit(done.stderr.decode())
@@ -174,14 +182,19 @@ def time_commands(options: argparse.Namespace, command: str) -> None:
                             more = () if reference is None else ("--reference", reference)
                             if many == 64 and reference is not None:
                                 continue
-                            found = time_scan(
-                                file, "--out", folder / "f.csv", "--tagger", tagger, "--device", options.device, *more
-                            )
-                            (folder / "f.csv").unlink()
                             row = {"catalog": catalog, "titles": many, "tagger": tagger, "reference": bool(more)}
-                            rows.append(row | {"round": nth} | found)
-                            print(json.dumps(rows[-1]), flush=True)
-                            write_rows(options.out, head, rows)
+                            made: list[bytes] = []
+                            for code in CODES if options.before else CODES[1:]:
+                                found = time_scan(
+                                    *(file, "--out", folder / "f.csv", "--tagger", tagger),
+                                    *("--device", options.device, *more),
+                                    source=options.before if code == CODES[0] else None,
+                                )
+                                made.append((folder / "f.csv").read_bytes())
+                                (folder / "f.csv").unlink()
+                                rows.append(row | {"round": nth, "code": code, "same": made[0] == made[-1]} | found)
+                                print(json.dumps(rows[-1]), flush=True)
+                                write_rows(options.out, head, rows)
 
 
 def main() -> None:
@@ -203,6 +216,7 @@ def main() -> None:
     parser.add_argument("--titles", type=int, default=3000, help="for time")
     parser.add_argument("--taggers", default="small,cascade,llm", help="for time")
     parser.add_argument("--rounds", type=int, default=3, help="for time")
+    parser.add_argument("--before", type=Path, help="for time: the src/ of another version, in turn with this one")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     command = f"python benchmarks/scan_cascade.py {shlex.join(sys.argv[1:])}"
