@@ -186,9 +186,8 @@ def test_what_can_t_be_done(call, tmp_path, monkeypatch, args):
 
 def test_list(call, monkeypatch):
     """Plug-ins of others have the names and first lines that others gave them."""
-    monkeypatch.setattr(plugins, "list_plugins", lambda kind: [f"{nth} {PAYLOAD}" for nth in range(2)])
-    monkeypatch.setattr(plugins, "find_plugin", lambda kind, name: object)
-    monkeypatch.setattr(plugins, "summarize_plugin", lambda plugin: f"Does {PAYLOAD}")
+    found = [plugins.PluginEntry(f"{nth} {PAYLOAD}", f"{PAYLOAD} 1.0", f"Does {PAYLOAD}") for nth in range(2)]
+    monkeypatch.setattr(plugins, "describe_plugins", lambda kind: found)
     code, said = call("list", "attacks")
     assert code == 0
     assert said.count(SHOWN) >= 2
