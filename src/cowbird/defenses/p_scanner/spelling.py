@@ -29,7 +29,7 @@ SPELLINGS = (
     "capitals inside a known word",
 )
 """Ways to write a known word otherwise."""
-MIN_LETTERS = 4
+MIN_SPELLED_LETTERS = 4
 """Letters of a known word."""
 MIN_TITLES_KNOWN = 3
 """Titles of a catalogue from which on its words are known."""
@@ -37,7 +37,7 @@ MAX_WORDS_KNOWN = 20_000
 """Words of a catalogue that are known at most: those in the most titles."""
 MAX_LETTERS = 24
 """Letters of the longest word that is looked at."""
-DROPPED, ADDED, DOUBLED, SWAPPED, ACCENTED, MARKED, QUOTED, DIGITS, CAPITALIZED = range(len(SPELLINGS))
+DROPPED, ADDED, DOUBLED, SWAPPED, ACCENTED, MARKED, WITH_QUOTES, DIGITS, CAPITALIZED = range(len(SPELLINGS))
 NO_SLIP = -2
 """A plain word, and what is no word of so many letters."""
 _AS_LETTERS = tuple(str.maketrans("013457", f"o{one}east") for one in "il")
@@ -81,7 +81,7 @@ def find_spelling(word: str, known: Set[str], shortened: Set[str]) -> int:
         shortened: What is left of those without one of their inner letters.
     """
     many = len(word)
-    if not MIN_LETTERS <= many <= MAX_LETTERS or not word.isalnum() or word in known:
+    if not MIN_SPELLED_LETTERS <= many <= MAX_LETTERS or not word.isalnum() or word in known:
         return -1
     if not word.isalpha():
         return DIGITS if any(word.translate(table) in known for table in _AS_LETTERS) else -1
@@ -101,7 +101,7 @@ def find_spelling(word: str, known: Set[str], shortened: Set[str]) -> int:
 
 def find_plain_spelling(counted: str) -> int:
     """Return how a word is written unlike a plain one; see `find_spelling`. `NO_SLIP` for what is no slip anywhere."""
-    if not MIN_LETTERS <= len(counted) <= MAX_LETTERS or not counted.isalnum() or counted in list_plain_words():
+    if not MIN_SPELLED_LETTERS <= len(counted) <= MAX_LETTERS or not counted.isalnum() or counted in list_plain_words():
         return NO_SLIP
     return find_spelling(counted, list_plain_words(), shorten_plain_words())
 
@@ -117,7 +117,7 @@ class CatalogSpelling:
         fit = [
             (-count, word)
             for word, count in counts.items()
-            if count >= MIN_TITLES_KNOWN and MIN_LETTERS <= len(word) <= MAX_LETTERS and word.isalpha()
+            if count >= MIN_TITLES_KNOWN and MIN_SPELLED_LETTERS <= len(word) <= MAX_LETTERS and word.isalpha()
         ]
         self._known = frozenset(word for _, word in heapq.nsmallest(MAX_WORDS_KNOWN, fit))
         self._shortened = frozenset(shorten_words(sorted(self._known)))

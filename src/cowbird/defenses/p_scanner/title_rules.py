@@ -13,7 +13,7 @@ from functools import lru_cache
 from itertools import groupby, pairwise
 from typing import NamedTuple
 
-from cowbird.defenses.p_scanner.spelling import MIN_LETTERS, find_plain_spelling
+from cowbird.defenses.p_scanner.spelling import MIN_SPELLED_LETTERS, find_plain_spelling
 
 RULES = (
     "hidden character",
@@ -190,8 +190,8 @@ def _describe_plain(word: str) -> WordTraits | None:
 def _judge_dress(word: str) -> int:
     """Return whether a word of letters has one mark behind it, stands in quotes, or has capitals inside."""
     if word.isalpha():
-        return WITH_CAPITALS if len(word) >= MIN_LETTERS and _judge_capitals(word) == 8 else 0
-    if len(word) <= MIN_LETTERS:
+        return WITH_CAPITALS if len(word) >= MIN_SPELLED_LETTERS and _judge_capitals(word) == 8 else 0
+    if len(word) <= MIN_SPELLED_LETTERS:
         return 0
     if word[-1] in GLUED_MARKS and word[:-1].isalpha():
         return WITH_MARK

@@ -10,15 +10,15 @@ from cowbird.defenses.p_scanner.spelling import (
     CAPITALIZED,
     MARKED,
     NO_SLIP,
-    QUOTED,
     SPELLINGS,
+    WITH_QUOTES,
     CatalogSpelling,
     list_plain_words,
 )
 from cowbird.defenses.p_scanner.title_rules import IN_QUOTES, WITH_CAPITALS, WITH_MARK
 from cowbird.defenses.p_scanner.title_words import TitleWords, sort_different
 
-_DRESSED = {WITH_MARK: MARKED, IN_QUOTES: QUOTED, WITH_CAPITALS: CAPITALIZED}
+_DRESSED = {WITH_MARK: MARKED, IN_QUOTES: WITH_QUOTES, WITH_CAPITALS: CAPITALIZED}
 """What a known word is called that is dressed."""
 
 
