@@ -42,7 +42,7 @@ FAILURES = {
 
 @pytest.mark.parametrize("failure", FAILURES)
 def test_what_nobody_expected_is_an_error(failure):
-    done = shell(f"def fail(kind):\n    {FAILURES[failure]}\nplugins.list_plugins = fail", "list", "attacks")
+    done = shell(f"def fail(kind):\n    {FAILURES[failure]}\nplugins.describe_plugins = fail", "list", "attacks")
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
     assert done.stderr, "it is told"
@@ -95,7 +95,7 @@ def test_a_broken_installation_is_an_error_though_nobody_reads_it(given):
 
 
 def test_an_interrupt_is_incomplete():
-    done = shell("def fail(kind):\n    raise KeyboardInterrupt\nplugins.list_plugins = fail", "list", "attacks")
+    done = shell("def fail(kind):\n    raise KeyboardInterrupt\nplugins.describe_plugins = fail", "list", "attacks")
     assert done.returncode == 3
     assert "Interrupted" in done.stderr
 
