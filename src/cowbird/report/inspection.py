@@ -23,11 +23,11 @@ def make_item_table(inspection: Inspection) -> Table:
         table.add_column(column, justify="right" if column == "rank" else "left", overflow="fold")
     table.add_column("score", justify="right")
     for name in inspection.checked:
-        table.add_column(f"{name}: shown / expected, rank / expected", justify="right")
+        table.add_column(f"{name}: shown / expected", justify="right")
     for item in suspects or inspection.ranking[:SHOWN_ITEMS]:
         counts = (
-            f"{item.shown[name]:,} / {item.expected[name]:,.1f}, "
-            f"{item.stands[name]:,.0f} / {item.stands_expected[name]:,.0f}"
+            f"{item.shown[name]:,} / {item.expected[name]:,.1f}\n"
+            f"rank {item.stands[name]:,.0f} / {item.stands_expected[name]:,.0f}"
             for name in inspection.checked
         )
         table.add_row(str(item.rank), sanitize_text(item.id), sanitize_text(item.title), f"{item.score:.1f}", *counts)
