@@ -35,7 +35,7 @@ def catalog(tmp_path):
 
 
 def test_a_catalogue_is_scanned_without_a_language_model(call, catalog, tmp_path, monkeypatch):
-    monkeypatch.setattr("cowbird.defenses.p_scanner.tagger.load_llm", None)
+    monkeypatch.setattr("cowbird.defenses.p_scanner.tagger.load_reader", None)
     out = tmp_path / "findings.csv"
     code, said, err = call("scan", catalog, "--out", out, "--tagger", "small", "--json")
     assert code == ExitCode.FINDINGS, err

@@ -189,12 +189,12 @@ def test_named_options_go_before_what_is_sniffed(tmp_path):
     assert read(path, options=options)[0] == [("1", "")]
 
 
-def test_a_title_that_is_taken_for_missing_is_told_in_the_number_that_fits(tmp_path):
+def test_titles_that_are_taken_for_missing_are_counted(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("id,title\n1,NULL\n2,Red\n3,NA\n4,NA\n")
     told = read(path, options={"null": ("NULL", "NA")})[2]
-    assert "1 title of a.csv is 'NULL' and was taken for missing" in told
-    assert "2 titles of a.csv are 'NA' and were taken for missing" in told
+    assert "Titles of a.csv that are 'NULL' are taken for missing: 1" in told
+    assert "Titles of a.csv that are 'NA' are taken for missing: 2" in told
 
 
 def test_a_damaged_title_changes_nothing_about_the_others(tmp_path):

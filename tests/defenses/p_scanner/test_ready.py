@@ -244,7 +244,8 @@ def test_a_title_without_a_fragment_has_the_score_of_its_own_features():
 
 
 def test_rare_spelling_and_capitals_add_what_lies_above_the_least_rarity():
-    model = load_scoring(READY_SMALL_SCORING)
+    model = load_scoring()
+    assert not load_scoring(READY_SMALL_SCORING).weighs_rare, "beside the small tagger they hide more than they find"
     features = np.random.default_rng(0).normal(size=(4, len(TITLE_FEATURES))).astype(np.float32)
     features[:, -2:] = [[0, LEAST_RARITY], [LEAST_RARITY + 2, 0], [0, LEAST_RARITY + 2], [7, 7]]
     added = [0, 2 * RARE_WEIGHTS[0], 2 * RARE_WEIGHTS[1], (7 - LEAST_RARITY) * sum(RARE_WEIGHTS)]

@@ -191,9 +191,9 @@ def score_rows(
         known: Fragments of these that the baseline knows, as `find_known` or `FragmentIndex.find` return them.
     """
     own = _find_own(baseline, traits, rows)
-    features = describe_titles(traits, rows, baseline.profile)
+    features = describe_titles(traits, rows, baseline.profile, rare=scoring.weighs_rare)
     if own.any():
-        features[own] = describe_titles(traits, rows[own], baseline.profile, own=True)
+        features[own] = describe_titles(traits, rows[own], baseline.profile, own=True, rare=scoring.weighs_rare)
     found, title = known
     here = FragmentEvidence(baseline.evidence.fragment, baseline.evidence.features, found, title)
     worst = find_worst(baseline.by_fragment, here, len(rows))

@@ -273,7 +273,7 @@ def _score_fold(
 ) -> None:
     """Add the scores of a fold's titles, in batches of each size, beside the other folds."""
     profile = CatalogProfile.measure(traits, others)
-    features = describe_titles(traits, fold, profile)
+    features = describe_titles(traits, fold, profile, rare=scoring.weighs_rare)
     added = np.where(find_tricks(traits, fold, profile), np.float32(TRICK_LOG_ODDS), np.float32(0))
     known = (count_fragments(table, others), len(others))
     for size in batch_sizes:

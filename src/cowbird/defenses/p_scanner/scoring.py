@@ -104,7 +104,8 @@ class ScoringModel:
     joined: SmallNetwork
     """Judges `JOINED_FEATURES`."""
     weighs_rare: bool = True
-    """Whether rare spelling and capitals add to a title's score (`weigh_rare`)."""
+    """Whether rare spelling and capitals add to a title's score (`weigh_rare`). Not with the small tagger that ships:
+    there they hide more triggers than they find."""
 
     def score_titles(
         self, features: Float32Array, evidence: FragmentEvidence, by_fragment: Float32Array | None = None
@@ -240,7 +241,7 @@ def load_scoring(path: Path = READY_SCORING) -> ScoringModel:
                 raise ValueError(f"its network '{name}' does not take {many} features")
     except (KeyError, ValueError) as error:
         raise UserError(f"'{path}' does not hold scoring weights: {error}.", "Install Cowbird anew.") from None
-    return ScoringModel(made["title"], made["fragment"], made["joined"])
+    return ScoringModel(made["title"], made["fragment"], made["joined"], weighs_rare=path != READY_SMALL_SCORING)
 
 
 def _read_network(name: str, held: Mapping[str, Float32Array]) -> SmallNetwork:

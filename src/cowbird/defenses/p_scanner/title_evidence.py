@@ -273,7 +273,9 @@ def _count_sets(sets: NumberedSets, rows: Int64Array) -> Counter[str]:
     return Counter(dict(zip([sets.names[number] for number in found], count[found].tolist(), strict=True)))
 
 
-def describe_titles(traits: TitleTraits, rows: Int64Array, profile: CatalogProfile, own: bool = False) -> Float32Array:
+def describe_titles(
+    traits: TitleTraits, rows: Int64Array, profile: CatalogProfile, own: bool = False, rare: bool = True
+) -> Float32Array:
     """Return the features of titles beside a catalogue, shape `[rows, TITLE_FEATURES]`.
 
     Args:
@@ -281,6 +283,7 @@ def describe_titles(traits: TitleTraits, rows: Int64Array, profile: CatalogProfi
         rows: Which are described.
         profile: The catalogue.
         own: Whether the profile counts these titles, so that each is left out of its own count.
+        rare: Whether `RARE_FEATURES` are wanted; they are 0 otherwise.
     """
     less = int(own)
     by_kind = traits.by_kind[rows]
@@ -301,11 +304,16 @@ def describe_titles(traits: TitleTraits, rows: Int64Array, profile: CatalogProfi
             _describe_texts(traits, rows, profile, less),
             rule.max(axis=1, initial=0),
             rule[:, _HARD].max(axis=1, initial=0),
-            _measure_spelling(traits, rows, profile, less),
-            profile.measure_rarity(_look_up(profile.shapes, CAPITALS)[traits.words.cut.capitals[rows]], less),
+            _describe_rare(traits, rows, profile, less) if rare else np.zeros((len(rows), len(RARE_FEATURES))),
         ]
     )
     return np.clip(features, -MAX_FEATURE, MAX_FEATURE).astype(np.float32)
+
+
+def _describe_rare(traits: TitleTraits, rows: Int64Array, profile: CatalogProfile, less: int) -> NDArray[np.float64]:
+    """Return how rare the spelling of a word and the use of capitals are, shape `[rows, RARE_FEATURES]`."""
+    capitals = _look_up(profile.shapes, CAPITALS)[traits.words.cut.capitals[rows]]
+    return np.column_stack([_measure_spelling(traits, rows, profile, less), profile.measure_rarity(capitals, less)])
 
 
 def find_tricks(
