@@ -12,7 +12,7 @@ words are found by what is left of them without one letter (SymSpell).
 import heapq
 import unicodedata
 from collections.abc import Iterable, Mapping, Set
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 PLAIN_WORDS = Path(__file__).parent / "plain_words.txt"
@@ -99,6 +99,7 @@ def find_spelling(word: str, known: Set[str], shortened: Set[str]) -> int:
     return DROPPED if word in shortened else -1
 
 
+@lru_cache(1 << 17)
 def find_plain_spelling(counted: str) -> int:
     """Return how a word is written unlike a plain one; see `find_spelling`. `NO_SLIP` for what is no slip anywhere."""
     if not MIN_SPELLED_LETTERS <= len(counted) <= MAX_LETTERS or not counted.isalnum() or counted in list_plain_words():

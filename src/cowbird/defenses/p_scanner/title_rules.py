@@ -13,7 +13,7 @@ from functools import lru_cache
 from itertools import groupby, pairwise
 from typing import NamedTuple
 
-from cowbird.defenses.p_scanner.spelling import MIN_SPELLED_LETTERS, find_plain_spelling
+from cowbird.defenses.p_scanner.spelling import MIN_SPELLED_LETTERS
 
 RULES = (
     "hidden character",
@@ -130,8 +130,6 @@ class WordTraits(NamedTuple):
     """Whether it ends with one."""
     marks: str
     """Its different characters that are no plain letters and digits, in order."""
-    spelling: int
-    """How it is written unlike a plain word; see `spelling.find_plain_spelling`."""
     dressed: int
     """1 for a word with one mark behind it, 2 for one in quotes, 3 for one with capitals inside; 0 for others."""
     capitals: int
@@ -150,9 +148,8 @@ def _describe_any(word: str) -> WordTraits:
         case = 1 + 2 * word.isupper() + 4 * word.islower()
     lower, plain = word.lower(), word.isascii() and word.isalnum()
     marks = "" if plain else "".join(sorted({char for char in word if not (char.isascii() and char.isalnum())}))
-    counted = count_word(word)
     return WordTraits(
-        counted,
+        count_word(word),
         write_shape(word),
         classify_text(word),
         sum(1 << _NUMBER[name] for name in _judge_word(word)),
@@ -162,7 +159,6 @@ def _describe_any(word: str) -> WordTraits:
         word[0].isalnum(),
         word[-1].isalnum(),
         marks,
-        find_plain_spelling(counted),
         _judge_dress(word),
         _judge_capitals(word),
     )
@@ -182,9 +178,7 @@ def _describe_plain(word: str) -> WordTraits | None:
     case = 0 if kind == _DIGITS or len(word) < 3 else 5 if kind == _SMALL_LETTERS else 1
     rules = 1 << _NUMBER["character tripled"] if _TRIPLED.search(word) else 0
     capitals = 0 if case == 0 else 1 if kind == _SMALL_LETTERS else 4
-    return WordTraits(
-        lower, shape, kind, rules, lower, lower, case, True, True, "", find_plain_spelling(lower), 0, capitals
-    )
+    return WordTraits(lower, shape, kind, rules, lower, lower, case, True, True, "", 0, capitals)
 
 
 def _judge_dress(word: str) -> int:

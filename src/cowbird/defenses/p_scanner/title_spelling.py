@@ -13,6 +13,7 @@ from cowbird.defenses.p_scanner.spelling import (
     SPELLINGS,
     WITH_QUOTES,
     CatalogSpelling,
+    find_plain_spelling,
     list_plain_words,
 )
 from cowbird.defenses.p_scanner.title_rules import IN_QUOTES, WITH_CAPITALS, WITH_MARK
@@ -37,16 +38,15 @@ def find_spellings(
     columns = cut.traits
     sizes = cut.offsets[rows + 1] - cut.offsets[rows]
     places, owner = concat_ranges(cut.offsets[rows], sizes), np.repeat(np.arange(len(rows)), sizes)
-    by_plain, dress = np.array(columns.spelling, dtype=np.int64), np.array(columns.dressed, dtype=np.int64)
-    different = sort_different(cut.number[places])
-    asked: list[int] = different[(by_plain[different] > NO_SLIP) | (dress[different] > 0)].tolist()
+    different: list[int] = sort_different(cut.number[places]).tolist()
     of_word = np.full(len(cut.vocabulary), -1, dtype=np.int64)
-    for word in asked:
+    for word in different:
         counted, dressed = columns.counted[word], columns.dressed[word]
+        by_plain = find_plain_spelling(counted)
         if dressed and (counted in list_plain_words() or known.knows(counted)):
             of_word[word] = _DRESSED[dressed]
-        elif columns.spelling[word] > NO_SLIP and counts.get(counted, 0) <= less:
-            of_word[word] = columns.spelling[word] if columns.spelling[word] >= 0 else known.find(counted)
+        elif by_plain > NO_SLIP and counts.get(counted, 0) <= less:
+            of_word[word] = by_plain if by_plain >= 0 else known.find(counted)
     way = of_word[cut.number[places]]
     last = cut.offsets[1:][cut.owner[places]] - 1 == places
     told = np.flatnonzero((way >= 0) & ((way != MARKED) | last))

@@ -45,7 +45,6 @@ class WordColumns(NamedTuple):
     opens: list[bool]
     closes: list[bool]
     marks: list[str]
-    spelling: list[int]
     dressed: list[int]
     capitals: list[int]
 
