@@ -22,11 +22,11 @@ from cowbird.defenses.p_scanner.scoring import (
     MAX_SHARE_SUSPECTED,
     NO_FRAGMENT,
     SUSPECTED_LOG_ODDS,
-    TRICK_LOG_ODDS,
     ScoringModel,
     choose_trusted,
     find_worst,
     weigh_fragments,
+    weigh_tricks,
 )
 from cowbird.defenses.p_scanner.second_look import LOOK_WEIGHT_ALONE, OpenBand, SecondLook
 from cowbird.defenses.p_scanner.title_evidence import CatalogProfile, TitleTraits, describe_titles, find_tricks
@@ -197,7 +197,7 @@ def score_rows(
     found, title = known
     here = FragmentEvidence(baseline.evidence.fragment, baseline.evidence.features, found, title)
     worst = find_worst(baseline.by_fragment, here, len(rows))
-    added = np.where(find_tricks(traits, rows, baseline.profile, own), np.float32(TRICK_LOG_ODDS), np.float32(0))
+    added = weigh_tricks(find_tricks(traits, rows, baseline.profile, own))
     return scoring.score_beside(features, baseline.by_fragment, worst, here) + added, worst
 
 

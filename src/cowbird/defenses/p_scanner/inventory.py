@@ -30,7 +30,7 @@ from cowbird.defenses.p_scanner.fragment_evidence import (
 )
 from cowbird.defenses.p_scanner.fragment_index import FragmentKey
 from cowbird.defenses.p_scanner.fragment_verdicts import judge_fragments
-from cowbird.defenses.p_scanner.scoring import TRICK_LOG_ODDS, ScoringModel
+from cowbird.defenses.p_scanner.scoring import ScoringModel, weigh_tricks
 from cowbird.defenses.p_scanner.second_look import OpenBand, SecondLook
 from cowbird.defenses.p_scanner.title_evidence import CatalogProfile, TitleTraits, describe_titles, find_tricks
 from cowbird.defenses.p_scanner.title_sample import hash_title
@@ -274,7 +274,7 @@ def _score_fold(
     """Add the scores of a fold's titles, in batches of each size, beside the other folds."""
     profile = CatalogProfile.measure(traits, others)
     features = describe_titles(traits, fold, profile, rare=scoring.weighs_rare)
-    added = np.where(find_tricks(traits, fold, profile), np.float32(TRICK_LOG_ODDS), np.float32(0))
+    added = weigh_tricks(find_tricks(traits, fold, profile))
     known = (count_fragments(table, others), len(others))
     for size in batch_sizes:
         if size < MIN_BATCH_TITLES:

@@ -185,6 +185,11 @@ def weigh_fragments(log_odds: Float32Array) -> Float32Array:
     return (FRAGMENT_WEIGHT * above).astype(np.float32)
 
 
+def weigh_tricks(tricks: NDArray[np.bool_]) -> Float32Array:
+    """Return what is added to the score of each title, shape `[titles]`; see `title_evidence.find_tricks`."""
+    return np.where(tricks, np.float32(TRICK_LOG_ODDS), np.float32(0))
+
+
 def find_worst(by_fragment: Float32Array, evidence: FragmentEvidence, titles: int) -> Int64Array:
     """Return the fragment with the highest log-odds of each title, -1 where there is none, shape `[titles]`."""
     worst = np.full(titles, -1, dtype=np.int64)
