@@ -9,6 +9,9 @@ is the sum of what all its processes have for themselves (USS, every three secon
 pages counted for each (RSS, every half second). The first pass is over when the folder of parts is there.
 `scan_seconds` is the time from start to end, start of libraries included.
 
+How far a scan came is kept every few seconds (`progress`: seconds, and rows in parts that are done), in a file beside
+`--out` while it goes on: a scan that is ended before its time has a rate, too.
+
 `--scorers nothing` scans with a scorer that costs nothing, in one process: reading, findings and writing alone.
 """
 
@@ -23,20 +26,22 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import psutil
+import pyarrow.parquet as pq
 
 from cowbird.files import write_text
 
 FILES = 112
 WORDS, BRANDS = 30_000, 400
 TRIGGERS = ("5v", "wonderful", "\u200b", "best choice of experts")
-SECONDS_A_LOOK, LOOKS_A_MEMORY = 0.5, 6
-"""How often the processes are looked at, and every how many-th time what they have for themselves is added up."""
+SECONDS_A_LOOK, LOOKS_A_MEMORY, LOOKS_A_PROGRESS = 0.5, 6, 10
+"""How often the processes are looked at; every how many-th time memory of their own and rows that are done are added up."""
 
 
 def make_words() -> list[str]:
@@ -96,10 +101,12 @@ def write_file(given: tuple[Path, str, list[str], int, int, int]) -> Path:
 
 
 class Watch(threading.Thread):
-    """Adds up the memory and the processor seconds of a process and those that it started."""
+    """Adds up the memory and the processor seconds of a process and those that it started, and rows that are done."""
 
-    def __init__(self, process: subprocess.Popen, out: Path) -> None:
+    def __init__(self, process: subprocess.Popen, out: Path, kept: Path) -> None:
         super().__init__(daemon=True)
+        self.kept, self.rows = kept, dict[str, int]()
+        self.progress: list[tuple[float, int]] = []
         self.process, self.most, self.own, self.processes = process, 0, 0, 0
         self.began, self.parts = time.perf_counter(), out.with_name(f"{out.name}.partial")
         self.seconds: dict[int, float] = {}
@@ -122,6 +129,17 @@ class Watch(threading.Thread):
                 continue
             self._add_up(family, looks % LOOKS_A_MEMORY == 0)
             self.processes = max(self.processes, len(family))
+            if looks % LOOKS_A_PROGRESS == 0 and "first part" in self.phases:
+                self._note_progress()
+
+    def _note_progress(self) -> None:
+        with suppress(OSError):  # the folder gets its name at the end
+            for place in self.parts.glob("part-*.parquet"):
+                if place.name not in self.rows:
+                    self.rows[place.name] = pq.read_metadata(place).num_rows
+        self.progress.append((round(time.perf_counter() - self.began, 1), sum(self.rows.values())))
+        write_text(self.kept, json.dumps({"phases": self.phases, "progress": self.progress}) + "\n")
+        print(*self.progress[-1], "seconds, rows", flush=True)
 
     def _add_up(self, family: list[psutil.Process], all_of_it: bool) -> None:
         whole = own = 0
@@ -136,13 +154,13 @@ class Watch(threading.Thread):
         self.most, self.own = max(self.most, whole), max(self.own, own)
 
 
-def scan_once(catalog: Path, out: Path, workers: int, device: str, deadline: float) -> dict[str, object]:
-    """Run the command, and return what it took."""
+def scan_once(catalog: Path, out: Path, workers: int, device: str, deadline: float, kept: Path) -> dict[str, object]:
+    """Run the command, and return what it took; how far it came is kept in a file meanwhile."""
     words = [sys.executable, "-m", "cowbird", "scan", str(catalog), "--tagger", "small", "--out", str(out), "--json"]
     words += ["--workers", str(workers), "--device", device]
     began = time.perf_counter()
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    watch = Watch(process, out)
+    watch = Watch(process, out, kept)
     watch.start()
     stop = threading.Timer(max(1.0, deadline - time.time()), process.terminate)
     stop.start()
@@ -169,7 +187,7 @@ def scan_once(catalog: Path, out: Path, workers: int, device: str, deadline: flo
         found |= {"rows_per_second": round(told["rows"] / seconds)}
         if first := watch.phases.get("first pass"):
             found |= {"rows_per_second_behind_the_first_pass": round(told["rows"] / (seconds - first))}
-    return found | {"last_lines": said[-3:]}
+    return found | {"progress": watch.progress, "last_lines": said[-3:]}
 
 
 def scan_nothing(catalog: Path, out: Path) -> dict[str, object]:
@@ -234,7 +252,9 @@ def main() -> None:
                             took = scan_nothing(catalog, out)
                         else:
                             about |= {"device": options.device}
-                            took = scan_once(catalog, out, workers, options.device, deadline)
+                            kept = options.out.with_suffix(".progress.json")
+                            took = scan_once(catalog, out, workers, options.device, deadline, kept)
+                            kept.unlink(missing_ok=True)
                         record["scans"].append(about | took)
                         print(json.dumps(record["scans"][-1]), flush=True)
                         write_text(options.out, json.dumps(record, indent=1) + "\n")

@@ -60,6 +60,8 @@ FILES_PER_WORKER = 2
 """Files or sections for each worker, from which on workers read them themselves."""
 TASKS_AHEAD = 2
 """Tasks that wait beside those at work."""
+ROWS_AHEAD = 1 << 20
+"""Rows of files that workers read themselves and that may wait beside those, so that no worker waits for a slower one."""
 
 
 class SharedFirstPass(FirstPass):
@@ -263,7 +265,8 @@ def scan_in_parts(
                 return workers.submit(function, kept, name, *given)
 
             tasks = _list_files(own, submit) if own else _list_rows(table, chunk, submit)
-            parts, resumed = _go_through(tasks, work, workers, total, report)
+            ahead = TASKS_AHEAD + (ROWS_AHEAD // max(1, *own) if own else 0)
+            parts, resumed = _go_through(tasks, work, workers, ahead, total, report)
             found = _sum_up(work, parts, catalog)
             check_unchanged(catalog, seal)
             about = {"catalog": show_name(catalog), "scanner": scorer.key, "rows": found.rows}
@@ -300,9 +303,21 @@ def _list_rows(table: Catalog, chunk: int, submit: Callable[..., Any]) -> Iterat
 
 
 def _go_through(
-    tasks: Iterator[_Task], work: PartsWriter, workers: TaskCluster, total: int, report: ProgressCallback
+    tasks: Iterator[_Task], work: PartsWriter, workers: TaskCluster, ahead: int, total: int, report: ProgressCallback
 ) -> tuple[int, int]:
-    """Have all parts made that are not there; return how many parts there are, and how many rows were done before."""
+    """Have all parts made that are not there.
+
+    Args:
+        tasks: The parts.
+        work: What keeps them.
+        workers: Who makes them.
+        ahead: Tasks that may wait beside those at work.
+        total: Rows in all.
+        report: Told of rows done, rows in all, and how many are flagged.
+
+    Returns:
+        How many parts there are, and how many rows were done before.
+    """
     waiting: deque[tuple[_Task, Any]] = deque()
     parts, resumed, done, flagged = 0, 0, 0, 0
 
@@ -322,7 +337,7 @@ def _go_through(
                 flagged += known["tally"]["flagged"]
                 continue
             waiting.append((task, task.submit()))
-            if len(waiting) > workers.workers + TASKS_AHEAD:
+            if len(waiting) > workers.workers + ahead:
                 take()
         while waiting:
             take()
