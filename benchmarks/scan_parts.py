@@ -41,7 +41,7 @@ FILES = 112
 WORDS, BRANDS = 30_000, 400
 TRIGGERS = ("5v", "wonderful", "\u200b", "best choice of experts")
 SECONDS_A_LOOK, LOOKS_A_MEMORY, LOOKS_A_PROGRESS = 0.5, 6, 10
-"""How often the processes are looked at; every how many-th time memory of their own and rows that are done are added up."""
+"""How often the processes are looked at; every how many-th time own memory and rows that are done are added up."""
 
 
 def make_words() -> list[str]:

@@ -61,7 +61,7 @@ FILES_PER_WORKER = 2
 TASKS_AHEAD = 2
 """Tasks that wait beside those at work."""
 ROWS_AHEAD = 1 << 20
-"""Rows of files that workers read themselves and that may wait beside those, so that no worker waits for a slower one."""
+"""Rows of such files that may wait beside those, so that no worker waits for a slower one."""
 
 
 class SharedFirstPass(FirstPass):
