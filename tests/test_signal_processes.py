@@ -90,6 +90,53 @@ app.main()
     assert (ended.returncode, ended.stderr) == (3, "Interrupted.\n")
 
 
+LIBRARY = """
+import time
+print("begun", flush=True)
+time.sleep(0.6)
+print("loaded", flush=True)
+"""
+LOADING = """
+import sys
+sys.path.insert(0, {folder!r})
+from cowbird.processes import treat_signals_as_interrupts
+with treat_signals_as_interrupts():
+    try:
+        import torch
+        import time
+        time.sleep(30)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+"""
+
+
+def start_loading(folder, seconds="0.6"):
+    (folder / "torch.py").write_text(LIBRARY.replace("0.6", seconds))
+    code = LOADING.format(folder=str(folder))
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "begun\n"
+    return process
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_library_is_loaded_first(tmp_path, number):
+    """Compiled code that is stopped while it is loaded may abort the process."""
+    process = start_loading(tmp_path)
+    process.send_signal(number)
+    process.send_signal(number)
+    assert process.communicate(timeout=10)[0] == "loaded\ninterrupted\n"
+    assert process.returncode == 0
+
+
+def test_the_second_ends_the_load_of_a_library(tmp_path):
+    process = start_loading(tmp_path, "30")
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.7)
+    process.send_signal(signal.SIGHUP)
+    assert process.communicate(timeout=10)[0] == ""
+    assert process.returncode == 128 + signal.SIGHUP
+
+
 def test_what_is_ignored_stays_ignored():
     """`nohup` lets a command go on when its terminal closes."""
     process = start(seconds=0.4, before="import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n")

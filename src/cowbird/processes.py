@@ -5,6 +5,7 @@ process at once. A worker whose parent is gone ends within a second, so that it 
 writes beside a run that is resumed.
 """
 
+import _thread
 import importlib
 import multiprocessing
 import os
@@ -23,6 +24,10 @@ REPEAT_SECONDS = 0.5
 """A signal so soon after the first is the same one: `timeout` sends each twice, and so does a terminal that closes."""
 ORPHAN_EXIT_CODE = 1
 """What a worker returns whose parent is gone; nobody is there to read it."""
+COMPILED_LIBRARIES = ("torch", "numpy", "scipy", "pyarrow", "polars", "sklearn", "transformers", "peft", "ray")
+"""Libraries that an interrupt waits for while they are loaded: compiled code that is stopped there can abort."""
+SECONDS_BETWEEN_LOOKS = 0.02
+"""How often is looked whether they are loaded."""
 _SET_PARENT_DEATH_SIGNAL = 1
 """`PR_SET_PDEATHSIG` of Linux."""
 
@@ -36,6 +41,8 @@ class _SignalState:
     """How many blocks are at work that must not be interrupted."""
     waiting: bool = False
     """Whether one came meanwhile."""
+    late: bool = False
+    """Whether one came while a library was loaded, and will come again."""
     patient: bool = False
     """Whether later ones are ignored, as a worker does, which ends with its parent."""
 
@@ -62,7 +69,7 @@ def treat_signals_as_interrupts() -> Generator[None]:
     default = (signal.SIG_DFL, signal.default_int_handler)
     before = {number: signal.getsignal(number) for number in list_stop_signals()}
     taken = {number: handler for number, handler in before.items() if handler in default}
-    _state.first, _state.waiting = None, False
+    _state.first, _state.waiting, _state.late = None, False, False
     for number in taken:
         signal.signal(number, _interrupt)
     try:
@@ -73,17 +80,36 @@ def treat_signals_as_interrupts() -> Generator[None]:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Raise an interrupt, now or when the block that is at work ends."""
+    """Raise an interrupt, now or when the block that is at work ends, or the library that is loaded is there."""
     now = time.monotonic()
+    if _state.late and not is_library_loading():
+        _state.late, _state.first = False, None
     if _state.first is not None:
         if now - _state.first > REPEAT_SECONDS and not _state.patient:
             os._exit(128 + number)
         return
     _state.first = now
+    if is_library_loading():
+        _state.late = True
+        _thread.start_new_thread(_send_again, (number,))  # it takes no lock that the main thread may hold
+        return
     if _state.held:
         _state.waiting = True
         return
     raise KeyboardInterrupt
+
+
+def is_library_loading() -> bool:
+    """Tell whether one of the libraries in `COMPILED_LIBRARIES` is being loaded."""
+    specs = [getattr(sys.modules.get(name), "__spec__", None) for name in COMPILED_LIBRARIES]
+    return any(getattr(spec, "_initializing", False) for spec in specs)
+
+
+def _send_again(number: int) -> None:
+    """Send this process a signal once libraries are loaded."""
+    while is_library_loading():
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    os.kill(os.getpid(), number)
 
 
 def forget_interrupts() -> None:
