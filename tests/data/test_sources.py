@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from cowbird import plugins
+from cowbird.data.sources._events import EventLog
 from cowbird.data.sources.aliec import AliEC
 from cowbird.data.sources.atomic import Atomic
 from cowbird.data.sources.base import Source
@@ -527,3 +528,27 @@ def test_parquet_in_blocks(tmp_path, monkeypatch):
         "x[1]*.parquet: user id is missing": (1, (2,)),
         "x[1]*.parquet: item id is missing": (1, (3,)),
     }
+
+
+@pytest.mark.parametrize("form", ["tabular", "atomic"])
+def test_logs_that_are_written_meanwhile_are_refused(tmp_path, monkeypatch, form):
+    if form == "tabular":
+        path, source = tmp_path / "log.csv", Tabular(path=tmp_path / "log.csv")
+        path.write_text("user_id,item_id,timestamp\n" + "".join(f"u{n % 5},i{n % 7},{n}\n" for n in range(60)))
+    else:
+        path, source = tmp_path / "log.inter", Atomic(path=tmp_path)
+        path.write_text(
+            "user_id:token\titem_id:token\ttimestamp:float\n" + "".join(f"u{n % 5}\ti{n % 7}\t{n}\n" for n in range(60))
+        )
+    assert len(source.load().users) == 5
+    add = EventLog.add
+
+    def grow(self, frame):
+        add(self, frame)
+        with path.open("a") as file:
+            file.write("half a li")
+
+    monkeypatch.setattr(EventLog, "add", grow)
+    with pytest.raises(UserError, match="was changed while it was read") as refused:
+        source.load()
+    assert "copy" in refused.value.hint

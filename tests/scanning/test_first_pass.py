@@ -7,7 +7,7 @@ import pytest
 
 from cowbird.defenses.p_scanner import ready
 from cowbird.defenses.p_scanner.catalog_judge import read_rounded
-from cowbird.errors import ExitCode
+from cowbird.errors import ExitCode, UserError
 from cowbird.scanning import first_pass
 from cowbird.scanning.first_pass import NOTHING_KEPT, FirstPass
 from defenses.p_scanner.ready_doubles import ReadyDouble, make_titles
@@ -140,3 +140,44 @@ def test_nothing_stays_of_a_scan_that_can_only_fail_again(monkeypatch, capsys, t
 def test_no_titles_give_no_marks():
     found = NOTHING_KEPT.read(ReadyDouble(), [])
     assert (len(found.mark), len(found.verdict), len(found.tokenized)) == (0, 0, 0)
+
+
+def grow(catalog, title="A late title 5v"):
+    with catalog.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"id": "late", "title": title}) + "\n")
+
+
+def test_a_catalogue_that_changes_while_it_is_sampled_is_refused(catalog, tmp_path):
+    """What was read is of neither catalogue, so nothing of it is taken for a whole sample."""
+    kept = FirstPass(tmp_path / "found.csv")
+    with pytest.raises(UserError, match=r"items\.jsonl was changed while it was read"):
+        kept.sample(catalog, "title", lambda done, total, remark: grow(catalog) if done == 60 else None)
+    assert not [path for path in kept.folder.glob("sample-*.json") if json.loads(path.read_text())["content"]["over"]]
+    assert len(FirstPass(tmp_path / "found.csv").sample(catalog, "title")) == len(set(TITLES)) + 1
+
+
+def test_a_catalogue_that_changes_before_it_is_counted_is_refused(catalog):
+    kept = FirstPass()
+    kept.sample(catalog, "title")
+    grow(catalog)
+    with pytest.raises(UserError, match="was changed while it was read"):
+        kept.count(catalog, "title", ["5v"])
+
+
+@pytest.mark.parametrize("out", ["found.csv", "found"])
+def test_verdicts_rest_on_the_catalogue_that_is_judged(monkeypatch, capsys, catalog, tmp_path, out):
+    """A catalogue that grows between what is learned and what is judged would mix two."""
+
+    class Growing(ReadyDouble):
+        def read(self, titles, report=lambda done, total, remark: None):
+            if len(self.asked) == 2:
+                grow(catalog)
+            return super().read(titles, report)
+
+    monkeypatch.setattr(ready.ReadyScanner, "load", lambda place="cpu", tagger="llm": Growing())
+    code, _, err = call_command(monkeypatch, capsys, "scan", catalog, "--out", tmp_path / out, "--device", "cpu")
+    assert code == ExitCode.ERROR
+    assert "items.jsonl was changed while it was read." in " ".join(err.split())
+    assert not (tmp_path / out).exists()
+    assert not (tmp_path / f"{out}.partial" / "findings.jsonl").exists()
+    assert not list(tmp_path.glob("*.partial/part-*"))

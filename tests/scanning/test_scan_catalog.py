@@ -13,6 +13,8 @@ import pyarrow as pa
 import pytest
 
 from cowbird.errors import UserError
+from cowbird.ingest.places import fingerprint
+from cowbird.scanning.reading import Catalog
 from cowbird.scanning.scan import load_table_titles, scan_catalog
 from cowbird.scanning.verdicts import FlaggedSuspicion
 
@@ -219,7 +221,25 @@ def test_a_catalogue_that_changes_meanwhile_is_an_error(jsonl, tmp_path, finds):
 
     with pytest.raises(UserError, match="changed while"):
         scan_catalog(catalog, tmp_path / "a.csv", finds(), report=grow)
-    assert not (tmp_path / "a.csv").exists()
+    assert names(tmp_path) == [catalog.name], "nothing is left to go on with"
+    seal = fingerprint(catalog)
+    grow()
+    with pytest.raises(UserError, match="changed while"):
+        scan_catalog(catalog, tmp_path / "a.csv", finds(), seal=seal)
+
+
+def test_titles_of_a_file_that_changes_meanwhile_are_not_learned(jsonl, monkeypatch):
+    catalog = jsonl(*ROWS)
+    read = Catalog.read_rows
+
+    def grow(self):
+        yield from read(self)
+        with catalog.open("ab") as file:
+            file.write(b'{"title": "late"}\n')
+
+    monkeypatch.setattr(Catalog, "read_rows", grow)
+    with pytest.raises(UserError, match="changed while"):
+        load_table_titles(catalog)
 
 
 class Found(NamedTuple):

@@ -14,6 +14,7 @@ from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.whole_counts import MAX_WITNESSES
 from cowbird.errors import OutageError, UserError
 from cowbird.ingest import sections
+from cowbird.ingest.places import fingerprint
 from cowbird.local_cluster import InlineCluster, LocalCluster
 from cowbird.ray_cluster import join_cluster
 from cowbird.scanning import scan_parts
@@ -135,6 +136,21 @@ def test_workers_read_the_files_of_a_folder(folder, tmp_path):
     assert len(list_finding_files(tmp_path / "found")) == 6
     with pytest.raises(UserError, match="was changed"):
         scan_in_parts(folder, tmp_path / "other", MarkScorer(), file_rows=(70, 1, 0, 128, 50, 50))
+
+
+def test_a_catalogue_that_changes_meanwhile_leaves_nothing(catalog, tmp_path):
+    """Parts of what it was before must not go on beside others, even if it is put back as it was."""
+    seal = fingerprint(catalog)
+
+    def grow(*_):
+        catalog.write_bytes(catalog.read_bytes() + b"300,late!\n")
+
+    with pytest.raises(UserError, match="was changed while it was read"):
+        scan_in_parts(catalog, tmp_path / "found", MarkScorer(), chunk=16, report=grow)
+    with pytest.raises(UserError, match="was changed while it was read"):
+        scan_in_parts(catalog, tmp_path / "found", MarkScorer(), chunk=16, seal=seal)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["items.csv"]
+    assert scan_in_parts(catalog, tmp_path / "found", MarkScorer(), chunk=16).resumed == 0
 
 
 class Stopped(MarkScorer):

@@ -1,7 +1,6 @@
 """`cowbird scan`: a catalogue's titles under a scanner for planted triggers, or under another detector."""
 
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from cowbird.scanning.allow_list import AllowList
     from cowbird.scanning.commands import ScannerScorer
     from cowbird.scanning.detectors import DetectorScorer
+    from cowbird.scanning.first_pass import FirstPass
     from cowbird.scanning.pool import ScorerFactory
     from cowbird.scanning.ready_scorer import ReadyScorer
     from cowbird.scanning.summary import ScanSummary
@@ -309,7 +309,7 @@ def scan_ready_and_show(
     many = 1 if scorer.complete else workers  # all verdicts are known
     found = scan_and_show(
         catalog, scorer, scorer.make_factory(), out, text_column, id_column, only_flagged, chunk, many, allow, begun,
-        kept.file_rows.get(catalog, ()), as_json=as_json, quiet=quiet,
+        kept, as_json=as_json, quiet=quiet,
     )  # fmt: skip
     kept.clear()
     return found
@@ -327,7 +327,7 @@ def scan_and_show(
     workers: int = 1,
     allow: "AllowList | None" = None,
     begun: float | None = None,
-    file_rows: Sequence[int] = (),
+    kept: "FirstPass | None" = None,
     *,
     as_json: bool = False,
     quiet: bool = False,
@@ -338,18 +338,19 @@ def scan_and_show(
     from cowbird.scanning.scan_parts import scan_in_parts  # noqa: PLC0415
     from cowbird.scanning.sharing import find_shared  # noqa: PLC0415
 
-    shared = find_shared()
+    shared, seal = find_shared(), None if kept is None else kept.seals.get(catalog)
     with make_progress(quiet=quiet) as shown, ExitStack() as stack:
         if shared is None:
             judge = stack.enter_context(commands.open_scorer(scorer, make, workers, shown.warn))
             start = partial(scan_catalog, catalog, out, judge)
         else:
-            start = partial(scan_in_parts, catalog, out, scorer, make, shared, file_rows=file_rows)
+            rows = () if kept is None else kept.file_rows.get(catalog, ())
+            start = partial(scan_in_parts, catalog, out, scorer, make, shared, file_rows=rows)
         task = shown.add_task("rows")
         try:
             found = start(
                 text_column=text_column, id_column=id_column, only_flagged=only_flagged, chunk=chunk, allow=allow,
-                begun=begun, warn=shown.warn,
+                begun=begun, warn=shown.warn, seal=seal,
                 report=lambda done, total, remark: shown.update(task, done=done, total=total, note=remark),
             )  # fmt: skip
         except KeyboardInterrupt:

@@ -5,20 +5,23 @@ goes when the process ends. What is copied has no time of its own, so an interru
 """
 
 import atexit
+import errno
 import hashlib
 import os
 import re
 import shutil
+import stat
 import sys
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, TypeAlias
 
 from cowbird.errors import UserError
 from cowbird.files import hold_temporary_folder
-from cowbird.ingest.addresses import hide_secrets, name_address
+from cowbird.ingest.addresses import hide_secrets, name_address, show_name
 from cowbird.ingest.blobs import from_file
 from cowbird.ingest.folders import list_parts
 from cowbird.ingest.options import get_options
@@ -29,6 +32,8 @@ STANDARD_INPUT = "-"
 """The name of standard input."""
 FINGERPRINT_BYTES = 1 << 20
 """Bytes of a file that tell it from others, beside its size and time."""
+FileSeal: TypeAlias = tuple[int, int, str]
+"""What tells a file or a folder from another or an older one: size, time, and a hash of its beginning."""
 
 _ADDRESS = re.compile(r"(?P<scheme>[a-z][a-z0-9+]*):/+(?P<rest>.*)", re.DOTALL)
 _MAGIC = ((b"PAR1", ".parquet"), (b"SQLite format 3\0", ".db"))
@@ -126,8 +131,8 @@ def _copy_table(address: str, table: str | None) -> Path:
     return _forget_time(target)
 
 
-def fingerprint(path: Path) -> tuple[int, int, str]:
-    """Return what tells a file or a folder from another or an older one: size, time and a hash of its beginning."""
+def fingerprint(path: Path) -> FileSeal:
+    """Return what tells a file or a folder from another or an older one."""
     place = locate(path)
     if not place.is_dir():
         return _fingerprint_file(place)
@@ -138,7 +143,41 @@ def fingerprint(path: Path) -> tuple[int, int, str]:
     return sum(size for size, _, _ in found), max(time for _, time, _ in found), digest.hexdigest()
 
 
-def _fingerprint_file(path: Path) -> tuple[int, int, str]:
+def _fingerprint_file(path: Path) -> FileSeal:
     known = path.stat()
+    if not stat.S_ISREG(known.st_mode):  # who opens a pipe waits
+        raise OSError(errno.EINVAL, "It is a pipe or a device, and a file was expected", str(path))
     with path.open("rb") as file:
         return known.st_size, known.st_mtime_ns, hashlib.sha256(file.read(FINGERPRINT_BYTES)).hexdigest()
+
+
+def check_unchanged(path: Path, seal: FileSeal) -> None:
+    """Check that a file or a folder is still the one that it was.
+
+    Args:
+        path: The file or the folder.
+        seal: What `fingerprint` said of it before.
+
+    Raises:
+        UserError: If it is another one, or is not there any more.
+    """
+    with suppress(OSError):
+        if fingerprint(path) == seal:
+            return
+    raise UserError(f"{show_name(path)} was changed while it was read.", "Give a copy that nobody writes.")
+
+
+@contextmanager
+def refuse_changes(*paths: Path | None) -> Generator[None]:
+    """Check at the end of a block that reads files that they are still those from its beginning.
+
+    Args:
+        paths: The files. What is not there, or is elsewhere and so copied before it is read, is passed over.
+
+    Raises:
+        UserError: If one was changed.
+    """
+    seals = {path: fingerprint(path) for path in paths if path is not None and path.exists()}
+    yield
+    for path, seal in seals.items():
+        check_unchanged(path, seal)

@@ -27,7 +27,7 @@ from cowbird.errors import OutageError, UserError
 from cowbird.faults import explain_write_errors
 from cowbird.files import hash_texts, make_scratch_folder, sweep_partials
 from cowbird.ingest.options import get_options
-from cowbird.ingest.places import fingerprint
+from cowbird.ingest.places import FileSeal, check_unchanged, fingerprint
 from cowbird.scanning.reading import Catalog, open_catalog
 from cowbird.storage import read_sealed_json, read_tensors, write_sealed_json, write_tensors
 from cowbird.victims.fit_context import ProgressCallback, report_nothing
@@ -80,6 +80,8 @@ class FirstPass:
         self.folder = None if out is None else out.with_name(f"{out.name}.first-pass")
         self.file_rows: dict[Path, tuple[int, ...]] = {}
         """How many rows each file of a catalogue that is a folder has, by catalogue, if its files were read apart."""
+        self.seals: dict[Path, FileSeal] = {}
+        """What each catalogue was when it was read first."""
 
     def sample(self, catalog: Path, text_column: str, report: ProgressCallback = report_nothing) -> TitleSample:
         """Read all rows of a catalogue, and keep a sample of the titles; rows that can't be read are passed over.
@@ -90,10 +92,14 @@ class FirstPass:
             report: Told of rows read, rows in all, and different titles kept.
 
         Raises:
-            UserError: If the catalogue can't be read, or what is kept can't be written.
+            UserError: If the catalogue can't be read or is changed meanwhile, or what is kept can't be written.
         """
+        self.seals.pop(catalog, None)
+        with suppress(OSError):  # which is told when it is opened
+            self._seal(catalog)
         table, sample = open_catalog(catalog, text_column), TitleSample(MAX_TITLES_SAMPLED)
-        key = hash_texts([repr(fingerprint(catalog)), text_column, repr(get_options())])
+        seal = self._seal(catalog)
+        key = hash_texts([repr(seal), text_column, repr(get_options())])
         path = None if self.folder is None else self.folder / f"sample-{key[:16]}.json"
         kept = self._recall_sample(path, key, sample)
         if kept.over:
@@ -115,10 +121,15 @@ class FirstPass:
         except KeyboardInterrupt:
             self._save_sample(path, key, sample, done)
             raise
+        check_unchanged(catalog, seal)
         self._save_sample(path, key, sample, done._replace(over=True))
         self.file_rows[catalog] = done.file_rows
         report(done.row, done.row, f"{len(sample):,} titles kept")
         return sample
+
+    def _seal(self, catalog: Path) -> FileSeal:
+        """Return what a catalogue was when it was sampled; what it is now, if it was not."""
+        return self.seals.setdefault(catalog, fingerprint(catalog))
 
     def _fill_sample(
         self, catalog: Path, table: Catalog, sample: TitleSample, kept: "_SampleState", tell: Callable[..., None]
@@ -155,10 +166,11 @@ class FirstPass:
             report: Told of rows read and rows in all.
 
         Raises:
-            UserError: If the catalogue can't be read, or what is kept can't be written.
+            UserError: If the catalogue can't be read or was changed, or what is kept can't be written.
         """
         table, counts = open_catalog(catalog, text_column), PhraseCounts(phrases)
-        key = hash_texts([repr(fingerprint(catalog)), text_column, repr(get_options()), *phrases])
+        seal = self._seal(catalog)
+        key = hash_texts([repr(seal), text_column, repr(get_options()), *phrases])
         path = None if self.folder is None else self.folder / f"counts-{key[:16]}.json"
         known = _recall_counts(path, key)
         if known is not None:
@@ -166,6 +178,7 @@ class FirstPass:
             return counts
         total = table.count_rows()
         self._count_phrases(catalog, table, counts, lambda row: report(row, max(total, row), "phrases counted"))
+        check_unchanged(catalog, seal)
         if path is not None:
             self._make_folder(path)
             write_sealed_json(path, {"key": key, "kept": counts.list_kept()})

@@ -13,12 +13,12 @@ from dataclasses import replace
 from functools import partial
 from itertools import dropwhile
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from cowbird.errors import UserError
 from cowbird.ingest.addresses import show_name
 from cowbird.ingest.options import ReadOptions, get_options
-from cowbird.ingest.places import fingerprint
+from cowbird.ingest.places import FileSeal, check_unchanged, fingerprint, refuse_changes
 from cowbird.notices import collect_notices
 from cowbird.scanning.allow_list import AllowList
 from cowbird.scanning.findings import ALLOWED_TIER, REVIEW_TIER, Finding
@@ -54,6 +54,7 @@ def scan_catalog(
     warn: Callable[[str], None] = warnings.warn,
     allow: AllowList | None = None,
     begun: float | None = None,
+    seal: FileSeal | None = None,
 ) -> ScanSummary:
     """Scan a catalogue.
 
@@ -73,12 +74,14 @@ def scan_catalog(
         warn: Told if the file system knows no locks.
         allow: Texts and rows that must not be flagged; `None` for none.
         begun: When the work began, by `time.perf_counter`, if the scorer had to be made ready first.
+        seal: What the catalogue was when a first pass read it; see `cowbird.ingest.places.fingerprint`.
 
     Returns:
         The summary.
 
     Raises:
-        UserError: If the catalogue can't be read, none of its rows can, or the findings can't be written.
+        UserError: If the catalogue can't be read or is changed meanwhile, none of its rows can be read, or the findings
+            can't be written.
     """
     if chunk < 1:
         raise ValueError(f"a chunk has at least one row, not {chunk}")
@@ -96,6 +99,7 @@ def scan_catalog(
             resume,
             warn,
             allow or AllowList(),
+            seal or take_seal(catalog),
         )
     seconds = time.perf_counter() - begun
     notes = tuple(map(str, told.list()))
@@ -114,11 +118,13 @@ def _scan_catalog(
     resume: bool,
     warn: Callable[[str], None],
     allow: AllowList,
+    seal: FileSeal | None,
 ) -> ScanSummary:
     """Scan a catalogue; see `scan_catalog`. The rate is the number of titles judged."""
     table = open_checked(catalog, out, text_column, id_column, allow)
-    total, seal = table.count_rows(), fingerprint(catalog)
-    key = describe_scan(scorer, catalog, text_column, id_column, only_flagged, chunk, allow)
+    seal = seal or fingerprint(catalog)
+    key = describe_scan(scorer, seal, text_column, id_column, only_flagged, chunk, allow)
+    total = table.count_rows()
     with FindingsWriter(out, key, resume, warn) as work:
         tally, resumed, judged = _count_findings(work.read_findings(), work.read_skips()), work.row, 0
         for rows, findings in judge_groups(
@@ -129,10 +135,10 @@ def _scan_catalog(
             work.add(counted.kept, counted.skipped, rows[-1].number, counted.empty, counted.review, counted.allowed)
             report(work.row, max(total, work.row), f"{tally.flagged} flagged")
         unread = tally.list_unread()
+        refuse_changed(work, catalog, seal)
         if sum(each.count for each in unread) == work.row:
             work.discard()
             raise make_empty_error(show_name(catalog), unread)
-        check_unchanged(catalog, seal)
         skipped_file = work.finish()
     if work.row < total:  # it was an estimate
         report(work.row, work.row, f"{tally.flagged} flagged")
@@ -200,7 +206,7 @@ def count_group(
 
 def describe_scan(
     scorer: Scorer,
-    catalog: Path,
+    seal: FileSeal,
     text_column: str,
     id_column: str | None,
     only_flagged: bool,
@@ -208,18 +214,37 @@ def describe_scan(
     allow: AllowList,
 ) -> str:
     """Return what tells a scan from others: what is scanned, and how."""
-    told = [SCAN_VERSION, scorer.key, *fingerprint(catalog), text_column, id_column, only_flagged, chunk, allow.key]
+    told = [SCAN_VERSION, scorer.key, *seal, text_column, id_column, only_flagged, chunk, allow.key]
     return json.dumps(told) + (repr(get_options()) if get_options() != ReadOptions() else "")
 
 
-def check_unchanged(catalog: Path, seal: tuple[int, int, str]) -> None:
-    """Check at the end of a scan that a catalogue is the one that it was at the beginning.
+def take_seal(catalog: Path) -> FileSeal | None:
+    """Return what a catalogue is before it is opened; `None` if it can't be read, which is told when it is opened."""
+    try:
+        return fingerprint(catalog)
+    except OSError:
+        return None
+
+
+class _DiscardedWork(Protocol):
+    """Findings on their way."""
+
+    def discard(self) -> None:
+        """Remove what is kept."""
+        ...
+
+
+def refuse_changed(work: _DiscardedWork, catalog: Path, seal: FileSeal) -> None:
+    """Drop findings if the catalogue is not the one any more that it was: rows of two would be mixed.
 
     Raises:
         UserError: If it is another one.
     """
-    if fingerprint(catalog) != seal:
-        raise UserError(f"{show_name(catalog)} was changed while it was scanned.", "Scan a copy that nobody writes.")
+    try:
+        check_unchanged(catalog, seal)
+    except UserError:
+        work.discard()
+        raise
 
 
 def check_scan(
@@ -359,11 +384,13 @@ def load_table_titles(catalog: Path, text_column: str = "title") -> tuple[list[s
     """
     titles: list[str] = []
     tally = FindingTally()
-    for row in open_catalog(catalog, text_column).read_rows():
-        if row.problem:
-            tally.add_skip(row.number, row.problem)
-        else:
-            titles.append(row.title)
+    table = open_catalog(catalog, text_column)
+    with refuse_changes(catalog):
+        for row in table.read_rows():
+            if row.problem:
+                tally.add_skip(row.number, row.problem)
+            else:
+                titles.append(row.title)
     if not titles:
         raise make_empty_error(show_name(catalog), tally.list_unread())
     return titles, tally.list_unread()

@@ -23,7 +23,7 @@ from cowbird.defenses.p_scanner.token_logits import TokenLogits
 from cowbird.defenses.p_scanner.whole_counts import PhraseCounts
 from cowbird.ingest.addresses import show_name
 from cowbird.ingest.options import get_options
-from cowbird.ingest.places import fingerprint, locate
+from cowbird.ingest.places import FileSeal, fingerprint, locate
 from cowbird.ingest.rows import PartedTable
 from cowbird.local_cluster import InlineCluster, LocalCluster, TaskCluster
 from cowbird.notices import Notice, collect_notices, merge_notices
@@ -46,7 +46,7 @@ from cowbird.scanning.part_tasks import (
 from cowbird.scanning.parts_folder import JudgedPart, PartRecord, PartsWriter, sum_notices
 from cowbird.scanning.pool import ScorerFactory
 from cowbird.scanning.reading import Catalog
-from cowbird.scanning.scan import check_unchanged, describe_scan, make_empty_error, open_checked
+from cowbird.scanning.scan import describe_scan, make_empty_error, open_checked, refuse_changed, take_seal
 from cowbird.scanning.summary import FindingTally, ScanSummary
 from cowbird.scanning.verdicts import Scorer
 from cowbird.scanning.writing import group_rows
@@ -220,6 +220,7 @@ def scan_in_parts(
     warn: Callable[[str], None] = warnings.warn,
     allow: AllowList | None = None,
     begun: float | None = None,
+    seal: FileSeal | None = None,
 ) -> ScanSummary:
     """Scan a catalogue into a folder of parts.
 
@@ -240,9 +241,11 @@ def scan_in_parts(
         warn: Told if the file system knows no locks.
         allow: Texts and rows that must not be flagged.
         begun: When the work began, by `time.perf_counter`.
+        seal: What the catalogue was when a first pass read it.
 
     Raises:
-        UserError: If the catalogue can't be read, none of its rows can, or the findings can't be written.
+        UserError: If the catalogue can't be read or is changed meanwhile, none of its rows can be read, or the findings
+            can't be written.
         OutageError: If a worker died; the same command goes on.
     """
     begun = time.perf_counter() if begun is None else begun
@@ -250,11 +253,13 @@ def scan_in_parts(
     maker = make if make is not None and cluster is not None else partial(_give, scorer)
     allowed = allow or AllowList()
     with collect_notices() as told:
+        seal = seal or take_seal(catalog)
         table = open_checked(catalog, out, text_column, id_column, allowed)
-        key = describe_scan(scorer, catalog, text_column, id_column, only_flagged, chunk, allowed)
+        seal = seal or fingerprint(catalog)
+        key = describe_scan(scorer, seal, text_column, id_column, only_flagged, chunk, allowed)
         place = CatalogPlace(catalog.resolve(), text_column, id_column, get_options())
         own = list(file_rows) if file_rows and max(file_rows) <= MAX_FILE_ROWS else []
-        total, seal, kept = sum(own) or table.count_rows(), fingerprint(catalog), None
+        total, kept = sum(own) or table.count_rows(), None
         with PartsWriter(out, f"{key} {len(own)}", resume, warn) as work:
             name = uuid4().hex  # not the scan's: a worker must not take a scorer of an earlier one
             job = JudgeJob(name, maker, place, chunk, only_flagged, allowed)
@@ -266,9 +271,11 @@ def scan_in_parts(
 
             tasks = _list_files(own, submit) if own else _list_rows(table, chunk, submit)
             ahead = TASKS_AHEAD + (ROWS_AHEAD // max(1, *own) if own else 0)
-            parts, resumed = _go_through(tasks, work, workers, ahead, total, report)
+            try:
+                parts, resumed = _go_through(tasks, work, workers, ahead, total, report)
+            finally:
+                refuse_changed(work, catalog, seal)
             found = _sum_up(work, parts, catalog)
-            check_unchanged(catalog, seal)
             about = {"catalog": show_name(catalog), "scanner": scorer.key, "rows": found.rows}
             skipped_file = work.finish(parts, about)
     seconds = time.perf_counter() - begun

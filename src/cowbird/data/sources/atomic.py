@@ -11,6 +11,7 @@ from cowbird.data.sources._recbole import AtomicColumns, find_atomic_files, list
 from cowbird.data.sources.base import Source, catch_problem
 from cowbird.data.types import Dataset
 from cowbird.errors import UserError
+from cowbird.ingest.places import refuse_changes
 
 
 class Atomic(Source):
@@ -39,7 +40,8 @@ class Atomic(Source):
     def load(self) -> Dataset:
         """Read the files."""
         blobs = find_atomic_files(self.path, self.stem)
-        return read_atomic(blobs["inter"].name.removesuffix(".inter"), blobs, self._name_columns())
+        with refuse_changes(*(self.path / blob.name for blob in blobs.values())):
+            return read_atomic(blobs["inter"].name.removesuffix(".inter"), blobs, self._name_columns())
 
     def find_problems(self) -> list[UserError]:
         """Return what keeps `load` from reading each of the files; see `Source.find_problems`."""

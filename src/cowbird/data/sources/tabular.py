@@ -30,6 +30,7 @@ from cowbird.ingest.frames import open_frames
 from cowbird.ingest.layout import TextLayout
 from cowbird.ingest.options import NO_QUOTE, ReadOptions
 from cowbird.ingest.parquet import refuse_lists
+from cowbird.ingest.places import refuse_changes
 from cowbird.ingest.rows import ID_COLUMN, LINE_COLUMN, FrameTable
 from cowbird.ingest.skips import Skips
 from cowbird.ingest.values import IdColumn, blank_missing, read_decimal_commas
@@ -118,9 +119,10 @@ class Tabular(Source):
     def load(self) -> Dataset:
         """Read the files."""
         skips = Skips()
-        items = self._read_items(skips)
-        users = self._read_users(skips)
-        log = self._read_events(EventLog(self.path.name, skips, make_item_encoder(items)))
+        with refuse_changes(self.path, self.item_path, self.user_path):
+            items = self._read_items(skips)
+            users = self._read_users(skips)
+            log = self._read_events(EventLog(self.path.name, skips, make_item_encoder(items)))
         files = tuple(path.name if path else "" for path in (self.item_path, self.user_path))
         return assemble(self.path.name.partition(".")[0], log, items, users, (files[0], files[1]))
 
