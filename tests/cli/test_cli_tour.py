@@ -92,7 +92,9 @@ def test_the_tagger_is_what_the_machine_can_run(tmp_path, monkeypatch, language_
     monkeypatch.setattr(tour, "format_tally", lambda findings, planted: findings.name)
     monkeypatch.setattr(demo, "choose_tagger", lambda given, device: asked.append(given) or "small")
     monkeypatch.setattr(demo, "scan_and_show", lambda *given: None)
-    monkeypatch.setattr(demo, "scan_ready_and_show", lambda *given, tagger: asked.append((given[0].name, tagger)))
+    monkeypatch.setattr(
+        demo, "scan_ready_and_show", lambda scan, ready: asked.append((scan.catalog.name, ready.tagger))
+    )
     demo._scan_planted(parse_spec(TABLE, allow_plugins=True), tmp_path / "scan", "cpu", language_model)
     assert asked == [chosen, ("catalog.csv", "small")]
 

@@ -206,7 +206,7 @@ def test_what_goes_wrong_while_findings_are_kept_is_told_to_whoever_asks(tmp_pat
     def fail(*given):
         raise sqlite3.OperationalError("database is locked")
 
-    monkeypatch.setattr("cowbird.review.store.fill_base", fail)
+    monkeypatch.setattr("cowbird.review.grouped_store.fill_base", fail)
     store = ReviewStore(write_findings(tmp_path), index_later=True)
     with pytest.raises(UserError, match="locked"):
         store.wait()
@@ -232,7 +232,7 @@ def test_groups_are_listed_before_they_are_kept(tmp_path, monkeypatch):
     first.decide("group", rows[1]["id"], "accepted", rows[1]["mark"])
     first.close()
     path.write_text(path.read_text() + "\n")  # another file, with the same findings
-    monkeypatch.setattr("cowbird.review.store.fill_base", keep_slowly)
+    monkeypatch.setattr("cowbird.review.grouped_store.fill_base", keep_slowly)
     store = ReviewStore(path, index_later=True)
     app = make_review_app(store, "token", 4711)
     asked = [("summary", ""), *(("groups", f"limit=3&offset={n}&state={state}") for n in (0, 1) for state in STATES)]

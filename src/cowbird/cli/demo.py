@@ -11,7 +11,7 @@ from rich.text import Text
 from cowbird.cli.options import DeviceOption, JobsOption, OutOption, choose_tagger
 from cowbird.cli.progress import make_progress, report_phases
 from cowbird.cli.run import format_options, read_spec, run_and_show
-from cowbird.cli.scan import scan_and_show, scan_ready_and_show
+from cowbird.cli.scan_work import ReadyRequest, ScanRequest, scan_and_show, scan_ready_and_show
 from cowbird.cli.terminal import MAX_LINE, out_console
 from cowbird.errors import UserError
 from cowbird.report.terminal import sanitize_text
@@ -56,21 +56,18 @@ def _scan_planted(spec: "Spec", out: Path, device: str, language_model: bool) ->
     from cowbird.defenses.character_rules import CharacterRules  # noqa: PLC0415
     from cowbird.experiments import demo as parts  # noqa: PLC0415
     from cowbird.scanning import detectors  # noqa: PLC0415
-    from cowbird.scanning.allow_list import AllowList  # noqa: PLC0415
     from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
 
     catalog, ruled, findings = out / "catalog.csv", out / "findings-characters.csv", out / "findings.csv"
     planted = parts.write_catalog(spec, catalog)
     _show_heading("A catalogue in which two sellers planted triggers, scanned by rules for characters")
     rules = detectors.open_detector("character_rules", CharacterRules(), None, None)
-    scan_and_show(catalog, rules, partial(detectors.copy_scorer, rules), ruled)
+    scan_and_show(ScanRequest(catalog, ruled), rules, partial(detectors.copy_scorer, rules))
     out_console.print(sanitize_text(parts.format_tally(ruled, planted), MAX_LINE))
     _show_heading("The same catalogue, scanned by the scanner that comes with Cowbird; nothing is fitted")
     place = pick_device(device)
-    scan_ready_and_show(
-        catalog, findings, str(place), None, None, None, "title", None, False, 8192, 1, AllowList(),
-        tagger=choose_tagger("auto" if language_model else "small", place),
-    )  # fmt: skip
+    tagger = choose_tagger("auto" if language_model else "small", place)
+    scan_ready_and_show(ScanRequest(catalog, findings), ReadyRequest(str(place), tagger))
     out_console.print(sanitize_text(parts.format_tally(findings, planted), MAX_LINE))
 
 

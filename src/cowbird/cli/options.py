@@ -9,7 +9,7 @@ from rich.text import Text
 
 from cowbird.cli.terminal import err_console, sanitize_line
 from cowbird.errors import UserError
-from cowbird.files import suggest_close_paths
+from cowbird.path_hints import suggest_close_paths
 
 if TYPE_CHECKING:
     import torch

@@ -37,7 +37,8 @@ def review(
 
     Exit codes: 0 done, or ended by Ctrl-C; 2 error.
     """
-    from cowbird.review.store import ReviewStore, list_store_files  # noqa: PLC0415
+    from cowbird.review.grouped_store import list_store_files  # noqa: PLC0415
+    from cowbird.review.store import ReviewStore  # noqa: PLC0415
 
     check_outputs({"--export": export}, {"FINDINGS": findings, "the review's decisions": list_store_files(findings)})
     if export is None:

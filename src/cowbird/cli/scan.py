@@ -4,7 +4,7 @@ import time
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,26 +23,18 @@ from cowbird.cli.options import (
     TextColumnOption,
     choose_tagger,
 )
-from cowbird.cli.progress import make_progress, show_loading
+from cowbird.cli.progress import show_loading
 from cowbird.cli.reading import take_read_options
-from cowbird.cli.terminal import exit_resumable, out_console, print_json
-from cowbird.errors import OutageError, UserError
+from cowbird.cli.scan_work import ReadyRequest, ScanRequest, scan_and_show, scan_ready_and_show
+from cowbird.errors import UserError
 
 if TYPE_CHECKING:
     import torch
-    from rich.console import Group
-    from rich.text import Text
 
-    from cowbird.defenses.p_scanner.small_tagger import TaggerSource
     from cowbird.defenses.titles import TitleDefense
-    from cowbird.scanning.allow_list import AllowList
     from cowbird.scanning.commands import ScannerScorer
     from cowbird.scanning.detectors import DetectorScorer
-    from cowbird.scanning.first_pass import FirstPass
     from cowbird.scanning.pool import ScorerFactory
-    from cowbird.scanning.ready_scorer import ReadyScorer
-    from cowbird.scanning.summary import ScanSummary
-    from cowbird.scanning.title_columns import ColumnNames
 
 SCAN_EXAMPLES = (
     "cowbird scan items.csv --out findings.csv",
@@ -141,6 +133,9 @@ def scan(
 
         place, allowed = pick_device(device), read_allow_list(allow)
         columns = ColumnNames(tuple(explain or ()), seller_column)
+        request = ScanRequest(
+            catalog, out, text_column, id_column, only_flagged, chunk, workers, allowed, begun, as_json, quiet
+        )
         calibrated = scanner is not None and is_calibrated(scanner)
         if tagger is not None and (scanner is not None or detector is not None):
             raise UserError(
@@ -154,11 +149,9 @@ def scan(
             stack.enter_context(use_engine(engine, ray_address, workers, out, on_gpu=place.type == "cuda"))
         if calibrated or (scanner is None and detector is None):
             _refuse_settings(setting)
-            found = scan_ready_and_show(
-                catalog, out, str(place), reference, fpr, review_fpr, text_column, id_column, only_flagged, chunk,
-                workers, allowed, scanner, columns, "llm" if calibrated else choose_tagger(tagger, place), begun,
-                as_json=as_json, quiet=quiet,
-            )  # fmt: skip
+            source = "llm" if calibrated else choose_tagger(tagger, place)
+            ready = ReadyRequest(str(place), source, reference, fpr, review_fpr, scanner, columns)
+            found = scan_ready_and_show(request, ready)
             raise typer.Exit(conclude_scan(found, catalog, quiet or as_json))
         if columns:
             raise UserError(
@@ -175,10 +168,7 @@ def scan(
             scorer, make = _open_detector(detector or "", wanted, reference, fpr, text_column)
         else:
             scorer, make = open_scanner(scanner, place, fpr)
-        found = scan_and_show(
-            catalog, scorer, make, out, text_column, id_column, only_flagged, chunk, workers, allowed, begun,
-            as_json=as_json, quiet=quiet,
-        )  # fmt: skip
+        found = scan_and_show(request, scorer, make)
         raise typer.Exit(conclude_scan(found, catalog, quiet or as_json))
 
 
@@ -237,182 +227,3 @@ def open_scanner(
 
     scorer = commands.ScannerScorer.of(load_fitted_scanner(scanner, place), fpr)
     return scorer, partial(commands.read_scorer, scanner.resolve(), str(place), scorer.fpr)
-
-
-def scan_ready_and_show(
-    catalog: Path,
-    out: Path,
-    place: str,
-    reference: Path | None,
-    fpr: float | None,
-    review_fpr: float | None,
-    text_column: str,
-    id_column: str | None,
-    only_flagged: bool,
-    chunk: int,
-    workers: int,
-    allow: "AllowList",
-    calibration: Path | None = None,
-    columns: "ColumnNames | None" = None,
-    tagger: "TaggerSource" = "llm",
-    begun: float | None = None,
-    *,
-    as_json: bool = False,
-    quiet: bool = False,
-) -> "ScanSummary":
-    """Learn what is usual in a catalogue, scan it with the scanner that needs no fit, and show what came of it.
-
-    With a calibration, what is usual comes from there.
-    """
-    from cowbird.defenses.p_scanner.ready import ReadyScanner  # noqa: PLC0415
-    from cowbird.scanning import ready_scorer  # noqa: PLC0415
-    from cowbird.scanning.first_pass import FirstPass  # noqa: PLC0415
-    from cowbird.scanning.scan_parts import SharedFirstPass  # noqa: PLC0415
-    from cowbird.scanning.sharing import find_shared  # noqa: PLC0415
-    from cowbird.scanning.title_columns import ColumnNames  # noqa: PLC0415
-
-    columns, shared = columns or ColumnNames(), find_shared()
-    kept = FirstPass(out) if shared is None else SharedFirstPass(out, shared)
-    ready_scorer.check_rates(*ready_scorer.choose_rates(fpr, review_fpr))
-    with make_progress(quiet=quiet) as shown:
-        waiting = [shown.add_task("loading the scanner")]
-        shown.update(waiting[0])
-        rows, titles = shown.add_task("rows read"), shown.add_task("titles learned")
-
-        def report_rows(done: int, total: int, remark: str) -> None:
-            if waiting:
-                shown.remove_task(waiting.pop())
-            shown.update(rows, done=done, total=total, note=remark)
-
-        def report_titles(done: int, total: int, remark: str) -> None:
-            shown.update(titles, done=done, total=total, note=remark)
-
-        try:
-            if calibration is None:
-                loaded = ReadyScanner.load(place, tagger)
-                scorer = ready_scorer.open_ready_scanner(
-                    loaded, catalog, place, reference, fpr, review_fpr, text_column, report_rows, report_titles,
-                    columns, kept,
-                )  # fmt: skip
-            else:
-                scorer = ready_scorer.open_calibrated(
-                    calibration, catalog, place, fpr, review_fpr, text_column, report_rows, report_titles,
-                    columns=columns, kept=kept,
-                )  # fmt: skip
-        except KeyboardInterrupt:
-            shown.stop()
-            exit_resumable("Interrupted before a title was judged; what was read is kept.")
-        except UserError as error:
-            if not isinstance(error, OutageError):  # the same command would end alike
-                kept.clear()
-            raise
-    many = 1 if scorer.complete else workers  # all verdicts are known
-    found = scan_and_show(
-        catalog, scorer, scorer.make_factory(), out, text_column, id_column, only_flagged, chunk, many, allow, begun,
-        kept, as_json=as_json, quiet=quiet,
-    )  # fmt: skip
-    kept.clear()
-    return found
-
-
-def scan_and_show(
-    catalog: Path,
-    scorer: "ScannerScorer | DetectorScorer | ReadyScorer",
-    make: "ScorerFactory",
-    out: Path,
-    text_column: str = "title",
-    id_column: str | None = None,
-    only_flagged: bool = False,
-    chunk: int = 8192,
-    workers: int = 1,
-    allow: "AllowList | None" = None,
-    begun: float | None = None,
-    kept: "FirstPass | None" = None,
-    *,
-    as_json: bool = False,
-    quiet: bool = False,
-) -> "ScanSummary":
-    """Scan a catalogue, show how it goes and what came of it."""
-    from cowbird.scanning import commands, highlights, summary  # noqa: PLC0415
-    from cowbird.scanning.scan import scan_catalog  # noqa: PLC0415
-    from cowbird.scanning.scan_parts import scan_in_parts  # noqa: PLC0415
-    from cowbird.scanning.sharing import find_shared  # noqa: PLC0415
-
-    shared, seal = find_shared(), None if kept is None else kept.seals.get(catalog)
-    with make_progress(quiet=quiet) as shown, ExitStack() as stack:
-        if shared is None:
-            judge = stack.enter_context(commands.open_scorer(scorer, make, workers, shown.warn))
-            start = partial(scan_catalog, catalog, out, judge)
-        else:
-            rows = () if kept is None else kept.file_rows.get(catalog, ())
-            start = partial(scan_in_parts, catalog, out, scorer, make, shared, file_rows=rows)
-        task = shown.add_task("rows")
-        try:
-            found = start(
-                text_column=text_column, id_column=id_column, only_flagged=only_flagged, chunk=chunk, allow=allow,
-                begun=begun, warn=shown.warn, seal=seal,
-                report=lambda done, total, remark: shown.update(task, done=done, total=total, note=remark),
-            )  # fmt: skip
-        except KeyboardInterrupt:
-            shown.stop()
-            exit_resumable("Interrupted; what was scanned is kept.")
-    if as_json:
-        print_json(_make_record(found) | _describe_basis(scorer))
-    elif not quiet:
-        if found.worst:
-            out_console.print(highlights.render_findings(found.worst))
-        if found.doubtful:
-            out_console.print(highlights.render_findings(found.doubtful, "for review, the most suspicious first"))
-        out_console.print(summary.render_summary(found, _describe_reading(scorer)))
-        out_console.print(_format_basis(scorer, chunk, found))
-    return found
-
-
-def _describe_reading(scorer: "ScannerScorer | DetectorScorer | ReadyScorer") -> str:
-    """Say what read the titles of a ready scan; nothing of other scans."""
-    from cowbird.scanning import ready_scorer  # noqa: PLC0415
-
-    return ready_scorer.describe_reading(scorer.tagger) if isinstance(scorer, ready_scorer.ReadyScorer) else ""
-
-
-def _format_basis(
-    scorer: "ScannerScorer | DetectorScorer | ReadyScorer", chunk: int, found: "ScanSummary"
-) -> "Group | Text":
-    """Return what a scan's verdicts rest on."""
-    from cowbird.scanning import commands, detectors, ready_scorer  # noqa: PLC0415
-
-    if isinstance(scorer, ready_scorer.ReadyScorer):
-        return ready_scorer.format_ready_basis(scorer, found.judged)
-    if isinstance(scorer, detectors.DetectorScorer):
-        return detectors.format_detector_basis(scorer, chunk)
-    return commands.format_scan_basis(scorer, chunk, found)
-
-
-def _describe_basis(scorer: "ScannerScorer | DetectorScorer | ReadyScorer") -> dict[str, Any]:
-    """Return what the verdicts of the ready scanner rest on, as plain JSON values; nothing for others."""
-    from cowbird.scanning import ready_scorer  # noqa: PLC0415
-
-    return {"basis": ready_scorer.describe_basis(scorer)} if isinstance(scorer, ready_scorer.ReadyScorer) else {}
-
-
-def _make_record(found: "ScanSummary") -> dict[str, Any]:
-    """Return what a scan came to, as plain JSON values."""
-    return {
-        "findings": str(found.out),
-        "rows": found.rows,
-        "judged": found.judged,
-        "flagged": found.flagged,
-        "review": found.review,
-        "allowed": found.allowed,
-        "without_title": found.empty,
-        "unread": [{"reason": each.reason, "count": each.count, "rows": list(each.rows)} for each in found.unread],
-        "unread_file": None if found.skipped_file is None else str(found.skipped_file),
-        "fragments": [
-            {"text": each.text, "count": each.count, "review": each.review, "examples": list(each.examples)}
-            for each in found.fragments
-        ],
-        "ids": found.ids,
-        "notes": list(found.notes),
-        "seconds": found.seconds,
-        "titles_per_second": found.rate,
-    }

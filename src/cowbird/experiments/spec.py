@@ -25,8 +25,9 @@ from cowbird.experiments.parts import AttackPart, DatasetPart, DefensePart, Vict
 from cowbird.experiments.scenarios import LABEL_PATTERN, AnyScenario, Direct
 from cowbird.experiments.spec_labels import explain_label
 from cowbird.experiments.tasks import AnyTask, find_task, list_tasks
-from cowbird.files import read_plain_text, suggest_close_paths
+from cowbird.files import read_plain_text
 from cowbird.metrics.ranking import CUTOFFS
+from cowbird.path_hints import suggest_close_paths
 from cowbird.plugin_errors import guard_plugins
 
 RESERVED_LABELS = ("clean", "none")

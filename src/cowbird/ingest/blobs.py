@@ -18,7 +18,7 @@ from typing import IO, Any, cast
 import pyarrow as pa
 
 from cowbird.errors import UserError
-from cowbird.files import list_names, suggest_names
+from cowbird.path_hints import list_names, suggest_names
 
 COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz")
 """Endings of compressed files, in letters of any case."""

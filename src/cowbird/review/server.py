@@ -24,7 +24,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn import Config, Server
 
 from cowbird.errors import OutageError, UserError
-from cowbird.review.store import Choice, GroupState, ReviewStore, Target
+from cowbird.review.grouped_store import Choice, GroupState, Target
+from cowbird.review.store import ReviewStore
 from cowbird.text import escape_terminal
 
 HOST = "127.0.0.1"

@@ -12,12 +12,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cowbird.errors import UserError
-from cowbird.files import hash_texts, read_plain_file, suggest_close_paths
+from cowbird.files import hash_texts, read_plain_file
 from cowbird.ingest.blobs import split_compression
 from cowbird.ingest.json_table import is_text
 from cowbird.ingest.open import open_rows
 from cowbird.ingest.options import ReadOptions
 from cowbird.ingest.rows import CellValue
+from cowbird.path_hints import suggest_close_paths
 from cowbird.text import replace_controls
 
 MAX_ALLOW_FILE_BYTES = 1 << 24

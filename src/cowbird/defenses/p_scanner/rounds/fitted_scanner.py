@@ -27,7 +27,8 @@ from cowbird.defenses.scan_table import scan_table
 from cowbird.defenses.titles import Suspicion
 from cowbird.errors import UserError
 from cowbird.faults import raise_outage
-from cowbird.files import hash_texts, read_plain_text, suggest_close_paths
+from cowbird.files import hash_texts, read_plain_text
+from cowbird.path_hints import suggest_close_paths
 from cowbird.victims.fit_context import pick_device
 from cowbird.victims.language import serialization
 from cowbird.victims.language.base_record import name_base
