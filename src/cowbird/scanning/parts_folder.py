@@ -10,25 +10,22 @@ import json
 import os
 import re
 import shutil
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from cowbird.errors import OutageError, UserError
-from cowbird.faults import explain_write_errors
 from cowbird.files import (
     PARTIAL_SUFFIX,
     hash_file,
-    make_scratch_folder,
     replace_atomically,
     share_folder,
-    sweep_partials,
 )
-from cowbird.locks import LOCK_FILE, lock_folder
+from cowbird.locks import LOCK_FILE
 from cowbird.notices import Notice, NoticeRank
 from cowbird.processes import hold_interrupts
+from cowbird.scanning.partial_folder import GO_ON_HINT, PartialFolder, explain_scan_errors
 from cowbird.storage import read_sealed_json, write_sealed_json
 
 SCAN_FILE, SKIPPED_FILE, KEY_FILE = "scan.json", "skipped.csv", "key.json"
@@ -38,7 +35,6 @@ PARTS_VERSION = 1
 MAX_NAME_BYTES = 255
 """Bytes of a name that file systems take."""
 _ASIDE = ".replaced"
-_GO_ON = "What was scanned is kept; scan again to go on."
 _COUNTS = ("findings", "rows", "empty", "review", "allowed", "judged")
 _OWN_NAMES = (SCAN_FILE, SKIPPED_FILE, KEY_FILE, LOCK_FILE)
 _PART_NAME = re.compile(r"part-\d{5,}\.(parquet|json)")
@@ -155,42 +151,16 @@ class JudgedPart(NamedTuple):
     """What was done otherwise than a reader may think."""
 
 
-class PartsWriter:
-    """The parts of a scan that goes on; a context manager.
+class PartsWriter(PartialFolder):
+    """The parts of a scan that goes on; a context manager. Arguments as in `PartialFolder`."""
 
-    Args:
-        out: The folder they will be.
-        key: What is scanned, and how. An earlier scan into the same folder is resumed if its key is the same.
-        resume: Whether to resume; otherwise what an earlier scan left is dropped.
-        warn: Told if the file system knows no locks.
-
-    Raises:
-        UserError: On entering, if the folder can't be written or another process scans into it.
-    """
-
-    def __init__(self, out: Path, key: str, resume: bool = True, warn: Callable[[str], None] = warnings.warn) -> None:
-        self.out, self.folder = out, out.with_name(f"{out.name}.partial")
-        self._key = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
-        self._resume, self._warn, self._open = resume, warn, ExitStack()
-
-    def __enter__(self) -> Self:
-        with self._open, explain_write_errors(self.out, _GO_ON):
-            make_scratch_folder(self.folder)
-            aside = _place_aside(self.out)
-            if not self.out.exists() and _is_result(aside):  # a scan was killed while it took its place
-                aside.rename(self.out)
-            hint = "Wait for it, or choose another folder."
-            self._open.enter_context(lock_folder(self.folder, "scan", hint, self._warn))
-            sweep_partials(self.folder)
-            if not (self._resume and self._read_key() == self._key):
-                self._clear()
-                write_sealed_json(self.folder / KEY_FILE, {"version": PARTS_VERSION, "key": self._key})
-            self._open = self._open.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with suppress(OSError):
-            self._open.close()
+    def _begin(self) -> None:
+        aside = _place_aside(self.out)
+        if not self.out.exists() and _is_result(aside):  # a scan was killed while it took its place
+            aside.rename(self.out)
+        if not (self._resume and self._read_key() == self._key):
+            self._clear()
+            write_sealed_json(self.folder / KEY_FILE, {"version": PARTS_VERSION, "key": self._key})
 
     def _read_key(self) -> str:
         try:
@@ -264,7 +234,7 @@ class PartsWriter:
             UserError: If it can't be written; the scan can then be resumed.
         """
         listed, before, skipped = list[PartRecord](), 0, False
-        with explain_write_errors(self.out, _GO_ON):
+        with explain_scan_errors(self.out):
             with replace_atomically(self.folder / SKIPPED_FILE) as partial, partial.open("w", encoding="utf-8") as file:
                 file.write("row,reason\n")
                 for nth, record in enumerate(self.iterate_records(parts)):
@@ -301,7 +271,7 @@ class PartsWriter:
     def _remove_result(self, folder: Path) -> None:
         """Remove an older result; anything else is left, and told."""
         if not _is_result(folder):
-            raise UserError(f"'{folder}' stands in the way, and is no older result.", f"Move it away. {_GO_ON}")
+            raise UserError(f"'{folder}' stands in the way, and is no older result.", f"Move it away. {GO_ON_HINT}")
         shutil.rmtree(folder)
 
     def discard(self) -> None:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import dropwhile
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from cowbird.errors import UserError
 from cowbird.ingest.addresses import show_name
@@ -22,6 +22,7 @@ from cowbird.ingest.places import FileSeal, check_unchanged, fingerprint, refuse
 from cowbird.notices import collect_notices
 from cowbird.scanning.allow_list import AllowList
 from cowbird.scanning.findings import ALLOWED_TIER, REVIEW_TIER, Finding
+from cowbird.scanning.partial_folder import PartialFolder
 from cowbird.scanning.parts_folder import check_parts_output, is_parts_folder
 from cowbird.scanning.reading import Catalog, CatalogRow, open_catalog
 from cowbird.scanning.summary import FindingTally, ScanSummary, UnreadRows
@@ -87,69 +88,66 @@ def scan_catalog(
         raise ValueError(f"a chunk has at least one row, not {chunk}")
     begun = time.perf_counter() if begun is None else begun
     with collect_notices() as told:
-        found = _scan_catalog(
-            catalog,
-            out,
-            scorer,
-            text_column,
-            id_column,
-            only_flagged,
-            chunk,
-            report,
-            resume,
-            warn,
-            allow or AllowList(),
-            seal or take_seal(catalog),
-        )
+        form = ScanForm(text_column, id_column, only_flagged, chunk, allow or AllowList())
+        seal = seal or take_seal(catalog)
+        table = open_checked(catalog, out, text_column, id_column, form.allow)
+        seal = seal or fingerprint(catalog)
+        total = table.count_rows()
+        with FindingsWriter(out, describe_scan(scorer, seal, form), resume, warn) as work:
+            found = _scan_table(table, work, scorer, form, total, report)
+            refuse_changed(work, catalog, seal)
+            if sum(each.count for each in found.unread) == found.rows:
+                work.discard()
+                raise make_empty_error(show_name(catalog), found.unread)
+            skipped_file = work.finish()
     seconds = time.perf_counter() - begun
     notes = tuple(map(str, told.list()))
-    return replace(found, seconds=seconds, rate=found.rate / seconds, notes=notes)
+    return replace(
+        found, catalog=show_name(catalog), skipped_file=skipped_file, seconds=seconds, rate=found.rate / seconds,
+        notes=notes,
+    )  # fmt: skip
 
 
-def _scan_catalog(
-    catalog: Path,
-    out: Path,
-    scorer: Scorer,
-    text_column: str,
-    id_column: str | None,
-    only_flagged: bool,
-    chunk: int,
-    report: ProgressCallback,
-    resume: bool,
-    warn: Callable[[str], None],
-    allow: AllowList,
-    seal: FileSeal | None,
+class ScanForm(NamedTuple):
+    """What of a catalogue is judged, and what is written; see `scan_catalog`."""
+
+    text_column: str = "title"
+    """The column of titles."""
+    id_column: str | None = None
+    """The column of ids."""
+    only_flagged: bool = False
+    """Whether flagged rows alone are written."""
+    chunk: int = 8192
+    """Rows scored at once."""
+    allow: AllowList = AllowList()
+    """Texts and rows that must not be flagged."""
+
+
+def _scan_table(
+    table: Catalog, work: FindingsWriter, scorer: Scorer, form: ScanForm, total: int, report: ProgressCallback
 ) -> ScanSummary:
-    """Scan a catalogue; see `scan_catalog`. The rate is the number of titles judged."""
-    table = open_checked(catalog, out, text_column, id_column, allow)
-    seal = seal or fingerprint(catalog)
-    key = describe_scan(scorer, seal, text_column, id_column, only_flagged, chunk, allow)
-    total = table.count_rows()
-    with FindingsWriter(out, key, resume, warn) as work:
-        tally, resumed, judged = _count_findings(work.read_findings(), work.read_skips()), work.row, 0
-        for rows, findings in judge_groups(
-            group_rows(dropwhile(lambda row: row.number <= resumed, table.read_rows()), chunk), scorer, allow
-        ):
-            counted = count_group(tally, rows, findings, only_flagged)
-            judged += counted.judged
-            work.add(counted.kept, counted.skipped, rows[-1].number, counted.empty, counted.review, counted.allowed)
-            report(work.row, max(total, work.row), f"{tally.flagged} flagged")
-        unread = tally.list_unread()
-        refuse_changed(work, catalog, seal)
-        if sum(each.count for each in unread) == work.row:
-            work.discard()
-            raise make_empty_error(show_name(catalog), unread)
-        skipped_file = work.finish()
+    """Judge the rows of a catalogue that are not done, and keep what is found.
+
+    Returns:
+        What it comes to, without name, time and notes; the rate is the number of titles judged.
+    """
+    tally, resumed, judged = _count_findings(work.read_findings(), work.read_skips()), work.row, 0
+    rows_left = dropwhile(lambda row: row.number <= resumed, table.read_rows())
+    for rows, findings in judge_groups(group_rows(rows_left, form.chunk), scorer, form.allow):
+        counted = count_group(tally, rows, findings, form.only_flagged)
+        judged += counted.judged
+        work.add(counted.kept, counted.skipped, rows[-1].number, counted.empty, counted.review, counted.allowed)
+        report(work.row, max(total, work.row), f"{tally.flagged} flagged")
     if work.row < total:  # it was an estimate
         report(work.row, work.row, f"{tally.flagged} flagged")
     return ScanSummary(
-        catalog=show_name(catalog),
-        out=out,
+        catalog="",
+        out=work.out,
         rows=work.row,
         empty=work.empty,
         flagged=tally.flagged,
-        unread=unread,
-        skipped_file=skipped_file,
+        unread=tally.list_unread(),
+        skipped_file=None,
         fragments=tally.list_fragments(),
         worst=tally.worst,
         resumed=resumed,
@@ -158,7 +156,7 @@ def _scan_catalog(
         review=work.review,
         allowed=work.allowed,
         doubtful=tally.doubtful,
-        only_flagged=only_flagged,
+        only_flagged=form.only_flagged,
         ids=tally.ids,
     )
 
@@ -204,18 +202,11 @@ def count_group(
     return GroupCounts(kept, skipped, empty, review, allowed, len(findings) - empty)
 
 
-def describe_scan(
-    scorer: Scorer,
-    seal: FileSeal,
-    text_column: str,
-    id_column: str | None,
-    only_flagged: bool,
-    chunk: int,
-    allow: AllowList,
-) -> str:
+def describe_scan(scorer: Scorer, seal: FileSeal, form: ScanForm) -> str:
     """Return what tells a scan from others: what is scanned, and how."""
-    told = [SCAN_VERSION, scorer.key, *seal, text_column, id_column, only_flagged, chunk, allow.key]
-    return json.dumps(told) + (repr(get_options()) if get_options() != ReadOptions() else "")
+    *told, allow = form
+    given = [SCAN_VERSION, scorer.key, *seal, *told, allow.key]
+    return json.dumps(given) + (repr(get_options()) if get_options() != ReadOptions() else "")
 
 
 def take_seal(catalog: Path) -> FileSeal | None:
@@ -226,15 +217,7 @@ def take_seal(catalog: Path) -> FileSeal | None:
         return None
 
 
-class _DiscardedWork(Protocol):
-    """Findings on their way."""
-
-    def discard(self) -> None:
-        """Remove what is kept."""
-        ...
-
-
-def refuse_changed(work: _DiscardedWork, catalog: Path, seal: FileSeal) -> None:
+def refuse_changed(work: PartialFolder, catalog: Path, seal: FileSeal) -> None:
     """Drop findings if the catalogue is not the one any more that it was: rows of two would be mixed.
 
     Raises:

@@ -46,7 +46,7 @@ from cowbird.scanning.part_tasks import (
 from cowbird.scanning.parts_folder import JudgedPart, PartRecord, PartsWriter, sum_notices
 from cowbird.scanning.pool import ScorerFactory
 from cowbird.scanning.reading import Catalog
-from cowbird.scanning.scan import describe_scan, make_empty_error, open_checked, refuse_changed, take_seal
+from cowbird.scanning.scan import ScanForm, describe_scan, make_empty_error, open_checked, refuse_changed, take_seal
 from cowbird.scanning.summary import FindingTally, ScanSummary
 from cowbird.scanning.verdicts import Scorer
 from cowbird.scanning.writing import group_rows
@@ -256,7 +256,7 @@ def scan_in_parts(
         seal = seal or take_seal(catalog)
         table = open_checked(catalog, out, text_column, id_column, allowed)
         seal = seal or fingerprint(catalog)
-        key = describe_scan(scorer, seal, text_column, id_column, only_flagged, chunk, allowed)
+        key = describe_scan(scorer, seal, ScanForm(text_column, id_column, only_flagged, chunk, allowed))
         place = CatalogPlace(catalog.resolve(), text_column, id_column, get_options())
         own = list(file_rows) if file_rows and max(file_rows) <= MAX_FILE_ROWS else []
         total, kept = sum(own) or table.count_rows(), None

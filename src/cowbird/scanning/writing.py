@@ -8,29 +8,26 @@ under another name and renamed, beside it `OUT.skipped.csv` if rows were skipped
 """
 
 import glob
-import hashlib
 import json
 import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Self, TypeVar
+from typing import IO, TypeVar
 
 from cowbird.errors import UserError
-from cowbird.faults import explain_write_errors
 from cowbird.files import (
-    make_scratch_folder,
     open_own_file,
     read_plain_file,
     replace_atomically,
     sweep_partials,
     write_text,
 )
-from cowbird.locks import lock_folder
 from cowbird.scanning.findings import FINDINGS_WRITERS, Finding, encode_finding, read_kept_findings
+from cowbird.scanning.partial_folder import PartialFolder, explain_scan_errors
 from cowbird.scanning.reading import CatalogRow
 
 MAX_HELD_CHARACTERS = 1 << 24
@@ -72,44 +69,19 @@ class _ScanState:
     """Rows so far that are suspicious, but allowed."""
 
 
-class FindingsWriter:
-    """The findings of a scan that goes on; a context manager.
+class FindingsWriter(PartialFolder):
+    """The findings of a scan that goes on; a context manager. Arguments as in `PartialFolder`."""
 
-    Args:
-        out: The file they will become.
-        key: What is scanned, and how. An earlier scan into the same file is resumed if its key is the same.
-        resume: Whether to resume; otherwise what an earlier scan left is dropped.
-        warn: Told if the file system knows no locks.
-
-    Raises:
-        UserError: On entering, if the folder can't be written or another process scans into it.
-    """
-
-    def __init__(self, out: Path, key: str, resume: bool, warn: Callable[[str], None] = warnings.warn) -> None:
-        self.out, self._warn = out, warn
-        self.folder = out.with_name(f"{out.name}.partial")
+    def __init__(self, out: Path, key: str, resume: bool = True, warn: Callable[[str], None] = warnings.warn) -> None:
+        super().__init__(out, key, resume, warn)
         self._paths = {name: self.folder / name for name in ("findings.jsonl", "skipped.csv", "state.json")}
-        self._key = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
-        self._resume = resume
         self._state = _ScanState(self._key)
-        self._open = ExitStack()
 
-    def __enter__(self) -> Self:
-        with self._open, _explain_write_errors(self.out):
-            make_scratch_folder(self.folder)
-            hint = "Wait for it, or choose another file."
-            self._open.enter_context(lock_folder(self.folder, "scan", hint, self._warn))
-            sweep_partials(self.folder)
-            sweep_partials(self.out.parent, glob.escape(self.out.name))
-            self._state = self._read_state() if self._resume else self._state
-            self._findings = self._open_for_append("findings.jsonl", self._state.findings)
-            self._skipped = self._open_for_append("skipped.csv", self._state.skipped)
-            self._open = self._open.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with suppress(OSError):  # what a full disk did not take is not part of the state
-            self._open.close()
+    def _begin(self) -> None:
+        sweep_partials(self.out.parent, glob.escape(self.out.name))
+        self._state = self._read_state() if self._resume else self._state
+        self._findings = self._open_for_append("findings.jsonl", self._state.findings)
+        self._skipped = self._open_for_append("skipped.csv", self._state.skipped)
 
     def _read_state(self) -> _ScanState:
         """Return where an earlier scan stopped; the beginning if that was another scan, or what it left is damaged."""
@@ -191,7 +163,7 @@ class FindingsWriter:
         Raises:
             UserError: If it can't be written.
         """
-        with _explain_write_errors(self.out):
+        with explain_scan_errors(self.out):
             for file, lines in (
                 (self._findings, list(map(encode_finding, findings))),
                 (self._skipped, [f'{number},"{reason}"\n' for number, reason in skipped]),
@@ -228,7 +200,7 @@ class FindingsWriter:
                 file.write(b"row,reason\n")
                 shutil.copyfileobj(rows, file)
         else:
-            with _explain_write_errors(table):
+            with explain_scan_errors(table):
                 table.unlink(missing_ok=True)  # of an earlier scan
         self.discard()
         return table if self._state.skipped else None
@@ -245,10 +217,6 @@ class FindingsWriter:
             self.folder.rmdir()
 
 
-def _explain_write_errors(path: Path) -> AbstractContextManager[None]:
-    return explain_write_errors(path, "What was scanned is kept; scan again to go on.")
-
-
 def check_output(out: Path, catalog: Path) -> None:
     """Look before hours of work whether findings can be written.
 
@@ -257,7 +225,7 @@ def check_output(out: Path, catalog: Path) -> None:
     """
     if out.suffix.lower() not in FINDINGS_WRITERS:
         raise UserError(f"Findings can't be written to '{out}'.", f"Let its name end in {', '.join(FINDINGS_WRITERS)}.")
-    with _explain_write_errors(out):
+    with explain_scan_errors(out):
         if out.exists() and not out.is_file():
             what = "folder" if out.is_dir() else "pipe or a device"
             raise UserError(f"'{out}' is a {what}.", "Name a file, such as findings.csv.")
