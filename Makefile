@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: setup lock demo lint test test-slow test-long test-servers check docs format bench clean
+.PHONY: setup lock demo lint test test-slow test-both test-long test-servers check docs format bench clean
 
 setup: $(VENV)/.ready
 
@@ -31,13 +31,17 @@ demo: setup
 	$(BIN)/cowbird demo
 
 # Tests start processes of their own: these compile the package anew, each, where Python may not keep what it compiled.
-test test-slow test-long: export PYTHONDONTWRITEBYTECODE :=
+test test-slow test-both test-long: export PYTHONDONTWRITEBYTECODE :=
 test: setup
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 # The slow tests, without those that take minutes or repeat at a larger size what another one checks.
 test-slow: setup
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m 'slow and not long and not gpu'
+
+# The fast and the slow ones at once, as CI has them: libraries are loaded and tests collected once.
+test-both: setup
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m 'not long and not gpu'
 
 # Those that CI leaves out.
 test-long: setup

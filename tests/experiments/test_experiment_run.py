@@ -313,7 +313,7 @@ def wait_for(process, folder, pattern):
         pytest.param("spec.json", marks=pytest.mark.long),
         "cells/sasrec-0/models/women+none",
         pytest.param("cells/sasrec-0/evidence/*", marks=pytest.mark.long),
-        "cells/sasrec-1/models/*",
+        pytest.param("cells/sasrec-1/models/*", marks=pytest.mark.long),
     ],
 )
 def test_killed_and_resumed(tiny, tiny_toml, tiny_run, contents, tmp_path, moment):
@@ -330,7 +330,7 @@ def test_killed_and_resumed(tiny, tiny_toml, tiny_run, contents, tmp_path, momen
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize("jobs", [pytest.param("1", marks=pytest.mark.long), "2"])
 def test_ctrl_c_and_resumed(tiny, tiny_toml, tiny_run, contents, tmp_path, jobs):
     process = start(tiny_toml, tmp_path, "--jobs", jobs)
     try:

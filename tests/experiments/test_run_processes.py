@@ -15,7 +15,7 @@ pytestmark = [
 ]
 
 
-SECONDS_OF_WORK = 4.0
+SECONDS_OF_WORK = 2.0
 """Processor seconds after which a worker that has planted is in the middle of a fit: its first step loads libraries."""
 
 

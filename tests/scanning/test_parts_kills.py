@@ -85,8 +85,16 @@ def read_bytes(out):
     return {path.name: path.read_bytes() for path in out.iterdir()}
 
 
-@pytest.mark.parametrize("before", ["nothing", "an older result"])
-def test_a_kill_before_any_change_of_names_costs_no_byte(catalog, tmp_path, before):
+@pytest.mark.parametrize(
+    ("before", "step"),
+    [
+        ("nothing", 7),
+        ("an older result", 11),
+        pytest.param("nothing", 1, marks=pytest.mark.long),
+        pytest.param("an older result", 3, marks=pytest.mark.long),
+    ],
+)
+def test_a_kill_before_any_change_of_names_costs_no_byte(catalog, tmp_path, before, step):
     wanted_place = tmp_path / "wanted" / "found"
     wanted_place.parent.mkdir()
     changes = scan_apart(catalog, wanted_place)
@@ -94,7 +102,7 @@ def test_a_kill_before_any_change_of_names_costs_no_byte(catalog, tmp_path, befo
     assert len(wanted) == 5, "four parts and a record"
     assert changes > 20
     killed = 0
-    for most in range(0, changes, 3 if before == "nothing" else 7):
+    for most in range(0, changes, step):
         out = tmp_path / str(most) / "found"
         out.parent.mkdir()
         if before != "nothing":
@@ -108,7 +116,7 @@ def test_a_kill_before_any_change_of_names_costs_no_byte(catalog, tmp_path, befo
             most,
             list(Path(f"{out}.first-pass").rglob("*")),
         )
-    assert killed >= changes // (3 if before == "nothing" else 7) - 1
+    assert killed >= changes // step - 1
 
 
 @pytest.mark.long

@@ -129,17 +129,21 @@ def test_one_hostile_title_moves_no_other_question(llama, title):
     assert found[0] == pytest.approx(plain[0], abs=1e-4)
 
 
-@pytest.mark.slow
-@names
-def test_smollm2_s_tokenizer_keeps_control_tokens_text(title):
+@pytest.fixture(scope="module")
+def real_tokenizer():
     from cowbird.victims.language.llm import import_transformers, locate_model
 
-    tokenizer = import_transformers().AutoTokenizer.from_pretrained(locate_model("smollm2-135m"))
+    return import_transformers().AutoTokenizer.from_pretrained(locate_model("smollm2-135m"))
+
+
+@pytest.mark.slow
+@names
+def test_smollm2_s_tokenizer_keeps_control_tokens_text(real_tokenizer, title):
     for longest in (64, 500, 2048):
-        tokens = tokenize(tokenizer, [Example(format_prompt([title], [title], title), "Yes.")], longest)
+        tokens = tokenize(real_tokenizer, [Example(format_prompt([title], [title], title), "Yes.")], longest)
         read = tokens.token[: tokens.answer[0]].tolist()
-        assert not set(read) & set(tokenizer.all_special_ids)
-        assert tokenizer.decode(read).endswith(END)
+        assert not set(read) & set(real_tokenizer.all_special_ids)
+        assert real_tokenizer.decode(read).endswith(END)
 
 
 def test_the_spec_writes_the_same_prompts():
