@@ -26,7 +26,7 @@ ORPHAN_EXIT_CODE = 1
 """What a worker returns whose parent is gone; nobody is there to read it."""
 COMPILED_LIBRARIES = ("torch", "numpy", "scipy", "pyarrow", "polars", "sklearn", "transformers", "peft", "ray")
 """Libraries that an interrupt waits for while they are loaded: compiled code that is stopped there can abort."""
-SECONDS_BETWEEN_LOOKS = 0.02
+SECONDS_BETWEEN_LOAD_CHECKS = 0.02
 """How often is looked whether they are loaded."""
 _SET_PARENT_DEATH_SIGNAL = 1
 """`PR_SET_PDEATHSIG` of Linux."""
@@ -108,7 +108,7 @@ def is_library_loading() -> bool:
 def _send_again(number: int) -> None:
     """Send this process a signal once libraries are loaded."""
     while is_library_loading():
-        time.sleep(SECONDS_BETWEEN_LOOKS)
+        time.sleep(SECONDS_BETWEEN_LOAD_CHECKS)
     os.kill(os.getpid(), number)
 
 

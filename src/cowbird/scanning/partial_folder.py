@@ -12,13 +12,13 @@ from cowbird.faults import explain_write_errors
 from cowbird.files import make_scratch_folder, sweep_partials
 from cowbird.locks import lock_folder
 
-GO_ON_HINT = "What was scanned is kept; scan again to go on."
+SCAN_KEPT_HINT = "What was scanned is kept; scan again to go on."
 """What is said where findings can't be written."""
 
 
 def explain_scan_errors(path: Path) -> AbstractContextManager[None]:
     """Say of errors of the system what can be done about them, and that nothing is lost."""
-    return explain_write_errors(path, GO_ON_HINT)
+    return explain_write_errors(path, SCAN_KEPT_HINT)
 
 
 class PartialFolder(ABC):

@@ -25,7 +25,7 @@ from cowbird.files import (
 from cowbird.locks import LOCK_FILE
 from cowbird.notices import Notice, NoticeRank
 from cowbird.processes import hold_interrupts
-from cowbird.scanning.partial_folder import GO_ON_HINT, PartialFolder, explain_scan_errors
+from cowbird.scanning.partial_folder import SCAN_KEPT_HINT, PartialFolder, explain_scan_errors
 from cowbird.storage import read_sealed_json, write_sealed_json
 
 SCAN_FILE, SKIPPED_FILE, KEY_FILE = "scan.json", "skipped.csv", "key.json"
@@ -271,7 +271,7 @@ class PartsWriter(PartialFolder):
     def _remove_result(self, folder: Path) -> None:
         """Remove an older result; anything else is left, and told."""
         if not _is_result(folder):
-            raise UserError(f"'{folder}' stands in the way, and is no older result.", f"Move it away. {GO_ON_HINT}")
+            raise UserError(f"'{folder}' stands in the way, and is no older result.", f"Move it away. {SCAN_KEPT_HINT}")
         shutil.rmtree(folder)
 
     def discard(self) -> None:
