@@ -106,7 +106,7 @@ def try_form(monkeypatch):
 
 
 def test_no_row_of_any_form_is_lost_moved_or_changed(tmp_path, try_form):
-    """What `benchmarks/fuzz_forms.py` tries on 20,000 files, on a few."""
+    """What `benchmarks/fuzz_forms.py` tries on thousands of files, on a few."""
     problems = [try_form(seed, tmp_path)[1] for seed in range(60)]
     assert not any(problems), problems
 

@@ -31,6 +31,7 @@ from cowbird.cli.terminal import err_console, out_console, print_json, sanitize_
 from cowbird.errors import ExitCode, UserError
 from cowbird.outputs import check_outputs
 from cowbird.report.terminal import sanitize_text
+from cowbird.text import count_things
 
 if TYPE_CHECKING:
     from cowbird.experiments.run import RunOutcome
@@ -291,4 +292,5 @@ def _show_outcome(spec: "Spec", out: Path, outcome: "RunOutcome", as_json: bool,
     if outcome.written:
         out_console.print(Text("Results: ") + sanitize_line(f"{file} ({len(outcome.rows)} rows)"))
     if outcome.left:
-        out_console.print(Text(f"Of the whole spec {outcome.left:,} cells are not done."))
+        some = f"{count_things(outcome.left, 'cell')} {'is' if outcome.left == 1 else 'are'}"
+        out_console.print(Text(f"Of the whole spec {some} not done."))

@@ -11,6 +11,7 @@ from rich.text import Text
 from cowbird.cli.terminal import out_console, print_json, sanitize_line
 from cowbird.errors import UserError
 from cowbird.outputs import check_outputs
+from cowbird.text import count_things
 
 if TYPE_CHECKING:
     from cowbird.report.formats import ReportTable
@@ -113,7 +114,9 @@ def write_table(table: "ReportTable", form: str, out: Path | None) -> None:
         typer.echo(text, nl=False)
         return
     write_text(out, text)
-    out_console.print(Text("Table: ") + sanitize_line(f"{out} ({len(table.rows)} lines)"), soft_wrap=True)
+    out_console.print(
+        Text("Table: ") + sanitize_line(f"{out} ({count_things(len(table.rows), 'line')})"), soft_wrap=True
+    )
 
 
 def table(

@@ -129,7 +129,8 @@ class FolderRows(PartedTable):
 
     def describe(self) -> str:
         """Say in a few words how it is read."""
-        keys = f" and columns {', '.join(self._keys)} from the names of folders" if self._keys else ""
+        word = "column" if len(self._keys) == 1 else "columns"
+        keys = f" and {word} {', '.join(self._keys)} from the names of folders" if self._keys else ""
         first = "" if len(self._parts) == 1 else "the first "
         return f"{count_things(len(self._parts), 'file')}{keys}, {first}{self._first.describe()}"
 
