@@ -40,7 +40,7 @@ def test_all_parts_are_read_and_partitions_are_columns(hive):
     assert open_catalog(hive).count_rows() == 4
     assert read(hive) == [(1, "1", "t1", ""), (2, "2", "t2", ""), (3, "4", "t4", ""), (4, "3", "t3", "")]
     assert [row[1] for row in read(hive, id_column="country")] == ["DE", "DE", None, "côte"]
-    assert "3 files and columns country from the names of folders" in open_catalog(hive).describe()
+    assert "3 files and column country from the names of folders" in open_catalog(hive).describe()
 
 
 def test_a_folder_of_one_file_speaks_of_one(tmp_path):

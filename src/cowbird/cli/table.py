@@ -114,9 +114,8 @@ def write_table(table: "ReportTable", form: str, out: Path | None) -> None:
         typer.echo(text, nl=False)
         return
     write_text(out, text)
-    out_console.print(
-        Text("Table: ") + sanitize_line(f"{out} ({count_things(len(table.rows), 'line')})"), soft_wrap=True
-    )
+    size = count_things(len(table.rows), "line")
+    out_console.print(Text("Table: ") + sanitize_line(f"{out} ({size})"), soft_wrap=True)
 
 
 def table(
