@@ -30,8 +30,9 @@ demo: setup
 	$(BIN)/cowbird assets
 	$(BIN)/cowbird demo
 
-# Tests start processes of their own: these compile the package anew, each, where Python may not keep what it compiled.
-test test-slow test-both test-long: export PYTHONDONTWRITEBYTECODE :=
+# Commands and tests start processes of their own: these compile packages anew, each, where Python may not keep what it
+# compiled.
+export PYTHONDONTWRITEBYTECODE :=
 test: setup
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 

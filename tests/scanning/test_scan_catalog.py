@@ -1,10 +1,14 @@
 """A whole scan: rows in, findings out, whatever happens on the way."""
 
 import gzip
+import io
 import json
 import os
+import sqlite3
 import sys
 import tracemalloc
+from contextlib import closing
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +17,7 @@ import pyarrow as pa
 import pytest
 
 from cowbird.errors import UserError
+from cowbird.ingest import places
 from cowbird.ingest.places import fingerprint
 from cowbird.scanning.reading import Catalog
 from cowbird.scanning.scan import load_table_titles, scan_catalog
@@ -341,3 +346,39 @@ def test_memory_holds_a_few_chunks_of_titles(tmp_path, name):
     tracemalloc.stop()
     assert peak < 4e6  # of 10 MB of titles
     assert max(arrow) < 8e6  # beside 256 titles, the 500 distinct ones
+
+
+def test_one_catalogue_in_many_forms_has_one_set_of_findings(tmp_path, finds, monkeypatch):
+    frame = pl.DataFrame(
+        {"id": [f"{n}" for n in range(40)], "title": [f'Red, Harbor "{n}"{" xq" * (n % 9 == 4)}' for n in range(40)]}
+    )
+    text = frame.write_csv()
+    (tmp_path / "a.csv").write_text(text)
+    (tmp_path / "semicolons.csv").write_bytes(
+        b"sep=;\r\n" + frame.write_csv(separator=";").replace("\n", "\r\n").encode()
+    )
+    (tmp_path / "wide.csv").write_bytes(text.encode("utf-16"))
+    (tmp_path / "a.tsv").write_text(frame.write_csv(separator="\t"))
+    (tmp_path / "a.CSV.GZ").write_bytes(gzip.compress(text.encode()))
+    (tmp_path / "a.jsonl").write_text(frame.write_ndjson())
+    (tmp_path / "a.json").write_text(json.dumps(frame.to_dicts(), indent=1))
+    frame.write_parquet(tmp_path / "a.parquet")
+    for country, part in (("DE", frame[:25]), ("FR", frame[25:])):
+        (tmp_path / "hive" / f"country={country}").mkdir(parents=True)
+        part.write_parquet(tmp_path / "hive" / f"country={country}" / "part.parquet")
+    with closing(sqlite3.connect(tmp_path / "a.db")) as base:
+        base.execute("create table items (id text, title text)")
+        base.executemany("insert into items values (?, ?)", frame.rows())
+        base.commit()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    forms = sorted(tmp_path.iterdir())
+    places._copy_input.cache_clear()
+    found = {}
+    for catalog in (*forms, Path("-")):
+        out = tmp_path / "found" / f"{catalog.name}.jsonl"
+        summary = scan_catalog(catalog, out, finds(), chunk=16)
+        found[catalog.name] = (summary.rows, summary.flagged, out.read_bytes())
+    places._copy_input.cache_clear()
+    assert len(found) == 11
+    assert {(rows, flagged) for rows, flagged, _ in found.values()} == {(40, 4)}
+    assert len({written for *_, written in found.values()}) == 1, "byte for byte"
