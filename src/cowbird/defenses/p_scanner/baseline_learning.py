@@ -109,7 +109,7 @@ def learn_by_itself(
         sellers=columns.list_sellers(evidence.fragment, narrow=True), counted=len(counted.fragment),
     )  # fmt: skip
     score, worst = score_rows(scoring, baseline, traits, rows, find_known(baseline, table, rows))
-    log_odds, own = _take_log_odds(baseline, worst), take_own_scores(baseline, score, worst)
+    log_odds, own = take_log_odds(baseline, worst), take_own_scores(baseline, score, worst)
     sure = (log_odds > find_flood(own, log_odds)) | find_tricks(
         traits, rows, baseline.profile, _find_own(baseline, traits, rows)
     )
@@ -164,10 +164,10 @@ def take_own_scores(baseline: Baseline, score: Float32Array, worst: Int64Array) 
         score: What `score_rows` returned.
         worst: The fragments that it returned.
     """
-    return score if baseline.reference else score - weigh_fragments(_take_log_odds(baseline, worst))
+    return score if baseline.reference else score - weigh_fragments(take_log_odds(baseline, worst))
 
 
-def _take_log_odds(baseline: Baseline, worst: Int64Array) -> Float32Array:
+def take_log_odds(baseline: Baseline, worst: Int64Array) -> Float32Array:
     """Return the log-odds of titles' most suspicious fragments."""
     if not len(baseline.by_fragment):
         return np.full(len(worst), NO_FRAGMENT, dtype=np.float32)

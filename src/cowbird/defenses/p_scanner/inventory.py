@@ -28,7 +28,6 @@ from cowbird.defenses.p_scanner.fragment_evidence import (
     count_fragments,
     describe_fragments,
 )
-from cowbird.defenses.p_scanner.fragment_index import FragmentKey
 from cowbird.defenses.p_scanner.fragment_verdicts import judge_fragments
 from cowbird.defenses.p_scanner.scoring import ScoringModel, weigh_tricks
 from cowbird.defenses.p_scanner.second_look import OpenBand, SecondLook
@@ -77,7 +76,7 @@ class Inventory:
 
     def count_known(self, table: FragmentTable) -> Int64Array:
         """Return in how many titles of the inventory each fragment of others stands, shape `[fragments]`."""
-        found = (self.fragments.get(hash_fragment(key), 0) for key in table.names.list_keys())
+        found = (self.fragments.get(number, 0) for number in table.names.list_hashes())
         return np.fromiter(found, dtype=np.int64, count=len(table.names.fragments))
 
     def set_threshold(self, fpr: float, together: int) -> float:
@@ -109,11 +108,6 @@ class Inventory:
             for end in ("low", "high")
         )
         return OpenBand(low, high)
-
-
-def hash_fragment(key: FragmentKey) -> int:
-    """Return a number of 64 bits that a fragment alone decides."""
-    return hash_title(f"{key[0]}\0{key[1]}")
 
 
 def hash_rows(traits: TitleTraits, rows: Int64Array) -> list[int]:
@@ -210,12 +204,12 @@ def take_inventory(
     if whole:
         known[len(rows)] = extrapolate_scores(thin_scores(quarters[half].score, len(rows)), known[half])
     counts = count_fragments(table, rows)
-    keys = table.names.list_keys()
+    hashes_of = table.names.list_hashes()
     numbers: list[int] = np.flatnonzero(counts).tolist()
     return Inventory(
         CatalogProfile.measure(traits, rows),
         frozenset(hashes.tolist()),
-        {hash_fragment(keys[number]): int(counts[number]) for number in numbers},
+        {hashes_of[number]: int(counts[number]) for number in numbers},
         known,
         bands,
     )
