@@ -92,11 +92,11 @@ class ShippedScans:
     def score_alone(self, scoring: ScoringModel, found: Found, rows: Int64Array) -> Float32Array:
         """Return the scores of rows beside the baseline of a scan as if no fragment recurred."""
         assert found.baseline is not None
-        return score_rows(scoring, found.baseline, self.traits, rows, NOTHING_KNOWN)[0]
+        return score_rows(scoring, found.baseline, self.traits, rows, NOTHING_KNOWN).score
 
     def _judge(self, scoring: ScoringModel, baseline: Baseline, rows: Int64Array) -> Found:
         known = find_known(baseline, self.table, rows)
-        score, worst = score_rows(scoring, baseline, self.traits, rows, known)
+        score, worst, _ = score_rows(scoring, baseline, self.traits, rows, known)
         if self.second is not None and baseline.band is not None:
             own = take_own_scores(baseline, score, worst)
             titles = [self.traits.words.titles[row] for row in rows.tolist()]

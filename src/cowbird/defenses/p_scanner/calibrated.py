@@ -43,7 +43,7 @@ from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.second_look import OpenBand
 from cowbird.defenses.p_scanner.small_tagger import TaggerName
 from cowbird.defenses.p_scanner.spelling import SPELLINGS
-from cowbird.defenses.p_scanner.title_evidence import CatalogProfile
+from cowbird.defenses.p_scanner.title_evidence import CatalogProfile, SpellingCounts
 from cowbird.defenses.p_scanner.title_rules import RULES, WORD_KINDS
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
 from cowbird.defenses.p_scanner.whole_counts import WholeEvidence
@@ -283,9 +283,18 @@ def load_calibrated_scanner(path: Path, device: str = "cpu", scanner: ReadyScann
         scanner = ReadyScanner.load(device, own if own.is_dir() else record.tagger)
     if record.scanner != scanner.identity:
         raise UserError(
-            f"'{path}' was calibrated with another version of the ready scanner than this one.", CALIBRATE_HINT
+            f"'{path}' was calibrated with another version of the ready scanner, which scored titles otherwise. So its "
+            "thresholds do not hold here.",
+            _hint_at_calibration(path, record),
         )
     return CalibratedScanner(scanner, inventory, record)
+
+
+def _hint_at_calibration(path: Path, record: CalibrationRecord) -> str:
+    """Return what makes a calibration anew."""
+    if path.is_dir():
+        return f"Make it anew: cowbird fit-scanner CATALOG --out {path}."
+    return f"Make it anew: cowbird calibrate CATALOG --tagger {record.tagger} --fpr {record.fpr:g} --out {path}."
 
 
 def read_calibration(path: Path) -> tuple[CalibrationRecord, Inventory]:
@@ -396,7 +405,7 @@ def _read_inventory(record: CalibrationRecord, held: Mapping[str, NDArray[Any]])
         highest=np.sort(held["highest"]),
         by_kind=np.sort(held["by kind"], axis=0),
         span_marks=tuple(np.sort(marks) for marks in spans),
-        spellings=held["spellings"],
+        spelled=SpellingCounts(record.words, held["spellings"]),
     )
     fragments = dict(zip(_as_hashes(held["fragments"]), held["fragment counts"].tolist(), strict=True))
     scores = {size: np.sort(held[f"scores {size}"])[::-1] for size in sizes}
