@@ -75,6 +75,7 @@ def learn_beside(
         inventory.profile, inventory.members, _number_fragments(table, evidence), evidence, by_fragment,
         (thresholds[0], min(thresholds)), inventory.size, 0, len(rows), inventory.size, fprs, key, columns.words,
         sellers=columns.list_sellers(evidence.fragment, narrow=False), counted=len(counted.fragment),
+        spread=inventory.tell_spread(fprs[0], len(rows)),
     )  # fmt: skip
     if second is None:
         return baseline
