@@ -1,64 +1,38 @@
 """Scans of one catalogue with many different plantings, each text read and cut once; and detectors beside the scanner.
 
-`PlantedCatalog` holds a reference, a batch and all texts that are planted in it. `ask_beside` and `ask_itself` judge
-rows of it by the package's own functions, with a reference and without. `mute` takes a kind of evidence out of the
-scoring: the columns are set to what they are on average. `list_simple_scores` has rules without a tagger.
+`PlantedCatalog` holds a reference, a batch and all texts that are planted in it; `shipped_scans.ShippedScans` judges
+them by the package's own functions. `mute` takes a kind of evidence out of the scoring: the columns are set to what
+they are on average. `list_simple_scores` has rules without a tagger.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cowbird.data.types import Int64Array
 from cowbird.defenses.character_rules import CharacterRules
-from cowbird.defenses.p_scanner.baseline import Baseline
-from cowbird.defenses.p_scanner.baseline_learning import (
-    find_known,
-    learn_beside,
-    learn_by_itself,
-    score_rows,
-    take_own_scores,
-)
 from cowbird.defenses.p_scanner.catalog_judge import read_rounded
 from cowbird.defenses.p_scanner.fragment_evidence import (
     FRAGMENT_FEATURES,
     FragmentEvidence,
-    FragmentNames,
-    FragmentTable,
     count_fragments,
     describe_fragments,
-    index_fragments,
 )
-from cowbird.defenses.p_scanner.inventory import Inventory, choose_batch_sizes, take_inventory
 from cowbird.defenses.p_scanner.scoring import JOINED_FEATURES, ScoringModel, SmallNetwork
 from cowbird.defenses.p_scanner.second_look import SecondLook
-from cowbird.defenses.p_scanner.title_evidence import TITLE_FEATURES, TitleTraits, describe_traits, mark_words
-from cowbird.defenses.p_scanner.token_logits import TokenLogits
+from cowbird.defenses.p_scanner.title_evidence import TITLE_FEATURES
 from cowbird.defenses.strip import Strip
 from ready_catalogs import KeptScanner
+from shipped_scans import Scores, ShippedScans, describe_marks
 
-Scores = NDArray[np.floating]
-FPRS = (0.01, 0.05)
-"""Rates for flags, and for flags and reviews."""
 MUTED: Mapping[str, tuple[str, ...]] = {
     "without context": ("different words before", "different words behind", "likeness of its titles"),
     "without drift": ("growth of its share", "growth of that"),
     "without rules": ("rarest rule", "rarest hard rule"),
 }
 """Features that are taken out, by what is left."""
-
-
-class Found(NamedTuple):
-    """What a detector makes of some titles; arrays of the shape `[titles]`, `None` where it has no threshold."""
-
-    score: Scores
-    flagged: NDArray[np.bool_] | None = None
-    review: NDArray[np.bool_] | None = None
-    baseline: Baseline | None = None
 
 
 def mute_network(network: SmallNetwork, names: Sequence[str], muted: Sequence[str]) -> SmallNetwork:
@@ -70,10 +44,11 @@ def mute_network(network: SmallNetwork, names: Sequence[str], muted: Sequence[st
 
 def mute(scoring: ScoringModel, muted: Sequence[str]) -> ScoringModel:
     """Return a scoring that takes some features for average."""
-    return ScoringModel(
-        mute_network(scoring.title, TITLE_FEATURES, muted),
-        mute_network(scoring.fragment, FRAGMENT_FEATURES, muted),
-        mute_network(scoring.joined, JOINED_FEATURES, muted),
+    return replace(
+        scoring,
+        title=mute_network(scoring.title, TITLE_FEATURES, muted),
+        fragment=mute_network(scoring.fragment, FRAGMENT_FEATURES, muted),
+        joined=mute_network(scoring.joined, JOINED_FEATURES, muted),
     )
 
 
@@ -86,7 +61,7 @@ class PlantedCatalog:
         reference: Clean titles from before.
         batch: Clean titles that are planted in.
         planted: Other texts that are asked about.
-        second: What looks again at titles that their score leaves open; `None` for nothing.
+        second: What looks again at titles that their score leaves open; `None` for what the scanner has.
     """
 
     scanner: KeptScanner
@@ -101,64 +76,27 @@ class PlantedCatalog:
             self.place.setdefault(text, len(self.place))
         self.texts = list(self.place)
         self.marks = read_rounded(self.scanner, self.texts)
-        self.traits, self.table = self._describe(self.marks)
+        self.scans = describe_marks(self.texts, self.marks, self.second or self.scanner.second)
         self.old = self.find(self.reference)
 
-    def _describe(self, marks: TokenLogits) -> tuple[TitleTraits, FragmentTable]:
-        traits = describe_traits(mark_words(self.texts, marks))
-        return traits, index_fragments(traits.words, FragmentNames())
-
     @cached_property
-    def silent(self) -> tuple[TitleTraits, FragmentTable]:
-        """The same with a tagger that says nothing."""
-        return self._describe(TokenLogits(self.marks.tokenized, self.marks.mark * 0, self.marks.verdict * 0))
+    def silent(self) -> ShippedScans:
+        """The same with taggers that say nothing."""
+        return self.scans.silence()
 
     def find(self, texts: Iterable[str]) -> Int64Array:
         """Return the rows of texts."""
         return np.array([self.place[text] for text in texts], dtype=np.int64)
 
-    def calibrate(self, scoring: ScoringModel, silent: bool = False, rows: Int64Array | None = None) -> Inventory:
-        """Count what is usual in the reference, or in other rows."""
-        traits, table = self.silent if silent else (self.traits, self.table)
-        rows = self.old if rows is None else rows
-        return take_inventory(scoring, traits, table, rows, choose_batch_sizes(len(rows)), self.second)
-
-    def ask_beside(
-        self, scoring: ScoringModel, inventory: Inventory, rows: Int64Array, silent: bool = False, apart: bool = False
-    ) -> Found:
-        """Judge rows beside an inventory, together or each alone."""
-        traits, table = self.silent if silent else (self.traits, self.table)
-        return self._judge(
-            scoring,
-            learn_beside(scoring, inventory, traits, table, rows[:0] if apart else rows, FPRS, "", second=self.second),
-            rows,
-            silent,
-        )
-
-    def ask_itself(self, scoring: ScoringModel, rows: Int64Array, silent: bool = False) -> Found:
-        """Judge rows by what is usual among themselves."""
-        traits, table = self.silent if silent else (self.traits, self.table)
-        return self._judge(
-            scoring, learn_by_itself(scoring, traits, table, rows, FPRS, "", second=self.second), rows, silent
-        )
-
-    def _judge(self, scoring: ScoringModel, baseline: Baseline, rows: Int64Array, silent: bool) -> Found:
-        traits, table = self.silent if silent else (self.traits, self.table)
-        score, worst = score_rows(scoring, baseline, traits, rows, find_known(baseline, table, rows))
-        if self.second is not None and baseline.band is not None:
-            own = take_own_scores(baseline, score, worst)
-            score = self.second.join([self.texts[row] for row in rows.tolist()], score, baseline.band, own)
-        return Found(score, score > baseline.thresholds[0], score > baseline.thresholds[1], baseline)
-
     @cached_property
     def known_fragments(self) -> Int64Array:
         """In how many titles of the reference each fragment stands."""
-        return count_fragments(self.table, self.old)
+        return count_fragments(self.scans.table, self.old)
 
     def describe(self, rows: Int64Array, reference: bool) -> FragmentEvidence:
         """Return what fragments of rows are like."""
         return describe_fragments(
-            self.table, self.traits, rows, (self.known_fragments, len(self.old)) if reference else None
+            self.scans.table, self.scans.traits, rows, (self.known_fragments, len(self.old)) if reference else None
         )
 
     @cached_property

@@ -42,7 +42,7 @@ from attacker_plantings import (
     list_words,
     split_catalog,
 )
-from attacker_scans import MUTED, Found, PlantedCatalog, list_simple_scores, mute
+from attacker_scans import MUTED, PlantedCatalog, list_simple_scores, mute
 from cowbird.data.types import Int64Array
 from cowbird.defenses.p_scanner.inventory import Inventory
 from cowbird.defenses.p_scanner.rounds.context_gain import find_phrases, measure_gains
@@ -53,7 +53,8 @@ from cowbird.plugins import find_plugin
 from cowbird.rng import stream
 from cowbird.victims.fit_context import pick_device
 from cowbird.victims.language.llm import Llm, load_llm
-from ready_catalogs import KIND_LEFT_OUT, SEEN_BY_SMALL_TAGGER, SEEN_BY_TAGGER, KeptScanner
+from ready_catalogs import KIND_LEFT_OUT, SEEN_BY_SMALL_TAGGER, SEEN_BY_TAGGER, KeptScanner, make_kept
+from shipped_scans import Found
 from tagger_families import ASKED
 
 FPR = 0.01
@@ -102,19 +103,20 @@ class Shop:
         self.halves = halves
         self.catalog = PlantedCatalog(scanner, halves.reference, halves.batch, planted)
         self.scoring = scanner.scoring
-        self.inventory = self.catalog.calibrate(self.scoring)
+        self.scans = self.catalog.scans
+        self.inventory = self.scans.calibrate(self.scoring, self.catalog.old)
         self.muted = {name: mute(self.scoring, names) for name, names in MUTED.items()}
         self.batch = self.catalog.find(halves.batch)
 
     @cached_property
     def silent(self) -> Inventory:
         """What is usual if the tagger says nothing."""
-        return self.catalog.calibrate(self.scoring, silent=True)
+        return self.catalog.silent.calibrate(self.scoring, self.catalog.old)
 
     @cached_property
     def calibrated(self) -> dict[str, Inventory]:
         """What is usual without each kind of evidence."""
-        return {name: self.catalog.calibrate(scoring) for name, scoring in self.muted.items()}
+        return {name: self.scans.calibrate(scoring, self.catalog.old) for name, scoring in self.muted.items()}
 
     def replace(self, planted: Mapping[int, str], many: int) -> tuple[Int64Array, NDArray[np.bool_]]:
         """Return the batch with the first so many of the planted titles, and which they are."""
@@ -126,19 +128,19 @@ class Shop:
     def ask(self, rows: Int64Array, reference: bool) -> Found:
         """Return what the scanner makes of rows."""
         if reference:
-            return self.catalog.ask_beside(self.scoring, self.inventory, rows)
-        return self.catalog.ask_itself(self.scoring, rows)
+            return self.scans.ask_beside(self.scoring, self.inventory, rows)
+        return self.scans.ask_itself(self.scoring, rows)
 
     def ask_others(self, rows: Int64Array, reference: bool) -> Iterator[tuple[str, Found]]:
         """Yield what the scanner's parts and other detectors make of rows."""
         catalog = self.catalog
         if reference:
-            yield "without tagger", catalog.ask_beside(self.scoring, self.silent, rows, silent=True)
-            yield "without n-grams", catalog.ask_beside(self.scoring, self.inventory, rows, apart=True)
+            yield "without tagger", catalog.silent.ask_beside(self.scoring, self.silent, rows)
+            yield "without n-grams", self.scans.ask_beside(self.scoring, self.inventory, rows, apart=True)
             for name, scoring in self.muted.items():
-                yield name, catalog.ask_beside(scoring, self.calibrated[name], rows)
+                yield name, self.scans.ask_beside(scoring, self.calibrated[name], rows)
         else:
-            yield "without tagger", catalog.ask_itself(self.scoring, rows, silent=True)
+            yield "without tagger", catalog.silent.ask_itself(self.scoring, rows)
         simple = list_simple_scores(catalog.describe(rows, reference), len(rows), reference)
         yield from ((name, Found(score)) for name, score in simple.items())
         yield from ((name, Found(score[rows])) for name, score in catalog.alone_scores.items())
@@ -170,9 +172,9 @@ def ask_singles(shop: Shop, singles: Mapping[str, Mapping[int, str]]) -> Iterato
     for family, planted in singles.items():
         rows = np.concatenate([shop.batch, catalog.find(planted.values())])
         mask = np.arange(len(rows)) >= len(shop.batch)
-        found = {"scanner": catalog.ask_beside(shop.scoring, shop.inventory, rows, apart=True)}
-        found["without tagger"] = catalog.ask_beside(shop.scoring, shop.silent, rows, silent=True, apart=True)
-        found["without rules"] = catalog.ask_beside(
+        found = {"scanner": shop.scans.ask_beside(shop.scoring, shop.inventory, rows, apart=True)}
+        found["without tagger"] = catalog.silent.ask_beside(shop.scoring, shop.silent, rows, apart=True)
+        found["without rules"] = shop.scans.ask_beside(
             shop.muted["without rules"], shop.calibrated["without rules"], rows, apart=True
         )
         found |= {name: Found(score[rows]) for name, score in catalog.alone_scores.items()}
@@ -198,15 +200,15 @@ def ask_trickle(shop: Shop, attacks: Any, seed: int) -> Iterator[dict[str, Any]]
         bad = catalog.find(planted[row] for row in chosen)
         head = {"attack": "one a week", "trigger": trigger, "share": 1 / (a_week + 1), "planted": WEEKS}
         head |= {"detector": "scanner", "natural": attack == "natural text"}
-        alone = catalog.ask_beside(shop.scoring, shop.inventory, bad, apart=True)
+        alone = shop.scans.ask_beside(shop.scoring, shop.inventory, bad, apart=True)
         assert alone.flagged is not None
         yield head | {"way": "each alone", "reference": True, "recall": round(float(alone.flagged.mean()), 4)}
         caught: list[bool] = []
         for nth in ABSORBED_AT:
-            absorbed = catalog.calibrate(
-                shop.scoring, rows=np.unique(np.concatenate([catalog.old, *weeks[:nth], bad[:nth]]))
+            absorbed = shop.scans.calibrate(
+                shop.scoring, np.unique(np.concatenate([catalog.old, *weeks[:nth], bad[:nth]]))
             )
-            found = catalog.ask_beside(shop.scoring, absorbed, np.concatenate([weeks[nth], bad[nth : nth + 1]]))
+            found = shop.scans.ask_beside(shop.scoring, absorbed, np.concatenate([weeks[nth], bad[nth : nth + 1]]))
             assert found.flagged is not None
             caught.append(bool(found.flagged[-1]))
         yield head | {"way": "beside a reference that absorbs", "reference": True, "recall": float(np.mean(caught))}
@@ -242,6 +244,8 @@ def ask_adaptive(shop: Shop, candidates: Mapping[str, Mapping[str, Any]]) -> Ite
 
 def make_scanner(options: argparse.Namespace, name: str) -> KeptScanner:
     """Return the scanner that ships, or one whose small tagger, and scoring if given, left out the catalogue's kind."""
+    if options.tagger == "cascade":
+        return make_kept(options.keep, options.device, "cascade")
     if options.taggers is None or name not in KIND_LEFT_OUT:
         folder, keep = READY_SMALL_TAGGER, options.keep / "ships"
     else:
@@ -253,7 +257,7 @@ def make_scanner(options: argparse.Namespace, name: str) -> KeptScanner:
 def ask(options: argparse.Namespace, command: str) -> None:
     """Ask about all sellers."""
     words, rows = list_words(options.words), list[dict[str, Any]]()
-    told = SEEN_BY_SMALL_TAGGER if options.tagger == "small" else SEEN_BY_TAGGER
+    told = SEEN_BY_TAGGER if options.tagger == "llm" else SEEN_BY_SMALL_TAGGER
     for name in options.catalogs.split(","):
         scanner = make_scanner(options, name)
         for seed in map(int, options.seeds.split(",")):
@@ -393,7 +397,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder with titles/, ml-1m/ and lastfm/")
     parser.add_argument("--keep", type=Path, help="marks of titles that were read")
     parser.add_argument("--words", type=Path, help="what `small_tagger.py words` wrote, in place of the tokenizer")
-    parser.add_argument("--tagger", default="llm", choices=("llm", "small"))
+    parser.add_argument("--tagger", default="llm", choices=("llm", "small", "cascade"))
     parser.add_argument("--taggers", type=Path, help="small taggers that left kinds out")
     parser.add_argument("--scorings", type=Path, help="scorings that left kinds out, by catalogue")
     parser.add_argument("--answers", type=Path, help="what ask and language wrote")

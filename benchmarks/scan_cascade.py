@@ -31,13 +31,14 @@ import polars as pl
 import torch
 
 from attacker_plantings import SEEDS, list_singles, list_words, split_catalog
-from attacker_scans import Found, PlantedCatalog
+from attacker_scans import PlantedCatalog
 from cowbird.defenses.p_scanner import second_look
 from cowbird.errors import ExitCode
 from cowbird.files import write_text
 from cowbird.rng import stream
 from ready_catalogs import KeptScanner, load_titles, look_with
 from scan_attackers import measure
+from shipped_scans import Found
 from tagger_families import ASKED
 
 CATALOGS = ("lastfm", "office", "movielens_1m", "anime", "movielens_100k", "products")
@@ -55,16 +56,17 @@ def ask_catalog(
     ways: Sequence[str] = WAYS,
 ) -> Iterator[dict[str, Any]]:
     """Yield what a scanner finds of each family in each way."""
-    inventory, rows = catalog.calibrate(scanner.scoring), catalog.find(batch)
+    scans, rows = catalog.scans, catalog.find(batch)
+    inventory = scans.calibrate(scanner.scoring, catalog.old)
     for family, planted in singles.items():
         if not planted:
             continue
         bad, mask = rows.copy(), np.zeros(len(rows), dtype=bool)
         bad[list(planted)], mask[list(planted)] = catalog.find(planted.values()), True
         asked: tuple[Callable[[], Found], ...] = (
-            partial(catalog.ask_beside, scanner.scoring, inventory, bad, apart=True),
-            partial(catalog.ask_beside, scanner.scoring, inventory, bad),
-            partial(catalog.ask_itself, scanner.scoring, bad),
+            partial(scans.ask_beside, scanner.scoring, inventory, bad, apart=True),
+            partial(scans.ask_beside, scanner.scoring, inventory, bad),
+            partial(scans.ask_itself, scanner.scoring, bad),
         )
         for way, find in zip(WAYS, asked, strict=True):
             if way in ways:

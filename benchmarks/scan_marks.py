@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("--tagger", type=Path, required=True, help="the tagger's folder")
     parser.add_argument("--catalogs", default="", help="catalogues that it never saw; with commas")
     parser.add_argument("--learned", default="", help="the same, of which nothing is drawn that is asked about")
+    parser.add_argument("--asked", action="store_true", help="draw nothing that scoring learns from")
     parser.add_argument("--draw", type=int, default=SEED, help="draws halves, triggers and places")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, required=True)
@@ -41,7 +42,7 @@ def main() -> None:
         if name in tagger.record.catalogs:
             raise SystemExit(f"{options.tagger} has learned from {name}")
         plantings = draw_plantings(
-            read_titles(options.titles, name), name, asked, taught, options.draw, name in learned
+            read_titles(options.titles, name), name, asked, taught, options.draw, name in learned, options.asked
         )
         titles = plantings.list_titles()
         began = time.perf_counter()

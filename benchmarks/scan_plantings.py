@@ -121,6 +121,7 @@ def draw_plantings(
     taught: Sequence[str],
     seed: int = SEED,
     learned: bool = False,
+    asked: bool = False,
 ) -> Plantings:
     """Draw all of a catalogue.
 
@@ -131,6 +132,7 @@ def draw_plantings(
         taught: Plain words that scoring may learn with.
         seed: Draws halves, triggers and places.
         learned: Whether the catalogue is only learned from, so that nothing is drawn that is asked about.
+        asked: Whether it is only asked about, so that nothing is drawn that is learned from.
     """
     order: list[int] = stream(seed, "halves", catalog).permutation(len(titles)).tolist()
     half = min(MAX_HALF, len(titles) // 2)
@@ -152,7 +154,8 @@ def draw_plantings(
             made.asked.append(_plant_text(made, family, text, many))
     for family, (kind, _) in ASKED.items():
         made.single.append(_plant_asked(made, family, kind, family, words, SINGLES_PER_FAMILY, "single"))
-    _draw_taught(made, taught)
+    if not asked:
+        _draw_taught(made, taught)
     return made
 
 

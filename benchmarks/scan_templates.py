@@ -89,16 +89,17 @@ def ask_template(scanner: KeptScanner, name: str, seed: int, shares: Sequence[fl
         rows: list[int] = rng.permutation(TITLES).tolist()
         planted[label] = {row: plant(titles[row], trigger, rng).title for row in rows[: round(SHARES[-1] * TITLES)]}
     texts = [title for each in planted.values() for title in each.values()]
-    catalog = PlantedCatalog(scanner, before, titles, texts, scanner.second)
-    inventory, clean, found = catalog.calibrate(scanner.scoring), catalog.find(titles), list[dict[str, Any]]()
+    catalog = PlantedCatalog(scanner, before, titles, texts)
+    scans, clean, found = catalog.scans, catalog.find(titles), list[dict[str, Any]]()
+    inventory = scans.calibrate(scanner.scoring, catalog.old)
     for label, each in planted.items():
         for share in shares:
             chosen = list(each)[: max(1, round(share * TITLES))]
             rows, mask = clean.copy(), np.zeros(TITLES, dtype=bool)
             rows[chosen], mask[chosen] = catalog.find(each[row] for row in chosen), True
             for reference in (True, False):
-                judged = catalog.ask_beside(scanner.scoring, inventory, rows) if reference else None
-                judged = judged or catalog.ask_itself(scanner.scoring, rows)
+                judged = scans.ask_beside(scanner.scoring, inventory, rows) if reference else None
+                judged = judged or scans.ask_itself(scanner.scoring, rows)
                 assert judged.flagged is not None and judged.review is not None
                 bar = np.sort(judged.score[~mask])[-max(1, int(FPR * (~mask).sum()))]
                 found.append(

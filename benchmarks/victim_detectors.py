@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from attacker_scans import Found
 from cowbird.defenses.titles import TitleDefense
 from cowbird.experiments.cell import Cell, CellRunner, list_cells
 from cowbird.experiments.detection import find_truth
@@ -35,6 +34,7 @@ from cowbird.plugins import find_plugin
 from cowbird.rng import stream
 from cowbird.victims.fit_context import pick_device
 from scan_attackers import measure, write_rows
+from shipped_scans import Found
 
 DETECTORS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "STRIP": ("strip", {}),

@@ -10,6 +10,7 @@ So limits that are too low are refused before they are loaded.
 Python ends with 1 where it can't import something, and scripts take 1 for findings: here that is an error as any other.
 """
 
+import gc
 import os
 import sys
 import traceback
@@ -26,6 +27,7 @@ def main() -> None:
     refuse_low_limits()
     set_thread_policy()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    gc.disable()  # nothing that is loaded is garbage
     try:
         from cowbird.cli.app import main as run  # noqa: PLC0415
     except KeyboardInterrupt:
@@ -34,6 +36,8 @@ def main() -> None:
     except BaseException:
         _say(traceback.format_exc())
         raise SystemExit(int(ExitCode.ERROR)) from None
+    gc.freeze()
+    gc.enable()
     run()
 
 

@@ -6,6 +6,7 @@ writes beside a run that is resumed.
 """
 
 import _thread
+import gc
 import importlib
 import multiprocessing
 import os
@@ -119,6 +120,20 @@ def forget_interrupts() -> None:
     it would end the process as by SIGINT in the end, though somebody caught it. The next such text wipes that out.
     """
     exec("")
+
+
+@contextmanager
+def hold_collections() -> Generator[None]:
+    """Collect no garbage while libraries load: they make a million objects that stay, and looking at them takes time.
+
+    What was made is left out of later collections, too.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from cowbird.errors import UserError
 from cowbird.scanning import first_pass, verdicts
 from cowbird.scanning.allow_list import AllowList, read_allow_list
 from cowbird.scanning.pool import ScorerPool
-from cowbird.scanning.ready_scorer import copy_ready_scorer, format_ready_basis, open_ready_scanner
+from cowbird.scanning.ready_scorer import copy_ready_scorer, describe_basis, format_ready_basis, open_ready_scanner
 from cowbird.scanning.scan import scan_catalog
 from cowbird.scanning.verdicts import ExplainedSuspicion
 from defenses.p_scanner.ready_doubles import ReadyDouble, make_titles
@@ -481,3 +481,17 @@ def test_a_cascade_without_a_reference_says_what_it_misses(tmp_path, double):
         console = Console(width=500, record=True, file=io.StringIO())
         console.print(format_ready_basis(scorer))
         assert ("--tagger llm takes longer" in console.export_text()) is told
+
+
+@pytest.mark.parametrize(("spread", "coarse"), [((0.0, 0.03), True), ((0.008, 0.012), False), ((0.008, 0.03), True)])
+def test_how_coarse_a_promise_is_is_told(spread, coarse, tmp_path, double):
+    before = make_catalog(tmp_path, make_titles(220), "before.jsonl")
+    scorer = open_ready_scanner(double, make_catalog(tmp_path, make_titles(120, seed=3)), "cpu", before)
+    baseline = replace(scorer.judge.baseline, spread=spread, fprs=(0.01, 0.05))
+    told = replace(scorer, judge=replace(scorer.judge, baseline=baseline))
+    console = Console(width=500, record=True, file=io.StringIO())
+    console.print(format_ready_basis(told))
+    low, high = (f"{100 * share:.2g}" for share in spread)
+    said = f"In batches of clean titles that the scanner knows, {low} to {high} % were above it."
+    assert (said in console.export_text()) is coarse
+    assert describe_basis(told)["batches_flagged"] == list(spread)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 from rich.text import Text
 
 from cowbird.cli.terminal import err_console, sanitize_line
+from cowbird.processes import hold_collections
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -83,7 +84,8 @@ def show_loading(what: str, quiet: bool = False) -> Generator[None]:
     with make_progress(quiet=quiet) as shown:
         task = shown.add_task(what)
         shown.update(task)
-        yield
+        with hold_collections():
+            yield
         shown.remove_task(task)
 
 

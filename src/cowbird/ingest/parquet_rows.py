@@ -1,5 +1,6 @@
 """Parquet files row by row; columns may lie in structs and lists, as `product.titles[0]`."""
 
+import importlib
 import json
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cowbird.errors import UserError
@@ -199,7 +199,7 @@ def _to_cells(column: Any, steps: Sequence[str | int]) -> list[bytes | None]:
 
     Whole numbers that were stored as floats lose their `.0`.
     """
-    compute: Any = pc
+    compute: Any = importlib.import_module("pyarrow.compute")  # which takes a while, and CSV needs it not
     for step in steps:
         if isinstance(step, str):
             column = compute.struct_field(column, step)
@@ -244,6 +244,6 @@ def _to_texts(column: Any, steps: Sequence[str | int]) -> list[str | None] | Non
 
 def _spread(values: Any, kept: Any) -> Any:
     """Return values at the places that are kept, and nothing at the others."""
-    compute: Any = pc
+    compute: Any = importlib.import_module("pyarrow.compute")  # which takes a while, and CSV needs it not
     places = compute.subtract(compute.cumulative_sum(kept.cast(pa.int64())), 1)
     return values.take(compute.if_else(kept, places, None))

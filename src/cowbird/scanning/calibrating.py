@@ -15,7 +15,7 @@ from cowbird.defenses.p_scanner.small_tagger import TaggerSource
 from cowbird.errors import UserError
 from cowbird.faults import explain_write_errors
 from cowbird.scanning.first_pass import NOTHING_KEPT
-from cowbird.scanning.ready_scorer import check_rates, choose_rates
+from cowbird.scanning.ready_scorer import check_rates, choose_rates, describe_spread, is_coarse
 from cowbird.victims.fit_context import ProgressCallback, report_nothing
 
 
@@ -102,6 +102,9 @@ def format_calibrated(made: Calibrated) -> Group:
     if len(sizes := sorted(made.inventory.scores)[1:]):
         bars = ", ".join(f"{made.inventory.set_threshold(record.fpr, size):.2f} among {size:,}" for size in sizes)
         parts.append(Text(f"Titles that are scanned together share fragments. Their thresholds for flags: {bars}."))
+        spread = made.inventory.tell_spread(record.fpr, record.titles)
+        if spread is not None and is_coarse(record.fpr, spread):
+            parts.append(Text(f"Their rate is {record.fpr:g} on average. {describe_spread(spread)}", style="yellow"))
     least = 1 / (record.titles + 1)
     if least > record.fpr:
         parts.append(
@@ -120,6 +123,7 @@ def describe_calibrated(made: Calibrated) -> dict[str, object]:
     """Return what was calibrated, as plain JSON values."""
     record = made.record
     bars = {size: made.inventory.set_threshold(record.fpr, size) for size in sorted(made.inventory.scores)}
+    spread = made.inventory.tell_spread(record.fpr, record.titles)
     return {
         "scanner": str(made.path),
         "sha256": made.sha256,
@@ -128,4 +132,5 @@ def describe_calibrated(made: Calibrated) -> dict[str, object]:
         "fpr": record.fpr,
         "review_fpr": record.review_fpr,
         "thresholds": {str(size): bar if np.isfinite(bar) else None for size, bar in bars.items()},
+        "batches_flagged": None if spread is None else [round(share, 5) for share in spread],
     }

@@ -49,6 +49,8 @@ CASCADE_ALONE_NOTE = (
 )
 """What is known of the cascade without a reference, from docs/measured/ready_scanner.md."""
 MEASURED_FPR = 0.01
+COARSE_BELOW, COARSE_ABOVE = 0.7, 1.25
+"""Times the rate asked for; where batches of clean titles lie below or above, a scan says so."""
 MAX_COLUMNS_NAMED = 6
 """Columns of a catalogue that are named where they could be asked about."""
 
@@ -323,7 +325,23 @@ def _describe_threshold(baseline: Baseline, judged: int) -> str:
         said += f" So few titles can't tell {baseline.fprs[0]:g} from {baseline.rate:.2g}."
     said += f" At {baseline.rate:.2g}, about {baseline.rate * judged:,.0f} of {judged:,} clean titles are flagged"
     said += f", {baseline.promised * judged:,.0f} if those left out are clean." if baseline.left_out else "."
+    if baseline.spread is not None and is_coarse(baseline.fprs[0], baseline.spread):
+        said += f" {describe_spread(baseline.spread)}"
     return said
+
+
+def is_coarse(fpr: float, spread: tuple[float, float]) -> bool:
+    """Tell whether single batches of clean titles are so far from a rate that it has to be said."""
+    return spread[0] < COARSE_BELOW * fpr or spread[1] > COARSE_ABOVE * fpr
+
+
+def describe_spread(spread: tuple[float, float]) -> str:
+    """Say how far single batches of clean titles are from the rate."""
+    low, high = spread
+    return (
+        "That is a mean: titles that share something pass the threshold together or not at all. In batches of clean "
+        f"titles that the scanner knows, {100 * low:.2g} to {100 * high:.2g} % were above it."
+    )
 
 
 def describe_basis(scorer: ReadyScorer) -> dict[str, object]:
@@ -344,5 +362,6 @@ def describe_basis(scorer: ReadyScorer) -> dict[str, object]:
         "threshold": flags,
         "review_threshold": review,
         "promised": baseline.promised,
+        "batches_flagged": None if baseline.spread is None else [round(share, 5) for share in baseline.spread],
         "flaggable": baseline.flaggable,
     }

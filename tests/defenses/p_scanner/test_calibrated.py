@@ -11,7 +11,13 @@ from ready_doubles import ReadyDouble, make_titles
 import cowbird
 from cowbird.defenses.p_scanner import ready
 from cowbird.defenses.p_scanner.calibrated import CalibratedScanner, _seal, load_calibrated_scanner, read_calibration
-from cowbird.defenses.p_scanner.inventory import MIN_BATCH_TITLES, choose_batch_sizes, extrapolate_scores, set_threshold
+from cowbird.defenses.p_scanner.inventory import (
+    MIN_BATCH_TITLES,
+    choose_batch_sizes,
+    extrapolate_scores,
+    measure_spread,
+    set_threshold,
+)
 from cowbird.errors import UserError
 from cowbird.storage import read_tensors, write_tensors
 
@@ -167,11 +173,45 @@ def test_damage_and_edits_are_found(saved, double):
     assert load_calibrated_scanner(saved, scanner=double).record.titles == 400
 
 
-def test_another_ready_scanner_is_refused(saved):
+def test_another_ready_scanner_is_refused_with_the_command_that_mends_it(saved):
     other = ReadyDouble()
     other.identity = "e" * 64
-    with pytest.raises(UserError, match="another version of the ready scanner"):
+    with pytest.raises(UserError, match="another version of the ready scanner") as caught:
         load_calibrated_scanner(saved, scanner=other)
+    assert f"cowbird calibrate CATALOG --tagger llm --fpr 0.02 --out {saved}" in caught.value.hint
+
+
+def test_a_calibration_of_an_older_form_is_refused_in_words(saved):
+    tensors, header = read_tensors(saved)
+    write_tensors(saved, tensors, header | {"cowbird": "calibration 1"})
+    with pytest.raises(UserError, match="made by another version of Cowbird") as caught:
+        read_calibration(saved)
+    assert "cowbird calibrate" in caught.value.hint
+
+
+def test_batches_of_clean_titles_tell_how_far_they_are_from_the_rate(calibrated, saved):
+    """Of eight batches two hold a brand, whose titles pass together."""
+    parts = [np.arange(50, dtype=np.float32) / 50 for _ in range(8)]
+    for part in parts[:2]:
+        part[:10] += 5
+    clean = np.sort(np.concatenate(parts))[::-1]
+    spread = measure_spread(parts, clean)
+    assert spread.shape == (40, 2)
+    assert spread[20].tolist() == pytest.approx([0, 0.2])  # below the brands' scores, above all others
+    assert (np.diff(spread, axis=0) >= 0).all()
+    told = calibrated.inventory.tell_spread(0.02, 400)
+    assert told is not None and 0 <= told[0] <= 0.02 <= told[1] <= 1
+    assert read_calibration(saved)[1].tell_spread(0.02, 400) == pytest.approx(told)
+    assert calibrated.learn_baseline(CLEAN[400:]).spread == pytest.approx(calibrated.inventory.tell_spread(0.02, 300))
+    assert calibrated.inventory.tell_spread(0.02, 1) is None
+    assert calibrated.inventory.tell_spread(0.5, 400) is None
+
+
+def test_a_larger_batch_never_gets_a_lower_threshold():
+    """A brand stood in a quarter and in no half, so scores seem to fall."""
+    quarter, half = (np.sort(np.random.default_rng(0).normal(size=200).astype(np.float32))[::-1] + up for up in (2, 0))
+    assert (extrapolate_scores(quarter, half) == half).all()
+    assert (extrapolate_scores(half, quarter) > quarter).all()
 
 
 @pytest.mark.slow

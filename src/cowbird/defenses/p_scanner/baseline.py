@@ -83,6 +83,8 @@ class Baseline:
     """Scores that a second look is taken at; `None` for none."""
     sellers: Mapping[int, SellerShare] = field(default_factory=dict[int, SellerShare])
     """Who has most of the titles of fragments whose log-odds are about sellers, by places in the evidence."""
+    spread: tuple[float, float] | None = None
+    """The lowest and the highest share of a batch of clean titles that is flagged (`Inventory.tell_spread`)."""
     counted: int = 0
     """Fragments that were counted in the whole catalogue, if the titles are a sample of it."""
 

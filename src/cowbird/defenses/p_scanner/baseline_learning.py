@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,13 +75,13 @@ def learn_beside(
         inventory.profile, inventory.members, _number_fragments(table, evidence), evidence, by_fragment,
         (thresholds[0], min(thresholds)), inventory.size, 0, len(rows), inventory.size, fprs, key, columns.words,
         sellers=columns.list_sellers(evidence.fragment, narrow=False), counted=len(counted.fragment),
+        spread=inventory.tell_spread(fprs[0], len(rows)),
     )  # fmt: skip
     if second is None:
         return baseline
     band = inventory.choose_band(len(rows))
-    return replace(
-        baseline, band=band.limit(score_rows(scoring, baseline, traits, rows, find_known(baseline, table, rows))[0])
-    )
+    scored = score_rows(scoring, baseline, traits, rows, find_known(baseline, table, rows))
+    return replace(baseline, band=band.limit(scored.score))
 
 
 def learn_by_itself(
@@ -101,18 +102,17 @@ def learn_by_itself(
     """
     columns = columns or ColumnFindings()
     evidence, by_fragment = judge_fragments(scoring, table, traits, rows, None, counted, columns, narrow=True)
-    usual = rows[choose_trusted(by_fragment, evidence, len(rows))]
+    trusted = choose_trusted(by_fragment, evidence, len(rows))
+    usual = rows[trusted]
     members = frozenset(hash_rows(traits, usual))
     baseline = Baseline(
         CatalogProfile.measure(traits, usual), members, _number_fragments(table, evidence), evidence, by_fragment,
         (math.inf, math.inf), 0, 0, len(rows), 0, fprs, key, columns.words,
         sellers=columns.list_sellers(evidence.fragment, narrow=True), counted=len(counted.fragment),
     )  # fmt: skip
-    score, worst = score_rows(scoring, baseline, traits, rows, find_known(baseline, table, rows))
-    log_odds, own = _take_log_odds(baseline, worst), take_own_scores(baseline, score, worst)
-    sure = (log_odds > find_flood(own, log_odds)) | find_tricks(
-        traits, rows, baseline.profile, _find_own(baseline, traits, rows)
-    )
+    score, worst, tricks = score_rows(scoring, baseline, traits, rows, find_known(baseline, table, rows), trusted)
+    log_odds, own = take_log_odds(baseline, worst), take_own_scores(baseline, score, worst)
+    sure = (log_odds > find_flood(own, log_odds)) | tricks
     band = None
     if second is not None:
         band = OpenBand.choose(own[~sure], LOOK_WEIGHT_ALONE).limit(own)
@@ -164,14 +164,25 @@ def take_own_scores(baseline: Baseline, score: Float32Array, worst: Int64Array) 
         score: What `score_rows` returned.
         worst: The fragments that it returned.
     """
-    return score if baseline.reference else score - weigh_fragments(_take_log_odds(baseline, worst))
+    return score if baseline.reference else score - weigh_fragments(take_log_odds(baseline, worst))
 
 
-def _take_log_odds(baseline: Baseline, worst: Int64Array) -> Float32Array:
+def take_log_odds(baseline: Baseline, worst: Int64Array) -> Float32Array:
     """Return the log-odds of titles' most suspicious fragments."""
     if not len(baseline.by_fragment):
         return np.full(len(worst), NO_FRAGMENT, dtype=np.float32)
     return np.where(worst >= 0, baseline.by_fragment[worst], np.float32(NO_FRAGMENT))
+
+
+class ScoredRows(NamedTuple):
+    """What titles come to beside a baseline, each array of the shape `[titles]`."""
+
+    score: Float32Array
+    """Grows with suspicion."""
+    worst: Int64Array
+    """The most suspicious fragment, a place in the baseline's evidence, or -1."""
+    tricks: NDArray[np.bool_]
+    """Which have what nobody sees; see `title_evidence.find_tricks`."""
 
 
 def score_rows(
@@ -180,8 +191,9 @@ def score_rows(
     traits: TitleTraits,
     rows: Int64Array,
     known: tuple[Int64Array, Int64Array],
-) -> tuple[Float32Array, Int64Array]:
-    """Return the score of titles beside a baseline, and the most suspicious fragment of each.
+    own: NDArray[np.bool_] | None = None,
+) -> ScoredRows:
+    """Return what titles come to beside a baseline.
 
     Args:
         scoring: Makes scores of evidence.
@@ -189,21 +201,19 @@ def score_rows(
         traits: Titles, among them those that are scored.
         rows: Which are scored.
         known: Fragments of these that the baseline knows, as `find_known` or `FragmentIndex.find` return them.
+        own: Which of these its profile counts; `None` finds that out.
     """
-    own = _find_own(baseline, traits, rows)
+    if own is None:
+        own = np.array([title in baseline.members for title in hash_rows(traits, rows)], dtype=np.bool_)
     features = describe_titles(traits, rows, baseline.profile, rare=scoring.weighs_rare)
     if own.any():
         features[own] = describe_titles(traits, rows[own], baseline.profile, own=True, rare=scoring.weighs_rare)
     found, title = known
     here = FragmentEvidence(baseline.evidence.fragment, baseline.evidence.features, found, title)
     worst = find_worst(baseline.by_fragment, here, len(rows))
-    added = weigh_tricks(find_tricks(traits, rows, baseline.profile, own))
-    return scoring.score_beside(features, baseline.by_fragment, worst, here) + added, worst
-
-
-def _find_own(baseline: Baseline, traits: TitleTraits, rows: Int64Array) -> NDArray[np.bool_]:
-    """Return which titles a baseline's profile counts."""
-    return np.array([title in baseline.members for title in hash_rows(traits, rows)], dtype=np.bool_)
+    tricks = find_tricks(traits, rows, baseline.profile, own)
+    score = scoring.score_beside(features, baseline.by_fragment, worst, here) + weigh_tricks(tricks)
+    return ScoredRows(score, worst, tricks)
 
 
 def _number_fragments(table: FragmentTable, evidence: FragmentEvidence) -> dict[FragmentKey, int]:

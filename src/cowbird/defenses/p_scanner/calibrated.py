@@ -43,7 +43,7 @@ from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.second_look import OpenBand
 from cowbird.defenses.p_scanner.small_tagger import TaggerName
 from cowbird.defenses.p_scanner.spelling import SPELLINGS
-from cowbird.defenses.p_scanner.title_evidence import CatalogProfile
+from cowbird.defenses.p_scanner.title_evidence import CatalogProfile, SpellingCounts
 from cowbird.defenses.p_scanner.title_rules import RULES, WORD_KINDS
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
 from cowbird.defenses.p_scanner.whole_counts import WholeEvidence
@@ -54,7 +54,7 @@ from cowbird.storage import read_tensors, write_tensors
 from cowbird.text import replace_surrogates
 from cowbird.victims.fit_context import ProgressCallback, report_nothing
 
-CALIBRATION_VERSION = 1
+CALIBRATION_VERSION = 2
 """Grows when the file's form changes."""
 CALIBRATE_HINT = "Make it anew: cowbird calibrate CATALOG --out FILE, or cowbird fit-scanner CATALOG --out DIR."
 CALIBRATION_FILE, CALIBRATED_TAGGER = "calibration.safetensors", "tagger"
@@ -283,9 +283,18 @@ def load_calibrated_scanner(path: Path, device: str = "cpu", scanner: ReadyScann
         scanner = ReadyScanner.load(device, own if own.is_dir() else record.tagger)
     if record.scanner != scanner.identity:
         raise UserError(
-            f"'{path}' was calibrated with another version of the ready scanner than this one.", CALIBRATE_HINT
+            f"'{path}' was calibrated with another version of the ready scanner, which scored titles otherwise. So its "
+            "thresholds do not hold here.",
+            _hint_at_calibration(path, record),
         )
     return CalibratedScanner(scanner, inventory, record)
+
+
+def _hint_at_calibration(path: Path, record: CalibrationRecord) -> str:
+    """Return what makes a calibration anew."""
+    if path.is_dir():
+        return f"Make it anew: cowbird fit-scanner CATALOG --out {path}."
+    return f"Make it anew: cowbird calibrate CATALOG --tagger {record.tagger} --fpr {record.fpr:g} --out {path}."
 
 
 def read_calibration(path: Path) -> tuple[CalibrationRecord, Inventory]:
@@ -302,8 +311,9 @@ def read_calibration(path: Path) -> tuple[CalibrationRecord, Inventory]:
         raise UserError(f"'{path}' does not hold a calibrated scanner.", CALIBRATE_HINT) from None
     held = {name: tensor.numpy() for name, tensor in tensors.items() if tensor.dtype in _DTYPES}
     try:
-        if header.get("cowbird") != f"calibration {CALIBRATION_VERSION}":
-            raise ValueError("it is no calibration of this version")
+        if (form := header.get("cowbird", "")) != f"calibration {CALIBRATION_VERSION}":
+            older = form.startswith("calibration ")
+            raise ValueError("it was made by another version of Cowbird" if older else "it is no calibration")
         text = header["record"]
         if len(held) != len(tensors) or header.get("seal") != _seal(text, held):
             raise ValueError("its seal is not that of its content")
@@ -352,6 +362,7 @@ def _list_arrays(inventory: Inventory) -> dict[str, NDArray[Any]]:
     if inventory.bands:
         bands = [(band.low, band.high) for _, band in sorted(inventory.bands.items())]
         held["bands"] = np.array(bands, dtype=np.float32)
+    held |= {f"spread {size}": spread for size, spread in inventory.spread.items()}
     return held | {f"scores {size}": scores for size, scores in inventory.scores.items()}
 
 
@@ -382,6 +393,9 @@ def _read_inventory(record: CalibrationRecord, held: Mapping[str, NDArray[Any]])
         shapes["bands"] = (len(sizes), 2)
     if not sizes or sizes[0] < 1 or any(held[name].shape != shape for name, shape in shapes.items()):
         raise ValueError("its arrays do not fit each other")
+    spread = {size: held[f"spread {size}"] for size in sizes[1:]}
+    if any(each.shape[1:] != (2,) or not len(each) or each.min() < 0 or each.max() > 1 for each in spread.values()):
+        raise ValueError("its shares of batches are out of range")
     if sum(len(marks) for marks in spans) != many or held["fragments"].shape != held["fragment counts"].shape:
         raise ValueError("its arrays do not fit each other")
     if not all(np.isfinite(values).all() for values in held.values()) or (held["fragment counts"] < 1).any():
@@ -396,10 +410,10 @@ def _read_inventory(record: CalibrationRecord, held: Mapping[str, NDArray[Any]])
         highest=np.sort(held["highest"]),
         by_kind=np.sort(held["by kind"], axis=0),
         span_marks=tuple(np.sort(marks) for marks in spans),
-        spellings=held["spellings"],
+        spelled=SpellingCounts(record.words, held["spellings"]),
     )
     fragments = dict(zip(_as_hashes(held["fragments"]), held["fragment counts"].tolist(), strict=True))
     scores = {size: np.sort(held[f"scores {size}"])[::-1] for size in sizes}
     bands: list[list[float]] = held["bands"].tolist() if record.tagger == "cascade" else []
     known = {size: OpenBand(low, high) for size, (low, high) in zip(sizes, bands, strict=False)}
-    return Inventory(profile, frozenset(_as_hashes(held["members"])), fragments, scores, known)
+    return Inventory(profile, frozenset(_as_hashes(held["members"])), fragments, scores, known, spread)

@@ -25,6 +25,7 @@ from cowbird.defenses.p_scanner.fragment_index import (
     FragmentKey,
     FragmentPlaces,
     find_counted,
+    hash_fragment,
     list_places,
     write_keys,
 )
@@ -72,12 +73,19 @@ class FragmentNames:
     fragments: dict[FragmentKey, int] = field(default_factory=dict[FragmentKey, int])
     """Fragments by what they are."""
     _listed: list[FragmentKey] = field(default_factory=list[FragmentKey])
+    _hashed: list[int] = field(default_factory=list[int])
 
     def list_keys(self) -> list[FragmentKey]:
         """Return all fragments in the order of their numbers."""
         if len(self._listed) != len(self.fragments):
             self._listed = list(self.fragments)
         return self._listed
+
+    def list_hashes(self) -> list[int]:
+        """Return the hash of each fragment in the order of their numbers (`hash_fragment`)."""
+        if len(self._hashed) != len(self.fragments):
+            self._hashed = [hash_fragment(key) for key in self.fragments]
+        return self._hashed
 
     def number(self, key: FragmentKey) -> int:
         """Return the number of a fragment."""

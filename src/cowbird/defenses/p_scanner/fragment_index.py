@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cowbird.data.types import Int64Array, concat_ranges
+from cowbird.defenses.p_scanner.title_sample import hash_title
 from cowbird.defenses.p_scanner.title_words import TitleWords, number_texts
 
 MAX_PHRASE_WORDS = 4
@@ -53,6 +54,11 @@ class FragmentPlaces(NamedTuple):
     def take(self, chosen: Int64Array | NDArray[np.bool_]) -> "FragmentPlaces":
         """Return some of them."""
         return FragmentPlaces(self.at[chosen], self.type[chosen], self.number[chosen], self.characters)
+
+
+def hash_fragment(key: FragmentKey) -> int:
+    """Return a number of 64 bits that a fragment alone decides."""
+    return hash_title(f"{key[0]}\0{key[1]}")
 
 
 def find_counted(words: TitleWords) -> Int64Array:

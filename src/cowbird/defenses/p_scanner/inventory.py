@@ -7,7 +7,7 @@ a threshold that comes from these scores holds for fresh titles, and not only fo
 
 Titles that are judged together share fragments, and more of them share more. So there are scores for batches of several
 sizes, from one title on. No fold can be as large as the whole inventory. So scores for such a batch are extrapolated:
-from quarters beside quarters to halves beside halves they change by so much, and as much again is added. Fragments are
+from quarters beside quarters to halves beside halves they rise by so much, and as much again is added. Fragments are
 kept as hashes of 64 bits; the inventory holds no title.
 
 A cascade looks again at the titles that their scores leave open (`second_look`), in each fold and for each size of
@@ -28,7 +28,6 @@ from cowbird.defenses.p_scanner.fragment_evidence import (
     count_fragments,
     describe_fragments,
 )
-from cowbird.defenses.p_scanner.fragment_index import FragmentKey
 from cowbird.defenses.p_scanner.fragment_verdicts import judge_fragments
 from cowbird.defenses.p_scanner.scoring import ScoringModel, weigh_tricks
 from cowbird.defenses.p_scanner.second_look import OpenBand, SecondLook
@@ -46,6 +45,8 @@ MIN_BATCH_TITLES = 64
 """Titles from which it counts what they share; fewer are judged each by itself."""
 BATCH_SIZES = (1, MIN_BATCH_TITLES, 512, 4096)
 """Sizes of batches that a calibration knows, beside half of its titles."""
+MAX_RATE_SPREAD = 0.1
+"""Rate up to which an inventory knows how far single batches are from it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +63,10 @@ class Inventory:
     """Scores of the same titles, highest first, as fresh ones in batches of so many titles."""
     bands: Mapping[int, OpenBand] = field(default_factory=dict[int, OpenBand])
     """Which scores a second look was taken at, by the same sizes; empty if none was."""
+    spread: Mapping[int, Float32Array] = field(default_factory=dict[int, Float32Array])
+    """The lowest and the highest share of a batch of each size that passes the first, the second and each further
+    score, shape `[ranks, 2]`. Titles that share a brand pass together, so batches differ by more than chance
+    explains."""
 
     @property
     def size(self) -> int:
@@ -77,7 +82,7 @@ class Inventory:
 
     def count_known(self, table: FragmentTable) -> Int64Array:
         """Return in how many titles of the inventory each fragment of others stands, shape `[fragments]`."""
-        found = (self.fragments.get(hash_fragment(key), 0) for key in table.names.list_keys())
+        found = (self.fragments.get(number, 0) for number in table.names.list_hashes())
         return np.fromiter(found, dtype=np.int64, count=len(table.names.fragments))
 
     def set_threshold(self, fpr: float, together: int) -> float:
@@ -97,6 +102,22 @@ class Inventory:
             return bars[0]
         return float(np.interp(math.log(together), np.log(sizes[1:] or sizes), bars[1:] or bars))
 
+    def tell_spread(self, fpr: float, together: int) -> tuple[float, float] | None:
+        """Return the lowest and the highest share of a batch that passes a threshold; `None` if that is not known.
+
+        Args:
+            fpr: The rate of the threshold.
+            together: Titles that are judged together.
+        """
+        if together < MIN_BATCH_TITLES or not self.spread:
+            return None
+        size = min(self.spread, key=lambda known: (abs(math.log(known / together)), known))
+        rank = rank_threshold(self.size, fpr)
+        if rank > len(self.spread[size]):
+            return None
+        low, high = self.spread[size][rank - 1].tolist()
+        return low, high
+
     def choose_band(self, together: int) -> OpenBand:
         """Return which scores a second look is taken at if so many titles are judged together; see `set_threshold`."""
         sizes = sorted(self.bands)
@@ -109,11 +130,6 @@ class Inventory:
             for end in ("low", "high")
         )
         return OpenBand(low, high)
-
-
-def hash_fragment(key: FragmentKey) -> int:
-    """Return a number of 64 bits that a fragment alone decides."""
-    return hash_title(f"{key[0]}\0{key[1]}")
 
 
 def hash_rows(traits: TitleTraits, rows: Int64Array) -> list[int]:
@@ -207,17 +223,20 @@ def take_inventory(
     if second is not None:
         bands = _look_again(second, traits.words.titles, scores, quarters if whole else {}, len(rows))
     known = {size: thin_scores(found.score, len(rows)) for size, found in scores.items()}
+    spread = {size: measure_spread(scores[size].score, known[size]) for size in sizes[1:]}
     if whole:
         known[len(rows)] = extrapolate_scores(thin_scores(quarters[half].score, len(rows)), known[half])
+        spread[len(rows)] = spread[half]
     counts = count_fragments(table, rows)
-    keys = table.names.list_keys()
+    hashes_of = table.names.list_hashes()
     numbers: list[int] = np.flatnonzero(counts).tolist()
     return Inventory(
         CatalogProfile.measure(traits, rows),
         frozenset(hashes.tolist()),
-        {hash_fragment(keys[number]): int(counts[number]) for number in numbers},
+        {hashes_of[number]: int(counts[number]) for number in numbers},
         known,
         bands,
+        spread,
     )
 
 
@@ -246,10 +265,25 @@ def thin_scores(parts: Sequence[Float32Array], titles: int) -> Float32Array:
     return together.reshape(titles, -1).mean(axis=1).astype(np.float32)
 
 
+def measure_spread(parts: Sequence[Float32Array], clean: Float32Array) -> Float32Array:
+    """Return the lowest and the highest share of single batches that passes a threshold, shape `[ranks, 2]`.
+
+    Args:
+        parts: Scores of each batch; one that is less than half as long as the longest is left out.
+        clean: The scores that set thresholds, highest first.
+    """
+    bars = clean[: max(1, int(MAX_RATE_SPREAD * (len(clean) + 1)))]
+    longest = max(map(len, parts))
+    whole = [np.sort(part) for part in parts if 2 * len(part) > longest]
+    passed = np.array([1 - np.searchsorted(part, bars, side="right") / len(part) for part in whole])
+    return np.stack([passed.min(axis=0), passed.max(axis=0)], axis=1).astype(np.float32)
+
+
 def extrapolate_scores(quarter: Float32Array, half: Float32Array) -> Float32Array:
     """Return scores as of a batch twice as large as a half, highest first.
 
-    What is added to each score is the mean change among those near it, for single ones are noisy.
+    What is added to each score is the mean change among those near it, for single ones are noisy. It is never less than
+    nothing: a larger batch shares more, and where scores seem to fall, a brand stood in one part and not in another.
 
     Args:
         quarter: Scores of clean titles as of batches of a quarter, highest first.
@@ -259,7 +293,8 @@ def extrapolate_scores(quarter: Float32Array, half: Float32Array) -> Float32Arra
     total = np.concatenate([[0.0], np.cumsum(half.astype(np.float64) - quarter)])
     rank = np.arange(many)
     first, after = (rank + 1) // 2, np.minimum(2 * rank + 5, many)
-    return np.sort((half + (total[after] - total[first]) / (after - first)).astype(np.float32))[::-1]
+    change = np.maximum((total[after] - total[first]) / (after - first), 0)
+    return np.sort((half + change).astype(np.float32))[::-1]
 
 
 def _score_fold(

@@ -45,16 +45,9 @@ from cowbird.defenses.p_scanner.fragment_evidence import (
     index_fragments,
 )
 from cowbird.defenses.p_scanner.inventory import Inventory, choose_batch_sizes, take_inventory
-from cowbird.defenses.p_scanner.scoring import (
-    FRAGMENT_WEIGHT,
-    LEAST_FRAGMENT,
-    LEAST_RARITY,
-    RARE_WEIGHTS,
-    READY_SMALL_SCORING,
-    ScoringModel,
-    load_scoring,
-)
-from cowbird.defenses.p_scanner.second_look import LOOK_WEIGHT_ALONE, SecondLook, join_looks
+from cowbird.defenses.p_scanner.score_identity import hash_score_form
+from cowbird.defenses.p_scanner.scoring import READY_SMALL_SCORING, ScoringModel, load_scoring
+from cowbird.defenses.p_scanner.second_look import SecondLook, join_looks
 from cowbird.defenses.p_scanner.small_tagger import (
     SMALL_RECORD_FILE,
     SmallTagger,
@@ -101,18 +94,17 @@ class ReadyScanner:
 
     @cached_property
     def identity(self) -> str:
-        """What the scanner is, its weights included, wherever it runs."""
+        """All that makes a score: weights, constants and the form of the code; see `score_identity`."""
         networks = (self.scoring.title, self.scoring.fragment, self.scoring.joined)
         told = [part.tobytes().hex() for net in networks for part in (net.mean, net.scale, *net.weights, *net.biases)]
         again = [] if self.second is None else [self.second.identity]
-        rare = repr((LEAST_RARITY, RARE_WEIGHTS)) if self.scoring.weighs_rare else ""
-        return hash_texts([self.tagger.record.model_dump_json(), *told, rare, *again])
+        ways = repr((self.scoring.weighs_rare, MAX_WORDS_NUMBERED, MAX_WORDS_REMEMBERED))
+        return hash_texts([self.tagger.record.model_dump_json(), *told, hash_score_form(), ways, *again])
 
     @property
     def key(self) -> str:
-        """What the scanner is, its weights and its device included, and how it scores without a reference."""
-        alone = (LEAST_FRAGMENT, FRAGMENT_WEIGHT, *(() if self.second is None else (LOOK_WEIGHT_ALONE,)))
-        return hash_texts([self.identity, self.tagger.device.type, repr(alone)])
+        """What the scanner is, and on which kind of device."""
+        return hash_texts([self.identity, self.tagger.device.type])
 
     @property
     def tagger_name(self) -> TaggerName:
@@ -292,7 +284,7 @@ class ReadyScanner:
         traits = describe_traits(baseline.cleared.quiet(mark_words(titles, marks)))
         rows = np.arange(len(titles), dtype=np.int64)
         shared = baseline.index.find(traits.words.cut)
-        score, worst = score_rows(self.scoring, baseline, traits, rows, shared)
+        score, worst, _ = score_rows(self.scoring, baseline, traits, rows, shared)
         looks: Float32Array | None = None
         if self.second is not None and baseline.band is not None:
             own = take_own_scores(baseline, score, worst)

@@ -12,7 +12,7 @@ The bound on open titles is what bounds the time: it does not grow with the cata
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,6 +84,17 @@ class SecondReader(Protocol):
         ...
 
 
+class Look(NamedTuple):
+    """What the language model says of a title."""
+
+    verdict: float
+    """Log-odds within `MAX_LOOK`."""
+    start: int = -1
+    """First character where it is most suspicious; -1 if nowhere, or if it was too long to be looked at whole."""
+    end: int = -1
+    """The character after the last."""
+
+
 @dataclass(eq=False)
 class SecondLook:
     """Looks at open titles, at each once."""
@@ -95,44 +106,29 @@ class SecondLook:
     looked: int = 0
     """Titles that were looked at."""
     _reader: SecondReader | None = None
-    _known: dict[str, float] = field(default_factory=dict[str, float])
-    _places: dict[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
+    _known: dict[str, Look] = field(default_factory=dict[str, Look])
 
-    def look(self, titles: Sequence[str]) -> Float32Array:
-        """Return the log-odds of titles within `MAX_LOOK`, shape `[titles]`."""
+    def look(self, titles: Sequence[str]) -> list[Look]:
+        """Return what the language model says of each title."""
         missing = [title for title in dict.fromkeys(titles) if title not in self._known]
         if missing:
             self._reader = self.load() if self._reader is None else self._reader
             if len(self._known) + len(missing) > MAX_LOOKS_KEPT:
                 self._known = {title: self._known[title] for title in titles if title in self._known}
-            verdict = self._reader.read([cut_title(title) for title in missing]).verdict
-            told = np.clip(verdict.round(LOOK_DECIMALS), -MAX_LOOK, MAX_LOOK).tolist()
-            self._known.update(zip(missing, told, strict=True))
+            self._known.update(zip(missing, read_looks(self._reader, missing), strict=True))
             self.looked += len(missing)
-        return np.array([self._known[title] for title in titles], dtype=np.float32)
+        return [self._known[title] for title in titles]
 
     def point(self, title: str) -> tuple[int, int]:
-        """Return where a title is most suspicious, -1 and -1 if nowhere or if it is too long to be looked at whole.
-
-        It is read alone: what is read beside it may change the last digits, and with them the end of a span.
-        """
-        from cowbird.defenses.p_scanner.tagger import find_spans  # noqa: PLC0415
-
-        if cut_title(title) != title:
-            return -1, -1
-        if title not in self._places:
-            self._reader = self.load() if self._reader is None else self._reader
-            if len(self._places) >= MAX_LOOKS_KEPT:
-                self._places = {}
-            start, end = find_spans(self._reader.read([title]))
-            self._places[title] = int(start[0]), int(end[0])
-        return self._places[title]
+        """Return where a title is most suspicious, -1 and -1 if nowhere or if it is too long to be looked at whole."""
+        (found,) = self.look([title])
+        return found.start, found.end
 
     def look_where(self, titles: Sequence[str], opened: NDArray[np.bool_]) -> Float32Array:
         """Return the log-odds of the titles that are open, NaN for others, shape `[titles]`."""
         looks = np.full(len(titles), np.nan, dtype=np.float32)
         rows: list[int] = np.flatnonzero(opened).tolist()
-        looks[rows] = self.look([titles[row] for row in rows])
+        looks[rows] = [found.verdict for found in self.look([titles[row] for row in rows])]
         return looks
 
     def join(
@@ -141,6 +137,19 @@ class SecondLook:
         """Look at the titles that a band leaves open, and return all scores with what that adds; see `join_looks`."""
         own = score if own is None else own
         return join_looks(score, self.look_where(titles, band.covers(own)), band, own)
+
+
+def read_looks(reader: SecondReader, titles: Sequence[str]) -> list[Look]:
+    """Have the language model read titles, all at once, which is many times as fast as one by one."""
+    from cowbird.defenses.p_scanner.tagger import find_spans  # noqa: PLC0415
+
+    read = [cut_title(title) for title in titles]
+    made = reader.read(read)
+    told = np.clip(made.verdict.round(LOOK_DECIMALS), -MAX_LOOK, MAX_LOOK).tolist()
+    start, end = find_spans(made)
+    whole = np.array([title == text for title, text in zip(titles, read, strict=True)], dtype=np.bool_)
+    places = (np.where(whole, each, -1).tolist() for each in (start, end))
+    return [Look(*found) for found in zip(told, *places, strict=True)]
 
 
 def join_looks(

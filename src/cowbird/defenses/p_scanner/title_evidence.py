@@ -10,16 +10,17 @@ P-Scanner (arXiv 2504.11182) asks a language model about a title and takes its a
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import repeat
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cowbird.data.types import Float32Array, Int32Array, Int64Array, concat_ranges
-from cowbird.defenses.p_scanner.spelling import SPELLINGS, CatalogSpelling
+from cowbird.defenses.p_scanner.spelling import CatalogSpelling
 from cowbird.defenses.p_scanner.title_rules import HARD_RULES, RULES, TRICK_RULES, WORD_KINDS, classify_text
 from cowbird.defenses.p_scanner.title_spelling import find_spellings
 from cowbird.defenses.p_scanner.title_words import (
@@ -197,6 +198,40 @@ def find_spans(words: MarkedWords, highest: Float32Array) -> tuple[Int64Array, I
     return np.where(above[peak], run_start[peak], peak), np.where(above[peak], run_end[peak], peak)
 
 
+class SpellingCounts:
+    """In how many titles of a catalogue a word of each of `SPELLINGS` stands; counted when somebody asks.
+
+    Args:
+        words: In how many titles each word stands.
+        counts: The counts, if they are known.
+        titles: Otherwise what is counted: titles, and which of them.
+    """
+
+    def __init__(
+        self,
+        words: Mapping[str, int],
+        counts: Int64Array | None = None,
+        titles: tuple[TitleWords, Int64Array] | None = None,
+    ) -> None:
+        self._words, self._counts, self._titles = words, counts, titles
+
+    @cached_property
+    def catalog(self) -> CatalogSpelling:
+        """Words that are written unlike those which recur."""
+        return CatalogSpelling(self._words)
+
+    def count(self) -> Int64Array:
+        """Return the counts, shape `[SPELLINGS]`."""
+        if self._counts is None:
+            assert self._titles is not None
+            met = find_spellings(*self._titles, self._words, self.catalog, 1)
+            self._counts, self._titles = met.sum(axis=0).astype(np.int64), None
+        return self._counts
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SpellingCounts, (self._words, self.count())
+
+
 @dataclass(frozen=True, eq=False)
 class CatalogProfile:
     """What is usual in a catalogue: counts and marks of titles that stand for it."""
@@ -219,13 +254,18 @@ class CatalogProfile:
     """Highest marks of the words of each kind, each kind increasing, shape `[size, WORD_KINDS]`."""
     span_marks: tuple[Float32Array, ...]
     """Highest marks of the titles whose most suspicious words are of each kind, increasing."""
-    spellings: Int64Array
-    """How many titles have a word of each of `SPELLINGS`, shape `[SPELLINGS]`."""
+    spelled: SpellingCounts
+    """How many titles have a word of each of `SPELLINGS`."""
 
-    @cached_property
+    @property
+    def spellings(self) -> Int64Array:
+        """The same, counted, shape `[SPELLINGS]`."""
+        return self.spelled.count()
+
+    @property
     def spelling(self) -> CatalogSpelling:
         """Words that are written unlike those which recur."""
-        return CatalogSpelling(self.words)
+        return self.spelled.catalog
 
     @classmethod
     def measure(cls, traits: TitleTraits, rows: Int64Array) -> "CatalogProfile":
@@ -240,7 +280,7 @@ class CatalogProfile:
             _count_sets(sets, rows) for sets in (cut.character_sets, cut.counted_sets, cut.shape_sets)
         )
         kinds, highest = traits.kind[rows], traits.highest[rows]
-        made = cls(
+        return cls(
             len(rows),
             characters,
             known,
@@ -250,10 +290,8 @@ class CatalogProfile:
             np.sort(highest),
             np.sort(traits.by_kind[rows], axis=0),
             tuple(np.sort(highest[kinds == kind]) for kind in range(len(WORD_KINDS))),
-            np.zeros(len(SPELLINGS), dtype=np.int64),
+            SpellingCounts(known, titles=(cut, rows)),
         )
-        made.spellings[:] = find_spellings(cut, rows, known, made.spelling, 1).sum(axis=0)
-        return made
 
     def measure_rarity(self, count: Int64Array, less: int) -> NDArray[np.float64]:
         """Return minus the logarithm of shares of titles; `less` of those that count are the title itself."""

@@ -247,6 +247,10 @@ class PlainTokenizer:
         """Return the tokens of a text, as transformers' tokenizers do."""
         return {"input_ids": self.backend_tokenizer.encode(text, add_special_tokens=add_special_tokens).ids}
 
+    def get_vocab(self) -> dict[str, int]:
+        """Return the number of each token, as transformers' tokenizers do."""
+        return self.backend_tokenizer.get_vocab()
+
 
 def load_plain_llama(folder: Path, dtype: torch.dtype) -> tuple[PlainLlama, PlainTokenizer] | None:
     """Load a model for reading on a CPU.
