@@ -75,6 +75,7 @@ def test_a_checkpoint_is_inspected(call, logs, file, tmp_path):
     assert (record["items"], record["ranking"][0]["id"][0]) == (ITEMS, "i")
 
 
+@pytest.mark.slow
 @every_file
 def test_a_checkpoint_is_sanitized_in_its_own_format(call, logs, file, tmp_path):
     suspects, out = tmp_path / "suspects.txt", tmp_path / f"mended{file.suffix}"

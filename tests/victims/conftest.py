@@ -22,7 +22,7 @@ def learnable():
     return Split(cold_fraction=0.2).apply(data, 0)
 
 
-EPOCHS = {"bert4rec": 25}
+EPOCHS = {"bert4rec": 16}
 """Passes of a victim that learns slower: its mask has no short way from the last item to the answer."""
 
 

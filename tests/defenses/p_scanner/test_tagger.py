@@ -67,6 +67,7 @@ def examples(loaded, recipe, catalogue):
     return make
 
 
+@pytest.mark.slow
 def test_it_finds_emoji_in_titles_that_it_never_saw(tagger, catalogue):
     clean = catalogue(120, seed=7)
     bad = [f"{title} \U0001f525" for title in clean[:60]]
