@@ -17,8 +17,10 @@ from cowbird.defenses.p_scanner.catalog_judge import read_rounded
 from cowbird.defenses.p_scanner.fragment_evidence import (
     FRAGMENT_FEATURES,
     FragmentEvidence,
-    count_fragments,
     describe_fragments,
+)
+from cowbird.defenses.p_scanner.fragment_table import (
+    count_fragments,
 )
 from cowbird.defenses.p_scanner.scoring import JOINED_FEATURES, ScoringModel, SmallNetwork
 from cowbird.defenses.p_scanner.second_look import SecondLook

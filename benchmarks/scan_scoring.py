@@ -25,11 +25,10 @@ import numpy as np
 from transformers import AutoTokenizer
 
 from cowbird.data.types import Float32Array, Int64Array
-from cowbird.defenses.p_scanner.fragment_evidence import (
-    FragmentEvidence,
+from cowbird.defenses.p_scanner.fragment_evidence import FragmentEvidence, describe_fragments
+from cowbird.defenses.p_scanner.fragment_table import (
     FragmentTable,
     count_fragments,
-    describe_fragments,
 )
 from cowbird.defenses.p_scanner.scoring import (
     ScoringModel,

@@ -21,7 +21,11 @@ from cowbird.defenses.p_scanner.baseline_learning import (
     take_log_odds,
     take_own_scores,
 )
-from cowbird.defenses.p_scanner.fragment_evidence import FragmentNames, FragmentTable, index_fragments
+from cowbird.defenses.p_scanner.fragment_table import (
+    FragmentNames,
+    FragmentTable,
+    index_fragments,
+)
 from cowbird.defenses.p_scanner.inventory import Inventory, choose_batch_sizes, take_inventory
 from cowbird.defenses.p_scanner.scoring import ScoringModel
 from cowbird.defenses.p_scanner.second_look import SecondLook

@@ -6,13 +6,13 @@ from ready_doubles import ReadyDouble, make_titles, mark
 
 from cowbird.defenses.p_scanner import catalog_judge, ready
 from cowbird.defenses.p_scanner.catalog_judge import CatalogJudge, judge_once
-from cowbird.defenses.p_scanner.fragment_evidence import (
+from cowbird.defenses.p_scanner.fragment_evidence import describe_fragments
+from cowbird.defenses.p_scanner.fragment_index import HEAD_WORDS, TAIL_WORDS
+from cowbird.defenses.p_scanner.fragment_table import (
     FragmentNames,
-    describe_fragments,
     find_recurring,
     index_fragments,
 )
-from cowbird.defenses.p_scanner.fragment_index import HEAD_WORDS, TAIL_WORDS
 from cowbird.defenses.p_scanner.small_tagger import cut_batches
 from cowbird.defenses.p_scanner.title_evidence import describe_traits, mark_words
 from cowbird.defenses.p_scanner.title_sample import TitleSample

@@ -13,7 +13,11 @@ from cowbird.defenses.p_scanner.column_evidence import (
     find_in_columns,
     judge_columns,
 )
-from cowbird.defenses.p_scanner.fragment_evidence import FragmentNames, describe_fragments, index_fragments
+from cowbird.defenses.p_scanner.fragment_evidence import describe_fragments
+from cowbird.defenses.p_scanner.fragment_table import (
+    FragmentNames,
+    index_fragments,
+)
 from cowbird.defenses.p_scanner.title_evidence import describe_traits, mark_words
 from cowbird.errors import UserError
 from cowbird.rng import stream

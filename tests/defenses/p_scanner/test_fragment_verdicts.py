@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 
-from cowbird.defenses.p_scanner.fragment_evidence import FragmentNames, index_fragments
+from cowbird.defenses.p_scanner.fragment_table import (
+    FragmentNames,
+    index_fragments,
+)
 from cowbird.defenses.p_scanner.fragment_verdicts import judge_fragments
 from cowbird.defenses.p_scanner.scoring import NO_FRAGMENT, load_scoring
 from cowbird.defenses.p_scanner.title_evidence import describe_traits, mark_words

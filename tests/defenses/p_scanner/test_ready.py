@@ -12,8 +12,10 @@ from cowbird.defenses.p_scanner.baseline_learning import find_flood
 from cowbird.defenses.p_scanner.fragment_evidence import (
     FRAGMENT_FEATURES,
     FragmentEvidence,
-    FragmentNames,
     describe_fragments,
+)
+from cowbird.defenses.p_scanner.fragment_table import (
+    FragmentNames,
     index_fragments,
 )
 from cowbird.defenses.p_scanner.ready import ReadyScanner

@@ -78,7 +78,7 @@ def test_the_identity_is_the_same_each_time_and_tells_cascades_apart(forget):
 
 def test_each_module_of_the_room_is_asked_for_its_constants_or_makes_no_score():
     room = Path(cowbird.defenses.p_scanner.__file__).parent
-    named = {module.__name__.rpartition(".")[2] for module in SCORE_MODULES} | MAKE_NO_SCORE
+    named = {*SCORE_MODULES} | MAKE_NO_SCORE
     assert {path.stem for path in room.glob("*.py")} - {"__init__"} == named
 
 

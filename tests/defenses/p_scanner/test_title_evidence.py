@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 from ready_doubles import make_titles, mark
 
-from cowbird.defenses.p_scanner.fragment_evidence import (
-    FRAGMENT_FEATURES,
+from cowbird.defenses.p_scanner.fragment_evidence import FRAGMENT_FEATURES, describe_fragments
+from cowbird.defenses.p_scanner.fragment_table import (
     FragmentNames,
     count_fragments,
-    describe_fragments,
     index_fragments,
 )
 from cowbird.defenses.p_scanner.title_evidence import (

@@ -20,13 +20,15 @@ from walked_titles import (
 
 from cowbird.defenses.p_scanner.fragment_evidence import (
     MAX_TITLES_COMPARED,
-    FragmentNames,
     _compare_titles,
     _measure_quantiles,
+)
+from cowbird.defenses.p_scanner.fragment_index import FragmentIndex
+from cowbird.defenses.p_scanner.fragment_table import (
+    FragmentNames,
     find_recurring,
     index_fragments,
 )
-from cowbird.defenses.p_scanner.fragment_index import FragmentIndex
 from cowbird.defenses.p_scanner.title_evidence import (
     TITLE_FEATURES,
     CatalogProfile,

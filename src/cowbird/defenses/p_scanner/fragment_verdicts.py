@@ -19,8 +19,10 @@ from cowbird.defenses.p_scanner.fragment_evidence import (
     NOTHING_COUNTED,
     CountedFragments,
     FragmentEvidence,
-    FragmentTable,
     describe_fragments,
+)
+from cowbird.defenses.p_scanner.fragment_table import (
+    FragmentTable,
 )
 from cowbird.defenses.p_scanner.scoring import (
     LEAST_FRAGMENT,

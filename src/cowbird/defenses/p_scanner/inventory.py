@@ -23,10 +23,10 @@ import numpy as np
 
 from cowbird.data.types import Float32Array, Int64Array
 from cowbird.defenses.p_scanner.baseline import rank_threshold
-from cowbird.defenses.p_scanner.fragment_evidence import (
+from cowbird.defenses.p_scanner.fragment_evidence import describe_fragments
+from cowbird.defenses.p_scanner.fragment_table import (
     FragmentTable,
     count_fragments,
-    describe_fragments,
 )
 from cowbird.defenses.p_scanner.fragment_verdicts import judge_fragments
 from cowbird.defenses.p_scanner.scoring import ScoringModel, weigh_tricks

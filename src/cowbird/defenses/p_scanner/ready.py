@@ -38,9 +38,11 @@ from cowbird.defenses.p_scanner.column_evidence import (
 from cowbird.defenses.p_scanner.fragment_evidence import (
     NOTHING_COUNTED,
     CountedFragments,
+    describe_fragments,
+)
+from cowbird.defenses.p_scanner.fragment_table import (
     FragmentNames,
     FragmentTable,
-    describe_fragments,
     find_recurring,
     index_fragments,
 )

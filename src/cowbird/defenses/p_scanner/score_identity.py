@@ -6,56 +6,38 @@ scanner holds its weights, all constants of the modules that make scores, and `S
 
 import re
 from functools import cache
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from cowbird.defenses.p_scanner import (
-    baseline,
-    baseline_learning,
-    catalog_judge,
-    column_evidence,
-    fragment_evidence,
-    fragment_index,
-    fragment_verdicts,
-    inventory,
-    scoring,
-    second_look,
-    spelling,
-    title_evidence,
-    title_pieces,
-    title_rules,
-    title_sample,
-    title_spelling,
-    title_words,
-    token_logits,
-    whole_counts,
-)
+from cowbird.defenses.p_scanner.spelling import PLAIN_WORDS
 from cowbird.files import hash_file, hash_texts
 
 SCORE_FORM = 1
 """Grows with each change of code that changes a score; `tests/defenses/p_scanner/test_score_identity.py` tells when."""
 SCORE_MODULES = (
-    baseline,
-    baseline_learning,
-    catalog_judge,
-    column_evidence,
-    fragment_evidence,
-    fragment_index,
-    fragment_verdicts,
-    inventory,
-    scoring,
-    second_look,
-    spelling,
-    title_evidence,
-    title_pieces,
-    title_rules,
-    title_sample,
-    title_spelling,
-    title_words,
-    token_logits,
-    whole_counts,
+    "baseline",
+    "baseline_learning",
+    "catalog_judge",
+    "column_evidence",
+    "fragment_evidence",
+    "fragment_index",
+    "fragment_table",
+    "fragment_verdicts",
+    "inventory",
+    "scoring",
+    "second_look",
+    "spelling",
+    "title_evidence",
+    "title_pieces",
+    "title_rules",
+    "title_sample",
+    "title_spelling",
+    "title_words",
+    "token_logits",
+    "whole_counts",
 )
 """Modules that make scores and thresholds of what a tagger says."""
 MAX_ARRAY_WRITTEN = 1 << 12
@@ -66,8 +48,9 @@ _CONSTANT = re.compile(r"_?[A-Z][A-Z0-9_]*")
 @cache
 def hash_score_form() -> str:
     """Return a hash of all that makes a score of what a tagger says, but for the networks' weights."""
-    told = [f"{module.__name__} {line}" for module in SCORE_MODULES for line in list_constants(module)]
-    return hash_texts([str(SCORE_FORM), *told, hash_file(spelling.PLAIN_WORDS)])
+    room = __package__ or ""
+    told = [f"{name} {line}" for name in SCORE_MODULES for line in list_constants(import_module(f"{room}.{name}"))]
+    return hash_texts([str(SCORE_FORM), *told, hash_file(PLAIN_WORDS)])
 
 
 def list_constants(module: ModuleType) -> list[str]:
