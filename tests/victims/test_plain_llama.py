@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cowbird.errors import UserError
-from cowbird.victims.language.llm import Llm, LoadedModel, load_llm, load_reader
+from cowbird.victims.language.llm import Llm, LoadedModel, load_llm, load_reader, locate_model
 from cowbird.victims.language.packing import compute_hidden_states, pack
 from cowbird.victims.language.plain_llama import PlainLlama, load_plain_llama
 
@@ -141,6 +141,7 @@ def test_the_tagger_that_ships_is_read_without_transformers():
         "found = load_tagger(device='cpu').score(['Quiet Harbor at Night (1999) qzx']); "
         "sys.exit(0 if 'transformers' not in sys.modules and found[0] > 0 else 5)"
     )
+    locate_model(Llm().name)  # once, with transformers, for a cache that is empty
     assert subprocess.run([sys.executable, "-c", program], check=False, timeout=300).returncode == 0
 
 
