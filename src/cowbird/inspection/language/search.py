@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from cowbird.errors import UserError
 from cowbird.inspection.language.fragment_scorer import FragmentScorer
-from cowbird.inspection.language.gradient import follow_gradients
+from cowbird.inspection.language.gradient import follow_gradients, list_printable_tokens
 from cowbird.inspection.language.proposals import (
     continue_phrases,
     exchange_parts,
@@ -237,13 +238,15 @@ class TriggerSearch:
     def _find_tokens(self) -> "Gains":
         settings, found = self.settings, list[str]()
         places = (*settings.screened, *settings.elsewhere)
+        allowed = list_printable_tokens(self.scorer) if settings.token_starts else torch.empty(0)
         for start in range(settings.token_starts):
             position = places[start % len(places)]
             self.told("token", start, settings.token_starts, f"at the {position}")
             passed = self.store.read(f"token-start-{start}")
             if passed is None:
                 passed = follow_gradients(
-                    self.scorer, self.few, position, settings.tokens, settings.token_steps, settings.token_candidates,
+                    self.scorer, self.few, position, allowed, settings.tokens, settings.token_steps,
+                    settings.token_candidates,
                     stream(settings.seed, "inspection", "tokens", start),
                 )  # fmt: skip
                 self.store.write(f"token-start-{start}", passed)
