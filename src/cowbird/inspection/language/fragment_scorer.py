@@ -84,7 +84,7 @@ class FragmentScorer:
         Raises:
             UserError: If a margin is not finite.
         """
-        asked = [(fragment, position) for fragment in fragments]
+        asked: list[tuple[str, FragmentPosition]] = [(fragment, position) for fragment in fragments]
         if self.padded:
             return _check_finite(self._score_padded(asked, questions, position))
         found = np.empty((len(fragments), len(questions)), dtype=np.float32)
