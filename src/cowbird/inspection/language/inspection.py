@@ -17,7 +17,6 @@ import torch
 
 from cowbird.errors import ExitCode
 from cowbird.files import hash_texts
-from cowbird.inspection.inspection import format_p_value
 from cowbird.inspection.language.activations import describe_activations
 from cowbird.inspection.language.adapter_weights import compare_adapters, describe_adapter
 from cowbird.inspection.language.calibration import calibrate
@@ -35,6 +34,7 @@ from cowbird.inspection.language.search import (
 )
 from cowbird.inspection.language.settings import LanguageSettings
 from cowbird.inspection.sharing import share_work
+from cowbird.inspection.verdict import format_p_value
 from cowbird.storage import write_sealed_json
 from cowbird.victims.language.llm import LoadedModel
 from cowbird.victims.language.tallrec import YES_NO_ANSWERS
