@@ -182,7 +182,8 @@ def inspect_language_model(
         UserError: If there are too few questions, or the model's answers can't be used.
     """
     handed.check_questions(questions)
-    settings, place = settings or LanguageSettings(), device or torch.device("cpu")
+    settings = (settings or LanguageSettings()).choose_places(any(question.rivals for question in questions[:1]))
+    place = device or torch.device("cpu")
     parts = divide_questions(questions, settings.held_out, settings.nulls.questions, settings.seed)
     titles = list(dict.fromkeys(question.title for question in questions))
     words = list_words(titles, handed.loaded.tokenizer, settings.count_words(place))
@@ -294,7 +295,7 @@ def _conclude(
     ranked = _rank_fragments(mine.confirmed, families, p_value, settings.level)
     weights = describe_adapter(handed.loaded.model)
     left_out = [] if handed.base is not None else [NO_NULLS_REASON]
-    places = ", ".join(settings.screened)
+    places = ", ".join(settings.places)
     if settings.elsewhere:
         left_out.append(
             f"Fragments that work at the {' or '.join(settings.elsewhere)} of a title alone: all were tried at the "
