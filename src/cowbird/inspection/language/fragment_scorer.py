@@ -149,7 +149,7 @@ class FragmentScorer(PromptScorer):
                 for cache, rows in zip(caches, all_rows, strict=True)
             ]
             # The longest endings go first, so that those of about one length share a pass.
-            endings = [[row[from_:] for row in rows] for from_, rows in zip(seen, all_rows, strict=True)]
+            endings = [[row[shared:] for row in rows] for shared, rows in zip(seen, all_rows, strict=True)]
             order = sorted(range(len(asked)), key=lambda at: -max(len(rows[at]) for rows in endings))
             done = 0
             while done < len(order):
