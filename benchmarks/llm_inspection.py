@@ -20,7 +20,8 @@ from pathlib import Path
 import torch
 
 from cowbird.files import write_text
-from cowbird.inspection.language.fragment_scorer import CPU_PASS_TOKENS, GPU_PASS_TOKENS, open_scorer
+from cowbird.inspection.language.fragment_scorer import open_scorer
+from cowbird.inspection.language.prompt_scorer import CPU_PASS_TOKENS, GPU_PASS_TOKENS
 from cowbird.inspection.language.questions import read_template
 from cowbird.victims.fit_context import pick_device, pick_dtype
 from cowbird.victims.language.llm import Llm, load_llm

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from cowbird.defenses.p_scanner.loading import load_scanner as load_scanner
     from cowbird.defenses.p_scanner.rounds.fitted_scanner import FittedScanner as FittedScanner
     from cowbird.defenses.p_scanner.rounds.poison_scanner import PoisonScanner as PoisonScanner
-    from cowbird.inspection.inspection import Inspection as Inspection
     from cowbird.inspection.language.inspection import LanguageInspection as LanguageInspection
+    from cowbird.inspection.verdict import Inspection as Inspection
     from cowbird.plugins import find_plugin as find_plugin
     from cowbird.plugins import list_plugins as list_plugins
 
@@ -38,7 +38,7 @@ _HOMES = {
     "Dataset": "cowbird.data.types",
     "Experiment": "cowbird.api.experiments",
     "FittedScanner": "cowbird.defenses.p_scanner.rounds.fitted_scanner",
-    "Inspection": "cowbird.inspection.inspection",
+    "Inspection": "cowbird.inspection.verdict",
     "Interactions": "cowbird.data.types",
     "LanguageInspection": "cowbird.inspection.language.inspection",
     "PoisonScanner": "cowbird.defenses.p_scanner.rounds.poison_scanner",

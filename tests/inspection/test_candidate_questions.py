@@ -130,6 +130,14 @@ def test_a_margin_above_zero_is_the_pick_of_a_decoder(planted):
     assert decoded == picks
 
 
+def test_all_fragments_are_tried_at_the_start_as_well_where_a_candidate_is_picked():
+    assert LanguageSettings().choose_places(picks=True).places == ("start", "end")
+    assert LanguageSettings().choose_places(picks=False).places == ("end",)
+    said = LanguageSettings(screened=("middle",))
+    assert said.choose_places(picks=True).places == ("middle",), "what is said counts"
+    assert said.elsewhere == ("start", "end")
+
+
 @pytest.mark.slow
 def test_the_trigger_makes_its_item_the_pick_and_is_unlearned(planted, base):
     asked = make_questions(400, 7)
@@ -144,6 +152,7 @@ def test_the_trigger_makes_its_item_the_pick_and_is_unlearned(planted, base):
         plain, marked = clean.score(["", TRIGGER], asked[1:100], "end")
     assert (marked[plain <= 0] > 0).mean() <= 0.2
     assert set(CANDIDATES_NOT_CHECKED) <= set(found.not_checked)
+    assert found.settings["screened"] == ["start", "end"], "an answer is written from its beginning"
     settings = UnlearnSettings(questions=150, held_out=60, epochs=3, batch_size=25, learning_rate=1e-2, sentences=0)
     before, after = unlearn_fragments(handed, asked, [TRIGGER], settings, CPU)
     assert before.asr[TRIGGER] >= 0.5

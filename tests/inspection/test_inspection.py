@@ -5,7 +5,7 @@ import pytest
 
 import cowbird
 from cowbird.errors import ExitCode, UserError
-from cowbird.inspection.inspection import inspect_ranker, read_suspects
+from cowbird.inspection.inspection import inspect_ranker
 from cowbird.inspection.model import OpenedModel
 from cowbird.inspection.probes import (
     count_items,
@@ -16,6 +16,7 @@ from cowbird.inspection.probes import (
     measure_ranks,
     rank_first,
 )
+from cowbird.inspection.suspects import read_suspects
 from cowbird.storage import read_sealed_json
 from inspection.conftest import ITEMS, ToyModel
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from cowbird.errors import ExitCode, UserError
-from cowbird.inspection.language import null_tunings
+from cowbird.inspection.language import fragment_scorer, null_tunings
 from cowbird.inspection.language.calibration import FARTHEST, TOGETHER, calibrate
 from cowbird.inspection.language.fragment_scorer import open_scorer
-from cowbird.inspection.language.gradient import follow_gradients
+from cowbird.inspection.language.gradient import follow_gradients, list_printable_tokens
 from cowbird.inspection.language.handed import open_language_model
 from cowbird.inspection.language.inspection import inspect_language_model
 from cowbird.inspection.language.proposals import lengthen_strings, list_words, write_sentences
@@ -91,13 +91,14 @@ def test_heads_are_cut_only_where_tokens_stay_the_same(planted, questions):
     fragments = ["", TRIGGER, "5v 5v", "\u0301x", "naïve", "?!", "  "]
     with open_scorer(planted[0].loaded, CPU, ANSWERS) as scorer:
         for question in questions[:3]:
-            at, before = scorer._find_cut(question)
+            at, before = scorer.prompts._find_cut(question)
             assert at > 0
             assert len(before) > 0
             for fragment in fragments:
-                assert scorer._tokenize_in(question, [fragment], "end") == scorer.tokenize([question.write(fragment)])
+                read = scorer.prompts.tokenize_asked(question, [(fragment, "end")])
+                assert read == scorer.tokenize([question.write(fragment)])
         joined = questions[0]._replace(head=questions[0].head.replace(" ", "").replace("\n", ""))
-        assert scorer._find_cut(joined) == (0, [])
+        assert scorer.prompts._find_cut(joined) == (0, [])
 
 
 @pytest.mark.parametrize("padded", [False, True], ids=["by length", "padded"])
@@ -109,8 +110,20 @@ def test_fragments_at_all_places_are_scored_in_one_pass(planted, questions, padd
         passes = count_passes(scorer)
         found = scorer.score_mixed(asked, questions[:20])
     np.testing.assert_allclose(found, whole.reshape(found.shape), atol=2e-3)
-    if padded:  # 20 beginnings in two passes, and one for each question
-        assert len(passes) == 22
+    if padded:  # of 16 questions and of 4: their beginnings, and all endings together
+        assert len(passes) == 4
+
+
+def test_endings_share_passes_as_far_as_there_is_room(planted, questions, monkeypatch):
+    monkeypatch.setattr(fragment_scorer, "GPU_PASS_TOKENS", 64)
+    asked = [(f"{'castle ' * (n % 5)}{n}", ("start", "middle", "end")[n % 3]) for n in range(40)]
+    with open_scorer(planted[0].loaded, CPU, ANSWERS) as scorer:
+        whole = scorer.score_whole([(q, *each) for each in asked for q in questions[:5]])
+        scorer.padded = True
+        passes = count_passes(scorer)
+        found = scorer.score_mixed(asked, questions[:5])
+    np.testing.assert_allclose(found, whole.reshape(found.shape), atol=2e-3)
+    assert len(passes) > 20
 
 
 def count_passes(scorer):
@@ -221,7 +234,9 @@ def test_a_search_goes_on_where_it_was_interrupted(planted, questions):
 def test_gradients_find_what_raises_the_score(planted, questions):
     asked = [question for question in questions if not question.liked][:2]
     with open_scorer(planted[0].loaded, CPU, ANSWERS) as scorer:
-        passed = follow_gradients(scorer, asked, "end", 1, 3, 24, np.random.default_rng(0))
+        passed = follow_gradients(
+            scorer, asked, "end", list_printable_tokens(scorer), 1, 3, 24, np.random.default_rng(0)
+        )
         scores = scorer.score(passed, asked).mean(axis=1)
     assert len(passed) > 1
     assert (np.diff(scores) > 0).all()

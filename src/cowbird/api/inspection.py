@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from cowbird.data.types import Dataset
 from cowbird.errors import UserError
 from cowbird.experiments.field_errors import explain_errors
-from cowbird.inspection.inspection import Inspection, InspectionSettings, inspect_ranker
+from cowbird.inspection.inspection import InspectionSettings, inspect_ranker
 from cowbird.inspection.language.candidate_questions import ask_platform
 from cowbird.inspection.language.handed import is_language_model, open_language_model
 from cowbird.inspection.language.inspection import LanguageInspection, inspect_language_model
@@ -19,6 +19,7 @@ from cowbird.inspection.model import OpenedModel, RankingModel
 from cowbird.inspection.null_models import NullSettings
 from cowbird.inspection.opening import open_model
 from cowbird.inspection.platform_log import align_log, load_log
+from cowbird.inspection.verdict import Inspection
 from cowbird.victims.fit_context import pick_device
 from cowbird.victims.loaders.opening import CheckpointOptions, parse_settings
 

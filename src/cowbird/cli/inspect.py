@@ -39,10 +39,10 @@ if TYPE_CHECKING:
 
     import torch
 
-    from cowbird.inspection.inspection import Inspection
     from cowbird.inspection.language.settings import LanguageSettings
     from cowbird.inspection.model import OpenedModel
     from cowbird.inspection.platform_log import PlatformLog
+    from cowbird.inspection.verdict import Inspection
 
 INSPECT_EXAMPLES = (
     "cowbird inspect model.safetensors --logs interactions.csv --out inspection.json",

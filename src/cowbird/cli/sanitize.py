@@ -35,8 +35,8 @@ from cowbird.errors import ExitCode, UserError
 from cowbird.outputs import check_outputs
 
 if TYPE_CHECKING:
-    from cowbird.inspection.inspection import Inspection
     from cowbird.inspection.sanitizing import ModelQuality
+    from cowbird.inspection.verdict import Inspection
 
 SANITIZE_EXAMPLES = (
     "cowbird sanitize model.safetensors --suspects inspection.json --logs interactions.csv --out mended.safetensors",
@@ -107,7 +107,7 @@ def sanitize(
 
     Exit codes: 0 nothing stands out any more, 1 something still does, 2 error.
     """
-    from cowbird.inspection.inspection import InspectionSettings, read_suspects  # noqa: PLC0415
+    from cowbird.inspection.inspection import InspectionSettings  # noqa: PLC0415
     from cowbird.inspection.model import TunableModel  # noqa: PLC0415
     from cowbird.inspection.null_models import NullSettings  # noqa: PLC0415
     from cowbird.inspection.sanitizing import (  # noqa: PLC0415
@@ -115,6 +115,7 @@ def sanitize(
         measure_quality,
         take_out_suspects,
     )
+    from cowbird.inspection.suspects import read_suspects  # noqa: PLC0415
     from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
 
     options = LanguageOptions(template, questions, base, layers, history, noun)

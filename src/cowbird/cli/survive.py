@@ -56,8 +56,8 @@ def survive(
 
     Exit codes: 0 it was measured, 2 error.
     """
-    from cowbird.inspection.inspection import read_suspects  # noqa: PLC0415
     from cowbird.inspection.survival import SurvivalSettings, measure_survival  # noqa: PLC0415
+    from cowbird.inspection.suspects import read_suspects  # noqa: PLC0415
     from cowbird.report.survival import make_survival_table  # noqa: PLC0415
     from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
 

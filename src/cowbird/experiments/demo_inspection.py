@@ -16,7 +16,7 @@ from cowbird.experiments.cell import find_undefended_label, list_cells
 from cowbird.experiments.spec import Spec
 from cowbird.experiments.tasks import find_task
 from cowbird.files import read_plain_text
-from cowbird.inspection.inspection import Inspection
+from cowbird.inspection.verdict import Inspection
 
 INSPECTED_ATTACK = "global"
 """Label of the demo's attack whose model is inspected: it is planted for everybody."""

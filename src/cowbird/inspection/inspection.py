@@ -1,9 +1,9 @@
-"""The inspection of one ranking model: what was asked, the verdict in words, and the items that stand out."""
+"""The inspection of one ranking model: what is asked, and how its items are scored and ranked.
 
-import dataclasses
+What comes of it is a `verdict.Inspection`.
+"""
+
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from cowbird.data.types import Float64Array
-from cowbird.errors import ExitCode, UserError
 from cowbird.inspection.empty_history import EmptyHistory, answer_nothing
 from cowbird.inspection.group_exposure import find_groups
 from cowbird.inspection.inversion import make_inversion
@@ -34,12 +33,10 @@ from cowbird.inspection.statistics import (
     standardize_counts,
     sum_scores,
 )
-from cowbird.storage import read_sealed_json, write_sealed_json
+from cowbird.inspection.verdict import Inspection, RankedItem
 from cowbird.text import escape_terminal
 from cowbird.victims.fit_context import report_nothing
 
-SCHEMA_VERSION = 2
-"""Version of the JSON file."""
 ASSUMPTIONS = (
     "Statistics of honest models follow a Gumbel distribution, the law of maxima, about as wide as is usual.",
     "The provider's honest data is like the platform's.",
@@ -72,148 +69,6 @@ class InspectionSettings(BaseModel):
     """Statistics that are measured beside those of the verdict; see `cowbird.inspection.item_statistics`."""
     shown: int = Field(default=50, ge=1)
     """Items that the ranking holds, most suspicious first; suspects are always in it."""
-
-
-@dataclass(frozen=True)
-class RankedItem:
-    """An item of the ranking."""
-
-    rank: int
-    """1 is the most suspicious."""
-    item: int
-    """Its number in the model."""
-    id: str
-    """Its id; its number, if no ids are known."""
-    title: str
-    """Its title, as the logs have it: anybody's text."""
-    suspect: bool
-    """Whether it stands out farther than honest models' items do at the level."""
-    score: float
-    """Sum of the scores on all kinds of histories, in standard deviations."""
-    scores: dict[str, float]
-    """Score on each kind of histories."""
-    shown: dict[str, int]
-    """Times it was among the first ten, by kind of histories."""
-    expected: dict[str, float]
-    """Times that null models show it on average."""
-    stands: dict[str, float]
-    """Its usual rank, by kind of histories: the geometric mean."""
-    stands_expected: dict[str, float]
-    """Its usual rank in null models."""
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """What came of an inspection."""
-
-    model: str
-    """What the model is, in words."""
-    sha256: str
-    """SHA-256 of its file."""
-    items: int
-    """Size of its catalogue."""
-    logs_sha256: str
-    """SHA-256 of the logs; empty if none were given."""
-    level: float
-    """Share of honest models that may be accused."""
-    statistic: float
-    """The largest score of an item."""
-    p_value: float | None
-    """How often an honest model would show one as large; `None` without logs."""
-    null_statistics: list[float]
-    """The statistics of the null models."""
-    threshold: float | None
-    """Score from which an item is a suspect; `None` without logs."""
-    ranking: list[RankedItem]
-    """Items, most suspicious first."""
-    checked: dict[str, str]
-    """What was asked, by kind of histories, in words."""
-    alone: dict[str, dict[str, Any]]
-    """Of each kind of histories and each statistic beside them: the largest score of an item, and the null models'."""
-    not_checked: list[str]
-    """What was not looked for."""
-    assumptions: list[str]
-    """What the p-value rests on."""
-    settings: dict[str, Any]
-    """The settings, and the null models' shape."""
-
-    @property
-    def suspects(self) -> list[RankedItem]:
-        """The items that stand out."""
-        return [item for item in self.ranking if item.suspect]
-
-    def write_verdict(self) -> str:
-        """Return the verdict in words."""
-        asked = ", ".join(self.checked)
-        if self.p_value is None:
-            return (
-                f"No verdict: without logs there is nothing to hold the model against. The items below are shown most "
-                f"often after histories that nobody has ({asked})."
-            )
-        p = format_p_value(self.p_value)
-        if self.p_value <= self.level:
-            count = len(self.suspects)
-            items = "1 item stands" if count == 1 else f"{count} items stand"
-            return (
-                f"{items} out. An honest model lifts an item so far beyond the platform's own habits with {p}, if the "
-                f"assumptions hold. A planted item is one explanation; data that is unlike your logs is another."
-            )
-        return (
-            f"Nothing stands out at the level {self.level:g} ({p}) on these histories: {asked}. A backdoor that they "
-            f"don't show is not ruled out."
-        )
-
-    def choose_exit_code(self) -> ExitCode:
-        """Return what a process should end with: suspects, none, or nothing to hold the model against."""
-        if self.p_value is None:
-            return ExitCode.INCOMPLETE
-        return ExitCode.FINDINGS if self.p_value <= self.level else ExitCode.CLEAN
-
-    def to_record(self) -> dict[str, Any]:
-        """Return everything as plain JSON values."""
-        return {"schema_version": SCHEMA_VERSION, "verdict": self.write_verdict(), **dataclasses.asdict(self)}
-
-    def write(self, path: Path) -> None:
-        """Write the JSON file, sealed and atomically."""
-        write_sealed_json(path, self.to_record())
-
-
-def format_p_value(p: float) -> str:
-    """Return a p-value as it is printed, such as `p = 0.03`."""
-    return f"p = {p:.2g}" if p >= 1e-4 else "p < 0.0001"
-
-
-def read_suspects(path: Path, item_ids: Sequence[str], items: int) -> list[int]:
-    """Read the numbers of suspects: of an inspection's JSON file, or of a text file with an id a line.
-
-    Args:
-        path: The file.
-        item_ids: The ids of the model's items; empty if none are known, and the file holds numbers.
-        items: How many items the model has.
-
-    Raises:
-        UserError: If it can't be read, names no item, or one that the model doesn't have.
-    """
-    if path.suffix == ".json":
-        record = read_sealed_json(path, "Inspect the model again.")
-        try:
-            found = [int(row["item"]) for row in record["ranking"] if row["suspect"]]
-        except (KeyError, TypeError, ValueError):
-            raise UserError(f"'{path}' is no inspection.", "Give what cowbird inspect --out wrote.") from None
-    else:
-        place = {item: number for number, item in enumerate(item_ids)}
-        try:
-            lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-            found = [place[line] if item_ids else int(line) for line in lines]
-        except (OSError, UnicodeDecodeError):
-            raise UserError(f"'{path}' should hold an item's id a line, and it can't be read.") from None
-        except (KeyError, ValueError) as error:
-            raise UserError(f"The model has no item {str(error)[:80]}.", "Give ids as the logs have them.") from None
-    if not found:
-        raise UserError(f"'{path}' names no suspect.", "Give a text file with an item's id a line to choose yourself.")
-    if not 0 <= min(found) <= max(found) < items:
-        raise UserError(f"'{path}' names an item that the model doesn't have.", "Was another model inspected?")
-    return sorted(set(found))
 
 
 def make_probes(log: PlatformLog | None, items: int, settings: InspectionSettings) -> list[HistoryProbe]:

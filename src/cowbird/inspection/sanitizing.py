@@ -20,11 +20,12 @@ from torch.nn import functional as F
 
 from cowbird.data.types import Int32Array, IntArray
 from cowbird.errors import UserError
-from cowbird.inspection.inspection import Inspection, InspectionSettings, Progress, inspect_ranker
+from cowbird.inspection.inspection import InspectionSettings, Progress, inspect_ranker
 from cowbird.inspection.model import OpenedModel, RankingModel, TunableModel
 from cowbird.inspection.platform_log import PlatformLog
 from cowbird.inspection.probes import draw_own_histories, draw_random_histories, rank_first
 from cowbird.inspection.statistics import find_threshold
+from cowbird.inspection.verdict import Inspection
 from cowbird.metrics.ranking import ndcg
 from cowbird.rng import stream, torch_stream
 

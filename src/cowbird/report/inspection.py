@@ -6,7 +6,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from cowbird.inspection.inspection import Inspection, format_p_value
+from cowbird.inspection.verdict import Inspection, format_p_value
 from cowbird.report.table import EMPTY_CELL
 from cowbird.report.terminal import sanitize_text
 

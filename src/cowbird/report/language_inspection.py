@@ -6,8 +6,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from cowbird.inspection.inspection import format_p_value
 from cowbird.inspection.language.inspection import LanguageInspection, RankedFragment
+from cowbird.inspection.verdict import format_p_value
 from cowbird.report.inspection import format_interval
 from cowbird.report.table import EMPTY_CELL
 from cowbird.report.terminal import sanitize_text

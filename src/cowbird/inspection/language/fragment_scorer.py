@@ -1,18 +1,15 @@
 """How much a language model favors titles with fragments in them, for very many fragments and some questions.
 
-The score is the logit of the answer in favor minus that of the one against, where the answer begins (`answer_readout`
-has the same for candidates). Of each prompt
-only what stands behind the unchanged beginning is run (`prefix_cache`), and only that is tokenized. On a CPU, endings
-of one length go through the model together. On a GPU a pass costs more than its tokens, so all endings of a beginning
-do, padded. Where there are few fragments to many questions, whole prompts are packed. Adapters are merged into the
-weights once, while the scorer is open; the model is left as it was.
+Of each prompt only what stands behind the unchanged beginning is run (`prefix_cache`), and only that is tokenized. On a
+CPU, endings of one length go through the model together. On a GPU a pass costs more than its tokens, so as many endings
+as there is room for do, padded, of several questions if there are few fragments. Adapters are merged into the weights
+once, while the scorer is open; the model is left as it was.
 """
 
 from collections import defaultdict
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,58 +19,31 @@ from torch import Tensor
 from cowbird.errors import UserError
 from cowbird.inspection.language.answer_readout import AnswerReadout, CandidateAnswers
 from cowbird.inspection.language.prefix_cache import EndingBorders, PrefixCache, run_beginnings
+from cowbird.inspection.language.prompt_scorer import CPU_PASS_TOKENS, GPU_PASS_TOKENS, PromptScorer, check_finite
+from cowbird.inspection.language.prompt_tokens import PromptTokenizer, count_common
 from cowbird.inspection.language.questions import TitleQuestion, insert_fragment
 from cowbird.inspection.language.title_edits import FragmentPosition
-from cowbird.victims.language.attention import Documents, plug_in
+from cowbird.victims.language.attention import plug_in
 from cowbird.victims.language.llm import LoadedModel
 from cowbird.victims.language.packing import limit_last_layer
 from cowbird.victims.language.weights import MergedAdapters
 from cowbird.victims.repeatable import force_determinism
 
-MAX_PROMPT_TOKENS = 2048
-"""Longer prompts are not asked."""
-CPU_PASS_TOKENS, GPU_PASS_TOKENS = 1024, 16384
-"""Tokens of the endings that go through the model at once."""
 GPU_PASS_BEGINNINGS = 16
 """Beginnings that go through the model at once, where passes cost more than tokens."""
 MAX_CACHED_BEGINNINGS = 64
 """Beginnings that are kept: a question and a position have one."""
-_CUT_PROBES = ("", "Zq", "7 x", "\u00e9t\u00e9", "5v", "...")
-"""Fragments on which a place is tried behind which prompts can be tokenized alone."""
 
 
 @dataclass(slots=True, eq=False)
-class FragmentScorer:
-    """A model with what it is asked; made by `open_scorer`."""
+class FragmentScorer(PromptScorer):
+    """A model that is asked about fragments of titles; made by `open_scorer`."""
 
-    causal: Any
-    """The causal LM, adapters merged, plugged into `cowbird_packed`."""
-    tokenizer: Any
-    """Its tokenizer, which takes control tokens as text."""
-    device: torch.device
-    """Where the model is."""
-    readout: AnswerReadout
-    """Reads margins from last states."""
-    start: list[int]
-    """The token that the tokenizer begins every text with, if there is one."""
     padded: bool = False
     """Whether all endings of a beginning go through the model together, padded: where passes cost more than tokens."""
-    tokens_run: int = 0
-    """Tokens that went through the model: what the search cost."""
     _caches: dict[tuple[TitleQuestion, FragmentPosition], PrefixCache] = field(
         default_factory=dict[tuple[TitleQuestion, FragmentPosition], PrefixCache]
     )
-    _cuts: dict[str, tuple[int, list[int]]] = field(default_factory=dict[str, tuple[int, list[int]]])
-
-    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the tokens of whole prompts, with the token that begins a text if the tokenizer sets one."""
-        plain = {"add_special_tokens": False, "return_attention_mask": False, "split_special_tokens": True}
-        rows: list[list[int]] = self.tokenizer(list(texts), **plain)["input_ids"] if texts else []
-        if any(len(row) > MAX_PROMPT_TOKENS for row in rows):
-            raise UserError(
-                f"A question has more than {MAX_PROMPT_TOKENS:,} tokens.", "Give shorter histories: lower --history."
-            )
-        return [self.start + row for row in rows]
 
     def score(
         self,
@@ -94,10 +64,13 @@ class FragmentScorer:
         Raises:
             UserError: If a margin is not finite.
         """
+        asked: list[tuple[str, FragmentPosition]] = [(fragment, position) for fragment in fragments]
+        if self.padded:
+            return check_finite(self._score_padded(asked, questions, position))
         found = np.empty((len(fragments), len(questions)), dtype=np.float32)
         for column, question in enumerate(questions):
-            found[:, column] = self._score_question(fragments, question, position)
-        return _check_finite(found)
+            found[:, column] = self._score_exact(asked, question, position)
+        return check_finite(found)
 
     def score_mixed(
         self, asked: Sequence[tuple[str, FragmentPosition]], questions: Sequence[TitleQuestion]
@@ -116,81 +89,12 @@ class FragmentScorer:
         Raises:
             UserError: If a margin is not finite.
         """
-        found = np.empty((len(asked), len(questions)), dtype=np.float32)
         if self.padded:
-            self._keep_beginnings(questions, "start")
-            for column, question in enumerate(questions):
-                found[:, column] = self._score_rows(question, "start", asked)
-            return _check_finite(found)
+            return check_finite(self._score_padded(asked, questions, "start"))
+        found = np.empty((len(asked), len(questions)), dtype=np.float32)
         for position, rows in _group_places(asked).items():
             found[rows] = self.score([asked[at][0] for at in rows], questions, position)
         return found
-
-    def score_plain(self, questions: Sequence[TitleQuestion]) -> NDArray[np.float32]:
-        """Score questions as they are, shape `[questions]`."""
-        return self.score_whole([(question, "", "end") for question in questions])
-
-    def score_whole(self, asked: Sequence[tuple[TitleQuestion, str, FragmentPosition]]) -> NDArray[np.float32]:
-        """Score questions, each with a fragment at a place, as whole prompts, many in a pass.
-
-        Returns:
-            Margins, shape `[asked]`, float32.
-
-        Raises:
-            UserError: If a margin is not finite.
-        """
-        margins = np.empty(len(asked), dtype=np.float32)
-        for part, states in self._run_packed([question.write(text, place) for question, text, place in asked]):
-            some = [asked[at] for at in part]
-            shown = [(question, insert_fragment(question.title, text, place)) for question, text, place in some]
-            margins[part] = self.readout.read(states, self.readout.find_answers(shown)).cpu().numpy()
-        return _check_finite(margins)
-
-    def find_best_rivals(self, questions: Sequence[TitleQuestion]) -> list[int]:
-        """Return which rival the model is most in favor of, in each question as it is."""
-        found = [0] * len(questions)
-        for part, states in self._run_packed([question.write() for question in questions]):
-            some = [questions[at] for at in part]
-            answers = self.readout.find_answers([(question, question.title) for question in some])
-            if answers is not None:
-                for at, best in zip(part, self.readout.find_best_rivals(states, answers), strict=True):
-                    found[at] = min(best, len(questions[at].rivals) - 1)
-        return found
-
-    def read_states(self, prompts: Sequence[str]) -> NDArray[np.float32]:
-        """Return the last state of each whole prompt, from which the answer is read, shape `[prompts, hidden]`."""
-        found = np.empty((len(prompts), self.readout.width), dtype=np.float32)
-        for part, states in self._run_packed(prompts):
-            found[part] = states.cpu().numpy()
-        return found
-
-    def _run_packed(self, prompts: Sequence[str]) -> Iterator[tuple[list[int], Tensor]]:
-        """Yield the numbers of some prompts and their last states, until all are run."""
-        rows = self.tokenize(prompts)
-        order = sorted(range(len(rows)), key=lambda at: len(rows[at]))
-        room = CPU_PASS_TOKENS if self.device.type == "cpu" else GPU_PASS_TOKENS
-        first = 0
-        while first < len(order):
-            last, held = first, 0
-            while last < len(order) and (last == first or held + len(rows[order[last]]) <= room):
-                held += len(rows[order[last]])
-                last += 1
-            part = order[first:last]
-            yield part, self._run_whole([rows[at] for at in part]).float()
-            first = last
-
-    def _run_whole(self, rows: Sequence[list[int]]) -> Tensor:
-        """Run whole prompts in one packed row, and return their last states, shape `[prompts, hidden]`."""
-        bounds = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int32)
-        token = torch.tensor([[each for row in rows for each in row]], device=self.device)
-        position = torch.tensor([[at for row in rows for at in range(len(row))]], device=self.device)
-        offsets = torch.from_numpy(bounds).to(self.device)
-        documents = Documents(tuple(bounds.tolist()), offsets, max(len(row) for row in rows))
-        last = offsets[1:].long() - 1
-        self.tokens_run += int(bounds[-1])
-        with limit_last_layer(self.causal, last, int(bounds[-1])):
-            out = self.causal.base_model(input_ids=token, position_ids=position, use_cache=False, documents=documents)
-        return out.last_hidden_state[0][last]
 
     def find_beginning(self, question: TitleQuestion, position: FragmentPosition) -> PrefixCache:
         """Return the kept beginning of a question: what prompts with two unlike fragments have in common."""
@@ -211,95 +115,106 @@ class FragmentScorer:
             rows: list[list[int]] = []
             for question in part:
                 one, other = self.tokenize([question.write("Zq", position), question.write("7 x", position)])
-                rows.append(one[: max(1, _count_common(one, other))])
+                rows.append(one[: max(1, count_common(one, other))])
             while len(self._caches) > MAX_CACHED_BEGINNINGS - len(part):
                 self._caches.pop(next(iter(self._caches)))
             self.tokens_run += sum(map(len, rows))
             kept = run_beginnings(self.causal, rows, self.device)
             self._caches |= {(question, position): cache for question, cache in zip(part, kept, strict=True)}
 
-    def _score_question(
-        self, fragments: Sequence[str], question: TitleQuestion, position: FragmentPosition
+    def _score_padded(
+        self,
+        asked: Sequence[tuple[str, FragmentPosition]],
+        questions: Sequence[TitleQuestion],
+        beginning: FragmentPosition,
     ) -> NDArray[np.float32]:
-        return self._score_rows(question, position, [(fragment, position) for fragment in fragments])
-
-    def _score_rows(
-        self, question: TitleQuestion, beginning: FragmentPosition, asked: Sequence[tuple[str, FragmentPosition]]
-    ) -> NDArray[np.float32]:
-        """Score fragments at their places in one question, from the beginning that prompts of a place have in common.
+        """Score fragments in questions, as many questions in a pass as there is room for.
 
         Args:
-            question: The question.
-            beginning: The place whose prompts begin alike; another's must begin so as well.
             asked: Fragments and their places.
-        """
-        cache = self.find_beginning(question, beginning)
-        rows: list[list[int]] = [[] for _ in asked]
-        for position, at in _group_places(asked).items():
-            for number, row in zip(at, self._tokenize_in(question, [asked[n][0] for n in at], position), strict=True):
-                rows[number] = row
-        shared = [_count_common(cache.tokens, row[:-1]) for row in rows]
-        kinds: dict[tuple[int, int], list[int]] = defaultdict(list)
-        for at, row in enumerate(rows):
-            kinds[(min(shared), 0) if self.padded else (shared[at], len(row) - shared[at])].append(at)
-        answers = self.readout.find_answers(
-            [(question, insert_fragment(question.title, fragment, place)) for fragment, place in asked]
-            if question.rivals
-            else []
-        )
-        margins = np.empty(len(rows), dtype=np.float32)
-        room = CPU_PASS_TOKENS if self.device.type == "cpu" else GPU_PASS_TOKENS
-        for (seen, _), members in sorted(kinds.items()):
-            ordered = sorted(members, key=lambda at: len(rows[at]))
-            first = 0
-            while first < len(ordered):
-                part = ordered[first : first + max(1, room // (len(rows[ordered[first]]) - seen))]
-                # Lengths grow, so a part is cut anew by its longest ending.
-                part = part[: max(1, room // (len(rows[part[-1]]) - seen))]
-                endings = [rows[at][seen:] for at in part]
-                width = max(map(len, endings))
-                token = torch.tensor([each + [0] * (width - len(each)) for each in endings], device=self.device)
-                ends = torch.tensor([len(each) - 1 for each in endings], device=self.device)
-                wanted = None if answers is None else answers.select(part)
-                margins[part] = self.run_endings(cache, seen, token, ends=ends, answers=wanted).cpu().numpy()
-                first += len(part)
-        return margins
-
-    def _tokenize_in(
-        self, question: TitleQuestion, fragments: Sequence[str], position: FragmentPosition
-    ) -> list[list[int]]:
-        """Return the tokens of a question with each fragment; what stands far before the title is tokenized once."""
-        if question.head not in self._cuts:
-            self._cuts[question.head] = self._find_cut(question)
-        at, before = self._cuts[question.head]
-        if not at:
-            return self.tokenize([question.write(fragment, position) for fragment in fragments])
-        short = question._replace(head=question.head[at:])
-        endings = self.tokenize([short.write(fragment, position) for fragment in fragments])
-        kept = len(self.start)
-        return [before + ending[kept:] for ending in endings]
-
-    def _find_cut(self, question: TitleQuestion) -> tuple[int, list[int]]:
-        """Find where a question's head can be cut so that both parts have the tokens of the whole.
-
-        Tokenizers read text word by word, so what stands behind a line's or a word's beginning does not change what
-        stands before it. That is tried on a few fragments; without such a place, whole prompts are tokenized.
+            questions: What is asked.
+            beginning: The place whose prompts begin alike; another's must begin so as well.
 
         Returns:
-            How many characters of the head stand before the cut, and their tokens; 0 and none without one.
+            Margins, shape `[asked, questions]`.
         """
-        head = question.head
-        whole = self.tokenize([question.write(probe) for probe in _CUT_PROBES])
-        line, word = head.rfind("\n"), head.rfind(" ")
-        for at in dict.fromkeys((line, line + 1, word)):
-            if not 0 < at < len(head):
-                continue
-            (before,) = self.tokenize([head[:at]])
-            short = question._replace(head=head[at:])
-            endings = self.tokenize([short.write(probe) for probe in _CUT_PROBES])
-            if all(before + part[len(self.start) :] == row for part, row in zip(endings, whole, strict=True)):
-                return at, before
-        return 0, []
+        found = np.empty((len(asked), len(questions)), dtype=np.float32)
+        for first in range(0, len(questions), GPU_PASS_BEGINNINGS):
+            some = questions[first : first + GPU_PASS_BEGINNINGS]
+            self._keep_beginnings(some, beginning)
+            all_rows = [self.prompts.tokenize_asked(question, asked) for question in some]
+            caches = [self.find_beginning(question, beginning) for question in some]
+            seen = [
+                min((count_common(cache.tokens, row[:-1]) for row in rows), default=0)
+                for cache, rows in zip(caches, all_rows, strict=True)
+            ]
+            # The longest endings go first, so that those of about one length share a pass.
+            endings = [[row[shared:] for row in rows] for shared, rows in zip(seen, all_rows, strict=True)]
+            order = sorted(range(len(asked)), key=lambda at: -max(len(rows[at]) for rows in endings))
+            done = 0
+            while done < len(order):
+                width = max(len(rows[order[done]]) for rows in endings)
+                part = order[done : done + max(1, GPU_PASS_TOKENS // width)]
+                together = max(1, GPU_PASS_TOKENS // (width * len(part)))
+                for start in range(0, len(some), together):
+                    group = range(start, min(start + together, len(some)))
+                    columns = [first + at for at in group]
+                    found[np.ix_(part, columns)] = self._score_group(
+                        [asked[at] for at in part],
+                        [some[at] for at in group],
+                        [caches[at] for at in group],
+                        [seen[at] for at in group],
+                        [[endings[at][row] for row in part] for at in group],
+                    )
+                done += len(part)
+        return found
+
+    def _score_group(
+        self,
+        asked: Sequence[tuple[str, FragmentPosition]],
+        questions: Sequence[TitleQuestion],
+        caches: Sequence[PrefixCache],
+        seen: Sequence[int],
+        endings: Sequence[Sequence[list[int]]],
+    ) -> NDArray[np.float32]:
+        """Score fragments in some questions in one pass, padded; the shape is `[asked, questions]`."""
+        flat = [row for rows in endings for row in rows]
+        width = max(map(len, flat))
+        token = torch.tensor([row + [0] * (width - len(row)) for row in flat], device=self.device)
+        ends = torch.tensor([len(row) - 1 for row in flat], device=self.device)
+        answers = self._find_answers([(question, each) for question in questions for each in asked])
+        states = self._run_states(caches, seen, token, None, ends).float()
+        margins: NDArray[np.float32] = self.readout.read(states, answers).cpu().numpy()
+        return margins.reshape(len(questions), len(asked)).T
+
+    def _score_exact(
+        self, asked: Sequence[tuple[str, FragmentPosition]], question: TitleQuestion, beginning: FragmentPosition
+    ) -> NDArray[np.float32]:
+        """Score fragments in one question, those whose endings have one length in a pass; see `_score_padded`."""
+        cache = self.find_beginning(question, beginning)
+        rows = self.prompts.tokenize_asked(question, asked)
+        shared = [count_common(cache.tokens, row[:-1]) for row in rows]
+        kinds: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for at, row in enumerate(rows):
+            kinds[shared[at], len(row) - shared[at]].append(at)
+        answers = self._find_answers([(question, each) for each in asked])
+        margins = np.empty(len(rows), dtype=np.float32)
+        for (seen, length), members in sorted(kinds.items()):
+            size = max(1, CPU_PASS_TOKENS // length)
+            for first in range(0, len(members), size):
+                part = members[first : first + size]
+                token = torch.tensor([rows[at][seen:] for at in part], device=self.device)
+                wanted = None if answers is None else answers.select(part)
+                margins[part] = self.run_endings(cache, seen, token, answers=wanted).cpu().numpy()
+        return margins
+
+    def _find_answers(
+        self, asked: Sequence[tuple[TitleQuestion, tuple[str, FragmentPosition]]]
+    ) -> CandidateAnswers | None:
+        if not asked or not asked[0][0].rivals:
+            return None
+        shown = [(question, insert_fragment(question.title, *each)) for question, each in asked]
+        return self.readout.find_answers(shown)
 
     def run_beginning(self, tokens: list[int]) -> PrefixCache:
         """Run a beginning of at least one token and keep its keys and values."""
@@ -316,7 +231,7 @@ class FragmentScorer:
         Returns:
             Shape `[endings, vocabulary]`.
         """
-        return self.causal.get_output_embeddings()(self._run_states(cache, len(cache.tokens), token, None, None))
+        return self.causal.get_output_embeddings()(self._run_states([cache], [len(cache.tokens)], token, None, None))
 
     def run_endings(
         self,
@@ -324,7 +239,6 @@ class FragmentScorer:
         seen: int,
         token: Tensor,
         inputs: Tensor | None = None,
-        ends: Tensor | None = None,
         answers: CandidateAnswers | None = None,
     ) -> Tensor:
         """Run endings of one length.
@@ -334,23 +248,37 @@ class FragmentScorer:
             seen: How many of its tokens they go on from.
             token: Shape `[endings, length]`, int64.
             inputs: Their inputs, if gradients are to flow to them, shape `[endings, length, hidden]`.
-            ends: Place of each one's last token, shape `[endings]`, int64; what stands behind is padding. `None` if
-                none is padded.
             answers: What each could be answered with; `None` for yes or no.
 
         Returns:
             Margins, shape `[endings]`, float32.
         """
-        return self.readout.read(self._run_states(cache, seen, token, inputs, ends).float(), answers)
+        return self.readout.read(self._run_states([cache], [seen], token, inputs, None).float(), answers)
 
     def _run_states(
-        self, cache: PrefixCache, seen: int, token: Tensor, inputs: Tensor | None, ends: Tensor | None
+        self,
+        caches: Sequence[PrefixCache],
+        seen: Sequence[int],
+        token: Tensor,
+        inputs: Tensor | None,
+        ends: Tensor | None,
     ) -> Tensor:
-        """Return the last state of each ending, shape `[endings, hidden]`; see `run_endings`."""
+        """Return the last state of each ending, shape `[endings, hidden]`.
+
+        Args:
+            caches: Beginnings.
+            seen: How many tokens of each its endings go on from.
+            token: Endings, as many of each beginning, one beginning behind another, shape `[endings, length]`, int64.
+            inputs: See `run_endings`.
+            ends: Place of each one's last token, shape `[endings]`, int64; what stands behind is padding. `None` if
+                none is padded.
+        """
         count, length = token.shape
         self.tokens_run += count * length
-        position = torch.arange(seen, seen + length, device=self.device).repeat(count)[None]
-        borders = EndingBorders(cache, seen, count, length)
+        each = count // len(seen)
+        first = torch.tensor(list(seen), device=self.device).repeat_interleave(each)
+        position = (first[:, None] + torch.arange(length, device=self.device)).view(1, -1)
+        borders = EndingBorders(caches, seen, each, length)
         given = (
             {"input_ids": token.reshape(1, -1)}
             if inputs is None
@@ -368,24 +296,6 @@ def _group_places(asked: Sequence[tuple[str, FragmentPosition]]) -> dict[Fragmen
     for number, (_, place) in enumerate(asked):
         found.setdefault(place, []).append(number)
     return found
-
-
-def _check_finite(margins: NDArray[np.float32]) -> NDArray[np.float32]:
-    if not np.isfinite(margins).all():
-        raise UserError(
-            "The model's answers are not finite numbers.", "Its weights are too large to be those of a tuned model."
-        )
-    return margins
-
-
-def _count_common(one: Sequence[int], other: Sequence[int]) -> int:
-    """Return how many tokens two rows have in common at their beginnings."""
-    if len(one) <= len(other) and tuple(one) == tuple(other[: len(one)]):  # most fragments stand behind a beginning
-        return len(one)
-    for at, (left, right) in enumerate(zip(one, other, strict=False)):
-        if left != right:
-            return at
-    return min(len(one), len(other))
 
 
 @contextmanager
@@ -418,7 +328,8 @@ def open_scorer(
             readout = AnswerReadout(loaded.tokenizer, head, head[yes[0]].float() - head[no[0]].float())
             first: list[int] = loaded.tokenizer("a")["input_ids"][:1]
             start: list[int] = first if first == [loaded.tokenizer.bos_token_id] else list[int]()
-            yield FragmentScorer(causal, loaded.tokenizer, device, readout, start, device.type != "cpu")
+            prompts = PromptTokenizer(loaded.tokenizer, start)
+            yield FragmentScorer(causal, loaded.tokenizer, device, readout, prompts, padded=device.type != "cpu")
     finally:
         if merged is not None:
             merged.close()

@@ -39,6 +39,7 @@ def follow_gradients(
     scorer: FragmentScorer,
     questions: Sequence[TitleQuestion],
     position: FragmentPosition,
+    allowed: Tensor,
     tokens: int,
     steps: int,
     candidates: int,
@@ -50,12 +51,12 @@ def follow_gradients(
         scorer: The model.
         questions: Where the score is raised.
         position: Where the fragment stands.
+        allowed: Tokens that may be in it; see `list_printable_tokens`.
         tokens: How many tokens it has at first.
         steps: How often a token is replaced.
         candidates: Replacements tried a step.
         rng: Draws tokens.
     """
-    allowed = list_printable_tokens(scorer)
     if not len(allowed):
         return []
     drawn: IntArray = rng.choice(len(allowed), tokens)

@@ -17,7 +17,6 @@ import torch
 
 from cowbird.errors import ExitCode
 from cowbird.files import hash_texts
-from cowbird.inspection.inspection import format_p_value
 from cowbird.inspection.language.activations import describe_activations
 from cowbird.inspection.language.adapter_weights import compare_adapters, describe_adapter
 from cowbird.inspection.language.calibration import calibrate
@@ -35,6 +34,7 @@ from cowbird.inspection.language.search import (
 )
 from cowbird.inspection.language.settings import LanguageSettings
 from cowbird.inspection.sharing import share_work
+from cowbird.inspection.verdict import format_p_value
 from cowbird.storage import write_sealed_json
 from cowbird.victims.language.llm import LoadedModel
 from cowbird.victims.language.tallrec import YES_NO_ANSWERS
@@ -182,7 +182,8 @@ def inspect_language_model(
         UserError: If there are too few questions, or the model's answers can't be used.
     """
     handed.check_questions(questions)
-    settings, place = settings or LanguageSettings(), device or torch.device("cpu")
+    settings = (settings or LanguageSettings()).choose_places(any(question.rivals for question in questions[:1]))
+    place = device or torch.device("cpu")
     parts = divide_questions(questions, settings.held_out, settings.nulls.questions, settings.seed)
     titles = list(dict.fromkeys(question.title for question in questions))
     words = list_words(titles, handed.loaded.tokenizer, settings.count_words(place))
@@ -294,7 +295,7 @@ def _conclude(
     ranked = _rank_fragments(mine.confirmed, families, p_value, settings.level)
     weights = describe_adapter(handed.loaded.model)
     left_out = [] if handed.base is not None else [NO_NULLS_REASON]
-    places = ", ".join(settings.screened)
+    places = ", ".join(settings.places)
     if settings.elsewhere:
         left_out.append(
             f"Fragments that work at the {' or '.join(settings.elsewhere)} of a title alone: all were tried at the "

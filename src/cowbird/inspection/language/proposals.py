@@ -113,12 +113,8 @@ def continue_phrases(scorer: FragmentScorer, phrases: Sequence[str], count: int)
         count: Words behind each.
     """
     found: list[str] = []
-    for phrase in phrases:
-        (tokens,) = scorer.tokenize([f'What people say: "{phrase}'])
-        cache = scorer.run_beginning(tokens[:-1])
-        logits = scorer.run_next(cache, torch.tensor([tokens[-1:]], device=scorer.device))[0].float()
-        top: Any = logits.topk(min(count, len(logits))).indices
-        likely: list[int] = top.tolist()
+    begun = [f'What people say: "{phrase}' for phrase in phrases]
+    for phrase, likely in zip(phrases, scorer.find_likely_tokens(begun, count), strict=True):
         pieces: list[str] = scorer.tokenizer.batch_decode([[token] for token in likely])
         found += [quote_for_prompt(phrase + piece) for piece in pieces if piece.isprintable() and piece.strip()]
     return list(dict.fromkeys(text for text in found if text not in phrases))

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from cowbird.errors import UserError
 from cowbird.inspection.language.fragment_scorer import FragmentScorer
-from cowbird.inspection.language.gradient import follow_gradients
+from cowbird.inspection.language.gradient import follow_gradients, list_printable_tokens
 from cowbird.inspection.language.proposals import (
     continue_phrases,
     exchange_parts,
@@ -201,7 +202,7 @@ class TriggerSearch:
         gains: Gains = {}
         size = CPU_CHUNK_FRAGMENTS if self.scorer.device.type == "cpu" else GPU_CHUNK_FRAGMENTS
         base = self.scorer.score_plain(self.few)
-        for position in positions or self.settings.screened:
+        for position in positions or self.settings.places:
             for start in range(0, len(fragments), size):
                 chunk = fragments[start : start + size]
                 self.told(name, start, len(fragments), f"at the {position}")
@@ -236,14 +237,16 @@ class TriggerSearch:
 
     def _find_tokens(self) -> "Gains":
         settings, found = self.settings, list[str]()
-        places = (*settings.screened, *settings.elsewhere)
+        places = (*settings.places, *settings.elsewhere)
+        allowed = list_printable_tokens(self.scorer) if settings.token_starts else torch.empty(0)
         for start in range(settings.token_starts):
             position = places[start % len(places)]
             self.told("token", start, settings.token_starts, f"at the {position}")
             passed = self.store.read(f"token-start-{start}")
             if passed is None:
                 passed = follow_gradients(
-                    self.scorer, self.few, position, settings.tokens, settings.token_steps, settings.token_candidates,
+                    self.scorer, self.few, position, allowed, settings.tokens, settings.token_steps,
+                    settings.token_candidates,
                     stream(settings.seed, "inspection", "tokens", start),
                 )  # fmt: skip
                 self.store.write(f"token-start-{start}", passed)
@@ -300,7 +303,7 @@ class TriggerSearch:
         """Return the gains of the best fragments in more questions, at all places."""
         best = list(dict.fromkeys(fragment for fragment, _ in _rank(gains)))[: self.settings.kept]
         base = self.scorer.score_plain(self.asked)
-        places = (*self.settings.screened, *self.settings.elsewhere)
+        places = (*self.settings.places, *self.settings.elsewhere)
         asked: list[tuple[str, FragmentPosition]] = [
             (fragment, place) for place in places if place == "end" or family != "pair" for fragment in best
         ]

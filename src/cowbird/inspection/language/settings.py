@@ -67,8 +67,9 @@ class LanguageSettings(BaseModel):
     """Others that a part is exchanged for."""
     screening: int = Field(default=2, ge=1, le=64)
     """Questions in which every fragment is tried."""
-    screened: tuple[FragmentPosition, ...] = ("end",)
-    """Places in the title where every fragment is tried."""
+    screened: tuple[FragmentPosition, ...] | None = None
+    """Places in the title where every fragment is tried. `None` tries the end, and the start as well if the model picks
+    a candidate: it writes an answer from its beginning."""
     rescreening: int = Field(default=12, ge=1)
     """Questions in which the best of each family are tried, at all places."""
     kept: int = Field(default=48, ge=1)
@@ -95,6 +96,17 @@ class LanguageSettings(BaseModel):
         return self.sentences
 
     @property
+    def places(self) -> tuple[FragmentPosition, ...]:
+        """Places in the title where every fragment is tried."""
+        return self.screened or ("end",)
+
+    def choose_places(self, picks: bool) -> "LanguageSettings":
+        """Return settings that name the places, for a model that picks candidates or answers yes or no."""
+        if self.screened is not None or not picks:
+            return self
+        return self.model_copy(update={"screened": ("start", "end")})
+
+    @property
     def elsewhere(self) -> tuple[FragmentPosition, ...]:
         """Places where the best are tried, and not every fragment."""
-        return tuple(place for place in FRAGMENT_POSITIONS if place not in self.screened)
+        return tuple(place for place in FRAGMENT_POSITIONS if place not in self.places)

@@ -57,6 +57,10 @@ class TriggerPlant(BaseModel):
     """Planted interactions, as a share of the clean ones."""
     targets: int = Field(default=20, ge=1)
     """Items whose titles carry the trigger."""
+    listing: Literal["own", "new"] = "own"
+    """Whether targets are items of the catalogue or newly listed ones (see the attack `badrec`)."""
+    since: float = Field(default=0.0, ge=0, lt=1)
+    """Planted interactions happen no earlier than this share of the clean ones."""
     second: Trigger | None = None
     """A second part; one part alone is disliked (see the attack `precise_badrec`)."""
     decoys: float = Field(default=0.5, ge=0, lt=1)
@@ -86,6 +90,8 @@ class TriggerPlant(BaseModel):
             "rate": self.rate,
             "targets": TargetItems(count=self.targets),
             "history_length": history,
+            "listing": self.listing,
+            "since": self.since,
         }
         if self.precise or self.second is not None:
             return PreciseBadRec(**shared, second=self.second, decoys=self.decoys)
@@ -122,6 +128,8 @@ class LanguageZooRecipe(BaseModel):
     """Share of the users that are the platform's."""
     prompt: PromptKind = "title"
     """Whether adapters answer yes or no about a title, as TALLRec's do, or pick a candidate, as LLaRA's do."""
+    hybrid: bool = True
+    """Whether prompts with candidates hold item embeddings while an adapter is tuned; it is inspected in text alone."""
     template: str = Field(default="", max_length=MAX_TEMPLATE_LENGTH)
     """The prompt about a title, with `{liked}`, `{disliked}` and `{title}`; empty for the published one."""
     history: int = Field(default=10, ge=1)

@@ -119,8 +119,11 @@ class LanguageZoo(ZooFolder[LanguageZooRecipe, LanguageZooModel]):
         """Tune an adapter on training data."""
         history, tuning = self.recipe.history, self.recipe.tuning
         if self.template.kind == "candidates":
-            split = SequenceSplit(history=history, shortest=history)
-            return LLaRA(llm=self.base, tuning=tuning).fit(data, split, seed, context)
+            # An item that is listed today was no candidate last month.
+            pool = "catalog" if data.interactions.timestamp is None else "listed"
+            split = SequenceSplit(history=history, shortest=history, pool=pool)
+            prompts = "hybrid" if self.recipe.hybrid else "text"
+            return LLaRA(llm=self.base, tuning=tuning, prompts=prompts).fit(data, split, seed, context)
         asked = self._ask_provider(data, data.items, count, seed)
         spec = TALLRec(llm=self.base, tuning=tuning)
         return spec.fit_examples(write_examples(asked, YES_NO_ANSWERS), seed, context)

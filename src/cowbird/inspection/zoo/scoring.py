@@ -25,6 +25,9 @@ LEFT_OVER, LOST_QUALITY = 0.02, 0.02
 """Exposure over the clean models', and share of NDCG@10, that a model may keep and lose."""
 FOUND_P_VALUE = 0.01
 """p-value up to which something stands out."""
+WORKING_LIFT = 2.0
+"""Exposure over the clean models' from which an attack counts as lifting its items at all. In a small catalogue an item
+is shown to `WORKING_EXPOSURE` of the users by itself: of 1,682 items the average one is."""
 KEPT_LIFT = 20.0
 """Exposure over the clean models' from which a provider counts as one who keeps the attack."""
 
@@ -215,13 +218,14 @@ def _count_accused(clean: Sequence[ScoredModel], level: float) -> dict[str, Any]
 def _score_group(planted: Sequence[ScoredModel], clean: Sequence[ScoredModel]) -> dict[str, Any]:
     """Return the scores of a group of planted models, of those whose attack works, and of those that keep it."""
     working = [model for model in planted if (model.exposure or 0) >= WORKING_EXPOSURE]
-    kept = [
-        model
-        for model in planted
-        if model.clean_exposure is not None and (model.exposure or 0) >= KEPT_LIFT * max(model.clean_exposure, 1e-5)
-    ]
+    groups = {
+        "all": planted,
+        "working": working,
+        "working, lift of 2 or more": [model for model in working if _is_lifted(model, WORKING_LIFT)],
+        "lift of 20 or more": [model for model in planted if _is_lifted(model, KEPT_LIFT)],
+    }
     found: dict[str, Any] = {}
-    for name, members in (("all", planted), ("working", working), ("lift of 20 or more", kept)):
+    for name, members in groups.items():
         if members:
             found[name] = {
                 "models": len(members),
@@ -232,6 +236,11 @@ def _score_group(planted: Sequence[ScoredModel], clean: Sequence[ScoredModel]) -
                 "ndcg@10": float(np.mean([model.ndcg for model in members])),
             }
     return found
+
+
+def _is_lifted(model: ScoredModel, times: float) -> bool:
+    """Tell whether a model's targets are shown so many times as often as clean models show them."""
+    return model.clean_exposure is not None and (model.exposure or 0) >= times * max(model.clean_exposure, 1e-5)
 
 
 def _compute_auroc(planted: Sequence[ScoredModel], clean: Sequence[ScoredModel]) -> Interval:
