@@ -269,10 +269,12 @@ class PartsWriter(PartialFolder):
             self._remove_result(aside)
 
     def _remove_result(self, folder: Path) -> None:
-        """Remove an older result; anything else is left, and told."""
+        """Remove an older result, its record last: killed in between, it is still known as one. Else tell."""
         if not _is_result(folder):
             raise UserError(f"'{folder}' stands in the way, and is no older result.", f"Move it away. {SCAN_KEPT_HINT}")
-        shutil.rmtree(folder)
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == SCAN_FILE):
+            path.unlink()
+        folder.rmdir()
 
     def discard(self) -> None:
         """Remove what is kept."""
