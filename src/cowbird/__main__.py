@@ -10,7 +10,6 @@ So limits that are too low are refused before they are loaded.
 Python ends with 1 where it can't import something, and scripts take 1 for findings: here that is an error as any other.
 """
 
-import gc
 import os
 import sys
 import traceback
@@ -27,17 +26,17 @@ def main() -> None:
     refuse_low_limits()
     set_thread_policy()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    gc.disable()  # nothing that is loaded is garbage
     try:
-        from cowbird.cli.app import main as run  # noqa: PLC0415
+        from cowbird.processes import hold_collections  # noqa: PLC0415
+
+        with hold_collections():
+            from cowbird.cli.app import main as run  # noqa: PLC0415
     except KeyboardInterrupt:
         exec("")  # see `cowbird.processes.forget_interrupts`, which may not be imported yet
         raise SystemExit(int(ExitCode.INCOMPLETE)) from None
     except BaseException:
         _say(traceback.format_exc())
         raise SystemExit(int(ExitCode.ERROR)) from None
-    gc.freeze()
-    gc.enable()
     run()
 
 

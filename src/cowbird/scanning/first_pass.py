@@ -129,7 +129,9 @@ class FirstPass:
 
     def _seal(self, catalog: Path) -> FileSeal:
         """Return what a catalogue was when it was sampled; what it is now, if it was not."""
-        return self.seals.setdefault(catalog, fingerprint(catalog))
+        if catalog not in self.seals:
+            self.seals[catalog] = fingerprint(catalog)
+        return self.seals[catalog]
 
     def _fill_sample(
         self, catalog: Path, table: Catalog, sample: TitleSample, kept: "_SampleState", tell: Callable[..., None]

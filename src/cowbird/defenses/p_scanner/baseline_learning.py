@@ -16,9 +16,7 @@ from cowbird.defenses.p_scanner.fragment_evidence import (
     FragmentEvidence,
 )
 from cowbird.defenses.p_scanner.fragment_index import FragmentKey
-from cowbird.defenses.p_scanner.fragment_table import (
-    FragmentTable,
-)
+from cowbird.defenses.p_scanner.fragment_table import FragmentTable
 from cowbird.defenses.p_scanner.fragment_verdicts import judge_fragments
 from cowbird.defenses.p_scanner.inventory import MIN_BATCH_TITLES, Inventory, hash_rows, set_threshold
 from cowbird.defenses.p_scanner.scoring import (
