@@ -39,7 +39,7 @@ from cowbird.defenses.p_scanner.token_logits import find_answer_words, read_logi
 from cowbird.files import write_text
 from cowbird.plugins import find_plugin
 from cowbird.rng import stream, torch_stream
-from cowbird.scanning.commands import ScannerScorer
+from cowbird.scanning.fitted_scorer import ScannerScorer
 from cowbird.scanning.pool import ScorerPool
 from cowbird.victims.base import pick_device
 from cowbird.victims.language.llm import Llm, LoadedModel, add_adapters, load_llm

@@ -18,9 +18,9 @@ from cowbird.experiments.executor import CellBusyError, Executor
 from cowbird.experiments.run import run
 from cowbird.experiments.spec import parse_spec
 from cowbird.ray_cluster import RayCluster, find_cluster, join_cluster, share_gpus, use_cluster
-from cowbird.scanning.commands import open_scorer
 from cowbird.scanning.ray_pool import RayScorer
 from cowbird.scanning.scan import scan_catalog
+from cowbird.scanning.scorers import open_scorer
 from cowbird.scanning.verdicts import FlaggedSuspicion
 from doubles.evidence import evidence_files
 

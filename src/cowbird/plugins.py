@@ -1,7 +1,8 @@
 """Plug-ins by file: `attacks/basic_replacement.py` is the attack `basic_replacement`.
 
 There is no registry to edit. A kind is a package and a base class. Every module of the package that defines a concrete
-subclass is a plug-in named after the module. Two more places hold plug-ins of other people:
+subclass is a plug-in named after the module. One that fills a folder may
+stand in the file of the folder's own name instead. Two more places hold plug-ins of other people:
 
 - An installed package names its own in the entry points `cowbird.attacks`, `cowbird.defenses`, `cowbird.victims`,
   `cowbird.datasets`, `cowbird.loaders` or
@@ -105,7 +106,10 @@ def _list_modules(kind: str) -> list[str]:
     for name in PLUGIN_KINDS[kind].packages:
         package = find_spec(name)  # which loads nothing but the packages around it
         places = package.submodule_search_locations if package else None
-        found += [f"{name}.{info.name}" for info in pkgutil.iter_modules(places) if not info.name.startswith("_")]
+        for info in pkgutil.iter_modules(places):
+            if not info.name.startswith("_"):
+                inside = any(Path(place, info.name, f"{info.name}.py").is_file() for place in places or ())
+                found.append(f"{name}.{info.name}.{info.name}" if inside else f"{name}.{info.name}")
     return found
 
 

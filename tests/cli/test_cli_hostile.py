@@ -17,7 +17,7 @@ from cowbird.data.types import Items
 from cowbird.experiments import demo as demo_parts
 from cowbird.experiments import executor, spec_labels, stealth
 from cowbird.experiments.reference import entries
-from cowbird.scanning import commands
+from cowbird.scanning import fitting
 from hostile import BIDI_CONTROLS, CONTROLS, DEFAULT_IGNORABLE, FILE_PAYLOAD, PAYLOAD, SEQUENCES, UNSEEN, find_raw
 
 pytest.importorskip("transformers")
@@ -275,7 +275,7 @@ def test_fit_scanner_that_warns(call, tmp_path, monkeypatch):
         work.warn(f"An agent said {PAYLOAD}")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "fit_scanner", fit)
+    monkeypatch.setattr(fitting, "fit_scanner", fit)
     code, said = call("fit-scanner", "--p-scanner", PAYLOAD, "--out", tmp_path / PAYLOAD, "--device", "cpu")
     assert code == 3
     assert "warningAnagentsaid" + SHOWN in said

@@ -27,7 +27,7 @@ from cowbird.defenses.p_scanner.rounds.poison_scanner import PoisonScanner
 from cowbird.defenses.p_scanner.triggers.agent import Agent, Proposals, RecipeOutcome
 from cowbird.defenses.p_scanner.triggers.trigger_families import Recipe
 from cowbird.files import hash_file
-from cowbird.scanning import commands, scan
+from cowbird.scanning import fitted_scorer, fitting, scan, sharing
 from cowbird.scanning.summary import ScanSummary
 from cowbird.victims.language.llm import Llm
 from cowbird.victims.language.tuning import Tuning
@@ -74,7 +74,7 @@ def cheap(llama):  # noqa: F811
 @pytest.fixture(autouse=True)
 def fast(monkeypatch, llama):  # noqa: F811
     """Describe cheap scanners, and load each one once."""
-    monkeypatch.setattr(commands, "DEFAULT_SCANNER", cheap(llama))
+    monkeypatch.setattr(fitting, "DEFAULT_SCANNER", cheap(llama))
     monkeypatch.setattr(fitted_module, "load_fitted_scanner", LOAD)
 
 
@@ -186,7 +186,7 @@ def test_what_is_told_of_rounds():
     ]
     calibration = Calibration.of([0.5, 9.0, *np.linspace(-1, 0, 499)])
     record = Record.model_construct(calibration=calibration, fpr=0.01, rounds=tuple(rounds))
-    table = commands._make_round_table(record)
+    table = fitting._make_round_table(record)
     assert [list(column.cells) for column in table.columns] == [
         ["1", "2"],
         ["1,234", "1,234"],
@@ -195,7 +195,7 @@ def test_what_is_told_of_rounds():
         ["50.0%", "50.0%"],
         ["5.0", "5.0"],
     ], "nothing is caught before there is a scanner"
-    made = commands.format_fit(commands.FitResult(record, (), before=False))
+    made = fitting.format_fit(fitting.FitResult(record, (), before=False))
     said = [str(part) for part in made.renderables[1:]]
     assert said[0].startswith("Thresholds rest on 500 titles that were not learned from. 1 more look poisoned")
     assert said[1].startswith("  for 0.01 (this scanner's own): -0.00602. ")
@@ -204,7 +204,7 @@ def test_what_is_told_of_rounds():
     assert said[2].endswith(
         "Of the 500 titles that set it, 0 score above it. So few titles can't tell 0.001 from 0.002."
     )
-    assert said[3] == commands.FRESH_TITLES_NOTE
+    assert said[3] == fitted_scorer.FRESH_TITLES_NOTE
 
 
 @pytest.mark.slow
@@ -282,7 +282,7 @@ def test_an_agent_that_proposed_nothing_is_asked_again(tmp_path):
             return Proposals((Recipe(text="zebra"),) if len(asked) > 1 else (), ("no",))
 
     asked = []
-    agent = commands.CachingAgent(agent=Mute(), folder=tmp_path)
+    agent = fitting.CachingAgent(agent=Mute(), folder=tmp_path)
     briefs = [module.Brief(titles=(title,), wanted=1) for title in ("\ud800", "b")]
     found = [agent.propose(brief, np.random.default_rng()) for brief in (*briefs[:1], *briefs, *briefs)]
     assert [len(each.recipes) for each in found] == [0, 1, 1, 1, 1]
@@ -441,7 +441,7 @@ def test_a_second_fit_is_refused_at_its_start(call, tmp_path, monkeypatch, more)
 
 def test_more_workers_than_processors_are_told(call, tmp_path, fitted, monkeypatch):
     path = catalog(tmp_path, *TITLES)
-    monkeypatch.setattr(commands, "count_processors", lambda: 1)
+    monkeypatch.setattr(sharing, "count_processors", lambda: 1)
     words = ("scan", path, "--scanner", fitted, "--out", tmp_path / "a.csv", "--device", "cpu", "--workers", 999)
     code, _, err = call(*words)
     assert code in (0, 1)
@@ -451,13 +451,13 @@ def test_more_workers_than_processors_are_told(call, tmp_path, fitted, monkeypat
 def test_paths_of_models_hold_elsewhere(tmp_path, monkeypatch):
     (tmp_path / "tiny").mkdir()
     monkeypatch.chdir(tmp_path)
-    found = commands.make_spec("tiny", 1, 7, 0.2, agent_model="tiny", device="cpu")
+    found = fitting.make_spec("tiny", 1, 7, 0.2, agent_model="tiny", device="cpu")
     assert (found.llm.name, found.llm.layers, found.llm.rank) == (str(tmp_path.resolve() / "tiny"), 1, 4)
     assert (found.rounds, found.fpr, found.proposals) == (7, 0.2, 4)
     assert found.agent.llm.name == found.llm.name
-    assert commands.make_spec("smollm2-135m").llm.name == "smollm2-135m"
-    assert commands.make_spec() == commands.DEFAULT_SCANNER
-    assert commands.make_spec("x" * 5000).llm.name == "x" * 5000
+    assert fitting.make_spec("smollm2-135m").llm.name == "smollm2-135m"
+    assert fitting.make_spec() == fitting.DEFAULT_SCANNER
+    assert fitting.make_spec("x" * 5000).llm.name == "x" * 5000
 
 
 # Scanning.
@@ -530,7 +530,9 @@ def test_a_catalogue_that_is_unlike_the_fit_s_is_told(fitted, judged, flagged, f
     found = ScanSummary("catalog.csv", Path("out.csv"), judged, 0, flagged, (), None, (), (), 0, 1.0, 1.0)
     with console.capture() as said:
         console.print(
-            commands.format_scan_basis(commands.ScannerScorer.of(LOAD(fitted, torch.device("cpu")), fpr), 8192, found)
+            fitted_scorer.format_scan_basis(
+                fitted_scorer.ScannerScorer.of(LOAD(fitted, torch.device("cpu")), fpr), 8192, found
+            )
         )
     assert ("Fit one to this catalogue" in said.get()) == unlike
     assert f"Threshold for {fpr:g}" in said.get()
@@ -538,9 +540,9 @@ def test_a_catalogue_that_is_unlike_the_fit_s_is_told(fitted, judged, flagged, f
 
 def test_rates_flag_differently(fitted):
     scanner = LOAD(fitted, torch.device("cpu"))
-    counts = [int(commands.ScannerScorer.of(scanner, fpr).scan(TITLES).flagged.sum()) for fpr in (None, 0.01, 0.6)]
+    counts = [int(fitted_scorer.ScannerScorer.of(scanner, fpr).scan(TITLES).flagged.sum()) for fpr in (None, 0.01, 0.6)]
     assert counts[0] == counts[1] < counts[2]
-    keys = [commands.ScannerScorer.of(scanner, fpr).key for fpr in (None, 0.01, 0.6)]
+    keys = [fitted_scorer.ScannerScorer.of(scanner, fpr).key for fpr in (None, 0.01, 0.6)]
     assert keys[0] == keys[1] != keys[2]
 
 

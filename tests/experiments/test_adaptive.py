@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from cowbird.attacks.adaptive_badrec import AdaptiveBadRec
-from cowbird.defenses.p_scanner import PScanner
+from cowbird.defenses.p_scanner.p_scanner import PScanner
 from cowbird.defenses.p_scanner.rounds.poison_scanner import MIN_TITLES_PER_FIT, PoisonScanner
 from cowbird.defenses.titles import Suspicion
 from cowbird.errors import UserError

@@ -18,7 +18,7 @@ from cowbird.data.split import Split
 from cowbird.data.titles import quote_titles
 from cowbird.data.types import Dataset, Interactions, Items, Users
 from cowbird.defenses.character_rules import CharacterRules
-from cowbird.defenses.p_scanner import PScanner
+from cowbird.defenses.p_scanner.p_scanner import PScanner
 from cowbird.errors import UserError
 from cowbird.experiments.run import run
 from cowbird.experiments.spec import parse_spec

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import torch
 
     from cowbird.defenses.p_scanner.rounds.poison_scanner import PoisonScanner
-    from cowbird.scanning.commands import FitResult
+    from cowbird.scanning.fitting import FitResult
 
 
 FIT_SCANNER_EXAMPLES = (
@@ -197,15 +197,15 @@ def _fit_p_scanner(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Fit the paper's P-Scanner; `options` are those of `scanning.commands.make_spec`."""
+    """Fit the paper's P-Scanner; `options` are those of `scanning.fitting.make_spec`."""
     from pydantic import ValidationError  # noqa: PLC0415
 
     from cowbird.defenses.p_scanner.triggers.agent_server import set_agent_environment  # noqa: PLC0415
     from cowbird.experiments.field_errors import explain_errors  # noqa: PLC0415
-    from cowbird.scanning import commands  # noqa: PLC0415
+    from cowbird.scanning import fitting  # noqa: PLC0415
 
     try:
-        spec = commands.make_spec(*options)
+        spec = fitting.make_spec(*options)
     except ValidationError as error:
         raise UserError(
             f"These options can't be used: {explain_errors(error, FIELD_OPTIONS)}", "See cowbird fit-scanner --help."
@@ -231,7 +231,7 @@ def fit_and_show(
     quiet: bool = False,
 ) -> "FitResult":
     """Fit a scanner, show how it goes and what came of it; `more` is added to the command that goes on."""
-    from cowbird.scanning import commands  # noqa: PLC0415
+    from cowbird.scanning import fitting  # noqa: PLC0415
     from cowbird.victims.fit_context import FitContext  # noqa: PLC0415
 
     with make_progress(quiet=quiet) as shown:
@@ -247,14 +247,14 @@ def fit_and_show(
             warn=shown.warn,
         )
         try:
-            made = commands.fit_scanner(catalog, out, spec, text_column, seed, resume, work)
+            made = fitting.fit_scanner(catalog, out, spec, text_column, seed, resume, work)
         except KeyboardInterrupt:
             shown.stop()
             exit_resumable("Interrupted.", *more)
     if as_json:
         print_json(_make_record(made, out))
     elif not quiet:
-        out_console.print(commands.format_fit(made))
+        out_console.print(fitting.format_fit(made))
         out_console.print(Text("Scanner: ") + sanitize_text(str(out), 300))
     return made
 

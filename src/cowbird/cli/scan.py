@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     import torch
 
     from cowbird.defenses.titles import TitleDefense
-    from cowbird.scanning.commands import ScannerScorer
     from cowbird.scanning.detectors import DetectorScorer
+    from cowbird.scanning.fitted_scorer import ScannerScorer
     from cowbird.scanning.pool import ScorerFactory
 
 SCAN_EXAMPLES = (
@@ -223,7 +223,7 @@ def open_scanner(
 ) -> "tuple[ScannerScorer, ScorerFactory]":
     """Return a fitted scanner that judges titles, and what makes another one like it in another process."""
     from cowbird.defenses.p_scanner.rounds.fitted_scanner import load_fitted_scanner  # noqa: PLC0415
-    from cowbird.scanning import commands  # noqa: PLC0415
+    from cowbird.scanning import fitted_scorer  # noqa: PLC0415
 
-    scorer = commands.ScannerScorer.of(load_fitted_scanner(scanner, place), fpr)
-    return scorer, partial(commands.read_scorer, scanner.resolve(), str(place), scorer.fpr)
+    scorer = fitted_scorer.ScannerScorer.of(load_fitted_scanner(scanner, place), fpr)
+    return scorer, partial(fitted_scorer.read_scorer, scanner.resolve(), str(place), scorer.fpr)

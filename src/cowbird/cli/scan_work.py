@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from cowbird.defenses.p_scanner.small_tagger import TaggerSource
     from cowbird.scanning.allow_list import AllowList
-    from cowbird.scanning.commands import ScannerScorer
     from cowbird.scanning.detectors import DetectorScorer
     from cowbird.scanning.first_pass import FirstPass
+    from cowbird.scanning.fitted_scorer import ScannerScorer
     from cowbird.scanning.pool import ScorerFactory
     from cowbird.scanning.ready_scorer import ReadyScorer
     from cowbird.scanning.summary import ScanSummary
@@ -77,11 +77,13 @@ def scan_ready_and_show(request: ScanRequest, ready: ReadyRequest) -> "ScanSumma
     """Learn what is usual in a catalogue, scan it with the scanner that needs no fit, and show what came of it."""
     from cowbird.scanning import ready_scorer  # noqa: PLC0415
     from cowbird.scanning.first_pass import FirstPass  # noqa: PLC0415
-    from cowbird.scanning.scan_parts import SharedFirstPass  # noqa: PLC0415
     from cowbird.scanning.sharing import find_shared  # noqa: PLC0415
 
-    shared = find_shared()
-    kept = FirstPass(request.out) if shared is None else SharedFirstPass(request.out, shared)
+    shared, kept = find_shared(), FirstPass(request.out)
+    if shared is not None:
+        from cowbird.scanning.scan_parts import SharedFirstPass  # noqa: PLC0415
+
+        kept = SharedFirstPass(request.out, shared)
     ready_scorer.check_rates(*ready_scorer.choose_rates(ready.fpr, ready.review_fpr))
     with make_progress(quiet=request.quiet) as shown:
         try:
@@ -163,9 +165,8 @@ def _scan(
     shown: ProgressDisplay,
 ) -> "ScanSummary":
     """Scan a catalogue by this process, by several, or by workers that are shared."""
-    from cowbird.scanning import commands  # noqa: PLC0415
     from cowbird.scanning.scan import scan_catalog  # noqa: PLC0415
-    from cowbird.scanning.scan_parts import scan_in_parts  # noqa: PLC0415
+    from cowbird.scanning.scorers import open_scorer  # noqa: PLC0415
     from cowbird.scanning.sharing import find_shared  # noqa: PLC0415
 
     catalog, out, shared = request.catalog, request.out, find_shared()
@@ -173,9 +174,11 @@ def _scan(
     with ExitStack() as stack:
         if shared is None:
             many = 1 if getattr(scorer, "complete", False) else request.workers  # otherwise all verdicts are known
-            judge = stack.enter_context(commands.open_scorer(scorer, make, many, shown.warn))
+            judge = stack.enter_context(open_scorer(scorer, make, many, shown.warn))
             start = partial(scan_catalog, catalog, out, judge)
         else:
+            from cowbird.scanning.scan_parts import scan_in_parts  # noqa: PLC0415
+
             rows = () if kept is None else kept.file_rows.get(catalog, ())
             start = partial(scan_in_parts, catalog, out, scorer, make, shared, file_rows=rows)
         task = shown.add_task("rows")
@@ -214,13 +217,15 @@ def _format_basis(
     scorer: "ScannerScorer | DetectorScorer | ReadyScorer", chunk: int, found: "ScanSummary"
 ) -> "Group | Text":
     """Return what a scan's verdicts rest on."""
-    from cowbird.scanning import commands, detectors, ready_scorer  # noqa: PLC0415
+    from cowbird.scanning import ready_scorer  # noqa: PLC0415
 
     if isinstance(scorer, ready_scorer.ReadyScorer):
         return ready_scorer.format_ready_basis(scorer, found.judged)
+    from cowbird.scanning import detectors, fitted_scorer  # noqa: PLC0415
+
     if isinstance(scorer, detectors.DetectorScorer):
         return detectors.format_detector_basis(scorer, chunk)
-    return commands.format_scan_basis(scorer, chunk, found)
+    return fitted_scorer.format_scan_basis(scorer, chunk, found)
 
 
 def _describe_basis(scorer: "ScannerScorer | DetectorScorer | ReadyScorer") -> dict[str, Any]:

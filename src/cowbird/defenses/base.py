@@ -5,14 +5,16 @@ serves. All three act on the clean model as on the attacked one, so that what a 
 """
 
 from abc import ABC
-from typing import ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 from cowbird.data.types import TrainingData
-from cowbird.victims.base import FittedModel, Probe
 
-Model = TypeVar("Model", bound=FittedModel)
+if TYPE_CHECKING:
+    from cowbird.victims.base import FittedModel, Probe
+
+Model = TypeVar("Model", bound="FittedModel")
 """A fitted model of any kind. A hook returns one of the kind it was given, perhaps of another class."""
 
 
@@ -50,7 +52,7 @@ class Defense(BaseModel, ABC):
         """Return how many questions the probe asks about every text, if the class `asks_victim`."""
         return PROBE_QUESTIONS
 
-    def clean(self, data: TrainingData, probe: Probe | None = None) -> TrainingData:
+    def clean(self, data: TrainingData, probe: "Probe | None" = None) -> TrainingData:
         """Return the training data without what looks planted.
 
         Args:

@@ -10,7 +10,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, final
+from typing import TYPE_CHECKING, ClassVar, Literal, final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,7 +20,9 @@ from cowbird.data.types import Float32Array, Int32Array, Interactions, TrainingD
 from cowbird.defenses.base import Defense
 from cowbird.errors import UserError
 from cowbird.notices import NoticeRank, note
-from cowbird.victims.base import Probe
+
+if TYPE_CHECKING:
+    from cowbird.victims.base import Probe
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,7 +93,7 @@ class TitleDefense(Defense, ABC):
     """Where a model runs, if the defense has one: auto, cpu, cuda or cuda:N."""
 
     @abstractmethod
-    def suspect(self, titles: Sequence[str], probe: Probe | None = None) -> Suspicion:
+    def suspect(self, titles: Sequence[str], probe: "Probe | None" = None) -> Suspicion:
         """Judge titles.
 
         Args:
@@ -159,12 +161,12 @@ class TitleDefense(Defense, ABC):
         return values > bar
 
     @final
-    def clean(self, data: TrainingData, probe: Probe | None = None) -> TrainingData:
+    def clean(self, data: TrainingData, probe: "Probe | None" = None) -> TrainingData:
         """Return the training data without what looks planted: `judge`, then `apply`."""
         return self.apply(data, self.judge(data.items.titles, probe))
 
     @final
-    def judge(self, titles: Sequence[str], probe: Probe | None = None) -> Verdict:
+    def judge(self, titles: Sequence[str], probe: "Probe | None" = None) -> Verdict:
         """Judge the titles of a catalogue, and say what becomes of them; see `suspect` and `decide`."""
         return self.decide(titles, self.suspect(titles, probe) if self.asks_victim else self.suspect(titles))
 

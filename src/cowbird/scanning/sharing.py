@@ -36,10 +36,7 @@ def share_scan(
         if opener is not None:
             cluster = stack.enter_context(opener())
         elif workers > 1:
-            most = count_processors()
-            if workers > most:
-                warn(f"{workers} workers were asked for, and {most} run: that is what the processors take.")
-            cluster = stack.enter_context(LocalCluster(min(workers, most), TASKS_MODULE))
+            cluster = stack.enter_context(LocalCluster(limit_workers(workers, warn), TASKS_MODULE))
         token = _shared.set(cluster)
         try:
             yield
@@ -50,3 +47,11 @@ def share_scan(
 def find_shared() -> TaskCluster | None:
     """Return the workers of the scan in parts that is at work; `None` if none is."""
     return _shared.get()
+
+
+def limit_workers(workers: int, warn: Callable[[str], None]) -> int:
+    """Return how many processes run of those that were asked for: never more than processors."""
+    most = count_processors()
+    if workers > most:
+        warn(f"{workers} workers were asked for, and {most} run: that is what the processors take.")
+    return min(workers, most)

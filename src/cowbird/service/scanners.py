@@ -23,7 +23,7 @@ from cowbird.defenses.p_scanner.rounds.fitted_scanner import load_fitted_scanner
 from cowbird.defenses.p_scanner.small_tagger import TaggerSource
 from cowbird.errors import UserError
 from cowbird.files import hash_texts
-from cowbird.scanning import commands, detectors, ready_scorer
+from cowbird.scanning import detectors, fitted_scorer, ready_scorer
 from cowbird.scanning.allow_list import AllowList, read_allow_list
 from cowbird.scanning.findings import Finding
 from cowbird.scanning.first_pass import NOTHING_KEPT
@@ -132,7 +132,7 @@ def open_source(source: ScannerSource) -> ServedScanner:
 
 def _open_fitted(source: ScannerSource, folder: Path, allow: AllowList) -> ServedScanner:
     place = pick_device(source.device)
-    scorer = commands.ScannerScorer.of(load_fitted_scanner(folder, place), source.fpr)
+    scorer = fitted_scorer.ScannerScorer.of(load_fitted_scanner(folder, place), source.fpr)
     make = partial(_make_fitted, folder.resolve(), str(place), scorer.fpr)
     bar = scorer.fitted.threshold(scorer.fpr, alone=True)
     basis = {"kind": "fitted", "fpr": scorer.fpr, "calibrated_on": scorer.fitted.record.alone.titles}
@@ -140,14 +140,14 @@ def _open_fitted(source: ScannerSource, folder: Path, allow: AllowList) -> Serve
 
 
 def _make_fitted(folder: Path, device: str, fpr: float) -> "FittedApartScorer":
-    return FittedApartScorer(commands.read_scorer(folder, device, fpr))
+    return FittedApartScorer(fitted_scorer.read_scorer(folder, device, fpr))
 
 
 @dataclass(frozen=True)
 class FittedApartScorer:
     """A fitted scanner that judges each title as if it were the only one."""
 
-    scorer: commands.ScannerScorer
+    scorer: fitted_scorer.ScannerScorer
     """The scanner and its false-positive rate."""
 
     @property

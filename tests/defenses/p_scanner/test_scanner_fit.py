@@ -8,7 +8,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from cowbird.defenses.p_scanner import PScanner
+from cowbird.defenses.p_scanner.p_scanner import PScanner
 from cowbird.defenses.p_scanner.rounds.fitted_scanner import SCANNER_RECORD_FILE, load_fitted_scanner
 from cowbird.defenses.p_scanner.rounds.poison_scanner import MIN_TITLES_PER_FIT, PoisonScanner
 from cowbird.defenses.p_scanner.triggers.agent import Agent, Proposals

@@ -2,17 +2,19 @@
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 import torch
 
 from cowbird.defenses.p_scanner.calibrated import CalibratedScanner, is_calibrated, load_calibrated_scanner
 from cowbird.defenses.p_scanner.ready import ReadyScanner
-from cowbird.defenses.p_scanner.rounds.fitted_scanner import FittedScanner, load_fitted_scanner
 from cowbird.defenses.p_scanner.small_tagger import TaggerName, TaggerSource
 from cowbird.defenses.p_scanner.tagger import READY_TAGGER, read_tagger_record
 from cowbird.errors import UserError
 from cowbird.victims.language.llm import import_transformers, locate_model
+
+if TYPE_CHECKING:
+    from cowbird.defenses.p_scanner.rounds.fitted_scanner import FittedScanner
 
 
 class ChosenTagger(NamedTuple):
@@ -46,7 +48,7 @@ def choose_ready_tagger(device: str | torch.device) -> ChosenTagger:
 @overload
 def load_scanner(
     path: str | Path, device: str | torch.device = "cpu", base: str | None = None
-) -> FittedScanner | CalibratedScanner: ...
+) -> "FittedScanner | CalibratedScanner": ...
 @overload
 def load_scanner(
     path: None = None, device: str | torch.device = "cpu", base: None = None, tagger: TaggerSource = "llm"
@@ -56,7 +58,7 @@ def load_scanner(
     device: str | torch.device = "cpu",
     base: str | None = None,
     tagger: TaggerSource = "llm",
-) -> FittedScanner | CalibratedScanner | ReadyScanner:
+) -> "FittedScanner | CalibratedScanner | ReadyScanner":
     """Read a scanner, or the one that comes with the package and needs no fit.
 
     Args:
@@ -77,4 +79,6 @@ def load_scanner(
         return ReadyScanner.load(str(device), tagger)
     if is_calibrated(Path(path)):
         return load_calibrated_scanner(Path(path), str(device))
+    from cowbird.defenses.p_scanner.rounds.fitted_scanner import load_fitted_scanner  # noqa: PLC0415
+
     return load_fitted_scanner(path, device, base)

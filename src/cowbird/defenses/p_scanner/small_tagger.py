@@ -128,13 +128,19 @@ class ConvolutionBlock(nn.Module):
 
 
 class SmallTaggerNetwork(nn.Module):
-    """The network; see the module."""
+    """The network; see the module.
 
-    def __init__(self, sizes: SmallTaggerSizes) -> None:
+    Args:
+        sizes: Its sizes.
+        table: The vectors of n-grams, if they are known: four million numbers that need not be drawn.
+    """
+
+    def __init__(self, sizes: SmallTaggerSizes, table: Tensor | None = None) -> None:
         super().__init__()
         width = sizes.width
-        self.table = nn.EmbeddingBag(BUCKETS, sizes.embedding, mode="sum")
-        nn.init.normal_(self.table.weight, std=0.3)
+        self.table = nn.EmbeddingBag(BUCKETS, sizes.embedding, mode="sum", _weight=table)
+        if table is None:
+            nn.init.normal_(self.table.weight, std=0.3)
         self.enter = nn.Linear(sizes.embedding + len(PIECE_FLAGS), width)
         self.blocks = nn.ModuleList(ConvolutionBlock(width) for _ in range(sizes.blocks))
         self.whole = nn.ModuleList(nn.Linear(2 * width, width) for _ in range(sizes.blocks // 2))
@@ -321,8 +327,9 @@ def load_small_tagger(folder: Path = READY_SMALL_TAGGER, device: str = "auto") -
             raise ValueError(f"{SMALL_RECORD_FILE} is not the known one; install Cowbird anew")
         if hash_file(folder / WEIGHTS_FILE) != record.weights_sha256:
             raise ValueError(f"{WEIGHTS_FILE} is not the file that {SMALL_RECORD_FILE} tells of")
-        network = SmallTaggerNetwork(record.sizes)
-        network.load_state_dict(_read_weights(folder / WEIGHTS_FILE))
+        weights = _read_weights(folder / WEIGHTS_FILE)
+        network = SmallTaggerNetwork(record.sizes, weights["table.weight"])
+        network.load_state_dict(weights)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise_outage(error, "The small tagger can't be read")
         reason = str(error).partition("\n")[0]

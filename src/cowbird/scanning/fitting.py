@@ -1,4 +1,4 @@
-"""What `cowbird fit-scanner` and `cowbird scan` do between the options and the terminal.
+"""What `cowbird fit-scanner --p-scanner` does between the options and the terminal.
 
 A scanner is fitted beside its folder, in `DIR.partial/`, and renamed once it is whole. The folder keeps checkpoints of
 the round at work, what finished rounds learned, and what an agent behind a server wrote, which nobody could make it
@@ -7,27 +7,19 @@ stays and the same command goes on with `--resume`; it ends in the same weights 
 the scanner stands under its name.
 """
 
-import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from functools import cached_property, partial
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from pydantic import SerializeAsAny, TypeAdapter
 from pydantic_core import PydanticSerializationError
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from cowbird.defenses.p_scanner.rounds.calibration import POISONED, Calibration
 from cowbird.defenses.p_scanner.rounds.fitted_scanner import (
-    SCANNER_NAME,
-    SCANNER_VERSION,
-    FittedScanner,
     Record,
     load_fitted_scanner,
 )
@@ -37,8 +29,6 @@ from cowbird.defenses.p_scanner.triggers.agent_server import keep_logs_in
 from cowbird.errors import UserError
 from cowbird.faults import explain_outages, explain_write_errors
 from cowbird.files import hash_texts, read_plain_file, write_text
-from cowbird.processes import count_processors
-from cowbird.ray_cluster import find_cluster
 from cowbird.scanning.fit_folder import (
     FIT_FILE,
     GO_ON_HINT,
@@ -50,24 +40,15 @@ from cowbird.scanning.fit_folder import (
     hold_fit_folder,
     write_scanner,
 )
-from cowbird.scanning.pool import ScorerFactory, ScorerPool
-from cowbird.scanning.ray_pool import RayScorer
+from cowbird.scanning.fitted_scorer import FRESH_TITLES_NOTE, format_calibration_basis, format_threshold
 from cowbird.scanning.scan import load_table_titles
-from cowbird.scanning.summary import ScanSummary, UnreadRows
-from cowbird.scanning.verdicts import ExplainedSuspicion, Scorer, explain_verdicts
+from cowbird.scanning.summary import UnreadRows
 from cowbird.text import escape_terminal
 from cowbird.victims.fit_context import FitContext
 from cowbird.victims.language.llm import Llm
 
 PRINTED_FPRS = (0.01, 0.001)
 """False-positive rates whose thresholds are told."""
-MIN_TITLES_COMPARED = 100
-"""Titles from which a scan says whether they are like those of the fit."""
-FRESH_TITLES_NOTE = (
-    "Clean titles that the fit never saw can be flagged more often: 3.7 to 13.7 % of them were, where 1 % was asked "
-    "for, with scanners fitted to one half of a catalogue and asked about the other."
-)
-"""What thresholds do not promise; printed wherever one is."""
 SMALL_FIT_NOTE = (
     "A fit to so few titles is poor. Compare it with a scan that needs no fit: cowbird scan CATALOG --out FINDINGS."
 )
@@ -231,7 +212,7 @@ def format_fit(made: FitResult) -> Group:
     parts: list[Text | Table] = [_make_round_table(record)]
     if made.before:
         parts.append(Text("It was finished before; nothing was done."))
-    parts.append(_format_basis(held))
+    parts.append(format_calibration_basis(held))
     for fpr in sorted({record.fpr, *PRINTED_FPRS}, reverse=True):
         own = " (this scanner's own)" if fpr == record.fpr else ""
         parts.append(Text(f"  for {fpr:g}{own}: ").append_text(format_threshold(held, fpr)))
@@ -243,24 +224,6 @@ def format_fit(made: FitResult) -> Group:
         parts.append(Text(f"Not learned from, because they can't be read: {skipped:,} rows.", style="yellow"))
         parts += [Text("  ").append(escape_terminal(str(each), 200)) for each in made.unread]
     return Group(*parts)
-
-
-def _format_basis(held: Calibration) -> Text:
-    """Return what thresholds rest on, and what they leave out."""
-    said = f"Thresholds rest on {held.titles:,} titles that were not learned from."
-    if held.left_out:
-        said += (
-            f" {held.left_out:,} more look poisoned and were left out; clean ones like them are flagged beyond that."
-        )
-    return Text(said)
-
-
-def format_threshold(held: Calibration, fpr: float) -> Text:
-    """Return the threshold for a false-positive rate, and what was measured of it on the fit's own titles."""
-    threshold, stands = held.threshold(fpr), held.promise_rate(fpr)
-    above = sum(score > threshold for score in held.highest)
-    few = f" So few titles can't tell {fpr:g} from {stands:.2g}." if stands > fpr else ""
-    return Text(f"{threshold:.3g}. Of the {held.titles:,} titles that set it, {above:,} score above it.{few}")
 
 
 def _make_round_table(record: Record) -> Table:
@@ -282,112 +245,3 @@ def _make_round_table(record: Record) -> Table:
 
 def _format_share(rates: Sequence[float]) -> str:
     return f"{np.mean(rates):.1%}" if rates else "–"
-
-
-@dataclass(frozen=True)
-class ScannerScorer:
-    """A scanner with the threshold of a false-positive rate: what `scan_catalog` asks."""
-
-    fitted: FittedScanner
-    """The scanner."""
-    fpr: float
-    """The rate."""
-
-    @staticmethod
-    def of(fitted: FittedScanner, fpr: float | None) -> "ScannerScorer":
-        """Return a scanner with a threshold; `None` takes its own.
-
-        Raises:
-            UserError: If the rate is no share.
-        """
-        if fpr is not None and not 0 < fpr < 1:
-            raise UserError(f"A false-positive rate lies between 0 and 1, not at {fpr:g}.", "0.01 stands for 1 %.")
-        return ScannerScorer(fitted, fitted.record.fpr if fpr is None else fpr)
-
-    @property
-    def key(self) -> str:
-        """What the scanner is, the rate included."""
-        return f"{self.fitted.key} at {self.fpr!r}"
-
-    @cached_property
-    def label(self) -> str:
-        """Its name, version and a hash of its weights."""
-        return f"{SCANNER_NAME} {SCANNER_VERSION} {hash_texts([self.fitted.key])[:12]}"
-
-    def scan(self, titles: Sequence[str]) -> ExplainedSuspicion:
-        """Judge titles; see `FittedScanner.judge_titles`."""
-        found = self.fitted.judge_titles(titles, self.fpr)
-        bar = self.fitted.threshold(self.fpr)
-        return explain_verdicts(titles, found, self.explain, bar, self.label, found.review)
-
-    def scan_apart(self, titles: Sequence[str]) -> ExplainedSuspicion:
-        """Judge titles, each as if it were the only one; see `FittedScanner.judge_apart`."""
-        found, bar = self.fitted.judge_apart(titles, self.fpr), self.fitted.threshold(self.fpr, alone=True)
-        explain = partial(self.explain, bar=bar)
-        return explain_verdicts(titles, found, explain, bar, self.label, found.review)
-
-    def explain(self, title: str, score: float, bar: float | None = None) -> str:
-        """Say why a title is flagged, in a few words."""
-        bar = self.fitted.threshold(self.fpr) if bar is None else bar
-        return f"the scanner takes this for a trigger: suspicion {score:.1f}, threshold {bar:.1f}"
-
-
-@contextmanager
-def open_scorer(
-    scorer: Scorer, make: ScorerFactory, workers: int, warn: Callable[[str], None] = warnings.warn
-) -> Generator[Scorer]:
-    """Give a scorer, or several processes that each have one of their own; see `cowbird.ray_cluster.use_cluster`, too.
-
-    Args:
-        scorer: The scorer.
-        make: Makes another one like it in a process.
-        workers: How many processes; 1 is this one. There are never more than processors.
-        warn: Told if there are fewer than were asked for.
-    """
-    join = find_cluster()
-    if join is not None and not getattr(scorer, "complete", False):  # otherwise all verdicts are known
-        with join() as cluster:
-            yield RayScorer(scorer, make, cluster)
-        return
-    most = count_processors()
-    if workers > most:
-        warn(f"{workers} workers were asked for, and {most} run: that is what the processors take.")
-        workers = most
-    if workers == 1:
-        yield scorer
-        return
-    with ScorerPool(scorer, make, workers) as pool:
-        yield pool
-
-
-def read_scorer(folder: Path, device: str, fpr: float) -> ScannerScorer:
-    """Read a scanner, in a process with others beside it, so it takes one thread."""
-    torch.set_num_threads(1)
-    return ScannerScorer.of(load_fitted_scanner(folder, torch.device(device)), fpr)
-
-
-def format_scan_basis(scorer: ScannerScorer, chunk: int, found: ScanSummary) -> Group:
-    """Return what a scan's verdicts rest on: the threshold, and how many titles are compared with each other.
-
-    Where more titles are flagged than false alarms and the largest poisoned share that calibration reckons with come
-    to, they are hardly like those that the scanner was fitted to, and this says so first.
-    """
-    held, parts = scorer.fitted.record.calibration, list[Text]()
-    if found.flagged > (scorer.fpr + POISONED) * found.judged and found.judged >= MIN_TITLES_COMPARED:
-        parts.append(
-            Text(
-                "So many titles are flagged that they are hardly like those that this scanner was fitted to. Fit one "
-                "to this catalogue (cowbird fit-scanner) before you act on it.",
-                style="yellow",
-            )
-        )
-    return Group(
-        *parts,
-        Text(f"Threshold for {scorer.fpr:g}: ").append_text(format_threshold(held, scorer.fpr)),
-        Text(FRESH_TITLES_NOTE),
-        _format_basis(held),
-        Text(
-            f"What recurs was looked for among {chunk:,} rows at a time (--chunk); when the threshold was set, among "
-            "all titles of the fit."
-        ),
-    )
