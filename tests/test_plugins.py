@@ -66,7 +66,8 @@ def test_names(kind):
     assert not any(name.startswith("_") for name in found)
     for name in found:
         cls = find_plugin(kind, name)
-        assert cls.__module__ in [f"{package}.{name}" for package in PLUGIN_KINDS[kind].packages]
+        homes = (name, f"{name}.{name}")  # a file, or one of its own name in a folder
+        assert cls.__module__ in [f"{package}.{home}" for package in PLUGIN_KINDS[kind].packages for home in homes]
         assert summarize_plugin(cls)
 
 

@@ -11,16 +11,23 @@ one where titles come faster than a language model reads.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from cowbird.data.types import Float32Array, Int32Array, Int64Array
-from cowbird.defenses.p_scanner.title_pieces import BUCKETS, PIECE_FLAGS, TitlePieces, cut_titles
+from cowbird.data.types import Int32Array, Int64Array
+from cowbird.defenses.p_scanner.small_tagger_network import (
+    SmallTaggerNetwork,
+    SmallTaggerSizes,
+    make_batch,
+    read_on_cpu,
+)
+from cowbird.defenses.p_scanner.title_pieces import TitlePieces, cut_titles
 from cowbird.defenses.p_scanner.token_logits import TokenizedTitles, TokenLogits
 from cowbird.errors import UserError
 from cowbird.faults import raise_outage
@@ -36,146 +43,13 @@ TaggerName = Literal["llm", "small", "cascade"]
 TaggerSource = TaggerName | Path
 """A tagger that comes with the package, or the folder of one that `cowbird train-scanner` wrote."""
 WEIGHTS_FILE, SMALL_RECORD_FILE, SMALL_TAGGER_VERSION = "weights.safetensors", "small_tagger.json", 1
-TITLES_READ_AT_ONCE = {"cpu": 512, "cuda": 16384}
+TITLES_READ_AT_ONCE = {"cpu": 256, "cuda": 16384}
 CHARACTERS_READ_A_TITLE = 200
 """Characters of these titles on average at most: fewer long titles are read at once."""
-CONVOLVED = 5
-"""Neighboring pieces that a convolution sees."""
 READY_SMALL_TAGGER = Path(__file__).parent / "ready_small_tagger"
 """The small tagger that comes with the package."""
 READY_SMALL_TAGGER_SHA256 = "7069f300fd44ad9f615f19dcb7b3878674c416be37aad0afea940c8aba77f9c1"
 """Hash of its `small_tagger.json`, which holds that of its weights."""
-MAX_WIDTH, MAX_BLOCKS = 1024, 24
-"""Largest sizes that a record may name."""
-
-
-class SmallTaggerSizes(BaseModel):
-    """The network's sizes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    embedding: int = Field(default=64, ge=1, le=MAX_WIDTH)
-    """Numbers of an n-gram's vector."""
-    width: int = Field(default=128, ge=1, le=MAX_WIDTH)
-    """Numbers of a piece's vector."""
-    blocks: int = Field(default=5, ge=1, le=MAX_BLOCKS)
-    """Blocks of convolutions."""
-
-
-@dataclass(frozen=True, eq=False)
-class PieceBatch:
-    """Pieces of some titles as tensors."""
-
-    bucket: Tensor
-    """Hashed numbers, shape `[numbers]`."""
-    weight: Tensor
-    """What each counts, shape `[numbers]`."""
-    starts: Tensor
-    """Where each piece's numbers begin, shape `[pieces]`."""
-    flags: Tensor
-    """`PIECE_FLAGS`, shape `[pieces, flags]`."""
-    owner: Tensor
-    """The title of each piece, shape `[pieces]`."""
-    titles: int
-    """How many titles there are."""
-
-
-def make_batch(pieces: TitlePieces, device: torch.device, kept: Float32Array | None = None) -> PieceBatch:
-    """Return pieces as tensors.
-
-    Args:
-        pieces: Of some titles.
-        device: Where to.
-        kept: What each number counts beside its share, shape `[numbers]`; `None` counts all of them.
-    """
-    counts = np.diff(pieces.starts)
-    ngrams = np.maximum(1, counts - 4)
-    weight = np.where(pieces.group == 0, 1 / np.repeat(ngrams, counts), 1.0).astype(np.float32)
-    if kept is not None:
-        weight = weight * kept
-    owner = np.repeat(np.arange(len(pieces.offsets) - 1), np.diff(pieces.offsets))
-
-    def send(values: Any) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values)).to(device, non_blocking=True)
-
-    return PieceBatch(
-        send(pieces.bucket.astype(np.int64)), send(weight), send(pieces.starts[:-1]),
-        send(pieces.flags.astype(np.float32)), send(owner), len(pieces.offsets) - 1,
-    )  # fmt: skip
-
-
-class ConvolutionBlock(nn.Module):
-    """Neighboring pieces, normalized, through two layers; added to what was there."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.near = nn.Linear(CONVOLVED * width, width)
-        self.out = nn.Linear(width, width)
-
-    def forward(self, state: Tensor, slot: Tensor, around: Tensor, room: int) -> Tensor:
-        """Return the new state, shape `[pieces, width]`.
-
-        Args:
-            state: The state.
-            slot: Where each piece stands among all, with room between titles.
-            around: The places that are neighbors of each piece, one piece behind another.
-            room: How many places there are.
-        """
-        padded = state.new_zeros(room, state.shape[1]).index_copy_(0, slot, self.norm(state))
-        near = padded.index_select(0, around).view(len(state), CONVOLVED * state.shape[1])
-        return state + self.out(torch.nn.functional.gelu(self.near(near), approximate="tanh"))
-
-
-class SmallTaggerNetwork(nn.Module):
-    """The network; see the module.
-
-    Args:
-        sizes: Its sizes.
-        table: The vectors of n-grams, if they are known: four million numbers that need not be drawn.
-    """
-
-    def __init__(self, sizes: SmallTaggerSizes, table: Tensor | None = None) -> None:
-        super().__init__()
-        width = sizes.width
-        self.table = nn.EmbeddingBag(BUCKETS, sizes.embedding, mode="sum", _weight=table)
-        if table is None:
-            nn.init.normal_(self.table.weight, std=0.3)
-        self.enter = nn.Linear(sizes.embedding + len(PIECE_FLAGS), width)
-        self.blocks = nn.ModuleList(ConvolutionBlock(width) for _ in range(sizes.blocks))
-        self.whole = nn.ModuleList(nn.Linear(2 * width, width) for _ in range(sizes.blocks // 2))
-        self.norm = nn.LayerNorm(width)
-        self.mark = nn.Linear(width, 1)
-        self.verdict = nn.Sequential(nn.Linear(2 * width + 1, width), nn.GELU(approximate="tanh"), nn.Linear(width, 1))
-
-    def forward(self, batch: PieceBatch) -> tuple[Tensor, Tensor]:
-        """Return log-odds of pieces, shape `[pieces]`, and of titles, shape `[titles]`."""
-        bag = self.table(batch.bucket, batch.starts, per_sample_weights=batch.weight)
-        state = self.enter(torch.cat([bag, batch.flags], dim=1))
-        half = CONVOLVED // 2
-        slot = torch.arange(len(state), device=state.device) + half * (batch.owner + 1)
-        around = (slot[:, None] + torch.arange(-half, half + 1, device=state.device)).flatten()
-        room = len(state) + half * (batch.titles + 2)
-        for nth, block in enumerate(self.blocks):
-            state = block(state, slot, around, room)
-            if nth % 2 == 1:
-                state = state + self.whole[nth // 2](pool_titles(state, batch))[batch.owner]
-        state = self.norm(state)
-        mark = self.mark(state)[:, 0]
-        highest = mark.new_full((batch.titles,), -8.0)
-        highest = highest.scatter_reduce(0, batch.owner, mark, "amax")
-        verdict = self.verdict(torch.cat([pool_titles(state, batch), highest[:, None]], dim=1))[:, 0]
-        return mark, verdict
-
-
-def pool_titles(state: Tensor, batch: PieceBatch) -> Tensor:
-    """Return mean and maximum over the pieces of each title, shape `[titles, 2 * width]`."""
-    width = state.shape[1]
-    total = state.new_zeros(batch.titles, width).index_add(0, batch.owner, state)
-    count = torch.bincount(batch.owner, minlength=batch.titles).clamp(min=1)[:, None]
-    index = batch.owner[:, None].expand(-1, width)
-    most = state.new_zeros(batch.titles, width).scatter_reduce(0, index, state, "amax", include_self=False)
-    return torch.cat([total / count, most], dim=1)
 
 
 class SmallTaggerRecord(BaseModel):
@@ -227,10 +101,11 @@ class SmallTagger:
         parts: list[TitlePieces] = []
         mark: list[Any] = []
         verdict: list[Any] = []
+        read = partial(read_on_cpu, self.network) if self.device.type == "cpu" else self.network
         with torch.inference_mode():
             for begin, end in cut_batches(titles, step, step * CHARACTERS_READ_A_TITLE):
                 pieces = cut_titles(titles[begin:end])
-                by_piece, by_title = self.network(make_batch(pieces, self.device))
+                by_piece, by_title = read(make_batch(pieces, self.device))
                 parts.append(pieces)
                 mark.append(by_piece.float().cpu().numpy())
                 verdict.append(by_title.float().cpu().numpy())
