@@ -4,7 +4,8 @@
 
 `titles` holds JSON lists of titles, as for `tagger.py`. Of each catalogue `--sample` titles are learned from and
 `--judged` others judged at once, 3 % of both with a trigger. Each version runs in processes of its own, in turn; times
-are processor seconds of one thread. It fails if any verdict or reason of the two versions differs.
+are processor seconds of one thread. It tells how many verdicts and reasons of the two versions differ, and by how much
+a score does at most.
 """
 
 import argparse
@@ -70,14 +71,19 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
         done = time.process_time()
         read_rounded(scanner, judged)
         read = time.process_time()
-        told = repr([part if isinstance(part, list) else part.tolist() for part in verdicts])
+        tier = (verdicts.flagged + 2 * verdicts.review).tolist()
+        told = [list(each) for each in zip(tier, verdicts.start.tolist(), verdicts.end.tolist(), strict=True)]
         found[path.stem] = {
             "sampled": len(sample),
             "judged": len(judged),
             "learn_seconds": learned - begun,
             "judge_seconds": done - learned,
             "tagger_seconds": read - done,
-            "verdicts": hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()[:16],
+            "verdicts": told,
+            "reasons": [
+                hashlib.sha256(each.encode("utf-8", "surrogatepass")).hexdigest()[:8] for each in verdicts.reason
+            ],
+            "scores": verdicts.score.tolist(),
             "suspicious": int((verdicts.flagged | verdicts.review).sum()),
         }
     return found
@@ -96,9 +102,12 @@ def compare(new: list[dict], old: list[dict]) -> dict[str, object]:
     """Return medians of both, and the ratios of rounds, catalogue by catalogue."""
     made = {}
     for name in new[0]:
-        if {each[name]["verdicts"] for each in [*new, *old]} != {new[0][name]["verdicts"]}:
-            raise SystemExit(f"The verdicts on {name} differ.")
         row = {key: new[0][name][key] for key in ("sampled", "judged", "suspicious")}
+        for part in ("verdicts", "reasons"):
+            pairs = zip(new[0][name][part], old[0][name][part], strict=True)
+            row[f"{part}_that_differ"] = sum(now != before for now, before in pairs)
+        pairs = zip(new[0][name]["scores"], old[0][name]["scores"], strict=True)
+        row["largest_score_change"] = max((abs(now - before) for now, before in pairs if now != before), default=0.0)
         for phase, many in (("learn", "sampled"), ("judge", "judged"), ("tagger", "judged")):
             pairs = [(b[name][f"{phase}_seconds"], a[name][f"{phase}_seconds"]) for a, b in zip(new, old, strict=True)]
             row[f"{phase}_titles_per_second"] = round(row[many] / statistics.median(pair[1] for pair in pairs))

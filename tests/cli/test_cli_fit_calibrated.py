@@ -7,7 +7,8 @@ import polars
 import pytest
 
 import cowbird
-from cowbird.defenses.p_scanner.small_tagger import SmallTagger, SmallTaggerNetwork, SmallTaggerRecord, SmallTaggerSizes
+from cowbird.defenses.p_scanner.small_tagger import SmallTagger, SmallTaggerRecord
+from cowbird.defenses.p_scanner.small_tagger_network import SmallTaggerNetwork, SmallTaggerSizes
 from cowbird.errors import ExitCode
 from cowbird.scanning import calibrated_folder
 from cowbird.storage import read_tensors

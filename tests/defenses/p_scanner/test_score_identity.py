@@ -26,9 +26,11 @@ from cowbird.defenses.p_scanner.scoring import load_scoring
 MAKE_NO_SCORE = {
     "calibrated",  # files of calibrations
     "loading",
+    "p_scanner",  # the paper's
     "ready",  # its two constants are in `ReadyScanner.identity`
     "score_identity",
     "small_tagger",  # its record holds what it is
+    "small_tagger_network",  # likewise
     "tagger",  # likewise
     "verdict_reasons",  # words
 }

@@ -9,9 +9,9 @@ import torch
 from cowbird.defenses.p_scanner.small_tagger import (
     SMALL_RECORD_FILE,
     WEIGHTS_FILE,
-    SmallTaggerSizes,
     load_small_tagger,
 )
+from cowbird.defenses.p_scanner.small_tagger_network import SmallTaggerSizes, make_batch, read_on_cpu
 from cowbird.defenses.p_scanner.title_pieces import MAX_PIECES, PIECE_FLAGS, cut_titles
 from cowbird.defenses.p_scanner.training import small_tagger_training
 from cowbird.defenses.p_scanner.training.small_tagger_training import SmallTaggerRecipe, train_small_taggers
@@ -186,3 +186,16 @@ def test_the_rate_falls_by_the_clock_where_that_is_faster(monkeypatch):
     assert len(rates) == 5
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] < 0.1 * rates[0]
+
+
+@pytest.mark.parametrize(
+    "titles", [HOSTILE, ["a"], ["", ""], ["a", "b c", "d e f", "g h i j k"], [*draw_titles(40), ""]]
+)
+def test_it_reads_as_it_learned(tagger, titles):
+    batch = make_batch(cut_titles(titles), torch.device("cpu"))
+    with torch.inference_mode():
+        for told, learned in zip(read_on_cpu(tagger.network, batch), tagger.network(batch), strict=True):
+            assert torch.allclose(told, learned, atol=1e-4)
+    other = make_batch(cut_titles([f"{title} zebra" for title in titles]), torch.device("cpu"))
+    with torch.inference_mode():
+        assert not torch.allclose(read_on_cpu(tagger.network, other)[1], tagger.network(batch)[1], atol=1e-4)

@@ -19,6 +19,7 @@ from cowbird.defenses.p_scanner.token_logits import (
 from cowbird.errors import UserError
 from cowbird.text import quote_for_prompt
 from cowbird.victims.language.examples import IGNORED_LABEL
+from cowbird.victims.language.llm import Llm, load_reader
 
 CPU = torch.device("cpu")
 TITLES = ["Red Harbor", "", "The Quiet Engine of Night", "\u6700 \U0001f525", "Letter " * 100, "x\ud800", "a" * 400]
@@ -166,3 +167,34 @@ def test_hostile_titles_are_read(loaded, hostile):
     marks = read_logits(loaded, list(hostile.values()), CPU)
     assert np.isfinite(marks.mark).all()
     assert np.isfinite(marks.verdict).all()
+
+
+@pytest.fixture(scope="module")
+def coarse(llama):
+    return load_reader(Llm(name=str(llama)), CPU, torch.bfloat16)
+
+
+def test_with_bfloat16_rows_have_one_size_and_a_title_is_read_as_alone(coarse, monkeypatch):
+    sizes, plain_states = [], reader.compute_hidden_states
+
+    def watch(causal, row, places):
+        sizes.append((row.token.shape[1], row.documents.bounds[-1], len(places)))
+        return plain_states(causal, row, places)
+
+    monkeypatch.setattr(reader, "compute_hidden_states", watch)
+    titles = [f"Quiet Harbor {nth} of Night" for nth in range(40)] + ["", "x" * 380]
+    together = read_logits(coarse, titles, CPU)
+    assert len(sizes) > 1
+    assert all(len(set(each)) == 1 and each[0] % reader.ROW_TOKENS == 0 for each in sizes)
+    for row, title in enumerate(titles):
+        alone = read_logits(coarse, [title], CPU)
+        assert alone.verdict[0] == together.verdict[row]
+        assert np.array_equal(alone.mark, together.mark[rows(together.tokenized)[row]])
+
+
+def test_where_a_row_ends_does_not_show_in_a_verdict(coarse, monkeypatch):
+    titles = [f"Garden {nth}" for nth in range(30)]
+    filled = read_logits(coarse, titles, CPU).verdict
+    monkeypatch.setattr(reader, "ROW_TOKENS", 1)
+    unfilled = read_logits(coarse, titles, CPU).verdict
+    assert np.allclose(filled, unfilled, atol=0.1)

@@ -25,12 +25,15 @@ from cowbird.victims.fit_context import ProgressCallback, report_nothing
 from cowbird.victims.language.engine import prepare_inference
 from cowbird.victims.language.examples import IGNORED_LABEL, Tokens
 from cowbird.victims.language.llm import LoadedModel
-from cowbird.victims.language.packing import compute_hidden_states, pack, split_runs, to_device
+from cowbird.victims.language.packing import compute_hidden_states, fill_row, pack, split_runs, to_device
 
 HEAD_CHARACTERS, TAIL_CHARACTERS = MAX_QUOTED_LENGTH, 120
 """Of a longer title these many characters are read, from its beginning (all that victims read) and from its end."""
 MAX_TOKENS_READ = 4 * (HEAD_CHARACTERS + TAIL_CHARACTERS)
 """Tokens of a title that are read, one a byte; of more, the last quarter stands for the end."""
+ROW_TOKENS = 256
+"""Tokens of a packed row, a multiple of it for a longer title, where a processor multiplies in bfloat16. There the last
+digits of a product depend on how many rows it has. With rows of one size, a title's score is its own."""
 ANSWER_WORDS = (" Yes", " No")
 """What the model writes where a trigger is, and where none is."""
 
@@ -176,14 +179,20 @@ def read_logits(
     parts: list[Tensor] = []
     with prepare_inference(loaded.model, device, compile_layers) as causal:
         head = causal.get_output_embeddings().weight
+        fixed = device.type == "cpu" and head.dtype is torch.bfloat16
+        capacity = min(capacity, ROW_TOKENS) if fixed else capacity
         direction = (head[yes].float() - head[no].float())[:, None]
         done = 0
         for part in split_runs(tokens.lengths, order, capacity):
             begin = np.concatenate([[0], np.cumsum(tokens.lengths[part])[:-1]])
             places = concat_ranges(begin, count[part] + 1)
-            row = pack(tokens, part, device)
-            states = compute_hidden_states(causal, row, to_device(places.astype(np.int32), device).long())
-            parts.append((states.float() @ direction)[:, 0])
+            row, wanted = pack(tokens, part, device), to_device(places.astype(np.int32), device).long()
+            if fixed:  # all that is multiplied has the row's size
+                row = fill_row(row, ROW_TOKENS)
+                states = compute_hidden_states(causal, row, torch.arange(row.token.shape[1]))
+                parts.append((states.float() @ direction)[wanted, 0])
+            else:
+                parts.append((compute_hidden_states(causal, row, wanted).float() @ direction)[:, 0])
             done += len(part)
             report(done, len(titles), "titles")
         flat = torch.cat(parts).cpu().numpy() if parts else np.empty(0, dtype=np.float32)

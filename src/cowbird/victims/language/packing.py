@@ -9,7 +9,7 @@ Some tokens may stand for items instead of text: their inputs are vectors that t
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -145,6 +145,19 @@ def pack(tokens: Tokens, index: IntArray, device: torch.device, examples: int = 
     """Put examples into one row on a device; see `lay_out`."""
     sheet = lay_out(tokens, index, device.type == "cuda", examples)
     return unfold(to_device(sheet.flat, device), sheet.sizes, sheet.bounds)
+
+
+def fill_row(row: Pack, multiple: int) -> Pack:
+    """Lengthen a row on a processor to a multiple of some tokens, by a document that nobody asks about."""
+    known = row.token.shape[1]
+    spare = -known % multiple
+    if not spare:
+        return row
+    end, borders = known + spare, row.documents
+    offsets = torch.cat([borders.offsets, borders.offsets.new_tensor([end])])
+    documents = Documents((*borders.bounds, end), offsets, max(borders.longest, spare), borders.causal)
+    token, position = F.pad(row.token, (0, spare)), torch.cat([row.position, torch.arange(spare)[None]], dim=1)
+    return replace(row, token=token, position=position, documents=documents)
 
 
 def to_device(flat: Int32Array, device: torch.device) -> Tensor:

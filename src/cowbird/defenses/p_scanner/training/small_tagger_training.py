@@ -14,13 +14,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
-from cowbird.defenses.p_scanner.small_tagger import (
-    SmallTagger,
-    SmallTaggerNetwork,
-    SmallTaggerRecord,
-    SmallTaggerSizes,
-    make_batch,
-)
+from cowbird.defenses.p_scanner.small_tagger import SmallTagger, SmallTaggerRecord
+from cowbird.defenses.p_scanner.small_tagger_network import SmallTaggerNetwork, SmallTaggerSizes, make_batch
 from cowbird.defenses.p_scanner.training.title_stream import TaughtTitles, TitleStream, draw_ahead
 from cowbird.defenses.p_scanner.triggers.title_edits import NEVER_TAUGHT, weigh_families
 from cowbird.errors import UserError
