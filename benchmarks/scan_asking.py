@@ -26,8 +26,8 @@ from cowbird.files import write_text
 from cowbird.metrics.detection import auroc
 from cowbird.rng import stream
 from cowbird.storage import read_tensors
-from scan_plantings import SEED, Plantings, Unit
-from scan_scoring import ASKED_CATALOGS, KINDS, Catalog, learn, list_rows, load_catalog
+from scan_plantings import Plantings, Unit
+from scan_scoring import ASKED_CATALOGS, KINDS, Catalog, add_mark_options, learn, list_rows, load_catalog
 from shipped_scans import Found, Scores, ShippedScans, take_fragment_scores, take_network_scores
 
 SHARES = (0.002, 0.01, 0.05, 0.2)
@@ -238,9 +238,7 @@ def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("ask", "table"))
-    parser.add_argument("--titles", type=Path, help="folder of catalogues, each a JSON list of titles")
-    parser.add_argument("--marks", type=Path, help="what scan_marks.py wrote")
-    parser.add_argument("--words", type=Path, help="if marks are a small tagger's: what small_tagger.py wrote")
+    add_mark_options(parser)
     parser.add_argument("--scans", type=Path, help="what scan_scoring.py draw wrote")
     parser.add_argument("--scoring", type=Path, help="a folder of CATALOG.safetensors that scan_scoring.py ship wrote")
     parser.add_argument("--ready", action="store_true", help="the scoring that ships, not one that is learned")
@@ -250,7 +248,6 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="leave out what is asked without the tagger")
     parser.add_argument("--no-rare", action="store_true", help="rare spelling and capitals add nothing")
     parser.add_argument("--shares", default="", help="shares that are asked about; all if empty")
-    parser.add_argument("--draw", type=int, default=SEED, help="what scan_marks.py was given as --draw")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()

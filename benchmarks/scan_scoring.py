@@ -221,13 +221,19 @@ def ship(options: argparse.Namespace, command: str) -> None:
     print(model.save(options.out, {"command": command, "catalogs": ",".join(learned), "seed": str(options.seed)}))
 
 
+def add_mark_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where catalogues and marks lie."""
+    parser.add_argument("--titles", type=Path, help="folder of catalogues, each a JSON list of titles")
+    parser.add_argument("--marks", type=Path, help="what scan_marks.py wrote")
+    parser.add_argument("--words", type=Path, help="if marks are a small tagger's: what small_tagger.py wrote")
+    parser.add_argument("--draw", type=int, default=SEED, help="what scan_marks.py was given as --draw")
+
+
 def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("draw", "ship"))
-    parser.add_argument("--titles", type=Path, help="folder of catalogues, each a JSON list of titles")
-    parser.add_argument("--marks", type=Path, help="what scan_marks.py wrote")
-    parser.add_argument("--words", type=Path, help="if marks are a small tagger's: what small_tagger.py wrote")
+    add_mark_options(parser)
     parser.add_argument("--scans", type=Path, help="what draw wrote")
     parser.add_argument("--catalogs", default=",".join(ASKED_CATALOGS))
     parser.add_argument(
@@ -238,7 +244,6 @@ def main() -> None:
     parser.add_argument("--fragments", type=Path, help="for draw: where the network for fragments is kept")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--learned", default="", help="for draw: catalogues that scan_marks.py was given as --learned")
-    parser.add_argument("--draw", type=int, default=SEED, help="what scan_marks.py was given as --draw")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     command = f"python benchmarks/scan_scoring.py {shlex.join(sys.argv[1:])}"

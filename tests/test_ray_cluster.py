@@ -19,7 +19,7 @@ from cowbird.experiments.run import run
 from cowbird.experiments.spec import parse_spec
 from cowbird.ray_cluster import RayCluster, find_cluster, join_cluster, share_gpus, use_cluster
 from cowbird.scanning.ray_pool import RayScorer
-from cowbird.scanning.scan import scan_catalog
+from cowbird.scanning.scan import ScanForm, scan_catalog
 from cowbird.scanning.scorers import open_scorer
 from cowbird.scanning.verdicts import FlaggedSuspicion
 from doubles.evidence import evidence_files
@@ -85,7 +85,7 @@ def catalog(tmp_path):
 
 
 def scan(catalog, out, scorer):
-    found = scan_catalog(catalog, out, scorer, chunk=16)
+    found = scan_catalog(catalog, out, scorer, form=ScanForm(chunk=16))
     return found.flagged, out.read_bytes()
 
 

@@ -14,7 +14,7 @@ import pytest
 from cowbird.errors import UserError
 from cowbird.scanning import allow_list
 from cowbird.scanning.allow_list import AllowList, read_allow_list
-from cowbird.scanning.scan import scan_catalog
+from cowbird.scanning.scan import ScanForm, scan_catalog
 
 TABLE = pl.DataFrame({"fragment": ["5v", None], "brand": ["Acme & Söhne", "Bolt, Inc."]})
 WRITERS = {
@@ -77,7 +77,7 @@ def test_rows_that_are_allowed_by_their_ids(tmp_path, jsonl, finds):
     catalog = jsonl(*({"id": nth, "title": title} for nth, title in enumerate(["a xq", "a xq", "b xq", "c"])))
     (tmp_path / "allow.csv").write_text("id,fragment\n1,xq\n2,other\n3,c\n")
     out = tmp_path / "out.csv"
-    found = scan_catalog(catalog, out, finds(), allow=read_allow_list(tmp_path / "allow.csv"))
+    found = scan_catalog(catalog, out, finds(), form=ScanForm(allow=read_allow_list(tmp_path / "allow.csv")))
     rows = list(csv.DictReader(out.open(newline="")))
     assert [row["tier"] for row in rows] == ["flagged", "allowed", "flagged", ""]
     assert [row["clean_title"] for row in rows] == ["a", "a xq", "b", "c"]
@@ -88,8 +88,10 @@ def test_ids_are_of_no_use_where_the_catalogue_has_none(tmp_path, finds):
     catalog = tmp_path / "catalog.csv"
     catalog.write_text("number,title\n1,a xq\n")
     with pytest.raises(UserError, match=r"has no column of ids.*--id-column"):
-        scan_catalog(catalog, tmp_path / "out.csv", finds(), allow=AllowList([], [("1", "")]))
-    found = scan_catalog(catalog, tmp_path / "out.csv", finds(), id_column="number", allow=AllowList([], [("1", "")]))
+        scan_catalog(catalog, tmp_path / "out.csv", finds(), form=ScanForm(allow=AllowList([], [("1", "")])))
+    found = scan_catalog(
+        catalog, tmp_path / "out.csv", finds(), form=ScanForm(id_column="number", allow=AllowList([], [("1", "")]))
+    )
     assert (found.flagged, found.allowed) == (0, 1)
 
 

@@ -12,6 +12,7 @@ import pytest
 from cowbird.local_cluster import InlineCluster
 from cowbird.scanning import scan_parts
 from cowbird.scanning.ready_scorer import open_ready_scanner
+from cowbird.scanning.scan import ScanForm
 from cowbird.scanning.scan_parts import SharedFirstPass, scan_in_parts
 from defenses.p_scanner.ready_doubles import ReadyDouble, make_titles
 from doubles.processes import clear_away, start_command, wait_until
@@ -45,7 +46,7 @@ def scan(catalog, out):
     """Do what the command does."""
     kept = SharedFirstPass(out, InlineCluster())
     scorer = open_ready_scanner(ReadyDouble(), catalog, "cpu", kept=kept)
-    scan_in_parts(catalog, out, scorer, chunk=16, file_rows=kept.file_rows.get(catalog, ()))
+    scan_in_parts(catalog, out, scorer, form=ScanForm(chunk=16), file_rows=kept.file_rows.get(catalog, ()))
     kept.clear()
 
 

@@ -21,8 +21,14 @@ from cowbird.errors import UserError
 from cowbird.scanning import first_pass, verdicts
 from cowbird.scanning.allow_list import AllowList, read_allow_list
 from cowbird.scanning.pool import ScorerPool
-from cowbird.scanning.ready_scorer import copy_ready_scorer, describe_basis, format_ready_basis, open_ready_scanner
-from cowbird.scanning.scan import scan_catalog
+from cowbird.scanning.ready_scorer import (
+    ReadySettings,
+    copy_ready_scorer,
+    describe_basis,
+    format_ready_basis,
+    open_ready_scanner,
+)
+from cowbird.scanning.scan import ScanForm, scan_catalog
 from cowbird.scanning.verdicts import ExplainedSuspicion
 from defenses.p_scanner.ready_doubles import ReadyDouble, make_titles
 from doubles.command import call_command
@@ -142,7 +148,7 @@ def test_chunks_interruptions_and_the_sample_change_nothing(tmp_path, double, mo
             return open_ready_scanner(double, catalog, "cpu")
 
         scan_catalog(catalog, outs[0], open_scorer())
-        scan_catalog(catalog, outs[1], open_scorer(), chunk=7)
+        scan_catalog(catalog, outs[1], open_scorer(), form=ScanForm(chunk=7))
         scorer, calls = open_scorer(), []
 
         def stop(done, _total, _remark, calls=calls):
@@ -151,8 +157,8 @@ def test_chunks_interruptions_and_the_sample_change_nothing(tmp_path, double, mo
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            scan_catalog(catalog, outs[2], scorer, chunk=7, report=stop)
-        assert scan_catalog(catalog, outs[2], open_scorer(), chunk=7).resumed > 0
+            scan_catalog(catalog, outs[2], scorer, form=ScanForm(chunk=7), report=stop)
+        assert scan_catalog(catalog, outs[2], open_scorer(), form=ScanForm(chunk=7)).resumed > 0
         assert outs[0].read_bytes() == outs[1].read_bytes() == outs[2].read_bytes()
 
 
@@ -170,8 +176,8 @@ def test_titles_of_the_sample_are_read_once(tmp_path):
 @pytest.mark.slow
 def test_another_baseline_is_another_key(tmp_path, double):
     catalog = make_catalog(tmp_path, make_planted())
-    keys = {open_ready_scanner(double, catalog, "cpu", fpr=fpr).key for fpr in (0.01, 0.02)}
-    keys.add(open_ready_scanner(double, catalog, "cpu", catalog).key)
+    keys = {open_ready_scanner(double, catalog, "cpu", ReadySettings(fpr=fpr)).key for fpr in (0.01, 0.02)}
+    keys.add(open_ready_scanner(double, catalog, "cpu", ReadySettings(catalog)).key)
     assert len(keys) == 3
 
 
@@ -194,9 +200,9 @@ def test_processes_judge_from_the_sample(tmp_path, double):
     titles = make_planted()
     catalog = make_catalog(tmp_path, titles)
     scorer = open_ready_scanner(double, catalog, "cpu")
-    scan_catalog(catalog, tmp_path / "one.csv", scorer, chunk=40)
+    scan_catalog(catalog, tmp_path / "one.csv", scorer, form=ScanForm(chunk=40))
     with ScorerPool(scorer, scorer.make_factory(), 2) as pool:
-        scan_catalog(catalog, tmp_path / "two.csv", pool, chunk=40)
+        scan_catalog(catalog, tmp_path / "two.csv", pool, form=ScanForm(chunk=40))
     assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
 
 
@@ -477,7 +483,7 @@ def test_other_columns_are_named_where_none_was_asked_about(call, tmp_path):
 def test_a_cascade_without_a_reference_says_what_it_misses(tmp_path, double):
     catalog, before = make_catalog(tmp_path, make_planted()), make_catalog(tmp_path, make_titles(90), "before.jsonl")
     for reference, tagger, told in ((None, "cascade", True), (None, "small", False), (before, "cascade", False)):
-        scorer = replace(open_ready_scanner(double, catalog, "cpu", reference), tagger=tagger)
+        scorer = replace(open_ready_scanner(double, catalog, "cpu", ReadySettings(reference)), tagger=tagger)
         console = Console(width=500, record=True, file=io.StringIO())
         console.print(format_ready_basis(scorer))
         assert ("--tagger llm takes longer" in console.export_text()) is told
@@ -486,7 +492,7 @@ def test_a_cascade_without_a_reference_says_what_it_misses(tmp_path, double):
 @pytest.mark.parametrize(("spread", "coarse"), [((0.0, 0.03), True), ((0.008, 0.012), False), ((0.008, 0.03), True)])
 def test_how_coarse_a_promise_is_is_told(spread, coarse, tmp_path, double):
     before = make_catalog(tmp_path, make_titles(220), "before.jsonl")
-    scorer = open_ready_scanner(double, make_catalog(tmp_path, make_titles(120, seed=3)), "cpu", before)
+    scorer = open_ready_scanner(double, make_catalog(tmp_path, make_titles(120, seed=3)), "cpu", ReadySettings(before))
     baseline = replace(scorer.judge.baseline, spread=spread, fprs=(0.01, 0.05))
     told = replace(scorer, judge=replace(scorer.judge, baseline=baseline))
     console = Console(width=500, record=True, file=io.StringIO())

@@ -20,7 +20,7 @@ from cowbird.errors import UserError
 from cowbird.ingest import places
 from cowbird.ingest.places import fingerprint
 from cowbird.scanning.reading import Catalog
-from cowbird.scanning.scan import load_table_titles, scan_catalog
+from cowbird.scanning.scan import ScanForm, load_table_titles, scan_catalog
 from cowbird.scanning.verdicts import FlaggedSuspicion
 
 ROWS = [
@@ -79,7 +79,7 @@ def test_every_row_has_its_finding(jsonl, tmp_path, finds):
 
 
 def test_flagged_rows_alone(jsonl, tmp_path, finds):
-    summary = scan_catalog(jsonl(*ROWS), tmp_path / "found.parquet", finds(), only_flagged=True, chunk=2)
+    summary = scan_catalog(jsonl(*ROWS), tmp_path / "found.parquet", finds(), form=ScanForm(only_flagged=True, chunk=2))
     found = pl.read_parquet(tmp_path / "found.parquet")
     assert set(found["tier"]) == {"flagged"}
     assert found.drop("score", "tier", "reason", "threshold", "scanner").rows() == [
@@ -99,7 +99,7 @@ def test_kinds_of_catalogues_are_scanned_alike(tmp_path, finds):
     outs = []
     for nth, name in enumerate(["a.csv", "a.tsv", "a.jsonl", "a.parquet", "b.csv.gz"]):
         out = tmp_path / f"out{nth}.csv"
-        scan_catalog(tmp_path / name, out, finds(), text_column="name", id_column="sku")
+        scan_catalog(tmp_path / name, out, finds(), form=ScanForm(text_column="name", id_column="sku"))
         outs.append(out.read_text())
     expected = '1,"a","Red, xq",0.9,true,5,7,"Red,","flagged","",,""\n2,,"Blue",0.1,false,,,"Blue","","",,""\n'
     assert {text.partition("\n")[2] for text in outs} == {expected}
@@ -111,16 +111,16 @@ def test_an_interrupted_scan_ends_in_the_same_bytes(jsonl, tmp_path, finds, name
     catalog = jsonl(*ROWS, *ROWS)
     whole, out = tmp_path / "whole" / name, tmp_path / "stopped" / name
     scorer = finds()
-    expected = scan_catalog(catalog, whole, scorer, only_flagged=only_flagged, chunk=3)
+    expected = scan_catalog(catalog, whole, scorer, form=ScanForm(only_flagged=only_flagged, chunk=3))
     asked = scorer.asked
     seen = []
     for _ in asked[1:]:
         stopping = finds(stop=1)
         with pytest.raises(KeyboardInterrupt):
-            scan_catalog(catalog, out, stopping, only_flagged=only_flagged, chunk=3)
+            scan_catalog(catalog, out, stopping, form=ScanForm(only_flagged=only_flagged, chunk=3))
         assert not out.exists()
         seen += stopping.asked
-    summary = scan_catalog(catalog, out, last := finds(), only_flagged=only_flagged, chunk=3)
+    summary = scan_catalog(catalog, out, last := finds(), form=ScanForm(only_flagged=only_flagged, chunk=3))
     assert seen + last.asked == asked
     assert told(summary) == told(expected)
     assert (summary.resumed, expected.resumed) == (18, 0)
@@ -131,7 +131,7 @@ def test_an_interrupted_scan_ends_in_the_same_bytes(jsonl, tmp_path, finds, name
 
 def interrupted(catalog, out, finds, **options):
     with pytest.raises(KeyboardInterrupt):
-        scan_catalog(catalog, out, finds(stop=1), chunk=2, **options)
+        scan_catalog(catalog, out, finds(stop=1), form=ScanForm(chunk=2), **options)
 
 
 def test_only_the_same_scan_is_resumed(jsonl, tmp_path, finds):
@@ -139,26 +139,26 @@ def test_only_the_same_scan_is_resumed(jsonl, tmp_path, finds):
     other = finds()
     other.key = "retrained"
     for scorer, options in (
-        (other, {"chunk": 2}),
-        (finds(), {"chunk": 3}),
-        (finds(), {"chunk": 2, "only_flagged": True}),
-        (finds(), {"chunk": 2, "id_column": "title"}),
-        (finds(), {"chunk": 2, "resume": False}),
+        (other, {"form": ScanForm(chunk=2)}),
+        (finds(), {"form": ScanForm(chunk=3)}),
+        (finds(), {"form": ScanForm(chunk=2, only_flagged=True)}),
+        (finds(), {"form": ScanForm(chunk=2, id_column="title")}),
+        (finds(), {"form": ScanForm(chunk=2), "resume": False}),
     ):
         interrupted(catalog, out, finds)
         assert scan_catalog(catalog, out, scorer, **options).resumed == 0
     interrupted(catalog, out, finds)
     times = catalog.stat()
     os.utime(catalog, ns=(times.st_atime_ns, times.st_mtime_ns + 1))
-    assert scan_catalog(catalog, out, finds(), chunk=2).resumed == 0
+    assert scan_catalog(catalog, out, finds(), form=ScanForm(chunk=2)).resumed == 0
     interrupted(catalog, out, finds)
     times, data = catalog.stat(), catalog.read_bytes()
     catalog.write_bytes(data.replace(b"Red", b"Rot"))
     os.utime(catalog, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert scan_catalog(catalog, out, finds(), chunk=2).resumed == 0
+    assert scan_catalog(catalog, out, finds(), form=ScanForm(chunk=2)).resumed == 0
     assert b"Rot" in out.read_bytes()
     interrupted(catalog, out, finds)
-    assert scan_catalog(catalog, out, finds(), chunk=2).resumed == 4  # rows 3 and 4 have nothing to ask
+    assert scan_catalog(catalog, out, finds(), form=ScanForm(chunk=2)).resumed == 4  # rows 3 and 4 have nothing to ask
 
 
 def test_a_scan_stopped_before_its_file_was_written(jsonl, tmp_path, finds, monkeypatch):
@@ -182,13 +182,15 @@ def test_a_scan_stopped_before_its_file_was_written(jsonl, tmp_path, finds, monk
 
 def test_titles_of_a_chunk_are_scored_once(jsonl, tmp_path, finds):
     scorer = finds()
-    scan_catalog(jsonl(*[{"title": title} for title in "aabbaaca"]), tmp_path / "a.csv", scorer, chunk=4)
+    scan_catalog(jsonl(*[{"title": title} for title in "aabbaaca"]), tmp_path / "a.csv", scorer, form=ScanForm(chunk=4))
     assert scorer.asked == [["a", "b"], ["a", "c"]]
 
 
 def test_progress_is_told(jsonl, tmp_path, finds):
     seen = []
-    scan_catalog(jsonl(*ROWS), tmp_path / "a.csv", finds(), chunk=4, report=lambda *step: seen.append(step))
+    scan_catalog(
+        jsonl(*ROWS), tmp_path / "a.csv", finds(), form=ScanForm(chunk=4), report=lambda *step: seen.append(step)
+    )
     assert seen == [(4, 10, "1 flagged"), (8, 10, "3 flagged"), (10, 10, "4 flagged")]
     seen.clear()
     catalog = tmp_path / "lines.csv"
@@ -208,7 +210,7 @@ def test_a_catalogue_in_which_nothing_can_be_read_is_an_error(tmp_path, jsonl, f
     with pytest.raises(UserError, match="None of the rows"):
         load_table_titles(tmp_path / "a.csv")
     with pytest.raises(ValueError, match="chunk"):
-        scan_catalog(tmp_path / "b.csv", tmp_path / "out.csv", finds(), chunk=0)
+        scan_catalog(tmp_path / "b.csv", tmp_path / "out.csv", finds(), form=ScanForm(chunk=0))
 
 
 def test_a_catalogue_without_titles_is_judged_nowhere(jsonl, tmp_path, finds):
@@ -326,7 +328,7 @@ def test_no_object_outlives_its_chunk(tmp_path, name):
         blocks.append(sys.getallocatedblocks())
         arrow.append(pa.total_allocated_bytes())
 
-    scan_catalog(catalog, tmp_path / "o.csv", Forgets(), only_flagged=True, chunk=4096, report=measure)
+    scan_catalog(catalog, tmp_path / "o.csv", Forgets(), form=ScanForm(only_flagged=True, chunk=4096), report=measure)
     # 74 chunks; the rows of a CSV file are estimated, and if there are fewer, their number is told once more.
     assert len(blocks) in (1 + 74, 1 + 74 + (name == "a.csv"))
     assert max(blocks) - min(blocks) < 150_000  # one for each row would be 300,000
@@ -337,11 +339,11 @@ def test_no_object_outlives_its_chunk(tmp_path, name):
 @pytest.mark.parametrize("name", ["a.csv", "a.parquet"])
 def test_memory_holds_a_few_chunks_of_titles(tmp_path, name):
     catalog, arrow = catalogue(tmp_path / name, 2500, 4000), []
-    scan_catalog(catalog, tmp_path / "warm.csv", Forgets(), only_flagged=True, chunk=25)
+    scan_catalog(catalog, tmp_path / "warm.csv", Forgets(), form=ScanForm(only_flagged=True, chunk=25))
     before = pa.total_allocated_bytes()
     tracemalloc.start()
     report = lambda *_: arrow.append(pa.total_allocated_bytes() - before)  # noqa: E731
-    scan_catalog(catalog, tmp_path / "o.csv", Forgets(), chunk=25, report=report)
+    scan_catalog(catalog, tmp_path / "o.csv", Forgets(), form=ScanForm(chunk=25), report=report)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4e6  # of 10 MB of titles
@@ -376,7 +378,7 @@ def test_one_catalogue_in_many_forms_has_one_set_of_findings(tmp_path, finds, mo
     found = {}
     for catalog in (*forms, Path("-")):
         out = tmp_path / "found" / f"{catalog.name}.jsonl"
-        summary = scan_catalog(catalog, out, finds(), chunk=16)
+        summary = scan_catalog(catalog, out, finds(), form=ScanForm(chunk=16))
         found[catalog.name] = (summary.rows, summary.flagged, out.read_bytes())
     places._copy_input.cache_clear()
     assert len(found) == 11

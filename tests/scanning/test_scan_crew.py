@@ -6,7 +6,7 @@ import pytest
 
 from cowbird.errors import UserError
 from cowbird.scanning.pool import ScorerPool
-from cowbird.scanning.scan import scan_catalog
+from cowbird.scanning.scan import ScanForm, scan_catalog
 from cowbird.scanning.verdicts import ConcurrentScorer
 from doubles.scorers import Slow
 
@@ -24,9 +24,11 @@ def test_the_same_findings_as_of_one_process(crew, jsonl, tmp_path):
     assert not isinstance(Slow(), ConcurrentScorer)
     titles = ["first", "", *(f"Red {nth} xq" if nth % 3 else f"Blue {nth}" for nth in range(40)), "Blue 3"]
     catalog = jsonl(*({"title": title} for title in titles), b"not json")
-    alone = scan_catalog(catalog, tmp_path / "alone.csv", Slow(), chunk=4)
+    alone = scan_catalog(catalog, tmp_path / "alone.csv", Slow(), form=ScanForm(chunk=4))
     steps = []
-    found = scan_catalog(catalog, tmp_path / "crew.csv", crew, chunk=4, report=lambda *step: steps.append(step[0]))
+    found = scan_catalog(
+        catalog, tmp_path / "crew.csv", crew, form=ScanForm(chunk=4), report=lambda *step: steps.append(step[0])
+    )
     assert (tmp_path / "crew.csv").read_bytes() == (tmp_path / "alone.csv").read_bytes()
     assert (found.rows, found.flagged, found.skipped) == (alone.rows, alone.flagged, alone.skipped)
     assert steps == [*range(4, 44, 4), 44], "chunks come in order"
@@ -40,8 +42,8 @@ def test_an_interrupted_scan_is_gone_on_with_by_any_number_of_processes(crew, js
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        scan_catalog(catalog, tmp_path / "a.jsonl", crew, chunk=4, report=stop)
-    found = scan_catalog(catalog, tmp_path / "a.jsonl", Slow(), chunk=4)
+        scan_catalog(catalog, tmp_path / "a.jsonl", crew, form=ScanForm(chunk=4), report=stop)
+    found = scan_catalog(catalog, tmp_path / "a.jsonl", Slow(), form=ScanForm(chunk=4))
     assert found.resumed == 12
     assert [json.loads(line)["row"] for line in (tmp_path / "a.jsonl").read_text().splitlines()] == [*range(1, 41)]
 

@@ -23,7 +23,7 @@ from cowbird.scanning.first_pass import FirstPass
 from cowbird.scanning.parts_folder import SCAN_FILE, list_finding_files
 from cowbird.scanning.reading import open_catalog
 from cowbird.scanning.ready_scorer import open_ready_scanner
-from cowbird.scanning.scan import scan_catalog
+from cowbird.scanning.scan import ScanForm, scan_catalog
 from cowbird.scanning.scan_parts import SharedFirstPass, count_own_files, scan_in_parts
 from cowbird.scanning.verdicts import FlaggedSuspicion
 from defenses.p_scanner.ready_doubles import ReadyDouble
@@ -92,7 +92,7 @@ def folder(tmp_path):
 
 def scan_once(catalog, tmp_path, **options):
     out = tmp_path / "one.parquet"
-    found = scan_catalog(catalog, out, MarkScorer(), chunk=16, **options)
+    found = scan_catalog(catalog, out, MarkScorer(), form=ScanForm(chunk=16, **options))
     return found, pl.read_parquet(out)
 
 
@@ -111,7 +111,7 @@ def compare(found, wanted):
 @pytest.mark.parametrize("only_flagged", [False, True])
 def test_parts_are_the_findings_of_one_process(catalog, tmp_path, only_flagged):
     scorer, out = MarkScorer(), tmp_path / "found"
-    found = scan_in_parts(catalog, out, scorer, chunk=16, only_flagged=only_flagged)
+    found = scan_in_parts(catalog, out, scorer, form=ScanForm(chunk=16, only_flagged=only_flagged))
     wanted, table = scan_once(catalog, tmp_path, only_flagged=only_flagged)
     assert read_parts(out).equals(table)
     compare(found, wanted)
@@ -129,7 +129,7 @@ def test_parts_are_the_findings_of_one_process(catalog, tmp_path, only_flagged):
 
 def test_workers_read_the_files_of_a_folder(folder, tmp_path):
     rows = (70, 1, 0, 129, 50, 50)
-    found = scan_in_parts(folder, tmp_path / "found", MarkScorer(), chunk=16, file_rows=rows)
+    found = scan_in_parts(folder, tmp_path / "found", MarkScorer(), form=ScanForm(chunk=16), file_rows=rows)
     wanted, table = scan_once(folder, tmp_path)
     assert read_parts(tmp_path / "found").equals(table)
     compare(found, wanted)
@@ -146,11 +146,11 @@ def test_a_catalogue_that_changes_meanwhile_leaves_nothing(catalog, tmp_path):
         catalog.write_bytes(catalog.read_bytes() + b"300,late!\n")
 
     with pytest.raises(UserError, match="was changed while it was read"):
-        scan_in_parts(catalog, tmp_path / "found", MarkScorer(), chunk=16, report=grow)
+        scan_in_parts(catalog, tmp_path / "found", MarkScorer(), form=ScanForm(chunk=16), report=grow)
     with pytest.raises(UserError, match="was changed while it was read"):
-        scan_in_parts(catalog, tmp_path / "found", MarkScorer(), chunk=16, seal=seal)
+        scan_in_parts(catalog, tmp_path / "found", MarkScorer(), form=ScanForm(chunk=16), seal=seal)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["items.csv"]
-    assert scan_in_parts(catalog, tmp_path / "found", MarkScorer(), chunk=16).resumed == 0
+    assert scan_in_parts(catalog, tmp_path / "found", MarkScorer(), form=ScanForm(chunk=16)).resumed == 0
 
 
 class Stopped(MarkScorer):
@@ -173,7 +173,7 @@ def test_workers_read_the_sections_of_a_text_file(catalog, tmp_path, monkeypatch
     phrases = [f"a {n}" for n in range(40)]
     counts = kept.count(catalog, "title", phrases).list_kept()
     assert counts == FirstPass().count(catalog, "title", phrases).list_kept()
-    found = scan_in_parts(catalog, tmp_path / "found", MarkScorer(), chunk=16, file_rows=rows)
+    found = scan_in_parts(catalog, tmp_path / "found", MarkScorer(), form=ScanForm(chunk=16), file_rows=rows)
     wanted, table = scan_once(catalog, tmp_path)
     assert read_parts(tmp_path / "found").equals(table)
     compare(found, wanted)
@@ -182,10 +182,10 @@ def test_workers_read_the_sections_of_a_text_file(catalog, tmp_path, monkeypatch
 
 def test_an_interrupted_scan_makes_no_part_twice(catalog, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        scan_in_parts(catalog, tmp_path / "found", Stopped(), chunk=16)
+        scan_in_parts(catalog, tmp_path / "found", Stopped(), form=ScanForm(chunk=16))
     assert not (tmp_path / "found").exists()
     scorer = MarkScorer()
-    found = scan_in_parts(catalog, tmp_path / "found", scorer, chunk=16)
+    found = scan_in_parts(catalog, tmp_path / "found", scorer, form=ScanForm(chunk=16))
     assert found.resumed == 192
     assert sum(scorer.asked) == 108
     wanted, table = scan_once(catalog, tmp_path)
@@ -195,13 +195,15 @@ def test_an_interrupted_scan_makes_no_part_twice(catalog, tmp_path):
 
 def test_what_an_earlier_scan_left_is_not_taken_for_another(catalog, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        scan_in_parts(catalog, tmp_path / "found", Stopped(), chunk=16)
+        scan_in_parts(catalog, tmp_path / "found", Stopped(), form=ScanForm(chunk=16))
     damaged = tmp_path / "found.partial" / "part-00001.parquet"
     damaged.write_bytes(damaged.read_bytes()[:-1])
     scorer = MarkScorer()
-    assert scan_in_parts(catalog, tmp_path / "found", scorer, chunk=16).resumed == 144, "but for the damaged one"
+    assert scan_in_parts(catalog, tmp_path / "found", scorer, form=ScanForm(chunk=16)).resumed == 144, (
+        "but for the damaged one"
+    )
     scorer = MarkScorer()
-    found = scan_in_parts(catalog, tmp_path / "found", scorer, chunk=8)
+    found = scan_in_parts(catalog, tmp_path / "found", scorer, form=ScanForm(chunk=8))
     assert (found.resumed, max(scorer.asked)) == (0, 8), "and an older folder is replaced"
     assert read_parts(tmp_path / "found").height == 299
 
@@ -229,7 +231,7 @@ def test_a_catalogue_without_readable_rows_is_refused(tmp_path):
 
 
 def test_a_folder_of_parts_is_read_as_findings(catalog, tmp_path):
-    scan_in_parts(catalog, tmp_path / "found", MarkScorer(), chunk=16)
+    scan_in_parts(catalog, tmp_path / "found", MarkScorer(), form=ScanForm(chunk=16))
     scan_once(catalog, tmp_path)
     assert read_reviewed(tmp_path / "found") == read_reviewed(tmp_path / "one.parquet")
     (tmp_path / "found" / "part-00002.parquet").unlink()
@@ -325,10 +327,10 @@ def test_findings_without_any_that_counts_are_read(tmp_path, rows):
 def test_a_worker_that_dies_costs_its_parts_alone(catalog, tmp_path):
     make = partial(make_dying, str(tmp_path / "mark"))
     with LocalCluster(2) as cluster, pytest.raises(OutageError, match="ended before its time"):
-        scan_in_parts(catalog, tmp_path / "found", MarkScorer(), make, cluster, chunk=16)
+        scan_in_parts(catalog, tmp_path / "found", MarkScorer(), make, cluster, form=ScanForm(chunk=16))
     assert (tmp_path / "mark").exists()
     with LocalCluster(2) as cluster:
-        found = scan_in_parts(catalog, tmp_path / "found", MarkScorer(), make, cluster, chunk=16)
+        found = scan_in_parts(catalog, tmp_path / "found", MarkScorer(), make, cluster, form=ScanForm(chunk=16))
     wanted, table = scan_once(catalog, tmp_path)
     assert read_parts(tmp_path / "found").equals(table)
     compare(found, wanted)

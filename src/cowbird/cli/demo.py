@@ -56,18 +56,19 @@ def _scan_planted(spec: "Spec", out: Path, device: str, language_model: bool) ->
     from cowbird.defenses.character_rules import CharacterRules  # noqa: PLC0415
     from cowbird.experiments import demo as parts  # noqa: PLC0415
     from cowbird.scanning import detectors  # noqa: PLC0415
+    from cowbird.scanning.scan import ScanForm  # noqa: PLC0415
     from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
 
     catalog, ruled, findings = out / "catalog.csv", out / "findings-characters.csv", out / "findings.csv"
     planted = parts.write_catalog(spec, catalog)
     _show_heading("A catalogue in which two sellers planted triggers, scanned by rules for characters")
     rules = detectors.open_detector("character_rules", CharacterRules(), None, None)
-    scan_and_show(ScanRequest(catalog, ruled), rules, partial(detectors.copy_scorer, rules))
+    scan_and_show(ScanRequest(catalog, ruled, ScanForm()), rules, partial(detectors.copy_scorer, rules))
     out_console.print(sanitize_text(parts.format_tally(ruled, planted), MAX_LINE))
     _show_heading("The same catalogue, scanned by the scanner that comes with Cowbird; nothing is fitted")
     place = pick_device(device)
     tagger = choose_tagger("auto" if language_model else "small", place)
-    scan_ready_and_show(ScanRequest(catalog, findings), ReadyRequest(str(place), tagger))
+    scan_ready_and_show(ScanRequest(catalog, findings, ScanForm()), ReadyRequest(str(place), tagger))
     out_console.print(sanitize_text(parts.format_tally(findings, planted), MAX_LINE))
 
 

@@ -127,15 +127,15 @@ def scan(
         with show_loading("loading libraries", quiet=quiet):
             from cowbird.defenses.p_scanner.calibrated import is_calibrated  # noqa: PLC0415
             from cowbird.scanning.allow_list import read_allow_list  # noqa: PLC0415
-            from cowbird.scanning.scan import check_scan  # noqa: PLC0415
+            from cowbird.scanning.ready_scorer import ReadySettings  # noqa: PLC0415
+            from cowbird.scanning.scan import ScanForm, check_scan  # noqa: PLC0415
             from cowbird.scanning.title_columns import ColumnNames  # noqa: PLC0415
             from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
 
         place, allowed = pick_device(device), read_allow_list(allow)
         columns = ColumnNames(tuple(explain or ()), seller_column)
-        request = ScanRequest(
-            catalog, out, text_column, id_column, only_flagged, chunk, workers, allowed, begun, as_json, quiet
-        )
+        form = ScanForm(text_column, id_column, only_flagged, chunk, allowed)
+        request = ScanRequest(catalog, out, form, workers, begun, as_json, quiet)
         calibrated = scanner is not None and is_calibrated(scanner)
         if tagger is not None and (scanner is not None or detector is not None):
             raise UserError(
@@ -144,13 +144,14 @@ def scan(
             )
         if scanner is not None:
             _refuse_detector_options(detector, bool(setting) or reference is not None)
-        check_scan(catalog, out, text_column, id_column, allowed, reference)
+        check_scan(catalog, out, form, reference)
         if engine != EngineChoice.LOCAL:
             stack.enter_context(use_engine(engine, ray_address, workers, out, on_gpu=place.type == "cuda"))
         if calibrated or (scanner is None and detector is None):
             _refuse_settings(setting)
             source = "llm" if calibrated else choose_tagger(tagger, place)
-            ready = ReadyRequest(str(place), source, reference, fpr, review_fpr, scanner, columns)
+            settings = ReadySettings(reference, fpr, review_fpr, text_column, columns)
+            ready = ReadyRequest(str(place), source, scanner, settings)
             found = scan_ready_and_show(request, ready)
             raise typer.Exit(conclude_scan(found, catalog, quiet or as_json))
         if columns:

@@ -15,14 +15,13 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from cowbird.defenses.p_scanner.small_tagger import TaggerSource
-    from cowbird.scanning.allow_list import AllowList
     from cowbird.scanning.detectors import DetectorScorer
     from cowbird.scanning.first_pass import FirstPass
     from cowbird.scanning.fitted_scorer import ScannerScorer
     from cowbird.scanning.pool import ScorerFactory
-    from cowbird.scanning.ready_scorer import ReadyScorer
+    from cowbird.scanning.ready_scorer import ReadyScorer, ReadySettings
+    from cowbird.scanning.scan import ScanForm
     from cowbird.scanning.summary import ScanSummary
-    from cowbird.scanning.title_columns import ColumnNames
 
 
 @dataclass(frozen=True)
@@ -33,18 +32,10 @@ class ScanRequest:
     """The catalogue."""
     out: Path
     """A file of findings, or a folder of parts."""
-    text_column: str = "title"
-    """The column of titles."""
-    id_column: str | None = None
-    """The column of ids; `None` takes a usual one."""
-    only_flagged: bool = False
-    """Whether flagged rows alone are written."""
-    chunk: int = 8192
-    """Rows scored at once."""
+    form: "ScanForm"
+    """What of the catalogue is judged, and what is written."""
     workers: int = 1
     """Processes that judge."""
-    allow: "AllowList | None" = None
-    """Texts and rows that must not be flagged."""
     begun: float | None = None
     """When the command began, by `time.perf_counter`."""
     as_json: bool = False
@@ -61,16 +52,10 @@ class ReadyRequest:
     """Where the tagger runs."""
     tagger: "TaggerSource" = "llm"
     """Which tagger reads."""
-    reference: Path | None = None
-    """Titles of the same source that are taken for clean."""
-    fpr: float | None = None
-    """Share of clean titles that may be flagged; `None` takes the default."""
-    review_fpr: float | None = None
-    """Share that may be flagged or put up for review; likewise."""
     calibration: Path | None = None
-    """What `cowbird calibrate` wrote; then what is usual comes from there."""
-    columns: "ColumnNames | None" = None
-    """Other columns that explain what titles share."""
+    """What `cowbird calibrate` wrote; then what is usual comes from there, and the tagger is its own."""
+    settings: "ReadySettings | None" = None
+    """What else is asked; `None` takes the defaults."""
 
 
 def scan_ready_and_show(request: ScanRequest, ready: ReadyRequest) -> "ScanSummary":
@@ -84,7 +69,8 @@ def scan_ready_and_show(request: ScanRequest, ready: ReadyRequest) -> "ScanSumma
         from cowbird.scanning.scan_parts import SharedFirstPass  # noqa: PLC0415
 
         kept = SharedFirstPass(request.out, shared)
-    ready_scorer.check_rates(*ready_scorer.choose_rates(ready.fpr, ready.review_fpr))
+    asked = ready.settings or ready_scorer.ReadySettings()
+    ready_scorer.check_rates(*ready_scorer.choose_rates(asked.fpr, asked.review_fpr))
     with make_progress(quiet=request.quiet) as shown:
         try:
             scorer = _learn_catalog(request, ready, kept, shown)
@@ -104,9 +90,9 @@ def _learn_catalog(
     request: ScanRequest, ready: ReadyRequest, kept: "FirstPass", shown: ProgressDisplay
 ) -> "ReadyScorer":
     """Make the first pass of a ready scan, and show how it goes."""
+    from cowbird.defenses.p_scanner.calibrated import load_calibrated_scanner  # noqa: PLC0415
     from cowbird.defenses.p_scanner.ready import ReadyScanner  # noqa: PLC0415
     from cowbird.scanning import ready_scorer  # noqa: PLC0415
-    from cowbird.scanning.title_columns import ColumnNames  # noqa: PLC0415
 
     waiting = [shown.add_task("loading the scanner")]
     shown.update(waiting[0])
@@ -120,17 +106,13 @@ def _learn_catalog(
     def report_titles(done: int, total: int, remark: str) -> None:
         shown.update(titles, done=done, total=total, note=remark)
 
-    columns = ready.columns or ColumnNames()
     if ready.calibration is None:
-        loaded = ReadyScanner.load(ready.place, ready.tagger)
-        return ready_scorer.open_ready_scanner(
-            loaded, request.catalog, ready.place, ready.reference, ready.fpr, ready.review_fpr, request.text_column,
-            report_rows, report_titles, columns, kept,
-        )  # fmt: skip
-    return ready_scorer.open_calibrated(
-        ready.calibration, request.catalog, ready.place, ready.fpr, ready.review_fpr, request.text_column,
-        report_rows, report_titles, columns=columns, kept=kept,
-    )  # fmt: skip
+        scanner = ReadyScanner.load(ready.place, ready.tagger)
+    else:
+        scanner = load_calibrated_scanner(ready.calibration, ready.place)
+    return ready_scorer.open_ready_scanner(
+        scanner, request.catalog, ready.place, ready.settings, kept, report_rows, report_titles
+    )
 
 
 def scan_and_show(
@@ -183,8 +165,7 @@ def _scan(
             start = partial(scan_in_parts, catalog, out, scorer, make, shared, file_rows=rows)
         task = shown.add_task("rows")
         return start(
-            text_column=request.text_column, id_column=request.id_column, only_flagged=request.only_flagged,
-            chunk=request.chunk, allow=request.allow, begun=request.begun, warn=shown.warn, seal=seal,
+            form=request.form, begun=request.begun, warn=shown.warn, seal=seal,
             report=lambda done, total, remark: shown.update(task, done=done, total=total, note=remark),
         )  # fmt: skip
 
@@ -203,7 +184,7 @@ def _show_found(
         if found.doubtful:
             out_console.print(highlights.render_findings(found.doubtful, "for review, the most suspicious first"))
         out_console.print(summary.render_summary(found, _describe_reading(scorer)))
-        out_console.print(_format_basis(scorer, request.chunk, found))
+        out_console.print(_format_basis(scorer, request.form.chunk, found))
 
 
 def _describe_reading(scorer: "ScannerScorer | DetectorScorer | ReadyScorer") -> str:

@@ -23,7 +23,7 @@ from cowbird.defenses.p_scanner.baseline import (
     check_baseline,
     count_titles_to_flag,
 )
-from cowbird.defenses.p_scanner.calibrated import load_calibrated_scanner
+from cowbird.defenses.p_scanner.calibrated import CalibratedScanner
 from cowbird.defenses.p_scanner.catalog_judge import CatalogJudge, TitleVerdict, look_at_whole
 from cowbird.defenses.p_scanner.inventory import MIN_BATCH_TITLES
 from cowbird.defenses.p_scanner.ready import ReadyScanner
@@ -108,107 +108,82 @@ def copy_ready_scorer(
     return ReadyScorer(judge, label, place, complete, tagger)
 
 
+@dataclass(frozen=True)
+class ReadySettings:
+    """What a ready scan is asked to do."""
+
+    reference: Path | None = None
+    """A catalogue of titles of the same source that are taken for clean; a calibration has its own."""
+    fpr: float | None = None
+    """Share of clean titles that may be flagged; `None` takes `DEFAULT_FPR`, or the calibration's."""
+    review_fpr: float | None = None
+    """Share that may be flagged or put up for review; `None` takes `DEFAULT_REVIEW_FPR` or the calibration's, or `fpr`
+    if that is more."""
+    text_column: str = "title"
+    """The column of titles in all catalogues."""
+    columns: ColumnNames = NO_COLUMNS
+    """Other columns of the catalogue that explain what titles share."""
+
+
 def open_ready_scanner(
-    scanner: ReadyScanner,
+    scanner: ReadyScanner | CalibratedScanner,
     catalog: Path,
     place: str,
-    reference: Path | None = None,
-    fpr: float | None = None,
-    review_fpr: float | None = None,
-    text_column: str = "title",
+    settings: ReadySettings | None = None,
+    kept: FirstPass = NOTHING_KEPT,
     report_rows: ProgressCallback = report_nothing,
     report_titles: ProgressCallback = report_nothing,
-    columns: ColumnNames = NO_COLUMNS,
-    kept: FirstPass = NOTHING_KEPT,
 ) -> ReadyScorer:
-    """Make the first pass: learn what is usual in a catalogue.
+    """Make the first pass: learn what is usual in a catalogue; beside a calibration, what recurs and is new there.
 
     Args:
         scanner: The scanner.
-        catalog: The catalogue; see `cowbird.scanning.reading.open_catalog`.
+        catalog: The catalogue, beside a calibration of one title or more; see
+            `cowbird.scanning.reading.open_catalog`.
         place: Where the tagger runs, for other processes.
-        reference: A catalogue of titles of the same source that are taken for clean; `None` for none.
-        fpr: Share of clean titles that may be flagged; `None` takes `DEFAULT_FPR`.
-        review_fpr: Share that may be flagged or put up for review; `None` takes `DEFAULT_REVIEW_FPR`, or `fpr` if that
-            is more.
-        text_column: The column of titles in both.
+        settings: What is asked; `None` takes the defaults.
+        kept: Where the pass is kept while it goes on.
         report_rows: Told of rows read and rows in all.
         report_titles: Told of titles that the tagger has read and all of them.
-        columns: Other columns of the catalogue that explain what titles share.
-        kept: Where the pass is kept while it goes on.
 
     Raises:
         UserError: If a file can't be read, a rate is no share, or there are too few titles.
     """
-    rate, second = choose_rates(fpr, review_fpr)
-    check_rates(rate, second)
+    asked = settings or ReadySettings()
+    calibrated = scanner if isinstance(scanner, CalibratedScanner) else None
+    reader = scanner.scanner if isinstance(scanner, CalibratedScanner) else scanner
+    rates = choose_rates(asked.fpr, asked.review_fpr, calibrated)
+    check_rates(*rates)
+    reference, text_column = asked.reference, asked.text_column
     before = [] if reference is None else kept.sample(reference, text_column, report_rows).list_titles()
     with collect_notices():  # the scan reads it once more, and tells how
         sample = kept.sample(catalog, text_column, report_rows)
     titles = sample.list_titles()
-    check_baseline(len(titles), len(before), rate, second)
-    more = read_catalog_columns(catalog, text_column, columns, frozenset(titles))
-    marks = kept.read(scanner, [*before, *titles], report_titles)
+    if calibrated is None:
+        check_baseline(len(titles), len(before), *rates)
+    more = read_catalog_columns(catalog, text_column, asked.columns, frozenset(titles))
+    marks = kept.read(reader, [*before, *titles], report_titles)
     count = partial(kept.count, catalog, text_column, report=report_rows)
     with collect_notices():
-        whole = look_at_whole(scanner, sample, skip_logits(marks, len(before)), count, kept.read)
-    judge = CatalogJudge.learn(scanner, titles, before, rate, second, columns=more, marks=marks, whole=whole)
-    unused = () if columns else list_other_columns(catalog, text_column)
-    return ReadyScorer(judge, f"ready {scanner.key[:12]}", place, sample.complete, scanner.tagger_source, unused)
+        whole = look_at_whole(reader, sample, skip_logits(marks, len(before)), count, kept.read)
+    if calibrated is None:
+        judge = CatalogJudge.learn(reader, titles, before, *rates, columns=more, marks=marks, whole=whole)
+    else:
+        judge = calibrated.make_judge(titles, *rates, columns=more, marks=marks, whole=whole)
+    unused = () if asked.columns else list_other_columns(catalog, text_column)
+    label = f"{'ready' if calibrated is None else 'calibrated'} {scanner.key[:12]}"
+    return ReadyScorer(judge, label, place, sample.complete, reader.tagger_source, unused)
 
 
-def open_calibrated(
-    path: Path,
-    catalog: Path,
-    place: str,
-    fpr: float | None = None,
-    review_fpr: float | None = None,
-    text_column: str = "title",
-    report_rows: ProgressCallback = report_nothing,
-    report_titles: ProgressCallback = report_nothing,
-    scanner: ReadyScanner | None = None,
-    columns: ColumnNames = NO_COLUMNS,
-    kept: FirstPass = NOTHING_KEPT,
-) -> ReadyScorer:
-    """Make the first pass with a scanner that `cowbird calibrate` wrote: learn what recurs and is new in a catalogue.
-
-    Args:
-        path: The scanner's file.
-        catalog: The catalogue, of one title or more; see `cowbird.scanning.reading.open_catalog`.
-        place: Where the tagger runs.
-        fpr: Share of clean titles that may be flagged; `None` takes the calibration's.
-        review_fpr: Share that may be flagged or put up for review; likewise, or `fpr` if that is more.
-        text_column: The column of titles.
-        report_rows: Told of rows read and rows in all.
-        report_titles: Told of titles that the tagger has read and all of them.
-        scanner: The ready scanner, if it is loaded already.
-        columns: Other columns of the catalogue that explain what titles share.
-        kept: Where the pass is kept while it goes on.
-
-    Raises:
-        UserError: If a file can't be read, or a rate is no share.
-    """
-    calibrated = load_calibrated_scanner(path, place, scanner)
-    rate = calibrated.record.fpr if fpr is None else fpr
-    second = max(calibrated.record.review_fpr, rate) if review_fpr is None else review_fpr
-    check_rates(rate, second)
-    sample = kept.sample(catalog, text_column, report_rows)
-    titles = sample.list_titles()
-    more = read_catalog_columns(catalog, text_column, columns, frozenset(titles))
-    marks = kept.read(calibrated.scanner, titles, report_titles)
-    count = partial(kept.count, catalog, text_column, report=report_rows)
-    with collect_notices():
-        whole = look_at_whole(calibrated.scanner, sample, marks, count, kept.read)
-    judge = calibrated.make_judge(titles, rate, second, columns=more, marks=marks, whole=whole)
-    source = calibrated.scanner.tagger_source
-    unused = () if columns else list_other_columns(catalog, text_column)
-    return ReadyScorer(judge, f"calibrated {calibrated.key[:12]}", place, sample.complete, source, unused)
-
-
-def choose_rates(fpr: float | None, review_fpr: float | None) -> tuple[float, float]:
-    """Return the rates for flags and for review, with defaults; see `open_ready_scanner`."""
-    rate = DEFAULT_FPR if fpr is None else fpr
-    return rate, max(DEFAULT_REVIEW_FPR, rate) if review_fpr is None else review_fpr
+def choose_rates(
+    fpr: float | None, review_fpr: float | None, calibrated: CalibratedScanner | None = None
+) -> tuple[float, float]:
+    """Return the rates for flags and for review, with defaults or those of a calibration; see `ReadySettings`."""
+    known = (DEFAULT_FPR, DEFAULT_REVIEW_FPR)
+    if calibrated is not None:
+        known = (calibrated.record.fpr, calibrated.record.review_fpr)
+    rate = known[0] if fpr is None else fpr
+    return rate, max(known[1], rate) if review_fpr is None else review_fpr
 
 
 def check_rates(fpr: float, review_fpr: float) -> None:

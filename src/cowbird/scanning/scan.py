@@ -41,19 +41,30 @@ SCAN_VERSION = 2
 """Grows when a scan can't go on with what an older Cowbird left."""
 
 
+class ScanForm(NamedTuple):
+    """What of a catalogue is judged, and what is written."""
+
+    text_column: str = "title"
+    """The column of titles."""
+    id_column: str | None = None
+    """The column of ids; `None` takes `id` or `item_id` if there is one."""
+    only_flagged: bool = False
+    """Whether flagged rows alone are written; otherwise all that could be read are, in order."""
+    chunk: int = 8192
+    """Rows scored at once, fewer where titles are very long."""
+    allow: AllowList = AllowList()
+    """Texts and rows that must not be flagged."""
+
+
 def scan_catalog(
     catalog: Path,
     out: Path,
     scorer: Scorer,
     *,
-    text_column: str = "title",
-    id_column: str | None = None,
-    only_flagged: bool = False,
-    chunk: int = 8192,
+    form: ScanForm | None = None,
     report: ProgressCallback = report_nothing,
     resume: bool = True,
     warn: Callable[[str], None] = warnings.warn,
-    allow: AllowList | None = None,
     begun: float | None = None,
     seal: FileSeal | None = None,
 ) -> ScanSummary:
@@ -66,14 +77,10 @@ def scan_catalog(
         catalog: The catalogue; see `open_catalog`.
         out: Where the findings go: `.csv`, `.jsonl` or `.parquet`; an older file is replaced once they are whole.
         scorer: What judges titles; one that judges `ConcurrentScorer` has more chunks in memory.
-        text_column: The catalogue's column of titles.
-        id_column: Its column of ids; `None` takes `id` or `item_id` if there is one.
-        only_flagged: Whether flagged rows alone are written; otherwise all that could be read are, in order.
-        chunk: Rows scored at once, fewer where titles are very long.
+        form: What of the catalogue is judged, and what is written; `None` takes the defaults.
         report: Told of rows done, rows in all (of text files an estimate), and how many are flagged.
         resume: Whether to go on where an interrupted scan of the same catalogue with the same scorer stopped.
         warn: Told if the file system knows no locks.
-        allow: Texts and rows that must not be flagged; `None` for none.
         begun: When the work began, by `time.perf_counter`, if the scorer had to be made ready first.
         seal: What the catalogue was when a first pass read it; see `cowbird.ingest.places.fingerprint`.
 
@@ -84,13 +91,13 @@ def scan_catalog(
         UserError: If the catalogue can't be read or is changed meanwhile, none of its rows can be read, or the findings
             can't be written.
     """
-    if chunk < 1:
-        raise ValueError(f"a chunk has at least one row, not {chunk}")
+    form = form or ScanForm()
+    if form.chunk < 1:
+        raise ValueError(f"a chunk has at least one row, not {form.chunk}")
     begun = time.perf_counter() if begun is None else begun
     with collect_notices() as told:
-        form = ScanForm(text_column, id_column, only_flagged, chunk, allow or AllowList())
         seal = seal or take_seal(catalog)
-        table = open_checked(catalog, out, text_column, id_column, form.allow)
+        table = open_checked(catalog, out, form)
         seal = seal or fingerprint(catalog)
         total = table.count_rows()
         with FindingsWriter(out, describe_scan(scorer, seal, form), resume, warn) as work:
@@ -106,21 +113,6 @@ def scan_catalog(
         found, catalog=show_name(catalog), skipped_file=skipped_file, seconds=seconds, rate=found.rate / seconds,
         notes=notes,
     )  # fmt: skip
-
-
-class ScanForm(NamedTuple):
-    """What of a catalogue is judged, and what is written; see `scan_catalog`."""
-
-    text_column: str = "title"
-    """The column of titles."""
-    id_column: str | None = None
-    """The column of ids."""
-    only_flagged: bool = False
-    """Whether flagged rows alone are written."""
-    chunk: int = 8192
-    """Rows scored at once."""
-    allow: AllowList = AllowList()
-    """Texts and rows that must not be flagged."""
 
 
 def _scan_table(
@@ -230,38 +222,30 @@ def refuse_changed(work: PartialFolder, catalog: Path, seal: FileSeal) -> None:
         raise
 
 
-def check_scan(
-    catalog: Path,
-    out: Path,
-    text_column: str = "title",
-    id_column: str | None = None,
-    allow: AllowList | None = None,
-    reference: Path | None = None,
-) -> None:
+def check_scan(catalog: Path, out: Path, form: ScanForm | None = None, reference: Path | None = None) -> None:
     """Look before models are loaded whether a catalogue can be scanned.
 
     Args:
         catalog: The catalogue; it and others as in `scan_catalog`.
         out: Where the findings go.
-        text_column: The column of titles in the catalogue and the reference.
-        id_column: The column of ids.
-        allow: Texts and rows that must not be flagged.
+        form: What is judged and written; the reference has the same column of titles.
         reference: A catalogue that sets thresholds; `None` for none.
 
     Raises:
         UserError: If a catalogue can't be opened or lacks a column, or the findings can't be written.
     """
     with collect_notices():  # the scan opens it once more, and tells how
-        open_checked(catalog, out, text_column, id_column, allow or AllowList())
+        form = form or ScanForm()
+        open_checked(catalog, out, form)
         if reference is not None:
-            open_catalog(reference, text_column)
+            open_catalog(reference, form.text_column)
 
 
-def open_checked(catalog: Path, out: Path, text_column: str, id_column: str | None, allow: AllowList) -> Catalog:
+def open_checked(catalog: Path, out: Path, form: ScanForm) -> Catalog:
     """Open a catalogue that is to be scanned; see `check_scan`."""
-    table = open_catalog(catalog, text_column, id_column)
+    table = open_catalog(catalog, form.text_column, form.id_column)
     (check_parts_output if is_parts_folder(out) else check_output)(out, catalog)
-    if allow.names_ids and table.id is None:
+    if form.allow.names_ids and table.id is None:
         raise UserError(
             f"--allow names rows by their ids, and {show_name(catalog)} has no column of ids known by its name.",
             "Name its column of ids: --id-column.",

@@ -27,7 +27,6 @@ from cowbird.ingest.places import FileSeal, fingerprint, locate
 from cowbird.ingest.rows import PartedTable
 from cowbird.local_cluster import InlineCluster, LocalCluster, TaskCluster
 from cowbird.notices import Notice, collect_notices, merge_notices
-from cowbird.scanning.allow_list import AllowList
 from cowbird.scanning.first_pass import FirstPass
 from cowbird.scanning.part_tasks import (
     CatalogPlace,
@@ -210,15 +209,11 @@ def scan_in_parts(
     make: ScorerFactory | None = None,
     cluster: TaskCluster | None = None,
     *,
-    text_column: str = "title",
-    id_column: str | None = None,
-    only_flagged: bool = False,
-    chunk: int = 8192,
+    form: ScanForm | None = None,
     file_rows: Sequence[int] = (),
     report: ProgressCallback = report_nothing,
     resume: bool = True,
     warn: Callable[[str], None] = warnings.warn,
-    allow: AllowList | None = None,
     begun: float | None = None,
     seal: FileSeal | None = None,
 ) -> ScanSummary:
@@ -230,16 +225,12 @@ def scan_in_parts(
         scorer: What judges titles.
         make: Makes a copy of it in a worker; `None` for this process alone.
         cluster: The workers; `None` for this process.
-        text_column: The column of titles.
-        id_column: The column of ids.
-        only_flagged: Whether flagged rows alone are written.
-        chunk: Rows scored at once.
+        form: What of the catalogue is judged, and what is written; `None` takes the defaults.
         file_rows: How many rows each file or section of the catalogue has, if a verdict depends on the title alone:
             then workers read them. See `FirstPass.file_rows`.
         report: Told of rows done, rows in all, and how many are flagged.
         resume: Whether to go on where an interrupted scan stopped.
         warn: Told if the file system knows no locks.
-        allow: Texts and rows that must not be flagged.
         begun: When the work began, by `time.perf_counter`.
         seal: What the catalogue was when a first pass read it.
 
@@ -251,25 +242,25 @@ def scan_in_parts(
     begun = time.perf_counter() if begun is None else begun
     workers = InlineCluster() if cluster is None or make is None else cluster
     maker = make if make is not None and cluster is not None else partial(_give, scorer)
-    allowed = allow or AllowList()
+    form = form or ScanForm()
     with collect_notices() as told:
         seal = seal or take_seal(catalog)
-        table = open_checked(catalog, out, text_column, id_column, allowed)
+        table = open_checked(catalog, out, form)
         seal = seal or fingerprint(catalog)
-        key = describe_scan(scorer, seal, ScanForm(text_column, id_column, only_flagged, chunk, allowed))
-        place = CatalogPlace(catalog.resolve(), text_column, id_column, get_options())
+        key = describe_scan(scorer, seal, form)
+        place = CatalogPlace(catalog.resolve(), form.text_column, form.id_column, get_options())
         own = list(file_rows) if file_rows and max(file_rows) <= MAX_FILE_ROWS else []
         total, kept = sum(own) or table.count_rows(), None
         with PartsWriter(out, f"{key} {len(own)}", resume, warn) as work:
             name = uuid4().hex  # not the scan's: a worker must not take a scorer of an earlier one
-            job = JudgeJob(name, maker, place, chunk, only_flagged, allowed)
+            job = JudgeJob(name, maker, place, form.chunk, form.only_flagged, form.allow)
 
             def submit(function: Callable[..., JudgedPart], *given: Any) -> Any:
                 nonlocal kept
                 kept = workers.keep(job) if kept is None else kept
                 return workers.submit(function, kept, name, *given)
 
-            tasks = _list_files(own, submit) if own else _list_rows(table, chunk, submit)
+            tasks = _list_files(own, submit) if own else _list_rows(table, form.chunk, submit)
             ahead = TASKS_AHEAD + (ROWS_AHEAD // max(1, *own) if own else 0)
             try:
                 parts, resumed = _go_through(tasks, work, workers, ahead, total, report)
@@ -282,7 +273,7 @@ def scan_in_parts(
     notes = tuple(map(str, merge_notices([told.list(), found.notices])))
     return replace(
         found.summary, out=out, skipped_file=skipped_file, resumed=resumed, seconds=seconds,
-        rate=found.judged / seconds, only_flagged=only_flagged, notes=notes,
+        rate=found.judged / seconds, only_flagged=form.only_flagged, notes=notes,
     )  # fmt: skip
 
 

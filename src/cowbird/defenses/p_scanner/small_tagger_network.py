@@ -8,7 +8,7 @@ the last digits alone.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -163,12 +163,13 @@ def read_on_cpu(network: SmallTaggerNetwork, batch: PieceBatch) -> tuple[Tensor,
     state = network.enter(torch.cat([bag, batch.flags], dim=1))
     crossings = [torch.nonzero(batch.owner[:-far] != batch.owner[far:])[:, 0] for far in range(1, CONVOLVED // 2 + 1)]
     near, spare = torch.empty_like(state), torch.empty_like(state)
-    for nth, block in enumerate(network.blocks):
+    blocks, whole = cast("list[ConvolutionBlock]", network.blocks), cast("list[nn.Linear]", network.whole)
+    for nth, block in enumerate(blocks):
         convolve_pieces(block.norm(state), block.near, crossings, near, spare)
         torch.ops.aten.gelu.out(near, approximate="tanh", out=spare)
         state.addmm_(spare, block.out.weight.t()).add_(block.out.bias)
         if nth % 2 == 1:
-            state.add_(network.whole[nth // 2](pool_titles(state, batch)).index_select(0, batch.owner))
+            state.add_(whole[nth // 2](pool_titles(state, batch)).index_select(0, batch.owner))
     return network.conclude(state, batch)
 
 
@@ -182,8 +183,8 @@ def convolve_pieces(state: Tensor, near: nn.Linear, crossings: Sequence[Tensor],
         out: Where to, shape `[pieces, width]`.
         spare: Room of the same shape; written over.
     """
-    half = CONVOLVED // 2
-    matrices = [part.t() for part in near.weight.split(state.shape[1], dim=1)]
+    half, width = CONVOLVED // 2, state.shape[1]
+    matrices = [near.weight[:, nth * width : (nth + 1) * width].t() for nth in range(CONVOLVED)]
     torch.addmm(near.bias, state, matrices[half], out=out)
     spare.copy_(state)
     for far, crossing in enumerate(crossings, 1):  # what is zero for one distance is zero for those beyond it, too
