@@ -32,13 +32,8 @@ from transformers import AutoTokenizer
 from cowbird.data.types import Float32Array
 from cowbird.defenses.p_scanner.rounds.poison_scanner import PoisonScanner
 from cowbird.defenses.p_scanner.tagger import TaggedTitles, find_spans, load_tagger
-from cowbird.defenses.p_scanner.training.tagger_training import (
-    TaggerExamples,
-    TaggerRecipe,
-    list_plain_words,
-    split_words,
-    train_tagger,
-)
+from cowbird.defenses.p_scanner.training.tagger_examples import TaggerExamples, TaggerRecipe
+from cowbird.defenses.p_scanner.training.tagger_training import list_plain_words, split_words, train_tagger
 from cowbird.defenses.p_scanner.triggers.title_edits import EditedTitle, list_taught_families
 from cowbird.files import write_text
 from cowbird.metrics.detection import auroc, span_iou

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from cowbird.cli import app as cli
 from cowbird.defenses.p_scanner.rounds import fitted_scanner as fitted_module
-from cowbird.defenses.p_scanner.rounds import poison_scanner as module
+from cowbird.defenses.p_scanner.rounds import scanner_fit as module
 from cowbird.defenses.p_scanner.rounds.calibration import Calibration
 from cowbird.defenses.p_scanner.rounds.fitted_scanner import FittedScanner, Record, Round, load_fitted_scanner
 from cowbird.defenses.p_scanner.rounds.poison_scanner import PoisonScanner
@@ -407,7 +407,7 @@ def test_an_interrupt_after_a_tuned_round_costs_no_round(call, tmp_path, monkeyp
     path, made = catalog(tmp_path, *TITLES), tmp_path / "made"
     words = ("fit-scanner", "--p-scanner", path, "--out", made, "--device", "cpu")
     with monkeypatch.context() as patched:
-        stopping(patched, (module._Fit, "_weigh"), 1)
+        stopping(patched, (module.ScannerFit, "_weigh"), 1)
         code, _, err = call(*words)
     assert (code, "Go on with:" in err, "--resume" in err) == (3, True, True)
     assert (tmp_path / "made.partial" / "round-1.safetensors").exists()
@@ -422,16 +422,16 @@ def test_an_interrupt_after_a_tuned_round_costs_no_round(call, tmp_path, monkeyp
 def test_a_second_fit_is_refused_at_its_start(call, tmp_path, monkeypatch, more):
     path, made, said = catalog(tmp_path, *TITLES), tmp_path / "made", []
     words = ("fit-scanner", "--p-scanner", path, "--out", made, "--device", "cpu")
-    real = module._Fit._learn
+    real = module.ScannerFit._learn
 
     def meddle(self, number):
-        monkeypatch.setattr(module._Fit, "_learn", real)
+        monkeypatch.setattr(module.ScannerFit, "_learn", real)
         before = under(tmp_path)
         said.append(call(*words, *more))
         assert under(tmp_path) == before
         real(self, number)
 
-    monkeypatch.setattr(module._Fit, "_learn", meddle)
+    monkeypatch.setattr(module.ScannerFit, "_learn", meddle)
     assert call(*words)[0] == 0
     ((code, out, err),) = said
     assert (code, out) == (2, "")

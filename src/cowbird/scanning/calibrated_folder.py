@@ -39,12 +39,8 @@ from cowbird.defenses.p_scanner.tagger import (
     read_tagger_record,
 )
 from cowbird.defenses.p_scanner.training.small_tagger_training import SmallTaggerRecipe, train_small_taggers
-from cowbird.defenses.p_scanner.training.tagger_training import (
-    TaggerRecipe,
-    list_plain_words,
-    split_words,
-    train_tagger,
-)
+from cowbird.defenses.p_scanner.training.tagger_examples import TaggerRecipe
+from cowbird.defenses.p_scanner.training.tagger_training import list_plain_words, split_words, train_tagger
 from cowbird.defenses.p_scanner.triggers.trigger_families import COMMON_WORDS
 from cowbird.errors import UserError
 from cowbird.faults import explain_outages, explain_write_errors

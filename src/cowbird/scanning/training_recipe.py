@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cowbird.defenses.p_scanner.small_tagger import TaggerKind
 from cowbird.defenses.p_scanner.training.small_tagger_training import SmallTaggerRecipe
-from cowbird.defenses.p_scanner.training.tagger_training import TaggerRecipe
+from cowbird.defenses.p_scanner.training.tagger_examples import TaggerRecipe
 from cowbird.errors import UserError
 from cowbird.files import hash_texts, read_plain_text
 from cowbird.scanning.scan import load_table_titles

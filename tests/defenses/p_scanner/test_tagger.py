@@ -18,16 +18,18 @@ from cowbird.defenses.p_scanner.tagger import (
     load_tagger,
 )
 from cowbird.defenses.p_scanner.token_logits import find_answer_words, label_tokens, tokenize_titles
-from cowbird.defenses.p_scanner.training.tagger_training import (
+from cowbird.defenses.p_scanner.training.tagger_examples import (
     DrawnAhead,
     TaggerExamples,
     TaggerRecipe,
-    WatchedExamples,
     label_spans,
+    vary_title,
+)
+from cowbird.defenses.p_scanner.training.tagger_training import (
+    WatchedExamples,
     list_plain_words,
     split_words,
     train_tagger,
-    vary_title,
 )
 from cowbird.errors import UserError
 from cowbird.files import hash_file

@@ -17,13 +17,10 @@ from numpy.typing import NDArray
 
 from cowbird.data.types import Float32Array, Int64Array
 from cowbird.defenses.p_scanner.title_pieces import PIECE_FEATURES, TitlePieces, cut_titles
-from cowbird.defenses.p_scanner.training.tagger_training import EDITS_PER_TITLE, vary_title
+from cowbird.defenses.p_scanner.training.tagger_examples import CHUNKS_AHEAD, EDITS_PER_TITLE, vary_title
 from cowbird.defenses.p_scanner.triggers.title_edits import EditedTitle, EditSources, draw_family, edit_title
 from cowbird.files import hash_texts
 from cowbird.rng import stream
-
-CHUNKS_AHEAD = 3
-"""Chunks of examples that each worker has drawn, or draws, before they are wanted."""
 
 
 class TaughtTitles(NamedTuple):
