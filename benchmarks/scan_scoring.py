@@ -36,12 +36,8 @@ from cowbird.defenses.p_scanner.scoring import (
     choose_trusted,
 )
 from cowbird.defenses.p_scanner.small_tagger import place_pieces
-from cowbird.defenses.p_scanner.title_evidence import (
-    CatalogProfile,
-    TitleTraits,
-    describe_titles,
-    mark_words,
-)
+from cowbird.defenses.p_scanner.title_evidence import CatalogProfile, describe_titles
+from cowbird.defenses.p_scanner.title_traits import TitleTraits, mark_words
 from cowbird.defenses.p_scanner.token_logits import TokenLogits, tokenize_titles
 from cowbird.defenses.p_scanner.training.scoring_training import PlantedScan, learn_fragments, learn_scoring
 from cowbird.defenses.p_scanner.training.tagger_training import list_plain_words, split_words

@@ -29,7 +29,7 @@ from cowbird.defenses.p_scanner.fragment_table import (
 from cowbird.defenses.p_scanner.inventory import Inventory, choose_batch_sizes, take_inventory
 from cowbird.defenses.p_scanner.scoring import ScoringModel
 from cowbird.defenses.p_scanner.second_look import SecondLook
-from cowbird.defenses.p_scanner.title_evidence import MarkedWords, TitleTraits, describe_traits, mark_words
+from cowbird.defenses.p_scanner.title_traits import MarkedWords, TitleTraits, describe_traits, mark_words
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
 
 Scores = NDArray[np.floating]

@@ -14,8 +14,8 @@ from cowbird.defenses.p_scanner.fragment_table import (
     index_fragments,
 )
 from cowbird.defenses.p_scanner.small_tagger import cut_batches
-from cowbird.defenses.p_scanner.title_evidence import describe_traits, mark_words
 from cowbird.defenses.p_scanner.title_sample import TitleSample
+from cowbird.defenses.p_scanner.title_traits import describe_traits, mark_words
 from cowbird.rng import stream
 
 

@@ -18,7 +18,7 @@ from cowbird.defenses.p_scanner.fragment_table import (
     FragmentNames,
     index_fragments,
 )
-from cowbird.defenses.p_scanner.title_evidence import describe_traits, mark_words
+from cowbird.defenses.p_scanner.title_traits import describe_traits, mark_words
 from cowbird.errors import UserError
 from cowbird.rng import stream
 

@@ -9,7 +9,7 @@ from cowbird.defenses.p_scanner.fragment_table import (
 )
 from cowbird.defenses.p_scanner.fragment_verdicts import judge_fragments
 from cowbird.defenses.p_scanner.scoring import NO_FRAGMENT, load_scoring
-from cowbird.defenses.p_scanner.title_evidence import describe_traits, mark_words
+from cowbird.defenses.p_scanner.title_traits import describe_traits, mark_words
 from defenses.p_scanner.ready_doubles import ReadyDouble, make_titles, mark
 
 SENTENCE = "Viewers deserve this."

@@ -33,13 +33,8 @@ from cowbird.defenses.p_scanner.scoring import (
     load_scoring,
     weigh_fragments,
 )
-from cowbird.defenses.p_scanner.title_evidence import (
-    TITLE_FEATURES,
-    CatalogProfile,
-    describe_titles,
-    describe_traits,
-    mark_words,
-)
+from cowbird.defenses.p_scanner.title_evidence import TITLE_FEATURES, CatalogProfile, describe_titles
+from cowbird.defenses.p_scanner.title_traits import describe_traits, mark_words
 from cowbird.defenses.p_scanner.training.scoring_training import PlantedScan, fit_network, learn_scoring
 from cowbird.errors import UserError
 from cowbird.files import hash_file

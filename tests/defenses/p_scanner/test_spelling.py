@@ -13,14 +13,9 @@ from cowbird.defenses.p_scanner.spelling import (
     list_plain_words,
     shorten_words,
 )
-from cowbird.defenses.p_scanner.title_evidence import (
-    TITLE_FEATURES,
-    CatalogProfile,
-    describe_titles,
-    describe_traits,
-    mark_words,
-)
+from cowbird.defenses.p_scanner.title_evidence import TITLE_FEATURES, CatalogProfile, describe_titles
 from cowbird.defenses.p_scanner.title_spelling import find_spellings
+from cowbird.defenses.p_scanner.title_traits import describe_traits, mark_words
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
 
 

@@ -10,14 +10,8 @@ from cowbird.defenses.p_scanner.fragment_table import (
     count_fragments,
     index_fragments,
 )
-from cowbird.defenses.p_scanner.title_evidence import (
-    NO_MARK,
-    TITLE_FEATURES,
-    CatalogProfile,
-    describe_titles,
-    describe_traits,
-    mark_words,
-)
+from cowbird.defenses.p_scanner.title_evidence import TITLE_FEATURES, CatalogProfile, describe_titles
+from cowbird.defenses.p_scanner.title_traits import NO_MARK, describe_traits, mark_words
 
 
 def traits_of(titles, suspicious=()):

@@ -29,14 +29,9 @@ from cowbird.defenses.p_scanner.fragment_table import (
     find_recurring,
     index_fragments,
 )
-from cowbird.defenses.p_scanner.title_evidence import (
-    TITLE_FEATURES,
-    CatalogProfile,
-    describe_titles,
-    describe_traits,
-    mark_words,
-)
+from cowbird.defenses.p_scanner.title_evidence import TITLE_FEATURES, CatalogProfile, describe_titles
 from cowbird.defenses.p_scanner.title_rules import write_shape
+from cowbird.defenses.p_scanner.title_traits import describe_traits, mark_words
 from cowbird.defenses.p_scanner.title_words import _BLANKS, apply_rules, split_titles
 
 HOSTILE = [

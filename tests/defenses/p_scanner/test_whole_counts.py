@@ -5,8 +5,8 @@ import pytest
 
 from cowbird.defenses.p_scanner import catalog_judge
 from cowbird.defenses.p_scanner.catalog_judge import CatalogJudge, count_phrases, learn_from_all, look_at_whole
-from cowbird.defenses.p_scanner.title_evidence import mark_words
 from cowbird.defenses.p_scanner.title_sample import HASHES, TitleSample, hash_title
+from cowbird.defenses.p_scanner.title_traits import mark_words
 from cowbird.defenses.p_scanner.whole_counts import (
     MAX_PHRASES_COUNTED,
     MAX_WITNESS_LENGTH,

@@ -8,8 +8,8 @@ import numpy as np
 
 from cowbird.defenses.p_scanner import title_rules
 from cowbird.defenses.p_scanner.fragment_index import HEAD_WORDS, MAX_PHRASE_WORDS, TAIL_WORDS
-from cowbird.defenses.p_scanner.title_evidence import NO_MARK
 from cowbird.defenses.p_scanner.title_rules import RULES, classify_text, count_word, write_shape
+from cowbird.defenses.p_scanner.title_traits import NO_MARK
 
 
 def walk_rules(title):

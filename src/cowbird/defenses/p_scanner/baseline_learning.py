@@ -30,7 +30,8 @@ from cowbird.defenses.p_scanner.scoring import (
     weigh_tricks,
 )
 from cowbird.defenses.p_scanner.second_look import LOOK_WEIGHT_ALONE, OpenBand, SecondLook
-from cowbird.defenses.p_scanner.title_evidence import CatalogProfile, TitleTraits, describe_titles, find_tricks
+from cowbird.defenses.p_scanner.title_evidence import CatalogProfile, describe_titles, find_tricks
+from cowbird.defenses.p_scanner.title_traits import TitleTraits
 
 FLOOD_SHARE, FLOOD_GAP = 0.02, 1.0
 """Share of a catalogue's titles from which they are a flood; by how much log-odds three in four of them are above 99 %

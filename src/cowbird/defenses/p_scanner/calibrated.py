@@ -156,19 +156,19 @@ class CalibratedScanner:
         Raises:
             UserError: If a rate is no share.
         """
-        rates = (self.record.fpr if fpr is None else fpr, self.record.review_fpr if review_fpr is None else review_fpr)
-        marks = read_rounded(self.scanner, titles)
+        marks, rates = read_rounded(self.scanner, titles), self._choose_rates(fpr, review_fpr)
         return self.scanner.learn_beside(self.inventory, titles, *rates, marks=marks)
+
+    def _choose_rates(self, fpr: float | None, review_fpr: float | None) -> tuple[float, float]:
+        """Return rates, the calibration's own where none is given."""
+        return self.record.fpr if fpr is None else fpr, self.record.review_fpr if review_fpr is None else review_fpr
 
     def judge_apart(
         self, titles: Sequence[str], fpr: float | None = None, review_fpr: float | None = None
     ) -> ReadyVerdicts:
         """Judge titles, each as if it were uploaded alone: a verdict depends on the title and the calibration.
 
-        Args:
-            titles: Any texts.
-            fpr: Share of clean titles that may be flagged; the calibration's own by default.
-            review_fpr: Share that may be flagged or put up for review; likewise.
+        Titles are any texts; rates as in `learn_baseline`.
 
         Raises:
             UserError: If a rate is no share.
@@ -204,7 +204,6 @@ class CalibratedScanner:
         sample: Sequence[str],
         fpr: float | None = None,
         review_fpr: float | None = None,
-        report: ProgressCallback = report_nothing,
         columns: TitleColumns | None = None,
         marks: TokenLogits | None = None,
         whole: WholeEvidence | None = None,
@@ -215,7 +214,6 @@ class CalibratedScanner:
             sample: The catalogue's titles, or a sample of them; different ones, none empty.
             fpr: Share of clean titles that may be flagged; the calibration's own by default.
             review_fpr: Share that may be flagged or put up for review; likewise.
-            report: Told of titles read and all of them.
             columns: Other columns of the titles, which explain what recurs; `None` for none.
             marks: What `read_rounded` returned for the sample, if it was read already.
             whole: What `look_at_whole` returned for it.
@@ -223,8 +221,8 @@ class CalibratedScanner:
         Raises:
             UserError: If a rate is no share.
         """
-        rates = (self.record.fpr if fpr is None else fpr, self.record.review_fpr if review_fpr is None else review_fpr)
-        marks = read_rounded(self.scanner, sample, report) if marks is None else marks
+        rates = self._choose_rates(fpr, review_fpr)
+        marks = read_rounded(self.scanner, sample) if marks is None else marks
         baseline = self.scanner.learn_beside(self.inventory, sample, *rates, marks=marks, columns=columns, whole=whole)
         known = dict(zip(sample, list_verdicts(sample, self.scanner.judge(sample, baseline, marks)), strict=True))
         return CatalogJudge(lambda: self.scanner, baseline, known)

@@ -21,8 +21,8 @@ from cowbird.defenses.p_scanner.baseline import (
 )
 from cowbird.defenses.p_scanner.column_evidence import TitleColumns
 from cowbird.defenses.p_scanner.small_tagger import cut_batches, skip_logits
-from cowbird.defenses.p_scanner.title_evidence import mark_words
 from cowbird.defenses.p_scanner.title_sample import TitleSample
+from cowbird.defenses.p_scanner.title_traits import mark_words
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
 from cowbird.defenses.p_scanner.whole_counts import PhraseCounts, WholeEvidence, find_suspicious_phrases
 from cowbird.victims.fit_context import ProgressCallback, report_nothing
@@ -119,7 +119,6 @@ class CatalogJudge:
         reference: Sequence[str] = (),
         fpr: float = DEFAULT_FPR,
         review_fpr: float = DEFAULT_REVIEW_FPR,
-        report: ProgressCallback = report_nothing,
         columns: TitleColumns | None = None,
         marks: TokenLogits | None = None,
         whole: WholeEvidence | None = None,
@@ -132,7 +131,6 @@ class CatalogJudge:
             reference: Titles of the same source that are taken for clean, from before.
             fpr: Share of clean titles that may be flagged.
             review_fpr: Share of clean titles that may be flagged or put up for review.
-            report: Told of titles read and all of them.
             columns: Other columns of the titles, which explain what recurs; `None` for none.
             marks: What `read_rounded` returned for the reference and the titles, if they were read already.
             whole: What `look_at_whole` returned, if the titles are a sample.
@@ -142,7 +140,7 @@ class CatalogJudge:
         """
         check_baseline(len(titles), len(reference), fpr, review_fpr)
         texts = [*reference, *titles]
-        marks = read_rounded(scanner, texts, report) if marks is None else marks
+        marks = read_rounded(scanner, texts) if marks is None else marks
         baseline = scanner.learn_baseline(titles, reference, fpr, review_fpr, marks, columns=columns, whole=whole)
         verdicts = list_verdicts(texts, scanner.judge(texts, baseline, marks))
         known = dict(zip(titles, verdicts[len(reference) :], strict=True))

@@ -24,7 +24,7 @@ from cowbird.data.tables import read_texts
 from cowbird.data.types import Float32Array, Int64Array
 from cowbird.defenses.p_scanner.fragment_evidence import FragmentEvidence
 from cowbird.defenses.p_scanner.fragment_index import MAX_PHRASE_WORDS, FragmentKey
-from cowbird.defenses.p_scanner.title_evidence import MarkedWords
+from cowbird.defenses.p_scanner.title_traits import MarkedWords
 
 MIN_TITLES_EXPLAINED, MIN_SELLERS_SPREAD = 5, 5
 """Titles with a fragment, and sellers of them, from which columns can clear it."""

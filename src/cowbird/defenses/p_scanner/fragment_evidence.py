@@ -23,8 +23,8 @@ from cowbird.defenses.p_scanner.fragment_index import (
     FRAGMENT_TYPES,
 )
 from cowbird.defenses.p_scanner.fragment_table import MIN_TITLES_SHARING, FragmentTable
-from cowbird.defenses.p_scanner.title_evidence import TitleTraits
 from cowbird.defenses.p_scanner.title_rules import WORD_KINDS, classify_text
+from cowbird.defenses.p_scanner.title_traits import TitleTraits
 
 MAX_TITLES_COMPARED = 60
 """Titles of a fragment that are compared with each other."""

@@ -20,7 +20,7 @@ from cowbird.defenses.p_scanner.fragment_index import (
     list_places,
     write_keys,
 )
-from cowbird.defenses.p_scanner.title_evidence import MarkedWords
+from cowbird.defenses.p_scanner.title_traits import MarkedWords
 from cowbird.defenses.p_scanner.title_words import TitleWords, sort_different
 
 MIN_TITLES_SHARING = 2

@@ -31,7 +31,7 @@ from cowbird.defenses.p_scanner.scoring import (
     ScoringModel,
     find_worst,
 )
-from cowbird.defenses.p_scanner.title_evidence import TitleTraits
+from cowbird.defenses.p_scanner.title_traits import TitleTraits
 
 HONEST_MARK = 0.0
 """Mean log-odds of the tagger at a fragment up to which the titles that nothing explains may be honest."""

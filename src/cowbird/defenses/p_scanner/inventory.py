@@ -31,8 +31,9 @@ from cowbird.defenses.p_scanner.fragment_table import (
 from cowbird.defenses.p_scanner.fragment_verdicts import judge_fragments
 from cowbird.defenses.p_scanner.scoring import ScoringModel, weigh_tricks
 from cowbird.defenses.p_scanner.second_look import OpenBand, SecondLook
-from cowbird.defenses.p_scanner.title_evidence import CatalogProfile, TitleTraits, describe_titles, find_tricks
+from cowbird.defenses.p_scanner.title_evidence import CatalogProfile, describe_titles, find_tricks
 from cowbird.defenses.p_scanner.title_sample import hash_title
+from cowbird.defenses.p_scanner.title_traits import TitleTraits
 from cowbird.files import hash_texts
 from cowbird.rng import stream
 

@@ -59,7 +59,7 @@ from cowbird.defenses.p_scanner.small_tagger import (
     load_small_tagger,
 )
 from cowbird.defenses.p_scanner.tagger import READY_TAGGER, Tagger, load_tagger, read_tagger_record
-from cowbird.defenses.p_scanner.title_evidence import TitleTraits, describe_traits, mark_words
+from cowbird.defenses.p_scanner.title_traits import TitleTraits, describe_traits, mark_words
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
 from cowbird.defenses.p_scanner.verdict_reasons import (
     explain_fragment,

@@ -35,6 +35,7 @@ SCORE_MODULES = (
     "title_rules",
     "title_sample",
     "title_spelling",
+    "title_traits",
     "title_words",
     "token_logits",
     "whole_counts",

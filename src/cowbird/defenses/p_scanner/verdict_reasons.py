@@ -11,9 +11,9 @@ from cowbird.defenses.p_scanner.baseline import Baseline
 from cowbird.defenses.p_scanner.fragment_evidence import FRAGMENT_FEATURES
 from cowbird.defenses.p_scanner.fragment_index import FragmentKey
 from cowbird.defenses.p_scanner.spelling import SPELLINGS
-from cowbird.defenses.p_scanner.title_evidence import TitleTraits
 from cowbird.defenses.p_scanner.title_rules import RULES, write_shape
 from cowbird.defenses.p_scanner.title_spelling import find_spellings
+from cowbird.defenses.p_scanner.title_traits import TitleTraits
 from cowbird.text import escape_terminal
 
 _LOG_AS_OFTEN = math.log(0.9)

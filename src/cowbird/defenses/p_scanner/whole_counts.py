@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from cowbird.defenses.p_scanner.fragment_index import HEAD_WORDS, MAX_PHRASE_WORDS, TAIL_WORDS
-from cowbird.defenses.p_scanner.title_evidence import MarkedWords
 from cowbird.defenses.p_scanner.title_sample import HASHES, hash_title
+from cowbird.defenses.p_scanner.title_traits import MarkedWords
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
 
 MAX_WITNESSES = 16
