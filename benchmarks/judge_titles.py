@@ -93,7 +93,8 @@ def run(source: Path, options: argparse.Namespace) -> dict[str, dict]:
     """Measure with the Cowbird whose sources lie in a folder."""
     words = [sys.executable, __file__, "--titles", str(options.titles), "--sample", str(options.sample)]
     words += ["--judged", str(options.judged), "--measure"]
-    environment = os.environ | {"PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(source), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
 

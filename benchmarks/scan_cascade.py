@@ -136,7 +136,8 @@ CODES = ("before", "now")
 
 def time_scan(*words: str | Path, source: Path | None = None) -> dict[str, Any]:
     """Run a scan as a process, perhaps of another source, and return its seconds of wall and of processor."""
-    env = os.environ | ({} if source is None else {"PYTHONPATH": str(source.resolve())})
+    paths = [] if source is None else [str(source.resolve())]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")])}
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", "cowbird", "scan", *map(str, words), "--json", "-q"],
