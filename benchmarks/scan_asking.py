@@ -109,7 +109,9 @@ def ask(options: argparse.Namespace, command: str) -> None:
         began = time.perf_counter()
         known = options.ready or options.scoring is not None
         model, learned = load_known(options, name) if known else learn(options.scans, kind, options.seed)
-        model = replace(model, weighs_rare=not options.no_rare)
+        model = replace(
+            model, weighs_rare=model.weighs_rare and not options.no_rare, weighs_shapes=not options.no_shapes
+        )
         catalog = load_catalog(name, options.titles, options.marks, options.words, options.draw)
         shares = [float(share) for share in options.shares.split(",") if share] or SHARES
         units = choose_units(catalog.plantings, options.each)
@@ -249,6 +251,7 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=1, help="triggers of each family")
     parser.add_argument("--quick", action="store_true", help="leave out what is asked without the tagger")
     parser.add_argument("--no-rare", action="store_true", help="rare spelling and capitals add nothing")
+    parser.add_argument("--no-shapes", action="store_true", help="shapes that have jumped add nothing")
     parser.add_argument("--shares", default="", help="shares that are asked about; all if empty")
     parser.add_argument("--draw", type=int, default=SEED, help="what scan_marks.py was given as --draw")
     parser.add_argument("--seed", type=int, default=0)

@@ -63,8 +63,10 @@ from cowbird.defenses.p_scanner.title_evidence import TitleTraits, describe_trai
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
 from cowbird.defenses.p_scanner.verdict_reasons import (
     explain_fragment,
+    explain_jump,
     explain_title,
     find_highest,
+    find_jump,
     find_shared,
     leaves_words_whole,
     list_as_suspicious,
@@ -100,7 +102,7 @@ class ReadyScanner:
         networks = (self.scoring.title, self.scoring.fragment, self.scoring.joined)
         told = [part.tobytes().hex() for net in networks for part in (net.mean, net.scale, *net.weights, *net.biases)]
         again = [] if self.second is None else [self.second.identity]
-        ways = repr((self.scoring.weighs_rare, MAX_WORDS_NUMBERED, MAX_WORDS_REMEMBERED))
+        ways = repr((self.scoring.weighs_rare, self.scoring.weighs_shapes, MAX_WORDS_NUMBERED, MAX_WORDS_REMEMBERED))
         return hash_texts([self.tagger.record.model_dump_json(), *told, hash_score_form(), ways, *again])
 
     @property
@@ -286,7 +288,7 @@ class ReadyScanner:
         traits = describe_traits(baseline.cleared.quiet(mark_words(titles, marks)))
         rows = np.arange(len(titles), dtype=np.int64)
         shared = baseline.index.find(traits.words.cut)
-        score, worst, _ = score_rows(self.scoring, baseline, traits, rows, shared)
+        score, worst, _, shapes = score_rows(self.scoring, baseline, traits, rows, shared)
         looks: Float32Array | None = None
         if self.second is not None and baseline.band is not None:
             own = take_own_scores(baseline, score, worst)
@@ -296,7 +298,7 @@ class ReadyScanner:
         review = (score > baseline.thresholds[1]) & ~flagged
         start, end = np.full(len(titles), -1, dtype=np.int32), np.full(len(titles), -1, dtype=np.int32)
         reason, sure = [""] * len(titles), np.zeros(len(titles), dtype=np.bool_)
-        known = baseline.keys
+        known, jumps = baseline.keys, baseline.drift.names
         for row in np.flatnonzero(flagged | review).tolist():
             place, pointed = int(worst[row]), (-1, -1)
             if place >= 0 and baseline.by_fragment[place] > 0:
@@ -315,6 +317,14 @@ class ReadyScanner:
                     certain = certain and pointed == (start[row], end[row])
                 if pointed[0] >= 0:
                     start[row], end[row] = pointed
+            if shapes.shape[row] >= 0:
+                name = jumps[int(shapes.shape[row])]
+                first, after = find_jump(traits, row, name)
+                reason[row] += (
+                    f"; {explain_jump(baseline.drift, name, titles[row][first:after] if after > first else '')}"
+                )
+                if not certain and after > first and traits.highest[row] <= 0:
+                    start[row], end[row] = first, after
             sure[row] = certain and leaves_words_whole(titles[row], int(start[row]), int(end[row]))
             if looks is not None and not np.isnan(looks[row]):
                 reason[row] += f"; language model {looks[row]:.1f}{show_place(titles[row], *pointed)}"

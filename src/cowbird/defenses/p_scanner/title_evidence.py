@@ -32,6 +32,7 @@ from cowbird.defenses.p_scanner.title_words import (
     split_titles,
 )
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
+from cowbird.defenses.p_scanner.word_shapes import list_shapes
 
 NO_MARK = -30.0
 """Log-odds where there is no token."""
@@ -153,6 +154,11 @@ class TitleTraits:
 
     def __len__(self) -> int:
         return len(self.words)
+
+    @cached_property
+    def shapes(self) -> NumberedSets:
+        """Their shapes; see `word_shapes`."""
+        return list_shapes(self.words.cut, self.rules)
 
 
 def describe_traits(words: MarkedWords) -> TitleTraits:
