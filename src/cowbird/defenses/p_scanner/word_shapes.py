@@ -74,7 +74,7 @@ def list_shapes(cut: TitleWords, rules: NDArray[np.bool_], most: int = MAX_SHAPE
 
 
 def _list_words(cut: TitleWords, most: int) -> list[_PlacedShapes]:
-    """Return the shapes of words: of all, of the first ones and of the last ones."""
+    """Return the shapes of words: of first ones, of last ones, and of all; of equal jumps the first is named."""
     held = find_counted(cut)
     owner, word = cut.owner[held], cut.number[held]
     shapes, shape_of = number_texts([shape[:MAX_MARKS_TOLD] for shape in cut.traits.shape])
@@ -83,7 +83,7 @@ def _list_words(cut: TitleWords, most: int) -> list[_PlacedShapes]:
     of = sized[word]
     title_starts, title_ends = cut.offsets[:-1][owner], cut.offsets[1:][owner]
     made: list[_PlacedShapes] = []
-    for kind, here in ((WORD, held >= 0), (FIRST, held == title_starts), (LAST, held == title_ends - 1)):
+    for kind, here in ((FIRST, held == title_starts), (LAST, held == title_ends - 1), (WORD, held >= 0)):
         known, kept, number = _keep_frequent(of[here], most)
         texts = (divmod(code, MAX_SIZE_TOLD + 1) for code in known)
         names = [name_shape(kind, f"{size} {shapes[shape]}") for shape, size in texts]
