@@ -52,7 +52,7 @@ def test_a_code_per_title_is_found_by_its_shape_and_named_in_words(double, basel
 
 def test_a_jump_raises_no_title_without_the_shape(double, baseline, planted):
     code = double.judge(["Quiet River b47", "Quiet River"], baseline).score
-    assert code[0] > code[1] + shape_drift.JUMP_BONUS
+    assert code[0] > code[1] + shape_drift.JUMP_WEIGHT
     assert next(iter(baseline.drift.jumps)) == name_shape(LAST, "3 a9")
     assert baseline.drift.jumps[name_shape(LAST, "3 a9")][1:] == (20, 0)
 
@@ -93,7 +93,7 @@ def test_more_titles_than_chance_explains_jump_and_fewer_do_not():
     known, seen = np.array([0, 0, 50, 50, 50]), np.array([3, 15, 60, 100, 140])
     added = weigh_jumps(seen, bound_expected(1500, known, 1500, 1.0))
     assert added.tolist()[0] == added.tolist()[2] == 0
-    assert added[1] > shape_drift.JUMP_BONUS
+    assert added[1] > shape_drift.JUMP_WEIGHT
     assert added[4] > added[3]
 
 

@@ -66,7 +66,6 @@ from cowbird.defenses.p_scanner.verdict_reasons import (
     explain_jump,
     explain_title,
     find_highest,
-    find_jump,
     find_shared,
     leaves_words_whole,
     list_as_suspicious,
@@ -298,7 +297,7 @@ class ReadyScanner:
         review = (score > baseline.thresholds[1]) & ~flagged
         start, end = np.full(len(titles), -1, dtype=np.int32), np.full(len(titles), -1, dtype=np.int32)
         reason, sure = [""] * len(titles), np.zeros(len(titles), dtype=np.bool_)
-        known, jumps = baseline.keys, baseline.drift.names
+        known, jumps = baseline.keys, list(baseline.drift.jumps)
         for row in np.flatnonzero(flagged | review).tolist():
             place, pointed = int(worst[row]), (-1, -1)
             if place >= 0 and baseline.by_fragment[place] > 0:
@@ -318,11 +317,8 @@ class ReadyScanner:
                 if pointed[0] >= 0:
                     start[row], end[row] = pointed
             if shapes.shape[row] >= 0:
-                name = jumps[int(shapes.shape[row])]
-                first, after = find_jump(traits, row, name)
-                reason[row] += (
-                    f"; {explain_jump(baseline.drift, name, titles[row][first:after] if after > first else '')}"
-                )
+                said, first, after = explain_jump(baseline.drift, jumps[int(shapes.shape[row])], traits, row)
+                reason[row] += f"; {said}"
                 if not certain and after > first and traits.highest[row] <= 0:
                     start[row], end[row] = first, after
             sure[row] = certain and leaves_words_whole(titles[row], int(start[row]), int(end[row]))

@@ -41,8 +41,8 @@ USUAL_SPREAD = 0.4549
 """Median of the square of a standard normal number."""
 LEAST_ODDS, MAX_ODDS = -1.0, 2.0
 """Log-odds from which a jump counts, and where they are cut."""
-JUMP_WEIGHT, JUMP_BONUS = 3.0, 3.0
-"""What log-odds above the least count, and what is added for any jump."""
+JUMP_WEIGHT = 5.0
+"""How much of a shape's log-odds above the least is added to a title's score."""
 MAX_JUMPS = 64
 """Shapes that may jump; of more, the strongest ones."""
 MAX_SHARE_JUMPED = 0.5
@@ -68,7 +68,7 @@ class WeighedShapes(NamedTuple):
     added: Float32Array
     """What is added."""
     shape: Int64Array
-    """The shape that adds most, a place in `ShapeDrift.names`; -1 for none."""
+    """The shape that adds most, a place in `ShapeDrift.jumps`; -1 for none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,16 +76,11 @@ class ShapeDrift:
     """Shapes whose share has jumped."""
 
     jumps: Mapping[str, ShapeJump] = field(default_factory=dict[str, ShapeJump])
-    """They, by name."""
+    """They, by name, the strongest first."""
     titles: int = 0
     """Titles that were judged together."""
     reference: int = 0
     """Titles of the reference."""
-
-    @property
-    def names(self) -> list[str]:
-        """Their names."""
-        return list(self.jumps)
 
     def weigh(self, traits: TitleTraits, rows: Int64Array, profile: CatalogProfile) -> WeighedShapes:
         """Return what their shapes add to the score of titles.
@@ -95,29 +90,19 @@ class ShapeDrift:
             rows: Which are scored.
             profile: What is usual in the reference.
         """
-        added, shape = np.zeros(len(rows), dtype=np.float32), np.full(len(rows), -1, dtype=np.int64)
-        if not self.jumps:
-            return WeighedShapes(added, shape)
-        ordered = sorted(self.jumps, key=lambda name: self.jumps[name].added)  # so that the highest ones stay
-        names = self.names
-        ways = {name: way for way, name in enumerate(name_spellings())}
-        sets = traits.shapes
-        place = {name: nth for nth, name in enumerate(sets.names)}
-        wanted = np.full(len(sets.names), -1, dtype=np.int64)
-        for nth, name in enumerate(ordered):
-            if name in place:
-                wanted[place[name]] = nth
+        sets, none = traits.shapes, len(self.jumps)
+        if not none:
+            return WeighedShapes(np.zeros(len(rows), dtype=np.float32), np.full(len(rows), -1, dtype=np.int64))
+        place = {name: nth for nth, name in enumerate(self.jumps)}
+        of_shape = np.array([place.get(name, none) for name in sets.names], dtype=np.int64)
         number, sizes = _take_shapes(sets, rows)
-        highest = reduce_runs(np.maximum.reduceat, wanted[number], np.cumsum(sizes) - sizes, sizes, -1)
-        if any(name in ways for name in ordered):
+        strongest = reduce_runs(np.minimum.reduceat, of_shape[number], np.cumsum(sizes) - sizes, sizes, none)
+        of_way = np.array([place.get(name, none) for name in name_spellings()], dtype=np.int64)
+        if of_way.min() < none:
             met = find_spellings(traits.words.cut, rows, profile.words, profile.spelling, 0)
-            of_way = np.array([ordered.index(name) if name in self.jumps else -1 for name in ways], dtype=np.int64)
-            highest = np.maximum(highest, np.where(met, of_way, -1).max(axis=1))
-        some = highest >= 0
-        worth = np.array([self.jumps[name].added for name in ordered], dtype=np.float32)
-        order = np.array([names.index(name) for name in ordered], dtype=np.int64)
-        added[some], shape[some] = worth[highest[some]], order[highest[some]]
-        return WeighedShapes(added, shape)
+            strongest = np.minimum(strongest, np.where(met, of_way, none).min(axis=1))
+        worth = np.array([*(jump.added for jump in self.jumps.values()), 0.0], dtype=np.float32)
+        return WeighedShapes(worth[strongest], np.where(strongest < none, strongest, -1))
 
 
 NO_DRIFT = ShapeDrift()
@@ -196,7 +181,7 @@ def weigh_jumps(seen: Int64Array, expected: NDArray[np.floating]) -> NDArray[np.
     above = np.maximum(seen - expected, 0)
     with np.errstate(divide="ignore"):
         odds = np.clip(np.log(above / expected), LEAST_ODDS, MAX_ODDS) - LEAST_ODDS
-    return np.where(odds > 0, JUMP_BONUS + JUMP_WEIGHT * odds, 0.0)
+    return JUMP_WEIGHT * odds
 
 
 def bound_expected(titles: int, known: Int64Array, reference: int, spread: float) -> NDArray[np.floating]:

@@ -15,7 +15,7 @@ from cowbird.defenses.p_scanner.spelling import SPELLINGS
 from cowbird.defenses.p_scanner.title_evidence import TitleTraits
 from cowbird.defenses.p_scanner.title_rules import RULES, write_shape
 from cowbird.defenses.p_scanner.title_spelling import find_spellings
-from cowbird.defenses.p_scanner.word_shapes import END, FIRST, LAST, MAX_SIZE_TOLD, RULE, WORD, size_word
+from cowbird.defenses.p_scanner.word_shapes import END, FIRST, LAST, MAX_SIZE_TOLD, WORD, size_word
 from cowbird.text import escape_terminal
 
 _LOG_AS_OFTEN = math.log(0.9)
@@ -213,15 +213,39 @@ _HAVE_WORD = {WORD: "have a word", FIRST: "begin with a word", LAST: "end in a w
 _ENDS = {"a": "a small letter", "A": "a capital", "9": "a digit"}
 
 
-def find_jump(traits: TitleTraits, row: int, name: str) -> tuple[int, int]:
-    """Return where a title has the shape of a jump: the first word of that shape; -1 and -1 if it is no word's.
+def explain_jump(drift: ShapeDrift, name: str, traits: TitleTraits, row: int) -> tuple[str, int, int]:
+    """Say of which shape far more titles have than is expected.
 
     Args:
-        traits: Titles, among them this one.
+        drift: Shapes whose share has jumped.
+        name: One of them.
+        traits: Titles, among them one that has the shape.
         row: Which it is.
-        name: The shape.
+
+    Returns:
+        What is said, the first character of the title's first word of that shape, and the character after that word; -1
+        for both if it is no word's.
     """
+    jump = drift.jumps[name]
     kind, _, text = name.partition("\t")
+    start, end = _find_word(traits, row, kind, text)
+    if kind in _HAVE_WORD:
+        size, _, shape = text.partition(" ")
+        more = " or more" if size == str(MAX_SIZE_TOLD) else ""
+        here = f", here '{escape_terminal(traits.words.titles[row][start:end])}'" if end > start else ""
+        said = f"{_HAVE_WORD[kind]} of {size}{more} characters like '{escape_terminal(shape)}'{here}"
+    elif kind == END:
+        said = f"end in {_ENDS[text] if text in _ENDS else repr(escape_terminal(text))}"
+    else:
+        said = f"have a word with: {text}" if kind == SPELLING else f"have: {text}"
+    said = (
+        f"{jump.seen:,} of {drift.titles:,} titles {said}; {jump.before:,} of {drift.reference:,} of the reference do"
+    )
+    return said, start, end
+
+
+def _find_word(traits: TitleTraits, row: int, kind: str, text: str) -> tuple[int, int]:
+    """Return where the first word of a shape stands in a title; -1 and -1 if there is none."""
     words = traits.words
     first, last = words.offsets[row : row + 2].tolist()
     places = {WORD: range(first, last), FIRST: range(first, first + 1), LAST: range(last - 1, last)}.get(kind, ())
@@ -229,27 +253,3 @@ def find_jump(traits: TitleTraits, row: int, name: str) -> tuple[int, int]:
         if first <= nth < last and size_word(words.text[nth]) == text:
             return int(words.start[nth]), int(words.end[nth])
     return -1, -1
-
-
-def explain_jump(drift: ShapeDrift, name: str, shown: str = "") -> str:
-    """Say of which shape far more titles have than is expected.
-
-    Args:
-        drift: Shapes whose share has jumped.
-        name: One of them.
-        shown: The word of that shape in the title that is explained, if there is one.
-    """
-    jump = drift.jumps[name]
-    kind, _, text = name.partition("\t")
-    size, _, shape = text.partition(" ")
-    if kind in _HAVE_WORD:
-        more = " or more" if size == str(MAX_SIZE_TOLD) else ""
-        here = f", here '{escape_terminal(shown)}'" if shown else ""
-        said = f"{_HAVE_WORD[kind]} of {size}{more} characters like '{escape_terminal(shape)}'{here}"
-    elif kind == END:
-        said = f"end in {_ENDS.get(text) or repr(escape_terminal(text))}"
-    else:
-        said = {RULE: f"have: {text}", SPELLING: f"have a word with: {text}"}[kind]
-    return (
-        f"{jump.seen:,} of {drift.titles:,} titles {said}; {jump.before:,} of {drift.reference:,} of the reference do"
-    )
