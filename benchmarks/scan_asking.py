@@ -109,23 +109,24 @@ def ask(options: argparse.Namespace, command: str) -> None:
         began = time.perf_counter()
         known = options.ready or options.scoring is not None
         model, learned = load_known(options, name) if known else learn(options.scans, kind, options.seed)
-        model = replace(model, weighs_rare=not options.no_rare)
+        model = replace(
+            model, weighs_rare=model.weighs_rare and not options.no_rare, weighs_shapes=not options.no_shapes
+        )
         catalog = load_catalog(name, options.titles, options.marks, options.words, options.draw)
         shares = [float(share) for share in options.shares.split(",") if share] or SHARES
         units = choose_units(catalog.plantings, options.each)
-        asked = AskedCatalog(catalog, catalog.scans, model)
-        single, flagged = asked.ask_single()
         answer: dict[str, Any] = {
             "catalog": name,
             "draw": options.draw,
             "clean_titles": len(catalog.batch),
             "reference_titles": len(catalog.reference),
             "scoring_learned_from": learned,
-            "fresh_clean_flagged": flagged,
-            "single": single,
-            "shares": list(asked.ask_shares(units, shares)),
             "command": command,
         }
+        if not options.silent:
+            asked = AskedCatalog(catalog, catalog.scans, model)
+            answer["single"], answer["fresh_clean_flagged"] = asked.ask_single()
+            answer["shares"] = list(asked.ask_shares(units, shares))
         if not options.quick:
             quiet = AskedCatalog(catalog, catalog.scans.silence(), model)
             answer["single_without_tagger"] = quiet.ask_single()[0]
@@ -159,7 +160,7 @@ def choose_units(plantings: Plantings, each: int) -> list[Unit]:
 
 def show(answer: dict[str, Any]) -> None:
     """Print the means of an answer."""
-    print("  fresh clean titles flagged", answer["fresh_clean_flagged"])
+    print("  fresh clean titles flagged", answer.get("fresh_clean_flagged", "not asked"))
     for part in ("single", "shares", "single_without_tagger", "shares_without_tagger"):
         rows = answer.get(part, [])
         for share in dict.fromkeys(row["share"] for row in rows):
@@ -187,7 +188,7 @@ def table(options: argparse.Namespace, command: str) -> None:
         for part in ("single", "shares", "single_without_tagger", "shares_without_tagger"):
             for row in answer.get(part, []):
                 row["part"], row["catalog"], row["draw"] = part, answer["catalog"], answer["draw"]
-        rows = [row for part in ("single", "shares") for row in answer[part]]
+        rows = [row for part in ("single", "shares") for row in answer.get(part, [])]
         rows += answer.get("single_without_tagger", []) + answer.get("shares_without_tagger", [])
         for row in rows:
             silent = row["part"].endswith("without_tagger")
@@ -223,7 +224,9 @@ def table(options: argparse.Namespace, command: str) -> None:
     out = {
         "command": command,
         "commands": [answer["command"] for answer in answers],
-        "fresh_clean_flagged": {f"{a['catalog']}, draw {a['draw']}": a["fresh_clean_flagged"] for a in answers},
+        "fresh_clean_flagged": {
+            f"{a['catalog']}, draw {a['draw']}": a["fresh_clean_flagged"] for a in answers if "fresh_clean_flagged" in a
+        },
         "scoring_learned_from": {answer["catalog"]: answer["scoring_learned_from"] for answer in answers},
     }
     body = ",\n".join(f"  {json.dumps(row)}" for row in lines)
@@ -246,7 +249,9 @@ def main() -> None:
     parser.add_argument("--catalogs", default=",".join(ASKED_CATALOGS))
     parser.add_argument("--each", type=int, default=1, help="triggers of each family")
     parser.add_argument("--quick", action="store_true", help="leave out what is asked without the tagger")
+    parser.add_argument("--silent", action="store_true", help="ask that alone")
     parser.add_argument("--no-rare", action="store_true", help="rare spelling and capitals add nothing")
+    parser.add_argument("--no-shapes", action="store_true", help="shapes that have jumped add nothing")
     parser.add_argument("--shares", default="", help="shares that are asked about; all if empty")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)

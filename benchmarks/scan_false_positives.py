@@ -18,7 +18,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +126,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, required=True)
     parser.add_argument("--tagger", default="llm", choices=("llm", "small", "cascade"))
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--no-shapes", action="store_true", help="shapes that have jumped add nothing")
     parser.add_argument("--most", type=int, default=MOST, help="titles of a half at most")
     parser.add_argument("--seeds", default=",".join(map(str, SEEDS)))
     parser.add_argument(
@@ -134,6 +135,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     scanner, rows = make_kept(options.keep, options.device, options.tagger), list[dict[str, Any]]()
+    scanner.scoring = replace(scanner.scoring, weighs_shapes=not options.no_shapes)
     told = SEEN_BY_SMALL_TAGGER if options.tagger == "small" else SEEN_BY_TAGGER
     for name in options.catalogs.split(","):
         began = time.process_time()

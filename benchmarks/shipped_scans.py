@@ -100,7 +100,7 @@ class ShippedScans:
 
     def _judge(self, scoring: ScoringModel, baseline: Baseline, rows: Int64Array) -> Found:
         known = find_known(baseline, self.table, rows)
-        score, worst, _ = score_rows(scoring, baseline, self.traits, rows, known)
+        score, worst, *_ = score_rows(scoring, baseline, self.traits, rows, known)
         if self.second is not None and baseline.band is not None:
             own = take_own_scores(baseline, score, worst)
             titles = [self.traits.words.titles[row] for row in rows.tolist()]

@@ -15,9 +15,11 @@ from cowbird.defenses.p_scanner import (
     score_identity,
     scoring,
     second_look,
+    shape_drift,
     spelling,
     title_evidence,
     title_rules,
+    word_shapes,
 )
 from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.score_identity import SCORE_FORM, SCORE_MODULES, hash_score_form
@@ -46,6 +48,8 @@ CHANGED = [
     (inventory, "SPLITS", 5),
     (catalog_judge, "MARK_DECIMALS", 3),
     (spelling, "MIN_TITLES_KNOWN", 4),
+    (shape_drift, "CHANCE", 5.0),
+    (word_shapes, "MAX_SIZE_TOLD", 6),
     (score_identity, "SCORE_FORM", SCORE_FORM + 1),
 ]
 

@@ -1,5 +1,7 @@
 """A cascade: few titles are open, the language model counts there, and thresholds are those of the joined scores."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from ready_doubles import ReadyDouble, make_titles, mark
@@ -140,9 +142,7 @@ def test_a_calibration_keeps_its_bands(tmp_path):
 
 def test_a_calibration_of_a_cascade_without_bands_is_refused(tmp_path):
     made = CalibratedScanner.calibrate(Cascade(), CLEAN[:200], fpr=0.02)
-    made.inventory = type(made.inventory)(
-        made.inventory.profile, made.inventory.members, made.inventory.fragments, made.inventory.scores
-    )
+    made.inventory = replace(made.inventory, bands={})
     made.save(tmp_path / "scanner")
     with pytest.raises(UserError, match="does not hold a calibrated scanner"):
         load_calibrated_scanner(tmp_path / "scanner", scanner=Cascade())

@@ -14,6 +14,7 @@ from cowbird.defenses.p_scanner.column_evidence import NOTHING_CLEARED, ClearedW
 from cowbird.defenses.p_scanner.fragment_evidence import FragmentEvidence
 from cowbird.defenses.p_scanner.fragment_index import FragmentIndex, FragmentKey
 from cowbird.defenses.p_scanner.second_look import OpenBand
+from cowbird.defenses.p_scanner.shape_drift import NO_DRIFT, ShapeDrift
 from cowbird.defenses.p_scanner.title_evidence import CatalogProfile
 from cowbird.errors import UserError
 
@@ -85,6 +86,8 @@ class Baseline:
     """Who has most of the titles of fragments whose log-odds are about sellers, by places in the evidence."""
     spread: tuple[float, float] | None = None
     """The lowest and the highest share of a batch of clean titles that is flagged (`Inventory.tell_spread`)."""
+    drift: ShapeDrift = NO_DRIFT
+    """Shapes that far more titles have than titles of the reference."""
     counted: int = 0
     """Fragments that were counted in the whole catalogue, if the titles are a sample of it."""
 

@@ -30,6 +30,7 @@ from cowbird.defenses.p_scanner.scoring import (
     weigh_tricks,
 )
 from cowbird.defenses.p_scanner.second_look import LOOK_WEIGHT_ALONE, OpenBand, SecondLook
+from cowbird.defenses.p_scanner.shape_drift import NO_DRIFT, WeighedShapes, count_known_shapes, find_drift
 from cowbird.defenses.p_scanner.title_evidence import CatalogProfile, describe_titles, find_tricks
 from cowbird.defenses.p_scanner.title_traits import TitleTraits
 
@@ -72,11 +73,15 @@ def learn_beside(
     known = (inventory.count_known(table), inventory.size)
     evidence, by_fragment = judge_fragments(scoring, table, traits, shared, known, counted, columns)
     thresholds = tuple(inventory.set_threshold(fpr, len(rows)) for fpr in fprs)
+    drift = NO_DRIFT
+    if scoring.weighs_shapes and len(shared):
+        usual = count_known_shapes(traits.shapes, inventory.shapes)
+        drift = find_drift(traits, shared, inventory.profile, usual)
     baseline = Baseline(
         inventory.profile, inventory.members, _number_fragments(table, evidence), evidence, by_fragment,
         (thresholds[0], min(thresholds)), inventory.size, 0, len(rows), inventory.size, fprs, key, columns.words,
         sellers=columns.list_sellers(evidence.fragment, narrow=False), counted=len(counted.fragment),
-        spread=inventory.tell_spread(fprs[0], len(rows)),
+        spread=inventory.tell_spread(fprs[0], len(rows)), drift=drift,
     )  # fmt: skip
     if second is None:
         return baseline
@@ -111,7 +116,8 @@ def learn_by_itself(
         (math.inf, math.inf), 0, 0, len(rows), 0, fprs, key, columns.words,
         sellers=columns.list_sellers(evidence.fragment, narrow=True), counted=len(counted.fragment),
     )  # fmt: skip
-    score, worst, tricks = score_rows(scoring, baseline, traits, rows, find_known(baseline, table, rows), trusted)
+    scored = score_rows(scoring, baseline, traits, rows, find_known(baseline, table, rows), trusted)
+    score, worst, tricks = scored.score, scored.worst, scored.tricks
     log_odds, own = take_log_odds(baseline, worst), take_own_scores(baseline, score, worst)
     sure = (log_odds > find_flood(own, log_odds)) | tricks
     band = None
@@ -184,6 +190,8 @@ class ScoredRows(NamedTuple):
     """The most suspicious fragment, a place in the baseline's evidence, or -1."""
     tricks: NDArray[np.bool_]
     """Which have what nobody sees; see `title_evidence.find_tricks`."""
+    shapes: WeighedShapes
+    """What shapes add that have jumped."""
 
 
 def score_rows(
@@ -213,8 +221,9 @@ def score_rows(
     here = FragmentEvidence(baseline.evidence.fragment, baseline.evidence.features, found, title)
     worst = find_worst(baseline.by_fragment, here, len(rows))
     tricks = find_tricks(traits, rows, baseline.profile, own)
-    score = scoring.score_beside(features, baseline.by_fragment, worst, here) + weigh_tricks(tricks)
-    return ScoredRows(score, worst, tricks)
+    shapes = baseline.drift.weigh(traits, rows, baseline.profile)
+    score = scoring.score_beside(features, baseline.by_fragment, worst, here) + weigh_tricks(tricks) + shapes.added
+    return ScoredRows(score, worst, tricks, shapes)
 
 
 def _number_fragments(table: FragmentTable, evidence: FragmentEvidence) -> dict[FragmentKey, int]:

@@ -54,7 +54,7 @@ from cowbird.storage import read_tensors, write_tensors
 from cowbird.text import replace_surrogates
 from cowbird.victims.fit_context import ProgressCallback, report_nothing
 
-CALIBRATION_VERSION = 2
+CALIBRATION_VERSION = 3
 """Grows when the file's form changes."""
 CALIBRATE_HINT = "Make it anew: cowbird calibrate CATALOG --out FILE, or cowbird fit-scanner CATALOG --out DIR."
 CALIBRATION_FILE, CALIBRATED_TAGGER = "calibration.safetensors", "tagger"
@@ -345,11 +345,17 @@ def _as_hashes(values: NDArray[Any]) -> list[int]:
 
 def _list_arrays(inventory: Inventory) -> dict[str, NDArray[Any]]:
     """Return the arrays of an inventory by name."""
-    profile, fragments = inventory.profile, sorted(inventory.fragments.items())
+    profile, fragments, shapes = (
+        inventory.profile,
+        sorted(inventory.fragments.items()),
+        sorted(inventory.shapes.items()),
+    )
     held: dict[str, NDArray[Any]] = {
         "members": _as_signed(sorted(inventory.members)),
         "fragments": _as_signed([key for key, _ in fragments]),
         "fragment counts": np.array([count for _, count in fragments], dtype=np.int64),
+        "shapes": _as_signed([key for key, _ in shapes]),
+        "shape counts": np.array([count for _, count in shapes], dtype=np.int64),
         "rules": profile.rules,
         "verdict": profile.verdict,
         "highest": profile.highest,
@@ -394,9 +400,11 @@ def _read_inventory(record: CalibrationRecord, held: Mapping[str, NDArray[Any]])
     spread = {size: held[f"spread {size}"] for size in sizes[1:]}
     if any(each.shape[1:] != (2,) or not len(each) or each.min() < 0 or each.max() > 1 for each in spread.values()):
         raise ValueError("its shares of batches are out of range")
-    if sum(len(marks) for marks in spans) != many or held["fragments"].shape != held["fragment counts"].shape:
+    counted = ("fragment", "shape")
+    if sum(map(len, spans)) != many or any(held[f"{name}s"].shape != held[f"{name} counts"].shape for name in counted):
         raise ValueError("its arrays do not fit each other")
-    if not all(np.isfinite(values).all() for values in held.values()) or (held["fragment counts"] < 1).any():
+    low = any((held[f"{name} counts"] < 1).any() for name in counted)
+    if low or not all(np.isfinite(values).all() for values in held.values()):
         raise ValueError("its numbers are out of range")
     profile = CatalogProfile(
         size=many,
@@ -410,8 +418,10 @@ def _read_inventory(record: CalibrationRecord, held: Mapping[str, NDArray[Any]])
         span_marks=tuple(np.sort(marks) for marks in spans),
         spelled=SpellingCounts(record.words, held["spellings"]),
     )
-    fragments = dict(zip(_as_hashes(held["fragments"]), held["fragment counts"].tolist(), strict=True))
+    fragments, shapes = (
+        dict(zip(_as_hashes(held[f"{name}s"]), held[f"{name} counts"].tolist(), strict=True)) for name in counted
+    )
     scores = {size: np.sort(held[f"scores {size}"])[::-1] for size in sizes}
     bands: list[list[float]] = held["bands"].tolist() if record.tagger == "cascade" else []
     known = {size: OpenBand(low, high) for size, (low, high) in zip(sizes, bands, strict=False)}
-    return Inventory(profile, frozenset(_as_hashes(held["members"])), fragments, scores, known, spread)
+    return Inventory(profile, frozenset(_as_hashes(held["members"])), fragments, shapes, scores, known, spread)

@@ -31,6 +31,7 @@ from cowbird.defenses.p_scanner.fragment_table import (
 from cowbird.defenses.p_scanner.fragment_verdicts import judge_fragments
 from cowbird.defenses.p_scanner.scoring import ScoringModel, weigh_tricks
 from cowbird.defenses.p_scanner.second_look import OpenBand, SecondLook
+from cowbird.defenses.p_scanner.shape_drift import count_shapes, find_drift
 from cowbird.defenses.p_scanner.title_evidence import CatalogProfile, describe_titles, find_tricks
 from cowbird.defenses.p_scanner.title_sample import hash_title
 from cowbird.defenses.p_scanner.title_traits import TitleTraits
@@ -60,6 +61,8 @@ class Inventory:
     """Which titles they are (`hash_title`)."""
     fragments: Mapping[int, int]
     """In how many of them each fragment stands, by `hash_fragment`."""
+    shapes: Mapping[int, int]
+    """In how many of them each shape stands, by `hash_title` of its name."""
     scores: Mapping[int, Float32Array]
     """Scores of the same titles, highest first, as fresh ones in batches of so many titles."""
     bands: Mapping[int, OpenBand] = field(default_factory=dict[int, OpenBand])
@@ -231,10 +234,12 @@ def take_inventory(
     counts = count_fragments(table, rows)
     hashes_of = table.names.list_hashes()
     numbers: list[int] = np.flatnonzero(counts).tolist()
+    of_shape = count_shapes(traits.shapes, rows).tolist()
     return Inventory(
         CatalogProfile.measure(traits, rows),
         frozenset(hashes.tolist()),
         {hashes_of[number]: int(counts[number]) for number in numbers},
+        {hash_title(name): count for name, count in zip(traits.shapes.names, of_shape, strict=True) if count},
         known,
         bands,
         spread,
@@ -312,6 +317,7 @@ def _score_fold(
     features = describe_titles(traits, fold, profile, rare=scoring.weighs_rare)
     added = weigh_tricks(find_tricks(traits, fold, profile))
     known = (count_fragments(table, others), len(others))
+    usual = count_shapes(traits.shapes, others)
     for size in batch_sizes:
         if size < MIN_BATCH_TITLES:
             nothing = describe_fragments(table, traits, fold[:0], known)
@@ -321,5 +327,9 @@ def _score_fold(
         for first in range(0, len(fold), size):
             here = slice(first, first + size)
             judged = judge_fragments(scoring, table, traits, fold[here], known)
+            more = added[here]
+            if scoring.weighs_shapes:
+                drift = find_drift(traits, fold[here], profile, usual)
+                more = more + drift.weigh(traits, fold[here], profile).added
             scores[size].rows.append(fold[here])
-            scores[size].score.append(scoring.score_titles(features[here], *judged).score + added[here])
+            scores[size].score.append(scoring.score_titles(features[here], *judged).score + more)

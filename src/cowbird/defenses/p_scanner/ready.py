@@ -63,6 +63,7 @@ from cowbird.defenses.p_scanner.title_traits import TitleTraits, describe_traits
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
 from cowbird.defenses.p_scanner.verdict_reasons import (
     explain_fragment,
+    explain_jump,
     explain_title,
     find_highest,
     find_shared,
@@ -100,7 +101,7 @@ class ReadyScanner:
         networks = (self.scoring.title, self.scoring.fragment, self.scoring.joined)
         told = [part.tobytes().hex() for net in networks for part in (net.mean, net.scale, *net.weights, *net.biases)]
         again = [] if self.second is None else [self.second.identity]
-        ways = repr((self.scoring.weighs_rare, MAX_WORDS_NUMBERED, MAX_WORDS_REMEMBERED))
+        ways = repr((self.scoring.weighs_rare, self.scoring.weighs_shapes, MAX_WORDS_NUMBERED, MAX_WORDS_REMEMBERED))
         return hash_texts([self.tagger.record.model_dump_json(), *told, hash_score_form(), ways, *again])
 
     @property
@@ -286,7 +287,7 @@ class ReadyScanner:
         traits = describe_traits(baseline.cleared.quiet(mark_words(titles, marks)))
         rows = np.arange(len(titles), dtype=np.int64)
         shared = baseline.index.find(traits.words.cut)
-        score, worst, _ = score_rows(self.scoring, baseline, traits, rows, shared)
+        score, worst, _, shapes = score_rows(self.scoring, baseline, traits, rows, shared)
         looks: Float32Array | None = None
         if self.second is not None and baseline.band is not None:
             own = take_own_scores(baseline, score, worst)
@@ -296,7 +297,7 @@ class ReadyScanner:
         review = (score > baseline.thresholds[1]) & ~flagged
         start, end = np.full(len(titles), -1, dtype=np.int32), np.full(len(titles), -1, dtype=np.int32)
         reason, sure = [""] * len(titles), np.zeros(len(titles), dtype=np.bool_)
-        known = baseline.keys
+        known, jumps = baseline.keys, list(baseline.drift.jumps)
         for row in np.flatnonzero(flagged | review).tolist():
             place, pointed = int(worst[row]), (-1, -1)
             if place >= 0 and baseline.by_fragment[place] > 0:
@@ -315,6 +316,11 @@ class ReadyScanner:
                     certain = certain and pointed == (start[row], end[row])
                 if pointed[0] >= 0:
                     start[row], end[row] = pointed
+            if shapes.shape[row] >= 0:
+                said, first, after = explain_jump(baseline.drift, jumps[int(shapes.shape[row])], traits, row)
+                reason[row] += f"; {said}"
+                if not certain and after > first and traits.highest[row] <= 0:
+                    start[row], end[row] = first, after
             sure[row] = certain and leaves_words_whole(titles[row], int(start[row]), int(end[row]))
             if looks is not None and not np.isnan(looks[row]):
                 reason[row] += f"; language model {looks[row]:.1f}{show_place(titles[row], *pointed)}"

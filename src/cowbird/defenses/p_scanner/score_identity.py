@@ -15,7 +15,7 @@ import numpy as np
 from cowbird.defenses.p_scanner.spelling import PLAIN_WORDS
 from cowbird.files import hash_file, hash_texts
 
-SCORE_FORM = 1
+SCORE_FORM = 2
 """Grows with each change of code that changes a score; `tests/defenses/p_scanner/test_score_identity.py` tells when."""
 SCORE_MODULES = (
     "baseline",
@@ -29,6 +29,7 @@ SCORE_MODULES = (
     "inventory",
     "scoring",
     "second_look",
+    "shape_drift",
     "spelling",
     "title_evidence",
     "title_pieces",
@@ -39,6 +40,7 @@ SCORE_MODULES = (
     "title_words",
     "token_logits",
     "whole_counts",
+    "word_shapes",
 )
 """Modules that make scores and thresholds of what a tagger says."""
 MAX_ARRAY_WRITTEN = 1 << 12

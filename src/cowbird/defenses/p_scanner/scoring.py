@@ -106,6 +106,8 @@ class ScoringModel:
     weighs_rare: bool = True
     """Whether rare spelling and capitals add to a title's score (`weigh_rare`). Not with the small tagger that ships:
     there they hide more triggers than they find."""
+    weighs_shapes: bool = True
+    """Whether shapes of words that far more titles have than a reference's add to a title's score (`shape_drift`)."""
 
     def score_titles(
         self, features: Float32Array, evidence: FragmentEvidence, by_fragment: Float32Array | None = None

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,12 +10,14 @@ from numpy.typing import NDArray
 from cowbird.data.types import Float32Array, Int32Array, Int64Array
 from cowbird.defenses.p_scanner.title_rules import WORD_KINDS, classify_text
 from cowbird.defenses.p_scanner.title_words import (
+    NumberedSets,
     TitleWords,
     apply_rules,
     reduce_runs,
     split_titles,
 )
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
+from cowbird.defenses.p_scanner.word_shapes import list_shapes
 
 NO_MARK = -30.0
 """Log-odds where there is no token."""
@@ -105,6 +108,11 @@ class TitleTraits:
 
     def __len__(self) -> int:
         return len(self.words)
+
+    @cached_property
+    def shapes(self) -> NumberedSets:
+        """Their shapes; see `word_shapes`."""
+        return list_shapes(self.words.cut, self.rules)
 
 
 def describe_traits(words: MarkedWords) -> TitleTraits:

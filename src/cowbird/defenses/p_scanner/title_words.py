@@ -147,13 +147,13 @@ class TitleWords:
         """The different characters of each title."""
         known, number = self.characters
         owner = np.repeat(np.arange(len(self)), np.diff(self.begins))
-        return _number_sets([chr(code) for code in known.tolist()], owner, number, len(self))
+        return number_sets([chr(code) for code in known.tolist()], owner, number, len(self))
 
     @cached_property
     def counted_sets(self) -> NumberedSets:
         """The different words of each title, as they are counted."""
         names, of = self.counted
-        return _number_sets(names, self.owner, of[self.number], len(self))
+        return number_sets(names, self.owner, of[self.number], len(self))
 
     @cached_property
     def shape_sets(self) -> NumberedSets:
@@ -163,7 +163,7 @@ class TitleWords:
         placed = [f"{mark} {name}" for mark in "^.$" for name in names]
         number = np.concatenate([shape, many * (1 + self.place) + shape, 4 * many + self.capitals])
         owner = np.concatenate([self.owner, self.owner, np.arange(len(self))])
-        return _number_sets([*names, *placed, *CAPITALS], owner, number, len(self))
+        return number_sets([*names, *placed, *CAPITALS], owner, number, len(self))
 
     @cached_property
     def capitals(self) -> Int64Array:
@@ -190,7 +190,15 @@ def sort_different(values: Int64Array) -> Int64Array:
     return ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])] if len(ordered) else ordered
 
 
-def _number_sets(names: list[str], owner: Int64Array, number: Int64Array, titles: int) -> NumberedSets:
+def number_sets(names: list[str], owner: Int64Array, number: Int64Array, titles: int) -> NumberedSets:
+    """Return the different things of each title.
+
+    Args:
+        names: What the numbers stand for.
+        owner: The title of each thing, shape `[things]`.
+        number: Which thing it is.
+        titles: How many titles there are.
+    """
     pairs = sort_different(owner * max(1, len(names)) + number)
     held, which = np.divmod(pairs, max(1, len(names)))
     offsets = np.searchsorted(held, np.arange(titles + 1)).astype(np.int64)

@@ -10,10 +10,12 @@ from cowbird.data.types import Int64Array
 from cowbird.defenses.p_scanner.baseline import Baseline
 from cowbird.defenses.p_scanner.fragment_evidence import FRAGMENT_FEATURES
 from cowbird.defenses.p_scanner.fragment_index import FragmentKey
+from cowbird.defenses.p_scanner.shape_drift import SPELLING, ShapeDrift
 from cowbird.defenses.p_scanner.spelling import SPELLINGS
 from cowbird.defenses.p_scanner.title_rules import RULES, write_shape
 from cowbird.defenses.p_scanner.title_spelling import find_spellings
 from cowbird.defenses.p_scanner.title_traits import TitleTraits
+from cowbird.defenses.p_scanner.word_shapes import END, FIRST, LAST, MAX_SIZE_TOLD, WORD, size_word
 from cowbird.text import escape_terminal
 
 _LOG_AS_OFTEN = math.log(0.9)
@@ -205,3 +207,49 @@ def explain_title(baseline: Baseline, traits: TitleTraits, row: int) -> str:
         if profile.spellings[rarest] <= 0.01 * profile.size:
             said += f"; {SPELLINGS[rarest]}, as in {int(profile.spellings[rarest]):,} of {profile.size:,} titles"
     return said
+
+
+_HAVE_WORD = {WORD: "have a word", FIRST: "begin with a word", LAST: "end in a word"}
+_ENDS = {"a": "a small letter", "A": "a capital", "9": "a digit"}
+
+
+def explain_jump(drift: ShapeDrift, name: str, traits: TitleTraits, row: int) -> tuple[str, int, int]:
+    """Say of which shape far more titles have than is expected.
+
+    Args:
+        drift: Shapes whose share has jumped.
+        name: One of them.
+        traits: Titles, among them one that has the shape.
+        row: Which it is.
+
+    Returns:
+        What is said, the first character of the title's first word of that shape, and the character after that word; -1
+        for both if it is no word's.
+    """
+    jump = drift.jumps[name]
+    kind, _, text = name.partition("\t")
+    start, end = _find_word(traits, row, kind, text)
+    if kind in _HAVE_WORD:
+        size, _, shape = text.partition(" ")
+        more = " or more" if size == str(MAX_SIZE_TOLD) else ""
+        here = f", here '{escape_terminal(traits.words.titles[row][start:end])}'" if end > start else ""
+        said = f"{_HAVE_WORD[kind]} of {size}{more} characters like '{escape_terminal(shape)}'{here}"
+    elif kind == END:
+        said = f"end in {_ENDS[text] if text in _ENDS else repr(escape_terminal(text))}"
+    else:
+        said = f"have a word with: {text}" if kind == SPELLING else f"have: {text}"
+    said = (
+        f"{jump.seen:,} of {drift.titles:,} titles {said}; {jump.before:,} of {drift.reference:,} of the reference do"
+    )
+    return said, start, end
+
+
+def _find_word(traits: TitleTraits, row: int, kind: str, text: str) -> tuple[int, int]:
+    """Return where the first word of a shape stands in a title; -1 and -1 if there is none."""
+    words = traits.words
+    first, last = words.offsets[row : row + 2].tolist()
+    places = {WORD: range(first, last), FIRST: range(first, first + 1), LAST: range(last - 1, last)}.get(kind, ())
+    for nth in places:
+        if first <= nth < last and size_word(words.text[nth]) == text:
+            return int(words.start[nth]), int(words.end[nth])
+    return -1, -1
