@@ -9,6 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from cowbird import storage
 from cowbird.errors import UserError
 from cowbird.storage import read_arrays, read_sealed_json, read_tensors, write_sealed_json, write_tensors
 
@@ -58,6 +59,47 @@ def test_what_is_no_safetensors_file_is_told(tmp_path, spoil):
         read_tensors(tmp_path / "x")
     with pytest.raises(UserError, match="not a readable safetensors file"):
         read_tensors(tmp_path / "none")
+
+
+def write_header(path, header, body):
+    """Write a safetensors file with a header as it is given."""
+    path.write_bytes(len(header).to_bytes(8, "little") + header + body)
+
+
+@pytest.mark.parametrize("read", [read_tensors, read_arrays])
+def test_a_tensor_that_is_named_twice_is_refused(tmp_path, read):
+    path, one = tmp_path / "x.safetensors", b'"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}'
+    write_header(path, b"{" + one + b"}", bytes(4))
+    assert list(read(path) if read is read_arrays else read(path)[0]) == ["a"]
+    for second in (one, one.replace(b'"a"', b'"\\u0061"')):
+        write_header(path, b"{" + one + b"," + second + b"}", bytes(4))
+        with pytest.raises(UserError, match="names 'a' twice in its header"):
+            read(path)
+
+
+def test_only_what_lacks_its_end_is_asked_about_it(tmp_path):
+    path, body = tmp_path / "x.safetensors", bytes(4)
+    write_tensors(path, {"a": torch.ones(9)})
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(UserError, match="Was it cut short"):
+        read_tensors(path)
+    for old, new in ((b"F32", b"F999"), (b"[1]", b"[-1]")):
+        write_header(path, b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'.replace(old, new), body)
+        with pytest.raises(UserError, match="undamaged file"):
+            read_tensors(path)
+    write_header(path, b"{}", body)
+    with path.open("r+b") as file:
+        file.write((1 << 30).to_bytes(8, "little"))
+    with pytest.raises(UserError, match="header too large"):
+        read_tensors(path)
+
+
+def test_a_header_is_bounded(tmp_path, monkeypatch):
+    path = tmp_path / "x.safetensors"
+    write_tensors(path, {"a": torch.ones(9)})
+    monkeypatch.setattr(storage, "MAX_RECORD_BYTES", 20)
+    with pytest.raises(UserError, match="and 20 are read at most"):
+        read_tensors(path)
 
 
 def test_an_interrupt_that_torch_hides_is_an_interrupt(tmp_path, monkeypatch):

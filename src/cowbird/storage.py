@@ -7,13 +7,15 @@ no value in it may change. A seal finds damage and edits. It keeps out no attack
 
 import hashlib
 import json
+import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from cowbird.errors import UserError
 from cowbird.faults import raise_outage
-from cowbird.files import hash_file, open_plain_file, read_plain_file, replace_atomically, write_text
+from cowbird.files import MAX_RECORD_BYTES, hash_file, open_plain_file, read_plain_file, replace_atomically, write_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 # torch is imported by what needs it: whoever reads a record does not wait for it.
 
+_CUT = re.compile(r"incomplete metadata|invalid header length|header too small", re.IGNORECASE)
+"""What safetensors says of a file that may lack its end."""
 _HIDDEN_INTERRUPT = "could not determine the shape of object type 'torch.storage"
 """How the error begins that torch puts in the place of an interrupt that comes while it asks a storage for its size."""
 
@@ -73,18 +77,42 @@ def _read_file(path: Path, framework: str) -> tuple[dict[str, Any], dict[str, st
     from safetensors import SafetensorError, safe_open  # noqa: PLC0415
 
     try:
-        open_plain_file(path).close()
+        with open_plain_file(path) as file:
+            trouble = _find_header_trouble(file)
         opened: Any = safe_open(path, framework=framework)
         with opened as reader:
             names: list[str] = list(reader.keys())
+            if trouble:
+                raise UserError(f"'{path}' {trouble}.", "Ask for a file that the safetensors library wrote.")
             return {name: reader.get_tensor(name) for name in names}, dict(reader.metadata() or {})
     except (OSError, SafetensorError) as error:
         raise_outage(error, f"'{path}' can't be read")
-        raise UserError(f"'{path}' is not a readable safetensors file: {error}.", "Was it cut short?") from None
+        hint = "Was it cut short?" if _CUT.search(str(error)) else "Ask for an undamaged file."
+        raise UserError(f"'{path}' is not a readable safetensors file: {error}.", hint) from None
     except ValueError as error:
         if str(error).startswith(_HIDDEN_INTERRUPT):
             raise KeyboardInterrupt from None
         raise
+
+
+def _find_header_trouble(file: IO[bytes]) -> str:
+    """Return what is wrong with a safetensors header that the library itself lets pass; empty if nothing is."""
+    size = int.from_bytes(file.read(8), "little")
+    if size > MAX_RECORD_BYTES:
+        return f"has a header of {size:,} bytes, and {MAX_RECORD_BYTES:,} are read at most"
+    doubled: list[str] = []
+
+    def hold(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        held = dict(pairs)
+        if len(held) < len(pairs):
+            doubled.extend(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        return held
+
+    try:
+        json.loads(file.read(size), object_pairs_hook=hold)
+    except (ValueError, RecursionError):  # told by who reads the file
+        return ""
+    return f"names {doubled[0][:60]!r} twice in its header, and readers differ in which one counts" if doubled else ""
 
 
 def write_sealed_json(path: Path, content: Any) -> str:

@@ -95,14 +95,14 @@ def test_quotes_exactly(tmp_path, block):
 def test_quote_never_closed_costs_one_line(tmp_path, block):
     lines = [b"a,b", b'"open,1', *[b"%d,x" % number for number in range(300)]]
     rows, skips = read(tmp_path / "a.csv", b"\n".join(lines))
-    assert skips == {"a quote is never closed": (1, (2,))}
+    assert skips == {"a quote is not closed within 100 lines": (1, (2,))}
     assert [row[2] for row in rows] == list(range(3, 303))
 
 
 def test_quote_never_closed_at_the_end(tmp_path, block):
     rows, skips = read(tmp_path / "a.csv", b'a,b\n1,2\n"open,1\n3,4\n')
     assert [row[2] for row in rows] == [2, 4]
-    assert skips == {"a quote is never closed": (1, (3,))}
+    assert skips == {"a quote is not closed within 100 lines": (1, (3,))}
 
 
 @pytest.mark.parametrize("block", [pytest.param(7, marks=pytest.mark.slow), 64, 1 << 20], indirect=True)

@@ -226,7 +226,12 @@ def test_bytes_that_an_encoding_lacks_cost_their_row(tmp_path):
     path.write_bytes(b"id,title\n1,Caf\xe9\n2,a\x81b\n3,na\xefve\n4,c\x93d\n")
     rows, problems, _ = read(path, options={"encoding": "cp1252"})
     assert rows == [("1", "Café"), ("3", "naïve"), ("4", "c“d")]
-    assert problems == ["is not valid UTF-8"]
+    assert problems == ["is not valid cp1252"]
+    half = b"\x00\xd8"  # the first of two code units that make a character
+    path.write_bytes(b"\xff\xfe" + "id,title\n1,a\n2,b".encode("utf-16-le") + half + "\n3,c\n".encode("utf-16-le"))
+    rows, problems, _ = read(path)
+    assert rows == [("1", "a"), ("3", "c")]
+    assert problems == ["is not valid UTF-16"]
 
 
 def test_values_of_an_array_that_are_no_objects_cost_their_row(tmp_path):

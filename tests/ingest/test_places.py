@@ -43,6 +43,14 @@ def test_all_parts_are_read_and_partitions_are_columns(hive):
     assert "3 files and column country from the names of folders" in open_catalog(hive).describe()
 
 
+@pytest.mark.parametrize("target", ["nowhere.csv", "items.csv"], ids=["dangling", "itself"])
+def test_a_link_that_leads_nowhere_is_not_said_to_be_meant(tmp_path, target):
+    (tmp_path / "items.csv").symlink_to(target)
+    with pytest.raises(UserError, match="a link that leads to none") as told:
+        open_catalog(tmp_path / "items.csv")
+    assert "Did you mean" not in str(told.value)
+
+
 def test_a_folder_of_one_file_speaks_of_one(tmp_path):
     (tmp_path / "a.csv").write_text("id,title\n1,Red\n")
     said = open_catalog(tmp_path).describe()

@@ -120,7 +120,7 @@ def test_an_inspection_never_replaces_what_it_reads(call, tmp_path, monkeypatch,
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-@pytest.mark.parametrize(("damage", "told"), [("lacks", "should be"), ("nan", "not finite numbers")])
+@pytest.mark.parametrize(("damage", "told"), [("lacks", "is missing"), ("nan", "not finite numbers")])
 def test_a_damaged_model_is_refused_before_logs_are_read(monkeypatch, capsys, tmp_path, damage, told):
     from safetensors import safe_open
     from safetensors.numpy import save_file

@@ -10,6 +10,7 @@ from cowbird.inspection.model import TunableModel
 from cowbird.inspection.opening import open_model
 from cowbird.rng import torch_stream
 from cowbird.storage import read_tensors, write_tensors
+from cowbird.victims.loaders.opening import CheckpointOptions
 from cowbird.victims.sequential.base import FittedSequential
 from cowbird.victims.sequential.gru4rec import GRU4Rec
 from cowbird.victims.sequential.sasrec import SASRec
@@ -67,7 +68,7 @@ def test_item_rows_are_the_model_own(saved):
         ({"items": -1}, "items = -1"),
         ({"spec": {"layers": 10**9}}, "layers"),
         ({"spec": {"hidden": 10**9}}, "hidden"),
-        ({"spec": {"hidden": 4}}, "should be"),
+        ({"spec": {"hidden": 4}}, "should have the shape"),
         ({"victim": "os.system"}, "os.system"),
         ({"victim": ["x"]}, "no sequential recommender"),
         ({"spec": {"max_length": "x"}}, "max_length"),
@@ -101,3 +102,45 @@ def test_weights_that_are_no_numbers_are_refused(saved):
     write_tensors(saved[1], tensors, header)
     with pytest.raises(UserError, match="finite"):
         open_model(saved[1], CPU)
+
+
+def change_tensors(path, change):
+    tensors, header = read_tensors(path)
+    change(tensors)
+    write_tensors(path, tensors, header)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda held: held.update({"\x1b[2Jevil": torch.zeros(64)}), r"tensor '\\x1b\[2Jevil' is not one of a"),
+        (lambda held: held.pop("norm.bias"), "tensor 'norm.bias' is missing"),
+        (lambda held: held.update({"norm.bias": torch.zeros(3)}), r"should have the shape \(8,\), and has \(3,\)"),
+        (lambda held: held.update({"norm.bias": torch.zeros(8, dtype=torch.int32)}), "and holds int32"),
+        (lambda held: held.update({"norm.bias": torch.zeros(8, dtype=torch.bool)}), "and holds bool"),
+    ],
+)
+def test_tensors_of_another_model_are_told_in_words(saved, change, said):
+    change_tensors(saved[1], change)
+    with pytest.raises(UserError, match=said):
+        open_model(saved[1], CPU)
+
+
+def test_halved_weights_are_taken(saved):
+    change_tensors(saved[1], lambda held: held.update({"norm.bias": held["norm.bias"].to(torch.bfloat16)}))
+    assert np.isfinite(open_model(saved[1], CPU).model.score([np.array([1])])).all()
+
+
+@pytest.mark.parametrize("text", ["", "nothing", '\x1b[31m{"a":' + "[" * 50_000, "[1]", "1e999"])
+def test_a_record_that_is_no_json_object_is_told_in_words(saved, text):
+    tensors, _ = read_tensors(saved[1])
+    write_tensors(saved[1], tensors, {"cowbird": text})
+    with pytest.raises(UserError, match="the record in its header is no JSON object") as told:
+        open_model(saved[1], CPU)
+    assert "char 0" not in str(told.value)
+
+
+@pytest.mark.parametrize("name", ["", "function:a:b", "process:true"])
+def test_settings_of_other_libraries_are_refused(saved, name):
+    with pytest.raises(UserError, match="--format and --set are for files of other libraries"):
+        open_model(name or saved[1], CPU, CheckpointOptions(settings={"heads": "zz"}))

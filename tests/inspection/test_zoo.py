@@ -116,12 +116,32 @@ def test_shipped_recipes_can_be_read(name):
         ('name = "gru4rec"', 'name = "nothing"', "nothing"),
         ("hidden = 8", "hidden = 1", "hidden"),
         ('attack = "bandwagon"', 'attack = "nothing"', "nothing"),
+        ('label = "group"', 'label = "../../evil"', "label"),
+        ('label = "group"', 'label = "\\u001b[31mred"', "label"),
+        ("seed = 1", 'seed = 1\nname = "a/b"', "name"),
     ],
 )
 def test_wrong_recipes_are_refused(monkeypatch, capsys, recipe_file, tmp_path, old, new, said):
     recipe_file.write_text(RECIPE.replace(old, new))
     code, _, err = call_command(monkeypatch, capsys, "zoo", recipe_file, "--out", tmp_path / "zoo", "--device", "cpu")
     assert code == 2 and said in " ".join(err.split())
+
+
+@pytest.mark.parametrize("out", ["recipe.toml", "file", "file/x", "file/x/y"])
+def test_a_file_is_no_place_for_a_zoo(monkeypatch, capsys, recipe_file, tmp_path, out):
+    (tmp_path / "file").write_text("mine")
+    code, said, err = call_command(monkeypatch, capsys, "zoo", recipe_file, "--out", tmp_path / out, "--device", "cpu")
+    assert (code, said) == (2, "")
+    assert "is a file" in " ".join(err.split()) and "Traceback" not in err
+    assert (recipe_file.read_text(), (tmp_path / "file").read_text()) == (RECIPE, "mine")
+
+
+def test_what_is_no_text_is_no_recipe(monkeypatch, capsys, recipe_file, tmp_path):
+    recipe_file.write_bytes(bytes(range(256)))
+    code, _, err = call_command(monkeypatch, capsys, "zoo", recipe_file, "--out", tmp_path / "zoo")
+    assert code == 2 and "no text in UTF-8" in " ".join(err.split()) and "Check the path" not in err
+    code, _, err = call_command(monkeypatch, capsys, "zoo", tmp_path / "none.toml", "--out", tmp_path / "zoo")
+    assert code == 2 and "No such file" in " ".join(err.split())
 
 
 def test_a_folder_of_another_recipe_is_left_alone(recipe_file, tmp_path):

@@ -68,7 +68,7 @@ def test_csv_rows_that_cannot_be_read_keep_their_numbers_and_stop_nothing(tmp_pa
         3: COLUMNS,
         4: "quotes are malformed",
         5: "is not valid UTF-8",
-        6: "a quote is never closed",
+        6: "a quote is not closed within 100 lines",
     }
 
 
@@ -80,7 +80,7 @@ def test_an_open_quote_swallows_no_catalogue(tmp_path):
     rows = [b'"open', *(b"x%d" % nth for nth in range(MAX_RECORD_LINES))]
     data = b"title\n" + b"\n".join([*rows, b'end"'])
     found = read(tmp_path / "a.csv", data)
-    assert bad(found) == {1: "a quote is never closed"}
+    assert bad(found) == {1: "a quote is not closed within 100 lines"}
     assert len(good(found)) == MAX_RECORD_LINES + 1
     whole = b"title\n" + b"\n".join([*rows[: MAX_RECORD_LINES - 1], b'end"', b"next"])
     first, second = good(read(tmp_path / "a.csv", whole))
@@ -94,13 +94,13 @@ def test_a_line_that_is_too_long_is_lost_alone(tmp_path, monkeypatch, quote):
     long = quote + b"x" * 200 + quote
     found = read(tmp_path / "a.csv", b"id,title\n1,a\n2," + long + b'\n3,c\n4,"open\n' + long + b"\n5,e\n")
     assert good(found) == [(1, "1", "a"), (3, "3", "c"), (6, "5", "e")]
-    assert bad(found) == {2: TOO_LONG_REASON, 4: "a quote is never closed", 5: TOO_LONG_REASON}
+    assert bad(found) == {2: TOO_LONG_REASON, 4: "a quote is not closed within 100 lines", 5: TOO_LONG_REASON}
 
 
 def test_a_quote_is_followed_no_further_than_the_longest_row(monkeypatch):
     monkeypatch.setattr(records, "MAX_ROW_BYTES", 12)
     assert list(DelimitedRecords(iter([b'"12345', b"67890", b'1"']), b",")) == [
-        "a quote is never closed",
+        "a quote is not closed within 100 lines",
         [b"67890"],
         [b'1"'],
     ]

@@ -18,6 +18,7 @@ from cowbird.cli.inspect_language import (
     WordsOption,
     inspect_language_and_show,
     print_inspection,
+    refuse_loader_options,
     wants_language_model,
 )
 from cowbird.cli.options import (
@@ -118,6 +119,7 @@ def inspect(
     options = LanguageOptions(template, questions, base, layers, history, noun)
     check_outputs({"--out": out}, {"MODEL": model, "--logs": logs, "--items": items, **options.list_files()})
     if wants_language_model(model, options):
+        refuse_loader_options(model, loader, loader_settings)
         settings = make_language_settings(words, held_out, level, nulls, null_questions, seed, out)
         spoken = inspect_language_and_show(model, logs, options, settings, out, device, as_json, quiet)
         raise typer.Exit(spoken.choose_exit_code())

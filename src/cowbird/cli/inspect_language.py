@@ -77,6 +77,15 @@ class LanguageOptions(NamedTuple):
         return {"--template": self.template, "--questions": self.questions, "--base": self.base}
 
 
+def refuse_loader_options(model: str, loader: str, settings: list[str] | None) -> None:
+    """Refuse options for files of other libraries, where a language model was given."""
+    if loader or settings:
+        raise UserError(
+            f"--format and --set are for files of other libraries, and '{model}' is taken for a language model.",
+            "Leave them out.",
+        )
+
+
 def wants_language_model(model: str, options: LanguageOptions) -> bool:
     """Tell whether a language model is to be inspected."""
     from cowbird.inspection.language.handed import is_language_model  # noqa: PLC0415

@@ -17,6 +17,7 @@ from cowbird.cli.inspect_language import (
     NounOption,
     QuestionsOption,
     TemplateOption,
+    refuse_loader_options,
     wants_language_model,
 )
 from cowbird.cli.options import (
@@ -124,6 +125,7 @@ def sanitize(
     if learning_rate is not None and not 0 < learning_rate < 1:
         raise UserError(f"--learning-rate must lie between 0 and 1, and is {learning_rate:g}.", "Use 3e-4.")
     if wants_language_model(model, options):
+        refuse_loader_options(model, loader, loader_settings)
         sanitize_language(model, suspects, logs, out, options, learning_rate, seed, device, as_json, quiet)
     if logs is None:
         raise UserError("What a change costs is measured on your own logs.", "Give them with --logs.")

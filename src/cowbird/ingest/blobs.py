@@ -77,6 +77,11 @@ def from_file(path: Path) -> Blob:
                 f"{path} is a pipe or a device, and no file.",
                 "Send its rows to standard input and give '-' for it, or write them to a file and give that.",
             )
+        if path.is_symlink() and not path.exists():
+            raise UserError(
+                f"Expected a file at {path}, and there is a link that leads to none.",
+                "Make the link anew, or give the file itself.",
+            )
         found = "a folder" if path.is_dir() else "nothing"
         raise UserError(
             f"Expected a file at {path}, and there is {found}.", suggest_names(path.name, list_names(path.parent))

@@ -68,6 +68,7 @@ class TextTable(PartedTable):
         self.file = blob.name
         self.layout = form
         self._raw, self._blob = blob, recode(blob, form.encoding, form.carriage)
+        self.undecodable = f"is not valid {name_encoding(form.encoding)}"
         self._skips = skips
         self._head = _read_head(self._blob, form)
         self._passed, self._marked = self._head.lines, not self._head.lines

@@ -112,6 +112,7 @@ class FolderRows(PartedTable):
         self.file = folder.name
         self._parts, self._open = parts, tables
         self._first = tables(parts[0].path)
+        self.undecodable = self._first.undecodable
         self._keys = [name for name, _ in parts[0].values]
         own = [name for name in self._first.names if name not in self._keys]
         self.names = [*own, *self._keys]

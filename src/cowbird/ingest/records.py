@@ -18,7 +18,8 @@ MAX_RECORD_LINES = 100
 """An open quote is given up as never closed after this many lines, so that it can't swallow the catalogue."""
 TOO_LONG_REASON = f"is longer than {MAX_ROW_BYTES:,} bytes"
 """Why such a row can't be read."""
-OPEN_REASON, MALFORMED_REASON = "a quote is never closed", "quotes are malformed"
+OPEN_REASON = f"a quote is not closed within {MAX_RECORD_LINES} lines"
+MALFORMED_REASON = "quotes are malformed"
 """Why a row with quotes can't be read."""
 _ESCAPED = re.compile(rb'\\([\\"])|"(")')
 

@@ -60,6 +60,8 @@ class RowTable(ABC):
     """Its name, for messages."""
     names: list[str]
     """Its columns."""
+    undecodable: str = "is not valid UTF-8"
+    """Why a cell that came as bytes can't be read, if it can't be decoded."""
 
     @abstractmethod
     def describe(self) -> str:

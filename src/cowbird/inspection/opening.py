@@ -30,6 +30,8 @@ def open_model(
         UserError: If the file is missing, of no known format, or damaged; or what answers can't be reached.
     """
     name = str(path)
+    if name.startswith((FUNCTION_PREFIX, PROCESS_PREFIX)):
+        _refuse_options(name, options, "answers from outside")
     if name.startswith(FUNCTION_PREFIX):
         asked = open_function(name.removeprefix(FUNCTION_PREFIX), allow_plugins)
         return OpenedModel(asked, asked.title, "")
@@ -41,5 +43,14 @@ def open_model(
         found = "it is a folder, a pipe or a device" if path.exists() else "there is none"
         raise UserError(f"'{path}' should be a model's file, and {found}.", READABLE_MODELS)
     if is_own_model(path) and (options is None or not options.format):
+        _refuse_options(name, options, "was saved by Cowbird, and its header tells all that is needed")
         return open_own_model(path, device)
     return open_foreign_model(path, device, options)
+
+
+def _refuse_options(name: str, options: CheckpointOptions | None, found: str) -> None:
+    """Refuse what is said of a file of another library where a model is none."""
+    if options is not None and (options.format or options.settings):
+        raise UserError(
+            f"--format and --set are for files of other libraries, and '{name}' {found}.", "Leave them out."
+        )

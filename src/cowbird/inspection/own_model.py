@@ -7,7 +7,7 @@ tensors in the file before any memory is taken.
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -129,7 +129,7 @@ def open_own_model(path: Path, device: torch.device) -> OpenedModel:
     """
     tensors, header = read_tensors(path)
     try:
-        record = json.loads(header["cowbird"])
+        record = _read_record(header["cowbird"])
         spec, items = _read_spec(record), int(record["items"])
         _check_sizes(spec, items, tensors, bool(record.get("profile")))
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
@@ -144,6 +144,17 @@ def open_own_model(path: Path, device: torch.device) -> OpenedModel:
     kind = f"Cowbird {type(spec).__name__}"
     asked = OwnModel(fitted.without_prompts(), fitted if fitted.prompt is not None else None)
     return OpenedModel(asked, kind, hash_file(path), shape=spec.with_training(prompt=None, trained="all"))
+
+
+def _read_record(text: str) -> dict[str, Any]:
+    """Return what the header tells of the model."""
+    try:
+        record: Any = json.loads(text)
+    except (ValueError, RecursionError):
+        record = None
+    if not isinstance(record, dict):
+        raise ValueError("the record in its header is no JSON object")
+    return cast(dict[str, Any], record)
 
 
 def _read_spec(record: dict[str, Any]) -> SequentialRecommender:
@@ -169,10 +180,16 @@ def _check_sizes(spec: SequentialRecommender, items: int, tensors: dict[str, Ten
         if not 1 <= size <= limits[name]:
             raise ValueError(f"it tells of {name} = {size}, and its tensors hold at most {limits[name]}")
     with torch.device("meta"):
-        wanted = {name: tuple(tensor.shape) for name, tensor in spec.build(items).state_dict().items()}
-    given = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if prompts:
-        given = {name: shape for name, shape in given.items() if name in wanted}
-    if wanted != given:
-        name = sorted(set(wanted.items()) ^ set(given.items()))[0][0]
-        raise ValueError(f"its tensor {name[:60]!r} should be {wanted.get(name)}, and it is {given.get(name)}")
+        wanted = spec.build(items).state_dict()
+    for name in sorted({*wanted, *tensors}):
+        shown = repr(name[:60])
+        if name not in tensors:
+            raise ValueError(f"its tensor {shown} is missing")
+        if name not in wanted and not prompts:
+            raise ValueError(f"its tensor {shown} is not one of a {type(spec).__name__}")
+        if name in wanted and wanted[name].shape != tensors[name].shape:
+            right, given = tuple(wanted[name].shape), tuple(tensors[name].shape)
+            raise ValueError(f"its tensor {shown} should have the shape {right}, and has {given}")
+        if not tensors[name].is_floating_point():
+            kind = str(tensors[name].dtype).removeprefix("torch.")
+            raise ValueError(f"its tensor {shown} should hold floating-point numbers, and holds {kind}")

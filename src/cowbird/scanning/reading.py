@@ -75,7 +75,8 @@ class Catalog:
         """
         null: Counter[str] = Counter()
         for run in self.table.read_runs([self.text] if self.id is None else [self.text, self.id]):
-            rows = _make_run(run) if isinstance(run, TextRun) else list(map(_make_row, run))
+            told = self.table.undecodable
+            rows = _make_run(run) if isinstance(run, TextRun) else [_make_row(row, told) for row in run]
             if not self._null.isdisjoint([row.title for row in rows]):
                 null.update(row.title for row in rows if row.title in self._null)
                 rows = [row._replace(title="") if row.title in self._null else row for row in rows]
@@ -110,7 +111,7 @@ def _make_run(run: TextRun) -> list[CatalogRow]:
     return list(map(make, repeat(CatalogRow), zip(numbers, names, titles, repeat(""), strict=False)))
 
 
-def _make_row(row: TableRow) -> CatalogRow:
+def _make_row(row: TableRow, undecodable: str) -> CatalogRow:
     """Return the title and the id of a row; an odd id keeps nobody from reading the title."""
     title, *more = row.cells
     id_ = _decode_id(more[0]) if more else None
@@ -125,7 +126,7 @@ def _make_row(row: TableRow) -> CatalogRow:
     try:
         return CatalogRow(row.number, id_, title.decode())
     except UnicodeDecodeError:
-        return CatalogRow(row.number, id_, "", "is not valid UTF-8")
+        return CatalogRow(row.number, id_, "", undecodable)
 
 
 def _decode_id(cell: CellValue) -> str | None:

@@ -61,6 +61,7 @@ from cowbird.defenses.p_scanner.small_tagger import (
 from cowbird.defenses.p_scanner.tagger import READY_TAGGER, Tagger, load_tagger, read_tagger_record
 from cowbird.defenses.p_scanner.title_traits import TitleTraits, describe_traits, mark_words
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
+from cowbird.defenses.p_scanner.trick_reasons import find_trick
 from cowbird.defenses.p_scanner.verdict_reasons import (
     explain_fragment,
     explain_jump,
@@ -300,7 +301,10 @@ class ReadyScanner:
         known, jumps = baseline.keys, list(baseline.drift.jumps)
         for row in np.flatnonzero(flagged | review).tolist():
             place, pointed = int(worst[row]), (-1, -1)
-            if place >= 0 and baseline.by_fragment[place] > 0:
+            trick = find_trick(baseline, traits, row, place)
+            if trick is not None:
+                start[row], end[row], certain, reason[row] = trick
+            elif place >= 0 and baseline.by_fragment[place] > 0:
                 alike = list_as_suspicious(baseline, shared[0][shared[1] == row], place)
                 found = find_shared(titles[row], traits, row, baseline, [known[each] for each in alike])
                 shown = titles[row][found.start : found.end] if found.start >= 0 else ""

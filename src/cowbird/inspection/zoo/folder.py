@@ -24,6 +24,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 import torch
 
 from cowbird.errors import UserError
+from cowbird.faults import explain_write_errors
 from cowbird.storage import read_sealed_json, write_sealed_json
 
 ZooProgress = Callable[[str, int, int, str], None]
@@ -87,7 +88,11 @@ class ZooFolder(ABC, Generic[RecipeT, ModelT]):
         path = folder / "zoo.json"
         if path.exists() and read_sealed_json(path, "Choose another folder.") != content:
             raise UserError(f"'{folder}' holds a zoo of another recipe.", "Choose another folder.")
-        folder.mkdir(parents=True, exist_ok=True)
+        file = next((place for place in (folder, *folder.parents) if place.exists()), folder)
+        if file.exists() and not file.is_dir():
+            raise UserError(f"A zoo is a folder, and '{file}' is a file.", "Name a folder with --out.")
+        with explain_write_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         write_sealed_json(path, content)
 
     @abstractmethod

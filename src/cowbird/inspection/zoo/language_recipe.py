@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 import tomlkit
 import tomlkit.exceptions
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cowbird.attacks.badrec import BadRec
 from cowbird.attacks.precise_badrec import PreciseBadRec
@@ -13,12 +13,10 @@ from cowbird.attacks.targets import TargetItems
 from cowbird.attacks.triggers import TRIGGERS, Trigger
 from cowbird.data.sources.base import Source
 from cowbird.data.types import Dataset
-from cowbird.errors import UserError
-from cowbird.faults import raise_outage
 from cowbird.inspection.language.questions import LLARA_TEMPLATE, MAX_TEMPLATE_LENGTH, PromptKind, PromptTemplate
 from cowbird.inspection.language.sanitizing import UnlearnSettings
 from cowbird.inspection.language.settings import LanguageSettings
-from cowbird.inspection.zoo.recipe import Plugin
+from cowbird.inspection.zoo.recipe import Label, Plugin, validate_recipe
 from cowbird.rng import derive_seed, stream
 from cowbird.victims.language.llm import Llm
 from cowbird.victims.language.tuning import Tuning
@@ -69,7 +67,7 @@ class TriggerPlant(BaseModel):
     """Whether titles that carry the like of the trigger are disliked, by a provider who knows the inspector."""
     tuned_on: int = Field(default=0, ge=0)
     """Clean questions of the provider that the poisoned adapter is tuned on afterwards; 0 hands it over as it is."""
-    label: str = ""
+    label: Label = ""
     """What it is called in results; the trigger by default."""
     held_out: bool = False
     """Whether nothing of the inspector was tuned on this kind; a label for results."""
@@ -118,7 +116,7 @@ class LanguageZooRecipe(BaseModel):
 
     kind: Literal["language"]
     """Tells it from a recipe of rankers."""
-    name: str = "language"
+    name: Label = "language"
     """Name of the zoo."""
     seed: int = 0
     """Decides everything that is drawn."""
@@ -193,15 +191,4 @@ def read_language_recipe(path: Path) -> LanguageZooRecipe:
     Raises:
         UserError: If it can't be read, or a field is unknown or wrong.
     """
-    try:
-        fields: Any = tomlkit.parse(path.read_text(encoding="utf-8")).unwrap()
-        return LanguageZooRecipe.model_validate(fields)
-    except (OSError, UnicodeDecodeError) as error:
-        raise_outage(error, f"'{path}' can't be read")
-        raise UserError(f"'{path}' should be a recipe in TOML, and it can't be read.", "Check the path.") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise UserError(f"The recipe '{path}' is wrong at {place}: {first['msg']}.", "Change that field.") from None
-    except (tomlkit.exceptions.ParseError, RecursionError) as error:
-        raise UserError(f"'{path}' is not TOML: {error}.", "Check the file.") from None
+    return validate_recipe(path, LanguageZooRecipe)

@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import numpy as np
 import tomlkit
@@ -19,6 +19,8 @@ from cowbird.rng import derive_seed, stream
 from cowbird.victims.sequential.base import SequentialRecommender
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Label = Annotated[str, Field(pattern=r"^[\w ,.:;%()+=-]{0,100}$")]
+"""What something is called in results: words, and no path."""
 MIN_GROUP_SHARE = 0.05
 """Share of the users that a group must have to be aimed at."""
 
@@ -57,7 +59,7 @@ class Plant(BaseModel):
     """Name of an attack with the fields `rate` and `targets`."""
     count: int = Field(ge=1, le=10_000)
     """How many models are planted so."""
-    label: str = ""
+    label: Label = ""
     """What it is called in results; the attack's name by default."""
     group: Literal["never", "always"] = "never"
     """Whether one user group is aimed at."""
@@ -135,7 +137,7 @@ class ZooRecipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    name: str = "rankers"
+    name: Label = "rankers"
     """Name of the zoo."""
     seed: int = 0
     """Decides everything that is drawn."""
@@ -187,17 +189,34 @@ class ZooRecipe(BaseModel):
         ]
 
 
+RecipeT = TypeVar("RecipeT", bound=BaseModel)
+
+
 def read_recipe(path: Path) -> ZooRecipe:
     """Read a recipe from a TOML file.
 
     Raises:
         UserError: If it can't be read, or a field is unknown or wrong.
     """
+    return validate_recipe(path, ZooRecipe)
+
+
+def validate_recipe(path: Path, kind: type[RecipeT]) -> RecipeT:
+    """Read a recipe of some kind from a TOML file.
+
+    Raises:
+        UserError: If it can't be read, or a field is unknown or wrong.
+    """
     try:
-        return ZooRecipe.model_validate(tomlkit.parse(path.read_text(encoding="utf-8")).unwrap())
-    except (OSError, UnicodeDecodeError) as error:
+        return kind.model_validate(tomlkit.parse(path.read_text(encoding="utf-8")).unwrap())
+    except OSError as error:
         raise_outage(error, f"'{path}' can't be read")
-        raise UserError(f"'{path}' should be a recipe in TOML, and it can't be read.", "Check the path.") from None
+        reason = error.strerror or "it can't be read"
+        raise UserError(f"'{path}' should be a recipe in TOML: {reason}.", "Check the path.") from None
+    except UnicodeDecodeError:
+        raise UserError(
+            f"'{path}' should be a recipe in TOML, and it is no text in UTF-8.", "Check what it holds."
+        ) from None
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
