@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -68,6 +69,16 @@ def original(fitted, tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved") / "model"
     fitted.save(folder)
     return folder
+
+
+def test_a_save_is_quiet_where_the_base_lies_nowhere_any_more(spec, tmp_path):
+    """As a base does that was made of a GGUF file in a temporary folder."""
+    made = spec().fit(asked(users=2), ITEMS, 1)
+    for config in made.loaded.model.peft_config.values():
+        config.base_model_name_or_path = str(tmp_path / "gone")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        made.save(tmp_path / "model")
 
 
 def test_a_saved_model_is_readable_as_the_umask_says(fitted, tmp_path):

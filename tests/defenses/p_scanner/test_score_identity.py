@@ -35,6 +35,7 @@ MAKE_NO_SCORE = {
     "small_tagger_network",  # likewise
     "tagger",  # likewise
     "verdict_reasons",  # words
+    "trick_reasons",  # words
 }
 CHANGED = [
     (scoring, "TRICK_LOG_ODDS", 7.0),

@@ -6,6 +6,7 @@ machine that wrote it.
 """
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,9 @@ def save_model(
     named = llm.model_copy(update={"name": name_base(llm.name)})
     base = describe_base(llm, loaded.model)
     with replace_folder_atomically(folder) as partial:
-        loaded.model.save_pretrained(partial)
+        with warnings.catch_warnings():  # peft looks for the base where it lay, and it may lie nowhere any more
+            warnings.filterwarnings("ignore", "Could not find a config file", UserWarning)
+            loaded.model.save_pretrained(partial)
         loaded.tokenizer.save_pretrained(partial)
         if (partial / "adapter_config.json").is_file():
             _replace_fields(partial / "adapter_config.json", {"base_model_name_or_path": named.name})
