@@ -48,6 +48,13 @@ def test_a_folder_with_an_input_is_not_replaced(folder):
         check_outputs({"--out": [folder / "new", folder / "way"]}, {"--scanner": folder / "sub" / "part.csv"})
 
 
+@pytest.mark.parametrize("output", ["c.csv/x", "link.csv/x/y.json", "way/part.csv/x"])
+def test_nothing_lies_below_a_file(folder, output):
+    with pytest.raises(UserError, match=r"--out would write .* is a file, no folder"):
+        check_outputs({"--out": folder / output}, {})
+    check_outputs({"--out": folder / ("x" * 300) / "y"}, {})
+
+
 def test_an_output_does_not_lie_in_another(folder):
     with pytest.raises(UserError, match=r"--summary would write .* lies in what --out writes"):
         check_outputs({"--out": folder / "found", "--summary": folder / "found" / "s.json"}, {})

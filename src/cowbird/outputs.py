@@ -36,11 +36,17 @@ def check_outputs(outputs: Mapping[str, GivenPaths], inputs: Mapping[str, GivenP
 
     Raises:
         UserError: If an output is an input or another output, lies in a folder that is read or in one that is written,
-            is a folder in which an input lies, or is no file's name, such as `-` and `/dev/stdout`.
+            is a folder in which an input lies, lies below a file, or is no file's name, such as `-` and `/dev/stdout`.
     """
     read, written = list(_list_paths(inputs)), list(_list_paths(outputs))
     for output in written:
         check_replaceable(output.path)
+        file = next((place for place in output.path.parents if _is_file(place)), None)
+        if file is not None:
+            raise UserError(
+                f"{output.option} would write '{output.path}', and '{file}' is a file, no folder.",
+                f"Choose another folder with {output.option}.",
+            )
     for output in written:
         for given in read:
             _check_input(output, given)
@@ -89,6 +95,14 @@ def _check_output(one: _NamedPath, other: _NamedPath) -> None:
                 f"('{outer.path}').",
                 f"Choose a place outside of it with {inner.option}.",
             )
+
+
+def _is_file(path: Path) -> bool:
+    """Tell whether a file lies there; not where its name is too long."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _is_same(one: _NamedPath, other: _NamedPath) -> bool:

@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 from cowbird.cli.app import app
 from cowbird.experiments.run import run
 from cowbird.experiments.spec import apply_profile, parse_spec
+from cowbird.inspection.zoo.folder import name_model
+from cowbird.inspection.zoo.recipe import ZooRecipe
 from doubles.blocks import REPOSITORY, list_blocks, run_python_blocks
 
 DOCS = REPOSITORY / "docs"
@@ -128,7 +130,20 @@ def test_toml_blocks_are_specs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     own = write_files(page, tmp_path)
     for block in list_blocks(page, "toml"):
-        parse_spec(SPEC | tomllib.loads(block.text), allow_plugins=bool(own))
+        table = tomllib.loads(block.text)
+        if "plants" in table:
+            ZooRecipe.model_validate(table).make_victims()
+        else:
+            parse_spec(SPEC | table, allow_plugins=bool(own))
+
+
+def test_the_model_to_practise_on_is_the_planted_one():
+    page = "docs/how-to/inspect_model.md"
+    (block,) = list_blocks(page, "toml")
+    models = ZooRecipe.model_validate(tomllib.loads(block.text)).list_models()
+    planted = [name_model(model) for model in models if model.plant is not None]
+    assert planted == ["m002"]
+    assert f"practice/models/{planted[0]}.safetensors" in (REPOSITORY / page).read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
