@@ -323,7 +323,7 @@ class ReadyScanner:
             if shapes.shape[row] >= 0:
                 said, first, after = explain_jump(baseline.drift, jumps[int(shapes.shape[row])], traits, row)
                 reason[row] += f"; {said}"
-                if not certain and after > first and traits.highest[row] <= 0:
+                if trick is None and not certain and after > first and traits.highest[row] <= 0:
                     start[row], end[row] = first, after
             sure[row] = certain and leaves_words_whole(titles[row], int(start[row]), int(end[row]))
             if looks is not None and not np.isnan(looks[row]):
