@@ -14,6 +14,7 @@ from cowbird.defenses.p_scanner.rounds.clean_subset import choose_clean_subset
 from cowbird.defenses.p_scanner.rounds.common_patterns import list_tokens
 from cowbird.defenses.p_scanner.rounds.context_gain import ContextGain, PhraseGain
 from cowbird.defenses.p_scanner.rounds.fitted_scanner import FittedScanner, Record, Round, load_whole_llm
+from cowbird.defenses.p_scanner.rounds.known_logits import select_logits, update_logits
 from cowbird.defenses.p_scanner.rounds.ngram_scoring import (
     NgramClassifier,
     fade_logits,
@@ -29,9 +30,7 @@ from cowbird.defenses.p_scanner.token_logits import (
     TokenLogits,
     find_answer_words,
     read_logits,
-    select_logits,
     tokenize_titles,
-    update_logits,
 )
 from cowbird.defenses.p_scanner.triggers.agent import (
     Brief,
