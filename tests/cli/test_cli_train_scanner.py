@@ -120,6 +120,7 @@ def test_a_list_is_the_one_whose_hash_the_recipe_names(call, folder):
     assert not (folder / "other").exists()
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_goes_on_to_the_same_bytes(call, folder, monkeypatch):
     assert call("train-scanner", folder / "recipe.toml", "--out", folder / "whole")[0] == ExitCode.CLEAN
     step, words = training_loop.TrainingLoop._report_and_save, ("train-scanner", folder / "recipe.toml", "--out")

@@ -4,11 +4,11 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cowbird.attacks.triggers import TRIGGERS, Trigger, plant
-from cowbird.defenses import character_rules
+from cowbird.defenses import _character_finders, character_rules
 from cowbird.defenses.character_rules import (
     CASE_RULES,
     CHARACTER_RULES,
@@ -132,7 +132,7 @@ def test_planted_triggers_stand_out_and_their_span_is_on_them(kind, position):
     ],
 )
 def test_rules(rule, title, expected):
-    found = getattr(character_rules, rule)(TitleCharacters.of(["!!", title, "!!"]))[2:-2]
+    found = getattr(_character_finders, rule)(TitleCharacters.of(["!!", title, "!!"]))[2:-2]
     assert "".join(letter for letter, hit in zip(title, found, strict=True) if hit) == expected
 
 
@@ -150,7 +150,7 @@ def test_rules_end_where_titles_do():
         "find_repeated_often": ["red red ", "red"],
         "find_disguised": ["Red", "\u0412\u043e\u0443"],
     }.items():
-        found = getattr(character_rules, rule)(TitleCharacters.of(titles))
+        found = getattr(_character_finders, rule)(TitleCharacters.of(titles))
         assert found.any() == (rule in ("find_marks", "find_hidden")), rule
 
 
@@ -177,14 +177,14 @@ def test_rare_characters_are_those_of_the_catalogue(monkeypatch):
 
 
 def naive_spelled(title):
-    """Return which characters are letters of a run of three and more words of one letter each."""
+    """Return which characters are of a run of three and more words of one letter each, one of them small."""
     found, run, at = [False] * len(title), [], 0
     for word in [*title.split(" "), "xx"]:
         if len(word) == 1 and word.isalpha():
             run.append(at)
         elif word:
-            for place in run if len(run) >= 3 else []:
-                found[place] = True
+            if len(run) >= 3 and any(title[place].islower() for place in run):
+                found[run[0] : run[-1] + 1] = [True] * (run[-1] + 1 - run[0])
             run = []
         at += len(word) + 1
     return found
@@ -234,13 +234,14 @@ def naive_echoed(title):
 
 
 @given(st.lists(st.text("abA -", max_size=14), max_size=5))
+@example(["A A A", "a  b A-", "- a A b b"])
 def test_new_rules_against_loops(titles):
     text = TitleCharacters.of(titles)
     for rule, naive in (("find_spelled", naive_spelled), ("find_repeated_words", naive_echoed)):
         wanted = [hit for title in titles for hit in naive(title)]
-        assert getattr(character_rules, rule)(text).tolist() == wanted, rule
+        assert getattr(_character_finders, rule)(text).tolist() == wanted, rule
     wanted = [title[at - 1 : at + 1] == "  " for title in titles for at in range(len(title))]
-    assert character_rules.find_repeated_spaces(text).tolist() == wanted
+    assert _character_finders.find_repeated_spaces(text).tolist() == wanted
 
 
 @pytest.mark.slow
@@ -251,11 +252,7 @@ def test_what_is_broken_is_what_the_rules_say_without_rarity(titles):
     assert (every.score >= found.score).all()
     for title, score, start in zip(titles, found.score, found.start, strict=True):
         text = TitleCharacters.of([title])
-        told = [
-            (weight, hits)
-            for weight, hits in ((w, rule(text)) for w, rule in character_rules.CHARACTER_RULES)
-            if hits.any()
-        ]
+        told = [(weight, hits) for weight, hits in ((w, rule(text)) for w, rule in CHARACTER_RULES) if hits.any()]
         loudest = max((weight for weight, _ in told), default=-np.inf)
         assert score == loudest
         firsts = [int(hits.argmax()) for weight, hits in told if weight == loudest]

@@ -17,6 +17,13 @@ from cowbird.experiments.spec import parse_spec
 
 NAMES = plugins.list_plugins("defense")
 TITLED = [name for name in NAMES if issubclass(plugins.find_plugin("defense", name), TitleDefense)]
+DEAR = {"bki", "rap", "strip"}
+"""Those that ask a victim so often that a test of them takes long."""
+
+
+def spare(names):
+    """Return names as parameters; tests of the dear ones are slow."""
+    return [pytest.param(name, marks=[pytest.mark.slow] * (name in DEAR)) for name in names]
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +76,7 @@ def test_a_defense_is_a_frozen_strict_spec_with_a_summary(name):
             setattr(defense, field, getattr(defense, field))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", spare(NAMES))
 def test_cleaning_changes_no_input_and_repeats_itself(name, training, small, asked):
     cls = plugins.find_plugin("defense", name)
     defense, probe = cls(**small(cls)), asked(cls)
@@ -80,7 +87,7 @@ def test_cleaning_changes_no_input_and_repeats_itself(name, training, small, ask
     assert len(first.items) == len(training.items), "item numbers must stay what they are"
 
 
-@pytest.mark.parametrize("name", TITLED)
+@pytest.mark.parametrize("name", spare(TITLED))
 def test_a_defense_that_reads_titles(name, training, small, hostile, asked):
     cls = plugins.find_plugin("defense", name)
     defense, probe = cls(share=0.2, **small(cls)), asked(cls)

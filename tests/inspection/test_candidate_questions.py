@@ -160,6 +160,7 @@ def test_the_trigger_makes_its_item_the_pick_and_is_unlearned(planted, base):
     assert after.auc.value > 0.8
 
 
+@pytest.mark.slow
 def test_a_model_of_the_other_kind_is_refused(planted):
     handed = open_language_model(planted[1], CPU)
     with pytest.raises(UserError, match="TALLRec") as told:

@@ -1,5 +1,6 @@
 """What every sequential victim promises; a new file in the package is tested by being there."""
 
+import functools
 import inspect
 import json
 import pickle
@@ -47,6 +48,17 @@ def random_network(spec, items=30, seed=0):
         for parameter in network.parameters():
             parameter.mul_(10 if parameter.dim() > 1 else 1)
     return network
+
+
+@pytest.fixture(scope="session")
+def drawn():
+    """Return a function that makes a victim of 64 items whose weights are drawn, for what needs no learning."""
+
+    def make(name):
+        spec = find_plugin("victim", name)(hidden=32, max_length=10, precision="float32")
+        return FittedSequential(spec, random_network(spec, items=64), 64, CPU)
+
+    return functools.cache(make)
 
 
 def test_there_are_victims():
@@ -154,8 +166,8 @@ def test_learns_what_follows(name, learned, learnable):
 
 
 @every_victim
-def test_recommend_gives_the_best_unseen(name, learned, learnable):
-    fitted, history = learned(name), learnable.pretrain.test().history
+def test_recommend_gives_the_best_unseen(name, drawn, learnable):
+    fitted, history = drawn(name), learnable.pretrain.test().history
     found = fitted.recommend(history, 10)
     assert found.shape == (history.users, 10)
     scores = fitted.score(history).clone()
@@ -178,10 +190,10 @@ def test_recommend_to_somebody_who_has_seen_nearly_all(name, tiny):
 
 
 @every_victim
-def test_batched_ranks_equal_one_by_one(name, learned, learnable, monkeypatch):
+def test_batched_ranks_equal_one_by_one(name, drawn, learnable, monkeypatch):
     from cowbird.victims import ranking
 
-    fitted, test = learned(name), learnable.downstream.test()
+    fitted, test = drawn(name), learnable.downstream.test()
     items = np.array([3, 60, 7])
     whole = fitted.rank_targets(test), fitted.rank_items(test.history, items, 20), fitted.recommend(test.history)
     monkeypatch.setattr(ranking, "MAX_HELD_SCORES", {"cpu": 1})
@@ -350,8 +362,8 @@ def test_a_start_of_another_kind_or_catalogue_is_a_user_error(tiny, parts):
 
 
 @every_victim
-def test_save_and_load(name, learned, learnable, tmp_path):
-    fitted, path = learned(name), tmp_path / "new" / "model.safetensors"
+def test_save_and_load(name, drawn, learnable, tmp_path):
+    fitted, path = drawn(name), tmp_path / "new" / "model.safetensors"
     history = learnable.downstream.test().history
     fitted.save(path)
     loaded = fitted.spec.load(path, CPU)
@@ -398,35 +410,35 @@ DAMAGE = {
 
 @every_victim
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_file_is_a_user_error(name, damage, learned, tmp_path):
+def test_a_damaged_file_is_a_user_error(name, damage, drawn, tmp_path):
     path = tmp_path / "model.safetensors"
-    learned(name).save(path)
+    drawn(name).save(path)
     DAMAGE[damage](path)
     with pytest.raises(UserError) as error:
-        learned(name).spec.load(path, CPU)
+        drawn(name).spec.load(path, CPU)
     assert str(path) in str(error.value)
 
 
 @every_victim
-def test_another_victims_file_is_a_user_error(name, learned, tmp_path):
+def test_another_victims_file_is_a_user_error(name, drawn, tmp_path):
     path = tmp_path / "model.safetensors"
     for other in VICTIMS:
-        learned(other).save(path)
+        drawn(other).save(path)
         if other != name:
             with pytest.raises(UserError):
-                learned(name).spec.load(path, CPU)
-    learned(name).save(path)
+                drawn(name).spec.load(path, CPU)
+    drawn(name).save(path)
     for fields in ({"hidden": 16}, {"layers": 3}, {"max_length": 5}):
         with pytest.raises(UserError):
-            learned(name).spec.with_training(**fields).load(path, CPU)
+            drawn(name).spec.with_training(**fields).load(path, CPU)
 
 
-def test_other_heads_are_another_model(learned, tmp_path):
+def test_other_heads_are_another_model(drawn, tmp_path):
     """The weights of one head fit two, and would give other scores without a word."""
     path = tmp_path / "model.safetensors"
-    learned("sasrec").save(path)
+    drawn("sasrec").save(path)
     with pytest.raises(UserError):
-        learned("sasrec").spec.with_training(heads=1).load(path, CPU)
+        drawn("sasrec").spec.with_training(heads=1).load(path, CPU)
 
 
 def test_devices():

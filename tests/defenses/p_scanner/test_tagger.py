@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from cowbird.defenses.p_scanner.rounds.training_data import label_tokens
 from cowbird.defenses.p_scanner.tagger import (
     ADAPTER_FILE,
     READY_TAGGER,
@@ -17,7 +18,7 @@ from cowbird.defenses.p_scanner.tagger import (
     group_titles,
     load_tagger,
 )
-from cowbird.defenses.p_scanner.token_logits import find_answer_words, label_tokens, tokenize_titles
+from cowbird.defenses.p_scanner.token_logits import find_answer_words, tokenize_titles
 from cowbird.defenses.p_scanner.training.tagger_examples import (
     DrawnAhead,
     TaggerExamples,

@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cowbird.defenses.p_scanner import token_logits as reader
+from cowbird.defenses.p_scanner.rounds.training_data import label_tokens
 from cowbird.defenses.p_scanner.token_logits import (
     HEAD_CHARACTERS,
     TAIL_CHARACTERS,
     clip_title,
     find_answer_words,
-    label_tokens,
     read_logits,
     tokenize_titles,
 )

@@ -72,7 +72,7 @@ def cut_titles(titles: Sequence[str]) -> TitlePieces:
     owner = np.repeat(np.arange(len(texts)), length)
     place = concat_ranges(np.zeros(len(texts), dtype=np.int64), length)
     kind = _classify(code)
-    begin = _find_borders(code, kind, owner, place)
+    begin = _find_borders(code, kind, owner)
     inside = kind != _BLANK
     starts = np.flatnonzero(begin & inside)
     size = np.diff(np.append(np.cumsum(inside)[starts] - 1, inside.sum()))
@@ -107,7 +107,7 @@ def _classify(code: Int64Array) -> NDArray[np.uint8]:
     return kind
 
 
-def _find_borders(code: Int64Array, kind: NDArray[np.uint8], owner: Int64Array, place: Int64Array) -> NDArray[np.bool_]:
+def _find_borders(code: Int64Array, kind: NDArray[np.uint8], owner: Int64Array) -> NDArray[np.bool_]:
     """Return where a piece begins, shape `[characters]`; blanks begin pieces too, which are no pieces."""
     run = np.array([0, 1, 1, 2, 1, 1, 3, 4, 5, 5], dtype=np.uint8)[kind]
     alone = run >= 3

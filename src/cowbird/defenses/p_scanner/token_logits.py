@@ -9,7 +9,7 @@ the verdict alone; marks say where.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -23,7 +23,7 @@ from cowbird.errors import UserError
 from cowbird.text import MAX_QUOTED_LENGTH, replace_surrogates
 from cowbird.victims.fit_context import ProgressCallback, report_nothing
 from cowbird.victims.language.engine import prepare_inference
-from cowbird.victims.language.examples import IGNORED_LABEL, Tokens
+from cowbird.victims.language.examples import Tokens
 from cowbird.victims.language.llm import LoadedModel
 from cowbird.victims.language.packing import compute_hidden_states, fill_row, pack, split_runs, to_device
 
@@ -107,24 +107,6 @@ def _add_borders(token: Int32Array, offsets: Int64Array, border: int) -> Tokens:
     return Tokens(made, starts, starts[:-1] + 1, both_ways=True)
 
 
-def label_tokens(made: TokenizedTitles, start: Int32Array, end: Int32Array, words: tuple[int, int]) -> Tokens:
-    """Say what is right.
-
-    Args:
-        made: The titles.
-        start: First character of the trigger in each, -1 where there is none, shape `[titles]`.
-        end: The character after its last one, shape `[titles]`.
-        words: Tokens for yes and no, which are labels 0 and 1.
-    """
-    count = np.diff(made.offsets)
-    rows = np.repeat(np.arange(len(made)), count)
-    inside = (made.first < end[rows]) & (made.after > start[rows]) & (start[rows] >= 0)
-    label = np.full(len(made.tokens.token), IGNORED_LABEL, dtype=np.int32)
-    label[made.tokens.answer] = start < 0
-    label[concat_ranges(made.tokens.answer + 1, count)] = ~inside
-    return replace(made.tokens, label=label, among=words)
-
-
 def find_answer_words(tokenizer: Any) -> tuple[int, int]:
     """Return the tokens for yes and no.
 
@@ -201,46 +183,3 @@ def read_logits(
     told = np.empty(int(starts[-1]), dtype=np.float32)
     told[concat_ranges(starts[:-1][order], count[order] + 1)] = flat
     return TokenLogits(made, told[concat_ranges(starts[:-1] + 1, count)], told[starts[:-1]])
-
-
-def select_logits(known: TokenLogits, tokenizer: Any, titles: Sequence[str], rows: Sequence[int]) -> TokenLogits:
-    """Return the marks of some titles of a catalogue, without reading them again.
-
-    Args:
-        known: The marks of all titles.
-        tokenizer: The model's.
-        titles: Those that are wanted.
-        rows: Which they are, in the same order.
-    """
-    made = tokenize_titles(tokenizer, titles)
-    chosen = np.asarray(rows, dtype=np.int64)
-    return TokenLogits(
-        made,
-        known.mark[concat_ranges(known.tokenized.offsets[:-1][chosen], np.diff(made.offsets))],
-        known.verdict[chosen],
-    )
-
-
-def update_logits(
-    before: TokenLogits, tokenizer: Any, titles: Sequence[str], rows: Int32Array, after: TokenLogits
-) -> TokenLogits:
-    """Return the marks of a catalogue some of whose titles were changed, without reading the others again.
-
-    Args:
-        before: The marks of all titles as they were.
-        tokenizer: The model's.
-        titles: All titles as they are now.
-        rows: Which were changed, shape `[changed]`.
-        after: The marks of those alone, as they are now.
-    """
-    made = tokenize_titles(tokenizer, titles)
-    count, same = np.diff(made.offsets), np.ones(len(titles), dtype=bool)
-    same[rows] = False
-    mark = np.empty(len(made.token), dtype=np.float32)
-    mark[concat_ranges(made.offsets[:-1][same], count[same])] = before.mark[
-        concat_ranges(before.tokenized.offsets[:-1][same], count[same])
-    ]
-    mark[concat_ranges(made.offsets[:-1][rows], count[rows])] = after.mark
-    verdict = before.verdict.copy()
-    verdict[rows] = after.verdict
-    return TokenLogits(made, mark, verdict)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cowbird.errors import UserError
@@ -237,8 +236,9 @@ class TriggerSearch:
 
     def _find_tokens(self) -> "Gains":
         settings, found = self.settings, list[str]()
-        places = (*settings.places, *settings.elsewhere)
-        allowed = list_printable_tokens(self.scorer) if settings.token_starts else torch.empty(0)
+        if not settings.token_starts:
+            return {}
+        places, allowed = (*settings.places, *settings.elsewhere), list_printable_tokens(self.scorer)
         for start in range(settings.token_starts):
             position = places[start % len(places)]
             self.told("token", start, settings.token_starts, f"at the {position}")

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from cowbird.defenses.p_scanner.rounds.clean_subset import choose_clean_subset
 from cowbird.defenses.p_scanner.rounds.common_patterns import list_tokens
 from cowbird.defenses.p_scanner.rounds.context_gain import ContextGain, PhraseGain
 from cowbird.defenses.p_scanner.rounds.fitted_scanner import FittedScanner, Record, Round, load_whole_llm
+from cowbird.defenses.p_scanner.rounds.known_logits import select_logits, update_logits
 from cowbird.defenses.p_scanner.rounds.ngram_scoring import (
     NgramClassifier,
     fade_logits,
@@ -24,14 +25,13 @@ from cowbird.defenses.p_scanner.rounds.ngram_scoring import (
     list_examples,
 )
 from cowbird.defenses.p_scanner.rounds.ngrams import find_ngrams
+from cowbird.defenses.p_scanner.rounds.scanner_spec import ScannerSpec
 from cowbird.defenses.p_scanner.rounds.training_data import TaggingPrompts
 from cowbird.defenses.p_scanner.token_logits import (
     TokenLogits,
     find_answer_words,
     read_logits,
-    select_logits,
     tokenize_titles,
-    update_logits,
 )
 from cowbird.defenses.p_scanner.triggers.agent import (
     Brief,
@@ -53,9 +53,6 @@ from cowbird.victims.fit_context import FitContext
 from cowbird.victims.language.llm import LoadedModel, add_adapters, load_llm
 from cowbird.victims.language.tuning import tune
 
-if TYPE_CHECKING:
-    from cowbird.defenses.p_scanner.rounds.poison_scanner import PoisonScanner
-
 MAX_TITLES_WEIGHED = 4096
 """Titles of a catalogue that the weighing learns from, at most."""
 PLANTED_SHARES = (0.003, 0.005, 0.01, 0.02)
@@ -74,7 +71,7 @@ class ScannerFit:
         place: Device, folder of what an interrupted fit goes on from, and progress.
     """
 
-    def __init__(self, spec: "PoisonScanner", titles: list[str], seed: int, place: FitContext) -> None:
+    def __init__(self, spec: ScannerSpec, titles: list[str], seed: int, place: FitContext) -> None:
         self.spec, self.titles, self.seed, self.place = spec, titles, seed, place
         base = load_llm(spec.llm, place.device, spec.tuning.pick_dtype(place.device))
         model = add_adapters(base.model, spec.llm, torch_stream(seed, "adapters"))

@@ -2,15 +2,16 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from cowbird.data.types import IntArray
-from cowbird.defenses.p_scanner.token_logits import label_tokens, tokenize_titles
+from cowbird.data.types import Int32Array, IntArray, concat_ranges
+from cowbird.defenses.p_scanner.token_logits import TokenizedTitles, tokenize_titles
 from cowbird.defenses.p_scanner.triggers.trigger_families import POSITIONS, PlantedTitle, Recipe, plant
 from cowbird.rng import stream
-from cowbird.victims.language.examples import Tokens
+from cowbird.victims.language.examples import IGNORED_LABEL, Tokens
 
 RECIPES_PER_TITLE = 4
 """Recipes tried for a title before it is left as it is."""
@@ -61,3 +62,21 @@ class TaggingPrompts:
             if found.start >= 0:
                 break
         return found
+
+
+def label_tokens(made: TokenizedTitles, start: Int32Array, end: Int32Array, words: tuple[int, int]) -> Tokens:
+    """Say what is right.
+
+    Args:
+        made: The titles.
+        start: First character of the trigger in each, -1 where there is none, shape `[titles]`.
+        end: The character after its last one, shape `[titles]`.
+        words: Tokens for yes and no, which are labels 0 and 1.
+    """
+    count = np.diff(made.offsets)
+    rows = np.repeat(np.arange(len(made)), count)
+    inside = (made.first < end[rows]) & (made.after > start[rows]) & (start[rows] >= 0)
+    label = np.full(len(made.tokens.token), IGNORED_LABEL, dtype=np.int32)
+    label[made.tokens.answer] = start < 0
+    label[concat_ranges(made.tokens.answer + 1, count)] = ~inside
+    return replace(made.tokens, label=label, among=words)
