@@ -16,7 +16,7 @@ from cowbird.data.types import Dataset
 from cowbird.errors import UserError
 from cowbird.faults import raise_outage
 from cowbird.inspection.language.questions import LLARA_TEMPLATE, MAX_TEMPLATE_LENGTH, PromptKind, PromptTemplate
-from cowbird.inspection.language.sanitizing import UnlearnSettings
+from cowbird.inspection.language.unlearn_settings import UnlearnSettings
 from cowbird.inspection.language.settings import LanguageSettings
 from cowbird.inspection.zoo.recipe import Plugin
 from cowbird.rng import derive_seed, stream
