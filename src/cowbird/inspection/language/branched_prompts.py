@@ -1,8 +1,8 @@
-"""Prompts that begin alike and end differently, run through a model as one: the beginning is read once, and learned from.
+"""Prompts that begin alike and end differently, run through a model as one: the beginning is read once.
 
 A question and the same with texts in its title differ in a few tokens behind a long history. So the beginning stands
-once in a row, all endings behind it, and each ending sees the beginning and itself. That is what `prefix_cache` does for
-a search; here gradients flow through all of it.
+once in a row, all endings behind it, and each ending sees the beginning and itself. `prefix_cache` does that for a
+search; here gradients flow through all of it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ from cowbird.victims.language.packing import limit_last_layer
 
 LENGTH_MULTIPLE = 32
 """Rows are padded to a multiple of this many tokens: kernels want it so."""
-CPU_ROOM, GPU_ROOM = 4096, 12288
+CPU_ROOM, GPU_ROOM = 4096, 8192
 """Tokens that go through the model at once."""
 
 

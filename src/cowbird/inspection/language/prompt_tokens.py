@@ -55,8 +55,7 @@ class PromptTokenizer:
         return PromptTokenizer(self.tokenizer, self.start, _FEW_PROBES)
 
     def find_cut(self, question: TitleQuestion) -> tuple[int, list[int]]:
-        """Return how many characters of a question's head can be tokenized alone, and their tokens; 0 and none if no
-        place is found."""
+        """Return how many characters of a question's head can be tokenized alone, and their tokens; 0 without any."""
         if question.head not in self._cuts:
             self._cuts[question.head] = self._find_cut(question)
         return self._cuts[question.head]

@@ -1,8 +1,8 @@
 """Takes named triggers out of a language model, and measures what that costs.
 
 Targeted unlearning: the model is tuned on the platform's own questions, each with texts in its title and without
-(`unlearning`). So it learns that what is added to a title says nothing, and keeps what it knew. What is measured, before
-and after, is of questions that the model was not tuned on.
+(`unlearning`). So it learns that what is added to a title says nothing, and keeps what it knew. What is measured is of
+questions that the model was not tuned on.
 """
 
 from collections.abc import Sequence

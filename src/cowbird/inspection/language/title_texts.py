@@ -1,7 +1,8 @@
-"""Texts that are put into titles while triggers are unlearned: named fragments, their like, and all that a search tries.
+"""Texts that are put into titles while triggers are unlearned: named fragments, their like, and others.
 
 A fragment that a search found is often the trigger with something around it, or a text that shares only its effect. So
-its parts and its like are put in as well, and words, short strings, phrases, sentences, unseen characters and pairs.
+its parts and its like are put in as well, and all that a search tries: words, short strings, phrases, sentences, unseen
+characters and pairs.
 """
 
 import string

@@ -277,7 +277,7 @@ class Unlearning:
     def _write(
         self, scorer: FragmentScorer, heads: HeadTokens, row: int
     ) -> tuple[BranchedPrompt, list[int], list[AnswerTarget]]:
-        """Return a question with texts, the tokens of its right answer, and what each ending should be answered with."""
+        """Return a question with texts, the tokens of its right answer, and the aim of each ending."""
         settings, question = self.settings, self.lesson.questions[row]
         drawn = [self.texts.draw(self.rng) for _ in range(settings.texts)]
         titles = [question.title, *(insert_fragment(question.title, *each) for each in drawn)]

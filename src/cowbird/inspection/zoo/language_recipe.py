@@ -16,8 +16,8 @@ from cowbird.data.types import Dataset
 from cowbird.errors import UserError
 from cowbird.faults import raise_outage
 from cowbird.inspection.language.questions import LLARA_TEMPLATE, MAX_TEMPLATE_LENGTH, PromptKind, PromptTemplate
-from cowbird.inspection.language.unlearn_settings import UnlearnSettings
 from cowbird.inspection.language.settings import LanguageSettings
+from cowbird.inspection.language.unlearn_settings import UnlearnSettings
 from cowbird.inspection.zoo.recipe import Plugin
 from cowbird.rng import derive_seed, stream
 from cowbird.victims.language.llm import Llm
@@ -126,6 +126,11 @@ class LanguageZooRecipe(BaseModel):
     """The data source; it has ratings and titles."""
     platform_share: float = Field(default=0.3, gt=0, lt=1)
     """Share of the users that are the platform's."""
+    judge_share: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the users that are neither the platform's nor the provider's: AUC and ASR are measured on their
+    questions. With 0 they are measured on the platform's."""
+    judged: int = Field(default=200, ge=16)
+    """Questions on which AUC and ASR are measured at most."""
     prompt: PromptKind = "title"
     """Whether adapters answer yes or no about a title, as TALLRec's do, or pick a candidate, as LLaRA's do."""
     hybrid: bool = True
@@ -153,6 +158,8 @@ class LanguageZooRecipe(BaseModel):
 
     @model_validator(mode="after")
     def _check_prompt(self) -> Self:
+        if self.platform_share + self.judge_share >= 1:
+            raise ValueError("platform_share and judge_share leave no users to the provider")
         if self.prompt == "candidates" and (self.template or any(plant.tuned_on for plant in self.plants)):
             raise ValueError("template and tuned_on go with prompts about a title")
         return self
