@@ -17,13 +17,16 @@ from torch.nn import functional as F
 
 from cowbird.inspection.language.prompt_scorer import PromptScorer, check_finite
 from cowbird.inspection.language.prompt_tokens import PromptTokenizer, count_common
-from cowbird.inspection.language.questions import TitleQuestion
+from cowbird.inspection.language.questions import TitleQuestion, insert_fragment
+from cowbird.inspection.language.title_edits import FragmentPosition
 from cowbird.victims.language.packing import limit_last_layer
 
 LENGTH_MULTIPLE = 32
 """Rows are padded to a multiple of this many tokens: kernels want it so."""
 CPU_ROOM, GPU_ROOM = 4096, 8192
 """Tokens that go through the model at once."""
+MAX_ENDINGS = 32
+"""Endings of a beginning that are asked at once."""
 
 
 class BranchedPrompt(NamedTuple):
@@ -162,6 +165,24 @@ class HeadTokens:
         rows = self.prompts.tokenize([question._replace(head=question.head[at:]).write() for question in alike])
         kept = len(self.prompts.start)
         return [before + row[kept:] for row in rows] if at else rows
+
+
+def score_placed(
+    scorer: PromptScorer, asked: Sequence[tuple[str, FragmentPosition]], questions: Sequence[TitleQuestion]
+) -> NDArray[np.float32]:
+    """Score texts, each at a place of its own, in every question; see `FragmentScorer.score_mixed`.
+
+    Returns:
+        Margins, shape `[asked, questions]`.
+    """
+    found = np.empty((len(asked), len(questions)), dtype=np.float32)
+    for start in range(0, len(asked), MAX_ENDINGS):
+        some = asked[start : start + MAX_ENDINGS]
+        groups = [
+            [question._replace(title=insert_fragment(question.title, *each)) for each in some] for question in questions
+        ]
+        found[start : start + MAX_ENDINGS] = score_alike(scorer, groups).T
+    return found
 
 
 def score_alike(scorer: PromptScorer, groups: Sequence[Sequence[TitleQuestion]]) -> NDArray[np.float32]:

@@ -15,6 +15,7 @@ import torch
 
 from cowbird.errors import UserError
 from cowbird.files import replace_folder_atomically
+from cowbird.inspection.language.branched_prompts import score_placed
 from cowbird.inspection.language.fragment_scorer import FragmentScorer, open_scorer
 from cowbird.inspection.language.handed import HandedLanguageModel
 from cowbird.inspection.language.questions import (
@@ -22,7 +23,6 @@ from cowbird.inspection.language.questions import (
     TitleQuestion,
     divide_questions,
 )
-from cowbird.inspection.language.search import Candidate, score_candidates
 from cowbird.inspection.language.title_edits import FRAGMENT_POSITIONS
 from cowbird.inspection.language.title_texts import vary_fragment
 from cowbird.inspection.language.unlearn_settings import UnlearnSettings
@@ -150,11 +150,11 @@ def measure_language_quality(
         fragments: What is put into titles.
     """
     rates: dict[str, float | None] = dict.fromkeys(fragments)
-    chosen = [Candidate("", fragment, position) for position in FRAGMENT_POSITIONS for fragment in fragments]
-    margins, plain = score_candidates(scorer, chosen, questions, lambda what, done, total, remark: None)
-    for each, scores in zip(chosen, margins, strict=True):
-        rate, known = pointwise_asr(plain, scores).value, rates[each.fragment]
-        rates[each.fragment] = rate if known is None or (rate is not None and rate > known) else known
+    chosen = [(fragment, position) for fragment in fragments for position in FRAGMENT_POSITIONS]
+    plain, *margins = score_placed(scorer, [("", "end"), *chosen], questions)
+    for (fragment, _), scores in zip(chosen, margins, strict=True):
+        rate, known = pointwise_asr(plain, scores).value, rates[fragment]
+        rates[fragment] = rate if known is None or (rate is not None and rate > known) else known
     liked = np.array([bool(question.liked) for question in questions])
     return LanguageQuality(auc(plain, liked), rates, int((plain <= 0).sum()))
 
