@@ -52,6 +52,7 @@ class Method(StrEnum):
     reinit = "reinit"
     unlearn = "unlearn"
     prune = "prune"
+    distill = "distill"
 
 
 def sanitize(
@@ -72,7 +73,8 @@ def sanitize(
         Method,
         typer.Option(
             help="reinit: the suspects become average items; unlearn: that, then the rest is learned back; "
-            "prune: fine-pruning, which needs no suspects."
+            "prune: fine-pruning, which needs no suspects. Of language models: all of these unlearn; distill: a fresh "
+            "adapter learns the old one's answers to untouched questions."
         ),
     ] = Method.reinit,
     steps: Annotated[int, typer.Option(min=1, help="Steps of unlearn and prune.")] = 150,
@@ -102,8 +104,8 @@ def sanitize(
 
     The changed model is inspected again; what stands out then is taken out as well, a few times.
 
-    A language model or adapter unlearns fragments of titles: it is tuned on your questions, with the fragments in half
-    of them. AUC and the fragments' success rates are told before and after.
+    A language model or adapter unlearns fragments of titles: it is tuned on your questions, with the fragments and
+    other texts in their titles, to answer as without. AUC and the fragments' success rates are told before and after.
 
     Exit codes: 0 nothing stands out any more, 1 something still does, 2 error.
     """
@@ -124,7 +126,10 @@ def sanitize(
     if learning_rate is not None and not 0 < learning_rate < 1:
         raise UserError(f"--learning-rate must lie between 0 and 1, and is {learning_rate:g}.", "Use 3e-4.")
     if wants_language_model(model, options):
-        sanitize_language(model, suspects, logs, out, options, learning_rate, seed, device, as_json, quiet)
+        distill = method is Method.distill
+        sanitize_language(model, suspects, logs, out, options, learning_rate, distill, seed, device, as_json, quiet)
+    if method is Method.distill:
+        raise UserError("Adapters of language models are distilled, and this is a ranker.", "Use --method unlearn.")
     if logs is None:
         raise UserError("What a change costs is measured on your own logs.", "Give them with --logs.")
     place = pick_device(device)

@@ -22,6 +22,7 @@ def sanitize_language(
     out: Path,
     options: LanguageOptions,
     learning_rate: float | None,
+    distill: bool,
     seed: int,
     device: str,
     as_json: bool,
@@ -30,11 +31,11 @@ def sanitize_language(
     """Unlearn named fragments, print what that changed, and end the process."""
     from cowbird.inspection.language.handed import open_language_model  # noqa: PLC0415
     from cowbird.inspection.language.sanitizing import (  # noqa: PLC0415
-        UnlearnSettings,
         read_fragments,
         save_in_its_format,
         unlearn_fragments,
     )
+    from cowbird.inspection.language.unlearn_settings import DISTILLING, UnlearnSettings  # noqa: PLC0415
     from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
 
     if out.exists():
@@ -42,7 +43,7 @@ def sanitize_language(
     place, fragments = pick_device(device), read_fragments(suspects)
     questions = read_platform_questions(logs, options)
     handed = open_language_model(Path(model), place, options.base, options.layers)
-    settings = UnlearnSettings(seed=seed)
+    settings = UnlearnSettings(seed=seed).model_copy(update=DISTILLING if distill else {})
     if learning_rate is not None:
         settings = settings.model_copy(update={"learning_rate": learning_rate})
     with make_progress(quiet=quiet) as shown:

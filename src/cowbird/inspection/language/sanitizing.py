@@ -24,7 +24,7 @@ from cowbird.inspection.language.questions import (
     divide_questions,
 )
 from cowbird.inspection.language.title_edits import FRAGMENT_POSITIONS
-from cowbird.inspection.language.title_texts import vary_fragment
+from cowbird.inspection.language.title_texts import PlacedText, vary_fragment
 from cowbird.inspection.language.unlearn_settings import UnlearnSettings
 from cowbird.inspection.language.unlearning import Unlearning
 from cowbird.metrics.asr import pointwise_asr
@@ -150,7 +150,7 @@ def measure_language_quality(
         fragments: What is put into titles.
     """
     rates: dict[str, float | None] = dict.fromkeys(fragments)
-    chosen = [(fragment, position) for fragment in fragments for position in FRAGMENT_POSITIONS]
+    chosen: list[PlacedText] = [(fragment, position) for fragment in fragments for position in FRAGMENT_POSITIONS]
     plain, *margins = score_placed(scorer, [("", "end"), *chosen], questions)
     for (fragment, _), scores in zip(chosen, margins, strict=True):
         rate, known = pointwise_asr(plain, scores).value, rates[fragment]

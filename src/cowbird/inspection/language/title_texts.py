@@ -22,7 +22,7 @@ from cowbird.inspection.language.title_edits import (
 )
 from cowbird.text import quote_for_prompt
 
-PLACED = tuple[str, FragmentPosition]
+PlacedText = tuple[str, FragmentPosition]
 """A text and its place in the title."""
 MAX_STRING, MAX_PHRASE = 4, 6
 """Characters of a short string, and words of a phrase, at most."""
@@ -48,10 +48,10 @@ class TitleTexts:
     named: float
     varied: float
     strong: float
-    moving: list[PLACED] = field(default_factory=list[PLACED])
+    moving: list[PlacedText] = field(default_factory=list[PlacedText])
     """Texts that are known to move answers."""
 
-    def draw(self, rng: np.random.Generator) -> PLACED:
+    def draw(self, rng: np.random.Generator) -> PlacedText:
         """Draw a text and its place."""
         place = draw_place(rng)
         kind = rng.random()

@@ -1,6 +1,6 @@
 """How triggers are unlearned."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -56,3 +56,15 @@ class UnlearnSettings(BaseModel):
 
     seed: int = Field(default=0, ge=0)
     """Decides questions, texts, places and order."""
+
+
+DISTILLING: dict[str, Any] = {
+    "start": "base",
+    "questions": 8000,
+    "epochs": 2,
+    "rounds": 1,
+    "texts": 4,
+    "learning_rate": 1e-3,
+    "batch_size": 60,
+}
+"""Settings of fresh adapters that differ from the defaults: they have more to learn."""

@@ -36,7 +36,7 @@ from cowbird.inspection.language.handed import HandedLanguageModel
 from cowbird.inspection.language.proposals import list_words, write_sentences
 from cowbird.inspection.language.questions import QuestionParts, TitleQuestion, insert_fragment
 from cowbird.inspection.language.search import choose_questions
-from cowbird.inspection.language.title_texts import PLACED, TitleTexts, draw_place, vary_fragment
+from cowbird.inspection.language.title_texts import PlacedText, TitleTexts, draw_place, vary_fragment
 from cowbird.inspection.language.unlearn_settings import UnlearnSettings
 from cowbird.rng import stream, torch_stream
 from cowbird.victims.fit_context import ProgressCallback
@@ -206,7 +206,7 @@ class Unlearning:
         rng, fragments = self.rng, self.fragments
         drawn = [self.texts.draw_other(rng) for _ in range(settings.mined)]
         drawn += [vary_fragment(fragments[int(rng.integers(len(fragments)))], rng) for _ in range(settings.mined // 4)]
-        tried: list[PLACED] = [*self.texts.moving, *((text, draw_place(rng)) for text in dict.fromkeys(drawn))]
+        tried: list[PlacedText] = [*self.texts.moving, *((text, draw_place(rng)) for text in dict.fromkeys(drawn))]
         with self._open_scorer() as scorer:
             asked = choose_questions(scorer, self.parts.screening, MINED_QUESTIONS)
             gains = (scorer.score_mixed(tried, asked) - scorer.score_plain(asked)).mean(axis=1)
@@ -222,7 +222,7 @@ class Unlearning:
         )
         per_pass = -(-count // settings.batch_size)
         total = per_pass * settings.epochs
-        heads = None
+        order: list[int] = []
         with open_scorer(self.handed.loaded, self.device, YES_NO_ANSWERS, merge=False) as scorer:
             heads = HeadTokens(scorer.prompts.check_less())
             rising = math.ceil(WARMUP * total)
@@ -230,8 +230,8 @@ class Unlearning:
                 nth = step % per_pass
                 if nth == 0:
                     self._mine()
-                    order: list[int] = self.rng.permutation(count).tolist()
-                rows = order[nth * settings.batch_size : (nth + 1) * settings.batch_size]  # pyright: ignore
+                    order = self.rng.permutation(count).tolist()
+                rows = order[nth * settings.batch_size : (nth + 1) * settings.batch_size]
                 loss = self._learn(causal, scorer, heads, weights, rows)
                 torch.nn.utils.clip_grad_norm_(weights.masters.values(), LARGEST_GRADIENT)
                 for group in optimizer.param_groups:
@@ -350,7 +350,7 @@ def renew_adapters(model: Any, seed: int) -> None:
     """
     named = [(name, weight) for name, weight in sorted(model.named_parameters()) if ".lora_" in name]
     if not named:
-        raise UserError("Fresh adapters are learned beside a base, and this is a whole model.", "Leave --fresh out.")
+        raise UserError("Fresh adapters are learned beside a base, and this is a whole model.", "Use --method unlearn.")
     generator = torch_stream(seed, "unlearn", "adapters")
     with torch.no_grad():
         for name, weight in named:
