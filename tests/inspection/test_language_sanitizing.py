@@ -1,11 +1,14 @@
 """A planted trigger is unlearned, and the model is written in the format that it came in."""
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 
-from cowbird.errors import UserError
+from cowbird.errors import ExitCode, UserError
 from cowbird.inspection.language import handed, sanitizing
 from cowbird.inspection.language.branched_prompts import branch, lay_out_branches, run_branches, score_alike
 from cowbird.inspection.language.fragment_scorer import open_scorer
@@ -19,7 +22,7 @@ from cowbird.inspection.language.sanitizing import (
 from cowbird.inspection.language.title_edits import find_edit, split_pair
 from cowbird.inspection.language.title_texts import TitleTexts, vary_fragment
 from cowbird.inspection.language.unlearn_settings import UnlearnSettings
-from cowbird.inspection.language.unlearning import Lesson, prepare_lesson, renew_adapters
+from cowbird.inspection.language.unlearning import Lesson, Unlearning, prepare_lesson, renew_adapters
 from cowbird.metrics.intervals import Interval
 from cowbird.rng import torch_stream
 from cowbird.storage import write_sealed_json
@@ -203,13 +206,16 @@ def test_the_command(monkeypatch, capsys, tmp_path, left, code):
     qualities = [LanguageQuality(Interval(0.7, 0.6, 0.8, 9), {"5v\u202e": rate}, 9) for rate in (0.9, left)]
     opened = HandedLanguageModel(None, "toy", "", "", None, model)
     monkeypatch.setattr(handed, "open_language_model", lambda *given: opened)
-    monkeypatch.setattr(sanitizing, "unlearn_fragments", lambda *given: tuple(qualities))
+    used = []
+    monkeypatch.setattr(sanitizing, "unlearn_fragments", lambda *given: used.append(given[3]) or tuple(qualities))
     monkeypatch.setattr(sanitizing, "save_in_its_format", lambda given, folder: None)
     words = ["sanitize", model, "--suspects", suspects, "--questions", asked, "--template", template, "--out", out]
     found, said, _ = call_command(monkeypatch, capsys, *words, "--device", "cpu")
     assert (found, f"0.900 → {left:.3f}" in said, "inspect the changed model again" in said) == (code, True, True)
     found, said, _ = call_command(monkeypatch, capsys, *words, "--device", "cpu", "--json", "--quiet")
     assert (found, '"before"' in said) == (code, True)
+    call_command(monkeypatch, capsys, *words, "--device", "cpu", "--method", "distill", "--learning-rate", "2e-4")
+    assert [(each.start, each.learning_rate) for each in used] == [("handed", 6e-4)] * 2 + [("base", 2e-4)]
     out.mkdir()
     found, _, err = call_command(monkeypatch, capsys, *words, "--device", "cpu")
     assert (found, "is there" in " ".join(err.split())) == (2, True)
@@ -217,3 +223,41 @@ def test_the_command(monkeypatch, capsys, tmp_path, left, code):
         monkeypatch, capsys, "sanitize", suspects, "--suspects", suspects, "--out", model / "x"
     )
     assert found == 2
+
+
+def test_an_interrupted_command_leaves_no_model(base, monkeypatch, capsys, tmp_path):
+    model, suspects, asked, out = base, tmp_path / "f.txt", tmp_path / "q.csv", tmp_path / "out"
+    suspects.write_text("5v\n")
+    rows = "".join(f"red,{question.title},{'yes' if question.liked else 'no'}\n" for question in make_questions(40))
+    asked.write_text(f"history,title,answer\n{rows}")
+    template = tmp_path / "t.txt"
+    template.write_text("{history}: {title}\n")
+    before = {path.name: path.read_bytes() for path in model.iterdir()}
+
+    def interrupt(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Unlearning, "_gather_texts", interrupt)
+    words = ["sanitize", model, "--suspects", suspects, "--questions", asked, "--template", template, "--out", out]
+    code, _, _ = call_command(monkeypatch, capsys, *words, "--device", "cpu", "--quiet")
+    assert code == ExitCode.INCOMPLETE
+    assert not out.exists()
+    assert {path.name: path.read_bytes() for path in model.iterdir()} == before
+
+
+def test_the_best_rounds_weights_stay(scorer, monkeypatch):
+    weight = torch.nn.Parameter(torch.zeros(1))
+    masters = SimpleNamespace(masters={"w": weight}, copy=lambda: None)
+    left = iter([(0.3, 0.7), (0.1, 0.7), (0.05, 0.6), (0.2, 0.7)])
+    settings = UnlearnSettings(rounds=4)
+    lesson = Unlearning(None, None, ["5v"], settings, CPU, lambda opened, texts: next(left), None)
+    lesson.texts = TitleTexts(["5v"], [], [], 0.2, 0.2, 0.2)
+
+    def learn(causal, weights, turn):
+        weight.data.fill_(turn)
+
+    monkeypatch.setattr(lesson, "_run_round", learn)
+    monkeypatch.setattr(lesson, "_open_scorer", lambda: nullcontext(scorer))
+    lesson._run_rounds(None, masters, (1.0, 0.7))
+    assert weight.item() == 1, "the third turned less, and cost too much"
+    assert lesson.history == [(0.3, 0.7), (0.1, 0.7), (0.05, 0.6), (0.2, 0.7)]
