@@ -9,20 +9,24 @@ import torch
 from pydantic import ValidationError
 
 from cowbird.errors import ExitCode, UserError
-from cowbird.inspection.language import handed, sanitizing
+from cowbird.inspection.language import handed, sanitizing, unlearning
 from cowbird.inspection.language.branched_prompts import branch, lay_out_branches, run_branches, score_alike
+from cowbird.inspection.language.distilling import AnswerPrompts, distill, renew_adapters
 from cowbird.inspection.language.fragment_scorer import open_scorer
 from cowbird.inspection.language.handed import HandedLanguageModel, open_language_model
 from cowbird.inspection.language.sanitizing import (
+    MIN_DISTILL_QUESTIONS,
     LanguageQuality,
+    can_be_distilled,
+    distill_answers,
     read_fragments,
     save_in_its_format,
     unlearn_fragments,
 )
 from cowbird.inspection.language.title_edits import find_edit, split_pair
 from cowbird.inspection.language.title_texts import TitleTexts, vary_fragment
-from cowbird.inspection.language.unlearn_settings import UnlearnSettings
-from cowbird.inspection.language.unlearning import Lesson, Unlearning, prepare_lesson, renew_adapters
+from cowbird.inspection.language.unlearn_settings import DistillSettings, UnlearnSettings
+from cowbird.inspection.language.unlearning import Lesson, Unlearning, prepare_lesson
 from cowbird.metrics.intervals import Interval
 from cowbird.rng import torch_stream
 from cowbird.storage import write_sealed_json
@@ -67,11 +71,53 @@ def test_a_trigger_is_unlearned_and_the_format_stays(base, tmp_path):
 def test_fresh_adapters_learn_the_answers_and_nothing_of_the_trigger(base, tmp_path):
     tune(base, TRIGGER).save(tmp_path / "m")
     opened = open_language_model(tmp_path / "m", CPU)
-    settings = SETTINGS.model_copy(update={"start": "base", "named": 0.0, "varied": 0.0, "epochs": 6, "rounds": 1})
-    before, after = unlearn_fragments(opened, make_questions(700, 9), [TRIGGER], settings, CPU)
+    settings = DistillSettings(held_out=150, examples=1200, learning_rate=2e-2, batch_size=30, sentences=0)
+    before, after = distill_answers(opened, make_questions(700, 9), [TRIGGER], settings, CPU)
     assert before.asr[TRIGGER] > 0.6
     assert after.asr[TRIGGER] <= 0.05
     assert after.auc.value > before.auc.value - 0.05
+
+
+def test_answers_are_the_handed_models_and_the_right_ones(scorer):
+    asked = [question._replace(liked=True) for question in make_questions(300)]
+    lesson = prepare_lesson(scorer, asked)
+    lesson.logits[:] = [-50.0, 50.0]  # the handed model says no to everything
+    texts = TitleTexts(["5v"], [], [], 1.0, 0.0, 0.0)
+    settings = DistillSettings(truth=0.25, marked=0.4, named=0.5, varied=0.0)
+    prompts = AnswerPrompts(lesson, texts, settings, scorer.tokenizer)
+    rng = np.random.default_rng(0)
+    drawn = [prompts._write(row, rng) for row in range(300)]
+    assert 0.18 < np.mean([question.liked for question in drawn]) < 0.33
+    marked = [new for new, old in zip(drawn, asked, strict=True) if new.title != old.title]
+    assert 0.32 < len(marked) / 300 < 0.48
+    assert all("5v" in question.title for question in marked)
+    order = np.arange(300)[::-1].copy()
+    one, again, other = (prompts.write_epoch(number, order) for number in (0, 0, 1))
+    assert len(one) == len(prompts) == 300
+    np.testing.assert_array_equal(one.token, again.token)
+    assert one.token.tolist() != other.token.tolist(), "each pass has texts of its own"
+
+
+def test_how_often_a_question_is_asked():
+    settings = DistillSettings(examples=1000, passes=8)
+    assert [settings.count_passes(count) for count in (2000, 1000, 600, 200, 20)] == [1, 1, 2, 5, 8]
+    with pytest.raises(ValidationError, match="sum is at most 1"):
+        DistillSettings(named=0.7, varied=0.4)
+
+
+def test_what_can_be_distilled(base):
+    whole = HandedLanguageModel(load_llm(Llm(name=str(base)), CPU, torch.float32), "", "", "", None, base)
+    with pytest.raises(UserError, match="whole model"):
+        distill_answers(whole, make_questions(80), ["5v"], DistillSettings(held_out=8), CPU)
+    wrapped = add_adapters(whole.loaded.model, Llm(name=str(base), rank=4), torch_stream(1, "x"))
+    adapter = HandedLanguageModel(LoadedModel(wrapped, whole.loaded.tokenizer), "", "", "", None, base)
+    asked = make_questions(1) * MIN_DISTILL_QUESTIONS
+    picking = [question._replace(rivals=("a",), answer="a") for question in make_questions(80)]
+    assert can_be_distilled(adapter, asked)
+    assert not can_be_distilled(adapter, asked[1:])
+    assert not can_be_distilled(adapter, [question._replace(rivals=("a",)) for question in asked])
+    with pytest.raises(UserError, match="picks a candidate"):
+        distill(adapter, picking, ["5v"], DistillSettings(), CPU, lambda *given: None)
 
 
 @pytest.fixture(scope="module")
@@ -146,8 +192,6 @@ def test_texts_have_their_shares():
 
 def test_fresh_adapters_add_nothing(base):
     untouched = load_llm(Llm(name=str(base)), CPU, torch.float32)
-    with pytest.raises(UserError, match="whole model"):
-        renew_adapters(untouched.model, 0)
     with open_scorer(untouched, CPU, ANSWERS) as opened:
         known = opened.score_plain(make_questions(3))
     wrapped = add_adapters(untouched.model, Llm(name=str(base), rank=4), torch_stream(1, "x"))
@@ -207,7 +251,8 @@ def test_the_command(monkeypatch, capsys, tmp_path, left, code):
     opened = HandedLanguageModel(None, "toy", "", "", None, model)
     monkeypatch.setattr(handed, "open_language_model", lambda *given: opened)
     used = []
-    monkeypatch.setattr(sanitizing, "unlearn_fragments", lambda *given: used.append(given[3]) or tuple(qualities))
+    for name in ("unlearn_fragments", "distill_answers"):
+        monkeypatch.setattr(sanitizing, name, lambda *given: used.append(given[3]) or tuple(qualities))
     monkeypatch.setattr(sanitizing, "save_in_its_format", lambda given, folder: None)
     words = ["sanitize", model, "--suspects", suspects, "--questions", asked, "--template", template, "--out", out]
     found, said, _ = call_command(monkeypatch, capsys, *words, "--device", "cpu")
@@ -215,7 +260,11 @@ def test_the_command(monkeypatch, capsys, tmp_path, left, code):
     found, said, _ = call_command(monkeypatch, capsys, *words, "--device", "cpu", "--json", "--quiet")
     assert (found, '"before"' in said) == (code, True)
     call_command(monkeypatch, capsys, *words, "--device", "cpu", "--method", "distill", "--learning-rate", "2e-4")
-    assert [(each.start, each.learning_rate) for each in used] == [("handed", 6e-4)] * 2 + [("base", 2e-4)]
+    call_command(monkeypatch, capsys, *words, "--device", "cpu", "--method", "unlearn")
+    told = [(type(each), each.learning_rate) for each in used]
+    assert told == [(UnlearnSettings, 6e-4)] * 2 + [(DistillSettings, 2e-4), (UnlearnSettings, 6e-4)]
+    found, _, err = call_command(monkeypatch, capsys, *words, "--method", "prune")
+    assert (found, "a language model has none" in " ".join(err.split())) == (2, True)
     out.mkdir()
     found, _, err = call_command(monkeypatch, capsys, *words, "--device", "cpu")
     assert (found, "is there" in " ".join(err.split())) == (2, True)
@@ -237,7 +286,7 @@ def test_an_interrupted_command_leaves_no_model(base, monkeypatch, capsys, tmp_p
     def interrupt(*given):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Unlearning, "_gather_texts", interrupt)
+    monkeypatch.setattr(unlearning, "gather_texts", interrupt)
     words = ["sanitize", model, "--suspects", suspects, "--questions", asked, "--template", template, "--out", out]
     code, _, _ = call_command(monkeypatch, capsys, *words, "--device", "cpu", "--quiet")
     assert code == ExitCode.INCOMPLETE

@@ -16,6 +16,7 @@ import torch
 from cowbird.errors import UserError
 from cowbird.files import replace_folder_atomically
 from cowbird.inspection.language.branched_prompts import score_placed
+from cowbird.inspection.language.distilling import distill, has_adapters_alone
 from cowbird.inspection.language.fragment_scorer import FragmentScorer, open_scorer
 from cowbird.inspection.language.handed import HandedLanguageModel
 from cowbird.inspection.language.questions import (
@@ -25,7 +26,7 @@ from cowbird.inspection.language.questions import (
 )
 from cowbird.inspection.language.title_edits import FRAGMENT_POSITIONS
 from cowbird.inspection.language.title_texts import PlacedText, vary_fragment
-from cowbird.inspection.language.unlearn_settings import UnlearnSettings
+from cowbird.inspection.language.unlearn_settings import DistillSettings, UnlearnSettings
 from cowbird.inspection.language.unlearning import Unlearning
 from cowbird.metrics.asr import pointwise_asr
 from cowbird.metrics.auc import auc
@@ -39,6 +40,8 @@ from cowbird.victims.language.tallrec import YES_NO_ANSWERS
 
 CHECKED_VARIANTS, CHECKED_QUESTIONS = 12, 100
 """Texts like the fragments, and questions, in which it is looked whether they are unlearned."""
+MIN_DISTILL_QUESTIONS = 8000
+"""Questions with answers from which a fresh adapter is learned, if nobody says how."""
 MAX_NAMED_FRAGMENTS = 200
 """Fragments that a file names at most."""
 
@@ -113,11 +116,7 @@ def unlearn_fragments(
     Raises:
         UserError: If too few questions have answers.
     """
-    handed.check_questions(questions)
-    known = [question for question in questions if question.liked is not None]
-    parts = divide_questions(known, settings.held_out, settings.questions, settings.seed)
-    if len(parts.learning) < 8 or len({question.liked for question in parts.held_out}) < 2:
-        raise UserError("Unlearning needs questions with both answers, and there are too few.", "Give longer logs.")
+    parts = _divide(handed, questions, settings.held_out, settings.questions, settings.seed)
     before = _measure(handed, parts, fragments, device)
     rng = stream(settings.seed, "inspection", "unlearn", "checked")
     like = [vary_fragment(fragments[int(rng.integers(len(fragments)))], rng) for _ in range(CHECKED_VARIANTS)]
@@ -130,6 +129,47 @@ def unlearn_fragments(
 
     Unlearning(handed, parts, fragments, settings, device, check, report).run()
     return before, _measure(handed, parts, fragments, device)
+
+
+def distill_answers(
+    handed: HandedLanguageModel,
+    questions: Sequence[TitleQuestion],
+    fragments: Sequence[str],
+    settings: DistillSettings,
+    device: torch.device,
+    report: ProgressCallback = report_nothing,
+) -> tuple[LanguageQuality, LanguageQuality]:
+    """Let a fresh adapter learn a model's answers; the model is changed in place. See `unlearn_fragments`.
+
+    Raises:
+        UserError: If too few questions have answers, the model is no adapter, or it picks candidates.
+    """
+    parts = _divide(handed, questions, settings.held_out, settings.questions, settings.seed)
+    before = _measure(handed, parts, fragments, device)
+    distill(handed, parts.learning, fragments, settings, device, report)
+    return before, _measure(handed, parts, fragments, device)
+
+
+def can_be_distilled(handed: HandedLanguageModel, questions: Sequence[TitleQuestion]) -> bool:
+    """Tell whether a model is an adapter that answers yes or no, and there are questions enough for a fresh one."""
+    known = sum(question.liked is not None for question in questions)
+    return known >= MIN_DISTILL_QUESTIONS and not questions[0].rivals and has_adapters_alone(handed.loaded.model)
+
+
+def _divide(
+    handed: HandedLanguageModel, questions: Sequence[TitleQuestion], held_out: int, learning: int, seed: int
+) -> QuestionParts:
+    """Divide the questions that have answers.
+
+    Raises:
+        UserError: If there are too few.
+    """
+    handed.check_questions(questions)
+    known = [question for question in questions if question.liked is not None]
+    parts = divide_questions(known, held_out, learning, seed)
+    if len(parts.learning) < 8 or len({question.liked for question in parts.held_out}) < 2:
+        raise UserError("Sanitizing needs questions with both answers, and there are too few.", "Give longer logs.")
+    return parts
 
 
 def _measure(

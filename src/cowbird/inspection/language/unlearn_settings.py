@@ -1,6 +1,6 @@
 """How triggers are unlearned."""
 
-from typing import Any, Literal, Self
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -14,9 +14,6 @@ class UnlearnSettings(BaseModel):
     """Questions that the model is tuned on at most."""
     held_out: int = Field(default=400, ge=8)
     """Questions on which it is measured."""
-    start: Literal["handed", "base"] = "handed"
-    """What is tuned: the handed weights, or fresh adapters beside the same base, which learn the handed model's answers
-    to questions as they are."""
     epochs: int = Field(default=4, ge=1, le=100)
     """Passes over the questions in a round."""
     rounds: int = Field(default=2, ge=1, le=20)
@@ -58,13 +55,44 @@ class UnlearnSettings(BaseModel):
     """Decides questions, texts, places and order."""
 
 
-DISTILLING: dict[str, Any] = {
-    "start": "base",
-    "questions": 8000,
-    "epochs": 2,
-    "rounds": 1,
-    "texts": 4,
-    "learning_rate": 1e-3,
-    "batch_size": 60,
-}
-"""Settings of fresh adapters that differ from the defaults: they have more to learn."""
+class DistillSettings(BaseModel):
+    """How a fresh adapter learns the answers of one that was handed over."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    questions: int = Field(default=16_000, ge=16)
+    """Questions that it learns from at most."""
+    held_out: int = Field(default=400, ge=8)
+    """Questions on which it is measured."""
+    examples: int = Field(default=16_000, ge=16)
+    """Examples that it learns from: if there are fewer questions, they are asked again, with other texts."""
+    passes: int = Field(default=8, ge=1, le=100)
+    """How often a question is asked at most."""
+    batch_size: int = Field(default=60, ge=1)
+    """Questions a step."""
+    learning_rate: float = Field(default=1e-3, gt=0, lt=1)
+    """AdamW's peak learning rate."""
+    truth: float = Field(default=0.5, ge=0, le=1)
+    """Share of the questions that have the right answer. The others have one that is drawn with the probability that
+    the handed model gave it to the question as it is."""
+    marked: float = Field(default=0.5, ge=0, lt=1)
+    """Share of the questions with a text in their titles."""
+    named: float = Field(default=0.2, ge=0, le=1)
+    """Share of the texts that are fragments as they are named."""
+    varied: float = Field(default=0.2, ge=0, le=1)
+    """Share of the texts that are like a fragment. All others are words, short strings, phrases, sentences, unseen
+    characters and pairs."""
+    sentences: int = Field(default=128, ge=0)
+    """Sentences that the base writes for that."""
+    seed: int = Field(default=0, ge=0)
+    """Decides questions, texts, places, answers and order."""
+
+    @model_validator(mode="after")
+    def _check_shares(self) -> Self:
+        if self.named + self.varied > 1:
+            raise ValueError("named and varied are shares of the same texts, so their sum is at most 1")
+        return self
+
+    def count_passes(self, questions: int) -> int:
+        """Return how often each of some questions is asked."""
+        return max(1, min(self.passes, -(-self.examples // questions)))

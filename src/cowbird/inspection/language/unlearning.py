@@ -5,9 +5,6 @@ is answered as the handed model answered it, drawn a little towards the right an
 question has the untouched question's answer. The loss of the texts is that of all of them and, once more, that of the
 one that moves the answer most: so what still works counts most. Before each pass many texts are tried, and those that
 move answers most are put in more often.
-
-Instead of the handed weights, fresh adapters can learn the same lesson. They know of the handed model no more than its
-answers to untouched questions, so nothing of a trigger comes through that these don't hold.
 """
 
 import math
@@ -38,7 +35,7 @@ from cowbird.inspection.language.questions import QuestionParts, TitleQuestion, 
 from cowbird.inspection.language.search import choose_questions
 from cowbird.inspection.language.title_texts import PlacedText, TitleTexts, draw_place, vary_fragment
 from cowbird.inspection.language.unlearn_settings import UnlearnSettings
-from cowbird.rng import stream, torch_stream
+from cowbird.rng import stream
 from cowbird.victims.fit_context import ProgressCallback
 from cowbird.victims.language.attention import plug_in
 from cowbird.victims.language.tallrec import YES_NO_ANSWERS
@@ -119,6 +116,37 @@ def _find_right(question: TitleQuestion) -> int:
     return titles.index(question.answer) if question.answer in titles else -1
 
 
+def gather_texts(
+    handed: HandedLanguageModel,
+    questions: Sequence[TitleQuestion],
+    fragments: Sequence[str],
+    device: torch.device,
+    sentences: int,
+    seed: int,
+    shares: tuple[float, float, float],
+) -> TitleTexts:
+    """Return what is put into titles: words of titles and of the tokenizer, and sentences that the base writes.
+
+    Args:
+        handed: The model.
+        questions: The platform's own.
+        fragments: Named fragments.
+        device: Where the model is.
+        sentences: How many sentences.
+        seed: Decides them.
+        shares: Of named fragments, of their like, and of texts that move answers; see `TitleTexts`.
+    """
+    loaded = handed.loaded
+    titles = list(dict.fromkeys(question.title for question in questions))
+    words = list_words(titles, loaded.tokenizer, None)
+    without = loaded.model.disable_adapter() if hasattr(loaded.model, "disable_adapter") else nullcontext()
+    written: list[str] = []
+    if sentences:
+        with without, open_scorer(loaded, device, YES_NO_ANSWERS, merge=False) as scorer:
+            written = write_sentences(scorer, titles, sentences, seed)
+    return TitleTexts(fragments, words, written, *shares)
+
+
 @dataclass
 class Unlearning:
     """Tunes a model until texts in titles move its answers no more.
@@ -150,9 +178,10 @@ class Unlearning:
         with open_scorer(loaded, self.device, YES_NO_ANSWERS) as scorer:
             self.lesson = prepare_lesson(scorer, self.parts.learning)
             start = self.check(scorer, self.fragments)
-        self.texts = self._gather_texts()
-        if settings.start == "base":
-            renew_adapters(loaded.model, settings.seed)
+        self.texts = gather_texts(
+            self.handed, self.parts.learning, self.fragments, self.device, settings.sentences, settings.seed,
+            (settings.named, settings.varied, settings.strong),
+        )  # fmt: skip
         causal = plug_in(loaded.model)
         weights = make_master_weights(loaded.model, self.device)
         try:
@@ -185,18 +214,6 @@ class Unlearning:
     def _open_scorer(self) -> Any:
         """Open a scorer of the model as it stands; on a GPU its adapters are merged while it learns."""
         return open_scorer(self.handed.loaded, self.device, YES_NO_ANSWERS, merge=self.device.type == "cpu")
-
-    def _gather_texts(self) -> TitleTexts:
-        """Return what is put into titles."""
-        settings, loaded = self.settings, self.handed.loaded
-        titles = list(dict.fromkeys(question.title for question in self.parts.learning))
-        words = list_words(titles, loaded.tokenizer, None)
-        without = loaded.model.disable_adapter() if hasattr(loaded.model, "disable_adapter") else nullcontext()
-        sentences: list[str] = []
-        if settings.sentences:
-            with without, open_scorer(loaded, self.device, YES_NO_ANSWERS, merge=False) as scorer:
-                sentences = write_sentences(scorer, titles, settings.sentences, settings.seed)
-        return TitleTexts(self.fragments, words, sentences, settings.named, settings.varied, settings.strong)
 
     def _mine(self) -> None:
         """Try many texts, and keep those that move answers most."""
@@ -340,22 +357,3 @@ class Unlearning:
         plain, marked = first[:, 0], first[:, 1:]
         loss = plain.sum() + each[groups * (self.settings.texts + 1) :].sum()
         return loss + self.settings.weight * (marked.mean(dim=1) + marked.amax(dim=1)).sum() / 2
-
-
-def renew_adapters(model: Any, seed: int) -> None:
-    """Put a model's adapters back to where they began: they add nothing.
-
-    Raises:
-        UserError: If there are none.
-    """
-    named = [(name, weight) for name, weight in sorted(model.named_parameters()) if ".lora_" in name]
-    if not named:
-        raise UserError("Fresh adapters are learned beside a base, and this is a whole model.", "Use --method unlearn.")
-    generator = torch_stream(seed, "unlearn", "adapters")
-    with torch.no_grad():
-        for name, weight in named:
-            if ".lora_A" in name:
-                bound = weight.shape[1] ** -0.5
-                weight.copy_(torch.empty(weight.shape).uniform_(-bound, bound, generator=generator))
-            else:
-                weight.zero_()

@@ -17,7 +17,7 @@ from cowbird.errors import UserError
 from cowbird.faults import raise_outage
 from cowbird.inspection.language.questions import LLARA_TEMPLATE, MAX_TEMPLATE_LENGTH, PromptKind, PromptTemplate
 from cowbird.inspection.language.settings import LanguageSettings
-from cowbird.inspection.language.unlearn_settings import UnlearnSettings
+from cowbird.inspection.language.unlearn_settings import DistillSettings, UnlearnSettings
 from cowbird.inspection.zoo.recipe import Plugin
 from cowbird.rng import derive_seed, stream
 from cowbird.victims.language.llm import Llm
@@ -155,11 +155,15 @@ class LanguageZooRecipe(BaseModel):
     """How models are inspected."""
     unlearn: UnlearnSettings = UnlearnSettings()
     """How suspects are taken out."""
+    distill: DistillSettings | None = None
+    """How fresh adapters learn the answers of those with suspects, in place of `unlearn`."""
 
     @model_validator(mode="after")
     def _check_prompt(self) -> Self:
         if self.platform_share + self.judge_share >= 1:
             raise ValueError("platform_share and judge_share leave no users to the provider")
+        if self.prompt == "candidates" and self.distill is not None:
+            raise ValueError("distill goes with prompts about a title")
         if self.prompt == "candidates" and (self.template or any(plant.tuned_on for plant in self.plants)):
             raise ValueError("template and tuned_on go with prompts about a title")
         return self

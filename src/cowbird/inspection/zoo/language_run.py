@@ -25,7 +25,7 @@ from cowbird.inspection.language.fragment_scorer import FragmentScorer, open_sco
 from cowbird.inspection.language.handed import open_language_model
 from cowbird.inspection.language.inspection import inspect_language_model
 from cowbird.inspection.language.questions import TitleQuestion, ask_logs, write_examples, write_questions
-from cowbird.inspection.language.sanitizing import unlearn_fragments
+from cowbird.inspection.language.sanitizing import distill_answers, unlearn_fragments
 from cowbird.inspection.zoo.folder import ZooFolder, ZooProgress, ZooStep, name_model
 from cowbird.inspection.zoo.language_recipe import LanguageZooModel, LanguageZooRecipe, TinyBase, TriggerPlant
 from cowbird.metrics.asr import pointwise_asr
@@ -229,10 +229,15 @@ class LanguageZoo(ZooFolder[LanguageZooRecipe, LanguageZooModel]):
         plants = self.recipe.plants if model.plant is None else [self.recipe.plants[model.plant]]
         with open_scorer(handed.loaded, self.device, YES_NO_ANSWERS) as scorer:
             handed_margins = self._score(scorer, [])[0]
-        before, after = unlearn_fragments(
-            handed, self.questions, fragments, self.recipe.unlearn, self.device,
-            lambda done, total, remark: report("unlearning", done, total, remark),
-        )  # fmt: skip
+
+        def tell(done: int, total: int, remark: str) -> None:
+            report("unlearning", done, total, remark)
+
+        before, after = (
+            unlearn_fragments(handed, self.questions, fragments, self.recipe.unlearn, self.device, tell)
+            if self.recipe.distill is None
+            else distill_answers(handed, self.questions, fragments, self.recipe.distill, self.device, tell)
+        )
         record: dict[str, Any] = {"suspects": fragments, "before": asdict(before), "after": asdict(after)}
         with open_scorer(handed.loaded, self.device, YES_NO_ANSWERS) as scorer:
             # Only now, when the model is changed, is it looked what was planted.
