@@ -23,8 +23,8 @@ from cowbird.victims.language.packing import limit_last_layer
 
 LENGTH_MULTIPLE = 32
 """Rows are padded to a multiple of this many tokens: kernels want it so."""
-CPU_ROOM, GPU_ROOM = 4096, 8192
-"""Tokens that go through the model at once."""
+CPU_ROOM, GPU_ROOM, GPU_SCORING_ROOM = 4096, 8192, 65536
+"""Tokens that go through the model at once; on a GPU more if nothing is learned."""
 MAX_ENDINGS = 32
 """Endings of a beginning that are asked at once."""
 
@@ -138,9 +138,11 @@ def run_branches(causal: Any, rows: BranchedRows, places: Tensor) -> Tensor:
     return out.last_hidden_state[0][places]
 
 
-def split_into_passes(prompts: Sequence[BranchedPrompt], device: torch.device) -> Iterator[list[int]]:
+def split_into_passes(
+    prompts: Sequence[BranchedPrompt], device: torch.device, learns: bool = False
+) -> Iterator[list[int]]:
     """Yield the numbers of prompts that go through the model at once, those of about one length together."""
-    room = CPU_ROOM if device.type == "cpu" else GPU_ROOM
+    room = CPU_ROOM if device.type == "cpu" else GPU_ROOM if learns else GPU_SCORING_ROOM
     part: list[int] = []
     for at in sorted(range(len(prompts)), key=lambda at: prompts[at].length):
         longest = -(-prompts[at].length // LENGTH_MULTIPLE) * LENGTH_MULTIPLE

@@ -60,11 +60,11 @@ class DistillSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
-    questions: int = Field(default=16_000, ge=16)
+    questions: int = Field(default=12_000, ge=16)
     """Questions that it learns from at most."""
     held_out: int = Field(default=400, ge=8)
     """Questions on which it is measured."""
-    examples: int = Field(default=16_000, ge=16)
+    examples: int = Field(default=12_000, ge=16)
     """Examples that it learns from: if there are fewer questions, they are asked again, with other texts."""
     passes: int = Field(default=8, ge=1, le=100)
     """How often a question is asked at most."""

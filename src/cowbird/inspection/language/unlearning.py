@@ -279,7 +279,7 @@ class Unlearning:
             answers.append(answer)
             aims.append(targets)
         total = torch.zeros((), device=self.device)
-        for part in split_into_passes(prompts, self.device):
+        for part in split_into_passes(prompts, self.device, learns=True):
             laid = lay_out_branches([prompts[at] for at in part], self.device)
             places, targets, shares, groups = self._aim(
                 laid.ends, [answers[at] for at in part], [aims[at] for at in part]
