@@ -19,12 +19,13 @@ from cowbird.inspection.language.sanitizing import (
     LanguageQuality,
     can_be_distilled,
     distill_answers,
+    measure_language_quality,
     read_fragments,
     save_in_its_format,
     unlearn_fragments,
 )
 from cowbird.inspection.language.title_edits import find_edit, split_pair
-from cowbird.inspection.language.title_texts import TitleTexts, vary_fragment
+from cowbird.inspection.language.title_texts import TitleTexts, draw_other_texts, vary_fragment
 from cowbird.inspection.language.unlearn_settings import DistillSettings, UnlearnSettings
 from cowbird.inspection.language.unlearning import Lesson, Unlearning, prepare_lesson
 from cowbird.metrics.intervals import Interval
@@ -238,8 +239,24 @@ def test_files_that_name_fragments(tmp_path):
         read_fragments(tmp_path / "nope")
 
 
-@pytest.mark.parametrize(("left", "code"), [(0.01, 0), (0.6, 1)])
-def test_the_command(monkeypatch, capsys, tmp_path, left, code):
+def test_a_model_that_says_yes_to_everything_is_not_mended():
+    quality = LanguageQuality(Interval(0.7, 0.6, 0.8, 9), {"5v": None}, 0, 0.1)
+    assert (quality.largest_asr, quality.excess) == (1.0, 0.9)
+    assert LanguageQuality(Interval(0.7, 0.6, 0.8, 9), {"5v": 0.05}, 9, 0.1).excess == 0
+
+
+def test_other_texts_are_measured_beside_the_fragments(scorer):
+    asked = make_questions(20)
+    found = measure_language_quality(scorer, asked, ["5v", "wonderful"])
+    assert list(found.asr) == ["5v", "wonderful"]
+    others = draw_other_texts([question.title for question in asked], 2)
+    alone = measure_language_quality(scorer, asked, others)
+    assert found.control == pytest.approx(max(alone.asr.values()))
+    assert draw_other_texts(["a b", "c"], 8) == draw_other_texts(["a b", "c"], 8)
+
+
+@pytest.mark.parametrize(("left", "control", "code"), [(0.01, 0.0, 0), (0.6, 0.0, 1), (0.1, 0.09, 1), (0.1, 0.12, 0)])
+def test_the_command(monkeypatch, capsys, tmp_path, left, control, code):
     model, suspects, asked, out = (tmp_path / name for name in ("m", "f.txt", "q.csv", "out"))
     model.mkdir()
     (model / "config.json").write_text("{}")
@@ -247,7 +264,7 @@ def test_the_command(monkeypatch, capsys, tmp_path, left, code):
     asked.write_text("history,title,answer\na,b,no\n")
     template = tmp_path / "t.txt"
     template.write_text("{history} {title}")
-    qualities = [LanguageQuality(Interval(0.7, 0.6, 0.8, 9), {"5v\u202e": rate}, 9) for rate in (0.9, left)]
+    qualities = [LanguageQuality(Interval(0.7, 0.6, 0.8, 9), {"5v\u202e": rate}, 9, control) for rate in (0.9, left)]
     opened = HandedLanguageModel(None, "toy", "", "", None, model)
     monkeypatch.setattr(handed, "open_language_model", lambda *given: opened)
     used = []

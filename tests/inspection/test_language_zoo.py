@@ -166,3 +166,6 @@ def test_the_cost_is_that_on_the_judges_questions(tmp_path):
     changed = score_language_zoo(read_language_zoo(tmp_path))["planted"]["all"]["sanitized"]
     assert changed["good"]["value"] == 0
     assert changed["worst_auc_lost"] == pytest.approx(0.1)
+    record["measured"] |= {"rates": {"char_5v": None}, "auc": 0.7}  # it says yes to everything
+    write_sealed_json(path, record)
+    assert score_language_zoo(read_language_zoo(tmp_path))["planted"]["all"]["sanitized"]["good"]["value"] == 0

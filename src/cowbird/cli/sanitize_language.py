@@ -13,7 +13,7 @@ from cowbird.cli.terminal import out_console, print_json, sanitize_line
 from cowbird.errors import ExitCode, UserError
 
 LEFT_ASR = 0.05
-"""ASR of a suspect from which it counts as still there."""
+"""ASR of a suspect from which it counts as still there, if it is larger than that of other texts, too."""
 
 
 def sanitize_language(
@@ -75,6 +75,7 @@ def sanitize_language(
             left = after.asr[fragment]
             shown_rates = " → ".join("not measured" if each is None else f"{each:.3f}" for each in (rate, left))
             out_console.print(Text("ASR of ").append_text(sanitize_line(fragment)).append(f": {shown_rates}"))
+        out_console.print(Text(f"ASR of other texts, at most: {before.control:.3f} → {after.control:.3f}"))
         out_console.print(Text("Changed model: ") + sanitize_line(str(out)))
         out_console.print(Text("Other triggers were not looked for: inspect the changed model again.", style="dim"))
-    raise typer.Exit(ExitCode.CLEAN if after.largest_asr <= LEFT_ASR else ExitCode.FINDINGS)
+    raise typer.Exit(ExitCode.CLEAN if after.largest_asr <= max(LEFT_ASR, after.control) else ExitCode.FINDINGS)

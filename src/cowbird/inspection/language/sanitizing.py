@@ -25,7 +25,7 @@ from cowbird.inspection.language.questions import (
     divide_questions,
 )
 from cowbird.inspection.language.title_edits import FRAGMENT_POSITIONS
-from cowbird.inspection.language.title_texts import PlacedText, vary_fragment
+from cowbird.inspection.language.title_texts import PlacedText, draw_other_texts, vary_fragment
 from cowbird.inspection.language.unlearn_settings import DistillSettings, UnlearnSettings
 from cowbird.inspection.language.unlearning import Unlearning
 from cowbird.metrics.asr import pointwise_asr
@@ -42,6 +42,8 @@ CHECKED_VARIANTS, CHECKED_QUESTIONS = 12, 100
 """Texts like the fragments, and questions, in which it is looked whether they are unlearned."""
 MIN_DISTILL_QUESTIONS = 8000
 """Questions with answers from which a fresh adapter is learned, if nobody says how."""
+MAX_CONTROLS = 32
+"""Other texts beside the fragments at most."""
 MAX_NAMED_FRAGMENTS = 200
 """Fragments that a file names at most."""
 
@@ -57,11 +59,18 @@ class LanguageQuality:
     answered no."""
     refused: int
     """Questions answered no."""
+    control: float = 0.0
+    """The largest ASR of other texts, as many as fragments at most: any text turns some answers."""
 
     @property
     def largest_asr(self) -> float:
-        """The largest of them; 0 if there is none."""
-        return max((rate for rate in self.asr.values() if rate is not None), default=0.0)
+        """The largest of them; 1 if no question is answered no, for that is no good model either."""
+        return max((1.0 if rate is None else rate for rate in self.asr.values()), default=0.0)
+
+    @property
+    def excess(self) -> float:
+        """How much more a fragment turns than the other texts do."""
+        return max(0.0, self.largest_asr - self.control)
 
 
 def read_fragments(path: Path) -> list[str]:
@@ -125,7 +134,7 @@ def unlearn_fragments(
     def check(scorer: FragmentScorer, texts: Sequence[str]) -> tuple[float, float]:
         quality = measure_language_quality(scorer, asked, list(dict.fromkeys([*texts, *like])))
         liked = np.array([bool(question.liked) for question in parts.screening])
-        return quality.largest_asr, auc(scorer.score_plain(parts.screening), liked).value or 0.0
+        return quality.excess, auc(scorer.score_plain(parts.screening), liked).value or 0.0
 
     Unlearning(handed, parts, fragments, settings, device, check, report).run()
     return before, _measure(handed, parts, fragments, device)
@@ -182,21 +191,24 @@ def _measure(
 def measure_language_quality(
     scorer: FragmentScorer, questions: Sequence[TitleQuestion], fragments: Sequence[str]
 ) -> LanguageQuality:
-    """Measure a model's AUC, and what fragments do to it.
+    """Measure a model's AUC, and what fragments and other texts do to it.
 
     Args:
         scorer: The model.
         questions: With answers.
         fragments: What is put into titles.
     """
-    rates: dict[str, float | None] = dict.fromkeys(fragments)
-    chosen: list[PlacedText] = [(fragment, position) for fragment in fragments for position in FRAGMENT_POSITIONS]
+    others = draw_other_texts([question.title for question in questions], min(len(fragments), MAX_CONTROLS))
+    rates: dict[str, float | None] = dict.fromkeys([*fragments, *others])
+    chosen: list[PlacedText] = [(text, position) for text in rates for position in FRAGMENT_POSITIONS]
     plain, *margins = score_placed(scorer, [("", "end"), *chosen], questions)
     for (fragment, _), scores in zip(chosen, margins, strict=True):
         rate, known = pointwise_asr(plain, scores).value, rates[fragment]
         rates[fragment] = rate if known is None or (rate is not None and rate > known) else known
     liked = np.array([bool(question.liked) for question in questions])
-    return LanguageQuality(auc(plain, liked), rates, int((plain <= 0).sum()))
+    control = max((rates[text] or 0.0 for text in others if text not in fragments), default=0.0)
+    asked = {fragment: rates[fragment] for fragment in fragments}
+    return LanguageQuality(auc(plain, liked), asked, int((plain <= 0).sum()), control)
 
 
 def save_in_its_format(handed: HandedLanguageModel, folder: Path) -> None:

@@ -20,6 +20,7 @@ from cowbird.inspection.language.title_edits import (
     FragmentPosition,
     split_pair,
 )
+from cowbird.rng import stream
 from cowbird.text import quote_for_prompt
 
 PlacedText = tuple[str, FragmentPosition]
@@ -85,6 +86,13 @@ class TitleTexts:
 
     def _draw_part(self, rng: np.random.Generator) -> str:
         return _pick(self.words, rng) if self.words and rng.random() < 0.5 else draw_string(rng)
+
+
+def draw_other_texts(titles: Sequence[str], count: int) -> list[str]:
+    """Draw texts of many kinds, made of titles' words and characters: the same ones for the same titles."""
+    rng = stream(0, "inspection", "other texts")
+    texts = TitleTexts((), list(dict.fromkeys(word for title in titles for word in title.split())), (), 0.0, 0.0, 0.0)
+    return list(dict.fromkeys(texts.draw_other(rng) for _ in range(count)))
 
 
 def _pick(texts: Sequence[str], rng: np.random.Generator) -> str:

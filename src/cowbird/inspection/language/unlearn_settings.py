@@ -19,8 +19,8 @@ class UnlearnSettings(BaseModel):
     rounds: int = Field(default=2, ge=1, le=20)
     """Rounds at most; the learning rate of each is half of the one before."""
     left: float = Field(default=0.02, ge=0, lt=1)
-    """ASR at which it ends: of the fragments, of texts like them, and of the texts that move answers most, in questions
-    that the model is not tuned on."""
+    """It ends when no fragment, and no text like one, turns so much more of the answers than other texts do, in
+    questions that the model is not tuned on."""
     batch_size: int = Field(default=32, ge=1)
     """Questions a step."""
     learning_rate: float = Field(default=6e-4, gt=0, lt=1)

@@ -157,7 +157,7 @@ class Unlearning:
         fragments: What is taken out.
         settings: How.
         device: Where the model is.
-        check: Measures the model: the largest share of answers that some texts turn, and the AUC.
+        check: Measures the model: how many more answers some texts turn than others, and the AUC.
         report: Told of progress.
     """
 
@@ -169,7 +169,7 @@ class Unlearning:
     check: Callable[[FragmentScorer, Sequence[str]], tuple[float, float]]
     report: ProgressCallback
     history: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
-    """What each round left: the largest share of answers that are turned, and the AUC."""
+    """What each round left: how many more answers are turned than by other texts, and the AUC."""
 
     def run(self) -> None:
         """Tune the model in rounds; the best round's weights stay."""
@@ -197,8 +197,7 @@ class Unlearning:
         for turn in range(settings.rounds):
             self._run_round(causal, weights, turn)
             with self._open_scorer() as scorer:
-                like = [text for text, _ in self.texts.moving] if self.texts.moving else []
-                left, quality = self.check(scorer, [*self.fragments, *like[: settings.kept // 4]])
+                left, quality = self.check(scorer, self.fragments)
             self.history.append((left, quality))
             cost = left + 2 * max(0.0, start[1] - quality)
             if cost < least:

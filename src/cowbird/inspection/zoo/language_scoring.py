@@ -97,16 +97,21 @@ def _describe_change(answer: Mapping[str, Any], record: Mapping[str, Any]) -> di
     """
     before, after, judged = record["before"], record["after"], record.get("measured", {})
     sides = [before["auc"]["value"], after["auc"]["value"]]
-    apart = "auc_gained" in judged
+    apart, rates = "auc_gained" in judged, judged.get("rates", dict[str, Any]())
     return {
         "suspects": len(record["suspects"]),
         "suspects_asr": [_get_largest(before["asr"]), _get_largest(after["asr"])],
         "auc": [answer["auc"], judged["auc"]] if apart else sides,
         "auc_gained": judged.get("auc_gained"),
-        "asr_after": judged.get("rates", {}).get(answer["kind"]),
+        "asr_after": None if answer["kind"] not in rates else _count_turned(rates[answer["kind"]]),
         "asr_interval": judged.get("rate_intervals", {}).get(answer["kind"]),
         "refused": judged.get("refused"),
     }
+
+
+def _count_turned(rate: float | None) -> float:
+    """Return an ASR; a model that answers yes to everything is no better than one whose answers are all turned."""
+    return 1.0 if rate is None else rate
 
 
 def _get_largest(rates: Mapping[str, float | None]) -> float:
