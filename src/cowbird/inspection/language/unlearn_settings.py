@@ -25,7 +25,7 @@ class UnlearnSettings(BaseModel):
     """Questions a step."""
     learning_rate: float = Field(default=6e-4, gt=0, lt=1)
     """AdamW's peak learning rate."""
-    texts: int = Field(default=6, ge=1, le=64)
+    texts: int = Field(default=8, ge=1, le=64)
     """Texts that are put into each question's title, one at a time."""
     named: float = Field(default=0.2, ge=0, le=1)
     """Share of the texts that are fragments as they are named."""
@@ -38,7 +38,7 @@ class UnlearnSettings(BaseModel):
     """Texts that are tried before each pass."""
     kept: int = Field(default=48, ge=1)
     """Texts that move answers most, of those and of the ones before."""
-    weight: float = Field(default=1.0, gt=0, le=100)
+    weight: float = Field(default=4.0, gt=0, le=100)
     """Weight of the loss of questions with texts; that of questions as they are is 1."""
     truth: float = Field(default=0.3, ge=0, le=1)
     """How far a question as it is should have the right answer instead of the one that the handed model gave."""
