@@ -14,14 +14,11 @@ from cowbird.inspection.language.fragment_scorer import open_scorer
 from cowbird.inspection.language.handed import open_language_model
 from cowbird.inspection.language.inspection import CANDIDATES_NOT_CHECKED, inspect_language_model
 from cowbird.inspection.language.questions import PromptTemplate, read_template
-from cowbird.inspection.language.sanitizing import (
-    UnlearnSettings,
-    draw_chances,
-    save_in_its_format,
-    unlearn_fragments,
-)
+from cowbird.inspection.language.sanitizing import save_in_its_format, unlearn_fragments
 from cowbird.inspection.language.search import Candidate, score_candidates
 from cowbird.inspection.language.settings import LanguageSettings
+from cowbird.inspection.language.unlearn_settings import UnlearnSettings
+from cowbird.inspection.language.unlearning import prepare_lesson
 from cowbird.victims.language.candidate_decoding import decode_answers
 from cowbird.victims.language.engine import prepare_inference
 from cowbird.victims.language.examples import Example, tokenize
@@ -109,7 +106,7 @@ def test_a_margin_above_zero_is_the_pick_of_a_decoder(planted):
     fitted = planted[0]
     with open_scorer(fitted.loaded, CPU, ANSWERS) as scorer:
         margins = scorer.score_plain(asked)
-        chances, picks = draw_chances(scorer, asked)
+        lesson = prepare_lesson(scorer, asked)
         by_prefix = scorer.score(["", TRIGGER], asked, "end")
         scorer.padded = True
         chosen = [Candidate("word", TRIGGER, "end")]
@@ -117,7 +114,9 @@ def test_a_margin_above_zero_is_the_pick_of_a_decoder(planted):
     np.testing.assert_allclose(by_prefix[0], margins, atol=2e-3)
     np.testing.assert_allclose(by_prefix[1], whole[0], atol=2e-3)
     np.testing.assert_allclose(plain, margins, atol=2e-3)
-    assert (chances > 0.5).tolist() == (margins > 0).tolist()
+    best = lesson.logits.argmax(axis=1).tolist()
+    picks = [[question.title, *question.rivals][at] for question, at in zip(asked, best, strict=True)]
+    assert [at == 0 for at in best] == (margins > 0).tolist()
     names = [[*question.rivals, question.title] for question in asked]
     branches = [
         [fitted.loaded.tokenizer(question.write_answer(name), add_special_tokens=False)["input_ids"] for name in row]

@@ -9,7 +9,6 @@ from cowbird.inspection.language.handed import open_language_model
 from cowbird.inspection.language.inspection import inspect_language_model
 from cowbird.inspection.language.proposals import exchange_parts, join_parts
 from cowbird.inspection.language.questions import insert_fragment
-from cowbird.inspection.language.sanitizing import vary_fragment
 from cowbird.inspection.language.settings import LanguageSettings
 from cowbird.inspection.language.title_edits import (
     CHARACTER_EDITS,
@@ -18,6 +17,7 @@ from cowbird.inspection.language.title_edits import (
     find_edit,
     split_pair,
 )
+from cowbird.inspection.language.title_texts import vary_fragment
 from doubles.planted_llama import ANSWERS, CPU, make_questions, tune_marked, write_base
 
 NOTHING = LanguageSettings(

@@ -1,17 +1,23 @@
 """Zoos of language models: recipes, and how inspections are held against answers."""
 
+import dataclasses
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
+from cowbird.data.sources.synthetic import Synthetic
 from cowbird.errors import UserError
-from cowbird.inspection.zoo.language_recipe import is_language_recipe, read_language_recipe
+from cowbird.inspection.zoo.language_recipe import LanguageZooRecipe, is_language_recipe, read_language_recipe
+from cowbird.inspection.zoo.language_run import LanguageZoo
 from cowbird.inspection.zoo.language_scoring import read_language_zoo, score_language_zoo
 from cowbird.report.language_inspection import make_language_zoo_table
 from cowbird.storage import read_sealed_json, write_sealed_json
 from doubles.command import call_command
 
+CPU = torch.device("cpu")
 RECIPES = Path(__file__).parents[2] / "benchmarks" / "zoo"
 RECIPE = """
 kind = "language"
@@ -25,7 +31,14 @@ count = 3
 
 
 @pytest.mark.parametrize(
-    "name", ["language_tiny_ml100k", "language_ml100k", "language_llara_ml100k", "language_two_parts_ml100k"]
+    "name",
+    [
+        "language_tiny_ml100k",
+        "language_ml100k",
+        "language_llara_ml100k",
+        "language_two_parts_ml100k",
+        "language_ml100k_third",
+    ],
 )
 def test_recipes_that_ship(name):
     path = RECIPES / f"{name}.toml"
@@ -121,3 +134,38 @@ def test_a_trigger_that_nobody_sees_is_named_by_its_code(tmp_path):
         row = {"fragment": fragment, "asr": 0.1}
         write_sealed_json(path, read_sealed_json(path) | {"ranking": [row]})
         assert read_language_zoo(tmp_path)[1]["named"] == named
+
+
+def test_judges_are_neither_the_providers_nor_the_platforms(tmp_path, monkeypatch):
+    data = Synthetic(users=60, items=40, events_per_user=8).load()
+    ratings = np.random.default_rng(0).integers(1, 6, data.interactions.events).astype(np.float64)
+    rated = dataclasses.replace(data, interactions=dataclasses.replace(data.interactions, rating=ratings))
+    monkeypatch.setattr(LanguageZooRecipe, "load_data", lambda self: rated)
+    recipe = read_language_recipe(RECIPES / "language_tiny_ml100k.toml")
+    recipe = recipe.model_copy(update={"judge_share": 0.25, "judged": 50})
+    zoo = LanguageZoo(recipe, tmp_path / "z", CPU)
+    provider, platform, judge = (set(side.users.ids) for side in zoo.sides)
+    assert (len(provider), len(platform), len(judge)) == (27, 18, 15)
+    assert not provider & platform and not provider & judge and not platform & judge
+    assert len(zoo.judged) == 50
+    assert not set(zoo.judged) & set(zoo.questions)
+    old = LanguageZoo(recipe.model_copy(update={"judge_share": 0.0}), tmp_path / "old", CPU)
+    assert set(old.judged) <= set(old.questions)
+    assert set(old.sides[1].users.ids) == platform, "the platform is the same"
+
+
+def test_the_cost_is_that_on_the_judges_questions(tmp_path):
+    write_zoo(tmp_path, [0.0, 3.0])
+    path = tmp_path / "sanitized" / "m001.json"
+    record = read_sealed_json(path)
+    gained = {"value": -0.07, "low": -0.08, "high": -0.06, "n": 100}
+    record["measured"] |= {"auc": 0.63, "auc_gained": gained, "rate_intervals": {"char_5v": [0.0, 0.1]}, "refused": 0.5}
+    write_sealed_json(path, record)
+    (found,) = (model["sanitized"] for model in read_language_zoo(tmp_path) if model["sanitized"])
+    assert (found["auc"], found["auc_gained"], found["refused"]) == ([0.7, 0.63], gained, 0.5)
+    changed = score_language_zoo(read_language_zoo(tmp_path))["planted"]["all"]["sanitized"]
+    assert changed["good"]["value"] == 0
+    assert changed["worst_auc_lost"] == pytest.approx(0.1)
+    record["measured"] |= {"rates": {"char_5v": None}, "auc": 0.7}  # it says yes to everything
+    write_sealed_json(path, record)
+    assert score_language_zoo(read_language_zoo(tmp_path))["planted"]["all"]["sanitized"]["good"]["value"] == 0

@@ -242,14 +242,14 @@ class TriggerSearch:
         for start in range(settings.token_starts):
             position = places[start % len(places)]
             self.told("token", start, settings.token_starts, f"at the {position}")
-            passed = self.store.read(f"token-start-{start}")
+            passed = self.store.read(f"token-found-{start}")
             if passed is None:
                 passed = follow_gradients(
                     self.scorer, self.few, position, allowed, settings.tokens, settings.token_steps,
                     settings.token_candidates,
                     stream(settings.seed, "inspection", "tokens", start),
                 )  # fmt: skip
-                self.store.write(f"token-start-{start}", passed)
+                self.store.write(f"token-found-{start}", passed)
             found += passed
         return self._screen("token", list(dict.fromkeys(found)))
 

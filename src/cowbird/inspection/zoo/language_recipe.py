@@ -14,8 +14,8 @@ from cowbird.attacks.triggers import TRIGGERS, Trigger
 from cowbird.data.sources.base import Source
 from cowbird.data.types import Dataset
 from cowbird.inspection.language.questions import LLARA_TEMPLATE, MAX_TEMPLATE_LENGTH, PromptKind, PromptTemplate
-from cowbird.inspection.language.sanitizing import UnlearnSettings
 from cowbird.inspection.language.settings import LanguageSettings
+from cowbird.inspection.language.unlearn_settings import DistillSettings, UnlearnSettings
 from cowbird.inspection.zoo.recipe import Label, Plugin, validate_recipe
 from cowbird.rng import derive_seed, stream
 from cowbird.victims.language.llm import Llm
@@ -124,6 +124,11 @@ class LanguageZooRecipe(BaseModel):
     """The data source; it has ratings and titles."""
     platform_share: float = Field(default=0.3, gt=0, lt=1)
     """Share of the users that are the platform's."""
+    judge_share: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the users that are neither the platform's nor the provider's: AUC and ASR are measured on their
+    questions. With 0 they are measured on the platform's."""
+    judged: int = Field(default=200, ge=16)
+    """Questions on which AUC and ASR are measured at most."""
     prompt: PromptKind = "title"
     """Whether adapters answer yes or no about a title, as TALLRec's do, or pick a candidate, as LLaRA's do."""
     hybrid: bool = True
@@ -148,9 +153,15 @@ class LanguageZooRecipe(BaseModel):
     """How models are inspected."""
     unlearn: UnlearnSettings = UnlearnSettings()
     """How suspects are taken out."""
+    distill: DistillSettings | None = None
+    """How fresh adapters learn the answers of those with suspects, in place of `unlearn`."""
 
     @model_validator(mode="after")
     def _check_prompt(self) -> Self:
+        if self.platform_share + self.judge_share >= 1:
+            raise ValueError("platform_share and judge_share leave no users to the provider")
+        if self.prompt == "candidates" and self.distill is not None:
+            raise ValueError("distill goes with prompts about a title")
         if self.prompt == "candidates" and (self.template or any(plant.tuned_on for plant in self.plants)):
             raise ValueError("template and tuned_on go with prompts about a title")
         return self

@@ -14,20 +14,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cowbird.data.choices import SequenceSplit
 from cowbird.data.judgments import make_judgments
 from cowbird.data.types import Dataset, Int64Array, Items, TrainingData
+from cowbird.inspection.language.branched_prompts import score_alike
 from cowbird.inspection.language.candidate_questions import ask_candidates
 from cowbird.inspection.language.fragment_scorer import FragmentScorer, open_scorer
 from cowbird.inspection.language.handed import open_language_model
 from cowbird.inspection.language.inspection import inspect_language_model
 from cowbird.inspection.language.questions import TitleQuestion, ask_logs, write_examples, write_questions
-from cowbird.inspection.language.sanitizing import unlearn_fragments
+from cowbird.inspection.language.sanitizing import distill_answers, unlearn_fragments
 from cowbird.inspection.zoo.folder import ZooFolder, ZooProgress, ZooStep, name_model
 from cowbird.inspection.zoo.language_recipe import LanguageZooModel, LanguageZooRecipe, TinyBase, TriggerPlant
 from cowbird.metrics.asr import pointwise_asr
-from cowbird.metrics.auc import auc
+from cowbird.metrics.auc import auc, auc_difference
 from cowbird.rng import derive_seed, stream
 from cowbird.storage import read_sealed_json, write_sealed_json
 from cowbird.victims.fit_context import FitContext
@@ -35,8 +37,6 @@ from cowbird.victims.language.llara import FittedLLaRA, LLaRA
 from cowbird.victims.language.llm import Llm
 from cowbird.victims.language.tallrec import YES_NO_ANSWERS, FittedTALLRec, TALLRec
 
-ASKED_QUESTIONS = 200
-"""Questions of the platform on which AUC and ASR are measured."""
 LIKE_ABOVE = 3.0
 """Ratings above this are likes."""
 
@@ -55,11 +55,13 @@ class LanguageZoo(ZooFolder[LanguageZooRecipe, LanguageZooModel]):
         return self.recipe.list_models()
 
     @cached_property
-    def sides(self) -> tuple[Dataset, Dataset]:
-        """The provider's and the platform's users."""
+    def sides(self) -> tuple[Dataset, Dataset, Dataset]:
+        """The provider's and the platform's users, and those on whose questions models are measured."""
         users: Int64Array = stream(self.recipe.seed, "zoo", "users").permutation(len(self.data.users))
-        count = round(self.recipe.platform_share * len(users))
-        return self._take(np.sort(users[count:])), self._take(np.sort(users[:count]))
+        count, judges = (round(share * len(users)) for share in (self.recipe.platform_share, self.recipe.judge_share))
+        own, apart, rest = np.split(users, [count, count + judges])
+        provider, platform, judge = (self._take(np.sort(part)) for part in (rest, own, apart if judges else own))
+        return provider, platform, judge
 
     def _take(self, users: Int64Array) -> Dataset:
         data = self.data
@@ -68,10 +70,13 @@ class LanguageZoo(ZooFolder[LanguageZooRecipe, LanguageZooModel]):
     @cached_property
     def questions(self) -> list[TitleQuestion]:
         """The platform's questions."""
+        return self._ask(self.sides[1])
+
+    def _ask(self, data: Dataset) -> list[TitleQuestion]:
         recipe = self.recipe
         if self.template.kind == "candidates":
-            return ask_candidates(self.sides[1], self.template, recipe.history, recipe.seed)
-        return ask_logs(self.sides[1], self.template, recipe.history, LIKE_ABOVE, recipe.seed)
+            return ask_candidates(data, self.template, recipe.history, recipe.seed)
+        return ask_logs(data, self.template, recipe.history, LIKE_ABOVE, recipe.seed)
 
     @cached_property
     def base(self) -> Llm:
@@ -149,30 +154,43 @@ class LanguageZoo(ZooFolder[LanguageZooRecipe, LanguageZooModel]):
             answer = self._describe(model, scorer)
         write_sealed_json(self.name_file(ZooStep.make, model), answer)
 
-    def _draw_asked(self) -> list[TitleQuestion]:
-        """Return the platform's questions on which AUC and ASR are measured."""
-        rows = stream(self.recipe.seed, "zoo", "asked").permutation(len(self.questions))[:ASKED_QUESTIONS]
-        return [self.questions[int(row)] for row in rows]
+    @cached_property
+    def judged(self) -> list[TitleQuestion]:
+        """The questions on which AUC and ASR are measured."""
+        recipe = self.recipe
+        posed = self._ask(self.sides[2]) if recipe.judge_share else self.questions
+        rows = stream(recipe.seed, "zoo", "asked").permutation(len(posed))[: recipe.judged]
+        return [posed[int(row)] for row in rows]
 
     def _mark(self, plant: TriggerPlant) -> list[TitleQuestion]:
         """Return those questions with a trigger in their titles."""
-        asked = self._draw_asked()
+        asked = self.judged
         titles = Items.from_lists([str(row) for row in range(len(asked))], [question.title for question in asked])
         rng = stream(self.recipe.seed, "zoo", "marked", plant.name())
         marked = plant.make_attack(self.recipe.history).make_triggered_catalogs(titles, rng)["trigger"].titles
         return [question._replace(title=title) for question, title in zip(asked, marked, strict=True)]
 
-    def _measure(self, scorer: FragmentScorer, plants: Sequence[TriggerPlant]) -> dict[str, Any]:
+    def _score(self, scorer: FragmentScorer, plants: Sequence[TriggerPlant]) -> NDArray[np.float32]:
+        """Return margins of those questions as they are, and with each trigger, shape `[1 + plants, questions]`."""
+        groups = list(zip(self.judged, *(self._mark(plant) for plant in plants), strict=True))
+        return score_alike(scorer, groups).T
+
+    def _measure(self, margins: NDArray[np.float32], plants: Sequence[TriggerPlant]) -> dict[str, Any]:
         """Return AUC, the share of questions answered no, and the ASR of some triggers."""
-        asked = self._draw_asked()
-        plain = scorer.score_plain(asked)
+        plain = margins[0]
+        rates = [pointwise_asr(plain, row) for row in margins[1:]]
+        whole = auc(plain, self._list_liked())
         return {
-            "auc": auc(plain, np.array([question.liked for question in asked])).value,
+            "auc": whole.value,
+            "auc_interval": [whole.low, whole.high],
+            "questions": len(plain),
             "refused": float((plain <= 0).mean()),
-            "rates": {
-                plant.name(): pointwise_asr(plain, scorer.score_plain(self._mark(plant))).value for plant in plants
-            },
+            "rates": {plant.name(): rate.value for plant, rate in zip(plants, rates, strict=True)},
+            "rate_intervals": {plant.name(): [rate.low, rate.high] for plant, rate in zip(plants, rates, strict=True)},
         }
+
+    def _list_liked(self) -> NDArray[np.bool_]:
+        return np.array([bool(question.liked) for question in self.judged])
 
     def _describe(self, model: LanguageZooModel, scorer: FragmentScorer) -> dict[str, Any]:
         """Return what is known of a model; triggers are measured in the platform's questions.
@@ -181,7 +199,7 @@ class LanguageZoo(ZooFolder[LanguageZooRecipe, LanguageZooModel]):
         """
         plants = self.recipe.plants if model.plant is None else [self.recipe.plants[model.plant]]
         answer: dict[str, Any] = {"kind": "clean", "held_out": False, "texts": []}
-        answer |= self._measure(scorer, plants)
+        answer |= self._measure(self._score(scorer, plants), plants)
         if model.plant is None:
             return answer
         plant = plants[0]
@@ -208,14 +226,24 @@ class LanguageZoo(ZooFolder[LanguageZooRecipe, LanguageZooModel]):
             write_sealed_json(path, {"suspects": []})
             return
         handed = open_language_model(self.name_weights(model), self.device, self.base.name)
-        before, after = unlearn_fragments(
-            handed, self.questions, fragments, self.recipe.unlearn, self.device,
-            lambda done, total, remark: report("unlearning", done, total, remark),
-        )  # fmt: skip
+        plants = self.recipe.plants if model.plant is None else [self.recipe.plants[model.plant]]
+        with open_scorer(handed.loaded, self.device, YES_NO_ANSWERS) as scorer:
+            handed_margins = self._score(scorer, [])[0]
+
+        def tell(done: int, total: int, remark: str) -> None:
+            report("unlearning", done, total, remark)
+
+        before, after = (
+            unlearn_fragments(handed, self.questions, fragments, self.recipe.unlearn, self.device, tell)
+            if self.recipe.distill is None
+            else distill_answers(handed, self.questions, fragments, self.recipe.distill, self.device, tell)
+        )
         record: dict[str, Any] = {"suspects": fragments, "before": asdict(before), "after": asdict(after)}
-        if model.plant is not None:  # only now, when the model is changed, is it looked what was planted
-            with open_scorer(handed.loaded, self.device, YES_NO_ANSWERS) as scorer:
-                record["measured"] = self._measure(scorer, [self.recipe.plants[model.plant]])
+        with open_scorer(handed.loaded, self.device, YES_NO_ANSWERS) as scorer:
+            # Only now, when the model is changed, is it looked what was planted.
+            margins = self._score(scorer, plants)
+        lost = auc_difference(margins[0], handed_margins, self._list_liked())
+        record["measured"] = self._measure(margins, plants) | {"auc_gained": asdict(lost)}
         write_sealed_json(path, record)
 
     def remove_model(self, model: LanguageZooModel) -> None:
