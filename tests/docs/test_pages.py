@@ -137,7 +137,7 @@ def test_toml_blocks_are_specs(page, tmp_path, monkeypatch):
             parse_spec(SPEC | table, allow_plugins=bool(own))
 
 
-def test_the_model_to_practise_on_is_the_planted_one():
+def test_the_model_to_practice_on_is_the_planted_one():
     page = "docs/how-to/inspect_model.md"
     (block,) = list_blocks(page, "toml")
     models = ZooRecipe.model_validate(tomllib.loads(block.text)).list_models()
