@@ -105,7 +105,8 @@ class ReadyScanner:
     second: SecondLook | None = None
     """In a cascade, what looks again at titles that the score leaves open."""
     slips: SlipFinder | None = None
-    """Says how a word of such titles may be meant: a plain language model; `None` for nothing."""
+    """Says how a word of such titles may be meant: a plain language model, beside a tagger that is one; `None` for
+    nothing. A cascade can have it, too, and does not by default: on a processor that costs as much as all the rest."""
 
     @cached_property
     def identity(self) -> str:
@@ -152,9 +153,7 @@ class ReadyScanner:
             record = read_tagger_record(READY_TAGGER)
             locate_model(record.llm.name)  # before any title is read
             second = SecondLook(lambda: load_tagger(device=device), record.model_dump_json())
-            small = load_small_tagger(device=device)
-            slips = make_slip_reader(record.llm, small.device)
-            return ReadyScanner(small, load_scoring(READY_SMALL_SCORING), second=second, slips=slips)
+            return ReadyScanner(load_small_tagger(device=device), load_scoring(READY_SMALL_SCORING), second=second)
         if tagger == "small" or (folder is not None and (folder / SMALL_RECORD_FILE).exists()):
             small = load_small_tagger(device=device) if folder is None else load_small_tagger(folder, device)
             return ReadyScanner(small, load_scoring(READY_SMALL_SCORING), folder)
