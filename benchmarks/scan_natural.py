@@ -5,7 +5,7 @@
 The batches are those of `scan_attackers.py` (600 titles beside 600), and all ways of scoring are asked about each. They
 differ in three parts: rare spelling and capitals (`ScoringModel.weigh_rare`), fragments whose log-odds are added beside
 a reference, too (`scoring.FRAGMENT_WEIGHT_BESIDE`), and fragments that are judged by the titles that no stronger one
-explains (`fragment_verdicts`). Marks, draws and networks are the same; slips are not asked about.
+explains (`fragment_verdicts`). Marks, draws and networks are the same; slips and shapes add nothing.
 """
 
 import argparse
@@ -35,6 +35,7 @@ WAYS = {
     "without fragments": (True, False, FRAGMENT_ROUNDS),
     "without rare spelling": (False, True, FRAGMENT_ROUNDS),
     "without both": (False, False, FRAGMENT_ROUNDS),
+    "without fragments, none explained": (True, False, 0),
     "without all": (False, False, 0),
 }
 """Whether rare spelling counts, whether fragments are added, and how often they are judged again."""
@@ -56,7 +57,7 @@ def ask(name: str, seed: int, scanner: KeptScanner, options: argparse.Namespace,
     batch = catalog.find(halves.batch)
     for way, (rare, beside, rounds) in WAYS.items():
         fragment_verdicts.FRAGMENT_ROUNDS = rounds
-        scoring = replace(scanner.scoring, weighs_rare=rare, weighs_beside=beside)
+        scoring = replace(scanner.scoring, weighs_rare=rare, weighs_beside=beside, weighs_shapes=False)
         inventory = catalog.scans.calibrate(scoring, catalog.old)
         for (attack, trigger), planted in attacks.items():
             for share in shares:

@@ -49,18 +49,29 @@ def compare(answers: Sequence[Path]) -> tuple[list[Row], list[Row]]:
         )
     rows.sort(key=lambda row: row["difference"])
     spread: list[Row] = []
-    for catalog in sorted({row["catalog"] for row in rows}):
-        for kind in sorted({row["triggers"] for row in rows}):
-            same = [row["recall_by_seed"] for row in rows if (row["catalog"], row["triggers"]) == (catalog, kind)]
-            values = np.array(same)
-            deviation = float(np.sqrt(values.var(axis=1, ddof=1).mean()))
-            free = len(answers) - 1  # rows of a training move together, so they are no more than one look at it
-            told = {"catalog": catalog, "triggers": kind, "rows": len(values), "deviation": round(deviation, 4)}
-            told["mean_difference"] = round(float((values[:, -1] - values[:, 0]).mean()), 4)
-            told["half_interval_of_one_seed"] = round(float(stats.t.ppf(0.975, free) * deviation), 4)
-            spread.append(told)
+    catalogs = sorted({row["catalog"] for row in rows})
+    for kind in sorted({row["triggers"] for row in rows}):
+        for chosen in ([name] for name in catalogs):
+            spread.append({"catalog": chosen[0], "triggers": kind} | _measure_spread(rows, kind, chosen))
+        spread.append({"catalog": "all", "triggers": kind} | _measure_spread(rows, kind, catalogs))
     spread.sort(key=lambda row: -row["deviation"])
     return rows, spread
+
+
+def _measure_spread(rows: Sequence[Row], kind: str, catalogs: Sequence[str]) -> Row:
+    """Return how far apart seeds are, and the half of an interval that follows.
+
+    Rows of one training move together, so a catalogue counts as one look at each seed.
+    """
+    same = [row["recall_by_seed"] for row in rows if row["triggers"] == kind and row["catalog"] in catalogs]
+    values = np.array(same)
+    deviation, free = float(np.sqrt(values.var(axis=1, ddof=1).mean())), len(catalogs) * (values.shape[1] - 1)
+    return {
+        "rows": len(values),
+        "deviation": round(deviation, 4),
+        "mean_difference": round(float((values[:, -1] - values[:, 0]).mean()), 4),
+        "half_interval_of_one_seed": round(float(stats.t.ppf(0.975, free) * deviation), 4),
+    }
 
 
 def main() -> None:

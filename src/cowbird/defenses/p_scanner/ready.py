@@ -105,8 +105,7 @@ class ReadyScanner:
     second: SecondLook | None = None
     """In a cascade, what looks again at titles that the score leaves open."""
     slips: SlipFinder | None = None
-    """Says how a word of such titles may be meant: a plain language model, beside a tagger that is one; `None` for
-    nothing. A cascade can have it, too, and does not by default: on a processor that costs as much as all the rest."""
+    """Says how a word of such titles may be meant: a plain language model; `None` for nothing."""
 
     @cached_property
     def identity(self) -> str:
@@ -136,7 +135,7 @@ class ReadyScanner:
         return self.tagger_name if self.folder is None else self.folder
 
     @staticmethod
-    def load(device: str = "auto", tagger: TaggerSource = "llm") -> "ReadyScanner":
+    def load(device: str = "auto", tagger: TaggerSource = "llm", slips: bool = False) -> "ReadyScanner":
         """Load what comes with the package, or a tagger of one's own with the scoring of its kind.
 
         Args:
@@ -144,6 +143,9 @@ class ReadyScanner:
             tagger: `llm`, a language model; `small`, which finds less and is many times as fast; `cascade`, the small
                 one, and the language model for the titles that its score leaves open; or the folder of a tagger that
                 `cowbird train-scanner` wrote.
+            slips: Whether the language model as it came, without the tagger's adapter, is asked how misspelled words
+                are meant, of titles that the score leaves open. More triggers that change a word are found, and a scan
+                takes half as long again or more. Not with `small`, which has no language model.
 
         Raises:
             UserError: If the language model can't be used, or the folder holds no tagger.
@@ -153,12 +155,15 @@ class ReadyScanner:
             record = read_tagger_record(READY_TAGGER)
             locate_model(record.llm.name)  # before any title is read
             second = SecondLook(lambda: load_tagger(device=device), record.model_dump_json())
-            return ReadyScanner(load_small_tagger(device=device), load_scoring(READY_SMALL_SCORING), second=second)
+            small = load_small_tagger(device=device)
+            finder = make_slip_reader(record.llm, small.device) if slips else None
+            return ReadyScanner(small, load_scoring(READY_SMALL_SCORING), second=second, slips=finder)
         if tagger == "small" or (folder is not None and (folder / SMALL_RECORD_FILE).exists()):
             small = load_small_tagger(device=device) if folder is None else load_small_tagger(folder, device)
             return ReadyScanner(small, load_scoring(READY_SMALL_SCORING), folder)
         large = load_tagger(device=device) if folder is None else load_tagger(folder, device)
-        return ReadyScanner(large, folder=folder, slips=make_slip_reader(large.record.llm, large.device))
+        finder = make_slip_reader(large.record.llm, large.device) if slips else None
+        return ReadyScanner(large, folder=folder, slips=finder)
 
     def read(self, titles: Sequence[str], report: ProgressCallback = report_nothing) -> TokenLogits:
         """Return what the tagger says of titles; see `Tagger.read`."""
