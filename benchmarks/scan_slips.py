@@ -165,8 +165,8 @@ def table(options: argparse.Namespace, command: str) -> None:
         )
         for groups, last in ((kinds, ""), (catalogs, "catalog"), (families, "family"))
     )
-    cost = {f"{key[0]}, draw {key[1]}": new[key]["asked_to_calibrate"] for key in sorted(new)}
-    settings = next(iter(new.values()))["settings"]
+    cost = {f"{key[0]}, draw {key[1]}": new[key].get("asked_to_calibrate", {}) for key in sorted(new)}
+    settings = next(iter(new.values())).get("settings", {})
     head = {
         "command": command,
         "settings": settings,
