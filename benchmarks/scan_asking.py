@@ -110,7 +110,10 @@ def ask(options: argparse.Namespace, command: str) -> None:
         known = options.ready or options.scoring is not None
         model, learned = load_known(options, name) if known else learn(options.scans, kind, options.seed)
         model = replace(
-            model, weighs_rare=model.weighs_rare and not options.no_rare, weighs_shapes=not options.no_shapes
+            model,
+            weighs_rare=model.weighs_rare and not options.no_rare,
+            weighs_shapes=not options.no_shapes,
+            weighs_beside=not options.no_beside,
         )
         catalog = load_catalog(name, options.titles, options.marks, options.words, options.draw)
         shares = [float(share) for share in options.shares.split(",") if share] or SHARES
@@ -251,6 +254,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="leave out what is asked without the tagger")
     parser.add_argument("--silent", action="store_true", help="ask that alone")
     parser.add_argument("--no-rare", action="store_true", help="rare spelling and capitals add nothing")
+    parser.add_argument("--no-beside", action="store_true", help="fragments add nothing beside a reference")
     parser.add_argument("--no-shapes", action="store_true", help="shapes that have jumped add nothing")
     parser.add_argument("--shares", default="", help="shares that are asked about; all if empty")
     parser.add_argument("--seed", type=int, default=0)

@@ -8,8 +8,9 @@
 each of 35 families of triggers is planted in 1 % of the batch. Three scanners are asked: with the small tagger, with
 the language model, and with the cascade, by the package's own functions; about planted titles each alone, about the
 batch beside the reference, and about the batch by itself. Recall is that where 1 % of the batch's clean titles score as
-high, and at the own threshold for 1 %. The cascade is also asked with other shares of open titles (`--shares`). `table`
-writes means over families. `time` runs `cowbird scan` as a user does.
+high, and at the own threshold for 1 %. The cascade is also asked with other shares of open titles (`--shares`), and
+both scanners with a language model also with slips (`--scanners "cascade,cascade with slips"`). `table` writes means
+over families. `time` runs `cowbird scan` as a user does.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,9 +35,12 @@ import torch
 from attacker_plantings import SEEDS, list_singles, list_words, split_catalog
 from attacker_scans import PlantedCatalog
 from cowbird.defenses.p_scanner import second_look
+from cowbird.defenses.p_scanner.title_slips import SlipReader
 from cowbird.errors import ExitCode
 from cowbird.files import write_text
 from cowbird.rng import stream
+from cowbird.victims.fit_context import find_fast_dtype, pick_device
+from cowbird.victims.language.llm import Llm, load_reader
 from ready_catalogs import KeptScanner, load_titles, look_with
 from scan_attackers import measure
 from shipped_scans import Found
@@ -45,6 +50,8 @@ CATALOGS = ("lastfm", "office", "movielens_1m", "anime", "movielens_100k", "prod
 SHARES = (0.03, 0.05, 0.2, 1.0)
 """Other shares of open titles that are tried."""
 PLANTED_SHARE = 0.01
+WITH_SLIPS = " with slips"
+"""Beside a scanner's name: it also asks a plain language model how words are meant (`slip_evidence`)."""
 WAYS = ("each alone", "1 %, reference", "1 %, none")
 
 
@@ -78,7 +85,8 @@ def ask(options: argparse.Namespace, command: str) -> None:
     words, rows = list_words(options.words), list[dict[str, Any]]()
     small = KeptScanner(options.keep / "small", options.device, "small")
     large = KeptScanner(options.keep / "llm", options.device, "llm")
-    own = second_look.OPEN_SHARE
+    own, where = second_look.OPEN_SHARE, pick_device(options.device)
+    reader = SlipReader(partial(load_reader, Llm(), where, find_fast_dtype(where)), where)
     for name in options.catalogs.split(","):
         for seed in map(int, options.seeds.split(",")):
             halves = split_catalog(name, options.data, seed)
@@ -88,12 +96,15 @@ def ask(options: argparse.Namespace, command: str) -> None:
             looks = {share: look_with(large) for share in (own, *options.shares)}
             tried = [("small", small, None, own), ("llm", large, None, own)]
             tried += [("cascade", small, look, share) for share, look in looks.items()]
+            tried += [(f"llm{WITH_SLIPS}", large, None, own), (f"cascade{WITH_SLIPS}", small, looks[own], own)]
             for label, scanner, second, share in tried:
                 if label not in options.scanners.split(","):
                     continue
                 began = time.process_time()
                 second_look.OPEN_SHARE = share
                 catalog = PlantedCatalog(scanner, halves.reference, halves.batch, texts, second)
+                if label.endswith(WITH_SLIPS):
+                    catalog.scans = replace(catalog.scans, slips=reader)
                 for row in ask_catalog(catalog, scanner, halves.batch, singles, options.ways.split(";")):
                     rows.append({"catalog": name, "seed": seed, "scanner": label, "open": share} | row)
                 if second is not None:
@@ -168,7 +179,7 @@ def time_commands(options: argparse.Namespace, command: str) -> None:
         "load": os.getloadavg()[0],
         "bfloat16": bool(torch.cpu.get_capabilities().get("avx512_bf16")),
     }
-    with tempfile.TemporaryDirectory(dir=".") as name:
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for catalog in options.catalogs.split(","):
             titles = load_titles(catalog, options.data)

@@ -15,6 +15,7 @@ from cowbird.data.types import Float32Array, Int64Array
 from cowbird.defenses.p_scanner.baseline import Baseline
 from cowbird.defenses.p_scanner.baseline_learning import (
     find_known,
+    find_members,
     learn_beside,
     learn_by_itself,
     score_rows,
@@ -29,6 +30,7 @@ from cowbird.defenses.p_scanner.fragment_table import (
 from cowbird.defenses.p_scanner.inventory import Inventory, choose_batch_sizes, take_inventory
 from cowbird.defenses.p_scanner.scoring import ScoringModel
 from cowbird.defenses.p_scanner.second_look import SecondLook
+from cowbird.defenses.p_scanner.slip_evidence import SlipFinder
 from cowbird.defenses.p_scanner.title_traits import MarkedWords, TitleTraits, describe_traits, mark_words
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
 
@@ -59,6 +61,8 @@ class ShippedScans:
     """Their fragments."""
     second: SecondLook | None = None
     """What looks again at titles that their score leaves open; `None` for nothing."""
+    slips: SlipFinder | None = None
+    """What finds slips in such titles; `None` for nothing."""
 
     @classmethod
     def describe(cls, words: MarkedWords, second: SecondLook | None = None) -> "ShippedScans":
@@ -80,17 +84,21 @@ class ShippedScans:
             together: How many will be judged together, as a scan with a reference knows; `None` for any number.
         """
         sizes = choose_batch_sizes(len(rows)) if together is None else (together,)
-        return take_inventory(scoring, self.traits, self.table, rows, sizes, self.second)
+        return take_inventory(scoring, self.traits, self.table, rows, sizes, self.second, self.slips)
 
     def ask_beside(self, scoring: ScoringModel, inventory: Inventory, rows: Int64Array, apart: bool = False) -> Found:
         """Judge rows beside an inventory, together or each alone."""
         asked = rows[:0] if apart else rows
-        baseline = learn_beside(scoring, inventory, self.traits, self.table, asked, FPRS, "", second=self.second)
+        baseline = learn_beside(
+            scoring, inventory, self.traits, self.table, asked, FPRS, "", second=self.second, finder=self.slips
+        )
         return self._judge(scoring, baseline, rows)
 
     def ask_itself(self, scoring: ScoringModel, rows: Int64Array) -> Found:
         """Judge rows by what is usual among themselves."""
-        baseline = learn_by_itself(scoring, self.traits, self.table, rows, FPRS, "", second=self.second)
+        baseline = learn_by_itself(
+            scoring, self.traits, self.table, rows, FPRS, "", second=self.second, finder=self.slips
+        )
         return self._judge(scoring, baseline, rows)
 
     def score_alone(self, scoring: ScoringModel, found: Found, rows: Int64Array) -> Float32Array:
@@ -101,10 +109,13 @@ class ShippedScans:
     def _judge(self, scoring: ScoringModel, baseline: Baseline, rows: Int64Array) -> Found:
         known = find_known(baseline, self.table, rows)
         score, worst, *_ = score_rows(scoring, baseline, self.traits, rows, known)
+        titles = [self.traits.words.titles[row] for row in rows.tolist()]
         if self.second is not None and baseline.band is not None:
             own = take_own_scores(baseline, score, worst)
-            titles = [self.traits.words.titles[row] for row in rows.tolist()]
             score = self.second.join(titles, score, baseline.band, own)
+        if self.slips is not None and baseline.slips is not None:
+            members = find_members(self.traits, rows, baseline)
+            score, _ = baseline.slips.add(self.slips, titles, score, baseline.profile.words, members)
         return Found(score, score > baseline.thresholds[0], score > baseline.thresholds[1], baseline, worst)
 
 

@@ -16,9 +16,11 @@ from cowbird.defenses.p_scanner import (
     scoring,
     second_look,
     shape_drift,
+    slip_evidence,
     spelling,
     title_evidence,
     title_rules,
+    title_slips,
     word_shapes,
 )
 from cowbird.defenses.p_scanner.ready import ReadyScanner
@@ -40,6 +42,9 @@ MAKE_NO_SCORE = {
 CHANGED = [
     (scoring, "TRICK_LOG_ODDS", 7.0),
     (scoring, "FRAGMENT_WEIGHT", 0.6),
+    (scoring, "FRAGMENT_WEIGHT_BESIDE", 0.3),
+    (slip_evidence, "GAIN_WEIGHT", 0.6),
+    (title_slips, "SHOWN_TITLES", ("Another",)),
     (scoring, "RARE_WEIGHTS", (1.5, 0.6)),
     (fragment_verdicts, "FRAGMENT_ROUNDS", 4),
     (fragment_verdicts, "HONEST_MARK", 0.5),
@@ -133,11 +138,11 @@ KNOWN = {
     "beside": [
         -2.102,
         -2.866,
-        0.325,
-        0.335,
-        0.312,
-        0.355,
-        0.336,
+        3.249,
+        3.259,
+        3.236,
+        3.279,
+        3.26,
         -6.082,
         -4.723,
         0.905,
@@ -147,7 +152,7 @@ KNOWN = {
         -0.784,
         -7.555,
         -5.63,
-        -617.761,
+        -598.686,
     ],
     "apart": [
         -1.933,

@@ -15,6 +15,7 @@ from cowbird.defenses.p_scanner.fragment_evidence import FragmentEvidence
 from cowbird.defenses.p_scanner.fragment_index import FragmentIndex, FragmentKey
 from cowbird.defenses.p_scanner.second_look import OpenBand
 from cowbird.defenses.p_scanner.shape_drift import NO_DRIFT, ShapeDrift
+from cowbird.defenses.p_scanner.slip_evidence import SlipHabits
 from cowbird.defenses.p_scanner.title_evidence import CatalogProfile
 from cowbird.errors import UserError
 
@@ -88,6 +89,8 @@ class Baseline:
     """The lowest and the highest share of a batch of clean titles that is flagged (`Inventory.tell_spread`)."""
     drift: ShapeDrift = NO_DRIFT
     """Shapes that far more titles have than titles of the reference."""
+    slips: SlipHabits | None = None
+    """How often titles have slips, if a plain language model is asked."""
     counted: int = 0
     """Fragments that were counted in the whole catalogue, if the titles are a sample of it."""
 

@@ -1,6 +1,7 @@
 """How a baseline is learned, and how titles score by it: beside an inventory of clean titles, or by itself."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -18,7 +19,13 @@ from cowbird.defenses.p_scanner.fragment_evidence import (
 from cowbird.defenses.p_scanner.fragment_index import FragmentKey
 from cowbird.defenses.p_scanner.fragment_table import FragmentTable
 from cowbird.defenses.p_scanner.fragment_verdicts import judge_fragments
-from cowbird.defenses.p_scanner.inventory import MIN_BATCH_TITLES, Inventory, hash_rows, set_threshold
+from cowbird.defenses.p_scanner.inventory import (
+    MIN_BATCH_TITLES,
+    Inventory,
+    choose_open_share,
+    hash_rows,
+    set_threshold,
+)
 from cowbird.defenses.p_scanner.scoring import (
     MAX_SHARE_SUSPECTED,
     NO_FRAGMENT,
@@ -31,6 +38,7 @@ from cowbird.defenses.p_scanner.scoring import (
 )
 from cowbird.defenses.p_scanner.second_look import LOOK_WEIGHT_ALONE, OpenBand, SecondLook
 from cowbird.defenses.p_scanner.shape_drift import NO_DRIFT, WeighedShapes, count_known_shapes, find_drift
+from cowbird.defenses.p_scanner.slip_evidence import SlipFinder, SlipHabits, find_lowest_open
 from cowbird.defenses.p_scanner.title_evidence import CatalogProfile, describe_titles, find_tricks
 from cowbird.defenses.p_scanner.title_traits import TitleTraits
 
@@ -50,6 +58,7 @@ def learn_beside(
     columns: ColumnFindings | None = None,
     second: SecondLook | None = None,
     counted: CountedFragments = NOTHING_COUNTED,
+    finder: SlipFinder | None = None,
 ) -> Baseline:
     """Learn what recurs among titles beside an inventory; thresholds are the inventory's, for so many titles.
 
@@ -67,6 +76,7 @@ def learn_beside(
             here, since the inventory knows no sellers.
         second: What looks again at titles that the score leaves open, as the inventory's were; `None` for nothing.
         counted: Fragments that were counted in the whole catalogue, if the titles are a sample of it.
+        finder: What finds slips in titles that the score leaves open, as in the inventory's; `None` for nothing.
     """
     columns = columns or ColumnFindings()
     shared = rows if len(rows) >= MIN_BATCH_TITLES else rows[:0]
@@ -82,12 +92,20 @@ def learn_beside(
         (thresholds[0], min(thresholds)), inventory.size, 0, len(rows), inventory.size, fprs, key, columns.words,
         sellers=columns.list_sellers(evidence.fragment, narrow=False), counted=len(counted.fragment),
         spread=inventory.tell_spread(fprs[0], len(rows)), drift=drift,
+        slips=inventory.slips,
     )  # fmt: skip
-    if second is None:
+    if second is None and (finder is None or len(rows) < MIN_BATCH_TITLES):
         return baseline
-    band = inventory.choose_band(len(rows))
-    scored = score_rows(scoring, baseline, traits, rows, find_known(baseline, table, rows))
-    return replace(baseline, band=band.limit(scored.score))
+    score = score_rows(scoring, baseline, traits, rows, find_known(baseline, table, rows)).score
+    if second is not None:
+        baseline = replace(baseline, band=inventory.choose_band(len(rows)).limit(score))
+    if finder is None or inventory.slips is None or len(rows) < MIN_BATCH_TITLES:
+        return baseline
+    texts, words = list_texts(traits, rows), inventory.profile.words
+    if second is not None and baseline.band is not None:
+        score = second.join(texts, score, baseline.band)
+    _, slips = inventory.slips.find(finder, texts, score)
+    return replace(baseline, slips=inventory.slips.compare(slips, words, len(rows)))
 
 
 def learn_by_itself(
@@ -100,11 +118,12 @@ def learn_by_itself(
     columns: ColumnFindings | None = None,
     second: SecondLook | None = None,
     counted: CountedFragments = NOTHING_COUNTED,
+    finder: SlipFinder | None = None,
 ) -> Baseline:
     """Learn what is usual in a catalogue that may be poisoned; its own titles set the thresholds.
 
     Titles with a surely suspicious fragment set none, and those with a suspicious one do not say what is usual.
-    Arguments as in `learn_beside`.
+    Arguments as in `learn_beside`; `finder` finds slips in titles that the score leaves open, `None` for nothing.
     """
     columns = columns or ColumnFindings()
     evidence, by_fragment = judge_fragments(scoring, table, traits, rows, None, counted, columns, narrow=True)
@@ -124,6 +143,11 @@ def learn_by_itself(
     if second is not None:
         band = OpenBand.choose(own[~sure], LOOK_WEIGHT_ALONE).limit(own)
         score = second.join(list_texts(traits, rows), score, band, own)
+    habits: SlipHabits | None = None
+    if finder is not None:
+        low = find_lowest_open(score[~sure], choose_open_share(second))
+        habits = _count_slips(finder, list_texts(traits, rows), score, low, trusted, baseline.profile)
+        score, _ = habits.add(finder, list_texts(traits, rows), score, baseline.profile.words, trusted)
     clean = np.sort(score[~sure])[::-1]
     thresholds = tuple(set_threshold(clean, fpr) for fpr in fprs)
     return replace(
@@ -132,7 +156,31 @@ def learn_by_itself(
         calibrated_on=len(clean),
         left_out=int(sure.sum()),
         band=band,
+        slips=habits,
     )
+
+
+def _count_slips(
+    finder: SlipFinder,
+    titles: Sequence[str],
+    score: Float32Array,
+    low: float,
+    trusted: NDArray[np.bool_],
+    profile: CatalogProfile,
+) -> SlipHabits:
+    """Return how often the titles of a catalogue have slips that say what is usual there.
+
+    Args:
+        finder: Finds slips.
+        titles: All titles.
+        score: Their scores.
+        low: The lowest score that leaves a title open.
+        trusted: Which of them the profile counts.
+        profile: The catalogue.
+    """
+    opened: list[int] = np.flatnonzero((score >= low) & trusted).tolist()
+    slips = finder.find([titles[row] for row in opened])
+    return SlipHabits.measure(low, slips, profile.words, profile.size, alone=True)
 
 
 def list_texts(traits: TitleTraits, rows: Int64Array) -> list[str]:
@@ -213,7 +261,7 @@ def score_rows(
         own: Which of these its profile counts; `None` finds that out.
     """
     if own is None:
-        own = np.array([title in baseline.members for title in hash_rows(traits, rows)], dtype=np.bool_)
+        own = find_members(traits, rows, baseline)
     features = describe_titles(traits, rows, baseline.profile, rare=scoring.weighs_rare)
     if own.any():
         features[own] = describe_titles(traits, rows[own], baseline.profile, own=True, rare=scoring.weighs_rare)
@@ -224,6 +272,11 @@ def score_rows(
     shapes = baseline.drift.weigh(traits, rows, baseline.profile)
     score = scoring.score_beside(features, baseline.by_fragment, worst, here) + weigh_tricks(tricks) + shapes.added
     return ScoredRows(score, worst, tricks, shapes)
+
+
+def find_members(traits: TitleTraits, rows: Int64Array, baseline: Baseline) -> NDArray[np.bool_]:
+    """Return which titles a baseline's profile counts."""
+    return np.array([title in baseline.members for title in hash_rows(traits, rows)], dtype=np.bool_)
 
 
 def _number_fragments(table: FragmentTable, evidence: FragmentEvidence) -> dict[FragmentKey, int]:

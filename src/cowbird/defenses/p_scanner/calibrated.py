@@ -41,6 +41,7 @@ from cowbird.defenses.p_scanner.column_evidence import TitleColumns
 from cowbird.defenses.p_scanner.inventory import Inventory
 from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.second_look import OpenBand
+from cowbird.defenses.p_scanner.slip_evidence import SlipHabits
 from cowbird.defenses.p_scanner.small_tagger import TaggerName
 from cowbird.defenses.p_scanner.spelling import SPELLINGS
 from cowbird.defenses.p_scanner.title_evidence import CatalogProfile, SpellingCounts
@@ -87,6 +88,8 @@ class CalibrationRecord(BaseModel):
     """The same of words."""
     shapes: dict[str, Count]
     """The same of shapes."""
+    slip_names: dict[str, Count] = Field(default_factory=dict)
+    """The same of words with capitals inside, quotes or a mark at the end, if slips were asked about."""
 
 
 @dataclass(eq=False)
@@ -135,6 +138,7 @@ class CalibratedScanner:
             characters=_make_portable(profile.characters),
             words=_make_portable(profile.words),
             shapes=_make_portable(profile.shapes),
+            slip_names={} if inventory.slips is None else _make_portable(inventory.slips.names),
         )
         return cls(scanner, inventory, record)
 
@@ -367,6 +371,9 @@ def _list_arrays(inventory: Inventory) -> dict[str, NDArray[Any]]:
         bands = [(band.low, band.high) for _, band in sorted(inventory.bands.items())]
         held["bands"] = np.array(bands, dtype=np.float32)
     held |= {f"spread {size}": spread for size, spread in inventory.spread.items()}
+    if inventory.slips is not None:
+        held["slips from"] = np.array([inventory.slips.low], dtype=np.float32)
+        held |= {f"slips {way}": gains for way, gains in enumerate(inventory.slips.gains)}
     return held | {f"scores {size}": scores for size, scores in inventory.scores.items()}
 
 
@@ -424,4 +431,20 @@ def _read_inventory(record: CalibrationRecord, held: Mapping[str, NDArray[Any]])
     scores = {size: np.sort(held[f"scores {size}"])[::-1] for size in sizes}
     bands: list[list[float]] = held["bands"].tolist() if record.tagger == "cascade" else []
     known = {size: OpenBand(low, high) for size, (low, high) in zip(sizes, bands, strict=False)}
-    return Inventory(profile, frozenset(_as_hashes(held["members"])), fragments, shapes, scores, known, spread)
+    members = frozenset(_as_hashes(held["members"]))
+    return Inventory(profile, members, fragments, shapes, scores, known, spread, _read_slips(record, held))
+
+
+def _read_slips(record: CalibrationRecord, held: Mapping[str, NDArray[Any]]) -> SlipHabits | None:
+    """Return how often titles have slips, `None` if nothing was asked about them.
+
+    Raises:
+        ValueError: If the arrays do not fit each other.
+        KeyError: If one is missing.
+    """
+    if "slips from" not in held:
+        return None
+    gains = tuple(np.sort(held[f"slips {way}"]) for way in range(len(SPELLINGS)))
+    if held["slips from"].shape != (1,) or any(each.ndim != 1 or len(each) > record.titles for each in gains):
+        raise ValueError("its arrays do not fit each other")
+    return SlipHabits(float(held["slips from"][0]), gains, record.titles, names=record.slip_names)

@@ -30,8 +30,10 @@ from cowbird.defenses.p_scanner.fragment_table import (
 )
 from cowbird.defenses.p_scanner.fragment_verdicts import judge_fragments
 from cowbird.defenses.p_scanner.scoring import ScoringModel, weigh_tricks
-from cowbird.defenses.p_scanner.second_look import OpenBand, SecondLook
+from cowbird.defenses.p_scanner.second_look import OPEN_SHARE, OpenBand, SecondLook
 from cowbird.defenses.p_scanner.shape_drift import count_shapes, find_drift
+from cowbird.defenses.p_scanner.slip_evidence import OPEN_TO_SLIPS, SlipFinder, SlipHabits, find_lowest_open
+from cowbird.defenses.p_scanner.spelling import Slip
 from cowbird.defenses.p_scanner.title_evidence import CatalogProfile, describe_titles, find_tricks
 from cowbird.defenses.p_scanner.title_sample import hash_title
 from cowbird.defenses.p_scanner.title_traits import TitleTraits
@@ -71,6 +73,8 @@ class Inventory:
     """The lowest and the highest share of a batch of each size that passes the first, the second and each further
     score, shape `[ranks, 2]`. Titles that share a brand pass together, so batches differ by more than chance
     explains."""
+    slips: SlipHabits | None = None
+    """How often titles have slips, if a plain language model was asked."""
 
     @property
     def size(self) -> int:
@@ -82,7 +86,11 @@ class Inventory:
         """Tells this inventory from others."""
         scores = [str(size) + self.scores[size].tobytes().hex() for size in sorted(self.scores)]
         bands = [repr((size, self.bands[size])) for size in sorted(self.bands)]
-        return hash_texts([*map(str, sorted(self.members)), *scores, *bands])
+        slips: list[str] = []
+        if self.slips is not None:
+            gains = (each.tobytes().hex() for each in self.slips.gains)
+            slips = [repr((self.slips.low, sorted(self.slips.names.items()))), *gains]
+        return hash_texts([*map(str, sorted(self.members)), *scores, *bands, *slips])
 
     def count_known(self, table: FragmentTable) -> Int64Array:
         """Return in how many titles of the inventory each fragment of others stands, shape `[fragments]`."""
@@ -185,6 +193,28 @@ class FoldScores:
             for rows, score in zip(chosen, self.score, strict=True)
         ]
 
+    def add_slips(
+        self, found: Mapping[int, tuple[Slip, ...]], words: Mapping[str, int], low: float, size: int, together: bool
+    ) -> None:
+        """Add what slips say, each title by those of other folds.
+
+        Args:
+            found: Slips of the titles that are open in any fold.
+            words: In how many of all titles each word stands.
+            low: The lowest score that leaves a title open.
+            size: How many titles there are.
+            together: Whether the titles of a fold are judged together.
+        """
+        for rows, score in zip(self.rows, self.score, strict=True):
+            own: list[int] = rows.tolist()
+            here, opened = set(own), {row: nth for nth, row in enumerate(own) if score[nth] >= low and row in found}
+            others = [slips for row, slips in found.items() if row not in here]
+            habits = SlipHabits.measure(low, others, words, size - len(own))
+            if together:
+                habits = habits.compare([found[row] for row in opened], words, len(own), less=1)
+            for row, nth in opened.items():
+                score[nth] += np.float32(habits.weigh(found[row], words, less=1, counted=0)[0])
+
 
 def take_inventory(
     scoring: ScoringModel,
@@ -193,6 +223,7 @@ def take_inventory(
     rows: Int64Array,
     batch_sizes: Sequence[int],
     second: SecondLook | None = None,
+    finder: SlipFinder | None = None,
 ) -> Inventory:
     """Count what is usual among titles, and score each as if it were fresh.
 
@@ -204,6 +235,7 @@ def take_inventory(
         batch_sizes: Sizes of batches that scores are wanted for. More than half of the titles is half of them and,
             extrapolated, all of them. Single titles are always among them.
         second: What looks again at titles that their score leaves open; `None` for nothing.
+        finder: What finds slips in such titles; `None` for nothing.
     """
     half = len(rows) // 2
     sizes = sorted({1, *(min(size, half) for size in batch_sizes if size >= MIN_BATCH_TITLES)})
@@ -226,6 +258,10 @@ def take_inventory(
     bands: dict[int, OpenBand] = {}
     if second is not None:
         bands = _look_again(second, traits.words.titles, scores, quarters if whole else {}, len(rows))
+    profile, habits = CatalogProfile.measure(traits, rows), None
+    if finder is not None:
+        folds = [*scores.items(), *(quarters.items() if whole else ())]
+        habits = _find_slips(finder, traits.words.titles, folds, profile, choose_open_share(second))
     known = {size: thin_scores(found.score, len(rows)) for size, found in scores.items()}
     spread = {size: measure_spread(scores[size].score, known[size]) for size in sizes[1:]}
     if whole:
@@ -236,13 +272,14 @@ def take_inventory(
     numbers: list[int] = np.flatnonzero(counts).tolist()
     of_shape = count_shapes(traits.shapes, rows).tolist()
     return Inventory(
-        CatalogProfile.measure(traits, rows),
+        profile,
         frozenset(hashes.tolist()),
         {hashes_of[number]: int(counts[number]) for number in numbers},
         {hash_title(name): count for name, count in zip(traits.shapes.names, of_shape, strict=True) if count},
         known,
         bands,
         spread,
+        habits,
     )
 
 
@@ -263,6 +300,37 @@ def _look_again(
     known = dict(zip(scores, bands, strict=False))
     known.update((many, known[half]) for half in quarters)
     return known
+
+
+def choose_open_share(second: SecondLook | None) -> float:
+    """Return which share of the titles is open to slips: in a cascade, what the language model looks at."""
+    return OPEN_TO_SLIPS if second is None else OPEN_SHARE
+
+
+def _find_slips(
+    finder: SlipFinder,
+    titles: Sequence[str],
+    scores: Sequence[tuple[int, FoldScores]],
+    profile: CatalogProfile,
+    share: float,
+) -> SlipHabits:
+    """Add what slips say to all scores, and return how often titles have them.
+
+    Args:
+        finder: Finds slips.
+        titles: All titles.
+        scores: Sizes of batches, and the scores of each.
+        profile: What is usual among the titles that are scored.
+        share: How many of the titles are open.
+    """
+    low = min(find_lowest_open(np.concatenate(found.score), share) for _, found in scores)
+    parts = ((rows, score) for _, found in scores for rows, score in zip(found.rows, found.score, strict=True))
+    opened: list[int] = np.unique(np.concatenate([rows[score >= low] for rows, score in parts])).tolist()
+    slips = finder.find([titles[row] for row in opened])
+    known = {row: each for row, each in zip(opened, slips, strict=True) if each}
+    for size, found in scores:
+        found.add_slips(known, profile.words, low, profile.size, size >= MIN_BATCH_TITLES)
+    return SlipHabits.measure(low, slips, profile.words, profile.size)
 
 
 def thin_scores(parts: Sequence[Float32Array], titles: int) -> Float32Array:

@@ -51,13 +51,18 @@ def load_scanner(
 ) -> "FittedScanner | CalibratedScanner": ...
 @overload
 def load_scanner(
-    path: None = None, device: str | torch.device = "cpu", base: None = None, tagger: TaggerSource = "llm"
+    path: None = None,
+    device: str | torch.device = "cpu",
+    base: None = None,
+    tagger: TaggerSource = "llm",
+    slips: bool = False,
 ) -> ReadyScanner: ...
 def load_scanner(
     path: str | Path | None = None,
     device: str | torch.device = "cpu",
     base: str | None = None,
     tagger: TaggerSource = "llm",
+    slips: bool = False,
 ) -> "FittedScanner | CalibratedScanner | ReadyScanner":
     """Read a scanner, or the one that comes with the package and needs no fit.
 
@@ -70,13 +75,15 @@ def load_scanner(
         tagger: What reads titles in the scanner that comes with the package: `llm`, a language model; `small`, which
             finds less and is far faster; `cascade`, the small one, and the language model for titles that it leaves
             open; or the folder of a tagger of your own. Other scanners know theirs.
+        slips: Whether the scanner that comes with the package asks the language model, too, how misspelled words are
+            meant; see `ReadyScanner.load`.
 
     Raises:
         UserError: If no scanner lies there, one of another version, or a damaged one; if the device can't be used; or
             if the language model is not found.
     """
     if path is None:
-        return ReadyScanner.load(str(device), tagger)
+        return ReadyScanner.load(str(device), tagger, slips)
     if is_calibrated(Path(path)):
         return load_calibrated_scanner(Path(path), str(device))
     from cowbird.defenses.p_scanner.rounds.fitted_scanner import load_fitted_scanner  # noqa: PLC0415

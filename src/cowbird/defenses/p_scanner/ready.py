@@ -26,7 +26,13 @@ from cowbird.defenses.p_scanner.baseline import (
     ReadyVerdicts,
     check_baseline,
 )
-from cowbird.defenses.p_scanner.baseline_learning import learn_beside, learn_by_itself, score_rows, take_own_scores
+from cowbird.defenses.p_scanner.baseline_learning import (
+    find_members,
+    learn_beside,
+    learn_by_itself,
+    score_rows,
+    take_own_scores,
+)
 from cowbird.defenses.p_scanner.catalog_judge import judge_once, read_rounded
 from cowbird.defenses.p_scanner.column_evidence import (
     ClearedWords,
@@ -50,6 +56,7 @@ from cowbird.defenses.p_scanner.inventory import Inventory, choose_batch_sizes, 
 from cowbird.defenses.p_scanner.score_identity import hash_score_form
 from cowbird.defenses.p_scanner.scoring import READY_SMALL_SCORING, ScoringModel, load_scoring
 from cowbird.defenses.p_scanner.second_look import SecondLook, join_looks
+from cowbird.defenses.p_scanner.slip_evidence import SlipFinder
 from cowbird.defenses.p_scanner.small_tagger import (
     SMALL_RECORD_FILE,
     SmallTagger,
@@ -58,13 +65,16 @@ from cowbird.defenses.p_scanner.small_tagger import (
     join_logits,
     load_small_tagger,
 )
+from cowbird.defenses.p_scanner.spelling import Slip
 from cowbird.defenses.p_scanner.tagger import READY_TAGGER, Tagger, load_tagger, read_tagger_record
+from cowbird.defenses.p_scanner.title_slips import make_slip_reader
 from cowbird.defenses.p_scanner.title_traits import TitleTraits, describe_traits, mark_words
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
 from cowbird.defenses.p_scanner.trick_reasons import find_trick
 from cowbird.defenses.p_scanner.verdict_reasons import (
     explain_fragment,
     explain_jump,
+    explain_slip,
     explain_title,
     find_highest,
     find_shared,
@@ -95,6 +105,8 @@ class ReadyScanner:
     """Where the tagger lies; `None` for one that comes with the package."""
     second: SecondLook | None = None
     """In a cascade, what looks again at titles that the score leaves open."""
+    slips: SlipFinder | None = None
+    """Says how a word of such titles may be meant: a plain language model; `None` for nothing."""
 
     @cached_property
     def identity(self) -> str:
@@ -102,7 +114,8 @@ class ReadyScanner:
         networks = (self.scoring.title, self.scoring.fragment, self.scoring.joined)
         told = [part.tobytes().hex() for net in networks for part in (net.mean, net.scale, *net.weights, *net.biases)]
         again = [] if self.second is None else [self.second.identity]
-        ways = repr((self.scoring.weighs_rare, self.scoring.weighs_shapes, MAX_WORDS_NUMBERED, MAX_WORDS_REMEMBERED))
+        counts = (self.scoring.weighs_rare, self.scoring.weighs_shapes, self.scoring.weighs_beside)
+        ways = repr((*counts, self.slips is not None, MAX_WORDS_NUMBERED, MAX_WORDS_REMEMBERED))
         return hash_texts([self.tagger.record.model_dump_json(), *told, hash_score_form(), ways, *again])
 
     @property
@@ -123,7 +136,7 @@ class ReadyScanner:
         return self.tagger_name if self.folder is None else self.folder
 
     @staticmethod
-    def load(device: str = "auto", tagger: TaggerSource = "llm") -> "ReadyScanner":
+    def load(device: str = "auto", tagger: TaggerSource = "llm", slips: bool = False) -> "ReadyScanner":
         """Load what comes with the package, or a tagger of one's own with the scoring of its kind.
 
         Args:
@@ -131,6 +144,9 @@ class ReadyScanner:
             tagger: `llm`, a language model; `small`, which finds less and is many times as fast; `cascade`, the small
                 one, and the language model for the titles that its score leaves open; or the folder of a tagger that
                 `cowbird train-scanner` wrote.
+            slips: Whether the language model as it came, without the tagger's adapter, is asked how misspelled words
+                are meant, of titles that the score leaves open. More triggers that change a word are found, and a scan
+                takes half as long again or more. Not with `small`, which has no language model.
 
         Raises:
             UserError: If the language model can't be used, or the folder holds no tagger.
@@ -140,12 +156,15 @@ class ReadyScanner:
             record = read_tagger_record(READY_TAGGER)
             locate_model(record.llm.name)  # before any title is read
             second = SecondLook(lambda: load_tagger(device=device), record.model_dump_json())
-            return ReadyScanner(load_small_tagger(device=device), load_scoring(READY_SMALL_SCORING), second=second)
+            small = load_small_tagger(device=device)
+            finder = make_slip_reader(record.llm, small.device) if slips else None
+            return ReadyScanner(small, load_scoring(READY_SMALL_SCORING), second=second, slips=finder)
         if tagger == "small" or (folder is not None and (folder / SMALL_RECORD_FILE).exists()):
             small = load_small_tagger(device=device) if folder is None else load_small_tagger(folder, device)
             return ReadyScanner(small, load_scoring(READY_SMALL_SCORING), folder)
         large = load_tagger(device=device) if folder is None else load_tagger(folder, device)
-        return ReadyScanner(large, folder=folder)
+        finder = make_slip_reader(large.record.llm, large.device) if slips else None
+        return ReadyScanner(large, folder=folder, slips=finder)
 
     def read(self, titles: Sequence[str], report: ProgressCallback = report_nothing) -> TokenLogits:
         """Return what the tagger says of titles; see `Tagger.read`."""
@@ -191,10 +210,14 @@ class ReadyScanner:
         counted = _number_counted(table, before + len(titles), whole)
         key = hash_texts([repr((fpr, review_fpr, before)), *told, *_describe_counts(whole), *texts])
         if not before:
-            return learn_by_itself(self.scoring, traits, table, rows, fprs, key, found, self.second, counted)
+            return learn_by_itself(
+                self.scoring, traits, table, rows, fprs, key, found, self.second, counted, self.slips
+            )
         old = np.arange(before, dtype=np.int64)
-        inventory = take_inventory(self.scoring, traits, table, old, (len(titles),), self.second)
-        return learn_beside(self.scoring, inventory, traits, table, rows, fprs, key, found, self.second, counted)
+        inventory = take_inventory(self.scoring, traits, table, old, (len(titles),), self.second, self.slips)
+        return learn_beside(
+            self.scoring, inventory, traits, table, rows, fprs, key, found, self.second, counted, self.slips
+        )
 
     def take_inventory(self, titles: Sequence[str], report: ProgressCallback = report_nothing) -> Inventory:
         """Count once what is usual among titles that are taken for clean, so that others may be judged by it.
@@ -209,7 +232,8 @@ class ReadyScanner:
         check_baseline(0, len(titles), DEFAULT_FPR, DEFAULT_REVIEW_FPR)
         traits, table = self._describe(titles, read_rounded(self, titles, report), most_words=MAX_WORDS_REMEMBERED)
         rows = np.arange(len(titles), dtype=np.int64)
-        return take_inventory(self.scoring, traits, table, rows, choose_batch_sizes(len(titles)), self.second)
+        sizes = choose_batch_sizes(len(titles))
+        return take_inventory(self.scoring, traits, table, rows, sizes, self.second, self.slips)
 
     def learn_beside(
         self,
@@ -247,7 +271,9 @@ class ReadyScanner:
         counted = _number_counted(table, len(titles), whole)
         key = hash_texts([repr((fpr, review_fpr)), inventory.key, *told, *_describe_counts(whole), *texts])
         fprs = (fpr, max(fpr, review_fpr))
-        return learn_beside(self.scoring, inventory, traits, table, rows, fprs, key, found, self.second, counted)
+        return learn_beside(
+            self.scoring, inventory, traits, table, rows, fprs, key, found, self.second, counted, self.slips
+        )
 
     def _describe(
         self,
@@ -294,6 +320,10 @@ class ReadyScanner:
             own = take_own_scores(baseline, score, worst)
             looks = self.second.look_where(titles, baseline.band.covers(own))
             score = join_looks(score, looks, baseline.band, own)
+        slips = dict[int, Slip]()
+        if self.slips is not None and baseline.slips is not None:
+            known_rows = find_members(traits, rows, baseline)
+            score, slips = baseline.slips.add(self.slips, titles, score, baseline.profile.words, known_rows)
         flagged = score > baseline.thresholds[0]
         review = (score > baseline.thresholds[1]) & ~flagged
         start, end = np.full(len(titles), -1, dtype=np.int32), np.full(len(titles), -1, dtype=np.int32)
@@ -328,6 +358,8 @@ class ReadyScanner:
             sure[row] = certain and leaves_words_whole(titles[row], int(start[row]), int(end[row]))
             if looks is not None and not np.isnan(looks[row]):
                 reason[row] += f"; language model {looks[row]:.1f}{show_place(titles[row], *pointed)}"
+            if row in slips:
+                reason[row] += explain_slip(slips[row])
         return ReadyVerdicts(score, start, end, flagged, review, reason, sure)
 
     def scan(

@@ -15,7 +15,7 @@ import numpy as np
 from cowbird.defenses.p_scanner.spelling import PLAIN_WORDS
 from cowbird.files import hash_file, hash_texts
 
-SCORE_FORM = 2
+SCORE_FORM = 3
 """Grows with each change of code that changes a score; `tests/defenses/p_scanner/test_score_identity.py` tells when."""
 SCORE_MODULES = (
     "baseline",
@@ -30,11 +30,13 @@ SCORE_MODULES = (
     "scoring",
     "second_look",
     "shape_drift",
+    "slip_evidence",
     "spelling",
     "title_evidence",
     "title_pieces",
     "title_rules",
     "title_sample",
+    "title_slips",
     "title_spelling",
     "title_traits",
     "title_words",

@@ -43,10 +43,10 @@ JOINED_FEATURES = (
 MAX_LOG_ODDS, NO_FRAGMENT = 12.0, -12.0
 SUSPECTED_LOG_ODDS, MAX_SHARE_SUSPECTED = 0.0, 0.5
 """Titles with a fragment above these log-odds do not say what is usual in their catalogue, up to this share of them."""
-LEAST_FRAGMENT, FRAGMENT_WEIGHT = -6.0, 0.5
-"""How much of a fragment's log-odds is added to what the last network says where no reference is known: all above the
-first number, so weighed. That network learned from single titles and shares alike, with a reference and without, and
-weighs a fragment too low where nothing tells what is new."""
+LEAST_FRAGMENT, FRAGMENT_WEIGHT, FRAGMENT_WEIGHT_BESIDE = -6.0, 0.5, 0.2
+"""How much of a fragment's log-odds is added to what the last network says: all above the first number, so weighed
+without a reference and beside one. That network learned from single titles and shares alike, with a reference and
+without, and weighs a fragment too low, above all where nothing tells what is new."""
 TRICK_LOG_ODDS = 6.0
 """What is added to the score of a title with a character that nobody sees (`title_evidence.find_tricks`). The networks
 learned from catalogues of some 1,500 titles: in one of 300 nothing is rare enough for them, and they take a hidden
@@ -108,6 +108,9 @@ class ScoringModel:
     there they hide more triggers than they find."""
     weighs_shapes: bool = True
     """Whether shapes of words that far more titles have than a reference's add to a title's score (`shape_drift`)."""
+    weighs_beside: bool = True
+    """Whether fragments add to a title's score beside a reference, too. Not with the small tagger that ships: that was
+    not measured."""
 
     def score_titles(
         self, features: Float32Array, evidence: FragmentEvidence, by_fragment: Float32Array | None = None
@@ -158,11 +161,12 @@ class ScoringModel:
         """Return the score of titles, shape `[titles]`; a title without a fragment has that of its own features.
 
         The last network has learned from catalogues in which each title shares something with others. The log-odds of a
-        title's fragment are added to what it says where no reference is known; see `weigh_fragments`.
+        title's fragment are added to what it says; see `weigh_fragments`.
         """
         given = join_evidence(alone, by_fragment, worst, evidence)
         known = given[:, JOINED_FEATURES.index("whether a reference is known")] > 0
-        added = np.where(known, 0, weigh_fragments(given[:, 1]))
+        beside = FRAGMENT_WEIGHT_BESIDE if self.weighs_beside else 0.0
+        added = np.where(known, weigh_fragments(given[:, 1], beside), weigh_fragments(given[:, 1]))
         return (np.where(worst >= 0, self.joined.score(given), alone) + added).astype(np.float32)
 
     def save(self, path: Path, about: Mapping[str, str]) -> str:
@@ -181,10 +185,10 @@ def _name_parts(network: SmallNetwork) -> dict[str, Float32Array]:
     return {"mean": network.mean, "scale": network.scale} | layers
 
 
-def weigh_fragments(log_odds: Float32Array) -> Float32Array:
-    """Return what the worst fragment of each title adds to its score without a reference, shape `[titles]`."""
+def weigh_fragments(log_odds: Float32Array, weight: float = FRAGMENT_WEIGHT) -> Float32Array:
+    """Return what the worst fragment of each title adds to its score, shape `[titles]`."""
     above = np.maximum(np.minimum(log_odds, MAX_LOG_ODDS) - LEAST_FRAGMENT, 0)
-    return (FRAGMENT_WEIGHT * above).astype(np.float32)
+    return (weight * above).astype(np.float32)
 
 
 def weigh_tricks(tricks: NDArray[np.bool_]) -> Float32Array:
@@ -248,7 +252,8 @@ def load_scoring(path: Path = READY_SCORING) -> ScoringModel:
                 raise ValueError(f"its network '{name}' does not take {many} features")
     except (KeyError, ValueError) as error:
         raise UserError(f"'{path}' does not hold scoring weights: {error}.", "Install Cowbird anew.") from None
-    return ScoringModel(made["title"], made["fragment"], made["joined"], weighs_rare=path != READY_SMALL_SCORING)
+    large = path != READY_SMALL_SCORING
+    return ScoringModel(made["title"], made["fragment"], made["joined"], weighs_rare=large, weighs_beside=large)
 
 
 def _read_network(name: str, held: Mapping[str, Float32Array]) -> SmallNetwork:

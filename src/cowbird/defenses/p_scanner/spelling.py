@@ -14,6 +14,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Set
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 PLAIN_WORDS = Path(__file__).parent / "plain_words.txt"
 """English words and frequent names in small letters, from the vocabulary of SmolLM2 (Apache-2.0)."""
@@ -40,8 +41,27 @@ MAX_LETTERS = 24
 DROPPED, ADDED, DOUBLED, SWAPPED, ACCENTED, MARKED, WITH_QUOTES, DIGITS, CAPITALIZED = range(len(SPELLINGS))
 NO_SLIP = -2
 """A plain word, and what is no word of so many letters."""
-_AS_LETTERS = tuple(str.maketrans("013457", f"o{one}east") for one in "il")
+LETTERS_OF_DIGITS = tuple(str.maketrans("013457", f"o{one}east") for one in "il")
 """Digits that are written for letters; 1 stands for two."""
+
+
+class Slip(NamedTuple):
+    """A word that is written unlike a known one, and what that would be."""
+
+    way: int
+    """How it is written, a place in `SPELLINGS`."""
+    start: int
+    """First character of what is written so."""
+    end: int
+    """The character after its last one."""
+    text: str
+    """What would stand there."""
+    part: str
+    """What stands there."""
+    word: str
+    """All of the word that this is a part of."""
+    gain: float = 0.0
+    """How much likelier the language model finds the title then, in nats."""
 
 
 @cache
@@ -84,7 +104,7 @@ def find_spelling(word: str, known: Set[str], shortened: Set[str]) -> int:
     if not MIN_SPELLED_LETTERS <= many <= MAX_LETTERS or not word.isalnum() or word in known:
         return -1
     if not word.isalpha():
-        return DIGITS if any(word.translate(table) in known for table in _AS_LETTERS) else -1
+        return DIGITS if any(word.translate(table) in known for table in LETTERS_OF_DIGITS) else -1
     if not word.isascii():
         folded = fold_accents(word)
         return ACCENTED if folded != word and folded in known else -1

@@ -11,7 +11,7 @@ from cowbird.defenses.p_scanner.baseline import Baseline
 from cowbird.defenses.p_scanner.fragment_evidence import FRAGMENT_FEATURES
 from cowbird.defenses.p_scanner.fragment_index import FragmentKey
 from cowbird.defenses.p_scanner.shape_drift import SPELLING, ShapeDrift
-from cowbird.defenses.p_scanner.spelling import SPELLINGS
+from cowbird.defenses.p_scanner.spelling import SPELLINGS, Slip
 from cowbird.defenses.p_scanner.title_rules import RULES, write_shape
 from cowbird.defenses.p_scanner.title_spelling import find_spellings
 from cowbird.defenses.p_scanner.title_traits import TitleTraits
@@ -186,6 +186,14 @@ def _name_fragment(key: FragmentKey, shown: str) -> str:
         else "a repeated word"
         if kind == "repeated"
         else "their end"
+    )
+
+
+def explain_slip(slip: Slip) -> str:
+    """Say how a word may be meant that adds to a title's score."""
+    return (
+        f"; '{escape_terminal(slip.part)}' is written like '{escape_terminal(slip.text)}', "
+        f"which the language model finds e^{slip.gain:.0f} times likelier"
     )
 
 
