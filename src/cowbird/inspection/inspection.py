@@ -116,8 +116,8 @@ def inspect_ranker(
         settings: What is asked.
         device: Where null models are fitted; a CPU by default.
         report: Told of progress.
-        workers: Processes that fit null models beside each other on a CPU. A script that asks for several guards its
-            own work with `if __name__ == "__main__"`, for each process imports it.
+        workers: Processes that fit null models beside each other. A script that asks for several guards its own work
+            with `if __name__ == "__main__"`, for each process imports it.
 
     Raises:
         UserError: If the model's answers can't be used, or the logs are too short.

@@ -109,7 +109,7 @@ def fit_null_models(
         seed: Decides weights and order of training.
         device: Where they are trained.
         report: Told of models done, models in all, and a remark.
-        workers: Processes that fit them beside each other on a CPU.
+        workers: Processes that fit them beside each other.
 
     Returns:
         The counts of each null model.
@@ -119,7 +119,7 @@ def fit_null_models(
     paths = [_name_file(users, spec, probes, of_one, device) for of_one in seeds]
     makers = [NullMaker(users, spec, tuple(probes), *each, device) for each in zip(seeds, paths, strict=True)]
     missing = [maker for maker in makers if maker.read_kept() is None]
-    if workers > 1 and len(missing) > 1 and device.type == "cpu":
+    if workers > 1 and len(missing) > 1:
         begun = settings.count - len(missing)
         fit_beside_each_other(missing, workers, lambda done: report(begun + done, settings.count, ""))
 

@@ -1,6 +1,7 @@
-"""Null models are fitted beside each other on a CPU, each in a process of its own.
+"""Null models are fitted beside each other, each in a process of its own.
 
-A step of training is many small sums, in which threads wait for each other most of the time; processes don't.
+A step of training is many small sums. On a CPU threads wait for each other most of that time, and a GPU waits for the
+next call; processes fill the gaps.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +36,8 @@ def fit_beside_each_other(makers: Sequence[SharedMaker], workers: int, report: C
     Raises:
         Exception: What the making of one raised; the others are ended.
     """
+    import torch  # noqa: PLC0415
+
     count = min(workers, len(makers))
     threads = max(1, count_processors() // count)
     start = WorkerStart(_init_process)
@@ -44,7 +47,8 @@ def fit_beside_each_other(makers: Sequence[SharedMaker], workers: int, report: C
         with suppress(BrokenProcessPool):
             futures: list[Future[None]] = [pool.submit(_make, maker) for maker in makers]
             for done, future in enumerate(as_completed(futures), start=1):
-                future.result()
+                with suppress(torch.OutOfMemoryError):  # of a GPU that several share
+                    future.result()
                 report(done)
     except BaseException:
         kill_workers(pool)

@@ -23,8 +23,10 @@ from cowbird.victims.sequential.base import SequentialRecommender
 from cowbird.victims.sequential.network import SequentialNetwork
 from cowbird.victims.sequential.noise import Noise
 
-BLOCKS = {"cpu": 5, "cuda": 4}
-"""Blocks of about equally long sequences in a training step: each costs calls, and spares padding."""
+MAX_BLOCKS = 5
+"""Blocks of about equally long sequences in a training step at most: each costs calls, and spares padding."""
+MIN_BLOCK_TOKENS = {"cpu": 1 << 11, "cuda": 1 << 17}
+"""Tokens that are worth a block of their own: on a GPU a step of fewer takes as long as its calls do."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,7 +58,9 @@ class SequenceBlocks:
             length: Events a window.
             device: Where the windows are.
         """
-        step = max(4, -(-length // BLOCKS.get(device.type, 4)))
+        tokens = rows * length * (length + 1)
+        count = min(MAX_BLOCKS, max(1, tokens // MIN_BLOCK_TOKENS.get(device.type, 1 << 17)))
+        step = -(-length // count)
         starts = range(0, length, step)
         places = [torch.arange(start, min(start + step, length), device=device) for start in starts]
         windows = [torch.arange(rows, device=device).repeat_interleave(len(place)) for place in places]
@@ -95,10 +99,14 @@ class SequenceBlocks:
             found.append(F.pad(hidden, (before, 0))[:, None])
         return found
 
+    def count_sequences(self) -> list[int]:
+        """Return how many sequences each block has."""
+        return [len(last) for last in self.last]
+
     def split(self, x: Tensor) -> list[Tensor]:
         """Split vectors of all tokens by block, each of shape `[sequences, columns, width of the vectors]`."""
-        sizes = [len(last) * width for last, width in zip(self.last, self.width, strict=True)]
-        parts = zip(x.split(sizes), self.width, strict=True)
+        sizes = [count * width for count, width in zip(self.count_sequences(), self.width, strict=True)]
+        parts = zip(torch.split(x, sizes), self.width, strict=True)
         return [part.view(-1, width, x.shape[1]) for part, width in parts]
 
     def take_masks(self, x: Tensor) -> Tensor:
@@ -146,7 +154,7 @@ class BidirectionalBlock(nn.Module):
         if masks_alone:
             x = blocks.take_masks(x)
             query = self._project(blocks.take_masks(normed), 0, hidden)
-            queries = [part[:, None] for part in query.split([len(last) for last in blocks.last])]
+            queries = [part[:, None] for part in torch.split(query, blocks.count_sequences())]
             pairs = blocks.split(self._project(normed, hidden, 3 * hidden))
         else:
             projected = blocks.split(self.project(normed))
@@ -196,7 +204,7 @@ class BERT4RecNetwork(SequentialNetwork):
         if item.device.type == "cpu":  # a recorded step has one shape
             used = max(1, int((item != self.item.num_embeddings - 1).any(dim=0).sum()))
         blocks = SequenceBlocks.of_all_events(rows, used, item.device)
-        made = self._fill_in(item, blocks, noise, prefix).split([len(last) for last in blocks.last])
+        made = torch.split(self._fill_in(item, blocks, noise, prefix), blocks.count_sequences())
         there = torch.cat([part.view(rows, -1, part.shape[1]) for part in made], dim=1)
         return F.pad(there, (0, 0, 0, length - used))
 
