@@ -50,7 +50,7 @@ def windows():
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("blocks", [1, 2, 5])
 def test_answers_are_those_of_the_plain_network(layers, blocks, windows, monkeypatch):
-    monkeypatch.setattr(bert4rec, "MAX_BLOCKS", blocks)
+    monkeypatch.setattr(bert4rec, "MAX_SEQUENCE_BLOCKS", blocks)
     monkeypatch.setattr(bert4rec, "MIN_BLOCK_TOKENS", {"cpu": 1})
     network = make_network(layers)
     prefix = torch.randn(4, layers, 2, 8, generator=torch.Generator().manual_seed(2))

@@ -23,7 +23,7 @@ from cowbird.victims.sequential.base import SequentialRecommender
 from cowbird.victims.sequential.network import SequentialNetwork
 from cowbird.victims.sequential.noise import Noise
 
-MAX_BLOCKS = 5
+MAX_SEQUENCE_BLOCKS = 5
 """Blocks of about equally long sequences in a training step at most: each costs calls, and spares padding."""
 MIN_BLOCK_TOKENS = {"cpu": 1 << 11, "cuda": 1 << 17}
 """Tokens that are worth a block of their own: on a GPU a step of fewer takes as long as its calls do."""
@@ -59,7 +59,7 @@ class SequenceBlocks:
             device: Where the windows are.
         """
         tokens = rows * length * (length + 1)
-        count = min(MAX_BLOCKS, max(1, tokens // MIN_BLOCK_TOKENS.get(device.type, 1 << 17)))
+        count = min(MAX_SEQUENCE_BLOCKS, max(1, tokens // MIN_BLOCK_TOKENS.get(device.type, 1 << 17)))
         step = -(-length // count)
         starts = range(0, length, step)
         places = [torch.arange(start, min(start + step, length), device=device) for start in starts]
