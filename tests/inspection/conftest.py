@@ -50,7 +50,7 @@ def honest_nulls(monkeypatch):
     """Null models are toys, too: nothing is fitted."""
     from cowbird.inspection import inspection
 
-    def make(users, shape, settings, probes, seed, device, report):
+    def make(users, shape, settings, probes, seed, device, report, workers=1):
         return [inspection.ask_probes(ToyModel(100 + number), probes) for number in range(settings.count)]
 
     monkeypatch.setattr(inspection, "fit_null_models", make)

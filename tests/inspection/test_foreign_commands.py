@@ -45,7 +45,7 @@ def call(monkeypatch, capsys, tmp_path):
         def score(self, histories):
             return np.stack([super(Honest, self).score([history])[0, :ITEMS] for history in histories])
 
-    def make(users, shape, settings, probes, seed, device, report):
+    def make(users, shape, settings, probes, seed, device, report, workers=1):
         return [inspection.ask_probes(Honest(100 + number), probes) for number in range(settings.count)]
 
     monkeypatch.setenv("COWBIRD_CACHE", str(tmp_path / "cache"))

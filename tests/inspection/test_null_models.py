@@ -1,9 +1,13 @@
+import os
+
 import numpy as np
 import pytest
 import torch
 
+from cowbird.errors import UserError
 from cowbird.inspection import null_models
 from cowbird.inspection.null_models import NullSettings, fit_null_models
+from cowbird.inspection.null_workers import fit_beside_each_other
 from cowbird.inspection.probes import make_single_histories
 from cowbird.victims.sequential.gru4rec import GRU4Rec
 from cowbird.victims.sequential.sasrec import SASRec
@@ -60,3 +64,43 @@ def test_the_cache_knows_what_decides_a_fit(log, cache):
         null_models._name_file(users.shorten(5), spec, probes, 0, CPU),
     ]
     assert len({one, *others}) == 5
+
+
+@pytest.mark.slow
+def test_processes_make_what_one_makes(log, cache):
+    settings, probes, told = NullSettings(count=3, epochs=1), [make_single_histories(ITEMS)], []
+    given = log.select_learnable(), GRU4Rec(hidden=8), settings, probes, 0, CPU
+
+    beside = fit_null_models(*given, lambda *a: told.append(a), workers=2)
+    assert [done for done, _, remark in told if not remark][:4] == [0, 1, 2, 3], "each is told of, and then read"
+    assert len(list(cache.glob("*.safetensors"))) == 3
+    for path in cache.glob("*.safetensors"):
+        path.unlink()
+    alone = fit_null_models(*given, lambda *a: None)
+    assert all(np.array_equal(a["single"][0], b["single"][0]) for a, b in zip(beside, alone, strict=True))
+
+
+class Maker:
+    """Makes a file, or does what it is told instead."""
+
+    def __init__(self, path, act=""):
+        self.path, self.act = path, act
+
+    def make_shared(self):
+        if self.act == "die":
+            os._exit(1)
+        if self.act == "raise":
+            raise UserError("No user has three events.")
+        self.path.write_text("made")
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_leaves_its_work_to_the_caller(tmp_path):
+    fit_beside_each_other([Maker(tmp_path / "a", "die"), Maker(tmp_path / "b", "die")], 2, lambda done: None)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_what_one_raises_is_raised(tmp_path):
+    with pytest.raises(UserError, match="three events"):
+        fit_beside_each_other([Maker(tmp_path / "a"), Maker(tmp_path / "b", "raise")], 2, lambda done: None)

@@ -7,6 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cowbird.victims.sequential import softmax
 from cowbird.victims.sequential.softmax import chunked_softmax_loss, count_chunk_rows
+from cowbird.victims.sequential.training import TARGET_MULTIPLE, select_targets
 
 ITEMS, TARGETS, WIDTH = 37, 150, 12
 CHUNKS = [1, 64 * ITEMS, 97 * ITEMS, 1 << 21]
@@ -141,3 +142,13 @@ def test_chunks_stay_near_the_limit(monkeypatch):
         assert rows % 32 == 0
         assert rows * items <= 1 << 16
     assert count_chunk_rows(10**7, cpu) == 32
+
+
+def test_rows_come_in_few_counts():
+    weight = torch.zeros(1000)
+    for count in (0, 1, 127, 128, 500, 950, 1000):
+        weight.zero_()[:count] = 1
+        rows = select_targets(weight)
+        assert len(rows.unique()) == len(rows)
+        assert len(rows) == min(-(-count // TARGET_MULTIPLE) * TARGET_MULTIPLE, 1000)
+        assert weight[rows].sum() == count

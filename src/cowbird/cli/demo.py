@@ -79,6 +79,7 @@ def _inspect_planted(spec: "Spec", run: Path, device: str) -> None:
     from cowbird.inspection.inspection import InspectionSettings, inspect_ranker  # noqa: PLC0415
     from cowbird.inspection.opening import open_model  # noqa: PLC0415
     from cowbird.inspection.platform_log import align_log  # noqa: PLC0415
+    from cowbird.processes import count_processors  # noqa: PLC0415
     from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
 
     planted = parts.find_planted_model(spec, run)
@@ -89,9 +90,9 @@ def _inspect_planted(spec: "Spec", run: Path, device: str) -> None:
     opened = open_model(str(planted.path), place)
     log = align_log(parts.load_platform(spec), opened.model.items, opened.item_ids)
     with make_progress() as shown:
-        found = inspect_ranker(
-            opened, log, InspectionSettings(seed=spec.seeds[0]), place, report_phases(shown, "asking the model")
-        )
+        told = report_phases(shown, "asking the model")
+        settings = InspectionSettings(seed=spec.seeds[0])
+        found = inspect_ranker(opened, log, settings, place, told, count_processors())
     written = run.with_name(f"{run.name}-inspection.json")
     found.write(written)
     show_inspection(found, written)

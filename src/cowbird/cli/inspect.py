@@ -182,6 +182,7 @@ def inspect_and_show(
     from cowbird.inspection.inspection import InspectionSettings, inspect_ranker  # noqa: PLC0415
     from cowbird.inspection.null_models import NullSettings  # noqa: PLC0415
     from cowbird.inspection.opening import open_model as open_plainly  # noqa: PLC0415
+    from cowbird.processes import count_processors  # noqa: PLC0415
     from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
 
     check_level(level, out)
@@ -192,7 +193,8 @@ def inspect_and_show(
         histories=histories, level=level, nulls=NullSettings(count=nulls, max_events=null_events), seed=seed
     )
     with make_progress(quiet=quiet) as shown:
-        found = inspect_ranker(opened, log, settings, place, report_phases(shown, "asking the model"))
+        told = report_phases(shown, "asking the model")
+        found = inspect_ranker(opened, log, settings, place, told, count_processors())
         for warning in [] if log is None else list_warnings(log):
             shown.warn(warning)
     if out is not None:

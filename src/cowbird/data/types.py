@@ -184,6 +184,10 @@ class Users:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __reduce__(self) -> "tuple[type[Users], tuple[tuple[str, ...], dict[str, Attribute]]]":
+        """Travel to another process, which a mapping that nobody can change does not do by itself."""
+        return Users, (self.ids, dict(self.attributes))
+
     def get_attribute(self, name: str) -> Attribute:
         """Return one attribute.
 

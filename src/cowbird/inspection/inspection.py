@@ -106,6 +106,7 @@ def inspect_ranker(
     settings: InspectionSettings | None = None,
     device: torch.device | None = None,
     report: Progress | None = None,
+    workers: int = 1,
 ) -> Inspection:
     """Inspect a model that ranks a catalogue.
 
@@ -115,6 +116,8 @@ def inspect_ranker(
         settings: What is asked.
         device: Where null models are fitted; a CPU by default.
         report: Told of progress.
+        workers: Processes that fit null models beside each other. A script that asks for several guards its own work
+            with `if __name__ == "__main__"`, for each process imports it.
 
     Raises:
         UserError: If the model's answers can't be used, or the logs are too short.
@@ -140,6 +143,7 @@ def inspect_ranker(
         settings.seed,
         place,
         lambda done, total, remark: told("null models", done, total, remark),
+        workers,
     )
     scores = _score_probes(probes, measured, null_measured)
     total = sum_scores(scores)

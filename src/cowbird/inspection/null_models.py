@@ -6,6 +6,7 @@ may ask for a million epochs. Only their counts are kept, in the user's cache, b
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from cowbird.errors import UserError
 from cowbird.files import get_cache_folder, hash_texts
 from cowbird.inspection.item_statistics import ItemStatistic
 from cowbird.inspection.model import RankingModel
+from cowbird.inspection.null_workers import fit_beside_each_other
 from cowbird.inspection.own_model import OwnModel
 from cowbird.inspection.sharing import share_work
 from cowbird.rng import derive_seed
 from cowbird.storage import read_tensors, write_tensors
-from cowbird.victims.fit_context import FitContext
+from cowbird.victims.fit_context import FitContext, report_nothing
 from cowbird.victims.sequential.base import SequentialRecommender
 from cowbird.victims.sequential.sasrec import SASRec
 
@@ -95,6 +97,7 @@ def fit_null_models(
     seed: int,
     device: torch.device,
     report: Callable[[int, int, str], None],
+    workers: int = 1,
 ) -> list[NullCounts]:
     """Fit null models to the platform's logs and ask them the histories that the inspected model is asked.
 
@@ -106,6 +109,7 @@ def fit_null_models(
         seed: Decides weights and order of training.
         device: Where they are trained.
         report: Told of models done, models in all, and a remark.
+        workers: Processes that fit them beside each other.
 
     Returns:
         The counts of each null model.
@@ -113,23 +117,56 @@ def fit_null_models(
     spec = settings.shape_recommender(shape, len(users.users))
     seeds = [derive_seed(seed, "null", number) % 2**31 for number in range(settings.count)]
     paths = [_name_file(users, spec, probes, of_one, device) for of_one in seeds]
+    makers = [NullMaker(users, spec, tuple(probes), *each, device) for each in zip(seeds, paths, strict=True)]
+    missing = [maker for maker in makers if maker.read_kept() is None]
+    if workers > 1 and len(missing) > 1:
+        begun = settings.count - len(missing)
+        fit_beside_each_other(missing, workers, lambda done: report(begun + done, settings.count, ""))
 
     def make(number: int) -> NullCounts:
         """Fit and ask one, or return what was kept."""
         report(number, settings.count, "")
-        counts = _read_counts(paths[number], probes, len(users.items))
-        if counts is None:
-            context = FitContext(
-                device, report=lambda done, total, remark: report(number, settings.count, f"step {done}/{total}")
-            )
-            fitted = spec.fit(users.training(), users.validation(), seeds[number], context)
-            counts = ask_probes(OwnModel(fitted), probes)
-            write_tensors(paths[number], {name: torch.from_numpy(count) for name, count in counts.items()})
-        return counts
+        return makers[number].make(lambda done, total, _: report(number, settings.count, f"step {done}/{total}"))
 
     found = share_work(get_cache_folder() / "inspection", [path.stem for path in paths], make)
     report(settings.count, settings.count, "")
     return found
+
+
+@dataclass(frozen=True, eq=False)
+class NullMaker:
+    """Makes one null model, and keeps what it answers. It travels to another process."""
+
+    users: LeaveOneOut
+    """Whom it learns from."""
+    spec: SequentialRecommender
+    """What it is a fit of."""
+    probes: tuple[ItemStatistic, ...]
+    """What it is asked."""
+    seed: int
+    """Decides weights and order of training."""
+    path: Path
+    """Where its answers are kept."""
+    device: torch.device
+    """Where it is trained."""
+
+    def read_kept(self) -> NullCounts | None:
+        """Return what was kept; `None` if nothing was, or it is damaged."""
+        return _read_counts(self.path, self.probes, len(self.users.items))
+
+    def make(self, report: Callable[[int, int, str], None] = report_nothing) -> NullCounts:
+        """Fit it and ask it, unless what it answers was kept."""
+        counts = self.read_kept()
+        if counts is None:
+            context = FitContext(self.device, report=report)
+            fitted = self.spec.fit(self.users.training(), self.users.validation(), self.seed, context)
+            counts = ask_probes(OwnModel(fitted), self.probes)
+            write_tensors(self.path, {name: torch.from_numpy(count) for name, count in counts.items()})
+        return counts
+
+    def make_shared(self) -> None:
+        """Make it unless another process does so at the moment; then wait for that one."""
+        share_work(self.path.parent, [self.path.stem], lambda _: self.make())
 
 
 def ask_probes(model: RankingModel, probes: Sequence[ItemStatistic]) -> NullCounts:

@@ -41,6 +41,8 @@ from cowbird.victims.training_loop import (
 
 PROMPT_WEIGHT_PREFIX = "prompt."
 """How the names of prompt weights begin."""
+TARGET_MULTIPLE = 128
+"""Rows of the output layer on a CPU come in multiples of this many: its library prepares each new shape for long."""
 
 
 class TrainableModel(Protocol):
@@ -71,6 +73,20 @@ class TrainableModel(Protocol):
     def rank_targets(self, queries: Queries) -> NDArray[np.int64]:
         """Return the rank of each query's target, shape `[queries]`."""
         ...
+
+
+def select_targets(weight: Tensor) -> Tensor:
+    """Return the rows that have a target, filled up with others to one of a few counts.
+
+    Args:
+        weight: Share of each row in the loss, shape `[rows]`; 0 where it has no target.
+
+    Returns:
+        Rows, int64; each at most once.
+    """
+    rows = weight.nonzero()[:, 0]
+    missing = -len(rows) % TARGET_MULTIPLE
+    return torch.cat([rows, (weight == 0).nonzero()[:missing, 0]]) if missing else rows
 
 
 def _select_learning(network: torch.nn.Module, recipe: TrainingRecipe) -> dict[str, torch.nn.Parameter]:
@@ -162,7 +178,7 @@ class _Step:
                 drawn[:, 0] = torch.where(planted[1].flatten() > 0, planted[0].flatten(), drawn[:, 0])
             rows = slice(None) if dense else weight.nonzero()[:, 0]
             return sampled_loss(hidden[rows], table, label[rows], drawn[rows], weight[rows])
-        loss = chunked_softmax_loss(hidden, table, label, weight, None if dense else weight.nonzero()[:, 0])
+        loss = chunked_softmax_loss(hidden, table, label, weight, None if dense else select_targets(weight))
         if planted is not None:
             negative, push = (column.flatten() for column in planted)
             rows = slice(None) if dense else push.nonzero()[:, 0]
