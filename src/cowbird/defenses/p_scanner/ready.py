@@ -62,6 +62,7 @@ from cowbird.defenses.p_scanner.tagger import READY_TAGGER, Tagger, load_tagger,
 from cowbird.defenses.p_scanner.title_traits import TitleTraits, describe_traits, mark_words
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
 from cowbird.defenses.p_scanner.verdict_reasons import (
+    SAME_SHAPE,
     explain_fragment,
     explain_jump,
     explain_title,
@@ -316,7 +317,7 @@ class ReadyScanner:
                     certain = certain and pointed == (start[row], end[row])
                 if pointed[0] >= 0:
                     start[row], end[row] = pointed
-            if shapes.shape[row] >= 0:
+            if shapes.shape[row] >= 0 and SAME_SHAPE not in reason[row]:
                 said, first, after = explain_jump(baseline.drift, jumps[int(shapes.shape[row])], traits, row)
                 reason[row] += f"; {said}"
                 if not certain and after > first and traits.highest[row] <= 0:
