@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
-from ready_doubles import ReadyDouble, make_titles
+from ready_doubles import ReadyDouble, make_titles, mark
 
 from cowbird.defenses.p_scanner import shape_drift
 from cowbird.defenses.p_scanner.calibrated import CalibratedScanner, load_calibrated_scanner
-from cowbird.defenses.p_scanner.shape_drift import bound_expected, measure_spread, weigh_jumps
+from cowbird.defenses.p_scanner.shape_drift import ShapeDrift, ShapeJump, bound_expected, measure_spread, weigh_jumps
+from cowbird.defenses.p_scanner.title_traits import describe_traits, mark_words
+from cowbird.defenses.p_scanner.verdict_reasons import explain_jump
 from cowbird.defenses.p_scanner.word_shapes import LAST, name_shape
 from cowbird.rng import stream
 
@@ -40,14 +42,43 @@ def baseline(double, planted):
     return double.learn_baseline(planted, BEFORE)
 
 
-def test_a_code_per_title_is_found_by_its_shape_and_named_in_words(double, baseline, planted):
+def test_a_code_per_title_is_found_by_its_shape(double, baseline, planted):
     found = double.judge(planted, baseline)
     assert found.flagged[list(PLANTED)].all()
     assert found.flagged.sum() <= len(PLANTED) + 10
-    told = "20 of 500 titles end in a word of 3 characters like 'a9', here '"
-    assert all(told in found.reason[row] for row in PLANTED)
-    assert found.reason[0].endswith("; 0 of 500 of the reference do")
+    assert all("like 'a9', here '" in found.reason[row] or "of the shape a9" in found.reason[row] for row in PLANTED)
     assert planted[0][found.start[0] : found.end[0]] == planted[0].split()[-1]
+
+
+def test_a_finding_says_how_many_titles_have_the_shape(double):
+    titles = list(BATCH)
+    for row in PLANTED:
+        words = titles[row].split()
+        words[row % len(words)] = f'"{words[row % len(words)]}"'
+        titles[row] = " ".join(words)
+    found = double.judge(titles, double.learn_baseline(titles, BEFORE))
+    for row in PLANTED:
+        word = titles[row].split('"')[1]
+        told = f"20 of 500 titles have a word of 5 or more characters like '\"Aa\"', here '\"{word}\"'"
+        assert found.reason[row].endswith(f"; {told}; 0 of 500 of the reference do")
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "span"),
+    [
+        ("last\t3 a9", "14 of 500 titles end in a word of 3 characters like 'a9', here 'x47'", (6, 9)),
+        ("word\t5 Aa", "14 of 500 titles have a word of 5 or more characters like 'Aa', here 'Quiet'", (0, 5)),
+        ("first\t2 a9", "14 of 500 titles begin with a word of 2 characters like 'a9'", (-1, -1)),
+        ("end\t9", "14 of 500 titles end in a digit", (-1, -1)),
+        ("end\t\x1b", "14 of 500 titles end in '<U+001B>'", (-1, -1)),
+        ("rule\tword repeated", "14 of 500 titles have: word repeated", (-1, -1)),
+        ("spelling\tletter doubled", "14 of 500 titles have a word with: letter doubled", (-1, -1)),
+    ],
+)
+def test_each_kind_of_jump_is_said_in_words(name, said, span):
+    traits = describe_traits(mark_words(["Quiet x47"], mark(["Quiet x47"])))
+    drift = ShapeDrift({name: ShapeJump(4.0, 14, 1)}, 500, 800)
+    assert explain_jump(drift, name, traits, 0) == (f"{said}; 1 of 800 of the reference do", *span)
 
 
 def test_a_jump_raises_no_title_without_the_shape(double, baseline, planted):

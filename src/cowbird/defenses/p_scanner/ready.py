@@ -72,6 +72,7 @@ from cowbird.defenses.p_scanner.title_traits import TitleTraits, describe_traits
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
 from cowbird.defenses.p_scanner.trick_reasons import find_trick
 from cowbird.defenses.p_scanner.verdict_reasons import (
+    SAME_SHAPE,
     explain_fragment,
     explain_jump,
     explain_slip,
@@ -350,7 +351,7 @@ class ReadyScanner:
                     certain = certain and pointed == (start[row], end[row])
                 if pointed[0] >= 0:
                     start[row], end[row] = pointed
-            if shapes.shape[row] >= 0:
+            if shapes.shape[row] >= 0 and SAME_SHAPE not in reason[row]:
                 said, first, after = explain_jump(baseline.drift, jumps[int(shapes.shape[row])], traits, row)
                 reason[row] += f"; {said}"
                 if trick is None and not certain and after > first and traits.highest[row] <= 0:

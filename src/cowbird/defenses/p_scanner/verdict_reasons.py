@@ -18,6 +18,8 @@ from cowbird.defenses.p_scanner.title_traits import TitleTraits
 from cowbird.defenses.p_scanner.word_shapes import END, FIRST, LAST, MAX_SIZE_TOLD, WORD, size_word
 from cowbird.text import escape_terminal
 
+SAME_SHAPE = "a word of the shape"
+"""How a shape is named that is a fragment; then nothing is said of a jump."""
 _LOG_AS_OFTEN = math.log(0.9)
 """How much less often fragments beside a fragment may stand and still be part of the same finding, as a logarithm."""
 
@@ -179,7 +181,7 @@ def _name_fragment(key: FragmentKey, shown: str) -> str:
     if kind == "shape":
         place = {"^": "as the first word", "$": "as the last word", ".": "inside"}[text[0]]
         here = f", here '{escape_terminal(shown)}'" if shown else ""
-        return f"a word of the shape {escape_terminal(text[2:])} {place}{here}"
+        return f"{SAME_SHAPE} {escape_terminal(text[2:])} {place}{here}"
     return (
         f"the end '{escape_terminal(text)}'"
         if kind == "end" and text
@@ -243,7 +245,7 @@ def explain_jump(drift: ShapeDrift, name: str, traits: TitleTraits, row: int) ->
         here = f", here '{escape_terminal(traits.words.titles[row][start:end])}'" if end > start else ""
         said = f"{_HAVE_WORD[kind]} of {size}{more} characters like '{escape_terminal(shape)}'{here}"
     elif kind == END:
-        said = f"end in {_ENDS[text] if text in _ENDS else repr(escape_terminal(text))}"
+        said = f"end in {_ENDS[text]}" if text in _ENDS else f"end in '{escape_terminal(text)}'"
     else:
         said = f"have a word with: {text}" if kind == SPELLING else f"have: {text}"
     said = (
