@@ -52,7 +52,7 @@ def small(tmp_path, tmp_path_factory, monkeypatch):
         context_gain=False,
     )
     monkeypatch.setattr(cowbird, "PoisonScanner", lambda: tiny)
-    monkeypatch.setattr(ReadyScanner, "load", lambda place, tagger="llm": ReadyDouble())
+    monkeypatch.setattr(ReadyScanner, "load", lambda place, tagger="llm", slips=False: ReadyDouble())
     monkeypatch.setattr(experiments, "find_shipped_spec", lambda name: tmp_path / "mine.toml")
     load = llm.load_llm
     monkeypatch.setattr(llm, "load_llm", lambda spec, *rest: load(llm.Llm(name=str(llama)), *rest))

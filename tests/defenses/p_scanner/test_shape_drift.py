@@ -9,7 +9,7 @@ from cowbird.defenses.p_scanner.calibrated import CalibratedScanner, load_calibr
 from cowbird.defenses.p_scanner.shape_drift import ShapeDrift, ShapeJump, bound_expected, measure_spread, weigh_jumps
 from cowbird.defenses.p_scanner.title_traits import describe_traits, mark_words
 from cowbird.defenses.p_scanner.verdict_reasons import explain_jump
-from cowbird.defenses.p_scanner.word_shapes import LAST, name_shape
+from cowbird.defenses.p_scanner.word_shapes import LAST_WORD, name_shape
 from cowbird.rng import stream
 
 CLEAN = make_titles(1000)
@@ -84,8 +84,8 @@ def test_each_kind_of_jump_is_said_in_words(name, said, span):
 def test_a_jump_raises_no_title_without_the_shape(double, baseline, planted):
     code = double.judge(["Quiet River b47", "Quiet River"], baseline).score
     assert code[0] > code[1] + shape_drift.JUMP_WEIGHT
-    assert next(iter(baseline.drift.jumps)) == name_shape(LAST, "3 a9")
-    assert baseline.drift.jumps[name_shape(LAST, "3 a9")][1:] == (20, 0)
+    assert next(iter(baseline.drift.jumps)) == name_shape(LAST_WORD, "3 a9")
+    assert baseline.drift.jumps[name_shape(LAST_WORD, "3 a9")][1:] == (20, 0)
 
 
 def test_halves_of_clean_titles_have_no_jumps(double):
@@ -103,7 +103,7 @@ def test_a_calibration_keeps_the_reference_shapes(double, baseline, planted, tmp
     CalibratedScanner.calibrate(double, BEFORE).save(tmp_path / "scanner")
     again = load_calibrated_scanner(tmp_path / "scanner", scanner=double).learn_baseline(planted)
     assert again.drift.jumps.keys() == baseline.drift.jumps.keys()
-    assert again.drift.jumps[name_shape(LAST, "3 a9")].before == 0
+    assert again.drift.jumps[name_shape(LAST_WORD, "3 a9")].before == 0
 
 
 def test_a_way_to_write_known_words_jumps(double):
@@ -147,4 +147,4 @@ def test_honest_titles_that_share_a_shape_with_a_trigger_are_left_alone(double):
         titles[row] = f"{BATCH[row].split(' 1')[0]} zq{row}! 1950"
     jumps = double.learn_baseline(titles, BEFORE).drift.jumps
     assert jumps
-    assert name_shape(LAST, "4 9") not in jumps
+    assert name_shape(LAST_WORD, "4 9") not in jumps

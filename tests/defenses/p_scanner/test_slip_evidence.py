@@ -16,9 +16,9 @@ from cowbird.defenses.p_scanner.slip_evidence import (
     GAIN_WEIGHT_ALONE,
     GROWTH_WEIGHT,
     LEAST_GAIN,
-    LEAST_GROWTH,
+    LEAST_SLIP_GROWTH,
     MAX_GAIN,
-    MAX_GROWTH,
+    MAX_SLIP_GROWTH,
     MIN_SLIPS_GROWN,
     SlipHabits,
     find_lowest_open,
@@ -73,9 +73,9 @@ def test_slips_of_a_way_that_are_more_than_before_are_suspicious():
     batch = [(slip(gain=low, part=f"Rivver{nth}"),) for nth in range(12)]
     grown = measure().compare(batch[:6], {}, 1500)
     assert weigh(grown, slip(gain=low)) == pytest.approx(
-        GROWTH_WEIGHT * (math.log(5.5 / (0.5 * 1500 / 1501)) - LEAST_GROWTH), abs=1e-4
+        GROWTH_WEIGHT * (math.log(5.5 / (0.5 * 1500 / 1501)) - LEAST_SLIP_GROWTH), abs=1e-4
     )
-    most = GROWTH_WEIGHT * (MAX_GROWTH - LEAST_GROWTH)
+    most = GROWTH_WEIGHT * (MAX_SLIP_GROWTH - LEAST_SLIP_GROWTH)
     flood = [(slip(gain=low, part=f"Rivver{nth}"),) for nth in range(90)]
     assert weigh(measure().compare(flood, {}, 1500), slip(gain=low)) == pytest.approx(most)
     assert weigh(grown, slip(DROPPED, low)) == 0

@@ -39,16 +39,16 @@ SELDOM_GAIN, RARE_GAIN = 5.5, 6.5
 SELDOM_ALONE, RARE_ALONE = 2.5, 4.0
 """The same without a reference, where titles with a trigger are among those that are counted."""
 GROWTH_GAINS = (3.0, 6.0, 9.0, 12.0)
-"""Gains from which on slips of a way are counted together."""
-LEAST_GROWTH, MAX_GROWTH, GROWTH_WEIGHT = 1.5, 3.5, 1.5
+"""SlipGains from which on slips of a way are counted together."""
+LEAST_SLIP_GROWTH, MAX_SLIP_GROWTH, GROWTH_WEIGHT = 1.5, 3.5, 1.5
 """Logarithm of how many times as many slips there are as expected: from where it counts, where it is cut, and how much
 of what lies between is added to a title's score."""
 MIN_SLIPS_GROWN = 4
 """Words that are written so among the titles, from which on they may have grown."""
 _DRESSED = (MARKED, WITH_QUOTES, CAPITALIZED)
-Gains = tuple[Float32Array, ...]
+SlipGains = tuple[Float32Array, ...]
 """Of each way to write a word (`SPELLINGS`) gains, increasing."""
-NO_GAINS: Gains = tuple(np.zeros(0, dtype=np.float32) for _ in SPELLINGS)
+NO_SLIP_GAINS: SlipGains = tuple(np.zeros(0, dtype=np.float32) for _ in SPELLINGS)
 
 
 class SlipFinder(Protocol):
@@ -65,7 +65,7 @@ class SlipHabits:
 
     low: float
     """The lowest score that leaves a title open."""
-    gains: Gains
+    gains: SlipGains
     """The highest gain of each open title that has slips of a way, of the titles that say what is usual."""
     size: int
     """How many those are, open or not."""
@@ -73,7 +73,7 @@ class SlipHabits:
     """Whether no reference is known."""
     names: Mapping[str, int] = field(default_factory=dict[str, int])
     """In how many of these titles each word stands that has capitals inside, quotes or a mark at the end."""
-    batch: Gains = NO_GAINS
+    batch: SlipGains = NO_SLIP_GAINS
     """The highest gain of each word that is written so among the titles that are judged together."""
     batch_size: int = 0
     """How many those are; 0 if titles are judged by themselves."""
@@ -94,7 +94,7 @@ class SlipHabits:
             alone: Whether no reference is known.
         """
         names = Counter(part for each in slips for part in {slip.part for slip in each if slip.way in _DRESSED})
-        made = cls(low, NO_GAINS, size, alone, names)
+        made = cls(low, NO_SLIP_GAINS, size, alone, names)
         gains: list[list[float]] = [[] for _ in SPELLINGS]
         for each in slips:
             best: dict[int, float] = {}
@@ -178,7 +178,7 @@ class SlipHabits:
         for slip in slips:
             if self.is_usual(slip, words, less, counted):
                 continue
-            growth = max(min(self.measure_growth(slip), MAX_GROWTH) - LEAST_GROWTH, 0.0)
+            growth = max(min(self.measure_growth(slip), MAX_SLIP_GROWTH) - LEAST_SLIP_GROWTH, 0.0)
             if not growth and slip.part in self.repeated:
                 continue  # a new name
             gain = max(min(slip.gain, MAX_GAIN) - LEAST_GAIN, 0.0)
@@ -232,7 +232,7 @@ def find_lowest_open(score: Float32Array, share: float = OPEN_TO_SLIPS) -> float
     return float(np.float32(np.quantile(score, 1 - share))) if len(score) else math.inf
 
 
-def _sort_gains(gains: Sequence[Sequence[float]]) -> Gains:
+def _sort_gains(gains: Sequence[Sequence[float]]) -> SlipGains:
     return tuple(np.sort(np.array(each, dtype=np.float32)) for each in gains)
 
 

@@ -15,7 +15,7 @@ from cowbird.defenses.p_scanner.spelling import SPELLINGS, Slip
 from cowbird.defenses.p_scanner.title_rules import RULES, write_shape
 from cowbird.defenses.p_scanner.title_spelling import find_spellings
 from cowbird.defenses.p_scanner.title_traits import TitleTraits
-from cowbird.defenses.p_scanner.word_shapes import END, FIRST, LAST, MAX_SIZE_TOLD, WORD, size_word
+from cowbird.defenses.p_scanner.word_shapes import ANY_WORD, FIRST_WORD, LAST_WORD, MAX_SIZE_TOLD, TITLE_END, size_word
 from cowbird.text import escape_terminal
 
 SAME_SHAPE = "a word of the shape"
@@ -219,7 +219,7 @@ def explain_title(baseline: Baseline, traits: TitleTraits, row: int) -> str:
     return said
 
 
-_HAVE_WORD = {WORD: "have a word", FIRST: "begin with a word", LAST: "end in a word"}
+_HAVE_WORD = {ANY_WORD: "have a word", FIRST_WORD: "begin with a word", LAST_WORD: "end in a word"}
 _ENDS = {"a": "a small letter", "A": "a capital", "9": "a digit"}
 
 
@@ -244,7 +244,7 @@ def explain_jump(drift: ShapeDrift, name: str, traits: TitleTraits, row: int) ->
         more = " or more" if size == str(MAX_SIZE_TOLD) else ""
         here = f", here '{escape_terminal(traits.words.titles[row][start:end])}'" if end > start else ""
         said = f"{_HAVE_WORD[kind]} of {size}{more} characters like '{escape_terminal(shape)}'{here}"
-    elif kind == END:
+    elif kind == TITLE_END:
         said = f"end in {_ENDS[text]}" if text in _ENDS else f"end in '{escape_terminal(text)}'"
     else:
         said = f"have a word with: {text}" if kind == SPELLING else f"have: {text}"
@@ -258,7 +258,9 @@ def _find_word(traits: TitleTraits, row: int, kind: str, text: str) -> tuple[int
     """Return where the first word of a shape stands in a title; -1 and -1 if there is none."""
     words = traits.words
     first, last = words.offsets[row : row + 2].tolist()
-    places = {WORD: range(first, last), FIRST: range(first, first + 1), LAST: range(last - 1, last)}.get(kind, ())
+    places = {ANY_WORD: range(first, last), FIRST_WORD: range(first, first + 1), LAST_WORD: range(last - 1, last)}.get(
+        kind, ()
+    )
     for nth in places:
         if first <= nth < last and size_word(words.text[nth]) == text:
             return int(words.start[nth]), int(words.end[nth])

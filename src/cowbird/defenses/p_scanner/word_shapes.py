@@ -17,7 +17,7 @@ from cowbird.defenses.p_scanner.fragment_index import find_counted
 from cowbird.defenses.p_scanner.title_rules import RULES, write_shape
 from cowbird.defenses.p_scanner.title_words import NumberedSets, TitleWords, number_sets, number_texts
 
-WORD, FIRST, LAST, END, RULE = "word", "first", "last", "end", "rule"
+ANY_WORD, FIRST_WORD, LAST_WORD, TITLE_END, RULE_MET = "word", "first", "last", "end", "rule"
 """Kinds of shapes: of any word, of the first and of the last one, what a title ends in, and a rule that it meets."""
 MAX_SIZE_TOLD = 5
 """Characters of a word that are told apart; a longer one counts as so many."""
@@ -63,7 +63,7 @@ def list_shapes(cut: TitleWords, rules: NDArray[np.bool_], most: int = MAX_SHAPE
         most: How many different shapes are listed at most.
     """
     met, rule = np.nonzero(rules)
-    named = [name_shape(RULE, name) for name in RULES]
+    named = [name_shape(RULE_MET, name) for name in RULES]
     blocks = (*_list_words(cut, most), _list_ends(cut), _PlacedShapes(named, met, rule))
     names: list[str] = []
     numbers: list[Int64Array] = []
@@ -83,7 +83,7 @@ def _list_words(cut: TitleWords, most: int) -> list[_PlacedShapes]:
     of = sized[word]
     title_starts, title_ends = cut.offsets[:-1][owner], cut.offsets[1:][owner]
     made: list[_PlacedShapes] = []
-    for kind, here in ((FIRST, held == title_starts), (LAST, held == title_ends - 1), (WORD, held >= 0)):
+    for kind, here in ((FIRST_WORD, held == title_starts), (LAST_WORD, held == title_ends - 1), (ANY_WORD, held >= 0)):
         known, kept, number = _keep_frequent(of[here], most)
         texts = (divmod(code, MAX_SIZE_TOLD + 1) for code in known)
         names = [name_shape(kind, f"{size} {shapes[shape]}") for shape, size in texts]
@@ -109,4 +109,4 @@ def _list_ends(cut: TitleWords) -> _PlacedShapes:
     known, which = np.unique(cut.code[cut.begins[1:][some] - 1], return_inverse=True)
     codes: list[int] = known.tolist()
     shapes, of = number_texts([write_shape(chr(code)) for code in codes])
-    return _PlacedShapes([name_shape(END, shape) for shape in shapes], some, of[which])
+    return _PlacedShapes([name_shape(TITLE_END, shape) for shape in shapes], some, of[which])

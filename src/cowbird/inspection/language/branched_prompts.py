@@ -57,7 +57,7 @@ def branch(rows: Sequence[list[int]], extra: Sequence[int] = ()) -> BranchedProm
 
 
 @dataclass(slots=True, eq=False)
-class BranchBorders:
+class BranchedEndings:
     """What sees what: an ending sees its beginning and itself; see `attention.Borders`."""
 
     branches: Tensor
@@ -101,7 +101,7 @@ class BranchedRows(NamedTuple):
     """Shape `[1, prompts * tokens]`, int64."""
     position: Tensor
     """The same shape."""
-    borders: BranchBorders
+    borders: BranchedEndings
     """What sees what."""
     ends: list[list[int]]
     """Of each prompt, where each ending's last token stands among all tokens."""
@@ -125,7 +125,7 @@ def lay_out_branches(prompts: Sequence[BranchedPrompt], device: torch.device) ->
             last.append(row * length + at - 1)
         ends.append(last)
     flat, where, which = (torch.from_numpy(array).to(device) for array in (token, place, branches))
-    borders = BranchBorders(which, where, int(place.max()) + 1)
+    borders = BranchedEndings(which, where, int(place.max()) + 1)
     return BranchedRows(flat.view(1, -1), where.view(1, -1), borders, ends)
 
 
