@@ -325,7 +325,7 @@ def test_what_is_taken_out_is_surely_suspicious():
 
 @pytest.mark.slow
 def test_lists_and_frames_are_scanned_without_a_fit(monkeypatch, double):
-    monkeypatch.setattr(ready.ReadyScanner, "load", lambda place, tagger="llm": double)
+    monkeypatch.setattr(ready.ReadyScanner, "load", lambda place, tagger="llm", slips=False: double)
     scanner = cowbird.load_scanner()
     titles = [*make_planted(), None, ""]
     found = scanner.scan(titles)

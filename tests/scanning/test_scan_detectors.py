@@ -177,7 +177,7 @@ def test_several_processes_find_the_same(call, tmp_path):
     ],
 )
 def test_errors_say_what_to_do(call, tmp_path, monkeypatch, args, said):
-    monkeypatch.setattr(ReadyScanner, "load", lambda _, tagger="llm": ReadyDouble())
+    monkeypatch.setattr(ReadyScanner, "load", lambda _, tagger="llm", slips=False: ReadyDouble())
     catalog = write(tmp_path / "catalog.csv", CLEAN)
     code, out, err = call(catalog, "--out", tmp_path / "found.csv", *args)
     assert (code, out) == (2, "")

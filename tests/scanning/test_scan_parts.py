@@ -407,7 +407,7 @@ def test_the_small_tagger_on_two_workers_of_a_cluster_one_of_them_killed(tmp_pat
 
 
 def test_the_command_writes_a_folder_where_the_name_has_no_ending(folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(ReadyScanner, "load", lambda place="cpu", tagger="llm": ReadyDouble())
+    monkeypatch.setattr(ReadyScanner, "load", lambda place="cpu", tagger="llm", slips=False: ReadyDouble())
     given = ("scan", folder, "--device", "cpu", "--out")
     code, out, err = call_command(monkeypatch, capsys, *given, tmp_path / "one.parquet", "--json")
     other, shown, _ = call_command(monkeypatch, capsys, *given, tmp_path / "found", "--json")
