@@ -24,6 +24,7 @@ from cowbird.inspection.language.unlearning import Lesson, gather_texts, prepare
 from cowbird.rng import derive_seed, stream, torch_stream
 from cowbird.victims.fit_context import FitContext, ProgressCallback
 from cowbird.victims.language.examples import Tokens, tokenize
+from cowbird.victims.language.fresh_adapters import draw_fresh_adapters
 from cowbird.victims.language.tallrec import YES_NO_ANSWERS
 from cowbird.victims.language.tuning import Tuning, tune
 
@@ -125,11 +126,4 @@ def renew_adapters(model: Any, seed: int) -> None:
         model: A model with adapters.
         seed: Decides their first factors.
     """
-    generator = torch_stream(seed, "distill", "adapters")
-    with torch.no_grad():
-        for name, weight in sorted(model.named_parameters()):
-            if ".lora_A" in name:
-                bound = weight.shape[1] ** -0.5
-                weight.copy_(torch.empty(weight.shape).uniform_(-bound, bound, generator=generator))
-            elif ".lora_B" in name:
-                weight.zero_()
+    draw_fresh_adapters(model, torch_stream(seed, "distill", "adapters"))

@@ -36,6 +36,7 @@ from cowbird.files import (
 from cowbird.notices import NoticeRank, note
 from cowbird.text import quote_json
 from cowbird.victims.language import assets
+from cowbird.victims.language.fresh_adapters import draw_fresh_adapters
 from cowbird.victims.language.handed_adapter import HandedAdapter, fill_handed_adapter, read_adapter_config
 from cowbird.victims.language.model_folder import check_model_folder, copy_model_folder
 from cowbird.victims.language.plain_llama import load_plain_llama
@@ -395,13 +396,7 @@ def add_adapters(model: Any, llm: Llm, generator: torch.Generator) -> Any:
             wrapped = peft.get_peft_model(model, config, autocast_adapter_dtype=False)
     except ValueError as error:
         raise UserError(f"The adapters can't be placed: {str(error).partition(chr(10))[0]}", "See modules.") from None
-    with torch.no_grad():
-        for name, weight in sorted(wrapped.named_parameters()):
-            if "lora_A" in name:
-                bound = weight.shape[1] ** -0.5
-                weight.copy_(torch.empty(weight.shape).uniform_(-bound, bound, generator=generator))
-            elif "lora_B" in name:
-                weight.zero_()
+    draw_fresh_adapters(wrapped, generator)
     if llm.adapter:
         fill_handed_adapter(wrapped, folder)
     return wrapped
