@@ -48,10 +48,11 @@ class AskedCatalog:
         catalog: What is asked about.
         scans: Its titles, perhaps with a tagger that says nothing.
         model: The scoring.
+        own: The titles as they are read without a reference.
     """
 
-    def __init__(self, catalog: Catalog, scans: ShippedScans, model: ScoringModel) -> None:
-        self.catalog, self.scans, self.model = catalog, scans, model
+    def __init__(self, catalog: Catalog, scans: ShippedScans, model: ScoringModel, own: ShippedScans) -> None:
+        self.catalog, self.scans, self.model, self.own = catalog, scans, model, own
         self.inventory = scans.calibrate(model, catalog.reference, len(catalog.batch))
 
     def ask_single(self) -> tuple[list[dict[str, Any]], dict[str, float]]:
@@ -86,15 +87,15 @@ class AskedCatalog:
                     if known:
                         found = self.scans.ask_beside(self.model, self.inventory, rows)
                     else:
-                        found = self.scans.ask_itself(self.model, rows)
+                        found = self.own.ask_itself(self.model, rows)
                     row = head | {"known": known, "titles": wanted}
-                    yield row | self.describe(found, rows, planted)
+                    yield row | self.describe(found, rows, planted, self.scans if known else self.own)
 
-    def describe(self, found: Found, rows: Any, planted: Any) -> dict[str, float]:
+    def describe(self, found: Found, rows: Any, planted: Any, scans: ShippedScans) -> dict[str, float]:
         """Return how well a scan tells the planted titles from the others, and how well its parts do."""
         assert found.flagged is not None
         told = dict(zip(("auroc", "recall"), measure(found.score, planted), strict=True))
-        told["recall_alone"] = measure(self.scans.score_alone(self.model, found, rows), planted)[1]
+        told["recall_alone"] = measure(scans.score_alone(self.model, found, rows), planted)[1]
         told["recall_fragments"] = measure(take_fragment_scores(found), planted)[1]
         told["recall_networks"] = measure(take_network_scores(found), planted)[1]
         told["recall_flagged"] = float(found.flagged[planted].mean())
@@ -115,7 +116,7 @@ def ask(options: argparse.Namespace, command: str) -> None:
             weighs_shapes=not options.no_shapes,
             weighs_beside=not options.no_beside,
         )
-        catalog = load_catalog(name, options.titles, options.marks, options.words, options.draw)
+        catalog = load_catalog(name, options.titles, options.marks, options.words, options.draw, own=options.own)
         shares = [float(share) for share in options.shares.split(",") if share] or SHARES
         units = choose_units(catalog.plantings, options.each)
         answer: dict[str, Any] = {
@@ -127,11 +128,12 @@ def ask(options: argparse.Namespace, command: str) -> None:
             "command": command,
         }
         if not options.silent:
-            asked = AskedCatalog(catalog, catalog.scans, model)
+            asked = AskedCatalog(catalog, catalog.scans, model, catalog.own)
             answer["single"], answer["fresh_clean_flagged"] = asked.ask_single()
             answer["shares"] = list(asked.ask_shares(units, shares))
         if not options.quick:
-            quiet = AskedCatalog(catalog, catalog.scans.silence(), model)
+            silent = catalog.scans.silence()
+            quiet = AskedCatalog(catalog, silent, model, silent)
             answer["single_without_tagger"] = quiet.ask_single()[0]
             some = [share for share in SHARES[1:3] if share in shares]
             answer["shares_without_tagger"] = list(quiet.ask_shares(units, some))

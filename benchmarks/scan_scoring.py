@@ -67,6 +67,8 @@ class Catalog:
     scans: ShippedScans
     reference: Int64Array
     batch: Int64Array
+    own: ShippedScans
+    """The same titles as the tagger reads them without a reference."""
 
     @property
     def traits(self) -> TitleTraits:
@@ -80,7 +82,13 @@ class Catalog:
 
 
 def load_catalog(
-    name: str, titles: Path, marks: Path, words: Path | None = None, seed: int = SEED, learned: bool = False
+    name: str,
+    titles: Path,
+    marks: Path,
+    words: Path | None = None,
+    seed: int = SEED,
+    learned: bool = False,
+    own: Path | None = None,
 ) -> Catalog:
     """Read a catalogue's titles and marks; those of a small tagger if its words are given."""
     (path,) = marks.glob(f"*-{name}.npz")
@@ -97,13 +105,26 @@ def load_catalog(
             break
     else:
         raise SystemExit(f"{path} is of other titles")
-    made = TokenLogits(place(texts), held["mark"].astype(np.float32) / STEPS, held["verdict"])
+    read = place(texts)
+
+    def describe_held(held: Any) -> ShippedScans:
+        made = TokenLogits(read, held["mark"].astype(np.float32) / STEPS, held["verdict"])
+        return ShippedScans.describe(mark_words(texts, made))
+
+    scans = alone = describe_held(held)
+    if own is not None:
+        (path,) = own.glob(f"*-{name}.npz")
+        other = np.load(path)
+        if str(other["digest"]) != str(held["digest"]):
+            raise SystemExit(f"{path} is of other titles")
+        alone = describe_held(other)
     many, batch = len(plantings.reference), len(plantings.batch)
     return Catalog(
         plantings,
-        ShippedScans.describe(mark_words(texts, made)),
+        scans,
         np.arange(many),
         many + np.arange(batch),
+        alone,
     )
 
 
@@ -119,16 +140,18 @@ def describe(
         profile: Theirs.
         fragment: Says without them which titles are trusted; `None` trusts all.
     """
-    reference = (count_fragments(catalog.table, catalog.reference), len(catalog.reference)) if known else None
-    evidence = describe_fragments(catalog.table, catalog.traits, rows, reference)
     if known:
+        reference = (count_fragments(catalog.table, catalog.reference), len(catalog.reference))
+        evidence = describe_fragments(catalog.table, catalog.traits, rows, reference)
         return describe_titles(catalog.traits, rows, profile), evidence
+    traits = catalog.own.traits
+    evidence = describe_fragments(catalog.own.table, traits, rows, None)
     trusted = np.ones(len(rows), dtype=bool)
     if fragment is not None:
         trusted = choose_trusted(fragment.score(evidence.features), evidence, len(rows))
-    usual = CatalogProfile.measure(catalog.traits, rows[trusted])
-    features = describe_titles(catalog.traits, rows, usual)
-    features[trusted] = describe_titles(catalog.traits, rows[trusted], usual, own=True)
+    usual = CatalogProfile.measure(traits, rows[trusted])
+    features = describe_titles(traits, rows, usual)
+    features[trusted] = describe_titles(traits, rows[trusted], usual, own=True)
     return features, evidence
 
 
@@ -183,7 +206,13 @@ def draw(options: argparse.Namespace) -> None:
     for name in options.catalogs.split(","):
         began = time.perf_counter()
         catalog = load_catalog(
-            name, options.titles, options.marks, options.words, options.draw, name in options.learned.split(",")
+            name,
+            options.titles,
+            options.marks,
+            options.words,
+            options.draw,
+            name in options.learned.split(","),
+            options.own,
         )
         held = (draw_alone(catalog), list(draw_scans(catalog, options.seed, fragment)))
         (options.out / f"{name}.pkl").write_bytes(pickle.dumps(held))
@@ -221,6 +250,7 @@ def add_mark_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say where catalogues and marks lie."""
     parser.add_argument("--titles", type=Path, help="folder of catalogues, each a JSON list of titles")
     parser.add_argument("--marks", type=Path, help="what scan_marks.py wrote")
+    parser.add_argument("--own", type=Path, help="the same marks without a reference, if they are others")
     parser.add_argument("--words", type=Path, help="if marks are a small tagger's: what small_tagger.py wrote")
     parser.add_argument("--draw", type=int, default=SEED, help="what scan_marks.py was given as --draw")
 

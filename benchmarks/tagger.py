@@ -92,6 +92,8 @@ def fit(options: argparse.Namespace, command: str) -> None:
         compiled=not options.plain,
         families=list_taught_families() if options.slips else (),
         verdict_share=options.verdict_share,
+        context=options.context,
+        row=options.row,
     )
     began = time.perf_counter()
 
@@ -393,6 +395,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0, help="processes that draw examples")
     parser.add_argument("--slips", action="store_true", help="teach slips (`title_edits.SLIP_FAMILIES`), too")
     parser.add_argument("--verdict-share", type=float, help="share of the loss that is about whole titles")
+    parser.add_argument("--context", type=int, default=0, help="tokens of titles that are shown first")
+    parser.add_argument("--row", type=int, default=1024, help="tokens of a row of titles behind a context")
     parser.add_argument("--watch", default="", help="for fit: catalogues to look at while it learns; with commas")
     parser.add_argument("--every", type=int, default=16, help="chunks from one look to the next")
     parser.add_argument("--plain", action="store_true", help="do not compile layers on a GPU")

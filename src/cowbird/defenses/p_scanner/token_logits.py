@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cowbird.data.types import Float32Array, Int32Array, Int64Array, concat_ranges
@@ -63,6 +64,18 @@ class TokenizedTitles:
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    def list_tokens(self, title: int) -> Int32Array:
+        """Return the tokens of a title, shape `[tokens]`."""
+        return self.token[self.offsets[title] : self.offsets[title + 1]]
+
+    def find_inside(self, title: int, spans: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
+        """Return which tokens of a title lie in stretches of its characters, shape `[tokens]`."""
+        part = slice(int(self.offsets[title]), int(self.offsets[title + 1]))
+        inside = np.zeros(part.stop - part.start, dtype=bool)
+        for start, end in spans:
+            inside |= (self.first[part] < end) & (self.after[part] > start)
+        return inside
 
 
 def tokenize_titles(tokenizer: Any, titles: Sequence[str]) -> TokenizedTitles:

@@ -54,6 +54,11 @@ class Tokens:
     share: Int32Array | None = None
     """What the loss in the place of each token of an answer is divided by, shape `[tokens]`, int32, or `None` for the
     answer's length: the loss of an example is then the mean of its tokens'."""
+    branch: Int32Array | None = None
+    """Where examples are rows of texts that share a beginning (`shared_rows`): 0 for a beginning, the text's number for
+    the others, -1 for none; shape `[tokens]`, int32."""
+    row: int = 0
+    """Tokens of such a row; examples are padded to it."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "token", freeze(self.token, np.int32))
@@ -65,6 +70,8 @@ class Tokens:
             object.__setattr__(self, "label", freeze(self.label, np.int32))
         if self.share is not None:
             object.__setattr__(self, "share", freeze(self.share, np.int32))
+        if self.branch is not None:
+            object.__setattr__(self, "branch", freeze(self.branch, np.int32))
 
     def __len__(self) -> int:
         return len(self.answer)

@@ -19,8 +19,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cowbird.data.types import Int32Array, IntArray, concat_ranges
-from cowbird.victims.language.attention import Documents
+from cowbird.victims.language.attention import Borders, Documents
 from cowbird.victims.language.examples import IGNORED_LABEL, Tokens
+from cowbird.victims.language.shared_rows import SharedRows, place_branches
 
 TOKENS_MULTIPLE, PREDICTIONS_MULTIPLE, MAX_PADDING_TOKENS = 512, 128, 128
 """On a GPU, rows are padded to a multiple of this many tokens and of this many predicted ones, by documents of at most
@@ -38,7 +39,7 @@ class Pack:
     """Tokens, shape `[1, tokens]`, int64."""
     position: Tensor
     """Positions, which start from 0 in each document, shape `[1, tokens]`, int64."""
-    documents: Documents
+    documents: Borders
     """Their borders."""
     predict: Tensor
     """Tokens whose successor is an answer's token, shape `[predicted]`, int64."""
@@ -62,6 +63,7 @@ class PackSizes(NamedTuple):
     items: bool
     among: tuple[int, ...] = ()
     both_ways: bool = False
+    row: int = 0
 
 
 class HostPack(NamedTuple):
@@ -85,6 +87,8 @@ def lay_out(tokens: Tokens, index: IntArray, gpu: bool = False, examples: int = 
         examples: How many examples the loss is the mean of; 1 makes it a sum.
         room: Documents to leave room for on a GPU.
     """
+    if tokens.branch is not None:
+        return _lay_out_rows(tokens, index, examples)
     start, length = tokens.offsets[:-1][index], tokens.lengths[index]
     row = concat_ranges(start, length)
     bounds = np.concatenate([[0], np.cumsum(length)])
@@ -107,6 +111,23 @@ def lay_out(tokens: Tokens, index: IntArray, gpu: bool = False, examples: int = 
     return HostPack(np.concatenate([array.astype(np.int32) for array in arrays]), sizes, borders)
 
 
+def _lay_out_rows(tokens: Tokens, index: IntArray, examples: int) -> HostPack:
+    """Put rows of texts that share a beginning behind one another, each padded to `Tokens.row` tokens."""
+    assert tokens.branch is not None and tokens.label is not None and tokens.share is not None
+    start, length, many = tokens.offsets[:-1][index], tokens.lengths[index], tokens.row
+    taken = concat_ranges(start, length)
+    where = concat_ranges(np.arange(len(index)) * many, length)
+    token, branch = np.zeros(len(index) * many, np.int64), np.full(len(index) * many, -1, np.int64)
+    token[where], branch[where] = tokens.token[taken], tokens.branch[taken]
+    learned = tokens.label[taken] != IGNORED_LABEL
+    predict, label, share = where[learned] - 1, tokens.label[taken][learned], tokens.share[taken][learned] * examples
+    more = -len(predict) % _find_multiple(len(predict), PREDICTIONS_MULTIPLE)
+    told = [np.concatenate([array, np.zeros(more, np.int64)]) for array in (predict, label, share)]
+    arrays = [token, place_branches(branch.reshape(-1, many)).ravel(), branch, *told]
+    sizes = PackSizes(len(token), 0, len(told[0]), many, False, tokens.among, True, many)
+    return HostPack(np.concatenate([array.astype(np.int32) for array in arrays]), sizes, ())
+
+
 def _find_multiple(many: int, least: int) -> int:
     """Return what a size is rounded up to a multiple of, a power of two."""
     return max(least, (1 << max(0, many - 1).bit_length()) // (2 * SIZES_PER_DOUBLING))
@@ -126,11 +147,11 @@ def _pad_arrays(arrays: Sequence[NDArray[Any]], borders: int) -> list[NDArray[An
 
 def unfold(flat: Tensor, sizes: PackSizes, bounds: tuple[int, ...] = ()) -> Pack:
     """Return the pack that a sheet holds, once it is on its device."""
-    tokens, documents, predicted, longest, items, among, both_ways = sizes
-    widths = [tokens, tokens, documents + 1, predicted, predicted, predicted] + [tokens] * items
+    tokens, documents, predicted, longest, items, among, both_ways, row = sizes
+    widths = [tokens, tokens, tokens if row else documents + 1, predicted, predicted, predicted] + [tokens] * items
     token, position, offsets, predict, label, share, *rest = cut_parts(flat, widths)
     weight = torch.where(share > 0, 1.0 / share.clamp(min=1), 0.0)
-    borders = Documents(bounds, offsets, longest, not both_ways)
+    borders = SharedRows.see(offsets.view(-1, row)) if row else Documents(bounds, offsets, longest, not both_ways)
     held = [part.long() for part in (token, position, predict, label, *rest)]
     item = held[4] if items else None
     return Pack(held[0][None], held[1][None], borders, held[2], held[3], weight, item, among)
@@ -151,7 +172,7 @@ def fill_row(row: Pack, multiple: int) -> Pack:
     """Lengthen a row on a processor to a multiple of some tokens, by a document that nobody asks about."""
     known = row.token.shape[1]
     spare = -known % multiple
-    if not spare:
+    if not spare or not isinstance(row.documents, Documents):
         return row
     end, borders = known + spare, row.documents
     offsets = torch.cat([borders.offsets, borders.offsets.new_tensor([end])])

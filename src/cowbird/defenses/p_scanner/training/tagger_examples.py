@@ -76,6 +76,12 @@ class TaggerRecipe(BaseModel):
     """Share of the loss that is about whole titles, the rest being about their tokens; `null` counts a title as one of
     its tokens."""
 
+    context: int = Field(default=0, ge=0, le=1 << 16)
+    """Tokens of other titles of the catalogue that are shown before those that are judged, at most
+    (`context_examples`); 0 judges titles in groups. `batch_size` and `chunk` count rows then."""
+    row: int = Field(default=1024, ge=64, le=1 << 16)
+    """Tokens of a row of titles behind a context."""
+
     @field_validator("families")
     @classmethod
     def _check_families(cls, names: tuple[str, ...]) -> tuple[str, ...]:

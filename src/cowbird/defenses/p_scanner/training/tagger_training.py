@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cowbird.data.types import IntArray
 from cowbird.defenses.p_scanner.tagger import Tagger, TaggerRecord, read_adapter
+from cowbird.defenses.p_scanner.training.context_examples import ContextExamples
 from cowbird.defenses.p_scanner.training.tagger_examples import DrawnAhead, TaggerExamples, TaggerRecipe
 from cowbird.defenses.p_scanner.triggers.title_edits import (
     NEVER_TAUGHT,
@@ -124,7 +125,8 @@ def train_tagger(
     loaded = load_llm(recipe.llm, place.device, dtype)
     words, _ = split_words(list_plain_words(loaded.tokenizer))
     texts = frozenset(text.strip().lower() for text in refused)
-    examples = TaggerExamples(loaded.tokenizer, catalogs, words or ("word",), texts, recipe, seed)
+    kind = ContextExamples if recipe.context else TaggerExamples
+    examples = kind(loaded.tokenizer, catalogs, words or ("word",), texts, recipe, seed)
     model = add_adapters(loaded.model, recipe.llm, torch_stream(seed, "adapters"))
     if start is not None:
         copy_adapter(model, read_adapter(start))
