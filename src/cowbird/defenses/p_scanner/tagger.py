@@ -11,7 +11,8 @@ model, so a loaded tagger runs at the speed of the plain model and needs no peft
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -22,23 +23,19 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from cowbird.data.types import Float32Array, Int32Array, Int64Array, IntArray, concat_ranges
+from cowbird.defenses.p_scanner.title_context import NO_CONTEXT, ContextMemory, TitleContext, remember_context
 from cowbird.defenses.p_scanner.token_logits import (
     TokenizedTitles,
     TokenLogits,
-    find_answer_words,
     read_logits,
-    tokenize_titles,
 )
 from cowbird.errors import UserError
 from cowbird.faults import raise_outage
 from cowbird.files import hash_file, read_plain_text, write_text
-from cowbird.rng import stream
 from cowbird.storage import read_tensors, write_tensors
 from cowbird.victims.fit_context import ProgressCallback, find_fast_dtype, pick_device, report_nothing
-from cowbird.victims.language.engine import prepare_inference
 from cowbird.victims.language.examples import Tokens
 from cowbird.victims.language.llm import Llm, LoadedModel, load_reader
-from cowbird.victims.language.packing import compute_hidden_states, pack, split_runs, to_device
 
 ADAPTER_FILE, TAGGER_RECORD_FILE, TAGGER_VERSION = "adapter.safetensors", "tagger.json", 1
 TAGGER_BATCH_TOKENS = {"cpu": 4096, "cuda": 65536}
@@ -49,8 +46,8 @@ READY_TAGGER = Path(__file__).parent / "ready_tagger"
 """The tagger that comes with the package; `MODEL_CARD.md` beside it says what it learned from and what it finds."""
 READY_TAGGER_SHA256 = "f880f1fe0e481439088571dc7deda7d177dccb78c457e323d3438586467146b4"
 """Hash of its `tagger.json`, which holds that of its adapter."""
-CONTEXT_TITLES = 7
-"""Titles of the catalogue that stand before a title which is judged beside others."""
+MAX_CONTEXTS_KEPT = 4
+"""Contexts whose keys and values are kept, some 15 MB each."""
 _PEFT_PREFIX = "base_model.model."
 
 
@@ -111,29 +108,61 @@ class Tagger:
     capacity: int | None = None
     """Most tokens in a packed row; `None` takes what suits the device."""
     compiled: bool = False
-    """Whether layers are compiled on a GPU, which pays for many titles."""
+    """Whether layers are compiled on a GPU, which pays for many titles; not where a context is shown."""
+    _memories: dict[tuple[str, ...], ContextMemory] = field(default_factory=dict[tuple[str, ...], ContextMemory])
+
+    @property
+    def takes_context(self) -> bool:
+        """Whether it was taught to read titles behind a context."""
+        return bool(self.record.recipe.get("context"))
 
     def read(
-        self, titles: Sequence[str], context: Sequence[str] = (), report: ProgressCallback = report_nothing
+        self,
+        titles: Sequence[str],
+        context: TitleContext = NO_CONTEXT,
+        report: ProgressCallback = report_nothing,
     ) -> TokenLogits:
         """Return the log-odds of every token and of every title.
 
         Args:
             titles: Any texts.
-            context: Titles of the catalogue that are taken for clean. Some of them, drawn anew for each title, stand
-                before it. Without any, each title is judged alone.
+            context: Titles of the catalogue that are taken for clean, which are shown first. Without any, each title
+                is judged by itself.
             report: Told of titles done and all of them.
         """
-        capacity = self.capacity or TAGGER_BATCH_TOKENS.get(self.device.type, TAGGER_BATCH_TOKENS["cpu"])
-        if context:
-            return read_beside(self.loaded, titles, context, self.device, capacity, report, self.compiled)
-        return read_logits(self.loaded, titles, self.device, capacity, report, self.compiled)
+        made = self._read_behind(titles, context.first, report)
+        shown = set(context.first)
+        again = [at for at, title in enumerate(titles) if title in shown]
+        if not again:
+            return made
+        other = self._read_behind([titles[at] for at in again], context.second, report_nothing)
+        starts, sizes = made.tokenized.offsets[:-1][again], np.diff(made.tokenized.offsets)[again]
+        mark, verdict = made.mark.copy(), made.verdict.copy()
+        mark[concat_ranges(starts, sizes)], verdict[again] = other.mark, other.verdict
+        return TokenLogits(made.tokenized, mark, verdict)
 
-    def score(self, titles: Sequence[str], context: Sequence[str] = ()) -> Float32Array:
+    def _read_behind(self, titles: Sequence[str], shown: tuple[str, ...], report: ProgressCallback) -> TokenLogits:
+        capacity = self.capacity or TAGGER_BATCH_TOKENS.get(self.device.type, TAGGER_BATCH_TOKENS["cpu"])
+        remember = partial(self._remember, shown) if shown else None
+        compiled = self.compiled and remember is None
+        closed = not self.takes_context
+        return read_logits(self.loaded, titles, self.device, capacity, report, compiled, remember, closed)
+
+    def _remember(self, shown: tuple[str, ...], causal: Any) -> ContextMemory:
+        """Return a context's keys and values, which are kept for the contexts that were asked for last."""
+        known = self._memories.pop(shown, None)
+        if known is None:
+            known = remember_context(causal, self.loaded.tokenizer, shown, self.device)
+        self._memories[shown] = known
+        while len(self._memories) > MAX_CONTEXTS_KEPT:
+            del self._memories[next(iter(self._memories))]
+        return known
+
+    def score(self, titles: Sequence[str], context: TitleContext = NO_CONTEXT) -> Float32Array:
         """Return how suspicious each title is, shape `[titles]`; log-odds. See `read`."""
         return self.read(titles, context).verdict
 
-    def tag(self, titles: Sequence[str], context: Sequence[str] = ()) -> TaggedTitles:
+    def tag(self, titles: Sequence[str], context: TitleContext = NO_CONTEXT) -> TaggedTitles:
         """Return how suspicious each title is, and where; see `read`."""
         marks = self.read(titles, context)
         start, end = find_spans(marks)
@@ -180,51 +209,6 @@ def group_titles(made: TokenizedTitles, sizes: IntArray, border: int) -> tuple[T
     token[concat_ranges(places + 1, count)] = made.token
     starts = places[np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)] if len(sizes) else places
     return Tokens(token, np.concatenate([starts, [len(token)]]), starts + 1, both_ways=True), places
-
-
-def read_beside(
-    loaded: LoadedModel,
-    titles: Sequence[str],
-    context: Sequence[str],
-    device: torch.device,
-    capacity: int,
-    report: ProgressCallback = report_nothing,
-    compile_layers: bool = False,
-) -> TokenLogits:
-    """Mark titles, each behind `CONTEXT_TITLES` others of its catalogue that are drawn for it.
-
-    Args:
-        loaded: The tuned model and its tokenizer.
-        titles: Any texts.
-        context: Titles of the same catalogue that are taken for clean.
-        device: Where the model is.
-        capacity: Most tokens in a packed row.
-        report: Told of titles done and all of them.
-        compile_layers: Whether layers are compiled on a GPU.
-    """
-    many = CONTEXT_TITLES
-    drawn: list[list[int]] = stream(0, "context").integers(len(context), size=(len(titles), many)).tolist()
-    texts = [text for title, row in zip(titles, drawn, strict=True) for text in (*(context[at] for at in row), title)]
-    made, alone = tokenize_titles(loaded.tokenizer, texts), tokenize_titles(loaded.tokenizer, titles)
-    tokens, borders = group_titles(made, np.full(len(titles), many + 1), loaded.tokenizer.eos_token_id)
-    first, count = borders[many :: many + 1] - tokens.offsets[:-1], np.diff(alone.offsets)
-    starts = np.concatenate([[0], np.cumsum(count + 1)])
-    told = np.empty(int(starts[-1]), dtype=np.float32)
-    yes, no = find_answer_words(loaded.tokenizer)
-    done = 0
-    with prepare_inference(loaded.model, device, compile_layers) as causal:
-        head = causal.get_output_embeddings().weight
-        direction = (head[yes].float() - head[no].float())[:, None]
-        for part in split_runs(tokens.lengths, np.argsort(tokens.lengths, kind="stable"), capacity):
-            begin = np.concatenate([[0], np.cumsum(tokens.lengths[part])[:-1]]) + first[part]
-            places = concat_ranges(begin, count[part] + 1)
-            states = compute_hidden_states(
-                causal, pack(tokens, part, device), to_device(places.astype(np.int32), device).long()
-            )
-            told[concat_ranges(starts[part], count[part] + 1)] = (states.float() @ direction)[:, 0].cpu().numpy()
-            done += len(part)
-            report(done, len(titles), "titles")
-    return TokenLogits(alone, told[concat_ranges(starts[:-1] + 1, count)], told[starts[:-1]])
 
 
 def find_spans(marks: TokenLogits) -> tuple[Int32Array, Int32Array]:

@@ -1,22 +1,62 @@
-"""A tagger's context: titles of the catalogue that it reads once, before it judges others beside them."""
+"""A tagger's context: titles of a catalogue that a language model reads once, before it judges others of it.
 
-import numpy as np
+A code is a trigger among films and honest among printers, and one title does not say which catalogue it is from. So the
+model is shown some dozens of titles that are taken for clean, and each title is read behind them. Keys and values of
+the context are made once and serve all titles, so a title costs hardly more than by itself. No title sees another one
+that is judged. A title that stands in the context would see itself and look usual, so a second context of other titles
+is kept for the titles of the first.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from cowbird.data.types import Int32Array, concat_ranges
-from cowbird.defenses.p_scanner.token_logits import TokenLogits, find_answer_words, tokenize_titles
-from cowbird.victims.fit_context import ProgressCallback, report_nothing
-from cowbird.victims.language.engine import prepare_inference
-from cowbird.victims.language.llm import LoadedModel
-from cowbird.victims.language.shared_rows import SharedRows, place_branches
+from cowbird.data.types import Int32Array
+from cowbird.defenses.p_scanner.title_sample import hash_title
+from cowbird.defenses.p_scanner.token_logits import tokenize_titles
+from cowbird.files import hash_texts
+from cowbird.victims.language.attention import Borders, Documents, flash_attention
 
-CONTEXT_TOKENS = 640
-"""Tokens of a context at most."""
+CONTEXT_TOKENS, MAX_CONTEXT_TITLES, MAX_CONTEXT_CHARACTERS = 640, 96, 160
+"""Tokens of a context, and titles, at most; characters of a title that is shown."""
+
+
+@dataclass(frozen=True)
+class TitleContext:
+    """Titles that are shown to a tagger; none of them stands in both parts."""
+
+    first: tuple[str, ...] = ()
+    """Titles that others are read behind."""
+    second: tuple[str, ...] = ()
+    """Titles that those of the first part are read behind."""
+
+    @classmethod
+    def choose(cls, titles: Sequence[str]) -> "TitleContext":
+        """Choose titles by their hashes, so that neither order nor repeats count.
+
+        Args:
+            titles: Titles that are taken for clean.
+        """
+        short = {title for title in titles if title.strip() and len(title) <= MAX_CONTEXT_CHARACTERS}
+        order = sorted(short, key=lambda title: (hash_title(title), title))[: 2 * MAX_CONTEXT_TITLES]
+        return cls(tuple(order[::2]), tuple(order[1::2]))
+
+    @cached_property
+    def key(self) -> str:
+        """Tells this context from others."""
+        return hash_texts([str(len(self.first)), *self.first, *self.second])
+
+    def __bool__(self) -> bool:
+        return bool(self.first)
+
+
+NO_CONTEXT = TitleContext()
 
 
 def write_context(titles: Sequence[Int32Array], room: int, border: int) -> Int32Array:
@@ -37,65 +77,118 @@ def write_context(titles: Sequence[Int32Array], room: int, border: int) -> Int32
     return np.concatenate([*taken, [border]]).astype(np.int32) if taken else np.empty(0, dtype=np.int32)
 
 
-def read_in_context(
-    loaded: LoadedModel,
-    titles: Sequence[str],
-    context: Sequence[str],
-    device: torch.device,
-    rows: int = 1,
-    length: int = 2048,
-    room: int = CONTEXT_TOKENS,
-    report: ProgressCallback = report_nothing,
-) -> TokenLogits:
-    """Mark titles behind a context."""
-    tokenizer: Any = loaded.tokenizer
-    made, told = tokenize_titles(tokenizer, titles), tokenize_titles(tokenizer, context)
-    shown = write_context([told.list_tokens(nth) for nth in range(len(told))], room, tokenizer.eos_token_id)
-    count = np.diff(made.offsets)
-    yes, no = find_answer_words(tokenizer)
-    order = np.argsort(count, kind="stable")
-    mark, verdict = np.empty(len(made.token), np.float32), np.empty(len(made), np.float32)
-    # Rows: fill greedily, longest titles get rows of their own size.
-    parts: list[list[int]] = []
-    used = length
-    for nth in order.tolist():
-        need = int(count[nth]) + 1
-        if used + need > length:
-            parts.append([])
-            used = len(shown)
-        parts[-1].append(nth)
-        used += need
-    longest = max([length, *(len(shown) + 1 + int(count[nth]) for nth in order[-1:].tolist())])
-    longest = -(-longest // 32) * 32
-    with prepare_inference(loaded.model, device, False) as causal:
-        head = causal.get_output_embeddings().weight
-        direction = (head[yes].float() - head[no].float())[:, None]
-        for at in range(0, len(parts), rows):
-            some = parts[at : at + rows]
-            token = np.zeros((len(some), longest), np.int64)
-            branch = np.full((len(some), longest), -1, np.int64)
-            places: list[int] = []
-            for row, chosen in enumerate(some):
-                token[row, : len(shown)], branch[row, : len(shown)] = shown, 0
-                spot = len(shown)
-                for number, nth in enumerate(chosen, 1):
-                    size = int(count[nth]) + 1
-                    token[row, spot] = tokenizer.eos_token_id
-                    token[row, spot + 1 : spot + size] = made.list_tokens(nth)
-                    branch[row, spot : spot + size] = number
-                    places.extend(range(row * longest + spot, row * longest + spot + size))
-                    spot += size
-            position = torch.from_numpy(place_branches(branch)).reshape(1, -1).to(device)
-            seen = SharedRows.see(torch.from_numpy(branch).to(device), head.dtype)
-            out = causal.base_model(
-                input_ids=torch.from_numpy(token).reshape(1, -1).to(device),
-                position_ids=position, use_cache=False, documents=seen,
-            )  # fmt: skip
-            states: Tensor = out.last_hidden_state[0][torch.tensor(places, device=device)]
-            flat = (states.float() @ direction)[:, 0].cpu().numpy()
-            chosen = [nth for part in some for nth in part]
-            starts = np.concatenate([[0], np.cumsum(count[chosen] + 1)[:-1]])
-            verdict[chosen] = flat[starts]
-            mark[concat_ranges(made.offsets[chosen], count[chosen])] = flat[concat_ranges(starts + 1, count[chosen])]
-            report(min(len(order), at), len(order), "titles")
-    return TokenLogits(made, mark, verdict)
+@dataclass(slots=True, eq=False)
+class ContextMemory:
+    """Keys and values of a context, layer by layer."""
+
+    tokens: int = 0
+    """Tokens of the context."""
+    keys: list[Tensor] = field(default_factory=list[Tensor])
+    """Of each layer, shape `[key heads, tokens, width]`."""
+    values: list[Tensor] = field(default_factory=list[Tensor])
+    """The same shape."""
+
+    def stand_before(self, documents: Borders) -> Borders:
+        """Return what sees what, if the context stands before each of some documents; see `token_logits.Beginning`."""
+        assert isinstance(documents, Documents)
+        return BehindContext(self, documents)
+
+
+@dataclass(slots=True, eq=False)
+class RecordedContext:
+    """One document that sees itself in both directions, and whose keys and values are kept; see `attention.Borders`."""
+
+    memory: ContextMemory
+    documents: Documents
+
+    @property
+    def reach(self) -> int:
+        """See `attention.Borders`."""
+        return self.documents.reach
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None = None) -> Tensor:
+        """Let the document see itself; see `attention.Borders`."""
+        self.memory.keys.append(key[0].contiguous())
+        self.memory.values.append(value[0].contiguous())
+        return self.documents.attend(query, key, value, scale, window)
+
+
+@dataclass(slots=True, eq=False)
+class BehindContext:
+    """Documents, each of which sees the context and itself; see `attention.Borders`."""
+
+    memory: ContextMemory
+    documents: Documents
+    layer: int = 0
+    """The layer that attends next."""
+    _mask: Tensor | None = None
+
+    @property
+    def reach(self) -> int:
+        """See `attention.Borders`."""
+        return self.memory.tokens + self.documents.reach
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None = None) -> Tensor:
+        """Let each document see the context and itself; see `attention.Borders`."""
+        far_keys, far_values = self.memory.keys[self.layer], self.memory.values[self.layer]
+        self.layer += 1
+        if query.device.type == "cuda" and query.dtype is not torch.float32:
+            return self._attend_on_gpu(query, key, value, far_keys, far_values, scale)
+        heads, tokens = query.shape[1:3]
+        groups = heads // key.shape[1]
+        if self._mask is None:
+            self._mask = self._make_mask(tokens, query)
+        held = (torch.cat(pair, dim=1) for pair in ((far_keys, key[0]), (far_values, value[0])))
+        keys, values = (part.repeat_interleave(groups, dim=0)[None] for part in held)
+        return F.scaled_dot_product_attention(query, keys, values, attn_mask=self._mask, scale=scale).transpose(1, 2)
+
+    def _make_mask(self, tokens: int, query: Tensor) -> Tensor:
+        """Return what is added to scores, shape `[tokens, context + tokens]`."""
+        bounds = torch.tensor(self.documents.bounds or self.documents.offsets.tolist(), device=query.device)
+        owner = torch.searchsorted(bounds, torch.arange(tokens, device=query.device), right=True)
+        own = torch.zeros((tokens, tokens), dtype=query.dtype, device=query.device)
+        own.masked_fill_(owner[:, None] != owner, -torch.inf)
+        return F.pad(own, (self.memory.tokens, 0))
+
+    def _attend_on_gpu(
+        self, query: Tensor, key: Tensor, value: Tensor, far_keys: Tensor, far_values: Tensor, scale: float
+    ) -> Tensor:
+        """Two passes of one kernel, over the context and over each document, joined by their sums."""
+        q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
+        own, own_sum = flash_attention(
+            q, k, v, self.documents.offsets, self.documents.offsets, self.documents.longest, scale, False
+        )
+        asks, told = (
+            torch.tensor([0, many], dtype=torch.int32, device=q.device) for many in (len(q), self.memory.tokens)
+        )
+        far_k, far_v = far_keys.transpose(0, 1), far_values.transpose(0, 1)
+        far, far_sum = flash_attention(q, far_k, far_v, asks, told, max(len(q), self.memory.tokens), scale, False)
+        share = torch.sigmoid(far_sum.float() - own_sum.float()).transpose(0, 1)[..., None].to(own.dtype)
+        return (own + share * (far - own))[None]
+
+
+def remember_context(
+    causal: Any, tokenizer: Any, titles: Sequence[str], device: torch.device, room: int = CONTEXT_TOKENS
+) -> ContextMemory:
+    """Read a context once, and keep its keys and values; an empty memory if no title has room.
+
+    Args:
+        causal: The causal LM that `attention.plug_in` returned.
+        tokenizer: Its tokenizer.
+        titles: What is shown.
+        device: Where the model is.
+        room: Tokens at most.
+    """
+    read = tokenize_titles(tokenizer, titles)
+    ids = write_context([read.list_tokens(nth) for nth in range(len(read))], room, tokenizer.eos_token_id)
+    memory = ContextMemory(len(ids))
+    if len(ids):
+        bounds = (0, len(ids))
+        offsets = torch.tensor(bounds, dtype=torch.int32, device=device)
+        causal.base_model(
+            input_ids=torch.from_numpy(ids.astype(np.int64))[None].to(device),
+            position_ids=torch.arange(len(ids), device=device)[None],
+            use_cache=False,
+            documents=RecordedContext(memory, Documents(bounds, offsets, len(ids), False)),
+        )
+    return memory

@@ -8,11 +8,11 @@ the engine that tunes recommenders tunes it (`cowbird.victims.language.tuning`).
 the verdict alone; marks say where.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from cowbird.data.types import Float32Array, Int32Array, Int64Array, concat_rang
 from cowbird.errors import UserError
 from cowbird.text import MAX_QUOTED_LENGTH, replace_surrogates
 from cowbird.victims.fit_context import ProgressCallback, report_nothing
+from cowbird.victims.language.attention import Borders
 from cowbird.victims.language.engine import prepare_inference
 from cowbird.victims.language.examples import Tokens
 from cowbird.victims.language.llm import LoadedModel
@@ -52,7 +53,8 @@ class TokenizedTitles:
     """Titles as a model reads them."""
 
     tokens: Tokens
-    """Each title between borders; what is predicted is the verdict in place of the first, and a mark for each token."""
+    """Each title behind a border or between two; what is predicted is the verdict in place of the first, and a mark for
+    each token."""
     token: Int32Array
     """Tokens of all titles, once, shape `[marks]`, int32."""
     first: Int32Array
@@ -78,12 +80,13 @@ class TokenizedTitles:
         return inside
 
 
-def tokenize_titles(tokenizer: Any, titles: Sequence[str]) -> TokenizedTitles:
+def tokenize_titles(tokenizer: Any, titles: Sequence[str], closed: bool = True) -> TokenizedTitles:
     """Write titles as a model reads them.
 
     Args:
         tokenizer: A fast tokenizer that takes control tokens as text (`victims.language.llm.load_llm`).
         titles: Any texts.
+        closed: Whether a border stands behind a title, too.
     """
     texts = [clip_title(title) for title in titles]
     # Straight from the library below: what transformers makes of its answer takes longer than tokenizing.
@@ -107,13 +110,13 @@ def tokenize_titles(tokenizer: Any, titles: Sequence[str]) -> TokenizedTitles:
     long = np.array([max(0, len(title) - HEAD_CHARACTERS - TAIL_CHARACTERS) for title in titles], dtype=np.int64)
     gap = np.repeat(long, count).astype(np.int32)  # what is read of the end stands further behind in the raw title
     first, after = first + gap * (first >= HEAD_CHARACTERS), after + gap * (after > HEAD_CHARACTERS)
-    return TokenizedTitles(_add_borders(token, offsets, tokenizer.eos_token_id), token, first, after, offsets)
+    return TokenizedTitles(_add_borders(token, offsets, tokenizer.eos_token_id, closed), token, first, after, offsets)
 
 
-def _add_borders(token: Int32Array, offsets: Int64Array, border: int) -> Tokens:
-    """Write every title between two borders, to be read both ways."""
+def _add_borders(token: Int32Array, offsets: Int64Array, border: int, closed: bool) -> Tokens:
+    """Write every title behind a border, perhaps between two, to be read both ways."""
     count = np.diff(offsets)
-    starts = np.concatenate([[0], np.cumsum(count + 2)])
+    starts = np.concatenate([[0], np.cumsum(count + 1 + closed)])
     made = np.full(int(starts[-1]), border, dtype=np.int32)
     made[concat_ranges(starts[:-1] + 1, count)] = token
     # The engine predicts what stands in a place from the place before it: the verdict from the first border.
@@ -149,6 +152,17 @@ class TokenLogits:
         return np.repeat(np.arange(len(self.tokenized)), np.diff(self.tokenized.offsets))
 
 
+class Beginning(Protocol):
+    """What a model has read before titles, each of which sees it: `title_context.ContextMemory`."""
+
+    tokens: int
+    """How many tokens it has."""
+
+    def stand_before(self, documents: Borders) -> Borders:
+        """Return what sees what, if it stands before each of some documents."""
+        ...
+
+
 def read_logits(
     loaded: LoadedModel,
     titles: Sequence[str],
@@ -156,6 +170,8 @@ def read_logits(
     capacity: int = 4096,
     report: ProgressCallback = report_nothing,
     compile_layers: bool = False,
+    remember: Callable[[Any], Beginning] | None = None,
+    closed: bool = True,
 ) -> TokenLogits:
     """Mark titles.
 
@@ -166,8 +182,10 @@ def read_logits(
         capacity: Most tokens in a packed row; more run faster on a GPU and take more memory.
         report: Told of titles done and all of them.
         compile_layers: Whether layers are compiled on a GPU, which takes a while and pays for many titles.
+        remember: Returns what titles are read behind, given the causal LM; `None` reads each by itself.
+        closed: Whether a border stands behind a title, too, as the model was taught.
     """
-    made = tokenize_titles(loaded.tokenizer, titles)
+    made = tokenize_titles(loaded.tokenizer, titles, closed)
     yes, no = find_answer_words(loaded.tokenizer)
     tokens, count = made.tokens, np.diff(made.offsets)
     order = np.argsort(tokens.lengths, kind="stable")
@@ -177,13 +195,17 @@ def read_logits(
         fixed = device.type == "cpu" and head.dtype is torch.bfloat16
         capacity = min(capacity, ROW_TOKENS) if fixed else capacity
         direction = (head[yes].float() - head[no].float())[:, None]
-        done = 0
+        before, done = None if remember is None else remember(causal), 0
         for part in split_runs(tokens.lengths, order, capacity):
             begin = np.concatenate([[0], np.cumsum(tokens.lengths[part])[:-1]])
             places = concat_ranges(begin, count[part] + 1)
             row, wanted = pack(tokens, part, device), to_device(places.astype(np.int32), device).long()
+            row = fill_row(row, ROW_TOKENS) if fixed else row
+            if before is not None and before.tokens:
+                row = replace(
+                    row, position=row.position + before.tokens, documents=before.stand_before(row.documents)
+                )
             if fixed:  # all that is multiplied has the row's size
-                row = fill_row(row, ROW_TOKENS)
                 states = compute_hidden_states(causal, row, torch.arange(row.token.shape[1]))
                 parts.append((states.float() @ direction)[wanted, 0])
             else:
