@@ -9,43 +9,31 @@ titles, float32) and `digest`, which tells the titles. Scoring is learned and tr
 import argparse
 import json
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from cowbird.data.types import concat_ranges
 from cowbird.defenses.p_scanner.tagger import Tagger, load_tagger
-from cowbird.defenses.p_scanner.title_context import read_in_context
-from cowbird.defenses.p_scanner.token_logits import TokenLogits
+from cowbird.defenses.p_scanner.title_context import NO_CONTEXT, TitleContext
 from cowbird.defenses.p_scanner.training.tagger_training import list_plain_words, split_words
 from cowbird.files import hash_texts
-from cowbird.rng import stream
-from scan_plantings import SEED, draw_plantings, read_titles
+from scan_plantings import SEED, Plantings, draw_plantings, read_titles
 
 STEPS = 64
 """Steps of a mark's log-odds."""
-MAX_CONTEXT = 96
-"""Titles of a context."""
+PLAIN_SHARE = 0.8
+"""Share of a batch, those with the lowest scores, that a context is chosen from without a reference."""
 
 
-def read_beside(tagger: Tagger, titles: Sequence[str], pool: Sequence[str], readings: int) -> TokenLogits:
-    """Read titles behind contexts of a pool, and those that stand in a context behind others."""
-    rows = 16 if tagger.device.type == "cuda" else 1
-    made: list[TokenLogits] = []
-    for nth in range(readings):
-        order: list[int] = stream(0, "context", nth).permutation(len(pool)).tolist()
-        first, second = ([pool[at] for at in order[half::2]][:MAX_CONTEXT] for half in range(2))
-        told = read_in_context(tagger.loaded, titles, first, tagger.device, rows)
-        shown = set(first)
-        again = [at for at, title in enumerate(titles) if title in shown]
-        other = read_in_context(tagger.loaded, [titles[at] for at in again], second, tagger.device, rows)
-        told.verdict[again] = other.verdict
-        offsets = told.tokenized.offsets
-        told.mark[concat_ranges(offsets[again], np.diff(offsets)[again])] = other.mark
-        made.append(told)
-    mark = np.mean([each.mark for each in made], axis=0, dtype=np.float32)
-    return TokenLogits(made[0].tokenized, mark, np.mean([each.verdict for each in made], axis=0, dtype=np.float32))
+def choose_context(tagger: Tagger, plantings: Plantings, beside: str) -> TitleContext:
+    """Choose what is shown: titles of the reference, or of the batch as a scan without a reference chooses them."""
+    if beside == "nothing":
+        return NO_CONTEXT
+    if beside == "reference":
+        return TitleContext.choose(plantings.reference)
+    score = tagger.score(plantings.batch)
+    bar = float(np.quantile(score, PLAIN_SHARE))
+    return TitleContext.choose([title for title, own in zip(plantings.batch, score.tolist(), strict=True) if own <= bar])
 
 
 def main() -> None:
@@ -58,7 +46,6 @@ def main() -> None:
     parser.add_argument("--asked", action="store_true", help="draw nothing that scoring learns from")
     parser.add_argument("--draw", type=int, default=SEED, help="draws halves, triggers and places")
     parser.add_argument("--beside", choices=("nothing", "reference", "batch"), default="nothing", help="what is shown")
-    parser.add_argument("--readings", type=int, default=1, help="contexts; what is said beside each is averaged")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
@@ -74,11 +61,7 @@ def main() -> None:
         )
         titles = plantings.list_titles()
         began = time.perf_counter()
-        if options.beside == "nothing":
-            marks = tagger.read(titles)
-        else:
-            pool = plantings.reference if options.beside == "reference" else plantings.batch
-            marks = read_beside(tagger, titles, pool, options.readings)
+        marks = tagger.read(titles, choose_context(tagger, plantings, options.beside))
         seconds = time.perf_counter() - began
         mark = np.clip(np.round(marks.mark * STEPS), -32768, 32767).astype(np.int16)
         np.savez_compressed(
