@@ -125,7 +125,7 @@ def scan(
         if engine == EngineChoice.LOCAL:  # so that workers load libraries while this process does
             stack.enter_context(use_engine(engine, ray_address, workers, out))
         with show_loading("loading libraries", quiet=quiet):
-            from cowbird.defenses.p_scanner.calibrated import is_calibrated  # noqa: PLC0415
+            from cowbird.defenses.p_scanner.calibration_file import is_calibrated  # noqa: PLC0415
             from cowbird.scanning.allow_list import read_allow_list  # noqa: PLC0415
             from cowbird.scanning.ready_scorer import ReadySettings  # noqa: PLC0415
             from cowbird.scanning.scan import ScanForm, check_scan  # noqa: PLC0415

@@ -13,7 +13,8 @@ import numpy as np
 from pydantic import Field
 
 from cowbird.defenses.p_scanner.baseline import DEFAULT_FPR, MIN_TITLES_PER_BASELINE
-from cowbird.defenses.p_scanner.calibrated import load_calibrated_scanner, read_calibration
+from cowbird.defenses.p_scanner.calibrated import load_calibrated_scanner
+from cowbird.defenses.p_scanner.calibration_file import read_calibration
 from cowbird.defenses.p_scanner.catalog_judge import learn_from_all
 from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.rounds.common_patterns import judge_by_characters

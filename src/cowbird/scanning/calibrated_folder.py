@@ -16,12 +16,8 @@ from rich.console import Group
 from rich.text import Text
 
 from cowbird.defenses.p_scanner.baseline import MIN_TITLES_PER_BASELINE, check_baseline
-from cowbird.defenses.p_scanner.calibrated import (
-    CALIBRATED_TAGGER,
-    CALIBRATION_FILE,
-    CalibratedScanner,
-    read_calibration,
-)
+from cowbird.defenses.p_scanner.calibrated import CalibratedScanner
+from cowbird.defenses.p_scanner.calibration_file import CALIBRATED_TAGGER, CALIBRATION_FILE, read_calibration
 from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.small_tagger import (
     READY_SMALL_TAGGER,

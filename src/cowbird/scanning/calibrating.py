@@ -8,7 +8,8 @@ from rich.console import Group
 from rich.text import Text
 
 from cowbird.defenses.p_scanner.baseline import check_baseline
-from cowbird.defenses.p_scanner.calibrated import CalibratedScanner, CalibrationRecord, read_calibration
+from cowbird.defenses.p_scanner.calibrated import CalibratedScanner
+from cowbird.defenses.p_scanner.calibration_file import CalibrationRecord, read_calibration
 from cowbird.defenses.p_scanner.inventory import Inventory
 from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.small_tagger import TaggerSource

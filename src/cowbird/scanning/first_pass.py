@@ -20,6 +20,7 @@ import torch
 from cowbird.defenses.p_scanner.baseline import MAX_TITLES_SAMPLED
 from cowbird.defenses.p_scanner.catalog_judge import BaselineScanner, read_rounded
 from cowbird.defenses.p_scanner.small_tagger import join_logits, make_places
+from cowbird.defenses.p_scanner.title_context import NO_CONTEXT, TitleContext
 from cowbird.defenses.p_scanner.title_sample import TitleSample
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
 from cowbird.defenses.p_scanner.whole_counts import PhraseCounts
@@ -229,7 +230,11 @@ class FirstPass:
             sweep_partials(path.parent)
 
     def read(
-        self, scanner: BaselineScanner, titles: Sequence[str], report: ProgressCallback = report_nothing
+        self,
+        scanner: BaselineScanner,
+        titles: Sequence[str],
+        report: ProgressCallback = report_nothing,
+        context: TitleContext = NO_CONTEXT,
     ) -> TokenLogits:
         """Return what a scanner's tagger says of titles, in so many decimals as count; see `read_rounded`.
 
@@ -237,11 +242,12 @@ class FirstPass:
             scanner: The ready scanner; its `key` tells it from others.
             titles: Any texts.
             report: Told of titles read and all of them.
+            context: What the titles are read behind; marks behind another one are others.
         """
         waiting: deque[_Part] = deque()
         parts: list[TokenLogits] = []
         for chosen in _cut(titles):
-            waiting.append(self._begin_part(scanner, chosen))
+            waiting.append(self._begin_part(scanner, chosen, context))
             if len(waiting) > self.ahead:
                 parts.append(self._finish_part(waiting.popleft(), sum(map(_count, parts)), len(titles), report))
         while waiting:
@@ -249,16 +255,18 @@ class FirstPass:
         report(len(titles), len(titles), "titles")
         return join_logits(parts)
 
-    def _begin_part(self, scanner: BaselineScanner, titles: Sequence[str]) -> "_Part":
+    def _begin_part(self, scanner: BaselineScanner, titles: Sequence[str], context: TitleContext) -> "_Part":
         """Recall what the tagger says of some titles, or have it read them."""
-        key = hash_texts([scanner.key, *titles])
+        key = hash_texts([scanner.key, context.key, *titles])
         path = None if self.folder is None else self.folder / f"part-{key[:32]}.safetensors"
         known = None if path is None else _recall_part(path, key, len(titles))
-        return _Part(path, key, len(titles), known, None if known else self._begin_read(scanner, titles))
+        return _Part(path, key, len(titles), known, None if known else self._begin_read(scanner, titles, context))
 
-    def _begin_read(self, scanner: BaselineScanner, titles: Sequence[str]) -> Callable[[ProgressCallback], TokenLogits]:
-        """Return what has the tagger read some titles."""
-        return partial(read_rounded, scanner, titles)
+    def _begin_read(
+        self, scanner: BaselineScanner, titles: Sequence[str], context: TitleContext
+    ) -> Callable[[ProgressCallback], TokenLogits]:
+        """Return what has the tagger read some titles behind a context."""
+        return partial(read_rounded, scanner, titles, context=context)
 
     def _finish_part(self, part: "_Part", before: int, total: int, report: ProgressCallback) -> TokenLogits:
         """Return what the tagger says of some titles, and keep it."""

@@ -19,6 +19,7 @@ import torch
 from cowbird.defenses.p_scanner.catalog_judge import count_phrases, read_rounded
 from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.small_tagger import TaggerSource
+from cowbird.defenses.p_scanner.title_context import TitleContext
 from cowbird.defenses.p_scanner.title_sample import TitleSample
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
 from cowbird.errors import UserError
@@ -182,9 +183,9 @@ def _load_scanner(place: str, tagger: TaggerSource) -> ReadyScanner:
     return ReadyScanner.load(place, tagger)
 
 
-def read_marks(place: str, tagger: TaggerSource, titles: Sequence[str]) -> TokenLogits:
-    """Return what a tagger says of titles, in so many decimals as count."""
-    return read_rounded(_load_scanner(place, tagger), titles)
+def read_marks(place: str, tagger: TaggerSource, titles: Sequence[str], context: TitleContext) -> TokenLogits:
+    """Return what a tagger says of titles behind a context, in so many decimals as count."""
+    return read_rounded(_load_scanner(place, tagger), titles, context=context)
 
 
 # The second pass

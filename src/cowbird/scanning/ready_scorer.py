@@ -24,7 +24,7 @@ from cowbird.defenses.p_scanner.baseline import (
     count_titles_to_flag,
 )
 from cowbird.defenses.p_scanner.calibrated import CalibratedScanner
-from cowbird.defenses.p_scanner.catalog_judge import CatalogJudge, TitleVerdict, look_at_whole
+from cowbird.defenses.p_scanner.catalog_judge import CatalogJudge, TitleVerdict, look_at_whole, read_catalog
 from cowbird.defenses.p_scanner.inventory import MIN_BATCH_TITLES
 from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.small_tagger import TaggerSource, skip_logits
@@ -165,12 +165,18 @@ def open_ready_scanner(
     if calibrated is None:
         check_baseline(len(titles), len(before), *rates)
     more = read_catalog_columns(catalog, text_column, asked.columns, frozenset(titles))
-    marks = kept.read(reader, [*before, *titles], report_titles)
-    count = partial(kept.count, catalog, text_column, report=report_rows)
-    with collect_notices():
-        whole = look_at_whole(reader, sample, skip_logits(marks, len(before)), count, kept.read)
     if calibrated is None:
-        judge = CatalogJudge.learn(reader, titles, before, *rates, columns=more, marks=marks, whole=whole)
+        marks, context = read_catalog(reader, titles, before, read=kept.read, columns=more, report=report_titles)
+    else:
+        context = calibrated.inventory.context
+        marks = kept.read(reader, titles, report_titles, context)
+    count, read = partial(kept.count, catalog, text_column, report=report_rows), partial(kept.read, context=context)
+    with collect_notices():
+        whole = look_at_whole(reader, sample, skip_logits(marks, len(before)), count, read)
+    if calibrated is None:
+        judge = CatalogJudge.learn(
+            reader, titles, before, *rates, columns=more, marks=marks, whole=whole, context=context
+        )
     else:
         judge = calibrated.make_judge(titles, *rates, columns=more, marks=marks, whole=whole)
     unused = () if asked.columns else list_other_columns(catalog, text_column)

@@ -18,6 +18,7 @@ from uuid import uuid4
 
 from cowbird.defenses.p_scanner.catalog_judge import BaselineScanner
 from cowbird.defenses.p_scanner.ready import ReadyScanner
+from cowbird.defenses.p_scanner.title_context import TitleContext
 from cowbird.defenses.p_scanner.title_sample import TitleSample
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
 from cowbird.defenses.p_scanner.whole_counts import PhraseCounts
@@ -164,11 +165,13 @@ class SharedFirstPass(FirstPass):
         finally:
             self._cluster.cancel(waiting)
 
-    def _begin_read(self, scanner: BaselineScanner, titles: Sequence[str]) -> Callable[[ProgressCallback], TokenLogits]:
+    def _begin_read(
+        self, scanner: BaselineScanner, titles: Sequence[str], context: TitleContext
+    ) -> Callable[[ProgressCallback], TokenLogits]:
         """Have a worker's tagger read titles; see `FirstPass`."""
         if isinstance(self._cluster, InlineCluster) or not isinstance(scanner, ReadyScanner):
-            return super()._begin_read(scanner, titles)
-        given = (str(scanner.tagger.device), scanner.tagger_source, list(titles))
+            return super()._begin_read(scanner, titles, context)
+        given = (str(scanner.tagger.device), scanner.tagger_source, list(titles), context)
         task = self._cluster.submit(read_marks, *given)
         return lambda report: self._cluster.get(task)
 

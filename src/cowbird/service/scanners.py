@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cowbird.defenses.p_scanner.calibrated import CalibratedScanner, is_calibrated, load_calibrated_scanner
+from cowbird.defenses.p_scanner.calibrated import CalibratedScanner, load_calibrated_scanner
+from cowbird.defenses.p_scanner.calibration_file import is_calibrated
 from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.rounds.fitted_scanner import load_fitted_scanner
 from cowbird.defenses.p_scanner.small_tagger import TaggerSource

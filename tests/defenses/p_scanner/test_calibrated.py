@@ -10,7 +10,8 @@ from ready_doubles import ReadyDouble, make_titles
 
 import cowbird
 from cowbird.defenses.p_scanner import ready
-from cowbird.defenses.p_scanner.calibrated import CalibratedScanner, _seal, load_calibrated_scanner, read_calibration
+from cowbird.defenses.p_scanner.calibrated import CalibratedScanner, load_calibrated_scanner
+from cowbird.defenses.p_scanner.calibration_file import _seal, read_calibration
 from cowbird.defenses.p_scanner.inventory import (
     MIN_BATCH_TITLES,
     choose_batch_sizes,

@@ -28,7 +28,8 @@ from cowbird.defenses.p_scanner.score_identity import SCORE_FORM, SCORE_MODULES,
 from cowbird.defenses.p_scanner.scoring import load_scoring
 
 MAKE_NO_SCORE = {
-    "calibrated",  # files of calibrations
+    "calibrated",  # what it adds to scores is `baseline_learning`'s
+    "calibration_file",
     "loading",
     "p_scanner",  # the paper's
     "ready",  # its two constants are in `ReadyScanner.identity`
@@ -36,6 +37,7 @@ MAKE_NO_SCORE = {
     "small_tagger",  # its record holds what it is
     "small_tagger_network",  # likewise
     "tagger",  # likewise
+    "title_explanations",  # words
     "verdict_reasons",  # words
     "trick_reasons",  # words
 }

@@ -18,6 +18,7 @@ from cowbird.defenses.p_scanner.tagger import (
     group_titles,
     load_tagger,
 )
+from cowbird.defenses.p_scanner.title_context import TitleContext
 from cowbird.defenses.p_scanner.token_logits import find_answer_words, tokenize_titles
 from cowbird.defenses.p_scanner.training.tagger_examples import (
     DrawnAhead,
@@ -117,12 +118,12 @@ def test_a_title_is_judged_by_itself(tagger, catalogue):
 
 
 def test_a_title_is_judged_beside_others(tagger, catalogue):
-    titles = catalogue(9, seed=4)
-    beside, alone = tagger.read(titles, catalogue(30)), tagger.read(titles)
+    titles, context = catalogue(9, seed=4), TitleContext.choose(catalogue(30))
+    beside, alone = tagger.read(titles, context), tagger.read(titles)
     assert beside.verdict.shape == alone.verdict.shape
     assert beside.mark.shape == alone.mark.shape
     assert not np.allclose(beside.verdict, alone.verdict, atol=1e-3)
-    np.testing.assert_array_equal(beside.verdict, tagger.read(titles, catalogue(30)).verdict)
+    np.testing.assert_array_equal(beside.verdict, tagger.read(titles, context).verdict)
 
 
 def test_the_span_is_the_stretch_around_the_worst_token(tagger):

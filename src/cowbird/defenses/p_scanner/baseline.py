@@ -16,6 +16,7 @@ from cowbird.defenses.p_scanner.fragment_index import FragmentIndex, FragmentKey
 from cowbird.defenses.p_scanner.second_look import OpenBand
 from cowbird.defenses.p_scanner.shape_drift import NO_DRIFT, ShapeDrift
 from cowbird.defenses.p_scanner.slip_evidence import SlipHabits
+from cowbird.defenses.p_scanner.title_context import NO_CONTEXT, TitleContext
 from cowbird.defenses.p_scanner.title_evidence import CatalogProfile
 from cowbird.errors import UserError
 
@@ -93,6 +94,8 @@ class Baseline:
     """How often titles have slips, if a plain language model is asked."""
     counted: int = 0
     """Fragments that were counted in the whole catalogue, if the titles are a sample of it."""
+    context: TitleContext = NO_CONTEXT
+    """Titles of the catalogue, or of the reference, that a language model is shown before it reads others."""
 
     @cached_property
     def keys(self) -> list[FragmentKey]:

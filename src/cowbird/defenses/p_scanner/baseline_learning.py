@@ -39,12 +39,15 @@ from cowbird.defenses.p_scanner.scoring import (
 from cowbird.defenses.p_scanner.second_look import LOOK_WEIGHT_ALONE, OpenBand, SecondLook
 from cowbird.defenses.p_scanner.shape_drift import NO_DRIFT, WeighedShapes, count_known_shapes, find_drift
 from cowbird.defenses.p_scanner.slip_evidence import SlipFinder, SlipHabits, find_lowest_open
+from cowbird.defenses.p_scanner.title_context import NO_CONTEXT, TitleContext
 from cowbird.defenses.p_scanner.title_evidence import CatalogProfile, describe_titles, find_tricks
 from cowbird.defenses.p_scanner.title_traits import TitleTraits
 
 FLOOD_SHARE, FLOOD_GAP = 0.02, 1.0
 """Share of a catalogue's titles from which they are a flood; by how much log-odds three in four of them are above 99 %
 of the others."""
+SHOWN_BELOW = 0.5
+"""Quantile of a catalogue's scores up to which its titles may be shown as usual, where there is no reference."""
 
 
 def learn_beside(
@@ -92,11 +95,12 @@ def learn_beside(
         (thresholds[0], min(thresholds)), inventory.size, 0, len(rows), inventory.size, fprs, key, columns.words,
         sellers=columns.list_sellers(evidence.fragment, narrow=False), counted=len(counted.fragment),
         spread=inventory.tell_spread(fprs[0], len(rows)), drift=drift,
-        slips=inventory.slips,
+        slips=inventory.slips, context=inventory.context,
     )  # fmt: skip
     if second is None and (finder is None or len(rows) < MIN_BATCH_TITLES):
         return baseline
     score = score_rows(scoring, baseline, traits, rows, find_known(baseline, table, rows)).score
+    second = None if second is None else second.beside(inventory.context)
     if second is not None:
         baseline = replace(baseline, band=inventory.choose_band(len(rows)).limit(score))
     if finder is None or inventory.slips is None or len(rows) < MIN_BATCH_TITLES:
@@ -119,28 +123,25 @@ def learn_by_itself(
     second: SecondLook | None = None,
     counted: CountedFragments = NOTHING_COUNTED,
     finder: SlipFinder | None = None,
+    context: TitleContext = NO_CONTEXT,
 ) -> Baseline:
     """Learn what is usual in a catalogue that may be poisoned; its own titles set the thresholds.
 
     Titles with a surely suspicious fragment set none, and those with a suspicious one do not say what is usual.
     Arguments as in `learn_beside`; `finder` finds slips in titles that the score leaves open, `None` for nothing.
+    `context` is what the titles were read behind. A second look chooses one of its own.
     """
-    columns = columns or ColumnFindings()
-    evidence, by_fragment = judge_fragments(scoring, table, traits, rows, None, counted, columns, narrow=True)
-    trusted = choose_trusted(by_fragment, evidence, len(rows))
-    usual = rows[trusted]
-    members = frozenset(hash_rows(traits, usual))
-    baseline = Baseline(
-        CatalogProfile.measure(traits, usual), members, _number_fragments(table, evidence), evidence, by_fragment,
-        (math.inf, math.inf), 0, 0, len(rows), 0, fprs, key, columns.words,
-        sellers=columns.list_sellers(evidence.fragment, narrow=True), counted=len(counted.fragment),
-    )  # fmt: skip
+    baseline, trusted = _weigh_by_itself(scoring, traits, table, rows, fprs, key, columns, counted)
+    baseline = replace(baseline, context=context)
     scored = score_rows(scoring, baseline, traits, rows, find_known(baseline, table, rows), trusted)
     score, worst, tricks = scored.score, scored.worst, scored.tricks
     log_odds, own = take_log_odds(baseline, worst), take_own_scores(baseline, score, worst)
     sure = (log_odds > find_flood(own, log_odds)) | tricks
     band = None
     if second is not None:
+        if second.takes_context:
+            baseline = replace(baseline, context=_choose_shown(traits, rows, own, trusted))
+        second = second.beside(baseline.context)
         band = OpenBand.choose(own[~sure], LOOK_WEIGHT_ALONE).limit(own)
         score = second.join(list_texts(traits, rows), score, band, own)
     habits: SlipHabits | None = None
@@ -158,6 +159,55 @@ def learn_by_itself(
         band=band,
         slips=habits,
     )
+
+
+def choose_shown_titles(
+    scoring: ScoringModel,
+    traits: TitleTraits,
+    table: FragmentTable,
+    rows: Int64Array,
+    columns: ColumnFindings | None = None,
+) -> TitleContext:
+    """Return titles of a catalogue that may be poisoned which are shown to a tagger before it reads all others again.
+
+    A flood or a trigger must not be shown as usual: a title is shown if it says what is usual (`choose_trusted`), and
+    half of the catalogue is at least as suspicious. Arguments as in `learn_beside`.
+    """
+    baseline, trusted = _weigh_by_itself(scoring, traits, table, rows, (0.5, 0.5), "", columns)
+    scored = score_rows(scoring, baseline, traits, rows, find_known(baseline, table, rows), trusted)
+    return _choose_shown(traits, rows, take_own_scores(baseline, scored.score, scored.worst), trusted)
+
+
+def _choose_shown(traits: TitleTraits, rows: Int64Array, own: Float32Array, trusted: NDArray[np.bool_]) -> TitleContext:
+    """Return titles that are shown: trusted ones in the lower half of the scores; see `choose_shown_titles`."""
+    return TitleContext.choose(list_texts(traits, rows[trusted & (own <= np.quantile(own, SHOWN_BELOW))]))
+
+
+def _weigh_by_itself(
+    scoring: ScoringModel,
+    traits: TitleTraits,
+    table: FragmentTable,
+    rows: Int64Array,
+    fprs: tuple[float, float],
+    key: str,
+    columns: ColumnFindings | None = None,
+    counted: CountedFragments = NOTHING_COUNTED,
+) -> tuple[Baseline, NDArray[np.bool_]]:
+    """Return what is usual in a catalogue that may be poisoned, without thresholds, and which titles say so.
+
+    Arguments as in `learn_beside`.
+    """
+    columns = columns or ColumnFindings()
+    evidence, by_fragment = judge_fragments(scoring, table, traits, rows, None, counted, columns, narrow=True)
+    trusted = choose_trusted(by_fragment, evidence, len(rows))
+    usual = rows[trusted]
+    baseline = Baseline(
+        CatalogProfile.measure(traits, usual), frozenset(hash_rows(traits, usual)),
+        _number_fragments(table, evidence), evidence, by_fragment,
+        (math.inf, math.inf), 0, 0, len(rows), 0, fprs, key, columns.words,
+        sellers=columns.list_sellers(evidence.fragment, narrow=True), counted=len(counted.fragment),
+    )  # fmt: skip
+    return baseline, trusted
 
 
 def _count_slips(

@@ -1,7 +1,8 @@
 """One catalogue under the ready scanner: its baseline, and verdicts on its titles in any order and in any pieces.
 
-Titles of the sample are read once: what the tagger says of them makes the baseline, and their verdicts are kept. Of
-others the tagger's log-odds are rounded, so that which titles are read beside each other does not show in a verdict.
+What the tagger says of the titles of the sample makes the baseline, and their verdicts are kept. A tagger that takes
+contexts is shown some of the clean titles first (`read_catalog`), and reads all later titles behind the same ones. Its
+log-odds are rounded, so that which titles are read beside each other does not show in a verdict.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,6 +22,7 @@ from cowbird.defenses.p_scanner.baseline import (
 )
 from cowbird.defenses.p_scanner.column_evidence import TitleColumns
 from cowbird.defenses.p_scanner.small_tagger import cut_batches, skip_logits
+from cowbird.defenses.p_scanner.title_context import NO_CONTEXT, TitleContext
 from cowbird.defenses.p_scanner.title_sample import TitleSample
 from cowbird.defenses.p_scanner.title_traits import mark_words
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
@@ -43,8 +45,23 @@ class BaselineScanner(Protocol):
         """What the scanner is, its weights and its device included."""
         ...
 
-    def read(self, titles: Sequence[str], report: ProgressCallback = ...) -> TokenLogits:
-        """Return what the tagger says of titles."""
+    @property
+    def shows_context(self) -> bool:
+        """Whether its tagger reads titles behind a context."""
+        ...
+
+    def read(self, titles: Sequence[str], report: ProgressCallback = ..., context: TitleContext = ...) -> TokenLogits:
+        """Return what the tagger says of titles behind a context."""
+        ...
+
+    def choose_context(self, titles: Sequence[str]) -> TitleContext:
+        """Choose what is shown of titles that are taken for clean."""
+        ...
+
+    def choose_own_context(
+        self, titles: Sequence[str], marks: TokenLogits, columns: TitleColumns | None = ...
+    ) -> TitleContext:
+        """Choose what is shown of titles that may be poisoned."""
         ...
 
     def learn_baseline(
@@ -57,6 +74,7 @@ class BaselineScanner(Protocol):
         *,
         columns: TitleColumns | None = ...,
         whole: WholeEvidence | None = ...,
+        context: TitleContext = ...,
     ) -> Baseline:
         """Learn what is usual in a catalogue."""
         ...
@@ -122,6 +140,7 @@ class CatalogJudge:
         columns: TitleColumns | None = None,
         marks: TokenLogits | None = None,
         whole: WholeEvidence | None = None,
+        context: TitleContext = NO_CONTEXT,
     ) -> Self:
         """Learn what is usual in a catalogue, and judge the titles that say so.
 
@@ -134,14 +153,18 @@ class CatalogJudge:
             columns: Other columns of the titles, which explain what recurs; `None` for none.
             marks: What `read_rounded` returned for the reference and the titles, if they were read already.
             whole: What `look_at_whole` returned, if the titles are a sample.
+            context: What they were read behind, if they were.
 
         Raises:
             UserError: If there are too few titles, or a rate is no share.
         """
         check_baseline(len(titles), len(reference), fpr, review_fpr)
         texts = [*reference, *titles]
-        marks = read_rounded(scanner, texts) if marks is None else marks
-        baseline = scanner.learn_baseline(titles, reference, fpr, review_fpr, marks, columns=columns, whole=whole)
+        if marks is None:
+            marks, context = read_catalog(scanner, titles, reference, columns=columns)
+        baseline = scanner.learn_baseline(
+            titles, reference, fpr, review_fpr, marks, columns=columns, whole=whole, context=context
+        )
         verdicts = list_verdicts(texts, scanner.judge(texts, baseline, marks))
         known = dict(zip(titles, verdicts[len(reference) :], strict=True))
         return cls(lambda: scanner, baseline, known)
@@ -154,18 +177,87 @@ class CatalogJudge:
             scanner = self.find_scanner()
             for begin, end in cut_batches(unknown, len(unknown), MAX_CHARACTERS_AT_ONCE):
                 part = unknown[begin:end]
-                found = scanner.judge(part, self.baseline, read_rounded(scanner, part))
+                marks = read_rounded(scanner, part, context=self.baseline.context)
+                found = scanner.judge(part, self.baseline, marks)
                 verdicts = list_verdicts(part, found)
                 fresh.update(zip(part, verdicts, strict=True))
                 self.memory.keep(part, verdicts)
         return join_verdicts([fresh[title] if title in fresh else self.known[title] for title in titles])
 
 
-def read_rounded(
-    scanner: BaselineScanner, titles: Sequence[str], report: ProgressCallback = report_nothing
+class TitleReader(Protocol):
+    """Has a scanner's tagger read titles: `read_rounded`, or `FirstPass.read`."""
+
+    def __call__(
+        self,
+        scanner: BaselineScanner,
+        titles: Sequence[str],
+        report: ProgressCallback = ...,
+        context: TitleContext = ...,
+        /,
+    ) -> TokenLogits:
+        """Return what the tagger says of titles behind a context."""
+        ...
+
+
+class ReadCatalog(NamedTuple):
+    """A catalogue that a tagger has read."""
+
+    marks: TokenLogits
+    """What the tagger says of the reference's titles and the catalogue's."""
+    context: TitleContext
+    """What they were read behind, and later ones are."""
+
+
+def read_catalog(
+    scanner: BaselineScanner,
+    titles: Sequence[str],
+    before: Sequence[str] = (),
+    *,
+    read: "TitleReader | None" = None,
+    columns: TitleColumns | None = None,
+    report: ProgressCallback = report_nothing,
+) -> ReadCatalog:
+    """Choose what is shown to the tagger, and have it read titles; without a reference they are read twice.
+
+    A reference is taken for clean, so some of it is shown. Otherwise titles are read by themselves first. That says
+    which of them may be shown, and all are read again behind those. A tagger that takes no context reads once.
+
+    Args:
+        scanner: The scanner.
+        titles: The catalogue's, or a sample of them; different ones.
+        before: Titles that are taken for clean, from before.
+        read: Has the tagger read titles; `None` takes `read_rounded`.
+        columns: Other columns of the titles, which explain what recurs; `None` for none.
+        report: Told of titles read and all of them.
+    """
+    read = read or read_rounded
+    texts, context = [*before, *titles], scanner.choose_context(before)
+    marks = read(scanner, texts, report, context)
+    if before or not scanner.shows_context:
+        return ReadCatalog(marks, context)
+    context = scanner.choose_own_context(titles, marks, columns)
+    return ReadCatalog(read(scanner, texts, report, context) if context else marks, context)
+
+
+def read_titles(
+    scanner: BaselineScanner,
+    titles: Sequence[str],
+    report: ProgressCallback = report_nothing,
+    context: TitleContext = NO_CONTEXT,
 ) -> TokenLogits:
-    """Return what the tagger says of titles, in so many decimals as count."""
-    marks = scanner.read(titles, report)
+    """Return what the tagger says of titles behind a context; a scanner that knows none is asked for none."""
+    return scanner.read(titles, report, context) if context else scanner.read(titles, report)
+
+
+def read_rounded(
+    scanner: BaselineScanner,
+    titles: Sequence[str],
+    report: ProgressCallback = report_nothing,
+    context: TitleContext = NO_CONTEXT,
+) -> TokenLogits:
+    """Return what the tagger says of titles behind a context, in so many decimals as count."""
+    marks = read_titles(scanner, titles, report, context)
     return replace(marks, mark=marks.mark.round(MARK_DECIMALS), verdict=marks.verdict.round(MARK_DECIMALS))
 
 
@@ -193,9 +285,12 @@ def learn_from_all(
     sample, before = draw_sample(titles), sample_titles(reference)
     chosen = sample.list_titles()
     check_baseline(len(chosen), len(before), fpr, review_fpr)
-    marks = read_rounded(scanner, [*before, *chosen])
-    whole = look_at_whole(scanner, sample, skip_logits(marks, len(before)), partial(count_phrases, titles))
-    return CatalogJudge.learn(scanner, chosen, before, fpr, review_fpr, columns=columns, marks=marks, whole=whole)
+    marks, context = read_catalog(scanner, chosen, before, columns=columns)
+    read = partial(read_rounded, context=context)
+    whole = look_at_whole(scanner, sample, skip_logits(marks, len(before)), partial(count_phrases, titles), read)
+    return CatalogJudge.learn(
+        scanner, chosen, before, fpr, review_fpr, columns=columns, marks=marks, whole=whole, context=context
+    )
 
 
 def draw_sample(titles: Sequence[str]) -> TitleSample:
@@ -224,7 +319,7 @@ def look_at_whole(
         sample: The sample.
         marks: What `read_rounded` returned for it.
         count: Counts phrases over the whole catalogue.
-        read: Has the tagger read titles.
+        read: Has the tagger read titles, behind what those of the sample were read behind.
     """
     if sample.whole:
         return None

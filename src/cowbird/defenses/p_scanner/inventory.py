@@ -8,7 +8,8 @@ a threshold that comes from these scores holds for fresh titles, and not only fo
 Titles that are judged together share fragments, and more of them share more. So there are scores for batches of several
 sizes, from one title on. No fold can be as large as the whole inventory. So scores for such a batch are extrapolated:
 from quarters beside quarters to halves beside halves they rise by so much, and as much again is added. Fragments are
-kept as hashes of 64 bits; the inventory holds no title.
+kept as hashes of 64 bits. A language model that takes contexts reads titles behind some of the inventory's
+(`title_context`), so these are kept as they are; otherwise the inventory holds no title.
 
 A cascade looks again at the titles that their scores leave open (`second_look`), in each fold and for each size of
 batches; then thresholds come from the joined scores.
@@ -34,6 +35,7 @@ from cowbird.defenses.p_scanner.second_look import OPEN_SHARE, OpenBand, SecondL
 from cowbird.defenses.p_scanner.shape_drift import count_shapes, find_drift
 from cowbird.defenses.p_scanner.slip_evidence import OPEN_TO_SLIPS, SlipFinder, SlipHabits, find_lowest_open
 from cowbird.defenses.p_scanner.spelling import Slip
+from cowbird.defenses.p_scanner.title_context import NO_CONTEXT, TitleContext
 from cowbird.defenses.p_scanner.title_evidence import CatalogProfile, describe_titles, find_tricks
 from cowbird.defenses.p_scanner.title_sample import hash_title
 from cowbird.defenses.p_scanner.title_traits import TitleTraits
@@ -75,6 +77,8 @@ class Inventory:
     explains."""
     slips: SlipHabits | None = None
     """How often titles have slips, if a plain language model was asked."""
+    context: TitleContext = NO_CONTEXT
+    """Some of the titles, which a language model is shown before it reads others."""
 
     @property
     def size(self) -> int:
@@ -90,7 +94,8 @@ class Inventory:
         if self.slips is not None:
             gains = (each.tobytes().hex() for each in self.slips.gains)
             slips = [repr((self.slips.low, sorted(self.slips.names.items()))), *gains]
-        return hash_texts([*map(str, sorted(self.members)), *scores, *bands, *slips])
+        shown = [self.context.key] if self.context else []
+        return hash_texts([*map(str, sorted(self.members)), *scores, *bands, *slips, *shown])
 
     def count_known(self, table: FragmentTable) -> Int64Array:
         """Return in how many titles of the inventory each fragment of others stands, shape `[fragments]`."""
@@ -224,6 +229,7 @@ def take_inventory(
     batch_sizes: Sequence[int],
     second: SecondLook | None = None,
     finder: SlipFinder | None = None,
+    context: TitleContext = NO_CONTEXT,
 ) -> Inventory:
     """Count what is usual among titles, and score each as if it were fresh.
 
@@ -236,6 +242,7 @@ def take_inventory(
             extrapolated, all of them. Single titles are always among them.
         second: What looks again at titles that their score leaves open; `None` for nothing.
         finder: What finds slips in such titles; `None` for nothing.
+        context: What titles were read behind, and are looked at behind.
     """
     half = len(rows) // 2
     sizes = sorted({1, *(min(size, half) for size in batch_sizes if size >= MIN_BATCH_TITLES)})
@@ -257,7 +264,7 @@ def take_inventory(
                 _score_fold(scoring, traits, table, np.setdiff1d(part, fold), fold, [half], quarters)
     bands: dict[int, OpenBand] = {}
     if second is not None:
-        bands = _look_again(second, traits.words.titles, scores, quarters if whole else {}, len(rows))
+        bands = _look_again(second.beside(context), traits.words.titles, scores, quarters if whole else {}, len(rows))
     profile, habits = CatalogProfile.measure(traits, rows), None
     if finder is not None:
         folds = [*scores.items(), *(quarters.items() if whole else ())]
@@ -280,6 +287,7 @@ def take_inventory(
         bands,
         spread,
         habits,
+        context,
     )
 
 

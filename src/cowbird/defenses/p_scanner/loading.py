@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple, overload
 
 import torch
 
-from cowbird.defenses.p_scanner.calibrated import CalibratedScanner, is_calibrated, load_calibrated_scanner
+from cowbird.defenses.p_scanner.calibrated import CalibratedScanner, load_calibrated_scanner
+from cowbird.defenses.p_scanner.calibration_file import is_calibrated
 from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.small_tagger import TaggerName, TaggerSource
 from cowbird.defenses.p_scanner.tagger import READY_TAGGER, read_tagger_record

@@ -1,6 +1,7 @@
 """The ready scanner: judges the titles of any catalogue, without a fit.
 
-One walk: the tagger that comes with the package marks every title by itself (`tagger`); a sample of the catalogue says
+One walk: the tagger that comes with the package marks every title (`tagger`), a language model behind some clean ones
+of the same catalogue (`title_context`); a sample of the catalogue says
 what is usual there (`title_evidence`) and which fragments recur (`fragment_evidence`); small networks make log-odds of
 both (`scoring`); and thresholds come from titles of the same catalogue (`Baseline.thresholds`). Titles from before that
 are taken for clean, a reference, make it sharper: they tell what is new, and no trigger among the scanned titles can
@@ -21,19 +22,19 @@ from cowbird.data.types import Float32Array, Int64Array
 from cowbird.defenses.p_scanner.baseline import (
     DEFAULT_FPR,
     DEFAULT_REVIEW_FPR,
-    SURE_LOG_ODDS,
     Baseline,
     ReadyVerdicts,
     check_baseline,
 )
 from cowbird.defenses.p_scanner.baseline_learning import (
+    choose_shown_titles,
     find_members,
     learn_beside,
     learn_by_itself,
     score_rows,
     take_own_scores,
 )
-from cowbird.defenses.p_scanner.catalog_judge import judge_once, read_rounded
+from cowbird.defenses.p_scanner.catalog_judge import judge_once, read_catalog, read_titles
 from cowbird.defenses.p_scanner.column_evidence import (
     ClearedWords,
     ColumnFindings,
@@ -67,22 +68,11 @@ from cowbird.defenses.p_scanner.small_tagger import (
 )
 from cowbird.defenses.p_scanner.spelling import Slip
 from cowbird.defenses.p_scanner.tagger import READY_TAGGER, Tagger, load_tagger, read_tagger_record
+from cowbird.defenses.p_scanner.title_context import NO_CONTEXT, TitleContext
+from cowbird.defenses.p_scanner.title_explanations import ScoredTitles
 from cowbird.defenses.p_scanner.title_slips import make_slip_reader
 from cowbird.defenses.p_scanner.title_traits import TitleTraits, describe_traits, mark_words
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
-from cowbird.defenses.p_scanner.trick_reasons import find_trick
-from cowbird.defenses.p_scanner.verdict_reasons import (
-    SAME_SHAPE,
-    explain_fragment,
-    explain_jump,
-    explain_slip,
-    explain_title,
-    find_highest,
-    find_shared,
-    leaves_words_whole,
-    list_as_suspicious,
-    show_place,
-)
 from cowbird.defenses.p_scanner.whole_counts import WholeEvidence
 from cowbird.defenses.scan_table import scan_table
 from cowbird.files import hash_texts
@@ -156,7 +146,7 @@ class ReadyScanner:
         if tagger == "cascade":
             record = read_tagger_record(READY_TAGGER)
             locate_model(record.llm.name)  # before any title is read
-            second = SecondLook(lambda: load_tagger(device=device), record.model_dump_json())
+            second = SecondLook(lambda: load_tagger(device=device), record.model_dump_json(), record.takes_context)
             small = load_small_tagger(device=device)
             finder = make_slip_reader(record.llm, small.device) if slips else None
             return ReadyScanner(small, load_scoring(READY_SMALL_SCORING), second=second, slips=finder)
@@ -167,9 +157,43 @@ class ReadyScanner:
         finder = make_slip_reader(large.record.llm, large.device) if slips else None
         return ReadyScanner(large, folder=folder, slips=finder)
 
-    def read(self, titles: Sequence[str], report: ProgressCallback = report_nothing) -> TokenLogits:
-        """Return what the tagger says of titles; see `Tagger.read`."""
+    @property
+    def shows_context(self) -> bool:
+        """Whether its tagger is a language model that was taught to read titles behind a context."""
+        return isinstance(self.tagger, Tagger) and self.tagger.takes_context
+
+    def read(
+        self,
+        titles: Sequence[str],
+        report: ProgressCallback = report_nothing,
+        context: TitleContext = NO_CONTEXT,
+    ) -> TokenLogits:
+        """Return what the tagger says of titles; see `Tagger.read`. A tagger that takes no context reads without."""
+        if isinstance(self.tagger, Tagger) and self.tagger.takes_context:
+            return self.tagger.read(titles, context, report)
         return self.tagger.read(titles, report=report)
+
+    def choose_context(self, titles: Sequence[str]) -> TitleContext:
+        """Choose what is shown of titles that are taken for clean: to the tagger, or in a cascade to the second look.
+
+        Nothing is shown if neither takes a context.
+        """
+        takes = self.shows_context or (self.second is not None and self.second.takes_context)
+        return TitleContext.choose(titles) if takes else NO_CONTEXT
+
+    def choose_own_context(
+        self, titles: Sequence[str], marks: TokenLogits, columns: TitleColumns | None = None
+    ) -> TitleContext:
+        """Choose what is shown to the tagger of titles that may be poisoned; see `choose_shown_titles`.
+
+        Args:
+            titles: A catalogue's, or a sample of them; different ones.
+            marks: What the tagger says of them without a context.
+            columns: Other columns of the titles, which explain what recurs; `None` for none.
+        """
+        rows = np.arange(len(titles), dtype=np.int64)
+        traits, table, found = self._describe_beside(titles, marks, titles, rows, columns)
+        return choose_shown_titles(self.scoring, traits, table, rows, found)
 
     def learn_baseline(
         self,
@@ -181,6 +205,7 @@ class ReadyScanner:
         report: ProgressCallback = report_nothing,
         columns: TitleColumns | None = None,
         whole: WholeEvidence | None = None,
+        context: TitleContext = NO_CONTEXT,
     ) -> Baseline:
         """Learn what is usual in a catalogue.
 
@@ -193,29 +218,27 @@ class ReadyScanner:
             report: Told of titles read and all of them.
             columns: Other columns of the titles, which explain what recurs; `None` for none.
             whole: Phrases that were counted in the whole catalogue, if the titles are a sample of it.
+            context: What the tagger read them behind, if the marks are known; see `read_catalog`.
 
         Raises:
             UserError: If there are too few titles, or a rate is no share.
         """
         before = len(reference)
         check_baseline(len(titles), before, fpr, review_fpr)
-        texts = [*reference, *titles]
-        marks = self.read(texts, report) if marks is None else marks
-        texts, marks = _add_witnesses(texts, marks, whole)
-        traits, table = self._describe(texts, marks)
+        if marks is None:
+            marks, context = read_catalog(self, titles, reference, read=read_titles, columns=columns, report=report)
+        texts, marks = _add_witnesses([*reference, *titles], marks, whole)
         rows, fprs = before + np.arange(len(titles), dtype=np.int64), (fpr, max(fpr, review_fpr))
-        found = ColumnFindings() if columns is None else _ask_columns(titles, traits, table, rows, columns)
-        if found.words.phrases:
-            traits, table = self._describe(texts, marks, found.words)
-        told = [str(sorted(part)) for part in (found.cleared, found.narrow, found.alien)]
+        traits, table, found = self._describe_beside(texts, marks, titles, rows, columns)
         counted = _number_counted(table, before + len(titles), whole)
-        key = hash_texts([repr((fpr, review_fpr, before)), *told, *_describe_counts(whole), *texts])
+        told = [*_describe_columns(found), *_describe_counts(whole), *_describe_context(context)]
+        key = hash_texts([repr((fpr, review_fpr, before)), *told, *texts])
         if not before:
             return learn_by_itself(
-                self.scoring, traits, table, rows, fprs, key, found, self.second, counted, self.slips
+                self.scoring, traits, table, rows, fprs, key, found, self.second, counted, self.slips, context
             )
         old = np.arange(before, dtype=np.int64)
-        inventory = take_inventory(self.scoring, traits, table, old, (len(titles),), self.second, self.slips)
+        inventory = take_inventory(self.scoring, traits, table, old, (len(titles),), self.second, self.slips, context)
         return learn_beside(
             self.scoring, inventory, traits, table, rows, fprs, key, found, self.second, counted, self.slips
         )
@@ -231,10 +254,11 @@ class ReadyScanner:
             UserError: If there are too few titles.
         """
         check_baseline(0, len(titles), DEFAULT_FPR, DEFAULT_REVIEW_FPR)
-        traits, table = self._describe(titles, read_rounded(self, titles, report), most_words=MAX_WORDS_REMEMBERED)
+        marks, context = read_catalog(self, (), titles, report=report)
+        traits, table = self._describe(titles, marks, most_words=MAX_WORDS_REMEMBERED)
         rows = np.arange(len(titles), dtype=np.int64)
         sizes = choose_batch_sizes(len(titles))
-        return take_inventory(self.scoring, traits, table, rows, sizes, self.second, self.slips)
+        return take_inventory(self.scoring, traits, table, rows, sizes, self.second, self.slips, context)
 
     def learn_beside(
         self,
@@ -253,7 +277,7 @@ class ReadyScanner:
             titles: Those that are judged together; different ones, perhaps none.
             fpr: Share of clean titles that may be flagged.
             review_fpr: Share of clean titles that may be flagged or put up for review.
-            marks: What the tagger says of them, if that is known.
+            marks: What the tagger says of them behind the inventory's context, if that is known.
             columns: Other columns of the titles, which explain what recurs; `None` for none.
             whole: Phrases that were counted in the whole catalogue, if the titles are a sample of it.
 
@@ -261,20 +285,42 @@ class ReadyScanner:
             UserError: If a rate is no share.
         """
         check_baseline(len(titles), inventory.size, fpr, review_fpr)
-        marks = self.read(titles) if marks is None else marks
+        marks = read_titles(self, titles, context=inventory.context) if marks is None else marks
         texts, marks = _add_witnesses(titles, marks, whole)
-        traits, table = self._describe(texts, marks)
         rows = np.arange(len(titles), dtype=np.int64)
-        found = ColumnFindings() if columns is None else _ask_columns(titles, traits, table, rows, columns)
-        if found.words.phrases:
-            traits, table = self._describe(texts, marks, found.words)
-        told = [str(sorted(part)) for part in (found.cleared, found.narrow, found.alien)]
+        traits, table, found = self._describe_beside(texts, marks, titles, rows, columns)
         counted = _number_counted(table, len(titles), whole)
-        key = hash_texts([repr((fpr, review_fpr)), inventory.key, *told, *_describe_counts(whole), *texts])
+        told = [*_describe_columns(found), *_describe_counts(whole)]
+        key = hash_texts([repr((fpr, review_fpr)), inventory.key, *told, *texts])
         fprs = (fpr, max(fpr, review_fpr))
         return learn_beside(
             self.scoring, inventory, traits, table, rows, fprs, key, found, self.second, counted, self.slips
         )
+
+    def _describe_beside(
+        self,
+        texts: Sequence[str],
+        marks: TokenLogits,
+        titles: Sequence[str],
+        rows: Int64Array,
+        columns: TitleColumns | None,
+    ) -> tuple[TitleTraits, FragmentTable, ColumnFindings]:
+        """Return what is known of titles without their catalogue, their fragments, and what other columns say of those.
+
+        Args:
+            texts: All titles.
+            marks: What the tagger says of them.
+            titles: Those that are judged together.
+            rows: Where these stand.
+            columns: Their other columns; `None` for none.
+        """
+        traits, table = self._describe(texts, marks)
+        if columns is None:
+            return traits, table, ColumnFindings()
+        found = _ask_columns(titles, traits, table, rows, columns)
+        if found.words.phrases:
+            traits, table = self._describe(texts, marks, found.words)
+        return traits, table, found
 
     def _describe(
         self,
@@ -308,18 +354,19 @@ class ReadyScanner:
         Args:
             titles: Any texts.
             baseline: What is usual in their catalogue.
-            marks: What the tagger says of them, if that is known.
+            marks: What the tagger says of them behind the baseline's context, if that is known.
             report: Told of titles read and all of them.
         """
-        marks = self.read(titles, report) if marks is None else marks
+        marks = read_titles(self, titles, report, baseline.context) if marks is None else marks
         traits = describe_traits(baseline.cleared.quiet(mark_words(titles, marks)))
         rows = np.arange(len(titles), dtype=np.int64)
         shared = baseline.index.find(traits.words.cut)
         score, worst, _, shapes = score_rows(self.scoring, baseline, traits, rows, shared)
         looks: Float32Array | None = None
-        if self.second is not None and baseline.band is not None:
+        second = None if self.second is None else self.second.beside(baseline.context)
+        if second is not None and baseline.band is not None:
             own = take_own_scores(baseline, score, worst)
-            looks = self.second.look_where(titles, baseline.band.covers(own))
+            looks = second.look_where(titles, baseline.band.covers(own))
             score = join_looks(score, looks, baseline.band, own)
         slips = dict[int, Slip]()
         if self.slips is not None and baseline.slips is not None:
@@ -329,38 +376,9 @@ class ReadyScanner:
         review = (score > baseline.thresholds[1]) & ~flagged
         start, end = np.full(len(titles), -1, dtype=np.int32), np.full(len(titles), -1, dtype=np.int32)
         reason, sure = [""] * len(titles), np.zeros(len(titles), dtype=np.bool_)
-        known, jumps = baseline.keys, list(baseline.drift.jumps)
+        scored = ScoredTitles(baseline, traits, worst, shared, shapes, second, looks, slips)
         for row in np.flatnonzero(flagged | review).tolist():
-            place, pointed = int(worst[row]), (-1, -1)
-            trick = find_trick(baseline, traits, row, place)
-            if trick is not None:
-                start[row], end[row], certain, reason[row] = trick
-            elif place >= 0 and baseline.by_fragment[place] > 0:
-                alike = list_as_suspicious(baseline, shared[0][shared[1] == row], place)
-                found = find_shared(titles[row], traits, row, baseline, [known[each] for each in alike])
-                shown = titles[row][found.start : found.end] if found.start >= 0 else ""
-                start[row], end[row] = (found.start, found.end) if shown else find_highest(traits, row)
-                certain = found.exact and bool(baseline.by_fragment[found.place] > SURE_LOG_ODDS)
-                reason[row] = explain_fragment(baseline, known[found.place], found.place, shown)
-            else:
-                start[row], end[row] = find_highest(traits, row)
-                certain = bool(traits.highest[row] > SURE_LOG_ODDS)
-                reason[row] = explain_title(baseline, traits, row)
-                if self.second is not None and looks is not None and looks[row] > max(traits.highest[row], 0):
-                    pointed = self.second.point(titles[row])
-                    certain = certain and pointed == (start[row], end[row])
-                if pointed[0] >= 0:
-                    start[row], end[row] = pointed
-            if shapes.shape[row] >= 0 and SAME_SHAPE not in reason[row]:
-                said, first, after = explain_jump(baseline.drift, jumps[int(shapes.shape[row])], traits, row)
-                reason[row] += f"; {said}"
-                if trick is None and not certain and after > first and traits.highest[row] <= 0:
-                    start[row], end[row] = first, after
-            sure[row] = certain and leaves_words_whole(titles[row], int(start[row]), int(end[row]))
-            if looks is not None and not np.isnan(looks[row]):
-                reason[row] += f"; language model {looks[row]:.1f}{show_place(titles[row], *pointed)}"
-            if row in slips:
-                reason[row] += explain_slip(slips[row])
+            start[row], end[row], reason[row], sure[row] = scored.explain(row)
         return ReadyVerdicts(score, start, end, flagged, review, reason, sure)
 
     def scan(
@@ -426,6 +444,16 @@ def _number_counted(table: FragmentTable, first: int, whole: WholeEvidence | Non
 def _describe_counts(whole: WholeEvidence | None) -> list[str]:
     """Return what tells counts from others."""
     return [] if whole is None else [repr((sorted(whole.counts.phrases.items()), whole.counts.titles))]
+
+
+def _describe_columns(found: ColumnFindings) -> list[str]:
+    """Return what tells what other columns say from others."""
+    return [str(sorted(part)) for part in (found.cleared, found.narrow, found.alien)]
+
+
+def _describe_context(context: TitleContext) -> list[str]:
+    """Return what tells a context from others."""
+    return [context.key] if context else []
 
 
 def _ask_columns(

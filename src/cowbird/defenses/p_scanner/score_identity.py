@@ -15,7 +15,7 @@ import numpy as np
 from cowbird.defenses.p_scanner.spelling import PLAIN_WORDS
 from cowbird.files import hash_file, hash_texts
 
-SCORE_FORM = 3
+SCORE_FORM = 4
 """Grows with each change of code that changes a score; `tests/defenses/p_scanner/test_score_identity.py` tells when."""
 SCORE_MODULES = (
     "baseline",
@@ -32,6 +32,7 @@ SCORE_MODULES = (
     "shape_drift",
     "slip_evidence",
     "spelling",
+    "title_context",
     "title_evidence",
     "title_pieces",
     "title_rules",

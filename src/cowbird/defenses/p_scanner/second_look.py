@@ -7,6 +7,9 @@ score with a weight, within bounds. So a title that is not open keeps its place 
 the thresholds are set anew from the joined scores of the very titles that set them before.
 
 The bound on open titles is what bounds the time: it does not grow with the catalogue.
+
+A language model that takes contexts looks at titles behind some of the catalogue (`title_context`). What it says of a
+title is kept for each context.
 """
 
 import math
@@ -18,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cowbird.data.types import Float32Array
+from cowbird.defenses.p_scanner.title_context import NO_CONTEXT, TitleContext
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
 
 OPEN_SHARE, MAX_OPEN_TITLES = 0.1, 300
@@ -79,8 +83,8 @@ class SecondReader(Protocol):
         """What it is."""
         ...
 
-    def read(self, titles: Sequence[str]) -> TokenLogits:
-        """Return what it says of titles."""
+    def read(self, titles: Sequence[str], context: TitleContext = ...) -> TokenLogits:
+        """Return what it says of titles behind a context."""
         ...
 
 
@@ -96,28 +100,66 @@ class Look(NamedTuple):
 
 
 @dataclass(eq=False)
+class LookMemory:
+    """A language model that was loaded, and what it said of titles behind each context."""
+
+    reader: SecondReader | None = None
+    """The language model; `None` before a title was open."""
+    looked: int = 0
+    """Titles that were looked at, counted anew behind each context."""
+    known: dict[str, dict[str, Look]] = field(default_factory=dict[str, dict[str, Look]])
+    """What it said of each title, by the context's key."""
+
+    def keep(self, context: str, titles: Sequence[str], looks: Sequence[Look], asked: Sequence[str]) -> None:
+        """Keep looks; of too many, those that are asked for now.
+
+        Args:
+            context: The context's key.
+            titles: Titles that were looked at.
+            looks: What was said of each.
+            asked: All titles that are asked for, some of which were known.
+        """
+        here = self.known.setdefault(context, {})
+        if sum(map(len, self.known.values())) + len(titles) > MAX_LOOKS_KEPT:
+            here = {title: here[title] for title in asked if title in here}
+            self.known = {context: here}
+        here.update(zip(titles, looks, strict=True))
+        self.looked += len(titles)
+
+
+@dataclass(eq=False)
 class SecondLook:
-    """Looks at open titles, at each once."""
+    """Looks at open titles, at each once behind one context."""
 
     load: Callable[[], SecondReader]
     """Loads the language model, when a title is open for the first time."""
     identity: str
     """What reads, its weights included."""
-    looked: int = 0
-    """Titles that were looked at."""
-    _reader: SecondReader | None = None
-    _known: dict[str, Look] = field(default_factory=dict[str, Look])
+    takes_context: bool = False
+    """Whether it was taught to read titles behind a context."""
+    context: TitleContext = NO_CONTEXT
+    """What titles are looked at behind; see `beside`."""
+    memory: LookMemory = field(default_factory=LookMemory)
+    """What was loaded and said."""
+
+    @property
+    def looked(self) -> int:
+        """Titles that were looked at."""
+        return self.memory.looked
+
+    def beside(self, context: TitleContext) -> "SecondLook":
+        """Return the same with its memory, behind a context; nothing changes if it takes none."""
+        return replace(self, context=context) if self.takes_context else self
 
     def look(self, titles: Sequence[str]) -> list[Look]:
         """Return what the language model says of each title."""
-        missing = [title for title in dict.fromkeys(titles) if title not in self._known]
+        memory, key = self.memory, self.context.key
+        known = memory.known.get(key, {})
+        missing = [title for title in dict.fromkeys(titles) if title not in known]
         if missing:
-            self._reader = self.load() if self._reader is None else self._reader
-            if len(self._known) + len(missing) > MAX_LOOKS_KEPT:
-                self._known = {title: self._known[title] for title in titles if title in self._known}
-            self._known.update(zip(missing, read_looks(self._reader, missing), strict=True))
-            self.looked += len(missing)
-        return [self._known[title] for title in titles]
+            memory.reader = self.load() if memory.reader is None else memory.reader
+            memory.keep(key, missing, read_looks(memory.reader, missing, self.context), titles)
+        return [memory.known[key][title] for title in titles] if titles else []
 
     def point(self, title: str) -> tuple[int, int]:
         """Return where a title is most suspicious, -1 and -1 if nowhere or if it is too long to be looked at whole."""
@@ -139,12 +181,18 @@ class SecondLook:
         return join_looks(score, self.look_where(titles, band.covers(own)), band, own)
 
 
-def read_looks(reader: SecondReader, titles: Sequence[str]) -> list[Look]:
-    """Have the language model read titles, all at once, which is many times as fast as one by one."""
+def read_looks(reader: SecondReader, titles: Sequence[str], context: TitleContext = NO_CONTEXT) -> list[Look]:
+    """Have the language model read titles, all at once, which is many times as fast as one by one.
+
+    Args:
+        reader: The language model.
+        titles: Any texts.
+        context: What they are read behind.
+    """
     from cowbird.defenses.p_scanner.tagger import find_spans  # noqa: PLC0415
 
     read = [cut_title(title) for title in titles]
-    made = reader.read(read)
+    made = reader.read(read, context) if context else reader.read(read)
     told = np.clip(made.verdict.round(LOOK_DECIMALS), -MAX_LOOK, MAX_LOOK).tolist()
     start, end = find_spans(made)
     whole = np.array([title == text for title, text in zip(titles, read, strict=True)], dtype=np.bool_)

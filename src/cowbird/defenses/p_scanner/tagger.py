@@ -83,6 +83,11 @@ class TaggerRecord(BaseModel):
     command: str = ""
     """What was run."""
 
+    @property
+    def takes_context(self) -> bool:
+        """Whether it was taught to read titles behind a context."""
+        return bool(self.recipe.get("context"))
+
 
 class TaggedTitles(NamedTuple):
     """What a tagger makes of some titles; arrays of the shape `[titles]`."""
@@ -114,7 +119,7 @@ class Tagger:
     @property
     def takes_context(self) -> bool:
         """Whether it was taught to read titles behind a context."""
-        return bool(self.record.recipe.get("context"))
+        return self.record.takes_context
 
     def read(
         self,

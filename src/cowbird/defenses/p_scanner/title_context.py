@@ -21,10 +21,13 @@ from cowbird.data.types import Int32Array
 from cowbird.defenses.p_scanner.title_sample import hash_title
 from cowbird.defenses.p_scanner.token_logits import tokenize_titles
 from cowbird.files import hash_texts
+from cowbird.text import replace_surrogates
 from cowbird.victims.language.attention import Borders, Documents, flash_attention
 
 CONTEXT_TOKENS, MAX_CONTEXT_TITLES, MAX_CONTEXT_CHARACTERS = 640, 96, 160
 """Tokens of a context, and titles, at most; characters of a title that is shown."""
+MIN_CONTEXT_TITLES = 8
+"""Titles of each part, at least: fewer say too little of a catalogue, so none is shown then."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,15 @@ class TitleContext:
     def choose(cls, titles: Sequence[str]) -> "TitleContext":
         """Choose titles by their hashes, so that neither order nor repeats count.
 
+        Long titles, and those with half a character, are never shown.
+
         Args:
             titles: Titles that are taken for clean.
         """
-        short = {title for title in titles if title.strip() and len(title) <= MAX_CONTEXT_CHARACTERS}
-        order = sorted(short, key=lambda title: (hash_title(title), title))[: 2 * MAX_CONTEXT_TITLES]
-        return cls(tuple(order[::2]), tuple(order[1::2]))
+        short = (title for title in titles if title.strip() and len(title) <= MAX_CONTEXT_CHARACTERS)
+        whole = {title for title in short if title == replace_surrogates(title)}
+        order = sorted(whole, key=lambda title: (hash_title(title), title))[: 2 * MAX_CONTEXT_TITLES]
+        return cls(tuple(order[::2]), tuple(order[1::2])) if len(order) >= 2 * MIN_CONTEXT_TITLES else cls()
 
     @cached_property
     def key(self) -> str:

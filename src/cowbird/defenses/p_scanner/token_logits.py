@@ -202,9 +202,7 @@ def read_logits(
             row, wanted = pack(tokens, part, device), to_device(places.astype(np.int32), device).long()
             row = fill_row(row, ROW_TOKENS) if fixed else row
             if before is not None and before.tokens:
-                row = replace(
-                    row, position=row.position + before.tokens, documents=before.stand_before(row.documents)
-                )
+                row = replace(row, position=row.position + before.tokens, documents=before.stand_before(row.documents))
             if fixed:  # all that is multiplied has the row's size
                 states = compute_hidden_states(causal, row, torch.arange(row.token.shape[1]))
                 parts.append((states.float() @ direction)[wanted, 0])

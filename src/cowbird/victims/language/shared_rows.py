@@ -45,9 +45,7 @@ class SharedRows:
         heads, width = query.shape[1], query.shape[3]
         groups = heads // key.shape[1]
         q, k, v = (held[0].view(-1, count, length, width).transpose(0, 1) for held in (query, key, value))
-        k, v = (
-            held[:, :, None].expand(-1, -1, groups, -1, -1).reshape(count, heads, length, width) for held in (k, v)
-        )
+        k, v = (held[:, :, None].expand(-1, -1, groups, -1, -1).reshape(count, heads, length, width) for held in (k, v))
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask.to(query.dtype), scale=scale)
         return mixed.transpose(1, 2).reshape(1, count * length, heads, width)
 
