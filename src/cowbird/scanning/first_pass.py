@@ -257,7 +257,8 @@ class FirstPass:
 
     def _begin_part(self, scanner: BaselineScanner, titles: Sequence[str], context: TitleContext) -> "_Part":
         """Recall what the tagger says of some titles, or have it read them."""
-        key = hash_texts([scanner.key, context.key, *titles])
+        shown = [context.key] if scanner.shows_context else []
+        key = hash_texts([scanner.key, *shown, *titles])
         path = None if self.folder is None else self.folder / f"part-{key[:32]}.safetensors"
         known = None if path is None else _recall_part(path, key, len(titles))
         return _Part(path, key, len(titles), known, None if known else self._begin_read(scanner, titles, context))

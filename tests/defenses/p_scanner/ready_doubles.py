@@ -6,6 +6,7 @@ import numpy as np
 
 from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.scoring import load_scoring
+from cowbird.defenses.p_scanner.title_context import NO_CONTEXT
 from cowbird.defenses.p_scanner.title_sample import hash_title
 from cowbird.defenses.p_scanner.token_logits import TokenizedTitles, TokenLogits
 from cowbird.rng import stream
@@ -56,3 +57,29 @@ class ReadyDouble(ReadyScanner):
         self.asked.append(list(titles))
         report(len(titles), len(titles), "")
         return mark(titles, self.suspicious, self.high, seeds=[hash_title(title) % 2**31 for title in titles])
+
+
+class ContextDouble(ReadyDouble):
+    """A tagger that is shown titles: a word that stands in them is usual to it, a suspicious one as well."""
+
+    key = "double of the ready scanner that is shown titles"
+    shows_context = True
+
+    def __init__(self, suspicious=("5v",)):
+        super().__init__(suspicious)
+        self.contexts = []
+
+    def read(self, titles, report=lambda done, total, remark: None, context=NO_CONTEXT):
+        self.contexts.append(context)
+        made, first = super().read(titles, report), set(context.first)
+        parts = [{word for title in part for word in title.split()} for part in (context.first, context.second)]
+        for row, title in enumerate(titles):
+            begin, shown = int(made.tokenized.offsets[row]), parts[title in first]
+            for nth, word in enumerate(title.split()):
+                if word in shown:
+                    made.mark[begin + nth] = -6.0
+                elif context and word not in self.suspicious:
+                    made.mark[begin + nth] += 1.0
+            here = made.mark[begin : int(made.tokenized.offsets[row + 1])]
+            made.verdict[row] = here.max() if len(here) else -5.0
+        return made

@@ -5,10 +5,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from ready_doubles import ReadyDouble, make_titles
+from ready_doubles import ContextDouble, ReadyDouble, make_titles
 
 import cowbird.defenses.p_scanner
 from cowbird.defenses.p_scanner import (
+    baseline_learning,
     catalog_judge,
     fragment_verdicts,
     inventory,
@@ -18,6 +19,7 @@ from cowbird.defenses.p_scanner import (
     shape_drift,
     slip_evidence,
     spelling,
+    title_context,
     title_evidence,
     title_rules,
     title_slips,
@@ -53,6 +55,8 @@ CHANGED = [
     (title_evidence, "MAX_TRICK_SHARE", 0.02),
     (title_rules, "_DIRECTION", frozenset((0x202A,))),
     (second_look, "OPEN_SHARE", 0.2),
+    (title_context, "CONTEXT_TOKENS", 512),
+    (baseline_learning, "SHOWN_BELOW", 0.6),
     (inventory, "SPLITS", 5),
     (catalog_judge, "MARK_DECIMALS", 3),
     (spelling, "MIN_TITLES_KNOWN", 4),
@@ -97,7 +101,10 @@ def test_each_module_of_the_room_is_asked_for_its_constants_or_makes_no_score():
 
 
 def judge_known_titles() -> dict[str, list[float]]:
-    """Return scores and thresholds of titles that never change, in the three ways in which titles are judged."""
+    """Return scores and thresholds of titles that never change, in the three ways in which titles are judged.
+
+    Without a context, and behind one.
+    """
     titles = make_titles(220)
     before, batch = titles[:110], titles[110:]
     batch = [
@@ -105,15 +112,15 @@ def judge_known_titles() -> dict[str, list[float]]:
         for nth, title in enumerate(batch)
     ]
     batch[9], batch[11] = "The Rivver Stone Song", "the SHADOW castle Night."
-    double = ReadyDouble()
-    asked = double.learn_baseline(batch), double.learn_baseline(batch, before)
-    apart = double.learn_beside(double.take_inventory(before), [])
     made = {}
-    for name, baseline in (("itself", asked[0]), ("beside", asked[1]), ("apart", apart)):
-        found = double.judge(batch, baseline)
-        made[name] = [
-            float(value) for value in np.round([*baseline.thresholds, *found.score[:14], found.score.sum()], 3)
-        ]
+    for double, behind in ((ReadyDouble(), ""), (ContextDouble(), " behind a context")):
+        asked = double.learn_baseline(batch), double.learn_baseline(batch, before)
+        apart = double.learn_beside(double.take_inventory(before), [])
+        for name, baseline in (("itself", asked[0]), ("beside", asked[1]), ("apart", apart)):
+            found = double.judge(batch, baseline)
+            made[name + behind] = [
+                float(value) for value in np.round([*baseline.thresholds, *found.score[:14], found.score.sum()], 3)
+            ]
     return made
 
 
@@ -175,8 +182,65 @@ KNOWN = {
         -3.907,
         -407.947,
     ],
+    "itself behind a context": [
+        -0.254,
+        -4.232,
+        8.388,
+        8.403,
+        8.388,
+        8.518,
+        8.519,
+        -7.472,
+        -6.367,
+        2.333,
+        -7.303,
+        -4.091,
+        -7.359,
+        -0.254,
+        -7.541,
+        -7.235,
+        -646.21,
+    ],
+    "beside behind a context": [
+        -2.102,
+        -3.071,
+        3.247,
+        3.256,
+        3.234,
+        3.277,
+        3.258,
+        -8.323,
+        -7.481,
+        1.304,
+        -8.016,
+        -3.808,
+        -7.461,
+        -0.11,
+        -8.251,
+        -7.719,
+        -743.262,
+    ],
+    "apart behind a context": [
+        -1.736,
+        -2.892,
+        -0.207,
+        -0.195,
+        -0.224,
+        -0.168,
+        -0.193,
+        -5.513,
+        -5.199,
+        4.222,
+        -5.513,
+        -1.403,
+        -5.372,
+        -0.11,
+        -5.552,
+        -5.459,
+        -517.364,
+    ],
 }
-"""Of `SCORE_FORM` 1."""
+"""Of `SCORE_FORM` 4."""
 
 
 def test_the_form_grows_where_scores_change():

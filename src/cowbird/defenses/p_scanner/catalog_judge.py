@@ -246,8 +246,9 @@ def read_titles(
     report: ProgressCallback = report_nothing,
     context: TitleContext = NO_CONTEXT,
 ) -> TokenLogits:
-    """Return what the tagger says of titles behind a context; a scanner that knows none is asked for none."""
-    return scanner.read(titles, report, context) if context else scanner.read(titles, report)
+    """Return what the tagger says of titles behind a context, which a scanner that shows none is not given."""
+    shown = bool(context) and scanner.shows_context
+    return scanner.read(titles, report, context) if shown else scanner.read(titles, report)
 
 
 def read_rounded(

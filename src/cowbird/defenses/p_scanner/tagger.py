@@ -40,6 +40,8 @@ from cowbird.victims.language.llm import Llm, LoadedModel, load_reader
 ADAPTER_FILE, TAGGER_RECORD_FILE, TAGGER_VERSION = "adapter.safetensors", "tagger.json", 1
 TAGGER_BATCH_TOKENS = {"cpu": 4096, "cuda": 65536}
 """Tokens that are read at once."""
+BEHIND_BATCH_TOKENS = 512
+"""The same on a processor behind a context."""
 SPAN_LOGIT = 0.0
 """Log-odds above which a token is part of the span that is shown."""
 READY_TAGGER = Path(__file__).parent / "ready_tagger"
@@ -149,6 +151,8 @@ class Tagger:
     def _read_behind(self, titles: Sequence[str], shown: tuple[str, ...], report: ProgressCallback) -> TokenLogits:
         capacity = self.capacity or TAGGER_BATCH_TOKENS.get(self.device.type, TAGGER_BATCH_TOKENS["cpu"])
         remember = partial(self._remember, shown) if shown else None
+        if shown and self.device.type == "cpu":  # where all of a row's scores are worked out, most of them for nothing
+            capacity = min(capacity, BEHIND_BATCH_TOKENS)
         compiled = self.compiled and remember is None
         closed = not self.takes_context
         return read_logits(self.loaded, titles, self.device, capacity, report, compiled, remember, closed)
