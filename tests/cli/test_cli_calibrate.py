@@ -8,7 +8,7 @@ import pytest
 
 from cowbird.defenses.p_scanner import ready
 from cowbird.scanning import first_pass
-from defenses.p_scanner.ready_doubles import ReadyDouble, make_titles
+from defenses.p_scanner.ready_doubles import ContextDouble, ReadyDouble, make_titles
 from doubles.command import call_command
 
 
@@ -64,12 +64,23 @@ def test_calibrate_then_scan_single_uploads(call, tmp_path, clean):
     assert "80 titles share" in said
 
 
+def test_it_is_told_which_titles_the_file_holds(call, tmp_path, clean, monkeypatch):
+    assert "The file holds" not in call("calibrate", clean, "--out", tmp_path / "none")[1]
+    monkeypatch.setattr(ready.ReadyScanner, "load", lambda place="cpu", tagger="llm": ContextDouble())
+    said = call("calibrate", clean, "--out", tmp_path / "some")[1]
+    assert "The file holds 192 of these titles, as they are written" in said
+    one = write_catalog(tmp_path / "one.jsonl", ["Red River 5v"])
+    said = call("scan", one, "--scanner", tmp_path / "some", "--out", tmp_path / "found.csv")[1]
+    assert "the language model was shown 96 titles of those that are taken for clean" in said
+
+
 @pytest.mark.slow
 def test_calibrate_tells_programs(call, tmp_path, clean):
     code, said, _ = call("calibrate", clean, "--out", tmp_path / "s", "--json", "--quiet")
     told = json.loads(said)
     assert code == 0
     assert (told["titles"], told["fpr"], told["review_fpr"], told["sample_complete"]) == (200, 0.01, 0.05, True)
+    assert told["titles_in_file"] == 0
     assert set(told["thresholds"]) == {"1", "100"}
     said = call("calibrate", clean, "--out", tmp_path / "s", "--fpr", "0.001")[1]
     assert said.count("calibrate on more") == 1

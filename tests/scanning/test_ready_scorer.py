@@ -30,7 +30,7 @@ from cowbird.scanning.ready_scorer import (
 )
 from cowbird.scanning.scan import ScanForm, scan_catalog
 from cowbird.scanning.verdicts import ExplainedSuspicion
-from defenses.p_scanner.ready_doubles import ReadyDouble, make_titles
+from defenses.p_scanner.ready_doubles import ContextDouble, ReadyDouble, make_titles
 from doubles.command import call_command
 
 HOSTILE = ["=1+1 5v", "\x1b[31mRed 5v", "\u202eevil 5v", "half \ud800 5v", "x" * 5000, "日本語 5v", " ", "a\u200bb 5v"]
@@ -503,3 +503,22 @@ def test_how_coarse_a_promise_is_is_told(spread, coarse, tmp_path, double):
     said = f"In batches of clean titles that the scanner knows, {low} to {high} % were above it."
     assert (said in console.export_text()) is coarse
     assert describe_basis(told)["batches_flagged"] == list(spread)
+
+
+def test_what_the_language_model_was_shown_is_told(tmp_path):
+    def show(scorer):
+        console = Console(width=500, record=True, file=io.StringIO())
+        console.print(format_ready_basis(scorer))
+        return " ".join(console.export_text().split())
+
+    catalog = make_catalog(tmp_path, make_planted())
+    reference = make_catalog(tmp_path, make_titles(120, seed=3), "before.jsonl")
+    scorers = [open_ready_scanner(ContextDouble(), catalog, "cpu", ReadySettings(each)) for each in (None, reference)]
+    alone, beside = (show(scorer) for scorer in scorers)
+    many = describe_basis(scorers[0])["shown"]
+    assert 8 <= many <= 75
+    assert f"shown {many} titles of this catalogue in which little looked suspicious" in alone
+    assert "shown 60 titles of those that are taken for clean" in beside
+    plain = open_ready_scanner(ReadyDouble(), catalog, "cpu")
+    assert " shown " not in show(plain)
+    assert describe_basis(plain)["shown"] == 0

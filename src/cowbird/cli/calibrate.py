@@ -48,7 +48,8 @@ def calibrate(
 ) -> None:
     """Calibrate the ready scanner on titles that are taken for clean, for later scans and single uploads.
 
-    The file says what is usual among these titles and how such titles score. It holds none of them. `cowbird scan
+    The file says what is usual among these titles and how such titles score. Of the titles themselves it holds 192 at
+    most, which the language model reads before it judges others; with --tagger small it holds none. `cowbird scan
     --scanner FILE` judges other titles by it, a single one too. Titles that are poisoned here teach it that their
     trigger is usual: scan them first.
 

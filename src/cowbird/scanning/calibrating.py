@@ -97,6 +97,8 @@ def format_calibrated(made: Calibrated) -> Group:
         Text(f"Calibrated on {record.titles:,} titles that are taken for clean ({used})."),
         Text(f"SHA-256 {made.sha256}."),
     ]
+    if shown := describe_shown(record):
+        parts.append(Text(shown))
     for name, rate in (("flags", record.fpr), ("review", record.review_fpr)):
         bar = made.inventory.set_threshold(rate, 1)
         parts.append(Text(f"Threshold for {name}, at a rate of {rate:g}: {bar:.2f} for a title that is judged alone."))
@@ -120,6 +122,17 @@ def format_calibrated(made: Calibrated) -> Group:
     return Group(*parts)
 
 
+def describe_shown(record: CalibrationRecord) -> str:
+    """Say which titles a calibration's file holds; nothing if it holds none."""
+    many = len(record.shown) + len(record.shown_to_those)
+    if not many:
+        return ""
+    return (
+        f"The file holds {many} of these titles, as they are written: the language model reads them before it judges "
+        "others. Who may not see these titles must not get the file; a calibration with --tagger small holds none."
+    )
+
+
 def describe_calibrated(made: Calibrated) -> dict[str, object]:
     """Return what was calibrated, as plain JSON values."""
     record = made.record
@@ -129,6 +142,7 @@ def describe_calibrated(made: Calibrated) -> dict[str, object]:
         "scanner": str(made.path),
         "sha256": made.sha256,
         "titles": record.titles,
+        "titles_in_file": len(record.shown) + len(record.shown_to_those),
         "sample_complete": made.complete,
         "fpr": record.fpr,
         "review_fpr": record.review_fpr,

@@ -219,8 +219,9 @@ def format_ready_basis(scorer: ReadyScorer, judged: int | None = None) -> Group:
     baseline = scorer.judge.baseline
     many = baseline.sampled if judged is None else judged
     columns = [Text(_advise_columns(scorer.unused))] if scorer.unused else []
+    shown = [Text(_describe_context(baseline))] if baseline.context else []
     if scorer.label.startswith("calibrated "):
-        return Group(Text(_describe_calibration(baseline)), *columns, Text(_describe_threshold(baseline, many)))
+        return Group(Text(_describe_calibration(baseline)), *shown, *columns, Text(_describe_threshold(baseline, many)))
     said = f"No fit: what is usual comes from {baseline.sampled:,} different titles of this catalogue"
     said += "." if scorer.complete else ", a sample."
     if baseline.counted:
@@ -238,7 +239,7 @@ def format_ready_basis(scorer: ReadyScorer, judged: int | None = None) -> Group:
         ]
         if scorer.tagger == "cascade":
             parts.append(Text(CASCADE_ALONE_NOTE))
-    parts += columns
+    parts += [*shown, *columns]
     said = _describe_threshold(baseline, many)
     if baseline.flaggable == 0:
         parts += [Text(said), Text(_describe_few_titles(baseline), style="yellow")]
@@ -280,6 +281,14 @@ def _describe_calibration(baseline: Baseline) -> str:
     return (
         said + f"What recurs and is new was looked for among {baseline.sampled:,} different titles of this catalogue."
     )
+
+
+def _describe_context(baseline: Baseline) -> str:
+    """Say which titles the language model was shown."""
+    many = f"{len(baseline.context.first):,} titles"
+    if baseline.reference:
+        return f"Before it judged, the language model was shown {many} of those that are taken for clean."
+    return f"Before it judged, the language model was shown {many} of this catalogue in which little looked suspicious."
 
 
 def _describe_few_titles(baseline: Baseline) -> str:
@@ -338,6 +347,7 @@ def describe_basis(scorer: ReadyScorer) -> dict[str, object]:
         "sampled": baseline.sampled,
         "sample_complete": scorer.complete,
         "counted": baseline.counted,
+        "shown": len(baseline.context.first),
         "reference": baseline.reference,
         "calibrated_on": baseline.calibrated_on,
         "left_out": baseline.left_out,

@@ -1,4 +1,4 @@
-"""What is shown to a tagger: clean titles, chosen by the titles alone, and never a flood; later ones stand behind it."""
+"""What is shown to a tagger: clean titles, chosen by the titles alone, and never a flood; others are read behind."""
 
 import copy
 import json
@@ -84,6 +84,18 @@ def test_by_itself_the_more_suspicious_half_is_not_shown():
     context = learn_from_all(double, [*CLEAN[60:300], *odd], (), 0.02, 0.05).baseline.context
     assert context
     assert not {*context.first, *context.second} & set(odd)
+
+
+def test_titles_that_are_read_twice_count_twice():
+    told = []
+    read_catalog(ContextDouble(), CLEAN[:100], report=lambda done, total, remark: told.append((done, total)))
+    assert told == [(100, 200), (200, 200)]
+    told.clear()
+    read_catalog(ContextDouble(), ["A b"] * 60, report=lambda done, total, remark: told.append((done, total)))
+    assert told == [(60, 120), (60, 60)], "nothing is shown, so that was all"
+    told.clear()
+    read_catalog(ContextDouble(), CLEAN[:60], CLEAN[60:], report=lambda *step: told.append(step[:2]))
+    assert told == [(700, 700)]
 
 
 def test_too_few_short_titles_are_judged_without_a_context():

@@ -229,15 +229,19 @@ def read_catalog(
         before: Titles that are taken for clean, from before.
         read: Has the tagger read titles; `None` takes `read_rounded`.
         columns: Other columns of the titles, which explain what recurs; `None` for none.
-        report: Told of titles read and all of them.
+        report: Told of titles read and all of them; those that are read twice count twice.
     """
     read = read or read_rounded
     texts, context = [*before, *titles], scanner.choose_context(before)
-    marks = read(scanner, texts, report, context)
     if before or not scanner.shows_context:
-        return ReadCatalog(marks, context)
+        return ReadCatalog(read(scanner, texts, report, context), context)
+    marks = read(scanner, texts, lambda done, total, remark: report(done, 2 * total, remark), NO_CONTEXT)
     context = scanner.choose_own_context(titles, marks, columns)
-    return ReadCatalog(read(scanner, texts, report, context) if context else marks, context)
+    if not context:
+        report(len(texts), len(texts), "titles")
+        return ReadCatalog(marks, context)
+    again = read(scanner, texts, lambda done, total, remark: report(total + done, 2 * total, remark), context)
+    return ReadCatalog(again, context)
 
 
 def read_titles(
