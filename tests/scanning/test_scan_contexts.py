@@ -8,6 +8,7 @@ import pytest
 
 from cowbird.defenses.p_scanner.calibrated import CalibratedScanner, load_calibrated_scanner
 from cowbird.defenses.p_scanner.ready import ReadyScanner
+from cowbird.defenses.p_scanner.title_context import NO_CONTEXT
 from cowbird.local_cluster import InlineCluster, LocalCluster
 from cowbird.scanning import first_pass, scan_parts
 from cowbird.scanning.first_pass import FirstPass
@@ -16,7 +17,7 @@ from cowbird.scanning.pool import ScorerPool
 from cowbird.scanning.ready_scorer import ReadySettings, open_ready_scanner
 from cowbird.scanning.scan import ScanForm, scan_catalog
 from cowbird.scanning.scan_parts import SharedFirstPass, scan_in_parts
-from defenses.p_scanner.ready_doubles import make_titles
+from defenses.p_scanner.ready_doubles import ContextDouble, make_titles
 from doubles.tiny_tagger import save_tagger
 
 TITLES = [f"{title} 5v" if nth < 6 else title for nth, title in enumerate(make_titles(150))]
@@ -36,12 +37,16 @@ def small_sample(monkeypatch):
     monkeypatch.setattr(scan_parts, "ROWS_PER_PART", 40)
 
 
-@pytest.fixture(params=["by itself", "beside a reference"])
-def settings(request, tmp_path):
+@pytest.fixture
+def before(tmp_path):
     path = tmp_path / "before.jsonl"
     path.write_text("".join(json.dumps({"title": title}) + "\n" for title in BEFORE))
-    given = {"fpr": 0.05, "review_fpr": 0.2}
-    return ReadySettings(reference=path if request.param == "beside a reference" else None, **given)
+    return path
+
+
+@pytest.fixture(params=["by itself", "beside a reference"])
+def settings(request, before):
+    return ReadySettings(before if request.param == "beside a reference" else None, fpr=0.05, review_fpr=0.2)
 
 
 def write_catalog(path, titles):
@@ -113,6 +118,22 @@ def test_an_interrupted_first_pass_goes_on_to_the_same_findings(
     assert len(asked) - before == len(whole) - (reads - 1), "parts that were kept are not read again"
     monkeypatch.setattr(ReadyScanner, "read", read)
     assert scan(scorer, catalog, tmp_path / "found.parquet").equals(wanted)
+
+
+@pytest.mark.parametrize("way", ["by itself", "beside a reference", "calibrated"])
+def test_the_whole_first_pass_reads_behind_one_context(way, before, tmp_path):
+    titles = [f"{title} 5v" if nth % 9 == 0 else title for nth, title in enumerate(make_titles(150))]
+    double, catalog = ContextDouble(), write_catalog(tmp_path / "more.csv", titles)
+    scanner = CalibratedScanner.calibrate(double, BEFORE, fpr=0.05) if way == "calibrated" else double
+    double.contexts.clear()
+    settings = ReadySettings(before if way == "beside a reference" else None)
+    baseline = open_ready_scanner(scanner, catalog, "cpu", settings).judge.baseline
+    assert baseline.counted
+    assert not set(double.asked[-1]) & {title for part in double.asked[:-1] for title in part}, "witnesses are others"
+    alone = 3 if way == "by itself" else 0
+    assert double.contexts[:alone] == [NO_CONTEXT] * alone
+    assert set(double.contexts[alone:]) == {baseline.context}
+    assert baseline.context
 
 
 @pytest.mark.slow

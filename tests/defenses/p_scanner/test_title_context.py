@@ -7,9 +7,16 @@ import numpy as np
 import pytest
 from ready_doubles import ContextDouble, ReadyDouble, make_titles, mark
 
+from cowbird.defenses.p_scanner import baseline_learning, catalog_judge
 from cowbird.defenses.p_scanner.calibrated import CalibratedScanner, load_calibrated_scanner
 from cowbird.defenses.p_scanner.calibration_file import _seal, read_calibration
-from cowbird.defenses.p_scanner.catalog_judge import CatalogJudge, judge_once, learn_from_all, read_catalog
+from cowbird.defenses.p_scanner.catalog_judge import (
+    CatalogJudge,
+    judge_once,
+    learn_from_all,
+    read_catalog,
+    sample_titles,
+)
 from cowbird.defenses.p_scanner.second_look import SecondLook
 from cowbird.defenses.p_scanner.title_context import (
     MAX_CONTEXT_CHARACTERS,
@@ -84,6 +91,37 @@ def test_by_itself_the_more_suspicious_half_is_not_shown():
     context = learn_from_all(double, [*CLEAN[60:300], *odd], (), 0.02, 0.05).baseline.context
     assert context
     assert not {*context.first, *context.second} & set(odd)
+
+
+def test_by_itself_only_titles_are_shown_that_say_what_is_usual(monkeypatch):
+    def trust(by_fragment, evidence, titles):
+        return np.array(["River" not in title for title in chosen[:titles]], dtype=np.bool_)
+
+    chosen = sample_titles(CLEAN[:400])
+    assert any(
+        "River" in title for title in learn_from_all(ContextDouble(), chosen, (), 0.02, 0.05).baseline.context.first
+    )
+    monkeypatch.setattr(baseline_learning, "choose_trusted", trust)
+    context = learn_from_all(ContextDouble(), chosen, (), 0.02, 0.05).baseline.context
+    assert context
+    assert not any("River" in title for title in (*context.first, *context.second))
+
+
+@pytest.mark.parametrize("way", ["by itself", "beside a reference", "calibrated"])
+def test_witnesses_of_the_whole_catalogue_are_read_behind_it_too(way, monkeypatch):
+    monkeypatch.setattr(catalog_judge, "MAX_TITLES_SAMPLED", 100)
+    titles = [f"{title} 5v" if nth % 9 == 0 else title for nth, title in enumerate(CLEAN[:400])]
+    double = ContextDouble()
+    if way == "calibrated":
+        made = CalibratedScanner.calibrate(double, CLEAN[400:], fpr=0.05)
+        double.contexts.clear()
+        judge = made.learn_from_all(titles)
+    else:
+        judge = learn_from_all(double, titles, CLEAN[400:] if way == "beside a reference" else (), 0.05, 0.1)
+    assert judge.baseline.counted
+    alone = [NO_CONTEXT] if way == "by itself" else []
+    assert judge.baseline.context
+    assert double.contexts == [*alone, judge.baseline.context, judge.baseline.context], "the sample, the witnesses"
 
 
 def test_titles_that_are_read_twice_count_twice():
@@ -172,6 +210,21 @@ def test_the_second_look_is_taken_behind_the_reference():
     assert judge.judge(titles[:5]).flagged.all()
     judge.judge([f"A fresh one Zirconia {nth}" for nth in range(40)])
     assert {behind for _, behind in cascade.reader.asked} == {context}
+
+
+class NoSlips:
+    """Finds no slip."""
+
+    def find(self, titles):
+        return [() for _ in titles]
+
+
+def test_slips_of_a_cascade_are_looked_for_behind_the_reference():
+    cascade = Cascade()
+    cascade.slips = NoSlips()
+    judge = learn_from_all(cascade, CLEAN[400:], CLEAN[:400], 0.02, 0.05)
+    assert {behind for _, behind in cascade.reader.asked} == {judge.baseline.context}
+    assert judge.baseline.context
 
 
 def test_by_itself_a_cascade_shows_titles_that_are_not_open():
