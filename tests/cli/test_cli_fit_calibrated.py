@@ -15,6 +15,7 @@ from cowbird.storage import read_tensors
 from cowbird.victims import training_loop
 from defenses.p_scanner.ready_doubles import make_titles
 from doubles.command import call_command
+from doubles.tiny_tagger import save_tagger
 
 
 @pytest.fixture
@@ -88,6 +89,29 @@ def test_a_tagger_is_tuned_on_half_and_an_interrupt_costs_nothing(call, catalog,
     assert cowbird.load_scanner(tmp_path / "made").scanner.folder == tmp_path / "made" / "tagger"
     code, _, err = call(*words, tmp_path / "made", "--resume", "--seed", "1")
     assert (code, "other titles or with other options" in " ".join(err.split())) == (ExitCode.ERROR, True)
+
+
+@pytest.mark.slow
+def test_a_tagger_that_takes_contexts_still_does_when_it_is_tuned(call, catalog, tmp_path):
+    pytest.importorskip("peft")
+    own = save_tagger(tmp_path / "own", make_titles(60), context=64)
+    words = ("fit-scanner", catalog, "--tagger", own, "--tune", "--steps", "1", "--out", tmp_path / "made")
+    code, said, err = call(*words)
+    assert code == ExitCode.CLEAN, err
+    made = cowbird.load_scanner(tmp_path / "made")
+    assert made.scanner.shows_context
+    assert made.scanner.tagger.record.recipe["context"] == 64
+    assert made.inventory.context
+    shown = len(made.inventory.context.first) + len(made.inventory.context.second)
+    assert f"The file holds {shown} of these titles" in " ".join(said.split())
+    assert contents(own)["adapter.safetensors"] != contents(tmp_path / "made" / "tagger")["adapter.safetensors"]
+    record = json.loads((own / "tagger.json").read_text())
+    (own / "tagger.json").write_text(json.dumps(record | {"recipe": {"context": "many"}}))
+    code, _, err = call(*words[:-1], tmp_path / "other")
+    assert (code, "can't be trained further: its recipe is not valid" in " ".join(err.split())) == (
+        ExitCode.ERROR,
+        True,
+    )
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from pydantic import ValidationError
 from rich.console import Group
 from rich.text import Text
 
@@ -61,6 +62,8 @@ SMALL_STEPS, LLM_STEPS = 200, 60
 """Steps of a tuning, if none are named."""
 SMALL_TUNING, LLM_TUNING = {"chunk": 512, "learning_rate": 2e-4}, {"batch_size": 32, "learning_rate": 1e-4}
 """How a tagger is tuned: with less of everything than it was trained, for one catalogue is narrow."""
+CONTEXT_TUNING = {"batch_size": 2}
+"""What differs for a tagger that takes contexts: rows a step, each of as many titles as a dozen groups."""
 
 
 @dataclass(frozen=True)
@@ -222,13 +225,30 @@ def _tune(
     if tuning.minutes is not None:
         raise UserError("--minutes is for a small tagger.", "Say how many steps: --steps. Or take --tagger small.")
     origin = tagger if isinstance(tagger, Path) else READY_TAGGER
-    llm, steps = read_tagger_record(origin).llm, tuning.steps or LLM_STEPS
-    recipe = TaggerRecipe.model_validate(
-        {"llm": llm, "chunk": steps * 32, "chunks": 1, "compiled": False, "capacity": 4096, **LLM_TUNING}
-    )
+    recipe = _choose_recipe(origin, tuning.steps or LLM_STEPS)
     made, _ = train_tagger(recipe, {"own": titles}, tuning.seed, work, list_refused_texts(), start=origin)
     made.record = made.record.model_copy(update={"seconds": None, "tokens": None})  # an interrupt changes them
     return made
+
+
+def _choose_recipe(origin: Path, steps: int) -> TaggerRecipe:
+    """Return how a language model's tagger is trained further; one that takes contexts goes on to learn with them.
+
+    Raises:
+        UserError: If its folder holds no tagger, or its record tells of no context that can be drawn.
+    """
+    record = read_tagger_record(origin)
+    given = {"llm": record.llm, "chunks": 1, "compiled": False, "capacity": 4096, **LLM_TUNING}
+    if record.takes_context:
+        given |= {name: record.recipe[name] for name in ("context", "row") if name in record.recipe} | CONTEXT_TUNING
+    given["chunk"] = steps * given["batch_size"]
+    try:
+        return TaggerRecipe.model_validate(given)
+    except ValidationError as error:
+        raise UserError(
+            f"The tagger in '{origin}' can't be trained further: its recipe is not valid ({error.errors()[0]['msg']}).",
+            "Give the folder of a trained tagger, or leave out --tune.",
+        ) from None
 
 
 def _find_words() -> tuple[str, ...]:
