@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import copy
+import functools
 import gc
 import os
 import signal
@@ -39,6 +40,18 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_command_line():
+    """The tree of commands is built once a session, not at each call: it is the same, and takes longer than most."""
+    from typer import main, testing
+
+    with pytest.MonkeyPatch.context() as patch:
+        build = functools.cache(main.get_command)
+        patch.setattr(main, "get_command", build)
+        patch.setattr(testing, "_get_command", build)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")
