@@ -44,23 +44,29 @@ def walk_modules():
 
 
 def list_definitions():
-    """Return public classes and constants of all modules: name, module, what it is."""
+    """Return public classes and constants that stand in several modules: name, module, what it is."""
     found = defaultdict(dict)
     for module, tree in read_modules().items():
         for node in tree.body:
             if isinstance(node, ast.ClassDef):
                 found[node.name][module] = f"class at line {node.lineno} of {module}"
             elif isinstance(node, ast.Assign | ast.AnnAssign):
-                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-                value = ast.unparse(node.value) if node.value is not None else ""
-                for target in targets:
+                for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
                     for name in ast.walk(target):
                         if isinstance(name, ast.Name):
-                            found[name.id][module] = value
+                            found[name.id][module] = node.value
     return {
-        name: {home: what for home, what in homes.items() if not what.startswith("TypeVar(")}
+        name: {home: what for home, what in map_texts(homes).items() if not what.startswith("TypeVar(")}
         for name, homes in found.items()
-        if not name.startswith("_")
+        if len(homes) > 1 and not name.startswith("_")
+    }
+
+
+def map_texts(homes):
+    """Return what a name is in each module, as text."""
+    return {
+        home: what if isinstance(what, str) else "" if what is None else ast.unparse(what)
+        for home, what in homes.items()
     }
 
 
