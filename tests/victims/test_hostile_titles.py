@@ -131,7 +131,8 @@ def test_one_hostile_title_moves_no_other_question(llama, title):
 
 @pytest.fixture(scope="module")
 def real_tokenizer():
-    from cowbird.victims.language.llm import import_transformers, locate_model
+    from cowbird.victims.language.libraries import import_transformers
+    from cowbird.victims.language.llm import locate_model
 
     return import_transformers().AutoTokenizer.from_pretrained(locate_model("smollm2-135m"))
 
