@@ -1,5 +1,7 @@
 """Small synthetic data and small victims."""
 
+import os
+
 import pytest
 
 from cowbird.data.sources.synthetic import Synthetic
@@ -96,7 +98,8 @@ def llama(llamas):
 
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory):
-    """Nothing is written to the user's cache."""
+    """Nothing is written to the user's cache. Workers share one, for a real model takes long to convert."""
+    made = tmp_path_factory.getbasetemp()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("COWBIRD_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("COWBIRD_CACHE", str((made.parent if "PYTEST_XDIST_WORKER" in os.environ else made) / "cache"))
         yield
