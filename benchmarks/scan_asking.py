@@ -142,6 +142,12 @@ def ask(options: argparse.Namespace, command: str) -> None:
         show(answer)
 
 
+def add_scoring_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which scoring is asked."""
+    parser.add_argument("--scoring", type=Path, help="a folder of CATALOG.safetensors that scan_scoring.py ship wrote")
+    parser.add_argument("--ready", action="store_true", help="the scoring that ships, not one that is learned")
+
+
 def load_known(options: argparse.Namespace, name: str) -> tuple[ScoringModel, list[str]]:
     """Return a scoring that `ship` wrote, or the one that ships with the tagger whose marks are asked about."""
     if options.scoring is not None:
@@ -247,9 +253,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("ask", "table"))
     add_mark_options(parser)
+    add_scoring_options(parser)
     parser.add_argument("--scans", type=Path, help="what scan_scoring.py draw wrote")
-    parser.add_argument("--scoring", type=Path, help="a folder of CATALOG.safetensors that scan_scoring.py ship wrote")
-    parser.add_argument("--ready", action="store_true", help="the scoring that ships, not one that is learned")
     parser.add_argument("--answers", type=Path, help="what ask wrote")
     parser.add_argument("--catalogs", default=",".join(ASKED_CATALOGS))
     parser.add_argument("--each", type=int, default=1, help="triggers of each family")

@@ -25,13 +25,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cowbird.defenses.p_scanner.fragment_evidence import FRAGMENT_FEATURES
-from cowbird.defenses.p_scanner.scoring import LEAST_FRAGMENT, MAX_LOG_ODDS, load_scoring
+from cowbird.defenses.p_scanner.scoring import LEAST_FRAGMENT, MAX_LOG_ODDS
 from cowbird.defenses.p_scanner.tagger import Tagger, load_tagger
 from cowbird.files import write_text
 from cowbird.rng import stream
-from scan_asking import AskedCatalog, choose_units, measure
-from scan_plantings import SEED
-from scan_scoring import Catalog, load_catalog
+from scan_asking import AskedCatalog, add_scoring_options, choose_units, load_known, measure
+from scan_scoring import Catalog, add_mark_options, load_catalog
 
 Row = dict[str, Any]
 CONTEXTS, TOP, SHARES = 8, 40, (0.01, 0.002)
@@ -122,8 +121,8 @@ def ask(options: argparse.Namespace, command: str) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     reader = ContextReader(load_tagger(options.tagger, options.device))
     for name in options.catalogs.split(","):
-        catalog = load_catalog(name, options.titles, options.marks, None, options.draw)
-        asked = AskedCatalog(catalog, catalog.scans, load_scoring(options.scoring / f"{name}.safetensors"))
+        catalog = load_catalog(name, options.titles, options.marks, options.words, options.draw)
+        asked = AskedCatalog(catalog, catalog.scans, load_known(options, name)[0])
         scans: list[Row] = []
         for share in SHARES:
             for unit in choose_units(catalog.plantings, 1):
@@ -237,12 +236,10 @@ def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("ask", "table"))
-    parser.add_argument("--titles", type=Path, help="folder of catalogues, each a JSON list of titles")
-    parser.add_argument("--marks", type=Path, help="what scan_marks.py wrote")
+    add_mark_options(parser)
+    add_scoring_options(parser)
     parser.add_argument("--tagger", type=Path, help="the folder of the tagger whose marks these are")
-    parser.add_argument("--scoring", type=Path, help="a folder of CATALOG.safetensors that scan_scoring.py ship wrote")
     parser.add_argument("--catalogs", default="")
-    parser.add_argument("--draw", type=int, default=SEED, help="what scan_marks.py was given as --draw")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--learned", type=Path, help="for table: what ask wrote of the draws to learn from")
     parser.add_argument("--shown", type=Path, help="for table: what ask wrote of the draws to show")

@@ -29,9 +29,8 @@ from cowbird.defenses.p_scanner.title_slips import SlipReader, find_corrections
 from cowbird.files import write_text
 from cowbird.victims.fit_context import find_fast_dtype, pick_device
 from cowbird.victims.language.llm import Llm, load_reader
-from scan_asking import AskedCatalog, choose_units, load_known
-from scan_plantings import SEED
-from scan_scoring import load_catalog
+from scan_asking import AskedCatalog, add_scoring_options, choose_units, load_known
+from scan_scoring import add_mark_options, load_catalog
 
 Row = dict[str, Any]
 SHARES = "0.002,0.01,0.05,0.2"
@@ -190,13 +189,9 @@ def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("ask", "table"))
-    parser.add_argument("--titles", type=Path, help="folder of catalogues, each a JSON list of titles")
-    parser.add_argument("--marks", type=Path, help="what scan_marks.py wrote")
-    parser.add_argument("--words", type=Path, help="if marks are a small tagger's: what small_tagger.py wrote")
-    parser.add_argument("--scoring", type=Path, help="a folder of CATALOG.safetensors that scan_scoring.py ship wrote")
-    parser.add_argument("--ready", action="store_true", help="the scoring that ships, not one that is learned")
+    add_mark_options(parser)
+    add_scoring_options(parser)
     parser.add_argument("--catalogs", default="")
-    parser.add_argument("--draw", type=int, default=SEED, help="what scan_marks.py was given as --draw")
     parser.add_argument("--shares", default=SHARES, help="shares that are asked about, in this order; with commas")
     parser.add_argument("--families", default="", help="families that are asked about; all if empty")
     parser.add_argument("--device", default="auto")

@@ -1,7 +1,9 @@
 """What all tests share."""
 
 import copy
+import functools
 import gc
+import hashlib
 import os
 import signal
 from pathlib import Path
@@ -18,6 +20,7 @@ def pytest_configure(config):
     config.pluginmanager.register(Costs(), "costs")
     if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
         return  # this process only hands out tests
+    gc.disable()  # until all is collected: a third of the time of imports and collection goes to it otherwise
     from hypothesis import settings
 
     settings.register_profile("cowbird", deadline=None, derandomize=True)
@@ -25,9 +28,9 @@ def pytest_configure(config):
 
 
 def pytest_collection_finish():
-    """What was imported and collected stays to the end: the search for garbage need not look at it again and again."""
-    gc.collect()
+    """What was imported and collected stays to the end: the search for garbage need never look at it."""
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -42,6 +45,18 @@ def one_thread():
 
 
 @pytest.fixture(autouse=True, scope="session")
+def one_command_line():
+    """The tree of commands is built once a session, not at each call: that takes some 30 milliseconds."""
+    from typer import main, testing
+
+    with pytest.MonkeyPatch.context() as patch:
+        build = functools.cache(main.get_command)
+        patch.setattr(main, "get_command", build)
+        patch.setattr(testing, "_get_command", build)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
 def no_waiting_for_disks():
     """Files are written as ever, but nothing waits until a disk has them: no power is cut in a test."""
     with pytest.MonkeyPatch.context() as patch:
@@ -51,25 +66,45 @@ def no_waiting_for_disks():
 
 @pytest.fixture(scope="session")
 def read_once():
-    """Weights in the same files are read once a session, and copies are handed out: reading outlasts most fits."""
+    """The same weights are read once a session, and copies are handed out: reading outlasts most fits.
+
+    Models are read from private copies of folders, so it is what the files hold that tells them, not where they are.
+    Of large models the last one is kept.
+    """
     import torch
     import transformers
 
     plain = (str, bool, torch.dtype)
-    read, known = transformers.AutoModelForCausalLM.from_pretrained, {}
+    read, known, large = transformers.AutoModelForCausalLM.from_pretrained, {}, []
 
     def from_pretrained(*given, **fields):
-        folder = given[0] if given else ""
-        simple = all(isinstance(value, plain) for value in fields.values())
-        if not (folder and simple and Path(folder).is_dir()):
+        folder = Path(given[0]) if given else Path("nowhere")
+        if not (folder.is_dir() and all(isinstance(value, plain) for value in fields.values())):
             return read(*given, **fields)
-        found = [(str(path), path.stat()) for path in sorted(Path(folder).iterdir())]
-        files = tuple((path, stat.st_ino, stat.st_size, stat.st_mtime_ns) for path, stat in found)
-        key = files, tuple(sorted(fields.items(), key=lambda field: field[0]))
+        key = tuple(map(name_content, sorted(folder.iterdir()))), tuple(sorted(fields.items()))
         if key not in known:
             known[key] = read(folder, **fields)
-        return copy.deepcopy(known[key])
+            if max(path.stat().st_size for path in folder.iterdir()) > LARGE_FILE:
+                for old in large:
+                    del known[old]
+                large[:] = [key]
+        found = copy.deepcopy(known[key])
+        model = found[0] if isinstance(found, tuple) else found
+        model.name_or_path = model.config._name_or_path = str(folder)
+        return found
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", staticmethod(from_pretrained))
         yield
+
+
+LARGE_FILE = 1 << 22
+"""From how many bytes on a file is known by its place, size and time, not by what it holds."""
+
+
+def name_content(path):
+    """Return what tells a file from others."""
+    stat = path.stat()
+    if stat.st_size > LARGE_FILE:
+        return path.name, stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
+    return path.name, path.is_file() and hashlib.sha256(path.read_bytes()).digest()

@@ -2,18 +2,12 @@
 
 import ast
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 import cowbird
 
 ROOT = Path(cowbird.__file__).parent
-MODULES = {
-    ".".join(("cowbird", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): ast.parse(
-        path.read_text(encoding="utf-8")
-    )
-    for path in sorted(ROOT.rglob("*.py"))
-}
-PACKAGES = {name for name in MODULES if (ROOT.parent / Path(*name.split("."))).is_dir()}
 VERBS_IN_ED = frozenset(
     {"bleed", "breed", "embed", "exceed", "feed", "need", "proceed", "seed", "shed", "speed", "succeed"}
 )
@@ -29,24 +23,50 @@ MAX_SHARE = 0.01
 """The largest share of functions whose first word may be no verb: what well-kept code bases stay below."""
 
 
+@cache
+def read_modules():
+    """Return the syntax tree of each module, by its name; not before a test asks, for this takes a second."""
+    return {
+        ".".join(("cowbird", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): ast.parse(
+            path.read_text(encoding="utf-8")
+        )
+        for path in sorted(ROOT.rglob("*.py"))
+    }
+
+
+@cache
+def walk_modules():
+    """Return the functions and imports of each module, at any place in it."""
+    kept = ast.FunctionDef | ast.AsyncFunctionDef | ast.Import | ast.ImportFrom
+    return {
+        module: [node for node in ast.walk(tree) if isinstance(node, kept)] for module, tree in read_modules().items()
+    }
+
+
 def list_definitions():
-    """Return public classes and constants of all modules: name, module, what it is."""
+    """Return public classes and constants that stand in several modules: name, module, what it is."""
     found = defaultdict(dict)
-    for module, tree in MODULES.items():
+    for module, tree in read_modules().items():
         for node in tree.body:
             if isinstance(node, ast.ClassDef):
                 found[node.name][module] = f"class at line {node.lineno} of {module}"
             elif isinstance(node, ast.Assign | ast.AnnAssign):
-                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-                value = ast.unparse(node.value) if node.value is not None else ""
-                for target in targets:
+                for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
                     for name in ast.walk(target):
                         if isinstance(name, ast.Name):
-                            found[name.id][module] = value
+                            found[name.id][module] = node.value
     return {
-        name: {home: what for home, what in homes.items() if not what.startswith("TypeVar(")}
+        name: {home: what for home, what in map_texts(homes).items() if not what.startswith("TypeVar(")}
         for name, homes in found.items()
-        if not name.startswith("_")
+        if len(homes) > 1 and not name.startswith("_")
+    }
+
+
+def map_texts(homes):
+    """Return what a name is in each module, as text."""
+    return {
+        home: what if isinstance(what, str) else "" if what is None else ast.unparse(what)
+        for home, what in homes.items()
     }
 
 
@@ -59,8 +79,8 @@ def is_no_verb(name):
 def list_functions():
     """Return the functions and methods; properties are named by what they are."""
     found = []
-    for module, tree in MODULES.items():
-        for node in ast.walk(tree):
+    for module, nodes in walk_modules().items():
+        for node in nodes:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("__"):
                 marks = {ast.unparse(mark).rpartition(".")[2] for mark in node.decorator_list}
                 if not marks & {"property", "cached_property", "setter"}:
@@ -68,9 +88,9 @@ def list_functions():
     return found
 
 
-def resolve_imports(module, tree):
+def resolve_imports(module):
     """Return the dotted names that a module imports, at any place in it."""
-    for node in ast.walk(tree):
+    for node in walk_modules()[module]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -99,11 +119,13 @@ def test_the_test_knows_a_participle():
 
 
 def test_private_modules_are_imported_inside_their_room_only():
-    private = {name for name in MODULES if name.rpartition(".")[2].startswith("_") and not name.endswith("__main__")}
+    modules = read_modules()
+    packages = {name for name in modules if (ROOT.parent / Path(*name.split("."))).is_dir()}
+    private = {name for name in modules if name.rpartition(".")[2].startswith("_") and not name.endswith("__main__")}
     crossed = []
-    for module, tree in MODULES.items():
-        room = module if module in PACKAGES else module.rpartition(".")[0]
-        for target in resolve_imports(module, tree):
+    for module in modules:
+        room = module if module in packages else module.rpartition(".")[0]
+        for target in resolve_imports(module):
             for name in private:
                 home = name.rpartition(".")[0]
                 if (target == name or target.startswith(f"{name}.")) and not f"{room}.".startswith(f"{home}."):
@@ -113,7 +135,7 @@ def test_private_modules_are_imported_inside_their_room_only():
 
 
 def test_metrics_know_no_experiments():
-    for module, tree in MODULES.items():
+    for module in read_modules():
         if module.startswith("cowbird.metrics"):
-            names = [name for name in resolve_imports(module, tree) if name.startswith("cowbird.")]
+            names = [name for name in resolve_imports(module) if name.startswith("cowbird.")]
             assert not [name for name in names if not name.startswith(("cowbird.metrics", "cowbird.errors"))], module

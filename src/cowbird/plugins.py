@@ -100,17 +100,26 @@ def _list_shipped(kind: str) -> list[ShippedPlugin]:
     return sorted(chain.from_iterable(list_shipped(path, PLUGIN_KINDS[kind].base) for path in _list_modules(kind)))
 
 
-def _list_modules(kind: str) -> list[str]:
+def _list_modules(kind: str) -> tuple[str, ...]:
     """Return the paths of all modules in the packages of a kind."""
-    found: list[str] = []
-    for name in PLUGIN_KINDS[kind].packages:
-        package = find_spec(name)  # which loads nothing but the packages around it
-        places = package.submodule_search_locations if package else None
-        for info in pkgutil.iter_modules(places):
-            if not info.name.startswith("_"):
-                inside = any(Path(place, info.name, f"{info.name}.py").is_file() for place in places or ())
-                found.append(f"{name}.{info.name}.{info.name}" if inside else f"{name}.{info.name}")
-    return found
+    return tuple(chain.from_iterable(map(_list_package, PLUGIN_KINDS[kind].packages)))
+
+
+def _list_package(name: str) -> tuple[str, ...]:
+    package = find_spec(name)  # which loads nothing but the packages around it
+    places = package.submodule_search_locations if package else None
+    return _read_package(name, tuple(map(_stamp_folder, places or ())))
+
+
+@lru_cache(maxsize=4 * len(PLUGIN_KINDS))
+def _read_package(name: str, places: tuple[tuple[str, int, int, int], ...]) -> tuple[str, ...]:
+    """Read what a package holds, once for as long as its folders stay as they are."""
+    folders, found = [place for place, *_ in places], list[str]()
+    for info in pkgutil.iter_modules(folders):
+        if not info.name.startswith("_"):
+            inside = any(Path(folder, info.name, f"{info.name}.py").is_file() for folder in folders)
+            found.append(f"{name}.{info.name}.{info.name}" if inside else f"{name}.{info.name}")
+    return tuple(found)
 
 
 def _list_entry_points(kind: str) -> list[EntryPoint]:

@@ -111,9 +111,9 @@ VERDICTS = """
 import typer
 from cowbird.cli.terminal import out_console, err_console
 def speak(code):
-    for nth in range(2000):
-        out_console.print(f"line {nth}")
-        err_console.print(f"note {nth}")
+    for nth in range(200):  # more than what a stream holds back
+        out_console.print(f"line {nth} " * 9)
+        err_console.print(f"note {nth} " * 9)
         print("raw")
     raise typer.Exit(code)
 cli.app.command(name="speak")(lambda code: speak(int(code)))

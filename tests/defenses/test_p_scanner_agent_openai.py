@@ -1,8 +1,10 @@
 """The agent behind an OpenAI-compatible server, against real servers; no client is replaced."""
 
+import functools
 import importlib.util
 import json
 import socket
+import ssl
 import sys
 from types import SimpleNamespace
 
@@ -25,6 +27,14 @@ TITLES = ("Red Harbor (1995)", "Blue Garden", "The Engine at Night")
 
 def answered(*texts, **more):
     return Reply(json.dumps({"triggers": [{"text": text, "level": "word", **more} for text in texts]}))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def certificates_read_once():
+    """Every client would read all certificates anew, and these servers have none."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ssl, "create_default_context", functools.cache(ssl.create_default_context))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -50,7 +50,7 @@ def environment(monkeypatch):
 )
 @pytest.mark.parametrize("profile", [False, True])
 def test_a_spec_that_names_a_server_is_refused_with_what_replaces_it(named, profile):
-    from cowbird.experiments.spec import apply_profile
+    from cowbird.experiments.profiles import apply_profile
 
     agent = {"model": "$(touch harm)"} | named
     table = {

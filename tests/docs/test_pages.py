@@ -11,8 +11,9 @@ import typer
 from typer.testing import CliRunner
 
 from cowbird.cli.app import app
+from cowbird.experiments.profiles import apply_profile
 from cowbird.experiments.run import run
-from cowbird.experiments.spec import apply_profile, parse_spec
+from cowbird.experiments.spec import parse_spec
 from cowbird.inspection.zoo.folder import name_model
 from cowbird.inspection.zoo.recipe import ZooRecipe
 from doubles.blocks import REPOSITORY, list_blocks, run_python_blocks

@@ -2,6 +2,7 @@
 
 import shutil
 import tomllib
+from contextlib import contextmanager
 
 import pytest
 
@@ -49,12 +50,19 @@ batch_size = 16
 """
 
 
-@pytest.fixture(autouse=True, scope="module")
-def few_resamples():
+@contextmanager
+def resample_little():
     """Make rows quickly: what their intervals say is tested elsewhere."""
     with pytest.MonkeyPatch.context() as patch:
         for module in (rows, exposure, choice):
             patch.setattr(module, "bootstrap_sums", lambda table, rng, *many: bootstrap_sums(table, rng, 20))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_resamples():
+    """Make rows quickly in all tests of this folder."""
+    with resample_little():
         yield
 
 
@@ -98,18 +106,20 @@ def contents():
     return _contents
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def tiny_run(tiny, tmp_path_factory):
     """A finished run of the tiny spec: its folder and outcome. Copy it before changing it."""
     out = tmp_path_factory.mktemp("tiny") / "run"
-    return out, run(tiny, out, device="cpu")
+    with resample_little():
+        return out, run(tiny, out, device="cpu")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def small_run(small, tmp_path_factory):
     """A finished run of the small spec: its folder and outcome. Copy it before changing it."""
     out = tmp_path_factory.mktemp("small") / "run"
-    return out, run(small, out, device="cpu")
+    with resample_little():
+        return out, run(small, out, device="cpu")
 
 
 @pytest.fixture

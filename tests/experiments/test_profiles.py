@@ -11,7 +11,8 @@ import pytest
 
 from cowbird.errors import UserError
 from cowbird.experiments import executor
-from cowbird.experiments.spec import apply_profile, load_spec, parse_spec
+from cowbird.experiments.profiles import apply_profile
+from cowbird.experiments.spec import load_spec, parse_spec
 from doubles.command import call_command
 
 SHIPPED = sorted((Path(__file__).parents[2] / "experiments").glob("*.toml"))

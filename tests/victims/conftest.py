@@ -1,5 +1,7 @@
 """Small synthetic data and small victims."""
 
+import os
+
 import pytest
 
 from cowbird.data.sources.synthetic import Synthetic
@@ -96,7 +98,23 @@ def llama(llamas):
 
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory):
-    """Nothing is written to the user's cache."""
+    """Nothing is written to the user's cache. Workers share one, for a real model takes long to convert."""
+    made = tmp_path_factory.getbasetemp()
+    folder = (made.parent if "PYTEST_XDIST_WORKER" in os.environ else made) / "cache"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("COWBIRD_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
+        patch.setenv("COWBIRD_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def smollm2(own_cache):
+    """Return the folder of the model that ships, converted by one worker while others that need it wait."""
+    pytest.importorskip("gguf")
+    import fcntl
+
+    from cowbird.victims.language.llm import Llm, locate_model
+
+    own_cache.mkdir(exist_ok=True)
+    with (own_cache / "converting").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        return locate_model(Llm().name)

@@ -307,6 +307,7 @@ def test_tables_that_can_t_be_made(table, llama):
 
 @pytest.mark.slow
 @pytest.mark.long
+@pytest.mark.usefixtures("smollm2")
 def test_smollm2_finds_nonsense_surprising():
     loaded = load_llm(Llm(), torch.device("cpu"), torch.float32)
     found = measure_title_stealth(loaded, ["The Godfather"] * 2, ["The Godfather Part II", "The Godfather xq#z7"])

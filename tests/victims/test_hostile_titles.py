@@ -130,10 +130,10 @@ def test_one_hostile_title_moves_no_other_question(llama, title):
 
 
 @pytest.fixture(scope="module")
-def real_tokenizer():
-    from cowbird.victims.language.llm import import_transformers, locate_model
+def real_tokenizer(smollm2):
+    from cowbird.victims.language.libraries import import_transformers
 
-    return import_transformers().AutoTokenizer.from_pretrained(locate_model("smollm2-135m"))
+    return import_transformers().AutoTokenizer.from_pretrained(smollm2)
 
 
 @pytest.mark.slow

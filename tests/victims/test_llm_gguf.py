@@ -18,7 +18,8 @@ from cowbird.errors import UserError
 from cowbird.files import get_cache_folder, hash_file
 from cowbird.notices import collect_notices
 from cowbird.victims.language.assets import EMBEDDED_MODELS, EmbeddedModel
-from cowbird.victims.language.llm import CONVERTED_RECORD_FILE, Llm, load_llm, locate_model
+from cowbird.victims.language.gguf_conversion import CONVERTED_RECORD_FILE
+from cowbird.victims.language.llm import Llm, load_llm, locate_model
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cowbird.errors import UserError
-from cowbird.victims.language.llm import Llm, LoadedModel, load_llm, load_reader, locate_model
+from cowbird.victims.language.llm import Llm, LoadedModel, load_llm, load_reader
 from cowbird.victims.language.packing import compute_hidden_states, pack
 from cowbird.victims.language.plain_llama import PlainLlama, load_plain_llama
 
@@ -134,20 +134,19 @@ def test_a_model_that_is_cut_is_loaded_by_transformers(llama):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("smollm2")
 def test_the_tagger_that_ships_is_read_without_transformers():
-    pytest.importorskip("gguf")
     program = (
         "import sys; from cowbird.defenses.p_scanner.tagger import load_tagger; "
         "found = load_tagger(device='cpu').score(['Quiet Harbor at Night (1999) qzx']); "
         "sys.exit(0 if 'transformers' not in sys.modules and found[0] > 0 else 5)"
     )
-    locate_model(Llm().name)  # once, with transformers, for a cache that is empty
     assert subprocess.run([sys.executable, "-c", program], check=False, timeout=300).returncode == 0
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("smollm2")
 def test_the_tagger_that_ships_says_what_it_says_with_transformers(monkeypatch):
-    pytest.importorskip("gguf")
     from cowbird.defenses.p_scanner import tagger
 
     plain = tagger.load_tagger(device="cpu").read(TEXTS)

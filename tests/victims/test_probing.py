@@ -10,7 +10,7 @@ from cowbird.data.choices import SequenceSplit
 from cowbird.data.types import Interactions, Items, TrainingData, Users
 from cowbird.errors import UserError
 from cowbird.victims.base import FitContext
-from cowbird.victims.language import probing
+from cowbird.victims.language import branched_passes, probing
 from cowbird.victims.language.llara import LLaRA
 from cowbird.victims.language.llm import Llm
 from cowbird.victims.language.tallrec import format_prompt
@@ -157,7 +157,7 @@ def test_how_texts_are_cut_changes_nothing(judge, monkeypatch):
     probe = fitted.probe(questions, ITEMS)
     found = probe.favor(TITLES), probe.states(TITLES)
     monkeypatch.setattr(probing, "PROBE_BATCH_TEXTS", 2)
-    monkeypatch.setattr(probing, "MAX_BRANCH_TOKENS", 30)
+    monkeypatch.setattr(branched_passes, "MAX_BRANCH_TOKENS", 30)
     probe.capacity = 500
     for one, other in zip(found, (probe.favor(TITLES), probe.states(TITLES)), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
@@ -166,13 +166,13 @@ def test_how_texts_are_cut_changes_nothing(judge, monkeypatch):
 def test_prompts_run_beginnings_once(judge, monkeypatch):
     fitted, questions = judge
     run = []
-    kept = probing._run_pass
+    kept = branched_passes._run_pass
 
     def noted(causal, tokens, rows, shared, *more):
         run.append(int(shared.sum() + (tokens.lengths[rows] - shared[:, None] - 1).sum()))
         return kept(causal, tokens, rows, shared, *more)
 
-    monkeypatch.setattr(probing, "_run_pass", noted)
+    monkeypatch.setattr(branched_passes, "_run_pass", noted)
     titles = [f"Red Harbor {n}" for n in range(60)]
     probe = fitted.probe(questions, ITEMS)
     probe.favor(titles)
@@ -310,7 +310,9 @@ def test_odds_stay_finite():
             return lambda states: states
 
     sure = torch.tensor([[0.0, 100.0], [100.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
-    found = probe.weigh(Causal(), probing.AnswerStates(sure, torch.tensor([1, 1, 0, 1]), torch.tensor([1, 1, 2])))
+    found = probe.weigh(
+        Causal(), branched_passes.AnswerStates(sure, torch.tensor([1, 1, 0, 1]), torch.tensor([1, 1, 2]))
+    )
     assert found[0].item() == pytest.approx(-np.log(1e-6), abs=0.1)
     assert found[1].item() == pytest.approx(-100, rel=1e-4)
     assert found[2].item() == pytest.approx(np.log(0.25 / 0.75), rel=1e-4)

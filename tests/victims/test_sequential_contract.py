@@ -248,7 +248,8 @@ def test_padding_row_stays_zero(name, tiny, parts):
 def test_poisoned_labels_are_learned(name, regime, tiny, parts):
     clean = parts.pretrain.training()
     poisoned = TrainingData(clean.interactions, clean.users, clean.items, np.full_like(clean.label, 5))
-    spec = tiny(name, regime=regime, epochs=8, learning_rate=3e-2, validate_every=8)
+    batch = {"all": 10, "last": 10, "prefix": 60}[regime]  # of sequences; a prefix is one of its own
+    spec = tiny(name, regime=regime, epochs=8, learning_rate=3e-2, validate_every=8, batch_size=batch)
     history = parts.downstream.test().history
     fitted = spec.fit(poisoned, parts.pretrain.validation(), 0)
     assert fitted.score(history).argmax(dim=1).eq(5).all()
@@ -327,13 +328,13 @@ def test_progress_is_told(tiny, parts):
 
 
 @every_victim
-def test_tuning_begins_at_the_start(name, learned, learnable):
-    start = learned(name)
+def test_tuning_begins_at_the_start(name, tiny, parts):
+    start = FittedSequential(tiny(name), random_network(tiny(name), items=24), 24, CPU)
     before = weights(start)
-    tuned = fit(start.spec.with_training(epochs=1, learning_rate=1e-12), learnable.downstream, seed=5, start=start)
+    tuned = fit(start.spec.with_training(epochs=1, learning_rate=1e-12), parts.downstream, seed=5, start=start)
     for key, tensor in weights(tuned).items():
         torch.testing.assert_close(tensor, before[key], rtol=0, atol=1e-7)
-    moved = fit(start.spec.with_training(epochs=2, learning_rate=1e-2), learnable.downstream, seed=5, start=start)
+    moved = fit(start.spec.with_training(epochs=2, learning_rate=1e-2), parts.downstream, seed=5, start=start)
     assert not same(weights(moved), before)
     assert same(weights(start), before), "the model it started from is left alone"
 

@@ -11,9 +11,10 @@ from typing import Any
 import polars as pl
 
 from cowbird.errors import UserError
+from cowbird.experiments.profiles import apply_profile
 from cowbird.experiments.results import Row, read_results, write_results
 from cowbird.experiments.run import run as run_spec
-from cowbird.experiments.spec import Spec, apply_profile, load_spec, parse_spec
+from cowbird.experiments.spec import Spec, load_spec, parse_spec
 from cowbird.experiments.spec_labels import find_shipped_spec
 
 ProgressReporter = Callable[[str, int, int, str], None]

@@ -24,7 +24,8 @@ from cowbird.files import get_cache_folder, hash_file, read_plain_text, write_te
 from cowbird.notices import NoticeRank, note
 from cowbird.text import quote_for_prompt
 from cowbird.victims.fit_context import pick_device
-from cowbird.victims.language.llm import Llm, LoadedModel, import_transformers, locate_model
+from cowbird.victims.language.libraries import import_transformers
+from cowbird.victims.language.llm import Llm, LoadedModel, locate_model
 from cowbird.victims.language.packing import split_runs
 from cowbird.victims.repeatable import force_determinism
 

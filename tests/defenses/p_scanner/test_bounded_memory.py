@@ -80,6 +80,7 @@ def test_words_inside_a_very_long_title_are_not_kept():
     assert not {"w48x0", "w683x2", "w48x1 w49x1"} & texts
 
 
+@pytest.mark.slow
 def test_verdicts_do_not_depend_on_the_bounds(monkeypatch):
     titles = [f"{title} 5v" if nth < 5 else title for nth, title in enumerate(make_titles(300))]
     want = judge_once(ReadyDouble(), titles, make_titles(600)[300:], 0.02, 0.05)

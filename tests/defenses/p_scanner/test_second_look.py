@@ -49,7 +49,7 @@ def share_with(word, titles, chosen):
     return np.mean([word in title.split() for title, here in zip(titles, chosen, strict=True) if here])
 
 
-@pytest.mark.parametrize("reference", [(), tuple(CLEAN[:400])])
+@pytest.mark.parametrize("reference", [(), pytest.param(tuple(CLEAN[:400]), marks=pytest.mark.slow)])
 def test_the_language_models_word_decides_among_open_titles(reference):
     titles, told = CLEAN[400:], {}
     for word in ("never", "Falcon"):
@@ -126,6 +126,7 @@ def test_of_a_long_title_both_ends_are_read():
     assert cut.endswith("z")
 
 
+@pytest.mark.slow
 def test_a_calibration_keeps_its_bands(tmp_path):
     cascade = Cascade()
     made = CalibratedScanner.calibrate(cascade, CLEAN[:400], fpr=0.02)

@@ -124,6 +124,7 @@ def test_titles_that_can_reach_no_threshold_are_not_asked_about():
     assert find_lowest_open(np.zeros(0, dtype=np.float32)) == math.inf
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("known", [False, True])
 def test_a_slip_is_found_and_the_reason_says_what_was_meant(known, monkeypatch):
     titles = make_titles(900)
@@ -139,6 +140,7 @@ def test_a_slip_is_found_and_the_reason_says_what_was_meant(known, monkeypatch):
     assert found["with"].flagged[:400].mean() <= 0.02
 
 
+@pytest.mark.slow
 def test_a_verdict_is_the_same_in_any_order_and_in_pieces(monkeypatch):
     titles = make_titles(700)
     asked = [*titles[400:], *SLIPPED, *(f"The {word} Song" for word in ("Gardenn", "Wintr", "Fallcon", "Mirrror"))]
@@ -163,6 +165,7 @@ def test_clean_titles_with_slips_set_the_threshold_with_them(monkeypatch):
     assert double.judge(odd[300:], baseline).flagged.mean() <= 0.03
 
 
+@pytest.mark.slow
 def test_a_calibration_remembers_slips(monkeypatch, tmp_path):
     titles = make_titles(900)
     double = SpellingDouble(monkeypatch, CPU)

@@ -102,6 +102,7 @@ def test_memory_for_titles_is_bounded(monkeypatch):
         assert len(reader._known) <= 12
 
 
+@pytest.mark.slow
 def test_a_gain_does_not_depend_on_the_titles_beside(llama):
     loaded = load_reader(Llm(name=str(llama)), CPU, torch.bfloat16)
     titles = [f"The Gadren {nth} Rver Song" * (1 + nth % 3) for nth in range(12)]

@@ -98,6 +98,7 @@ def test_traits_are_those_of_a_walk(titles, seed):
     assert list(got) == [walk_traits(title, list_marks(words, row)) for row, title in enumerate(titles)]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(titles_lists, st.integers(0, 1))
 def test_rarity_is_that_of_a_walk(titles, less):
@@ -134,6 +135,7 @@ def test_fragments_are_those_of_a_walk(titles, few):
     assert keys == list(seen)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(titles_lists, titles_lists)
 def test_known_fragments_are_found_where_a_walk_finds_them(known, titles):

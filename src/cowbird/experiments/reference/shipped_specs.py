@@ -12,8 +12,11 @@ SHIPPED_PREFIX = "shipped:"
 
 def list_shipped_specs() -> dict[str, str]:
     """Return the names of the specs that ship, sorted, with what each is for."""
-    files = sorted(find_shipped_spec("demo").parent.glob("*.toml"))
-    return {path.stem: str(tomllib.loads(path.read_text("utf-8")).get("description", "")) for path in files}
+    return {path.stem: str(tomllib.loads(path.read_text("utf-8")).get("description", "")) for path in _list_files()}
+
+
+def _list_files() -> list[Path]:
+    return sorted(find_shipped_spec("demo").parent.glob("*.toml"))
 
 
 def find_spec(name: str) -> Path:
@@ -25,7 +28,7 @@ def find_spec(name: str) -> Path:
     Raises:
         UserError: If there is neither, or both a file here and a shipped spec could be meant.
     """
-    known = list_shipped_specs()
+    known = [path.stem for path in _list_files()]
     bare = name.removeprefix(SHIPPED_PREFIX)
     if bare != name:
         if bare not in known:

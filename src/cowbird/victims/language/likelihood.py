@@ -5,11 +5,11 @@ import torch
 
 from cowbird.data.types import Float32Array
 from cowbird.victims.fit_context import ProgressCallback, report_nothing
+from cowbird.victims.language.branched_passes import run_passes, sum_log_probs
 from cowbird.victims.language.candidate_decoding import BranchBorders
 from cowbird.victims.language.engine import prepare_inference
 from cowbird.victims.language.examples import Tokens
 from cowbird.victims.language.llm import LoadedModel
-from cowbird.victims.language.probing import run_passes, sum_log_probs
 
 
 def compute_log_likelihood(

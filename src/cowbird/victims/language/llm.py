@@ -2,20 +2,17 @@
 
 A model is named by a hub id, a local folder, a GGUF file, or the name of one that comes as an asset (`smollm2-135m`:
 SmolLM2-135M-Instruct, Allal et al. 2025; `gemma3-270m`: Gemma 3 270M, under Google's Gemma terms). GGUF files are
-converted once into a folder of safetensors in the cache. A hub id stands for what was downloaded before: nothing is
-asked over the network. Nothing is unpickled: weights load from safetensors alone, and no model brings code of its own.
+converted once into a folder of safetensors in the cache (`gguf_conversion`). A hub id stands for what was downloaded
+before: nothing is asked over the network. Nothing is unpickled: weights load from safetensors alone, and no model
+brings code of its own.
 """
 
 import importlib
 import importlib.util
-import io
-import json
-import os
 import re
-import shutil
 import warnings
 from collections.abc import Generator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,25 +22,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cowbird.errors import OutageError, UserError
 from cowbird.faults import raise_outage
-from cowbird.files import (
-    get_cache_folder,
-    hash_unchanged_file,
-    read_plain_text,
-    replace_folder_atomically,
-    sweep_partials,
-    write_text,
-)
-from cowbird.notices import NoticeRank, note
+from cowbird.files import get_cache_folder
 from cowbird.text import quote_json
 from cowbird.victims.language import assets
 from cowbird.victims.language.fresh_adapters import draw_fresh_adapters
+from cowbird.victims.language.gguf_conversion import convert_gguf
 from cowbird.victims.language.handed_adapter import HandedAdapter, fill_handed_adapter, read_adapter_config
+from cowbird.victims.language.libraries import import_transformers
 from cowbird.victims.language.model_folder import check_model_folder, copy_model_folder
 from cowbird.victims.language.plain_llama import load_plain_llama
 from cowbird.victims.language.tokenizer_check import make_control_tokens_special
 
-CONVERTED_RECORD_FILE = "cowbird-files.json"
-"""What lies beside a converted model: the SHA-256 of each of its files, by name."""
 _HUB_ID = re.compile(r"(\w[\w.-]{0,95}/)?\w[\w.-]{0,95}", re.ASCII)
 """What a hub id looks like; other names are asked of nobody."""
 _REVISION = re.compile(r"\w[\w./-]{0,199}", re.ASCII)
@@ -104,22 +93,6 @@ class LoadedModel:
     """Its fast tokenizer, which takes control tokens in texts as plain text."""
 
 
-def import_transformers() -> Any:
-    """Return the transformers library.
-
-    Raises:
-        UserError: If the extra `llm` is not installed.
-    """
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    try:
-        library = importlib.import_module("transformers")
-    except ImportError as error:
-        raise OutageError(f"Language models need {error.name}.", "Install them: pip install 'cowbird[llm]'.") from None
-    library.utils.logging.disable_progress_bar()
-    library.utils.logging.set_verbosity_error()
-    return library
-
-
 def locate_model(name: str) -> str:
     """Return what transformers can load: a folder of safetensors, or a hub id.
 
@@ -147,67 +120,6 @@ def locate_model(name: str) -> str:
         return name
     check_model_folder(path)
     return str(path)
-
-
-def convert_gguf(gguf: Path) -> Path:
-    """Return the folder of safetensors made from a GGUF file, made now if it is not in the cache.
-
-    The folder appears under its name once it is whole, and its files are held against their hashes before they are
-    used; what is damaged is made anew. What killed processes left half made goes.
-
-    Raises:
-        UserError: If the file is not a GGUF model that transformers knows.
-        OutageError: If the cache can't be written, or memory runs out.
-    """
-    folder = get_cache_folder() / "llm" / f"{gguf.stem}-{hash_unchanged_file(gguf)[:16]}"
-    if _is_converted(folder):
-        return folder
-    if folder.exists():
-        note(NoticeRank.CHANGE, f"The converted language model '{folder}' was damaged or unsealed, and is made anew.")
-    library = import_transformers()
-    sweep_partials(folder.parent)
-    try:
-        with replace_folder_atomically(folder, keep=not folder.exists()) as partial:
-            _write_converted(library, gguf, partial)
-            hashes = {path.name: hash_unchanged_file(path) for path in sorted(partial.iterdir())}
-            write_text(partial / CONVERTED_RECORD_FILE, json.dumps(hashes, indent=1))
-    except OutageError as error:
-        raise OutageError(error.message, "Free some space, or choose another cache with COWBIRD_CACHE.") from None
-    except Exception as error:  # a damaged file fails in as many ways as there are libraries below
-        raise_outage(error, f"'{gguf}' can't be converted")
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"'{gguf}' can't be converted: {reason}.", "Is it a whole GGUF file?") from None
-    return folder
-
-
-def _is_converted(folder: Path) -> bool:
-    """Tell whether a folder holds a converted model, each file of it as it was written and nothing else."""
-    try:
-        known: Any = json.loads(read_plain_text(folder / CONVERTED_RECORD_FILE))
-        held = {path.name for path in folder.iterdir()} - {CONVERTED_RECORD_FILE}
-        return held == set(known) and all(hash_unchanged_file(folder / name) == known[name] for name in held)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise_outage(error, f"'{folder}' can't be read")
-        return False
-
-
-def _write_converted(library: Any, gguf: Path, folder: Path) -> None:
-    """Write the model of a GGUF file as safetensors, with its tokenizer."""
-    # Recent versions keep the weights packed unless told otherwise; older ones always unpack.
-    packed = getattr(library, "GgufConfig", None) or getattr(library.utils.quantization_config, "GgufConfig", None)
-    more = {} if packed is None else {"quantization_config": packed(dequantize=True)}
-    # Alone in a folder of its own, so that nothing that lies beside it is read.
-    alone = folder / "gguf"
-    alone.mkdir()
-    (alone / gguf.name).symlink_to(gguf.resolve())
-    given = {"pretrained_model_name_or_path": alone, "gguf_file": gguf.name, "trust_remote_code": False}
-    with redirect_stderr(io.StringIO()):  # the library's own progress bar
-        model = library.AutoModelForCausalLM.from_pretrained(**given, dtype=torch.float32, **more)
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    model.to(torch.bfloat16).save_pretrained(folder)
-    library.AutoTokenizer.from_pretrained(**given).save_pretrained(folder)
-    shutil.rmtree(alone)
 
 
 def load_llm(llm: Llm, device: torch.device, dtype: torch.dtype) -> LoadedModel:
