@@ -27,7 +27,7 @@ READY_SCORING = Path(__file__).parent / "ready_tagger" / "scoring.safetensors"
 READY_SMALL_SCORING = Path(__file__).parent / "ready_small_tagger" / "scoring.safetensors"
 """The same, learned from marks of small taggers."""
 READY_SMALL_SCORING_SHA256 = "fbd96b5d22c7506061ec866a36b51bdee65a134648a76c08e59c193a1a8adedb"
-READY_SCORING_SHA256 = "f2874d4027340458ee927a483abfbaa5160e4d93c5a2b4fec7f0fad80334c2a6"
+READY_SCORING_SHA256 = "fad659c2ec8acde7185644471c8d379dc1082144b990f0093c49dab6034ff634"
 SCORING_VERSION = "1"
 JOINED_FEATURES = (
     "log-odds of the title",

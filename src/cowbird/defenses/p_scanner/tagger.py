@@ -46,7 +46,7 @@ SPAN_LOGIT = 0.0
 """Log-odds above which a token is part of the span that is shown."""
 READY_TAGGER = Path(__file__).parent / "ready_tagger"
 """The tagger that comes with the package; `MODEL_CARD.md` beside it says what it learned from and what it finds."""
-READY_TAGGER_SHA256 = "f880f1fe0e481439088571dc7deda7d177dccb78c457e323d3438586467146b4"
+READY_TAGGER_SHA256 = "e7dc76436892fc8b1ee611598a8e5c5db1e6640050fdd3ce68787b52798547ed"
 """Hash of its `tagger.json`, which holds that of its adapter."""
 MAX_CONTEXTS_KEPT = 4
 """Contexts whose keys and values are kept, some 15 MB each."""
