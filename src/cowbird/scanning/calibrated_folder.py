@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 from rich.console import Group
@@ -238,10 +238,10 @@ def _choose_recipe(origin: Path, steps: int) -> TaggerRecipe:
         UserError: If its folder holds no tagger, or its record tells of no context that can be drawn.
     """
     record = read_tagger_record(origin)
-    given = {"llm": record.llm, "chunks": 1, "compiled": False, "capacity": 4096, **LLM_TUNING}
+    given: dict[str, Any] = {"chunks": 1, "compiled": False, "capacity": 4096, **LLM_TUNING}
     if record.takes_context:
         given |= {name: record.recipe[name] for name in ("context", "row") if name in record.recipe} | CONTEXT_TUNING
-    given["chunk"] = steps * given["batch_size"]
+    given |= {"llm": record.llm, "chunk": steps * given["batch_size"]}
     try:
         return TaggerRecipe.model_validate(given)
     except ValidationError as error:

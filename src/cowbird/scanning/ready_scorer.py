@@ -284,8 +284,8 @@ def _describe_calibration(baseline: Baseline) -> str:
 
 
 def _describe_context(baseline: Baseline) -> str:
-    """Say which titles the language model was shown."""
-    many = f"{len(baseline.context.first):,} titles"
+    """Say which titles the language model was shown; of long ones it has room for fewer."""
+    many = f"up to {len(baseline.context.first):,} titles"
     if baseline.reference:
         return f"Before it judged, the language model was shown {many} of those that are taken for clean."
     return f"Before it judged, the language model was shown {many} of this catalogue in which little looked suspicious."
@@ -347,7 +347,7 @@ def describe_basis(scorer: ReadyScorer) -> dict[str, object]:
         "sampled": baseline.sampled,
         "sample_complete": scorer.complete,
         "counted": baseline.counted,
-        "shown": len(baseline.context.first),
+        "shown_at_most": len(baseline.context.first),
         "reference": baseline.reference,
         "calibrated_on": baseline.calibrated_on,
         "left_out": baseline.left_out,

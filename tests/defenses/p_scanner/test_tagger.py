@@ -128,6 +128,17 @@ def test_a_title_is_judged_beside_others(tagger, catalogue):
     np.testing.assert_array_equal(beside.verdict, tagger.read(titles, context).verdict)
 
 
+def test_a_title_that_is_shown_is_read_behind_others(tagger, catalogue):
+    """Behind itself it would look usual, whatever it carries."""
+    context = TitleContext.choose(catalogue(60))
+    titles = [catalogue(9, seed=4)[0], context.first[0], context.second[0]]
+    behind = [TitleContext(shown) for shown in (context.first, context.second, context.first)]
+    apart = [tagger.read([title], shown) for title, shown in zip(titles, behind, strict=True)]
+    found = tagger.read(titles, context)
+    np.testing.assert_allclose(found.verdict, [each.verdict[0] for each in apart], atol=1e-4)
+    np.testing.assert_allclose(found.mark, np.concatenate([each.mark for each in apart]), atol=1e-4)
+
+
 def test_the_span_is_the_stretch_around_the_worst_token(tagger):
     marks = tagger.read(["Red Harbor", "Blue", ""])
     marks.mark[:] = -1.0

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ready_doubles import ContextDouble, ReadyDouble, make_titles, mark
 
-from cowbird.defenses.p_scanner import baseline_learning, catalog_judge
+from cowbird.defenses.p_scanner import baseline_learning, catalog_judge, ready
 from cowbird.defenses.p_scanner.calibrated import CalibratedScanner, load_calibrated_scanner
 from cowbird.defenses.p_scanner.calibration_file import _seal, read_calibration
 from cowbird.defenses.p_scanner.catalog_judge import (
@@ -17,7 +17,9 @@ from cowbird.defenses.p_scanner.catalog_judge import (
     read_catalog,
     sample_titles,
 )
+from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.second_look import SecondLook
+from cowbird.defenses.p_scanner.tagger import TaggerRecord
 from cowbird.defenses.p_scanner.title_context import (
     MAX_CONTEXT_CHARACTERS,
     MAX_CONTEXT_TITLES,
@@ -27,6 +29,7 @@ from cowbird.defenses.p_scanner.title_context import (
 )
 from cowbird.errors import UserError
 from cowbird.storage import read_tensors, write_tensors
+from cowbird.victims.language.llm import Llm
 
 CLEAN = make_titles(700)
 
@@ -253,6 +256,19 @@ def test_what_was_said_behind_one_context_is_not_taken_behind_another():
     assert told[0] == told[1] < 0 < told[2] == told[3]
     assert len(reader.asked) == 2
     assert second.looked == 2
+
+
+@pytest.mark.parametrize("context", [0, 640])
+def test_a_cascade_knows_what_its_language_model_takes(context, monkeypatch):
+    record = TaggerRecord(
+        llm=Llm(), recipe={"context": context}, seed=0, catalogs={}, titles_sha256={}, never_taught=(), loss=0
+    )
+    monkeypatch.setattr(ready, "read_tagger_record", lambda folder: record)
+    monkeypatch.setattr(ready, "locate_model", lambda name: None)
+    scanner = ReadyScanner.load("cpu", "cascade")
+    assert scanner.second.takes_context is bool(context)
+    assert not scanner.shows_context, "the small tagger takes none"
+    assert scanner.choose_context(CLEAN) == (TitleContext.choose(CLEAN) if context else NO_CONTEXT)
 
 
 # Calibrations.

@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 
 from cowbird.data.tables import read_texts
 from cowbird.data.types import Float32Array, Int64Array
-from cowbird.defenses.p_scanner.fragment_evidence import FragmentEvidence
+from cowbird.defenses.p_scanner.fragment_evidence import FragmentEvidence, describe_fragments
 from cowbird.defenses.p_scanner.fragment_index import MAX_PHRASE_WORDS, FragmentKey
-from cowbird.defenses.p_scanner.title_traits import MarkedWords
+from cowbird.defenses.p_scanner.fragment_table import FragmentTable
+from cowbird.defenses.p_scanner.title_traits import MarkedWords, TitleTraits
 
 MIN_TITLES_EXPLAINED, MIN_SELLERS_SPREAD = 5, 5
 """Titles with a fragment, and sellers of them, from which columns can clear it."""
@@ -224,6 +225,10 @@ class ColumnFindings:
     shares: Mapping[int, SellerShare] = field(default_factory=dict[int, SellerShare])
     """Who has most of the titles of each that keeps to few sellers, by its number."""
 
+    def describe(self) -> list[str]:
+        """Return what tells these findings from others."""
+        return [str(sorted(part)) for part in (self.cleared, self.narrow, self.alien)]
+
     def list_sellers(self, fragment: Int64Array, narrow: bool) -> dict[int, SellerShare]:
         """Return whom the log-odds of fragments are about, by their places; arguments as in `adjust`."""
         counted = self.alien | self.narrow if narrow else self.alien
@@ -247,6 +252,22 @@ class ColumnFindings:
             if number in self.alien:
                 made[place] = max(made[place], ALIEN_LOG_ODDS)
         return made
+
+
+def ask_columns(
+    titles: Sequence[str], traits: TitleTraits, table: FragmentTable, rows: Int64Array, columns: TitleColumns
+) -> ColumnFindings:
+    """Return what other columns say of the fragments among titles; see `find_in_columns`.
+
+    Args:
+        titles: The titles.
+        traits: These and perhaps others.
+        table: Their fragments.
+        rows: Where the titles stand among them.
+        columns: Other columns of the titles.
+    """
+    evidence = describe_fragments(table, traits, rows)
+    return find_in_columns(titles, table.names.list_keys(), evidence, traits.words.mark, columns)
 
 
 def find_in_columns(

@@ -39,13 +39,8 @@ from cowbird.defenses.p_scanner.column_evidence import (
     ClearedWords,
     ColumnFindings,
     TitleColumns,
-    find_in_columns,
+    ask_columns,
     read_title_columns,
-)
-from cowbird.defenses.p_scanner.fragment_evidence import (
-    NOTHING_COUNTED,
-    CountedFragments,
-    describe_fragments,
 )
 from cowbird.defenses.p_scanner.fragment_table import (
     FragmentNames,
@@ -63,7 +58,6 @@ from cowbird.defenses.p_scanner.small_tagger import (
     SmallTagger,
     TaggerName,
     TaggerSource,
-    join_logits,
     load_small_tagger,
 )
 from cowbird.defenses.p_scanner.spelling import Slip
@@ -73,7 +67,7 @@ from cowbird.defenses.p_scanner.title_explanations import ScoredTitles
 from cowbird.defenses.p_scanner.title_slips import make_slip_reader
 from cowbird.defenses.p_scanner.title_traits import TitleTraits, describe_traits, mark_words
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
-from cowbird.defenses.p_scanner.whole_counts import WholeEvidence
+from cowbird.defenses.p_scanner.whole_counts import WholeEvidence, add_witnesses, describe_counts, number_counted
 from cowbird.defenses.scan_table import scan_table
 from cowbird.files import hash_texts
 from cowbird.victims.fit_context import ProgressCallback, report_nothing
@@ -227,11 +221,11 @@ class ReadyScanner:
         check_baseline(len(titles), before, fpr, review_fpr)
         if marks is None:
             marks, context = read_catalog(self, titles, reference, read=read_titles, columns=columns, report=report)
-        texts, marks = _add_witnesses([*reference, *titles], marks, whole)
+        texts, marks = add_witnesses([*reference, *titles], marks, whole)
         rows, fprs = before + np.arange(len(titles), dtype=np.int64), (fpr, max(fpr, review_fpr))
         traits, table, found = self._describe_beside(texts, marks, titles, rows, columns)
-        counted = _number_counted(table, before + len(titles), whole)
-        told = [*_describe_columns(found), *_describe_counts(whole), *_describe_context(context)]
+        counted = number_counted(table, before + len(titles), whole)
+        told = [*found.describe(), *describe_counts(whole), *([context.key] if context else [])]
         key = hash_texts([repr((fpr, review_fpr, before)), *told, *texts])
         if not before:
             return learn_by_itself(
@@ -286,11 +280,11 @@ class ReadyScanner:
         """
         check_baseline(len(titles), inventory.size, fpr, review_fpr)
         marks = read_titles(self, titles, context=inventory.context) if marks is None else marks
-        texts, marks = _add_witnesses(titles, marks, whole)
+        texts, marks = add_witnesses(titles, marks, whole)
         rows = np.arange(len(titles), dtype=np.int64)
         traits, table, found = self._describe_beside(texts, marks, titles, rows, columns)
-        counted = _number_counted(table, len(titles), whole)
-        told = [*_describe_columns(found), *_describe_counts(whole)]
+        counted = number_counted(table, len(titles), whole)
+        told = [*found.describe(), *describe_counts(whole)]
         key = hash_texts([repr((fpr, review_fpr)), inventory.key, *told, *texts])
         fprs = (fpr, max(fpr, review_fpr))
         return learn_beside(
@@ -317,7 +311,7 @@ class ReadyScanner:
         traits, table = self._describe(texts, marks)
         if columns is None:
             return traits, table, ColumnFindings()
-        found = _ask_columns(titles, traits, table, rows, columns)
+        found = ask_columns(titles, traits, table, rows, columns)
         if found.words.phrases:
             traits, table = self._describe(texts, marks, found.words)
         return traits, table, found
@@ -416,49 +410,3 @@ class ReadyScanner:
             return judge_once(self, texts, reference, fpr, review_fpr, columns)
 
         return scan_table(judge, titles, text_column)
-
-
-def _add_witnesses(
-    texts: Sequence[str], marks: TokenLogits, whole: WholeEvidence | None
-) -> tuple[Sequence[str], TokenLogits]:
-    """Return titles, and behind them those with phrases that were counted in the whole catalogue."""
-    if whole is None:
-        return texts, marks
-    return [*texts, *whole.counts.witnesses], join_logits([marks, whole.marks])
-
-
-def _number_counted(table: FragmentTable, first: int, whole: WholeEvidence | None) -> CountedFragments:
-    """Return the fragments that were counted in the whole catalogue; witnesses stand from a row on."""
-    if whole is None:
-        return NOTHING_COUNTED
-    known = table.names.fragments
-    counts = {
-        known["word", phrase]: count for phrase, count in whole.counts.phrases.items() if ("word", phrase) in known
-    }
-    numbers = np.array(sorted(counts), dtype=np.int64)
-    rows = first + np.arange(len(whole.counts.witnesses), dtype=np.int64)
-    count = np.array([counts[number] for number in numbers.tolist()], dtype=np.int64)
-    return CountedFragments(numbers, count, whole.counts.titles, rows)
-
-
-def _describe_counts(whole: WholeEvidence | None) -> list[str]:
-    """Return what tells counts from others."""
-    return [] if whole is None else [repr((sorted(whole.counts.phrases.items()), whole.counts.titles))]
-
-
-def _describe_columns(found: ColumnFindings) -> list[str]:
-    """Return what tells what other columns say from others."""
-    return [str(sorted(part)) for part in (found.cleared, found.narrow, found.alien)]
-
-
-def _describe_context(context: TitleContext) -> list[str]:
-    """Return what tells a context from others."""
-    return [context.key] if context else []
-
-
-def _ask_columns(
-    titles: Sequence[str], traits: TitleTraits, table: FragmentTable, rows: Int64Array, columns: TitleColumns
-) -> ColumnFindings:
-    """Return what other columns say of the fragments among titles."""
-    evidence = describe_fragments(table, traits, rows)
-    return find_in_columns(titles, table.names.list_keys(), evidence, traits.words.mark, columns)

@@ -12,7 +12,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
+from cowbird.defenses.p_scanner.fragment_evidence import NOTHING_COUNTED, CountedFragments
 from cowbird.defenses.p_scanner.fragment_index import HEAD_WORDS, MAX_PHRASE_WORDS, TAIL_WORDS
+from cowbird.defenses.p_scanner.fragment_table import FragmentTable
+from cowbird.defenses.p_scanner.small_tagger import join_logits
 from cowbird.defenses.p_scanner.title_sample import HASHES, hash_title
 from cowbird.defenses.p_scanner.title_traits import MarkedWords
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
@@ -45,6 +50,34 @@ class WholeEvidence(NamedTuple):
     """How often they stand there."""
     marks: TokenLogits
     """What the tagger says of the witnesses."""
+
+
+def add_witnesses(
+    texts: Sequence[str], marks: TokenLogits, whole: WholeEvidence | None
+) -> tuple[Sequence[str], TokenLogits]:
+    """Return titles, and behind them those with phrases that were counted in the whole catalogue."""
+    if whole is None:
+        return texts, marks
+    return [*texts, *whole.counts.witnesses], join_logits([marks, whole.marks])
+
+
+def number_counted(table: FragmentTable, first: int, whole: WholeEvidence | None) -> CountedFragments:
+    """Return the fragments that were counted in the whole catalogue; witnesses stand from a row on."""
+    if whole is None:
+        return NOTHING_COUNTED
+    known = table.names.fragments
+    counts = {
+        known["word", phrase]: count for phrase, count in whole.counts.phrases.items() if ("word", phrase) in known
+    }
+    numbers = np.array(sorted(counts), dtype=np.int64)
+    rows = first + np.arange(len(whole.counts.witnesses), dtype=np.int64)
+    count = np.array([counts[number] for number in numbers.tolist()], dtype=np.int64)
+    return CountedFragments(numbers, count, whole.counts.titles, rows)
+
+
+def describe_counts(whole: WholeEvidence | None) -> list[str]:
+    """Return what tells counts from others."""
+    return [] if whole is None else [repr((sorted(whole.counts.phrases.items()), whole.counts.titles))]
 
 
 def find_suspicious_phrases(words: MarkedWords) -> list[str]:
