@@ -33,7 +33,9 @@ def choose_context(tagger: Tagger, plantings: Plantings, beside: str) -> TitleCo
         return TitleContext.choose(plantings.reference)
     score = tagger.score(plantings.batch)
     bar = float(np.quantile(score, PLAIN_SHARE))
-    return TitleContext.choose([title for title, own in zip(plantings.batch, score.tolist(), strict=True) if own <= bar])
+    return TitleContext.choose(
+        [title for title, own in zip(plantings.batch, score.tolist(), strict=True) if own <= bar]
+    )
 
 
 def main() -> None:

@@ -46,8 +46,9 @@ from cowbird.defenses.p_scanner.title_traits import TitleTraits
 FLOOD_SHARE, FLOOD_GAP = 0.02, 1.0
 """Share of a catalogue's titles from which they are a flood; by how much log-odds three in four of them are above 99 %
 of the others."""
-SHOWN_BELOW = 0.5
-"""Quantile of a catalogue's scores up to which its titles may be shown as usual, where there is no reference."""
+SHOWN_BELOW = 0.8
+"""Quantile of what the tagger says of a catalogue's titles up to which they may be shown as usual, where there is no
+reference."""
 
 
 def learn_beside(
@@ -140,7 +141,7 @@ def learn_by_itself(
     band = None
     if second is not None:
         if second.takes_context:
-            baseline = replace(baseline, context=_choose_shown(traits, rows, own, trusted))
+            baseline = replace(baseline, context=_choose_shown(traits, rows, trusted))
         second = second.beside(baseline.context)
         band = OpenBand.choose(own[~sure], LOOK_WEIGHT_ALONE).limit(own)
         score = second.join(list_texts(traits, rows), score, band, own)
@@ -171,16 +172,16 @@ def choose_shown_titles(
     """Return titles of a catalogue that may be poisoned which are shown to a tagger before it reads all others again.
 
     A flood or a trigger must not be shown as usual: a title is shown if it says what is usual (`choose_trusted`), and
-    half of the catalogue is at least as suspicious. Arguments as in `learn_beside`.
+    is not of the fifth of the catalogue that the tagger suspects most by itself. Arguments as in `learn_beside`.
     """
-    baseline, trusted = _weigh_by_itself(scoring, traits, table, rows, (0.5, 0.5), "", columns)
-    scored = score_rows(scoring, baseline, traits, rows, find_known(baseline, table, rows), trusted)
-    return _choose_shown(traits, rows, take_own_scores(baseline, scored.score, scored.worst), trusted)
+    _, trusted = _weigh_by_itself(scoring, traits, table, rows, (0.5, 0.5), "", columns)
+    return _choose_shown(traits, rows, trusted)
 
 
-def _choose_shown(traits: TitleTraits, rows: Int64Array, own: Float32Array, trusted: NDArray[np.bool_]) -> TitleContext:
-    """Return titles that are shown: trusted ones in the lower half of the scores; see `choose_shown_titles`."""
-    return TitleContext.choose(list_texts(traits, rows[trusted & (own <= np.quantile(own, SHOWN_BELOW))]))
+def _choose_shown(traits: TitleTraits, rows: Int64Array, trusted: NDArray[np.bool_]) -> TitleContext:
+    """Return titles that are shown: trusted ones that the tagger suspects least; see `choose_shown_titles`."""
+    verdict = traits.words.verdict[rows]
+    return TitleContext.choose(list_texts(traits, rows[trusted & (verdict <= np.quantile(verdict, SHOWN_BELOW))]))
 
 
 def _weigh_by_itself(

@@ -50,7 +50,7 @@ class SharedRows:
         return mixed.transpose(1, 2).reshape(1, count * length, heads, width)
 
 
-def place_branches(branches: NDArray[np.integer]) -> Int64Array:
+def place_branches(branches: NDArray[np.int64]) -> Int64Array:
     """Return the position of each token: all texts of a row begin where its beginning ends.
 
     Args:
@@ -59,8 +59,7 @@ def place_branches(branches: NDArray[np.integer]) -> Int64Array:
     Returns:
         Of the same shape.
     """
-    rows, tokens = branches.shape
-    at = np.arange(tokens)
+    at = np.arange(branches.shape[1], dtype=np.int64)
     new = np.ones_like(branches, dtype=bool)
     new[:, 1:] = branches[:, 1:] != branches[:, :-1]
     begin = np.maximum.accumulate(np.where(new, at, 0), axis=1)

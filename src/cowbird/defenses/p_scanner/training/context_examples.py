@@ -141,11 +141,12 @@ def write_rows(
         at = behind + len(row.titles)
         made.append(_write_row(shown, row.titles, read, behind, length, border))
     token, branch, label, share = (np.concatenate(parts) for parts in zip(*made, strict=True))
-    offsets = np.concatenate([[0], np.cumsum([len(parts[0]) for parts in made])])
+    offsets = np.concatenate([[0], np.cumsum([len(parts[0]) for parts in made])]).astype(np.int64)
+    begins = np.array([max(1, int(np.argmax(parts[2] != IGNORED_LABEL))) for parts in made], dtype=np.int64)
     return Tokens(
         token,
         offsets,
-        offsets[:-1] + [max(1, int(np.argmax(parts[2] != IGNORED_LABEL))) for parts in made],
+        offsets[:-1] + begins,
         label=label,
         among=words,
         both_ways=True,
