@@ -349,7 +349,7 @@ def test_plug_ins_of_installed_packages_are_listed_with_where_they_come_from(cal
 def test_a_shipped_spec_runs_by_name(call, spec, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("cowbird.experiments.reference.shipped_specs.find_shipped_spec", lambda name: spec)
-    monkeypatch.setattr("cowbird.experiments.reference.shipped_specs.list_shipped_specs", lambda: {"tiny": ""})
+    monkeypatch.setattr("cowbird.experiments.reference.shipped_specs._list_files", lambda: [Path("tiny.toml")])
     code, out, _ = call("run", "tiny", "--out", "out", "--seeds", "0", "--device", "cpu", "--json")
     assert code == 0
     summary = json.loads(out)
