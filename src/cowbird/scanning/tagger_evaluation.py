@@ -23,7 +23,7 @@ TRIGGERS_PER_FAMILY, TRIES_PER_TRIGGER = 100, 5
 """Titles with a trigger of a family, at most, and titles tried for each."""
 
 
-class TitleReader(Protocol):
+class AskedTagger(Protocol):
     """What reads titles: a tagger of either kind."""
 
     def read(self, titles: Sequence[str]) -> TokenLogits:
@@ -32,7 +32,7 @@ class TitleReader(Protocol):
 
 
 def evaluate_tagger(
-    tagger: TitleReader,
+    tagger: AskedTagger,
     lists: dict[str, list[str]],
     words: Sequence[str],
     seed: int,
@@ -59,7 +59,7 @@ def evaluate_tagger(
     return found
 
 
-def _ask_list(tagger: TitleReader, name: str, titles: list[str], words: Sequence[str], seed: int) -> dict[str, Any]:
+def _ask_list(tagger: AskedTagger, name: str, titles: list[str], words: Sequence[str], seed: int) -> dict[str, Any]:
     order: list[int] = stream(seed, "halves", name).permutation(len(titles)).tolist()
     half = min(MAX_TITLES_ASKED, len(titles) // 2)
     if half < MIN_TITLES_ASKED:

@@ -75,7 +75,7 @@ def test_a_trigger_is_flagged_at_small_and_large_shares(scanner, share):
 
 def test_a_trigger_of_moderate_log_odds_does_not_set_the_threshold_for_itself():
     double, rows = ReadyDouble(), range(0, 300, 10)
-    double.high = -0.5  # the tagger finds the trigger less likely than not
+    double.high = -0.2  # the tagger finds the trigger less likely than not
     titles = plant(make_titles(300), rows, "5v")
     baseline = double.learn_baseline(titles)
     log_odds = baseline.by_fragment[baseline.fragments["word", "5v"]]
@@ -99,7 +99,7 @@ def test_a_flood_that_stands_apart_does_not_set_the_threshold():
 
 def test_a_flood_is_flagged_without_a_reference():
     double, rows = ReadyDouble(), range(0, 300, 4)
-    double.high = -3.0
+    double.high = -2.0
     titles = plant(make_titles(300), rows, "5v")
     baseline = double.learn_baseline(titles)
     assert baseline.by_fragment.max() < LEFT_OUT_LOG_ODDS

@@ -8,6 +8,7 @@ from ready_doubles import ReadyDouble, make_titles, mark
 
 from cowbird.defenses.p_scanner.calibrated import CalibratedScanner, load_calibrated_scanner
 from cowbird.defenses.p_scanner.catalog_judge import judge_once
+from cowbird.defenses.p_scanner.scoring import READY_SMALL_SCORING, load_scoring
 from cowbird.defenses.p_scanner.second_look import (
     LOOK_WEIGHT,
     MAX_LOOK,
@@ -33,7 +34,7 @@ class Reader:
 
     def read(self, titles):
         self.asked += titles
-        return mark(titles, (self.word,), high=6.0, low=-4.0)
+        return mark(titles, (self.word,), high=6.0, low=-8.0)
 
 
 class Cascade(ReadyDouble):
@@ -41,6 +42,7 @@ class Cascade(ReadyDouble):
 
     def __init__(self, word="Falcon"):
         super().__init__(suspicious=())
+        self.scoring = load_scoring(READY_SMALL_SCORING)
         self.reader = Reader(word)
         self.second = SecondLook(lambda: self.reader, "reader")
 
@@ -58,8 +60,8 @@ def test_the_language_models_word_decides_among_open_titles(reference):
         assert 0 < found.flagged.sum() <= 20
         said = [reason for reason, flag in zip(found.reason, found.flagged, strict=True) if flag]
         assert ("language model 6" in " ".join(said)) == (word == "Falcon")
-    assert told["Falcon"] == 1
-    assert told["never"] < 0.6
+    assert told["Falcon"] > 0.6
+    assert told["never"] < 0.2
 
 
 def test_few_titles_are_read_and_each_once():

@@ -18,6 +18,7 @@ from cowbird.defenses.p_scanner.catalog_judge import (
     sample_titles,
 )
 from cowbird.defenses.p_scanner.ready import ReadyScanner
+from cowbird.defenses.p_scanner.scoring import READY_SMALL_SCORING, load_scoring
 from cowbird.defenses.p_scanner.second_look import SecondLook
 from cowbird.defenses.p_scanner.tagger import TaggerRecord
 from cowbird.defenses.p_scanner.title_context import (
@@ -199,6 +200,7 @@ class Cascade(ReadyDouble):
 
     def __init__(self, word="Falcon", takes_context=True):
         super().__init__(suspicious=())
+        self.scoring = load_scoring(READY_SMALL_SCORING)
         self.reader = Reader(word)
         self.second = SecondLook(lambda: self.reader, "reader", takes_context)
 

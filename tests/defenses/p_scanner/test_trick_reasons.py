@@ -59,7 +59,8 @@ def test_a_sentence_that_says_more_than_a_hidden_character_stays_the_reason(tool
     planted = [f"{title} {sentence}" for title in tools[:12]]
     planted[0] = planted[0].replace("a", "a\u200b", 1)
     found = scan([*planted, *tools[12:]], 9.0, tuple(sentence.split()))
-    assert found["flagged"] and found["fragment"] == sentence
+    assert found["flagged"] and found["fragment"].split()[-1] == "it" and found["fragment"] in sentence
+    assert not found["reason"].startswith("hidden character")
 
 
 def test_a_word_that_many_titles_share_is_the_reason_without_a_trick(tools):

@@ -140,10 +140,10 @@ def learn_by_itself(
     sure = (log_odds > find_flood(own, log_odds)) | tricks
     band = None
     if second is not None:
-        if second.takes_context:
-            baseline = replace(baseline, context=_choose_shown(traits, rows, trusted))
-        second = second.beside(baseline.context)
         band = OpenBand.choose(own[~sure], LOOK_WEIGHT_ALONE).limit(own)
+        if second.takes_context:
+            baseline = replace(baseline, context=_choose_shown(traits, rows, trusted & (own < band.low)))
+        second = second.beside(baseline.context)
         score = second.join(list_texts(traits, rows), score, band, own)
     habits: SlipHabits | None = None
     if finder is not None:

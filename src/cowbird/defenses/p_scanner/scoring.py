@@ -47,7 +47,7 @@ LEAST_FRAGMENT, FRAGMENT_WEIGHT, FRAGMENT_WEIGHT_BESIDE = -6.0, 0.5, 0.2
 """How much of a fragment's log-odds is added to what the last network says: all above the first number, so weighed
 without a reference and beside one. That network learned from single titles and shares alike, with a reference and
 without, and weighs a fragment too low, above all where nothing tells what is new."""
-TRICK_LOG_ODDS = 6.0
+TRICK_LOG_ODDS = 8.0
 """What is added to the score of a title with a character that nobody sees (`title_evidence.find_tricks`). The networks
 learned from catalogues of some 1,500 titles: in one of 300 nothing is rare enough for them, and they take a hidden
 character for less suspicious than two words that meet by chance."""

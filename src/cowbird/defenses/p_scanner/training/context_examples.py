@@ -34,7 +34,7 @@ POISONED_CONTEXTS, POISONED_TITLES = 0.2, 0.04
 """Share of the contexts in which titles carry triggers, and share of these titles."""
 LEAST_CONTEXT = 0.1
 """Share of the room of a context that is filled at least."""
-MAX_CONTEXT_TITLES = 96
+MAX_TITLES_DRAWN = 96
 """Titles of a context."""
 CHARACTERS_PER_TOKEN = 1.5
 """Fewer than titles have: so many titles are drawn that a row is never short of them."""
@@ -94,7 +94,7 @@ class ContextExamples(TaggerExamples):
         poisoned = POISONED_TITLES if rng.random() < POISONED_CONTEXTS else 0.0
         context: list[str] = []
         letters, at = 0.0, 0
-        while letters < CHARACTERS_PER_TOKEN * room and len(context) < MAX_CONTEXT_TITLES:
+        while letters < CHARACTERS_PER_TOKEN * room and len(context) < MAX_TITLES_DRAWN:
             title = show(at)
             context.append(self._plant(title, sources, rng).title if rng.random() < poisoned else title)
             letters, at = letters + max(1.0, len(title) / 2), at + 1
