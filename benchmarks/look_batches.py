@@ -46,15 +46,16 @@ def main() -> None:
         marks = read_rounded(scanner, titles)
         baseline = scanner.learn_baseline(titles, (), *FPRS, marks)
         verdicts = scanner.judge(titles, baseline, marks)
-        known = dict(scanner.second._known)
+        memory, key = scanner.second.memory, baseline.context.key
+        known = dict(memory.known[key])
         for size in map(int, options.sizes.split(",")):
             read, again = list(known)[: options.most], dict[str, second_look.Look]()
             for first in range(0, len(read), size):
                 part = read[first : first + size]
-                again.update(zip(part, second_look.read_looks(scanner.second._reader, part), strict=True))
-            scanner.second._known = known | again
+                again.update(zip(part, second_look.read_looks(memory.reader, part, baseline.context), strict=True))
+            memory.known[key] = known | again
             found = scanner.judge(titles, baseline, marks)
-            scanner.second._known = dict(known)
+            memory.known[key] = dict(known)
             moved = [abs(known[title].verdict - look.verdict) for title, look in again.items()]
             row = {"catalog": name, "titles": len(titles), "read_at_once": size, "read_again": len(again)}
             row |= {"looks_that_differ": sum(each > 0 for each in moved), "largest_difference": round(max(moved), 2)}

@@ -24,6 +24,7 @@ from cowbird.defenses.p_scanner.scoring import READY_SCORING, READY_SMALL_SCORIN
 from cowbird.defenses.p_scanner.second_look import SecondLook
 from cowbird.defenses.p_scanner.small_tagger import READY_SMALL_TAGGER, SmallTagger, TaggerName, load_small_tagger
 from cowbird.defenses.p_scanner.tagger import Tagger, load_tagger
+from cowbird.defenses.p_scanner.title_context import NO_CONTEXT, TitleContext
 from cowbird.defenses.p_scanner.token_logits import TokenizedTitles, TokenLogits
 from cowbird.files import hash_texts, replace_atomically
 from cowbird.plugins import find_plugin
@@ -87,7 +88,7 @@ def load_products(language: str = "") -> list[str]:
 
 
 class KeptScanner(ReadyScanner):
-    """The ready scanner, with the marks of titles that were read before kept in a folder.
+    """The ready scanner, with the marks of titles that were read before kept in a folder. It shows no contexts.
 
     Args:
         keep: The folder.
@@ -117,8 +118,13 @@ class KeptScanner(ReadyScanner):
         for path in sorted(keep.glob("kept-*.npz")):
             self._load(path)
 
-    def read(self, titles: Sequence[str], report: ProgressCallback = report_nothing) -> TokenLogits:
-        """Return the marks of titles; those that are not kept are read, and kept."""
+    def read(
+        self,
+        titles: Sequence[str],
+        report: ProgressCallback = report_nothing,
+        context: TitleContext = NO_CONTEXT,
+    ) -> TokenLogits:
+        """Return the marks of titles by themselves; those that are not kept are read, and kept."""
         missing = [title for title in dict.fromkeys(titles) if title not in self.kept]
         for first in range(0, len(missing), TITLES_PER_FILE):
             self._read_missing(missing[first : first + TITLES_PER_FILE])
@@ -179,8 +185,8 @@ class KeptReader:
         """What it is."""
         return "kept"
 
-    def read(self, titles: Sequence[str]) -> TokenLogits:
-        """Return what it says of titles."""
+    def read(self, titles: Sequence[str], context: TitleContext = NO_CONTEXT) -> TokenLogits:
+        """Return what it says of titles by themselves."""
         return self.scanner.read(titles)
 
 

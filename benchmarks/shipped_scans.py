@@ -31,6 +31,7 @@ from cowbird.defenses.p_scanner.inventory import Inventory, choose_batch_sizes, 
 from cowbird.defenses.p_scanner.scoring import ScoringModel
 from cowbird.defenses.p_scanner.second_look import SecondLook
 from cowbird.defenses.p_scanner.slip_evidence import SlipFinder
+from cowbird.defenses.p_scanner.title_context import NO_CONTEXT, TitleContext
 from cowbird.defenses.p_scanner.title_traits import MarkedWords, TitleTraits, describe_traits, mark_words
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
 
@@ -84,7 +85,10 @@ class ShippedScans:
             together: How many will be judged together, as a scan with a reference knows; `None` for any number.
         """
         sizes = choose_batch_sizes(len(rows)) if together is None else (together,)
-        return take_inventory(scoring, self.traits, self.table, rows, sizes, self.second, self.slips)
+        context = NO_CONTEXT
+        if self.second is not None and self.second.takes_context:
+            context = TitleContext.choose([self.traits.words.titles[row] for row in rows.tolist()])
+        return take_inventory(scoring, self.traits, self.table, rows, sizes, self.second, self.slips, context)
 
     def ask_beside(self, scoring: ScoringModel, inventory: Inventory, rows: Int64Array, apart: bool = False) -> Found:
         """Judge rows beside an inventory, together or each alone."""
@@ -112,7 +116,7 @@ class ShippedScans:
         titles = [self.traits.words.titles[row] for row in rows.tolist()]
         if self.second is not None and baseline.band is not None:
             own = take_own_scores(baseline, score, worst)
-            score = self.second.join(titles, score, baseline.band, own)
+            score = self.second.beside(baseline.context).join(titles, score, baseline.band, own)
         if self.slips is not None and baseline.slips is not None:
             members = find_members(self.traits, rows, baseline)
             score, _ = baseline.slips.add(self.slips, titles, score, baseline.profile.words, members)
