@@ -87,17 +87,19 @@ class ClearedWords:
     """What their marks are at most."""
 
     def quiet(self, words: MarkedWords) -> MarkedWords:
-        """Return titles with lower marks where such words stand."""
+        """Return titles with lower marks where such words stand, and verdicts no higher than what is left of them."""
         if not self.phrases:
             return words
-        mark = words.mark.copy()
+        mark, verdict = words.mark.copy(), words.verdict.copy()
         borders: list[int] = words.offsets.tolist()
-        for first, last in pairwise(borders):
+        for row, (first, last) in enumerate(pairwise(borders)):
             for nth in range(first, last):
                 for end in range(nth + 1, min(nth + MAX_PHRASE_WORDS, last) + 1):
                     if " ".join(words.text[nth:end]) in self.phrases:
                         mark[nth:end] = np.minimum(mark[nth:end], np.float32(self.mark))
-        return replace(words, mark=mark)
+            if (mark[first:last] < words.mark[first:last]).any():
+                verdict[row] = min(verdict[row], mark[first:last].max())
+        return replace(words, mark=mark, verdict=verdict)
 
 
 NOTHING_CLEARED = ClearedWords()
