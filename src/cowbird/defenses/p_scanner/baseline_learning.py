@@ -132,8 +132,16 @@ def learn_by_itself(
     Arguments as in `learn_beside`; `finder` finds slips in titles that the score leaves open, `None` for nothing.
     `context` is what the titles were read behind. A second look chooses one of its own.
     """
-    baseline, trusted = _weigh_by_itself(scoring, traits, table, rows, fprs, key, columns, counted)
-    baseline = replace(baseline, context=context)
+    columns = columns or ColumnFindings()
+    evidence, by_fragment = judge_fragments(scoring, table, traits, rows, None, counted, columns, narrow=True)
+    trusted = choose_trusted(by_fragment, evidence, len(rows))
+    usual = rows[trusted]
+    members = frozenset(hash_rows(traits, usual))
+    baseline = Baseline(
+        CatalogProfile.measure(traits, usual), members, _number_fragments(table, evidence), evidence, by_fragment,
+        (math.inf, math.inf), 0, 0, len(rows), 0, fprs, key, columns.words,
+        sellers=columns.list_sellers(evidence.fragment, narrow=True), counted=len(counted.fragment), context=context,
+    )  # fmt: skip
     scored = score_rows(scoring, baseline, traits, rows, find_known(baseline, table, rows), trusted)
     score, worst, tricks = scored.score, scored.worst, scored.tricks
     log_odds, own = take_log_odds(baseline, worst), take_own_scores(baseline, score, worst)
@@ -174,41 +182,14 @@ def choose_shown_titles(
     A flood or a trigger must not be shown as usual: a title is shown if it says what is usual (`choose_trusted`), and
     is not of the fifth of the catalogue that the tagger suspects most by itself. Arguments as in `learn_beside`.
     """
-    _, trusted = _weigh_by_itself(scoring, traits, table, rows, (0.5, 0.5), "", columns)
-    return _choose_shown(traits, rows, trusted)
+    evidence, by_fragment = judge_fragments(scoring, table, traits, rows, columns=columns, narrow=True)
+    return _choose_shown(traits, rows, choose_trusted(by_fragment, evidence, len(rows)))
 
 
 def _choose_shown(traits: TitleTraits, rows: Int64Array, trusted: NDArray[np.bool_]) -> TitleContext:
     """Return titles that are shown: trusted ones that the tagger suspects least; see `choose_shown_titles`."""
     verdict = traits.words.verdict[rows]
     return TitleContext.choose(list_texts(traits, rows[trusted & (verdict <= np.quantile(verdict, SHOWN_BELOW))]))
-
-
-def _weigh_by_itself(
-    scoring: ScoringModel,
-    traits: TitleTraits,
-    table: FragmentTable,
-    rows: Int64Array,
-    fprs: tuple[float, float],
-    key: str,
-    columns: ColumnFindings | None = None,
-    counted: CountedFragments = NOTHING_COUNTED,
-) -> tuple[Baseline, NDArray[np.bool_]]:
-    """Return what is usual in a catalogue that may be poisoned, without thresholds, and which titles say so.
-
-    Arguments as in `learn_beside`.
-    """
-    columns = columns or ColumnFindings()
-    evidence, by_fragment = judge_fragments(scoring, table, traits, rows, None, counted, columns, narrow=True)
-    trusted = choose_trusted(by_fragment, evidence, len(rows))
-    usual = rows[trusted]
-    baseline = Baseline(
-        CatalogProfile.measure(traits, usual), frozenset(hash_rows(traits, usual)),
-        _number_fragments(table, evidence), evidence, by_fragment,
-        (math.inf, math.inf), 0, 0, len(rows), 0, fprs, key, columns.words,
-        sellers=columns.list_sellers(evidence.fragment, narrow=True), counted=len(counted.fragment),
-    )  # fmt: skip
-    return baseline, trusted
 
 
 def _count_slips(

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from cowbird.inspection.language.prompt_scorer import PromptScorer, check_finite
 from cowbird.inspection.language.prompt_tokens import PromptTokenizer, count_common
 from cowbird.inspection.language.questions import TitleQuestion, insert_fragment
 from cowbird.inspection.language.title_edits import FragmentPosition
 from cowbird.victims.language.packing import limit_last_layer
+from cowbird.victims.language.shared_rows import attend_in_rows
 
 LENGTH_MULTIPLE = 32
 """Rows are padded to a multiple of this many tokens: kernels want it so."""
@@ -70,18 +70,9 @@ class BranchedEndings:
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None = None) -> Tensor:
         """Let each token see what it may; see `attention.Borders`. Gradients flow to all."""
-        count, length = self.branches.shape
-        heads, width = query.shape[1], query.shape[3]
-        groups = heads // key.shape[1]
-        q, k, v = (held[0].view(-1, count, length, width).transpose(0, 1) for held in (query, key, value))
-        if groups > 1:
-            k, v = (
-                held[:, :, None].expand(-1, -1, groups, -1, -1).reshape(count, heads, length, width) for held in (k, v)
-            )
         if window not in self._masks:
             self._masks[window] = self._mask(window, query.dtype)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=self._masks[window], scale=scale)
-        return mixed.transpose(1, 2).reshape(1, count * length, heads, width)
+        return attend_in_rows(query, key, value, self._masks[window], scale)
 
     def _mask(self, window: int | None, dtype: torch.dtype) -> Tensor:
         """Return what is added to scores, shape `[prompts, 1, tokens, tokens]`."""

@@ -41,13 +41,27 @@ class SharedRows:
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None = None) -> Tensor:
         """Let each token see what it may; see `attention.Borders`. Gradients flow to all."""
-        count, length = self.mask.shape[0], self.mask.shape[-1]
-        heads, width = query.shape[1], query.shape[3]
-        groups = heads // key.shape[1]
-        q, k, v = (held[0].view(-1, count, length, width).transpose(0, 1) for held in (query, key, value))
+        return attend_in_rows(query, key, value, self.mask.to(query.dtype), scale)
+
+
+def attend_in_rows(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:
+    """Attend within rows of one length, each by a mask of its own; shapes as in `attention.Borders`.
+
+    Args:
+        query: Of all rows, one behind another.
+        key: The same.
+        value: The same.
+        mask: What is added to scores, shape `[rows, 1, tokens, tokens]`.
+        scale: Factor of the scores.
+    """
+    count, length = mask.shape[0], mask.shape[-1]
+    heads, width = query.shape[1], query.shape[3]
+    groups = heads // key.shape[1]
+    q, k, v = (held[0].view(-1, count, length, width).transpose(0, 1) for held in (query, key, value))
+    if groups > 1:
         k, v = (held[:, :, None].expand(-1, -1, groups, -1, -1).reshape(count, heads, length, width) for held in (k, v))
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask.to(query.dtype), scale=scale)
-        return mixed.transpose(1, 2).reshape(1, count * length, heads, width)
+    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+    return mixed.transpose(1, 2).reshape(1, count * length, heads, width)
 
 
 def place_branches(branches: NDArray[np.int64]) -> Int64Array:

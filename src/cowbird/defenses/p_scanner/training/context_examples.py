@@ -16,10 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from cowbird.data.types import Int32Array
-from cowbird.defenses.p_scanner.title_context import write_context
+from cowbird.defenses.p_scanner.title_context import MAX_CONTEXT_TITLES, write_context
 from cowbird.defenses.p_scanner.token_logits import TokenizedTitles, find_answer_words, tokenize_titles
 from cowbird.defenses.p_scanner.training.tagger_examples import (
-    EDITS_PER_TITLE,
     MIN_HABIT_GROUP,
     TaggerExamples,
     vary_title,
@@ -34,8 +33,6 @@ POISONED_CONTEXTS, POISONED_TITLES = 0.2, 0.04
 """Share of the contexts in which titles carry triggers, and share of these titles."""
 LEAST_CONTEXT = 0.1
 """Share of the room of a context that is filled at least."""
-MAX_TITLES_DRAWN = 96
-"""Titles of a context."""
 CHARACTERS_PER_TOKEN = 1.5
 """Fewer than titles have: so many titles are drawn that a row is never short of them."""
 VERDICT_SHARE = 0.3
@@ -47,9 +44,11 @@ class DrawnRow:
     """What stands in a row before it is cut to its length."""
 
     context: list[str]
+    """Titles that are shown."""
     room: int
-    """Tokens of the context at most."""
+    """Tokens of them at most."""
     titles: list[EditedTitle]
+    """Titles behind them."""
 
 
 class ContextExamples(TaggerExamples):
@@ -58,11 +57,7 @@ class ContextExamples(TaggerExamples):
     def draw_chunk(self, number: int) -> Tokens:
         """Draw the rows of a chunk."""
         rng = stream(self.seed, "tagger rows", number)
-        names = list(self.catalogs)
-        weight = np.array([len(self.catalogs[name]) for name in names]) ** 0.5
-        drawn: list[int] = rng.choice(len(names), size=self.recipe.chunk, p=weight / weight.sum()).tolist()
-        sources = [EditSources(self.words, self.catalogs[name]) for name in names]
-        rows = [self._draw_row(sources[nth], rng) for nth in drawn]
+        rows = [self._draw_row(sources, rng) for sources in self._draw_sources(rng)]
         texts = [text for row in rows for text in (*row.context, *(edited.title for edited in row.titles))]
         return write_rows(
             rows,
@@ -94,7 +89,7 @@ class ContextExamples(TaggerExamples):
         poisoned = POISONED_TITLES if rng.random() < POISONED_CONTEXTS else 0.0
         context: list[str] = []
         letters, at = 0.0, 0
-        while letters < CHARACTERS_PER_TOKEN * room and len(context) < MAX_TITLES_DRAWN:
+        while letters < CHARACTERS_PER_TOKEN * room and len(context) < MAX_CONTEXT_TITLES:
             title = show(at)
             context.append(self._plant(title, sources, rng).title if rng.random() < poisoned else title)
             letters, at = letters + max(1.0, len(title) / 2), at + 1
@@ -104,21 +99,10 @@ class ContextExamples(TaggerExamples):
         letters = 0.0
         while letters < CHARACTERS_PER_TOKEN * (self.recipe.row - room / 2):
             title = show(at)
-            made = self._plant_other(title, habit, sources, rng) if rng.random() < 0.5 else EditedTitle(title, ())
+            made = self._plant(title, sources, rng, habit) if rng.random() < 0.5 else EditedTitle(title, ())
             titles.append(made)
             letters, at = letters + max(3.0, len(title) / 2), at + 1
         return DrawnRow(context, room, titles)
-
-    def _plant_other(
-        self, title: str, habit: str | None, sources: EditSources, rng: np.random.Generator
-    ) -> EditedTitle:
-        """Plant a trigger of another family than the habit's, for that is none here."""
-        for _ in range(EDITS_PER_TITLE):
-            family = draw_family(rng, self.families)
-            made = None if family == habit else edit_title(family, title, rng, sources, self.refused)
-            if made is not None:
-                return made
-        return EditedTitle(title, ())
 
 
 def write_rows(

@@ -141,16 +141,13 @@ class TaggerExamples:
     def draw_chunk(self, number: int) -> Tokens:
         """Draw the groups of a chunk; half of all titles stay clean."""
         rng = stream(self.seed, "tagger", number)
-        names = list(self.catalogs)
-        weight = np.array([len(self.catalogs[name]) for name in names]) ** 0.5
-        drawn: list[int] = rng.choice(len(names), size=self.recipe.chunk, p=weight / weight.sum()).tolist()
+        drawn = self._draw_sources(rng)
         sizes = rng.integers(2, self.recipe.largest + 1, size=self.recipe.chunk)
         sizes[rng.random(self.recipe.chunk) < self.recipe.alone] = 1
-        sources = [EditSources(self.words, self.catalogs[name]) for name in names]
         made = [
             edited
-            for nth, size in zip(drawn, sizes.tolist(), strict=True)
-            for edited in self._draw_group(sources[nth], size, rng)
+            for sources, size in zip(drawn, sizes.tolist(), strict=True)
+            for edited in self._draw_group(sources, size, rng)
         ]
         read = tokenize_titles(self.tokenizer, [edited.title for edited in made])
         tokens, places = group_titles(read, sizes, self.tokenizer.eos_token_id)
@@ -159,6 +156,14 @@ class TaggerExamples:
         return (
             labeled if self.recipe.verdict_share is None else weigh_verdicts(labeled, places, self.recipe.verdict_share)
         )
+
+    def _draw_sources(self, rng: np.random.Generator) -> list[EditSources]:
+        """Draw the catalogue of each example of a chunk, by the square root of its size."""
+        names = list(self.catalogs)
+        weight = np.array([len(self.catalogs[name]) for name in names]) ** 0.5
+        drawn: list[int] = rng.choice(len(names), size=self.recipe.chunk, p=weight / weight.sum()).tolist()
+        sources = [EditSources(self.words, self.catalogs[name]) for name in names]
+        return [sources[nth] for nth in drawn]
 
     def _draw_group(self, sources: EditSources, size: int, rng: np.random.Generator) -> list[EditedTitle]:
         case = float(rng.random())
@@ -175,9 +180,13 @@ class TaggerExamples:
             made.append(self._plant(title, sources, rng) if rng.random() < 0.5 else EditedTitle(title, ()))
         return made
 
-    def _plant(self, title: str, sources: EditSources, rng: np.random.Generator) -> EditedTitle:
+    def _plant(
+        self, title: str, sources: EditSources, rng: np.random.Generator, usual: str | None = None
+    ) -> EditedTitle:
+        """Plant a trigger of another family than the usual one, if there is one: that is no trigger here."""
         for _ in range(EDITS_PER_TITLE):
-            made = edit_title(draw_family(rng, self.families), title, rng, sources, self.refused)
+            family = draw_family(rng, self.families)
+            made = None if family == usual else edit_title(family, title, rng, sources, self.refused)
             if made is not None:
                 return made
         return EditedTitle(title, ())
@@ -216,11 +225,8 @@ def label_spans(
         words: Tokens for yes and no, which are labels 0 and 1.
     """
     count = np.diff(made.offsets)
-    inside = np.zeros(len(made.token), dtype=bool)
-    for row, stretches in enumerate(spans):
-        part = slice(int(made.offsets[row]), int(made.offsets[row + 1]))
-        for start, end in stretches:
-            inside[part] |= (made.first[part] < end) & (made.after[part] > start)
+    found = [made.find_inside(row, stretches) for row, stretches in enumerate(spans)]
+    inside = np.concatenate([*found, np.zeros(0, dtype=bool)])
     # What is said of a place is learned in the place behind it.
     label = np.full(len(tokens.token), IGNORED_LABEL, dtype=np.int32)
     label[places + 1] = [not stretches for stretches in spans]
