@@ -8,7 +8,7 @@ is kept for the titles of the first.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -23,6 +23,7 @@ from cowbird.defenses.p_scanner.token_logits import tokenize_titles
 from cowbird.files import hash_texts
 from cowbird.text import replace_surrogates
 from cowbird.victims.language.attention import Borders, Documents, flash_attention
+from cowbird.victims.language.prefix_cache import PrefixCache, run_beginnings
 
 CONTEXT_TOKENS, MAX_CONTEXT_TITLES, MAX_CONTEXT_CHARACTERS = 640, 96, 160
 """Tokens of a context, and titles, at most; characters of a title that is shown."""
@@ -85,38 +86,17 @@ def write_context(titles: Sequence[Int32Array], room: int, border: int) -> Int32
 
 @dataclass(slots=True, eq=False)
 class ContextMemory:
-    """Keys and values of a context, layer by layer."""
+    """What a model has read as a context; see `token_logits.Beginning`."""
 
-    tokens: int = 0
+    tokens: int
     """Tokens of the context."""
-    keys: list[Tensor] = field(default_factory=list[Tensor])
-    """Of each layer, shape `[key heads, tokens, width]`."""
-    values: list[Tensor] = field(default_factory=list[Tensor])
-    """The same shape."""
+    kept: PrefixCache
+    """Its keys and values."""
 
     def stand_before(self, documents: Borders) -> Borders:
         """Return what sees what, if the context stands before each of some documents; see `token_logits.Beginning`."""
         assert isinstance(documents, Documents)
         return BehindContext(self, documents)
-
-
-@dataclass(slots=True, eq=False)
-class RecordedContext:
-    """One document that sees itself in both directions, and whose keys and values are kept; see `attention.Borders`."""
-
-    memory: ContextMemory
-    documents: Documents
-
-    @property
-    def reach(self) -> int:
-        """See `attention.Borders`."""
-        return self.documents.reach
-
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None = None) -> Tensor:
-        """Let the document see itself; see `attention.Borders`."""
-        self.memory.keys.append(key[0].contiguous())
-        self.memory.values.append(value[0].contiguous())
-        return self.documents.attend(query, key, value, scale, window)
 
 
 @dataclass(slots=True, eq=False)
@@ -136,7 +116,7 @@ class BehindContext:
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None = None) -> Tensor:
         """Let each document see the context and itself; see `attention.Borders`."""
-        far_keys, far_values = self.memory.keys[self.layer], self.memory.values[self.layer]
+        far_keys, far_values = self.memory.kept.keys[self.layer], self.memory.kept.values[self.layer]
         self.layer += 1
         if query.device.type == "cuda" and query.dtype is not torch.float32:
             return self._attend_on_gpu(query, key, value, far_keys, far_values, scale)
@@ -187,14 +167,5 @@ def remember_context(
     """
     read = tokenize_titles(tokenizer, titles)
     ids = write_context([read.list_tokens(nth) for nth in range(len(read))], room, tokenizer.eos_token_id)
-    memory = ContextMemory(len(ids))
-    if len(ids):
-        bounds = (0, len(ids))
-        offsets = torch.tensor(bounds, dtype=torch.int32, device=device)
-        causal.base_model(
-            input_ids=torch.from_numpy(ids.astype(np.int64))[None].to(device),
-            position_ids=torch.arange(len(ids), device=device)[None],
-            use_cache=False,
-            documents=RecordedContext(memory, Documents(bounds, offsets, len(ids), False)),
-        )
-    return memory
+    kept = run_beginnings(causal, [ids.tolist()], device, both_ways=True)[0] if len(ids) else PrefixCache(())
+    return ContextMemory(len(ids), kept)

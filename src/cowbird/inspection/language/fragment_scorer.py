@@ -18,7 +18,6 @@ from torch import Tensor
 
 from cowbird.errors import UserError
 from cowbird.inspection.language.answer_readout import AnswerReadout, CandidateAnswers
-from cowbird.inspection.language.prefix_cache import EndingBorders, PrefixCache, run_beginnings
 from cowbird.inspection.language.prompt_scorer import CPU_PASS_TOKENS, GPU_PASS_TOKENS, PromptScorer, check_finite
 from cowbird.inspection.language.prompt_tokens import PromptTokenizer, count_common
 from cowbird.inspection.language.questions import TitleQuestion, insert_fragment
@@ -26,6 +25,7 @@ from cowbird.inspection.language.title_edits import FragmentPosition
 from cowbird.victims.language.attention import plug_in
 from cowbird.victims.language.llm import LoadedModel
 from cowbird.victims.language.packing import limit_last_layer
+from cowbird.victims.language.prefix_cache import EndingBorders, PrefixCache, run_beginnings
 from cowbird.victims.language.weights import MergedAdapters
 from cowbird.victims.repeatable import force_determinism
 

@@ -129,18 +129,22 @@ class EndingBorders:
         return none.masked_fill_(hidden, -torch.inf)[:, None]
 
 
-def run_beginnings(causal: Any, rows: Sequence[list[int]], device: torch.device) -> list[PrefixCache]:
+def run_beginnings(
+    causal: Any, rows: Sequence[list[int]], device: torch.device, both_ways: bool = False
+) -> list[PrefixCache]:
     """Run beginnings in one packed row, and keep the keys and values of each.
 
     Args:
         causal: The causal LM that `plug_in` returned.
         rows: The tokens of each, at least one.
         device: Where the model is.
+        both_ways: Whether each token sees all of its beginning instead of what stands before it.
     """
     caches = [PrefixCache(tuple(row)) for row in rows]
     bounds = tuple(accumulate((len(row) for row in rows), initial=0))
     given = torch.tensor([[token for row in rows for token in row]], device=device)
-    documents = Documents(bounds, torch.tensor(bounds, dtype=torch.int32, device=device), max(map(len, rows)))
+    offsets = torch.tensor(bounds, dtype=torch.int32, device=device)
+    documents = Documents(bounds, offsets, max(map(len, rows)), not both_ways)
     position = torch.tensor([[at for row in rows for at in range(len(row))]], device=device)
     causal.base_model(
         input_ids=given, position_ids=position, use_cache=False, documents=RecordingBorders(caches, documents)
