@@ -24,10 +24,12 @@ from cowbird.defenses.p_scanner.fragment_table import (
 )
 from cowbird.defenses.p_scanner.scoring import JOINED_FEATURES, ScoringModel, SmallNetwork
 from cowbird.defenses.p_scanner.second_look import SecondLook
+from cowbird.defenses.p_scanner.title_context import NO_CONTEXT
 from cowbird.defenses.p_scanner.title_evidence import TITLE_FEATURES
+from cowbird.defenses.p_scanner.token_logits import TokenLogits
 from cowbird.defenses.strip import Strip
 from ready_catalogs import KeptScanner
-from shipped_scans import Scores, ShippedScans, describe_marks
+from shipped_scans import FPRS, Found, Scores, ShippedScans, describe_marks
 
 MUTED: Mapping[str, tuple[str, ...]] = {
     "without context": ("different words before", "different words behind", "likeness of its titles"),
@@ -77,9 +79,21 @@ class PlantedCatalog:
         for text in (*self.reference, *self.batch, *self.planted):
             self.place.setdefault(text, len(self.place))
         self.texts = list(self.place)
-        self.marks = read_rounded(self.scanner, self.texts)
+        shown = self.scanner.choose_context(self.reference) if self.scanner.shows_context else NO_CONTEXT
+        self.marks = read_rounded(self.scanner, self.texts, context=shown)
+        """What the tagger says of all texts, behind titles of the reference if it takes a context."""
         self.scans = describe_marks(self.texts, self.marks, self.second or self.scanner.second)
         self.old = self.find(self.reference)
+
+    def ask_itself(self, rows: Int64Array) -> Found:
+        """Judge rows by what is usual among themselves.
+
+        A tagger that takes a context is shown some of these very titles, so they are read anew.
+        """
+        if not self.scanner.shows_context:
+            return self.scans.ask_itself(self.scanner.scoring, rows)
+        found = self.scanner.scan_itself(self.list_texts(rows), FPRS)
+        return Found(found.score, found.flagged, found.flagged | found.review)
 
     @cached_property
     def silent(self) -> ShippedScans:
@@ -89,6 +103,10 @@ class PlantedCatalog:
     def find(self, texts: Iterable[str]) -> Int64Array:
         """Return the rows of texts."""
         return np.array([self.place[text] for text in texts], dtype=np.int64)
+
+    def list_texts(self, rows: Int64Array) -> list[str]:
+        """Return the texts of rows."""
+        return [self.texts[row] for row in rows.tolist()]
 
     @cached_property
     def known_fragments(self) -> Int64Array:
@@ -101,15 +119,26 @@ class PlantedCatalog:
             self.scans.table, self.scans.traits, rows, (self.known_fragments, len(self.old)) if reference else None
         )
 
+    def score_alone(self, reference: bool) -> Mapping[str, Scores]:
+        """Return scores of all texts by detectors that judge each by itself: characters, the tagger, STRIP-like mixing.
+
+        Args:
+            reference: Whether the tagger is shown titles of the reference; it reads texts by themselves otherwise.
+        """
+        return self._alone_scores | {"tagger alone": self.marks.verdict if reference else self._own_marks.verdict}
+
     @cached_property
-    def alone_scores(self) -> dict[str, Scores]:
-        """Scores of all texts by detectors that judge each by itself: characters, the tagger, STRIP-like mixing."""
-        found = {"character rules": CharacterRules().suspect(self.texts).score, "tagger alone": self.marks.verdict}
+    def _own_marks(self) -> TokenLogits:
+        return read_rounded(self.scanner, self.texts) if self.scanner.shows_context else self.marks
+
+    @cached_property
+    def _alone_scores(self) -> dict[str, Scores]:
         copies = 3
         strip = Strip(copies=copies)
         mixed = strip.mix_texts([text.strip() or "-" for text in self.texts])
         verdict = self.scanner.open_tagger().read(mixed).verdict.reshape(len(self.texts), copies)
-        return found | {"STRIP-like, tagger's mean over mixed titles": verdict.mean(axis=1)}
+        rules = CharacterRules().suspect(self.texts).score
+        return {"character rules": rules, "STRIP-like, tagger's mean over mixed titles": verdict.mean(axis=1)}
 
 
 def spread_to_titles(by_fragment: Scores, evidence: FragmentEvidence, titles: int) -> Scores:

@@ -106,7 +106,7 @@ def ask(options: argparse.Namespace, command: str) -> None:
     """Ask about catalogues."""
     options.out.mkdir(parents=True, exist_ok=True)
     for name in options.catalogs.split(","):
-        (kind,) = (kind for kind in KINDS if name in kind)
+        kind = next((kind for kind in KINDS if name in kind), (name,))
         began = time.perf_counter()
         known = options.ready or options.scoring is not None
         model, learned = load_known(options, name) if known else learn(options.scans, kind, options.seed)

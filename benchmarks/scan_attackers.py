@@ -18,7 +18,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, cached_property, partial
 from itertools import chain
 from pathlib import Path
@@ -44,17 +44,24 @@ from attacker_plantings import (
 )
 from attacker_scans import MUTED, PlantedCatalog, list_simple_scores, mute
 from cowbird.data.types import Int64Array
+from cowbird.defenses.p_scanner.calibrated import CalibratedScanner
 from cowbird.defenses.p_scanner.inventory import Inventory
 from cowbird.defenses.p_scanner.rounds.context_gain import find_phrases, measure_gains
-from cowbird.defenses.p_scanner.small_tagger import READY_SMALL_TAGGER
 from cowbird.files import write_text
 from cowbird.metrics.detection import auroc
 from cowbird.plugins import find_plugin
 from cowbird.rng import stream
 from cowbird.victims.fit_context import pick_device
 from cowbird.victims.language.llm import Llm, load_llm
-from ready_catalogs import KIND_LEFT_OUT, SEEN_BY_SMALL_TAGGER, SEEN_BY_TAGGER, KeptScanner, make_kept
-from shipped_scans import Found
+from ready_catalogs import (
+    KIND_LEFT_OUT,
+    SEEN_BY_SMALL_TAGGER,
+    SEEN_BY_TAGGER,
+    KeptScanner,
+    make_kept,
+    make_left_out,
+)
+from shipped_scans import FPRS, Found
 from tagger_families import ASKED
 
 FPR = 0.01
@@ -100,7 +107,7 @@ class Shop:
     """
 
     def __init__(self, scanner: KeptScanner, halves: Halves, planted: Sequence[str]) -> None:
-        self.halves = halves
+        self.halves, self.scanner = halves, scanner
         self.catalog = PlantedCatalog(scanner, halves.reference, halves.batch, planted)
         self.scoring = scanner.scoring
         self.scans = self.catalog.scans
@@ -129,7 +136,24 @@ class Shop:
         """Return what the scanner makes of rows."""
         if reference:
             return self.scans.ask_beside(self.scoring, self.inventory, rows)
-        return self.scans.ask_itself(self.scoring, rows)
+        return self.catalog.ask_itself(rows)
+
+    def calibrate_anew(self, old: Int64Array) -> Callable[[Int64Array], Found]:
+        """Return what judges rows beside a calibration on other titles than the reference.
+
+        Args:
+            old: Rows that it takes for clean.
+        """
+        if not self.scanner.shows_context:
+            known = self.scans.calibrate(self.scoring, old)
+            return lambda rows: self.scans.ask_beside(self.scoring, known, rows)
+        calibrated = CalibratedScanner.calibrate(self.scanner, self.catalog.list_texts(old), *FPRS)
+
+        def judge(rows: Int64Array) -> Found:
+            found = calibrated.judge_titles(self.catalog.list_texts(rows))
+            return Found(found.score, found.flagged, found.flagged | found.review)
+
+        return judge
 
     def ask_others(self, rows: Int64Array, reference: bool) -> Iterator[tuple[str, Found]]:
         """Yield what the scanner's parts and other detectors make of rows."""
@@ -143,7 +167,7 @@ class Shop:
             yield "without tagger", catalog.silent.ask_itself(self.scoring, rows)
         simple = list_simple_scores(catalog.describe(rows, reference), len(rows), reference)
         yield from ((name, Found(score)) for name, score in simple.items())
-        yield from ((name, Found(score[rows])) for name, score in catalog.alone_scores.items())
+        yield from ((name, Found(score[rows])) for name, score in catalog.score_alone(reference).items())
 
 
 def ask_floods(shop: Shop, attacks: Any, others: bool) -> Iterator[dict[str, Any]]:
@@ -177,7 +201,7 @@ def ask_singles(shop: Shop, singles: Mapping[str, Mapping[int, str]]) -> Iterato
         found["without rules"] = shop.scans.ask_beside(
             shop.muted["without rules"], shop.calibrated["without rules"], rows, apart=True
         )
-        found |= {name: Found(score[rows]) for name, score in catalog.alone_scores.items()}
+        found |= {name: Found(score[rows]) for name, score in catalog.score_alone(reference=True).items()}
         head = {"attack": f"single: {ASKED[family][0]}", "trigger": family, "share": "one title", "reference": True}
         for detector, each in found.items():
             yield head | {"detector": detector} | measure(each, mask)
@@ -205,10 +229,8 @@ def ask_trickle(shop: Shop, attacks: Any, seed: int) -> Iterator[dict[str, Any]]
         yield head | {"way": "each alone", "reference": True, "recall": round(float(alone.flagged.mean()), 4)}
         caught: list[bool] = []
         for nth in ABSORBED_AT:
-            absorbed = shop.scans.calibrate(
-                shop.scoring, np.unique(np.concatenate([catalog.old, *weeks[:nth], bad[:nth]]))
-            )
-            found = shop.scans.ask_beside(shop.scoring, absorbed, np.concatenate([weeks[nth], bad[nth : nth + 1]]))
+            absorbed = shop.calibrate_anew(np.unique(np.concatenate([catalog.old, *weeks[:nth], bad[:nth]])))
+            found = absorbed(np.concatenate([weeks[nth], bad[nth : nth + 1]]))
             assert found.flagged is not None
             caught.append(bool(found.flagged[-1]))
         yield head | {"way": "beside a reference that absorbs", "reference": True, "recall": float(np.mean(caught))}
@@ -243,15 +265,10 @@ def ask_adaptive(shop: Shop, candidates: Mapping[str, Mapping[str, Any]]) -> Ite
 
 
 def make_scanner(options: argparse.Namespace, name: str) -> KeptScanner:
-    """Return the scanner that ships, or one whose small tagger, and scoring if given, left out the catalogue's kind."""
+    """Return the scanner that ships, or one whose tagger, and scoring if given, left out the catalogue's kind."""
     if options.tagger == "cascade":
         return make_kept(options.keep, options.device, "cascade")
-    if options.taggers is None or name not in KIND_LEFT_OUT:
-        folder, keep = READY_SMALL_TAGGER, options.keep / "ships"
-    else:
-        folder, keep = options.taggers / KIND_LEFT_OUT[name], options.keep / KIND_LEFT_OUT[name]
-    scoring = None if options.scorings is None else options.scorings / f"{name}.safetensors"
-    return KeptScanner(keep, options.device, options.tagger, folder, scoring)
+    return make_left_out(options.keep, options.device, options.tagger, name, options.taggers, options.scorings)
 
 
 def ask(options: argparse.Namespace, command: str) -> None:
@@ -272,7 +289,7 @@ def ask(options: argparse.Namespace, command: str) -> None:
             shop = Shop(scanner, halves, texts)
             head = {"catalog": name, "seed": seed}
             seen = told.get(name)
-            if options.taggers is not None and name in KIND_LEFT_OUT:
+            if options.taggers is not None and name in KIND_LEFT_OUT[options.tagger]:
                 seen = "neither it nor its kind" + ("" if options.scorings else "; its marks taught the scoring")
             parts: dict[str, Iterator[dict[str, Any]]] = {
                 "floods": ask_floods(shop, attacks, others=False),
@@ -398,7 +415,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="marks of titles that were read")
     parser.add_argument("--words", type=Path, help="what `small_tagger.py words` wrote, in place of the tokenizer")
     parser.add_argument("--tagger", default="llm", choices=("llm", "small", "cascade"))
-    parser.add_argument("--taggers", type=Path, help="small taggers that left kinds out")
+    parser.add_argument("--taggers", type=Path, help="taggers of --tagger's kind that left kinds out")
     parser.add_argument("--scorings", type=Path, help="scorings that left kinds out, by catalogue")
     parser.add_argument("--answers", type=Path, help="what ask and language wrote")
     parser.add_argument("--only", default="", help="for language: some of the detectors")

@@ -73,7 +73,7 @@ def ask_catalog(
         asked: tuple[Callable[[], Found], ...] = (
             partial(scans.ask_beside, scanner.scoring, inventory, bad, apart=True),
             partial(scans.ask_beside, scanner.scoring, inventory, bad),
-            partial(scans.ask_itself, scanner.scoring, bad),
+            partial(catalog.ask_itself, bad),
         )
         for way, find in zip(WAYS, asked, strict=True):
             if way in ways:

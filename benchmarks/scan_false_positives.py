@@ -4,9 +4,10 @@
     python benchmarks/scan_false_positives.py --data data --keep marks --tagger small --out …
 
 Of each catalogue random halves are drawn, three times: the scanner is calibrated on one, and the other is judged, each
-title by itself and all together. Nothing is planted. `products` are in ten languages, calibrated together, and
-`products-zh` are those in one language with a calibration of its own. Rows with a `part` tell which share of a
-language's titles is flagged by the calibration of all; no threshold promises that.
+title by itself and all together; and all together without the calibration (`none`). Nothing is planted. `products` are
+in ten languages, calibrated together, and `products-zh` are those in one language with a calibration of its own. Rows
+with a `part` tell which share of a language's titles is flagged by the calibration of all; no threshold promises that.
+`--taggers` and `--scorings` name what left out the catalogue's kind, as in `scan_attackers.py`.
 
 Halves overlap from seed to seed, and a threshold of few titles is itself a draw. So beside each rate stands the range
 that a threshold would reach in 95 % of all draws whose scores know nothing of who set it (`perfect`).
@@ -38,6 +39,7 @@ from ready_catalogs import (
     load_products,
     load_titles,
     make_kept,
+    make_left_out,
 )
 
 FPRS, SEEDS = (0.01, 0.001), (0, 1, 2)
@@ -97,6 +99,7 @@ def measure_catalog(
         known = CalibratedScanner.calibrate(scanner, [titles[row] for row in order[:half]])
         found = {"single": known.judge_apart(fresh, FPRS[1], FPRS[0])}
         found["together"] = known.judge_titles(fresh, FPRS[1], FPRS[0])
+        found["none"] = scanner.scan_itself(fresh, (FPRS[1], FPRS[0]))
         for part, count in counts.items():
             rows = np.array([not part or title in parts[part] for title in fresh])
             count.titles.append(int(rows.sum()))
@@ -125,6 +128,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--keep", type=Path, required=True)
     parser.add_argument("--tagger", default="llm", choices=("llm", "small", "cascade"))
+    parser.add_argument("--taggers", type=Path, help="taggers of --tagger's kind that left kinds out")
+    parser.add_argument("--scorings", type=Path, help="scorings that left kinds out, by catalogue")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--no-shapes", action="store_true", help="shapes that have jumped add nothing")
     parser.add_argument("--most", type=int, default=MOST, help="titles of a half at most")
@@ -134,11 +139,18 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    scanner, rows = make_kept(options.keep, options.device, options.tagger), list[dict[str, Any]]()
-    scanner.scoring = replace(scanner.scoring, weighs_shapes=not options.no_shapes)
+    rows: list[dict[str, Any]] = []
     told = SEEN_BY_SMALL_TAGGER if options.tagger == "small" else SEEN_BY_TAGGER
+    if options.taggers is not None:
+        told = dict.fromkeys(told, "neither it nor its kind")
     for name in options.catalogs.split(","):
         began = time.process_time()
+        scanner = (
+            make_kept(options.keep, options.device, "cascade")
+            if options.tagger == "cascade"
+            else make_left_out(options.keep, options.device, options.tagger, name, options.taggers, options.scorings)
+        )
+        scanner.scoring = replace(scanner.scoring, weighs_shapes=not options.no_shapes)
         titles = load_titles(name, options.data)
         counts = measure_catalog(scanner, titles, name, list(map(int, options.seeds.split(","))), options.most)
         made = list(list_rows(name, counts, told.get(name.partition("-")[0], "titles of the same kind")))

@@ -99,7 +99,7 @@ def ask_template(scanner: KeptScanner, name: str, seed: int, shares: Sequence[fl
             rows[chosen], mask[chosen] = catalog.find(each[row] for row in chosen), True
             for reference in (True, False):
                 judged = scans.ask_beside(scanner.scoring, inventory, rows) if reference else None
-                judged = judged or scans.ask_itself(scanner.scoring, rows)
+                judged = judged or catalog.ask_itself(rows)
                 assert judged.flagged is not None and judged.review is not None
                 bar = np.sort(judged.score[~mask])[-max(1, int(FPR * (~mask).sum()))]
                 found.append(
