@@ -10,7 +10,6 @@ from cowbird.defenses.p_scanner.calibrated import CalibratedScanner, load_calibr
 from cowbird.defenses.p_scanner.catalog_judge import judge_once
 from cowbird.defenses.p_scanner.scoring import READY_SMALL_SCORING, load_scoring
 from cowbird.defenses.p_scanner.second_look import (
-    LOOK_WEIGHT,
     MAX_LOOK,
     MAX_OPEN_TITLES,
     OPEN_SHARE,
@@ -88,7 +87,7 @@ def test_nothing_is_loaded_before_a_title_is_open():
     look = SecondLook(lambda: pytest.fail("loaded"), "reader")
     band = OpenBand(0.0, 1.0)
     score = np.array([-3.0, 4.0], dtype=np.float32)
-    assert look.join(["a", "b"], score, band).tolist() == [-3 - LOOK_WEIGHT * MAX_LOOK, 4 + LOOK_WEIGHT * MAX_LOOK]
+    assert look.join(["a", "b"], score, band).tolist() == [-3 - MAX_LOOK, 4 + MAX_LOOK]
 
 
 def test_titles_that_are_not_open_keep_their_place():
