@@ -11,8 +11,7 @@ from cowbird.defenses.p_scanner.catalog_judge import judge_once
 from cowbird.defenses.p_scanner.scoring import READY_SMALL_SCORING, load_scoring
 from cowbird.defenses.p_scanner.second_look import (
     MAX_LOOK,
-    MAX_OPEN_TITLES,
-    OPEN_SHARE,
+    OPEN_TITLES,
     OpenBand,
     SecondLook,
     cut_title,
@@ -99,17 +98,17 @@ def test_titles_that_are_not_open_keep_their_place():
 
 
 @pytest.mark.parametrize("many", [1, 7, 100, 1000, 10_000])
-def test_a_band_leaves_a_share_open_and_never_more_than_so_many(many):
+def test_a_band_leaves_so_many_titles_open_or_all_of_fewer(many):
     score = np.random.default_rng(0).normal(size=many).astype(np.float32)
     band = OpenBand.choose(score)
-    assert band.covers(score).sum() == min(np.ceil(OPEN_SHARE * many), MAX_OPEN_TITLES)
+    assert band.covers(score).sum() == min(many, OPEN_TITLES)
     assert band.limit(score) is band
 
 
 def test_a_flood_of_open_titles_narrows_the_band():
     band = OpenBand(0.0, 10.0)
     score = np.random.default_rng(0).uniform(0, 10, 2000).astype(np.float32)
-    assert band.limit(score).covers(score).sum() == MAX_OPEN_TITLES
+    assert band.limit(score).covers(score).sum() == OPEN_TITLES
     assert band.limit(score).high == band.high
     assert band.limit(np.full(2000, 5, dtype=np.float32)).covers(np.full(2000, 5, dtype=np.float32)).sum() == 0
 

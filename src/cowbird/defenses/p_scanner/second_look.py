@@ -1,8 +1,8 @@
 """A cascade's second look: the language model reads the titles that the small tagger's score leaves open.
 
 The small tagger judges every title. Most titles score far below any threshold, and a few score above every clean one;
-for neither does it matter what a language model says. Between lies an open band (`OpenBand`): `OPEN_SHARE` of the
-titles that set the threshold, `MAX_OPEN_TITLES` at most. The language model's log-odds of such a title are added to its
+for neither does it matter what a language model says. Between lies an open band (`OpenBand`): `OPEN_TITLES` of the
+titles that set the threshold, or all where these are fewer. The language model's log-odds of such a title are added to its
 score, within bounds. So a title that is not open keeps its place below the open ones or above them, and
 the thresholds are set anew from the joined scores of the very titles that set them before.
 
@@ -24,9 +24,9 @@ from cowbird.data.types import Float32Array
 from cowbird.defenses.p_scanner.title_context import NO_CONTEXT, TitleContext
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
 
-OPEN_SHARE, MAX_OPEN_TITLES = 0.1, 300
-"""Share of the titles that set a threshold which are open, and how many at most. Of the titles that are judged together
-no more than that many are open, either."""
+OPEN_TITLES = 300
+"""How many of the titles that set a threshold are open. Of the titles that are judged together no more than that many
+are open, either."""
 MAX_LOOK = 8.0
 """Where the language model's log-odds are cut."""
 LOOK_DECIMALS = 2
@@ -56,7 +56,7 @@ class OpenBand:
         if not len(score):
             return cls(math.inf, -math.inf)
         ordered = np.sort(score)[::-1]
-        many = min(max(1, math.ceil(OPEN_SHARE * len(ordered))), MAX_OPEN_TITLES)
+        many = min(len(ordered), OPEN_TITLES)
         return cls(float(ordered[many - 1]), float(ordered[0]))
 
     def covers(self, score: Float32Array) -> NDArray[np.bool_]:
@@ -64,11 +64,11 @@ class OpenBand:
         return (score >= self.low) & (score <= self.high)
 
     def limit(self, score: Float32Array) -> "OpenBand":
-        """Return the same band, or a narrower one that leaves no more than `MAX_OPEN_TITLES` of some titles open."""
+        """Return the same band, or a narrower one that leaves no more than `OPEN_TITLES` of some titles open."""
         inside = np.sort(score[self.covers(score)])[::-1]
-        if len(inside) <= MAX_OPEN_TITLES:
+        if len(inside) <= OPEN_TITLES:
             return self
-        return replace(self, low=float(np.nextafter(inside[MAX_OPEN_TITLES], np.float32(np.inf))))
+        return replace(self, low=float(np.nextafter(inside[OPEN_TITLES], np.float32(np.inf))))
 
 
 class SecondReader(Protocol):
