@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from ready_doubles import ReadyDouble, make_titles, mark
 
+from cowbird.defenses.p_scanner import second_look
 from cowbird.defenses.p_scanner.calibrated import CalibratedScanner, load_calibrated_scanner
 from cowbird.defenses.p_scanner.catalog_judge import judge_once
 from cowbird.defenses.p_scanner.scoring import READY_SMALL_SCORING, load_scoring
@@ -62,7 +63,8 @@ def test_the_language_models_word_decides_among_open_titles(reference):
     assert told["never"] < 0.2
 
 
-def test_few_titles_are_read_and_each_once():
+def test_few_titles_are_read_and_each_once(monkeypatch):
+    monkeypatch.setattr(second_look, "OPEN_TITLES", 30)
     cascade = Cascade()
     judge_once(cascade, CLEAN[:300], (), 0.02, 0.05)
     assert cascade.second.looked == len(set(cascade.reader.asked))

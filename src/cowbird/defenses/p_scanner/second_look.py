@@ -2,9 +2,9 @@
 
 The small tagger judges every title. Most titles score far below any threshold, and a few score above every clean one;
 for neither does it matter what a language model says. Between lies an open band (`OpenBand`): `OPEN_TITLES` of the
-titles that set the threshold, or all where these are fewer. The language model's log-odds of such a title are added to its
-score, within bounds. So a title that is not open keeps its place below the open ones or above them, and
-the thresholds are set anew from the joined scores of the very titles that set them before.
+titles that set the threshold, or all where these are fewer. The language model's log-odds of such a title are added to
+its score, within bounds. So a title that is not open keeps its place below the open ones or above them, and the
+thresholds are set anew from the joined scores of the very titles that set them before.
 
 The bound on open titles is what bounds the time: it does not grow with the catalogue.
 
