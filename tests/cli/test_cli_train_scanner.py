@@ -223,3 +223,15 @@ def test_a_folder_that_holds_no_tagger_is_told(call, folder):
         code, _, err = call("scan", folder / "items.csv", "--tagger", wrong, "--out", folder / "found.csv")
         assert code == ExitCode.ERROR
         assert "tagger" in err
+
+
+@pytest.mark.slow
+def test_rows_of_lists_that_cannot_be_read_are_counted(call, folder):
+    with (folder / "shop.csv").open("a") as file:
+        file.write("Red River,more\n" * 12)
+    code, said, _ = call("train-scanner", folder / "recipe.toml", "--out", folder / "made")
+    assert code == ExitCode.INCOMPLETE
+    assert "Not used of the list 'shop', because they can't be read: 12 rows." in " ".join(said.split())
+    words = ("train-scanner", folder / "recipe.toml", "--out", folder / "made", "--resume", "--json", "--quiet")
+    (told,) = json.loads(call(*words)[1])["unread"]
+    assert (told["list"], told["count"], told["rows"][0]) == ("shop", 12, 81)

@@ -53,7 +53,7 @@ def calibrate(
     --scanner FILE` judges other titles by it, a single one too. Titles that are poisoned here teach it that their
     trigger is usual: scan them first.
 
-    Exit codes: 0 written, 2 error, 3 interrupted.
+    Exit codes: 0 written, 2 error, 3 interrupted, or written although some rows could not be read.
     """
     check_outputs({"--out": out}, {"the catalogue": catalog, "--tagger": tagger})
     with show_loading("loading libraries", quiet=quiet):
@@ -84,6 +84,8 @@ def calibrate(
         print_json(calibrating.describe_calibrated(made))
     elif not quiet:
         out_console.print(_format_made(made))
+    if made.unread:
+        raise typer.Exit(ExitCode.INCOMPLETE)
 
 
 def _format_made(made: "Calibrated") -> Group:

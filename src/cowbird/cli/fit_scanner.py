@@ -105,7 +105,7 @@ def fit_scanner(
     the paper's P-Scanner is fitted instead, which takes titles that may be poisoned. `cowbird scan --scanner DIR` uses
     either.
 
-    Exit codes: 0 made, 2 error, 3 interrupted, or made although some rows could not be read (--p-scanner).
+    Exit codes: 0 made, 2 error, 3 interrupted, or made although some rows could not be read.
     """
     from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
 
@@ -182,6 +182,8 @@ def calibrate_and_show(
     elif not quiet:
         out_console.print(calibrated_folder.format_calibrated_folder(found))
         out_console.print(Text("Scanner: ") + sanitize_text(str(out), 300))
+    if found.made.unread:
+        raise typer.Exit(ExitCode.INCOMPLETE)
 
 
 def _fit_p_scanner(
@@ -261,6 +263,7 @@ def fit_and_show(
 
 def _make_record(made: "FitResult", out: Path) -> dict[str, Any]:
     """Return what a fit came to, as plain JSON values."""
+    from cowbird.scanning.unread import describe_unread  # noqa: PLC0415
     from cowbird.scanning.verdicts import shorten_score  # noqa: PLC0415
 
     held, fpr = made.record.calibration, made.record.fpr
@@ -272,5 +275,5 @@ def _make_record(made: "FitResult", out: Path) -> dict[str, Any]:
         "threshold": shorten_score(held.threshold(fpr)),
         "promised_fpr": held.promise_rate(fpr),
         "calibration_titles": held.titles,
-        "unread": [{"reason": each.reason, "count": each.count, "rows": list(each.rows)} for each in made.unread],
+        "unread": describe_unread(made.unread),
     }

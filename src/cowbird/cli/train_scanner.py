@@ -10,7 +10,7 @@ from cowbird.cli.options import DeviceOption, JsonOption, QuietOption
 from cowbird.cli.progress import make_progress
 from cowbird.cli.reading import take_read_options
 from cowbird.cli.terminal import exit_resumable, out_console, print_json
-from cowbird.errors import UserError
+from cowbird.errors import ExitCode, UserError
 from cowbird.outputs import check_outputs
 from cowbird.report.terminal import sanitize_text
 
@@ -38,7 +38,7 @@ def train_scanner(
     What it finds in lists that were held out is measured at the end, and stands in its model card. `cowbird scan
     --tagger DIR` uses it. The same recipe gives the same tagger on one device.
 
-    Exit codes: 0 made, 2 error, 3 interrupted.
+    Exit codes: 0 made, 2 error, 3 interrupted, or made although some rows could not be read.
     """
     from pydantic import ValidationError  # noqa: PLC0415
 
@@ -75,13 +75,18 @@ def train_scanner(
     elif not quiet:
         out_console.print(tagger_training.format_training(made))
         out_console.print(Text("Tagger: ") + sanitize_text(str(out), 300))
+    if made.unread:
+        raise typer.Exit(ExitCode.INCOMPLETE)
 
 
 def _make_record(made: "TrainedTagger") -> dict[str, Any]:
     """Return what a training came to, as plain JSON values."""
+    from cowbird.scanning.unread import describe_unread  # noqa: PLC0415
+
     return {
         "tagger": str(made.folder),
         "titles": made.titles,
         "evaluation": made.evaluation,
+        "unread": [{"list": name, **each} for name, rows in made.unread.items() for each in describe_unread(rows)],
         "finished_before": made.before,
     }

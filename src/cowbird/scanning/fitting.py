@@ -42,8 +42,7 @@ from cowbird.scanning.fit_folder import (
 )
 from cowbird.scanning.fitted_scorer import FRESH_TITLES_NOTE, format_calibration_basis, format_threshold
 from cowbird.scanning.scan import load_table_titles
-from cowbird.scanning.summary import UnreadRows
-from cowbird.text import escape_terminal
+from cowbird.scanning.unread import UnreadRows, format_unread
 from cowbird.victims.fit_context import FitContext
 from cowbird.victims.language.llm import Llm
 
@@ -219,10 +218,7 @@ def format_fit(made: FitResult) -> Group:
     if held.promise_rate(record.fpr) > record.fpr:
         parts.append(Text(SMALL_FIT_NOTE, style="yellow"))
     parts.append(Text(FRESH_TITLES_NOTE))
-    skipped = sum(each.count for each in made.unread)
-    if skipped:
-        parts.append(Text(f"Not learned from, because they can't be read: {skipped:,} rows.", style="yellow"))
-        parts += [Text("  ").append(escape_terminal(str(each), 200)) for each in made.unread]
+    parts += format_unread(made.unread, "Not learned from, because they can't be read")
     return Group(*parts)
 
 

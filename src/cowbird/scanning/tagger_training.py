@@ -32,6 +32,7 @@ from cowbird.scanning.fit_folder import (
 )
 from cowbird.scanning.tagger_evaluation import EVALUATED_FPR, evaluate_tagger
 from cowbird.scanning.training_recipe import RecipeTitles, ScannerRecipe, load_training_titles
+from cowbird.scanning.unread import UnreadRows, format_unread
 from cowbird.storage import read_sealed_json, write_sealed_json
 from cowbird.text import escape_terminal
 from cowbird.victims.fit_context import FitContext
@@ -51,6 +52,8 @@ class TrainedTagger(NamedTuple):
     """Titles that it learned from, by list."""
     evaluation: list[dict[str, Any]]
     """What it finds in lists that were held out; see `evaluate_tagger`."""
+    unread: dict[str, tuple[UnreadRows, ...]]
+    """Rows that could not be read, by list; see `RecipeTitles.unread`."""
     before: bool
     """Whether an earlier call had finished it."""
 
@@ -85,7 +88,7 @@ def train_scanner(recipe: ScannerRecipe, out: Path, place: FitContext, resume: b
     counts = {name: len(each) for name, each in titles.lists.items() if recipe.lists[name].taught}
     if done:
         check_same_fit(out, asked)
-        return TrainedTagger(out, counts, read_sealed_json(out / EVALUATION_FILE), before=True)
+        return TrainedTagger(out, counts, read_sealed_json(out / EVALUATION_FILE), titles.unread, before=True)
     with explain_write_errors(out, GO_ON_HINT), hold_fit_folder(folder, place.warn):
         check_free(out)
         check_unfinished(folder, resume)
@@ -99,7 +102,7 @@ def train_scanner(recipe: ScannerRecipe, out: Path, place: FitContext, resume: b
         write_sealed_json(whole / EVALUATION_FILE, found)
         write_text(whole / CARD_FILE, write_card(recipe, titles, found))
         finish_folder(whole, folder, out)
-    return TrainedTagger(out, counts, found, before=False)
+    return TrainedTagger(out, counts, found, titles.unread, before=False)
 
 
 def find_words(recipe: ScannerRecipe) -> Sequence[str]:
@@ -238,4 +241,6 @@ def format_training(made: TrainedTagger) -> Group:
             table.add_row(row["family"], f"{row['recall']:.0%}", f"{row['auroc']:.3f}")
         parts.append(table)
     parts.append(Text("Single titles alone: a scan adds what titles of the catalogue share."))
+    for name, unread in made.unread.items():
+        parts += format_unread(unread, f"Not used of the list '{name}', because they can't be read")
     return Group(*parts)

@@ -18,6 +18,7 @@ from cowbird.defenses.p_scanner.training.tagger_examples import TaggerRecipe
 from cowbird.errors import UserError
 from cowbird.files import hash_texts, read_plain_text
 from cowbird.scanning.scan import load_table_titles
+from cowbird.scanning.unread import UnreadRows
 from cowbird.text import count_things
 
 MAX_RECIPE_BYTES = 1 << 20
@@ -90,6 +91,8 @@ class RecipeTitles(BaseModel):
     """Those that are drawn, by list."""
     held_out: dict[str, list[str]]
     """Those that are asked about, by list."""
+    unread: dict[str, tuple[UnreadRows, ...]] = {}
+    """Rows that could not be read, by list; only lists that have some."""
 
 
 def read_training_recipe(path: Path) -> ScannerRecipe:
@@ -120,9 +123,10 @@ def load_training_titles(recipe: ScannerRecipe) -> RecipeTitles:
     Raises:
         UserError: If one can't be read, nothing of it is left to learn from, or the recipe names the hash of another.
     """
-    held_out = {name: _read_list(each) for name, each in recipe.held_out.items()}
+    read = {name: _read_list(each) for name, each in (recipe.held_out | recipe.lists).items()}
+    held_out = {name: read[name][0] for name in recipe.held_out}
     hidden = {title for titles in held_out.values() for title in titles}
-    lists = {name: _read_list(each) for name, each in recipe.lists.items()}
+    lists = {name: read[name][0] for name in recipe.lists}
     often = Counter(title for titles in lists.values() for title in titles)
     lists = {
         name: [title for title in titles if often[title] == 1 and title not in hidden] for name, titles in lists.items()
@@ -135,7 +139,8 @@ def load_training_titles(recipe: ScannerRecipe) -> RecipeTitles:
         )
     _check_hashes(recipe.lists, lists)
     _check_hashes(recipe.held_out, held_out)
-    return RecipeTitles(lists=lists, held_out=held_out)
+    unread = {name: read[name][1] for name in (*lists, *held_out) if read[name][1]}
+    return RecipeTitles(lists=lists, held_out=held_out, unread=unread)
 
 
 def _check_hashes(wanted: Mapping[str, TitleList], titles: Mapping[str, list[str]]) -> None:
@@ -152,5 +157,6 @@ def _check_hashes(wanted: Mapping[str, TitleList], titles: Mapping[str, list[str
         )
 
 
-def _read_list(each: TitleList) -> list[str]:
-    return list(dict.fromkeys(title for title in load_table_titles(each.path, each.text_column)[0] if title.strip()))
+def _read_list(each: TitleList) -> tuple[list[str], tuple[UnreadRows, ...]]:
+    titles, unread = load_table_titles(each.path, each.text_column)
+    return list(dict.fromkeys(title for title in titles if title.strip())), unread

@@ -10,7 +10,7 @@ A scanner is opened in a process of its own, so that a service goes on answering
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,10 +26,11 @@ from cowbird.errors import UserError
 from cowbird.files import hash_texts
 from cowbird.scanning import detectors, fitted_scorer, ready_scorer
 from cowbird.scanning.allow_list import AllowList, read_allow_list
+from cowbird.scanning.calibrating import read_clean_titles
 from cowbird.scanning.findings import Finding
-from cowbird.scanning.first_pass import NOTHING_KEPT
 from cowbird.scanning.pool import ScorerFactory
 from cowbird.scanning.scan import allow_finding
+from cowbird.scanning.unread import UnreadRows, describe_unread
 from cowbird.scanning.verdicts import Scorer, ScorerVerdicts, complete_verdicts, make_finding
 from cowbird.victims.fit_context import pick_device
 
@@ -84,6 +85,8 @@ class ServedScanner:
     """Score above which titles are flagged; `None` if all are that have a score."""
     basis: dict[str, Any]
     """What verdicts rest on, as plain JSON values."""
+    unread: tuple[UnreadRows, ...] = ()
+    """Rows of the reference that could not be read; no verdict rests on them."""
 
 
 class TitleJudgment(NamedTuple):
@@ -177,10 +180,18 @@ def _open_ready(source: ScannerSource, allow: AllowList) -> ServedScanner:
         )
     rates = ready_scorer.choose_rates(source.fpr, source.review_fpr)
     ready_scorer.check_rates(*rates)
-    sample = NOTHING_KEPT.sample(source.reference, source.text_column)
+    advice = "Give a file with more titles: --reference FILE."
+    read = read_clean_titles(source.reference, source.text_column, rates, advice=advice)
     place = str(pick_device(source.device))
-    made = CalibratedScanner.calibrate(ReadyScanner.load(place, source.tagger), sample.list_titles(), *rates)
-    return _finish_calibrated(source, made, place, allow)
+    made = CalibratedScanner.calibrate(ReadyScanner.load(place, source.tagger), read.titles, *rates)
+    return _tell_unread(_finish_calibrated(source, made, place, allow), read.unread)
+
+
+def _tell_unread(scanner: ServedScanner, unread: tuple[UnreadRows, ...]) -> ServedScanner:
+    """Return a scanner that tells which rows of its reference could not be read; its hash stays."""
+    if not unread:
+        return scanner
+    return replace(scanner, basis=scanner.basis | {"reference_unread": describe_unread(unread)}, unread=unread)
 
 
 def _finish_calibrated(
@@ -235,7 +246,8 @@ def _open_detector(source: ScannerSource, name: str, allow: AllowList) -> Served
         "fpr": None if reference is None else reference.fpr,
     }
     make, bar = partial(detectors.copy_scorer, scorer), scorer.detector.threshold
-    return _finish(scorer, make, allow, scorer.label, scorer.key, bar, basis)
+    found = _finish(scorer, make, allow, scorer.label, scorer.key, bar, basis)
+    return found if reference is None else _tell_unread(found, reference.unread)
 
 
 def _make_detector(source: ScannerSource, name: str) -> Any:
