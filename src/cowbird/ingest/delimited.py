@@ -9,6 +9,7 @@ repeat the header, which is told.
 
 import codecs
 import io
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from copy import copy
@@ -40,6 +41,7 @@ HEADER_HINT = "If the first line holds no names: --header-row 0. If they stand f
 """What to do where a column is not found in a text file."""
 
 _NEWLINE = 0x0A
+_LINE_END = re.compile(rb"[\r\n]+")
 _MAGIC = {
     b"PK\x03\x04": "a zip archive",
     b"PAR1": "a Parquet file",
@@ -333,9 +335,30 @@ def refuse_binary(sample: bytes, file: str) -> None:
         raise UserError(f"{file} should hold rows of text, and it is empty.", "Check the file, or download it again.")
     sample = sample[:4096]
     kind = next((kind for magic, kind in _MAGIC.items() if sample.startswith(magic)), "")
-    controls = sum(byte < 9 or 13 < byte < 32 for byte in sample)
-    if kind or controls > max(2, len(sample) // 10):
+    if kind or _looks_binary(sample):
         raise UserError(
             f"{file} should be a text file, and it is {kind or 'a binary file'}.",
             "Give a delimited text file; if it is one in another encoding, name that: --encoding.",
         )
+
+
+def _looks_binary(sample: bytes) -> bool:
+    """Tell whether the beginning of a file is no text.
+
+    A title may be full of control characters, and of bytes that can't be decoded: then its row is flagged or refused,
+    and the file is read. So the first line and most others have to be no text.
+    """
+    controls = sum(byte < 9 or 13 < byte < 32 for byte in sample)
+    if controls <= max(2, len(sample) // 10):
+        return False
+    texts = [_is_text(line) for line in _LINE_END.split(sample) if line.strip()]
+    return not texts[0] and 2 * sum(texts) <= len(texts)
+
+
+def _is_text(line: bytes) -> bool:
+    """Tell whether a line holds UTF-8 without zeros; a character may be cut at its end."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(line)
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in line

@@ -30,6 +30,7 @@ MAX_ODD_SHARE = 0.35
 bytes; of other alphabets all letters are odd."""
 MIN_LETTERS = 50
 """Letters from which the first share is looked at."""
+_LINE_END = re.compile(rb"[\r\n]")
 _RUN = re.compile(rb"[\x80-\xff]{3,}")
 
 
@@ -168,10 +169,13 @@ def sniff_encoding(sample: bytes, whole: bool, file: str) -> str:
 
 
 def _sniff_wide(sample: bytes) -> str:
-    """Return the kind of UTF-16 of text without a mark, by where its zeros are; an empty string if it is none."""
+    """Return the kind of UTF-16 of text without a mark, by where its zeros are; an empty string if it is none.
+
+    The first line, which is the header's, must have some: a title that is full of zeros says nothing of the file.
+    """
     head = sample[: 1 << 12]
     pairs = len(head) // 2
-    if pairs < 4:
+    if pairs < 4 or b"\0" not in _LINE_END.split(head.lstrip(b"\r\n\0"), 1)[0]:
         return ""
     even, odd = head[0 : 2 * pairs : 2].count(0), head[1 : 2 * pairs : 2].count(0)
     if odd > 0.3 * pairs and even < 0.02 * pairs:
