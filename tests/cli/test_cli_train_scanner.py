@@ -1,6 +1,8 @@
 """`cowbird train-scanner`: a tagger from lists of titles, used by a scan; each failure ends with its code."""
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import polars
@@ -235,3 +237,21 @@ def test_rows_of_lists_that_cannot_be_read_are_counted(call, folder):
     words = ("train-scanner", folder / "recipe.toml", "--out", folder / "made", "--resume", "--json", "--quiet")
     (told,) = json.loads(call(*words)[1])["unread"]
     assert (told["list"], told["count"], told["rows"][0]) == ("shop", 12, 81)
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "device", "link", "large"])
+def test_a_recipe_that_is_no_file_is_refused(call, tmp_path, kind):
+    recipe = Path("/dev/null") if kind == "device" else tmp_path / "recipe.toml"
+    if kind == "folder":
+        recipe.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(recipe)
+    elif kind == "link":
+        recipe.symlink_to(recipe)
+    elif kind == "large":
+        recipe.write_bytes(b"#" * (1 << 21))
+    code, _, err = call("train-scanner", recipe, "--out", tmp_path / "made")
+    assert code == ExitCode.ERROR
+    assert "can't be read" in " ".join(err.split())
+    assert "cowbird train-scanner RECIPE.toml" in " ".join(err.split())
+    assert not (tmp_path / "made").exists()

@@ -16,12 +16,15 @@ from cowbird.defenses.p_scanner.small_tagger import TaggerKind
 from cowbird.defenses.p_scanner.training.small_tagger_training import SmallTaggerRecipe
 from cowbird.defenses.p_scanner.training.tagger_examples import TaggerRecipe
 from cowbird.errors import UserError
+from cowbird.faults import raise_outage
 from cowbird.files import hash_texts, read_plain_text
 from cowbird.scanning.scan import load_table_titles
 from cowbird.scanning.unread import UnreadRows
 from cowbird.text import count_things
 
 MAX_RECIPE_BYTES = 1 << 20
+RECIPE_HINT = "Name a recipe: cowbird train-scanner RECIPE.toml."
+"""What to do where there is none."""
 ListName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,60}$")]
 
 
@@ -99,7 +102,7 @@ def read_training_recipe(path: Path) -> ScannerRecipe:
     """Read a recipe; paths in it are made absolute.
 
     Raises:
-        UserError: If it is no TOML.
+        UserError: If it can't be read or is no TOML.
         ValidationError: If a field does not fit.
     """
     try:
@@ -107,7 +110,11 @@ def read_training_recipe(path: Path) -> ScannerRecipe:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path.name} should be TOML, and is not: {error}.", "Mend that line.") from None
     except FileNotFoundError:
-        raise UserError(f"There is no file '{path}'.", "Name a recipe: cowbird train-scanner RECIPE.toml.") from None
+        raise UserError(f"There is no file '{path}'.", RECIPE_HINT) from None
+    except OSError as error:
+        raise_outage(error, f"'{path}' can't be read")
+        reason = error.strerror or str(error)
+        raise UserError(f"'{path}' should be a recipe, a TOML file, and can't be read: {reason}.", RECIPE_HINT) from None
     found, folder = ScannerRecipe.model_validate(table), path.resolve().parent
 
     def place(lists: Mapping[str, TitleList]) -> dict[str, TitleList]:
