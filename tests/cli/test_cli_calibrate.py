@@ -105,6 +105,7 @@ def test_what_cannot_be_calibrated(call, tmp_path, clean):
     ):
         code, _, err = call("calibrate", *args)
         assert (code, said in err) == (2, True), (args, err)
+        assert "--reference" not in err, "calibrate has no such option"
     assert not out.exists()
     assert other.read_text() == "notes"
 

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import polars
 import pytest
+import torch
 
 from cowbird.defenses.p_scanner.small_tagger import load_small_tagger
+from cowbird.defenses.p_scanner.training import small_tagger_training
 from cowbird.errors import ExitCode
 from cowbird.files import hash_texts
 from cowbird.storage import read_sealed_json
@@ -255,3 +257,29 @@ def test_a_recipe_that_is_no_file_is_refused(call, tmp_path, kind):
     assert "can't be read" in " ".join(err.split())
     assert "cowbird train-scanner RECIPE.toml" in " ".join(err.split())
     assert not (tmp_path / "made").exists()
+
+
+def test_a_learning_rate_that_is_too_high_is_named(call, folder):
+    recipe = folder / "recipe.toml"
+    recipe.write_text(f"{RECIPE}learning_rate = 1e30\n")
+    code, _, err = call("train-scanner", recipe, "--out", folder / "made")
+    assert code == ExitCode.ERROR
+    assert "learning_rate" in err and "1000" in err
+
+
+@pytest.mark.parametrize("wrong", ["loss", "weights"])
+def test_a_training_that_goes_astray_names_the_learning_rate_and_leaves_nothing(call, folder, monkeypatch, wrong):
+    teach = small_tagger_training._teach
+
+    def spoil(pupils, *more):
+        teach(pupils, *more)
+        for pupil in pupils:
+            with torch.no_grad():
+                (pupil.loss if wrong == "loss" else pupil.network.table.weight).fill_(np.nan)
+
+    monkeypatch.setattr(small_tagger_training, "_teach", spoil)
+    code, _, err = call("train-scanner", folder / "recipe.toml", "--out", folder / "made")
+    assert code == ExitCode.ERROR
+    assert "The training has gone astray" in " ".join(err.split())
+    assert "Lower the learning rate: learning_rate is" in " ".join(err.split())
+    assert not [path for path in folder.iterdir() if path.name.startswith("made")]

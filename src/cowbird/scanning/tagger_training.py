@@ -27,6 +27,7 @@ from cowbird.scanning.fit_folder import (
     check_free,
     check_same_fit,
     check_unfinished,
+    clear_fit_folder,
     finish_folder,
     hold_fit_folder,
 )
@@ -37,6 +38,7 @@ from cowbird.storage import read_sealed_json, write_sealed_json
 from cowbird.text import escape_terminal
 from cowbird.victims.fit_context import FitContext
 from cowbird.victims.language.llm import Llm, load_llm
+from cowbird.victims.training_loop import DivergedError
 
 EVALUATION_FILE, CARD_FILE = "evaluation.json", "MODEL_CARD.md"
 WORST_SHOWN = 5
@@ -97,7 +99,11 @@ def train_scanner(recipe: ScannerRecipe, out: Path, place: FitContext, resume: b
         work = FitContext(place.device, folder / "round-1", place.report, place.warn)
         whole = folder / "whole"
         with explain_outages("The tagger can't be trained"):
-            _train(recipe, titles, words, work, workers).save(whole)
+            try:
+                _train(recipe, titles, words, work, workers).save(whole)
+            except DivergedError:  # there is nothing to go on from
+                clear_fit_folder(folder)
+                raise
             found = _evaluate(recipe, whole, titles, words, place)
         write_sealed_json(whole / EVALUATION_FILE, found)
         write_text(whole / CARD_FILE, write_card(recipe, titles, found))

@@ -114,7 +114,9 @@ def read_training_recipe(path: Path) -> ScannerRecipe:
     except OSError as error:
         raise_outage(error, f"'{path}' can't be read")
         reason = error.strerror or str(error)
-        raise UserError(f"'{path}' should be a recipe, a TOML file, and can't be read: {reason}.", RECIPE_HINT) from None
+        raise UserError(
+            f"'{path}' should be a recipe, a TOML file, and can't be read: {reason}.", RECIPE_HINT
+        ) from None
     found, folder = ScannerRecipe.model_validate(table), path.resolve().parent
 
     def place(lists: Mapping[str, TitleList]) -> dict[str, TitleList]:

@@ -24,6 +24,7 @@ from cowbird.defenses.p_scanner.rounds.fitted_scanner import load_fitted_scanner
 from cowbird.defenses.p_scanner.small_tagger import TaggerSource
 from cowbird.errors import UserError
 from cowbird.files import hash_texts
+from cowbird.ingest.options import replace_option_hints
 from cowbird.scanning import detectors, fitted_scorer, ready_scorer
 from cowbird.scanning.allow_list import AllowList, read_allow_list
 from cowbird.scanning.calibrating import read_clean_titles
@@ -36,6 +37,11 @@ from cowbird.victims.fit_context import pick_device
 
 UNJUDGED_TIER = "unjudged"
 """The tier of a title that the scanner failed on: a person should look."""
+REFERENCE_FORM_HINT = (
+    "Save the file of --reference as CSV in UTF-8 with column names in its first line, and name the column of titles: "
+    "--text-column. Or calibrate before, for that command takes options about a file's form: cowbird calibrate --help."
+)
+"""What to do where a reference is not read as it is meant; a service takes no such options but the last."""
 EMPTY_REASON = "there is no text to judge"
 PROBE_TITLES = ("Blue ceramic mug, 350 ml", "Blue\u200b mug\u202e 5v", "", "x" * 1000, "\ud83d\ude00 \u0645\u0627")
 """What a scanner must judge before it is used."""
@@ -131,7 +137,8 @@ def open_source(source: ScannerSource) -> ServedScanner:
         )
     if source.scanner is not None:
         return (_open_calibrated if calibrated else _open_fitted)(source, source.scanner, allow)
-    return _open_ready(source, allow) if source.detector is None else _open_detector(source, source.detector, allow)
+    with replace_option_hints(REFERENCE_FORM_HINT):
+        return _open_ready(source, allow) if source.detector is None else _open_detector(source, source.detector, allow)
 
 
 def _open_fitted(source: ScannerSource, folder: Path, allow: AllowList) -> ServedScanner:
