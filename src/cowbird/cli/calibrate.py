@@ -20,7 +20,7 @@ from cowbird.cli.progress import make_progress, show_loading
 from cowbird.cli.reading import take_read_options
 from cowbird.cli.terminal import err_console, out_console, print_json
 from cowbird.errors import ExitCode, UserError
-from cowbird.outputs import check_outputs
+from cowbird.outputs import check_outputs, check_writable
 
 if TYPE_CHECKING:
     from cowbird.scanning.calibrating import Calibrated
@@ -56,6 +56,7 @@ def calibrate(
     Exit codes: 0 written, 2 error, 3 interrupted, or written although some rows could not be read.
     """
     check_outputs({"--out": out}, {"the catalogue": catalog, "--tagger": tagger})
+    check_writable({"--out": out})
     with show_loading("loading libraries", quiet=quiet):
         from cowbird.scanning import calibrating  # noqa: PLC0415
         from cowbird.victims.fit_context import pick_device  # noqa: PLC0415

@@ -24,7 +24,7 @@ from cowbird.cli.progress import make_progress
 from cowbird.cli.reading import take_read_options
 from cowbird.cli.terminal import exit_resumable, out_console, print_json
 from cowbird.errors import ExitCode, UserError
-from cowbird.outputs import check_outputs
+from cowbird.outputs import check_outputs, check_writable
 from cowbird.report.terminal import sanitize_text
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ def fit_scanner(
 
     unfinished = [out.with_name(f"{out.name}.partial")] if out.name else []
     check_outputs({"--out": [out, *unfinished]}, {"the catalogue": catalog, "--tagger": tagger, "--llm": llm})
+    check_writable({}, {"--out": out})
     place = pick_device(device)
     given = {"--llm": llm, "--layers": layers, "--rounds": rounds, "--agent-model": agent_model}
     given |= {"--agent-url": agent_url, "--agent-key-env": agent_key_env, "--agent-log": agent_log or None}

@@ -11,7 +11,7 @@ from cowbird.cli.progress import make_progress
 from cowbird.cli.reading import take_read_options
 from cowbird.cli.terminal import exit_resumable, out_console, print_json
 from cowbird.errors import ExitCode, UserError
-from cowbird.outputs import check_outputs
+from cowbird.outputs import check_outputs, check_writable
 from cowbird.report.terminal import sanitize_text
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def train_scanner(
     unfinished = [out.with_name(f"{out.name}.partial")] if out.name else []
     lists = [each.path for each in (wanted.lists | wanted.held_out).values()]
     check_outputs({"--out": [out, *unfinished]}, {"RECIPE": recipe, "a list of RECIPE": lists})
+    check_writable({}, {"--out": out})
     with make_progress(quiet=quiet) as shown:
         task = shown.add_task("reading lists")
 

@@ -125,7 +125,7 @@ def fit_calibrated(
     out = out.resolve()
     folder, done = out.with_name(f"{out.name}.partial") if out.name else out, resume and (out / FIT_FILE).is_file()
     if not done:
-        with explain_write_errors(out, GO_ON_HINT):
+        with explain_write_errors(out):
             check_free(out)
     read = read_clean_titles(catalog, text_column, rates, report_rows)
     titles = read.titles

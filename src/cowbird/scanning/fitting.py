@@ -176,7 +176,7 @@ def fit_scanner(
         titles, unread = load_table_titles(catalog, text_column)
         check_same_fit(out, describe_fit(spec, seed, titles))
         return FitResult(load_fitted_scanner(out, place.device).record, unread, before=True)
-    with explain_write_errors(out, GO_ON_HINT):
+    with explain_write_errors(out):
         check_free(out)
     with explain_write_errors(out, GO_ON_HINT), hold_fit_folder(folder, place.warn):
         check_free(out)  # another process may have been faster

@@ -83,7 +83,7 @@ def train_scanner(recipe: ScannerRecipe, out: Path, place: FitContext, resume: b
     folder = out.with_name(f"{out.name}.partial") if out.name else out
     done = resume and (out / FIT_FILE).is_file()
     if not done:
-        with explain_write_errors(out, GO_ON_HINT):
+        with explain_write_errors(out):
             check_free(out)
     titles, words = load_training_titles(recipe), find_words(recipe)
     asked = _describe_training(recipe, titles, words)
