@@ -16,10 +16,10 @@ PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\1\0\0\0\1\0\b\6\0\0\0" + NOISE
 GIF = b"GIF89a\1\0\1\0\0\0\0!\xf9\4\1\0" + NOISE
 
 
-def zip_bytes():
+def zip_bytes(when=(2026, 11, 30, 15, 0, 0)):
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("items.csv", "id,title\n1,a\n")
+        archive.writestr(zipfile.ZipInfo("items.csv", when), "id,title\n1,a\n")
     return file.getvalue()
 
 
@@ -33,6 +33,7 @@ def parquet_bytes():
     ("data", "said"),
     [
         (zip_bytes(), "a zip archive"),
+        (zip_bytes((1980, 1, 1, 0, 0, 0)), "a zip archive"),
         (gzip.compress(b"id,title\n1,a\n"), "a gzip file"),
         (parquet_bytes(), "a Parquet file"),
         (PNG, "a binary file"),

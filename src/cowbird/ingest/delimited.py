@@ -27,7 +27,7 @@ from cowbird.ingest.block import MAX_LINE_BYTES, RowBlock
 from cowbird.ingest.columns import find_column
 from cowbird.ingest.encodings import name_encoding, recode
 from cowbird.ingest.layout import TextLayout
-from cowbird.ingest.records import RecordRuns, parse_record, pass_line, read_line_blocks
+from cowbird.ingest.records import CARRIAGE_REASON, RecordRuns, parse_record, pass_line, read_line_blocks
 from cowbird.ingest.rows import LINE_COLUMN, PartedTable, TableRow, TextRun, note_repeats
 from cowbird.ingest.sampling import limit_block, limit_frames
 from cowbird.ingest.sections import Section, SectionStream, cut_sections, is_plain_file
@@ -251,7 +251,8 @@ class TextTable(PartedTable):
             if trailing and len(record) == width + 1 and not record[-1]:
                 record.pop()
             if len(record) != width:
-                rows.append(TableRow(number, none, ragged))
+                hidden = any(b"\r" in cell for cell in record)
+                rows.append(TableRow(number, none, ragged + CARRIAGE_REASON * hidden))
             elif get is not None:
                 rows.append(TableRow(number, get(record)))
             else:
@@ -333,13 +334,23 @@ def refuse_binary(sample: bytes, file: str) -> None:
     """Raise `UserError` if the first bytes of a file can't be those of a text file."""
     if not sample:
         raise UserError(f"{file} should hold rows of text, and it is empty.", "Check the file, or download it again.")
-    sample = sample[:4096]
+    refuse_marked(sample, file)
+    if _looks_binary(sample[:4096]):
+        raise _make_binary_error(file, "a binary file")
+
+
+def refuse_marked(sample: bytes, file: str) -> None:
+    """Raise `UserError` if the first bytes of a file are the mark of a kind that is no text."""
     kind = next((kind for magic, kind in _MAGIC.items() if sample.startswith(magic)), "")
-    if kind or _looks_binary(sample):
-        raise UserError(
-            f"{file} should be a text file, and it is {kind or 'a binary file'}.",
-            "Give a delimited text file; if it is one in another encoding, name that: --encoding.",
-        )
+    if kind:
+        raise _make_binary_error(file, kind)
+
+
+def _make_binary_error(file: str, kind: str) -> UserError:
+    return UserError(
+        f"{file} should be a text file, and it is {kind}.",
+        "Give a delimited text file; if it is one in another encoding, name that: --encoding.",
+    )
 
 
 def _looks_binary(sample: bytes) -> bool:

@@ -23,6 +23,12 @@ MAX_WORST_FINDINGS = 5
 """Most suspicious rows that a summary holds at most."""
 MAX_DOUBTFUL_FINDINGS = 3
 """Rows for review that a summary holds at most."""
+MANY_UNREAD = 0.05
+"""Share of rows that can't be read from which on the file may be read in a wrong way."""
+MANY_UNREAD_HINT = (
+    "Those are many: see how the file is read (cowbird peek), and say how it is to be: --separator, --quote, "
+    "--header-row, --encoding."
+)
 REFERENCE_UNREAD_LEAD = "Nothing was learned from rows of the reference that can't be read"
 """What is said of them, before their number."""
 MAX_DISTINCT_FRAGMENTS = 1 << 14
@@ -247,6 +253,8 @@ def render_summary(summary: ScanSummary, how: str = "") -> Group:
     if summary.empty:
         parts.append(Text(f"Without a title: {count_things(summary.empty, 'row')}."))
     parts += format_unread(summary.unread, "Not checked, because they can't be read")
+    if summary.skipped > MANY_UNREAD * summary.rows:
+        parts.append(Text(MANY_UNREAD_HINT))
     parts += format_unread(summary.reference_unread, REFERENCE_UNREAD_LEAD)
     parts += [Text(escape_terminal(note, 500), style="dim") for note in summary.notes]
     if summary.fragments:
