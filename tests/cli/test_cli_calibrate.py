@@ -3,6 +3,7 @@ the right code where they can't."""
 
 import csv
 import json
+import os
 
 import pytest
 
@@ -160,8 +161,8 @@ def test_columns_explain_what_titles_share(call, tmp_path, double, monkeypatch):
     assert not any(row["flagged"] == "true" for row in found[:20])
     assert all(row["flagged"] == "true" for row in found[20:28])
     for more, said in (
-        (("--explain", "maker"), "should have a column 'maker'"),
-        (("--seller-column", "maker"), "should have a column 'maker'"),
+        (("--explain", "maker"), "Set --explain to the column's name"),
+        (("--explain", "brand", "--seller-column", "maker"), "Set --seller-column to the column's name"),
         (("--explain", "brand", "--detector", "character_rules"), "for the scanner that needs no fit"),
     ):
         code, _, err = call("scan", catalog, "--out", out, *more)
@@ -207,3 +208,11 @@ def test_rows_of_a_reference_that_cannot_be_read_are_counted(call, tmp_path, mor
     said = call(*words, "--fail-on", "never", "--json", "--quiet", "--junit", tmp_path / "junit.xml")[1]
     assert json.loads(said)["reference_unread"][0]["rows"] == list(range(1, 11))
     assert "rows of the reference not read" in (tmp_path / "junit.xml").read_text()
+
+
+@pytest.mark.parametrize(("name", "found"), [("nothing", "there is nothing of that name"), ("pipe", "it is a pipe")])
+def test_what_is_no_scanner_names_both_commands_that_make_one(call, tmp_path, clean, name, found):
+    os.mkfifo(tmp_path / "pipe")
+    code, _, err = call("scan", clean, "--scanner", tmp_path / name, "--out", tmp_path / "found.csv")
+    assert (code, found in err) == (2, True), err
+    assert "cowbird calibrate CATALOG --out FILE" in err and "cowbird fit-scanner CATALOG --out DIR" in err

@@ -267,7 +267,7 @@ def _say(phase: str, report: ProgressCallback) -> ProgressCallback:
 
 def format_calibrated_folder(found: CalibratedFolder) -> Group:
     """Return what is shown of a scanner."""
-    parts: list[Group | Text] = [format_calibrated(found.made)]
+    parts: list[Group | Text] = [format_calibrated(found.made, found.tuned_on)]
     if found.before:
         parts.insert(0, Text("It was finished before; nothing was done."))
     if found.tuned_on:

@@ -130,11 +130,17 @@ def _check_out(out: Path) -> None:
         ) from None
 
 
-def format_calibrated(made: Calibrated) -> Group:
-    """Return what is shown of a calibration."""
+def format_calibrated(made: Calibrated, tuned_on: int = 0) -> Group:
+    """Return what is shown of a calibration.
+
+    Args:
+        made: The calibration.
+        tuned_on: Titles of the catalogue that its tagger was tuned on instead.
+    """
     record = made.record
     rows = "the rows that could be read" if made.unread else "the catalogue"
-    used = f"all different titles of {rows}" if made.complete else f"a sample of {rows}"
+    share = "half of the" if tuned_on else "all"
+    used = f"{share} different titles of {rows}" if made.complete else f"a sample of {rows}"
     parts = [
         Text(f"Calibrated on {record.titles:,} titles that are taken for clean ({used})."),
         Text(f"SHA-256 {made.sha256}."),

@@ -35,7 +35,7 @@ from cowbird.scanning.tagger_evaluation import EVALUATED_FPR, evaluate_tagger
 from cowbird.scanning.training_recipe import RecipeTitles, ScannerRecipe, load_training_titles
 from cowbird.scanning.unread import UnreadRows, format_unread
 from cowbird.storage import read_sealed_json, write_sealed_json
-from cowbird.text import escape_terminal
+from cowbird.text import count_things, escape_terminal
 from cowbird.victims.fit_context import FitContext
 from cowbird.victims.language.llm import Llm, load_llm
 from cowbird.victims.training_loop import DivergedError
@@ -224,7 +224,9 @@ def _quote_cell(text: str) -> str:
 def format_training(made: TrainedTagger) -> Group:
     """Return what is shown of a training."""
     many = sum(made.titles.values())
-    parts: list[Text | Table] = [Text(f"Learned from {many:,} titles of {len(made.titles)} lists.")]
+    parts: list[Text | Table] = [
+        Text(f"Learned from {count_things(many, 'title')} of {count_things(len(made.titles), 'list')}.")
+    ]
     if made.before:
         parts.append(Text("It was finished before; nothing was done."))
     if not made.evaluation:
