@@ -15,7 +15,7 @@ import numpy as np
 from cowbird.defenses.p_scanner.spelling import PLAIN_WORDS
 from cowbird.files import hash_file, hash_texts
 
-SCORE_FORM = 4
+SCORE_FORM = 5
 """Grows with each change of code that changes a score; `tests/defenses/p_scanner/test_score_identity.py` tells when."""
 SCORE_MODULES = (
     "baseline",
@@ -27,6 +27,7 @@ SCORE_MODULES = (
     "fragment_table",
     "fragment_verdicts",
     "inventory",
+    "reference_role",
     "scoring",
     "second_look",
     "shape_drift",
