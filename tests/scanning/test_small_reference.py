@@ -35,8 +35,8 @@ def scan(folder, reference, double=None, titles=None):
 def test_a_reference_that_is_too_small_is_told(tmp_path):
     scorer = scan(tmp_path, 60)
     said, basis = say(scorer), describe_basis(scorer)
-    assert "The reference is too small to promise anything: 60 titles beside 300 of this catalogue." in said
-    assert "So titles were judged as without it" in said
+    assert "The reference is too small: 60 titles beside 300 of this catalogue. No rate can be promised by it" in said
+    assert "So titles were judged as without it, and set their own thresholds." in said
     assert "It takes 256 titles or more: --reference FILE." in said
     assert "says what is new and sets thresholds" not in said
     assert (basis["reference"], basis["reference_role"], basis["flaggable"]) == (60, "too small", 2)
@@ -76,7 +76,7 @@ def test_a_small_calibration_is_told(tmp_path):
     known = CalibratedScanner.calibrate(ReadyDouble(), make_titles(100, seed=4))
     scorer = open_ready_scanner(known, make_catalog(tmp_path, make_titles(MANY, seed=3)), "cpu")
     said = say(scorer)
-    assert "The calibration is too small to promise anything: 100 titles beside 300 of this catalogue." in said
+    assert "The calibration is too small: 100 titles beside 300 of this catalogue." in said
     assert "It takes 256 titles or more: cowbird calibrate CATALOG." in said
 
 

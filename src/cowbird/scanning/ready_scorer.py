@@ -280,9 +280,9 @@ def describe_reading(tagger: TaggerSource) -> str:
 def _describe_small_reference(baseline: Baseline, what: str = "reference", how: str = "--reference FILE") -> str:
     """Say that a reference, or a calibration, is too small beside a catalogue, and how many titles it takes."""
     return (
-        f"The {what} is too small to promise anything: {baseline.too_small:,} titles beside "
-        f"{baseline.sampled:,} of this catalogue. So titles were judged as without it, by what they share and by "
-        f"thresholds of their own. It takes {count_reference_needed(baseline.sampled):,} titles or more: {how}."
+        f"The {what} is too small: {baseline.too_small:,} titles beside {baseline.sampled:,} of this catalogue. "
+        "No rate can be promised by it, and what is new is not seen. So titles were judged as without it, and set "
+        f"their own thresholds. It takes {count_reference_needed(baseline.sampled):,} titles or more: {how}."
     )
 
 
