@@ -384,7 +384,7 @@ def test_as_many_titles_are_flaggable_as_the_threshold_lets_through(double, many
     at = rank_threshold(baseline.calibrated_on, 0.01)
     assert baseline.flaggable == at - 1
     assert (baseline.flaggable > 0) == (baseline.calibrated_on >= count_titles_to_flag(0.01))
-    assert CatalogJudge.learn(double, titles, make_titles(60)).baseline.flaggable is None
+    assert CatalogJudge.learn(double, titles, make_titles(400)).baseline.flaggable is None
 
 
 @pytest.mark.slow
@@ -481,7 +481,7 @@ def test_other_columns_are_named_where_none_was_asked_about(call, tmp_path):
 
 
 def test_a_cascade_without_a_reference_says_what_it_misses(tmp_path, double):
-    catalog, before = make_catalog(tmp_path, make_planted()), make_catalog(tmp_path, make_titles(90), "before.jsonl")
+    catalog, before = make_catalog(tmp_path, make_planted()), make_catalog(tmp_path, make_titles(150), "before.jsonl")
     for reference, tagger, told in ((None, "cascade", True), (None, "small", False), (before, "cascade", False)):
         scorer = replace(open_ready_scanner(double, catalog, "cpu", ReadySettings(reference)), tagger=tagger)
         console = Console(width=500, record=True, file=io.StringIO())

@@ -27,6 +27,7 @@ from cowbird.defenses.p_scanner.calibrated import CalibratedScanner
 from cowbird.defenses.p_scanner.catalog_judge import CatalogJudge, TitleVerdict, look_at_whole, read_catalog
 from cowbird.defenses.p_scanner.inventory import MIN_BATCH_TITLES
 from cowbird.defenses.p_scanner.ready import ReadyScanner
+from cowbird.defenses.p_scanner.reference_role import choose_role, count_reference_needed
 from cowbird.defenses.p_scanner.small_tagger import TaggerSource, skip_logits
 from cowbird.errors import UserError
 from cowbird.notices import collect_notices
@@ -223,7 +224,7 @@ def format_ready_basis(scorer: ReadyScorer, judged: int | None = None) -> Group:
     baseline = scorer.judge.baseline
     many = baseline.sampled if judged is None else judged
     columns = [Text(_advise_columns(scorer.unused))] if scorer.unused else []
-    shown = [Text(_describe_context(baseline))] if baseline.context else []
+    shown = [Text(_describe_context(baseline, scorer.tagger))] if baseline.context else []
     if scorer.label.startswith("calibrated "):
         return Group(Text(_describe_calibration(baseline)), *shown, *columns, Text(_describe_threshold(baseline, many)))
     said = f"No fit: what is usual comes from {baseline.sampled:,} different titles of this catalogue"
@@ -231,8 +232,13 @@ def format_ready_basis(scorer: ReadyScorer, judged: int | None = None) -> Group:
     if baseline.counted:
         said += f" {baseline.counted:,} phrases that look suspicious there were counted in all rows."
     if baseline.reference:
-        said += f" A reference of {baseline.reference:,} titles, taken for clean, says what is new and sets thresholds."
+        said += f" A reference of {baseline.reference:,} titles, taken for clean, says what is new"
+        said += f". {_describe_own_thresholds(baseline)}" if baseline.own_thresholds else " and sets thresholds."
         parts = [Text(said)]
+    elif baseline.too_small:
+        parts = [Text(said), Text(_describe_small_reference(baseline), style="yellow")]
+        if scorer.tagger == "cascade":
+            parts.append(Text(CASCADE_ALONE_NOTE))
     else:
         parts = [
             Text(said),
@@ -275,22 +281,43 @@ def describe_reading(tagger: TaggerSource) -> str:
     }[tagger]
 
 
+def _describe_small_reference(baseline: Baseline, what: str = "reference", how: str = "--reference FILE") -> str:
+    """Say that a reference, or a calibration, is too small beside a catalogue, and how many titles it takes."""
+    return (
+        f"The {what} is too small: {baseline.too_small:,} titles beside {baseline.sampled:,} of this catalogue. "
+        "No rate can be promised by it, and what is new is not seen. So titles were judged as without it, and set "
+        f"their own thresholds. It takes {count_reference_needed(baseline.sampled):,} titles or more: {how}."
+    )
+
+
+def _describe_own_thresholds(baseline: Baseline) -> str:
+    """Say that a catalogue's own titles set its thresholds beside a reference, and how many titles would set them."""
+    return (
+        f"It is too small to set thresholds for {baseline.sampled:,} titles, so they set their own. That takes "
+        f"{count_reference_needed(baseline.sampled):,} titles or more."
+    )
+
+
 def _describe_calibration(baseline: Baseline) -> str:
     """Say what a calibrated scanner compared titles with."""
+    if baseline.too_small:
+        return _describe_small_reference(baseline, "calibration", "cowbird calibrate CATALOG")
     said = f"What is usual comes from the {baseline.reference:,} titles of the calibration, taken for clean. "
     if baseline.sampled < MIN_BATCH_TITLES:
         return said + (
             f"Each title was judged by itself: what titles share counts from {MIN_BATCH_TITLES} different ones on."
         )
     return (
-        said + f"What recurs and is new was looked for among {baseline.sampled:,} different titles of this catalogue."
+        said
+        + f"What recurs and is new was looked for among {baseline.sampled:,} different titles of this catalogue."
+        + (f" {_describe_own_thresholds(baseline)}" if baseline.own_thresholds else "")
     )
 
 
-def _describe_context(baseline: Baseline) -> str:
+def _describe_context(baseline: Baseline, tagger: TaggerSource) -> str:
     """Say which titles the language model was shown; of long ones it has room for fewer."""
     many = f"up to {len(baseline.context.first):,} titles"
-    if baseline.reference:
+    if baseline.reference or (baseline.too_small and tagger != "cascade"):
         return f"Before it judged, the language model was shown {many} of those that are taken for clean."
     return f"Before it judged, the language model was shown {many} of this catalogue in which little looked suspicious."
 
@@ -341,6 +368,12 @@ def describe_spread(spread: tuple[float, float]) -> str:
     )
 
 
+def describe_role(baseline: Baseline) -> str | None:
+    """Return what the reference does (`ReferenceRole`); `None` without one."""
+    given = baseline.reference or baseline.too_small
+    return choose_role(given, baseline.sampled).value if given else None
+
+
 def describe_basis(scorer: ReadyScorer) -> dict[str, object]:
     """Return what a scan's verdicts rest on, as plain JSON values."""
     baseline = scorer.judge.baseline
@@ -352,7 +385,8 @@ def describe_basis(scorer: ReadyScorer) -> dict[str, object]:
         "sample_complete": scorer.complete,
         "counted": baseline.counted,
         "shown_at_most": len(baseline.context.first),
-        "reference": baseline.reference,
+        "reference": baseline.reference or baseline.too_small,
+        "reference_role": describe_role(baseline),
         "calibrated_on": baseline.calibrated_on,
         "left_out": baseline.left_out,
         "fpr": baseline.fprs[0],

@@ -10,6 +10,7 @@ from cowbird.defenses.p_scanner.column_evidence import (
     CLEARED_LOG_ODDS,
     ClearedWords,
     TitleColumns,
+    _SellerCount,
     find_in_columns,
     judge_columns,
 )
@@ -177,3 +178,28 @@ def test_a_reason_names_the_seller_and_all_of_the_text_that_can_go(text):
         assert titles[row][: found.start[row]].rstrip() == TITLES[row].removesuffix(" 5v")
         assert found.end[row] == len(titles[row])
     assert {share.seller for share in baseline.sellers.values()} == {"planter"}
+
+
+def test_where_few_sellers_have_most_titles_what_all_write_is_usual():
+    """Twenty titles of such a shop, drawn at random, are of five sellers now and then: nobody planted what they say."""
+    shares = np.array([42, 19, 10, 4, 3, 3, 3, 2, 2, *([0.5] * 24)])
+    drawn = stream(1, "sellers").choice(len(shares), MANY, p=shares / shares.sum()).tolist()
+    sellers = {title: f"seller {seller}" for title, seller in zip(TITLES, drawn, strict=True)}
+    branded = [title for title in TITLES if title.startswith("Zorvex")]
+    for many, cleared in ((5, True), (1, False)):
+        few = {title: f"seller {nth if nth < many else 0}" for nth, title in enumerate(branded)}
+        verdicts, places, _ = find_fragments(TitleColumns((), {}, sellers | few))
+        assert bool(verdicts.cleared[places["word", "Zorvex"]]) is cleared
+    equal = {title: f"seller {nth % 40}" for nth, title in enumerate(TITLES)}
+    five = {title: f"seller {nth if nth < 5 else 0}" for nth, title in enumerate(branded)}
+    verdicts, places, _ = find_fragments(TitleColumns((), {}, equal | five))
+    assert not verdicts.cleared[places["word", "Zorvex"]], "where sellers are alike, twenty titles are of more of them"
+
+
+def test_the_expected_number_of_sellers_is_that_of_draws():
+    names = [f"seller {nth}" for nth, many in enumerate((40, 20, 10, 5, 5, *([2] * 10))) for _ in range(many)]
+    rng = stream(0, "draws")
+    drawn = [len(set(rng.choice(names, 30).tolist())) for _ in range(2000)]
+    expected, deviation = _SellerCount(names).expect(30)
+    assert expected == pytest.approx(np.mean(drawn), abs=0.15)
+    assert deviation == pytest.approx(np.std(drawn), rel=0.1)

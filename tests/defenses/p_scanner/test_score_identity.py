@@ -240,7 +240,7 @@ KNOWN = {
         -341.862,
     ],
 }
-"""Of `SCORE_FORM` 4."""
+"""Of `SCORE_FORM` 5."""
 
 
 def test_the_form_grows_where_scores_change():

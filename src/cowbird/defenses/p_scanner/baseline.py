@@ -98,6 +98,10 @@ class Baseline:
     """Fragments that were counted in the whole catalogue, if the titles are a sample of it."""
     context: TitleContext = NO_CONTEXT
     """Titles of the catalogue, or of the reference, that a language model is shown before it reads others."""
+    own_thresholds: bool = False
+    """Whether the catalogue's own titles set the thresholds, although a reference says what is new."""
+    too_small: int = 0
+    """Titles of a reference that is too small for the catalogue, which is judged as without one; 0 for none."""
 
     @cached_property
     def keys(self) -> list[FragmentKey]:
@@ -125,12 +129,17 @@ class Baseline:
         return max(self.fprs[0], 1 / (self.calibrated_on + 1))
 
     @property
+    def by_reference(self) -> bool:
+        """Whether a reference set the thresholds."""
+        return self.reference > 0 and not self.own_thresholds
+
+    @property
     def flaggable(self) -> int | None:
         """Of the catalogue's titles that set the threshold for flags, how many can lie above it at most.
 
         `None` if a reference set it: then any title can.
         """
-        return None if self.reference else max(0, rank_threshold(self.calibrated_on, self.fprs[0]) - 1)
+        return None if self.by_reference else max(0, rank_threshold(self.calibrated_on, self.fprs[0]) - 1)
 
 
 def rank_threshold(titles: int, fpr: float) -> int:

@@ -1,4 +1,8 @@
-"""How a baseline is learned, and how titles score by it: beside an inventory of clean titles, or by itself."""
+"""How a baseline is learned, and how titles score by it: beside an inventory of clean titles, or by itself.
+
+Thresholds come from the inventory, or from the catalogue's own titles where there is none or it is too small for them
+(`reference_role`).
+"""
 
 import math
 from collections.abc import Sequence
@@ -26,7 +30,9 @@ from cowbird.defenses.p_scanner.inventory import (
     hash_rows,
     set_threshold,
 )
+from cowbird.defenses.p_scanner.reference_role import ReferenceRole, choose_role
 from cowbird.defenses.p_scanner.scoring import (
+    FRAGMENT_WEIGHT,
     MAX_SHARE_SUSPECTED,
     NO_FRAGMENT,
     SUSPECTED_LOG_ODDS,
@@ -49,6 +55,7 @@ of the others."""
 SHOWN_BELOW = 0.8
 """Quantile of what the tagger says of a catalogue's titles up to which they may be shown as usual, where there is no
 reference."""
+_NO_ROWS = np.zeros(0, dtype=np.int64)
 
 
 def learn_beside(
@@ -66,6 +73,7 @@ def learn_beside(
 ) -> Baseline:
     """Learn what recurs among titles beside an inventory; thresholds are the inventory's, for so many titles.
 
+    If it is small beside the titles they set the thresholds, and beside a very small one they are judged by themselves.
     Of fewer than `MIN_BATCH_TITLES` titles each is judged by itself.
 
     Args:
@@ -83,10 +91,17 @@ def learn_beside(
         finder: What finds slips in titles that the score leaves open, as in the inventory's; `None` for nothing.
     """
     columns = columns or ColumnFindings()
+    role = choose_role(inventory.size, len(rows))
+    if role is ReferenceRole.TOO_SMALL:
+        alone = learn_by_itself(
+            scoring, traits, table, rows, fprs, key, columns, second, counted, finder, inventory.context
+        )
+        return replace(alone, too_small=inventory.size)
+    own = role is ReferenceRole.SAYS_WHAT_IS_NEW
     shared = rows if len(rows) >= MIN_BATCH_TITLES else rows[:0]
     known = (inventory.count_known(table), inventory.size)
     evidence, by_fragment = judge_fragments(scoring, table, traits, shared, known, counted, columns)
-    thresholds = tuple(inventory.set_threshold(fpr, len(rows)) for fpr in fprs)
+    thresholds = (math.inf,) if own else tuple(inventory.set_threshold(fpr, len(rows)) for fpr in fprs)
     drift = NO_DRIFT
     if scoring.weighs_shapes and len(shared):
         usual = count_known_shapes(traits.shapes, inventory.shapes)
@@ -95,9 +110,11 @@ def learn_beside(
         inventory.profile, inventory.members, _number_fragments(table, evidence), evidence, by_fragment,
         (thresholds[0], min(thresholds)), inventory.size, 0, len(rows), inventory.size, fprs, key, columns.words,
         sellers=columns.list_sellers(evidence.fragment, narrow=False), counted=len(counted.fragment),
-        spread=inventory.tell_spread(fprs[0], len(rows)), drift=drift,
-        slips=inventory.slips, context=inventory.context,
+        spread=None if own else inventory.tell_spread(fprs[0], len(rows)), drift=drift,
+        slips=inventory.slips, context=inventory.context, own_thresholds=own,
     )  # fmt: skip
+    if own:
+        return _set_own_thresholds(scoring, baseline, traits, table, rows, second, finder)
     if second is None and (finder is None or len(rows) < MIN_BATCH_TITLES):
         return baseline
     score = score_rows(scoring, baseline, traits, rows, find_known(baseline, table, rows)).score
@@ -125,41 +142,73 @@ def learn_by_itself(
     counted: CountedFragments = NOTHING_COUNTED,
     finder: SlipFinder | None = None,
     context: TitleContext = NO_CONTEXT,
+    small: Int64Array = _NO_ROWS,
 ) -> Baseline:
     """Learn what is usual in a catalogue that may be poisoned; its own titles set the thresholds.
 
     Titles with a surely suspicious fragment set none, and those with a suspicious one do not say what is usual.
     Arguments as in `learn_beside`; `finder` finds slips in titles that the score leaves open, `None` for nothing.
-    `context` is what the titles were read behind. A second look chooses one of its own.
+    `context` is what the titles were read behind. A second look chooses one of its own. `small` are titles of a
+    reference that is too small for the catalogue: they are counted as if they were of it.
     """
     columns = columns or ColumnFindings()
+    sampled, held = len(rows), set(hash_rows(traits, rows))
+    more = [row for row, title in zip(small.tolist(), hash_rows(traits, small), strict=True) if title not in held]
+    rows = np.concatenate([np.array(more, dtype=np.int64), rows])
     evidence, by_fragment = judge_fragments(scoring, table, traits, rows, None, counted, columns, narrow=True)
     trusted = choose_trusted(by_fragment, evidence, len(rows))
     usual = rows[trusted]
     members = frozenset(hash_rows(traits, usual))
     baseline = Baseline(
         CatalogProfile.measure(traits, usual), members, _number_fragments(table, evidence), evidence, by_fragment,
-        (math.inf, math.inf), 0, 0, len(rows), 0, fprs, key, columns.words,
+        (math.inf, math.inf), 0, 0, sampled, 0, fprs, key, columns.words,
         sellers=columns.list_sellers(evidence.fragment, narrow=True), counted=len(counted.fragment), context=context,
+        too_small=len(small),
     )  # fmt: skip
+    return _set_own_thresholds(scoring, baseline, traits, table, rows, second, finder, trusted)
+
+
+def _set_own_thresholds(
+    scoring: ScoringModel,
+    baseline: Baseline,
+    traits: TitleTraits,
+    table: FragmentTable,
+    rows: Int64Array,
+    second: SecondLook | None,
+    finder: SlipFinder | None,
+    trusted: NDArray[np.bool_] | None = None,
+) -> Baseline:
+    """Return a baseline with thresholds that the titles of the catalogue set, but those that look poisoned.
+
+    `baseline` says what is usual; `trusted`, which of the titles say so, is `None` where an inventory does. Other
+    arguments as in `learn_by_itself`.
+    """
     scored = score_rows(scoring, baseline, traits, rows, find_known(baseline, table, rows), trusted)
     score, worst, tricks = scored.score, scored.worst, scored.tricks
     log_odds, own = take_log_odds(baseline, worst), take_own_scores(baseline, score, worst)
-    sure = (log_odds > find_flood(own, log_odds)) | tricks
+    # What is new to an inventory may be a brand of many titles, which is no flood.
+    sure = (log_odds > (LEFT_OUT_LOG_ODDS if trusted is None else find_flood(own, log_odds))) | tricks
     band = None
     if second is not None:
         band = OpenBand.choose(own[~sure]).limit(own)
-        if second.takes_context:
+        if second.takes_context and trusted is not None:
             baseline = replace(baseline, context=_choose_shown(traits, rows, trusted & (own < band.low)))
         second = second.beside(baseline.context)
         score = second.join(list_texts(traits, rows), score, band, own)
-    habits: SlipHabits | None = None
+    habits = baseline.slips
     if finder is not None:
+        texts, words = list_texts(traits, rows), baseline.profile.words
         low = find_lowest_open(score[~sure], choose_open_share(second))
-        habits = _count_slips(finder, list_texts(traits, rows), score, low, trusted, baseline.profile)
-        score, _ = habits.add(finder, list_texts(traits, rows), score, baseline.profile.words, trusted)
+        if trusted is not None:
+            habits = _count_slips(finder, texts, score, low, trusted, baseline.profile)
+        elif habits is not None:
+            habits = replace(habits, low=low)
+            habits = habits.compare(habits.find(finder, texts, score)[1], words, len(rows))
+        if habits is not None:
+            known = find_members(traits, rows, baseline) if trusted is None else trusted
+            score, _ = habits.add(finder, texts, score, words, known)
     clean = np.sort(score[~sure])[::-1]
-    thresholds = tuple(set_threshold(clean, fpr) for fpr in fprs)
+    thresholds = tuple(set_threshold(clean, fpr) for fpr in baseline.fprs)
     return replace(
         baseline,
         thresholds=(thresholds[0], min(thresholds)),
@@ -244,14 +293,14 @@ def find_flood(score: Float32Array, log_odds: Float32Array) -> float:
 
 
 def take_own_scores(baseline: Baseline, score: Float32Array, worst: Int64Array) -> Float32Array:
-    """Return the scores of titles before the log-odds of their fragments are added, as without a reference they are.
+    """Return the scores of titles before the log-odds of their fragments are added, if no reference sets thresholds.
 
     Args:
         baseline: What is usual.
         score: What `score_rows` returned.
         worst: The fragments that it returned.
     """
-    return score if baseline.reference else score - weigh_fragments(take_log_odds(baseline, worst))
+    return score if baseline.by_reference else score - weigh_fragments(take_log_odds(baseline, worst))
 
 
 def take_log_odds(baseline: Baseline, worst: Int64Array) -> Float32Array:
@@ -303,6 +352,8 @@ def score_rows(
     tricks = find_tricks(traits, rows, baseline.profile, own)
     shapes = baseline.drift.weigh(traits, rows, baseline.profile)
     score = scoring.score_beside(features, baseline.by_fragment, worst, here) + weigh_tricks(tricks) + shapes.added
+    if baseline.own_thresholds:  # which are of no fold, so fragments may weigh as much as without a reference
+        score = score + weigh_fragments(take_log_odds(baseline, worst), FRAGMENT_WEIGHT - scoring.weight_beside)
     return ScoredRows(score, worst, tricks, shapes)
 
 

@@ -11,6 +11,7 @@ Sellers write most columns themselves. So a value that stands with one seller al
 known, and whoever has many accounts is spread, too. The bars below are set by hand.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -31,9 +32,10 @@ MIN_TITLES_EXPLAINED, MIN_SELLERS_SPREAD = 5, 5
 """Titles with a fragment, and sellers of them, from which columns can clear it."""
 MIN_PURITY, MIN_COVERAGE = 0.9, 0.5
 """Share of a fragment's titles that have the value; share of the titles with the value that have the fragment."""
-MIN_SPREAD, MAX_NARROW, MIN_SELLERS_EXPECTED = 0.8, 0.34, 3.0
-"""Sellers of a fragment, over those that as many titles drawn at random would have: spread from, narrow up to; and how
-many would be expected for a fragment to be narrow."""
+MIN_SPREAD, MAX_DEVIATIONS, MAX_NARROW, MIN_SELLERS_EXPECTED = 0.8, 2.0, 0.34, 3.0
+"""Sellers of a fragment, over those that as many titles drawn at random would have: spread from; or from so many
+standard deviations below, since where a few sellers have most titles, chance draws fewer; narrow up to; and how many
+would be expected for a fragment to be narrow."""
 MAX_ALIEN_PURITY, MIN_ALIEN_HELD = 0.5, 0.9
 """For an alien fragment: share of its titles that one brand or category may have; share that one seller must have."""
 CLEARED_LOG_ODDS, NARROW_LOG_ODDS, ALIEN_LOG_ODDS = -8.0, 2.0, 6.0
@@ -160,8 +162,9 @@ def judge_columns(titles: Sequence[str], evidence: FragmentEvidence, columns: Ti
         if expected is None:
             cleared[fragment] = explained
             continue
-        chance = expected.expect(len(rows))
-        spread = len(who) >= max(MIN_SELLERS_SPREAD, MIN_SPREAD * chance)
+        chance, deviation = expected.expect(len(rows))
+        fewest = min(MIN_SPREAD * chance, chance - MAX_DEVIATIONS * deviation)
+        spread = len(who) >= max(MIN_SELLERS_SPREAD, fewest)
         cleared[fragment] = spread or (explained and len(who) > 1)
         narrow[fragment] = chance >= MIN_SELLERS_EXPECTED and 0 < len(who) <= MAX_NARROW * chance
         if narrow[fragment] and sellers:
@@ -201,14 +204,19 @@ class _SellerCount:
     """
 
     def __init__(self, sellers: Sequence[str]) -> None:
-        counts = np.array(list(Counter(seller for seller in sellers if seller).values()), dtype=np.float64)
-        self.share = counts / max(1.0, counts.sum())
-        self.known: dict[int, float] = {}
+        sizes = np.array(list(Counter(seller for seller in sellers if seller).values()), dtype=np.float64)
+        size, self.many = np.unique(sizes, return_counts=True)  # few, so sums are over pairs of these
+        self.share = size / max(1.0, sizes.sum())
+        self.known: dict[int, tuple[float, float]] = {}
 
-    def expect(self, titles: int) -> float:
-        """Return the expected number."""
+    def expect(self, titles: int) -> tuple[float, float]:
+        """Return the expected number, and its standard deviation."""
         if titles not in self.known:
-            self.known[titles] = float((1 - (1 - self.share) ** titles).sum())
+            absent = (1 - self.share) ** titles
+            both = np.maximum(1 - np.add.outer(self.share, self.share), 0) ** titles - np.outer(absent, absent)
+            alone = self.many @ (absent * (1 - absent) - np.diagonal(both))
+            variance = max(0.0, float(alone + self.many @ both @ self.many))
+            self.known[titles] = float(self.many @ (1 - absent)), math.sqrt(variance)
         return self.known[titles]
 
 

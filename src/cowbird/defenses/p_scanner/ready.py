@@ -49,6 +49,7 @@ from cowbird.defenses.p_scanner.fragment_table import (
     index_fragments,
 )
 from cowbird.defenses.p_scanner.inventory import Inventory, choose_batch_sizes, take_inventory
+from cowbird.defenses.p_scanner.reference_role import ReferenceRole, choose_role
 from cowbird.defenses.p_scanner.score_identity import hash_score_form
 from cowbird.defenses.p_scanner.scoring import READY_SMALL_SCORING, ScoringModel, load_scoring
 from cowbird.defenses.p_scanner.second_look import SecondLook, join_looks
@@ -227,12 +228,13 @@ class ReadyScanner:
         counted = number_counted(table, before + len(titles), whole)
         told = [*found.describe(), *describe_counts(whole), *([context.key] if context else [])]
         key = hash_texts([repr((fpr, review_fpr, before)), *told, *texts])
-        if not before:
+        old, role = np.arange(before, dtype=np.int64), choose_role(before, len(titles))
+        if role is ReferenceRole.TOO_SMALL:
             return learn_by_itself(
-                self.scoring, traits, table, rows, fprs, key, found, self.second, counted, self.slips, context
+                self.scoring, traits, table, rows, fprs, key, found, self.second, counted, self.slips, context, old
             )
-        old = np.arange(before, dtype=np.int64)
-        inventory = take_inventory(self.scoring, traits, table, old, (len(titles),), self.second, self.slips, context)
+        sizes, second = ((len(titles),), self.second) if role is ReferenceRole.SETS_THRESHOLDS else ((), None)
+        inventory = take_inventory(self.scoring, traits, table, old, sizes, second, self.slips, context)
         return learn_beside(
             self.scoring, inventory, traits, table, rows, fprs, key, found, self.second, counted, self.slips
         )

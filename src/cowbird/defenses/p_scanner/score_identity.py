@@ -27,6 +27,7 @@ SCORE_MODULES = (
     "fragment_table",
     "fragment_verdicts",
     "inventory",
+    "reference_role",
     "scoring",
     "second_look",
     "shape_drift",

@@ -112,6 +112,11 @@ class ScoringModel:
     """Whether fragments add to a title's score beside a reference, too. Not with the small tagger that ships: that was
     not measured."""
 
+    @property
+    def weight_beside(self) -> float:
+        """How much of a fragment's log-odds is added beside a reference that sets thresholds."""
+        return FRAGMENT_WEIGHT_BESIDE if self.weighs_beside else 0.0
+
     def score_titles(
         self, features: Float32Array, evidence: FragmentEvidence, by_fragment: Float32Array | None = None
     ) -> JoinedScores:
@@ -165,8 +170,7 @@ class ScoringModel:
         """
         given = join_evidence(alone, by_fragment, worst, evidence)
         known = given[:, JOINED_FEATURES.index("whether a reference is known")] > 0
-        beside = FRAGMENT_WEIGHT_BESIDE if self.weighs_beside else 0.0
-        added = np.where(known, weigh_fragments(given[:, 1], beside), weigh_fragments(given[:, 1]))
+        added = np.where(known, weigh_fragments(given[:, 1], self.weight_beside), weigh_fragments(given[:, 1]))
         return (np.where(worst >= 0, self.joined.score(given), alone) + added).astype(np.float32)
 
     def save(self, path: Path, about: Mapping[str, str]) -> str:
