@@ -8,7 +8,7 @@
 each of 35 families of triggers is planted in 1 % of the batch. Three scanners are asked: with the small tagger, with
 the language model, and with the cascade, by the package's own functions; about planted titles each alone, about the
 batch beside the reference, and about the batch by itself. Recall is that where 1 % of the batch's clean titles score as
-high, and at the own threshold for 1 %. The cascade is also asked with other shares of open titles (`--shares`), and
+high, and at the own threshold for 1 %. The cascade is also asked with other numbers of open titles (`--open`), and
 both scanners with a language model also with slips (`--scanners "cascade,cascade with slips"`). `table` writes means
 over families. `time` runs `cowbird scan` as a user does.
 """
@@ -47,8 +47,8 @@ from shipped_scans import Found
 from tagger_families import ASKED
 
 CATALOGS = ("lastfm", "office", "movielens_1m", "anime", "movielens_100k", "products")
-SHARES = (0.03, 0.05, 0.2, 1.0)
-"""Other shares of open titles that are tried."""
+OPEN = (75, 150, 600)
+"""Other numbers of open titles that are tried."""
 PLANTED_SHARE = 0.01
 WITH_SLIPS = " with slips"
 """Beside a scanner's name: it also asks a plain language model how words are meant (`slip_evidence`)."""
@@ -85,7 +85,7 @@ def ask(options: argparse.Namespace, command: str) -> None:
     words, rows = list_words(options.words), list[dict[str, Any]]()
     small = KeptScanner(options.keep / "small", options.device, "small")
     large = KeptScanner(options.keep / "llm", options.device, "llm")
-    own, where = second_look.OPEN_SHARE, pick_device(options.device)
+    own, where = second_look.OPEN_TITLES, pick_device(options.device)
     reader = SlipReader(partial(load_reader, Llm(), where, find_fast_dtype(where)), where)
     for name in options.catalogs.split(","):
         for seed in map(int, options.seeds.split(",")):
@@ -93,23 +93,23 @@ def ask(options: argparse.Namespace, command: str) -> None:
             many = max(3, round(PLANTED_SHARE * len(halves.batch)))
             singles = list_singles(name, seed, halves, words, many)
             texts = [title for planted in singles.values() for title in planted.values()]
-            looks = {share: look_with(large) for share in (own, *options.shares)}
+            looks = {many: look_with(large) for many in (own, *options.open)}
             tried = [("small", small, None, own), ("llm", large, None, own)]
-            tried += [("cascade", small, look, share) for share, look in looks.items()]
+            tried += [("cascade", small, look, many) for many, look in looks.items()]
             tried += [(f"llm{WITH_SLIPS}", large, None, own), (f"cascade{WITH_SLIPS}", small, looks[own], own)]
-            for label, scanner, second, share in tried:
+            for label, scanner, second, opened in tried:
                 if label not in options.scanners.split(","):
                     continue
                 began = time.process_time()
-                second_look.OPEN_SHARE = share
+                second_look.OPEN_TITLES = opened
                 catalog = PlantedCatalog(scanner, halves.reference, halves.batch, texts, second)
                 if label.endswith(WITH_SLIPS):
                     catalog.scans = replace(catalog.scans, slips=reader)
                 for row in ask_catalog(catalog, scanner, halves.batch, singles, options.ways.split(";")):
-                    rows.append({"catalog": name, "seed": seed, "scanner": label, "open": share} | row)
+                    rows.append({"catalog": name, "seed": seed, "scanner": label, "open": opened} | row)
                 if second is not None:
                     print(f"  {second.looked:,} of {len(catalog.texts):,} looked at", flush=True)
-                print(name, seed, label, share, f"{time.process_time() - began:.0f} s", flush=True)
+                print(name, seed, label, opened, f"{time.process_time() - began:.0f} s", flush=True)
                 write_rows(options.out, {"command": command}, rows)
 
 
@@ -124,7 +124,7 @@ def table(options: argparse.Namespace, command: str) -> None:
     answers = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(options.answers.glob("*.json"))]
     groups: dict[tuple[Any, ...], dict[str, list[Any]]] = {}
     for row in (row for answer in answers for row in answer["rows"]):
-        label = row["scanner"] if row["open"] == second_look.OPEN_SHARE else f"{row['scanner']} {row['open']:g}"
+        label = row["scanner"] if row["open"] == second_look.OPEN_TITLES else f"{row['scanner']} {row['open']:g}"
         key = (row["catalog"], row["way"], row["kind"])
         groups.setdefault(key, {}).setdefault(label, []).append(row)
     lines: list[dict[str, Any]] = []
@@ -220,9 +220,7 @@ def main() -> None:
     parser.add_argument("--words", type=Path, help="what `small_tagger.py words` wrote")
     parser.add_argument("--catalogs", default=",".join(CATALOGS))
     parser.add_argument("--seeds", default=",".join(map(str, SEEDS)))
-    parser.add_argument(
-        "--shares", type=lambda text: tuple(map(float, text.split(","))) if text else (), default=SHARES
-    )
+    parser.add_argument("--open", type=lambda text: tuple(map(int, text.split(","))) if text else (), default=OPEN)
     parser.add_argument("--scanners", default="small,llm,cascade", help="some of them, with , between")
     parser.add_argument("--ways", default=";".join(WAYS), help="some of them, with ; between")
     parser.add_argument("--device", default="cpu")

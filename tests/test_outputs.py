@@ -1,11 +1,15 @@
 """What is written never replaces what is read: paths are compared without links, and as the system knows them."""
 
+import errno
 import os
+from pathlib import Path
 
 import pytest
 
+from cowbird import outputs
 from cowbird.errors import UserError
-from cowbird.outputs import check_outputs
+from cowbird.outputs import check_outputs, check_writable
+from doubles.command import call_command
 
 
 @pytest.fixture
@@ -75,3 +79,47 @@ def test_what_is_apart_is_accepted(folder):
         },
         {"the catalogue": folder / "c.csv", "--allow": None, "--reference": folder / "sub", "RUN": [folder / "none"]},
     )
+
+
+def test_what_can_not_be_written_is_told_before_the_work(folder):
+    check_writable({"--sarif": folder / "new" / "deep" / "a.sarif", "--junit": None}, {"--out": folder / "sub"})
+    assert sorted(path.name for path in folder.iterdir()) == ["c.csv", "hard.csv", "link.csv", "sub", "way"]
+    with pytest.raises(UserError, match=r"--sarif should name a file, and '.*sub' is a folder"):
+        check_writable({"--sarif": folder / "sub"})
+    for files, others in (({"--out": Path("/proc/none/x")}, {}), ({}, {"--out": Path("/proc/none/x")})):
+        with pytest.raises(UserError, match="nothing can be written in '/proc': ") as caught:
+            check_writable(files, others)
+        assert caught.value.hint == "Choose another place with --out, or make that one writable."
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("calibrate", "c.csv"),
+        ("fit-scanner", "c.csv"),
+        ("fit-scanner", "c.csv", "--p-scanner"),
+        ("train-scanner", "recipe.toml"),
+        ("scan", "c.csv", "--detector", "character_rules"),
+    ],
+)
+def test_commands_tell_it_before_they_read_and_keep_nothing(folder, monkeypatch, capsys, words):
+    (folder / "recipe.toml").write_text('kind = "small"\n[lists.shop]\npath = "c.csv"\n')
+
+    def refuse(dir):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(outputs, "TemporaryFile", refuse)
+    before = sorted(folder.iterdir())
+    code, _, err = call_command(monkeypatch, capsys, *words, "--out", folder / "made.csv")
+    told = " ".join(err.split())
+    assert code == 2
+    assert "Choose another place with --out" in told and "is kept" not in told
+    assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("option", ["--summary", "--sarif", "--junit"])
+def test_a_report_that_can_not_be_written_is_told_before_the_scan(folder, monkeypatch, capsys, option):
+    words = ("scan", "c.csv", "--detector", "character_rules", "--out", folder / "found.csv")
+    code, _, err = call_command(monkeypatch, capsys, *words, option, folder / "sub")
+    assert (code, f"{option} should name a file" in " ".join(err.split())) == (2, True)
+    assert not (folder / "found.csv").exists()

@@ -38,6 +38,19 @@ def test_tensors_that_are_views_are_written_whole(tmp_path):
     assert digest == hashlib.sha256((tmp_path / "x.safetensors").read_bytes()).hexdigest()
 
 
+def test_the_same_tensors_and_header_make_the_same_bytes(tmp_path):
+    header = {f"key {nth}": f'"\\ü\t\x01\x7f\u2028{nth}' for nth in range(8)}
+    held = {"b": torch.arange(3), "a": torch.ones(2, 2, dtype=torch.bfloat16), "c": torch.zeros(0)}
+    orders = (header, dict(reversed(header.items())), header)
+    digests = {write_tensors(tmp_path / f"{nth}.safetensors", held, each) for nth, each in enumerate(orders)}
+    assert len(digests) == 1
+    found, told = read_tensors(tmp_path / "0.safetensors")
+    assert told == header
+    assert all(found[name].equal(held[name]) for name in held)
+    raw = (tmp_path / "0.safetensors").read_bytes()
+    assert raw.index(b"key 0") < raw.index(b"key 3") < raw.index(b"key 7")
+
+
 def test_arrays_are_the_tensors_of_a_file(tmp_path):
     held = {"a": torch.arange(6).view(2, 3), "b": torch.tensor([True, False]), "c": torch.rand(0, 4)}
     write_tensors(tmp_path / "x.safetensors", held)

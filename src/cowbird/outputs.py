@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import NamedTuple
 
 from cowbird.errors import UserError
@@ -55,6 +56,35 @@ def check_outputs(outputs: Mapping[str, GivenPaths], inputs: Mapping[str, GivenP
             _check_output(one, other)
 
 
+def check_writable(files: Mapping[str, GivenPaths], others: Mapping[str, GivenPaths] | None = None) -> None:
+    """Check before long work that it can be written in the end; nothing is left where that is tried.
+
+    Args:
+        files: Files that are written, by option.
+        others: What else is written, such as folders.
+
+    Raises:
+        UserError: If a file is a folder, or nothing can be written where one of them goes.
+    """
+    for output in _list_paths(files):
+        if _is_folder(output.path):
+            raise UserError(
+                f"{output.option} should name a file, and '{output.path}' is a folder.",
+                f"Name a file in it, or another one, with {output.option}.",
+            )
+    for output in _list_paths({**files, **(others or {})}):
+        place = next((each for each in output.path.absolute().parents if _is_folder(each)), None)
+        try:
+            with TemporaryFile(dir=place):
+                pass
+        except OSError as error:
+            raise UserError(
+                f"{output.option} would write '{output.path}', and nothing can be written in '{place}': "
+                f"{error.strerror or error}.",
+                f"Choose another place with {output.option}, or make that one writable.",
+            ) from None
+
+
 def _list_paths(given: Mapping[str, GivenPaths]) -> Iterator[_NamedPath]:
     for option, paths in given.items():
         for path in () if paths is None else (paths,) if isinstance(paths, str | Path) else paths:
@@ -101,6 +131,14 @@ def _is_file(path: Path) -> bool:
     """Tell whether a file lies there; not where its name is too long."""
     try:
         return path.is_file()
+    except OSError:
+        return False
+
+
+def _is_folder(path: Path) -> bool:
+    """Tell whether a folder lies there; likewise, and not below a folder that may not be looked into."""
+    try:
+        return path.is_dir()
     except OSError:
         return False
 

@@ -30,7 +30,7 @@ _HIDDEN_INTERRUPT = "could not determine the shape of object type 'torch.storage
 
 
 def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", header: Mapping[str, str] | None = None) -> str:
-    """Write tensors atomically as safetensors.
+    """Write tensors atomically as safetensors; the same tensors and the same header make the same bytes.
 
     Args:
         path: The file.
@@ -48,7 +48,22 @@ def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", header: Mapping[s
     host = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with replace_atomically(path) as partial:
         safetensors.torch.save_file(host, partial, dict(header or {}))
+        if header and len(header) > 1:
+            _sort_header(partial)
         return hash_file(partial)
+
+
+def _sort_header(path: Path) -> None:
+    """Put the text of a safetensors header in the order of its names: the library has another order each time."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        names: dict[str, Any] = json.loads(file.read(size))
+        names["__metadata__"] = dict(sorted(names["__metadata__"].items()))
+        text = json.dumps(names, ensure_ascii=False, separators=(",", ":")).encode().ljust(size)
+        if len(text) != size:
+            raise ValueError(f"a header of {size} bytes is written anew in {len(text)}")
+        file.seek(8)
+        file.write(text)
 
 
 def read_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":

@@ -3,6 +3,7 @@ the right code where they can't."""
 
 import csv
 import json
+import os
 
 import pytest
 
@@ -105,6 +106,7 @@ def test_what_cannot_be_calibrated(call, tmp_path, clean):
     ):
         code, _, err = call("calibrate", *args)
         assert (code, said in err) == (2, True), (args, err)
+        assert "--reference" not in err, "calibrate has no such option"
     assert not out.exists()
     assert other.read_text() == "notes"
 
@@ -159,9 +161,58 @@ def test_columns_explain_what_titles_share(call, tmp_path, double, monkeypatch):
     assert not any(row["flagged"] == "true" for row in found[:20])
     assert all(row["flagged"] == "true" for row in found[20:28])
     for more, said in (
-        (("--explain", "maker"), "should have a column 'maker'"),
-        (("--seller-column", "maker"), "should have a column 'maker'"),
+        (("--explain", "maker"), "Set --explain to the column's name"),
+        (("--explain", "brand", "--seller-column", "maker"), "Set --seller-column to the column's name"),
         (("--explain", "brand", "--detector", "character_rules"), "for the scanner that needs no fit"),
     ):
         code, _, err = call("scan", catalog, "--out", out, *more)
         assert (code, said in err) == (2, True), err
+
+
+def write_ragged(path, titles, bad):
+    """Write titles as CSV, of which the first have a column too many."""
+    rows = [f"{nth},{title}{',more' if nth < bad else ''}\n" for nth, title in enumerate(titles)]
+    path.write_text("id,title\n" + "".join(rows))
+    return path
+
+
+def test_rows_that_cannot_be_read_are_counted(call, tmp_path):
+    ragged, out = write_ragged(tmp_path / "ragged.csv", make_titles(120), 30), tmp_path / "s"
+    code, said, _ = call("calibrate", ragged, "--out", out)
+    assert code == 3
+    assert "90 titles that are taken for clean (all different titles of the rows that could be read)" in said
+    assert "Not learned from, because they can't be read: 30 rows." in said
+    assert "30 × wrong number of columns (expected 2) (row 1, 2, 3" in said
+    code, said, _ = call("calibrate", ragged, "--out", out, "--json", "--quiet")
+    (told,) = json.loads(said)["unread"]
+    assert (code, told["count"], told["rows"]) == (3, 30, list(range(1, 11)))
+    code, said, _ = call("fit-scanner", ragged, "--out", tmp_path / "f")
+    assert (code, "can't be read: 30 rows." in said) == (3, True)
+    code, _, err = call("calibrate", write_ragged(ragged, make_titles(120), 100), "--out", tmp_path / "none")
+    assert code == 2
+    assert "there are 20" in err
+    assert "100 rows can't be read, such as 100 × wrong number of columns" in err
+    assert "--reference" not in err
+
+
+@pytest.mark.parametrize("more", [(), ("--detector", "character_rules", "--fpr", "0.02")])
+def test_rows_of_a_reference_that_cannot_be_read_are_counted(call, tmp_path, more):
+    ragged = write_ragged(tmp_path / "ragged.csv", make_titles(120), 30)
+    catalog = write_catalog(tmp_path / "items.jsonl", make_titles(60, seed=5))
+    words = ("scan", catalog, "--reference", ragged, "--out", tmp_path / "found.csv", *more)
+    code, said, _ = call(*words, "--fail-on", "never", "--summary", tmp_path / "summary.json")
+    assert code == 3
+    assert "Nothing was learned from rows of the reference that can't be read: 30 rows." in said
+    told = json.loads((tmp_path / "summary.json").read_text())
+    assert (told["exit_code"], told["skips"], told["reference_skips"][0]["count"]) == (3, [], 30)
+    said = call(*words, "--fail-on", "never", "--json", "--quiet", "--junit", tmp_path / "junit.xml")[1]
+    assert json.loads(said)["reference_unread"][0]["rows"] == list(range(1, 11))
+    assert "rows of the reference not read" in (tmp_path / "junit.xml").read_text()
+
+
+@pytest.mark.parametrize(("name", "found"), [("nothing", "there is nothing of that name"), ("pipe", "it is a pipe")])
+def test_what_is_no_scanner_names_both_commands_that_make_one(call, tmp_path, clean, name, found):
+    os.mkfifo(tmp_path / "pipe")
+    code, _, err = call("scan", clean, "--scanner", tmp_path / name, "--out", tmp_path / "found.csv")
+    assert (code, found in err) == (2, True), err
+    assert "cowbird calibrate CATALOG --out FILE" in err and "cowbird fit-scanner CATALOG --out DIR" in err

@@ -1,12 +1,16 @@
 """`cowbird train-scanner`: a tagger from lists of titles, used by a scan; each failure ends with its code."""
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import polars
 import pytest
+import torch
 
 from cowbird.defenses.p_scanner.small_tagger import load_small_tagger
+from cowbird.defenses.p_scanner.training import small_tagger_training
 from cowbird.errors import ExitCode
 from cowbird.files import hash_texts
 from cowbird.storage import read_sealed_json
@@ -223,3 +227,59 @@ def test_a_folder_that_holds_no_tagger_is_told(call, folder):
         code, _, err = call("scan", folder / "items.csv", "--tagger", wrong, "--out", folder / "found.csv")
         assert code == ExitCode.ERROR
         assert "tagger" in err
+
+
+@pytest.mark.slow
+def test_rows_of_lists_that_cannot_be_read_are_counted(call, folder):
+    with (folder / "shop.csv").open("a") as file:
+        file.write("Red River,more\n" * 12)
+    code, said, _ = call("train-scanner", folder / "recipe.toml", "--out", folder / "made")
+    assert code == ExitCode.INCOMPLETE
+    assert "Not used of the list 'shop', because they can't be read: 12 rows." in " ".join(said.split())
+    words = ("train-scanner", folder / "recipe.toml", "--out", folder / "made", "--resume", "--json", "--quiet")
+    (told,) = json.loads(call(*words)[1])["unread"]
+    assert (told["list"], told["count"], told["rows"][0]) == ("shop", 12, 81)
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "device", "link", "large"])
+def test_a_recipe_that_is_no_file_is_refused(call, tmp_path, kind):
+    recipe = Path("/dev/null") if kind == "device" else tmp_path / "recipe.toml"
+    if kind == "folder":
+        recipe.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(recipe)
+    elif kind == "link":
+        recipe.symlink_to(recipe)
+    elif kind == "large":
+        recipe.write_bytes(b"#" * (1 << 21))
+    code, _, err = call("train-scanner", recipe, "--out", tmp_path / "made")
+    assert code == ExitCode.ERROR
+    assert "can't be read" in " ".join(err.split())
+    assert "cowbird train-scanner RECIPE.toml" in " ".join(err.split())
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_learning_rate_that_is_too_high_is_named(call, folder):
+    recipe = folder / "recipe.toml"
+    recipe.write_text(f"{RECIPE}learning_rate = 1e30\n")
+    code, _, err = call("train-scanner", recipe, "--out", folder / "made")
+    assert code == ExitCode.ERROR
+    assert "learning_rate" in err and "1000" in err
+
+
+@pytest.mark.parametrize("wrong", ["loss", "weights"])
+def test_a_training_that_goes_astray_names_the_learning_rate_and_leaves_nothing(call, folder, monkeypatch, wrong):
+    teach = small_tagger_training._teach
+
+    def spoil(pupils, *more):
+        teach(pupils, *more)
+        for pupil in pupils:
+            with torch.no_grad():
+                (pupil.loss if wrong == "loss" else pupil.network.table.weight).fill_(np.nan)
+
+    monkeypatch.setattr(small_tagger_training, "_teach", spoil)
+    code, _, err = call("train-scanner", folder / "recipe.toml", "--out", folder / "made")
+    assert code == ExitCode.ERROR
+    assert "The training has gone astray" in " ".join(err.split())
+    assert "Lower the learning rate: learning_rate is" in " ".join(err.split())
+    assert not [path for path in folder.iterdir() if path.name.startswith("made")]

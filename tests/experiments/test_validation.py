@@ -404,3 +404,15 @@ def test_seeds_are_told_in_words(here, seeds, said):
     assert said in problem
     assert "Input" not in problem
     assert len(problem) < 200
+
+
+@pytest.mark.parametrize("missing", ["items.csv", "users.csv"])
+def test_dates_that_can_not_be_read_are_told_beside_a_file_that_is_missing(here, missing):
+    log = (here / "log.csv").read_text().splitlines()
+    rows = [line.split(",") for line in log[1:]]
+    dated = [f"{user},{item},{1 + nth % 12:02}/15/2019,{rating}" for nth, (user, item, _, rating) in enumerate(rows)]
+    (here / "log.csv").write_text("\n".join([log[0], *dated, ""]))
+    (here / missing).unlink()
+    dates, file = look().problems
+    assert "none can be read, such as '01/15/2019'" in dates
+    assert f"Expected a file at {missing}" in file

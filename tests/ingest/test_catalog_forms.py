@@ -88,6 +88,9 @@ FORMS = {
         "s19.csv", (CSV + CSV).encode(), "title", {}, ROWS + ROWS,
         "Rows of s19.csv that repeat its header are left out: 1."),
     "lines that end with CR": ("s02.csv", CSV.replace("\n", "\r").encode(), "title", {}, ROWS, "lines end with CR"),
+    "lines that end with LF, CRLF and CR by turns": (
+        "s02.csv", CSV.replace("\n", "\r", 2).encode(), "title", {}, ROWS, "lines end with CR",
+    ),
     "quotes that are letters, between tabs": (
         "s12.tsv", b'id\ttitle\n1\t5" nail\n2\t"Deluxe" nail\n3\tPlain\n', "title", {},
         [("1", '5" nail'), ("2", '"Deluxe" nail'), ("3", "Plain")], "quotes are ordinary letters"),

@@ -209,3 +209,32 @@ def test_a_file_of_decisions_that_is_none_or_a_link_is_refused(tmp_path):
 @given(st.text(alphabet="'=+-@;\t\n\r \"a\u200b＝", max_size=12))
 def test_cells_are_read_back(text):
     assert unescape_csv(escape_csv(text)) == text
+
+
+@pytest.mark.parametrize("index_later", [False, True])
+def test_findings_that_are_refused_leave_no_file(tmp_path, index_later):
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match="has no column 'row'"):
+        ReviewStore(tmp_path / "other.csv", index_later=index_later)
+    assert [path.name for path in tmp_path.iterdir()] == ["other.csv"]
+
+
+def test_decisions_stay_where_findings_are_damaged_later(tmp_path):
+    path = write_findings(tmp_path)
+    store = ReviewStore(path)
+    decide(store, store.list_groups(0, 1).rows[0], "accepted")
+    store.close()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-5])
+    with pytest.raises(UserError, match="ends within a row"):
+        ReviewStore(path)
+    path.write_bytes(whole)
+    assert ReviewStore(path).count()["accepted"] == 1
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_findings_that_were_cut_are_refused(tmp_path, suffix):
+    path = write_findings(tmp_path, suffix=suffix)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UserError, match="ends within a row"):
+        ReviewStore(path)

@@ -181,3 +181,21 @@ def test_verdicts_rest_on_the_catalogue_that_is_judged(monkeypatch, capsys, cata
     assert not (tmp_path / out).exists()
     assert not (tmp_path / f"{out}.partial" / "findings.jsonl").exists()
     assert not list(tmp_path.glob("*.partial/part-*"))
+
+
+def test_rows_that_cannot_be_read_are_counted_once_over_an_interrupt(catalog, tmp_path):
+    lines = catalog.read_text().splitlines()
+    catalog.write_text("\n".join("{" if nth % 3 == 0 else line for nth, line in enumerate(lines)))
+
+    def interrupt(done, total, remark):
+        if done == 60:
+            raise KeyboardInterrupt
+
+    kept = FirstPass(tmp_path / "found.csv")
+    with pytest.raises(KeyboardInterrupt):
+        kept.sample(catalog, "title", interrupt)
+    for nth in (1, 2):  # the second one finds all of it on file
+        again = FirstPass(tmp_path / "found.csv")
+        again.sample(catalog, "title")
+        (found,) = again.unread[catalog]
+        assert (found.count, found.rows) == (62, tuple(range(1, 31, 3))), nth

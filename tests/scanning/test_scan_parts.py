@@ -434,3 +434,16 @@ def test_processes_of_this_machine(folder, tmp_path, monkeypatch, capsys):
     call_command(monkeypatch, capsys, *given, tmp_path / "one.parquet")
     call_command(monkeypatch, capsys, *given, tmp_path / "found")
     assert read_parts(tmp_path / "found").equals(pl.read_parquet(tmp_path / "one.parquet"))
+
+
+@pytest.mark.parametrize("section", [400, 1 << 20])
+def test_workers_count_the_rows_that_can_not_be_read(catalog, monkeypatch, section):
+    monkeypatch.setattr(scan_parts, "ROWS_PER_PART", 40)
+    monkeypatch.setattr(sections, "SECTION_BYTES", section)
+    lines = catalog.read_bytes().splitlines()
+    catalog.write_bytes(b"\n".join(line + b",more" * (nth % 7 == 6) for nth, line in enumerate(lines)))
+    alone, shared = FirstPass(), SharedFirstPass(None, InlineCluster())
+    alone.sample(catalog, "title")
+    shared.sample(catalog, "title")
+    assert [each.count for each in shared.unread[catalog]] == [43, 1]
+    assert shared.unread == alone.unread

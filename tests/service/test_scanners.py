@@ -96,3 +96,34 @@ def test_a_scanner_of_before_takes_no_reference(tmp_path):
         open_source(ScannerSource(scanner=tmp_path, reference=tmp_path))
     with pytest.raises(UserError, match="does not hold a scanner"):
         open_source(ScannerSource(scanner=tmp_path, device="cpu"))
+
+
+@pytest.mark.parametrize("detector", [None, "character_rules"])
+def test_rows_of_a_reference_that_cannot_be_read_are_told(tmp_path, monkeypatch, double, detector):
+    monkeypatch.setattr(ready.ReadyScanner, "load", lambda place="cpu", tagger="llm": double)
+    path, titles = tmp_path / "clean.csv", make_titles(150)
+    path.write_text("id,title\n" + "".join(f"{nth},{title}\n" for nth, title in enumerate(titles)))
+    whole = open_source(ScannerSource(detector=detector, reference=path))
+    with path.open("a") as file:
+        file.write("1,Red River,more\n" * 7)
+    served = open_source(ScannerSource(detector=detector, reference=path))
+    assert served.basis["reference_unread"][0]["count"] == served.unread[0].count == 7
+    assert (whole.unread, served.sha256) == ((), whole.sha256)
+
+
+@pytest.mark.parametrize("name", ["reference", "allow"])
+def test_no_option_is_advised_that_a_service_does_not_have(tmp_path, name):
+    path = tmp_path / "strange.csv"
+    path.write_bytes(b"title\n" + "\n".join(["\u043a\u043d\u0438\u0433\u0430"] * 90).encode("cp1251"))
+    with pytest.raises(UserError, match="is not in UTF-8") as caught:
+        open_source(ScannerSource(detector="character_rules", **{name: path}))
+    assert f"--{name}" in caught.value.hint
+    assert "--encoding" not in caught.value.hint
+
+
+def test_too_few_titles_of_a_reference_name_the_reference(tmp_path):
+    path = tmp_path / "few.csv"
+    path.write_text("title\nmug\n")
+    with pytest.raises(UserError, match="there are 1") as caught:
+        open_source(ScannerSource(reference=path))
+    assert caught.value.hint == "Give a file with more titles: --reference FILE."

@@ -20,7 +20,7 @@ from cowbird.cli.progress import make_progress, show_loading
 from cowbird.cli.reading import take_read_options
 from cowbird.cli.terminal import err_console, out_console, print_json
 from cowbird.errors import ExitCode, UserError
-from cowbird.outputs import check_outputs
+from cowbird.outputs import check_outputs, check_writable
 
 if TYPE_CHECKING:
     from cowbird.scanning.calibrating import Calibrated
@@ -53,9 +53,10 @@ def calibrate(
     --scanner FILE` judges other titles by it, a single one too. Titles that are poisoned here teach it that their
     trigger is usual: scan them first.
 
-    Exit codes: 0 written, 2 error, 3 interrupted.
+    Exit codes: 0 written, 2 error, 3 interrupted, or written although some rows could not be read.
     """
     check_outputs({"--out": out}, {"the catalogue": catalog, "--tagger": tagger})
+    check_writable({"--out": out})
     with show_loading("loading libraries", quiet=quiet):
         from cowbird.scanning import calibrating  # noqa: PLC0415
         from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
@@ -84,6 +85,8 @@ def calibrate(
         print_json(calibrating.describe_calibrated(made))
     elif not quiet:
         out_console.print(_format_made(made))
+    if made.unread:
+        raise typer.Exit(ExitCode.INCOMPLETE)
 
 
 def _format_made(made: "Calibrated") -> Group:

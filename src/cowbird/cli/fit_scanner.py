@@ -24,7 +24,7 @@ from cowbird.cli.progress import make_progress
 from cowbird.cli.reading import take_read_options
 from cowbird.cli.terminal import exit_resumable, out_console, print_json
 from cowbird.errors import ExitCode, UserError
-from cowbird.outputs import check_outputs
+from cowbird.outputs import check_outputs, check_writable
 from cowbird.report.terminal import sanitize_text
 
 if TYPE_CHECKING:
@@ -105,12 +105,13 @@ def fit_scanner(
     the paper's P-Scanner is fitted instead, which takes titles that may be poisoned. `cowbird scan --scanner DIR` uses
     either.
 
-    Exit codes: 0 made, 2 error, 3 interrupted, or made although some rows could not be read (--p-scanner).
+    Exit codes: 0 made, 2 error, 3 interrupted, or made although some rows could not be read.
     """
     from cowbird.victims.fit_context import pick_device  # noqa: PLC0415
 
     unfinished = [out.with_name(f"{out.name}.partial")] if out.name else []
     check_outputs({"--out": [out, *unfinished]}, {"the catalogue": catalog, "--tagger": tagger, "--llm": llm})
+    check_writable({}, {"--out": out})
     place = pick_device(device)
     given = {"--llm": llm, "--layers": layers, "--rounds": rounds, "--agent-model": agent_model}
     given |= {"--agent-url": agent_url, "--agent-key-env": agent_key_env, "--agent-log": agent_log or None}
@@ -182,6 +183,8 @@ def calibrate_and_show(
     elif not quiet:
         out_console.print(calibrated_folder.format_calibrated_folder(found))
         out_console.print(Text("Scanner: ") + sanitize_text(str(out), 300))
+    if found.made.unread:
+        raise typer.Exit(ExitCode.INCOMPLETE)
 
 
 def _fit_p_scanner(
@@ -261,6 +264,7 @@ def fit_and_show(
 
 def _make_record(made: "FitResult", out: Path) -> dict[str, Any]:
     """Return what a fit came to, as plain JSON values."""
+    from cowbird.scanning.unread import describe_unread  # noqa: PLC0415
     from cowbird.scanning.verdicts import shorten_score  # noqa: PLC0415
 
     held, fpr = made.record.calibration, made.record.fpr
@@ -272,5 +276,5 @@ def _make_record(made: "FitResult", out: Path) -> dict[str, Any]:
         "threshold": shorten_score(held.threshold(fpr)),
         "promised_fpr": held.promise_rate(fpr),
         "calibration_titles": held.titles,
-        "unread": [{"reason": each.reason, "count": each.count, "rows": list(each.rows)} for each in made.unread],
+        "unread": describe_unread(made.unread),
     }

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from cowbird.cli.terminal import err_console
 from cowbird.errors import ExitCode, UserError
-from cowbird.outputs import check_outputs
+from cowbird.outputs import check_outputs, check_writable
 
 if TYPE_CHECKING:
     from cowbird.scanning.gate import Gate
@@ -89,7 +89,7 @@ def _check_gate(asked: "Gate", given: dict[str, Any]) -> None:
 
 
 def _check_paths(wanted: dict[str, Any], given: dict[str, Any]) -> None:
-    """Refuse findings and reports that would replace what the scan reads, or each other."""
+    """Refuse findings and reports that would replace what the scan reads, or each other, or can't be written."""
     out = given["out"]
     beside = [out.with_name(f"{out.name}{ending}") for ending in BESIDE_FINDINGS] if out.name else []
     read = {f"--{name}": given.get(name) for name in ("reference", "allow", "scanner", "tagger")}
@@ -97,6 +97,7 @@ def _check_paths(wanted: dict[str, Any], given: dict[str, Any]) -> None:
         {"--out": [out, *beside]} | {f"--{name}": wanted[name] for name in REPORT_OPTIONS},
         {"the catalogue": given["catalog"], **read, "--baseline": wanted["baseline"]},
     )
+    check_writable({f"--{name}": wanted[name] for name in REPORT_OPTIONS}, {"--out": out})
 
 
 def conclude_scan(found: "ScanSummary", catalog: Path, quiet: bool) -> ExitCode:

@@ -31,7 +31,10 @@ class TrackChoice(StrEnum):
 
 
 CatalogArgument = Annotated[
-    Path, typer.Argument(help="CSV, TSV, JSON (each perhaps .gz, .zst, .bz2 or .xz) or Parquet.")
+    Path,
+    typer.Argument(
+        help="CSV, TSV, JSON (each perhaps .gz, .zst, .bz2 or .xz), Parquet, a folder, a database, an address or '-'."
+    ),
 ]
 TextColumnOption = Annotated[str, typer.Option("--text-column", help="The column of titles.")]
 TaggerOption = Annotated[

@@ -13,6 +13,7 @@ from cowbird.cli.options import QuietOption
 from cowbird.cli.terminal import err_console, out_console, sanitize_line
 from cowbird.errors import UserError
 from cowbird.outputs import check_outputs
+from cowbird.text import count_things
 
 REVIEW_EXAMPLES = (
     "cowbird review findings.csv",
@@ -49,7 +50,7 @@ def review(
             made = store.export_allowed(export)
             if not quiet:
                 more = f"; {made.left_out:,} hold line breaks and are left out" if made.left_out else ""
-                out_console.print(sanitize_line(f"{made.texts:,} texts in {made.path}{more}."))
+                out_console.print(sanitize_line(f"{count_things(made.texts, 'text')} in {made.path}{more}."))
             return
 
         def announce(address: str) -> None:

@@ -118,7 +118,8 @@ def scan(
     before, taken for clean, make it sharper (--reference). Instead a scanner that was fitted before (--scanner), or a
     detector with a rule of its own (--detector), can judge.
 
-    Exit codes: 0 nothing flagged, 1 titles flagged, 2 error, 3 interrupted, or nothing flagged and rows not read.
+    Exit codes: 0 nothing flagged, 1 titles flagged, 2 error, 3 interrupted, or nothing flagged and rows not read (of
+    the catalogue or of --reference).
     """
     begun = time.perf_counter()
     with ExitStack() as stack:

@@ -1,7 +1,7 @@
 """A scan that `cowbird scan` and `cowbird demo` ask for: done, shown while it goes on, and told at the end."""
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cowbird.scanning.ready_scorer import ReadyScorer, ReadySettings
     from cowbird.scanning.scan import ScanForm
     from cowbird.scanning.summary import ScanSummary
+    from cowbird.scanning.unread import UnreadRows
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,8 @@ def scan_and_show(
         except KeyboardInterrupt:
             shown.stop()
             exit_resumable("Interrupted; what was scanned is kept.")
+    unread: tuple[UnreadRows, ...] = getattr(scorer, "reference_unread", ())
+    found = replace(found, reference_unread=unread)
     _show_found(request, scorer, found)
     return found
 
@@ -218,6 +221,8 @@ def _describe_basis(scorer: "ScannerScorer | DetectorScorer | ReadyScorer") -> d
 
 def _make_record(found: "ScanSummary") -> dict[str, Any]:
     """Return what a scan came to, as plain JSON values."""
+    from cowbird.scanning.unread import describe_unread  # noqa: PLC0415
+
     return {
         "findings": str(found.out),
         "rows": found.rows,
@@ -226,8 +231,9 @@ def _make_record(found: "ScanSummary") -> dict[str, Any]:
         "review": found.review,
         "allowed": found.allowed,
         "without_title": found.empty,
-        "unread": [{"reason": each.reason, "count": each.count, "rows": list(each.rows)} for each in found.unread],
+        "unread": describe_unread(found.unread),
         "unread_file": None if found.skipped_file is None else str(found.skipped_file),
+        "reference_unread": describe_unread(found.reference_unread),
         "fragments": [
             {"text": each.text, "count": each.count, "review": each.review, "examples": list(each.examples)}
             for each in found.fragments

@@ -10,8 +10,8 @@ from cowbird.cli.options import DeviceOption, JsonOption, QuietOption
 from cowbird.cli.progress import make_progress
 from cowbird.cli.reading import take_read_options
 from cowbird.cli.terminal import exit_resumable, out_console, print_json
-from cowbird.errors import UserError
-from cowbird.outputs import check_outputs
+from cowbird.errors import ExitCode, UserError
+from cowbird.outputs import check_outputs, check_writable
 from cowbird.report.terminal import sanitize_text
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def train_scanner(
     What it finds in lists that were held out is measured at the end, and stands in its model card. `cowbird scan
     --tagger DIR` uses it. The same recipe gives the same tagger on one device.
 
-    Exit codes: 0 made, 2 error, 3 interrupted.
+    Exit codes: 0 made, 2 error, 3 interrupted, or made although some rows could not be read.
     """
     from pydantic import ValidationError  # noqa: PLC0415
 
@@ -56,6 +56,7 @@ def train_scanner(
     unfinished = [out.with_name(f"{out.name}.partial")] if out.name else []
     lists = [each.path for each in (wanted.lists | wanted.held_out).values()]
     check_outputs({"--out": [out, *unfinished]}, {"RECIPE": recipe, "a list of RECIPE": lists})
+    check_writable({}, {"--out": out})
     with make_progress(quiet=quiet) as shown:
         task = shown.add_task("reading lists")
 
@@ -75,13 +76,18 @@ def train_scanner(
     elif not quiet:
         out_console.print(tagger_training.format_training(made))
         out_console.print(Text("Tagger: ") + sanitize_text(str(out), 300))
+    if made.unread:
+        raise typer.Exit(ExitCode.INCOMPLETE)
 
 
 def _make_record(made: "TrainedTagger") -> dict[str, Any]:
     """Return what a training came to, as plain JSON values."""
+    from cowbird.scanning.unread import describe_unread  # noqa: PLC0415
+
     return {
         "tagger": str(made.folder),
         "titles": made.titles,
         "evaluation": made.evaluation,
+        "unread": [{"list": name, **each} for name, rows in made.unread.items() for each in describe_unread(rows)],
         "finished_before": made.before,
     }

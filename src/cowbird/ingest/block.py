@@ -10,11 +10,12 @@ from cowbird.errors import UserError
 from cowbird.ingest.encodings import name_encoding
 from cowbird.ingest.layout import TextLayout
 from cowbird.ingest.quotes import NOT_UTF8, find_simple_lines, find_trouble, read_records
+from cowbird.ingest.records import CARRIAGE_REASON
 
 MAX_LINE_BYTES = 131_072
 """Longest line in bytes; a longer one is skipped."""
 
-_NEWLINE = 0x0A
+_NEWLINE, _CARRIAGE = 0x0A, 0x0D
 _STAND_INS = [bytes([byte]) for byte in range(1, 32) if byte not in (0x09, 0x0A, 0x0D)]
 
 
@@ -129,7 +130,8 @@ class RowBlock:
                 self._rows.append(row)
                 self._row_lines.append(index)
             else:
-                self.bad.setdefault(self._describe_ragged(), []).append(index)
+                hidden = any("\r" in cell for cell in row)
+                self.bad.setdefault(self._describe_ragged() + CARRIAGE_REASON * hidden, []).append(index)
         for index, reason in found.bad:
             plain[index] = False
             if reason:
@@ -197,7 +199,12 @@ class RowBlock:
             if np.all(table[:, 0] >= self._starts) and np.all(table[:, -1] < self._ends):
                 return
         counts = np.bincount(np.searchsorted(self._ends, seps), minlength=lines)[:lines]
-        self._reject(counts != self._width - 1, self._describe_ragged())
+        bad = counts != self._width - 1
+        if bad.any() and b"\r" in self._body:
+            hidden = bad & np.logical_or.reduceat(self._bytes == _CARRIAGE, self._starts)
+            self._reject(hidden, self._describe_ragged() + CARRIAGE_REASON)
+            bad = bad[~hidden]
+        self._reject(bad, self._describe_ragged())
 
     def _describe_undecodable(self) -> str:
         return f"is not valid {name_encoding(self._layout.encoding)}"

@@ -9,6 +9,7 @@ repeat the header, which is told.
 
 import codecs
 import io
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from copy import copy
@@ -26,7 +27,7 @@ from cowbird.ingest.block import MAX_LINE_BYTES, RowBlock
 from cowbird.ingest.columns import find_column
 from cowbird.ingest.encodings import name_encoding, recode
 from cowbird.ingest.layout import TextLayout
-from cowbird.ingest.records import RecordRuns, parse_record, pass_line, read_line_blocks
+from cowbird.ingest.records import CARRIAGE_REASON, RecordRuns, parse_record, pass_line, read_line_blocks
 from cowbird.ingest.rows import LINE_COLUMN, PartedTable, TableRow, TextRun, note_repeats
 from cowbird.ingest.sampling import limit_block, limit_frames
 from cowbird.ingest.sections import Section, SectionStream, cut_sections, is_plain_file
@@ -40,6 +41,7 @@ HEADER_HINT = "If the first line holds no names: --header-row 0. If they stand f
 """What to do where a column is not found in a text file."""
 
 _NEWLINE = 0x0A
+_LINE_END = re.compile(rb"[\r\n]+")
 _MAGIC = {
     b"PK\x03\x04": "a zip archive",
     b"PAR1": "a Parquet file",
@@ -249,7 +251,8 @@ class TextTable(PartedTable):
             if trailing and len(record) == width + 1 and not record[-1]:
                 record.pop()
             if len(record) != width:
-                rows.append(TableRow(number, none, ragged))
+                hidden = any(b"\r" in cell for cell in record)
+                rows.append(TableRow(number, none, ragged + CARRIAGE_REASON * hidden))
             elif get is not None:
                 rows.append(TableRow(number, get(record)))
             else:
@@ -331,11 +334,42 @@ def refuse_binary(sample: bytes, file: str) -> None:
     """Raise `UserError` if the first bytes of a file can't be those of a text file."""
     if not sample:
         raise UserError(f"{file} should hold rows of text, and it is empty.", "Check the file, or download it again.")
-    sample = sample[:4096]
+    refuse_marked(sample, file)
+    if _looks_binary(sample[:4096]):
+        raise _make_binary_error(file, "a binary file")
+
+
+def refuse_marked(sample: bytes, file: str) -> None:
+    """Raise `UserError` if the first bytes of a file are the mark of a kind that is no text."""
     kind = next((kind for magic, kind in _MAGIC.items() if sample.startswith(magic)), "")
+    if kind:
+        raise _make_binary_error(file, kind)
+
+
+def _make_binary_error(file: str, kind: str) -> UserError:
+    return UserError(
+        f"{file} should be a text file, and it is {kind}.",
+        "Give a delimited text file; if it is one in another encoding, name that: --encoding.",
+    )
+
+
+def _looks_binary(sample: bytes) -> bool:
+    """Tell whether the beginning of a file is no text.
+
+    A title may be full of control characters, and of bytes that can't be decoded: then its row is flagged or refused,
+    and the file is read. So the first line and most others have to be no text.
+    """
     controls = sum(byte < 9 or 13 < byte < 32 for byte in sample)
-    if kind or controls > max(2, len(sample) // 10):
-        raise UserError(
-            f"{file} should be a text file, and it is {kind or 'a binary file'}.",
-            "Give a delimited text file; if it is one in another encoding, name that: --encoding.",
-        )
+    if controls <= max(2, len(sample) // 10):
+        return False
+    texts = [_is_text(line) for line in _LINE_END.split(sample) if line.strip()]
+    return not texts[0] and 2 * sum(texts) <= len(texts)
+
+
+def _is_text(line: bytes) -> bool:
+    """Tell whether a line holds UTF-8 without zeros; a character may be cut at its end."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(line)
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in line

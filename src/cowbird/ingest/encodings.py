@@ -30,6 +30,7 @@ MAX_ODD_SHARE = 0.35
 bytes; of other alphabets all letters are odd."""
 MIN_LETTERS = 50
 """Letters from which the first share is looked at."""
+_LINE_END = re.compile(rb"[\r\n]")
 _RUN = re.compile(rb"[\x80-\xff]{3,}")
 
 
@@ -48,14 +49,14 @@ class _RecodedStream(io.RawIOBase):
     Args:
         stream: The stream.
         encoding: Its encoding.
-        carriage: Whether lines end with CR alone; they then end with LF.
+        carriage: Whether a CR alone ends a line, too; all lines then end with LF.
     """
 
     def __init__(self, stream: IO[bytes], encoding: str, carriage: bool) -> None:
         super().__init__()
         self._stream = stream
         self._decoder = None if encoding == UTF8 else codecs.getincrementaldecoder(encoding)(_BAD)
-        self._carriage = carriage
+        self._carriage, self._cut = carriage, False
         self._held = memoryview(b"")
         self._ended = False
 
@@ -76,7 +77,13 @@ class _RecodedStream(io.RawIOBase):
         if self._decoder is not None:
             text = self._decoder.decode(raw, final=self._ended)
             raw = _encode(text)
-        return raw.replace(b"\r", b"\n") if self._carriage else raw
+        return self._even_out(raw) if self._carriage else raw
+
+    def _even_out(self, raw: bytes) -> bytes:
+        """End all lines with LF; a CR and an LF are one end, also where a chunk ends between them."""
+        begin = int(self._cut and raw.startswith(b"\n"))
+        self._cut = raw.endswith(b"\r") if raw else self._cut
+        return raw[begin:].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
 def _encode(text: str) -> bytes:
@@ -93,7 +100,7 @@ def recode(blob: Blob, encoding: str, carriage: bool = False) -> Blob:
     Args:
         blob: The file.
         encoding: Its encoding.
-        carriage: Whether its lines end with CR alone; they then end with LF.
+        carriage: Whether a CR alone ends a line, too; all lines then end with LF.
     """
     name = normalize_encoding(encoding)
     if name == UTF8 and not carriage:
@@ -168,10 +175,13 @@ def sniff_encoding(sample: bytes, whole: bool, file: str) -> str:
 
 
 def _sniff_wide(sample: bytes) -> str:
-    """Return the kind of UTF-16 of text without a mark, by where its zeros are; an empty string if it is none."""
+    """Return the kind of UTF-16 of text without a mark, by where its zeros are; an empty string if it is none.
+
+    The first line, which is the header's, must have some: a title that is full of zeros says nothing of the file.
+    """
     head = sample[: 1 << 12]
     pairs = len(head) // 2
-    if pairs < 4:
+    if pairs < 4 or b"\0" not in _LINE_END.split(head.lstrip(b"\r\n\0"), 1)[0]:
         return ""
     even, odd = head[0 : 2 * pairs : 2].count(0), head[1 : 2 * pairs : 2].count(0)
     if odd > 0.3 * pairs and even < 0.02 * pairs:

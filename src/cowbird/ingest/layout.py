@@ -29,7 +29,7 @@ class TextLayout:
     skip_lines: int = 0
     """Lines before the header, or before the first row where there is none."""
     carriage: bool = False
-    """Whether lines end with CR alone."""
+    """Whether a CR alone ends a line, too."""
     typed: bool = False
     """Whether names stand with their types, as in `item_id:token`."""
 

@@ -110,6 +110,25 @@ def use_options(options: ReadOptions) -> Generator[None]:
         _options.reset(token)
 
 
+@contextmanager
+def replace_option_hints(advice: str) -> Generator[None]:
+    """Give other advice where a command takes none of these options, and an error names one of them.
+
+    Args:
+        advice: What to do instead.
+
+    Raises:
+        UserError: The error with that advice.
+    """
+    named = ["--" + field.name.replace("_", "-") for field in fields(ReadOptions)]
+    try:
+        yield
+    except UserError as error:
+        if any(option in error.hint for option in named):
+            raise type(error)(error.message, advice) from None
+        raise
+
+
 def get_options() -> ReadOptions:
     """Return how files are read here."""
     return _options.get() or ReadOptions()

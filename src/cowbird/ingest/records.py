@@ -21,6 +21,8 @@ TOO_LONG_REASON = f"is longer than {MAX_ROW_BYTES:,} bytes"
 OPEN_REASON = f"a quote is not closed within {MAX_RECORD_LINES} lines"
 MALFORMED_REASON = "quotes are malformed"
 """Why a row with quotes can't be read."""
+CARRIAGE_REASON = "; a CR stands inside, which may end a row"
+"""What is added where rows may be hidden in one that can't be read."""
 _ESCAPED = re.compile(rb'\\([\\"])|"(")')
 
 
@@ -128,7 +130,7 @@ def parse_record(
         if stop == len(line):
             return fields, taken
         if not line.startswith(separator, stop):
-            return MALFORMED_REASON, 0
+            return MALFORMED_REASON + CARRIAGE_REASON * line.startswith(b"\r", stop), 0
         at = stop + len(separator)
 
 

@@ -42,6 +42,14 @@ class Skips:
         kept = self._lines.setdefault(key, [])
         kept.extend(rows[: self.KEPT - len(kept)])
 
+    def merge(self, file: str, reason: str, count: int, first: Iterable[int]) -> None:
+        """Count lines that were counted elsewhere, of which the first are known."""
+        if count:
+            key, rows = (file, reason), list(first)
+            self._counts[key] = self._counts.get(key, 0) + count
+            kept = self._lines.setdefault(key, [])
+            kept.extend(rows[: self.KEPT - len(kept)])
+
     def list(self) -> tuple[Skip, ...]:
         """Return what was skipped, most rows first."""
         order = sorted(self._counts, key=lambda key: (-self._counts[key], key))

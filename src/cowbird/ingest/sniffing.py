@@ -1,7 +1,8 @@
 """Which layout a delimited file has, from its beginning and from options that say so.
 
 Layouts are tried on the first lines. The usual one (RFC 4180) is kept unless another one reads strictly more rows, so
-that no title in a well-formed file changes how the others are read.
+that no title in a well-formed file changes how the others are read. So it is with line ends: a CR alone ends a line
+only in a file without LF, or where rows can't be read otherwise.
 """
 
 import codecs
@@ -12,7 +13,7 @@ from itertools import islice
 
 from cowbird.errors import UserError
 from cowbird.ingest.blobs import Blob
-from cowbird.ingest.delimited import refuse_binary, split_header
+from cowbird.ingest.delimited import refuse_binary, refuse_marked, split_header
 from cowbird.ingest.encodings import UTF8, normalize_encoding, recode, sniff_encoding
 from cowbird.ingest.layout import TextLayout
 from cowbird.ingest.options import BACKSLASH_QUOTE, NO_QUOTE, TEXT_OPTIONS, ReadOptions
@@ -60,12 +61,17 @@ def sniff_layout(blob: Blob, options: ReadOptions, tabs: bool = False, atomic: b
     options.refuse_others(blob.name, "a text file", *TEXT_OPTIONS)
     with blob.open_stream() as stream:
         raw = stream.read(SAMPLE_BYTES)
+    refuse_marked(raw, blob.name)  # whose zeros may look like those of UTF-16
     encoding = normalize_encoding(options.encoding or sniff_encoding(raw, len(raw) < SAMPLE_BYTES, blob.name))
     lines, carriage = _read_sample(recode(blob, encoding), encoding)
-    layout = TextLayout(encoding=encoding, carriage=carriage)
-    skipped, separator = _find_separator(lines, options, tabs)
-    layout = replace(layout, separator=separator, skip_lines=skipped, quoted=not atomic)
-    layout = _choose_quotes(lines, layout, options)
+    form = TextLayout(encoding=encoding, carriage=carriage, quoted=not atomic)
+    layout = _find_layout(lines, form, options, tabs)
+    if any(b"\r" in line.removesuffix(b"\r") for line in lines):
+        cut = [part for line in lines for part in line.removesuffix(b"\r").split(b"\r")]
+        other = _find_layout(cut, replace(form, carriage=True), options, tabs)
+        usual, mixed = (_try_layout(*each, most=len(cut)) for each in ((lines, layout), (cut, other)))
+        if mixed.bad < usual.bad and mixed.rows - mixed.bad > usual.rows - usual.bad:
+            lines, layout = cut, other
     if options.header_row == 0:
         record = next(_read_records(lines, layout), "")
         if isinstance(record, str):
@@ -77,6 +83,12 @@ def sniff_layout(blob: Blob, options: ReadOptions, tabs: bool = False, atomic: b
     names = split_header(lines[layout.skip_lines], layout, blob.name)
     typed = len(names) > 0 and all(_TYPED.fullmatch(name.strip()) for name in names)
     return replace(layout, typed=typed)
+
+
+def _find_layout(lines: list[bytes], form: TextLayout, options: ReadOptions, tabs: bool) -> TextLayout:
+    """Return a layout with the separator, the header's line and the quotes of some lines."""
+    skipped, separator = _find_separator(lines, options, tabs)
+    return _choose_quotes(lines, replace(form, separator=separator, skip_lines=skipped), options)
 
 
 def _read_sample(blob: Blob, encoding: str) -> tuple[list[bytes], bool]:
@@ -180,9 +192,9 @@ def _read_records(lines: list[bytes], layout: TextLayout) -> Iterator[list[bytes
     return iter(DelimitedRecords(rows, layout.separator.encode(), layout.quote_form))
 
 
-def _try_layout(lines: list[bytes], layout: TextLayout) -> _Trial:
-    """Return how well a layout reads lines; the last row may be cut and does not count."""
-    records = list(islice(_read_records(lines, layout), SAMPLE_LINES))
+def _try_layout(lines: list[bytes], layout: TextLayout, most: int = SAMPLE_LINES) -> _Trial:
+    """Return how well a layout reads lines, of so many rows at most; the last row may be cut and does not count."""
+    records = list(islice(_read_records(lines, layout), most))
     if not records or isinstance(records[0], str):
         return _Trial(len(records), 0, len(records), len(records))
     width, rest = len(records[0]), records[1:]

@@ -90,6 +90,18 @@ class GroupedStore:
             read_findings(findings)  # says what is wrong
         if self.path.is_symlink():
             raise UserError(f"'{self.path}' is a link.", "Remove it, or copy the findings elsewhere.")
+        fresh = not self.path.exists()
+        try:
+            self._open(index_later)
+        except UserError as error:
+            if fresh and not isinstance(error, OutageError):  # findings were refused, and decided is nothing yet
+                self._base.close()
+                for path in list_store_files(findings):
+                    path.unlink(missing_ok=True)
+            raise
+
+    def _open(self, index_later: bool) -> None:
+        """Open the file of decisions, and read findings that are not in it."""
         with self._explain_errors():
             self._base = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=5)
             self._base.row_factory = sqlite3.Row
@@ -98,7 +110,7 @@ class GroupedStore:
             seal = self._find_new_seal()
             if seal is None:
                 return
-            table = read_findings(findings)
+            table = read_findings(self.findings)
             if not index_later:
                 fill_base(self._base, *group_findings(table), seal)
                 return

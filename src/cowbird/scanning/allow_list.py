@@ -16,7 +16,7 @@ from cowbird.files import hash_texts, read_plain_file
 from cowbird.ingest.blobs import split_compression
 from cowbird.ingest.json_table import is_text
 from cowbird.ingest.open import open_rows
-from cowbird.ingest.options import ReadOptions
+from cowbird.ingest.options import ReadOptions, replace_option_hints
 from cowbird.ingest.rows import CellValue
 from cowbird.path_hints import suggest_close_paths
 from cowbird.text import replace_controls
@@ -157,7 +157,8 @@ def _read_file(path: Path) -> bytes:
 
 def _read_table(path: Path) -> AllowList:
     """Read a table: texts, or texts and ids, or ids."""
-    table = open_rows(path, ReadOptions())
+    with replace_option_hints(f"Save it in another form. {_HINT}"):  # options are about the catalogue alone
+        table = open_rows(path, ReadOptions())
     columns = [name for name in ALLOWED_TEXT_COLUMNS if name in table.names]
     id_column = next((name for name in ALLOWED_ID_COLUMNS if name in table.names), None)
     if not columns and id_column is None:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from rich.console import Group
 from rich.text import Text
 
-from cowbird.defenses.p_scanner.baseline import MIN_TITLES_PER_BASELINE, check_baseline
+from cowbird.defenses.p_scanner.baseline import MIN_TITLES_PER_BASELINE
 from cowbird.defenses.p_scanner.calibrated import CalibratedScanner
 from cowbird.defenses.p_scanner.calibration_file import CALIBRATED_TAGGER, CALIBRATION_FILE, read_calibration
 from cowbird.defenses.p_scanner.ready import ReadyScanner
@@ -42,8 +42,7 @@ from cowbird.defenses.p_scanner.triggers.trigger_families import COMMON_WORDS
 from cowbird.errors import UserError
 from cowbird.faults import explain_outages, explain_write_errors
 from cowbird.files import hash_file, hash_texts, write_text
-from cowbird.scanning.calibrating import Calibrated, format_calibrated
-from cowbird.scanning.first_pass import NOTHING_KEPT
+from cowbird.scanning.calibrating import Calibrated, format_calibrated, read_clean_titles
 from cowbird.scanning.fit_folder import (
     FIT_FILE,
     GO_ON_HINT,
@@ -126,11 +125,10 @@ def fit_calibrated(
     out = out.resolve()
     folder, done = out.with_name(f"{out.name}.partial") if out.name else out, resume and (out / FIT_FILE).is_file()
     if not done:
-        with explain_write_errors(out, GO_ON_HINT):
+        with explain_write_errors(out):
             check_free(out)
-    sample = NOTHING_KEPT.sample(catalog, text_column, report_rows)
-    titles = sample.list_titles()
-    check_baseline(0, len(titles), *rates)
+    read = read_clean_titles(catalog, text_column, rates, report_rows)
+    titles = read.titles
     taught, rest = _split_titles(titles) if tuning else ([], titles)
     if len(rest) < MIN_TITLES_PER_BASELINE:
         raise UserError(
@@ -142,7 +140,7 @@ def fit_calibrated(
     if done:
         check_same_fit(out, asked)
         digest = hash_file(out / CALIBRATION_FILE)
-        made = Calibrated(out, digest, *read_calibration(out), sample.complete)
+        made = Calibrated(out, digest, *read_calibration(out), read.complete, read.unread)
         return CalibratedFolder(made, len(taught), before=True)
     with explain_write_errors(out, GO_ON_HINT), hold_fit_folder(folder, place.warn):
         check_free(out)
@@ -162,7 +160,9 @@ def fit_calibrated(
         digest = calibrated.save(whole / CALIBRATION_FILE)
         finish_folder(whole, folder, out)
     return CalibratedFolder(
-        Calibrated(out, digest, calibrated.record, calibrated.inventory, sample.complete), len(taught), before=False
+        Calibrated(out, digest, calibrated.record, calibrated.inventory, read.complete, read.unread),
+        len(taught),
+        before=False,
     )
 
 
@@ -267,7 +267,7 @@ def _say(phase: str, report: ProgressCallback) -> ProgressCallback:
 
 def format_calibrated_folder(found: CalibratedFolder) -> Group:
     """Return what is shown of a scanner."""
-    parts: list[Group | Text] = [format_calibrated(found.made)]
+    parts: list[Group | Text] = [format_calibrated(found.made, found.tuned_on)]
     if found.before:
         parts.insert(0, Text("It was finished before; nothing was done."))
     if found.tuned_on:

@@ -17,6 +17,8 @@ from cowbird.errors import UserError
 from cowbird.faults import explain_write_errors
 from cowbird.scanning.first_pass import NOTHING_KEPT
 from cowbird.scanning.ready_scorer import check_rates, choose_rates, describe_spread, is_coarse
+from cowbird.scanning.unread import UnreadRows, count_unread, describe_unread, format_unread
+from cowbird.text import count_things
 from cowbird.victims.fit_context import ProgressCallback, report_nothing
 
 
@@ -33,6 +35,47 @@ class Calibrated(NamedTuple):
     """What is usual, and how clean titles score."""
     complete: bool
     """Whether all titles of the catalogue were used, and not a sample."""
+    unread: tuple[UnreadRows, ...] = ()
+    """Rows of the catalogue that could not be read, of which nothing was learned."""
+
+
+class CleanTitles(NamedTuple):
+    """Titles that are taken for clean, all different; of very many a sample."""
+
+    titles: list[str]
+    """The titles."""
+    complete: bool
+    """Whether these are all titles of the catalogue."""
+    unread: tuple[UnreadRows, ...]
+    """Rows of the catalogue that could not be read."""
+
+
+def read_clean_titles(
+    catalog: Path,
+    text_column: str,
+    rates: tuple[float, float],
+    report: ProgressCallback = report_nothing,
+    advice: str = "Give a catalogue with more titles.",
+) -> CleanTitles:
+    """Read what the ready scanner is calibrated on.
+
+    Args:
+        catalog: The catalogue; see `cowbird.scanning.reading.open_catalog`.
+        text_column: The column of titles.
+        rates: Share of clean titles that may be flagged; share that may be flagged or put up for review.
+        report: Told of rows read and rows in all.
+        advice: What to do where all rows were read and there are too few titles.
+
+    Raises:
+        UserError: If the file can't be read, or there are too few titles.
+    """
+    sample = NOTHING_KEPT.sample(catalog, text_column, report)
+    titles, unread = sample.list_titles(), NOTHING_KEPT.unread[catalog]
+    if unread:
+        rows = count_things(count_unread(unread), "row")
+        advice = f"{rows} can't be read, such as {unread[0]}: see how the file is read (cowbird peek), and mend it."
+    check_baseline(0, len(titles), *rates, advice)
+    return CleanTitles(titles, sample.complete, unread)
 
 
 def calibrate_catalog(
@@ -67,14 +110,12 @@ def calibrate_catalog(
     rate, second = choose_rates(fpr, review_fpr)
     check_rates(rate, second)
     _check_out(out)
-    sample = NOTHING_KEPT.sample(catalog, text_column, report_rows)
-    titles = sample.list_titles()
-    check_baseline(0, len(titles), rate, second)
+    read = read_clean_titles(catalog, text_column, (rate, second), report_rows)
     scanner = ReadyScanner.load(place, tagger) if scanner is None else scanner
-    made = CalibratedScanner.calibrate(scanner, titles, rate, second, report_titles)
+    made = CalibratedScanner.calibrate(scanner, read.titles, rate, second, report_titles)
     with explain_write_errors(out):
         digest = made.save(out)
-    return Calibrated(out, digest, made.record, made.inventory, sample.complete)
+    return Calibrated(out, digest, made.record, made.inventory, read.complete, read.unread)
 
 
 def _check_out(out: Path) -> None:
@@ -89,10 +130,17 @@ def _check_out(out: Path) -> None:
         ) from None
 
 
-def format_calibrated(made: Calibrated) -> Group:
-    """Return what is shown of a calibration."""
+def format_calibrated(made: Calibrated, tuned_on: int = 0) -> Group:
+    """Return what is shown of a calibration.
+
+    Args:
+        made: The calibration.
+        tuned_on: Titles of the catalogue that its tagger was tuned on instead.
+    """
     record = made.record
-    used = "all of its different titles" if made.complete else "a sample"
+    rows = "the rows that could be read" if made.unread else "the catalogue"
+    share = "half of the" if tuned_on else "all"
+    used = f"{share} different titles of {rows}" if made.complete else f"a sample of {rows}"
     parts = [
         Text(f"Calibrated on {record.titles:,} titles that are taken for clean ({used})."),
         Text(f"SHA-256 {made.sha256}."),
@@ -119,7 +167,7 @@ def format_calibrated(made: Calibrated) -> Group:
             "that the titles of the calibration are clean."
         )
     )
-    return Group(*parts)
+    return Group(*parts, *format_unread(made.unread, "Not learned from, because they can't be read"))
 
 
 def describe_shown(record: CalibrationRecord) -> str:
@@ -144,6 +192,7 @@ def describe_calibrated(made: Calibrated) -> dict[str, object]:
         "titles": record.titles,
         "titles_in_file": len(record.shown) + len(record.shown_to_those),
         "sample_complete": made.complete,
+        "unread": describe_unread(made.unread),
         "fpr": record.fpr,
         "review_fpr": record.review_fpr,
         "thresholds": {str(size): bar if np.isfinite(bar) else None for size, bar in bars.items()},

@@ -22,6 +22,7 @@ from cowbird.errors import UserError
 from cowbird.files import hash_texts
 from cowbird.ingest.addresses import show_name
 from cowbird.scanning.scan import load_table_titles
+from cowbird.scanning.unread import UnreadRows
 from cowbird.scanning.verdicts import ExplainedSuspicion, FlaggedSuspicion, explain_verdicts
 from cowbird.text import escape_terminal
 
@@ -38,6 +39,8 @@ class CleanReference:
     """Share of clean titles that may be flagged."""
     threshold: float
     """The score above which a title is flagged."""
+    unread: tuple[UnreadRows, ...] = ()
+    """Rows of the file that could not be read."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,11 @@ class DetectorScorer:
     def key(self) -> str:
         """What the detector is, all its fields included."""
         return f"{self.name} {self.detector!r}"
+
+    @property
+    def reference_unread(self) -> tuple[UnreadRows, ...]:
+        """Rows of the reference that could not be read."""
+        return () if self.reference is None else self.reference.unread
 
     def scan(self, titles: Sequence[str]) -> ExplainedSuspicion:
         """Judge titles among each other, and flag those above the threshold; see `Scorer.scan`."""
@@ -161,7 +169,8 @@ def set_threshold(detector: TitleDefense, reference: Path, fpr: float, text_colu
     Raises:
         UserError: If there are too few of them for the rate, or they can't be read.
     """
-    titles = list(dict.fromkeys(title for title in load_table_titles(reference, text_column)[0] if title))
+    read, unread = load_table_titles(reference, text_column)
+    titles = list(dict.fromkeys(title for title in read if title))
     allowed = math.floor(fpr * (len(titles) + 1) + 1e-9)
     if allowed < 1:
         raise UserError(
@@ -170,7 +179,7 @@ def set_threshold(detector: TitleDefense, reference: Path, fpr: float, text_colu
             "Give more of them, or raise --fpr.",
         )
     scores = np.concatenate([detector.suspect(part).score for part in _cut(titles, 8192)])
-    return CleanReference(show_name(reference), len(titles), fpr, float(np.sort(scores)[::-1][allowed - 1]))
+    return CleanReference(show_name(reference), len(titles), fpr, float(np.sort(scores)[::-1][allowed - 1]), unread)
 
 
 def _cut(titles: Sequence[str], most: int) -> Iterator[Sequence[str]]:

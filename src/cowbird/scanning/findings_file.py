@@ -136,6 +136,8 @@ def _read_table(path: Path) -> pl.DataFrame:
     try:
         if path.is_dir():
             return pl.concat([_read_parquet(part) for part in list_finding_files(path)])
+        if suffix in (".csv", ".jsonl", ".ndjson"):
+            _check_end(path)
         if suffix == ".csv":
             return pl.read_csv(path, infer_schema=False)
         if suffix in (".jsonl", ".ndjson"):
@@ -146,6 +148,20 @@ def _read_table(path: Path) -> pl.DataFrame:
         reason = str(error).partition("\n")[0][:200]
         raise UserError(f"'{path}' can't be read as findings: {reason}.", _HINT) from None
     raise UserError(f"'{path}' ends in no known way.", _HINT)
+
+
+def _check_end(path: Path) -> None:
+    """Look whether text ends with a whole row, as all that a scan writes does.
+
+    Raises:
+        ValueError: If it does not, so that more rows may be missing.
+    """
+    with path.open("rb") as file:
+        file.seek(0, 2)
+        if file.tell():
+            file.seek(-1, 2)
+            if file.read(1) != b"\n":
+                raise ValueError("it ends within a row, so that this one and those behind it are missing")
 
 
 def _read_parquet(path: Path) -> pl.DataFrame:

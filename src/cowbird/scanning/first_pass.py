@@ -30,6 +30,7 @@ from cowbird.files import hash_texts, make_scratch_folder, sweep_partials
 from cowbird.ingest.options import get_options
 from cowbird.ingest.places import FileSeal, check_unchanged, fingerprint
 from cowbird.scanning.reading import Catalog, open_catalog
+from cowbird.scanning.unread import UnreadRows, UnreadTally
 from cowbird.storage import read_sealed_json, read_tensors, write_sealed_json, write_tensors
 from cowbird.victims.fit_context import ProgressCallback, report_nothing
 
@@ -50,6 +51,8 @@ class _SampleState(NamedTuple):
     """Whether that was all."""
     file_rows: tuple[int, ...]
     """How many rows each file has that was read, if files are read apart."""
+    unread: tuple[UnreadRows, ...] = ()
+    """Rows up to there that could not be read."""
 
 
 class _Part(NamedTuple):
@@ -83,9 +86,11 @@ class FirstPass:
         """How many rows each file of a catalogue that is a folder has, by catalogue, if its files were read apart."""
         self.seals: dict[Path, FileSeal] = {}
         """What each catalogue was when it was read first."""
+        self.unread: dict[Path, tuple[UnreadRows, ...]] = {}
+        """Rows of each catalogue that could not be read, and so are in no sample."""
 
     def sample(self, catalog: Path, text_column: str, report: ProgressCallback = report_nothing) -> TitleSample:
-        """Read all rows of a catalogue, and keep a sample of the titles; rows that can't be read are passed over.
+        """Read all rows of a catalogue, and keep a sample of the titles; `unread` counts rows that can't be read.
 
         Args:
             catalog: The catalogue; see `cowbird.scanning.reading.open_catalog`.
@@ -104,27 +109,28 @@ class FirstPass:
         path = None if self.folder is None else self.folder / f"sample-{key[:16]}.json"
         kept = self._recall_sample(path, key, sample)
         if kept.over:
-            self.file_rows[catalog] = kept.file_rows
+            self.file_rows[catalog], self.unread[catalog] = kept.file_rows, kept.unread
             report(kept.row, kept.row, f"{len(sample):,} titles kept")
             return sample
         total, done, saved = table.count_rows(), kept, time.monotonic()
+        unread = UnreadTally(kept.unread)
 
         def tell(row: int, file_rows: Sequence[int] = ()) -> None:
             nonlocal done, saved
-            done = _SampleState(row, False, tuple(file_rows))
+            done = _SampleState(row, False, tuple(file_rows), unread.list())
             report(row, max(total, row), f"{len(sample):,} titles kept")
             if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
                 self._save_sample(path, key, sample, done)
                 saved = time.monotonic()
 
         try:
-            self._fill_sample(catalog, table, sample, kept, tell)
+            self._fill_sample(catalog, table, sample, unread, kept, tell)
         except KeyboardInterrupt:
             self._save_sample(path, key, sample, done)
             raise
         check_unchanged(catalog, seal)
         self._save_sample(path, key, sample, done._replace(over=True))
-        self.file_rows[catalog] = done.file_rows
+        self.file_rows[catalog], self.unread[catalog] = done.file_rows, done.unread
         report(done.row, done.row, f"{len(sample):,} titles kept")
         return sample
 
@@ -135,7 +141,13 @@ class FirstPass:
         return self.seals[catalog]
 
     def _fill_sample(
-        self, catalog: Path, table: Catalog, sample: TitleSample, kept: "_SampleState", tell: Callable[..., None]
+        self,
+        catalog: Path,
+        table: Catalog,
+        sample: TitleSample,
+        unread: UnreadTally,
+        kept: "_SampleState",
+        tell: Callable[..., None],
     ) -> None:
         """Show the titles of all rows behind those that were read before to a sample.
 
@@ -143,6 +155,7 @@ class FirstPass:
             catalog: The catalogue.
             table: It, opened.
             sample: The sample.
+            unread: Counts rows that can't be read.
             kept: How far an earlier pass came.
             tell: Told of the last row that was read now and then, and at the end.
         """
@@ -150,7 +163,9 @@ class FirstPass:
         for row in table.read_rows():
             if row.number <= kept.row:
                 continue
-            if not row.problem and row.title.strip():
+            if row.problem:
+                unread.add(row.number, row.problem)
+            elif row.title.strip():
                 sample.add((row.title,))
             done = row.number
             if done % ROWS_PER_REPORT == 0:
@@ -210,7 +225,9 @@ class FirstPass:
             sample.bound = int(held["bound"])
             sample.add(held["titles"])
             sample.complete = bool(held["complete"])
-            return _SampleState(int(held["row"]), bool(held["over"]), tuple(map(int, held.get("file_rows", ()))))
+            unread = tuple(UnreadRows(str(why), int(many), tuple(map(int, rows))) for why, many, rows in held["unread"])
+            file_rows = tuple(map(int, held.get("file_rows", ())))
+            return _SampleState(int(held["row"]), bool(held["over"]), file_rows, unread)
         except OutageError:  # it may be whole
             raise
         except (UserError, KeyError, TypeError, ValueError):
@@ -221,7 +238,7 @@ class FirstPass:
             return
         self._make_folder(path)
         held = {"key": key, **done._asdict(), "complete": sample.complete, "titles": sample.list_titles()}
-        held |= {"bound": sample.bound}
+        held |= {"bound": sample.bound, "unread": [(each.reason, each.count, each.rows) for each in done.unread]}
         write_sealed_json(path, held)
 
     def _make_folder(self, path: Path) -> None:

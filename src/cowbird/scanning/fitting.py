@@ -42,8 +42,7 @@ from cowbird.scanning.fit_folder import (
 )
 from cowbird.scanning.fitted_scorer import FRESH_TITLES_NOTE, format_calibration_basis, format_threshold
 from cowbird.scanning.scan import load_table_titles
-from cowbird.scanning.summary import UnreadRows
-from cowbird.text import escape_terminal
+from cowbird.scanning.unread import UnreadRows, format_unread
 from cowbird.victims.fit_context import FitContext
 from cowbird.victims.language.llm import Llm
 
@@ -177,7 +176,7 @@ def fit_scanner(
         titles, unread = load_table_titles(catalog, text_column)
         check_same_fit(out, describe_fit(spec, seed, titles))
         return FitResult(load_fitted_scanner(out, place.device).record, unread, before=True)
-    with explain_write_errors(out, GO_ON_HINT):
+    with explain_write_errors(out):
         check_free(out)
     with explain_write_errors(out, GO_ON_HINT), hold_fit_folder(folder, place.warn):
         check_free(out)  # another process may have been faster
@@ -219,10 +218,7 @@ def format_fit(made: FitResult) -> Group:
     if held.promise_rate(record.fpr) > record.fpr:
         parts.append(Text(SMALL_FIT_NOTE, style="yellow"))
     parts.append(Text(FRESH_TITLES_NOTE))
-    skipped = sum(each.count for each in made.unread)
-    if skipped:
-        parts.append(Text(f"Not learned from, because they can't be read: {skipped:,} rows.", style="yellow"))
-        parts += [Text("  ").append(escape_terminal(str(each), 200)) for each in made.unread]
+    parts += format_unread(made.unread, "Not learned from, because they can't be read")
     return Group(*parts)
 
 

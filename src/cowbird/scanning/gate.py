@@ -17,6 +17,7 @@ from cowbird.files import replace_atomically, write_text
 from cowbird.scanning.findings import FLAGGED_TIER, REVIEW_TIER
 from cowbird.scanning.findings_file import ReviewedFinding, read_reviewed
 from cowbird.scanning.summary import ScanSummary
+from cowbird.scanning.unread import UnreadRows, describe_unread
 from cowbird.text import escape_terminal, replace_controls
 
 SUMMARY_SCHEMA, SUMMARY_VERSION = "cowbird-scan-summary", 1
@@ -100,7 +101,7 @@ def apply_gate(gate: Gate, catalog: str, summary: ScanSummary, known: frozenset[
         found.append(GateFinding(each, mark, old, each.tier in tiers and not old))
     counted = sum(each.counts for each in found)
     code = ExitCode.FINDINGS if counted > gate.max_flagged else ExitCode.CLEAN
-    if code == ExitCode.CLEAN and summary.skipped:
+    if code == ExitCode.CLEAN and summary.incomplete:
         code = ExitCode.INCOMPLETE
     return GateOutcome(catalog, tuple(found), counted, code, summary, None)
 
@@ -168,9 +169,8 @@ def make_gate_summary(gate: Gate, outcome: GateOutcome) -> dict[str, Any]:
         "findings": [_describe_finding(each) for each in _sort_findings(outcome.found)[:MAX_LISTED]],
         "findings_left_out": max(0, len(outcome.found) - MAX_LISTED),
         "errors": [] if outcome.error is None else [{"message": outcome.error.message, "hint": outcome.error.hint}],
-        "skips": []
-        if scan is None
-        else [{"reason": each.reason, "count": each.count, "rows": list(each.rows)} for each in scan.unread],
+        "skips": describe_unread(() if scan is None else scan.unread),
+        "reference_skips": describe_unread(() if scan is None else scan.reference_unread),
     }
 
 
@@ -246,16 +246,23 @@ def _make_uri(catalog: str) -> str:
 
 def _make_notifications(outcome: GateOutcome, listed: int) -> list[dict[str, Any]]:
     told = [("error", str(outcome.error))] if outcome.error is not None else []
-    told += [("warning", f"Rows not read: {each}") for each in (outcome.scan.unread if outcome.scan else ())]
+    told += [("warning", f"{what}: {each}") for what, each in _list_unread(outcome.scan)]
     if len(outcome.found) > listed:
         told.append(("note", f"{len(outcome.found) - listed:,} more findings are not listed here."))
     return [{"level": level, "message": {"text": _show(text)}} for level, text in told]
 
 
+def _list_unread(scan: ScanSummary | None) -> list[tuple[str, UnreadRows]]:
+    """Return what could not be read of the catalogue and of the reference, each with what it is."""
+    if scan is None:
+        return []
+    told = [("Rows not read", each) for each in scan.unread]
+    return told + [("Rows of the reference not read", each) for each in scan.reference_unread]
+
+
 def make_junit(outcome: GateOutcome) -> ET.Element:
     """Return a JUnit report: a case for each finding that counts, for what was not read, and for the scan itself."""
     failed = [each for each in outcome.found if each.counts][:MAX_LISTED]
-    unread = () if outcome.scan is None else outcome.scan.unread
     cases = list[ET.Element]()
     name = _show(outcome.catalog)
     whole = _make_case("scan", name)
@@ -271,8 +278,8 @@ def make_junit(outcome: GateOutcome) -> ET.Element:
         kind = "skipped" if passed else "failure"  # so few may be flagged
         ET.SubElement(case, kind, {"message": _say(each.finding)})
         cases.append(case)
-    for each in unread:
-        case = _make_case(f"rows not read: {_show(each.reason)}", name)
+    for what, each in _list_unread(outcome.scan):
+        case = _make_case(f"{what.lower()}: {_show(each.reason)}", name)
         ET.SubElement(case, "skipped", {"message": _show(str(each))})
         cases.append(case)
     suite = ET.Element("testsuite", {"name": "cowbird scan", "tests": str(len(cases))})

@@ -36,6 +36,7 @@ from cowbird.scanning.pool import ScorerFactory
 from cowbird.scanning.reading import Catalog, CatalogRow
 from cowbird.scanning.scan import count_group, judge_groups
 from cowbird.scanning.summary import FindingTally
+from cowbird.scanning.unread import UnreadRows, UnreadTally
 from cowbird.scanning.verdicts import Scorer
 from cowbird.scanning.writing import group_rows
 
@@ -108,6 +109,8 @@ class SampledPart(NamedTuple):
     """The hash from which on none is kept."""
     rows: int
     """How many rows the part has."""
+    unread: tuple[UnreadRows, ...] = ()
+    """Rows of the part that could not be read, numbered from its first; empty if the titles came with the task."""
 
 
 class CountedPart(NamedTuple):
@@ -117,6 +120,8 @@ class CountedPart(NamedTuple):
     """Titles of each phrase; see `PhraseCounts.list_kept`."""
     rows: int
     """How many rows the part has."""
+    unread: tuple[UnreadRows, ...] = ()
+    """As in `SampledPart`."""
 
 
 PartT = TypeVar("PartT", SampledPart, CountedPart)
@@ -162,19 +167,21 @@ def count_file(place: CatalogPlace, nth: int, phrases: Sequence[str]) -> Counted
 
 
 def _take_file(place: CatalogPlace, nth: int, take: Callable[[Iterable[str]], PartT]) -> PartT:
-    """Return what `take` makes of the titles of a part of a catalogue, with its number of rows."""
-    rows = 0
+    """Return what `take` makes of the titles of a part of a catalogue, with its rows and what could not be read."""
+    rows, unread = 0, UnreadTally()
 
     def read() -> Iterator[str]:
         nonlocal rows
         for row in open_file(place, nth).read_rows():
             rows = row.number
-            if not row.problem:
+            if row.problem:
+                unread.add(row.number, row.problem)
+            else:
                 yield row.title
 
     with guard_plugins(), use_options(place.options):
         found = take(read())
-    return found._replace(rows=rows)
+    return found._replace(rows=rows, unread=unread.list())
 
 
 @lru_cache(maxsize=1)

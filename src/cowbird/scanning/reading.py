@@ -6,7 +6,7 @@ Only the title and the id are decoded: what other columns hold is nobody's reaso
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import repeat
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -18,6 +18,7 @@ from cowbird.ingest.records import MAX_ROW_BYTES, TOO_LONG_REASON
 from cowbird.ingest.rows import CellValue, RowTable, TableRow, TextRun
 from cowbird.ingest.values import note_missing_titles
 from cowbird.notices import NoticeRank, note
+from cowbird.scanning.unread import UnreadRows, UnreadTally
 
 
 class CatalogRow(NamedTuple):
@@ -98,6 +99,15 @@ def open_catalog(path: Path, text_column: str = "title", id_column: str | None =
     found = Catalog(open_rows(path), text_column, id_column)
     note(NoticeRank.CHOICE, found.describe())
     return found
+
+
+def tally_unread(rows: Iterable[CatalogRow]) -> tuple[UnreadRows, ...]:
+    """Return which of some rows could not be read, by reason."""
+    found = UnreadTally()
+    for row in rows:
+        if row.problem:
+            found.add(row.number, row.problem)
+    return found.list()
 
 
 def _make_run(run: TextRun) -> list[CatalogRow]:

@@ -34,6 +34,7 @@ from cowbird.notices import collect_notices
 from cowbird.scanning.first_pass import NOTHING_KEPT, FirstPass
 from cowbird.scanning.pool import ScorerFactory
 from cowbird.scanning.title_columns import NO_COLUMNS, ColumnNames, list_other_columns, read_catalog_columns
+from cowbird.scanning.unread import UnreadRows
 from cowbird.scanning.verdicts import ExplainedSuspicion, shorten_score
 from cowbird.text import escape_terminal
 from cowbird.victims.fit_context import ProgressCallback, report_nothing
@@ -75,6 +76,8 @@ class ReadyScorer:
     """Which tagger the scanner has."""
     unused: tuple[str, ...] = ()
     """Other columns of the catalogue, if none of them was asked about."""
+    reference_unread: tuple[UnreadRows, ...] = ()
+    """Rows of the reference that could not be read."""
 
     @property
     def key(self) -> str:
@@ -182,7 +185,8 @@ def open_ready_scanner(
         judge = calibrated.make_judge(titles, *rates, columns=more, marks=marks, whole=whole)
     unused = () if asked.columns else list_other_columns(catalog, text_column)
     label = f"{'ready' if calibrated is None else 'calibrated'} {scanner.key[:12]}"
-    return ReadyScorer(judge, label, place, sample.complete, reader.tagger_source, unused)
+    unread = () if reference is None else kept.unread[reference]
+    return ReadyScorer(judge, label, place, sample.complete, reader.tagger_source, unused, unread)
 
 
 def choose_rates(

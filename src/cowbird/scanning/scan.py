@@ -25,7 +25,8 @@ from cowbird.scanning.findings import ALLOWED_TIER, REVIEW_TIER, Finding
 from cowbird.scanning.partial_folder import PartialFolder
 from cowbird.scanning.parts_folder import check_parts_output, is_parts_folder
 from cowbird.scanning.reading import Catalog, CatalogRow, open_catalog
-from cowbird.scanning.summary import FindingTally, ScanSummary, UnreadRows
+from cowbird.scanning.summary import FindingTally, ScanSummary
+from cowbird.scanning.unread import UnreadRows, UnreadTally, count_unread
 from cowbird.scanning.verdicts import (
     ConcurrentScorer,
     Scorer,
@@ -103,7 +104,7 @@ def scan_catalog(
         with FindingsWriter(out, describe_scan(scorer, seal, form), resume, warn) as work:
             found = _scan_table(table, work, scorer, form, total, report)
             refuse_changed(work, catalog, seal)
-            if sum(each.count for each in found.unread) == found.rows:
+            if count_unread(found.unread) == found.rows:
                 work.discard()
                 raise make_empty_error(show_name(catalog), found.unread)
             skipped_file = work.finish()
@@ -350,14 +351,14 @@ def load_table_titles(catalog: Path, text_column: str = "title") -> tuple[list[s
         UserError: If the catalogue can't be read, or none of its rows can.
     """
     titles: list[str] = []
-    tally = FindingTally()
+    unread = UnreadTally()
     table = open_catalog(catalog, text_column)
     with refuse_changes(catalog):
         for row in table.read_rows():
             if row.problem:
-                tally.add_skip(row.number, row.problem)
+                unread.add(row.number, row.problem)
             else:
                 titles.append(row.title)
     if not titles:
-        raise make_empty_error(show_name(catalog), tally.list_unread())
-    return titles, tally.list_unread()
+        raise make_empty_error(show_name(catalog), unread.list())
+    return titles, unread.list()

@@ -45,9 +45,10 @@ from cowbird.scanning.part_tasks import (
 )
 from cowbird.scanning.parts_folder import JudgedPart, PartRecord, PartsWriter, sum_notices
 from cowbird.scanning.pool import ScorerFactory
-from cowbird.scanning.reading import Catalog
+from cowbird.scanning.reading import Catalog, tally_unread
 from cowbird.scanning.scan import ScanForm, describe_scan, make_empty_error, open_checked, refuse_changed, take_seal
 from cowbird.scanning.summary import FindingTally, ScanSummary
+from cowbird.scanning.unread import UnreadRows, UnreadTally, count_unread
 from cowbird.scanning.verdicts import Scorer
 from cowbird.scanning.writing import group_rows
 from cowbird.victims.fit_context import ProgressCallback, report_nothing
@@ -62,6 +63,9 @@ TASKS_AHEAD = 2
 """Tasks that wait beside those at work."""
 ROWS_AHEAD = 1 << 20
 """Rows of such files that may wait beside those, so that no worker waits for a slower one."""
+
+_TakePart = Callable[[Any, int, tuple[UnreadRows, ...]], None]
+"""Takes in what a worker made of a part; see `SharedFirstPass._send_rows`."""
 
 
 class SharedFirstPass(FirstPass):
@@ -78,34 +82,51 @@ class SharedFirstPass(FirstPass):
         self.ahead = cluster.workers + TASKS_AHEAD
 
     def _fill_sample(
-        self, catalog: Path, table: Catalog, sample: TitleSample, kept: Any, tell: Callable[..., None]
+        self,
+        catalog: Path,
+        table: Catalog,
+        sample: TitleSample,
+        unread: UnreadTally,
+        kept: Any,
+        tell: Callable[..., None],
     ) -> None:
         """Have workers read files or look at titles; see `FirstPass`."""
         if files := self._count_own(catalog, table):
-            self._sample_files(catalog, table, sample, files, list(kept.file_rows), tell)
+            self._sample_files(catalog, table, sample, unread, files, list(kept.file_rows), tell)
         else:
-            self._sample_rows(table, sample, kept.row, tell)
+            self._sample_rows(table, sample, unread, kept.row, tell)
 
     def _count_own(self, catalog: Path, table: Catalog) -> int:
         here = isinstance(self._cluster, InlineCluster | LocalCluster)
         return count_own_files(catalog, table, self._cluster.workers, here=here)
 
     def _sample_files(
-        self, catalog: Path, table: Catalog, sample: TitleSample, files: int, rows: list[int], tell: Callable[..., None]
+        self,
+        catalog: Path,
+        table: Catalog,
+        sample: TitleSample,
+        unread: UnreadTally,
+        files: int,
+        rows: list[int],
+        tell: Callable[..., None],
     ) -> None:
         place = CatalogPlace(catalog.resolve(), table.asked[0], None, get_options())
 
-        def take(found: SampledPart, _: int) -> None:
+        def take(found: SampledPart, *_: object) -> None:
             sample.merge(found.titles, found.complete, found.bound)
+            unread.merge(found.unread, sum(rows))
             rows.append(found.rows)
             tell(sum(rows), rows)
 
         first = len(rows)
         self._go_through(((sample_file, place, nth, sample.most, sample.bound) for nth in range(first, files)), take)
 
-    def _sample_rows(self, table: Catalog, sample: TitleSample, first: int, tell: Callable[..., None]) -> None:
-        def take(found: SampledPart, row: int) -> None:
+    def _sample_rows(
+        self, table: Catalog, sample: TitleSample, unread: UnreadTally, first: int, tell: Callable[..., None]
+    ) -> None:
+        def take(found: SampledPart, row: int, skipped: tuple[UnreadRows, ...]) -> None:
             sample.merge(found.titles, found.complete, found.bound)
+            unread.merge(skipped)
             tell(row)
 
         self._send_rows(table, first, lambda titles: (sample_titles, titles, sample.most, sample.bound), take)
@@ -115,7 +136,7 @@ class SharedFirstPass(FirstPass):
         phrases = counts.list_phrases()
         files, done = self._count_own(catalog, table), 0
 
-        def take(found: CountedPart, row: int) -> None:
+        def take(found: CountedPart, row: int, _: object) -> None:
             nonlocal done
             counts.merge(found.kept)
             done = row or done + found.rows
@@ -128,7 +149,7 @@ class SharedFirstPass(FirstPass):
             self._send_rows(table, 0, lambda titles: (count_titles, titles, phrases), take)
 
     def _send_rows(
-        self, table: Catalog, first: int, make: Callable[[list[str]], tuple[Any, ...]], take: Callable[[Any, int], None]
+        self, table: Catalog, first: int, make: Callable[[list[str]], tuple[Any, ...]], take: _TakePart
     ) -> None:
         """Send the titles behind a row to workers, `ROWS_PER_PART` at once.
 
@@ -136,32 +157,32 @@ class SharedFirstPass(FirstPass):
             table: The catalogue.
             first: The row.
             make: Returns a task for some titles: a function, and what it is given.
-            take: Given what a task returned, and the last row of its titles.
+            take: Given what a task returned, the last row of its titles, and the rows that could not be read.
         """
-        waiting: deque[tuple[Any, int]] = deque()
+        waiting: deque[tuple[Any, int, tuple[UnreadRows, ...]]] = deque()
         try:
             for rows in group_rows((row for row in table.read_rows() if row.number > first), ROWS_PER_PART):
                 task = self._cluster.submit(*make([row.title for row in rows if not row.problem]))
-                waiting.append((task, rows[-1].number))
+                waiting.append((task, rows[-1].number, tally_unread(rows)))
                 if len(waiting) > self.ahead:
-                    found, row = waiting.popleft()
-                    take(self._cluster.get(found), row)
+                    found, row, unread = waiting.popleft()
+                    take(self._cluster.get(found), row, unread)
             while waiting:
-                found, row = waiting.popleft()
-                take(self._cluster.get(found), row)
+                found, row, unread = waiting.popleft()
+                take(self._cluster.get(found), row, unread)
         finally:
-            self._cluster.cancel([task for task, _ in waiting])
+            self._cluster.cancel([task for task, *_ in waiting])
 
-    def _go_through(self, tasks: Iterable[tuple[Any, ...]], take: Callable[[Any, int], None]) -> None:
+    def _go_through(self, tasks: Iterable[tuple[Any, ...]], take: _TakePart) -> None:
         """Give out tasks, and take what they return, in order."""
         waiting: deque[Any] = deque()
         try:
             for task in tasks:
                 waiting.append(self._cluster.submit(*task))
                 if len(waiting) > self.ahead:
-                    take(self._cluster.get(waiting.popleft()), 0)
+                    take(self._cluster.get(waiting.popleft()), 0, ())
             while waiting:
-                take(self._cluster.get(waiting.popleft()), 0)
+                take(self._cluster.get(waiting.popleft()), 0, ())
         finally:
             self._cluster.cancel(waiting)
 
@@ -372,7 +393,7 @@ def _sum_up(work: PartsWriter, parts: int, catalog: Path) -> _Found:
         counts = {name: count + record[name] for name, count in counts.items()}
         notices.append(record["notices"])
     unread = tally.list_unread()
-    if sum(each.count for each in unread) == counts["rows"]:
+    if count_unread(unread) == counts["rows"]:
         work.discard()
         raise make_empty_error(show_name(catalog), unread)
     summary = ScanSummary(

@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from cowbird.errors import ExitCode
-from cowbird.ingest.skips import Skips
 from cowbird.scanning.findings import REVIEW_TIER, Finding
+from cowbird.scanning.unread import UnreadRows, UnreadTally, count_unread, format_unread
 from cowbird.text import MAX_FRAGMENT_LENGTH, count_things, escape_terminal, normalize_span
 
 MAX_SHARED_FRAGMENTS = 20
@@ -23,6 +23,14 @@ MAX_WORST_FINDINGS = 5
 """Most suspicious rows that a summary holds at most."""
 MAX_DOUBTFUL_FINDINGS = 3
 """Rows for review that a summary holds at most."""
+MANY_UNREAD = 0.05
+"""Share of rows that can't be read from which on the file may be read in a wrong way."""
+MANY_UNREAD_HINT = (
+    "Those are many: see how the file is read (cowbird peek), and say how it is to be: --separator, --quote, "
+    "--header-row, --encoding."
+)
+REFERENCE_UNREAD_LEAD = "Nothing was learned from rows of the reference that can't be read"
+"""What is said of them, before their number."""
 MAX_DISTINCT_FRAGMENTS = 1 << 14
 """Distinct fragments counted at once; when there are more, the rarer half is forgotten and later counted anew."""
 
@@ -39,22 +47,6 @@ class SharedFragment:
     """The first distinct flagged titles with it."""
     review: int = 0
     """Rows for review whose span it is."""
-
-
-@dataclass(frozen=True, slots=True)
-class UnreadRows:
-    """Rows that could not be read for one reason."""
-
-    reason: str
-    """Why, such as `is not JSON`."""
-    count: int
-    """How many rows."""
-    rows: tuple[int, ...]
-    """Numbers of the first of them; the first row below the header is 1."""
-
-    def __str__(self) -> str:
-        more = ", …" if self.count > len(self.rows) else ""
-        return f"{self.count:,} × {self.reason} (row {', '.join(map(str, self.rows))}{more})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +89,18 @@ class ScanSummary:
     """Whether any of the rows has an id; of those that are in the findings, or were judged since."""
     notes: tuple[str, ...] = ()
     """How the catalogue was read, and what was done to it."""
+    reference_unread: tuple[UnreadRows, ...] = ()
+    """Rows of the reference that could not be read, and so say nothing of what is usual."""
 
     @property
     def skipped(self) -> int:
         """Rows that could not be read."""
-        return sum(each.count for each in self.unread)
+        return count_unread(self.unread)
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether rows could not be read, of the catalogue or of the reference."""
+        return bool(self.unread or self.reference_unread)
 
     @property
     def judged(self) -> int:
@@ -120,7 +119,7 @@ class FindingTally:
         """The most suspicious of those for review, most suspicious first."""
         self.ids = False
         """Whether any of them has an id."""
-        self._skips = Skips()
+        self._unread = UnreadTally()
         self._counts: Counter[str] = Counter()
         self._doubted: Counter[str] = Counter()
         self._examples: dict[str, list[str]] = {}
@@ -148,7 +147,7 @@ class FindingTally:
 
     def add_skip(self, row: int, reason: str) -> None:
         """Count a row that could not be read."""
-        self._skips.add("", reason, [row])
+        self._unread.add(row, reason)
 
     def merge(self, other: "FindingTally") -> None:
         """Count what was counted of rows behind these."""
@@ -198,7 +197,7 @@ class FindingTally:
 
     def list_unread(self) -> tuple[UnreadRows, ...]:
         """Return what could not be read, by reason, most rows first."""
-        return tuple(UnreadRows(skip.reason, skip.count, skip.lines) for skip in self._skips.list())
+        return self._unread.list()
 
     def list_fragments(self) -> tuple[SharedFragment, ...]:
         """Return what a flagged row has in common with others, flagged or for review; most often flagged first."""
@@ -224,12 +223,12 @@ def choose_exit_code(summary: ScanSummary) -> ExitCode:
     """Return what a scan tells the shell.
 
     1 if titles were flagged, whether or not all rows could be read: a finding is not taken back by what was not read,
-    and a script that stops at findings must stop. 3 if none was and rows could not be read. 0 if none was among all
-    rows. An error that stops the scan is 2, as everywhere.
+    and a script that stops at findings must stop. 3 if none was and rows could not be read, of the catalogue or of the
+    reference. 0 if none was among all rows. An error that stops the scan is 2, as everywhere.
     """
     if summary.flagged:
         return ExitCode.FINDINGS
-    return ExitCode.INCOMPLETE if summary.skipped else ExitCode.CLEAN
+    return ExitCode.INCOMPLETE if summary.incomplete else ExitCode.CLEAN
 
 
 def render_summary(summary: ScanSummary, how: str = "") -> Group:
@@ -253,10 +252,10 @@ def render_summary(summary: ScanSummary, how: str = "") -> Group:
         parts.append(Text(f"Suspicious, but allowed by --allow: {titles}, with the tier 'allowed'."))
     if summary.empty:
         parts.append(Text(f"Without a title: {count_things(summary.empty, 'row')}."))
-    if summary.unread:
-        rows = count_things(summary.skipped, "row")
-        parts.append(Text(f"Not checked, because they can't be read: {rows}.", style="yellow"))
-        parts += [Text("  ").append(escape_terminal(str(each), 200)) for each in summary.unread]
+    parts += format_unread(summary.unread, "Not checked, because they can't be read")
+    if summary.skipped > MANY_UNREAD * summary.rows:
+        parts.append(Text(MANY_UNREAD_HINT))
+    parts += format_unread(summary.reference_unread, REFERENCE_UNREAD_LEAD)
     parts += [Text(escape_terminal(note, 500), style="dim") for note in summary.notes]
     if summary.fragments:
         parts.append(_make_fragment_table(summary.fragments))

@@ -27,15 +27,18 @@ from cowbird.scanning.fit_folder import (
     check_free,
     check_same_fit,
     check_unfinished,
+    clear_fit_folder,
     finish_folder,
     hold_fit_folder,
 )
 from cowbird.scanning.tagger_evaluation import EVALUATED_FPR, evaluate_tagger
 from cowbird.scanning.training_recipe import RecipeTitles, ScannerRecipe, load_training_titles
+from cowbird.scanning.unread import UnreadRows, format_unread
 from cowbird.storage import read_sealed_json, write_sealed_json
-from cowbird.text import escape_terminal
+from cowbird.text import count_things, escape_terminal
 from cowbird.victims.fit_context import FitContext
 from cowbird.victims.language.llm import Llm, load_llm
+from cowbird.victims.training_loop import DivergedError
 
 EVALUATION_FILE, CARD_FILE = "evaluation.json", "MODEL_CARD.md"
 WORST_SHOWN = 5
@@ -51,6 +54,8 @@ class TrainedTagger(NamedTuple):
     """Titles that it learned from, by list."""
     evaluation: list[dict[str, Any]]
     """What it finds in lists that were held out; see `evaluate_tagger`."""
+    unread: dict[str, tuple[UnreadRows, ...]]
+    """Rows that could not be read, by list; see `RecipeTitles.unread`."""
     before: bool
     """Whether an earlier call had finished it."""
 
@@ -78,14 +83,14 @@ def train_scanner(recipe: ScannerRecipe, out: Path, place: FitContext, resume: b
     folder = out.with_name(f"{out.name}.partial") if out.name else out
     done = resume and (out / FIT_FILE).is_file()
     if not done:
-        with explain_write_errors(out, GO_ON_HINT):
+        with explain_write_errors(out):
             check_free(out)
     titles, words = load_training_titles(recipe), find_words(recipe)
     asked = _describe_training(recipe, titles, words)
     counts = {name: len(each) for name, each in titles.lists.items() if recipe.lists[name].taught}
     if done:
         check_same_fit(out, asked)
-        return TrainedTagger(out, counts, read_sealed_json(out / EVALUATION_FILE), before=True)
+        return TrainedTagger(out, counts, read_sealed_json(out / EVALUATION_FILE), titles.unread, before=True)
     with explain_write_errors(out, GO_ON_HINT), hold_fit_folder(folder, place.warn):
         check_free(out)
         check_unfinished(folder, resume)
@@ -94,12 +99,16 @@ def train_scanner(recipe: ScannerRecipe, out: Path, place: FitContext, resume: b
         work = FitContext(place.device, folder / "round-1", place.report, place.warn)
         whole = folder / "whole"
         with explain_outages("The tagger can't be trained"):
-            _train(recipe, titles, words, work, workers).save(whole)
+            try:
+                _train(recipe, titles, words, work, workers).save(whole)
+            except DivergedError:  # there is nothing to go on from
+                clear_fit_folder(folder)
+                raise
             found = _evaluate(recipe, whole, titles, words, place)
         write_sealed_json(whole / EVALUATION_FILE, found)
         write_text(whole / CARD_FILE, write_card(recipe, titles, found))
         finish_folder(whole, folder, out)
-    return TrainedTagger(out, counts, found, before=False)
+    return TrainedTagger(out, counts, found, titles.unread, before=False)
 
 
 def find_words(recipe: ScannerRecipe) -> Sequence[str]:
@@ -215,7 +224,9 @@ def _quote_cell(text: str) -> str:
 def format_training(made: TrainedTagger) -> Group:
     """Return what is shown of a training."""
     many = sum(made.titles.values())
-    parts: list[Text | Table] = [Text(f"Learned from {many:,} titles of {len(made.titles)} lists.")]
+    parts: list[Text | Table] = [
+        Text(f"Learned from {count_things(many, 'title')} of {count_things(len(made.titles), 'list')}.")
+    ]
     if made.before:
         parts.append(Text("It was finished before; nothing was done."))
     if not made.evaluation:
@@ -238,4 +249,6 @@ def format_training(made: TrainedTagger) -> Group:
             table.add_row(row["family"], f"{row['recall']:.0%}", f"{row['auroc']:.3f}")
         parts.append(table)
     parts.append(Text("Single titles alone: a scan adds what titles of the catalogue share."))
+    for name, unread in made.unread.items():
+        parts += format_unread(unread, f"Not used of the list '{name}', because they can't be read")
     return Group(*parts)

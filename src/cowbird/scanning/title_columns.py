@@ -50,7 +50,10 @@ def read_catalog_columns(
     with collect_notices():  # the scan reads it once more, and tells how
         table = open_rows(catalog)
         wanted = [*names.explain, *(() if names.seller is None else (names.seller,))]
-        places = [find_column(name, table.names, table.file) for name in wanted]
+        options = [*("--explain" for _ in names.explain), "--seller-column"]
+        places = [
+            find_column(name, table.names, table.file, option) for name, option in zip(wanted, options, strict=False)
+        ]
         text, values, sellers = table.find_text(text_column), dict[str, tuple[str, ...]](), dict[str, str]()
         for row in table.read_rows([text, *places]):
             title, *cells = (_decode(cell) for cell in row.cells) if row.cells and not row.problem else ("",)

@@ -16,11 +16,15 @@ from cowbird.defenses.p_scanner.small_tagger import TaggerKind
 from cowbird.defenses.p_scanner.training.small_tagger_training import SmallTaggerRecipe
 from cowbird.defenses.p_scanner.training.tagger_examples import TaggerRecipe
 from cowbird.errors import UserError
+from cowbird.faults import raise_outage
 from cowbird.files import hash_texts, read_plain_text
 from cowbird.scanning.scan import load_table_titles
+from cowbird.scanning.unread import UnreadRows
 from cowbird.text import count_things
 
 MAX_RECIPE_BYTES = 1 << 20
+RECIPE_HINT = "Name a recipe: cowbird train-scanner RECIPE.toml."
+"""What to do where there is none."""
 ListName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,60}$")]
 
 
@@ -90,13 +94,15 @@ class RecipeTitles(BaseModel):
     """Those that are drawn, by list."""
     held_out: dict[str, list[str]]
     """Those that are asked about, by list."""
+    unread: dict[str, tuple[UnreadRows, ...]] = {}
+    """Rows that could not be read, by list; only lists that have some."""
 
 
 def read_training_recipe(path: Path) -> ScannerRecipe:
     """Read a recipe; paths in it are made absolute.
 
     Raises:
-        UserError: If it is no TOML.
+        UserError: If it can't be read or is no TOML.
         ValidationError: If a field does not fit.
     """
     try:
@@ -104,7 +110,13 @@ def read_training_recipe(path: Path) -> ScannerRecipe:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path.name} should be TOML, and is not: {error}.", "Mend that line.") from None
     except FileNotFoundError:
-        raise UserError(f"There is no file '{path}'.", "Name a recipe: cowbird train-scanner RECIPE.toml.") from None
+        raise UserError(f"There is no file '{path}'.", RECIPE_HINT) from None
+    except OSError as error:
+        raise_outage(error, f"'{path}' can't be read")
+        reason = error.strerror or str(error)
+        raise UserError(
+            f"'{path}' should be a recipe, a TOML file, and can't be read: {reason}.", RECIPE_HINT
+        ) from None
     found, folder = ScannerRecipe.model_validate(table), path.resolve().parent
 
     def place(lists: Mapping[str, TitleList]) -> dict[str, TitleList]:
@@ -120,9 +132,10 @@ def load_training_titles(recipe: ScannerRecipe) -> RecipeTitles:
     Raises:
         UserError: If one can't be read, nothing of it is left to learn from, or the recipe names the hash of another.
     """
-    held_out = {name: _read_list(each) for name, each in recipe.held_out.items()}
+    read = {name: _read_list(each) for name, each in (recipe.held_out | recipe.lists).items()}
+    held_out = {name: read[name][0] for name in recipe.held_out}
     hidden = {title for titles in held_out.values() for title in titles}
-    lists = {name: _read_list(each) for name, each in recipe.lists.items()}
+    lists = {name: read[name][0] for name in recipe.lists}
     often = Counter(title for titles in lists.values() for title in titles)
     lists = {
         name: [title for title in titles if often[title] == 1 and title not in hidden] for name, titles in lists.items()
@@ -135,7 +148,8 @@ def load_training_titles(recipe: ScannerRecipe) -> RecipeTitles:
         )
     _check_hashes(recipe.lists, lists)
     _check_hashes(recipe.held_out, held_out)
-    return RecipeTitles(lists=lists, held_out=held_out)
+    unread = {name: read[name][1] for name in (*lists, *held_out) if read[name][1]}
+    return RecipeTitles(lists=lists, held_out=held_out, unread=unread)
 
 
 def _check_hashes(wanted: Mapping[str, TitleList], titles: Mapping[str, list[str]]) -> None:
@@ -152,5 +166,6 @@ def _check_hashes(wanted: Mapping[str, TitleList], titles: Mapping[str, list[str
         )
 
 
-def _read_list(each: TitleList) -> list[str]:
-    return list(dict.fromkeys(title for title in load_table_titles(each.path, each.text_column)[0] if title.strip()))
+def _read_list(each: TitleList) -> tuple[list[str], tuple[UnreadRows, ...]]:
+    titles, unread = load_table_titles(each.path, each.text_column)
+    return list(dict.fromkeys(title for title in titles if title.strip())), unread

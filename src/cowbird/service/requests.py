@@ -1,6 +1,7 @@
 """What clients send, and what of it is refused: bodies are read within limits and checked field by field."""
 
 import asyncio
+import json
 from typing import Annotated, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -118,12 +119,29 @@ def parse_titles(body: bytes, limits: ServiceLimits) -> UploadedTitles:
     )
 
 
+_KINDS = frozenset({"TitleUpload", "constrained-str", "constrained-int"})
+"""Names that pydantic adds to the place of a fault, where a value may be of several kinds."""
+
+
+def _refuse_twice(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return an object; readers differ in which value counts where a name stands twice."""
+    held = dict(pairs)
+    if len(held) < len(pairs):
+        name = next(name for nth, (name, _) in enumerate(pairs) if name in dict(pairs[:nth]))
+        raise RefusedRequestError(
+            422, "form", f"The body names '{escape_terminal(name, 100)}' twice.", "Name each field once."
+        )
+    return held
+
+
 def _validate(form: type[BodyT], body: bytes) -> BodyT:
     try:
-        return form.model_validate_json(body)
+        found = form.model_validate_json(body)
+        json.loads(body, object_pairs_hook=_refuse_twice)
+        return found
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
+        place = ".".join(str(part) for part in first["loc"] if part not in _KINDS)
         where = f" at '{escape_terminal(place, 100)}'" if place else ""
         raise RefusedRequestError(
             422, "form", f"The body has another form{where}: {escape_terminal(first['msg'], 200)}.",

@@ -10,7 +10,7 @@ A scanner is opened in a process of its own, so that a service goes on answering
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,17 +24,24 @@ from cowbird.defenses.p_scanner.rounds.fitted_scanner import load_fitted_scanner
 from cowbird.defenses.p_scanner.small_tagger import TaggerSource
 from cowbird.errors import UserError
 from cowbird.files import hash_texts
+from cowbird.ingest.options import replace_option_hints
 from cowbird.scanning import detectors, fitted_scorer, ready_scorer
 from cowbird.scanning.allow_list import AllowList, read_allow_list
+from cowbird.scanning.calibrating import read_clean_titles
 from cowbird.scanning.findings import Finding
-from cowbird.scanning.first_pass import NOTHING_KEPT
 from cowbird.scanning.pool import ScorerFactory
 from cowbird.scanning.scan import allow_finding
+from cowbird.scanning.unread import UnreadRows, describe_unread
 from cowbird.scanning.verdicts import Scorer, ScorerVerdicts, complete_verdicts, make_finding
 from cowbird.victims.fit_context import pick_device
 
 UNJUDGED_TIER = "unjudged"
 """The tier of a title that the scanner failed on: a person should look."""
+REFERENCE_FORM_HINT = (
+    "Save the file of --reference as CSV in UTF-8 with column names in its first line, and name the column of titles: "
+    "--text-column. Or calibrate before, for that command takes options about a file's form: cowbird calibrate --help."
+)
+"""What to do where a reference is not read as it is meant; a service takes no such options but the last."""
 EMPTY_REASON = "there is no text to judge"
 PROBE_TITLES = ("Blue ceramic mug, 350 ml", "Blue\u200b mug\u202e 5v", "", "x" * 1000, "\ud83d\ude00 \u0645\u0627")
 """What a scanner must judge before it is used."""
@@ -84,6 +91,8 @@ class ServedScanner:
     """Score above which titles are flagged; `None` if all are that have a score."""
     basis: dict[str, Any]
     """What verdicts rest on, as plain JSON values."""
+    unread: tuple[UnreadRows, ...] = ()
+    """Rows of the reference that could not be read; no verdict rests on them."""
 
 
 class TitleJudgment(NamedTuple):
@@ -128,7 +137,8 @@ def open_source(source: ScannerSource) -> ServedScanner:
         )
     if source.scanner is not None:
         return (_open_calibrated if calibrated else _open_fitted)(source, source.scanner, allow)
-    return _open_ready(source, allow) if source.detector is None else _open_detector(source, source.detector, allow)
+    with replace_option_hints(REFERENCE_FORM_HINT):
+        return _open_ready(source, allow) if source.detector is None else _open_detector(source, source.detector, allow)
 
 
 def _open_fitted(source: ScannerSource, folder: Path, allow: AllowList) -> ServedScanner:
@@ -177,10 +187,18 @@ def _open_ready(source: ScannerSource, allow: AllowList) -> ServedScanner:
         )
     rates = ready_scorer.choose_rates(source.fpr, source.review_fpr)
     ready_scorer.check_rates(*rates)
-    sample = NOTHING_KEPT.sample(source.reference, source.text_column)
+    advice = "Give a file with more titles: --reference FILE."
+    read = read_clean_titles(source.reference, source.text_column, rates, advice=advice)
     place = str(pick_device(source.device))
-    made = CalibratedScanner.calibrate(ReadyScanner.load(place, source.tagger), sample.list_titles(), *rates)
-    return _finish_calibrated(source, made, place, allow)
+    made = CalibratedScanner.calibrate(ReadyScanner.load(place, source.tagger), read.titles, *rates)
+    return _tell_unread(_finish_calibrated(source, made, place, allow), read.unread)
+
+
+def _tell_unread(scanner: ServedScanner, unread: tuple[UnreadRows, ...]) -> ServedScanner:
+    """Return a scanner that tells which rows of its reference could not be read; its hash stays."""
+    if not unread:
+        return scanner
+    return replace(scanner, basis=scanner.basis | {"reference_unread": describe_unread(unread)}, unread=unread)
 
 
 def _finish_calibrated(
@@ -235,7 +253,8 @@ def _open_detector(source: ScannerSource, name: str, allow: AllowList) -> Served
         "fpr": None if reference is None else reference.fpr,
     }
     make, bar = partial(detectors.copy_scorer, scorer), scorer.detector.threshold
-    return _finish(scorer, make, allow, scorer.label, scorer.key, bar, basis)
+    found = _finish(scorer, make, allow, scorer.label, scorer.key, bar, basis)
+    return found if reference is None else _tell_unread(found, reference.unread)
 
 
 def _make_detector(source: ScannerSource, name: str) -> Any:

@@ -17,13 +17,15 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from cowbird.errors import UserError
 from cowbird.processes import list_stop_signals
+from cowbird.scanning.summary import REFERENCE_UNREAD_LEAD
+from cowbird.scanning.unread import count_unread
 from cowbird.service.access import AccessTokens
 from cowbird.service.app import make_app
 from cowbird.service.audit import AuditLog
 from cowbird.service.limits import ServiceLimits
 from cowbird.service.scanners import ScannerSource, ServedScanner
 from cowbird.service.state import ServiceState
-from cowbird.text import escape_terminal
+from cowbird.text import count_things, escape_terminal
 
 MAX_HEAD_BYTES = 1 << 15
 """Largest head of a request, in bytes."""
@@ -141,17 +143,25 @@ class _Service:
             opened = await self._state.reload()
             gc.collect()
             gc.freeze()  # as in the processes that judge: see crew
-            self._events.opened(opened)
+            self._tell_opened(opened)
         except UserError:
             self._server.should_exit = True
         except Exception as error:
             self._state.failure = _explain_surprise(error)
             self._server.should_exit = True
 
+    def _tell_opened(self, scanner: ServedScanner) -> None:
+        """Tell which scanner judges, and what of its reference could not be read."""
+        self._events.opened(scanner)
+        if scanner.unread:
+            rows = count_things(count_unread(scanner.unread), "row")
+            told = "; ".join(map(str, scanner.unread))
+            self._events.warn(f"{REFERENCE_UNREAD_LEAD}: {rows}. {told}")
+
     async def _reload(self) -> None:
         """Open the scanner anew, as SIGHUP asks."""
         try:
-            self._events.opened(await self._state.reload())
+            self._tell_opened(await self._state.reload())
         except UserError as error:
             self._events.warn(f"The old scanner goes on. {error}")
         except Exception as error:

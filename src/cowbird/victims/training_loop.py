@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cowbird.errors import UserError
 from cowbird.processes import hold_interrupts
 from cowbird.victims import checkpoint
 from cowbird.victims.checkpoint import Checkpoint
@@ -66,6 +67,22 @@ def restore_tensors(held: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> 
     with torch.no_grad():
         for name, tensor in held.items():
             tensor.copy_(saved[name])
+
+
+class DivergedError(UserError):
+    """A training whose loss or weights are no numbers any more: what it learned is of no use."""
+
+
+def make_diverged_error(what: str, rate: float) -> DivergedError:
+    """Return what is said of a training that went astray.
+
+    Args:
+        what: What is wrong.
+        rate: The learning rate.
+    """
+    return DivergedError(
+        f"The training has gone astray: {what}.", f"Lower the learning rate: learning_rate is {rate:g}."
+    )
 
 
 class TrainingLoop(ABC):

@@ -54,7 +54,7 @@ CHANGED = [
     (fragment_verdicts, "HONEST_MARK", 0.5),
     (title_evidence, "MAX_TRICK_SHARE", 0.02),
     (title_rules, "_DIRECTION", frozenset((0x202A,))),
-    (second_look, "OPEN_SHARE", 0.2),
+    (second_look, "OPEN_TITLES", 200),
     (title_context, "CONTEXT_TOKENS", 512),
     (baseline_learning, "SHOWN_BELOW", 0.6),
     (inventory, "SPLITS", 5),
@@ -240,7 +240,7 @@ KNOWN = {
         -341.862,
     ],
 }
-"""Of `SCORE_FORM` 5."""
+"""Of `SCORE_FORM` 6."""
 
 
 def test_the_form_grows_where_scores_change():

@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 from ready_doubles import ReadyDouble, make_titles, mark
 
+from cowbird.defenses.p_scanner import second_look
 from cowbird.defenses.p_scanner.calibrated import CalibratedScanner, load_calibrated_scanner
 from cowbird.defenses.p_scanner.catalog_judge import judge_once
 from cowbird.defenses.p_scanner.scoring import READY_SMALL_SCORING, load_scoring
 from cowbird.defenses.p_scanner.second_look import (
-    LOOK_WEIGHT,
     MAX_LOOK,
-    MAX_OPEN_TITLES,
-    OPEN_SHARE,
+    OPEN_TITLES,
     OpenBand,
     SecondLook,
     cut_title,
@@ -64,7 +63,8 @@ def test_the_language_models_word_decides_among_open_titles(reference):
     assert told["never"] < 0.2
 
 
-def test_few_titles_are_read_and_each_once():
+def test_few_titles_are_read_and_each_once(monkeypatch):
+    monkeypatch.setattr(second_look, "OPEN_TITLES", 30)
     cascade = Cascade()
     judge_once(cascade, CLEAN[:300], (), 0.02, 0.05)
     assert cascade.second.looked == len(set(cascade.reader.asked))
@@ -88,7 +88,7 @@ def test_nothing_is_loaded_before_a_title_is_open():
     look = SecondLook(lambda: pytest.fail("loaded"), "reader")
     band = OpenBand(0.0, 1.0)
     score = np.array([-3.0, 4.0], dtype=np.float32)
-    assert look.join(["a", "b"], score, band).tolist() == [-3 - LOOK_WEIGHT * MAX_LOOK, 4 + LOOK_WEIGHT * MAX_LOOK]
+    assert look.join(["a", "b"], score, band).tolist() == [-3 - MAX_LOOK, 4 + MAX_LOOK]
 
 
 def test_titles_that_are_not_open_keep_their_place():
@@ -100,17 +100,17 @@ def test_titles_that_are_not_open_keep_their_place():
 
 
 @pytest.mark.parametrize("many", [1, 7, 100, 1000, 10_000])
-def test_a_band_leaves_a_share_open_and_never_more_than_so_many(many):
+def test_a_band_leaves_so_many_titles_open_or_all_of_fewer(many):
     score = np.random.default_rng(0).normal(size=many).astype(np.float32)
     band = OpenBand.choose(score)
-    assert band.covers(score).sum() == min(np.ceil(OPEN_SHARE * many), MAX_OPEN_TITLES)
+    assert band.covers(score).sum() == min(many, OPEN_TITLES)
     assert band.limit(score) is band
 
 
 def test_a_flood_of_open_titles_narrows_the_band():
     band = OpenBand(0.0, 10.0)
     score = np.random.default_rng(0).uniform(0, 10, 2000).astype(np.float32)
-    assert band.limit(score).covers(score).sum() == MAX_OPEN_TITLES
+    assert band.limit(score).covers(score).sum() == OPEN_TITLES
     assert band.limit(score).high == band.high
     assert band.limit(np.full(2000, 5, dtype=np.float32)).covers(np.full(2000, 5, dtype=np.float32)).sum() == 0
 

@@ -138,8 +138,12 @@ class Tabular(Source):
             problems += catch_problem(partial(self._refuse_histories, table))
             for role in ("user", "item", "time", "rating"):
                 problems += catch_problem(partial(self._find, role, table))
+        known = len(problems)
         for read in (self._read_items, self._read_users):
             problems += catch_problem(partial(read, skips))
+        if problems and not known:  # otherwise `load` reads the events, which finds dates that can't be read
+            alone = EventLog(self.path.name, Skips(), make_item_encoder(None))
+            problems = [*catch_problem(partial(self._read_events, alone)), *problems]
         return problems
 
     def _open_table(self, path: Path, skips: Skips) -> FrameTable:

@@ -29,6 +29,8 @@ LEFT_OUT_LOG_ODDS = 3.0
 title has one; of a template's 300 titles 7 % had."""
 SURE_LOG_ODDS = 4.0
 """Below these log-odds no span is taken out of a title."""
+SCAN_ADVICE = "Give more titles. A scan also learns from others of the same source, taken for clean: --reference FILE."
+"""What to do where a scan has too few titles."""
 DEFAULT_FPR, DEFAULT_REVIEW_FPR = 0.01, 0.05
 """Share of clean titles that may be flagged; share that may be flagged or put up for review."""
 
@@ -150,8 +152,15 @@ def count_titles_to_flag(fpr: float) -> int:
     return math.ceil(2 / fpr - 1e-9) - 1
 
 
-def check_baseline(titles: int, reference: int, fpr: float, review_fpr: float) -> None:
+def check_baseline(titles: int, reference: int, fpr: float, review_fpr: float, advice: str = SCAN_ADVICE) -> None:
     """Look before the tagger reads whether a baseline can be learned.
+
+    Args:
+        titles: Different titles of the catalogue.
+        reference: Different titles that are taken for clean.
+        fpr: Share of clean titles that may be flagged.
+        review_fpr: Share that may be flagged or put up for review.
+        advice: What to do where there are too few titles.
 
     Raises:
         UserError: If there are too few titles, or a rate is no share.
@@ -163,5 +172,5 @@ def check_baseline(titles: int, reference: int, fpr: float, review_fpr: float) -
         raise UserError(
             f"What is usual in a catalogue shows in {MIN_TITLES_PER_BASELINE} different titles or more, and there "
             f"are {most}.",
-            "Give more titles. A scan also learns from others of the same source, taken for clean: --reference FILE.",
+            advice,
         )

@@ -42,7 +42,7 @@ from cowbird.defenses.p_scanner.scoring import (
     weigh_fragments,
     weigh_tricks,
 )
-from cowbird.defenses.p_scanner.second_look import LOOK_WEIGHT_ALONE, OpenBand, SecondLook
+from cowbird.defenses.p_scanner.second_look import OpenBand, SecondLook
 from cowbird.defenses.p_scanner.shape_drift import NO_DRIFT, WeighedShapes, count_known_shapes, find_drift
 from cowbird.defenses.p_scanner.slip_evidence import SlipFinder, SlipHabits, find_lowest_open
 from cowbird.defenses.p_scanner.title_context import NO_CONTEXT, TitleContext
@@ -190,7 +190,7 @@ def _set_own_thresholds(
     sure = (log_odds > (LEFT_OUT_LOG_ODDS if trusted is None else find_flood(own, log_odds))) | tricks
     band = None
     if second is not None:
-        band = OpenBand.choose(own[~sure], LOOK_WEIGHT_ALONE).limit(own)
+        band = OpenBand.choose(own[~sure]).limit(own)
         if second.takes_context and trusted is not None:
             baseline = replace(baseline, context=_choose_shown(traits, rows, trusted & (own < band.low)))
         second = second.beside(baseline.context)

@@ -31,9 +31,15 @@ from cowbird.defenses.p_scanner.fragment_table import (
 )
 from cowbird.defenses.p_scanner.fragment_verdicts import judge_fragments
 from cowbird.defenses.p_scanner.scoring import ScoringModel, weigh_tricks
-from cowbird.defenses.p_scanner.second_look import OPEN_SHARE, OpenBand, SecondLook
+from cowbird.defenses.p_scanner.second_look import OpenBand, SecondLook
 from cowbird.defenses.p_scanner.shape_drift import count_shapes, find_drift
-from cowbird.defenses.p_scanner.slip_evidence import OPEN_TO_SLIPS, SlipFinder, SlipHabits, find_lowest_open
+from cowbird.defenses.p_scanner.slip_evidence import (
+    OPEN_TO_SLIPS,
+    OPEN_TO_SLIPS_AFTER_LOOKS,
+    SlipFinder,
+    SlipHabits,
+    find_lowest_open,
+)
 from cowbird.defenses.p_scanner.spelling import Slip
 from cowbird.defenses.p_scanner.title_context import NO_CONTEXT, TitleContext
 from cowbird.defenses.p_scanner.title_evidence import CatalogProfile, describe_titles, find_tricks
@@ -311,8 +317,8 @@ def _look_again(
 
 
 def choose_open_share(second: SecondLook | None) -> float:
-    """Return which share of the titles is open to slips: in a cascade, what the language model looks at."""
-    return OPEN_TO_SLIPS if second is None else OPEN_SHARE
+    """Return which share of the titles is open to slips."""
+    return OPEN_TO_SLIPS if second is None else OPEN_TO_SLIPS_AFTER_LOOKS
 
 
 def _find_slips(

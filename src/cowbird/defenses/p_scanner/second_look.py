@@ -1,10 +1,10 @@
 """A cascade's second look: the language model reads the titles that the small tagger's score leaves open.
 
 The small tagger judges every title. Most titles score far below any threshold, and a few score above every clean one;
-for neither does it matter what a language model says. Between lies an open band (`OpenBand`): `OPEN_SHARE` of the
-titles that set the threshold, `MAX_OPEN_TITLES` at most. The language model's log-odds of such a title are added to its
-score with a weight, within bounds. So a title that is not open keeps its place below the open ones or above them, and
-the thresholds are set anew from the joined scores of the very titles that set them before.
+for neither does it matter what a language model says. Between lies an open band (`OpenBand`): `OPEN_TITLES` of the
+titles that set the threshold, or all where these are fewer. The language model's log-odds of such a title are added to
+its score, within bounds. So a title that is not open keeps its place below the open ones or above them, and the
+thresholds are set anew from the joined scores of the very titles that set them before.
 
 The bound on open titles is what bounds the time: it does not grow with the catalogue.
 
@@ -24,12 +24,11 @@ from cowbird.data.types import Float32Array
 from cowbird.defenses.p_scanner.title_context import NO_CONTEXT, TitleContext
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
 
-OPEN_SHARE, MAX_OPEN_TITLES = 0.1, 300
-"""Share of the titles that set a threshold which are open, and how many at most. Of the titles that are judged together
-no more than that many are open, either."""
-LOOK_WEIGHT, LOOK_WEIGHT_ALONE, MAX_LOOK = 0.5, 1.0, 8.0
-"""What the language model's log-odds count beside a reference, and without one, where fragments add to the small
-tagger's score (`scoring.weigh_fragments`); and where they are cut."""
+OPEN_TITLES = 300
+"""How many of the titles that set a threshold are open. Of the titles that are judged together no more than that many
+are open, either."""
+MAX_LOOK = 8.0
+"""Where the language model's log-odds are cut."""
 LOOK_DECIMALS = 2
 """Decimals of them that count, so that titles beside a title do not change its score."""
 MAX_HEAD, MAX_TAIL = 240, 120
@@ -46,33 +45,30 @@ class OpenBand:
     """The lowest of them."""
     high: float
     """The highest; titles above are more suspicious than all that set the threshold."""
-    weight: float = LOOK_WEIGHT
-    """What the language model's log-odds count."""
 
     @classmethod
-    def choose(cls, score: Float32Array, weight: float = LOOK_WEIGHT) -> Self:
+    def choose(cls, score: Float32Array) -> Self:
         """Return the band that titles which set a threshold leave open.
 
         Args:
             score: Their scores, in any order.
-            weight: What the language model's log-odds count.
         """
         if not len(score):
-            return cls(math.inf, -math.inf, weight)
+            return cls(math.inf, -math.inf)
         ordered = np.sort(score)[::-1]
-        many = min(max(1, math.ceil(OPEN_SHARE * len(ordered))), MAX_OPEN_TITLES)
-        return cls(float(ordered[many - 1]), float(ordered[0]), weight)
+        many = min(len(ordered), OPEN_TITLES)
+        return cls(float(ordered[many - 1]), float(ordered[0]))
 
     def covers(self, score: Float32Array) -> NDArray[np.bool_]:
         """Return which scores are open."""
         return (score >= self.low) & (score <= self.high)
 
     def limit(self, score: Float32Array) -> "OpenBand":
-        """Return the same band, or a narrower one that leaves no more than `MAX_OPEN_TITLES` of some titles open."""
+        """Return the same band, or a narrower one that leaves no more than `OPEN_TITLES` of some titles open."""
         inside = np.sort(score[self.covers(score)])[::-1]
-        if len(inside) <= MAX_OPEN_TITLES:
+        if len(inside) <= OPEN_TITLES:
             return self
-        return replace(self, low=float(np.nextafter(inside[MAX_OPEN_TITLES], np.float32(np.inf))))
+        return replace(self, low=float(np.nextafter(inside[OPEN_TITLES], np.float32(np.inf))))
 
 
 class SecondReader(Protocol):
@@ -213,7 +209,7 @@ def join_looks(
         own: The scores that the band is about, if they are others: those before a fragment's log-odds are added.
     """
     beyond = np.where((score if own is None else own) > band.high, MAX_LOOK, -MAX_LOOK)
-    return (score + band.weight * np.where(np.isnan(looks), beyond, looks)).astype(np.float32)
+    return (score + np.where(np.isnan(looks), beyond, looks)).astype(np.float32)
 
 
 def cut_title(title: str) -> str:

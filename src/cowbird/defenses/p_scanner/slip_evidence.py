@@ -27,9 +27,9 @@ from cowbird.data.types import Float32Array
 from cowbird.defenses.p_scanner.spelling import CAPITALIZED, MARKED, SPELLINGS, WITH_QUOTES, Slip
 from cowbird.defenses.p_scanner.title_rules import count_word
 
-OPEN_TO_SLIPS = 0.2
-"""Share of the clean titles, those with the highest scores, that are asked about; others with such scores are, too. In
-a cascade it is the share that the language model looks at (`second_look.OPEN_SHARE`)."""
+OPEN_TO_SLIPS, OPEN_TO_SLIPS_AFTER_LOOKS = 0.2, 0.1
+"""Share of the clean titles, those with the highest scores, that are asked about, and in a cascade; others with such
+scores are, too."""
 LEAST_GAIN, MAX_GAIN = 8.0, 15.0
 """Nats from which a gain counts, and where it is cut."""
 GAIN_WEIGHT, GAIN_WEIGHT_ALONE = 0.4, 0.2

@@ -34,6 +34,7 @@ from cowbird.victims.training_loop import (
     TrainingLoop,
     collect_training_tensors,
     compute_learning_rate,
+    make_diverged_error,
     restore_tensors,
 )
 
@@ -266,10 +267,8 @@ class _Run(TrainingLoop):
             self.curve.losses.extend(losses.tolist())
             self.waiting.clear()
             if not math.isfinite(self.curve.losses[-1]):
-                raise UserError(
-                    f"Tuning has gone astray: the loss of step {self.step} is {self.curve.losses[-1]}.",
-                    "Lower the learning rate.",
-                )
+                loss = f"the loss of step {self.step} is {self.curve.losses[-1]}"
+                raise make_diverged_error(loss, self.recipe.learning_rate)
 
     def _describe_progress(self) -> str:
         self._fetch_losses()

@@ -302,8 +302,9 @@ def load_fitted_scanner(
 
 def _make_missing_error(folder: Path) -> UserError:
     """Say what was not found where a scanner should be."""
-    make = "Make one with cowbird fit-scanner CATALOG --out DIR."
+    make = "Make one with cowbird calibrate CATALOG --out FILE, or with cowbird fit-scanner CATALOG --out DIR."
     if folder.is_dir():
         return UserError(f"'{folder}' does not hold a scanner: there is no {SCANNER_RECORD_FILE} in it.", make)
-    found = "it is a file, not a folder" if folder.exists() else "there is no such folder"
+    kind = "it is a file, not a folder" if folder.is_file() else "it is a pipe or a device"
+    found = kind if folder.exists() else "there is nothing of that name"
     return UserError(f"'{folder}' does not hold a scanner: {found}.", f"{suggest_close_paths(folder)} {make}".strip())

@@ -3,6 +3,7 @@
 An interrupted training goes on from its last checkpoint, and ends in the same weights on the same device.
 """
 
+import math
 import time
 from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from cowbird.files import hash_texts
 from cowbird.rng import derive_seed
 from cowbird.victims.checkpoint import Checkpoint
 from cowbird.victims.fit_context import FitContext
-from cowbird.victims.training_loop import TrainingLoop, collect_training_tensors, restore_tensors
+from cowbird.victims.training_loop import TrainingLoop, collect_training_tensors, make_diverged_error, restore_tensors
 
 
 class SmallTaggerRecipe(BaseModel):
@@ -33,7 +34,7 @@ class SmallTaggerRecipe(BaseModel):
 
     sizes: SmallTaggerSizes = SmallTaggerSizes()
     """The network's sizes."""
-    learning_rate: float = Field(default=2e-3, gt=0)
+    learning_rate: float = Field(default=2e-3, gt=0, le=1000)
     """Peak learning rate; it rises for a twentieth of the steps, and falls to nothing."""
     weight_decay: float = Field(default=0.02, ge=0)
     """Of all weights but the table."""
@@ -77,6 +78,7 @@ class _Training(TrainingLoop):
     ) -> None:
         super().__init__(place)
         self.titles, self.total, self.workers, self.pupils = titles, recipe.chunks, workers, pupils
+        self.peak = recipe.learning_rate
         self.rates = list_rates(recipe.learning_rate, recipe.chunks)
         self.chunks: Generator[TaughtTitles] | None = None
         self.began, self.seconds = time.monotonic(), seconds
@@ -115,7 +117,20 @@ class _Training(TrainingLoop):
         restore_tensors(self._collect_tensors(), found.tensors)
 
     def _describe_progress(self) -> str:
-        return f"loss {float(np.mean([float(pupil.loss) for pupil in self.pupils.values()])):.4f}"
+        loss = float(np.mean([float(pupil.loss) for pupil in self.pupils.values()]))
+        if not math.isfinite(loss):
+            raise make_diverged_error(f"the loss of step {self.step} is {loss}", self.peak)
+        return f"loss {loss:.4f}"
+
+    def check_weights(self) -> None:
+        """Check that what was learned are numbers, as they are kept.
+
+        Raises:
+            DivergedError: If one is not.
+        """
+        weights = (weight for pupil in self.pupils.values() for weight in pupil.network.parameters())
+        if not all(bool(torch.isfinite(weight.detach().to(torch.bfloat16)).all()) for weight in weights):
+            raise make_diverged_error(f"after {self.step} steps, weights are not finite", self.peak)
 
 
 def list_rates(peak: float, steps: int) -> list[float]:
@@ -185,6 +200,7 @@ def train_small_taggers(
     training = _Training(titles, recipe, workers, pupils, place, seconds)
     try:
         training.run()
+        training.check_weights()
     finally:
         if training.chunks is not None:
             training.chunks.close()  # ends the processes that draw
