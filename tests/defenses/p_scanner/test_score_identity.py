@@ -240,7 +240,7 @@ KNOWN = {
         -341.862,
     ],
 }
-"""Of `SCORE_FORM` 5."""
+"""Of `SCORE_FORM` 6."""
 
 
 def test_the_form_grows_where_scores_change():

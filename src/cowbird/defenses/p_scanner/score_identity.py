@@ -15,7 +15,7 @@ import numpy as np
 from cowbird.defenses.p_scanner.spelling import PLAIN_WORDS
 from cowbird.files import hash_file, hash_texts
 
-SCORE_FORM = 5
+SCORE_FORM = 6
 """Grows with each change of code that changes a score; `tests/defenses/p_scanner/test_score_identity.py` tells when."""
 SCORE_MODULES = (
     "baseline",
