@@ -813,9 +813,9 @@ def test_a_scanner_that_is_not_there(call, tmp_path, monkeypatch):
     path = catalog(tmp_path, *TITLES)
     (tmp_path / "scanner").mkdir()
     for name, said in (
-        ("scaner", f"there is no such folder. Did you mean {tmp_path / 'scanner'}?"),
+        ("scaner", f"there is nothing of that name. Did you mean {tmp_path / 'scanner'}?"),
         ("scanner", "there is no scanner.json in it. Make one with"),
-        ("gone/scanner", f"there is no such folder. There is no folder '{tmp_path / 'gone'}'."),
+        ("gone/scanner", f"there is nothing of that name. There is no folder '{tmp_path / 'gone'}'."),
     ):
         code, _, err = call("scan", path, "--out", tmp_path / "found.csv", "--scanner", tmp_path / name)
         assert code == 2
