@@ -821,4 +821,4 @@ def test_a_scanner_that_is_not_there(call, tmp_path, monkeypatch):
         assert code == 2
         assert "".join(said.split()) in "".join(err.split())  # a long path breaks lines
         assert "Errno" not in err
-        assert "Make one with cowbird fit-scanner" in err
+        assert "with cowbird fit-scanner" in err
