@@ -60,10 +60,18 @@ def refuse_low_limits() -> None:
 
 
 def _say(text: str) -> None:
-    """Write an error; nobody may be there to read it, and the exit code stays."""
-    with suppress(OSError, ValueError, AttributeError):
-        sys.stderr.write(text)
-        sys.stderr.flush()
+    """Write an error; nobody may be there to read it, and the exit code stays.
+
+    What could not be written stays in the stream, and Python would end with a code of its own for it. So the rest goes
+    nowhere.
+    """
+    with suppress(ValueError, AttributeError):
+        try:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+        except OSError:
+            with suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def set_thread_policy() -> None:

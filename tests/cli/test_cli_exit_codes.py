@@ -91,7 +91,9 @@ def test_a_broken_installation_is_an_error(tmp_path, name):
 def test_a_broken_installation_is_an_error_though_nobody_reads_it(given):
     code = "import sys; sys.modules['typer'] = None; from cowbird.__main__ import main; main()"
     words = ["bash", "-c", f'"$0" -c "$1" {given}; exit "${{PIPESTATUS[0]}}"', sys.executable, code]
-    assert subprocess.run(words, check=False, timeout=120).returncode == 2
+    for buffered in ("", "1"):  # what is left in a buffer must not speak at the end
+        env = os.environ | {"PYTHONUNBUFFERED": buffered}
+        assert subprocess.run(words, check=False, timeout=120, env=env).returncode == 2
 
 
 def test_an_interrupt_is_incomplete():
