@@ -16,14 +16,14 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 
-from cowbird.defenses.p_scanner import baseline_learning, ready
+from cowbird.defenses.p_scanner import ready
 from cowbird.defenses.p_scanner.baseline import DEFAULT_FPR
 from cowbird.defenses.p_scanner.catalog_judge import CatalogJudge, learn_from_all
 from cowbird.defenses.p_scanner.reference_role import ReferenceRole, choose_role
@@ -68,9 +68,7 @@ def always_set_thresholds() -> Iterator[None]:
     def choose(reference: int, together: int) -> ReferenceRole:
         return ReferenceRole.SETS_THRESHOLDS if reference else choose_role(reference, together)
 
-    with ExitStack() as stack:
-        for module in (baseline_learning, ready):
-            stack.enter_context(patch.object(module, "choose_role", choose))
+    with patch.object(ready, "choose_role", choose):
         yield
 
 

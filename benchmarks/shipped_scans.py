@@ -28,6 +28,7 @@ from cowbird.defenses.p_scanner.fragment_table import (
     index_fragments,
 )
 from cowbird.defenses.p_scanner.inventory import Inventory, choose_batch_sizes, take_inventory
+from cowbird.defenses.p_scanner.reference_role import choose_role
 from cowbird.defenses.p_scanner.scoring import ScoringModel
 from cowbird.defenses.p_scanner.second_look import SecondLook
 from cowbird.defenses.p_scanner.slip_evidence import SlipFinder
@@ -93,8 +94,9 @@ class ShippedScans:
     def ask_beside(self, scoring: ScoringModel, inventory: Inventory, rows: Int64Array, apart: bool = False) -> Found:
         """Judge rows beside an inventory, together or each alone."""
         asked = rows[:0] if apart else rows
+        role = choose_role(inventory.size, len(asked))
         baseline = learn_beside(
-            scoring, inventory, self.traits, self.table, asked, FPRS, "", second=self.second, finder=self.slips
+            scoring, inventory, role, self.traits, self.table, asked, FPRS, "", second=self.second, finder=self.slips
         )
         return self._judge(scoring, baseline, rows)
 

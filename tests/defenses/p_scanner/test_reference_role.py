@@ -27,8 +27,7 @@ def double():
 
 
 def always_set_thresholds(monkeypatch):
-    for module in (baseline_learning, ready):
-        monkeypatch.setattr(module, "choose_role", lambda reference, together: SETS if reference else SMALL)
+    monkeypatch.setattr(ready, "choose_role", lambda reference, together: SETS if reference else SMALL)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +73,14 @@ def test_no_more_clean_titles_are_flagged_than_asked_for(known, double):
     assert 0 < found.flagged.sum() <= baseline.flaggable + baseline.left_out <= 12
     assert (baseline.too_small, baseline.reference) == ((known, 0) if known < 128 else (0, known))
     assert baseline.own_thresholds is (known >= 128)
+
+
+@pytest.mark.parametrize("known", [70, 130])
+def test_who_learns_is_told_the_role_and_chooses_none(known, double, monkeypatch):
+    batch, calibrated = TITLES[700:1000], CalibratedScanner.calibrate(double, TITLES[:130])
+    always_set_thresholds(monkeypatch)
+    for baseline in (double.learn_baseline(batch, TITLES[:known]), calibrated.learn_baseline(batch)):
+        assert baseline.by_reference and not baseline.too_small
 
 
 def test_titles_of_a_small_reference_are_counted_once(double):

@@ -30,7 +30,7 @@ from cowbird.defenses.p_scanner.inventory import (
     hash_rows,
     set_threshold,
 )
-from cowbird.defenses.p_scanner.reference_role import ReferenceRole, choose_role
+from cowbird.defenses.p_scanner.reference_role import ReferenceRole
 from cowbird.defenses.p_scanner.scoring import (
     FRAGMENT_WEIGHT,
     MAX_SHARE_SUSPECTED,
@@ -61,6 +61,7 @@ _NO_ROWS = np.zeros(0, dtype=np.int64)
 def learn_beside(
     scoring: ScoringModel,
     inventory: Inventory,
+    role: ReferenceRole,
     traits: TitleTraits,
     table: FragmentTable,
     rows: Int64Array,
@@ -73,12 +74,13 @@ def learn_beside(
 ) -> Baseline:
     """Learn what recurs among titles beside an inventory; thresholds are the inventory's, for so many titles.
 
-    If it is small beside the titles they set the thresholds, and beside a very small one they are judged by themselves.
     Of fewer than `MIN_BATCH_TITLES` titles each is judged by itself.
 
     Args:
         scoring: Makes log-odds of evidence.
         inventory: What is usual.
+        role: What it does for so many titles (`choose_role`). If it is small beside them they set the thresholds, and
+            beside a very small one they are judged by themselves.
         traits: Titles, among them those that are judged together.
         table: Their fragments.
         rows: Which are judged together.
@@ -91,7 +93,6 @@ def learn_beside(
         finder: What finds slips in titles that the score leaves open, as in the inventory's; `None` for nothing.
     """
     columns = columns or ColumnFindings()
-    role = choose_role(inventory.size, len(rows))
     if role is ReferenceRole.TOO_SMALL:
         alone = learn_by_itself(
             scoring, traits, table, rows, fprs, key, columns, second, counted, finder, inventory.context

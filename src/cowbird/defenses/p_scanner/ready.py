@@ -236,7 +236,7 @@ class ReadyScanner:
         sizes, second = ((len(titles),), self.second) if role is ReferenceRole.SETS_THRESHOLDS else ((), None)
         inventory = take_inventory(self.scoring, traits, table, old, sizes, second, self.slips, context)
         return learn_beside(
-            self.scoring, inventory, traits, table, rows, fprs, key, found, self.second, counted, self.slips
+            self.scoring, inventory, role, traits, table, rows, fprs, key, found, self.second, counted, self.slips
         )
 
     def take_inventory(self, titles: Sequence[str], report: ProgressCallback = report_nothing) -> Inventory:
@@ -288,9 +288,9 @@ class ReadyScanner:
         counted = number_counted(table, len(titles), whole)
         told = [*found.describe(), *describe_counts(whole)]
         key = hash_texts([repr((fpr, review_fpr)), inventory.key, *told, *texts])
-        fprs = (fpr, max(fpr, review_fpr))
+        fprs, role = (fpr, max(fpr, review_fpr)), choose_role(inventory.size, len(titles))
         return learn_beside(
-            self.scoring, inventory, traits, table, rows, fprs, key, found, self.second, counted, self.slips
+            self.scoring, inventory, role, traits, table, rows, fprs, key, found, self.second, counted, self.slips
         )
 
     def _describe_beside(
