@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cowbird.data.types import Float32Array, Int64Array
 from cowbird.defenses.p_scanner.baseline import Baseline
 from cowbird.defenses.p_scanner.baseline_learning import (
+    BaselineInputs,
     find_known,
     find_members,
     learn_beside,
@@ -94,23 +95,21 @@ class ShippedScans:
     def ask_beside(self, scoring: ScoringModel, inventory: Inventory, rows: Int64Array, apart: bool = False) -> Found:
         """Judge rows beside an inventory, together or each alone."""
         asked = rows[:0] if apart else rows
-        role = choose_role(inventory.size, len(asked))
-        baseline = learn_beside(
-            scoring, inventory, role, self.traits, self.table, asked, FPRS, "", second=self.second, finder=self.slips
-        )
+        inputs = self._take_inputs(scoring, asked)
+        baseline = learn_beside(inputs, inventory, choose_role(inventory.size, len(asked)))
         return self._judge(scoring, baseline, rows)
 
     def ask_itself(self, scoring: ScoringModel, rows: Int64Array) -> Found:
         """Judge rows by what is usual among themselves."""
-        baseline = learn_by_itself(
-            scoring, self.traits, self.table, rows, FPRS, "", second=self.second, finder=self.slips
-        )
-        return self._judge(scoring, baseline, rows)
+        return self._judge(scoring, learn_by_itself(self._take_inputs(scoring, rows)), rows)
 
     def score_alone(self, scoring: ScoringModel, found: Found, rows: Int64Array) -> Float32Array:
         """Return the scores of rows beside the baseline of a scan as if no fragment recurred."""
         assert found.baseline is not None
         return score_rows(scoring, found.baseline, self.traits, rows, NOTHING_KNOWN).score
+
+    def _take_inputs(self, scoring: ScoringModel, rows: Int64Array) -> BaselineInputs:
+        return BaselineInputs(scoring, self.traits, self.table, rows, FPRS, "", second=self.second, slips=self.slips)
 
     def _judge(self, scoring: ScoringModel, baseline: Baseline, rows: Int64Array) -> Found:
         known = find_known(baseline, self.table, rows)

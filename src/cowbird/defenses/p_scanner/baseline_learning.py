@@ -6,7 +6,7 @@ Thresholds come from the inventory, or from the catalogue's own titles where the
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -58,64 +58,66 @@ reference."""
 _NO_ROWS = np.zeros(0, dtype=np.int64)
 
 
-def learn_beside(
-    scoring: ScoringModel,
-    inventory: Inventory,
-    role: ReferenceRole,
-    traits: TitleTraits,
-    table: FragmentTable,
-    rows: Int64Array,
-    fprs: tuple[float, float],
-    key: str,
-    columns: ColumnFindings | None = None,
-    second: SecondLook | None = None,
-    counted: CountedFragments = NOTHING_COUNTED,
-    finder: SlipFinder | None = None,
-) -> Baseline:
+@dataclass(frozen=True, eq=False)
+class BaselineInputs:
+    """What a baseline is learned from: titles that are judged together, and what judges them."""
+
+    scoring: ScoringModel
+    """Makes log-odds of evidence."""
+    traits: TitleTraits
+    """Titles, among them those that are judged together."""
+    table: FragmentTable
+    """Their fragments."""
+    rows: Int64Array
+    """Which are judged together."""
+    fprs: tuple[float, float]
+    """Rates of false positives for flags and for review."""
+    key: str
+    """Tells the baseline from others."""
+    columns: ColumnFindings = field(default_factory=ColumnFindings)
+    """What other columns say of the fragments among these titles."""
+    second: SecondLook | None = None
+    """What looks again at titles that the score leaves open; `None` for nothing."""
+    counted: CountedFragments = NOTHING_COUNTED
+    """Fragments that were counted in the whole catalogue, if the titles are a sample of it."""
+    slips: SlipFinder | None = None
+    """What finds slips in titles that the score leaves open; `None` for nothing."""
+
+
+def learn_beside(inputs: BaselineInputs, inventory: Inventory, role: ReferenceRole) -> Baseline:
     """Learn what recurs among titles beside an inventory; thresholds are the inventory's, for so many titles.
 
-    Of fewer than `MIN_BATCH_TITLES` titles each is judged by itself.
+    Of fewer than `MIN_BATCH_TITLES` titles each is judged by itself. The inventory knows no sellers, so that few of
+    them use a fragment is no evidence here. It was taken with the same second look and the same finder of slips.
 
     Args:
-        scoring: Makes log-odds of evidence.
+        inputs: What it is learned from.
         inventory: What is usual.
         role: What it does for so many titles (`choose_role`). If it is small beside them they set the thresholds, and
             beside a very small one they are judged by themselves.
-        traits: Titles, among them those that are judged together.
-        table: Their fragments.
-        rows: Which are judged together.
-        fprs: Rates of false positives for flags and for review.
-        key: Tells the baseline from others.
-        columns: What other columns say of the fragments among these titles. That few sellers use one is no evidence
-            here, since the inventory knows no sellers.
-        second: What looks again at titles that the score leaves open, as the inventory's were; `None` for nothing.
-        counted: Fragments that were counted in the whole catalogue, if the titles are a sample of it.
-        finder: What finds slips in titles that the score leaves open, as in the inventory's; `None` for nothing.
     """
-    columns = columns or ColumnFindings()
     if role is ReferenceRole.TOO_SMALL:
-        alone = learn_by_itself(
-            scoring, traits, table, rows, fprs, key, columns, second, counted, finder, inventory.context
-        )
-        return replace(alone, too_small=inventory.size)
+        return replace(learn_by_itself(inputs, inventory.context), too_small=inventory.size)
+    scoring, traits, table, rows = inputs.scoring, inputs.traits, inputs.table, inputs.rows
+    columns, second, finder, counted = inputs.columns, inputs.second, inputs.slips, inputs.counted
     own = role is ReferenceRole.SAYS_WHAT_IS_NEW
     shared = rows if len(rows) >= MIN_BATCH_TITLES else rows[:0]
     known = (inventory.count_known(table), inventory.size)
     evidence, by_fragment = judge_fragments(scoring, table, traits, shared, known, counted, columns)
-    thresholds = (math.inf,) if own else tuple(inventory.set_threshold(fpr, len(rows)) for fpr in fprs)
+    thresholds = (math.inf,) if own else tuple(inventory.set_threshold(fpr, len(rows)) for fpr in inputs.fprs)
     drift = NO_DRIFT
     if scoring.weighs_shapes and len(shared):
         usual = count_known_shapes(traits.shapes, inventory.shapes)
         drift = find_drift(traits, shared, inventory.profile, usual)
     baseline = Baseline(
         inventory.profile, inventory.members, _number_fragments(table, evidence), evidence, by_fragment,
-        (thresholds[0], min(thresholds)), inventory.size, 0, len(rows), inventory.size, fprs, key, columns.words,
-        sellers=columns.list_sellers(evidence.fragment, narrow=False), counted=len(counted.fragment),
-        spread=None if own else inventory.tell_spread(fprs[0], len(rows)), drift=drift,
+        (thresholds[0], min(thresholds)), inventory.size, 0, len(rows), inventory.size, inputs.fprs, inputs.key,
+        columns.words, sellers=columns.list_sellers(evidence.fragment, narrow=False), counted=len(counted.fragment),
+        spread=None if own else inventory.tell_spread(inputs.fprs[0], len(rows)), drift=drift,
         slips=inventory.slips, context=inventory.context, own_thresholds=own,
     )  # fmt: skip
     if own:
-        return _set_own_thresholds(scoring, baseline, traits, table, rows, second, finder)
+        return _set_own_thresholds(inputs, baseline)
     if second is None and (finder is None or len(rows) < MIN_BATCH_TITLES):
         return baseline
     score = score_rows(scoring, baseline, traits, rows, find_known(baseline, table, rows)).score
@@ -132,59 +134,49 @@ def learn_beside(
 
 
 def learn_by_itself(
-    scoring: ScoringModel,
-    traits: TitleTraits,
-    table: FragmentTable,
-    rows: Int64Array,
-    fprs: tuple[float, float],
-    key: str,
-    columns: ColumnFindings | None = None,
-    second: SecondLook | None = None,
-    counted: CountedFragments = NOTHING_COUNTED,
-    finder: SlipFinder | None = None,
-    context: TitleContext = NO_CONTEXT,
-    small: Int64Array = _NO_ROWS,
+    inputs: BaselineInputs, context: TitleContext = NO_CONTEXT, small: Int64Array = _NO_ROWS
 ) -> Baseline:
     """Learn what is usual in a catalogue that may be poisoned; its own titles set the thresholds.
 
     Titles with a surely suspicious fragment set none, and those with a suspicious one do not say what is usual.
-    Arguments as in `learn_beside`; `finder` finds slips in titles that the score leaves open, `None` for nothing.
-    `context` is what the titles were read behind. A second look chooses one of its own. `small` are titles of a
-    reference that is too small for the catalogue: they are counted as if they were of it.
+
+    Args:
+        inputs: What it is learned from.
+        context: What the titles were read behind. A second look chooses one of its own.
+        small: Titles of a reference that is too small for the catalogue: they are counted as if they were of it.
     """
-    columns = columns or ColumnFindings()
-    sampled, held = len(rows), set(hash_rows(traits, rows))
+    traits, columns, counted = inputs.traits, inputs.columns, inputs.counted
+    sampled, held = len(inputs.rows), set(hash_rows(traits, inputs.rows))
     more = [row for row, title in zip(small.tolist(), hash_rows(traits, small), strict=True) if title not in held]
-    rows = np.concatenate([np.array(more, dtype=np.int64), rows])
-    evidence, by_fragment = judge_fragments(scoring, table, traits, rows, None, counted, columns, narrow=True)
+    rows = np.concatenate([np.array(more, dtype=np.int64), inputs.rows])
+    evidence, by_fragment = judge_fragments(
+        inputs.scoring, inputs.table, traits, rows, None, counted, columns, narrow=True
+    )
     trusted = choose_trusted(by_fragment, evidence, len(rows))
     usual = rows[trusted]
     members = frozenset(hash_rows(traits, usual))
     baseline = Baseline(
-        CatalogProfile.measure(traits, usual), members, _number_fragments(table, evidence), evidence, by_fragment,
-        (math.inf, math.inf), 0, 0, sampled, 0, fprs, key, columns.words,
+        CatalogProfile.measure(traits, usual), members, _number_fragments(inputs.table, evidence), evidence,
+        by_fragment, (math.inf, math.inf), 0, 0, sampled, 0, inputs.fprs, inputs.key, columns.words,
         sellers=columns.list_sellers(evidence.fragment, narrow=True), counted=len(counted.fragment), context=context,
         too_small=len(small),
     )  # fmt: skip
-    return _set_own_thresholds(scoring, baseline, traits, table, rows, second, finder, trusted)
+    return _set_own_thresholds(replace(inputs, rows=rows), baseline, trusted)
 
 
 def _set_own_thresholds(
-    scoring: ScoringModel,
-    baseline: Baseline,
-    traits: TitleTraits,
-    table: FragmentTable,
-    rows: Int64Array,
-    second: SecondLook | None,
-    finder: SlipFinder | None,
-    trusted: NDArray[np.bool_] | None = None,
+    inputs: BaselineInputs, baseline: Baseline, trusted: NDArray[np.bool_] | None = None
 ) -> Baseline:
     """Return a baseline with thresholds that the titles of the catalogue set, but those that look poisoned.
 
-    `baseline` says what is usual; `trusted`, which of the titles say so, is `None` where an inventory does. Other
-    arguments as in `learn_by_itself`.
+    Args:
+        inputs: What it is learned from.
+        baseline: Says what is usual.
+        trusted: Which of the titles say so; `None` where an inventory does.
     """
-    scored = score_rows(scoring, baseline, traits, rows, find_known(baseline, table, rows), trusted)
+    traits, rows, second, finder = inputs.traits, inputs.rows, inputs.second, inputs.slips
+    known = find_known(baseline, inputs.table, rows)
+    scored = score_rows(inputs.scoring, baseline, traits, rows, known, trusted)
     score, worst, tricks = scored.score, scored.worst, scored.tricks
     log_odds, own = take_log_odds(baseline, worst), take_own_scores(baseline, score, worst)
     # What is new to an inventory may be a brand of many titles, which is no flood.
@@ -206,8 +198,8 @@ def _set_own_thresholds(
             habits = replace(habits, low=low)
             habits = habits.compare(habits.find(finder, texts, score)[1], words, len(rows))
         if habits is not None:
-            known = find_members(traits, rows, baseline) if trusted is None else trusted
-            score, _ = habits.add(finder, texts, score, words, known)
+            members = find_members(traits, rows, baseline) if trusted is None else trusted
+            score, _ = habits.add(finder, texts, score, words, members)
     clean = np.sort(score[~sure])[::-1]
     thresholds = tuple(set_threshold(clean, fpr) for fpr in baseline.fprs)
     return replace(
@@ -230,7 +222,7 @@ def choose_shown_titles(
     """Return titles of a catalogue that may be poisoned which are shown to a tagger before it reads all others again.
 
     A flood or a trigger must not be shown as usual: a title is shown if it says what is usual (`choose_trusted`), and
-    is not of the fifth of the catalogue that the tagger suspects most by itself. Arguments as in `learn_beside`.
+    is not of the fifth of the catalogue that the tagger suspects most by itself. Arguments as in `BaselineInputs`.
     """
     evidence, by_fragment = judge_fragments(scoring, table, traits, rows, columns=columns, narrow=True)
     return _choose_shown(traits, rows, choose_trusted(by_fragment, evidence, len(rows)))

@@ -27,6 +27,7 @@ from cowbird.defenses.p_scanner.baseline import (
     check_baseline,
 )
 from cowbird.defenses.p_scanner.baseline_learning import (
+    BaselineInputs,
     choose_shown_titles,
     find_members,
     learn_beside,
@@ -229,15 +230,12 @@ class ReadyScanner:
         told = [*found.describe(), *describe_counts(whole), *([context.key] if context else [])]
         key = hash_texts([repr((fpr, review_fpr, before)), *told, *texts])
         old, role = np.arange(before, dtype=np.int64), choose_role(before, len(titles))
+        inputs = BaselineInputs(self.scoring, traits, table, rows, fprs, key, found, self.second, counted, self.slips)
         if role is ReferenceRole.TOO_SMALL:
-            return learn_by_itself(
-                self.scoring, traits, table, rows, fprs, key, found, self.second, counted, self.slips, context, old
-            )
+            return learn_by_itself(inputs, context, old)
         sizes, second = ((len(titles),), self.second) if role is ReferenceRole.SETS_THRESHOLDS else ((), None)
         inventory = take_inventory(self.scoring, traits, table, old, sizes, second, self.slips, context)
-        return learn_beside(
-            self.scoring, inventory, role, traits, table, rows, fprs, key, found, self.second, counted, self.slips
-        )
+        return learn_beside(inputs, inventory, role)
 
     def take_inventory(self, titles: Sequence[str], report: ProgressCallback = report_nothing) -> Inventory:
         """Count once what is usual among titles that are taken for clean, so that others may be judged by it.
@@ -288,10 +286,9 @@ class ReadyScanner:
         counted = number_counted(table, len(titles), whole)
         told = [*found.describe(), *describe_counts(whole)]
         key = hash_texts([repr((fpr, review_fpr)), inventory.key, *told, *texts])
-        fprs, role = (fpr, max(fpr, review_fpr)), choose_role(inventory.size, len(titles))
-        return learn_beside(
-            self.scoring, inventory, role, traits, table, rows, fprs, key, found, self.second, counted, self.slips
-        )
+        fprs = (fpr, max(fpr, review_fpr))
+        inputs = BaselineInputs(self.scoring, traits, table, rows, fprs, key, found, self.second, counted, self.slips)
+        return learn_beside(inputs, inventory, choose_role(inventory.size, len(titles)))
 
     def _describe_beside(
         self,
