@@ -28,7 +28,7 @@ from doubles.evidence import evidence_files
 class MarkScorer:
     """Flags titles with an exclamation mark; one of them kills its process, once and if a variable says so."""
 
-    key = "marks"
+    key, complete, reference_unread = "marks", False, ()
 
     def scan(self, titles):
         if "a 150" in titles:

@@ -12,8 +12,10 @@ from cowbird.cli import app as cli
 from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.titles import TitleDefense
 from cowbird.errors import UserError
-from cowbird.scanning.detectors import list_detectors, make_detector, open_detector
+from cowbird.scanning.detectors import DetectorScorer, list_detectors, make_detector, open_detector
+from cowbird.scanning.fitted_scorer import ScannerScorer
 from cowbird.scanning.highlights import mark_span
+from cowbird.scanning.ready_scorer import ReadyScorer
 from defenses.conftest import llama  # noqa: F401
 from defenses.p_scanner.ready_doubles import ReadyDouble
 
@@ -188,6 +190,16 @@ def test_errors_say_what_to_do(call, tmp_path, monkeypatch, args, said):
 def test_a_reference_that_can_not_be_read(tmp_path):
     with pytest.raises(UserError):
         open_detector("character_rules", make_detector("character_rules"), tmp_path / "gone.csv", 0.1)
+
+
+def test_each_scorer_tells_rows_of_a_reference_that_it_could_not_read(tmp_path):
+    reference = write(tmp_path / "clean.csv", CLEAN)
+    reference.write_bytes(reference.read_bytes() + b"12,Broken \xff Night\n")
+    wanted = make_detector("character_rules", [], "cpu", allow_plugins=False)
+    beside, alone = open_detector("character_rules", wanted, reference, 0.1), DetectorScorer("character_rules", wanted)
+    assert [(each.count, each.rows) for each in beside.reference_unread] == [(1, (len(CLEAN) + 1,))]
+    for scorer in (alone, ScannerScorer(None, 0.01), ReadyScorer(None, "ready", "cpu", complete=False)):
+        assert scorer.reference_unread == () and scorer.complete is False
 
 
 def test_spans_are_marked_and_long_titles_are_cut():

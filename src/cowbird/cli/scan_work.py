@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cowbird.scanning.ready_scorer import ReadyScorer, ReadySettings
     from cowbird.scanning.scan import ScanForm
     from cowbird.scanning.summary import ScanSummary
-    from cowbird.scanning.unread import UnreadRows
+    from cowbird.scanning.verdicts import CatalogScorer
 
 
 @dataclass(frozen=True)
@@ -136,15 +136,14 @@ def scan_and_show(
         except KeyboardInterrupt:
             shown.stop()
             exit_resumable("Interrupted; what was scanned is kept.")
-    unread: tuple[UnreadRows, ...] = getattr(scorer, "reference_unread", ())
-    found = replace(found, reference_unread=unread)
+    found = replace(found, reference_unread=scorer.reference_unread)
     _show_found(request, scorer, found)
     return found
 
 
 def _scan(
     request: ScanRequest,
-    scorer: "ScannerScorer | DetectorScorer | ReadyScorer",
+    scorer: "CatalogScorer",
     make: "ScorerFactory",
     kept: "FirstPass | None",
     shown: ProgressDisplay,
@@ -158,7 +157,7 @@ def _scan(
     seal = None if kept is None else kept.seals.get(catalog)
     with ExitStack() as stack:
         if shared is None:
-            many = 1 if getattr(scorer, "complete", False) else request.workers  # otherwise all verdicts are known
+            many = 1 if scorer.complete else request.workers
             judge = stack.enter_context(open_scorer(scorer, make, many, shown.warn))
             start = partial(scan_catalog, catalog, out, judge)
         else:

@@ -65,6 +65,11 @@ class DetectorScorer:
         return f"{self.name} {self.detector!r}"
 
     @property
+    def complete(self) -> bool:
+        """Whether all verdicts are known, which they never are; see `CatalogScorer`."""
+        return False
+
+    @property
     def reference_unread(self) -> tuple[UnreadRows, ...]:
         """Rows of the reference that could not be read."""
         return () if self.reference is None else self.reference.unread

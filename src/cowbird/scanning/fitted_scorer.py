@@ -19,6 +19,7 @@ from cowbird.defenses.p_scanner.rounds.fitted_scanner import (
 from cowbird.errors import UserError
 from cowbird.files import hash_texts
 from cowbird.scanning.summary import ScanSummary
+from cowbird.scanning.unread import UnreadRows
 from cowbird.scanning.verdicts import ExplainedSuspicion, explain_verdicts
 
 MIN_TITLES_COMPARED = 100
@@ -54,6 +55,16 @@ class ScannerScorer:
     def key(self) -> str:
         """What the scanner is, the rate included."""
         return f"{self.fitted.key} at {self.fpr!r}"
+
+    @property
+    def complete(self) -> bool:
+        """Whether all verdicts are known, which they never are; see `CatalogScorer`."""
+        return False
+
+    @property
+    def reference_unread(self) -> tuple[UnreadRows, ...]:
+        """Rows of a reference that could not be read: its thresholds come from the fit, so there is none."""
+        return ()
 
     @cached_property
     def label(self) -> str:

@@ -8,12 +8,12 @@ from cowbird.ray_cluster import find_cluster
 from cowbird.scanning.pool import ScorerFactory, ScorerPool
 from cowbird.scanning.ray_pool import RayScorer
 from cowbird.scanning.sharing import limit_workers
-from cowbird.scanning.verdicts import Scorer
+from cowbird.scanning.verdicts import CatalogScorer, Scorer
 
 
 @contextmanager
 def open_scorer(
-    scorer: Scorer, make: ScorerFactory, workers: int, warn: Callable[[str], None] = warnings.warn
+    scorer: CatalogScorer, make: ScorerFactory, workers: int, warn: Callable[[str], None] = warnings.warn
 ) -> Generator[Scorer]:
     """Give a scorer, or several processes that each have one of their own; see `cowbird.ray_cluster.use_cluster`, too.
 
@@ -24,7 +24,7 @@ def open_scorer(
         warn: Told if there are fewer than were asked for.
     """
     join = find_cluster()
-    if join is not None and not getattr(scorer, "complete", False):  # otherwise all verdicts are known
+    if join is not None and not scorer.complete:
         with join() as cluster:
             yield RayScorer(scorer, make, cluster)
         return

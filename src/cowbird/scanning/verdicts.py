@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from cowbird.data.types import freeze
 from cowbird.defenses.titles import Suspicion, strip_span
 from cowbird.scanning.findings import FLAGGED_TIER, REVIEW_TIER, Finding
+from cowbird.scanning.unread import UnreadRows
 from cowbird.text import escape_terminal, replace_surrogates
 
 MAX_REASON_LENGTH = 500
@@ -92,6 +93,20 @@ class Scorer(Protocol):
 
     def scan(self, titles: Sequence[str]) -> ScorerVerdicts:
         """Judge titles: distinct ones, none empty, but otherwise any text, half surrogates and megabytes too."""
+        ...
+
+
+class CatalogScorer(Scorer, Protocol):
+    """A scorer that was opened for a catalogue, perhaps beside a reference."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the verdicts on all titles of the catalogue are known already."""
+        ...
+
+    @property
+    def reference_unread(self) -> tuple[UnreadRows, ...]:
+        """Rows of the reference that could not be read; none without one."""
         ...
 
 
