@@ -164,6 +164,32 @@ def test_output_that_can_t_be_written_is_an_error(code):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("buffered", ["", "1"])
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [(("scan", "/none"), 2), (("--none",), 2), (("scan", "/none", "--out", "found.csv"), 2), (("list", "attacks"), 0)],
+)
+def test_an_error_that_can_t_be_told_keeps_its_code(words, code, buffered, tmp_path):
+    env = os.environ | {"PYTHONUNBUFFERED": buffered}
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "cowbird", *words]
+        done = subprocess.run(
+            command, stdout=subprocess.DEVNULL, stderr=full, check=False, env=env, cwd=tmp_path, timeout=120
+        )
+    assert done.returncode == code
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_remarks_that_can_t_be_told_keep_the_verdict():
+    program = f"{SETUP}{VERDICTS}\nsys.argv = ['cowbird', 'speak', '1']\ncli.main()"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=full, check=False)
+        assert done.returncode == 1
+        both = subprocess.run([sys.executable, "-c", program], stdout=full, stderr=full, check=False)
+    assert both.returncode == 2, "output that can't be written is an error, though nobody is told"
+
+
 def test_letters_that_the_encoding_lacks_cost_no_verdict():
     env = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     program = f"{SETUP}{VERDICTS.replace('line', '紅')}\nsys.argv = ['cowbird', 'speak', '1']\ncli.main()"

@@ -1,7 +1,8 @@
 """Standard output and errors that may go away: a closed pipe ends the output and not the work.
 
 In `cowbird scan … | grep -q`, the reader leaves early. What is written after that goes nowhere, and the exit code still
-tells what the scan found.
+tells what the scan found. Output that a full disk does not take is an error; of errors and remarks nobody could be told
+that, so they are lost, and the exit code tells the rest.
 """
 
 import errno
@@ -19,10 +20,11 @@ class PipeGuard:
 
     Args:
         stream: The stream.
+        lossy: Whether what can't be written is lost without an error, as where errors are told.
     """
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO, lossy: bool = False) -> None:
+        self._stream, self._lossy = stream, lossy
         self._shown = stream.isatty()
         reconfigure: Any = getattr(stream, "reconfigure", None)
         if reconfigure is not None:  # an encoding without some letter costs that letter and not the verdict
@@ -50,7 +52,7 @@ class PipeGuard:
             self._drop()
         except OSError as error:
             self._drop()
-            if self._shown and error.errno == errno.EIO:  # the terminal was closed
+            if self._lossy or (self._shown and error.errno == errno.EIO):  # the terminal was closed
                 return
             raise UserError(f"The output can't be written: {error.strerror}.", "Is the disk full?") from None
 
@@ -66,8 +68,9 @@ class PipeGuard:
 def guard_streams() -> Generator[None]:
     """Guard both streams while a command runs."""
     before: tuple[TextIO | None, TextIO | None] = sys.stdout, sys.stderr
-    guarded = [None if stream is None else cast(TextIO, PipeGuard(stream)) for stream in before]
-    sys.stdout, sys.stderr = cast(TextIO, guarded[0]), cast(TextIO, guarded[1])
+    out = None if before[0] is None else PipeGuard(before[0])
+    err = None if before[1] is None else PipeGuard(before[1], lossy=True)
+    sys.stdout, sys.stderr = cast(TextIO, out), cast(TextIO, err)
     try:
         yield
     finally:
