@@ -15,6 +15,7 @@ import sys
 import traceback
 from contextlib import suppress
 
+from cowbird.cli.streams import send_nowhere
 from cowbird.errors import ExitCode
 
 MIN_ADDRESS_MB, MIN_DATA_MB = 1536, 512
@@ -70,8 +71,7 @@ def _say(text: str) -> None:
             sys.stderr.write(text)
             sys.stderr.flush()
         except OSError:
-            with suppress(OSError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+            send_nowhere(sys.stderr)
 
 
 def set_thread_policy() -> None:

@@ -49,19 +49,20 @@ class PipeGuard:
         try:
             yield
         except BrokenPipeError:
-            self._drop()
+            send_nowhere(self._stream)
         except OSError as error:
-            self._drop()
-            if self._lossy or (self._shown and error.errno == errno.EIO):  # the terminal was closed
+            send_nowhere(self._stream)
+            if self._lossy or (self._shown and error.errno == errno.EIO):  # or the terminal was closed
                 return
             raise UserError(f"The output can't be written: {error.strerror}.", "Is the disk full?") from None
 
-    def _drop(self) -> None:
-        """Send all that follows, and what the interpreter flushes at its end, to nowhere."""
-        with suppress(OSError, ValueError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._stream.fileno())
-            os.close(nowhere)
+
+def send_nowhere(stream: TextIO) -> None:
+    """Send all that follows on a stream, and what the interpreter flushes at its end, to nowhere."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 @contextmanager
