@@ -93,9 +93,9 @@ def ask(options: argparse.Namespace, command: str) -> None:
             many = max(3, round(PLANTED_SHARE * len(halves.batch)))
             singles = list_singles(name, seed, halves, words, many)
             texts = [title for planted in singles.values() for title in planted.values()]
-            looks = {many: look_with(large) for many in (own, *options.open)}
+            looks = {opened: look_with(large) for opened in (own, *options.open)}
             tried = [("small", small, None, own), ("llm", large, None, own)]
-            tried += [("cascade", small, look, many) for many, look in looks.items()]
+            tried += [("cascade", small, look, opened) for opened, look in looks.items()]
             tried += [(f"llm{WITH_SLIPS}", large, None, own), (f"cascade{WITH_SLIPS}", small, looks[own], own)]
             for label, scanner, second, opened in tried:
                 if label not in options.scanners.split(","):
