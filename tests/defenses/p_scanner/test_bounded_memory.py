@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from ready_doubles import ReadyDouble, make_titles, mark
 
-from cowbird.defenses.p_scanner import catalog_judge, ready
+from cowbird.defenses.p_scanner import catalog_judge, title_index
 from cowbird.defenses.p_scanner.catalog_judge import CatalogJudge, judge_once
 from cowbird.defenses.p_scanner.fragment_evidence import describe_fragments
 from cowbird.defenses.p_scanner.fragment_index import HEAD_WORDS, TAIL_WORDS
@@ -84,8 +84,7 @@ def test_words_inside_a_very_long_title_are_not_kept():
 def test_verdicts_do_not_depend_on_the_bounds(monkeypatch):
     titles = [f"{title} 5v" if nth < 5 else title for nth, title in enumerate(make_titles(300))]
     want = judge_once(ReadyDouble(), titles, make_titles(600)[300:], 0.02, 0.05)
-    monkeypatch.setattr(ready, "MAX_WORDS_NUMBERED", 0)
-    monkeypatch.setattr(ready.ReadyScanner._describe, "__defaults__", (None, None, 0))
+    monkeypatch.setattr(title_index.index_titles, "__defaults__", (None, 0))
     found = judge_once(ReadyDouble(), titles, make_titles(600)[300:], 0.02, 0.05)
     assert found.score.tolist() == want.score.tolist()
     assert found.reason == want.reason

@@ -34,12 +34,13 @@ MAKE_NO_SCORE = {
     "calibration_file",
     "loading",
     "p_scanner",  # the paper's
-    "ready",  # its two constants are in `ReadyScanner.identity`
+    "ready",  # it has no constants
     "score_identity",
     "small_tagger",  # its record holds what it is
     "small_tagger_network",  # likewise
     "tagger",  # likewise
     "title_explanations",  # words
+    "title_index",  # its two constants are in `ReadyScanner.identity`
     "verdict_reasons",  # words
     "trick_reasons",  # words
 }

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from cowbird.data.types import Float32Array, Int64Array
+from cowbird.data.types import Float32Array
 from cowbird.defenses.p_scanner.baseline import (
     DEFAULT_FPR,
     DEFAULT_REVIEW_FPR,
@@ -36,19 +36,7 @@ from cowbird.defenses.p_scanner.baseline_learning import (
     take_own_scores,
 )
 from cowbird.defenses.p_scanner.catalog_judge import judge_once, read_catalog, read_titles
-from cowbird.defenses.p_scanner.column_evidence import (
-    ClearedWords,
-    ColumnFindings,
-    TitleColumns,
-    ask_columns,
-    read_title_columns,
-)
-from cowbird.defenses.p_scanner.fragment_table import (
-    FragmentNames,
-    FragmentTable,
-    find_recurring,
-    index_fragments,
-)
+from cowbird.defenses.p_scanner.column_evidence import TitleColumns, read_title_columns
 from cowbird.defenses.p_scanner.inventory import Inventory, choose_batch_sizes, take_inventory
 from cowbird.defenses.p_scanner.reference_role import ReferenceRole, choose_role
 from cowbird.defenses.p_scanner.score_identity import hash_score_form
@@ -66,18 +54,20 @@ from cowbird.defenses.p_scanner.spelling import Slip
 from cowbird.defenses.p_scanner.tagger import READY_TAGGER, Tagger, load_tagger, read_tagger_record
 from cowbird.defenses.p_scanner.title_context import NO_CONTEXT, TitleContext
 from cowbird.defenses.p_scanner.title_explanations import ScoredTitles
+from cowbird.defenses.p_scanner.title_index import (
+    MAX_WORDS_NUMBERED,
+    MAX_WORDS_REMEMBERED,
+    index_catalog,
+    index_titles,
+)
 from cowbird.defenses.p_scanner.title_slips import make_slip_reader
-from cowbird.defenses.p_scanner.title_traits import TitleTraits, describe_traits, mark_words
+from cowbird.defenses.p_scanner.title_traits import describe_traits, mark_words
 from cowbird.defenses.p_scanner.token_logits import TokenLogits
 from cowbird.defenses.p_scanner.whole_counts import WholeEvidence, add_witnesses, describe_counts, number_counted
 from cowbird.defenses.scan_table import scan_table
 from cowbird.files import hash_texts
 from cowbird.victims.fit_context import ProgressCallback, report_nothing
 from cowbird.victims.language.llm import locate_model
-
-MAX_WORDS_NUMBERED, MAX_WORDS_REMEMBERED = 40_000, 600_000
-"""Words of a catalogue from which fragments of one title are not listed, since none of them recurs; and of a
-calibration, which remembers them as long as it can, for they may recur among later titles."""
 
 
 @dataclass(eq=False)
@@ -188,7 +178,7 @@ class ReadyScanner:
             columns: Other columns of the titles, which explain what recurs; `None` for none.
         """
         rows = np.arange(len(titles), dtype=np.int64)
-        traits, table, found = self._describe_beside(titles, marks, titles, rows, columns)
+        traits, table, found = index_catalog(titles, marks, titles, rows, columns)
         return choose_shown_titles(self.scoring, traits, table, rows, found)
 
     def learn_baseline(
@@ -225,7 +215,7 @@ class ReadyScanner:
             marks, context = read_catalog(self, titles, reference, read=read_titles, columns=columns, report=report)
         texts, marks = add_witnesses([*reference, *titles], marks, whole)
         rows, fprs = before + np.arange(len(titles), dtype=np.int64), (fpr, max(fpr, review_fpr))
-        traits, table, found = self._describe_beside(texts, marks, titles, rows, columns)
+        traits, table, found = index_catalog(texts, marks, titles, rows, columns)
         counted = number_counted(table, before + len(titles), whole)
         told = [*found.describe(), *describe_counts(whole), *([context.key] if context else [])]
         key = hash_texts([repr((fpr, review_fpr, before)), *told, *texts])
@@ -249,7 +239,7 @@ class ReadyScanner:
         """
         check_baseline(0, len(titles), DEFAULT_FPR, DEFAULT_REVIEW_FPR)
         marks, context = read_catalog(self, (), titles, report=report)
-        traits, table = self._describe(titles, marks, most_words=MAX_WORDS_REMEMBERED)
+        traits, table = index_titles(titles, marks, most_words=MAX_WORDS_REMEMBERED)
         rows = np.arange(len(titles), dtype=np.int64)
         sizes = choose_batch_sizes(len(titles))
         return take_inventory(self.scoring, traits, table, rows, sizes, self.second, self.slips, context)
@@ -282,58 +272,13 @@ class ReadyScanner:
         marks = read_titles(self, titles, context=inventory.context) if marks is None else marks
         texts, marks = add_witnesses(titles, marks, whole)
         rows = np.arange(len(titles), dtype=np.int64)
-        traits, table, found = self._describe_beside(texts, marks, titles, rows, columns)
+        traits, table, found = index_catalog(texts, marks, titles, rows, columns)
         counted = number_counted(table, len(titles), whole)
         told = [*found.describe(), *describe_counts(whole)]
         key = hash_texts([repr((fpr, review_fpr)), inventory.key, *told, *texts])
         fprs = (fpr, max(fpr, review_fpr))
         inputs = BaselineInputs(self.scoring, traits, table, rows, fprs, key, found, self.second, counted, self.slips)
         return learn_beside(inputs, inventory, choose_role(inventory.size, len(titles)))
-
-    def _describe_beside(
-        self,
-        texts: Sequence[str],
-        marks: TokenLogits,
-        titles: Sequence[str],
-        rows: Int64Array,
-        columns: TitleColumns | None,
-    ) -> tuple[TitleTraits, FragmentTable, ColumnFindings]:
-        """Return what is known of titles without their catalogue, their fragments, and what other columns say of those.
-
-        Args:
-            texts: All titles.
-            marks: What the tagger says of them.
-            titles: Those that are judged together.
-            rows: Where these stand.
-            columns: Their other columns; `None` for none.
-        """
-        traits, table = self._describe(texts, marks)
-        if columns is None:
-            return traits, table, ColumnFindings()
-        found = ask_columns(titles, traits, table, rows, columns)
-        if found.words.phrases:
-            traits, table = self._describe(texts, marks, found.words)
-        return traits, table, found
-
-    def _describe(
-        self,
-        titles: Sequence[str],
-        marks: TokenLogits,
-        cleared: ClearedWords | None = None,
-        most_words: int = MAX_WORDS_NUMBERED,
-    ) -> tuple[TitleTraits, FragmentTable]:
-        """Return what is known of titles without their catalogue, and their fragments.
-
-        Args:
-            titles: The titles.
-            marks: What the tagger says of them.
-            cleared: Words that other columns explain.
-            most_words: From how many words on fragments are listed only if they recur.
-        """
-        words = mark_words(titles, marks)
-        traits = describe_traits(words if cleared is None else cleared.quiet(words))
-        wanted = find_recurring(words) if len(words.text) > most_words else None
-        return traits, index_fragments(traits.words, FragmentNames(), wanted)
 
     def judge(
         self,
