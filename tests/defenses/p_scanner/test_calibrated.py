@@ -12,13 +12,8 @@ import cowbird
 from cowbird.defenses.p_scanner import ready
 from cowbird.defenses.p_scanner.calibrated import CalibratedScanner, load_calibrated_scanner
 from cowbird.defenses.p_scanner.calibration_file import _seal, read_calibration
-from cowbird.defenses.p_scanner.inventory import (
-    MIN_BATCH_TITLES,
-    choose_batch_sizes,
-    extrapolate_scores,
-    measure_spread,
-    set_threshold,
-)
+from cowbird.defenses.p_scanner.clean_scores import extrapolate_scores, set_threshold
+from cowbird.defenses.p_scanner.inventory import MIN_BATCH_TITLES, choose_batch_sizes, measure_spread
 from cowbird.errors import UserError
 from cowbird.storage import read_tensors, write_tensors
 

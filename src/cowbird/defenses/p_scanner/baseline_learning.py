@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cowbird.data.types import Float32Array, Int64Array, concat_ranges
 from cowbird.defenses.p_scanner.baseline import LEFT_OUT_LOG_ODDS, Baseline
+from cowbird.defenses.p_scanner.clean_scores import set_threshold
 from cowbird.defenses.p_scanner.column_evidence import ColumnFindings
 from cowbird.defenses.p_scanner.fragment_evidence import (
     NOTHING_COUNTED,
@@ -23,13 +24,7 @@ from cowbird.defenses.p_scanner.fragment_evidence import (
 from cowbird.defenses.p_scanner.fragment_index import FragmentKey
 from cowbird.defenses.p_scanner.fragment_table import FragmentTable
 from cowbird.defenses.p_scanner.fragment_verdicts import judge_fragments
-from cowbird.defenses.p_scanner.inventory import (
-    MIN_BATCH_TITLES,
-    Inventory,
-    choose_open_share,
-    hash_rows,
-    set_threshold,
-)
+from cowbird.defenses.p_scanner.inventory import MIN_BATCH_TITLES, Inventory, choose_open_share, hash_rows
 from cowbird.defenses.p_scanner.reference_role import ReferenceRole
 from cowbird.defenses.p_scanner.scoring import (
     FRAGMENT_WEIGHT,

@@ -21,6 +21,7 @@ SCORE_MODULES = (
     "baseline",
     "baseline_learning",
     "catalog_judge",
+    "clean_scores",
     "column_evidence",
     "fragment_evidence",
     "fragment_index",
