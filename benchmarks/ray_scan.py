@@ -22,8 +22,10 @@ from cowbird.ray_cluster import join_cluster
 from cowbird.scanning.ray_pool import RayScorer
 from cowbird.scanning.reading import open_catalog
 from cowbird.scanning.scan import scan_catalog
-from cowbird.scanning.scan_parts import SharedFirstPass, scan_in_parts
-from scan_parts import Nothing, write_catalog
+from cowbird.scanning.scan_parts import scan_in_parts
+from cowbird.scanning.shared_first_pass import SharedFirstPass
+from nothing_scorer import Nothing
+from scan_parts import write_catalog
 
 
 def measure(work) -> dict[str, float]:

@@ -10,10 +10,11 @@ import polars as pl
 import pytest
 
 from cowbird.local_cluster import InlineCluster
-from cowbird.scanning import scan_parts
+from cowbird.scanning import scan_parts, shared_first_pass
 from cowbird.scanning.ready_scorer import open_ready_scanner
 from cowbird.scanning.scan import ScanForm
-from cowbird.scanning.scan_parts import SharedFirstPass, scan_in_parts
+from cowbird.scanning.scan_parts import scan_in_parts
+from cowbird.scanning.shared_first_pass import SharedFirstPass
 from defenses.p_scanner.ready_doubles import ReadyDouble, make_titles
 from doubles.processes import clear_away, start_command, wait_until
 
@@ -31,7 +32,8 @@ def catalog(tmp_path, monkeypatch):
     monkeypatch.setattr("cowbird.scanning.first_pass.MAX_TITLES_SAMPLED", 120)
     monkeypatch.setattr("cowbird.scanning.first_pass.TITLES_PER_PART", 50)
     monkeypatch.setattr("cowbird.scanning.first_pass.SECONDS_BETWEEN_SAVES", 0.0)
-    monkeypatch.setattr(scan_parts, "ROWS_PER_PART", 40)
+    for module in (scan_parts, shared_first_pass):
+        monkeypatch.setattr(module, "ROWS_PER_PART", 40)
     titles, place = make_titles(240, seed=3), tmp_path / "items"
     titles = [f"{title} 5v" if nth % 40 == 7 else title for nth, title in enumerate(titles)]
     titles[100] = ""

@@ -10,13 +10,14 @@ from cowbird.defenses.p_scanner.calibrated import CalibratedScanner, load_calibr
 from cowbird.defenses.p_scanner.ready import ReadyScanner
 from cowbird.defenses.p_scanner.title_context import NO_CONTEXT
 from cowbird.local_cluster import InlineCluster, LocalCluster
-from cowbird.scanning import first_pass, scan_parts
+from cowbird.scanning import first_pass, scan_parts, shared_first_pass
 from cowbird.scanning.first_pass import FirstPass
 from cowbird.scanning.parts_folder import list_finding_files
 from cowbird.scanning.pool import ScorerPool
 from cowbird.scanning.ready_scorer import ReadySettings, open_ready_scanner
 from cowbird.scanning.scan import ScanForm, scan_catalog
-from cowbird.scanning.scan_parts import SharedFirstPass, scan_in_parts
+from cowbird.scanning.scan_parts import scan_in_parts
+from cowbird.scanning.shared_first_pass import SharedFirstPass
 from defenses.p_scanner.ready_doubles import ContextDouble, make_titles
 from doubles.tiny_tagger import save_tagger
 
@@ -34,7 +35,8 @@ def scanner(tmp_path_factory):
 def small_sample(monkeypatch):
     monkeypatch.setattr(first_pass, "MAX_TITLES_SAMPLED", 90)
     monkeypatch.setattr(first_pass, "TITLES_PER_PART", 40)
-    monkeypatch.setattr(scan_parts, "ROWS_PER_PART", 40)
+    for module in (scan_parts, shared_first_pass):
+        monkeypatch.setattr(module, "ROWS_PER_PART", 40)
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ UNUSED = (
     "cowbird.scanning.detectors",
     "cowbird.scanning.fitted_scorer",
     "cowbird.scanning.scan_parts",
+    "cowbird.scanning.shared_first_pass",
     "cowbird.victims.base",
     "cowbird.victims.language.tuning",
     "cowbird.victims.sequential",

@@ -17,14 +17,15 @@ from cowbird.ingest import sections
 from cowbird.ingest.places import fingerprint
 from cowbird.local_cluster import InlineCluster, LocalCluster
 from cowbird.ray_cluster import join_cluster
-from cowbird.scanning import scan_parts
+from cowbird.scanning import scan_parts, shared_first_pass
 from cowbird.scanning.findings_file import read_reviewed
 from cowbird.scanning.first_pass import FirstPass
 from cowbird.scanning.parts_folder import SCAN_FILE, list_finding_files
 from cowbird.scanning.reading import open_catalog
 from cowbird.scanning.ready_scorer import open_ready_scanner
 from cowbird.scanning.scan import ScanForm, scan_catalog
-from cowbird.scanning.scan_parts import SharedFirstPass, count_own_files, scan_in_parts
+from cowbird.scanning.scan_parts import scan_in_parts
+from cowbird.scanning.shared_first_pass import SharedFirstPass, count_own_files
 from cowbird.scanning.verdicts import FlaggedSuspicion
 from defenses.p_scanner.ready_doubles import ReadyDouble
 from doubles.command import call_command
@@ -65,7 +66,8 @@ def make_dying(mark):
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(scan_parts, "ROWS_PER_PART", 40)
+    for module in (scan_parts, shared_first_pass):
+        monkeypatch.setattr(module, "ROWS_PER_PART", 40)
 
 
 @pytest.fixture
@@ -371,7 +373,8 @@ class KillingMaker:
 def test_the_small_tagger_on_two_workers_of_a_cluster_one_of_them_killed(tmp_path, monkeypatch):
     """Both passes on Ray: the same bytes as in one process, whatever dies."""
     pytest.importorskip("ray")
-    monkeypatch.setattr(scan_parts, "ROWS_PER_PART", 2000)
+    for module in (scan_parts, shared_first_pass):
+        monkeypatch.setattr(module, "ROWS_PER_PART", 2000)
     roots = [str(Path(scan_parts.__file__).parents[2]), str(Path(__file__).parents[1]), str(Path(__file__).parent)]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(roots))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -438,7 +441,6 @@ def test_processes_of_this_machine(folder, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("section", [400, 1 << 20])
 def test_workers_count_the_rows_that_can_not_be_read(catalog, monkeypatch, section):
-    monkeypatch.setattr(scan_parts, "ROWS_PER_PART", 40)
     monkeypatch.setattr(sections, "SECTION_BYTES", section)
     lines = catalog.read_bytes().splitlines()
     catalog.write_bytes(b"\n".join(line + b",more" * (nth % 7 == 6) for nth, line in enumerate(lines)))

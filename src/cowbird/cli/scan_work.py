@@ -67,7 +67,7 @@ def scan_ready_and_show(request: ScanRequest, ready: ReadyRequest) -> "ScanSumma
 
     shared, kept = find_shared(), FirstPass(request.out)
     if shared is not None:
-        from cowbird.scanning.scan_parts import SharedFirstPass  # noqa: PLC0415
+        from cowbird.scanning.shared_first_pass import SharedFirstPass  # noqa: PLC0415
 
         kept = SharedFirstPass(request.out, shared)
     asked = ready.settings or ready_scorer.ReadySettings()
