@@ -10,14 +10,8 @@ import tempfile
 import pytest
 
 from cowbird.errors import UserError
-from cowbird.files import (
-    hold_temporary_folder,
-    make_scratch_folder,
-    open_own_file,
-    replace_atomically,
-    share_folder,
-    write_text,
-)
+from cowbird.files import hold_temporary_folder, replace_atomically, share_folder, write_text
+from cowbird.ownership import make_scratch_folder, open_own_file
 from cowbird.processes import treat_signals_as_interrupts
 
 

@@ -133,7 +133,7 @@ def test_what_belongs_to_others_is_left_alone(tmp_path, monkeypatch):
     (tmp_path / "mine" / "precious").touch()
     (tmp_path / f".z.abc{PARTIAL_SUFFIX}").symlink_to(tmp_path / "mine")
     (tmp_path / ".other.partial").mkdir()
-    monkeypatch.setattr(files, "_is_own", lambda found: False)
+    monkeypatch.setattr(files, "is_owned", lambda found: False)
     sweep_partials(tmp_path)
     monkeypatch.undo()
     assert left.exists()

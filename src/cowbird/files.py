@@ -4,8 +4,8 @@ A process that is killed leaves a temporary folder behind; it is locked by its m
 nobody is at work on it any more (`sweep_partials`).
 
 Folders may be shared with people who are not trusted, such as `/tmp`. So temporary names can't be guessed, folders of
-known names are used only if they are ours, links in them are not followed, and what is written has the permissions that
-the user's umask gives to new files.
+known names are used only if they are ours (`ownership`), no links are followed, and what is written has the permissions
+that the user's umask gives to new files.
 """
 
 import errno
@@ -23,12 +23,12 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path
-from typing import IO, Literal
 
 import platformdirs
 
 from cowbird.errors import UserError
 from cowbird.faults import explain_write_errors
+from cowbird.ownership import is_owned
 from cowbird.processes import hold_interrupts
 
 PARTIAL_SUFFIX = ".cowbird-partial"
@@ -209,7 +209,7 @@ def sweep_partials(folder: Path, name: str = "*", deep: bool = False) -> None:
     for path in sorted(_find_folders(folder, f".{name}.*{PARTIAL_SUFFIX}", deep)):
         with suppress(OSError):
             known = path.lstat()
-            handle = _open_folder(path) if stat.S_ISDIR(known.st_mode) and _is_own(known) else None
+            handle = _open_folder(path) if stat.S_ISDIR(known.st_mode) and is_owned(known) else None
             if handle is None:
                 continue
             try:
@@ -266,57 +266,6 @@ def share_folder(folder: Path) -> None:
     for path in (folder, *folder.rglob("*")):
         if not path.is_symlink():
             path.chmod(mode | (mode & 0o444) >> 2 if path.is_dir() else mode)
-
-
-def make_scratch_folder(folder: Path, named: bool = False) -> None:
-    """Make a folder in which work can be resumed, for its owner alone; or take the one that earlier work left.
-
-    Its name can be guessed, so somebody may have put another folder there, full of links to files of ours.
-
-    Args:
-        folder: The folder.
-        named: Whether a user named it; one that stands there then keeps its permissions.
-
-    Raises:
-        UserError: If what is there is a link, or belongs to somebody else.
-    """
-    kept = named and folder.is_dir()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or not _is_own(found):
-        what = "files are" if named else "unfinished work is"
-        raise UserError(
-            f"'{folder}' is where {what} kept, and it is a link or belongs to another user.",
-            "Remove it, or choose a folder that others can't write to.",
-        )
-    if not kept:
-        folder.chmod(0o700)
-
-
-def open_own_file(path: Path, mode: Literal["ab", "r+b"]) -> IO[bytes]:
-    """Open a file of a scratch folder for writing, or make it; no link is followed.
-
-    Raises:
-        UserError: If it is a link, has another name too, or belongs to somebody else.
-    """
-    refused = UserError(f"'{path}' is a link, or belongs to another user.", "Remove it, or choose another file.")
-    flags = os.O_APPEND | os.O_WRONLY if mode == "ab" else os.O_RDWR
-    try:
-        more = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # a pipe without a reader would wait
-        handle = os.open(path, flags | os.O_CREAT | more, 0o600)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise refused from None
-        raise
-    found = os.fstat(handle)
-    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1 or not _is_own(found):
-        os.close(handle)
-        raise refused
-    return os.fdopen(handle, mode)
-
-
-def _is_own(found: os.stat_result) -> bool:
-    return not hasattr(os, "geteuid") or found.st_uid == os.geteuid()
 
 
 def open_plain_file(path: Path, shell: bool = False) -> BufferedReader:

@@ -16,7 +16,8 @@ from typing import Any
 
 from cowbird.errors import UserError
 from cowbird.faults import explain_write_errors
-from cowbird.files import open_own_file, read_plain_file, take_lock
+from cowbird.files import read_plain_file, take_lock
+from cowbird.ownership import open_own_file
 
 LOCK_FILE = "lock"
 """Name of the file in a folder that is locked."""

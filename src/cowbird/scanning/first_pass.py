@@ -26,9 +26,10 @@ from cowbird.defenses.p_scanner.token_logits import TokenLogits
 from cowbird.defenses.p_scanner.whole_counts import PhraseCounts
 from cowbird.errors import OutageError, UserError
 from cowbird.faults import explain_write_errors
-from cowbird.files import hash_texts, make_scratch_folder, sweep_partials
+from cowbird.files import hash_texts, sweep_partials
 from cowbird.ingest.options import get_options
 from cowbird.ingest.places import FileSeal, check_unchanged, fingerprint
+from cowbird.ownership import make_scratch_folder
 from cowbird.scanning.reading import Catalog, open_catalog
 from cowbird.scanning.unread import UnreadRows, UnreadTally
 from cowbird.storage import read_sealed_json, read_tensors, write_sealed_json, write_tensors

@@ -14,8 +14,9 @@ from cowbird.defenses.p_scanner.rounds.fitted_scanner import FittedScanner
 from cowbird.defenses.p_scanner.rounds.poison_scanner import PoisonScanner
 from cowbird.defenses.p_scanner.triggers.agent_server import AGENT_LOG_FILE
 from cowbird.errors import UserError
-from cowbird.files import PARTIAL_SUFFIX, hash_texts, make_scratch_folder, read_plain_file, sweep_partials, write_text
+from cowbird.files import PARTIAL_SUFFIX, hash_texts, read_plain_file, sweep_partials, write_text
 from cowbird.locks import LOCK_FILE, lock_folder
+from cowbird.ownership import make_scratch_folder
 from cowbird.processes import hold_interrupts
 
 FIT_FILE = "fit.json"

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Self
 
 from cowbird.faults import explain_write_errors
-from cowbird.files import make_scratch_folder, sweep_partials
+from cowbird.files import sweep_partials
 from cowbird.locks import lock_folder
+from cowbird.ownership import make_scratch_folder
 
 SCAN_KEPT_HINT = "What was scanned is kept; scan again to go on."
 """What is said where findings can't be written."""

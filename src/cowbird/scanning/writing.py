@@ -19,13 +19,8 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 from cowbird.errors import UserError
-from cowbird.files import (
-    open_own_file,
-    read_plain_file,
-    replace_atomically,
-    sweep_partials,
-    write_text,
-)
+from cowbird.files import read_plain_file, replace_atomically, sweep_partials, write_text
+from cowbird.ownership import open_own_file
 from cowbird.scanning.findings import FINDINGS_WRITERS, Finding, encode_finding, read_kept_findings
 from cowbird.scanning.partial_folder import PartialFolder, explain_scan_errors
 from cowbird.scanning.reading import CatalogRow

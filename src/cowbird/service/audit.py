@@ -23,8 +23,8 @@ from typing import Any, NamedTuple, Self
 
 from cowbird.errors import OutageError, UserError
 from cowbird.faults import explain_write_errors
-from cowbird.files import make_scratch_folder, open_own_file
 from cowbird.locks import lock_folder
+from cowbird.ownership import make_scratch_folder, open_own_file
 
 AUDIT_FILE = "audit.jsonl"
 """Name of the file that is written to."""

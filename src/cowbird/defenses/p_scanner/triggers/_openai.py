@@ -24,7 +24,7 @@ from cowbird.defenses.p_scanner.triggers.agent_prompts import (
 from cowbird.defenses.p_scanner.triggers.agent_server import AgentServer, is_loopback
 from cowbird.defenses.p_scanner.triggers.trigger_families import Recipe
 from cowbird.errors import OutageError, UserError
-from cowbird.files import open_own_file
+from cowbird.ownership import open_own_file
 from cowbird.text import quote_json
 
 TRIGGERS_PER_REQUEST = 40
