@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import os
+import shutil
 import socket
 import time
 from pathlib import Path
@@ -12,9 +13,10 @@ import polars as pl
 import pytest
 
 from cowbird.errors import UserError
-from cowbird.scanning import allow_list
+from cowbird.scanning import allow_list, unmatched_entries
 from cowbird.scanning.allow_list import AllowList, read_allow_list
 from cowbird.scanning.scan import ScanForm, scan_catalog
+from cowbird.scanning.scan_parts import scan_in_parts
 
 TABLE = pl.DataFrame({"fragment": ["5v", None], "brand": ["Acme & Söhne", "Bolt, Inc."]})
 WRITERS = {
@@ -93,6 +95,62 @@ def test_ids_are_of_no_use_where_the_catalogue_has_none(tmp_path, finds):
         catalog, tmp_path / "out.csv", finds(), form=ScanForm(id_column="number", allow=AllowList([], [("1", "")]))
     )
     assert (found.flagged, found.allowed) == (0, 1)
+
+
+ENTRIES = AllowList(
+    ["xq", "Acmee", "Desk\N{REPLACEMENT CHARACTER}Lamp", "  ", "A whole title"],
+    [("1", "xq"), ("2", "gone"), ("9", ""), ("0", "")],
+)
+TITLES = ["a xq", "b xq", "Desk\x01Lamp xq", " A whole title "]
+
+
+def take_notes(found):
+    return [note for note in found.notes if "--allow" in note]
+
+
+@pytest.mark.parametrize("at_once", [1, 1 << 18])
+def test_entries_that_match_nothing_are_told(tmp_path, jsonl, finds, monkeypatch, at_once):
+    monkeypatch.setattr(unmatched_entries, "CHARACTERS_AT_ONCE", at_once)
+    catalog = jsonl(*({"id": nth, "title": title} for nth, title in enumerate(TITLES)))
+    found = scan_catalog(catalog, tmp_path / "out.csv", finds(), form=ScanForm(allow=ENTRIES))
+    said = "Of the entries of --allow, 3 match nothing in the catalogue: 'Acmee', id '2' with 'gone', id '9'."
+    assert take_notes(found) == [f"{said} Are they spelled as there?"]
+    assert not take_notes(scan_catalog(catalog, tmp_path / "out.csv", finds(), form=ScanForm(allow=AllowList(["xq"]))))
+
+
+def test_workers_tell_the_same_entries(tmp_path, jsonl, finds):
+    catalog = jsonl(*({"id": nth, "title": title} for nth, title in enumerate(TITLES * 3)))
+    form = ScanForm(allow=ENTRIES, chunk=2)
+    sent = scan_in_parts(catalog, tmp_path / "sent", finds(), form=form)
+    (tmp_path / "files").mkdir()
+    for nth in range(3):
+        shutil.copy(catalog, tmp_path / "files" / f"{nth}.jsonl")
+    read = scan_in_parts(tmp_path / "files", tmp_path / "read", finds(), form=form, file_rows=[12] * 3)
+    assert len(take_notes(sent)) == 1 and "id '2' with 'gone'" in take_notes(sent)[0]
+    assert take_notes(read) == take_notes(sent)
+
+
+def test_few_of_many_entries_that_match_nothing_are_named(tmp_path, jsonl, finds, monkeypatch):
+    catalog = jsonl({"title": "a xq"})
+    for many, said in ((1, "Of the entries of --allow, 1 matches nothing"), (5000, "Of the first 1,000 entries of")):
+        allow = AllowList("x" * (60 + nth) for nth in range(many))
+        (note,) = take_notes(scan_catalog(catalog, tmp_path / f"{many}.csv", finds(), form=ScanForm(allow=allow)))
+        assert note.startswith(said) and len(note) < 300
+        assert note.count("…") == min(many, 3) + (many > 3)
+
+
+def test_a_scan_that_goes_on_tells_entries_of_all_rows(tmp_path, jsonl, finds):
+    catalog = jsonl({"title": "Acme xq"}, *({"title": f"b {nth}"} for nth in range(40)))
+    form = ScanForm(allow=AllowList(["Acme", "Bolt"]), chunk=10)
+
+    def stop(done, total, remark):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        scan_catalog(catalog, tmp_path / "out.csv", finds(), form=form, report=stop)
+    found = scan_catalog(catalog, tmp_path / "out.csv", finds(), form=form)
+    assert found.resumed == 10
+    assert [note.count("'Acme'") + 2 * note.count("'Bolt'") for note in take_notes(found)] == [2]
 
 
 BAD_TABLES = {

@@ -94,6 +94,11 @@ class AllowList:
         """What is allowed in all rows."""
         return self._everywhere.texts
 
+    def list_entries(self) -> list[tuple[str | None, str]]:
+        """Return each id, `None` for any row, with a text that is allowed there; empty for any text."""
+        everywhere: list[tuple[str | None, str]] = [(None, text) for text in self.texts]
+        return everywhere + [(id_, text) for id_, held in self._by_id.items() for text in held.texts]
+
     @property
     def names_ids(self) -> bool:
         """Whether rows are named by ids."""

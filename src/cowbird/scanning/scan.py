@@ -26,6 +26,7 @@ from cowbird.scanning.partial_folder import PartialFolder
 from cowbird.scanning.parts_folder import check_parts_output, is_parts_folder
 from cowbird.scanning.reading import Catalog, CatalogRow, open_catalog
 from cowbird.scanning.summary import FindingTally, ScanSummary
+from cowbird.scanning.unmatched_entries import UnmatchedEntries
 from cowbird.scanning.unread import UnreadRows, UnreadTally, count_unread
 from cowbird.scanning.verdicts import (
     ConcurrentScorer,
@@ -102,12 +103,14 @@ def scan_catalog(
         seal = seal or fingerprint(catalog)
         total = table.count_rows()
         with FindingsWriter(out, describe_scan(scorer, seal, form), resume, warn) as work:
-            found = _scan_table(table, work, scorer, form, total, report)
+            unmatched = UnmatchedEntries(form.allow)
+            found = _scan_table(unmatched.watch(table.read_rows()), work, scorer, form, total, report)
             refuse_changed(work, catalog, seal)
             if count_unread(found.unread) == found.rows:
                 work.discard()
                 raise make_empty_error(show_name(catalog), found.unread)
             skipped_file = work.finish()
+        unmatched.tell()
     seconds = time.perf_counter() - begun
     notes = tuple(map(str, told.list()))
     return replace(
@@ -117,7 +120,12 @@ def scan_catalog(
 
 
 def _scan_table(
-    table: Catalog, work: FindingsWriter, scorer: Scorer, form: ScanForm, total: int, report: ProgressCallback
+    rows: Iterable[CatalogRow],
+    work: FindingsWriter,
+    scorer: Scorer,
+    form: ScanForm,
+    total: int,
+    report: ProgressCallback,
 ) -> ScanSummary:
     """Judge the rows of a catalogue that are not done, and keep what is found.
 
@@ -125,11 +133,11 @@ def _scan_table(
         What it comes to, without name, time and notes; the rate is the number of titles judged.
     """
     tally, resumed, judged = _count_findings(work.read_findings(), work.read_skips()), work.row, 0
-    rows_left = dropwhile(lambda row: row.number <= resumed, table.read_rows())
-    for rows, findings in judge_groups(group_rows(rows_left, form.chunk), scorer, form.allow):
-        counted = count_group(tally, rows, findings, form.only_flagged)
+    rows_left = dropwhile(lambda row: row.number <= resumed, rows)
+    for group, findings in judge_groups(group_rows(rows_left, form.chunk), scorer, form.allow):
+        counted = count_group(tally, group, findings, form.only_flagged)
         judged += counted.judged
-        work.add(counted.kept, counted.skipped, rows[-1].number, counted.empty, counted.review, counted.allowed)
+        work.add(counted.kept, counted.skipped, group[-1].number, counted.empty, counted.review, counted.allowed)
         report(work.row, max(total, work.row), f"{tally.flagged} flagged")
     if work.row < total:  # it was an estimate
         report(work.row, work.row, f"{tally.flagged} flagged")

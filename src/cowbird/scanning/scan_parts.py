@@ -8,7 +8,7 @@ chunks a part. Either way it writes the parts.
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import accumulate
@@ -30,10 +30,11 @@ from cowbird.scanning.part_tasks import (
 )
 from cowbird.scanning.parts_folder import JudgedPart, PartRecord, PartsWriter, sum_notices
 from cowbird.scanning.pool import ScorerFactory
-from cowbird.scanning.reading import Catalog
+from cowbird.scanning.reading import CatalogRow
 from cowbird.scanning.scan import ScanForm, describe_scan, make_empty_error, open_checked, refuse_changed, take_seal
 from cowbird.scanning.shared_first_pass import ROWS_PER_PART, TASKS_AHEAD
 from cowbird.scanning.summary import FindingTally, ScanSummary
+from cowbird.scanning.unmatched_entries import UnmatchedEntries
 from cowbird.scanning.unread import count_unread
 from cowbird.scanning.verdicts import Scorer
 from cowbird.scanning.writing import group_rows
@@ -114,15 +115,20 @@ def scan_in_parts(
                 kept = workers.keep(job) if kept is None else kept
                 return workers.submit(function, kept, name, *given)
 
-            tasks = _list_files(own, submit) if own else _list_rows(table, form.chunk, submit)
+            unmatched = UnmatchedEntries(form.allow)
+            rows = unmatched.watch(table.read_rows())
+            tasks = _list_files(own, submit) if own else _list_rows(rows, form.chunk, submit)
             ahead = TASKS_AHEAD + (ROWS_AHEAD // max(1, *own) if own else 0)
             try:
                 parts, resumed = _go_through(tasks, work, workers, ahead, total, report)
+                if own and unmatched:  # the rows passed by workers
+                    unmatched.read(table)
             finally:
                 refuse_changed(work, catalog, seal)
             found = _sum_up(work, parts, catalog)
             about = {"catalog": show_name(catalog), "scanner": scorer.key, "rows": found.rows}
             skipped_file = work.finish(parts, about)
+        unmatched.tell()
     seconds = time.perf_counter() - begun
     notes = tuple(map(str, merge_notices([told.list(), found.notices])))
     return replace(
@@ -141,14 +147,14 @@ def _list_files(file_rows: Sequence[int], submit: Callable[..., Any]) -> Iterato
         yield _Task(nth, last, partial(submit, judge_file, nth, last - rows, rows))
 
 
-def _list_rows(table: Catalog, chunk: int, submit: Callable[..., Any]) -> Iterator[_Task]:
+def _list_rows(rows: Iterable[CatalogRow], chunk: int, submit: Callable[..., Any]) -> Iterator[_Task]:
     """Yield parts of some chunks of rows each."""
     nth, held, groups = 0, 0, list[RowColumns]()
-    for rows in group_rows(table.read_rows(), chunk):
-        groups.append(RowColumns.of(rows))
-        held += len(rows)
+    for group in group_rows(rows, chunk):
+        groups.append(RowColumns.of(group))
+        held += len(group)
         if held >= ROWS_PER_PART:
-            yield _Task(nth, rows[-1].number, partial(submit, judge_rows, groups))
+            yield _Task(nth, group[-1].number, partial(submit, judge_rows, groups))
             nth, held, groups = nth + 1, 0, []
     if groups:
         yield _Task(nth, groups[-1].numbers[-1], partial(submit, judge_rows, groups))
