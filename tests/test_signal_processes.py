@@ -144,6 +144,44 @@ def test_what_is_ignored_stays_ignored():
     assert process.communicate(timeout=10)[0] == "saved\n"
 
 
+SPARING = """
+import os, signal, threading, time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from cowbird.processes import WorkerStart, spare_new_workers, treat_signals_as_interrupts
+
+def find_worker():
+    for place in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
+        for number in place.read_text().split():
+            words = Path(f"/proc/{number}/cmdline").read_bytes().split(b"\\0")
+            if any(word.startswith(b"from multiprocessing.spawn") for word in words):
+                return int(number)
+
+def interrupt_all():
+    while not (worker := find_worker()):
+        time.sleep(0.001)
+    os.kill(worker, signal.SIGINT)  # it has not read yet what it is given
+    os.kill(os.getpid(), signal.SIGINT)
+
+threading.Thread(target=interrupt_all).start()
+given = "x" * (1 << 22)  # more than a pipe holds
+with treat_signals_as_interrupts(), ProcessPoolExecutor(1, get_context("spawn"), WorkerStart(len), (given,)) as pool:
+    try:
+        with spare_new_workers():
+            found = pool.submit(abs, -7)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        print("interrupted", found.result(), flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_an_interrupt_of_all_leaves_a_worker_alone_that_begins():
+    done = subprocess.run([sys.executable, "-c", SPARING], capture_output=True, text=True, check=False, timeout=60)
+    assert done.stdout == "interrupted 7\n", done.stderr
+
+
 SLOW_MODULE = """
 import multiprocessing, time
 if multiprocessing.current_process().name != "MainProcess":

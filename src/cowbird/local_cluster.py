@@ -19,7 +19,14 @@ from typing import Any, Protocol, Self
 from cowbird.errors import OutageError
 from cowbird.files import hold_temporary_folder
 from cowbird.plugin_errors import copy_registry, guard_plugins, restore_registry
-from cowbird.processes import WorkerStart, count_processors, end_with_parent, ignore_stop_signals, kill_workers
+from cowbird.processes import (
+    WorkerStart,
+    count_processors,
+    end_with_parent,
+    ignore_stop_signals,
+    kill_workers,
+    spare_new_workers,
+)
 
 RARE_COLLECTIONS = (100_000, 50, 100)
 """How often a worker looks for garbage in circles: its work leaves hardly any, and a look goes through all it knows."""
@@ -126,8 +133,9 @@ class LocalCluster:
         self._kept = 0
         given = (copy_registry(), max(1, count_processors() // workers))
         self._pool = ProcessPoolExecutor(workers, get_context("spawn"), WorkerStart(_init_process), given)
-        for _ in range(workers if module else 0):
-            self._pool.submit(_import, module)
+        with spare_new_workers():
+            for _ in range(workers if module else 0):
+                self._pool.submit(_import, module)
 
     def __enter__(self) -> Self:
         return self
@@ -141,7 +149,8 @@ class LocalCluster:
     def submit(self, function: Callable[..., Any], *given: Any) -> "Future[Any]":
         """Give out a task; see `TaskCluster.submit`."""
         try:
-            return self._pool.submit(_call, function, given)
+            with spare_new_workers():
+                return self._pool.submit(_call, function, given)
         except BrokenProcessPool as error:
             raise _make_process_error(error) from None
 

@@ -165,6 +165,24 @@ def count_processors() -> int:
     return os.cpu_count() or 1
 
 
+@contextmanager
+def spare_new_workers() -> Generator[None]:
+    """Have workers that are started in the block hear no signal that asks to end; for this process it waits.
+
+    Ctrl-C reaches all processes of a terminal. A worker that it ends before it has read what it is given leaves its
+    parent writing to a pipe that nobody reads, for good.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    with hold_interrupts():  # other threads of this process may hear it
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, list_stop_signals())
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def end_with_parent() -> None:
     """Have this worker end when the process that started it is gone, however that ended.
 

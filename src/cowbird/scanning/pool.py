@@ -14,7 +14,7 @@ from typing import Self
 
 from cowbird.errors import OutageError
 from cowbird.plugin_errors import copy_registry, guard_plugins, restore_registry
-from cowbird.processes import WorkerStart, end_with_parent, ignore_stop_signals
+from cowbird.processes import WorkerStart, end_with_parent, ignore_stop_signals, spare_new_workers
 from cowbird.scanning.verdicts import Scorer, ScorerVerdicts
 
 ScorerFactory = Callable[[], Scorer]
@@ -61,7 +61,8 @@ class ScorerPool:
             UserError: From what is returned: if a process has ended before its time, for want of memory perhaps.
         """
         try:
-            return partial(_get_verdicts, self._pool.submit(_scan, list(titles)))
+            with spare_new_workers():
+                return partial(_get_verdicts, self._pool.submit(_scan, list(titles)))
         except BrokenProcessPool as error:
             raise _make_process_error(error) from None
 

@@ -29,6 +29,7 @@ from cowbird.defenses.p_scanner.triggers.title_edits import (
     weigh_families,
 )
 from cowbird.files import hash_texts
+from cowbird.processes import WorkerStart, end_with_parent, ignore_stop_signals, spare_new_workers
 from cowbird.rng import stream
 from cowbird.victims.language.examples import IGNORED_LABEL, Tokens
 from cowbird.victims.language.llm import Llm
@@ -261,7 +262,7 @@ class DrawnAhead:
     def __init__(self, examples: TaggerExamples, chunks: int, workers: int) -> None:
         self.key, self.chunks, self.examples = examples.key, chunks, examples
         os.environ["RAYON_NUM_THREADS"] = "1"
-        self.pool = ProcessPoolExecutor(workers, get_context("spawn"), _keep, (examples,))
+        self.pool = ProcessPoolExecutor(workers, get_context("spawn"), WorkerStart(_keep), (examples,))
         self.drawn: dict[int, Future[Tokens]] = {}
         self.next = 0
         self.ahead = CHUNKS_AHEAD * workers
@@ -283,7 +284,8 @@ class DrawnAhead:
         for number in numbers:
             with self.ordering:
                 if number >= self.next and number not in self.drawn:
-                    self.drawn[number] = self.pool.submit(_draw, number)
+                    with spare_new_workers():
+                        self.drawn[number] = self.pool.submit(_draw, number)
 
     def close(self) -> None:
         """End the processes."""
@@ -295,6 +297,8 @@ _kept: dict[str, TaggerExamples] = {}
 
 
 def _keep(examples: TaggerExamples) -> None:
+    end_with_parent()
+    ignore_stop_signals()
     _kept["examples"] = examples
 
 

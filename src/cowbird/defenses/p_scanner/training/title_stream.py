@@ -20,6 +20,7 @@ from cowbird.defenses.p_scanner.title_pieces import PIECE_FEATURES, TitlePieces,
 from cowbird.defenses.p_scanner.training.tagger_examples import CHUNKS_AHEAD, EDITS_PER_TITLE, vary_title
 from cowbird.defenses.p_scanner.triggers.title_edits import EditedTitle, EditSources, draw_family, edit_title
 from cowbird.files import hash_texts
+from cowbird.processes import WorkerStart, end_with_parent, ignore_stop_signals, spare_new_workers
 from cowbird.rng import stream
 
 
@@ -108,18 +109,24 @@ def draw_ahead(titles: TitleStream, chunks: int, workers: int, first: int = 0) -
         return
     os.environ["RAYON_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
     drawn: dict[int, Future[TaughtTitles]] = {}
-    with ProcessPoolExecutor(workers, get_context("spawn"), _keep, (titles,)) as pool:
-        for number in range(first, chunks):
-            for nth in range(number, min(number + CHUNKS_AHEAD * workers, chunks)):
-                if nth not in drawn:
-                    drawn[nth] = pool.submit(_draw, nth)
-            yield drawn.pop(number).result()
+    with ProcessPoolExecutor(workers, get_context("spawn"), WorkerStart(_keep), (titles,)) as pool:
+        try:
+            for number in range(first, chunks):
+                with spare_new_workers():
+                    for nth in range(number, min(number + CHUNKS_AHEAD * workers, chunks)):
+                        if nth not in drawn:
+                            drawn[nth] = pool.submit(_draw, nth)
+                yield drawn.pop(number).result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 _kept: dict[str, TitleStream] = {}
 
 
 def _keep(titles: TitleStream) -> None:
+    end_with_parent()
+    ignore_stop_signals()
     _kept["titles"] = titles
 
 
