@@ -118,7 +118,7 @@ def test_an_interrupted_calibration_writes_nothing(call, tmp_path, clean, monkey
     monkeypatch.setattr(first_pass.TitleSample, "add", stop)
     code, _, err = call("calibrate", clean, "--out", tmp_path / "s")
     assert code == 3
-    assert "nothing was written" in err
+    assert f"Interrupted; nothing was written. Run again: cowbird calibrate {clean} --out {tmp_path / 's'}" in err
     assert not (tmp_path / "s").exists()
 
 

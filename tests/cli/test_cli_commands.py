@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from cowbird import plugins
 from cowbird.cli import demo
 from cowbird.experiments import executor, spec_labels
 from cowbird.experiments import spec as spec_module
+from cowbird.victims import fit_context
 from doubles.command import call_command
 
 SPEC = """
@@ -257,14 +259,32 @@ def test_interrupted(call, spec, tmp_path, monkeypatch):
 
 
 def test_the_command_shown_after_an_interrupt_works(call, spec, tmp_path, monkeypatch):
-    import shlex
-
     with monkeypatch.context() as patched:
         patched.setattr(executor, "run_cell", interrupt)
         err = call("run", spec, "--out", tmp_path / "my out", "--seeds", "4", "--device", "cpu")[2]
     words = shlex.split(err.partition("Go on with: ")[2])
     end = words.index("--resume") + 1
     assert call(*words[1:end])[0] == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("scan", "items.csv", "--out", "my found.csv"),
+        ("calibrate", "items.csv", "--out", "items.calibrated"),
+        ("fit-scanner", "items.csv", "--out", "scanner", "--resume"),
+        ("train-scanner", "recipe.toml", "--out", "tagger"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_long_work_that_is_interrupted_before_it_begins_names_its_command(call, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "items.csv").write_text("title\nQuiet River\n")
+    (tmp_path / "recipe.toml").touch()
+    monkeypatch.setattr(fit_context, "pick_device", interrupt)
+    code, _, err = call(*words)
+    assert code == 3
+    assert err.endswith(f"Interrupted. Run again: {shlex.join(['cowbird', *words])}")
 
 
 def test_interrupted_before_anything(call, spec, tmp_path, monkeypatch):

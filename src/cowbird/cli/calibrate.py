@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Group
-from rich.text import Text
 
 from cowbird.cli.options import (
     CatalogArgument,
@@ -18,7 +17,7 @@ from cowbird.cli.options import (
 )
 from cowbird.cli.progress import make_progress, show_loading
 from cowbird.cli.reading import take_read_options
-from cowbird.cli.terminal import err_console, out_console, print_json
+from cowbird.cli.terminal import exit_resumable, name_command_again, out_console, print_json
 from cowbird.errors import ExitCode, UserError
 from cowbird.outputs import check_outputs, check_writable
 
@@ -31,6 +30,7 @@ CALIBRATE_EXAMPLES = (
 )
 
 
+@name_command_again
 @take_read_options
 def calibrate(
     catalog: CatalogArgument,
@@ -79,8 +79,7 @@ def calibrate(
             )  # fmt: skip
         except KeyboardInterrupt:
             shown.stop()
-            err_console.print(Text("Interrupted; nothing was written."))
-            raise typer.Exit(ExitCode.INCOMPLETE) from None
+            exit_resumable("Interrupted; nothing was written.", lead="Run again")
     if as_json:
         print_json(calibrating.describe_calibrated(made))
     elif not quiet:

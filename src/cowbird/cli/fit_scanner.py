@@ -22,7 +22,7 @@ from cowbird.cli.options import (
 )
 from cowbird.cli.progress import make_progress
 from cowbird.cli.reading import take_read_options
-from cowbird.cli.terminal import exit_resumable, out_console, print_json
+from cowbird.cli.terminal import exit_resumable, name_command_again, out_console, print_json
 from cowbird.errors import ExitCode, UserError
 from cowbird.outputs import check_outputs, check_writable
 from cowbird.report.terminal import sanitize_text
@@ -59,6 +59,7 @@ class AgentKind(StrEnum):
     openai = "openai"
 
 
+@name_command_again
 @take_read_options
 def fit_scanner(
     catalog: CatalogArgument,

@@ -26,6 +26,7 @@ from cowbird.cli.options import (
 from cowbird.cli.progress import show_loading
 from cowbird.cli.reading import take_read_options
 from cowbird.cli.scan_work import ReadyRequest, ScanRequest, scan_and_show, scan_ready_and_show
+from cowbird.cli.terminal import name_command_again
 from cowbird.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ FITTED_DETECTOR = "p_scanner"
 """The detector that `--scanner` stands for."""
 
 
+@name_command_again
 @take_read_options
 @take_gate_options
 def scan(

@@ -3,7 +3,8 @@
 import json
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import wraps
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
@@ -55,11 +56,30 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=1, ensure_ascii=True, default=str))
 
 
-def exit_resumable(remark: str, *more: str) -> NoReturn:
-    """Say with which command work goes on, and end."""
+def name_command_again(command: Callable[..., None]) -> Callable[..., None]:
+    """Have a command whose work takes long name itself where it is interrupted before anything is kept."""
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        try:
+            command(**given)
+        except KeyboardInterrupt:
+            exit_resumable("Interrupted.", lead="Run again")
+
+    return run
+
+
+def exit_resumable(remark: str, *more: str, lead: str = "Go on with") -> NoReturn:
+    """Say with which command work goes on, and end.
+
+    Args:
+        remark: What is said before.
+        more: Options that the command has then.
+        lead: What the command does.
+    """
     words = [word for word in sys.argv[1:] if word not in more]
     again = shlex.join(["cowbird", *words, *more])
-    err_console.print(Text(f"{remark} Go on with: ").append_text(sanitize_line(again)), soft_wrap=True)
+    err_console.print(Text(f"{remark} {lead}: ").append_text(sanitize_line(again)), soft_wrap=True)
     raise typer.Exit(ExitCode.INCOMPLETE)
 
 

@@ -9,7 +9,7 @@ from rich.text import Text
 from cowbird.cli.options import DeviceOption, JsonOption, QuietOption
 from cowbird.cli.progress import make_progress
 from cowbird.cli.reading import take_read_options
-from cowbird.cli.terminal import exit_resumable, out_console, print_json
+from cowbird.cli.terminal import exit_resumable, name_command_again, out_console, print_json
 from cowbird.errors import ExitCode, UserError
 from cowbird.outputs import check_outputs, check_writable
 from cowbird.report.terminal import sanitize_text
@@ -23,6 +23,7 @@ TRAIN_SCANNER_EXAMPLES = (
 )
 
 
+@name_command_again
 @take_read_options
 def train_scanner(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A TOML file; see docs/how-to/train_scanner.md.")],
