@@ -6,7 +6,7 @@ Titles are made up: four to six words of some 30,000 that are drawn as words of 
 and a number; one in 300 has a trigger. They are written as one CSV, or as 112 Parquet files in folders named `part=0`
 to `part=3`. Each scan is the command `cowbird scan CATALOG --tagger small --out FOLDER` in a process of its own. Memory
 is the sum of what all its processes have for themselves (USS, every three seconds), and beside it that with shared
-pages counted for each (RSS, every half second). The first pass is over when the folder of parts is there.
+pages counted for each (RSS, every half second). The first pass is over when the folder of parts has its key.
 `scan_seconds` is the time from start to end, start of libraries included.
 
 How far a scan came is kept every few seconds (`progress`: seconds, and rows in parts that are done), in a file beside
@@ -36,6 +36,7 @@ import psutil
 import pyarrow.parquet as pq
 
 from cowbird.files import write_text
+from cowbird.scanning.parts_folder import KEY_FILE
 
 FILES = 112
 WORDS, BRANDS = 30_000, 400
@@ -118,7 +119,7 @@ class Watch(threading.Thread):
         looks = 0
         while not self.over.wait(SECONDS_A_LOOK):
             looks += 1
-            if "first pass" not in self.phases and self.parts.is_dir():
+            if "first pass" not in self.phases and (self.parts / KEY_FILE).is_file():
                 self.phases["first pass"] = round(time.perf_counter() - self.began, 1)
             if "first part" not in self.phases and (self.parts / "part-00000.parquet").is_file():
                 self.phases["first part"] = round(time.perf_counter() - self.began, 1)

@@ -1,6 +1,8 @@
 """The first pass of a ready scan: what is kept of it, and that going on ends as if it was never interrupted."""
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,8 +10,9 @@ import pytest
 from cowbird.defenses.p_scanner import ready
 from cowbird.defenses.p_scanner.catalog_judge import read_rounded
 from cowbird.errors import ExitCode, UserError
-from cowbird.scanning import first_pass
+from cowbird.scanning import detectors, first_pass
 from cowbird.scanning.first_pass import NOTHING_KEPT, FirstPass
+from cowbird.scanning.partial_folder import hold_output
 from defenses.p_scanner.ready_doubles import ReadyDouble, make_titles
 from doubles.command import call_command
 
@@ -181,6 +184,26 @@ def test_verdicts_rest_on_the_catalogue_that_is_judged(monkeypatch, capsys, cata
     assert not (tmp_path / out).exists()
     assert not (tmp_path / f"{out}.partial" / "findings.jsonl").exists()
     assert not list(tmp_path.glob("*.partial/part-*"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no such locks")
+@pytest.mark.parametrize("out", ["found.csv", "found"])
+@pytest.mark.parametrize("more", [(), ("--detector", "character_rules")], ids=["ready", "detector"])
+def test_a_second_scan_to_the_same_place_is_refused_before_it_loads(catalog, tmp_path, monkeypatch, capsys, out, more):
+    def load(*_, **__):
+        pytest.fail("the model was loaded")
+
+    monkeypatch.setattr(ready.ReadyScanner, "load", load)
+    monkeypatch.setattr(detectors, "open_detector", load)
+    monkeypatch.chdir(tmp_path)  # a long path breaks lines
+    words = ("scan", catalog, "--out", out, "--device", "cpu", "--quiet", *more)
+    with hold_output(Path(out)):
+        code, said, err = call_command(monkeypatch, capsys, *words)
+        assert (code, said) == (ExitCode.ERROR, "")
+        told = " ".join(err.split())
+        assert f"Another scan to '{out}' is at work" in told and f"process {os.getpid()} on" in told
+        assert "Wait for it, or choose another place for the findings: --out." in told
+    assert [path.name for path in tmp_path.iterdir()] == ["items.jsonl"]
 
 
 def test_rows_that_cannot_be_read_are_counted_once_over_an_interrupt(catalog, tmp_path):

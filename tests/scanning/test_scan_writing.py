@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from cowbird.errors import UserError
 from cowbird.scanning import findings, writing
 from cowbird.scanning.findings import Finding, format_cell
+from cowbird.scanning.partial_folder import hold_output
 from cowbird.scanning.reading import CatalogRow, open_catalog
 from cowbird.scanning.writing import FindingsWriter, check_output, group_rows
 
@@ -238,6 +239,34 @@ def test_two_scans_do_not_meet(tmp_path):
             pass
         work.finish()
     assert len(back(tmp_path / "a.csv")) == 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no such locks")
+def test_a_place_that_is_held_before_a_scan_is_that_scan_s(tmp_path):
+    out = tmp_path / "a.csv"
+    with hold_output(out):
+        with pytest.raises(UserError, match=r"Another scan to '.*a.csv' is at work"), hold_output(out):
+            pass
+        with FindingsWriter(out, "key", resume=True) as work:
+            work.add(FOUND, [], row=4, empty=0)
+            with pytest.raises(UserError, match="Another scan"), FindingsWriter(out, "key", resume=True):
+                pass
+            work.finish()
+        with hold_output(out):  # the first scan has ended
+            pass
+    assert names(tmp_path) == ["a.csv"]
+
+
+def test_a_place_that_is_held_for_nothing_is_left_as_it_was(tmp_path):
+    with pytest.raises(ZeroDivisionError), hold_output(tmp_path / "a.csv"):
+        raise ZeroDivisionError
+    assert names(tmp_path) == []
+    with FindingsWriter(tmp_path / "a.csv", "key", resume=True) as work:
+        work.add(FOUND, [], row=4, empty=0)
+    with pytest.raises(ZeroDivisionError), hold_output(tmp_path / "a.csv"):
+        raise ZeroDivisionError
+    with hold_output(tmp_path / "a.csv"), FindingsWriter(tmp_path / "a.csv", "key", resume=True) as work:
+        assert work.row == 4
 
 
 def full(*_, **__):

@@ -23,7 +23,7 @@ from cowbird.cli.options import (
     TextColumnOption,
     choose_tagger,
 )
-from cowbird.cli.progress import show_loading
+from cowbird.cli.progress import QuietDisplay, show_loading
 from cowbird.cli.reading import take_read_options
 from cowbird.cli.scan_work import ReadyRequest, ScanRequest, scan_and_show, scan_ready_and_show
 from cowbird.cli.terminal import name_command_again
@@ -130,6 +130,7 @@ def scan(
         with show_loading("loading libraries", quiet=quiet):
             from cowbird.defenses.p_scanner.calibration_file import is_calibrated  # noqa: PLC0415
             from cowbird.scanning.allow_list import read_allow_list  # noqa: PLC0415
+            from cowbird.scanning.partial_folder import hold_output  # noqa: PLC0415
             from cowbird.scanning.ready_scorer import ReadySettings  # noqa: PLC0415
             from cowbird.scanning.scan import ScanForm, check_scan  # noqa: PLC0415
             from cowbird.scanning.title_columns import ColumnNames  # noqa: PLC0415
@@ -148,6 +149,7 @@ def scan(
         if scanner is not None:
             _refuse_detector_options(detector, bool(setting) or reference is not None)
         check_scan(catalog, out, form, reference)
+        stack.enter_context(hold_output(out, QuietDisplay().warn))
         if engine != EngineChoice.LOCAL:
             stack.enter_context(use_engine(engine, ray_address, workers, out, on_gpu=place.type == "cuda"))
         if calibrated or (scanner is None and detector is None):
