@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from cowbird.data.types import Int32Array, IntArray, concat_ranges
 from cowbird.victims.language.attention import Borders, Documents
 from cowbird.victims.language.examples import IGNORED_LABEL, Tokens
+from cowbird.victims.language.shared_beginnings import SharedBeginnings
 from cowbird.victims.language.shared_rows import SharedRows, place_branches
 
 TOKENS_MULTIPLE, PREDICTIONS_MULTIPLE, MAX_PADDING_TOKENS = 512, 128, 128
@@ -64,6 +65,8 @@ class PackSizes(NamedTuple):
     among: tuple[int, ...] = ()
     both_ways: bool = False
     row: int = 0
+    beginnings: int = 0
+    """How many stand before all texts; each stands in a row with its own if 0."""
 
 
 class HostPack(NamedTuple):
@@ -88,7 +91,7 @@ def lay_out(tokens: Tokens, index: IntArray, gpu: bool = False, examples: int = 
         room: Documents to leave room for on a GPU.
     """
     if tokens.branch is not None:
-        return _lay_out_rows(tokens, index, examples)
+        return (_lay_out_beginnings if gpu else _lay_out_rows)(tokens, index, examples)
     start, length = tokens.offsets[:-1][index], tokens.lengths[index]
     row = concat_ranges(start, length)
     bounds = np.concatenate([[0], np.cumsum(length)])
@@ -111,8 +114,17 @@ def lay_out(tokens: Tokens, index: IntArray, gpu: bool = False, examples: int = 
     return HostPack(np.concatenate([array.astype(np.int32) for array in arrays]), sizes, borders)
 
 
-def _lay_out_rows(tokens: Tokens, index: IntArray, examples: int) -> HostPack:
-    """Put rows of texts that share a beginning behind one another, each padded to `Tokens.row` tokens."""
+class _Rows(NamedTuple):
+    """Rows of texts that share a beginning, each padded to one length; arrays of `[rows * length]`."""
+
+    token: NDArray[np.int64]
+    branch: NDArray[np.int64]
+    position: NDArray[np.int64]
+    learned: tuple[NDArray[np.int64], NDArray[Any], NDArray[Any]]
+    """Places whose successors are learned, those successors' labels, and divisors of their losses."""
+
+
+def _gather_rows(tokens: Tokens, index: IntArray, examples: int) -> _Rows:
     assert tokens.branch is not None and tokens.label is not None and tokens.share is not None
     start, length, many = tokens.offsets[:-1][index], tokens.lengths[index], tokens.row
     taken = concat_ranges(start, length)
@@ -120,12 +132,48 @@ def _lay_out_rows(tokens: Tokens, index: IntArray, examples: int) -> HostPack:
     token, branch = np.zeros(len(index) * many, np.int64), np.full(len(index) * many, -1, np.int64)
     token[where], branch[where] = tokens.token[taken], tokens.branch[taken]
     learned = tokens.label[taken] != IGNORED_LABEL
-    predict, label, share = where[learned] - 1, tokens.label[taken][learned], tokens.share[taken][learned] * examples
-    more = -len(predict) % _find_multiple(len(predict), PREDICTIONS_MULTIPLE)
-    told = [np.concatenate([array, np.zeros(more, np.int64)]) for array in (predict, label, share)]
-    arrays = [token, place_branches(branch.reshape(-1, many)).ravel(), branch, *told]
-    sizes = PackSizes(len(token), 0, len(told[0]), many, False, tokens.among, True, many)
+    told = where[learned] - 1, tokens.label[taken][learned], tokens.share[taken][learned] * examples
+    return _Rows(token, branch, place_branches(branch.reshape(-1, many)).ravel(), told)
+
+
+def _lay_out_rows(tokens: Tokens, index: IntArray, examples: int) -> HostPack:
+    """Put rows of texts that share a beginning behind one another, each padded to `Tokens.row` tokens."""
+    rows = _gather_rows(tokens, index, examples)
+    told = _pad_predictions(rows.learned)
+    sizes = PackSizes(len(rows.token), 0, len(told[0]), tokens.row, False, tokens.among, True, tokens.row)
+    arrays = [rows.token, rows.position, rows.branch, *told]
     return HostPack(np.concatenate([array.astype(np.int32) for array in arrays]), sizes, ())
+
+
+def _lay_out_beginnings(tokens: Tokens, index: IntArray, examples: int) -> HostPack:
+    """Put the beginnings of rows behind one another, then all texts behind them; for a GPU."""
+    rows, many = _gather_rows(tokens, index, examples), tokens.row
+    branch = rows.branch.reshape(-1, many)
+    order = np.concatenate([np.flatnonzero(rows.branch == 0), np.flatnonzero(rows.branch > 0)])
+    place = np.empty(len(rows.branch), np.int64)
+    place[order] = np.arange(len(order))
+    told = _pad_predictions((place[rows.learned[0]], *rows.learned[1:]))
+    beginnings = np.concatenate([[0], np.cumsum((branch == 0).sum(axis=1))])
+    runs = beginnings[-1] + np.concatenate([[0], np.cumsum((branch > 0).sum(axis=1))])
+    # Texts of two rows may have the same number.
+    text = (branch + np.arange(len(branch))[:, None] * (many + 1)).ravel()[order[beginnings[-1] :]]
+    ends = np.flatnonzero(np.diff(text)) + 1
+    texts = beginnings[-1] + np.concatenate([[0], ends, [len(text)]])
+    longest = max(MAX_PADDING_TOKENS, 1 << int(np.diff(texts).max() - 1).bit_length())
+    room = max(PREDICTIONS_MULTIPLE, 1 << (len(texts) - 1).bit_length())
+    arrays = _pad_arrays([rows.token[order], rows.position[order], texts, *told], room + 1)
+    sizes = PackSizes(
+        *(len(arrays[0]), len(arrays[2]) - 1, len(told[0]), longest, False, tokens.among, True, many),
+        beginnings=len(branch),
+    )
+    arrays[2] = np.concatenate([arrays[2], runs, beginnings])
+    return HostPack(np.concatenate([array.astype(np.int32) for array in arrays]), sizes, ())
+
+
+def _pad_predictions(told: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+    """Lengthen places, labels and divisors to a multiple of `PREDICTIONS_MULTIPLE`, by what counts nothing."""
+    more = -len(told[0]) % _find_multiple(len(told[0]), PREDICTIONS_MULTIPLE)
+    return [np.concatenate([array, np.zeros(more, np.int64)]) for array in told]
 
 
 def _find_multiple(many: int, least: int) -> int:
@@ -147,14 +195,31 @@ def _pad_arrays(arrays: Sequence[NDArray[Any]], borders: int) -> list[NDArray[An
 
 def unfold(flat: Tensor, sizes: PackSizes, bounds: tuple[int, ...] = ()) -> Pack:
     """Return the pack that a sheet holds, once it is on its device."""
-    tokens, documents, predicted, longest, items, among, both_ways, row = sizes
-    widths = [tokens, tokens, tokens if row else documents + 1, predicted, predicted, predicted] + [tokens] * items
+    tokens, predicted = sizes.tokens, sizes.predicted
+    widths = [tokens, tokens, _count_borders(sizes), predicted, predicted, predicted] + [tokens] * sizes.items
     token, position, offsets, predict, label, share, *rest = cut_parts(flat, widths)
     weight = torch.where(share > 0, 1.0 / share.clamp(min=1), 0.0)
-    borders = SharedRows.see(offsets.view(-1, row)) if row else Documents(bounds, offsets, longest, not both_ways)
     held = [part.long() for part in (token, position, predict, label, *rest)]
-    item = held[4] if items else None
-    return Pack(held[0][None], held[1][None], borders, held[2], held[3], weight, item, among)
+    item = held[4] if sizes.items else None
+    seen = _find_borders(sizes, offsets, bounds)
+    return Pack(held[0][None], held[1][None], seen, held[2], held[3], weight, item, sizes.among)
+
+
+def _count_borders(sizes: PackSizes) -> int:
+    if sizes.beginnings:
+        return sizes.documents + 1 + 2 * (sizes.beginnings + 1)
+    return sizes.tokens if sizes.row else sizes.documents + 1
+
+
+def _find_borders(sizes: PackSizes, offsets: Tensor, bounds: tuple[int, ...]) -> Borders:
+    """Return what sees what, of the part of a sheet that says it."""
+    if sizes.beginnings:
+        widths = [sizes.documents + 1, sizes.beginnings + 1, sizes.beginnings + 1]
+        texts, runs, beginnings = (part.contiguous() for part in cut_parts(offsets, widths))
+        return SharedBeginnings(texts, runs, beginnings, sizes.longest, sizes.row)
+    if sizes.row:
+        return SharedRows.see(offsets.view(-1, sizes.row))
+    return Documents(bounds, offsets, sizes.longest, not sizes.both_ways)
 
 
 def cut_parts(flat: Tensor, widths: list[int]) -> tuple[Tensor, ...]:
