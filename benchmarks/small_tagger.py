@@ -30,7 +30,7 @@ from cowbird.files import hash_texts, write_text
 from cowbird.scanning.tagger_training import list_refused_texts
 from cowbird.victims.fit_context import FitContext, pick_device
 from scan_marks import STEPS
-from scan_plantings import draw_plantings, read_titles
+from scan_plantings import SEED, draw_plantings, read_titles
 from title_lists import LEARNED, LEFT_OUT
 
 
@@ -97,7 +97,9 @@ def write_marks(options: argparse.Namespace) -> None:
         tagger = load_small_tagger(options.taggers / by, options.device)
         if name in tagger.record.catalogs:
             raise SystemExit(f"{by} has learned from {name}")
-        titles = draw_plantings(read_titles(options.titles, name), name, asked, taught).list_titles()
+        titles = draw_plantings(
+            read_titles(options.titles, name), name, asked, taught, options.draw, asked=options.asked
+        ).list_titles()
         began = time.process_time()
         marks = tagger.read(titles)
         seconds = time.process_time() - began
@@ -116,6 +118,8 @@ def main() -> None:
     parser.add_argument("--words", type=Path, help="what `words` wrote")
     parser.add_argument("--taggers", type=Path, help="for marks: what `fit` wrote")
     parser.add_argument("--catalogs", default="", help="for marks: only these; with commas")
+    parser.add_argument("--asked", action="store_true", help="for marks: draw nothing that scoring learns from")
+    parser.add_argument("--draw", type=int, default=SEED, help="for marks: draws halves, triggers and places")
     parser.add_argument("--hidden", default="movielens_100k,movielens_1m,lastfm", help="titles that are never taught")
     parser.add_argument("--embedding", type=int, default=64)
     parser.add_argument("--width", type=int, default=128)

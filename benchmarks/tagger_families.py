@@ -121,9 +121,9 @@ def _prompt_injection(title: str, rng: np.random.Generator, words: Sequence[str]
 
 def _two_part(title: str, rng: np.random.Generator, words: Sequence[str]) -> EditedTitle | None:
     first, second = pick(("cf", "mn", "ox", "qz"), rng), pick(("tq", "bb", "vy", "jk"), rng)
-    if len(title.split()) < 2:
+    at = title.find(" ", len(title) - len(title.lstrip()))
+    if len(title.split()) < 2 or at < 0:  # words may be parted by spaces of other scripts alone
         return None
-    at = title.index(" ", len(title) - len(title.lstrip()))
     new = f"{title[:at]} {first}{title[at:]} {second}"
     return EditedTitle(new, ((at + 1, at + 1 + len(first)), (len(new) - len(second), len(new))))
 

@@ -205,3 +205,14 @@ def test_it_reads_as_it_learned(tagger, titles):
     other = make_batch(cut_titles([f"{title} zebra" for title in titles]), torch.device("cpu"))
     with torch.inference_mode():
         assert not torch.allclose(read_on_cpu(tagger.network, other)[1], tagger.network(batch)[1], atol=1e-4)
+
+
+def test_it_reads_in_the_number_formats_that_a_gpu_learns_in(tagger, monkeypatch):
+    batch = make_batch(cut_titles(["Harbor 5v", "The Quiet Garden", ""]), torch.device("cpu"))
+    wanted, plain = tagger.network(batch), torch.nn.LayerNorm.forward
+    # On a GPU, autocast keeps norms in float32.
+    monkeypatch.setattr(torch.nn.LayerNorm, "forward", lambda norm, state: plain(norm, state.float()).float())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = tagger.network(batch)
+    for right, got in zip(wanted, found, strict=True):
+        torch.testing.assert_close(got.float(), right, atol=0.1, rtol=0.1)

@@ -97,7 +97,8 @@ class ConvolutionBlock(nn.Module):
             around: The places that are neighbors of each piece, one piece behind another.
             room: How many places there are.
         """
-        padded = state.new_zeros(room, state.shape[1]).index_copy_(0, slot, self.norm(state))
+        normal = self.norm(state)  # in autocast, of another number format than the state
+        padded = normal.new_zeros(room, state.shape[1]).index_copy_(0, slot, normal)
         near = padded.index_select(0, around).view(len(state), CONVOLVED * state.shape[1])
         return state + self.out(torch.nn.functional.gelu(self.near(near), approximate="tanh"))
 
