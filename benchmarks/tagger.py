@@ -106,7 +106,10 @@ def fit(options: argparse.Namespace, command: str) -> None:
     look = watch.look if watched else None
     refused = list_refused_texts()
     tagger, curve = train_tagger(
-        recipe, catalogs, options.seed, place, refused, options.workers, seconds=options.seconds, look=look
+        *(recipe, catalogs, options.seed, place, refused, options.workers),
+        start=options.start,
+        seconds=options.seconds,
+        look=look,
     )
     tagger.save(options.out, command)
     if look is not None:
@@ -381,6 +384,7 @@ def main() -> None:
     )
     parser.add_argument("--catalogs", default="", help="for ask and scanner: catalogues that are asked about")
     parser.add_argument("--tagger", type=Path, help="for ask: the tagger's folder")
+    parser.add_argument("--start", type=Path, help="for fit: a tagger's folder whose adapters it begins with")
     parser.add_argument("--llm", default=Llm().name)
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--layers", type=int, default=0, help="first layers that are kept; all if 0")
