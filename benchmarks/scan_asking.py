@@ -15,15 +15,14 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cowbird.defenses.p_scanner.scoring import READY_SCORING, READY_SMALL_SCORING, ScoringModel, load_scoring
-from cowbird.defenses.p_scanner.second_look import LEFT_TO_SMALL, LOOK_DECIMALS, MAX_LOOK, Look, SecondLook
-from cowbird.files import hash_texts, write_text
+from cowbird.files import write_text
 from cowbird.metrics.detection import auroc
 from cowbird.rng import stream
 from cowbird.storage import read_tensors
@@ -40,30 +39,6 @@ def measure(score: Scores, planted: Any) -> tuple[float, float]:
     clean = np.sort(score[~planted])
     bar = clean[-max(1, int(FPR * len(clean)))]
     return auroc(score, planted) or 0.0, float((score[planted] > bar).mean())
-
-
-@dataclass(eq=False)
-class KnownLooks(SecondLook):
-    """A second look by a tagger whose marks are known."""
-
-    said: dict[str, float] = field(default_factory=dict[str, float])
-    """What it says of each title."""
-
-    @classmethod
-    def read(cls, folder: Path, titles: Sequence[str], weight: float) -> "KnownLooks":
-        """Read what `small_tagger.py marks` wrote of some titles."""
-        digest = hash_texts(titles)
-        for path in sorted(folder.glob("*.npz")):
-            held = np.load(path)
-            if str(held["digest"]) == digest:
-                said = np.clip((weight * held["verdict"]).round(LOOK_DECIMALS), -MAX_LOOK, MAX_LOOK)
-                known = dict(zip(titles, said.tolist(), strict=True))
-                return cls(lambda: None, "known", opening=LEFT_TO_SMALL, said=known)  # pyright: ignore
-        raise SystemExit(f"{folder} holds no marks of these titles")
-
-    def look(self, titles: Sequence[str]) -> list[Look]:
-        """Return what it says of each title."""
-        return [Look(self.said[title]) for title in titles]
 
 
 class AskedCatalog:
@@ -142,11 +117,6 @@ def ask(options: argparse.Namespace, command: str) -> None:
             weighs_beside=not options.no_beside,
         )
         catalog = load_catalog(name, options.titles, options.marks, options.words, options.draw, own=options.own)
-        if options.second is not None:
-            second = KnownLooks.read(options.second, catalog.plantings.list_titles(), options.second_weight)
-            catalog = replace(
-                catalog, scans=replace(catalog.scans, second=second), own=replace(catalog.own, second=second)
-            )
         shares = [float(share) for share in options.shares.split(",") if share] or SHARES
         units = choose_units(catalog.plantings, options.each)
         answer: dict[str, Any] = {
@@ -294,8 +264,6 @@ def main() -> None:
     parser.add_argument("--no-beside", action="store_true", help="fragments add nothing beside a reference")
     parser.add_argument("--no-shapes", action="store_true", help="shapes that have jumped add nothing")
     parser.add_argument("--shares", default="", help="shares that are asked about; all if empty")
-    parser.add_argument("--second", type=Path, help="marks of the small tagger, which looks at titles again")
-    parser.add_argument("--second-weight", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()

@@ -19,7 +19,6 @@ not used.
 import argparse
 import ast
 import csv
-import html
 import io
 import json
 import random
@@ -30,6 +29,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from title_clones import Sources, clean_text, list_texts
 from title_lists import LANGUAGES
 
 MIN_TITLES = 300
@@ -78,68 +78,6 @@ ORDER += ("devices_pci", "devices_usb", "companies", "jobs", "dishes", "places",
 ORDER += ("game_items", "shop_categories", "shop_offers", "papers", "beers", "gutenberg", "gutenberg_other")
 ORDER += ("shop_words", "shop_composed", "dishes_described", "slogans", "things", "things_other", "corpora", "cldr")
 """A title that stands in two lists stays in the first of them."""
-
-
-def clean_text(text: str) -> str:
-    """Return a title without entities, control characters and double spaces."""
-    text = re.sub(r"[\x00-\x1f\x7f\u200b\ufeff]+", " ", html.unescape(text))
-    return re.sub(r" {2,}", " ", text).strip()
-
-
-class Sources:
-    """The folder of sources."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.blobs: dict[str, dict[str, str]] = {}
-
-    def _find_git(self, name: str) -> str:
-        found = sorted(self.folder.glob(f"{name}/**/HEAD"), key=lambda path: len(path.parts))
-        if not found:
-            raise SystemExit(f"there is no clone {name} in {self.folder}")
-        return f"--git-dir={found[0].parent}"
-
-    def _list_blobs(self, name: str) -> dict[str, str]:
-        """Return the objects of a clone's files."""
-        if name not in self.blobs:
-            command = ["git", "-c", "core.quotepath=off", self._find_git(name), "ls-tree", "-r", "HEAD"]
-            lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-            self.blobs[name] = {line.split("\t", 1)[1]: line.split()[2] for line in lines}
-        return self.blobs[name]
-
-    def list_files(self, name: str, under: str = "") -> list[str]:
-        """Return the files of a clone."""
-        return [path for path in self._list_blobs(name) if path.startswith(under)]
-
-    def read_file(self, name: str, path: str) -> str:
-        """Return a file of a clone."""
-        out = subprocess.run(["git", self._find_git(name), "show", f"HEAD:{path}"], capture_output=True, check=True)
-        return out.stdout.decode("utf-8", "replace")
-
-    def read_files(self, name: str, paths: Iterable[str]) -> Iterator[str]:
-        """Yield many files of a clone."""
-        command = ["git", self._find_git(name), "cat-file", "--batch"]
-        blobs = self._list_blobs(name)
-        asked = "".join(f"{blobs[path]}\n" for path in paths).encode()
-        data, at = subprocess.run(command, input=asked, capture_output=True, check=True).stdout, 0
-        while at < len(data):
-            end = data.index(b"\n", at)
-            head = data[at:end].split()
-            if len(head) < 3:  # a snapshot that lacks the file
-                at = end + 1
-                continue
-            size = int(head[2])
-            yield data[end + 1 : end + 1 + size].decode("utf-8", "replace")
-            at = end + 2 + size
-
-
-def list_texts(value: Any) -> Iterator[str]:
-    """Yield all texts in nested lists and objects."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list | dict):
-        for part in value if isinstance(value, list) else value.values():
-            yield from list_texts(part)
 
 
 def read_art(sources: Sources) -> Iterator[tuple[str, list[str]]]:

@@ -178,7 +178,7 @@ def _set_own_thresholds(
     sure = (log_odds > (LEFT_OUT_LOG_ODDS if trusted is None else find_flood(own, log_odds))) | tricks
     band = None
     if second is not None:
-        band = OpenBand.choose(own[~sure], second.opening).limit(own)
+        band = OpenBand.choose(own[~sure]).limit(own)
         if second.takes_context and trusted is not None:
             baseline = replace(baseline, context=_choose_shown(traits, rows, trusted & (own < band.low)))
         second = second.beside(baseline.context)

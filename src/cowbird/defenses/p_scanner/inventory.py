@@ -293,7 +293,7 @@ def _look_again(
 ) -> dict[int, OpenBand]:
     """Join what a second look says to all scores, and return the band of each size; all titles have that of halves."""
     folds = [*scores.values(), *quarters.values()]
-    bands = [OpenBand.choose(thin_scores(found.score, many), second.opening) for found in folds]
+    bands = [OpenBand.choose(thin_scores(found.score, many)) for found in folds]
     opened = (found.list_open(titles, band) for found, band in zip(folds, bands, strict=True))
     second.look([title for part in opened for title in part])  # at once, which is faster
     for found, band in zip(folds, bands, strict=True):

@@ -27,33 +27,14 @@ from cowbird.defenses.p_scanner.token_logits import TokenLogits
 OPEN_TITLES = 300
 """How many of the titles that set a threshold are open. Of the titles that are judged together no more than that many
 are open, either."""
-NO_END = float(np.finfo(np.float32).max)
-"""The end of a band that has none."""
 MAX_LOOK = 8.0
-"""Where the second reader's log-odds are cut."""
+"""Where the language model's log-odds are cut."""
 LOOK_DECIMALS = 2
 """Decimals of them that count, so that titles beside a title do not change its score."""
 MAX_HEAD, MAX_TAIL = 240, 120
 """Characters of a long title's beginning and end that are looked at."""
 MAX_LOOKS_KEPT = 1 << 16
 """Titles whose second look is kept in memory."""
-
-
-@dataclass(frozen=True)
-class Opening:
-    """How many titles are looked at again."""
-
-    titles: int = OPEN_TITLES
-    """So many of those that set a threshold, at least."""
-    share: float = 0.0
-    """Such a share of them, at least."""
-    capped: bool = True
-    """Whether none is looked at that scores above all of these, and no more than `titles` of those that are judged
-    together."""
-
-
-LEFT_TO_SMALL = Opening(share=0.2, capped=False)
-"""What a small tagger looks at after a language model."""
 
 
 @dataclass(frozen=True)
@@ -66,18 +47,17 @@ class OpenBand:
     """The highest; titles above are more suspicious than all that set the threshold."""
 
     @classmethod
-    def choose(cls, score: Float32Array, opening: Opening = Opening()) -> Self:
+    def choose(cls, score: Float32Array) -> Self:
         """Return the band that titles which set a threshold leave open.
 
         Args:
             score: Their scores, in any order.
-            opening: How many are open.
         """
         if not len(score):
             return cls(math.inf, -math.inf)
         ordered = np.sort(score)[::-1]
-        many = min(len(ordered), max(opening.titles, math.ceil(opening.share * len(ordered))))
-        return cls(float(ordered[many - 1]), float(ordered[0]) if opening.capped else NO_END)
+        many = min(len(ordered), OPEN_TITLES)
+        return cls(float(ordered[many - 1]), float(ordered[0]))
 
     def covers(self, score: Float32Array) -> NDArray[np.bool_]:
         """Return which scores are open."""
@@ -85,8 +65,6 @@ class OpenBand:
 
     def limit(self, score: Float32Array) -> "OpenBand":
         """Return the same band, or a narrower one that leaves no more than `OPEN_TITLES` of some titles open."""
-        if self.high >= NO_END:
-            return self
         inside = np.sort(score[self.covers(score)])[::-1]
         if len(inside) <= OPEN_TITLES:
             return self
@@ -155,10 +133,6 @@ class SecondLook:
     """What reads, its weights included."""
     takes_context: bool = False
     """Whether it was taught to read titles behind a context."""
-    opening: Opening = Opening()
-    """How many titles are looked at."""
-    weight: float = 1.0
-    """Factor of what it says."""
     context: TitleContext = NO_CONTEXT
     """What titles are looked at behind; see `beside`."""
     memory: LookMemory = field(default_factory=LookMemory)
@@ -180,7 +154,7 @@ class SecondLook:
         missing = [title for title in dict.fromkeys(titles) if title not in known]
         if missing:
             memory.reader = self.load() if memory.reader is None else memory.reader
-            memory.keep(key, missing, read_looks(memory.reader, missing, self.context, self.weight), titles)
+            memory.keep(key, missing, read_looks(memory.reader, missing, self.context), titles)
         return [memory.known[key][title] for title in titles] if titles else []
 
     def point(self, title: str) -> tuple[int, int]:
@@ -203,22 +177,19 @@ class SecondLook:
         return join_looks(score, self.look_where(titles, band.covers(own)), band, own)
 
 
-def read_looks(
-    reader: SecondReader, titles: Sequence[str], context: TitleContext = NO_CONTEXT, weight: float = 1.0
-) -> list[Look]:
-    """Have the second reader read titles, all at once, which is many times as fast as one by one.
+def read_looks(reader: SecondReader, titles: Sequence[str], context: TitleContext = NO_CONTEXT) -> list[Look]:
+    """Have the language model read titles, all at once, which is many times as fast as one by one.
 
     Args:
-        reader: What reads.
+        reader: The language model.
         titles: Any texts.
         context: What they are read behind.
-        weight: Factor of what is said of them.
     """
     from cowbird.defenses.p_scanner.tagger import find_spans  # noqa: PLC0415
 
     read = [cut_title(title) for title in titles]
     made = reader.read(read, context) if context else reader.read(read)
-    told = np.clip((weight * made.verdict).round(LOOK_DECIMALS), -MAX_LOOK, MAX_LOOK).tolist()
+    told = np.clip(made.verdict.round(LOOK_DECIMALS), -MAX_LOOK, MAX_LOOK).tolist()
     start, end = find_spans(made)
     whole = np.array([title == text for title, text in zip(titles, read, strict=True)], dtype=np.bool_)
     places = (np.where(whole, each, -1).tolist() for each in (start, end))
