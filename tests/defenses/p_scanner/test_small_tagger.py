@@ -216,3 +216,21 @@ def test_it_reads_in_the_number_formats_that_a_gpu_learns_in(tagger, monkeypatch
         found = tagger.network(batch)
     for right, got in zip(wanted, found, strict=True):
         torch.testing.assert_close(got.float(), right, atol=0.1, rtol=0.1)
+
+
+def test_two_threads_add_up_in_one_order():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        recipe = SmallTaggerRecipe(chunk=256, chunks=4)
+        titles = [" ".join(parts) for parts in zip(*[iter(draw_titles(2400))] * 4, strict=True)]
+        weights = [
+            torch.cat([weight.detach().flatten() for weight in made["all"].network.parameters()])
+            for made in (
+                train_small_taggers(recipe, {"shop": titles}, ["harbor", "garden"], 1, FitContext(torch.device("cpu")))
+                for _ in range(2)
+            )
+        ]
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*weights)

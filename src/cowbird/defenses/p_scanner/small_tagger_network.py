@@ -135,7 +135,7 @@ class SmallTaggerNetwork(nn.Module):
         for nth, block in enumerate(self.blocks):
             state = block(state, slot, around, room)
             if nth % 2 == 1:
-                state = state + self.whole[nth // 2](pool_titles(state, batch))[batch.owner]
+                state = state + self.whole[nth // 2](pool_titles(state, batch)).index_select(0, batch.owner)
         return self.conclude(state, batch)
 
     def conclude(self, state: Tensor, batch: PieceBatch) -> tuple[Tensor, Tensor]:
