@@ -100,6 +100,14 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+def was_interrupted() -> bool:
+    """Tell whether a signal asked this process to end.
+
+    What a library makes of an interrupt need not be one: pydantic makes an error of a schema of it.
+    """
+    return _state.first is not None
+
+
 def is_library_loading() -> bool:
     """Tell whether one of the libraries in `COMPILED_LIBRARIES` is being loaded."""
     specs = [getattr(sys.modules.get(name), "__spec__", None) for name in COMPILED_LIBRARIES]

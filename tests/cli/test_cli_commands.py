@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -285,6 +286,26 @@ def test_long_work_that_is_interrupted_before_it_begins_names_its_command(call, 
     code, _, err = call(*words)
     assert code == 3
     assert err.endswith(f"Interrupted. Run again: {shlex.join(['cowbird', *words])}")
+
+
+@pytest.mark.parametrize("words", [("scan", "items.csv", "--out", "found.csv"), ("peek", "items.csv")])
+def test_an_interrupt_that_a_library_makes_an_error_of_is_one(call, tmp_path, monkeypatch, words):
+    def build(*given, **more):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ValueError("a schema can't be built") from None
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "items.csv").write_text("title\nQuiet River\n")
+    monkeypatch.setattr(fit_context, "pick_device", build)
+    monkeypatch.setattr("cowbird.ingest.peek.peek_file", build)
+    code, _, err = call(*words)
+    assert code == 3
+    assert "schema" not in err
+    assert "Interrupted." in err
+    if words[0] == "scan":
+        assert err.endswith(f"Run again: {shlex.join(['cowbird', *words])}")
 
 
 def test_interrupted_before_anything(call, spec, tmp_path, monkeypatch):

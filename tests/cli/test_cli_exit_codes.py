@@ -166,6 +166,21 @@ def test_output_that_can_t_be_written_is_an_error(code):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("buffered", ["", "1"])
+@pytest.mark.parametrize("words", [("peek", "items.csv", "--json"), ("--help",), ("describe", "spec")])
+def test_output_of_any_form_that_can_t_be_written_is_an_error(words, buffered, tmp_path):
+    (tmp_path / "items.csv").write_text("title\nQuiet River\n")
+    env = os.environ | {"PYTHONUNBUFFERED": buffered}
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "cowbird", *words]
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=env, cwd=tmp_path, timeout=120
+        )
+    assert done.returncode == 2
+    assert "The output can't be written: No space left on device." in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("buffered", ["", "1"])
 @pytest.mark.parametrize(
     ("words", "code"),
     [(("scan", "/none"), 2), (("--none",), 2), (("scan", "/none", "--out", "found.csv"), 2), (("list", "attacks"), 0)],

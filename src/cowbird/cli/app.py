@@ -39,7 +39,7 @@ from cowbird.cli.streams import guard_streams
 from cowbird.cli.terminal import MAX_LINE, err_console, out_console
 from cowbird.errors import ExitCode, PluginError, UserError
 from cowbird.plugin_errors import TRACEBACK_VARIABLE, blame_plugin
-from cowbird.processes import forget_interrupts, treat_signals_as_interrupts
+from cowbird.processes import forget_interrupts, treat_signals_as_interrupts, was_interrupted
 from cowbird.report.terminal import sanitize_text
 from cowbird.text import escape_lines
 
@@ -207,6 +207,8 @@ def _report_exit(end: SystemExit) -> ExitCode:
 
 def _report_surprise(error: BaseException) -> ExitCode:
     """Show what nobody expected: in a line if a plug-in of somebody else is to blame, else with its traceback."""
+    if was_interrupted():  # a library made something else of it
+        return _report_interrupt()
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         return _report_error(UserError(f"{error.filename} is longer than a path can be.", "Name another file."))
     told = blame_plugin(error)

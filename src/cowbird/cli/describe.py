@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cowbird.cli.options import AllowPluginsOption, JsonOption
-from cowbird.cli.terminal import out_console, print_json, sanitize_line
+from cowbird.cli.terminal import out_console, print_json, print_plain, sanitize_line
 from cowbird.errors import UserError
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _describe_spec(kind: DescribedKind, as_json: bool, schema: bool) -> None:
 
         out_console.print(Markdown(make_spec_page()))
     else:
-        typer.echo(make_spec_page(), nl=False)
+        print_plain(make_spec_page())
 
 
 def _show_entry(entry: "Entry") -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from cowbird.cli.terminal import out_console, print_json, sanitize_line
+from cowbird.cli.terminal import out_console, print_json, print_plain, sanitize_line
 from cowbird.errors import UserError
 from cowbird.outputs import check_outputs
 from cowbird.text import count_things
@@ -111,7 +111,7 @@ def write_table(table: "ReportTable", form: str, out: Path | None) -> None:
 
     text = TABLE_FORMATS[form](table)
     if out is None:
-        typer.echo(text, nl=False)
+        print_plain(text)
         return
     write_text(out, text)
     size = count_things(len(table.rows), "line")

@@ -11,7 +11,8 @@ import typer
 from rich.console import Console, ConsoleDimensions
 from rich.text import Text
 
-from cowbird.errors import ExitCode
+from cowbird.errors import ExitCode, UserError
+from cowbird.processes import was_interrupted
 from cowbird.report.terminal import sanitize_text
 from cowbird.text import escape_lines
 
@@ -53,7 +54,17 @@ err_console = SafeConsole(stderr=True)
 
 def print_json(value: Any) -> None:
     """Print plain JSON values on standard output, in ASCII: no text in it steers a terminal or hides."""
-    typer.echo(json.dumps(value, indent=1, ensure_ascii=True, default=str))
+    print_plain(f"{json.dumps(value, indent=1, ensure_ascii=True, default=str)}\n")
+
+
+def print_plain(text: str) -> None:
+    """Print a text as it is on standard output.
+
+    Raises:
+        UserError: If it can't be written, as on a full disk.
+    """
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def name_command_again(command: Callable[..., None]) -> Callable[..., None]:
@@ -64,6 +75,12 @@ def name_command_again(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(**given)
         except KeyboardInterrupt:
+            exit_resumable("Interrupted.", lead="Run again")
+        except (UserError, typer.Exit):
+            raise
+        except Exception:
+            if not was_interrupted():
+                raise
             exit_resumable("Interrupted.", lead="Run again")
 
     return run

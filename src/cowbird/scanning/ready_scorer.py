@@ -238,7 +238,7 @@ def format_ready_basis(scorer: ReadyScorer, judged: int | None = None) -> Group:
     elif baseline.too_small:
         parts = [Text(said), Text(_describe_small_reference(baseline), style="yellow")]
         if scorer.tagger == "cascade":
-            parts.append(Text(CASCADE_ALONE_NOTE))
+            parts.append(Text(CASCADE_ALONE_NOTE.replace("--reference FILE", "a reference as large as the catalogue")))
     else:
         parts = [
             Text(said),
