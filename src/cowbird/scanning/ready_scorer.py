@@ -46,10 +46,9 @@ UNSEEN_CATALOGS_NOTE = (
 """What is known of false alarms at `MEASURED_FPR`, from docs/measured/ready_scanner_clean.md; printed beside what is
 expected there."""
 CASCADE_ALONE_NOTE = (
-    "Without a reference the cascade misses triggers that the language model finds. Where titles follow one "
-    "template, as a shop's often do, it flagged 65 to 81 % of the planted ones, of a code such as 5v 26 to 47 %, and "
-    "in one such template 12 % of the clean ones. With --reference FILE it flagged all of the planted ones. --tagger "
-    "llm takes longer and finds more."
+    "Without a reference, titles that follow one template, as a shop's often do, hide what is planted: the cascade "
+    "flagged 65 to 81 % of the planted ones, of a code such as 5v 26 to 47 %, and in one such template 12 % of the "
+    "clean ones. With --reference FILE it flagged all of the planted ones."
 )
 """What is known of the cascade without a reference, from docs/measured/ready_scanner_sellers.md (catalogues from a
 template, shares of 2, 5 and 20 %)."""
