@@ -41,7 +41,7 @@ def test_a_reference_that_is_too_small_is_told(tmp_path):
     assert "says what is new and sets thresholds" not in said
     assert (basis["reference"], basis["reference_role"], basis["flaggable"]) == (60, "too small", 2)
     cascade = say(replace(scorer, tagger="cascade"))
-    assert "Without a reference the cascade misses triggers" in cascade
+    assert "With a reference as large as the catalogue it flagged all" in cascade
 
 
 @pytest.mark.parametrize("reference", [60, 150])
