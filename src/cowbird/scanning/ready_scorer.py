@@ -48,7 +48,7 @@ expected there."""
 CASCADE_ALONE_NOTE = (
     "Without a reference, titles that follow one template, as a shop's often do, hide what is planted: the cascade "
     "flagged 65 to 81 % of the planted ones, of a code such as 5v 26 to 47 %, and in one such template 12 % of the "
-    "clean ones. With --reference FILE it flagged all of the planted ones."
+    "clean ones. With {reference} it flagged all of the planted ones."
 )
 """What is known of the cascade without a reference, from docs/measured/ready_scanner_sellers.md (catalogues from a
 template, shares of 2, 5 and 20 %)."""
@@ -236,8 +236,6 @@ def format_ready_basis(scorer: ReadyScorer, judged: int | None = None) -> Group:
         parts = [Text(said)]
     elif baseline.too_small:
         parts = [Text(said), Text(_describe_small_reference(baseline), style="yellow")]
-        if scorer.tagger == "cascade":
-            parts.append(Text(CASCADE_ALONE_NOTE.replace("--reference FILE", "a reference as large as the catalogue")))
     else:
         parts = [
             Text(said),
@@ -246,8 +244,9 @@ def format_ready_basis(scorer: ReadyScorer, judged: int | None = None) -> Group:
                 "titles from before, taken for clean, what is new is seen: --reference FILE."
             ),
         ]
-        if scorer.tagger == "cascade":
-            parts.append(Text(CASCADE_ALONE_NOTE))
+    if scorer.tagger == "cascade" and not baseline.reference:
+        lacking = "a reference as large as the catalogue" if baseline.too_small else "--reference FILE"
+        parts.append(Text(CASCADE_ALONE_NOTE.format(reference=lacking)))
     parts += [*shown, *columns]
     said = _describe_threshold(baseline, many)
     if baseline.flaggable == 0:

@@ -139,7 +139,8 @@ def _gather_rows(tokens: Tokens, index: IntArray, examples: int) -> _Rows:
 def _lay_out_rows(tokens: Tokens, index: IntArray, examples: int) -> HostPack:
     """Put rows of texts that share a beginning behind one another, each padded to `Tokens.row` tokens."""
     rows = _gather_rows(tokens, index, examples)
-    told = _pad_predictions(rows.learned)
+    more = -len(rows.learned[0]) % _find_multiple(len(rows.learned[0]), PREDICTIONS_MULTIPLE)
+    told = [np.concatenate([array, np.zeros(more, np.int64)]) for array in rows.learned]
     sizes = PackSizes(len(rows.token), 0, len(told[0]), tokens.row, False, tokens.among, True, tokens.row)
     arrays = [rows.token, rows.position, rows.branch, *told]
     return HostPack(np.concatenate([array.astype(np.int32) for array in arrays]), sizes, ())
@@ -152,7 +153,7 @@ def _lay_out_beginnings(tokens: Tokens, index: IntArray, examples: int) -> HostP
     order = np.concatenate([np.flatnonzero(rows.branch == 0), np.flatnonzero(rows.branch > 0)])
     place = np.empty(len(rows.branch), np.int64)
     place[order] = np.arange(len(order))
-    told = _pad_predictions((place[rows.learned[0]], *rows.learned[1:]))
+    told = place[rows.learned[0]], *rows.learned[1:]
     beginnings = np.concatenate([[0], np.cumsum((branch == 0).sum(axis=1))])
     runs = beginnings[-1] + np.concatenate([[0], np.cumsum((branch > 0).sum(axis=1))])
     # Texts of two rows may have the same number.
@@ -163,17 +164,11 @@ def _lay_out_beginnings(tokens: Tokens, index: IntArray, examples: int) -> HostP
     room = max(PREDICTIONS_MULTIPLE, 1 << (len(texts) - 1).bit_length())
     arrays = _pad_arrays([rows.token[order], rows.position[order], texts, *told], room + 1)
     sizes = PackSizes(
-        *(len(arrays[0]), len(arrays[2]) - 1, len(told[0]), longest, False, tokens.among, True, many),
+        *(len(arrays[0]), len(arrays[2]) - 1, len(arrays[3]), longest, False, tokens.among, True, many),
         beginnings=len(branch),
     )
     arrays[2] = np.concatenate([arrays[2], runs, beginnings])
     return HostPack(np.concatenate([array.astype(np.int32) for array in arrays]), sizes, ())
-
-
-def _pad_predictions(told: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-    """Lengthen places, labels and divisors to a multiple of `PREDICTIONS_MULTIPLE`, by what counts nothing."""
-    more = -len(told[0]) % _find_multiple(len(told[0]), PREDICTIONS_MULTIPLE)
-    return [np.concatenate([array, np.zeros(more, np.int64)]) for array in told]
 
 
 def _find_multiple(many: int, least: int) -> int:
