@@ -22,7 +22,7 @@ NAMES = ("brands", "brands_icons", "channels", "standards", "blogs_zh", "places_
 NAMES += ("colors", "customs")
 OTHERS = ("devices_pci", "devices_usb", "companies", "places", "things", "things_other", "corpora", "cldr")
 CHOSEN_BY = ("apps", "conferences", "museum_events", "smart_home", "topics_zh")
-"""Lists that nothing learns from: what ships is chosen by them among taggers of several trainings."""
+"""Lists that nothing learns from, to choose by among taggers; nothing was chosen by them yet."""
 LEARNED = (*SHOP, *GAMES, *PRODUCTS, *ART, *PACKAGES, *WORK, *FOOD, *TEXTS, *NAMES, *OTHERS)
 """Lists that may be learned from: their terms allow it."""
 FAR = (*OTHERS, "dishes_described", "slogans", "papers", "questions")
